@@ -1,0 +1,61 @@
+"""Which endpoint takes a request: a pure function of the candidates, their load and what was tried. No I/O, no lock."""
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway import snapshot
+
+# The operator's word and being offline exclude; everything else only orders.
+_RANKS = {snapshot.ONLINE: 0, snapshot.PENDING: 1, snapshot.ERROR: 2}
+
+
+class Candidate(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def operator_state(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The choice and what it rests on: requests in flight for each candidate that was in question."""
+
+    endpoint_id: str
+    reason: str
+    scores: Mapping[str, int]
+
+
+def pick(
+    candidates: Sequence[Candidate],
+    load: Callable[[str], int],
+    tried: Collection[str] = (),
+    choose: Callable[[Sequence[str]], str] = random.choice,
+) -> Decision | None:
+    """The endpoint with the fewest requests in flight among the healthiest; ties are drawn by `choose`.
+
+    None when no candidate is left: disabled, draining, offline or already tried.
+    """
+    best_rank = len(_RANKS)
+    scores: dict[str, int] = {}
+    for candidate in candidates:
+        rank = _RANKS.get(candidate.status)
+        if rank is None or rank > best_rank:
+            continue
+        if candidate.operator_state != snapshot.ENABLED or candidate.id in tried:
+            continue
+        if rank < best_rank:
+            best_rank = rank
+            scores.clear()
+        scores[candidate.id] = load(candidate.id)
+    if not scores:
+        return None
+    least = min(scores.values())
+    ties = [endpoint for endpoint, count in scores.items() if count == least]
+    reason = "least in flight" if len(ties) == 1 else f"drawn among {len(ties)} with the least in flight"
+    if len(scores) == 1:
+        reason = "only candidate"
+    return Decision(ties[0] if len(ties) == 1 else choose(ties), reason, scores)

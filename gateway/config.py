@@ -1,0 +1,323 @@
+"""Every setting, in one table: its variable, default, meaning and check. Read by the gateway and by routerdash/settings.py.
+
+A bad value raises ConfigError, whose text is one line that names the variable and says what it takes.
+"""
+
+import hashlib
+import ipaddress
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
+SOCKET_PATH_BYTES = 100
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the text is for the person who wrote it."""
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def _seconds(raw: str) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise ValueError("a number of seconds from 0 to 3600")
+    return value
+
+
+def _flag(raw: str) -> bool:
+    value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(raw.lower())
+    if value is None:
+        raise ValueError("true or false")
+    return value
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw.lower() not in allowed:
+            raise ValueError("one of: " + ", ".join(allowed))
+        return raw.lower()
+
+    return parse
+
+
+def _words(raw: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in raw.split(",")) if word)
+
+
+def _networks(raw: str) -> tuple[IPNetwork, ...]:
+    try:
+        return tuple(ipaddress.ip_network(word, strict=False) for word in _words(raw))
+    except ValueError:
+        raise ValueError("addresses or networks separated by commas, for example 10.0.0.0/8,::1") from None
+
+
+def _path(raw: str) -> Path:
+    return Path(raw).expanduser().absolute()
+
+
+def _public_url(raw: str) -> str:
+    parts = urlsplit(raw)
+    if raw and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("a URL such as https://llm.example.com")
+    return raw.rstrip("/")
+
+
+def _database_url(raw: str) -> str:
+    if raw and urlsplit(raw).scheme not in ("sqlite", "postgres", "postgresql"):
+        raise ValueError("sqlite:////absolute/path or postgres://user:password@host:port/name")
+    if raw.startswith("sqlite:") and not raw.startswith("sqlite:////"):
+        raise ValueError("an absolute path for SQLite, with four slashes: sqlite:////absolute/path")
+    return raw
+
+
+def _time_zone(raw: str) -> str:
+    if raw == "":
+        return _system_time_zone()
+    if raw not in available_timezones():
+        raise ValueError("a time zone's name such as Asia/Tokyo")
+    return raw
+
+
+def _system_time_zone() -> str:
+    """The machine's zone by name; UTC when it has none, so that a local date never depends on a guess."""
+    candidates = [os.environ.get("TZ", "").lstrip(":")]
+    try:
+        candidates.append(Path("/etc/timezone").read_text().strip())
+    except OSError:
+        pass
+    target = os.path.realpath("/etc/localtime")
+    if "zoneinfo/" in target:
+        candidates.append(target.split("zoneinfo/", 1)[1])
+    names = available_timezones()
+    return next((name for name in candidates if name in names), "UTC")
+
+
+def _bootstrap_key(raw: str) -> str:
+    if raw and (not raw.startswith("sk_") or len(raw) < 35 or not raw[3:].isascii() or not raw[3:].isalnum()):
+        raise ValueError("sk_ and at least 32 letters and digits")
+    return raw
+
+
+def _setting(name: str, default: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
+    return field(metadata={"name": name, "default": default, "parse": parse, "text": text, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the environment says. Made by `load`; passed to whoever needs it."""
+
+    host: str = _setting("ROUTERDASH_HOST", "127.0.0.1", _text, "Address to listen on; 0.0.0.0 or :: for all.")
+    port: int = _setting("ROUTERDASH_PORT", "32768", _whole(1, 65535), "Port to listen on.")
+    workers: int = _setting("ROUTERDASH_WORKERS", "1", _whole(1, 32), "Gateway processes.")
+    data_dir: Path = _setting(
+        "ROUTERDASH_DATA_DIR", "./data", _path, "Database, journal, snapshot and keys; made with mode 0700."
+    )
+    database_url: str = _setting(
+        "DATABASE_URL",
+        "",
+        _database_url,
+        "`sqlite:////absolute/path` or `postgres://user:password@host:port/name`; else SQLite in the data directory.",
+        secret=True,
+    )
+    redis_url: str = _setting(
+        "REDIS_URL", "", _text, "Reserved for several machines; not used by this release.", secret=True
+    )
+    admin_username: str = _setting("ROUTERDASH_ADMIN_USERNAME", "admin", _text, "Name of the first administrator.")
+    admin_password: str = _setting(
+        "ROUTERDASH_ADMIN_PASSWORD",
+        "",
+        _text,
+        "Password of the first administrator; else one is generated and must be changed at the first login.",
+        secret=True,
+    )
+    bootstrap_api_key: str = _setting(
+        "ROUTERDASH_BOOTSTRAP_API_KEY",
+        "",
+        _bootstrap_key,
+        "`sk_` and at least 32 letters or digits: kept as an API key named `bootstrap` with all permissions while set.",
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "ROUTERDASH_ALLOWED_HOSTS",
+        "",
+        _words,
+        "Host names that requests may name, separated by commas; `.example.com` for all below. "
+        "IP addresses, localhost, this machine's name and the public URL's host always may.",
+    )
+    public_url: str = _setting(
+        "ROUTERDASH_PUBLIC_URL",
+        "",
+        _public_url,
+        "URL that people use, if a TLS proxy stands in front: trusted origin, secure cookies, snippets.",
+    )
+    trusted_proxies: tuple[IPNetwork, ...] = _setting(
+        "ROUTERDASH_TRUSTED_PROXIES",
+        "",
+        _networks,
+        "Addresses or networks whose X-Forwarded-For and -Proto are believed; empty: nobody's.",
+    )
+    time_zone: str = _setting(
+        "ROUTERDASH_TIME_ZONE", "", _time_zone, "Zone of the daily figures; empty: the system's, else UTC."
+    )
+    language: str = _setting(
+        "ROUTERDASH_LANGUAGE", "en", _one_of("en", "ja"), "Language for browsers that ask for neither."
+    )
+    health_check_interval: int = _setting(
+        "ROUTERDASH_HEALTH_CHECK_INTERVAL",
+        "30",
+        _whole(1, 3600),
+        "Seconds between health checks of an endpoint that is created without its own interval.",
+    )
+    require_api_key: bool = _setting(
+        "ROUTERDASH_REQUIRE_API_KEY",
+        "true",
+        _flag,
+        "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
+    )
+    store_bodies: str = _setting(
+        "ROUTERDASH_STORE_BODIES",
+        "none",
+        _one_of("none", "errors", "all"),
+        "Which requests keep their bodies in the history (redacted, cut at 64 KiB).",
+    )
+    history: str = _setting(
+        "ROUTERDASH_HISTORY", "all", _one_of("all", "errors"), "Which requests get a row in the history."
+    )
+    history_retention_days: int = _setting(
+        "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _whole(1, 3650), "Days that history rows are kept; figures stay."
+    )
+    queue_max: int = _setting(
+        "ROUTERDASH_QUEUE_MAX", "100", _whole(0, 100000), "Reserved for the request queue; not used by this release."
+    )
+    queue_timeout_secs: int = _setting(
+        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _whole(1, 3600), "Reserved for the request queue; not used yet."
+    )
+    balancer: str = _setting(
+        "ROUTERDASH_BALANCER", "least_inflight", _one_of("least_inflight"), "How an endpoint is chosen."
+    )
+    journal_fsync_secs: float = _setting(
+        "ROUTERDASH_JOURNAL_FSYNC_SECS",
+        "0",
+        _seconds,
+        "Seconds between fsyncs of the journal; 0: never (a crash of the process loses nothing, a power cut may).",
+    )
+    journal_max_mb: int = _setting(
+        "ROUTERDASH_JOURNAL_MAX_MB", "1024", _whole(16, 1 << 20), "Most disk, in MiB, that a gateway's journal takes."
+    )
+    drain_secs: int = _setting(
+        "ROUTERDASH_DRAIN_SECS", "10", _whole(0, 3600), "Seconds that open requests get to finish at a stop."
+    )
+    encryption_keys: tuple[str, ...] = _setting(
+        "ROUTERDASH_ENCRYPTION_KEYS",
+        "",
+        _words,
+        "Fernet keys for upstream secrets, first encrypts, all decrypt; else a key file in the data directory.",
+        secret=True,
+    )
+    log_level: str = _setting(
+        "ROUTERDASH_LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "Least important level logged."
+    )
+    log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", _one_of("text", "json"), "Form of a log line.")
+    openai_api_key: str = _setting("OPENAI_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True)
+    anthropic_api_key: str = _setting(
+        "ANTHROPIC_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True
+    )
+    google_api_key: str = _setting("GOOGLE_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True)
+    openai_base_url: str = _setting("OPENAI_BASE_URL", "https://api.openai.com", _public_url, "Not used yet.")
+    anthropic_base_url: str = _setting("ANTHROPIC_BASE_URL", "https://api.anthropic.com", _public_url, "Not used yet.")
+    google_base_url: str = _setting(
+        "GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com/v1beta", _public_url, "Not used yet."
+    )
+
+    @property
+    def loopback(self) -> bool:
+        """Can only this machine reach the port?"""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def database_path(self) -> Path | None:
+        """The SQLite file, or None when the database is PostgreSQL."""
+        if not self.database_url:
+            return self.data_dir / "routerdash.sqlite3"
+        if self.database_url.startswith("sqlite:"):
+            return Path(self.database_url.removeprefix("sqlite:///"))
+        return None
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.data_dir / "journal"
+
+    @property
+    def snapshot_path(self) -> Path:
+        return self.data_dir / "snapshot"
+
+    @property
+    def live_page_path(self) -> Path:
+        return self.data_dir / "live"
+
+    @property
+    def key_file(self) -> Path:
+        return self.data_dir / "encryption-key"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where control listens. Beside the data if the path fits into a socket address."""
+        path = self.data_dir / "control.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"routerdash-{os.getuid()}-{digest}" / "control.sock"
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """Read every setting. Raises ConfigError for the first that cannot be used."""
+    config = Config(**{item.name: _read(item.metadata, environ) for item in fields(Config)})
+    if not config.require_api_key and not config.loopback:
+        raise ConfigError(
+            f"ROUTERDASH_REQUIRE_API_KEY=false needs a loopback ROUTERDASH_HOST such as 127.0.0.1, not {config.host!r}"
+        )
+    return config
+
+
+def _read(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    raw = environ.get(meta["name"], "").strip() or meta["default"]
+    try:
+        return meta["parse"](raw)
+    except ValueError as error:
+        found = "the value given" if meta["secret"] else repr(raw)
+        raise ConfigError(f"{meta['name']} must be {error}, not {found}") from None
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Every setting as (variable, default, meaning), for the documentation."""
+    return [(item.metadata["name"], item.metadata["default"], item.metadata["text"]) for item in fields(Config)]

@@ -1,0 +1,114 @@
+"""Every path that is not /v1 goes to the control process, over its Unix socket.
+
+Who the client is travels in two headers of ours; a client's own headers of these names are dropped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gateway.exchange import JSON, Exchange, end_to_end
+from gateway.upstream import Connection, Pool, StaleConnection, Sweeper, UpstreamError
+
+log = logging.getLogger(__name__)
+
+CLIENT_IP, CLIENT_SCHEME = b"x-routerdash-client", b"x-routerdash-scheme"
+ANSWER_SECONDS = 60.0  # pages wait for control's return; a restart takes a second or two
+HEALTH_SECONDS = 2.0
+
+
+class Forwarder:
+    """Relays exchanges to control."""
+
+    def __init__(self, socket: Path, sweeper: Sweeper, ready: Callable[[], bool]) -> None:
+        self._pool = Pool("http://control", sweeper, unix_path=str(socket))
+        self._ready = ready
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def forward(self, exchange: Exchange) -> None:
+        head, body = _request(exchange)
+        probe = exchange.path in (b"/health", b"/ready")
+        connection: Connection | None = None
+        try:
+            connection = await self._send(head, body, HEALTH_SECONDS if probe else ANSWER_SECONDS)
+            connection.wait_at_most(None)
+            await self._relay(exchange, connection)
+        except UpstreamError as error:
+            log.warning("the control process does not answer: %s", error)
+            if exchange.started:
+                exchange.abort()
+            else:
+                self._answer_alone(exchange)
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.abort()
+            raise
+
+    def end_streams(self) -> None:
+        """Open event streams never end by themselves: at a stop they are ended first."""
+        for task in self._open:
+            task.cancel()
+
+    async def _send(self, head: bytes, body: bytes, timeout: float) -> Connection:
+        fresh = False
+        while True:
+            connection = await self._pool.acquire(fresh=fresh)
+            connection.send(head, body, timeout)
+            try:
+                await connection.head()
+                return connection
+            except StaleConnection:
+                fresh = True
+            except BaseException:
+                connection.abort()
+                raise
+
+    async def _relay(self, exchange: Exchange, connection: Connection) -> None:
+        headers = end_to_end(connection.headers)
+        length = next((value for name, value in headers if name == b"content-length"), None)
+        if length is not None or exchange.method == b"HEAD":
+            headers = [header for header in headers if header[0] not in (b"content-length", b"date")]
+            if exchange.method == b"HEAD":
+                connection.abort()
+                exchange.reply(connection.status, headers, b"")
+                return
+            exchange.reply(connection.status, headers, await connection.read_all())
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            exchange.start(connection.status, [header for header in headers if header[0] != b"date"])
+            while data := await connection.read():
+                exchange.write(data)
+                await exchange.drain()
+            exchange.end()
+        finally:
+            self._open.discard(task)
+
+    def _answer_alone(self, exchange: Exchange) -> None:
+        """The gateway's own word while control is away."""
+        reason = "the control process does not answer; requests to /v1 are served and counted"
+        if exchange.path == b"/health":
+            exchange.reply(200, (JSON,), msgspec.json.encode({"status": "degraded", "reasons": [reason]}))
+        elif exchange.path == b"/ready":
+            ready = self._ready()
+            exchange.reply(200 if ready else 503, (JSON,), msgspec.json.encode({"ready": ready, "reasons": [reason]}))
+        else:
+            body = msgspec.json.encode({"error": "RouterDash's control process is not answering; try again shortly."})
+            exchange.reply(503, (JSON, (b"retry-after", b"2")), body)
+
+
+def _request(exchange: Exchange) -> tuple[bytes, bytes]:
+    body = exchange.take_body()
+    lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
+    for name, value in end_to_end(exchange.headers):
+        if name not in (CLIENT_IP, CLIENT_SCHEME, b"content-length", b"expect"):
+            lines.append(b"%b: %b\r\n" % (name, value))
+    lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.peer.ip or "").encode()))
+    lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.peer.scheme.encode()))
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    return b"".join(lines), body

@@ -1,0 +1,220 @@
+"""The gateway of one process: admits requests, answers what it can by itself, and hands on the rest."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
+
+from gateway import catalogue, openai
+from gateway.config import Config
+from gateway.errors import (
+    HOST_NOT_ALLOWED,
+    INVALID_API_KEY,
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    NOT_READY,
+    ORIGIN_NOT_ALLOWED,
+    PERMISSION_DENIED,
+    Refusal,
+)
+from gateway.exchange import JSON, Exchange
+from gateway.forward import Forwarder
+from gateway.inference import Inference
+from gateway.journal import Writer
+from gateway.peer import Hosts, host_name, peer
+from gateway.record import REJECTED, RequestRecord, uuid7
+from gateway.roster import Roster
+
+log = logging.getLogger(__name__)
+
+INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
+MAX_FORWARDED_BODY = 8 << 20
+
+Route = tuple[bytes, str, Callable[[Exchange], Awaitable[None]]]  # method, permission, what answers
+
+
+class Gateway:
+    """Everything the exchanges of this process share."""
+
+    def __init__(self, config: Config, roster: Roster, forwarder: Forwarder) -> None:
+        self.config = config
+        self.roster = roster
+        self.forwarder = forwarder
+        self.journal: Writer | None = None
+        self.stopping = False
+        self._hosts = Hosts(config)
+        self._routes: dict[bytes, Route] = {
+            path.encode(): (b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
+        }
+        self._routes[b"/v1/models"] = (b"GET", READ_MODELS, self._list_models)
+
+    # What the protocol calls
+
+    def admit(self, exchange: Exchange, socket_ip: str | None) -> Refusal | None:
+        """Is this request let in? Decided by its head alone, before any of its body is kept."""
+        exchange.peer = peer(socket_ip, exchange.headers, self.config.trusted_proxies)
+        host = exchange.header(b"host")
+        if host is None and exchange.version != "1.0":
+            return Refusal(400, INVALID_REQUEST, "The Host header is missing.")
+        if host is not None and not self._hosts.allow(host):
+            return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
+        if not exchange.path.startswith(b"/v1/"):
+            if int(exchange.header(b"content-length") or 0) > MAX_FORWARDED_BODY:
+                return Refusal(413, "request_too_large", f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
+            return None
+        return self._admit_client(exchange)
+
+    def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
+        """Count the refusal, then tell it."""
+        if exchange.path.startswith(b"/v1/"):
+            self.record(
+                RequestRecord(
+                    id=uuid7(),
+                    completed_us=time.time_ns() // 1000,
+                    kind="",
+                    model=model,
+                    outcome=REJECTED,
+                    status=refusal.status,
+                    duration_us=0,
+                    api_key_id=exchange.api_key.id if exchange.api_key else None,
+                    client_ip=exchange.peer.ip,
+                    error=refusal.code,
+                )
+            )
+        exchange.reply(refusal.status, (JSON, *refusal.headers), refusal.body())
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer a request that has arrived whole."""
+        try:
+            if exchange.refusal is not None:
+                raise exchange.refusal
+            if exchange.path.startswith(b"/v1/"):
+                await self._answer_client(exchange)
+            else:
+                await self.forwarder.forward(exchange)
+        except Refusal as refusal:
+            self.refuse(exchange, refusal)
+        except Exception:
+            log.exception("%r failed", exchange)
+            if exchange.started:
+                exchange.abort()
+            else:
+                exchange.reply(
+                    500,
+                    (JSON,),
+                    b'{"error":{"message":"RouterDash failed; its log says why.",'
+                    b'"type":"server_error","param":null,"code":"internal_error"}}',
+                )
+
+    # What answers use
+
+    def record(self, record: RequestRecord) -> None:
+        """Into the journal. Without one (no snapshot has ever been read) nothing can be counted yet."""
+        if self.journal is not None:
+            self.journal.append(record)
+
+    def refresh(self) -> None:
+        """Take over a new snapshot if there is one; the journal follows the database it names."""
+        if not self.roster.refresh():
+            return
+        assert self.roster.snapshot is not None
+        database_id = self.roster.snapshot.database_id
+        if self.journal is None or self.journal.database_id != database_id:
+            if self.journal is not None:
+                self.journal.close()
+            self.journal = Writer(self.config.journal_dir, database_id, max_bytes=self.config.journal_max_mb << 20)
+
+    # Admission
+
+    def _admit_client(self, exchange: Exchange) -> Refusal | None:
+        if self.roster.snapshot is None:
+            self.refresh()
+        if self.roster.snapshot is None:
+            return Refusal(503, NOT_READY, "RouterDash is starting.", headers=((b"retry-after", b"2"),))
+        route = self._route(exchange)
+        if route is None:
+            path = exchange.path.decode("latin-1")
+            return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(openai.KINDS)}.")
+        method, permission, _ = route
+        refusal = self._admit_key(exchange, permission)
+        if refusal is not None:
+            return refusal
+        if exchange.method not in (method, b"HEAD" if method == b"GET" else method):
+            return Refusal(
+                405, METHOD_NOT_ALLOWED, f"This path takes {method.decode()} only.", headers=((b"allow", method),)
+            )
+        return None
+
+    def _route(self, exchange: Exchange) -> Route | None:
+        route = self._routes.get(exchange.path)
+        if route is None and exchange.path.startswith(b"/v1/models/") and len(exchange.path) > 11:
+            return b"GET", READ_MODELS, self._get_model
+        return route
+
+    def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
+        secret = exchange.header(b"x-api-key") or _bearer(exchange.header(b"authorization"))
+        key = self.roster.key(secret) if secret else None
+        if not self.config.require_api_key:
+            exchange.api_key = key
+            return self._admit_stranger(exchange)
+        if secret is None:
+            return Refusal(
+                401,
+                INVALID_API_KEY,
+                "An API key is needed: send it as `Authorization: Bearer sk_…` or `X-API-Key: sk_…`.",
+            )
+        if key is None:
+            return Refusal(401, INVALID_API_KEY, "This API key is not known.")
+        if key.expires_at is not None and key.expires_at <= time.time():
+            return Refusal(401, INVALID_API_KEY, "This API key has expired.")
+        exchange.api_key = key
+        if permission not in key.permissions:
+            return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {permission}.")
+        return None
+
+    def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
+        """Without keys, a page of another site must not get its visitor's browser to ask us."""
+        origin = exchange.header(b"origin")
+        host = host_name((exchange.header(b"host") or b"").decode("latin-1"))
+        if origin is not None and (urlsplit(origin.decode("latin-1")).hostname or "null") != host:
+            return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
+        kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if exchange.method == b"POST" and kind != b"application/json":
+            return Refusal(415, INVALID_REQUEST, "Send the body as application/json.")
+        return None
+
+    # Answers
+
+    async def _answer_client(self, exchange: Exchange) -> None:
+        route = self._route(exchange)
+        assert route is not None  # admitted
+        await route[2](exchange)
+
+    def _inference(self, kind: str) -> Callable[[Exchange], Awaitable[None]]:
+        async def answer(exchange: Exchange) -> None:
+            await Inference(self, exchange, kind).run()
+
+        return answer
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.list_models(self.roster)))
+
+    async def _get_model(self, exchange: Exchange) -> None:
+        name = unquote_to_bytes(exchange.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
+        exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
+
+    async def keep_fresh(self, interval: float = 0.05) -> None:
+        """Look for a new snapshot for as long as the process runs."""
+        while True:
+            self.refresh()
+            await asyncio.sleep(interval)
+
+
+def _bearer(authorization: bytes | None) -> bytes | None:
+    if authorization is None or authorization[:7].lower() != b"bearer ":
+        return None
+    return authorization[7:].strip() or None

@@ -1,0 +1,379 @@
+"""One inference request: chosen an endpoint for, sent, retried, relayed, recorded.
+
+The order that all figures rest on: the record is in the journal, and the endpoint's in-flight count is down, before the
+last bytes of the answer leave. A kill in between costs the client its last bytes, never a figure.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway import errors, record
+from gateway.balancer import pick
+from gateway.errors import Refusal, error_body
+from gateway.exchange import JSON, Exchange
+from gateway.openai import Request, Usage, adapt_request, dialect, parse_request, read_answer, upstream_message
+from gateway.record import Attempt, RequestRecord, uuid7
+from gateway.redact import redact
+from gateway.relay import EventTooLong, StreamRelay
+from gateway.roster import Endpoint, Route
+from gateway.upstream import BROKEN, TIMEOUT, Connection, StaleConnection, UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.handler import Gateway
+
+MAX_ATTEMPTS = 2  # one retry, on another endpoint, before the first byte
+
+# Headers by allow-list: never credentials or cookies upstream; never cookies, CORS or redirects back.
+_REQUEST_HEADERS = frozenset((b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"))
+_REQUEST_PREFIXES = (b"anthropic-", b"openai-")
+_ANSWER_HEADERS = frozenset((b"content-type", b"retry-after", b"cache-control"))
+_ANSWER_PREFIXES = (b"anthropic-", b"openai-", b"x-ratelimit-")
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why an attempt made no answer: the upstream's words, or what went wrong on the way to them."""
+
+    status: int  # 0 without an answer
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+    error: UpstreamError | None
+    message: str
+
+
+class Inference:
+    """The life of one request, in one task. `run` raises Refusal for what never reached an endpoint."""
+
+    __slots__ = (
+        "_request_body",
+        "attempts",
+        "endpoint",
+        "exchange",
+        "first_token",
+        "gateway",
+        "id",
+        "kind",
+        "recorded",
+        "request",
+        "started",
+    )
+
+    def __init__(self, gateway: "Gateway", exchange: Exchange, kind: str) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.kind = kind
+        self.id = uuid7()
+        self.request = Request("", False, False)
+        self.attempts: list[Attempt] = []
+        self.endpoint: Endpoint | None = None  # the one whose in-flight count holds this request
+        self.started = 0.0  # of the present attempt
+        self.first_token: float | None = None
+        self.recorded = False
+        self._request_body: bytes | None = None
+
+    async def run(self) -> None:
+        body = self.exchange.take_body()
+        self.request = parse_request(body)
+        if self.gateway.config.store_bodies != "none":
+            self._request_body = body
+        routes = self.gateway.roster.routes(self.request.model)
+        if not routes:
+            raise Refusal(
+                404,
+                errors.MODEL_NOT_FOUND,
+                f"The model {self.request.model!r} does not exist; GET /v1/models lists those there are.",
+                param="model",
+            )
+        try:
+            await self._try_each(routes, body)
+        except asyncio.CancelledError:
+            self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
+            raise
+        finally:
+            self._leave()
+
+    async def _try_each(self, routes: list[Route], body: bytes) -> None:
+        by_id = {route.endpoint.id: route for route in routes}
+        endpoints = [route.endpoint for route in routes]
+        tried: list[str] = []
+        failure: Failure | None = None
+        while len(tried) < MAX_ATTEMPTS:
+            decision = pick(endpoints, self.gateway.roster.load, tried)
+            if decision is None:
+                break
+            tried.append(decision.endpoint_id)
+            failure = await self._attempt(by_id[decision.endpoint_id], body)
+            if failure is None:
+                return
+            self._leave()
+        if failure is None:
+            self._no_endpoint()
+        else:
+            self._give_up(failure)
+
+    async def _attempt(self, route: Route, body: bytes) -> Failure | None:
+        """None when the client has its answer, whatever it is; a Failure while another endpoint may still be asked."""
+        self.endpoint = endpoint = route.endpoint
+        endpoint.enter()
+        self.started = time.monotonic()
+        connection: Connection | None = None
+        try:
+            connection, answer, asked_usage = await self._send(route, body)
+            if answer is None and _may_retry(connection.status):
+                answer = await connection.read_all()
+                return self._failed(Failure(connection.status, answer, connection.headers, None, ""))
+            if answer is None and _header(connection, b"content-type").startswith(b"text/event-stream"):
+                return await self._stream(connection, asked_usage)
+            self._whole(connection, await connection.read_all() if answer is None else answer)
+        except UpstreamError as error:
+            if connection is not None:
+                connection.abort()
+            return self._failed(Failure(0, b"", [], error, str(error)))
+        except BaseException:
+            if connection is not None:
+                connection.abort()
+            raise
+        return None
+
+    # To the endpoint
+
+    async def _send(self, route: Route, body: bytes) -> tuple[Connection, bytes | None, bool]:
+        """Ask an endpoint: the connection with the head of its answer, the body if it had to be read already, and
+        whether usage was asked for that the client did not want to see.
+        """
+        endpoint = route.endpoint
+        ask = (
+            self.request.stream
+            and not self.request.wants_usage
+            and dialect(self.kind).usage_on_request
+            and not endpoint.usage_refused
+        )
+        model = route.model.id if route.model.id != self.request.model else None
+        connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=ask))
+        if not ask or connection.status not in (400, 422):
+            return connection, None, ask
+        answer = await connection.read_all()
+        if b"stream_options" not in answer and b"include_usage" not in answer:
+            return connection, answer, ask
+        # An older server that does not know the option: ask again without, and remember.
+        endpoint.usage_refused = True
+        connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=False))
+        return connection, None, False
+
+    async def _exchange(self, endpoint: Endpoint, body: bytes) -> Connection:
+        head = self._head(endpoint, len(body))
+        fresh = False
+        while True:
+            connection = await endpoint.pool.acquire(fresh=fresh)
+            connection.send(head, body, endpoint.facts.timeout_secs)
+            try:
+                await connection.head()
+                return connection
+            except StaleConnection:
+                fresh = True  # nothing of an answer had come: not an attempt of its own
+            except BaseException:
+                connection.abort()
+                raise
+
+    def _head(self, endpoint: Endpoint, length: int) -> bytes:
+        pool = endpoint.pool
+        path = self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b"")
+        lines = [b"POST %b%b HTTP/1.1\r\nhost: %b\r\n" % (pool.prefix, path, pool.authority)]
+        for name, value in self.exchange.headers:
+            if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        if endpoint.secret is not None:
+            lines.append(b"authorization: Bearer %b\r\n" % endpoint.secret.encode())
+        lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self._request_id(), length))
+        return b"".join(lines)
+
+    # To the client
+
+    def _whole(self, connection: Connection, body: bytes) -> None:
+        status = connection.status
+        usage: Usage | None = None
+        headers = self._answer_headers(connection.headers)
+        if status < 400:
+            if b"json" in _header(connection, b"content-type"):
+                body, usage = read_answer(body, self.request.model)
+            self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
+        else:
+            message = upstream_message(body)
+            self._finish(record.REFUSED, status, attempt_status=status, error=message, answer=body)
+        self.exchange.reply(status, headers, body)
+
+    async def _stream(self, connection: Connection, hide_usage: bool) -> Failure | None:
+        relay = StreamRelay(dialect(self.kind), self.request.model, hide_usage=hide_usage)
+        try:
+            await self._pump(connection, relay)
+        except (UpstreamError, EventTooLong) as error:
+            connection.abort()
+            failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
+            if not self.exchange.started:
+                return self._failed(Failure(0, b"", [], failed, str(failed)))
+            if not relay.whole:
+                self._break_off(relay, connection.status, failed)
+                return None
+        if not self.exchange.started and not relay.held and relay.error is None:
+            return self._failed(Failure(0, b"", [], None, "the stream ended before its first event"))
+        if relay.error is None and not relay.finished:
+            self._break_off(relay, connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
+            return None
+        outcome = record.OK if relay.whole else record.FAILED
+        self._finish_stream(outcome, relay, connection.status, relay.error)
+        self._start(connection)
+        self.exchange.end(relay.held)
+        return None
+
+    async def _pump(self, connection: Connection, relay: StreamRelay) -> None:
+        timeout = self.endpoint.facts.timeout_secs if self.endpoint else None
+        connection.wait_at_most(timeout)
+        while data := await connection.read():
+            out = relay.feed(data)
+            if relay.deltas and self.first_token is None:
+                self.first_token = time.monotonic()
+            if out:
+                self._start(connection)
+                self.exchange.write(out)
+                if self.exchange.write_paused:
+                    connection.wait_at_most(None)  # it is the client who is slow
+                    await self.exchange.drain()
+            connection.wait_at_most(timeout)
+        relay.end()
+
+    def _start(self, connection: Connection) -> None:
+        if not self.exchange.started:
+            headers = self._answer_headers(connection.headers)
+            self.exchange.start(connection.status, (*headers, (b"x-accel-buffering", b"no")))
+
+    def _break_off(self, relay: StreamRelay, status: int, error: UpstreamError) -> None:
+        """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
+        if error.kind == TIMEOUT:
+            body = error_body(504, errors.UPSTREAM_TIMEOUT, "The endpoint stopped sending in the middle of its answer.")
+        else:
+            body = error_body(502, errors.UPSTREAM_ERROR, "The endpoint broke off in the middle of its answer.")
+        self._finish_stream(record.TRUNCATED, relay, status, str(error))
+        self.exchange.end(dialect(self.kind).error_event(body))
+
+    def _no_endpoint(self) -> None:
+        message = f"No endpoint that has the model {self.request.model!r} can be asked now."
+        self._finish(record.NO_ENDPOINT, 503, error=message)
+        self._refuse(503, errors.NO_CAPABLE_ENDPOINTS, message, ((b"retry-after", b"5"),))
+
+    def _give_up(self, failure: Failure) -> None:
+        """Every attempt failed: tell the last one's reason."""
+        if failure.status in (408, 429):
+            self._finish(record.FAILED, failure.status, error=failure.message)
+            self.exchange.reply(failure.status, self._answer_headers(failure.headers), failure.body)
+        elif failure.error is not None and failure.error.kind == TIMEOUT:
+            message = "The endpoint did not answer in time."
+            self._finish(record.FAILED, 504, error=message)
+            self._refuse(504, errors.UPSTREAM_TIMEOUT, message)
+        else:
+            message = f"The endpoint failed: {failure.message}."
+            self._finish(record.FAILED, 502, error=message)
+            self._refuse(502, errors.UPSTREAM_ERROR, message)
+
+    def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        body = error_body(status, code, message, "model" if code == errors.NO_CAPABLE_ENDPOINTS else None)
+        self.exchange.reply(status, (JSON, (b"x-request-id", self._request_id()), *headers), body)
+
+    def _answer_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        kept = [header for header in headers if header[0] in _ANSWER_HEADERS or header[0].startswith(_ANSWER_PREFIXES)]
+        kept.append((b"x-request-id", self._request_id()))
+        return kept
+
+    def _request_id(self) -> bytes:
+        """The client's own id, if it is a decent one; it may not break out of a header or a log line."""
+        given = self.exchange.header(b"x-request-id")
+        if given is not None and 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
+            return given
+        return self.id.encode()
+
+    # The record
+
+    def _failed(self, failure: Failure) -> Failure:
+        if not failure.message:
+            failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
+        self._note(record.FAILED, failure.status, failure.message)
+        return failure
+
+    def _note(self, outcome: str, status: int, error: str | None) -> None:
+        """The present attempt has ended."""
+        assert self.endpoint is not None
+        duration = round((time.monotonic() - self.started) * 1e6)
+        self.attempts.append(Attempt(self.endpoint.id, outcome, status, duration, error))
+
+    def _finish_stream(self, outcome: str, relay: StreamRelay, status: int, error: str | None) -> None:
+        usage = relay.usage
+        estimated = usage is None and relay.deltas > 0
+        if estimated:
+            usage = Usage(None, relay.deltas)
+        self._finish(
+            outcome, status, attempt_status=status, usage=usage, error=error, estimated=estimated, streamed=True
+        )
+
+    def _finish(
+        self,
+        outcome: str,
+        status: int,
+        *,
+        attempt_status: int | None = None,
+        usage: Usage | None = None,
+        error: str | None = None,
+        estimated: bool = False,
+        streamed: bool = False,
+        answer: bytes | None = None,
+    ) -> None:
+        """Write the one record of this request. `attempt_status` when the present attempt ends with it."""
+        if self.recorded:
+            return
+        self.recorded = True
+        if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
+            self._note(outcome, attempt_status or 0, error)
+        keep = self._keeps_bodies(outcome)
+        self.gateway.record(
+            RequestRecord(
+                id=self.id,
+                completed_us=time.time_ns() // 1000,
+                kind=self.kind,
+                model=self.request.model,
+                outcome=outcome,
+                status=status,
+                duration_us=max(1, round((time.monotonic() - self.exchange.arrived) * 1e6)),
+                first_token_us=round((self.first_token - self.exchange.arrived) * 1e6) if self.first_token else None,
+                attempts=tuple(self.attempts),
+                input_tokens=usage.input_tokens if usage else None,
+                output_tokens=usage.output_tokens if usage else None,
+                estimated=estimated,
+                streamed=streamed,
+                api_key_id=self.exchange.api_key.id if self.exchange.api_key else None,
+                client_ip=self.exchange.peer.ip,
+                error=error,
+                request_body=redact(self._request_body) if keep and self._request_body else None,
+                response_body=redact(answer) if keep and answer else None,
+            )
+        )
+        self._leave()
+
+    def _keeps_bodies(self, outcome: str) -> bool:
+        wanted = self.gateway.config.store_bodies
+        return wanted == "all" or (wanted == "errors" and outcome != record.OK)
+
+    def _leave(self) -> None:
+        if self.endpoint is not None:
+            self.endpoint.leave()
+            self.endpoint = None
+
+    def _why_cancelled(self) -> str:
+        return "RouterDash was stopped" if self.gateway.stopping else "the client left"
+
+
+def _may_retry(status: int) -> bool:
+    return status in (408, 429) or (status >= 500 and status != 501)
+
+
+def _header(connection: Connection, name: bytes) -> bytes:
+    return next((value.lower() for key, value in connection.headers if key == name), b"")

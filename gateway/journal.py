@@ -1,0 +1,316 @@
+"""The journal: append-only segments, one directory per writer, and the only code that knows how they look.
+
+    <journal>/<writer>/00000001.seg, 00000002.seg, ...
+
+Rules that readers and writers rely on:
+ 1. A writer is one process lifetime. Its name is never used again and its segments are never opened for writing again,
+    so a torn tail stays where it is and "who wrote this" has one answer.
+ 2. The directory's flock is held by its writer while that lives. Whoever gets the lock knows that it is dead.
+ 3. Only the last segment grows. Segment n + 1 is created after the last byte of n: who has seen n + 1 may read n to its end.
+ 4. A position is (segment, offset of the first byte not read). Positions only grow.
+ 5. A good frame after a bad one proves the bad one to be damage; a bad one with nothing good behind it may still be
+    being written, unless its segment is not the last.
+
+A frame is F5 'R' 'J' · version · length · CRC32 of what came before and the payload · payload (JSON). The byte F5 never
+occurs in UTF-8, so the marker never occurs in a payload, and the next frame is found by searching for it.
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from gateway.record import Entry, SegmentHead, Unrecorded, decode, encode
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"\xf5RJ"
+VERSION = 1
+HEAD = struct.Struct("<3sBI")
+CRC = struct.Struct("<I")
+FRAME_BYTES = HEAD.size + CRC.size
+MAX_PAYLOAD = 1 << 20
+CHUNK = 4 << 20  # larger than any frame
+SEGMENT_BYTES = 8 << 20
+RETRY_SECONDS = 0.1
+
+Position = tuple[int, int]
+START: Position = (1, 0)
+
+
+class Gone(Exception):
+    """The segment at this position is no longer there."""
+
+
+class UnknownVersion(Exception):
+    """Written by a newer release: not ours to skip."""
+
+
+def frame(entry: Entry) -> bytes:
+    payload = encode(entry)
+    head = HEAD.pack(MAGIC, VERSION, len(payload))
+    return head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The good frames of `data` as (start, end, payload), stepping over damage. Raises UnknownVersion."""
+    at = 0
+    while at != -1:
+        payload = _payload_at(data, at)
+        if payload is None:
+            at = data.find(MAGIC, at + 1)
+        else:
+            end = at + FRAME_BYTES + len(payload)
+            yield at, end, payload
+            at = end
+
+
+def _payload_at(data: bytes, at: int) -> bytes | None:
+    body = at + FRAME_BYTES
+    if len(data) < body:
+        return None
+    magic, version, length = HEAD.unpack_from(data, at)
+    if magic != MAGIC or length > MAX_PAYLOAD or len(data) < body + length:
+        return None
+    payload = data[body : body + length]
+    (crc,) = CRC.unpack_from(data, at + HEAD.size)
+    if crc != zlib.crc32(payload, zlib.crc32(data[at : at + HEAD.size])):
+        return None
+    if version != VERSION:
+        raise UnknownVersion(f"format {version}")
+    return payload
+
+
+def segment_path(directory: Path, segment: int) -> Path:
+    return directory / f"{segment:08d}.seg"
+
+
+def segments(directory: Path) -> list[int]:
+    try:
+        return sorted(int(name[:8]) for name in os.listdir(directory) if name.endswith(".seg"))
+    except FileNotFoundError:
+        return []
+
+
+def writers(journal: Path) -> list[str]:
+    """Names of the writers' directories; hidden ones are being made or taken away."""
+    try:
+        return sorted(name for name in os.listdir(journal) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+@dataclass(slots=True)
+class Batch:
+    """Entries read in one go, and the position behind everything looked at."""
+
+    position: Position
+    entries: list[Entry] = field(default_factory=list)
+    damaged: int = 0  # bytes stepped over
+
+
+def read(directory: Path, position: Position, limit: int) -> Batch:
+    """Up to `limit` entries from `position` on: a prefix of what the writer wrote, never with a hole.
+
+    Raises Gone when the position's segment was deleted, UnknownVersion for a newer release's segment.
+    """
+    present = segments(directory)  # listed before any is read: rule 3
+    if position[0] not in present:
+        raise Gone(f"{directory.name} segment {position[0]}")
+    batch = Batch(position)
+    for segment in present[present.index(position[0]) :]:
+        if segment != batch.position[0]:
+            batch.position = (segment, 0)
+        if not _read_segment(directory, batch, limit, sealed=segment != present[-1]):
+            break
+    return batch
+
+
+def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) -> bool:
+    """Extend the batch from its position; True when the segment holds nothing more."""
+    segment, offset = batch.position
+    try:
+        file = os.open(segment_path(directory, segment), os.O_RDONLY)
+    except FileNotFoundError:
+        raise Gone(f"{directory.name} segment {segment}") from None
+    try:
+        while True:
+            data = os.pread(file, CHUNK, offset)
+            used, full = _read_frames(data, batch, limit)
+            last = len(data) < CHUNK
+            if not used and not last:
+                used = CHUNK - FRAME_BYTES - MAX_PAYLOAD  # so much without one good frame: damage
+                batch.damaged += used
+            offset += used
+            batch.position = (segment, offset)
+            if full:
+                return False
+            if last:
+                batch.damaged += len(data) - used if sealed else 0
+                return True
+    finally:
+        os.close(file)
+
+
+def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
+    """Decode the frames of one chunk: bytes used up to the last good one, and whether the limit is reached."""
+    used = 0
+    for start, end, payload in frames(data):
+        batch.damaged += start - used
+        used = end
+        try:
+            batch.entries.append(decode(payload))
+        except msgspec.DecodeError:
+            batch.damaged += end - start
+        if len(batch.entries) >= limit:
+            return used, True
+    return used, False
+
+
+def lock(directory: Path) -> int | None:
+    """Take the directory's flock: a descriptor to hold, or None while another process has it."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if directory.exists():
+        return descriptor
+    os.close(descriptor)  # its last holder removed it between our open and our lock
+    return None
+
+
+class Writer:
+    """Appends entries of one process. Never raises for a full or missing disk: it counts, and writes the count later."""
+
+    def __init__(
+        self, journal: Path, database_id: str, *, segment_bytes: int = SEGMENT_BYTES, max_bytes: int = 1 << 30
+    ) -> None:
+        self.journal = journal
+        self.database_id = database_id
+        self.segment_bytes = segment_bytes
+        self.max_segments = max(2, max_bytes // segment_bytes)
+        self.name: str | None = None
+        self.unrecorded = 0
+        self._segment = 0
+        self._size = 0
+        self._file = self._lock = -1
+        self._retry_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Writer {self.name} segment {self._segment} at {self._size}, {self.unrecorded} unrecorded>"
+
+    def append(self, entry: Entry) -> bool:
+        """One write. True: any process that reads from now on sees it, whatever happens to this one."""
+        data = frame(entry)
+        if len(data) > FRAME_BYTES + MAX_PAYLOAD:
+            log.error("a record of %d bytes is too long for the journal", len(data))
+            self.unrecorded += 1
+            return False
+        if self.unrecorded:
+            data = frame(Unrecorded(self.unrecorded)) + data
+        if self._ready() and self._write(data):
+            if self.unrecorded:
+                log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
+            self.unrecorded = 0
+            return True
+        if not self.unrecorded:
+            log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
+        self.unrecorded += 1
+        return False
+
+    def sync(self) -> None:
+        """For those who fear a power cut; from a thread, now and then."""
+        if self._file != -1:
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Let go of the directory: readers then know that nothing more comes. Appending afterwards starts a new one."""
+        for descriptor in (self._file, self._lock):
+            if descriptor != -1:
+                os.close(descriptor)
+        self._file = self._lock = -1
+        self.name = None
+        self._segment = self._size = 0
+
+    def _write(self, data: bytes) -> bool:
+        try:
+            written = os.write(self._file, data)
+        except OSError:
+            return False
+        self._size += written
+        if written == len(data):
+            return True
+        try:  # a full disk took part of it: no half record may stand before the next one
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            self._size -= written
+        except OSError:
+            self._size = self.segment_bytes  # then let it be the torn tail of a sealed segment
+        return False
+
+    def _ready(self) -> bool:
+        """Is there a segment with room? While opening one fails, it is tried at most ten times a second."""
+        if self.name is not None and self._size < self.segment_bytes:
+            return True
+        now = time.monotonic()
+        if now < self._retry_at:
+            return False
+        try:
+            if self.name is None:
+                self._start()
+            else:
+                self._rotate(self.journal / self.name)
+        except OSError:
+            self._retry_at = now + RETRY_SECONDS
+            return False
+        return True
+
+    def _start(self) -> None:
+        name = f"{time.time_ns():x}-{os.getpid():x}-{secrets.token_hex(3)}"
+        hidden = self.journal / f".{name}"
+        self.journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hidden.mkdir(mode=0o700)
+        try:
+            # Locked and with its first segment before the rename: nobody ever sees it otherwise.
+            self._hold(lock(hidden))
+            self._open_segment(hidden, 1)
+            hidden.rename(self.journal / name)
+        except OSError:
+            self.close()
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        self.name = name
+
+    def _hold(self, descriptor: int | None) -> None:
+        if descriptor is None:
+            raise OSError("somebody else holds the new directory")
+        self._lock = descriptor
+
+    def _rotate(self, directory: Path) -> None:
+        if len(segments(directory)) >= self.max_segments:
+            raise OSError("the journal has reached ROUTERDASH_JOURNAL_MAX_MB")
+        self._open_segment(directory, self._segment + 1)
+
+    def _open_segment(self, directory: Path, segment: int) -> None:
+        file = os.open(segment_path(directory, segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        head = frame(SegmentHead(self.database_id))
+        if os.write(file, head) != len(head):
+            os.close(file)
+            os.unlink(segment_path(directory, segment))
+            raise OSError("no room for a new segment")
+        if self._file != -1:
+            os.close(self._file)
+        self._file, self._segment, self._size = file, segment, len(head)

@@ -1,0 +1,79 @@
+"""The live page: one small memory-mapped file that all processes of this machine share.
+
+It holds the snapshot's version, and for each gateway worker and endpoint slot the requests in flight and the second of
+the last byte received. A worker writes only its own row; the supervisor clears a dead worker's. Every cell is an aligned
+32- or 64-bit word stored in one go, so readers need no lock.
+"""
+
+import mmap
+import os
+from pathlib import Path
+
+MAX_WORKERS = 32
+MAX_ENDPOINTS = 1024
+
+_HEADER_BYTES = 64
+_ROW_WORDS = 2 * MAX_ENDPOINTS
+_PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
+
+
+class LivePage:
+    """Opened by each process; made when missing."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < _PAGE_BYTES:
+                os.ftruncate(descriptor, _PAGE_BYTES)
+            self._map = mmap.mmap(descriptor, _PAGE_BYTES)
+        finally:
+            os.close(descriptor)
+        view = memoryview(self._map)
+        self._header = view[:_HEADER_BYTES].cast("Q")
+        self._words = view[_HEADER_BYTES:].cast("I")
+
+    @property
+    def version(self) -> int:
+        """Counts the snapshots published; a gateway reads the file again when it has changed."""
+        return self._header[0]
+
+    @version.setter
+    def version(self, value: int) -> None:
+        self._header[0] = value
+
+    def row(self, worker: int) -> "Row":
+        return Row(self._words, worker * _ROW_WORDS)
+
+    def clear(self, worker: int) -> None:
+        start = worker * _ROW_WORDS
+        for word in range(start, start + _ROW_WORDS):
+            self._words[word] = 0
+
+    def in_flight(self, slot: int) -> int:
+        """Requests on this endpoint now, over all workers."""
+        words = self._words
+        return sum(words[at] for at in range(2 * slot, MAX_WORKERS * _ROW_WORDS, _ROW_WORDS))
+
+    def last_byte(self, slot: int) -> int:
+        """Second (since 1970) at which any worker last received a byte of this endpoint; 0 for never."""
+        words = self._words
+        return max(words[at] for at in range(2 * slot + 1, MAX_WORKERS * _ROW_WORDS, _ROW_WORDS))
+
+    def others_in_flight(self, slot: int, worker: int) -> int:
+        return self.in_flight(slot) - self._words[worker * _ROW_WORDS + 2 * slot]
+
+
+class Row:
+    """One worker's cells."""
+
+    __slots__ = ("_start", "_words")
+
+    def __init__(self, words: memoryview, start: int) -> None:
+        self._words = words
+        self._start = start
+
+    def set_in_flight(self, slot: int, count: int) -> None:
+        self._words[self._start + 2 * slot] = count
+
+    def set_last_byte(self, slot: int, second: int) -> None:
+        self._words[self._start + 2 * slot + 1] = second

@@ -1,0 +1,140 @@
+"""A gateway process: `python -m gateway.main --worker N --listen FD --alive FD`. Started by the supervisor.
+
+It owns nothing that another process needs: the listening socket and the pipe that tells of the supervisor's death are
+inherited, its journal is read by control, its row of the live page is cleared when it dies.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from gateway import logs, sealing
+from gateway.config import Config, load
+from gateway.forward import Forwarder
+from gateway.handler import Gateway
+from gateway.livepage import LivePage
+from gateway.protocol import bound_to
+from gateway.roster import Roster
+from gateway.upstream import Sweeper
+
+log = logging.getLogger(__name__)
+
+
+async def _no_application(scope: object, receive: object, send: object) -> None:
+    """uvicorn wants an application; the protocol answers everything before it would be called."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, stopped by `stop()` alone: the process ends with code 0, not by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+
+def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:
+    """What gateway and control have in common."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=protocol,  # type: ignore[arg-type]
+        loop="uvloop",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=drain,
+        backlog=2048,
+    )
+
+
+def watch_parent(alive: int, stop: signal.Signals = signal.SIGTERM) -> None:
+    """Stop this process when its supervisor is gone: the pipe's other end closes with it, however it died."""
+
+    def wait() -> None:
+        os.read(alive, 1)
+        os.kill(os.getpid(), stop)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+async def serve(config: Config, worker: int, listen: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    page = LivePage(config.live_page_path)
+    page.clear(worker)
+    sweeper = Sweeper(loop)
+    sealer = sealing.load(config.encryption_keys, config.key_file)
+    roster = Roster(config.snapshot_path, page, sealer, sweeper, worker=worker, workers=config.workers)
+    forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)
+    gateway = Gateway(config, roster, forwarder)
+    gateway.refresh()
+    server = Server(server_config(config, bound_to(gateway), _no_application, config.drain_secs))
+
+    def stop() -> None:
+        gateway.stopping = True
+        forwarder.end_streams()
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    background = [loop.create_task(gateway.keep_fresh())]
+    if config.journal_fsync_secs:
+        background.append(loop.create_task(_sync(gateway, config.journal_fsync_secs)))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        await server.serve(sockets=[listen])
+        await _finish(server)
+    finally:
+        for task in background:
+            task.cancel()
+        sweeper.stop()
+        if gateway.journal is not None:
+            gateway.journal.close()
+        page.clear(worker)
+
+
+async def _finish(server: Server) -> None:
+    """uvicorn has cancelled what outlived the drain limit; let it write its records."""
+    if tasks := list(server.server_state.tasks):
+        await asyncio.wait(tasks, timeout=1)
+
+
+async def _sync(gateway: Gateway, interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        if gateway.journal is not None:
+            await asyncio.to_thread(gateway.journal.sync)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--worker", type=int, required=True)
+    parser.add_argument("--listen", type=int, required=True)
+    parser.add_argument("--alive", type=int, required=True)
+    options = parser.parse_args()
+    config = load(os.environ)
+    logs.configure(config, f"gateway-{options.worker}")
+    watch_parent(options.alive)
+    listen = socket.socket(fileno=options.listen)
+    uvloop.run(serve(config, options.worker, listen))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""OpenAI's request and answer shapes, as far as routing and counting need them. Everything else passes unread.
+
+Requests are never decoded whole: the few fields that decide are read, and a field is replaced by taking the object apart
+into raw values and putting it together again, so that what we do not know stays as it was written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.errors import INVALID_REQUEST, Refusal
+
+CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
+
+# Path below /v1 and the kind of request it takes.
+KINDS = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/responses": RESPONSES,
+}
+
+MAX_MODEL_NAME = 256
+
+
+class _Request(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What routing needs of a request's body."""
+
+    model: str
+    stream: bool
+    wants_usage: bool  # the client asked for stream_options.include_usage itself
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse_request(body: bytes) -> Request:
+    """Raises Refusal (400) with a sentence that says what is wrong where."""
+    try:
+        found = _decode_request(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+    if not found.model.strip():
+        raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
+    if len(found.model) > MAX_MODEL_NAME:
+        raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+    options = found.stream_options or {}
+    return Request(found.model, bool(found.stream), options.get("include_usage") is True)
+
+
+def _explain(error: str) -> str:
+    if "missing required field `model`" in error:
+        return "`model` is missing; GET /v1/models lists the models there are."
+    if error.endswith("`array`") or error == "Expected `object`":
+        return "The body must be a JSON object."
+    return f"Invalid request: {error}."
+
+
+def _param(error: str) -> str | None:
+    for name in ("stream_options", "stream", "model"):
+        if f"$.{name}`" in error or f"field `{name}`" in error:
+            return name
+    return None
+
+
+def adapt_request(body: bytes, *, model: str | None, include_usage: bool) -> bytes:
+    """The body with another `model`, and with stream_options.include_usage, where asked for."""
+    if model is None and not include_usage:
+        return body
+    fields = _decode_object(body)
+    if model is not None:
+        fields["model"] = msgspec.Raw(_encode(model))
+    if include_usage:
+        options = _options(fields.get("stream_options"))
+        fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": True}))
+    return _encode(fields)
+
+
+def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    return {} if raw is None or bytes(raw) == b"null" else _decode_object(raw)
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream told them."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def read_usage(found: _Usage | None) -> Usage | None:
+    if found is None:
+        return None
+    made = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
+    out = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
+    return None if made is None and out is None else Usage(made, out)
+
+
+def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
+    """A whole JSON answer bearing the asked model name, and its usage. What is no such JSON passes as it is."""
+    try:
+        answer = _decode_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body, None
+    if answer.model is not None and answer.model != asked:
+        body = rename_model(body, answer.model, asked)
+    return body, read_usage(answer.usage)
+
+
+def rename_model(data: bytes, found: str, asked: str) -> bytes:
+    """Replace the value of every `"model"` key that is `found`; all other bytes stay.
+
+    Inside a JSON string a quote is always written `\\"`, so `"model"` followed by a colon is always a key.
+    """
+    start = 0
+    pieces: list[bytes] = []
+    replacement = _encode(asked)
+    while (key := data.find(b'"model"', start)) != -1:
+        colon = _skip_space(data, key + 7)
+        if (key and data[key - 1] == 0x5C) or data[colon : colon + 1] != b":":
+            pieces.append(data[start : key + 7])
+            start = key + 7
+            continue
+        value = _skip_space(data, colon + 1)
+        end = _string_end(data, value)
+        if end != -1 and _string(data[value:end]) == found:
+            pieces += (data[start:value], replacement)
+        else:
+            end = max(end, value)
+            pieces.append(data[start:end])
+        start = end
+    return b"".join((*pieces, data[start:]))
+
+
+def _skip_space(data: bytes, at: int) -> int:
+    while data[at : at + 1] in (b" ", b"\t", b"\n", b"\r"):
+        at += 1
+    return at
+
+
+def _string_end(data: bytes, at: int) -> int:
+    """Behind the closing quote of the JSON string at `at`; -1 if there is none."""
+    if data[at : at + 1] != b'"':
+        return -1
+    quote = data.find(b'"', at + 1)
+    while quote != -1:
+        backslashes = quote - len(data[at + 1 : quote].rstrip(b"\\")) - at - 1
+        if backslashes % 2 == 0:
+            return quote + 1
+        quote = data.find(b'"', quote + 1)
+    return -1
+
+
+def _string(literal: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(literal, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def upstream_message(body: bytes) -> str:
+    """The sentence in an upstream's error body, whatever its shape; at most 500 characters."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body[:500].decode("utf-8", "replace").strip()
+    if isinstance(found, dict):
+        for key in ("error", "message", "detail"):
+            value = found.get(key)
+            if isinstance(value, dict):
+                value = value.get("message")
+            if isinstance(value, str):
+                return value[:500]
+    return body[:500].decode("utf-8", "replace").strip()
+
+
+# Events of a stream
+
+
+@dataclass(slots=True)
+class Event:
+    """What one event of a stream says."""
+
+    model: str | None = None
+    usage: Usage | None = None
+    usage_only: bool = False  # carries nothing but usage
+    deltas: int = 0  # pieces of output; counted as a token each if no usage is told
+    finished: bool = False  # the answer is whole with this event
+    last: bool = False  # nothing follows it
+    error: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: Any = None
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _ResponsesBody(msgspec.Struct):
+    model: str | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _ResponsesEvent(msgspec.Struct):
+    type: str = ""
+    response: _ResponsesBody | None = None
+    message: Any = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
+
+
+def read_chunk(data: bytes) -> Event:
+    """An event of a chat or completion stream. Raises msgspec.DecodeError."""
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    chunk = _decode_chunk(data)
+    event = Event(model=chunk.model, usage=read_usage(chunk.usage))
+    if chunk.error is not None:
+        event.error = _sentence(chunk.error)
+    for choice in chunk.choices or ():
+        event.deltas += _has_output(choice)
+        if choice.finish_reason is not None:
+            event.finished = True
+    event.usage_only = event.usage is not None and not chunk.choices and chunk.error is None
+    return event
+
+
+def _has_output(choice: _Choice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text)
+    return bool(
+        delta.content
+        or delta.reasoning
+        or delta.reasoning_content
+        or delta.refusal
+        or delta.tool_calls
+        or delta.function_call
+    )
+
+
+_RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+
+
+def read_responses_event(data: bytes) -> Event:
+    """An event of a Responses stream. Raises msgspec.DecodeError."""
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    found = _decode_responses_event(data)
+    event = Event(deltas=int(found.type.endswith(".delta")))
+    if found.response is not None:
+        event.model = found.response.model
+        event.usage = read_usage(found.response.usage)
+    if found.type in _RESPONSES_LAST:
+        event.finished = event.last = True
+    if found.type == "response.failed":
+        event.error = _sentence(found.response.error if found.response else None)
+    elif found.type == "error":
+        event.error = _sentence(found.error if found.error is not None else found.message)
+        event.last = True
+    return event
+
+
+def _sentence(error: Any) -> str:
+    if isinstance(error, dict):
+        error = error.get("message")
+    return str(error or "the upstream reported an error")[:500]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a kind of request streams."""
+
+    read_event: Callable[[bytes], Event]
+    usage_on_request: bool  # usage comes only with stream_options.include_usage
+
+    def error_event(self, body: bytes) -> bytes:
+        """An error that this dialect's clients understand, from an error body in OpenAI's shape."""
+        if self.read_event is read_responses_event:
+            error = msgspec.json.decode(body)["error"]
+            event = {"type": "error", "code": error["code"], "message": error["message"], "param": error["param"]}
+            return b"event: error\ndata: " + _encode(event) + b"\n\n"
+        return b"data: " + body + b"\n\n"
+
+
+_CHUNKS = Dialect(read_chunk, usage_on_request=True)
+_RESPONSES = Dialect(read_responses_event, usage_on_request=False)
+
+
+def dialect(kind: str) -> Dialect:
+    return _RESPONSES if kind == RESPONSES else _CHUNKS

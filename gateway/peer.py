@@ -1,0 +1,80 @@
+"""Who is asking, and for which host: the one place that reads forwarding and Host headers."""
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.config import Config, IPNetwork
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    ip: str | None
+    scheme: str  # http or https, as the client's browser sees it
+
+
+def normalise_ip(text: str) -> str | None:
+    """An address in its shortest form, an IPv4-mapped IPv6 one as IPv4; None for what is no address."""
+    try:
+        address = ipaddress.ip_address(text.strip().strip("[]"))
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def peer(socket_ip: str | None, headers: Headers, trusted: Sequence[IPNetwork]) -> Peer:
+    """The client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
+    ip = normalise_ip(socket_ip) if socket_ip else None
+    if ip is None or not _within(ip, trusted):
+        return Peer(ip, "http")
+    forwarded: list[str] = []
+    scheme = "http"
+    for name, value in headers:
+        if name == b"x-forwarded-for":
+            forwarded += value.decode("latin-1").split(",")
+        elif name == b"x-forwarded-proto" and value.strip().lower() == b"https":
+            scheme = "https"
+    for hop in reversed(forwarded):
+        address = normalise_ip(hop)
+        if address is None:
+            break  # what stands left of nonsense is nonsense
+        ip = address
+        if not _within(ip, trusted):
+            break
+    return Peer(ip, scheme)
+
+
+def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
+    address = ipaddress.ip_address(ip)
+    return any(address in network for network in networks)
+
+
+class Hosts:
+    """Which names the Host header may bear. An IP address always may: DNS rebinding needs a name."""
+
+    def __init__(self, config: Config) -> None:
+        names = {"localhost", socket.gethostname().lower(), config.host.lower()}
+        if config.public_url:
+            names.add(urlsplit(config.public_url).hostname or "")
+        self._any = "*" in config.allowed_hosts
+        self._names = names | {host.lower() for host in config.allowed_hosts if not host.startswith(".")}
+        self._suffixes = tuple(host.lower() for host in config.allowed_hosts if host.startswith("."))
+
+    def allow(self, header: bytes) -> bool:
+        name = host_name(header.decode("latin-1"))
+        if self._any or name in self._names or normalise_ip(name) is not None:
+            return True
+        return bool(self._suffixes) and ("." + name).endswith(self._suffixes)
+
+
+def host_name(host: str) -> str:
+    """`Host` without its port, lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host.partition("]")[0][1:]
+    return host.partition(":")[0].rstrip(".")

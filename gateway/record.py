@@ -1,0 +1,81 @@
+"""What the journal holds: one record for each request that ended. The only value that leaves a gateway.
+
+Fields are only ever added at the end, with a default, so that old records stay readable.
+"""
+
+import os
+import time
+
+import msgspec
+
+# How a request or an attempt ended. docs/figures.md says where each is counted.
+OK = "ok"  # a whole 2xx or 3xx answer
+REFUSED = "refused"  # the upstream's own 4xx or 501, passed on: the client's fault, the endpoint is fine
+FAILED = "failed"  # 408, 429, 5xx, no connection, timeout
+TRUNCATED = "truncated"  # the answer broke off after its first byte
+CANCELLED = "cancelled"  # the client left
+NO_ENDPOINT = "no_endpoint"  # the model is known, but nothing that has it can be asked
+REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413: never reached an endpoint
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """One try of a request on one endpoint."""
+
+    endpoint_id: str
+    outcome: str
+    status: int  # what the upstream answered; 0 if it did not
+    duration_us: int
+    error: str | None = None
+
+
+class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only=True):
+    """One request that ended. Times in microseconds; `completed_us` since 1970 UTC."""
+
+    id: str  # UUIDv7: its first 48 bits are milliseconds, so ids sort by time
+    completed_us: int
+    kind: str  # chat_completions, completions, embeddings, responses
+    model: str  # the name the client asked for
+    outcome: str
+    status: int  # what the client was told; 0 if it left before
+    duration_us: int
+    first_token_us: int | None = None  # from the request's arrival; streams only
+    attempts: tuple[Attempt, ...] = ()  # the last one made the answer
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    estimated: bool = False  # tokens were counted from deltas, as the upstream told no usage
+    streamed: bool = False
+    api_key_id: str | None = None
+    client_ip: str | None = None
+    error: str | None = None  # a sentence; for REJECTED the reason's code
+    request_body: str | None = None
+    response_body: str | None = None
+
+    @property
+    def endpoint_id(self) -> str | None:
+        """The endpoint that made the answer, or the last that failed to."""
+        return self.attempts[-1].endpoint_id if self.attempts else None
+
+
+class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u"):
+    """So many requests ended while the journal could not be written."""
+
+    count: int
+
+
+class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h"):
+    """First entry of a segment: which database its records belong to."""
+
+    database_id: str
+
+
+Entry = RequestRecord | Unrecorded | SegmentHead
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode
+
+
+def uuid7(now_ns: int | None = None) -> str:
+    """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case."""
+    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    random = int.from_bytes(os.urandom(10)) & 0x0FFF_3FFF_FFFF_FFFF_FFFF
+    text = f"{(milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7000_8000_0000_0000_0000 | random:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,105 @@
+"""Server-sent events on their way to the client: passed on event by event, read in passing. No I/O.
+
+What ends an answer is held back until the record of the request is in the journal; the caller sends `held` afterwards.
+"""
+
+import msgspec
+
+from gateway.openai import Dialect, Event, Usage, rename_model
+
+MAX_EVENT_BYTES = 16 << 20
+
+
+class EventTooLong(Exception):
+    """More than 16 MiB without the end of an event."""
+
+
+class StreamRelay:
+    """Feed it the upstream's bytes as they come; it returns the bytes to send on."""
+
+    def __init__(self, dialect: Dialect, asked_model: str, *, hide_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self.deltas = 0
+        self.finished = False
+        self.error: str | None = None
+        self.held = b""
+        self._dialect = dialect
+        self._asked = asked_model
+        self._hide_usage = hide_usage
+        self._pending = b""
+
+    @property
+    def whole(self) -> bool:
+        """Has the answer come to its end, as the dialect marks it?"""
+        return self.finished and self.error is None
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes of all events that are complete now. Raises EventTooLong."""
+        if self._pending:
+            data = self._pending + data
+        out: list[bytes] = []
+        start = 0
+        while (end := _event_end(data, start)) != -1:
+            event = self._pass(data[start:end])
+            if event:
+                out.append(event)
+            start = end
+        self._pending = data[start:]
+        if len(self._pending) > MAX_EVENT_BYTES:
+            raise EventTooLong
+        return b"".join(out)
+
+    def end(self) -> None:
+        """The upstream has ended its answer: what is left without an empty line behind it is an event too."""
+        if self._pending:
+            self.held += self._pass(self._pending)
+            self._pending = b""
+
+    def _pass(self, raw: bytes) -> bytes:
+        data = _data(raw)
+        if not data:
+            return self._hold(raw) if self.held else raw  # a comment, a keep-alive
+        try:
+            event = self._dialect.read_event(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._hold(raw) if self.held else raw
+        self._take(event)
+        if event.usage_only and self._hide_usage:
+            return b""
+        if event.model is not None and event.model != self._asked:
+            raw = rename_model(raw, event.model, self._asked)
+        return self._hold(raw) if event.last or self.held else raw
+
+    def _take(self, event: Event) -> None:
+        self.deltas += event.deltas
+        if event.usage is not None:
+            self.usage = event.usage
+        if event.error is not None and self.error is None:
+            self.error = event.error
+        if event.finished:
+            self.finished = True
+
+    def _hold(self, raw: bytes) -> bytes:
+        self.held += raw
+        return b""
+
+
+def _event_end(data: bytes, start: int) -> int:
+    """Behind the empty line that ends the event at `start`; -1 while it has not come."""
+    newline = data.find(b"\n", start)
+    while newline != -1:
+        after = data[newline + 1 : newline + 3]
+        if after[:1] == b"\n":
+            return newline + 2
+        if after == b"\r\n":
+            return newline + 3
+        newline = data.find(b"\n", newline + 1)
+    return -1
+
+
+def _data(raw: bytes) -> bytes:
+    """The event's data lines, joined."""
+    if raw.startswith(b"data:") and raw.count(b"\n") <= 2:
+        return raw[5:].strip()
+    lines = [line[5:].strip() for line in raw.splitlines() if line.startswith(b"data:")]
+    return b"\n".join(lines)

@@ -1,0 +1,192 @@
+"""The snapshot in memory, indexed for requests: endpoints with their connections and load, models by name, keys by hash."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import snapshot
+from gateway.livepage import LivePage, Row
+from gateway.sealing import Sealer, Unsealable
+from gateway.snapshot import ApiKey, Snapshot
+from gateway.upstream import Pool, Sweeper
+
+log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
+
+    __slots__ = ("_row", "facts", "in_flight", "pool", "secret", "usage_refused")
+
+    def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
+        self.facts = facts
+        self.pool = pool
+        self.secret = secret
+        self.in_flight = 0
+        self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
+        self._row = row
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
+
+    @property
+    def id(self) -> str:
+        return self.facts.id
+
+    @property
+    def status(self) -> str:
+        return self.facts.status
+
+    @property
+    def operator_state(self) -> str:
+        return self.facts.operator_state
+
+    def enter(self) -> None:
+        self.in_flight += 1
+        self._row.set_in_flight(self.facts.slot, self.in_flight)
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self._row.set_in_flight(self.facts.slot, self.in_flight)
+
+    def received(self) -> None:
+        self._row.set_last_byte(self.facts.slot, int(time.time()))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint that has the asked model, and the name it knows it by."""
+
+    endpoint: Endpoint
+    model: snapshot.Model
+
+
+class Roster:
+    """Everything a request is checked against. `refresh` swaps the whole in one go."""
+
+    def __init__(
+        self, path: Path, page: LivePage, sealer: Sealer, sweeper: Sweeper, *, worker: int = 0, workers: int = 1
+    ) -> None:
+        self.path = path
+        self.page = page
+        self.worker = worker
+        self.workers = workers
+        self.snapshot: Snapshot | None = None
+        self.endpoints: dict[str, Endpoint] = {}
+        self._sealer = sealer
+        self._sweeper = sweeper
+        self._row = page.row(worker)
+        self._seen_version = -1
+        self._routes: dict[str, list[Route]] = {}
+        self._folded: dict[str, list[Route]] = {}
+        self._keys: dict[bytes, ApiKey] = {}
+
+    def refresh(self) -> bool:
+        """Read the snapshot again if the live page names a newer one. Keeps the old one if that cannot be read."""
+        version = self.page.version
+        if version == self._seen_version and self.snapshot is not None:
+            return False
+        try:
+            loaded = snapshot.load(self.path)
+        except snapshot.Unreadable as error:
+            if self._seen_version != version:
+                log.warning("%s", error)
+                self._seen_version = version
+            return False
+        self._seen_version = version
+        self._install(loaded)
+        return True
+
+    def load(self, endpoint_id: str) -> int:
+        """Requests in flight on an endpoint, over all workers."""
+        endpoint = self.endpoints[endpoint_id]
+        if self.workers == 1:
+            return endpoint.in_flight
+        return endpoint.in_flight + self.page.others_in_flight(endpoint.facts.slot, self.worker)
+
+    def routes(self, model: str) -> list[Route]:
+        """Endpoints that have the model, in any state; empty when nobody knows it."""
+        found = self._routes.get(model) or self._folded.get(model.casefold())
+        if found is None and self.refresh():
+            found = self._routes.get(model) or self._folded.get(model.casefold())
+        return found or []
+
+    def key(self, secret: bytes) -> ApiKey | None:
+        digest = hashlib.sha256(secret).digest()
+        found = self._keys.get(digest)
+        if found is None and self.refresh():
+            found = self._keys.get(digest)
+        return found
+
+    def models(self) -> Mapping[str, list[Route]]:
+        """Every name under which a model is listed, with the endpoints that have it."""
+        listed: dict[str, list[Route]] = {}
+        for endpoint in self.endpoints.values():
+            for model in endpoint.facts.models:
+                listed.setdefault(model.canonical or model.id, []).append(Route(endpoint, model))
+        return listed
+
+    def _install(self, loaded: Snapshot) -> None:
+        endpoints = {facts.id: self._endpoint(facts) for facts in loaded.endpoints}
+        for gone in self.endpoints.keys() - endpoints.keys():
+            self.endpoints[gone].pool.close()
+        exact: dict[str, list[Route]] = {}
+        folded: dict[str, list[Route]] = {}
+        for endpoint in endpoints.values():
+            by_name, by_folded = _names(endpoint)
+            for name, route in by_name.items():
+                exact.setdefault(name, []).append(route)
+            for name, route in by_folded.items():
+                folded.setdefault(name, []).append(route)
+        self.endpoints, self._routes, self._folded = endpoints, exact, folded
+        self._keys = {bytes.fromhex(key.hash): key for key in loaded.api_keys}
+        self.snapshot = loaded
+
+    def _endpoint(self, facts: snapshot.Endpoint) -> Endpoint:
+        """The endpoint known before, with new facts; its connections only stay if they lead to the same place."""
+        known = self.endpoints.get(facts.id)
+        if known is None:
+            known = Endpoint(facts, self._pool(facts), self._open(facts), self._row)
+            self._watch(known)
+            return known
+        if facts.base_url != known.facts.base_url:
+            known.pool.close()
+            known.pool = self._pool(facts)
+            self._watch(known)
+        if facts.base_url != known.facts.base_url or facts.kind != known.facts.kind:
+            known.usage_refused = False
+        known.secret = self._open(facts)
+        known.facts = facts
+        return known
+
+    def _pool(self, facts: snapshot.Endpoint) -> Pool:
+        return Pool(facts.base_url, self._sweeper)
+
+    def _watch(self, endpoint: Endpoint) -> None:
+        endpoint.pool.received = endpoint.received
+
+    def _open(self, facts: snapshot.Endpoint) -> str | None:
+        if facts.sealed_key is None:
+            return None
+        try:
+            return self._sealer.open(facts.sealed_key)
+        except Unsealable as error:
+            log.error("endpoint %s: %s; it is asked without a key", facts.name, error)
+            return None
+
+
+def _names(endpoint: Endpoint) -> tuple[dict[str, Route], dict[str, Route]]:
+    """Names an endpoint's models answer to, exact and casefolded. Its own id for a model wins over another's alias."""
+    exact: dict[str, Route] = {}
+    folded: dict[str, Route] = {}
+    for model in endpoint.facts.models:
+        route = Route(endpoint, model)
+        for alias in (*((model.canonical,) if model.canonical else ()), *model.aliases):
+            exact.setdefault(alias, route)
+            folded.setdefault(alias.casefold(), route)
+    for model in endpoint.facts.models:
+        exact[model.id] = Route(endpoint, model)
+    return exact, folded

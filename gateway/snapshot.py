@@ -1,0 +1,79 @@
+"""What gateways know: endpoints, models and API keys, in one file that control replaces and gateways read.
+
+Plain values only; an upstream's secret stays sealed in here (gateway/sealing.py).
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+FORMAT = 1
+
+# Status and operator's state, as in the endpoints table and endpoint_options.
+ONLINE, PENDING, ERROR, OFFLINE = "online", "pending", "error", "offline"
+ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
+
+
+class Model(msgspec.Struct, frozen=True, array_like=True):
+    id: str  # as the endpoint calls it
+    canonical: str | None = None
+    aliases: tuple[str, ...] = ()  # every other name it answers to, matched without regard to case
+    capabilities: tuple[str, ...] = ()  # chat, embeddings, …; empty: unknown
+    max_tokens: int | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    slot: int  # its place in the live page
+    name: str
+    base_url: str
+    kind: str
+    status: str
+    operator_state: str = ENABLED
+    sealed_key: str | None = None
+    timeout_secs: float = 120.0  # first byte, gap between chunks, and the whole of an answer that is not streamed
+    models: tuple[Model, ...] = ()
+
+
+class ApiKey(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    hash: str  # SHA-256, lower-case hexadecimal, of the whole key
+    permissions: tuple[str, ...]
+    expires_at: float | None = None  # seconds since 1970
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    version: int
+    database_id: str
+    format: int = FORMAT
+    endpoints: tuple[Endpoint, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+class Unreadable(Exception):
+    """There is no snapshot, or none that this release can read."""
+
+
+def save(path: Path, snapshot: Snapshot) -> None:
+    """Replace the file in one step: a reader sees the old or the new one, whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(_encode(snapshot))
+    os.replace(draft, path)
+
+
+def load(path: Path) -> Snapshot:
+    """Raises Unreadable."""
+    try:
+        snapshot = _decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise Unreadable(f"snapshot {path.name}: {error}") from error
+    if snapshot.format != FORMAT:
+        raise Unreadable(f"snapshot {path.name} has format {snapshot.format}, not {FORMAT}")
+    return snapshot

@@ -1,0 +1,325 @@
+"""A lean HTTP/1.1 client: one pool of kept-alive connections for each address, parsed by httptools.
+
+`await pool.acquire()`, `connection.send(...)`, `await connection.head()`, then `await connection.read()` until it is empty
+or `await connection.read_all()`; in the end the connection returns to its pool by itself, or `abort()` ends it.
+Follows no redirects and reads no proxy variables.
+"""
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 30.0  # a kept connection older than this is not used again
+BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
+MAX_BODY_BYTES = 256 << 20
+SWEEP_SECONDS = 0.2
+
+CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
+
+
+class UpstreamError(Exception):
+    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class StaleConnection(Exception):
+    """A kept connection was closed before a byte of the answer came: the request may be sent again on a new one."""
+
+
+class Sweeper:
+    """Timeouts by one look at all waiting connections five times a second, instead of a timer each."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.waiting: set[Connection] = set()
+        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in [connection for connection in self.waiting if connection.deadline < now]:
+            connection.expire()
+        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+class Pool:
+    """Connections to one address. `unix_path` instead of a URL's host for a Unix socket."""
+
+    def __init__(
+        self,
+        base_url: str,
+        sweeper: Sweeper,
+        *,
+        unix_path: str | None = None,
+        received: Callable[[], None] = lambda: None,
+    ) -> None:
+        parts = urlsplit(base_url)
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname or "localhost"
+        self.port = parts.port or (443 if self.tls else 80)
+        self.prefix = parts.path.rstrip("/").encode()
+        self.authority = parts.netloc.rpartition("@")[2].encode()
+        self.unix_path = unix_path
+        self.sweeper = sweeper
+        self.received = received
+        self.idle: list[Connection] = []
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.authority.decode()} {len(self.idle)} idle>"
+
+    async def acquire(self, *, fresh: bool = False) -> "Connection":
+        """A kept connection, or a new one. Raises UpstreamError."""
+        now = time.monotonic()
+        while self.idle and not fresh:
+            connection = self.idle.pop()
+            if connection.usable_until > now:
+                return connection
+            connection.abort()
+        return await self._connect()
+
+    async def _connect(self) -> "Connection":
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                if self.unix_path:
+                    _, connection = await loop.create_unix_connection(lambda: Connection(self), self.unix_path)
+                elif self.tls:
+                    context = ssl.create_default_context()
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self), self.host, self.port, ssl=context, server_hostname=self.host
+                    )
+                else:
+                    _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+        except TimeoutError:
+            raise UpstreamError(CONNECT, f"no connection within {CONNECT_SECONDS:g} s") from None
+        except ssl.SSLError as error:
+            raise UpstreamError(CONNECT, f"TLS failed: {error.reason or 'handshake'}") from None
+        except ConnectionRefusedError:
+            raise UpstreamError(CONNECT, "connection refused") from None
+        except OSError:
+            raise UpstreamError(CONNECT, "no connection") from None
+        return connection
+
+    def close(self) -> None:
+        """Close what is idle now; what is in use closes at its end."""
+        self.closed = True
+        while self.idle:
+            self.idle.pop().abort()
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one exchange at a time."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self.transport: asyncio.Transport
+        self.usable_until = 0.0
+        self.deadline = 0.0
+        self.used = False  # has carried an exchange before the present one
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle_seconds = IDLE_SECONDS
+        self._begin()
+        self.complete = True
+
+    def _begin(self) -> None:
+        self.status = 0
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        self.error: Exception | None = None
+        self._informational = False
+        self._answered = False
+        self._until_close = False
+        self._keep_alive = True
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._paused = False
+        self._collecting = False
+
+    # An exchange
+
+    def send(self, head: bytes, body: bytes, timeout: float | None) -> None:
+        """Write a request. `timeout` seconds until the head of the answer, None for no limit."""
+        self._begin()
+        self.wait_at_most(timeout)
+        self.pool.sweeper.waiting.add(self)
+        if len(body) < 16384:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def wait_at_most(self, timeout: float | None) -> None:
+        """From now on, `timeout` seconds until the connection fails with TIMEOUT."""
+        self.deadline = float("inf") if timeout is None else asyncio.get_running_loop().time() + timeout
+
+    async def head(self) -> None:
+        """Until `status` and `headers` are there. Raises UpstreamError, or StaleConnection."""
+        while not self._answered:
+            self._raise_if_broken()
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """Whatever has arrived of the body; empty at its end. Raises UpstreamError."""
+        while not self._chunks:
+            if self.complete:
+                self._release()
+                return b""
+            self._raise_if_broken()
+            await self._wait()
+        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    async def read_all(self) -> bytes:
+        """The whole body. Raises UpstreamError."""
+        self._collecting = True
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        while not self.complete:
+            self._raise_if_broken()
+            await self._wait()
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._release()
+        return body
+
+    def abort(self) -> None:
+        """End the connection at once; the upstream sees its client leave."""
+        self.pool.sweeper.waiting.discard(self)
+        self.complete = True
+        self.transport.abort()
+
+    def expire(self) -> None:
+        self.error = UpstreamError(TIMEOUT, "timed out")
+        self.pool.sweeper.waiting.discard(self)
+        self.transport.abort()
+        self._wake()
+
+    def _release(self) -> None:
+        self.pool.sweeper.waiting.discard(self)
+        self._chunks.clear()
+        self.used = True
+        if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
+            self.usable_until = time.monotonic() + self._idle_seconds
+            self.pool.idle.append(self)
+        else:
+            self.transport.abort()
+
+    def _raise_if_broken(self) -> None:
+        if self.error is None:
+            return
+        if self.used and not self.status and not (isinstance(self.error, UpstreamError) and self.error.kind == TIMEOUT):
+            raise StaleConnection
+        if isinstance(self.error, UpstreamError):
+            raise self.error
+        raise UpstreamError(BROKEN, "the connection broke off") from self.error
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, of the same shape
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete or self.parser is None:  # bytes that nobody asked for
+            self._keep_alive = False
+            self.transport.abort()
+            return
+        self.pool.received()
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.error = UpstreamError(BROKEN, f"not a proper HTTP answer: {error}")
+            self.transport.abort()
+        if self._size > BUFFER_BYTES and not self._paused and not self._collecting and not self.complete:
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.parser = None  # breaks the cycle of parser and connection
+        self._keep_alive = False
+        if not self.complete:
+            if self._until_close and self._answered and exc is None:
+                self.complete = True
+            elif self.error is None:
+                self.error = exc or ConnectionResetError()
+        elif self in self.pool.idle:
+            self.pool.idle.remove(self)
+        self._wake()
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self.parser is not None
+        status = self.parser.get_status_code()
+        if status < 200:
+            self._informational = True
+            self.headers = []
+            return
+        self.status = status
+        names = {name for name, _ in self.headers}
+        self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)
+        for name, value in self.headers:
+            if name == b"keep-alive":
+                self._idle_seconds = _kept_for(value)
+        self._answered = True
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+        self._size += len(body)
+        if self._collecting and self._size > MAX_BODY_BYTES:
+            self.error = UpstreamError(BROKEN, f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
+            self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        if self._informational:
+            self._informational = False
+            return
+        assert self.parser is not None
+        self._keep_alive = self.parser.should_keep_alive()
+        self.complete = True
+
+
+def _kept_for(keep_alive: bytes) -> float:
+    """Seconds an upstream keeps an idle connection, less one for the way: `timeout=5, max=100`."""
+    for part in keep_alive.split(b","):
+        name, _, value = part.strip().partition(b"=")
+        if name.lower() == b"timeout" and value.isdigit():
+            return min(IDLE_SECONDS, max(0.0, int(value) - 1.0))
+    return IDLE_SECONDS
