@@ -37,3 +37,5 @@ def configure(config: Config, role: str) -> None:
     root.handlers = [handler]
     root.setLevel(config.log_level.upper())
     multiprocessing.current_process().name = role
+    if config.log_level != "debug":
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

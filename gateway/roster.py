@@ -92,7 +92,7 @@ class Roster:
         try:
             loaded = snapshot.load(self.path)
         except snapshot.Unreadable as error:
-            if self._seen_version != version:
+            if version and self._seen_version != version:  # 0: none was ever published
                 log.warning("%s", error)
                 self._seen_version = version
             return False

@@ -1,12 +1,12 @@
 """Upstream secrets at rest: Fernet tokens. Control seals and opens them; a gateway only opens."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from gateway import files
 from gateway.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,6 @@ def load(keys: Sequence[str], key_file: Path) -> Sealer:
 
 def _make(key_file: Path) -> Sealer:
     key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # another process was faster
-        return Sealer([key_file.read_bytes().strip()])
-    key = Fernet.generate_key()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
+    key = files.create_once(key_file, Fernet.generate_key())
     log.info("made the encryption key %s; keep a copy of it with your backups", key_file.name)
     return Sealer([key])

@@ -3,10 +3,11 @@
 Plain values only; an upstream's secret stays sealed in here (gateway/sealing.py).
 """
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from gateway import files
 
 FORMAT = 1
 
@@ -61,11 +62,7 @@ class Unreadable(Exception):
 
 def save(path: Path, snapshot: Snapshot) -> None:
     """Replace the file in one step: a reader sees the old or the new one, whole."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(_encode(snapshot))
-    os.replace(draft, path)
+    files.replace(path, _encode(snapshot))
 
 
 def load(path: Path) -> Snapshot:

@@ -1,0 +1,110 @@
+"""Users and API keys in the admin. A key is shown once, on the page that answers its making."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth import password_validation
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from access.bootstrap import BOOTSTRAP
+from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User, new_key
+
+
+class ApiKeyForm(forms.ModelForm[ApiKey]):
+    permissions = forms.MultipleChoiceField(
+        label=gettext_lazy("permissions"),
+        choices=[(name, name) for name in PERMISSIONS],
+        widget=forms.CheckboxSelectMultiple,
+        initial=VIEWER_PERMISSIONS,
+        required=True,
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("name", "created_by", "permissions", "expires_at")
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"].strip()
+        if name == BOOTSTRAP and self.instance.name != BOOTSTRAP:
+            raise ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
+        return name
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
+    form = ApiKeyForm
+    list_display: ClassVar = ["name", "key_prefix", "created_by", "created_at", "expires_at"]
+    search_fields: ClassVar = ["name", "key_prefix", "created_by__username"]
+    list_select_related: ClassVar = ["created_by"]
+    readonly_fields: ClassVar = ["key_prefix", "created_at"]
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        fields = ["name", "created_by", "permissions", "expires_at"]
+        return fields if obj is None else [*fields, "key_prefix", "created_at"]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> Any:
+        return {"created_by": request.user.pk, **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if not change:
+            request.new_api_key = new_key()  # type: ignore[attr-defined]
+            obj.set_key(request.new_api_key)  # type: ignore[attr-defined]
+        super().save_model(request, obj, form, change)
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
+        """The key goes into this answer alone: not into a cookie, not into a redirect."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("API key made"),
+            "opts": self.opts,
+            "name": obj.name,
+            "key": request.new_api_key,  # type: ignore[attr-defined]
+        }
+        response = TemplateResponse(request, "admin/api_key_made.html", context)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+class UserForm(forms.ModelForm[User]):
+    new_password = forms.CharField(
+        label=gettext_lazy("new password"),
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+        help_text=gettext_lazy("Empty: stays as it is."),
+    )
+
+    class Meta:
+        model = User
+        fields = ("username", "role", "must_change_password")
+
+    def clean_new_password(self) -> str:
+        password: str = self.cleaned_data["new_password"]
+        if password:
+            password_validation.validate_password(password, self.instance)
+        elif self.instance._state.adding:
+            raise ValidationError(_("Give the user a first password."))
+        return password
+
+
+@admin.register(User)
+class UserAdmin(admin.ModelAdmin[User]):
+    form = UserForm
+    fields: ClassVar = ["username", "role", "new_password", "must_change_password"]
+    list_display: ClassVar = ["username", "role", "created_at", "last_login"]
+    list_filter: ClassVar = ["role"]
+    search_fields: ClassVar = ["username"]
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        if password := form.cleaned_data["new_password"]:
+            obj.set_password(password)
+        super().save_model(request, obj, form, change)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Nobody deletes the account they are using; so there is always an administrator left."""
+        return super().has_delete_permission(request, obj) and obj != request.user

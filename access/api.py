@@ -1,0 +1,82 @@
+"""/api/me/api-keys: a person's own keys, by session alone."""
+
+import uuid
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from access.models import ApiKey
+from access.permissions import SESSION
+from access.serializers import (
+    ApiKeyChangeSerializer,
+    ApiKeyCreateSerializer,
+    ApiKeyListSerializer,
+    ApiKeySerializer,
+    NewApiKeySerializer,
+)
+
+
+class OwnKeys(APIView):
+    permission_needed = SESSION
+
+    @extend_schema(responses=ApiKeyListSerializer)
+    def get(self, request: Request) -> Response:
+        keys = ApiKey.objects.filter(created_by=request.user.pk).order_by("-created_at")
+        return Response({"api_keys": ApiKeySerializer(keys, many=True).data})
+
+    @extend_schema(request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
+    def post(self, request: Request) -> Response:
+        given = ApiKeyCreateSerializer(data=request.data, context={"owner": request.user})
+        given.is_valid(raise_exception=True)
+        values = given.validated_data
+        try:
+            with transaction.atomic():
+                row, key = ApiKey.issue(request.user, values["name"], values["permissions"], values.get("expires_at"))
+        except IntegrityError:
+            raise _duplicate(values["name"]) from None
+        return Response({**ApiKeySerializer(row).data, "key": key}, status=status.HTTP_201_CREATED)
+
+
+class OwnKey(APIView):
+    permission_needed = SESSION
+
+    @extend_schema(request=ApiKeyChangeSerializer, responses=ApiKeySerializer)
+    def put(self, request: Request, key_id: uuid.UUID) -> Response:
+        row = self._own(request, key_id)
+        given = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
+        given.is_valid(raise_exception=True)
+        row.name = given.validated_data["name"]
+        row.expires_at = given.validated_data.get("expires_at")
+        try:
+            with transaction.atomic():
+                row.save(update_fields=["name", "expires_at"])
+        except IntegrityError:
+            raise _duplicate(row.name) from None
+        return Response(ApiKeySerializer(row).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, key_id: uuid.UUID) -> Response:
+        self._own(request, key_id).delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _own(self, request: Request, key_id: uuid.UUID) -> ApiKey:
+        row = ApiKey.objects.filter(pk=key_id, created_by=request.user.pk).first()
+        if row is None:
+            raise NotFound("API key not found")
+        return row
+
+
+def _duplicate(name: str) -> ValidationError:
+    return ValidationError({"name": f"API key with this name already exists: '{name}'"})
+
+
+URLS: list[tuple[str, Any, str]] = [
+    ("api/me/api-keys", OwnKeys, "api-own-keys"),
+    ("api/me/api-keys/<uuid:key_id>", OwnKey, "api-own-key"),
+]

@@ -1,0 +1,57 @@
+"""Logging in, and knowing who is logged in while the database is away."""
+
+import logging
+from typing import Any
+
+from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.signals import user_logged_in
+from django.core.exceptions import ValidationError
+from django.db import Error
+from django.dispatch import receiver
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from access.directory import access
+from access.models import MAX_PASSWORD_BYTES, User
+
+log = logging.getLogger(__name__)
+
+
+class Backend(BaseBackend):
+    """Names and bcrypt passwords, against the directory in memory."""
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> User | None:
+        if username is None or password is None or len(password.encode()) > MAX_PASSWORD_BYTES:
+            return None  # over 72 bytes it cannot have been set: it is simply wrong
+        ids = (key for key, user in access.directory().users.items() if user.username == username)
+        found = access.user(next(ids, ""))
+        if found is None:
+            User().set_password(password)  # as slow as a wrong password: names cannot be told apart by time
+            return None
+        return found if found.check_password(password) else None
+
+    def get_user(self, user_id: Any) -> User | None:
+        return access.user(str(user_id))
+
+
+@receiver(user_logged_in, dispatch_uid="access.note_login")
+def note_login(user: User, **kwargs: Any) -> None:
+    """The time of the login, if the database takes it: without one, people still get in."""
+    try:
+        User.objects.filter(pk=user.pk).update(last_login=timezone.now())
+    except Error as error:
+        log.warning("the login of %s could not be noted: %s", user.username, error)
+
+
+class BcryptLengthValidator:
+    """A password that bcrypt would cut is refused when it is set."""
+
+    def validate(self, password: str, user: User | None = None) -> None:
+        if len(password.encode()) > MAX_PASSWORD_BYTES:
+            raise ValidationError(self.get_help_text(), code="password_too_long")
+
+    def get_help_text(self) -> str:
+        return _("A password has at most 72 bytes.")

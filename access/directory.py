@@ -1,0 +1,87 @@
+"""Users and API keys in memory, so that a request needs no database to know who asks.
+
+Read whole on commit of any change (access.signals), when another process counted one, and every 30 seconds anyway.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from django.db import Error, close_old_connections
+
+from access.models import ApiKey, User
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    id: str
+    hash: str
+    owner_id: str
+    permissions: tuple[str, ...]
+    expires_at: float | None  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    users: Mapping[str, User]  # by id, as text
+    keys: Mapping[str, KeyEntry]  # by hash
+
+
+Listener = Callable[[], None]
+
+
+class Access:
+    """Where a process looks users and keys up."""
+
+    def __init__(self) -> None:
+        self._directory: Directory | None = None
+        self._writing = threading.Lock()
+        self._listeners: list[Listener] = []
+
+    def directory(self) -> Directory:
+        """Reads the database the first time. Raises django.db.Error if that fails."""
+        return self._directory or self._read()
+
+    def user(self, user_id: str) -> User | None:
+        """A copy: whoever gets it may set attributes on it."""
+        found = self.directory().users.get(user_id)
+        return copy(found) if found else None
+
+    def key(self, hashed: str) -> KeyEntry | None:
+        return self.directory().keys.get(hashed)
+
+    def subscribe(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def reload(self) -> None:
+        """Read everything again. Raises django.db.Error, and then keeps what it had."""
+        self._read()
+        for listener in self._listeners:
+            listener()
+
+    def reload_if_possible(self) -> None:
+        try:
+            self.reload()
+        except Error:
+            close_old_connections()  # the next look, within 30 seconds, tries again
+
+    def forget(self) -> None:
+        """As if never loaded; for tests."""
+        self._directory = None
+
+    def _read(self) -> Directory:
+        with self._writing:
+            users = {str(user.pk): user for user in User.objects.all()}
+            keys = {row.key_hash: _entry(row) for row in ApiKey.objects.all()}
+            self._directory = Directory(MappingProxyType(users), MappingProxyType(keys))
+            return self._directory
+
+
+access = Access()
+
+
+def _entry(row: ApiKey) -> KeyEntry:
+    expires = row.expires_at.timestamp() if row.expires_at else None
+    return KeyEntry(str(row.pk), row.key_hash, str(row.created_by_id), row.granted, expires)

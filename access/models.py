@@ -1,0 +1,183 @@
+"""The existing tables of users and API keys."""
+
+import hashlib
+import secrets
+import string
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+
+MAX_PASSWORD_BYTES = 72  # bcrypt reads no further
+
+INFERENCE = "openai.inference"
+READ_MODELS = "openai.models.read"
+READ_ENDPOINTS = "endpoints.read"
+MANAGE_ENDPOINTS = "endpoints.manage"
+
+PERMISSIONS = (
+    INFERENCE,
+    READ_MODELS,
+    READ_ENDPOINTS,
+    MANAGE_ENDPOINTS,
+    "api_keys.manage",
+    "users.manage",
+    "invitations.manage",
+    "models.manage",
+    "registry.read",
+    "logs.read",
+    "metrics.read",
+)
+VIEWER_PERMISSIONS = (INFERENCE, READ_MODELS)
+
+
+class Role(models.TextChoices):
+    ADMIN = "admin", _("Administrator")
+    VIEWER = "viewer", _("Viewer")
+
+
+class PasswordHashField(models.TextField):  # type: ignore[type-arg]
+    """A bare bcrypt hash (`$2b$12$…`) in the database, with Django's algorithm prefix in Python."""
+
+    _prefix = "bcrypt$"
+
+    def from_db_value(self, value: str | None, expression: object, connection: object) -> str | None:
+        return self._prefix + value if value is not None and value.startswith("$2") else value
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return value.removeprefix(self._prefix) if isinstance(value, str) else value
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, username: str, password: str, role: str = Role.VIEWER, **fields: Any) -> "User":
+        user = self.model(username=username, role=role, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, username: str, password: str, **fields: Any) -> "User":
+        return self.create_user(username, password, Role.ADMIN, **fields)
+
+
+class User(AbstractBaseUser):
+    """A person. Administrators are staff and superusers; viewers read and have no staff pages."""
+
+    id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    username = LineField(_("username"), unique=True)
+    password = PasswordHashField(_("password"), db_column="password_hash")
+    role = LineField(_("role"), choices=Role.choices, default=Role.VIEWER)
+    created_at = IsoDateTimeField(_("created"), default=timezone.now)
+    last_login = IsoDateTimeField(_("last login"), null=True, blank=True)
+    must_change_password = models.BooleanField(_("must change password"), default=False, db_default=False)
+
+    USERNAME_FIELD = "username"
+    REQUIRED_FIELDS: ClassVar = []
+    is_active = True
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    class Meta:
+        db_table = "users"
+        ordering: ClassVar = ["username"]
+        verbose_name = _("user")
+        verbose_name_plural = _("users")
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=models.Q(role__in=["admin", "viewer"]), name="users_role")
+        ]
+
+    def __str__(self) -> str:
+        return self.username
+
+    def set_password(self, raw_password: str | None) -> None:
+        """Raises ValidationError for more than 72 bytes: bcrypt would ignore the rest."""
+        if raw_password is not None and len(raw_password.encode()) > MAX_PASSWORD_BYTES:
+            raise ValidationError(_("A password has at most 72 bytes."), code="password_too_long")
+        super().set_password(raw_password)
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == Role.ADMIN
+
+    # What the admin site asks for.
+    is_staff = is_superuser = is_admin
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        return self.is_admin
+
+    def has_perms(self, perms: Iterable[str], obj: object = None) -> bool:
+        return self.is_admin
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return self.is_admin
+
+
+def hash_key(key: str) -> str:
+    """SHA-256, lower-case hexadecimal: enough for 190 random bits, and looked up on every request."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_key() -> str:
+    alphabet = string.ascii_letters + string.digits
+    return "sk_" + "".join(secrets.choice(alphabet) for _unused in range(32))
+
+
+class ApiKey(models.Model):
+    """A key for scripts and clients. Only its hash is stored; the key itself is shown once, when it is made."""
+
+    id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    key_hash = LineField(unique=True, editable=False)
+    name = LineField(_("name"))
+    created_by = models.ForeignKey(
+        User, models.CASCADE, db_column="created_by", related_name="api_keys", verbose_name=_("owner")
+    )
+    created_at = IsoDateTimeField(_("created"), default=timezone.now, editable=False)
+    expires_at = IsoDateTimeField(_("expires"), null=True, blank=True)
+    scopes = models.TextField(null=True, editable=False)  # noqa: DJ001  # the reference's legacy; never read
+    key_prefix = LineField(_("begins with"), null=True, editable=False)
+    permissions = models.JSONField(_("permissions"), null=True, blank=True, default=list)
+
+    class Meta:
+        db_table = "api_keys"
+        ordering: ClassVar = ["-created_at"]
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["created_by", "name"],
+                name="api_keys_owner_name",
+                violation_error_message=_("This user already has an API key of this name."),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def issue(
+        cls, owner: User, name: str, permissions: Iterable[str], expires_at: datetime | None = None, key: str | None = None
+    ) -> tuple["ApiKey", str]:
+        """Make a key: the row, and the key itself, which nothing can tell again."""
+        key = key or new_key()
+        row = cls(created_by=owner, name=name, permissions=sorted(permissions), expires_at=expires_at)
+        row.set_key(key)
+        row.save(force_insert=True)
+        return row, key
+
+    def set_key(self, key: str) -> None:
+        self.key_hash = hash_key(key)
+        self.key_prefix = key[:10]
+
+    @property
+    def granted(self) -> tuple[str, ...]:
+        """Permissions; none where the column holds no list."""
+        words = self.permissions if isinstance(self.permissions, list) else []
+        return tuple(word for word in words if isinstance(word, str))

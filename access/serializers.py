@@ -1,0 +1,75 @@
+"""API keys as the JSON API takes and tells them."""
+
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from rest_framework import serializers
+
+from access.bootstrap import BOOTSTRAP
+from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+
+
+class ApiKeySerializer(serializers.Serializer[ApiKey]):
+    id = serializers.UUIDField()
+    key_prefix = serializers.CharField(allow_null=True)
+    name = serializers.CharField()
+    created_by = serializers.UUIDField(source="created_by_id")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    permissions = serializers.ListField(child=serializers.CharField(), source="granted")
+
+
+class ApiKeyListSerializer(serializers.Serializer[Any]):
+    api_keys = ApiKeySerializer(many=True)
+
+
+class NewApiKeySerializer(ApiKeySerializer):
+    key = serializers.CharField(help_text="The key itself: shown this once, stored nowhere.")
+
+
+class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
+    """Name and expiry of a key."""
+
+    name = serializers.CharField(max_length=200)
+    expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+    @property
+    def owner(self) -> User:
+        owner: User = self.context["owner"]
+        return owner
+
+    def validate_name(self, name: str) -> str:
+        others = ApiKey.objects.filter(created_by=self.owner, name=name)
+        if self.instance is not None:
+            others = others.exclude(pk=self.instance.pk)
+        if others.exists():
+            raise serializers.ValidationError(f"API key with this name already exists: '{name}'")
+        if name == BOOTSTRAP and getattr(self.instance, "name", None) != BOOTSTRAP:
+            raise serializers.ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
+        return name
+
+    def validate_expires_at(self, value: Any) -> Any:
+        if value is not None and value <= timezone.now():
+            raise serializers.ValidationError(_("The expiry lies in the past."))
+        return value
+
+
+class ApiKeyCreateSerializer(ApiKeyChangeSerializer):
+    """Administrators say which permissions; viewers' keys always get the two of OpenAI clients."""
+
+    permissions = serializers.ListField(
+        child=serializers.ChoiceField(choices=PERMISSIONS), required=False, allow_empty=True
+    )
+    scopes = serializers.JSONField(required=False, write_only=True, help_text="Not supported any more.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "scopes" in attrs:
+            raise serializers.ValidationError({"scopes": _("Use `permissions`.")})
+        if self.owner.is_admin and not attrs.get("permissions"):
+            raise serializers.ValidationError({"permissions": _("Name at least one permission.")})
+        if not self.owner.is_admin:
+            if attrs.get("permissions"):
+                raise serializers.ValidationError({"permissions": _("Only administrators choose permissions.")})
+            attrs["permissions"] = VIEWER_PERMISSIONS
+        return attrs

@@ -1,0 +1,25 @@
+"""Every save or delete of a user or key: counted for other processes, read again on commit."""
+
+from typing import Any
+
+from django.contrib.auth.signals import user_logged_in
+from django.db import transaction
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+
+from access.directory import access
+from access.models import ApiKey, User
+from endpoints import changes
+
+
+@receiver([post_save, post_delete], sender=User, dispatch_uid="access.user_changed")
+@receiver([post_save, post_delete], sender=ApiKey, dispatch_uid="access.key_changed")
+def changed(update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
+    """A login's time stamp alone concerns nobody else."""
+    if update_fields != {"last_login"}:
+        changes.bump(changes.ACCESS)
+        transaction.on_commit(access.reload_if_possible)
+
+
+# Django connects a handler that stores the time of login and lets the login fail if it cannot: ours is in backends.
+user_logged_in.disconnect(dispatch_uid="update_last_login")

@@ -1,0 +1,183 @@
+"""Endpoints in the admin: what staff edit, what they can do to many at once, and panels that only show."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from endpoints import operations, sync
+from endpoints.detection import Unsupported
+from endpoints.models import Endpoint, OperatorState
+from endpoints.probe import Unreachable
+
+SHOWN_CHECKS = 15
+
+
+class EndpointForm(forms.ModelForm[Endpoint]):
+    api_key = forms.CharField(
+        label=gettext_lazy("API key of the server"),
+        required=False,
+        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+        help_text=gettext_lazy("Sent as a bearer token. Stored sealed, never shown. Empty: stays as it is."),
+    )
+    forget_api_key = forms.BooleanField(label=gettext_lazy("Forget the stored key"), required=False)
+
+    class Meta:
+        model = Endpoint
+        fields = ("name", "base_url", "health_check_interval_secs", "inference_timeout_secs", "notes")
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(admin.ModelAdmin[Endpoint]):
+    form = EndpointForm
+    list_display: ClassVar = ["name", "shown_status", "endpoint_type", "base_url", "shown_latency", "last_seen"]
+    list_filter: ClassVar = ["status", "endpoint_type"]
+    search_fields: ClassVar = ["name", "base_url", "notes"]
+    actions: ClassVar = ["run_test", "run_sync", "enable", "drain", "disable"]
+    list_select_related: ClassVar = ["options"]
+    readonly_fields: ClassVar = [
+        "shown_status", "shown_latency", "endpoint_type", "last_seen", "last_error", "registered_at", "has_api_key",
+        "models_panel", "checks_panel",
+    ]  # fmt: skip
+    fieldsets: Any = (
+        (None, {"fields": ("name", "base_url", "api_key", "notes")}),
+        (gettext_lazy("Checks and timeouts"), {"fields": ("health_check_interval_secs", "inference_timeout_secs")}),
+    )
+    state_fields = ("shown_status", "endpoint_type", "shown_latency", "last_seen", "last_error", "registered_at")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
+        """A new endpoint has no state to show and no key to forget yet."""
+        if obj is None:
+            return self.fieldsets
+        first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "notes")})
+        return (
+            first,
+            self.fieldsets[1],
+            (_("State"), {"fields": self.state_fields}),
+            (_("Models"), {"fields": ("models_panel",)}),
+            (_("Last checks"), {"fields": ("checks_panel",)}),
+        )
+
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
+        """Another address is another server: its type is looked at, and the old secret does not go there."""
+        moved = "base_url" in form.changed_data
+        secret = form.cleaned_data["api_key"] or None
+        forget = form.cleaned_data["forget_api_key"] or (change and moved and secret is None)
+        if moved:
+            self._detect(request, obj, secret)
+        super().save_model(request, obj, form, change)
+        if change and moved:
+            obj.save(update_fields=["endpoint_type"])
+        if secret is not None or forget:
+            obj.set_api_key(secret)
+        if change and moved and secret is None:
+            messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
+
+    def _detect(self, request: HttpRequest, obj: Endpoint, secret: str | None) -> None:
+        try:
+            obj.endpoint_type = operations.detect(obj.base_url, secret)
+        except Unreachable as error:
+            messages.warning(request, _("Saved, but it cannot be reached now: %(why)s.") % {"why": error})
+        except Unsupported as error:
+            messages.warning(request, _("Saved, but its type is not known: %(why)s.") % {"why": error})
+
+    # Columns and panels
+
+    @admin.display(description=gettext_lazy("status"), ordering="status")
+    def shown_status(self, obj: Endpoint) -> SafeString:
+        state = obj.options_or_default.operator_state
+        word = obj.get_status_display()
+        name = obj.status
+        if state != OperatorState.ENABLED:
+            name, word = state, OperatorState(state).label
+        return format_html('<span class="status st-{}">{}</span>', name, word)
+
+    @admin.display(description=gettext_lazy("latency"), ordering="latency_ms")
+    def shown_latency(self, obj: Endpoint) -> str:
+        return "—" if obj.latency_ms is None else f"{obj.latency_ms} ms"
+
+    @admin.display(description=gettext_lazy("API key stored"), boolean=True)
+    def has_api_key(self, obj: Endpoint) -> bool:
+        return bool(obj.options_or_default.sealed_api_key or obj.api_key_encrypted)
+
+    @admin.display(description=gettext_lazy("models"))
+    def models_panel(self, obj: Endpoint) -> str:
+        rows = [
+            (model.model_id, model.canonical_name or "—", model.max_tokens or "—")
+            for model in obj.models.order_by("model_id")
+        ]
+        return table((_("Model"), _("Canonical name"), _("Context")), rows)
+
+    @admin.display(description=gettext_lazy("checks"))
+    def checks_panel(self, obj: Endpoint) -> str:
+        rows = [
+            (
+                check.checked_at.isoformat(timespec="seconds"),
+                f"{check.status_before} → {check.status_after}",
+                "—" if check.latency_ms is None else f"{check.latency_ms} ms",
+                check.error_message or "",
+            )
+            for check in obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
+        ]
+        return table((_("Time"), _("Status"), _("Latency"), _("Error")), rows)
+
+    # Actions
+
+    @admin.action(description=gettext_lazy("Test the connection"))
+    def run_test(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        for endpoint in queryset:
+            result = operations.test(endpoint)
+            if result.success:
+                messages.success(request, f"{endpoint.name}: {result.latency_ms} ms")
+            else:
+                messages.error(request, f"{endpoint.name}: {result.error}")
+
+    @admin.action(description=gettext_lazy("Sync the models"))
+    def run_sync(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        for endpoint in queryset:
+            try:
+                result = operations.sync_models(endpoint)
+            except (Unreachable, sync.SyncFailed) as error:
+                messages.error(request, f"{endpoint.name}: {error}")
+            else:
+                found = len(result.models)
+                text = ngettext("%(name)s: %(count)d model", "%(name)s: %(count)d models", found)
+                messages.success(request, text % {"name": endpoint.name, "count": found})
+
+    @admin.action(description=gettext_lazy("Enable"))
+    def enable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        _set_state(queryset, OperatorState.ENABLED)
+
+    @admin.action(description=gettext_lazy("Drain: take nothing new, finish what runs"))
+    def drain(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        _set_state(queryset, OperatorState.DRAINING)
+
+    @admin.action(description=gettext_lazy("Disable"))
+    def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+        _set_state(queryset, OperatorState.DISABLED)
+
+
+def _set_state(queryset: QuerySet[Endpoint], state: OperatorState) -> None:
+    for endpoint in queryset:
+        endpoint.set_operator_state(state)
+
+
+def table(head: tuple[object, ...], rows: list[tuple[object, ...]]) -> str:
+    """A read-only panel; a dash when there is nothing."""
+    if not rows:
+        return "—"
+    return format_html(
+        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        _cells("th", head),
+        format_html_join("", "<tr>{}</tr>", ((_cells("td", row),) for row in rows)),
+    )
+
+
+def _cells(tag: str, row: tuple[object, ...]) -> SafeString:
+    return format_html_join("", "<{0}>{1}</{0}>", ((tag, cell) for cell in row))

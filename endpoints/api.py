@@ -1,0 +1,175 @@
+"""/api/endpoints: reading from the registry, writing to the table."""
+
+import uuid
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import status
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from endpoints import operations, sync
+from endpoints.detection import Unsupported
+from endpoints.models import Endpoint
+from endpoints.probe import Unreachable
+from endpoints.registry import Entry, registry
+from endpoints.serializers import (
+    EndpointDetailSerializer,
+    EndpointListSerializer,
+    EndpointModelsSerializer,
+    EndpointSerializer,
+    EndpointWriteSerializer,
+    SyncResultSerializer,
+    TestResultSerializer,
+)
+
+
+class Failed(APIException):
+    """An answer of ours with its own status: `Failed(502, "…")`."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status_code = code
+
+
+def entry_or_404(endpoint_id: uuid.UUID) -> Entry:
+    entry = registry.get(str(endpoint_id))
+    if entry is None:
+        raise NotFound("Endpoint not found")
+    return entry
+
+
+def row_or_404(endpoint_id: uuid.UUID) -> Endpoint:
+    row = Endpoint.objects.select_related("options").filter(pk=endpoint_id).first()
+    if row is None:
+        raise NotFound("Endpoint not found")
+    return row
+
+
+class EndpointList(APIView):
+    @extend_schema(
+        operation_id="endpoints_list",
+        parameters=[OpenApiParameter("status"), OpenApiParameter("type")],
+        responses=EndpointListSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        wanted_status, wanted_type = request.query_params.get("status"), request.query_params.get("type")
+        found = [
+            entry
+            for entry in reversed(registry.all())
+            if wanted_status in (None, entry.status) and wanted_type in (None, entry.kind)
+        ]
+        return Response({"endpoints": EndpointSerializer(found, many=True).data, "total": len(found)})
+
+    @extend_schema(request=EndpointWriteSerializer, responses={201: EndpointSerializer})
+    def post(self, request: Request) -> Response:
+        given = EndpointWriteSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        url = given.validated_data["base_url"]
+        _refuse_taken(url)
+        kind = _detect(url, given.validated_data.get("api_key") or None)
+        endpoint = _store(given, Endpoint(endpoint_type=kind))
+        return Response(EndpointSerializer(entry_or_404(endpoint.pk)).data, status=status.HTTP_201_CREATED)
+
+
+class EndpointDetail(APIView):
+    @extend_schema(responses=EndpointDetailSerializer)
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+
+    @extend_schema(request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
+    def put(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """As PATCH: what is left out stays as it is."""
+        return self.patch(request, endpoint_id)
+
+    @extend_schema(request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
+    def patch(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        endpoint = row_or_404(endpoint_id)
+        given = EndpointWriteSerializer(endpoint, data=request.data, partial=True)
+        given.is_valid(raise_exception=True)
+        url = given.validated_data.get("base_url", endpoint.base_url)
+        if url != endpoint.base_url:
+            _refuse_taken(url, endpoint)
+            _move(endpoint, url, given)
+        _store(given, endpoint)
+        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        row_or_404(endpoint_id).delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class EndpointModelList(APIView):
+    @extend_schema(responses=EndpointModelsSerializer)
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        entry = entry_or_404(endpoint_id)
+        return Response(EndpointModelsSerializer({"endpoint_id": entry.id, "models": entry.models}).data)
+
+
+class EndpointTest(APIView):
+    @extend_schema(request=None, responses=TestResultSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Probe the endpoint now. Always 200; `success` tells."""
+        return Response(TestResultSerializer(operations.test(row_or_404(endpoint_id))).data)
+
+
+class EndpointSync(APIView):
+    @extend_schema(request=None, responses=SyncResultSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Bring the endpoint's list of models up to date now."""
+        try:
+            result = operations.sync_models(row_or_404(endpoint_id))
+        except Unreachable as error:
+            raise Failed(503, f"The endpoint cannot be reached: {error}.") from None
+        except sync.SyncFailed as error:
+            raise Failed(502, f"The endpoint could not be synced: {error}.") from None
+        return Response(SyncResultSerializer(result).data)
+
+
+def _detect(url: str, api_key: str | None) -> str:
+    try:
+        return operations.detect(url, api_key)
+    except Unreachable as error:
+        raise Failed(502, f"The endpoint cannot be reached: {error}.") from None
+    except Unsupported as error:
+        raise Failed(400, f"This is no inference server that RouterDash knows: {error}.") from None
+
+
+def _move(endpoint: Endpoint, url: str, given: EndpointWriteSerializer) -> None:
+    """Another address is another server: its type is looked at again, and the old secret does not go there."""
+    sent = "api_key" in given.validated_data
+    kind = _detect(url, given.validated_data["api_key"] or None if sent else None)
+    if not sent:
+        given.validated_data["api_key"] = None
+    if kind != endpoint.endpoint_type:
+        endpoint.endpoint_type = kind
+        endpoint.save(update_fields=["endpoint_type"])
+
+
+def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
+    others = Endpoint.objects.filter(base_url=url)
+    if endpoint is not None:
+        others = others.exclude(pk=endpoint.pk)
+    if others.exists():
+        raise Failed(409, "An endpoint with this base URL exists already.")
+
+
+def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
+    try:
+        with transaction.atomic():
+            return given.write(endpoint)
+    except IntegrityError:
+        raise Failed(409, "Another endpoint with this name or base URL was saved at the same moment.") from None
+
+
+URLS: list[tuple[str, Any, str]] = [
+    ("api/endpoints", EndpointList, "api-endpoints"),
+    ("api/endpoints/<uuid:endpoint_id>", EndpointDetail, "api-endpoint"),
+    ("api/endpoints/<uuid:endpoint_id>/models", EndpointModelList, "api-endpoint-models"),
+    ("api/endpoints/<uuid:endpoint_id>/test", EndpointTest, "api-endpoint-test"),
+    ("api/endpoints/<uuid:endpoint_id>/sync", EndpointSync, "api-endpoint-sync"),
+]

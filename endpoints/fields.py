@@ -1,0 +1,78 @@
+"""Fields that keep the text formats of the existing SQLite tables, and use native types on PostgreSQL."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from django import forms
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+def iso(moment: datetime) -> str:
+    """RFC 3339 in UTC with six digits and `+00:00`: as text, later moments sort behind earlier ones."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class LineField(models.TextField):  # type: ignore[type-arg]
+    """Text of one line: unbounded in the database, a one-line input in forms."""
+
+    def formfield(self, **kwargs: Any) -> Any:
+        return super().formfield(**{"widget": forms.TextInput(attrs={"class": "vTextField"}), **kwargs})
+
+
+class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]
+    """A UUID: hyphenated lower-case text on SQLite (Django's own field would write 32 digits and match nothing)."""
+
+    def get_internal_type(self) -> str:
+        return "TextUUIDField"  # keeps the backend's converter away, which raises for what is no UUID
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "uuid" if connection.features.has_native_uuid_field else "text"
+
+    def rel_db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return self.db_type(connection)
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        value = self.to_python(value)
+        if value is None or connection.features.has_native_uuid_field:
+            return value
+        return str(value)
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> Any:
+        """One row with a bad id must not take its whole page down: it reads as the nil UUID."""
+        if value is None or isinstance(value, uuid.UUID):
+            return value
+        try:
+            return uuid.UUID(value)
+        except ValueError:
+            return uuid.UUID(int=0)
+
+
+class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
+    """A moment: RFC 3339 text in UTC on SQLite, `timestamptz` on PostgreSQL.
+
+    Do not use `__date`, `Trunc…` or `date_hierarchy` on it: on SQLite they answer None or nothing, silently.
+    """
+
+    def get_internal_type(self) -> str:
+        return "IsoDateTimeField"
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "timestamp with time zone" if connection.vendor == "postgresql" else "text"
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
+        if not prepared:
+            value = self.get_prep_value(value)
+        if connection.vendor == "postgresql" or not isinstance(value, datetime):
+            return value
+        return iso(value)
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,155 @@
+"""Health checks: every endpoint at its own interval, all in parallel, each within five seconds. Runs in control."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import aiohttp
+from django.db import Error, close_old_connections
+from django.utils import timezone
+
+from endpoints.models import Endpoint, Kind, Status
+from endpoints.probe import Probe, Unreachable
+from endpoints.registry import Entry, Registry
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5.0
+JITTER = 0.1  # of the interval, so that endpoints do not all ask at once
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one probe found. A pass without a latency is one that the endpoint's traffic vouched for."""
+
+    success: bool
+    latency_ms: int | None
+    error: str | None
+    at: datetime
+
+
+async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda: False) -> Check:
+    """Probe an endpoint. `delivered` says whether it sent bytes to clients just now: then a timeout only means busy."""
+    at = timezone.now()
+    started = time.perf_counter()
+    try:
+        answer = await probe.get("/api/health") if kind == Kind.XLLM else await probe.get("/v1/models")
+        if not answer.ok and kind == Kind.XLLM:
+            answer = await probe.get("/v1/models")
+    except Unreachable as error:
+        if str(error).startswith("no answer") and delivered():
+            return Check(True, None, None, at)
+        return Check(False, None, str(error), at)
+    if not answer.ok:
+        return Check(False, None, f"HTTP {answer.status}", at)
+    return Check(True, max(1, round((time.perf_counter() - started) * 1000)), None, at)
+
+
+def record(endpoint_id: str, found: Check) -> Endpoint | None:
+    """Store a check; its caller's registry follows by signal. Raises django.db.Error."""
+    return Endpoint.record_check(
+        endpoint_id, success=found.success, latency_ms=found.latency_ms, error=found.error, at=found.at
+    )
+
+
+class HealthChecker:
+    """One task an endpoint, started and ended as the registry changes."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        secret: Callable[[Entry], str | None],
+        last_byte: Callable[[str], float],
+        came_up: Callable[[str, bool], None],
+    ) -> None:
+        """`last_byte(id)`: when (seconds since 1970) traffic last arrived from it; `came_up(id, recovered)`: after a pass."""
+        self._registry = registry
+        self._secret = secret
+        self._last_byte = last_byte
+        self._came_up = came_up
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._nudges: dict[str, asyncio.Event] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as self._session:
+            try:
+                while True:
+                    self._changed.clear()
+                    self._match_tasks()
+                    await self._changed.wait()
+            finally:
+                for task in self._tasks.values():
+                    task.cancel()
+
+    def registry_changed(self) -> None:
+        """Endpoints came or went. Call in the loop's thread."""
+        self._changed.set()
+
+    def nudge(self, endpoint_id: str) -> None:
+        """Check this one now: a client's connection to it was refused. Call in the loop's thread."""
+        if endpoint_id in self._nudges:
+            self._nudges[endpoint_id].set()
+
+    def _match_tasks(self) -> None:
+        wanted = {entry.id for entry in self._registry.all()}
+        for gone in self._tasks.keys() - wanted:
+            self._tasks.pop(gone).cancel()
+            del self._nudges[gone]
+        for new in wanted - self._tasks.keys():
+            self._nudges[new] = asyncio.Event()
+            self._tasks[new] = asyncio.create_task(self._watch(new), name=f"health {new}")
+
+    async def _watch(self, endpoint_id: str) -> None:
+        nudge = self._nudges[endpoint_id]
+        while True:
+            nudge.clear()
+            entry = self._registry.get(endpoint_id)
+            if entry is None:
+                return
+            try:
+                await self._check(entry)
+            except Exception:
+                log.exception("health check of %s failed by itself", entry.name)
+            pause = entry.health_check_interval_secs * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+            try:
+                await asyncio.wait_for(nudge.wait(), pause)
+            except TimeoutError:
+                pass
+
+    async def _check(self, entry: Entry) -> None:
+        assert self._session is not None
+        interval = entry.health_check_interval_secs
+        found = await check(
+            Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS),
+            entry.kind,
+            lambda: time.time() - self._last_byte(entry.id) <= interval,
+        )
+        await asyncio.to_thread(self._store, entry, found)
+        if found.success:
+            self._came_up(entry.id, entry.status in (Status.OFFLINE, Status.ERROR, Status.PENDING))
+
+    def _store(self, entry: Entry, found: Check) -> None:
+        close_old_connections()
+        try:
+            after = record(entry.id, found)
+        except Error as error:
+            log.warning("the check of %s could not be stored: %s", entry.name, error)
+            self._registry.note_check(
+                entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error
+            )
+        else:
+            if after is not None and after.status != entry.status:
+                log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _because(found))
+        finally:
+            close_old_connections()
+
+
+def _because(found: Check) -> str:
+    return f" ({found.error})" if found.error else ""

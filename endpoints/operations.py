@@ -1,0 +1,59 @@
+"""What a person does to an endpoint, from the API and from the admin alike: look what it is, test it, sync its models."""
+
+import asyncio
+from dataclasses import dataclass
+
+from endpoints import detection, health, probe, sync
+from endpoints.models import Endpoint, Kind
+from endpoints.probe import Probe, Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """A connection test's outcome; `models_found` counts the models it lists."""
+
+    success: bool
+    latency_ms: int | None
+    error: str | None
+    models_found: int | None
+
+
+def detect(base_url: str, api_key: str | None) -> Kind:
+    """Ask what is there. Raises Unreachable or detection.Unsupported."""
+
+    async def ask() -> Kind:
+        async with probe.session() as session:
+            return await detection.detect(Probe(session, base_url, api_key))
+
+    return asyncio.run(ask())
+
+
+def test(endpoint: Endpoint) -> TestResult:
+    """Probe it now, and store the outcome as any health check's."""
+
+    async def ask() -> tuple[health.Check, int | None]:
+        async with probe.session() as session:
+            asking = Probe(session, endpoint.base_url, endpoint.api_key)
+            found = await health.check(asking, endpoint.endpoint_type)
+            if not found.success:
+                return found, None
+            try:
+                return found, len(sync.parse(await asking.get("/v1/models")))
+            except (Unreachable, sync.SyncFailed):
+                return found, None
+
+    found, models = asyncio.run(ask())
+    health.record(str(endpoint.pk), found)
+    return TestResult(found.success, found.latency_ms, found.error, models)
+
+
+def sync_models(endpoint: Endpoint) -> sync.SyncResult:
+    """Bring its model list up to date now. Raises Unreachable or sync.SyncFailed."""
+
+    async def ask() -> list[sync.Offered]:
+        async with probe.session() as session:
+            return await sync.fetch(
+                Probe(session, endpoint.base_url, endpoint.api_key, timeout=10), endpoint.endpoint_type
+            )
+
+    return sync.store(endpoint, asyncio.run(ask()))

@@ -1,0 +1,31 @@
+"""Small files that are written whole or not at all, for the owner alone."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Readers see the old or the new file, never half of one."""
+    draft = _draft(path, content)
+    os.replace(draft, path)
+
+
+def create_once(path: Path, content: bytes) -> bytes:
+    """Write the file unless there is one; its content, whoever wrote it."""
+    draft = _draft(path, content)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return path.read_bytes()
+    finally:
+        os.unlink(draft)
+    return content
+
+
+def _draft(path: Path, content: bytes) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    return draft

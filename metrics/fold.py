@@ -1,0 +1,215 @@
+"""From records to figures. docs/figures.md holds the table of what is counted where; this is its only implementation.
+
+Every fold here is commutative, so the order in which the journals of several workers are read never shows. Counts are
+sums. A moving average depends on order by nature; its state is therefore the last WINDOW samples ordered by completion,
+merged as a set: any order, any grouping, even twice, gives the same bits. What lies further back would weigh
+0.8 ** 128 = 4e-13 of its own size.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway import record
+from gateway.openai import CHAT, COMPLETIONS, RESPONSES
+from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
+
+ALPHA = 0.2
+WINDOW = 128
+
+NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
+MINUTE_US = 60_000_000
+
+# Names in metric_totals; refusals add one each under "rejected:" and their code.
+REQUESTS_OK, REQUESTS_FAILED, REQUESTS_CANCELLED = "requests_ok", "requests_failed", "requests_cancelled"
+INPUT_TOKENS, OUTPUT_TOKENS = "input_tokens", "output_tokens"
+UNRECORDED, DAMAGED = "unrecorded", "damaged_bytes"
+REJECTED = "rejected:"
+
+_FAILED_ATTEMPTS = {record.REFUSED, record.FAILED, record.TRUNCATED}
+_KINDS_WITH_SPEED = {CHAT, COMPLETIONS, RESPONSES}
+
+Sample = tuple[int, int, float]  # completed_us, tie-break from the id, tokens per second
+SpeedKey = tuple[str, str, str]  # endpoint, model, kind
+CellKey = tuple[int, str, str, str, str]  # minute, endpoint, model, kind, API key
+DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
+
+
+@dataclass(slots=True)
+class Cell:
+    """Columns of a roll-up."""
+
+    requests_ok: int = 0
+    requests_failed: int = 0
+    requests_cancelled: int = 0
+    attempts_ok: int = 0
+    attempts_failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    ok_duration_us: int = 0
+
+    def add(self, other: "Cell") -> None:
+        for name in CELL_COLUMNS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+CELL_COLUMNS = tuple(item.name for item in fields(Cell))
+
+
+@dataclass(slots=True)
+class Daily:
+    """Columns of endpoint_daily_stats: attempts; tokens and time of those that had a speed."""
+
+    total: int = 0
+    successful: int = 0
+    failed: int = 0
+    output_tokens: int = 0
+    duration_ms: int = 0
+
+    def add(self, other: "Daily") -> None:
+        self.total += other.total
+        self.successful += other.successful
+        self.failed += other.failed
+        self.output_tokens += other.output_tokens
+        self.duration_ms += other.duration_ms
+
+
+@dataclass(slots=True)
+class Counters:
+    """An endpoint's attempts over all time. Those of clients who left are in `cancelled` alone."""
+
+    total: int = 0
+    successful: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    def add(self, other: "Counters") -> None:
+        self.total += other.total
+        self.successful += other.successful
+        self.failed += other.failed
+        self.cancelled += other.cancelled
+
+
+@dataclass(slots=True)
+class Fold:
+    """The figures of a batch of entries."""
+
+    zone: ZoneInfo
+    cells: dict[CellKey, Cell] = field(default_factory=dict)
+    daily: dict[DailyKey, Daily] = field(default_factory=dict)
+    endpoints: dict[str, Counters] = field(default_factory=dict)
+    samples: dict[SpeedKey, list[Sample]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    refused_connections: set[str] = field(default_factory=set)  # endpoints to look at now
+
+    def add_all(self, entries: Iterable[Entry]) -> "Fold":
+        for entry in entries:
+            if isinstance(entry, RequestRecord):
+                self.add(entry)
+            elif isinstance(entry, Unrecorded):
+                self.totals[UNRECORDED] += entry.count
+        return self
+
+    def add(self, entry: RequestRecord) -> None:
+        if entry.outcome == record.REJECTED:
+            self.totals[REJECTED + (entry.error or "")] += 1
+            return
+        minute = entry.completed_us // MINUTE_US
+        date = local_date(minute, self.zone)
+        for attempt in entry.attempts:
+            self._add_attempt(entry, attempt, minute, date)
+        self._add_request(entry, minute)
+        self._add_speed(entry, date)
+
+    def _add_attempt(self, entry: RequestRecord, attempt: Attempt, minute: int, date: str) -> None:
+        if attempt.outcome == record.CANCELLED:
+            return
+        ok, failed = attempt.outcome == record.OK, attempt.outcome in _FAILED_ATTEMPTS
+        self.endpoints.setdefault(attempt.endpoint_id, Counters()).add(Counters(1, ok, failed))
+        self.daily.setdefault((attempt.endpoint_id, entry.model, date, entry.kind), Daily()).add(Daily(1, ok, failed))
+        cell = self._cell(entry, attempt.endpoint_id, minute)
+        cell.attempts_ok += ok
+        cell.attempts_failed += failed
+        if failed and attempt.status == 0 and attempt.error == "connection refused":
+            self.refused_connections.add(attempt.endpoint_id)
+
+    def _add_request(self, entry: RequestRecord, minute: int) -> None:
+        cell = self._cell(entry, entry.endpoint_id or NO_ENDPOINT, minute)
+        if entry.outcome == record.OK:
+            cell.requests_ok += 1
+            cell.ok_duration_us += entry.duration_us
+            self.totals[REQUESTS_OK] += 1
+        elif entry.outcome == record.CANCELLED:
+            cell.requests_cancelled += 1
+            self.totals[REQUESTS_CANCELLED] += 1
+            if entry.endpoint_id is not None:
+                self.endpoints.setdefault(entry.endpoint_id, Counters()).cancelled += 1
+        else:
+            cell.requests_failed += 1
+            self.totals[REQUESTS_FAILED] += 1
+        cell.input_tokens += entry.input_tokens or 0
+        cell.output_tokens += entry.output_tokens or 0
+        self.totals[INPUT_TOKENS] += entry.input_tokens or 0
+        self.totals[OUTPUT_TOKENS] += entry.output_tokens or 0
+
+    def _add_speed(self, entry: RequestRecord, date: str) -> None:
+        """Output tokens over the whole duration of the attempt that made them."""
+        if entry.outcome != record.OK or entry.kind not in _KINDS_WITH_SPEED or not entry.attempts:
+            return
+        attempt = entry.attempts[-1]
+        if not entry.output_tokens or attempt.duration_us <= 0:
+            return
+        daily = self.daily[attempt.endpoint_id, entry.model, date, entry.kind]
+        daily.output_tokens += entry.output_tokens
+        daily.duration_ms += milliseconds(attempt.duration_us)
+        key = (attempt.endpoint_id, entry.model, entry.kind)
+        speed = entry.output_tokens / (attempt.duration_us / 1e6)
+        self.samples.setdefault(key, []).append((entry.completed_us, int(entry.id[-12:], 16), speed))
+
+    def _cell(self, entry: RequestRecord, endpoint_id: str, minute: int) -> Cell:
+        key = (minute, endpoint_id, entry.model, entry.kind, entry.api_key_id or "")
+        return self.cells.setdefault(key, Cell())
+
+    def days(self) -> dict[tuple[str, str, str, str, str], Cell]:
+        """The cells summed by local date."""
+        days: dict[tuple[str, str, str, str, str], Cell] = {}
+        for (minute, *rest), cell in self.cells.items():
+            endpoint, model, kind, key = rest
+            days.setdefault((local_date(minute, self.zone), endpoint, model, kind, key), Cell()).add(cell)
+        return days
+
+
+def milliseconds(microseconds: int) -> int:
+    """As the reference's integer columns hold a duration: never 0."""
+    return max(1, round(microseconds / 1000))
+
+
+@lru_cache(maxsize=4096)
+def local_date(minute: int, zone: ZoneInfo) -> str:
+    """The date at a minute since 1970. Offsets are whole minutes, so a minute never spans two dates."""
+    return datetime.fromtimestamp(minute * 60, zone).date().isoformat()
+
+
+def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
+    """The last WINDOW of both; `kept` is sorted, as this returns it."""
+    new = sorted(new)
+    if kept and new and new[0] > kept[-1]:  # nearly always: newer ones come after
+        return [*kept, *new][-WINDOW:]
+    return sorted({*kept, *new})[-WINDOW:]
+
+
+def moving_average(samples: list[Sample]) -> float | None:
+    """Exponential, first sample as it is (contract: α = 0.2)."""
+    value: float | None = None
+    for _, _, speed in samples:
+        value = speed if value is None else ALPHA * speed + (1 - ALPHA) * value
+    return value
+
+
+pack_samples = msgspec.msgpack.Encoder().encode
+unpack_samples = msgspec.msgpack.Decoder(list[Sample]).decode

@@ -1,0 +1,73 @@
+"""The journals as control reads them: only those that belong to this database, each from where somebody stopped."""
+
+import logging
+from pathlib import Path
+
+from gateway import journal
+from gateway.journal import START, Batch, Gone, Position, UnknownVersion
+from gateway.record import SegmentHead
+
+log = logging.getLogger(__name__)
+
+
+class Journals:
+    """Directories of writers below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._owners: dict[str, str] = {}  # writer -> database id, once read
+        self._warned: set[str] = set()
+
+    def writers(self, database_id: str) -> list[str]:
+        """Writers whose records belong to this database."""
+        return [name for name in journal.writers(self.root) if self._owner(name) == database_id]
+
+    def read(self, writer: str, position: Position, limit: int) -> Batch:
+        """Entries from a position on. A segment that was taken away by hand is passed over, loudly."""
+        directory = self.root / writer
+        try:
+            return journal.read(directory, position, limit)
+        except Gone:
+            later = [segment for segment in journal.segments(directory) if segment > position[0]]
+            self._warn(f"{writer}: segment {position[0]} is missing; going on at {later[:1] or 'its end'}")
+            return journal.read(directory, (later[0], 0), limit) if later else Batch(position)
+        except UnknownVersion as error:
+            self._warn(f"{writer} was written by a newer release ({error}): left alone")
+            return Batch(position)
+
+    def size(self) -> int:
+        """Bytes of all segments."""
+        paths = (
+            journal.segment_path(self.root / name, segment)
+            for name in journal.writers(self.root)
+            for segment in journal.segments(self.root / name)
+        )
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    def _owner(self, writer: str) -> str | None:
+        if writer not in self._owners:
+            owner = self._read_owner(writer)
+            if owner is None:
+                return None
+            self._owners[writer] = owner
+        return self._owners[writer]
+
+    def _read_owner(self, writer: str) -> str | None:
+        """The database id in the head of the first segment that is there."""
+        for segment in journal.segments(self.root / writer)[:1]:
+            try:
+                entries = journal.read(self.root / writer, (segment, 0), 1).entries
+            except (Gone, UnknownVersion, OSError):
+                return None
+            if entries and isinstance(entries[0], SegmentHead):
+                return entries[0].database_id
+            self._warn(f"{writer}: its first segment has no readable head: left alone")
+        return None
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            log.error("journal %s", text)
+
+
+__all__ = ["START", "Journals"]

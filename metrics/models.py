@@ -1,0 +1,218 @@
+"""The existing tables of history and daily figures, and our own: roll-ups, moving averages, positions, totals."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+
+
+class RequestHistory(models.Model):
+    """One finished request. The columns from `outcome` on are ours, null in rows that the reference wrote."""
+
+    id = TextUUIDField(primary_key=True)
+    timestamp = IsoDateTimeField()
+    request_type = LineField()
+    model = LineField(_("model"))
+    endpoint_id = TextUUIDField()
+    endpoint_name = LineField(_("endpoint"))
+    endpoint_ip = LineField()
+    client_ip = LineField(_("client"), null=True)
+    request_body = models.JSONField()
+    response_body = models.JSONField(null=True)
+    duration_ms = models.BigIntegerField(_("duration (ms)"))
+    status = LineField(_("status"))
+    error_message = models.TextField(_("error"), null=True)  # noqa: DJ001
+    completed_at = IsoDateTimeField(_("completed"))
+    input_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    total_tokens = models.BigIntegerField(null=True)
+    api_key_id = TextUUIDField(null=True)
+
+    outcome = LineField(_("outcome"), null=True)
+    status_code = models.IntegerField(null=True)
+    kind = LineField(_("kind"), null=True)
+    duration_us = models.BigIntegerField(null=True)
+    first_token_us = models.BigIntegerField(null=True)
+    tokens_estimated = models.BooleanField(null=True)
+    streamed = models.BooleanField(null=True)
+    attempts = models.JSONField(null=True)
+
+    class Meta:
+        db_table = "request_history"
+        ordering: ClassVar = ["-completed_at", "-id"]
+        verbose_name = _("request")
+        verbose_name_plural = _("request history")
+        indexes: ClassVar = [
+            models.Index(fields=["completed_at"], name="history_completed"),
+            models.Index(fields=["endpoint_id", "completed_at"], name="history_endpoint"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.model}"
+
+
+class DailyStat(models.Model):
+    """Attempts on one model of one endpoint on one local day. Stays when the endpoint is deleted."""
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
+    endpoint_id = TextUUIDField()
+    model_id = LineField()
+    date = LineField()
+    api_kind = LineField(db_default="chat_completions")
+    total_requests = models.BigIntegerField(default=0, db_default=0)
+    successful_requests = models.BigIntegerField(default=0, db_default=0)
+    failed_requests = models.BigIntegerField(default=0, db_default=0)
+    total_output_tokens = models.BigIntegerField(default=0, db_default=0)
+    total_duration_ms = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        db_table = "endpoint_daily_stats"
+        verbose_name = _("daily figures")
+        verbose_name_plural = _("daily figures")
+        indexes: ClassVar = [
+            models.Index(fields=["date"], name="idx_daily_stats_date"),
+            models.Index(fields=["endpoint_id", "date"], name="idx_daily_stats_endpoint_date"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.date} {self.endpoint_id} {self.model_id}"
+
+
+class Setting(models.Model):
+    """The reference's key and value pairs."""
+
+    key = LineField(primary_key=True)
+    value = models.TextField()
+    updated_at = LineField()  # `YYYY-MM-DD HH:MM:SS`, UTC, without a zone
+
+    class Meta:
+        db_table = "settings"
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
+class RollUp(models.Model):
+    """Sums over one span of time, endpoint, model, kind and key. Requests count under the endpoint that answered."""
+
+    pk: models.CompositePrimaryKey
+    endpoint_id = TextUUIDField()
+    model = LineField()
+    kind = LineField()
+    api_key_id = LineField()  # empty: none
+    requests_ok = models.BigIntegerField()
+    requests_failed = models.BigIntegerField()
+    requests_cancelled = models.BigIntegerField()
+    attempts_ok = models.BigIntegerField()
+    attempts_failed = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    ok_duration_us = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class MinuteRollUp(RollUp):
+    """`minute`: minutes since 1970, UTC, of completion."""
+
+    pk = models.CompositePrimaryKey("minute", "endpoint_id", "model", "kind", "api_key_id")
+    minute = models.BigIntegerField()
+
+    class Meta:
+        db_table = "rollup_minutes"
+
+    def __str__(self) -> str:
+        return f"{self.minute} {self.endpoint_id} {self.model}"
+
+
+class DayRollUp(RollUp):
+    """`date`: the local date of completion."""
+
+    pk = models.CompositePrimaryKey("date", "endpoint_id", "model", "kind", "api_key_id")
+    date = LineField()
+
+    class Meta:
+        db_table = "rollup_days"
+
+    def __str__(self) -> str:
+        return f"{self.date} {self.endpoint_id} {self.model}"
+
+
+class MovingAverage(models.Model):
+    """The last speeds of one model on one endpoint; `samples` is what metrics.fold makes of them."""
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model", "kind")
+    endpoint_id = TextUUIDField()
+    model = LineField()
+    kind = LineField()
+    value = models.FloatField()
+    samples = models.BinaryField()
+
+    class Meta:
+        db_table = "moving_averages"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id} {self.model}: {self.value:.1f}"
+
+
+class JournalPosition(models.Model):
+    """Up to where a writer's journal is folded into this database."""
+
+    writer = LineField(primary_key=True)
+    segment = models.BigIntegerField()
+    position = models.BigIntegerField()
+
+    class Meta:
+        db_table = "journal_positions"
+
+    def __str__(self) -> str:
+        return f"{self.writer}: {self.segment}, {self.position}"
+
+
+class Total(models.Model):
+    """A figure over all time, kept when what it was counted from is gone. Names are in metrics.fold."""
+
+    name = LineField(primary_key=True)
+    value = models.BigIntegerField()
+
+    class Meta:
+        db_table = "metric_totals"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
+
+class Baseline(models.Model):
+    """An endpoint's counters, and the sum of its daily rows, at the moment this database was taken over."""
+
+    endpoint_id = TextUUIDField(primary_key=True)
+    total_requests = models.BigIntegerField()
+    successful_requests = models.BigIntegerField()
+    failed_requests = models.BigIntegerField()
+    daily_total = models.BigIntegerField()
+    daily_successful = models.BigIntegerField()
+    daily_failed = models.BigIntegerField()
+
+    class Meta:
+        db_table = "endpoint_baselines"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id}: {self.total_requests}"
+
+
+class Installation(models.Model):
+    """One row: which database this is. Journals bear the same id, so none is ever folded into another database."""
+
+    id = models.IntegerField(primary_key=True, default=1)
+    database_id = LineField()
+    created_at = IsoDateTimeField()
+    adopted_at = IsoDateTimeField(null=True)
+
+    class Meta:
+        db_table = "installation"
+
+    def __str__(self) -> str:
+        return self.database_id

@@ -1,0 +1,261 @@
+"""What is told: the dashboard's figures as the JSON API names them. Pages, admin and API all come here."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import F, Sum
+
+from endpoints.models import HealthCheck, OperatorState, Status
+from endpoints.registry import Entry, registry
+from metrics.fold import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REJECTED,
+    REQUESTS_CANCELLED,
+    REQUESTS_FAILED,
+    REQUESTS_OK,
+    UNRECORDED,
+    Counters,
+    Daily,
+)
+from metrics.models import DailyStat
+from metrics.teller import folder, surroundings
+from metrics.trackers import Figures, iso_minute
+
+
+def json_time(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with `Z`, as the dashboard's JSON has it."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Everything that one answer is made of, read together: all its figures are of one version."""
+
+    figures: Figures
+    entries: tuple[Entry, ...]
+    in_flight: Mapping[str, int]
+
+    @classmethod
+    def now(cls) -> "Moment":
+        return cls(folder.figures(), registry.all(), surroundings.in_flight())
+
+
+def overview(moment: Moment | None = None) -> dict[str, Any]:
+    started = time.perf_counter()
+    moment = moment or Moment.now()
+    return {
+        "endpoints": endpoints(moment),
+        "stats": stats(moment),
+        "history": history(moment.figures),
+        "endpoint_tps": endpoint_tps(moment),
+        "generated_at": json_time(datetime.now(UTC)),
+        "generation_time_ms": round((time.perf_counter() - started) * 1000),
+    }
+
+
+def live(moment: Moment | None = None) -> dict[str, Any]:
+    """The overview as pages get it pushed: with each model's speed, which the page shows too."""
+    moment = moment or Moment.now()
+    tps = {entry.id: model_tps(entry.id, moment) for entry in moment.entries}
+    return overview(moment) | {"model_tps": tps}
+
+
+def endpoints(moment: Moment) -> list[dict[str, Any]]:
+    return [_endpoint(entry, moment) for entry in moment.entries]
+
+
+def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
+    counters = moment.figures.endpoints.get(entry.id) or Counters()
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "base_url": entry.base_url,
+        "status": entry.status,
+        "operator_state": entry.operator_state,
+        "endpoint_type": entry.kind,
+        "health_check_interval_secs": entry.health_check_interval_secs,
+        "inference_timeout_secs": entry.inference_timeout_secs,
+        "latency_ms": entry.latency_ms,
+        "last_seen": json_time(entry.last_seen),
+        "last_error": entry.last_error,
+        "error_count": entry.error_count,
+        "registered_at": json_time(entry.registered_at),
+        "notes": entry.notes,
+        "model_count": len(entry.models),
+        "total_requests": counters.total,
+        "successful_requests": counters.successful,
+        "failed_requests": counters.failed,
+        "cancelled_requests": counters.cancelled,
+        "active_requests": moment.in_flight.get(entry.id, 0),
+    }
+
+
+def stats(moment: Moment) -> dict[str, Any]:
+    entries, figures = moment.entries, moment.figures
+    totals = figures.totals
+    tokens_in, tokens_out = totals.get(INPUT_TOKENS, 0), totals.get(OUTPUT_TOKENS, 0)
+    ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
+    config = settings.ROUTERDASH
+    return {
+        "total_runtimes": len(entries),
+        "online_runtimes": _count(entries, Status.ONLINE),
+        "pending_runtimes": _count(entries, Status.PENDING),
+        "registering_runtimes": 0,
+        "offline_runtimes": _count(entries, Status.OFFLINE, Status.ERROR),
+        "total_requests": ok + failed,
+        "successful_requests": ok,
+        "failed_requests": failed,
+        "cancelled_requests": totals.get(REQUESTS_CANCELLED, 0),
+        "rejected_requests": sum(count for name, count in totals.items() if name.startswith(REJECTED)),
+        "rejected_by_reason": {
+            name.removeprefix(REJECTED): count for name, count in sorted(totals.items()) if name.startswith(REJECTED)
+        },
+        "total_active_requests": sum(moment.in_flight.values()),
+        "queued_requests": 0,
+        "average_response_time_ms": _average_response_time(moment),
+        "average_gpu_usage": None,
+        "average_gpu_memory_usage": None,
+        "last_metrics_updated_at": None,
+        "last_registered_at": json_time(max((it.registered_at for it in entries if it.registered_at), default=None)),
+        "last_seen_at": json_time(max((it.last_seen for it in entries if it.last_seen), default=None)),
+        "openai_key_present": bool(config.openai_api_key),
+        "google_key_present": bool(config.google_api_key),
+        "anthropic_key_present": bool(config.anthropic_api_key),
+        "total_input_tokens": tokens_in,
+        "total_output_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+        "records_waiting": folder.waiting,
+        "records_unrecorded": totals.get(UNRECORDED, 0),
+        "figures_restored": figures.seeded,
+    }
+
+
+def _average_response_time(moment: Moment) -> float | None:
+    """Over served requests; before any was served, the mean latency of the online endpoints (scenarios, S3)."""
+    if moment.figures.average_response_time_ms is not None:
+        return moment.figures.average_response_time_ms
+    measured = [
+        entry.latency_ms
+        for entry in moment.entries
+        if entry.status == Status.ONLINE
+        and entry.operator_state != OperatorState.DISABLED
+        and entry.latency_ms is not None
+    ]
+    return sum(measured) / len(measured) if measured else None
+
+
+def _count(entries: Iterable[Entry], *states: str) -> int:
+    return sum(entry.status in states for entry in entries)
+
+
+def history(figures: Figures) -> list[dict[str, Any]]:
+    return [
+        {"minute": iso_minute(slot.minute), "success": slot.success, "error": slot.error} for slot in figures.timeline
+    ]
+
+
+def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
+    """One entry for each endpoint with a speed: today's tokens over today's time, over all models and kinds."""
+    rows: list[dict[str, Any]] = []
+    for entry in moment.entries:
+        models = {model for endpoint_id, model, _ in moment.figures.speeds if endpoint_id == entry.id}
+        if not models:
+            continue
+        today = [it for key, it in moment.figures.today.items() if key[0] == entry.id and it.duration_ms > 0]
+        tokens, duration = sum(it.output_tokens for it in today), sum(it.duration_ms for it in today)
+        rows.append(
+            {
+                "endpoint_id": entry.id,
+                "model_count": len(models),
+                "aggregate_tps": tokens / (duration / 1000) if tokens and duration else None,
+                "total_output_tokens": tokens,
+                "total_requests": sum(it.successful for it in today),
+            }
+        )
+    return rows
+
+
+def model_tps(endpoint_id: str, moment: Moment) -> list[dict[str, Any]]:
+    """Speeds of one endpoint's models: the moving average, and today's sums beside it."""
+    figures = moment.figures
+    keys = {key for key in (*figures.speeds, *figures.today) if key[0] == endpoint_id}
+    rows: list[dict[str, Any]] = []
+    for key in sorted(keys):
+        today = figures.today.get(key) or Daily()
+        rows.append(
+            {
+                "model_id": key[1],
+                "api_kind": key[2],
+                "source": "production",
+                "tps": figures.speeds.get(key),
+                "request_count": today.successful,
+                "total_output_tokens": today.output_tokens,
+                "average_duration_ms": today.duration_ms / today.successful if today.successful else None,
+            }
+        )
+    return rows
+
+
+# Figures that only the database has. What waits in the journals is written first.
+
+
+def flushed() -> bool:
+    """Everything that was recorded is in the database now; False while that has to catch up."""
+    return surroundings.writer.flush() if surroundings.writer is not None else True
+
+
+def today_stats(endpoint_id: str, moment: Moment) -> dict[str, Any]:
+    rows = [it for key, it in moment.figures.today.items() if key[0] == endpoint_id]
+    return {
+        "date": moment.figures.date,
+        "total_requests": sum(it.total for it in rows),
+        "successful_requests": sum(it.successful for it in rows),
+        "failed_requests": sum(it.failed for it in rows),
+    }
+
+
+def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]:
+    """Days that have rows, oldest first, `days` back and including today."""
+    since = (date.fromisoformat(today) - timedelta(days=days - 1)).isoformat()
+    sums = (
+        DailyStat.objects.filter(endpoint_id=endpoint_id, date__gte=since)
+        .values("date")
+        .annotate(total=Sum("total_requests"), ok=Sum("successful_requests"), failed=Sum("failed_requests"))
+        .order_by("date")
+    )
+    return [
+        {
+            "date": row["date"],
+            "total_requests": row["total"],
+            "successful_requests": row["ok"],
+            "failed_requests": row["failed"],
+        }
+        for row in sums
+    ]
+
+
+def model_stats(endpoint_id: str) -> list[dict[str, Any]]:
+    """All time, busiest model first."""
+    names = (
+        "total_requests",
+        "successful_requests",
+        "failed_requests",
+        "total_output_tokens",
+        "total_duration_ms",
+    )
+    sums = DailyStat.objects.filter(endpoint_id=endpoint_id).values("model_id").annotate(
+        **{f"sum_{name}": Sum(name) for name in names}
+    )
+    rows = [{"model_id": row["model_id"], **{name: row[f"sum_{name}"] for name in names}} for row in sums]
+    return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
+
+
+def transitions(endpoint_id: str, limit: int = 20) -> list[HealthCheck]:
+    """The last changes of an endpoint's status, newest first, each with its cause."""
+    checks = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
+    return list(checks.order_by("-id")[:limit])

@@ -1,0 +1,164 @@
+"""Figures from the database, when control starts and when a database returns.
+
+Positions and sums are read at one moment, so that the journals' tails behind these positions make them exact. Each step
+catches its own failure and logs one warning: a damaged table costs its own figures, never the start.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from django.db import Error, connection
+from django.db.models import Sum
+
+from endpoints.fields import iso
+from endpoints.models import Endpoint
+from metrics import database
+from metrics.fold import Counters, Daily, SpeedKey, local_date, unpack_samples
+from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
+from metrics.teller import folder
+from metrics.trackers import AVERAGE_MINUTES, Day, Minute, Speed, State
+
+log = logging.getLogger(__name__)
+
+seeds = 0  # how often this process seeded; a test counts it
+
+
+def seed_at_start() -> None:
+    """From `AppConfig.ready`: a database that is away or locked leaves empty trackers, and the writer seeds later."""
+    with warnings.catch_warnings():
+        # Django warns of any query in ready(); this one is asked for, and only where the process serves.
+        warnings.filterwarnings("ignore", "Accessing the database during app initialization", RuntimeWarning)
+        try:
+            seed()
+        except Error as error:
+            log.warning("figures could not be read from the database, they will be when it is back: %s", error)
+        finally:
+            connection.close()
+
+
+def seed() -> None:
+    """Fill the trackers. Raises django.db.Error when the database cannot be read at all."""
+    global seeds
+    database_id = database.database_id()
+    with database.read_moment():
+        state = load(time.time())
+    folder.seed(state, database_id)
+    seeds += 1
+
+
+def load(now: float) -> State:
+    """All figures as the database has them. Raises django.db.Error if the positions cannot be read."""
+    state = State(folder.trackers.zone)
+    state.date = local_date(int(now // 60), state.zone)
+    state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
+    for step in (_counters, _totals, _minutes, _latest_day, _today, _speeds):
+        _gracefully(step, state, now)
+    return state
+
+
+def _gracefully(step: Callable[[State, float], None], state: State, now: float) -> None:
+    try:
+        step(state, now)
+    except Exception as error:  # noqa: BLE001  # whatever a damaged row raises: the start goes on without these figures
+        log.warning("figures not restored (%s): %s", step.__name__.strip("_").replace("_", " "), error)
+
+
+def _counters(state: State, now: float) -> None:
+    for row in Endpoint.objects.values_list("id", "total_requests", "successful_requests", "failed_requests"):
+        state.endpoints[str(row[0])] = Counters(*row[1:])
+    cancelled = DayRollUp.objects.values("endpoint_id").annotate(count=Sum("requests_cancelled"))
+    for found in cancelled:
+        if str(found["endpoint_id"]) in state.endpoints:
+            state.endpoints[str(found["endpoint_id"])].cancelled = found["count"]
+
+
+def _totals(state: State, now: float) -> None:
+    state.totals.update({row.name: row.value for row in Total.objects.all()})
+
+
+def _minutes(state: State, now: float) -> None:
+    """The last 24 hours: our roll-ups, and rows without an outcome, which the reference wrote."""
+    since = int(now // 60) - AVERAGE_MINUTES
+    sums = (
+        MinuteRollUp.objects.filter(minute__gt=since)
+        .values("minute")
+        .annotate(ok=Sum("requests_ok"), failed=Sum("requests_failed"), duration=Sum("ok_duration_us"))
+    )
+    for row in sums:
+        state.minutes.setdefault(row["minute"], Minute()).add(row["ok"], row["failed"], row["duration"])
+    for minute, ok, failed, duration_ms in _adopted_minutes(since):
+        state.minutes.setdefault(minute, Minute()).add(ok, failed, duration_ms * 1000)
+
+
+def _adopted_minutes(since: int) -> list[tuple[int, int, int, int]]:
+    """(minute, successes, failures, milliseconds of the successes) of rows that are not in our roll-ups."""
+    text = "substr(completed_at, 1, 16)"
+    if connection.vendor == "postgresql":
+        text = "to_char(completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI')"
+    sql = (
+        f"SELECT {text}, SUM(CASE WHEN status = 'success' THEN 1 ELSE 0 END), "  # noqa: S608
+        "SUM(CASE WHEN status = 'success' THEN 0 ELSE 1 END), "
+        "SUM(CASE WHEN status = 'success' THEN duration_ms ELSE 0 END) "
+        f"FROM request_history WHERE completed_at >= %s AND outcome IS NULL GROUP BY {text}"
+    )
+    start = datetime.fromtimestamp((since + 1) * 60, UTC)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, (iso(start) if connection.vendor == "sqlite" else start,))
+        return [
+            (int(datetime.fromisoformat(minute + ":00+00:00").timestamp()) // 60, int(ok), int(failed), int(duration))
+            for minute, ok, failed, duration in cursor.fetchall()
+        ]
+
+
+def _latest_day(state: State, now: float) -> None:
+    """The last local date on which a request was answered, by us or by the reference."""
+    own = (
+        DayRollUp.objects.filter(requests_ok__gt=0)
+        .values("date")
+        .annotate(ok=Sum("requests_ok"), duration=Sum("ok_duration_us"))
+        .order_by("-date")
+        .first()
+    )
+    if own is not None:
+        state.latest_day = (own["date"], Day(own["ok"], own["duration"]))
+    adopted = RequestHistory.objects.filter(status="success", outcome=None).order_by("-completed_at").first()
+    if adopted is None:
+        return
+    local = adopted.completed_at.astimezone(state.zone)
+    date = local.date().isoformat()
+    if state.latest_day is not None and date < state.latest_day[0]:
+        return
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = RequestHistory.objects.filter(
+        status="success", outcome=None, completed_at__gte=midnight, completed_at__lt=midnight + timedelta(days=1)
+    ).values_list("duration_ms", flat=True)
+    durations = list(rows)
+    day = state.latest_day[1] if state.latest_day and state.latest_day[0] == date else Day()
+    state.latest_day = (date, Day(day.ok + len(durations), day.ok_duration_us + sum(durations) * 1000))
+
+
+def _today(state: State, now: float) -> None:
+    for row in DailyStat.objects.filter(date=state.date):
+        state.today[_key(row.endpoint_id, row.model_id, row.api_kind)] = Daily(
+            row.total_requests,
+            row.successful_requests,
+            row.failed_requests,
+            row.total_output_tokens,
+            row.total_duration_ms,
+        )
+
+
+def _speeds(state: State, now: float) -> None:
+    """The moving averages as they were; where there is none, today's tokens over today's time."""
+    for row in MovingAverage.objects.all():
+        state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(unpack_samples(bytes(row.samples)))
+    for key, daily in state.today.items():
+        if key not in state.speeds and daily.output_tokens > 0 and daily.duration_ms > 0:
+            state.speeds[key] = Speed(day_average=daily.output_tokens / (daily.duration_ms / 1000))
+
+
+def _key(endpoint_id: object, model: str, kind: str) -> SpeedKey:
+    return str(endpoint_id), model, kind

@@ -1,0 +1,27 @@
+"""The one teller of this process: trackers, the folder that feeds them, and what else a figure is made of.
+
+Only control fills them. Elsewhere (tests, the shell) they are empty until somebody seeds them.
+"""
+
+from collections.abc import Callable, Mapping
+
+from django.conf import settings
+
+from metrics.folder import Folder
+from metrics.journals import Journals
+from metrics.trackers import Trackers
+from metrics.writer import DatabaseWriter
+
+trackers = Trackers(settings.ROUTERDASH.zone)
+folder = Folder(Journals(settings.ROUTERDASH.journal_dir), trackers)
+
+
+class Surroundings:
+    """What control knows beside the journals; set once when it starts."""
+
+    def __init__(self) -> None:
+        self.in_flight: Callable[[], Mapping[str, int]] = dict  # endpoint id -> requests now, over all workers
+        self.writer: DatabaseWriter | None = None
+
+
+surroundings = Surroundings()

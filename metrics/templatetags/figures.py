@@ -1,0 +1,68 @@
+"""How figures are written on pages. static/js/routerdash.js writes them the same way."""
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+
+register = template.Library()
+
+NOTHING = "—"  # never measured, as against a measured 0
+
+
+@register.simple_tag
+def icon(name: str, css: str = "") -> SafeString:
+    """A symbol of the sprite, for the eye alone: the word stands beside it."""
+    return format_html(
+        '<svg class="i {}" aria-hidden="true"><use href="{}#{}"></use></svg>', css, static("img/icons.svg"), name
+    )
+
+
+@register.filter
+def count(value: int | None) -> str:
+    """A whole number with separators."""
+    return NOTHING if value is None else number_format(value, 0, force_grouping=True)
+
+
+@register.filter
+def speed(value: float | None) -> str:
+    """Tokens a second: three digits that mean something."""
+    if value is None:
+        return NOTHING
+    return number_format(value, 0 if value >= 100 else 1, force_grouping=True)
+
+
+@register.filter
+def duration(milliseconds: float | None) -> str:
+    """`340 ms`, from a second on `1.84 s`."""
+    if milliseconds is None:
+        return NOTHING
+    if milliseconds < 1000:
+        return f"{number_format(milliseconds, 0)} ms"
+    return f"{number_format(milliseconds / 1000, 2, force_grouping=True)} s"
+
+
+@register.filter
+def rate(good: int, total: int) -> str:
+    """Percent: two decimals from 99 on, else one."""
+    if not total:
+        return NOTHING
+    percent = 100 * good / total
+    return f"{number_format(percent, 2 if percent >= 99 and good != total else 0 if good == total else 1)} %"
+
+
+@register.filter
+def age(moment: datetime | None) -> str:
+    return _("%(time)s ago") % {"time": timesince(moment, timezone.now(), depth=1)} if moment else NOTHING
+
+
+@register.filter
+def item(mapping: dict[str, Any], key: str) -> Any:
+    return mapping.get(key)

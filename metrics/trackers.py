@@ -1,0 +1,216 @@
+"""The figures in memory: what the database said when it was last read whole, and every record behind that.
+
+One instance lives in control. Readers take the lock for as long as they copy; the folder holds it while it adds a batch.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from gateway.journal import Position
+from metrics.fold import (
+    Counters,
+    Daily,
+    Fold,
+    Sample,
+    SpeedKey,
+    local_date,
+    merge_samples,
+    moving_average,
+)
+
+TIMELINE_MINUTES = 60
+AVERAGE_MINUTES = 24 * 60
+
+
+@dataclass(slots=True)
+class Minute:
+    """Requests that completed in one minute, UTC."""
+
+    success: int = 0
+    error: int = 0
+    ok_duration_us: int = 0
+
+    def add(self, success: int, error: int, ok_duration_us: int) -> None:
+        self.success += success
+        self.error += error
+        self.ok_duration_us += ok_duration_us
+
+
+@dataclass(slots=True)
+class Day:
+    """Requests that were answered on one local date."""
+
+    ok: int = 0
+    ok_duration_us: int = 0
+
+
+@dataclass(slots=True)
+class Speed:
+    """The samples of one model on one endpoint, and the day's average as a stand-in while there are none."""
+
+    samples: list[Sample] = field(default_factory=list)
+    day_average: float | None = None
+    _value: float | None = None
+    _stale: bool = True
+
+    def add(self, samples: list[Sample]) -> None:
+        self.samples = merge_samples(self.samples, samples)
+        self._stale = True
+
+    @property
+    def value(self) -> float | None:
+        """Tokens per second."""
+        if self._stale:
+            self._value = moving_average(self.samples)
+            self._stale = False
+        return self.day_average if self._value is None else self._value
+
+
+@dataclass(slots=True)
+class State:
+    """All figures, up to and including the positions."""
+
+    zone: ZoneInfo
+    positions: dict[str, Position] = field(default_factory=dict)
+    endpoints: dict[str, Counters] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    minutes: dict[int, Minute] = field(default_factory=dict)
+    latest_day: tuple[str, Day] | None = None  # the last local date on which anything was answered
+    speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
+    today: dict[SpeedKey, Daily] = field(default_factory=dict)  # of `date`
+    date: str = ""
+
+    def add(self, fold: Fold) -> None:
+        for endpoint_id, counters in fold.endpoints.items():
+            self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
+        self.totals.update(fold.totals)
+        for (minute, *_), cell in fold.cells.items():
+            slot = self.minutes.setdefault(minute, Minute())
+            slot.add(cell.requests_ok, cell.requests_failed, cell.ok_duration_us)
+            if cell.requests_ok:
+                self._answered(local_date(minute, self.zone), cell.requests_ok, cell.ok_duration_us)
+        for key, samples in fold.samples.items():
+            self.speeds.setdefault(key, Speed()).add(samples)
+        self._add_daily(fold)
+
+    def turn(self, now: float) -> None:
+        """Let go of what no figure looks back to any more."""
+        minute = int(now // 60)
+        for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
+            del self.minutes[old]
+        date = local_date(minute, self.zone)
+        if date > self.date:
+            self.today.clear()
+            self.date = date
+
+    def _add_daily(self, fold: Fold) -> None:
+        for (endpoint_id, model, date, kind), daily in fold.daily.items():
+            if date > self.date:
+                self.today.clear()
+                self.date = date
+            if date == self.date:
+                self.today.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+
+    def _answered(self, date: str, ok: int, ok_duration_us: int) -> None:
+        if self.latest_day is None or date > self.latest_day[0]:
+            self.latest_day = (date, Day())
+        if date == self.latest_day[0]:
+            self.latest_day[1].ok += ok
+            self.latest_day[1].ok_duration_us += ok_duration_us
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One minute of the timeline."""
+
+    minute: int
+    success: int
+    error: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A copy of every figure at one moment, all of one version."""
+
+    version: int
+    at: float
+    endpoints: Mapping[str, Counters]
+    totals: Mapping[str, int]
+    timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
+    average_response_time_ms: float | None  # None: nothing was ever served
+    speeds: Mapping[SpeedKey, float]
+    today: Mapping[SpeedKey, Daily]
+    date: str
+    seeded: bool
+
+
+class Trackers:
+    """The state, its lock, and what is told of it."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self.lock = threading.RLock()
+        self.zone = zone
+        self.state = State(zone)
+        self.seeded = False
+        self.version = 0
+
+    def install(self, state: State) -> None:
+        """Replace everything by what was read from the database."""
+        with self.lock:
+            self.state = state
+            self.seeded = True
+            self.version += 1
+
+    def add(self, fold: Fold) -> None:
+        with self.lock:
+            self.state.add(fold)
+            self.version += 1
+
+    def figures(self, now: float | None = None) -> Figures:
+        now = time.time() if now is None else now
+        with self.lock:
+            state = self.state
+            state.turn(now)
+            return Figures(
+                version=self.version,
+                at=now,
+                endpoints={key: Counters(it.total, it.successful, it.failed, it.cancelled)
+                           for key, it in state.endpoints.items()},
+                totals=dict(state.totals),
+                timeline=_timeline(state, now),
+                average_response_time_ms=_average(state, now),
+                speeds={key: value for key, speed in state.speeds.items() if (value := speed.value) is not None},
+                today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
+                       for key, it in state.today.items()},
+                date=state.date,
+                seeded=self.seeded,
+            )  # fmt: skip
+
+
+def _timeline(state: State, now: float) -> tuple[Slot, ...]:
+    last = int(now // 60)
+    minutes = range(last - TIMELINE_MINUTES + 1, last + 1)
+    found = (state.minutes.get(minute) or Minute() for minute in minutes)
+    return tuple(Slot(minute, it.success, it.error) for minute, it in zip(minutes, found, strict=True))
+
+
+def _average(state: State, now: float) -> float | None:
+    """Mean duration of the requests answered in the last 24 hours; if none, of the latest day that had any."""
+    since = int(now // 60) - AVERAGE_MINUTES
+    recent = [it for minute, it in state.minutes.items() if minute > since]
+    ok = sum(it.success for it in recent)
+    if ok:
+        return sum(it.ok_duration_us for it in recent) / ok / 1000
+    if state.latest_day is not None and state.latest_day[1].ok:
+        return state.latest_day[1].ok_duration_us / state.latest_day[1].ok / 1000
+    return None
+
+
+def iso_minute(minute: int) -> str:
+    """`2026-11-25T01:02:00Z`"""
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M:00Z")

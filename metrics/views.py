@@ -1,0 +1,53 @@
+"""The pages of figures: rendered whole by the server, kept up to date by events."""
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+
+from endpoints.registry import registry
+from metrics import queries
+from metrics.queries import Moment
+
+
+@never_cache
+@login_required
+def overview(request: HttpRequest) -> HttpResponse:
+    """Needs no database: everything on it is in memory."""
+    moment = Moment.now()
+    return render(request, "overview.html", {"live": queries.live(moment), "entries": _with_speeds(moment)})
+
+
+def _with_speeds(moment: Moment) -> list[dict[str, Any]]:
+    """Endpoints as the table shows them: the worst first, then by name."""
+    order = {"offline": 0, "error": 1, "pending": 2, "online": 3}
+    rows = [
+        row | {"entry": entry, "models": queries.model_tps(entry.id, moment)}
+        for row, entry in zip(queries.endpoints(moment), moment.entries, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (order.get(row["status"], 0), row["name"]))
+
+
+@never_cache
+@login_required
+def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
+    """One endpoint: counters, models, the last seven days. The daily rows need the database."""
+    entry = registry.get(str(endpoint_id))
+    if entry is None:
+        raise Http404
+    queries.flushed()
+    moment = Moment.now()
+    row = next(row for row in queries.endpoints(moment) if row["id"] == entry.id)
+    context = {
+        "entry": entry,
+        "row": row,
+        "today": queries.today_stats(entry.id, moment),
+        "days": queries.daily_stats(entry.id, 7, moment.figures.date),
+        "models": queries.model_stats(entry.id),
+        "speeds": queries.model_tps(entry.id, moment),
+        "checks": queries.transitions(entry.id),
+    }
+    return render(request, "endpoint.html", context)

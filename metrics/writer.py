@@ -1,0 +1,384 @@
+"""Records into the database: one writer, and one transaction for a batch and its positions.
+
+Exactly once, whatever dies in between: nothing about positions is kept in memory, each step asks the database; a position
+moves by compare-and-set in the transaction of the rows and sums that it stands for.
+
+Segments are deleted only when their position is committed and the trackers have read them too.
+"""
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from django.db import Error, IntegrityError, connection, transaction
+
+from gateway import journal, record
+from gateway.journal import START, Batch, Position
+from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.record import RequestRecord
+from metrics.fold import (
+    CELL_COLUMNS,
+    DAMAGED,
+    NO_ENDPOINT,
+    Fold,
+    merge_samples,
+    milliseconds,
+    moving_average,
+    pack_samples,
+    unpack_samples,
+)
+from metrics.folder import Folder
+
+log = logging.getLogger(__name__)
+
+BATCH = 2000
+PAUSE_SECONDS = 0.15
+MAX_BACKOFF_SECONDS = 2.0
+
+# How the reference calls a kind; it knows nine names and refuses rows with any other.
+REQUEST_TYPES = {CHAT: "Chat", COMPLETIONS: "Generate", EMBEDDINGS: "Embeddings", RESPONSES: "Chat"}
+
+_HISTORY_COLUMNS = (
+    "id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
+    "request_body", "response_body", "duration_ms", "status", "error_message", "completed_at", "input_tokens",
+    "output_tokens", "total_tokens", "api_key_id", "outcome", "status_code", "kind", "duration_us", "first_token_us",
+    "tokens_estimated", "streamed", "attempts",
+)  # fmt: skip
+
+
+def _insert(table: str, columns: Iterable[str]) -> str:
+    columns = tuple(columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})"  # noqa: S608
+
+
+def _upsert(table: str, keys: tuple[str, ...], sums: tuple[str, ...]) -> str:
+    added = ", ".join(f"{column} = {table}.{column} + excluded.{column}" for column in sums)
+    return f"{_insert(table, keys + sums)} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
+
+
+_DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
+HISTORY = _insert("request_history", _HISTORY_COLUMNS)
+MINUTES = _upsert("rollup_minutes", ("minute", *_DIMENSIONS), CELL_COLUMNS)
+DAYS = _upsert("rollup_days", ("date", *_DIMENSIONS), CELL_COLUMNS)
+DAILY = _upsert(
+    "endpoint_daily_stats",
+    ("endpoint_id", "model_id", "date", "api_kind"),
+    ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms"),
+)
+TOTALS = _upsert("metric_totals", ("name",), ("value",))
+ENDPOINTS = (
+    "UPDATE endpoints SET total_requests = total_requests + %s, successful_requests = successful_requests + %s, "
+    "failed_requests = failed_requests + %s WHERE id = %s"
+)
+# Compare-and-set: whoever comes second changes no row, and rolls back.
+MOVE = (
+    "INSERT INTO journal_positions (writer, segment, position) VALUES (%s, %s, %s) ON CONFLICT (writer) DO UPDATE "
+    "SET segment = excluded.segment, position = excluded.position "
+    "WHERE journal_positions.segment = %s AND journal_positions.position = %s"
+)
+READ_AVERAGE = "SELECT samples FROM moving_averages WHERE endpoint_id = %s AND model = %s AND kind = %s"
+WRITE_AVERAGE = (
+    "INSERT INTO moving_averages (endpoint_id, model, kind, value, samples) VALUES (%s, %s, %s, %s, %s) "
+    "ON CONFLICT (endpoint_id, model, kind) DO UPDATE SET value = excluded.value, samples = excluded.samples"
+)
+
+
+class Moved(Exception):
+    """Somebody else folded this part first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """An endpoint as a history row names it."""
+
+    name: str
+    ip: str
+
+
+@dataclass(slots=True)
+class Backlog:
+    """How far the database is behind."""
+
+    oldest_waiting_at: float | None = None
+    last_commit_at: float | None = None
+    last_batch_ms: float | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """One batch: what was read, and which positions it moves."""
+
+    moves: list[tuple[str, Position, Position]] = field(default_factory=list)
+    batch: Batch = field(default_factory=lambda: Batch(START))
+    finished: list[str] = field(default_factory=list)  # writers read to their end
+
+    @property
+    def full(self) -> bool:
+        return len(self.batch.entries) >= BATCH
+
+
+class DatabaseWriter:
+    """Runs in a thread of control, on that thread's own connection."""
+
+    def __init__(
+        self, folder: Folder, zone: ZoneInfo, where: Callable[[str], Where], *, history: str = "all"
+    ) -> None:
+        self.folder = folder
+        self.zone = zone
+        self.backlog = Backlog()
+        self._where = where
+        self._history = history
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._steps = 0
+        self._idle_steps = 0
+
+    # The thread
+
+    def run(self, stop: threading.Event, prepare: Callable[[], bool]) -> None:
+        """Until `stop`, then once more to the end. `prepare` sees to it that there is a database to write to."""
+        backoff = PAUSE_SECONDS
+        while not stop.is_set():
+            try:
+                written = self.step() if prepare() else None
+            except Moved as error:
+                log.warning("%s", error)
+            except Error as error:
+                backoff = self._away(error, backoff)
+            except Exception:
+                log.exception("the database writer failed; it goes on")
+                backoff = MAX_BACKOFF_SECONDS
+            else:
+                backoff = PAUSE_SECONDS
+                if written and written.full:
+                    continue
+            self._wake.wait(backoff)
+            self._wake.clear()
+        self.finish()
+
+    def finish(self) -> None:
+        """Write what is left, within reason: the database may be away at the stop, too."""
+        try:
+            while self.folder.database_id is not None and self.step().full:
+                pass
+        except (Error, Moved) as error:
+            log.warning("stopped with records unwritten; they are in the journal: %s", error)
+        finally:
+            connection.close()
+
+    def flush(self, timeout: float = 2.0) -> bool:
+        """Wait until everything in the journals now is in the database. False if that takes longer."""
+        deadline = time.monotonic() + timeout
+        with self._progress:
+            goal = self._idle_steps + 2  # the one under way may have looked before the last record came
+            while self._idle_steps < goal:
+                self._wake.set()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._progress.wait(min(left, 0.05)) and deadline <= time.monotonic():
+                    return False
+        return True
+
+    # One step
+
+    def step(self) -> Step:
+        """One transaction at most. Raises django.db.Error when the database is away, Moved when it was not alone."""
+        step = self._read()
+        if step.moves:
+            started = time.perf_counter()
+            self._commit(step)
+            self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
+            self.backlog.last_commit_at = time.time()
+            self.folder.written += sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
+        self._note(step)
+        self._clean(step)
+        return step
+
+    def _read(self) -> Step:
+        assert self.folder.database_id is not None
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT writer, segment, position FROM journal_positions")
+            positions = {writer: (int(segment), int(position)) for writer, segment, position in cursor.fetchall()}
+        step = Step()
+        for writer in self.folder.journals.writers(self.folder.database_id):
+            old = positions.get(writer, START)
+            batch = self.folder.journals.read(writer, old, BATCH - len(step.batch.entries))
+            if batch.position != old or writer not in positions:
+                step.moves.append((writer, old, batch.position))
+                step.batch.entries += batch.entries
+                step.batch.damaged += batch.damaged
+            else:
+                step.finished.append(writer)
+            if step.full:
+                break
+        return step
+
+    def _commit(self, step: Step) -> None:
+        try:
+            self._write(step, step.batch.entries)
+        except IntegrityError:
+            # A segment copied by hand, say. The id decides, for the row and for every sum.
+            fresh = self._unknown(step.batch.entries)
+            log.error("%d records were in the database already", len(step.batch.entries) - len(fresh))
+            self._write(step, fresh)
+
+    def _write(self, step: Step, entries: list[record.Entry]) -> None:
+        fold = Fold(self.zone).add_all(entries)
+        if step.batch.damaged:
+            fold.totals[DAMAGED] += step.batch.damaged
+        with transaction.atomic(), connection.cursor() as cursor:
+            for writer, old, new in sorted(step.moves):
+                cursor.execute(MOVE, (writer, *new, *old))
+                if cursor.rowcount != 1:
+                    raise Moved(f"{writer} was folded by another process up to beyond {old}")
+            _many(cursor, HISTORY, self._rows(entries))
+            _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
+                                      for key, it in sorted(fold.endpoints.items())))  # fmt: skip
+            _many(cursor, DAILY, ((*key, *astuple(it)) for key, it in sorted(fold.daily.items())))
+            _many(cursor, MINUTES, ((*key, *astuple(it)) for key, it in sorted(fold.cells.items())))
+            _many(cursor, DAYS, ((*key, *astuple(it)) for key, it in sorted(fold.days().items())))
+            _many(cursor, TOTALS, ((name, value) for name, value in sorted(fold.totals.items()) if value))
+            for key in sorted(fold.samples):
+                cursor.execute(READ_AVERAGE, key)
+                stored = cursor.fetchone()
+                kept = unpack_samples(bytes(stored[0])) if stored else []
+                samples = merge_samples(kept, fold.samples[key])
+                cursor.execute(WRITE_AVERAGE, (*key, moving_average(samples), pack_samples(samples)))
+
+    def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:
+        for entry in entries:
+            if not isinstance(entry, RequestRecord) or entry.outcome == record.REJECTED:
+                continue
+            if self._history == "all" or entry.outcome != record.OK:
+                yield self._row(entry)
+
+    def _row(self, entry: RequestRecord) -> tuple[Any, ...]:
+        where = self._where(entry.endpoint_id) if entry.endpoint_id else Where("N/A", "0.0.0.0")  # noqa: S104
+        done = datetime.fromtimestamp(entry.completed_us / 1e6, UTC).isoformat(timespec="microseconds")
+        tokens = (entry.input_tokens, entry.output_tokens)
+        ok = entry.outcome == record.OK
+        return (
+            entry.id,
+            done,
+            REQUEST_TYPES.get(entry.kind, "Chat"),
+            entry.model,
+            entry.endpoint_id or NO_ENDPOINT,
+            where.name,
+            where.ip,
+            entry.client_ip,
+            _json_body(entry.request_body) or json.dumps({"model": entry.model}, ensure_ascii=False),
+            _json_body(entry.response_body),
+            milliseconds(entry.duration_us),
+            "success" if ok else "error",
+            None if ok else (entry.error or f"HTTP {entry.status}"),
+            done,
+            *tokens,
+            None if tokens == (None, None) else sum(count or 0 for count in tokens),
+            entry.api_key_id,
+            entry.outcome,
+            entry.status,
+            entry.kind,
+            entry.duration_us,
+            entry.first_token_us,
+            entry.estimated,
+            entry.streamed,
+            msgspec.json.encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode(),
+        )
+
+    def _unknown(self, entries: list[record.Entry]) -> list[record.Entry]:
+        ids = [entry.id for entry in entries if isinstance(entry, RequestRecord)]
+        seen: set[str] = set()
+        with connection.cursor() as cursor:
+            for at in range(0, len(ids), 500):
+                some = ids[at : at + 500]
+                marks = ", ".join(["%s"] * len(some))
+                cursor.execute(f"SELECT id FROM request_history WHERE id IN ({marks})", some)  # noqa: S608
+                seen |= {str(found) for (found,) in cursor.fetchall()}
+        fresh: list[record.Entry] = []
+        for entry in entries:
+            if not isinstance(entry, RequestRecord) or entry.id not in seen:
+                fresh.append(entry)
+                seen.add(getattr(entry, "id", ""))
+        return fresh
+
+    # Afterwards
+
+    def _note(self, step: Step) -> None:
+        self.backlog.error = None
+        if not step.full:
+            self.backlog.oldest_waiting_at = None
+        with self._progress:
+            self._steps += 1
+            self._idle_steps += not step.full
+            self._progress.notify_all()
+
+    def _away(self, error: Error, backoff: float) -> float:
+        if self.backlog.error is None:
+            log.warning("the database is away; records wait in the journal: %s", error)
+            self.backlog.oldest_waiting_at = time.time()
+        self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        connection.close()
+        return min(MAX_BACKOFF_SECONDS, backoff * 2)
+
+    def _clean(self, step: Step) -> None:
+        """Delete what is folded, here and in the trackers."""
+        for writer, _, new in step.moves:
+            self._delete_before(writer, min(new, self.folder.position(writer)))
+        for writer in step.finished:
+            self._discard_if_dead(writer)
+
+    def _delete_before(self, writer: str, position: Position) -> None:
+        directory = self.folder.journals.root / writer
+        for segment in journal.segments(directory):
+            if segment < position[0]:
+                journal.segment_path(directory, segment).unlink(missing_ok=True)
+
+    def _discard_if_dead(self, writer: str) -> None:
+        """First the directory, in one rename, then its position: without one, a directory would be read from its start."""
+        directory = self.folder.journals.root / writer
+        held = journal.lock(directory)
+        if held is None:
+            return  # it lives
+        try:
+            # Locked, so nothing more can come: now once more to the end.
+            self.folder.catch_up()
+            position = self.folder.position(writer)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT segment, position FROM journal_positions WHERE writer = %s", (writer,))
+                stored = cursor.fetchone()
+            if stored is None or (int(stored[0]), int(stored[1])) != position:
+                return  # its last records came since: next time
+            hidden = directory.with_name(f".{writer}")
+            os.rename(directory, hidden)
+            with connection.cursor() as cursor:
+                cursor.execute("DELETE FROM journal_positions WHERE writer = %s", (writer,))
+            self.folder.forget(writer)
+            shutil.rmtree(hidden, ignore_errors=True)
+        finally:
+            os.close(held)
+
+
+def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    rows = list(rows)
+    if rows:
+        cursor.executemany(sql, rows)
+
+
+def _json_body(text: str | None) -> str | None:
+    """A stored body as JSON: itself, or, where it was cut short, a string of it."""
+    if text is None:
+        return None
+    try:
+        json.loads(text)
+    except ValueError:
+        return json.dumps(text, ensure_ascii=False)
+    return text

@@ -1,0 +1,14 @@
+"""System checks: settings that are each fine but not together."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+
+@register
+def no_pool_where_we_fork(**kwargs: Any) -> list[CheckMessage]:
+    """django-q2 forks its workers; a connection pool made before would be shared by them all."""
+    if settings.ROUTERDASH_ROLE == "background" and settings.DATABASES["default"].get("OPTIONS", {}).get("pool"):
+        return [Error("The background process must not use a connection pool.", id="routerdash.E001")]
+    return []

@@ -1,0 +1,227 @@
+"""The control process: Django under uvicorn on a Unix socket, and beside it in the same process the folder of journals, the
+database writer, health checks and the publisher of snapshots. All are started here, and stopped in the order in which
+nothing is lost.
+"""
+
+import asyncio
+import gc
+import logging
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import Error, close_old_connections, connection
+from django_q.tasks import async_task
+
+from access.directory import access
+from endpoints import changes, keys
+from endpoints.health import HealthChecker
+from endpoints.registry import Entry, ModelEntry, registry
+from gateway.livepage import LivePage
+from gateway.main import Server
+from gateway.peer import normalise_ip
+from gateway.sealing import Unsealable
+from gateway.snapshot import Snapshot
+from metrics import database, seeding
+from metrics.events import hub
+from metrics.teller import folder, surroundings, trackers
+from metrics.writer import DatabaseWriter, Where
+from routerdash import prepare
+from routerdash.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+RELOAD_SECONDS = 30.0
+TICK_SECONDS = 0.1
+PREPARE_AGAIN_SECONDS = 2.0
+SYNC_SECONDS = 900.0
+
+
+class Control:
+    """The services of this process. Made and run in its main thread."""
+
+    def __init__(self) -> None:
+        self.config = settings.ROUTERDASH
+        self.publisher = Publisher(self.config, LivePage(self.config.live_page_path))
+        self.writer = DatabaseWriter(folder, self.config.zone, self._where, history=self.config.history)
+        self.health = HealthChecker(registry, self._secret, self.publisher.last_byte, self._came_up)
+        self.stopping = threading.Event()
+        self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
+        self._synced: dict[str, float] = {}
+        self._changes: dict[str, int] = {}
+        self._reloaded_at = 0.0
+        self._prepare_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        surroundings.in_flight = self.publisher.in_flight
+        surroundings.writer = self.writer
+
+    # Start and stop
+
+    async def run(self, server: Server, listen: socket.socket) -> None:
+        """Until the server stops."""
+        self._loop = asyncio.get_running_loop()
+        registry.subscribe(self.publisher.publish)
+        registry.subscribe(self._registry_changed)
+        access.subscribe(self.publisher.publish)
+        folder.on_refused_connection(self._refused)
+        await asyncio.to_thread(self._first_look)
+        threads = [
+            threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
+            threading.Thread(target=self._poll, name="changes"),
+        ]
+        for thread in threads:
+            thread.start()
+        tasks = [asyncio.create_task(self.health.run()), asyncio.create_task(self._tick())]
+        gc.collect()
+        gc.freeze()
+        try:
+            await server.serve(sockets=[listen])
+        finally:
+            for task in tasks:
+                task.cancel()
+            self.stopping.set()
+            await asyncio.to_thread(self._finish, threads)
+
+    def _finish(self, threads: list[threading.Thread]) -> None:
+        """The gateways are gone by now; the writer ends by writing what they left."""
+        folder.catch_up()
+        for thread in threads:
+            thread.join()
+
+    def _first_look(self) -> None:
+        try:
+            self._load()
+        except Error as error:
+            log.warning("starting without the database: %s", error)
+            if self.publisher.last is not None:
+                registry.fill(_entries(self.publisher.last))
+        finally:
+            connection.close()
+
+    def _load(self) -> None:
+        self._changes = changes.read()
+        self.publisher.database_id = database.database_id()
+        registry.reload()
+        access.reload()
+        self._reloaded_at = time.monotonic()
+        self.loaded = True
+
+    # Threads
+
+    def _prepared(self) -> bool:
+        """For the writer: is there a database whose figures the trackers hold? Tries to get there, now and then."""
+        if self.loaded and trackers.seeded:
+            return True
+        if time.monotonic() < self._prepare_at:
+            return False
+        self._prepare_at = time.monotonic() + PREPARE_AGAIN_SECONDS
+        prepare.bring_up_to_date(self.config)
+        prepare.people(self.config)
+        if not self.loaded:
+            self._load()
+        if not trackers.seeded:
+            seeding.seed()
+        log.info("the database is there; figures are restored")
+        return True
+
+    def _poll(self) -> None:
+        """Changes that other processes made to endpoints, users or keys."""
+        while not self.stopping.wait(POLL_SECONDS):
+            if not self.loaded:
+                continue
+            try:
+                self._look_for_changes()
+            except Error as error:
+                log.debug("changes could not be looked for: %s", error)
+                connection.close()
+        connection.close()
+
+    def _look_for_changes(self) -> None:
+        found = changes.read()
+        everything = time.monotonic() - self._reloaded_at > RELOAD_SECONDS
+        if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
+            registry.reload()
+        if everything or found.get(changes.ACCESS) != self._changes.get(changes.ACCESS):
+            access.reload()
+        if everything:
+            self._reloaded_at = time.monotonic()
+        self._changes = found
+
+    # The loop
+
+    async def _tick(self) -> None:
+        """Fold what came, and tell open pages."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await asyncio.to_thread(folder.catch_up)
+                await hub.tell()
+            except Exception:
+                log.exception("the tick failed; it goes on")
+
+    # What services ask for
+
+    def _registry_changed(self) -> None:
+        self._call(self.health.registry_changed)
+
+    def _refused(self, endpoint_id: str) -> None:
+        self._call(self.health.nudge, endpoint_id)
+
+    def _call(self, function: object, *args: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
+
+    def _secret(self, entry: Entry) -> str | None:
+        if entry.sealed_api_key is None:
+            return entry.plain_api_key
+        try:
+            return keys.sealer().open(entry.sealed_api_key)
+        except Unsealable:
+            return None
+
+    def _where(self, endpoint_id: str) -> Where:
+        entry = registry.get(endpoint_id)
+        if entry is None:
+            return Where(registry.name(endpoint_id) or "(deleted)", "0.0.0.0")  # noqa: S104
+        return Where(entry.name, normalise_ip(urlsplit(entry.base_url).hostname or "") or "0.0.0.0")  # noqa: S104
+
+    def _came_up(self, endpoint_id: str, recovered: bool) -> None:
+        """After a passed check: its models again, at once if it was away, else every 15 minutes."""
+        now = time.monotonic()
+        if not recovered and now - self._synced.get(endpoint_id, float("-inf")) < SYNC_SECONDS:
+            return
+        self._synced[endpoint_id] = now
+        asyncio.get_running_loop().run_in_executor(None, self._queue_sync, endpoint_id, recovered)
+
+    def _queue_sync(self, endpoint_id: str, recovered: bool) -> None:
+        close_old_connections()
+        try:
+            async_task("endpoints.tasks.sync_models", endpoint_id, recovered, group="sync")
+        except Error as error:
+            log.warning("a model sync could not be queued: %s", error)
+            self._synced.pop(endpoint_id, None)  # the next passed check tries again
+        finally:
+            close_old_connections()
+
+
+def _entries(last: Snapshot) -> dict[str, Entry]:
+    """The registry as the last snapshot knew it: enough for pages and health checks while the database is away."""
+    return {
+        it.id: Entry(
+            id=it.id,
+            name=it.name,
+            base_url=it.base_url,
+            kind=it.kind,
+            status=it.status,
+            operator_state=it.operator_state,
+            sealed_api_key=it.sealed_key,
+            inference_timeout_secs=int(it.timeout_secs),
+            models=tuple(
+                ModelEntry(model.id, model.canonical, model.capabilities, model.max_tokens) for model in it.models
+            ),
+        )
+        for it in last.endpoints
+    }

@@ -1,0 +1,86 @@
+"""One error shape on /api: `{"error": "a sentence"}`, and `fields` beside it where input was wrong."""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import Error
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from access.middleware import ViewHook
+
+log = logging.getLogger(__name__)
+
+DATABASE_AWAY = "The database is not available just now; figures on the overview go on."
+
+
+def api_error(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler."""
+    if isinstance(error, Error):
+        log.warning("%s: the database failed: %s", context["request"].path, error)
+        return Response({"error": DATABASE_AWAY}, status=503)
+    if isinstance(error, DjangoValidationError):
+        error = ValidationError(error.message_dict if hasattr(error, "error_dict") else {"error": error.messages})
+    response = exception_handler(error, context)
+    if response is None:
+        return None
+    if isinstance(error, ValidationError):
+        response.data = _explain(error)
+    elif isinstance(error, Http404):
+        response.data = {"error": "Not found"}
+    elif isinstance(error, APIException):
+        response.data = {"error": str(error.detail)}
+    return response
+
+
+def _explain(error: ValidationError) -> dict[str, Any]:
+    detail = error.detail
+    if not isinstance(detail, dict):
+        return {"error": " ".join(_texts(detail))}
+    fields = {str(name): _texts(texts) for name, texts in detail.items()}
+    name, texts = next(iter(fields.items()))
+    general = name in ("error", "non_field_errors", "__all__")
+    return {"error": texts[0] if general else f"{name}: {texts[0]}", "fields": fields}
+
+
+def _texts(detail: Any) -> list[str]:
+    if isinstance(detail, list):
+        return [text for item in detail for text in _texts(item)]
+    if isinstance(detail, dict):
+        return [text for item in detail.values() for text in _texts(item)]
+    return [str(detail) if isinstance(detail, ErrorDetail | str) else repr(detail)]
+
+
+# Django's handlers for what no view answered.
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        return JsonResponse({"error": "Not found"}, status=404)
+    return render(request, "error.html", {"status": 404}, status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        return JsonResponse({"error": "Internal server error"}, status=500)
+    return render(request, "error.html", {"status": 500}, status=500)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        return JsonResponse({"error": "Forbidden"}, status=403)
+    return render(request, "error.html", {"status": 403}, status=403)
+
+
+class DatabaseAway(ViewHook):
+    """Middleware: a page that needs the database says so, with 503, when that is away."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, Error):
+            return None
+        log.warning("%s: the database failed: %s", request.path, exception)
+        return render(request, "error.html", {"status": 503}, status=503)

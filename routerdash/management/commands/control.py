@@ -1,0 +1,37 @@
+import asyncio
+import signal
+import socket
+from typing import Any
+
+import uvloop
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from gateway import logs
+from gateway.main import Server, server_config, watch_parent
+from routerdash.asgi import application
+from routerdash.control import Control
+
+GRACE_SECONDS = 2
+
+
+class Command(BaseCommand):
+    help = "Internal: the control process. `serve` starts it."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--listen", type=int, required=True, help="descriptor of the Unix socket")
+        parser.add_argument("--alive", type=int, required=True, help="descriptor that closes with the supervisor")
+
+    def handle(self, *args: Any, listen: int, alive: int, **options: Any) -> None:
+        logs.configure(settings.ROUTERDASH, "control")
+        watch_parent(alive)
+        uvloop.run(_serve(socket.socket(fileno=listen)))
+
+
+async def _serve(listen: socket.socket) -> None:
+    server = Server(server_config(settings.ROUTERDASH, "httptools", application, GRACE_SECONDS))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    await Control().run(server, listen)

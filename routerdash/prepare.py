@@ -1,0 +1,130 @@
+"""What must be there before RouterDash runs: data directory, keys, a database at this release, an administrator."""
+
+import logging
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, Error, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from access.bootstrap import ensure_admin, ensure_bootstrap_key
+from endpoints import keys
+from gateway.config import Config
+from metrics import database
+from routerdash import reference, secret_key
+
+log = logging.getLogger(__name__)
+
+INITIAL_PASSWORD_FILE = "initial-password"  # noqa: S105
+BACKUPS_KEPT = 5
+
+
+class CannotStart(Exception):
+    """The text is one line for the person at the terminal."""
+
+
+def data_directory(config: Config) -> None:
+    """Make it, for this user alone. Raises CannotStart."""
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.journal_dir.mkdir(mode=0o700, exist_ok=True)
+        os.chmod(config.data_dir, 0o700)
+        secret_key.make(config.data_dir / "secret-key")
+        keys.sealer()
+    except OSError as error:
+        raise CannotStart(f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}") from None
+
+
+def create_database(config: Config) -> None:
+    """A new SQLite file, only in a data directory that has never had one: a lost database must not come back empty."""
+    path = config.database_path
+    if path is None or path.exists() or config.snapshot_path.exists():
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as made:
+            made.execute("PRAGMA journal_mode=WAL")
+            made.execute("PRAGMA user_version=0")
+        os.chmod(path, 0o600)
+    except (sqlite3.Error, OSError) as error:
+        raise CannotStart(f"the database {path} cannot be made: {error}") from None
+
+
+def bring_up_to_date(config: Config) -> None:
+    """Migrations, after a backup; then what every database of ours has. Raises Error, or CannotStart."""
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        tables = set(connection.introspection.table_names())
+        if reference.is_reference(tables) and "django_migrations" not in tables:
+            raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
+        if "django_migrations" in tables:
+            backup(config)
+        log.info("bringing the database up to date: %d migrations", len(plan))
+        call_command("migrate", interactive=False, verbosity=0, database=DEFAULT_DB_ALIAS)
+    database.database_id()
+
+
+def backup(config: Config, reason: str = "before-migration") -> Path | None:
+    """A copy of a SQLite database beside it, made by SQLite itself; the last few are kept. None on PostgreSQL."""
+    path = config.database_path
+    if path is None:
+        log.warning("PostgreSQL is not backed up by RouterDash; use pg_dump before upgrades")
+        return None
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = config.data_dir / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / f"{path.stem}-{reason}-{stamp}.sqlite3"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+    os.chmod(target, 0o600)
+    for old in sorted(folder.glob(f"{path.stem}-{reason}-*.sqlite3"))[:-BACKUPS_KEPT]:
+        old.unlink()
+    log.info("copied the database to %s", target)
+    return target
+
+
+def people(config: Config) -> None:
+    """The first administrator and the bootstrap key, as the settings say. Raises Error."""
+    password = ensure_admin(config)
+    if password is not None:
+        _hand_over(config, password)
+    ensure_bootstrap_key(config)
+
+
+def _hand_over(config: Config, password: str) -> None:
+    """A generated password is shown once on a terminal; where there is none, it is left in a file."""
+    if sys.stdout.isatty():
+        print(f"\n  Log in as {config.admin_username} with the password  {password}\n", flush=True)  # noqa: T201
+        return
+    path = config.data_dir / INITIAL_PASSWORD_FILE
+    path.write_text(password + "\n")
+    os.chmod(path, 0o600)
+    log.info("the password of %s is in %s", config.admin_username, path)
+
+
+def whole_database(config: Config) -> None:
+    """Made if this is the first start, brought up to date, with its first people. A database that cannot be used is
+    left to control, which tries again, as long as there is a snapshot to serve from; else raises CannotStart.
+    """
+    create_database(config)
+    try:
+        bring_up_to_date(config)
+        people(config)
+    except Error as error:
+        why = _first_line(error)
+        if not config.snapshot_path.exists():
+            raise CannotStart(f"the database cannot be used and there is no snapshot to serve from: {why}") from None
+        log.warning("starting without the database: %s", why)
+    finally:
+        connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,134 @@
+"""The snapshot for gateways: endpoints and keys from their caches, written when they differ from what was written last."""
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from django.db import Error
+
+from access.directory import KeyEntry, access
+from endpoints import keys, names
+from endpoints.registry import Entry, ModelEntry, registry
+from gateway import snapshot
+from gateway.config import Config
+from gateway.livepage import MAX_ENDPOINTS, LivePage
+from gateway.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Writes the snapshot file and its version in the live page."""
+
+    def __init__(self, config: Config, page: LivePage) -> None:
+        self._path = config.snapshot_path
+        self._page = page
+        self._lock = threading.Lock()
+        self._last = self._read()
+        self.slots = {endpoint.id: endpoint.slot for endpoint in self._last.endpoints} if self._last else {}
+        self._page.version = self._last.version if self._last else 0
+        self.database_id: str | None = None
+
+    @property
+    def last(self) -> Snapshot | None:
+        return self._last
+
+    def publish(self) -> None:
+        """Called after every change of the registry or the directory, in the thread that made it."""
+        if self.database_id is None:
+            return  # nothing is known yet for certain: the old snapshot stays
+        with self._lock:
+            try:
+                fresh = self._compose(self.database_id)
+                if self._last is not None and _same(fresh, self._last):
+                    return
+                snapshot.save(self._path, fresh)
+            except (Error, OSError) as error:
+                log.error("the snapshot could not be published: %s", error)
+                return
+            self._last = fresh
+            self._page.version = fresh.version
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests on each endpoint now, over all workers."""
+        return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self.slots.items()}
+
+    def last_byte(self, endpoint_id: str) -> float:
+        slot = self.slots.get(endpoint_id)
+        return 0.0 if slot is None else self._page.last_byte(slot)
+
+    def _read(self) -> Snapshot | None:
+        try:
+            return snapshot.load(self._path)
+        except snapshot.Unreadable:
+            return None
+
+    def _compose(self, database_id: str) -> Snapshot:
+        entries = registry.all()
+        self._assign_slots(entries)
+        return Snapshot(
+            version=(self._last.version if self._last else 0) + 1,
+            database_id=database_id,
+            endpoints=tuple(_endpoint(entry, self.slots[entry.id]) for entry in entries if entry.id in self.slots),
+            api_keys=tuple(_key(key) for key in access.directory().keys.values()),
+        )
+
+    def _assign_slots(self, entries: Iterable[Entry]) -> None:
+        """A slot stays with its endpoint; one that a deleted endpoint left is given away as late as possible."""
+        present = {entry.id for entry in entries}
+        taken = set(self.slots.values())
+        for entry in entries:
+            if entry.id in self.slots:
+                continue
+            free = next((slot for slot in range(MAX_ENDPOINTS) if slot not in taken), None)
+            if free is None:
+                gone = next((key for key in self.slots if key not in present), None)
+                if gone is None:
+                    log.error("more than %d endpoints: %s is not served", MAX_ENDPOINTS, entry.name)
+                    continue
+                free = self.slots.pop(gone)
+            self.slots[entry.id] = free
+            taken.add(free)
+
+
+def _same(one: Snapshot, other: Snapshot) -> bool:
+    return (one.database_id, one.endpoints, one.api_keys) == (other.database_id, other.endpoints, other.api_keys)
+
+
+def _endpoint(entry: Entry, slot: int) -> snapshot.Endpoint:
+    return snapshot.Endpoint(
+        id=entry.id,
+        slot=slot,
+        name=entry.name,
+        base_url=entry.base_url,
+        kind=entry.kind,
+        status=entry.status,
+        operator_state=entry.operator_state,
+        sealed_key=entry.sealed_api_key or _seal(entry),
+        timeout_secs=float(entry.inference_timeout_secs),
+        models=tuple(_model(model) for model in entry.models),
+    )
+
+
+_sealed: dict[str, str] = {}
+
+
+def _seal(entry: Entry) -> str | None:
+    """A secret that the reference left in plain text is sealed on its way; once, so that snapshots compare equal."""
+    if not entry.plain_api_key:
+        return None
+    return _sealed.setdefault(entry.plain_api_key, keys.sealer().seal(entry.plain_api_key))
+
+
+def _model(model: ModelEntry) -> snapshot.Model:
+    return snapshot.Model(
+        id=model.id,
+        canonical=model.canonical_name,
+        aliases=names.aliases(model.id, model.canonical_name),
+        capabilities=model.capabilities,
+        max_tokens=model.max_tokens,
+    )
+
+
+def _key(key: KeyEntry) -> snapshot.ApiKey:
+    return snapshot.ApiKey(key.id, key.hash, key.permissions, key.expires_at)

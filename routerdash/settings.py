@@ -1,0 +1,184 @@
+"""Django's settings. The environment is read by gateway.config alone, from its one table."""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dj_database_url
+from django.utils.translation import gettext_lazy as _
+
+from gateway import config
+from routerdash import __version__, secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+ROUTERDASH = config.load(os.environ)
+# The supervisor names the process here: `control` seeds the trackers, every other role does not.
+ROUTERDASH_ROLE = os.environ.get("ROUTERDASH_ROLE", "")
+
+DEBUG = False
+ROOT_URLCONF = "routerdash.urls"
+ASGI_APPLICATION = "routerdash.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "endpoints",
+    "metrics",
+    "access",
+    "routerdash",
+    "routerdash.apps.AdminConfig",
+    "rest_framework",
+    "drf_spectacular",
+    "django_q",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "routerdash.middleware.ContentSecurityPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "access.middleware.PasswordChangeRequired",
+    "routerdash.errors.DatabaseAway",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "routerdash.context.site",
+            ],
+        },
+    }
+]
+
+
+def database(settings: config.Config) -> dict[str, Any]:
+    """Django's connection settings. SQLite is opened read-write but never created: only `serve` creates a database."""
+    path = settings.database_path
+    if path is None:
+        parsed: dict[str, Any] = {**dj_database_url.parse(settings.database_url)}
+        parsed["OPTIONS"] = {**parsed.get("OPTIONS", {}), "connect_timeout": 5}
+        return parsed
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": f"file:{quote(str(path))}?mode=rw",
+        "OPTIONS": {
+            # Two writers that both begin by reading would otherwise end in "database is locked".
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-20000;",
+        },
+    }
+
+
+DATABASES = {"default": database(ROUTERDASH)}
+
+# Access
+AUTH_USER_MODEL = "access.User"
+AUTHENTICATION_BACKENDS = ["access.backends.Backend"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptPasswordHasher"]  # cost 12, as the existing rows
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "access.backends.BcryptLengthValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "overview"
+LOGOUT_REDIRECT_URL = "login"
+
+# Sessions are signed cookies: a database that is away must not log anybody out.
+SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+SESSION_COOKIE_NAME = "routerdash_session"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 14 * 86400
+CSRF_COOKIE_NAME = "routerdash_csrf"
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+_https = ROUTERDASH.public_url.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+CSRF_TRUSTED_ORIGINS = [ROUTERDASH.public_url] if ROUTERDASH.public_url else []
+SECRET_KEY = secret_key.read(ROUTERDASH.data_dir / "secret-key")
+
+# The gateway checks Host by ROUTERDASH_ALLOWED_HOSTS before anything reaches Django over its private socket.
+ALLOWED_HOSTS = ["*"]
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+APPEND_SLASH = False
+
+# Language and time
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = ROUTERDASH.time_zone
+LANGUAGE_CODE = ROUTERDASH.language
+LANGUAGES = [("en", _("English")), ("ja", _("Japanese"))]
+LANGUAGE_COOKIE_NAME = "routerdash_language"
+LOCALE_PATHS = [BASE_DIR / "locale"]
+
+# Static files are served from where they lie: no collecting, no build.
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_AUTOREFRESH = False
+SERVESTATIC_MAX_AGE = 3600
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "access.authentication.ApiKeyAuthentication",
+        "access.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["access.permissions.HasPermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "routerdash.errors.api_error",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "RouterDash",
+    "DESCRIPTION": "Dashboard figures, endpoints and API keys. Clients' own requests go to /v1.",
+    "VERSION": __version__,
+    "SERVE_PERMISSIONS": ["access.permissions.HasPermission"],
+    "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "StatusEnum": "endpoints.models.Status.choices",
+        "OperatorStateEnum": "endpoints.models.OperatorState.choices",
+        "EndpointTypeEnum": "endpoints.models.Kind.choices",
+    },
+}
+
+# django-q2: its shutdown traps are in routerdash/supervisor.py.
+Q_CLUSTER = {
+    "name": "routerdash",
+    "orm": "default",
+    "label": "Background jobs",
+    "workers": 1,
+    "timeout": 120,
+    "retry": 300,
+    "max_attempts": 1,
+    "poll": 1,
+    "guard_cycle": 1,
+    "catch_up": False,
+    "save_limit": 100,
+    "recycle": 500,
+}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+LOGGING_CONFIG = None  # gateway.logs configures every process alike

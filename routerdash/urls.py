@@ -1,0 +1,43 @@
+"""Every path of the control process. /v1 is the gateway's own and never comes here."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.urls import URLPattern, include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView
+
+from access import api as access_api
+from access import views as access_views
+from endpoints import api as endpoints_api
+from metrics import api as metrics_api
+from metrics import views as metrics_views
+from routerdash import views
+
+
+def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
+    return [path(route, view.as_view(), name=name) for route, view, name in urls]
+
+
+urlpatterns = [
+    path("", metrics_views.overview, name="overview"),
+    path("endpoints/<uuid:endpoint_id>", metrics_views.endpoint, name="endpoint"),
+    path("login", access_views.Login.as_view(), name="login"),
+    path("logout", access_views.Logout.as_view(), name="logout"),
+    path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path("health", views.health, name="health"),
+    path("ready", views.ready, name="ready"),
+    path("api/version", views.Version.as_view(), name="api-version"),
+    path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/dashboard/events", metrics_api.events, name="api-events"),
+    *_api(metrics_api.URLS),
+    *_api(endpoints_api.URLS),
+    *_api(access_api.URLS),
+]
+
+handler403 = "routerdash.errors.forbidden"
+handler404 = "routerdash.errors.not_found"
+handler500 = "routerdash.errors.server_error"

@@ -1,0 +1,47 @@
+"""Is it alive, may it be asked, which release is it."""
+
+from django.http import HttpRequest, JsonResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from access.permissions import ANYBODY
+from metrics.teller import folder, surroundings, trackers
+from routerdash import __version__
+
+
+def health(request: HttpRequest) -> JsonResponse:
+    """Always 200 while the process lives; `degraded` with its reasons when something is missing."""
+    reasons = _reasons()
+    return JsonResponse({"status": "degraded" if reasons else "ok", "reasons": reasons, "version": __version__})
+
+
+def ready(request: HttpRequest) -> JsonResponse:
+    """200 once figures are restored; requests to /v1 are served before, from the last snapshot."""
+    reasons = _reasons()
+    return JsonResponse({"ready": trackers.seeded, "reasons": reasons}, status=200 if trackers.seeded else 503)
+
+
+def _reasons() -> list[str]:
+    reasons: list[str] = []
+    writer = surroundings.writer
+    if writer is not None and writer.backlog.error is not None:
+        reasons.append(f"the database is away ({folder.waiting} records wait): {writer.backlog.error}")
+    if not trackers.seeded:
+        reasons.append("figures are not restored from the database yet")
+    return reasons
+
+
+class VersionSerializer(serializers.Serializer[None]):
+    version = serializers.CharField()
+
+
+class Version(APIView):
+    permission_needed = ANYBODY
+    authentication_classes = ()
+
+    @extend_schema(responses=VersionSerializer)
+    def get(self, request: Request) -> Response:
+        return Response({"version": __version__})

@@ -1,0 +1,253 @@
+/* RouterDash: theme, live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
+(() => {
+  "use strict";
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const root = document.documentElement;
+  const body = document.body;
+  const zone = body.dataset.timeZone || undefined;
+  const lang = root.lang === "en" ? "en-US" : root.lang;
+
+  /* Written as metrics/templatetags/figures.py writes them. */
+  const NOTHING = "—";
+  const number = (value, digits = 0) =>
+    new Intl.NumberFormat(lang, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+  const count = value => (value == null ? NOTHING : number(value));
+  const speed = value => (value == null ? NOTHING : number(value, value >= 100 ? 0 : 1));
+  const duration = value =>
+    value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
+  const rate = (good, total) => {
+    if (!total) return NOTHING;
+    const percent = (100 * good) / total;
+    return `${number(percent, good === total ? 0 : percent >= 99 ? 2 : 1)} %`;
+  };
+  const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
+  const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
+  const set = (element, text) => {
+    if (element && element.textContent !== text) element.textContent = text;
+  };
+
+  /* ---- theme: the server renders it from a cookie, so that no page flashes */
+  const themes = ["system", "light", "dark"];
+  const glyphs = { system: "auto", light: "sun", dark: "moon" };
+  const redraw = [];
+  const toggle = $("[data-theme-toggle]");
+  const showTheme = () => {
+    const use = toggle && $("use", toggle);
+    if (use) use.setAttribute("href", `${body.dataset.icons}#${glyphs[root.dataset.theme]}`);
+    redraw.forEach(draw => draw());
+  };
+  toggle?.addEventListener("click", () => {
+    root.dataset.theme = themes[(themes.indexOf(root.dataset.theme) + 1) % themes.length];
+    document.cookie = `routerdash_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
+    showTheme();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw.forEach(draw => draw()));
+  showTheme();
+
+  if (body.dataset.page !== "overview") return;
+
+  /* ---- the sign: live, connecting, or as of a moment */
+  const sign = $("[data-live-sign]");
+  const word = $("[data-sign-word]");
+  function state(name) {
+    if (sign.dataset.state === name) return;
+    sign.dataset.state = name;
+    set(word, word.dataset[name]);
+    set($("[data-sign-say]"), word.dataset[name]);
+  }
+
+  /* ---- the chart: failures on the baseline, successes on top of them */
+  const probe = document.createElement("i");
+  probe.hidden = true;
+  body.append(probe);
+  const colour = name => {
+    probe.style.color = `var(${name})`; // a custom property alone would come back as light-dark(…)
+    return getComputedStyle(probe).color;
+  };
+
+  function chart(element, read) {
+    let slots = [];
+    let plot = null;
+    const totals = () => slots.map(slot => slot.success + slot.error);
+    const top = () => Math.max(4, ...totals()) * 1.08;
+    const size = () => ({ width: Math.max(200, element.clientWidth), height: Math.max(120, element.clientHeight) });
+    const series = () => {
+      const pixel = top() / Math.max(60, element.clientHeight - 40);
+      return [
+        slots.map(slot => Date.parse(slot.minute) / 1000),
+        totals(),
+        slots.map(slot => (slot.error ? Math.max(slot.error, 4 * pixel) : null)), // a failure is never too small to see
+      ];
+    };
+    function make() {
+      plot?.destroy();
+      const ink = colour("--ink-3");
+      const font = `11px ${getComputedStyle(body).fontFamily}`;
+      const unfinished = slots.map((_, at) => (at === slots.length - 1 ? colour("--c-ok-soft") : colour("--c-ok")));
+      plot = new uPlot(
+        {
+          ...size(),
+          padding: [4, 18, 0, 0],
+          legend: { show: false },
+          tzDate: seconds => uPlot.tzDate(new Date(seconds * 1000), zone || "UTC"),
+          cursor: { x: true, y: false, points: { show: false }, drag: { x: false, y: false } },
+          scales: { x: { range: (_, low, high) => [low - 36, high + 36] }, y: { range: () => [0, top()] } },
+          axes: [
+            { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 24, gap: 4, space: 56, values: (_, at) => at.map(t => hourMinute.format(t * 1000)) },
+            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 44, values: (_, at) => at.map(n => number(n)) },
+          ],
+          series: [
+            {},
+            { fill: colour("--c-ok"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.7, 40], disp: { fill: { unit: 3, values: () => unfinished } } }) },
+            { fill: colour("--c-bad"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.7, 40] }) },
+          ],
+          hooks: { setCursor: [it => read(it.cursor.idx == null ? null : slots[it.cursor.idx], slots)] },
+        },
+        series(),
+        element,
+      );
+    }
+    redraw.push(() => slots.length && make());
+    new ResizeObserver(() => {
+      if (plot && plot.width !== element.clientWidth) plot.setSize(size());
+    }).observe(element);
+    return fresh => {
+      slots = fresh;
+      if (plot) plot.setData(series());
+      else make();
+      read(null, slots);
+    };
+  }
+
+  const readout = $("[data-readout]");
+  function read(slot, slots) {
+    const sum = name => slots.reduce((total, it) => total + it[name], 0);
+    const at = it => hourMinute.format(new Date(it.minute));
+    set($("[data-read=time]", readout), slot ? at(slot) : `${at(slots[0])}–${at(slots[slots.length - 1])}`);
+    set($("[data-read=success]", readout), count(slot ? slot.success : sum("success")));
+    set($("[data-read=error]", readout), count(slot ? slot.error : sum("error")));
+  }
+
+  const drawMinutes = chart($("[data-chart]"), read);
+
+  /* ---- figures into the page */
+  const fill = (row, value) => {
+    const cells = value.map((text, at) => {
+      const cell = document.createElement(at === 0 ? "th" : "td");
+      if (at === 0) cell.scope = "row";
+      cell.textContent = text;
+      return cell;
+    });
+    row.replaceChildren(...cells);
+    return row;
+  };
+
+  function showStats(stats) {
+    const texts = {
+      ...Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, count(value)])),
+      success_rate: rate(stats.successful_requests, stats.total_requests),
+      average_response_time_ms: duration(stats.average_response_time_ms),
+    };
+    $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));
+    const shown = {
+      unrestored: !stats.figures_restored,
+      waiting: stats.records_waiting > 0,
+      unrecorded: stats.records_unrecorded > 0,
+    };
+    $$("[data-show]").forEach(row => (row.hidden = !shown[row.dataset.show]));
+    const attention = $("[data-attention]");
+    attention.hidden = !Object.values(shown).some(Boolean);
+  }
+
+  const statuses = Object.fromEntries(
+    [...($("[data-statuses]")?.content.children ?? [])].map(it => [it.className.replace("st st-", ""), it]),
+  );
+
+  function showEndpoint(row, endpoint) {
+    $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
+    const name = endpoint.operator_state === "enabled" ? endpoint.status : endpoint.operator_state;
+    const status = $("[data-status]", row);
+    if (statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
+    set($("[data-error]", row), endpoint.last_error ?? "");
+    const latency = $("[data-latency]", row);
+    const stale = endpoint.status === "offline" && endpoint.latency_ms != null;
+    latency.classList.toggle("stale", stale);
+    latency.classList.toggle("muted", endpoint.latency_ms == null);
+    const text = endpoint.latency_ms == null ? NOTHING : `${count(endpoint.latency_ms)} ms`;
+    if (!(stale && latency.textContent.includes(count(endpoint.latency_ms)))) set(latency, text);
+  }
+
+  function showSpeeds(live) {
+    const table = $("[data-speeds]");
+    if (!table) return;
+    const rows = live.endpoints.flatMap(endpoint =>
+      (live.model_tps[endpoint.id] ?? []).map(model => ({ endpoint, model })),
+    );
+    rows.sort((one, other) => one.endpoint.name.localeCompare(other.endpoint.name));
+    table.replaceChildren(
+      ...rows.map(({ endpoint, model }) => {
+        const row = fill(document.createElement("tr"), [
+          endpoint.name,
+          model.model_id,
+          model.api_kind,
+          speed(model.tps),
+          count(model.request_count),
+          count(model.total_output_tokens),
+        ]);
+        [...row.children].forEach((cell, at) => {
+          cell.className = ["", "mono", "opt", "n", "n", "n opt"][at];
+        });
+        return row;
+      }),
+    );
+  }
+
+  let shape = null;
+  function show(live) {
+    const known = live.endpoints.map(it => it.id).sort().join();
+    if (shape !== null && shape !== known) return location.reload(); // endpoints came or went: rows are the server's work
+    shape = known;
+    showStats(live.stats);
+    live.endpoints.forEach(endpoint => {
+      const row = $(`[data-endpoint="${endpoint.id}"]`);
+      if (row) showEndpoint(row, endpoint);
+    });
+    showSpeeds(live);
+    drawMinutes(live.history);
+    const minutes = $("[data-minutes]");
+    live.history.forEach((slot, at) => {
+      fill(minutes.children[at], [slot.minute, slot.success, slot.error]);
+      [...minutes.children[at].children].slice(1).forEach(cell => (cell.className = "n"));
+    });
+    set($("[data-clock]"), clock.format(new Date(live.generated_at)));
+  }
+
+  show(JSON.parse($("#live").textContent));
+
+  /* ---- one event stream; the browser reconnects by itself, unless the session has ended */
+  let heard = Date.now();
+  function connect() {
+    const source = new EventSource("/api/dashboard/events");
+    source.addEventListener("open", () => {
+      heard = Date.now();
+      state("live");
+    });
+    source.addEventListener("overview", event => {
+      heard = Date.now();
+      state("live");
+      show(JSON.parse(event.data));
+    });
+    source.addEventListener("error", () => {
+      state("reconnecting");
+      if (source.readyState === EventSource.CLOSED) {
+        source.close();
+        setTimeout(connect, 5000);
+      }
+    });
+  }
+  setInterval(() => {
+    if (Date.now() - heard > 20000) state("stale");
+  }, 1000);
+  connect();
+})();
