@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import password_validation
+from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -13,6 +14,9 @@ from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User, new_key
+from endpoints.admin import ONE_LINE
+
+admin.site.unregister(Group)  # access goes by role
 
 
 class ApiKeyForm(forms.ModelForm[ApiKey]):
@@ -38,6 +42,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
     form = ApiKeyForm
+    formfield_overrides: ClassVar = ONE_LINE
     list_display: ClassVar = ["name", "key_prefix", "created_by", "created_at", "expires_at"]
     search_fields: ClassVar = ["name", "key_prefix", "created_by__username"]
     list_select_related: ClassVar = ["created_by"]
@@ -95,6 +100,7 @@ class UserForm(forms.ModelForm[User]):
 @admin.register(User)
 class UserAdmin(admin.ModelAdmin[User]):
     form = UserForm
+    formfield_overrides: ClassVar = ONE_LINE
     fields: ClassVar = ["username", "role", "new_password", "must_change_password"]
     list_display: ClassVar = ["username", "role", "created_at", "last_login"]
     list_filter: ClassVar = ["role"]

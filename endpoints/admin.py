@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
@@ -13,10 +14,14 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from endpoints import operations, sync
 from endpoints.detection import Unsupported
+from endpoints.fields import LineField
 from endpoints.models import Endpoint, OperatorState
 from endpoints.probe import Unreachable
 
 SHOWN_CHECKS = 15
+
+# The admin would give these its text area, as to any other text.
+ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 
 
 class EndpointForm(forms.ModelForm[Endpoint]):
@@ -36,6 +41,7 @@ class EndpointForm(forms.ModelForm[Endpoint]):
 @admin.register(Endpoint)
 class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     form = EndpointForm
+    formfield_overrides: ClassVar = ONE_LINE
     list_display: ClassVar = ["name", "shown_status", "endpoint_type", "base_url", "shown_latency", "last_seen"]
     list_filter: ClassVar = ["status", "endpoint_type"]
     search_fields: ClassVar = ["name", "base_url", "notes"]

@@ -1,3 +1,5 @@
+import logging
+
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 
@@ -8,6 +10,11 @@ class RouterDashConfig(AppConfig):
 
     def ready(self) -> None:
         from routerdash import checks  # noqa: F401  # registers the checks
+
+        # django-q2 gives its logger a handler and a level of its own; Django warns of every 404.
+        logging.getLogger("django-q").handlers.clear()
+        logging.getLogger("django-q").setLevel(logging.WARNING)
+        logging.getLogger("django.request").setLevel(logging.ERROR)
 
 
 class AdminConfig(admin_apps.AdminConfig):

@@ -6,10 +6,13 @@ from typing import Any
 from urllib.parse import quote
 
 import dj_database_url
+import django_stubs_ext
 from django.utils.translation import gettext_lazy as _
 
 from gateway import config
 from routerdash import __version__, secret_key
+
+django_stubs_ext.monkeypatch()  # lets Django's classes be subscripted, as the type checker wants them
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,7 @@
 """How figures are written on pages. static/js/routerdash.js writes them the same way."""
 
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from django import template
@@ -25,10 +26,16 @@ def icon(name: str, css: str = "") -> SafeString:
     )
 
 
+def _number(value: float, digits: int = 0) -> str:
+    """Rounded half up as browsers do; Django alone would cut the digits off."""
+    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return number_format(rounded, digits, force_grouping=True)
+
+
 @register.filter
 def count(value: int | None) -> str:
     """A whole number with separators."""
-    return NOTHING if value is None else number_format(value, 0, force_grouping=True)
+    return NOTHING if value is None else _number(value)
 
 
 @register.filter
@@ -36,7 +43,7 @@ def speed(value: float | None) -> str:
     """Tokens a second: three digits that mean something."""
     if value is None:
         return NOTHING
-    return number_format(value, 0 if value >= 100 else 1, force_grouping=True)
+    return _number(value, 0 if value >= 100 else 1)
 
 
 @register.filter
@@ -45,8 +52,8 @@ def duration(milliseconds: float | None) -> str:
     if milliseconds is None:
         return NOTHING
     if milliseconds < 1000:
-        return f"{number_format(milliseconds, 0)} ms"
-    return f"{number_format(milliseconds / 1000, 2, force_grouping=True)} s"
+        return f"{_number(milliseconds)} ms"
+    return f"{_number(milliseconds / 1000, 2)} s"
 
 
 @register.filter
@@ -55,7 +62,8 @@ def rate(good: int, total: int) -> str:
     if not total:
         return NOTHING
     percent = 100 * good / total
-    return f"{number_format(percent, 2 if percent >= 99 and good != total else 0 if good == total else 1)} %"
+    digits = 0 if good == total else 2 if percent >= 99 else 1
+    return f"{_number(percent, digits)} %"
 
 
 @register.filter

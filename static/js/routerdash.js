@@ -181,6 +181,7 @@
   function showSpeeds(live) {
     const table = $("[data-speeds]");
     if (!table) return;
+    const heads = $$("thead th", table.parentElement);
     const rows = live.endpoints.flatMap(endpoint =>
       (live.model_tps[endpoint.id] ?? []).map(model => ({ endpoint, model })),
     );
@@ -196,7 +197,8 @@
           count(model.total_output_tokens),
         ]);
         [...row.children].forEach((cell, at) => {
-          cell.className = ["", "mono", "opt", "n", "n", "n opt"][at];
+          cell.className = ["w2", "w2 mono", "opt w0", "n", "n w2", "n opt w0"][at];
+          if (at === 3 || at === 4) cell.dataset.label = heads[at].textContent;
         });
         return row;
       }),

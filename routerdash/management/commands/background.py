@@ -1,5 +1,4 @@
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -25,9 +24,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, alive: int, **options: Any) -> None:
         logs.configure(settings.ROUTERDASH, "background")
-        logger = logging.getLogger("django-q")  # django-q2 gives it a handler and a level of its own
-        logger.handlers.clear()
-        logger.setLevel(logging.DEBUG if settings.ROUTERDASH.log_level == "debug" else logging.WARNING)
         schedules.ensure()
         _die_with_parent()
         watch_parent(alive)

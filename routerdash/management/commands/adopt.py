@@ -1,0 +1,58 @@
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from gateway import logs
+from routerdash import adoption
+
+
+class Command(BaseCommand):
+    help = (
+        "Take over the llmlb database that DATABASE_URL names, in place: a copy is made first, nothing that is there is "
+        "changed. Never asks."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="only look and tell")
+        parser.add_argument(
+            "--encrypt-keys",
+            action="store_true",
+            help="also move the servers' keys from plain text into RouterDash's sealed column; llmlb then has none",
+        )
+
+    def handle(self, *args: Any, dry_run: bool, encrypt_keys: bool, **options: Any) -> None:
+        logs.configure(settings.ROUTERDASH, "adopt")
+        path = settings.ROUTERDASH.database_path
+        if path is None:
+            self._refuse("adopt takes over SQLite files; llmlb has no other database")
+        try:
+            found = adoption.look(path)
+            self._tell(found)
+            if dry_run:
+                self.stdout.write("dry run: nothing was changed")
+                return
+            if not found.adopted:
+                adoption.adopt(settings.ROUTERDASH, path, self.stdout.write)
+                self.stdout.write(f"{path} is RouterDash's now; start it with `manage.py serve`")
+            if encrypt_keys and found.plain_keys:
+                count = adoption.encrypt_keys(settings.ROUTERDASH, self.stdout.write)
+                self.stdout.write(f"{count} keys are sealed; llmlb cannot read them any more")
+        except adoption.CannotAdopt as error:
+            self._refuse(str(error))
+
+    def _tell(self, found: adoption.Found) -> None:
+        if found.adopted:
+            self.stdout.write("this database is RouterDash's already")
+        for table, count in found.rows.items():
+            self.stdout.write(f"{table}: {count} rows")
+        if found.plain_keys:
+            self.stdout.write(
+                f"{found.plain_keys} keys of servers stand in plain text, as llmlb left them; --encrypt-keys seals them"
+            )
+
+    def _refuse(self, text: str) -> None:
+        self.stderr.write(f"adopt: {text}")
+        sys.exit(2)
