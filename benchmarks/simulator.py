@@ -174,7 +174,7 @@ class Endpoint:
         path = "/" + request.match_info["path"]
         models = behaviour.models
         self.seen.probes += path == "/v1/models"
-        fault = behaviour.health_fault or (behaviour.fault if behaviour.fault in ("hang", "500") else "")
+        fault = behaviour.health_fault
         if fault == "hang":
             await asyncio.sleep(3600)
         if fault:

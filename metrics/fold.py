@@ -71,6 +71,11 @@ class Daily:
     output_tokens: int = 0
     duration_ms: int = 0
 
+    @property
+    def has_speed(self) -> bool:
+        """Rows with no tokens or no time say nothing of speed (scenarios, S4)."""
+        return self.output_tokens > 0 and self.duration_ms > 0
+
     def add(self, other: "Daily") -> None:
         self.total += other.total
         self.successful += other.successful

@@ -166,7 +166,7 @@ def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
         models = {model for endpoint_id, model, _ in moment.figures.speeds if endpoint_id == entry.id}
         if not models:
             continue
-        today = [it for key, it in moment.figures.today.items() if key[0] == entry.id and it.duration_ms > 0]
+        today = [it for key, it in moment.figures.today.items() if key[0] == entry.id and it.has_speed]
         tokens, duration = sum(it.output_tokens for it in today), sum(it.duration_ms for it in today)
         rows.append(
             {

@@ -156,7 +156,7 @@ def _speeds(state: State, now: float) -> None:
     for row in MovingAverage.objects.all():
         state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(unpack_samples(bytes(row.samples)))
     for key, daily in state.today.items():
-        if key not in state.speeds and daily.output_tokens > 0 and daily.duration_ms > 0:
+        if key not in state.speeds and daily.has_speed:
             state.speeds[key] = Speed(day_average=daily.output_tokens / (daily.duration_ms / 1000))
 
 

@@ -1,0 +1,84 @@
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.router import RouterDash
+
+SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
+
+
+def pytest_report_header() -> str:
+    return f"database: {'PostgreSQL' if SERVER else 'SQLite'}"
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def sim(simulator: Simulator) -> Iterator[Simulator]:
+    """The simulator, without endpoints at the beginning and at the end of a test."""
+    yield simulator
+    for endpoint in list(simulator.endpoints.values()):
+        simulator.run(endpoint.close())
+    simulator.endpoints.clear()
+
+
+def new_database() -> str:
+    """A fresh database's URL; empty for SQLite, which RouterDash makes by itself."""
+    if not SERVER:
+        return ""
+    name = f"routerdash_test_{secrets.token_hex(6)}"
+    with closing(psycopg.connect(SERVER, autocommit=True)) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return urlunsplit(urlsplit(SERVER)._replace(path=f"/{name}"))
+
+
+def drop_database(url: str) -> None:
+    if url:
+        with closing(psycopg.connect(SERVER, autocommit=True)) as connection:
+            connection.execute(f'DROP DATABASE "{urlsplit(url).path[1:]}" WITH (FORCE)')
+
+
+Install = Callable[..., RouterDash]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Make installations: `install(ROUTERDASH_WORKERS="2")`, not started yet. All are gone at the end."""
+    made: list[RouterDash] = []
+
+    def make(**environment: str) -> RouterDash:
+        directory = tmp_path / f"installation{len(made)}"
+        directory.mkdir()
+        made.append(RouterDash(directory, new_database(), **environment))
+        return made[-1]
+
+    yield make
+    for router in made:
+        router.kill()
+        drop_database(router.database_url)
+
+
+@pytest.fixture
+def router(install: Install) -> RouterDash:
+    """A running RouterDash on an empty database."""
+    return install().start()
+
+
+@pytest.fixture(scope="module")
+def shared_router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterDash]:
+    """One running RouterDash for the tests of a module, which leave it as they found it or only look."""
+    running = RouterDash(tmp_path_factory.mktemp("routerdash"), new_database()).start()
+    yield running
+    running.kill()
+    drop_database(running.database_url)

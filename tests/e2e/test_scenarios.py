@@ -1,0 +1,247 @@
+"""The numbered scenarios of the dashboard: through HTTP, with real processes, for a clean stop and for SIGKILL."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.router import RouterDash, until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(params=["SIGTERM", "SIGKILL"])
+def restart(request: pytest.FixtureRequest) -> Any:
+    """Restart an installation, by a clean stop or by killing all its processes."""
+
+    def run(router: RouterDash, between: Any = None) -> None:
+        if request.param == "SIGTERM":
+            assert router.stop() == 0
+        else:
+            router.kill()
+        if between is not None:
+            between()
+        router.start()
+
+    return run
+
+
+def identical(overview: dict[str, Any]) -> dict[str, Any]:
+    """The overview without what a restart or the clock may change."""
+    kept = {name: value for name, value in overview.items() if name not in ("generated_at", "generation_time_ms")}
+    kept["history"] = {slot["minute"]: slot for slot in kept["history"] if slot["success"] or slot["error"]}
+    checked = ("latency_ms", "last_seen")  # the first health check after a start measures again
+    kept["endpoints"] = [{k: v for k, v in row.items() if k not in checked} for row in kept["endpoints"]]
+    kept["stats"] = {k: v for k, v in kept["stats"].items() if k not in ("last_seen_at", "records_waiting")}
+    return kept
+
+
+def test_s1_counters_are_live_and_survive_a_restart(router: RouterDash, sim: Simulator, restart: Any) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated)
+    for _ in range(8):
+        router.chat()
+    simulated.set(fault="500")
+    for _ in range(2):
+        router.chat()
+    assert router.counters(endpoint) == (10, 8, 2)
+    router.chat()
+    assert router.counters(endpoint) == (11, 8, 3)
+    simulated.set(fault="")
+    router.chat()
+    assert router.counters(endpoint) == (12, 9, 3)
+    for _ in range(38):
+        router.chat()
+    before = router.overview()
+    restart(router)
+    assert router.counters(endpoint) == (50, 47, 3)
+    assert identical(router.overview()) == identical(before)
+
+
+def test_s2_an_offline_endpoint_keeps_its_latency(router: RouterDash, sim: Simulator) -> None:
+    simulated, never = sim.add(), sim.add()
+    endpoint = router.add(simulated)
+    router.query("UPDATE endpoints SET latency_ms = 120 WHERE id = ?", endpoint)
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        assert router.post(f"/api/endpoints/{endpoint}/test").json()["success"] is False
+    row = router.endpoint(endpoint)
+    assert (row["status"], row["latency_ms"]) == ("offline", 120)
+    assert router.query("SELECT latency_ms FROM endpoints WHERE id = ?", endpoint) == [(120,)]
+    simulated.set(fault="")
+    measured = router.post(f"/api/endpoints/{endpoint}/test").json()["latency_ms"]
+    assert router.endpoint(endpoint)["latency_ms"] == measured
+    # Never measured, and gone: stays null.
+    router.query("UPDATE endpoints SET latency_ms = NULL, status = 'pending' WHERE id = ?", endpoint)
+    simulated.set(fault="refuse")
+    router.post(f"/api/endpoints/{endpoint}/test")
+    assert router.query("SELECT latency_ms FROM endpoints WHERE id = ?", endpoint) == [(None,)]
+    del never
+
+
+def test_s3_average_response_time_has_a_value_after_a_restart(
+    router: RouterDash, sim: Simulator, restart: Any
+) -> None:
+    one, other = sim.add(), sim.add()
+    ids = [router.add(one), router.add(other)]
+
+    def measured() -> None:
+        # Probes that hang leave the latencies alone until these tests have looked.
+        one.set(health_fault="hang")
+        other.set(health_fault="hang")
+        for endpoint, latency in zip(ids, (100, 200), strict=True):
+            router.query("UPDATE endpoints SET latency_ms = ? WHERE id = ?", latency, endpoint)
+
+    restart(router, measured)
+    assert router.stats()["average_response_time_ms"] == 150
+    router.chat()
+    served = router.stats()["average_response_time_ms"]
+    assert 0 < served < 150
+    restart(router)
+    assert router.stats()["average_response_time_ms"] == served
+
+
+def test_s3_average_is_null_while_nothing_is_online(router: RouterDash) -> None:
+    assert router.stats()["average_response_time_ms"] is None
+
+
+def test_s4_tokens_per_second_come_from_todays_rows(router: RouterDash, sim: Simulator, restart: Any) -> None:
+    endpoint, fresh = router.add(sim.add()), router.add(sim.add())
+    today = datetime.now(UTC).date().isoformat()
+    yesterday = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+
+    def write() -> None:
+        rows = [("a", today, 100, 2000), ("idle", today, 0, 500), ("timeless", today, 50, 0), ("old", yesterday, 9, 9)]
+        for model, date, tokens, duration in rows:
+            router.query(
+                "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, "
+                "successful_requests, failed_requests, total_output_tokens, total_duration_ms) "
+                "VALUES (?, ?, ?, 'chat_completions', 1, 1, 0, ?, ?)",
+                endpoint, model, date, tokens, duration,
+            )  # fmt: skip
+
+    restart(router, write)
+    speeds = {row["model_id"]: row["tps"] for row in router.get(f"/api/endpoints/{endpoint}/model-tps").json()}
+    assert speeds == {"a": 50, "idle": None, "timeless": None}
+    assert router.get(f"/api/endpoints/{fresh}/model-tps").json() == []
+    aggregate = {row["endpoint_id"]: row["aggregate_tps"] for row in router.overview()["endpoint_tps"]}
+    assert aggregate == {endpoint: 50}
+
+
+def test_s4_the_moving_average_is_restored_exactly(router: RouterDash, sim: Simulator, restart: Any) -> None:
+    endpoint = router.add(sim.add())
+    for tokens in (3, 8, 5, 7, 2):
+        router.chat(max_tokens=tokens)
+    path = f"/api/endpoints/{endpoint}/model-tps"
+    before = router.get(path).json()
+    assert before[0]["tps"] > 0
+    restart(router)
+    assert router.get(path).json() == before
+
+
+def test_s5_the_timeline_is_restored(router: RouterDash, sim: Simulator, restart: Any) -> None:
+    simulated = sim.add()
+    router.add(simulated)
+    for fault in ("", "", "500", "400", ""):
+        simulated.set(fault=fault)
+        router.chat()
+    simulated.set(fault="")
+    before = router.get("/api/dashboard/request-history").json()
+    assert len(before) == 60
+    assert [slot["minute"] for slot in before] == sorted(slot["minute"] for slot in before)
+    assert (sum(slot["success"] for slot in before), sum(slot["error"] for slot in before)) == (3, 2)
+    restart(router)
+    after = {slot["minute"]: slot for slot in router.get("/api/dashboard/request-history").json()}
+    assert len(after) == 60
+    assert all(after.get(slot["minute"], slot) == slot for slot in before)
+
+
+def test_s5_what_is_older_than_an_hour_is_not_shown(router: RouterDash, restart: Any) -> None:
+    def write() -> None:
+        old = (datetime.now(UTC) - timedelta(minutes=61)).isoformat(timespec="microseconds")
+        router.query(
+            "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
+            "request_body, duration_ms, status, completed_at) VALUES ('00000000-0000-4000-8000-000000000001', ?, "
+            "'Chat', 'm', '00000000-0000-4000-8000-000000000002', 'e', '0.0.0.0', '{}', 5, 'success', ?)",
+            old, old,
+        )  # fmt: skip
+
+    restart(router, write)
+    slots = router.get("/api/dashboard/request-history").json()
+    assert len(slots) == 60
+    assert all(slot["success"] == slot["error"] == 0 for slot in slots)
+
+
+def test_a_kill_under_load_counts_each_whole_answer_once(router: RouterDash, sim: Simulator) -> None:
+    """200 requests with one in ten failing, then every process killed: the figures are the client's own tally."""
+    good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
+    ids = {"good": router.add(good), "bad": router.add(bad)}
+    tally = {"good": 0, "bad": 0}
+    for at in range(200):
+        model = "bad" if at % 10 == 0 else "good"
+        answer = router.chat(model, stream=at % 2 == 0)
+        assert answer.status == (200 if model == "good" else 502)
+        tally[model] += 1
+    router.kill()
+    router.start()
+    check_against(router, ids, tally)
+
+
+@pytest.mark.parametrize("role", ["manage.py control", "gateway.main"])
+def test_a_kill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator, role: str) -> None:
+    good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
+    ids = {"good": router.add(good), "bad": router.add(bad)}
+    tally = {"good": 0, "bad": 0}
+    for at in range(200):
+        if at == 100:
+            old = router.kill_role(role)
+            until(lambda: router.pid_of(role) != old if _alive(router, role) else False)
+        model = "bad" if at % 10 == 0 else "good"
+        answer = _retry(lambda model=model: router.chat(model))
+        assert answer.status == (200 if model == "good" else 502)
+        tally[model] += 1
+    check_against(router, ids, tally)
+
+
+def _alive(router: RouterDash, role: str) -> bool:
+    try:
+        return bool(router.pid_of(role))
+    except StopIteration:
+        return False
+
+
+def _retry(send: Any) -> Any:
+    """A connection that broke before anything was sent back carried no answer: asking again is what clients do."""
+    for _ in range(100):
+        try:
+            return send()
+        except (ConnectionError, OSError):
+            time.sleep(0.05)
+    raise AssertionError("no answer in 100 tries")
+
+
+def check_against(router: RouterDash, ids: dict[str, str], tally: dict[str, int]) -> None:
+    """Counters, daily rows, history and timeline equal what the client was told."""
+    assert router.counters(ids["good"]) == (tally["good"], tally["good"], 0)
+    assert router.counters(ids["bad"]) == (tally["bad"], 0, tally["bad"])
+    stats = router.stats()
+    assert (stats["successful_requests"], stats["failed_requests"]) == (tally["good"], tally["bad"])
+    slots = router.get("/api/dashboard/request-history").json()
+    assert (sum(slot["success"] for slot in slots), sum(slot["error"] for slot in slots)) == (
+        tally["good"],
+        tally["bad"],
+    )
+    for model, endpoint in ids.items():
+        days = router.get(f"/api/endpoints/{endpoint}/daily-stats").json()
+        assert sum(day["total_requests"] for day in days) == tally[model]
+    rows = router.query("SELECT model, outcome, count(*), count(DISTINCT id) FROM request_history GROUP BY 1, 2")
+    assert sorted(rows) == [
+        ("bad", "failed", tally["bad"], tally["bad"]),
+        ("good", "ok", tally["good"], tally["good"]),
+    ]
+    stored = router.query("SELECT id, total_requests FROM endpoints ORDER BY total_requests")
+    assert [count for _, count in stored] == [tally["bad"], tally["good"]]
+
+

@@ -1,0 +1,251 @@
+"""A real RouterDash in processes of its own: started, asked, stopped and killed as users and machines do it."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.simulator import Endpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = "sk_" + "TestKey0" * 4
+PASSWORD = "correct horse battery staple"
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
+    """The first true answer of `condition`; fails when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        time.sleep(pause)
+
+
+class Answer:
+    """A response read whole."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {self.body[:300]!r}>"
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RouterDash:
+    """One installation: a data directory, a port, a database, and the processes while they run."""
+
+    def __init__(self, directory: Path, database_url: str = "", **environment: str) -> None:
+        self.directory = directory
+        self.data_dir = directory / "data"
+        self.database_url = database_url
+        self.port = free_port()
+        self.log_path = directory / "routerdash.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            "ROUTERDASH_DATA_DIR": str(self.data_dir),
+            "ROUTERDASH_PORT": str(self.port),
+            "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
+            "ROUTERDASH_BOOTSTRAP_API_KEY": KEY,
+            "ROUTERDASH_TIME_ZONE": "UTC",
+            "DATABASE_URL": database_url,
+            **environment,
+        }
+
+    # Processes
+
+    def start(self, *, wait: bool = True) -> "RouterDash":
+        self.log = self.log_path.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "serve"],
+            cwd=self.directory,
+            env=clean_environment(self.environment),
+            stdout=self.log,
+            stderr=self.log,
+            stdin=subprocess.DEVNULL,
+        )
+        if wait:
+            until(self._is_ready, START_SECONDS)
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to every process at once."""
+        if self.process is not None:
+            for pid in self.pids():
+                _signal(pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            self.log.close()
+
+    def kill_role(self, role: str, number: int = signal.SIGKILL) -> int:
+        pid = self.pid_of(role)
+        os.kill(pid, number)
+        return pid
+
+    def pid_of(self, role: str) -> int:
+        return next(pid for pid in self.pids() if role in _command(pid))
+
+    def pids(self) -> list[int]:
+        """The supervisor and everything below it."""
+        assert self.process is not None
+        parents = {int(entry): _parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+        found = [self.process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log_text()}"
+        try:
+            return self.get("/ready").status == 200
+        except OSError:
+            return False
+
+    # HTTP
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = KEY
+    ) -> Answer:
+        """One request on a new connection."""
+        sent = {"Authorization": f"Bearer {key}"} if key else {}
+        if body is not None and not isinstance(body, bytes | str):
+            body = json.dumps(body)
+            sent["Content-Type"] = "application/json"
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, path, body, {**sent, **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return self.request("POST", path, body, **options)
+
+    def chat(self, model: str = "tiny", *, stream: bool = False, **fields: Any) -> Answer:
+        messages = [{"role": "user", "content": "Say hello."}]
+        return self.post("/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **fields})
+
+    @contextmanager
+    def open_stream(self, model: str = "tiny", **fields: Any) -> Iterator[http.client.HTTPResponse]:
+        """A streamed chat, read as it comes; leaving the block is leaving the stream."""
+        body = json.dumps({"model": model, "messages": [], "stream": True, **fields})
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
+            with connection.getresponse() as response:
+                yield response
+
+    # Endpoints and figures
+
+    def add(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
+        """Register a simulated endpoint and wait until it is online with its models; its id."""
+        answer = self.post("/api/endpoints", {"name": name or simulated.url, "base_url": simulated.url, **fields})
+        assert answer.status == 201, answer
+        endpoint_id: str = answer.json()["id"]
+        until(lambda: self._serves(endpoint_id, len(simulated.behaviour.models)), 20)
+        return endpoint_id
+
+    def _serves(self, endpoint_id: str, models: int) -> bool:
+        found = self.get(f"/api/endpoints/{endpoint_id}").json()
+        return found["status"] == "online" and len(found["models"]) == models
+
+    def overview(self) -> Any:
+        return self.get("/api/dashboard/overview").json()
+
+    def stats(self) -> Any:
+        return self.get("/api/dashboard/stats").json()
+
+    def endpoint(self, endpoint_id: str) -> Any:
+        rows = self.get("/api/dashboard/endpoints").json()
+        return next(row for row in rows if row["id"] == endpoint_id)
+
+    def counters(self, endpoint_id: str) -> tuple[int, int, int]:
+        row = self.endpoint(endpoint_id)
+        return row["total_requests"], row["successful_requests"], row["failed_requests"]
+
+    # The database
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Read or change the database as a stranger would, in a transaction of its own."""
+        if self.database_url:
+            with psycopg.connect(self.database_url) as connection:
+                cursor = connection.execute(sql.replace("?", "%s"), values)
+                return cursor.fetchall() if cursor.description else []
+        import sqlite3
+
+        with closing(sqlite3.connect(self.data_dir / "routerdash.sqlite3", timeout=10)) as connection:
+            rows = connection.execute(sql, values).fetchall()
+            connection.commit()
+            return rows
+
+
+def clean_environment(extra: dict[str, str]) -> dict[str, str]:
+    """Ours without any setting of RouterDash, then `extra`."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ROUTERDASH_") and name not in ("DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+    }
+    return {**ours, "PYTHONPATH": str(ROOT), **extra}
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
