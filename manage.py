@@ -16,7 +16,7 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ConfigError as error:
-        print(f"routerdash: {error}", file=sys.stderr)
+        print(f"routerdash: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 

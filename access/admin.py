@@ -1,6 +1,6 @@
 """Users and API keys in the admin. A key is shown once, on the page that answers its making."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -42,11 +42,24 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
     form = ApiKeyForm
-    formfield_overrides: ClassVar = ONE_LINE
-    list_display: ClassVar = ["name", "key_prefix", "created_by", "created_at", "expires_at"]
-    search_fields: ClassVar = ["name", "key_prefix", "created_by__username"]
-    list_select_related: ClassVar = ["created_by"]
-    readonly_fields: ClassVar = ["key_prefix", "created_at"]
+    formfield_overrides = ONE_LINE
+    list_display = (
+        "name",
+        "key_prefix",
+        "created_by",
+        "created_at",
+        "expires_at",
+    )
+    search_fields = (
+        "name",
+        "key_prefix",
+        "created_by__username",
+    )
+    list_select_related = ("created_by",)
+    readonly_fields = (
+        "key_prefix",
+        "created_at",
+    )
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         fields = ["name", "created_by", "permissions", "expires_at"]
@@ -100,11 +113,21 @@ class UserForm(forms.ModelForm[User]):
 @admin.register(User)
 class UserAdmin(admin.ModelAdmin[User]):
     form = UserForm
-    formfield_overrides: ClassVar = ONE_LINE
-    fields: ClassVar = ["username", "role", "new_password", "must_change_password"]
-    list_display: ClassVar = ["username", "role", "created_at", "last_login"]
-    list_filter: ClassVar = ["role"]
-    search_fields: ClassVar = ["username"]
+    formfield_overrides = ONE_LINE
+    fields = (
+        "username",
+        "role",
+        "new_password",
+        "must_change_password",
+    )
+    list_display = (
+        "username",
+        "role",
+        "created_at",
+        "last_login",
+    )
+    list_filter = ("role",)
+    search_fields = ("username",)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if password := form.cleaned_data["new_password"]:

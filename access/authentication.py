@@ -45,7 +45,7 @@ def _bearer(header: str) -> str:
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "access.authentication.ApiKeyAuthentication"
-    name = ["apiKey", "bearer"]
+    name: Any = ("apiKey", "bearer")
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
         return [{"apiKey": []}, {"bearer": []}]

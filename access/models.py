@@ -95,7 +95,7 @@ class User(AbstractBaseUser):
         ]
 
     def __str__(self) -> str:
-        return self.username
+        return str(self.username)
 
     def set_password(self, raw_password: str | None) -> None:
         """Raises ValidationError for more than 72 bytes: bcrypt would ignore the rest."""
@@ -105,7 +105,7 @@ class User(AbstractBaseUser):
 
     @property
     def is_admin(self) -> bool:
-        return self.role == Role.ADMIN
+        return bool(self.role == Role.ADMIN)
 
     # What the admin site asks for.
     is_staff = is_superuser = is_admin
@@ -159,11 +159,16 @@ class ApiKey(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.name)
 
     @classmethod
     def issue(
-        cls, owner: User, name: str, permissions: Iterable[str], expires_at: datetime | None = None, key: str | None = None
+        cls,
+        owner: User,
+        name: str,
+        permissions: Iterable[str],
+        expires_at: datetime | None = None,
+        key: str | None = None,
     ) -> tuple["ApiKey", str]:
         """Make a key: the row, and the key itself, which nothing can tell again."""
         key = key or new_key()

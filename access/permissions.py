@@ -1,4 +1,4 @@
-"""What a caller may do. A view says what it needs in `permissions_needed`, by method; the default is reading endpoints."""
+"""What a caller may do. A view says what it needs in `permission_needed`; the default is the endpoints' permissions."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class HasPermission(BasePermission):
         needed = getattr(view, "permission_needed", default)
         if needed == ANYBODY:
             return True
-        if request.user is None:
+        if not isinstance(request.user, User):
             return False
         if isinstance(request.auth, KeyEntry):
             return _key_may(request.auth, needed)

@@ -16,7 +16,7 @@ from endpoints import changes
 @receiver([post_save, post_delete], sender=ApiKey, dispatch_uid="access.key_changed")
 def changed(update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
     """A login's time stamp alone concerns nobody else."""
-    if update_fields != {"last_login"}:
+    if update_fields is None or set(update_fields) != {"last_login"}:
         changes.bump(changes.ACCESS)
         transaction.on_commit(access.reload_if_possible)
 

@@ -1,7 +1,6 @@
 """Login, logout, and the page that changes a password."""
 
 import os
-from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import views as auth_views
@@ -23,7 +22,7 @@ class PasswordChange(auth_views.PasswordChangeView):
     template_name = "password.html"
     success_url = reverse_lazy("overview")
 
-    def form_valid(self, form: "PasswordChangeForm[Any]") -> HttpResponse:
+    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         """The file that held a generated password is of no use any more."""
         form.user.must_change_password = False
         response = super().form_valid(form)

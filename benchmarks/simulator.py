@@ -42,7 +42,24 @@ FAULTS = (
     "not_json",  # 200 with a page of HTML
 )
 
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "brew", "tea", "for", "kings"]
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "brew",
+    "tea",
+    "for",
+    "kings",
+]
 
 
 @dataclass

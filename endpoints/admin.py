@@ -1,5 +1,6 @@
 """Endpoints in the admin: what staff edit, what they can do to many at once, and panels that only show."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django import forms
@@ -24,6 +25,12 @@ SHOWN_CHECKS = 15
 ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 
 
+LIMITS: Any = (
+    gettext_lazy("Checks and timeouts"),
+    {"fields": ("health_check_interval_secs", "inference_timeout_secs")},
+)
+
+
 class EndpointForm(forms.ModelForm[Endpoint]):
     api_key = forms.CharField(
         label=gettext_lazy("API key of the server"),
@@ -41,21 +48,51 @@ class EndpointForm(forms.ModelForm[Endpoint]):
 @admin.register(Endpoint)
 class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     form = EndpointForm
-    formfield_overrides: ClassVar = ONE_LINE
-    list_display: ClassVar = ["name", "shown_status", "endpoint_type", "base_url", "shown_latency", "last_seen"]
-    list_filter: ClassVar = ["status", "endpoint_type"]
-    search_fields: ClassVar = ["name", "base_url", "notes"]
-    actions: ClassVar = ["run_test", "run_sync", "enable", "drain", "disable"]
-    list_select_related: ClassVar = ["options"]
-    readonly_fields: ClassVar = [
-        "shown_status", "shown_latency", "endpoint_type", "last_seen", "last_error", "registered_at", "has_api_key",
-        "models_panel", "checks_panel",
-    ]  # fmt: skip
-    fieldsets: Any = (
-        (None, {"fields": ("name", "base_url", "api_key", "notes")}),
-        (gettext_lazy("Checks and timeouts"), {"fields": ("health_check_interval_secs", "inference_timeout_secs")}),
+    formfield_overrides = ONE_LINE
+    list_display: tuple[str, ...] = (
+        "name",
+        "shown_status",
+        "endpoint_type",
+        "base_url",
+        "shown_latency",
+        "last_seen",
     )
-    state_fields = ("shown_status", "endpoint_type", "shown_latency", "last_seen", "last_error", "registered_at")
+    list_filter = (
+        "status",
+        "endpoint_type",
+    )
+    search_fields = (
+        "name",
+        "base_url",
+        "notes",
+    )
+    actions = (
+        "run_test",
+        "run_sync",
+        "enable",
+        "drain",
+        "disable",
+    )
+    list_select_related = ("options",)
+    readonly_fields: ClassVar[tuple[str, ...]] = (
+        "shown_status",
+        "shown_latency",
+        "endpoint_type",
+        "last_seen",
+        "last_error",
+        "registered_at",
+        "has_api_key",
+        "models_panel",
+        "checks_panel",
+    )
+    state_fields: tuple[str, ...] = (
+        "shown_status",
+        "endpoint_type",
+        "shown_latency",
+        "last_seen",
+        "last_error",
+        "registered_at",
+    )
 
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """A new endpoint has no state to show and no key to forget yet."""
@@ -64,7 +101,7 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "notes")})
         return (
             first,
-            self.fieldsets[1],
+            LIMITS,
             (_("State"), {"fields": self.state_fields}),
             (_("Models"), {"fields": ("models_panel",)}),
             (_("Last checks"), {"fields": ("checks_panel",)}),
@@ -101,7 +138,7 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         word = obj.get_status_display()
         name = obj.status
         if state != OperatorState.ENABLED:
-            name, word = state, OperatorState(state).label
+            name, word = state, str(OperatorState(state).label)
         return format_html('<span class="status st-{}">{}</span>', name, word)
 
     @admin.display(description=gettext_lazy("latency"), ordering="latency_ms")
@@ -174,7 +211,7 @@ def _set_state(queryset: QuerySet[Endpoint], state: OperatorState) -> None:
         endpoint.set_operator_state(state)
 
 
-def table(head: tuple[object, ...], rows: list[tuple[object, ...]]) -> str:
+def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> str:
     """A read-only panel; a dash when there is nothing."""
     if not rows:
         return "—"

@@ -57,7 +57,7 @@ class EndpointList(APIView):
     )
     def get(self, request: Request) -> Response:
         wanted_status, wanted_type = request.query_params.get("status"), request.query_params.get("type")
-        found = [
+        found: Any = [
             entry
             for entry in reversed(registry.all())
             if wanted_status in (None, entry.status) and wanted_type in (None, entry.kind)

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 
 
 def normalise(url: str) -> str:
-    """Without `/v1`, slashes and blanks at its ends, scheme and host in lower case. Raises ValueError with a sentence."""
+    """Without `/v1`, slashes and blanks at its ends, its host in lower case. Raises ValueError with a sentence."""
     parts = urlsplit(url.strip())
     try:
         port = parts.port

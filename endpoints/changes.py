@@ -1,4 +1,4 @@
-"""Counters that tell other processes that something was edited: bumped in the transaction of the edit, polled by control."""
+"""Counters that tell other processes of edits: bumped in the transaction of the edit, polled by control."""
 
 from django.db import models, transaction
 from django.db.models import F

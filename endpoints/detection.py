@@ -3,6 +3,7 @@ anything with an OpenAI model list.
 """
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from endpoints.models import Kind
@@ -68,7 +69,7 @@ def _looks_lm_studio(item: dict[str, Any]) -> bool:
 
 def _says_lm_studio(text: str) -> bool:
     words = re.findall(r"[a-z0-9]+", text.lower())
-    return "lmstudio" in words or any(pair == ("lm", "studio") for pair in zip(words, words[1:], strict=False))
+    return "lmstudio" in words or ("lm", "studio") in pairwise(words)
 
 
 def _is_ollama(tags: Answer) -> bool:

@@ -66,7 +66,7 @@ class HealthChecker:
         last_byte: Callable[[str], float],
         came_up: Callable[[str, bool], None],
     ) -> None:
-        """`last_byte(id)`: when (seconds since 1970) traffic last arrived from it; `came_up(id, recovered)`: after a pass."""
+        """`last_byte(id)`: when (seconds since 1970) it last sent traffic; `came_up(id, recovered)`: it passed."""
         self._registry = registry
         self._secret = secret
         self._last_byte = last_byte
@@ -141,9 +141,7 @@ class HealthChecker:
             after = record(entry.id, found)
         except Error as error:
             log.warning("the check of %s could not be stored: %s", entry.name, error)
-            self._registry.note_check(
-                entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error
-            )
+            self._registry.note_check(entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error)
         else:
             if after is not None and after.status != entry.status:
                 log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _because(found))

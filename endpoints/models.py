@@ -121,7 +121,7 @@ class Endpoint(models.Model):
         verbose_name_plural = _("endpoints")
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.name)
 
     def clean(self) -> None:
         self.name = (self.name or "").strip()
@@ -228,7 +228,7 @@ class EndpointModel(models.Model):
         verbose_name_plural = _("models")
 
     def __str__(self) -> str:
-        return self.model_id
+        return str(self.model_id)
 
 
 class HealthCheck(models.Model):
@@ -261,9 +261,7 @@ class EndpointOptions(models.Model):
     endpoint = models.OneToOneField(
         Endpoint, models.CASCADE, primary_key=True, related_name="options", db_constraint=False
     )
-    operator_state = LineField(
-        _("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED
-    )
+    operator_state = LineField(_("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
     sealed_api_key = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001
 
     class Meta:

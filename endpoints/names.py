@@ -1,4 +1,4 @@
-"""Model names that mean the same weights: a Hugging Face repository as the canonical name, and what each engine calls it.
+"""Model names that mean the same weights: a Hugging Face repository as canonical name, and what each engine calls it.
 
 Matched without regard to case. A client may ask for any of them; the endpoint gets its own; the answer bears the asked.
 """
@@ -30,9 +30,7 @@ class Family:
 FAMILIES = (
     Family("openai/gpt-oss-20b", ("gpt-oss:20b", "gpt-oss:latest"), ("openai/gpt-oss-20b",)),
     Family("openai/gpt-oss-120b", ("gpt-oss:120b",), ("openai/gpt-oss-120b",)),
-    Family(
-        "Qwen/Qwen3-Coder-30B-A3B-Instruct", ("qwen3-coder:30b", "qwen3-coder:latest"), ("qwen/qwen3-coder-30b",)
-    ),
+    Family("Qwen/Qwen3-Coder-30B-A3B-Instruct", ("qwen3-coder:30b", "qwen3-coder:latest"), ("qwen/qwen3-coder-30b",)),
     Family("Qwen/Qwen3-30B-A3B", ("qwen3:30b", "qwen3:30b-a3b"), ("qwen/qwen3-30b-a3b",)),
     Family("Qwen/Qwen3-Coder-Next", ("qwen3-coder-next", "qwen3-coder-next:latest"), ("qwen/qwen3-coder-next",)),
     Family("meta-llama/Llama-3.3-70B-Instruct", ("llama3.3:70b", "llama3.3:latest"), ("meta/llama-3.3-70b",)),

@@ -1,4 +1,4 @@
-"""What a person does to an endpoint, from the API and from the admin alike: look what it is, test it, sync its models."""
+"""What a person does to an endpoint, from API and admin alike: look what it is, test it, sync its models."""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The list of models an endpoint offers, brought into the database.
 
-What is not understood changes nothing: an unknown answer never deletes a model, a missing context length never erases one.
+What is not understood changes nothing: an unknown answer never deletes a model, a missing length never erases one.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Every setting, in one table: its variable, default, meaning and check. Read by the gateway and by routerdash/settings.py.
+"""Every setting, in one table: its variable, default, meaning and check. For the gateway and routerdash/settings.py.
 
 A bad value raises ConfigError, whose text is one line that names the variable and says what it takes.
 """

@@ -56,6 +56,7 @@ class Inference:
         "id",
         "kind",
         "recorded",
+        "relay",
         "request",
         "started",
     )
@@ -70,6 +71,7 @@ class Inference:
         self.endpoint: Endpoint | None = None  # the one whose in-flight count holds this request
         self.started = 0.0  # of the present attempt
         self.first_token: float | None = None
+        self.relay: StreamRelay | None = None  # of a streamed answer
         self.recorded = False
         self._request_body: bytes | None = None
 
@@ -205,7 +207,7 @@ class Inference:
         self.exchange.reply(status, headers, body)
 
     async def _stream(self, connection: Connection, hide_usage: bool) -> Failure | None:
-        relay = StreamRelay(dialect(self.kind), self.request.model, hide_usage=hide_usage)
+        relay = self.relay = StreamRelay(dialect(self.kind), self.request.model, hide_usage=hide_usage)
         try:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
@@ -214,15 +216,15 @@ class Inference:
             if not self.exchange.started:
                 return self._failed(Failure(0, b"", [], failed, str(failed)))
             if not relay.whole:
-                self._break_off(relay, connection.status, failed)
+                self._break_off(connection.status, failed)
                 return None
         if not self.exchange.started and not relay.held and relay.error is None:
             return self._failed(Failure(0, b"", [], None, "the stream ended before its first event"))
         if relay.error is None and not relay.finished:
-            self._break_off(relay, connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
+            self._break_off(connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
             return None
         outcome = record.OK if relay.whole else record.FAILED
-        self._finish_stream(outcome, relay, connection.status, relay.error)
+        self._finish(outcome, connection.status, attempt_status=connection.status, error=relay.error)
         self._start(connection)
         self.exchange.end(relay.held)
         return None
@@ -248,13 +250,13 @@ class Inference:
             headers = self._answer_headers(connection.headers)
             self.exchange.start(connection.status, (*headers, (b"x-accel-buffering", b"no")))
 
-    def _break_off(self, relay: StreamRelay, status: int, error: UpstreamError) -> None:
+    def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
         if error.kind == TIMEOUT:
             body = error_body(504, errors.UPSTREAM_TIMEOUT, "The endpoint stopped sending in the middle of its answer.")
         else:
             body = error_body(502, errors.UPSTREAM_ERROR, "The endpoint broke off in the middle of its answer.")
-        self._finish_stream(record.TRUNCATED, relay, status, str(error))
+        self._finish(record.TRUNCATED, status, attempt_status=status, error=str(error))
         self.exchange.end(dialect(self.kind).error_event(body))
 
     def _no_endpoint(self) -> None:
@@ -306,15 +308,6 @@ class Inference:
         duration = round((time.monotonic() - self.started) * 1e6)
         self.attempts.append(Attempt(self.endpoint.id, outcome, status, duration, error))
 
-    def _finish_stream(self, outcome: str, relay: StreamRelay, status: int, error: str | None) -> None:
-        usage = relay.usage
-        estimated = usage is None and relay.deltas > 0
-        if estimated:
-            usage = Usage(None, relay.deltas)
-        self._finish(
-            outcome, status, attempt_status=status, usage=usage, error=error, estimated=estimated, streamed=True
-        )
-
     def _finish(
         self,
         outcome: str,
@@ -323,8 +316,6 @@ class Inference:
         attempt_status: int | None = None,
         usage: Usage | None = None,
         error: str | None = None,
-        estimated: bool = False,
-        streamed: bool = False,
         answer: bytes | None = None,
     ) -> None:
         """Write the one record of this request. `attempt_status` when the present attempt ends with it."""
@@ -333,7 +324,9 @@ class Inference:
         self.recorded = True
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error)
+        usage, estimated = self._streamed_usage() if self.relay is not None else (usage, False)
         keep = self._keeps_bodies(outcome)
+        arrived = self.exchange.arrived
         self.gateway.record(
             RequestRecord(
                 id=self.id,
@@ -342,13 +335,13 @@ class Inference:
                 model=self.request.model,
                 outcome=outcome,
                 status=status,
-                duration_us=max(1, round((time.monotonic() - self.exchange.arrived) * 1e6)),
-                first_token_us=round((self.first_token - self.exchange.arrived) * 1e6) if self.first_token else None,
+                duration_us=max(1, round((time.monotonic() - arrived) * 1e6)),
+                first_token_us=round((self.first_token - arrived) * 1e6) if self.first_token else None,
                 attempts=tuple(self.attempts),
                 input_tokens=usage.input_tokens if usage else None,
                 output_tokens=usage.output_tokens if usage else None,
                 estimated=estimated,
-                streamed=streamed,
+                streamed=self.relay is not None,
                 api_key_id=self.exchange.api_key.id if self.exchange.api_key else None,
                 client_ip=self.exchange.peer.ip,
                 error=error,
@@ -357,6 +350,13 @@ class Inference:
             )
         )
         self._leave()
+
+    def _streamed_usage(self) -> tuple[Usage | None, bool]:
+        """As the stream told, else counted from its deltas: True says that it is an estimate."""
+        assert self.relay is not None
+        if self.relay.usage is not None or not self.relay.deltas:
+            return self.relay.usage, False
+        return Usage(None, self.relay.deltas), True
 
     def _keeps_bodies(self, outcome: str) -> bool:
         wanted = self.gateway.config.store_bodies

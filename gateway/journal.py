@@ -6,7 +6,8 @@ Rules that readers and writers rely on:
  1. A writer is one process lifetime. Its name is never used again and its segments are never opened for writing again,
     so a torn tail stays where it is and "who wrote this" has one answer.
  2. The directory's flock is held by its writer while that lives. Whoever gets the lock knows that it is dead.
- 3. Only the last segment grows. Segment n + 1 is created after the last byte of n: who has seen n + 1 may read n to its end.
+ 3. Only the last segment grows. Segment n + 1 is created after the last byte of n: who has seen n + 1 may read n to
+    its end.
  4. A position is (segment, offset of the first byte not read). Positions only grow.
  5. A good frame after a bad one proves the bad one to be damage; a bad one with nothing good behind it may still be
     being written, unless its segment is not the last.
@@ -194,7 +195,7 @@ def lock(directory: Path) -> int | None:
 
 
 class Writer:
-    """Appends entries of one process. Never raises for a full or missing disk: it counts, and writes the count later."""
+    """Appends entries of one process. Never raises for a full or missing disk: it counts, and writes the count then."""
 
     def __init__(
         self, journal: Path, database_id: str, *, segment_bytes: int = SEGMENT_BYTES, max_bytes: int = 1 << 30

@@ -1,8 +1,8 @@
 """The live page: one small memory-mapped file that all processes of this machine share.
 
 It holds the snapshot's version, and for each gateway worker and endpoint slot the requests in flight and the second of
-the last byte received. A worker writes only its own row; the supervisor clears a dead worker's. Every cell is an aligned
-32- or 64-bit word stored in one go, so readers need no lock.
+the last byte received. A worker writes only its own row; the supervisor clears a dead worker's. Every cell is an
+aligned 32- or 64-bit word stored in one go, so readers need no lock.
 """
 
 import mmap

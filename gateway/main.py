@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
     """uvicorn's server, stopped by `stop()` alone: the process ends with code 0, not by the signal."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: o
     """What gateway and control have in common."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=protocol,  # type: ignore[arg-type]
+        http=protocol,
         loop="uvloop",
         lifespan="off",
         ws="none",

@@ -1,7 +1,7 @@
 """OpenAI's request and answer shapes, as far as routing and counting need them. Everything else passes unread.
 
-Requests are never decoded whole: the few fields that decide are read, and a field is replaced by taking the object apart
-into raw values and putting it together again, so that what we do not know stays as it was written.
+Requests are never decoded whole: the few fields that decide are read, and a field is replaced by taking the object
+apart into raw values and putting it together again, so that what we do not know stays as it was written.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The snapshot in memory, indexed for requests: endpoints with their connections and load, models by name, keys by hash."""
+"""The snapshot in memory, indexed for requests: endpoints with connections and load, models by name, keys by hash."""
 
 import hashlib
 import logging

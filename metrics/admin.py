@@ -1,6 +1,8 @@
 """Figures in the admin: beside endpoints, and the history, which can only be read."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -24,10 +26,23 @@ admin.site.unregister(Endpoint)
 class EndpointWithFigures(EndpointAdmin):
     """Counters come from the one teller, as on the dashboard: the row itself is a moment behind."""
 
-    list_display: ClassVar = [
-        "name", "shown_status", "endpoint_type", "base_url", "shown_latency", "attempts", "failures", "in_flight",
-    ]  # fmt: skip
-    readonly_fields: ClassVar = [*EndpointAdmin.readonly_fields, "attempts", "failures", "in_flight", "daily_panel"]
+    list_display = (
+        "name",
+        "shown_status",
+        "endpoint_type",
+        "base_url",
+        "shown_latency",
+        "attempts",
+        "failures",
+        "in_flight",
+    )
+    readonly_fields = (
+        *EndpointAdmin.readonly_fields,
+        "attempts",
+        "failures",
+        "in_flight",
+        "daily_panel",
+    )
     state_fields = (*EndpointAdmin.state_fields, "attempts", "failures", "in_flight")
 
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
@@ -40,7 +55,7 @@ class EndpointWithFigures(EndpointAdmin):
         self._told = {row["id"]: row for row in queries.endpoints(found)}
         return super().get_queryset(request)
 
-    _told: ClassVar[dict[str, dict[str, Any]]] = {}
+    _told: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
     def _figure(self, obj: Endpoint, name: str) -> int:
         return int(self._told.get(str(obj.pk), {}).get(name, 0))
@@ -86,18 +101,30 @@ class OutcomeFilter(admin.SimpleListFilter):
 
 @admin.register(RequestHistory)
 class RequestHistoryAdmin(admin.ModelAdmin[RequestHistory]):
-    list_display: ClassVar = [
-        "completed_at", "model", "endpoint_name", "kind", "shown_outcome", "status_code", "duration_ms",
-        "input_tokens", "output_tokens", "client_ip",
-    ]  # fmt: skip
-    list_filter: ClassVar = [OutcomeFilter]
-    search_fields: ClassVar = ["model", "endpoint_name", "client_ip"]
+    list_display = (
+        "completed_at",
+        "model",
+        "endpoint_name",
+        "kind",
+        "shown_outcome",
+        "status_code",
+        "duration_ms",
+        "input_tokens",
+        "output_tokens",
+        "client_ip",
+    )
+    list_filter = (OutcomeFilter,)
+    search_fields = (
+        "model",
+        "endpoint_name",
+        "client_ip",
+    )
     show_full_result_count = False
     list_per_page = 50
 
     @admin.display(description=gettext_lazy("outcome"))
     def shown_outcome(self, obj: RequestHistory) -> str:
-        return obj.outcome or obj.status
+        return str(obj.outcome or obj.status)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RequestHistory]:
         queries.flushed()

@@ -31,4 +31,4 @@ def database_id() -> str:
     found, _ = Installation.objects.get_or_create(
         id=1, defaults={"database_id": uuid.uuid4().hex, "created_at": timezone.now()}
     )
-    return found.database_id
+    return str(found.database_id)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from endpoints.registry import registry
 from metrics import queries
 from metrics.teller import folder, surroundings
 
@@ -50,7 +51,13 @@ class Hub:
 
     def _seen(self) -> tuple[object, ...]:
         minute = int(time.time() // 60)
-        return (folder.trackers.version, folder.waiting, queries.registry.version, dict(surroundings.in_flight()), minute)
+        return (
+            folder.trackers.version,
+            folder.waiting,
+            registry.version,
+            dict(surroundings.in_flight()),
+            minute,
+        )
 
     def _event(self) -> bytes:
         self._number += 1

@@ -215,4 +215,4 @@ class Installation(models.Model):
         db_table = "installation"
 
     def __str__(self) -> str:
-        return self.database_id
+        return str(self.database_id)

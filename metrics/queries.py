@@ -241,17 +241,9 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]
 
 def model_stats(endpoint_id: str) -> list[dict[str, Any]]:
     """All time, busiest model first."""
-    names = (
-        "total_requests",
-        "successful_requests",
-        "failed_requests",
-        "total_output_tokens",
-        "total_duration_ms",
-    )
-    sums = DailyStat.objects.filter(endpoint_id=endpoint_id).values("model_id").annotate(
-        **{f"sum_{name}": Sum(name) for name in names}
-    )
-    rows = [{"model_id": row["model_id"], **{name: row[f"sum_{name}"] for name in names}} for row in sums]
+    names = ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms")
+    sums = DailyStat.objects.filter(endpoint_id=endpoint_id).values_list("model_id").annotate(*map(Sum, names))
+    rows = [dict(zip(("model_id", *names), row, strict=True)) for row in sums]
     return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
 
 

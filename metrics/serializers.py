@@ -103,8 +103,11 @@ class ModelStatsSerializer(serializers.Serializer[Any]):
 class ModelTpsSerializer(serializers.Serializer[Any]):
     model_id = serializers.CharField()
     api_kind = serializers.CharField()
-    source = serializers.CharField()
     tps = serializers.FloatField(allow_null=True, help_text="Output tokens a second, moving average.")
     request_count = serializers.IntegerField(help_text="Today.")
     total_output_tokens = serializers.IntegerField(help_text="Today.")
     average_duration_ms = serializers.FloatField(allow_null=True, help_text="Today.")
+
+    def get_fields(self) -> dict[str, Any]:
+        """`source` cannot be declared like the others: it is a name of DRF's own fields."""
+        return {**super().get_fields(), "source": serializers.CharField(help_text="Always `production`.")}

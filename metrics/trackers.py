@@ -1,6 +1,6 @@
 """The figures in memory: what the database said when it was last read whole, and every record behind that.
 
-One instance lives in control. Readers take the lock for as long as they copy; the folder holds it while it adds a batch.
+One instance lives in control. Readers hold the lock for as long as they copy; the folder while it adds a batch.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """Records into the database: one writer, and one transaction for a batch and its positions.
 
-Exactly once, whatever dies in between: nothing about positions is kept in memory, each step asks the database; a position
-moves by compare-and-set in the transaction of the rows and sums that it stands for.
+Exactly once, whatever dies in between: nothing about positions is kept in memory, each step asks the database; a
+position moves by compare-and-set in the transaction of the rows and sums that it stands for.
 
 Segments are deleted only when their position is committed and the trackers have read them too.
 """
@@ -130,9 +130,7 @@ class Step:
 class DatabaseWriter:
     """Runs in a thread of control, on that thread's own connection."""
 
-    def __init__(
-        self, folder: Folder, zone: ZoneInfo, where: Callable[[str], Where], *, history: str = "all"
-    ) -> None:
+    def __init__(self, folder: Folder, zone: ZoneInfo, where: Callable[[str], Where], *, history: str = "all") -> None:
         self.folder = folder
         self.zone = zone
         self.backlog = Backlog()
@@ -184,7 +182,7 @@ class DatabaseWriter:
             while self._idle_steps < goal:
                 self._wake.set()
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._progress.wait(min(left, 0.05)) and deadline <= time.monotonic():
+                if left <= 0 or (not self._progress.wait(min(left, 0.05)) and deadline <= time.monotonic()):
                     return False
         return True
 
@@ -343,7 +341,7 @@ class DatabaseWriter:
                 journal.segment_path(directory, segment).unlink(missing_ok=True)
 
     def _discard_if_dead(self, writer: str) -> None:
-        """First the directory, in one rename, then its position: without one, a directory would be read from its start."""
+        """First the directory, in one rename, then its position: without one, it would be read from its start."""
         directory = self.folder.journals.root / writer
         held = journal.lock(directory)
         if held is None:

@@ -1,7 +1,7 @@
 """Taking over a database of the reference system, in place.
 
-Nothing that is there is changed: our first migrations describe the existing tables and are only marked as done; the later
-ones add tables of ours and nullable columns. A copy is made first, and put back if anything fails.
+Nothing that is there is changed: our first migrations describe the existing tables and are only marked as done; the
+later ones add tables of ours and nullable columns. A copy is made first, and put back if anything fails.
 """
 
 import os
@@ -106,7 +106,9 @@ def _refuse_open_file(path: Path) -> None:
             held.execute("BEGIN EXCLUSIVE")
             held.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
-        raise CannotAdopt(f"{path} cannot be locked ({error}): stop what uses it, and see that it can be written") from None
+        raise CannotAdopt(
+            f"{path} cannot be locked ({error}): stop what uses it, and see that it can be written"
+        ) from None
     except sqlite3.DatabaseError as error:
         raise CannotAdopt(f"{path} is no SQLite database: {error}") from None
 

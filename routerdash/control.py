@@ -1,6 +1,6 @@
-"""The control process: Django under uvicorn on a Unix socket, and beside it in the same process the folder of journals, the
-database writer, health checks and the publisher of snapshots. All are started here, and stopped in the order in which
-nothing is lost.
+"""The control process: Django under uvicorn on a Unix socket, and beside it in the same process the folder of journals,
+the database writer, health checks and the publisher of snapshots. All are started here, and stopped in the order in
+which nothing is lost.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The snapshot for gateways: endpoints and keys from their caches, written when they differ from what was written last."""
+"""The snapshot for gateways: endpoints and keys from their caches, written when they differ from the last one."""
 
 import logging
 import threading

@@ -1,7 +1,7 @@
 """The supervisor: opens the sockets, starts the processes, restarts what dies, and stops all in the right order.
 
-Children are new processes (exec, not fork) in sessions of their own, so that Ctrl-C in a terminal reaches the supervisor
-alone. Each inherits a pipe that closes when the supervisor is gone, however it went, and stops then by itself.
+Children are new processes (exec, not fork) in sessions of their own, so that Ctrl-C in a terminal reaches the
+supervisor alone. Each inherits a pipe that closes when the supervisor is gone, however it went, and then stops.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The product's settings on a data directory of the tests' own; SQLite files, or PostgreSQL by ROUTERDASH_TEST_DATABASE."""
+"""The product's settings on a data directory of the tests; SQLite files, or PostgreSQL by ROUTERDASH_TEST_DATABASE."""
 
 import atexit
 import os

@@ -2,7 +2,7 @@
 
     python -m tests.reference.make_reference_db OUT.sqlite3 [--seed N] [--requests N]
 
-writes OUT.sqlite3 and OUT.expected.json; `make` does the same for tests. The tables come from routerdash's own list of facts.
+writes OUT.sqlite3 and OUT.expected.json; `make` does it for tests. The tables come from routerdash's list of facts.
 """
 
 import argparse

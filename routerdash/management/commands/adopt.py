@@ -1,5 +1,5 @@
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
@@ -10,8 +10,8 @@ from routerdash import adoption
 
 class Command(BaseCommand):
     help = (
-        "Take over the llmlb database that DATABASE_URL names, in place: a copy is made first, nothing that is there is "
-        "changed. Never asks."
+        "Take over the llmlb database that DATABASE_URL names, in place: a copy is made first, nothing that is there "
+        "is changed. Never asks."
     )
     requires_system_checks = ()
 
@@ -53,6 +53,6 @@ class Command(BaseCommand):
                 f"{found.plain_keys} keys of servers stand in plain text, as llmlb left them; --encrypt-keys seals them"
             )
 
-    def _refuse(self, text: str) -> None:
+    def _refuse(self, text: str) -> NoReturn:
         self.stderr.write(f"adopt: {text}")
         sys.exit(2)

@@ -1,0 +1,57 @@
+# Every target makes what it needs. `make serve` runs RouterDash, `make test` tests it.
+# Needs Python 3.11 or later with venv; nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve demo test test-postgres check fmt messages
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RouterDash needs Python 3.11 or later; name one by PYTHON=…" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	@touch $@ $(VENV)/installed
+
+install: $(VENV)/installed ## Make the virtual environment and install RouterDash's requirements into it
+
+serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
+	@exec $(BIN)/python manage.py serve
+
+demo: $(VENV)/installed ## Run RouterDash with three simulated servers under gentle traffic
+	@exec $(BIN)/python -m benchmarks.demo
+
+test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's own arguments)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-postgres: $(VENV)/installed-dev ## Run all tests on the PostgreSQL that TEST_DATABASE names
+	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n 2 $(ARGS)
+TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
+
+check: $(VENV)/installed-dev ## Check format, lint, types, import direction, migrations and templates
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/djlint templates --lint --quiet
+
+fmt: $(VENV)/installed-dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+messages: $(VENV)/installed-dev ## Collect texts to translate into locale/ and compile them (needs GNU gettext)
+	$(BIN)/python manage.py makemessages --locale ja --no-location --no-obsolete --ignore .venv --ignore tests
+	$(BIN)/python -m tests.messages
