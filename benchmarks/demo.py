@@ -1,0 +1,138 @@
+"""`make demo`: RouterDash with three simulated servers under gentle traffic, in a data directory that goes with it.
+
+Nothing leaves this machine. ROUTERDASH_PORT chooses the port; Ctrl-C ends all of it.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.simulator import Simulator
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSWORD = "demo"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
+REQUESTS_PER_SECOND = 3.0
+START_SECONDS = 60.0
+
+SERVERS: dict[str, dict[str, Any]] = {
+    "gpu-a100": {
+        "kind": "vllm",
+        "models": ["meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b"],
+        "ttft": 0.15,
+        "tokens_per_second": 90.0,
+        "tokens": 120,
+    },
+    "mac-studio": {
+        "kind": "ollama",
+        "models": ["llama3.3:70b", "gemma3:27b"],
+        "ttft": 0.4,
+        "tokens_per_second": 28.0,
+        "tokens": 90,
+        "fault": "500",
+        "fault_rate": 0.04,
+    },
+    "workstation": {
+        "kind": "llamacpp",
+        "models": ["qwen3-32b", "tiny-random"],
+        "ttft": 0.25,
+        "tokens_per_second": 45.0,
+        "tokens": 60,
+        "slots": 4,
+        "fault": "die",
+        "fault_rate": 0.02,
+    },
+}
+MODELS = ("llama3.3:70b", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b", "gemma3:27b", "tiny-random")
+
+
+async def run(url: str, key: str, simulator: Simulator) -> None:
+    """Add the servers, then send requests until cancelled."""
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
+        await _until_ready(session)
+        for name, endpoint in zip(SERVERS, list(simulator.endpoints.values()), strict=True):
+            body = {"name": name, "base_url": endpoint.url, "health_check_interval_secs": 5}
+            async with session.post("/api/endpoints", json=body) as answer:
+                answer.raise_for_status()
+        say(f"\n  The demo runs at {url}/   Log in as admin, password {PASSWORD}.   Ctrl-C ends it.\n")
+        tasks: set[asyncio.Task[None]] = set()
+        while True:
+            task = asyncio.create_task(_ask(session))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            await asyncio.sleep(random.expovariate(REQUESTS_PER_SECOND))
+
+
+async def _until_ready(session: aiohttp.ClientSession) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(aiohttp.ClientError):
+            async with session.get("/ready") as answer:
+                if answer.status == 200:
+                    return
+        await asyncio.sleep(0.1)
+    raise SystemExit("RouterDash did not come up; its messages are above")
+
+
+async def _ask(session: aiohttp.ClientSession) -> None:
+    """One request like a user's: mostly streamed, now and then left before its end, rarely for a model nobody has."""
+    model = "no-such-model" if random.random() < 0.01 else random.choice(MODELS)
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Tell me something."}],
+        "stream": random.random() < 0.8,
+        "max_tokens": random.randint(8, 120),
+    }
+    leaves = random.random() < 0.03
+    with suppress(aiohttp.ClientError):
+        async with session.post("/v1/chat/completions", json=body) as answer:
+            async for _ in answer.content.iter_any():
+                if leaves:
+                    return
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    port = os.environ.get("ROUTERDASH_PORT", "32768")
+    key = "sk_" + secrets.token_hex(16)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
+        for behaviour in SERVERS.values():
+            simulator.add(**behaviour)
+        environment = {
+            **os.environ,
+            "ROUTERDASH_DATA_DIR": directory,
+            "ROUTERDASH_PORT": port,
+            "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
+            "ROUTERDASH_BOOTSTRAP_API_KEY": key,
+            "ROUTERDASH_LOG_LEVEL": os.environ.get("ROUTERDASH_LOG_LEVEL", "warning"),
+            "DATABASE_URL": "",
+        }
+        # In a session of its own: Ctrl-C reaches us alone, and we stop it in order.
+        serve = subprocess.Popen(  # noqa: S603  # our own program
+            [sys.executable, str(ROOT / "manage.py"), "serve"], env=environment, start_new_session=True
+        )
+        try:
+            asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator))
+        except KeyboardInterrupt:
+            say("stopping")
+        finally:
+            serve.terminate()
+            serve.wait(30)
+
+
+if __name__ == "__main__":
+    main()

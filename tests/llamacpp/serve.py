@@ -1,0 +1,39 @@
+"""Runs llama.cpp's HTTP server on 127.0.0.1 until it is killed. Needs the environment of requirements.txt."""
+
+import argparse
+import time
+
+import xllamacpp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--alias", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--embeddings", action="store_true")
+    options = parser.parse_args()
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.model_alias = {options.alias}
+    params.hostnames = ["127.0.0.1"]
+    params.port = options.port
+    params.n_ctx = 4096
+    params.n_parallel = 4
+    params.use_jinja = True
+    params.offline = True
+    params.endpoint_metrics = params.endpoint_slots = params.endpoint_props = True
+    params.cache_ram_mib = 64
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.n_threads_http = 8
+    if options.embeddings:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    server = xllamacpp.Server(params)
+    print(f"listening at {server.listening_address}", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()
