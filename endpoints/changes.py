@@ -3,7 +3,7 @@
 from django.db import models, transaction
 from django.db.models import F
 
-ENDPOINTS, ACCESS = "endpoints", "access"
+ENDPOINTS, ACCESS, STARTS = "endpoints", "access", "starts"
 
 
 def bump(name: str) -> None:

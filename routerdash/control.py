@@ -50,6 +50,7 @@ class Control:
         self.health = HealthChecker(registry, self._secret, self.publisher.last_byte, self._came_up)
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
+        self._ready = False
         self._synced: dict[str, float] = {}
         self._changes: dict[str, int] = {}
         self._reloaded_at = 0.0
@@ -112,8 +113,11 @@ class Control:
     # Threads
 
     def _prepared(self) -> bool:
-        """For the writer: is there a database whose figures the trackers hold? Tries to get there, now and then."""
-        if self.loaded and trackers.seeded:
+        """For the writer: is there a database that can be written, and whose figures the trackers hold?
+
+        Tries to get there, now and then. Raises django.db.Error while there is none.
+        """
+        if self._ready:
             return True
         if time.monotonic() < self._prepare_at:
             return False
@@ -124,7 +128,8 @@ class Control:
             self._load()
         if not trackers.seeded:
             seeding.seed()
-        log.info("the database is there; figures are restored")
+        changes.bump(changes.STARTS)  # a write at last: a read-only database looks fine until then
+        self._ready = True
         return True
 
     def _poll(self) -> None:

@@ -86,7 +86,7 @@ def database(settings: config.Config) -> dict[str, Any]:
         "OPTIONS": {
             # Two writers that both begin by reading would otherwise end in "database is locked".
             "transaction_mode": "IMMEDIATE",
-            "timeout": 10,
+            "timeout": 5,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-20000;",
         },
     }

@@ -1,4 +1,5 @@
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -6,11 +7,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import Error
 from django_q.cluster import Cluster
 
 from gateway import logs
 from gateway.main import watch_parent
 from routerdash import schedules
+
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 
@@ -24,7 +28,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, alive: int, **options: Any) -> None:
         logs.configure(settings.ROUTERDASH, "background")
-        schedules.ensure()
+        try:
+            schedules.ensure()
+        except Error as error:
+            log.warning("background jobs wait for the database: %s", error)
+            sys.exit(1)  # the supervisor starts us again, less and less often
         _die_with_parent()
         watch_parent(alive)
         Cluster().start()

@@ -1,0 +1,214 @@
+"""Starts that cannot be, and starts that go on without a database: the exit code, and one clear line."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.conftest import SERVER, Install
+from tests.router import ROOT, RouterDash, clean_environment, until
+
+pytestmark = pytest.mark.timeout(180)
+
+sqlite_only = pytest.mark.skipif(bool(SERVER), reason="a SQLite file")
+
+
+def refused(router: RouterDash, **environment: str) -> str:
+    """The one line of a start that must fail with code 2."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "serve"],
+        cwd=router.directory,
+        env=clean_environment({**router.environment, **environment}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("routerdash: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROUTERDASH_PORT", "http"),
+        ("ROUTERDASH_WORKERS", "0"),
+        ("ROUTERDASH_TIME_ZONE", "Mars/Olympus"),
+        ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_short"),
+        ("ROUTERDASH_ENCRYPTION_KEYS", "not-a-key"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "0"),
+    ],
+)
+def test_a_wrong_setting_is_named(install: Install, name: str, value: str) -> None:
+    line = refused(install(), **{name: value})
+    assert name in line
+    assert "Traceback" not in line
+
+
+def test_open_access_needs_a_loopback_address(install: Install) -> None:
+    line = refused(install(), ROUTERDASH_REQUIRE_API_KEY="false", ROUTERDASH_HOST="0.0.0.0")
+    assert "ROUTERDASH_REQUIRE_API_KEY" in line
+
+
+def test_a_taken_port_is_named(install: Install) -> None:
+    router = install()
+    with closing(socket.create_server(("127.0.0.1", router.port))):
+        assert f"port {router.port} cannot be used" in refused(router)
+
+
+def test_a_second_start_on_the_same_data_is_refused(router: RouterDash) -> None:
+    assert "another RouterDash runs" in refused(router, ROUTERDASH_PORT="1")
+
+
+def test_a_data_directory_that_cannot_be_made(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "ROUTERDASH_DATA_DIR" in refused(install(), ROUTERDASH_DATA_DIR=str(tmp_path / "file" / "data"))
+
+
+def test_neither_database_nor_snapshot(install: Install) -> None:
+    url = "postgres://nobody@127.0.0.1:1/none"
+    assert "the database cannot be used and there is no snapshot" in refused(install(), DATABASE_URL=url)
+
+
+@sqlite_only
+def test_a_corrupt_database_without_a_snapshot(install: Install) -> None:
+    router = install()
+    router.data_dir.mkdir()
+    (router.data_dir / "routerdash.sqlite3").write_bytes(b"this is no database " * 1000)
+    assert "file is not a database" in refused(router)
+
+
+@sqlite_only
+def test_a_database_that_was_moved_away_does_not_come_back_empty(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    router.chat()
+    router.stop()
+    moved = router.directory / "moved"
+    moved.mkdir()
+    for path in router.data_dir.glob("routerdash.sqlite3*"):
+        path.rename(moved / path.name)
+    start_degraded(router)
+    assert router.chat().status == 200
+    assert not (router.data_dir / "routerdash.sqlite3").exists()
+    for path in moved.iterdir():
+        path.rename(router.data_dir / path.name)
+    until(lambda: router.get("/health").json()["status"] == "ok", 30)
+    assert router.counters(endpoint) == (2, 2, 0)
+
+
+def start_degraded(router: RouterDash) -> None:
+    """Start and wait until requests are served, with or without the database."""
+    router.start(wait=False)
+    until(lambda: _status(router) == "degraded", 60)
+
+
+def _status(router: RouterDash) -> str:
+    try:
+        found: str = router.get("/health").json()["status"]
+    except OSError:
+        return ""
+    return found
+
+
+@sqlite_only
+def test_a_corrupt_database_with_a_snapshot_still_serves(router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    router.stop()
+    for path in router.data_dir.glob("routerdash.sqlite3*"):
+        path.unlink()
+    (router.data_dir / "routerdash.sqlite3").write_bytes(b"this is no database " * 1000)
+    start_degraded(router)
+    assert router.chat().status == 200
+    assert router.chat("no-such-model").status == 404
+    assert "Traceback" not in router.log_text()
+
+
+@sqlite_only
+def test_a_locked_database_delays_no_request_and_loses_none(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    with locked(router):
+        for _ in range(5):
+            assert router.chat().status == 200
+        assert router.counters(endpoint) == (5, 5, 0)
+        until(lambda: router.get("/health").json()["status"] == "degraded", 30)
+        assert router.stats()["records_waiting"] == 5
+    until(lambda: router.query("SELECT count(*) FROM request_history") == [(5,)], 30)
+    until(lambda: router.get("/health").json()["status"] == "ok", 30)
+
+
+@contextmanager
+def locked(router: RouterDash) -> Iterator[None]:
+    path = router.data_dir / "routerdash.sqlite3"
+    with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@sqlite_only
+def test_a_start_with_a_locked_database_serves(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    router.chat()
+    router.kill()
+    with locked(router):
+        start_degraded(router)
+        assert router.chat().status == 200
+    until(lambda: router.get("/health").json()["status"] == "ok", 30)
+    assert router.counters(endpoint) == (2, 2, 0)
+
+
+@sqlite_only
+def test_a_read_only_database_is_told_and_costs_nothing(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    router.chat()
+    router.stop()
+    with read_only(router.data_dir / "routerdash.sqlite3"):
+        start_degraded(router)
+        assert router.chat().status == 200
+        assert router.counters(endpoint) == (2, 2, 0)
+        assert "readonly database" in router.get("/health").json()["reasons"][0]
+        router.kill()
+    router.start()
+    assert router.counters(endpoint) == (2, 2, 0)
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Nobody may write the file: its mode says so, and for root, whom modes do not bind, its flag."""
+    path.chmod(0o400)
+    if os.getuid() == 0 and subprocess.run(["chattr", "+i", str(path)], capture_output=True, check=False).returncode:
+        pytest.skip("this file system cannot refuse root")
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            subprocess.run(["chattr", "-i", str(path)], check=True)
+        path.chmod(0o600)
+
+
+def test_an_unreachable_endpoint_is_refused_with_its_reason(router: RouterDash) -> None:
+    answer = router.post("/api/endpoints", {"name": "gone", "base_url": "http://127.0.0.1:1"})
+    assert (answer.status, answer.json()) == (502, {"error": "The endpoint cannot be reached: connection refused."})
+
+
+def test_a_model_of_an_offline_endpoint(router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add(models=["sleeping"])
+    endpoint = router.add(simulated)
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    answer = router.chat("sleeping")
+    assert answer.status == 503
+    assert answer.json()["error"]["code"] == "no_capable_endpoints"
+    stats = router.stats()
+    assert (stats["failed_requests"], router.counters(endpoint)) == (1, (0, 0, 0))
