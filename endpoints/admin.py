@@ -97,7 +97,7 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """A new endpoint has no state to show and no key to forget yet."""
         if obj is None:
-            return self.fieldsets
+            return (None, {"fields": ("name", "base_url", "api_key", "notes")}), LIMITS
         first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "notes")})
         return (
             first,
@@ -111,15 +111,15 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         """Another address is another server: its type is looked at, and the old secret does not go there."""
         moved = "base_url" in form.changed_data
         secret = form.cleaned_data["api_key"] or None
-        forget = form.cleaned_data["forget_api_key"] or (change and moved and secret is None)
+        orphaned = change and moved and secret is None and self.has_api_key(obj)
         if moved:
             self._detect(request, obj, secret)
         super().save_model(request, obj, form, change)
         if change and moved:
             obj.save(update_fields=["endpoint_type"])
-        if secret is not None or forget:
+        if secret is not None or orphaned or form.cleaned_data["forget_api_key"]:
             obj.set_api_key(secret)
-        if change and moved and secret is None:
+        if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
 
     def _detect(self, request: HttpRequest, obj: Endpoint, secret: str | None) -> None:

@@ -43,7 +43,7 @@ class RequestHistory(models.Model):
         db_table = "request_history"
         ordering: ClassVar = ["-completed_at", "-id"]
         verbose_name = _("request")
-        verbose_name_plural = _("request history")
+        verbose_name_plural = _("requests")
         indexes: ClassVar = [
             models.Index(fields=["completed_at"], name="history_completed"),
             models.Index(fields=["endpoint_id", "completed_at"], name="history_endpoint"),

@@ -92,12 +92,12 @@ class RouterDash:
             until(self._is_ready, START_SECONDS)
         return self
 
-    def stop(self) -> int:
+    def stop(self, within: float = 30) -> int:
         """SIGTERM, and the exit code."""
         assert self.process is not None
         self.process.terminate()
         try:
-            return self.process.wait(30)
+            return self.process.wait(within)
         finally:
             self.kill()
 
@@ -116,7 +116,7 @@ class RouterDash:
         return pid
 
     def pid_of(self, role: str) -> int:
-        return next(pid for pid in self.pids() if role in _command(pid))
+        return next(pid for pid in self.pids() if role in command_of(pid))
 
     def pids(self) -> list[int]:
         """The supervisor and everything below it."""
@@ -237,7 +237,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:

@@ -68,7 +68,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name': 'request',
-                'verbose_name_plural': 'request history',
+                'verbose_name_plural': 'requests',
                 'db_table': 'request_history',
                 'ordering': ['-completed_at', '-id'],
             },

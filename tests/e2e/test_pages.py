@@ -1,0 +1,170 @@
+"""Pages in a real browser: they follow the figures by themselves, under the strict policy, asking no other host."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+from benchmarks.simulator import Simulator
+from tests.router import PASSWORD, RouterDash
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    # Playwright's event loop is not closed when its greenlet ends.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser complains of, and whom else it asks."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, router: RouterDash, complaints: list[str]) -> Iterator[Page]:
+    """A new browser's page. Any complaint fails the test at its end."""
+    context = browser.new_context(base_url=router.url, locale="en")
+    opened = context.new_page()
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith((router.url, "data:")):
+            complaints.append(f"asked {request.url}")
+
+    opened.on("console", note_message)
+    opened.on("request", note_request)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def log_in(page: Page, path: str = "/") -> None:
+    page.goto(path)
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+
+
+def test_login_leads_back_to_the_page_that_was_asked_for(page: Page, router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add(), name="gpu-box")
+    log_in(page, f"/endpoints/{endpoint}")
+    page.wait_for_url(f"**/endpoints/{endpoint}")
+    assert page.get_by_role("heading", name="gpu-box").count() == 2
+
+
+def test_figures_are_in_the_page_itself(browser: Browser, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    for _ in range(3):
+        router.chat()
+    context = browser.new_context(base_url=router.url, java_script_enabled=False, locale="en")
+    page = context.new_page()
+    log_in(page)
+    assert page.locator("[data-stat=total_requests]").inner_text() == "3"
+    assert page.locator("[data-value=total_requests]").inner_text() == "3"
+    context.close()
+
+
+def test_the_overview_follows_without_reloading(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated)
+    log_in(page)
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    page.evaluate("window.loadedOnce = true")
+    router.chat()
+    expect(page.locator("[data-stat=total_requests]")).to_have_text("1")
+    expect(page.locator("[data-read=success]")).to_have_text("1")
+    expect(page.locator("[data-speeds] tr")).to_have_count(1)
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    page.wait_for_selector("[data-status].st-offline")
+    assert page.locator("[data-latency].stale").inner_text().strip().endswith("ms")
+    assert page.evaluate("window.loadedOnce") is True
+
+
+def test_a_page_says_when_it_is_not_live_and_recovers(page: Page, router: RouterDash, complaints: list[str]) -> None:
+    log_in(page)
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    router.kill_role("manage.py control")
+    page.wait_for_selector("[data-live-sign][data-state=reconnecting]")
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]  # it did, for a moment
+
+
+def test_an_endpoint_is_added_in_the_admin(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add(kind="vllm")
+    log_in(page)
+    page.get_by_role("link", name="Add endpoint").click()
+    page.get_by_label("Name:").fill("gpu-box")
+    page.get_by_label("Base URL:").fill(f"{simulated.url}/v1/")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.wait_for_selector("text=was added successfully")
+    assert page.locator(".field-endpoint_type").inner_text() == "vLLM"
+    assert page.locator(".field-base_url").inner_text() == simulated.url
+
+
+def test_a_key_is_made_shown_once_and_works(page: Page, router: RouterDash) -> None:
+    log_in(page, "/admin/access/apikey/add/")
+    page.get_by_label("Name:").fill("notebook")
+    page.get_by_role("button", name="Save", exact=True).click()
+    key = page.locator("[data-new-key]").input_value()
+    assert router.get("/v1/models", key=key).status == 200
+    page.goto("/admin/access/apikey/")
+    assert key not in page.content()
+    assert key[:10] in page.content()
+
+
+def test_actions_of_the_admin(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add(models=["one", "two"])
+    endpoint = router.add(simulated, name="gpu-box")
+    log_in(page, "/admin/endpoints/endpoint/")
+    for action, text in (("run_test", " ms"), ("run_sync", "gpu-box: 2 models")):
+        _act(page, action)
+        page.wait_for_selector(f"li.success:has-text('{text}')")
+    _act(page, "disable")
+    page.wait_for_selector(".st-disabled")
+    assert router.endpoint(endpoint)["operator_state"] == "disabled"
+
+
+def _act(page: Page, action: str) -> None:
+    page.locator("input.action-select").check()
+    page.locator("select[name=action]").select_option(action)
+    page.get_by_role("button", name="Go").click()
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_no_page_scrolls_sideways(page: Page, router: RouterDash, sim: Simulator, language: str, width: int) -> None:
+    endpoint = router.add(sim.add(models=["a-model-with-quite-a-long-name/of-some-organisation"]))
+    log_in(page)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.context.add_cookies([{"name": "routerdash_language", "value": language, "url": router.url}])
+    for path in ("/", f"/endpoints/{endpoint}", "/account/password"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("html").get_attribute("lang") == language
+
+
+def test_the_theme_is_remembered_by_the_server(page: Page) -> None:
+    log_in(page)
+    page.locator("[data-theme-toggle]").click()
+    page.reload()
+    assert page.locator("html").get_attribute("data-theme") == "light"

@@ -1,0 +1,122 @@
+"""The processes themselves: restarted when they die, stopped in order, leaving nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.conftest import Install
+from tests.router import ROOT, RouterDash, clean_environment, command_of, until
+
+pytestmark = pytest.mark.timeout(180)
+
+ROLES = ("gateway.main", "manage.py control", "manage.py background")
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_killed_process_is_started_again(router: RouterDash, role: str) -> None:
+    old = router.kill_role(role)
+    until(lambda: any(pid != old for pid in _with(router, role)), 20)
+    until(lambda: router.get("/ready").status == 200, 20)
+
+
+def _with(router: RouterDash, role: str) -> list[int]:
+    return [pid for pid in router.pids() if role in command_of(pid)]
+
+
+def test_a_stop_leaves_no_process(router: RouterDash) -> None:
+    pids = router.pids()
+    assert len(pids) > 4
+    assert router.stop() == 0
+    until(lambda: not any(alive(pid) for pid in pids), 10)
+
+
+def test_a_killed_supervisor_takes_everything_with_it(router: RouterDash) -> None:
+    pids = router.pids()
+    assert router.process is not None
+    router.process.kill()
+    until(lambda: not any(alive(pid) for pid in pids[1:]), 30)
+
+
+def test_a_stop_lets_open_requests_finish(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add(tokens=20, tokens_per_second=20.0))
+    got: list[bytes] = []
+
+    def read() -> None:
+        with router.open_stream() as response:
+            got.append(response.read())
+
+    client = threading.Thread(target=read)
+    client.start()
+    until(lambda: router.endpoint(endpoint)["active_requests"] == 1)
+    assert router.stop() == 0
+    client.join(20)
+    assert got[0].endswith(b"data: [DONE]\n\n")
+    router.start()
+    assert router.counters(endpoint) == (1, 1, 0)
+
+
+def test_a_stop_does_not_wait_for_ever(install: Install, sim: Simulator) -> None:
+    """An endless stream and an open page: both are cut at the limit, and the exit code is 0 all the same."""
+    router = install(ROUTERDASH_DRAIN_SECS="1").start()
+    router.add(sim.add(tokens=10_000, tokens_per_second=5.0))
+    with router.open_stream() as response:
+        response.read(10)
+        assert router.stop(within=15) == 0
+    router.start()
+    stats = router.stats()
+    assert (stats["total_requests"], stats["cancelled_requests"], stats["total_active_requests"]) == (0, 1, 0)
+
+
+def test_two_workers_tell_the_same_figures(install: Install, sim: Simulator) -> None:
+    router = install(ROUTERDASH_WORKERS="2").start()
+    endpoint = router.add(sim.add())
+    for count in range(1, 500):
+        assert router.chat().status == 200
+        assert router.counters(endpoint) == (count, count, 0)
+        if count >= 20 and len(os.listdir(router.data_dir / "journal")) == 2:
+            return
+    pytest.fail("one worker took all of 500 connections")
+
+
+def test_an_edit_in_another_process_reaches_the_gateways(router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated)
+    code = (
+        f"from endpoints.models import Endpoint; Endpoint.objects.get(pk={endpoint!r}).set_operator_state('disabled')"
+    )
+    subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "shell", "-v", "0", "-c", code],
+        env=clean_environment(router.environment),
+        check=True,
+        timeout=60,
+    )
+    until(lambda: router.chat().status == 503, 5)
+    assert router.endpoint(endpoint)["operator_state"] == "disabled"
+
+
+def test_an_edit_by_the_api_is_in_force_with_the_next_request(router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    for state, status in (("draining", 503), ("enabled", 200), ("disabled", 503)):
+        router.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": state})
+        until(lambda status=status: router.chat().status == status, 2)
+    assert router.request("DELETE", f"/api/endpoints/{endpoint}").status == 204
+    until(lambda: router.chat().status == 404, 2)
+
+
+def test_ctrl_c_stops_in_order_too(router: RouterDash) -> None:
+    assert router.process is not None
+    router.process.send_signal(signal.SIGINT)
+    assert router.process.wait(30) == 0
