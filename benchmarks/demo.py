@@ -13,14 +13,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 
-ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "demo"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
 REQUESTS_PER_SECOND = 3.0
 START_SECONDS = 60.0
@@ -112,15 +111,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
         for behaviour in SERVERS.values():
             simulator.add(**behaviour)
-        environment = {
-            **os.environ,
-            "ROUTERDASH_DATA_DIR": directory,
-            "ROUTERDASH_PORT": port,
-            "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
-            "ROUTERDASH_BOOTSTRAP_API_KEY": key,
-            "ROUTERDASH_LOG_LEVEL": os.environ.get("ROUTERDASH_LOG_LEVEL", "warning"),
-            "DATABASE_URL": "",
-        }
+        environment = clean_environment(
+            {
+                "ROUTERDASH_DATA_DIR": directory,
+                "ROUTERDASH_PORT": port,
+                "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
+                "ROUTERDASH_BOOTSTRAP_API_KEY": key,
+                "ROUTERDASH_LOG_LEVEL": os.environ.get("ROUTERDASH_LOG_LEVEL", "warning"),
+            }
+        )
         # In a session of its own: Ctrl-C reaches us alone, and we stop it in order.
         serve = subprocess.Popen(  # noqa: S603  # our own program
             [sys.executable, str(ROOT / "manage.py"), "serve"], env=environment, start_new_session=True

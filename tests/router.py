@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,19 +15,14 @@ from typing import Any
 
 import psycopg
 
+from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Endpoint
 
-ROOT = Path(__file__).resolve().parent.parent
+__all__ = ["KEY", "PASSWORD", "ROOT", "Answer", "RouterDash", "clean_environment", "command_of", "free_port", "until"]
+
 KEY = "sk_" + "TestKey0" * 4
 PASSWORD = "correct horse battery staple"
 START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
@@ -212,22 +207,10 @@ class RouterDash:
             with psycopg.connect(self.database_url) as connection:
                 cursor = connection.execute(sql.replace("?", "%s"), values)
                 return cursor.fetchall() if cursor.description else []
-        import sqlite3
-
         with closing(sqlite3.connect(self.data_dir / "routerdash.sqlite3", timeout=10)) as connection:
             rows = connection.execute(sql, values).fetchall()
             connection.commit()
             return rows
-
-
-def clean_environment(extra: dict[str, str]) -> dict[str, str]:
-    """Ours without any setting of RouterDash, then `extra`."""
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("ROUTERDASH_") and name not in ("DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-    }
-    return {**ours, "PYTHONPATH": str(ROOT), **extra}
 
 
 def _parent(pid: int) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.process import ROOT, clean_environment
 from tests.reference.make_reference_db import make
-from tests.router import ROOT, RouterDash, clean_environment
+from tests.router import RouterDash
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
+from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.conftest import Install
-from tests.router import ROOT, RouterDash, clean_environment, command_of, until
+from tests.router import RouterDash, command_of, until
 
 pytestmark = pytest.mark.timeout(180)
 

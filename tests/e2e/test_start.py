@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.conftest import SERVER, Install
-from tests.router import ROOT, Answer, RouterDash, clean_environment, until
+from tests.router import Answer, RouterDash, until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -18,7 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.router import ROOT, free_port, until
+from benchmarks.process import ROOT, free_port
+from tests.router import until
 
 HERE = Path(__file__).parent
 CACHE = ROOT / ".cache"

@@ -1,0 +1,195 @@
+"""Sustained streaming: many clients stream at once for a while; no error, nothing left in flight, memory flat.
+
+    python -m benchmarks.sustained --clients 200 --seconds 60
+
+RouterDash runs for real in a data directory of its own, the simulated servers in a process of their own. Prints what it
+found and exits 1 if any of it is not as it must be.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.process import ROOT, clean_environment, free_port
+
+SERVERS = 4
+GROWTH = 1.05  # of the last third's memory over the second third's
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    whole: int = 0
+    tokens: int = 0
+    errors: list[str] = field(default_factory=list)
+    memory: dict[str, list[int]] = field(default_factory=dict)  # role -> kB, once a second
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    process = subprocess.Popen(command, env=environment, cwd=ROOT)  # noqa: S603  # our own programs
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(40)
+
+
+async def stream(session: aiohttp.ClientSession, tally: Tally, until: float) -> None:
+    """One client: a stream after the other."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "go on"}], "stream": True}
+    while time.monotonic() < until:
+        try:
+            async with session.post("/v1/chat/completions", json=body) as answer:
+                text = await answer.read()
+        except aiohttp.ClientError as error:
+            tally.errors.append(repr(error))
+            continue
+        if answer.status != 200 or not text.endswith(b"data: [DONE]\n\n"):
+            tally.errors.append(f"{answer.status} {text[-200:]!r}")
+        else:
+            tally.whole += 1
+            tally.tokens += text.count(b"data: ") - 2
+
+
+async def measure(url: str, key: str, supervisor: int, clients: int, seconds: float, tally: Tally) -> dict[str, Any]:
+    """Run the clients; RouterDash's own figures afterwards."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}, connector=connector) as session:
+        until = time.monotonic() + seconds
+        tasks = [asyncio.create_task(stream(session, tally, until)) for _ in range(clients)]
+        while not all(task.done() for task in tasks):
+            for role, kilobytes in memory(supervisor).items():
+                tally.memory.setdefault(role, []).append(kilobytes)
+            await asyncio.sleep(1)
+        await asyncio.gather(*tasks)
+        async with session.get("/api/dashboard/stats") as answer:
+            stats: dict[str, Any] = await answer.json()
+            return stats
+
+
+async def add_endpoints(url: str, key: str, ports: list[int]) -> None:
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
+        await _until(session, "/ready", lambda status, _: status == 200)
+        for port in ports:
+            body = {"name": str(port), "base_url": f"http://127.0.0.1:{port}"}
+            async with session.post("/api/endpoints", json=body) as answer:
+                answer.raise_for_status()
+        await _until(session, "/v1/models", lambda _, text: len(_endpoints(text)) == len(ports))
+
+
+def _endpoints(text: str) -> list[str]:
+    found = json.loads(text)["data"]
+    return found[0]["endpoint_ids"] if found else []
+
+
+async def _until(session: aiohttp.ClientSession, path: str, condition: Any) -> None:
+    for _ in range(600):
+        try:
+            async with session.get(path) as answer:
+                if condition(answer.status, await answer.text()):
+                    return
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"{path} is not as awaited after a minute")
+
+
+def memory(supervisor: int) -> dict[str, int]:
+    """Resident memory in kB of the supervisor's children, by role."""
+    found: dict[str, int] = {}
+    for entry in os.listdir("/proc"):
+        try:
+            status = Path(f"/proc/{entry}/status").read_text() if entry.isdigit() else ""
+            if f"PPid:\t{supervisor}\n" not in status:
+                continue
+            command = Path(f"/proc/{entry}/cmdline").read_text()
+        except OSError:
+            continue
+        role = next((name for name in ("gateway", "control", "background") if name in command), "other")
+        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        found[role] = found.get(role, 0) + int(resident.split()[1])
+    return found
+
+
+def growth(samples: list[int]) -> float:
+    """Median memory of the last third over that of the second; 1.0 while there is too little to say."""
+    third = len(samples) // 3
+    if third < 2:
+        return 1.0
+    return statistics.median(samples[2 * third :]) / statistics.median(samples[third : 2 * third])
+
+
+def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
+    """Everything; the list of what is not as it must be."""
+    key = "sk_" + secrets.token_hex(16)
+    ports, control, port = [free_port() for _ in range(SERVERS)], free_port(), free_port()
+    tally = Tally()
+    simulator = [sys.executable, "-m", "benchmarks.simulator", "--control", str(control)]
+    for one in ports:
+        behaviour = {"port": one, "tokens": 40, "tokens_per_second": 40.0, "ttft": 0.1}
+        simulator += ["--endpoint", json.dumps(behaviour)]
+    with tempfile.TemporaryDirectory(prefix="routerdash-sustained-") as directory:
+        environment = clean_environment(
+            {
+                "ROUTERDASH_DATA_DIR": directory,
+                "ROUTERDASH_PORT": str(port),
+                "ROUTERDASH_WORKERS": str(workers),
+                "ROUTERDASH_ADMIN_PASSWORD": secrets.token_hex(8),
+                "ROUTERDASH_BOOTSTRAP_API_KEY": key,
+                "ROUTERDASH_LOG_LEVEL": "warning",
+            }
+        )
+        url = f"http://127.0.0.1:{port}"
+        with (
+            running(simulator, clean_environment({})),
+            running([sys.executable, "manage.py", "serve"], environment) as serve,
+        ):
+            asyncio.run(add_endpoints(url, key, ports))
+            stats = asyncio.run(measure(url, key, serve.pid, clients, seconds, tally))
+    return report(tally, stats, seconds)
+
+
+def report(tally: Tally, stats: dict[str, Any], seconds: float) -> list[str]:
+    grown = {role: growth(samples) for role, samples in tally.memory.items() if role in ("gateway", "control")}
+    print(f"{tally.whole} whole streams, {tally.tokens} events, {tally.whole / seconds:.0f} streams/s")
+    for role, ratio in grown.items():
+        print(f"{role}: {max(tally.memory[role]) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}")
+    wrong = [f"{len(tally.errors)} errors, the first: {tally.errors[0]}"] if tally.errors else []
+    if stats["total_active_requests"]:
+        wrong.append(f"{stats['total_active_requests']} requests are still counted as in flight")
+    if (stats["successful_requests"], stats["failed_requests"]) != (tally.whole, 0):
+        wrong.append(f"counted {stats['successful_requests']} and {stats['failed_requests']} failed, not {tally.whole}")
+    wrong += [f"memory of {role} grew to {ratio:.3f}" for role, ratio in grown.items() if ratio > GROWTH]
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Sustained streaming through RouterDash.")
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    wrong = run(options.clients, options.seconds, options.workers)
+    for text in wrong:
+        print(f"WRONG: {text}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
