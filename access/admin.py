@@ -1,5 +1,6 @@
 """Users and API keys in the admin. A key is shown once, on the page that answers its making."""
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -9,11 +10,12 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
-from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User, new_key
+from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, Role, User, new_key
 from endpoints.admin import ONE_LINE
 
 admin.site.unregister(Group)  # access goes by role
@@ -34,9 +36,15 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
-        if name == BOOTSTRAP and self.instance.name != BOOTSTRAP:
+        if (name == BOOTSTRAP) != (self.instance.name == BOOTSTRAP):
             raise ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name
+
+    def clean_expires_at(self) -> datetime | None:
+        expires: datetime | None = self.cleaned_data["expires_at"]
+        if expires is not None and expires != self.instance.expires_at and expires <= timezone.now():
+            raise ValidationError(_("The expiry lies in the past."))
+        return expires
 
 
 @admin.register(ApiKey)
@@ -100,6 +108,13 @@ class UserForm(forms.ModelForm[User]):
     class Meta:
         model = User
         fields = ("username", "role", "must_change_password")
+
+    def clean_role(self) -> str:
+        role: str = self.cleaned_data["role"]
+        others = User.objects.filter(role=Role.ADMIN).exclude(pk=self.instance.pk)
+        if self.instance.is_admin and role != Role.ADMIN and not others.exists():
+            raise ValidationError(_("This is the last administrator."))
+        return role
 
     def clean_new_password(self) -> str:
         password: str = self.cleaned_data["new_password"]

@@ -26,8 +26,7 @@ class Backend(BaseBackend):
     ) -> User | None:
         if username is None or password is None or len(password.encode()) > MAX_PASSWORD_BYTES:
             return None  # over 72 bytes it cannot have been set: it is simply wrong
-        ids = (key for key, user in access.directory().users.items() if user.username == username)
-        found = access.user(next(ids, ""))
+        found = _find(username)
         if found is None:
             User().set_password(password)  # as slow as a wrong password: names cannot be told apart by time
             return None
@@ -35,6 +34,13 @@ class Backend(BaseBackend):
 
     def get_user(self, user_id: Any) -> User | None:
         return access.user(str(user_id))
+
+
+def _find(username: str) -> User | None:
+    """By name, in the form that Django's login form brings it into (NFKC)."""
+    wanted = User.normalize_username(username)
+    users = access.directory().users.items()
+    return access.user(next((key for key, user in users if User.normalize_username(user.username) == wanted), ""))
 
 
 @receiver(user_logged_in, dispatch_uid="access.note_login")

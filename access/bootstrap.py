@@ -13,10 +13,22 @@ log = logging.getLogger(__name__)
 BOOTSTRAP = "bootstrap"
 
 
+class NameTaken(Exception):
+    """The first administrator cannot be made under this name."""
+
+
 def ensure_admin(config: Config) -> str | None:
-    """Make an administrator if there is none; the generated password, or None if none had to be generated."""
+    """Make an administrator if there is none; the generated password, or None if none had to be generated.
+
+    Raises NameTaken: a viewer does not become an administrator by being called so.
+    """
     if User.objects.filter(role=Role.ADMIN).exists():
         return None
+    if User.objects.filter(username=config.admin_username).exists():
+        raise NameTaken(
+            f"there is no administrator, and the user {config.admin_username!r} is a viewer: "
+            "set ROUTERDASH_ADMIN_USERNAME to another name"
+        )
     generated = None if config.admin_password else secrets.token_urlsafe(12)
     User.objects.create_superuser(
         config.admin_username, config.admin_password or str(generated), must_change_password=generated is not None

@@ -14,7 +14,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from endpoints.fields import ExpiryField, IsoDateTimeField, LineField, TextUUIDField
 
 MAX_PASSWORD_BYTES = 72  # bcrypt reads no further
 
@@ -140,7 +140,7 @@ class ApiKey(models.Model):
         User, models.CASCADE, db_column="created_by", related_name="api_keys", verbose_name=_("owner")
     )
     created_at = IsoDateTimeField(_("created"), default=timezone.now, editable=False)
-    expires_at = IsoDateTimeField(_("expires"), null=True, blank=True)
+    expires_at = ExpiryField(_("expires"), null=True, blank=True)
     scopes = models.TextField(null=True, editable=False)  # noqa: DJ001  # the reference's legacy; never read
     key_prefix = LineField(_("begins with"), null=True, editable=False)
     permissions = models.JSONField(_("permissions"), null=True, blank=True, default=list)

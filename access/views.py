@@ -1,17 +1,24 @@
 """Login, logout, and the page that changes a password."""
 
-import os
+from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.forms import PasswordChangeForm
 from django.http import HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse_lazy
 
 
 class Login(auth_views.LoginView):
     template_name = "login.html"
     redirect_authenticated_user = True
+
+    def get_redirect_url(self, *args: Any) -> str:
+        """Where `next` leads, but not back here: that would turn in a circle."""
+        url = super().get_redirect_url(*args)
+        return "" if url.partition("?")[0] == self.request.path else url
 
 
 class Logout(auth_views.LogoutView):
@@ -23,11 +30,10 @@ class PasswordChange(auth_views.PasswordChangeView):
     success_url = reverse_lazy("overview")
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        """The file that held a generated password is of no use any more."""
-        form.user.must_change_password = False
-        response = super().form_valid(form)
-        try:
-            os.unlink(settings.ROUTERDASH.data_dir / "initial-password")
-        except FileNotFoundError:
-            pass
-        return response
+        """Only the password is written; the file that held a generated one is of no use any more."""
+        user = form.save(commit=False)
+        user.must_change_password = False
+        user.save(update_fields=["password", "must_change_password"])
+        update_session_auth_hash(self.request, user)
+        (settings.ROUTERDASH.data_dir / "initial-password").unlink(missing_ok=True)
+        return redirect(self.get_success_url())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import QuerySet
@@ -14,9 +15,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from endpoints import operations, sync
+from endpoints.base_url import normalise
 from endpoints.detection import Unsupported
 from endpoints.fields import LineField
-from endpoints.models import Endpoint, OperatorState
+from endpoints.models import Endpoint, Kind, OperatorState
 from endpoints.probe import Unreachable
 
 SHOWN_CHECKS = 15
@@ -107,28 +109,54 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
             (_("Last checks"), {"fields": ("checks_panel",)}),
         )
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> Any:
+        interval = settings.ROUTERDASH.health_check_interval
+        return {"health_check_interval_secs": interval, **super().get_changeform_initial_data(request)}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """What an address is gets asked before Django opens the transaction of the save: a slow server locks nobody."""
+        if request.method == "POST":
+            request.found_kind = self._ask(request, object_id)  # type: ignore[attr-defined]
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def _ask(self, request: HttpRequest, object_id: str | None) -> Kind | str | None:
+        """The type at a new address, a sentence if it cannot be told, None if the address is not new."""
+        try:
+            url = normalise(request.POST.get("base_url", ""))
+        except ValueError:
+            return None  # the form says so
+        if object_id is not None and Endpoint.objects.filter(pk=object_id, base_url=url).exists():
+            return None
+        try:
+            return operations.detect(url, request.POST.get("api_key") or None)
+        except Unreachable as error:
+            return _("Saved, but it cannot be reached now: %(why)s.") % {"why": error}
+        except Unsupported as error:
+            return _("Saved, but its type is not known: %(why)s.") % {"why": error}
+
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
-        """Another address is another server: its type is looked at, and the old secret does not go there."""
-        moved = "base_url" in form.changed_data
+        """Another address is another server: it gets its own type, and the old secret does not go there."""
+        moved = form.initial.get("base_url") != obj.base_url
         secret = form.cleaned_data["api_key"] or None
         orphaned = change and moved and secret is None and self.has_api_key(obj)
-        if moved:
-            self._detect(request, obj, secret)
+        found = request.found_kind  # type: ignore[attr-defined]
+        if isinstance(found, Kind):
+            obj.endpoint_type = found
+        elif found is not None:
+            messages.warning(request, found)
         super().save_model(request, obj, form, change)
-        if change and moved:
+        if change and isinstance(found, Kind):
             obj.save(update_fields=["endpoint_type"])
-        if secret is not None or orphaned or form.cleaned_data["forget_api_key"]:
+        if secret is not None or orphaned or form.cleaned_data.get("forget_api_key"):
             obj.set_api_key(secret)
         if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
-
-    def _detect(self, request: HttpRequest, obj: Endpoint, secret: str | None) -> None:
-        try:
-            obj.endpoint_type = operations.detect(obj.base_url, secret)
-        except Unreachable as error:
-            messages.warning(request, _("Saved, but it cannot be reached now: %(why)s.") % {"why": error})
-        except Unsupported as error:
-            messages.warning(request, _("Saved, but its type is not known: %(why)s.") % {"why": error})
 
     # Columns and panels
 

@@ -42,8 +42,9 @@ def entry_or_404(endpoint_id: uuid.UUID) -> Entry:
     return entry
 
 
-def row_or_404(endpoint_id: uuid.UUID) -> Endpoint:
-    row = Endpoint.objects.select_related("options").filter(pk=endpoint_id).first()
+def row_or_404(endpoint_id: uuid.UUID, *, lock: bool = False) -> Endpoint:
+    rows = Endpoint.objects.select_for_update() if lock else Endpoint.objects.select_related("options")
+    row = rows.filter(pk=endpoint_id).first()
     if row is None:
         raise NotFound("Endpoint not found")
     return row
@@ -161,6 +162,8 @@ def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
 def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
     try:
         with transaction.atomic():
+            if not endpoint._state.adding:
+                row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
             return given.write(endpoint)
     except IntegrityError:
         raise Failed(409, "Another endpoint with this name or base URL was saved at the same moment.") from None

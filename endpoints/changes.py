@@ -11,8 +11,10 @@ def bump(name: str) -> None:
     from endpoints.models import ChangeCounter
 
     with transaction.atomic():
-        if not ChangeCounter.objects.filter(name=name).update(value=F("value") + 1):
-            ChangeCounter.objects.update_or_create(name=name, defaults={"value": 1})
+        counted = ChangeCounter.objects.filter(name=name)
+        if not counted.update(value=F("value") + 1):
+            ChangeCounter.objects.get_or_create(name=name, defaults={"value": 0})
+            counted.update(value=F("value") + 1)
 
 
 def read() -> dict[str, int]:

@@ -55,6 +55,8 @@ class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
     Do not use `__date`, `Trunc…` or `date_hierarchy` on it: on SQLite they answer None or nothing, silently.
     """
 
+    unreadable: datetime | None = None  # what text that is no moment reads as
+
     def get_internal_type(self) -> str:
         return "IsoDateTimeField"
 
@@ -74,5 +76,11 @@ class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            return None
+            return self.unreadable
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class ExpiryField(IsoDateTimeField):
+    """A moment after which something is void. One that cannot be read has passed: the safe side."""
+
+    unreadable = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from django.db import Error, close_old_connections
 from django.utils import timezone
 
 from endpoints.models import Endpoint, Kind, Status
-from endpoints.probe import Probe, Unreachable
+from endpoints.probe import Answer, Probe, Unreachable
 from endpoints.registry import Entry, Registry
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,9 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
     at = timezone.now()
     started = time.perf_counter()
     try:
-        answer = await probe.get("/api/health") if kind == Kind.XLLM else await probe.get("/v1/models")
-        if not answer.ok and kind == Kind.XLLM:
+        answer = await _own_health(probe) if kind == Kind.XLLM else None
+        if answer is None:
+            started = time.perf_counter()
             answer = await probe.get("/v1/models")
     except Unreachable as error:
         if str(error).startswith("no answer") and delivered():
@@ -47,6 +48,15 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
     if not answer.ok:
         return Check(False, None, f"HTTP {answer.status}", at)
     return Check(True, max(1, round((time.perf_counter() - started) * 1000)), None, at)
+
+
+async def _own_health(probe: Probe) -> Answer | None:
+    """xLLM's own health API; None when that fails, and its list of models must do."""
+    try:
+        answer = await probe.get("/api/health")
+    except Unreachable:
+        return None
+    return answer if answer.ok else None
 
 
 def record(endpoint_id: str, found: Check) -> Endpoint | None:
@@ -73,6 +83,7 @@ class HealthChecker:
         self._came_up = came_up
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
+        self._asked: dict[str, tuple[object, ...]] = {}  # what the last question to each rested on
         self._session: aiohttp.ClientSession | None = None
         self._changed = asyncio.Event()
 
@@ -98,13 +109,17 @@ class HealthChecker:
             self._nudges[endpoint_id].set()
 
     def _match_tasks(self) -> None:
-        wanted = {entry.id for entry in self._registry.all()}
-        for gone in self._tasks.keys() - wanted:
+        wanted = {entry.id: _asked(entry) for entry in self._registry.all()} if self._registry.loaded else {}
+        for gone in self._tasks.keys() - wanted.keys():
             self._tasks.pop(gone).cancel()
-            del self._nudges[gone]
-        for new in wanted - self._tasks.keys():
-            self._nudges[new] = asyncio.Event()
-            self._tasks[new] = asyncio.create_task(self._watch(new), name=f"health {new}")
+            del self._nudges[gone], self._asked[gone]
+        for endpoint_id, asked in wanted.items():
+            if endpoint_id not in self._tasks:
+                self._nudges[endpoint_id] = asyncio.Event()
+                self._tasks[endpoint_id] = asyncio.create_task(self._watch(endpoint_id), name=f"health {endpoint_id}")
+            elif asked != self._asked[endpoint_id]:
+                self._nudges[endpoint_id].set()
+            self._asked[endpoint_id] = asked
 
     async def _watch(self, endpoint_id: str) -> None:
         nudge = self._nudges[endpoint_id]
@@ -147,6 +162,12 @@ class HealthChecker:
                 log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _because(found))
         finally:
             close_old_connections()
+
+
+def _asked(entry: Entry) -> tuple[object, ...]:
+    """An edit of any of these is looked at right away, not after the old interval."""
+    secret = entry.sealed_api_key or entry.plain_api_key
+    return entry.base_url, entry.health_check_interval_secs, entry.kind, secret
 
 
 def _because(found: Check) -> str:

@@ -163,17 +163,17 @@ class Endpoint(models.Model):
 
     def set_api_key(self, secret: str | None) -> None:
         """Seal a new secret, or forget the stored one, wherever it is stored."""
-        options = self.options_or_default
-        options.sealed_api_key = keys.sealer().seal(secret) if secret else None
-        options.save()
+        self._set_option(sealed_api_key=keys.sealer().seal(secret) if secret else None)
         if self.api_key_encrypted is not None:
             self.api_key_encrypted = None
             self.save(update_fields=["api_key_encrypted"])
 
     def set_operator_state(self, state: str) -> None:
-        options = self.options_or_default
-        options.operator_state = state
-        options.save()
+        self._set_option(operator_state=state)
+
+    def _set_option(self, **option: Any) -> None:
+        """Write this one option: what was read of the others may be old by now."""
+        self.options, _created = EndpointOptions.objects.update_or_create(endpoint=self, defaults=option)
 
     @classmethod
     def record_check(
@@ -187,7 +187,7 @@ class Endpoint(models.Model):
             endpoint = cls.objects.select_for_update().filter(pk=endpoint_id).first()
             if endpoint is None:
                 return None
-            before = endpoint.status
+            before = endpoint.status if endpoint.status in Status.values else Status.PENDING
             endpoint.status, endpoint.error_count = next_status(before, endpoint.error_count, success=success)
             endpoint.last_error = None if success else error
             changed = ["status", "error_count", "last_error"]

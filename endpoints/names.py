@@ -23,8 +23,8 @@ class Family:
 
     def known_to(self, kind: str) -> frozenset[str]:
         """Names by which an endpoint of this type may offer the model."""
-        own = {Kind.OLLAMA: self.ollama, Kind.LM_STUDIO: self.lm_studio}.get(Kind(kind), ())
-        return frozenset(name.casefold() for name in (self.canonical, *own))
+        own: dict[str, tuple[str, ...]] = {Kind.OLLAMA: self.ollama, Kind.LM_STUDIO: self.lm_studio}
+        return frozenset(name.casefold() for name in (self.canonical, *own.get(kind, ())))
 
 
 FAMILIES = (

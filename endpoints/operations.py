@@ -3,9 +3,12 @@
 import asyncio
 from dataclasses import dataclass
 
+from django.utils import timezone
+
 from endpoints import detection, health, probe, sync
 from endpoints.models import Endpoint, Kind
 from endpoints.probe import Probe, Unreachable
+from gateway.sealing import Unsealable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,20 @@ def detect(base_url: str, api_key: str | None) -> Kind:
     return asyncio.run(ask())
 
 
+def secret(endpoint: Endpoint) -> str | None:
+    """The key to ask it with. Raises Unreachable if that is sealed with an encryption key we do not have."""
+    try:
+        return endpoint.api_key
+    except Unsealable:
+        raise Unreachable("its API key cannot be opened with this encryption key; store it again") from None
+
+
 def test(endpoint: Endpoint) -> TestResult:
     """Probe it now, and store the outcome as any health check's."""
 
-    async def ask() -> tuple[health.Check, int | None]:
+    async def ask(key: str | None) -> tuple[health.Check, int | None]:
         async with probe.session() as session:
-            asking = Probe(session, endpoint.base_url, endpoint.api_key)
+            asking = Probe(session, endpoint.base_url, key)
             found = await health.check(asking, endpoint.endpoint_type)
             if not found.success:
                 return found, None
@@ -42,7 +53,10 @@ def test(endpoint: Endpoint) -> TestResult:
             except (Unreachable, sync.SyncFailed):
                 return found, None
 
-    found, models = asyncio.run(ask())
+    try:
+        found, models = asyncio.run(ask(secret(endpoint)))
+    except Unreachable as error:
+        found, models = health.Check(False, None, str(error), timezone.now()), None
     health.record(str(endpoint.pk), found)
     return TestResult(found.success, found.latency_ms, found.error, models)
 
@@ -50,10 +64,8 @@ def test(endpoint: Endpoint) -> TestResult:
 def sync_models(endpoint: Endpoint) -> sync.SyncResult:
     """Bring its model list up to date now. Raises Unreachable or sync.SyncFailed."""
 
-    async def ask() -> list[sync.Offered]:
+    async def ask(key: str | None) -> list[sync.Offered]:
         async with probe.session() as session:
-            return await sync.fetch(
-                Probe(session, endpoint.base_url, endpoint.api_key, timeout=10), endpoint.endpoint_type
-            )
+            return await sync.fetch(Probe(session, endpoint.base_url, key, timeout=10), endpoint.endpoint_type)
 
-    return sync.store(endpoint, asyncio.run(ask()))
+    return sync.store(endpoint, asyncio.run(ask(secret(endpoint))))

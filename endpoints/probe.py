@@ -1,6 +1,7 @@
 """HTTP to endpoints where nothing is hot: health checks, type detection, model lists. Follows no redirects."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
         return "its name cannot be resolved"
     if isinstance(error.os_error, ConnectionRefusedError):
         return "connection refused"
-    return (error.os_error.strerror or "no connection").split(":")[0].lower()
+    number = error.os_error.errno
+    return os.strerror(number).lower() if number else "no connection"
 
 
 @asynccontextmanager

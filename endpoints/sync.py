@@ -118,36 +118,37 @@ def _ollama_length(answer: Answer) -> int | None:
             return int(value)
     for line in str(body.get("parameters", "")).splitlines():
         name, _, value = line.strip().partition(" ")
-        if name in ("num_ctx", "context_length", "n_ctx") and value.strip().isdigit():
-            return int(value)
+        value = value.strip()
+        if name in ("num_ctx", "context_length", "n_ctx") and value.isascii() and value.isdigit():
+            return int(value) if _is_length(int(value)) else None
     return None
 
 
 def store(endpoint: Endpoint, offered: list[Offered]) -> SyncResult:
-    """Make the table say what the endpoint offers, in one transaction."""
+    """Make the table say what the endpoint offers, in one transaction. Raises SyncFailed if it is gone."""
     now = timezone.now()
     result = SyncResult(sorted(model.id for model in offered))
     with transaction.atomic():
+        # Two syncs of one endpoint at once follow one another.
+        if Endpoint.objects.select_for_update().filter(pk=endpoint.pk).first() is None:
+            raise SyncFailed("it was deleted meanwhile")
         known = {row.model_id: row for row in EndpointModel.objects.filter(endpoint=endpoint)}
         gone = known.keys() - set(result.models)
-        result.removed = len(gone)
         EndpointModel.objects.filter(endpoint=endpoint, model_id__in=gone).delete()
+        new: list[EndpointModel] = []
         for model in offered:
             row = known.get(model.id)
-            if row is None:
-                result.added += 1
-            else:
-                result.updated += 1
-            kept = row.max_tokens if row is not None else None
             values = {
                 "capabilities": names.capabilities(model.id),
                 "last_checked": now,
-                "max_tokens": model.max_tokens if model.max_tokens is not None else kept,
+                "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
                 "canonical_name": names.canonical_name(model.id, endpoint.endpoint_type),
             }
             if row is None:
-                EndpointModel(endpoint=endpoint, model_id=model.id, **values).save(force_insert=True)
+                new.append(EndpointModel(endpoint=endpoint, model_id=model.id, **values))
             else:
                 EndpointModel.objects.filter(endpoint=endpoint, model_id=model.id).update(**values)
+        EndpointModel.objects.bulk_create(new)
         changed(endpoint.pk)
+    result.added, result.removed, result.updated = len(new), len(gone), len(offered) - len(new)
     return result

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from endpoints import detection, probe, sync
+from endpoints import detection, operations, probe, sync
 from endpoints.models import Endpoint, HealthCheck
 from endpoints.probe import Probe, Unreachable
 
@@ -22,21 +22,24 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
     if endpoint is None:
         return "the endpoint is gone"
     try:
-        kind, offered = asyncio.run(_look(endpoint, detect))
+        kind, offered = asyncio.run(_look(endpoint, operations.secret(endpoint), detect))
     except (Unreachable, sync.SyncFailed) as error:
         log.info("models of %s not synced: %s", endpoint.name, error)
         return str(error)
     if kind != endpoint.endpoint_type:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
-    result = sync.store(endpoint, offered)
+    try:
+        result = sync.store(endpoint, offered)
+    except sync.SyncFailed as error:
+        return str(error)
     return f"{len(result.models)} models, {result.added} added, {result.removed} removed"
 
 
-async def _look(endpoint: Endpoint, detect: bool) -> tuple[str, list[sync.Offered]]:
+async def _look(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, list[sync.Offered]]:
     kind = endpoint.endpoint_type
     async with probe.session() as session:
-        ask = Probe(session, endpoint.base_url, endpoint.api_key, timeout=10)
+        ask = Probe(session, endpoint.base_url, key, timeout=10)
         if detect:
             try:
                 kind = await detection.detect(ask)

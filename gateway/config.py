@@ -28,6 +28,12 @@ def _text(raw: str) -> str:
     return raw
 
 
+def _password(raw: str) -> str:
+    if len(raw.encode()) > 72:
+        raise ValueError("a password of at most 72 bytes")
+    return raw
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
         if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
@@ -149,7 +155,7 @@ class Config:
     admin_password: str = _setting(
         "ROUTERDASH_ADMIN_PASSWORD",
         "",
-        _text,
+        _password,
         "Password of the first administrator; else one is generated and must be changed at the first login.",
         secret=True,
     )

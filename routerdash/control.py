@@ -122,8 +122,12 @@ class Control:
         if time.monotonic() < self._prepare_at:
             return False
         self._prepare_at = time.monotonic() + PREPARE_AGAIN_SECONDS
-        prepare.bring_up_to_date(self.config)
-        prepare.people(self.config)
+        try:
+            prepare.bring_up_to_date(self.config)
+            prepare.people(self.config)
+        except prepare.CannotStart as error:
+            log.error("%s", error)  # `serve` refuses to start so; here requests are served already
+            return False
         if not self.loaded:
             self._load()
         if not trackers.seeded:

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from access.bootstrap import ensure_admin, ensure_bootstrap_key
+from access.bootstrap import NameTaken, ensure_admin, ensure_bootstrap_key
 from endpoints import keys
 from gateway.config import Config
 from metrics import database
@@ -90,8 +90,11 @@ def backup(config: Config, reason: str = "before-migration") -> Path | None:
 
 
 def people(config: Config) -> None:
-    """The first administrator and the bootstrap key, as the settings say. Raises Error."""
-    password = ensure_admin(config)
+    """The first administrator and the bootstrap key, as the settings say. Raises Error, or CannotStart."""
+    try:
+        password = ensure_admin(config)
+    except NameTaken as error:
+        raise CannotStart(str(error)) from None
     if password is not None:
         _hand_over(config, password)
     ensure_bootstrap_key(config)

@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
                 ('key_hash', endpoints.fields.LineField(editable=False, unique=True)),
                 ('name', endpoints.fields.LineField(verbose_name='name')),
                 ('created_at', endpoints.fields.IsoDateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
-                ('expires_at', endpoints.fields.IsoDateTimeField(blank=True, null=True, verbose_name='expires')),
+                ('expires_at', endpoints.fields.ExpiryField(blank=True, null=True, verbose_name='expires')),
                 ('scopes', models.TextField(editable=False, null=True)),
                 ('key_prefix', endpoints.fields.LineField(editable=False, null=True, verbose_name='begins with')),
                 ('permissions', models.JSONField(blank=True, default=list, null=True, verbose_name='permissions')),

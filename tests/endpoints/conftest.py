@@ -1,0 +1,269 @@
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from django.db import connection, transaction
+
+from access.directory import access
+from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS, User
+from benchmarks.process import free_port
+from benchmarks.simulator import Simulator
+from endpoints import probe
+from endpoints.health import HealthChecker
+from endpoints.models import Endpoint, EndpointModel
+from endpoints.probe import Probe
+from endpoints.registry import Entry, registry
+from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
+from tests.router import until
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What one test left in the caches of this process must not be there for the next."""
+    for cache in (access, registry):
+        cache.forget()
+        monkeypatch.setattr(cache, "_listeners", [])
+    yield
+    access.forget()
+    registry.forget()
+
+
+# Rows
+
+
+def make_endpoint(name: str = "gpu-box", base_url: str = "", **fields: Any) -> Endpoint:
+    """An endpoint at an address that nobody answers, unless the test names one."""
+    return Endpoint.objects.create(name=name, base_url=base_url or f"http://{name}.invalid:8000", **fields)
+
+
+def make_model(endpoint: Endpoint, model_id: str = "tiny", **fields: Any) -> EndpointModel:
+    model = EndpointModel(endpoint=endpoint, model_id=model_id, **fields)
+    model.save(force_insert=True)
+    return model
+
+
+def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Read or write rows past the ORM, as the reference does."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """A transaction that fails at its end."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def meanwhile(edit: Callable[[], Any]) -> None:
+    """Edit as another process would, from a thread that has a connection of its own."""
+    try:
+        edit()
+    finally:
+        connection.close()
+
+
+# Servers
+
+
+class Server:
+    """A server that answers what a test says: JSON by path, or a handler; 404 for the rest."""
+
+    def __init__(self, answers: Mapping[str, Any], name: str) -> None:
+        self.answers = dict(answers)
+        self.name = name
+        self.asked: list[tuple[str, str, str]] = []  # method, path as sent, Authorization
+        self.url = ""
+        self.runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        self.runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        assert site._server is not None
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+
+    def paths(self) -> list[str]:
+        return [path for _, path, _ in self.asked]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.method, request.raw_path, request.headers.get("Authorization", "")))
+        found = self.answers.get(request.raw_path)
+        if callable(found):
+            response: web.StreamResponse = await found(request)
+        elif found is None:
+            response = web.json_response({"error": "not found"}, status=404)
+        elif isinstance(found, int):
+            response = web.json_response({"error": "simulated"}, status=found)
+        else:
+            response = web.json_response(found)
+        response.headers["Server"] = self.name
+        return response
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(simulator: Simulator) -> Iterator[Serve]:
+    """Start servers of shapes that the simulator does not offer, in the simulator's loop."""
+    started: list[Server] = []
+
+    def start(answers: Mapping[str, Any], name: str = "anything") -> Server:
+        server = Server(answers, name)
+        simulator.run(server.start())
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        simulator.run(server.stop())
+
+
+async def hang(request: web.Request) -> web.StreamResponse:
+    """Takes the question and never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def break_off(request: web.Request) -> web.StreamResponse:
+    """Closes the connection instead of an answer."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def listing(*models: str, **fields: Any) -> dict[str, Any]:
+    """OpenAI's list of models; `fields` go into every item."""
+    return {"object": "list", "data": [{"id": model, "object": "model", **fields} for model in models]}
+
+
+@pytest.fixture
+def nowhere() -> str:
+    """A base URL whose port is closed."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def asking(question: Callable[..., Awaitable[Any]], url: str, key: str | None = None, *, timeout: float = 5.0) -> Any:
+    """Put a question to a server, as the product's own callers do: `asking(detect, server.url)`."""
+
+    async def ask() -> Any:
+        async with probe.session() as session:
+            return await question(Probe(session, url, key, timeout))
+
+    return asyncio.run(ask())
+
+
+# The health checker
+
+
+class Running:
+    """A health checker in a thread and loop of its own, told of changes as control tells it."""
+
+    def __init__(self) -> None:
+        self.last_byte: Callable[[str], float] = lambda endpoint_id: 0.0
+        self.secret: Callable[[Entry], str | None] = lambda entry: entry.plain_api_key
+        self.came_up: list[tuple[str, bool]] = []
+        self.checker = HealthChecker(
+            registry,
+            lambda entry: self.secret(entry),
+            lambda endpoint_id: self.last_byte(endpoint_id),
+            lambda endpoint_id, recovered: self.came_up.append((endpoint_id, recovered)),
+        )
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        registry.all()
+        registry.subscribe(lambda: self.call(self.checker.registry_changed))
+        self.thread.start()
+
+    def stop(self) -> None:
+        if self.thread.is_alive():
+            self.call(self.task.cancel)
+            self.thread.join()
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *arguments)
+
+    def nudge(self, endpoint: Endpoint) -> None:
+        self.call(self.checker.nudge, str(endpoint.pk))
+
+    def watches(self, endpoint_id: str) -> bool:
+        return f"health {endpoint_id}" in {task.get_name() for task in asyncio.all_tasks(self.loop)}
+
+    def _run(self) -> None:
+        self.task = self.loop.create_task(self.checker.run())
+        try:
+            self.loop.run_until_complete(self.task)
+        except asyncio.CancelledError:
+            pass
+        self.loop.run_until_complete(asyncio.sleep(0))  # the endpoints' own tasks end too
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+
+@pytest.fixture
+def running(transactional_db: None) -> Iterator[Running]:
+    found = Running()
+    yield found
+    found.stop()
+
+
+def entry_of(endpoint: Endpoint) -> Entry:
+    found = registry.get(str(endpoint.pk))
+    assert found is not None
+    return found
+
+
+def wait_for(endpoint: Endpoint, status: str) -> Entry:
+    until(lambda: entry_of(endpoint).status == status)
+    return entry_of(endpoint)
+
+
+# Callers
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return make_admin()
+
+
+@pytest.fixture
+def viewer(db: None) -> User:
+    return make_user()
+
+
+@pytest.fixture
+def as_admin(admin: User) -> Api:
+    return session_of(admin)
+
+
+@pytest.fixture
+def as_viewer(viewer: User) -> Api:
+    return session_of(viewer)
+
+
+@pytest.fixture
+def manager(admin: User) -> Api:
+    """A script that may do everything with endpoints."""
+    return with_key(key_for(admin, READ_ENDPOINTS, MANAGE_ENDPOINTS))
+
+
+@pytest.fixture
+def anybody(db: None) -> Api:
+    return Api()

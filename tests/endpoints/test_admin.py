@@ -1,0 +1,367 @@
+from typing import Any
+
+import pytest
+from django.contrib.messages import get_messages
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from benchmarks.simulator import Simulator
+from endpoints.models import Endpoint, EndpointModel, OperatorState
+from tests.access.people import Api
+from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/endpoints/endpoint/"
+ADD = LIST + "add/"
+
+
+def form(**fields: Any) -> dict[str, Any]:
+    """What the browser sends for an endpoint."""
+    return {
+        "name": "gpu-box",
+        "base_url": "http://gpu-box.invalid:8000",
+        "health_check_interval_secs": 30,
+        "inference_timeout_secs": 120,
+        "notes": "",
+        "api_key": "",
+        **fields,
+    }
+
+
+def change(api: Api, endpoint: Endpoint, **fields: Any) -> list[str]:
+    """Send the change form, with what the row holds unless the test says otherwise; the messages."""
+    sent = {"name": endpoint.name, "base_url": endpoint.base_url, **fields}
+    return saved(api.post(f"{LIST}{endpoint.pk}/change/", form(**sent)))
+
+
+def add(api: Api, **fields: Any) -> list[str]:
+    return saved(api.post(ADD, form(**fields)))
+
+
+def saved(response: Any) -> list[str]:
+    errors = response.context["errors"] if response.context else ""
+    assert response.status_code == 302, errors
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def act(api: Api, action: str, *endpoints: Endpoint) -> list[str]:
+    sent = {"action": action, "_selected_action": [str(endpoint.pk) for endpoint in endpoints]}
+    return saved(api.post(LIST, sent))
+
+
+def page(api: Api, path: str) -> str:
+    response = api.get(path)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+# Adding
+
+
+def test_an_added_endpoint_gets_its_type(as_admin: Api, sim: Simulator) -> None:
+    url = sim.add(kind="ollama").url
+    add(as_admin, base_url=url + "/v1/", name=" gpu-box ")
+    endpoint = Endpoint.objects.get()
+    assert (endpoint.name, endpoint.base_url, endpoint.endpoint_type) == ("gpu-box", url, "ollama")
+    assert endpoint.status == "pending"
+
+
+def test_an_unreachable_endpoint_is_saved_with_a_warning(as_admin: Api, nowhere: str) -> None:
+    messages = add(as_admin, base_url=nowhere)
+    assert "Saved, but it cannot be reached now: connection refused." in messages
+    assert Endpoint.objects.get().endpoint_type == "openai_compatible"
+
+
+def test_an_unknown_server_is_saved_with_a_warning(as_admin: Api, serve: Serve) -> None:
+    messages = add(as_admin, base_url=serve({"/v1/models": {"hello": "world"}}).url)
+    assert any(message.startswith("Saved, but its type is not known") for message in messages)
+    assert Endpoint.objects.count() == 1
+
+
+def test_a_key_is_used_for_the_look_and_stored_sealed(as_admin: Api, sim: Simulator) -> None:
+    add(as_admin, base_url=sim.add(kind="vllm", api_key="sk-upstream").url, api_key="sk-upstream")
+    endpoint = Endpoint.objects.get()
+    assert (endpoint.endpoint_type, endpoint.api_key) == ("vllm", "sk-upstream")
+    assert endpoint.options.sealed_api_key != "sk-upstream"
+
+
+def test_no_key_makes_no_options(as_admin: Api, sim: Simulator) -> None:
+    add(as_admin, base_url=sim.add().url)
+    assert not hasattr(Endpoint.objects.get(), "options")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("name", " "),
+        ("base_url", ""),
+        ("base_url", "nonsense"),
+        ("health_check_interval_secs", 0),
+        ("health_check_interval_secs", 3601),
+        ("inference_timeout_secs", 0),
+    ],
+)
+def test_a_wrong_field_is_marked(as_admin: Api, field: str, wrong: Any) -> None:
+    response = as_admin.post(ADD, form(**{field: wrong}))
+    assert response.status_code == 200
+    assert field in response.context["adminform"].form.errors
+    assert not Endpoint.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"base_url": "http://other:1"}, "name"),
+        ({"name": "other", "base_url": "http://gpu-box.invalid:8000/v1"}, "base_url"),
+    ],
+)
+def test_names_and_addresses_are_unique(as_admin: Api, sent: dict[str, str], field: str) -> None:
+    make_endpoint("gpu-box")
+    response = as_admin.post(ADD, form(**sent))
+    assert list(response.context["adminform"].form.errors) == [field]
+    assert Endpoint.objects.count() == 1
+
+
+def test_the_add_form_shows_no_state(as_admin: Api) -> None:
+    text = page(as_admin, ADD)
+    assert 'name="base_url"' in text
+    assert "Last checks" not in text
+
+
+# Changing
+
+
+def test_the_change_form_shows_panels(as_admin: Api) -> None:
+    endpoint = make_endpoint("gpu-box", status="online", latency_ms=120, last_error="HTTP 500")
+    make_model(endpoint, "llama3.3:70b", canonical_name="meta-llama/Llama", max_tokens=4096)
+    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="HTTP 503", at=timezone.now())
+    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    for shown in ("120 ms", "llama3.3:70b", "meta-llama/Llama", "4096", "online → error", "HTTP 503", "Daily figures"):
+        assert shown in text
+
+
+def test_empty_panels_show_a_dash(as_admin: Api) -> None:
+    assert page(as_admin, f"{LIST}{make_endpoint().pk}/change/").count("—") >= 3
+
+
+def test_panels_escape_what_servers_say(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "<script>alert(1)</script>")
+    Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="<b>bad</b>", at=timezone.now())
+    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    assert "<script>alert(1)" not in text
+    assert "<b>bad" not in text
+
+
+def test_the_last_checks_are_shown_alone(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    for number in range(20):
+        Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error=f"no {number};", at=timezone.now())
+    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    assert text.count("no 19;") >= 1
+    assert "no 4;" not in text
+
+
+def test_an_old_form_writes_no_old_figure_back(as_admin: Api) -> None:
+    endpoint = make_endpoint(status="pending")
+    page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    Endpoint.objects.update(
+        status="online", latency_ms=95, total_requests=11, successful_requests=8, failed_requests=3, last_error="x"
+    )
+    change(as_admin, endpoint, notes="basement")
+    assert Endpoint.objects.values_list(
+        "notes", "status", "latency_ms", "total_requests", "successful_requests", "failed_requests", "last_error"
+    ).get() == ("basement", "online", 95, 11, 8, 3, "x")
+
+
+def test_a_form_that_sends_figures_changes_none(as_admin: Api) -> None:
+    endpoint = make_endpoint(status="online", total_requests=11)
+    change(as_admin, endpoint, status="offline", total_requests=0, latency_ms=1, endpoint_type="xllm")
+    found = Endpoint.objects.get()
+    assert (found.status, found.total_requests, found.latency_ms, found.endpoint_type) == (
+        "online",
+        11,
+        None,
+        "openai_compatible",
+    )
+
+
+def test_a_change_without_a_move_asks_nobody(as_admin: Api, serve: Serve) -> None:
+    server = serve({"/v1/models": listing("a")})
+    change(as_admin, make_endpoint(base_url=server.url), name="renamed")
+    assert server.asked == []
+
+
+def test_a_move_looks_at_the_type_again(as_admin: Api, sim: Simulator) -> None:
+    change(as_admin, make_endpoint(), base_url=sim.add(kind="vllm").url)
+    assert Endpoint.objects.get().endpoint_type == "vllm"
+
+
+def test_a_move_to_nobody_keeps_the_type_and_warns(as_admin: Api, nowhere: str) -> None:
+    messages = change(as_admin, make_endpoint(endpoint_type="vllm"), base_url=nowhere)
+    assert any("cannot be reached now" in message for message in messages)
+    assert Endpoint.objects.values_list("base_url", "endpoint_type").get() == (nowhere, "vllm")
+
+
+# The upstream's key
+
+
+def test_a_key_is_never_shown(as_admin: Api) -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    assert "sk-theirs" not in page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    endpoint.set_api_key("sk-ours")
+    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    assert "sk-ours" not in text
+    assert str(endpoint.options.sealed_api_key) not in text
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("", "sk-old"), ("sk-new", "sk-new")])
+def test_an_empty_key_leaves_the_old_one(as_admin: Api, sent: str, kept: str) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-old")
+    change(as_admin, endpoint, api_key=sent)
+    assert Endpoint.objects.get().api_key == kept
+
+
+def test_a_key_is_forgotten_on_request(as_admin: Api) -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    change(as_admin, endpoint, forget_api_key="on")
+    assert Endpoint.objects.get().api_key is None
+
+
+def test_a_move_forgets_the_key_and_says_so(as_admin: Api, serve: Serve) -> None:
+    server = serve({"/v1/models": listing("a")})
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-old")
+    messages = change(as_admin, endpoint, base_url=server.url)
+    assert "The address has changed, so the stored API key was forgotten." in messages
+    assert Endpoint.objects.get().api_key is None
+    assert {authorization for _, _, authorization in server.asked} == {""}
+
+
+def test_a_move_without_a_key_warns_of_none(as_admin: Api, sim: Simulator) -> None:
+    messages = change(as_admin, make_endpoint(), base_url=sim.add().url)
+    assert not any("API key" in message for message in messages)
+
+
+def test_a_move_with_a_key_takes_it_along(as_admin: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-old")
+    change(as_admin, endpoint, base_url=sim.add(api_key="sk-new").url, api_key="sk-new")
+    assert Endpoint.objects.get().api_key == "sk-new"
+
+
+# The list
+
+
+def test_the_list_shows_state_and_latency(as_admin: Api) -> None:
+    make_endpoint("measured", status="online", latency_ms=120)
+    make_endpoint("draining", status="online").set_operator_state("draining")
+    text = page(as_admin, LIST)
+    assert "120 ms" in text
+    assert "—" in text
+    assert 'st-draining">Draining' in text
+    assert 'st-online">Online' in text
+
+
+@pytest.mark.parametrize("query", ["?q=base", "?status__exact=online", "?endpoint_type__exact=vllm", "?o=1", "?o=5.2"])
+def test_the_list_can_be_searched_filtered_and_sorted(as_admin: Api, query: str) -> None:
+    make_endpoint("one", status="online", notes="basement", endpoint_type="vllm")
+    assert "one" in page(as_admin, LIST + query)
+
+
+def test_the_list_takes_the_same_queries_for_any_number(as_admin: Api) -> None:
+    page(as_admin, LIST)  # the first page of a process also fills its caches
+    counts = []
+    for number in range(1, 13):
+        make_endpoint(f"box{number}").set_operator_state("enabled")
+        if number in (2, 12):
+            with CaptureQueriesContext(connection) as captured:
+                page(as_admin, LIST)
+            counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
+# Actions
+
+
+def test_a_test_tells_each_outcome(as_admin: Api, sim: Simulator, nowhere: str) -> None:
+    good, bad = make_endpoint("good", sim.add().url), make_endpoint("bad", nowhere)
+    messages = act(as_admin, "run_test", good, bad)
+    assert "bad: connection refused" in messages
+    assert any(message.startswith("good: ") and message.endswith(" ms") for message in messages)
+    assert Endpoint.objects.get(name="good").status == "online"
+
+
+def test_a_test_uses_the_stored_key(as_admin: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint(base_url=sim.add(api_key="sk-upstream").url)
+    endpoint.set_api_key("sk-upstream")
+    act(as_admin, "run_test", endpoint)
+    assert Endpoint.objects.get().status == "online"
+
+
+def test_a_sync_tells_each_outcome(as_admin: Api, sim: Simulator, serve: Serve, nowhere: str) -> None:
+    one, two = make_endpoint("one", sim.add(models=["a"]).url), make_endpoint("two", sim.add(models=["a", "b"]).url)
+    odd, away = make_endpoint("odd", serve({"/v1/models": 500}).url), make_endpoint("away", nowhere)
+    assert set(act(as_admin, "run_sync", one, two, odd, away)) == {
+        "one: 1 model",
+        "two: 2 models",
+        "odd: GET /v1/models answers HTTP 500",
+        "away: connection refused",
+    }
+    assert EndpointModel.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [("enable", OperatorState.ENABLED), ("drain", OperatorState.DRAINING), ("disable", OperatorState.DISABLED)],
+)
+@pytest.mark.parametrize("before", [None, OperatorState.DISABLED])
+def test_an_operators_word_is_set_for_the_chosen(
+    as_admin: Api, action: str, state: OperatorState, before: str | None
+) -> None:
+    chosen, other = make_endpoint("chosen"), make_endpoint("other")
+    if before is not None:
+        chosen.set_operator_state(before)
+    act(as_admin, action, chosen)
+    assert Endpoint.objects.get(name="chosen").options_or_default.operator_state == state
+    assert Endpoint.objects.get(pk=other.pk).options_or_default.operator_state == OperatorState.ENABLED
+
+
+def test_disabling_keeps_the_key(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-upstream")
+    act(as_admin, "disable", endpoint)
+    assert Endpoint.objects.get().api_key == "sk-upstream"
+
+
+def test_chosen_endpoints_can_be_deleted(as_admin: Api) -> None:
+    gone, kept = make_endpoint("gone"), make_endpoint("kept")
+    make_model(gone)
+    sent = {"action": "delete_selected", "_selected_action": [str(gone.pk)], "post": "yes"}
+    saved(as_admin.post(LIST, sent))
+    assert Endpoint.objects.get() == kept
+
+
+# Who may
+
+
+@pytest.mark.parametrize("path", [LIST, ADD])
+def test_viewers_have_no_staff_pages(as_viewer: Api, path: str) -> None:
+    assert as_viewer.get(path).status_code == 302
+    assert as_viewer.get(path, follow=True).redirect_chain[-1][0] == "/"
+
+
+def test_viewers_cannot_post_there(as_viewer: Api) -> None:
+    endpoint = make_endpoint()
+    as_viewer.post(f"{LIST}{endpoint.pk}/change/", form(name="taken over"))
+    as_viewer.post(LIST, {"action": "disable", "_selected_action": [str(endpoint.pk)]})
+    assert Endpoint.objects.get().name == "gpu-box"
+    assert not hasattr(Endpoint.objects.get(), "options")
+
+
+def test_an_unknown_endpoint_is_said_to_be_gone(as_admin: Api) -> None:
+    response = as_admin.get(f"{LIST}0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b/change/")
+    assert (response.status_code, response.headers["Location"]) == (302, "/admin/")

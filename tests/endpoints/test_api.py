@@ -1,0 +1,672 @@
+"""/api/endpoints through Django, on real commits: an answer must tell what the next reader sees."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, User
+from benchmarks.simulator import Simulator
+from endpoints.models import Endpoint, EndpointModel, HealthCheck
+from endpoints.registry import registry
+from tests.access.people import Api, key_for, make_admin, session_of, with_key, without_database
+from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model, meanwhile, sql
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LIST = "/api/endpoints"
+MISSING = f"{LIST}/0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"
+
+
+def path_of(endpoint: Endpoint, tail: str = "") -> str:
+    return f"{LIST}/{endpoint.pk}{tail}"
+
+
+def add(api: Api, url: str, name: str = "gpu-box", **fields: Any) -> Any:
+    return api.call("POST", LIST, {"name": name, "base_url": url, **fields})
+
+
+def stored() -> Endpoint:
+    return Endpoint.objects.get()
+
+
+# Who may
+
+ROUTES = [
+    ("GET", LIST),
+    ("POST", LIST),
+    ("GET", "{}"),
+    ("PUT", "{}"),
+    ("PATCH", "{}"),
+    ("DELETE", "{}"),
+    ("GET", "{}/models"),
+    ("POST", "{}/test"),
+    ("POST", "{}/sync"),
+]
+READS = [route for route in ROUTES if route[0] == "GET"]
+WRITES = [route for route in ROUTES if route[0] != "GET"]
+
+
+def knock(api: Api, route: tuple[str, str], url: str) -> int:
+    method, path = route
+    status: int = api.call(method, path.format(path_of(make_endpoint(base_url=url))), {}).status_code
+    return status
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_nobody_is_401(anybody: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert knock(anybody, route, nowhere) == 401
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_unknown_key_is_401(route: tuple[str, str], nowhere: str) -> None:
+    assert knock(with_key("sk_unknown"), route, nowhere) == 401
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_key_without_the_permission_is_403(admin: User, route: tuple[str, str], nowhere: str) -> None:
+    wrong = MANAGE_ENDPOINTS if route in READS else READ_ENDPOINTS
+    assert knock(with_key(key_for(admin, INFERENCE, wrong)), route, nowhere) == 403
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_key_with_the_permission_is_let_in(admin: User, route: tuple[str, str], nowhere: str) -> None:
+    right = READ_ENDPOINTS if route in READS else MANAGE_ENDPOINTS
+    assert knock(with_key(key_for(admin, right)), route, nowhere) not in (401, 403)
+
+
+@pytest.mark.parametrize("route", READS)
+def test_a_viewer_reads(as_viewer: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert knock(as_viewer, route, nowhere) == 200
+
+
+@pytest.mark.parametrize("route", WRITES)
+def test_a_viewer_does_not_write(as_viewer: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert knock(as_viewer, route, nowhere) == 403
+    assert stored().name == "gpu-box"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_administrator_is_let_in(as_admin: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert knock(as_admin, route, nowhere) not in (401, 403)
+
+
+@pytest.mark.parametrize("route", WRITES)
+def test_a_session_writes_with_a_csrf_token_alone(admin: User, route: tuple[str, str], nowhere: str) -> None:
+    assert knock(session_of(admin, enforce_csrf_checks=True), route, nowhere) == 403
+
+
+def test_a_session_with_its_csrf_token_writes(admin: User) -> None:
+    api = session_of(admin, enforce_csrf_checks=True)
+    api.get("/account/password")
+    api.defaults["HTTP_X_CSRFTOKEN"] = api.cookies["routerdash_csrf"].value
+    assert api.call("DELETE", path_of(make_endpoint())).status_code == 204
+
+
+def test_a_key_needs_no_csrf_token(admin: User) -> None:
+    api = Api(enforce_csrf_checks=True, headers={"X-API-Key": key_for(admin, MANAGE_ENDPOINTS)})
+    assert api.call("DELETE", path_of(make_endpoint())).status_code == 204
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_generated_password_opens_nothing(route: tuple[str, str], nowhere: str) -> None:
+    api = session_of(make_admin(must_change_password=True))
+    assert knock(api, route, nowhere) == 403
+
+
+# What is not there
+
+
+@pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync"])
+def test_an_unknown_endpoint_is_404(manager: Api, tail: str) -> None:
+    method = "POST" if tail in ("/test", "/sync") else "GET"
+    assert manager.call(method, MISSING + tail).json() == {"error": "Endpoint not found"}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_an_unknown_endpoint_is_not_written(manager: Api, method: str) -> None:
+    assert manager.call(method, MISSING, {}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["gpu-box", "1", "0a1b2c3d", MISSING[len(LIST) + 1 :] + "/nothing"])
+def test_a_bad_id_is_404(manager: Api, path: str) -> None:
+    assert manager.call("GET", f"{LIST}/{path}").status_code == 404
+
+
+def test_paths_have_no_slash_at_their_end(manager: Api) -> None:
+    assert manager.call("GET", f"{LIST}/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", LIST),
+        ("PATCH", LIST),
+        ("DELETE", LIST),
+        ("POST", MISSING),
+        ("POST", MISSING + "/models"),
+        ("GET", MISSING + "/test"),
+        ("GET", MISSING + "/sync"),
+    ],
+)
+def test_other_methods_are_405(manager: Api, method: str, path: str) -> None:
+    response = manager.call(method, path)
+    assert response.status_code == 405
+    assert response["Allow"]
+
+
+# Reading
+
+
+def test_an_empty_list(manager: Api) -> None:
+    assert manager.call("GET", LIST).json() == {"endpoints": [], "total": 0}
+
+
+def test_the_newest_endpoint_comes_first(manager: Api) -> None:
+    for name in ("a", "b", "c"):
+        make_endpoint(name)
+    body = manager.call("GET", LIST).json()
+    assert ([row["name"] for row in body["endpoints"]], body["total"]) == (["c", "b", "a"], 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("status=online", ["a"]),
+        ("status=offline", ["c", "b"]),
+        ("type=ollama", ["b"]),
+        ("status=offline&type=vllm", ["c"]),
+        ("status=online&type=ollama", []),
+        ("status=asleep", []),
+        ("type=nothing", []),
+        ("status=", []),
+        ("other=1", ["c", "b", "a"]),
+    ],
+)
+def test_the_list_can_be_filtered(manager: Api, query: str, names: list[str]) -> None:
+    make_endpoint("a", status="online", endpoint_type="vllm")
+    make_endpoint("b", status="offline", endpoint_type="ollama")
+    make_endpoint("c", status="offline", endpoint_type="vllm")
+    body = manager.call("GET", f"{LIST}?{query}").json()
+    assert ([row["name"] for row in body["endpoints"]], body["total"]) == (names, len(names))
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_a_list_takes_no_query_at_all(manager: Api, rows: int, django_assert_num_queries: Any) -> None:
+    for number in range(rows):
+        make_model(make_endpoint(f"box{number}"))
+    manager.call("GET", LIST)
+    with django_assert_num_queries(0):
+        assert manager.call("GET", LIST).json()["total"] == rows
+
+
+def test_one_endpoint_with_its_models(manager: Api) -> None:
+    endpoint = make_endpoint("gpu-box", "http://gpu:8000", endpoint_type="vllm", latency_ms=120)
+    make_model(endpoint, "tiny", capabilities=["chat"], max_tokens=4096)
+    body = manager.call("GET", path_of(endpoint)).json()
+    assert (body["id"], body["name"], body["latency_ms"]) == (str(endpoint.pk), "gpu-box", 120)
+    assert [(model["model_id"], model["max_tokens"]) for model in body["models"]] == [("tiny", 4096)]
+
+
+def test_the_models_alone(manager: Api) -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "b")
+    make_model(endpoint, "a")
+    body = manager.call("GET", path_of(endpoint, "/models")).json()
+    assert body["endpoint_id"] == str(endpoint.pk)
+    assert [model["model_id"] for model in body["models"]] == ["a", "b"]
+
+
+def test_a_row_of_the_reference_is_told(manager: Api) -> None:
+    endpoint_id = str(uuid.uuid4())
+    columns = "INSERT INTO endpoints (id, name, base_url, registered_at)"
+    sql(f"{columns} VALUES (%s, 'theirs', 'http://a:1', '2026-04-15T01:02:03+00:00')", endpoint_id)
+    body = manager.call("GET", f"{LIST}/{endpoint_id}").json()
+    assert (body["name"], body["registered_at"]) == ("theirs", "2026-04-15T01:02:03Z")
+
+
+# Adding
+
+
+def test_an_added_endpoint_is_told_and_stored(manager: Api, sim: Simulator) -> None:
+    url = sim.add(kind="vllm").url
+    response = add(manager, url, notes="basement", health_check_interval_secs=10, inference_timeout_secs=60)
+    body = response.json()
+    assert response.status_code == 201
+    assert (body["name"], body["base_url"], body["status"], body["endpoint_type"]) == (
+        "gpu-box",
+        url,
+        "pending",
+        "vllm",
+    )
+    assert (body["notes"], body["health_check_interval_secs"], body["inference_timeout_secs"]) == ("basement", 10, 60)
+    assert str(stored().pk) == body["id"]
+
+
+def test_an_added_endpoint_is_in_the_next_list(manager: Api, sim: Simulator) -> None:
+    assert manager.call("GET", LIST).json()["total"] == 0
+    added = add(manager, sim.add().url).json()
+    assert [row["id"] for row in manager.call("GET", LIST).json()["endpoints"]] == [added["id"]]
+
+
+def test_defaults_are_those_of_the_reference(manager: Api, sim: Simulator) -> None:
+    body = add(manager, sim.add().url).json()
+    assert (body["health_check_interval_secs"], body["inference_timeout_secs"]) == (30, 120)
+    assert stored().capabilities == ["chat_completion"]
+
+
+def test_capabilities_are_stored(manager: Api, sim: Simulator) -> None:
+    add(manager, sim.add().url, capabilities=["embeddings", "chat_completion"])
+    assert stored().capabilities == ["embeddings", "chat_completion"]
+
+
+@pytest.mark.parametrize("tail", ["/", "/v1", "/v1/"])
+def test_a_base_url_is_normalised(manager: Api, sim: Simulator, tail: str) -> None:
+    url = sim.add().url
+    assert add(manager, url + tail).json()["base_url"] == url
+
+
+@pytest.mark.parametrize("name", ["日本語の名前", "gpu <1> & \"2\" '3' / 4", "x" * 200])
+def test_any_name_is_taken(manager: Api, sim: Simulator, name: str) -> None:
+    assert add(manager, sim.add().url, name).json()["name"] == name
+
+
+@pytest.mark.parametrize("missing", ["name", "base_url"])
+def test_a_missing_field_is_400(manager: Api, missing: str) -> None:
+    body = {"name": "a", "base_url": "http://a.invalid"}
+    del body[missing]
+    response = manager.call("POST", LIST, body)
+    assert response.status_code == 400
+    assert list(response.json()["fields"]) == [missing]
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("name", ""),
+        ("name", "  "),
+        ("base_url", ""),
+        ("base_url", "nonsense"),
+        ("base_url", "ftp://a:1"),
+        ("health_check_interval_secs", 0),
+        ("health_check_interval_secs", 3601),
+        ("inference_timeout_secs", 0),
+        ("operator_state", "asleep"),
+        ("capabilities", "chat"),
+    ],
+)
+def test_a_wrong_field_is_400_before_anybody_is_asked(manager: Api, serve: Serve, field: str, wrong: Any) -> None:
+    server = serve({"/v1/models": listing("a")})
+    response = manager.call("POST", LIST, {"name": "a", "base_url": server.url, field: wrong})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(f"{field}: ")
+    assert server.asked == []
+    assert not Endpoint.objects.exists()
+
+
+@pytest.mark.parametrize("interval", [1, 3600])
+def test_intervals_go_from_a_second_to_an_hour(manager: Api, sim: Simulator, interval: int) -> None:
+    assert add(manager, sim.add().url, health_check_interval_secs=interval).status_code == 201
+
+
+@pytest.mark.parametrize("body", ["{", "", "{'name': 1}", '{"name": NaN}', "\xff"])
+def test_malformed_json_is_400(manager: Api, body: str) -> None:
+    response: Any = manager.generic("POST", LIST, body.encode("latin-1"), content_type="application/json")
+    assert response.status_code == 400
+    assert set(response.json()) >= {"error"}
+
+
+@pytest.mark.parametrize("body", [[], "gpu-box", 7, None, [{"name": "a"}]])
+def test_json_that_is_no_object_is_400(manager: Api, body: Any) -> None:
+    response: Any = manager.post(LIST, body, content_type="application/json")
+    assert response.status_code == 400
+    assert isinstance(response.json()["error"], str)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_another_content_type_is_415(manager: Api, kind: str) -> None:
+    response: Any = manager.generic("POST", LIST, "name=a", content_type=kind)
+    assert response.status_code == 415
+    assert isinstance(response.json()["error"], str)
+
+
+def test_a_taken_name_is_400(manager: Api, sim: Simulator) -> None:
+    make_endpoint("gpu-box")
+    response = add(manager, sim.add().url)
+    assert response.status_code == 400
+    assert list(response.json()["fields"]) == ["name"]
+
+
+def test_names_differ_by_case(manager: Api, sim: Simulator) -> None:
+    make_endpoint("gpu-box")
+    assert add(manager, sim.add().url, "GPU-box").status_code == 201
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/v1"])
+def test_a_taken_url_is_409_before_anybody_is_asked(manager: Api, serve: Serve, tail: str) -> None:
+    server = serve({"/v1/models": listing("a")})
+    make_endpoint("other", server.url)
+    assert add(manager, server.url + tail).status_code == 409
+    assert server.asked == []
+
+
+def test_an_unreachable_endpoint_is_502(manager: Api, nowhere: str) -> None:
+    response = add(manager, nowhere)
+    assert response.status_code == 502
+    assert response.json() == {"error": "The endpoint cannot be reached: connection refused."}
+    assert not Endpoint.objects.exists()
+
+
+@pytest.mark.parametrize("answer", [404, 500, {"hello": "world"}])
+def test_an_unknown_server_is_400(manager: Api, serve: Serve, answer: Any) -> None:
+    response = add(manager, serve({"/v1/models": answer}).url)
+    assert response.status_code == 400
+    assert "no inference server" in response.json()["error"]
+    assert not Endpoint.objects.exists()
+
+
+def test_a_wrong_upstream_key_is_400_and_said(manager: Api, sim: Simulator) -> None:
+    url = sim.add(api_key="sk-upstream").url
+    assert "API key is missing or wrong" in add(manager, url, api_key="sk-other").json()["error"]
+    assert add(manager, url, api_key="sk-upstream").status_code == 201
+
+
+def test_a_name_taken_while_the_server_is_asked_is_409(manager: Api, serve: Serve) -> None:
+    async def slowly(request: web.Request) -> web.Response:
+        await asyncio.to_thread(meanwhile, lambda: make_endpoint("gpu-box"))
+        return web.json_response(listing("a"))
+
+    assert add(manager, serve({"/v1/models": slowly}).url).status_code == 409
+    assert stored().base_url.endswith(".invalid:8000")
+
+
+def test_a_name_is_free_again_after_deletion(manager: Api, sim: Simulator) -> None:
+    url = sim.add().url
+    first = add(manager, url).json()
+    manager.call("DELETE", f"{LIST}/{first['id']}")
+    assert add(manager, url).json()["id"] != first["id"]
+
+
+# Changing
+
+
+@pytest.fixture
+def endpoint(sim: Simulator) -> Endpoint:
+    return make_endpoint("gpu-box", sim.add().url, notes="old", latency_ms=120, status="online", total_requests=5)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "renamed"),
+        ("notes", "new"),
+        ("notes", ""),
+        ("notes", None),
+        ("health_check_interval_secs", 3600),
+        ("inference_timeout_secs", 600),
+        ("operator_state", "draining"),
+    ],
+)
+def test_one_field_is_changed_and_the_rest_stays(
+    manager: Api, endpoint: Endpoint, method: str, field: str, value: Any
+) -> None:
+    before = manager.call("GET", path_of(endpoint)).json()
+    response = manager.call(method, path_of(endpoint), {field: value})
+    assert response.status_code == 200
+    assert response.json() == before | {field: value}
+    assert manager.call("GET", path_of(endpoint)).json() == before | {field: value}
+
+
+def test_many_fields_at_once(manager: Api, endpoint: Endpoint) -> None:
+    changes = {"name": "renamed", "notes": "new", "health_check_interval_secs": 5, "operator_state": "disabled"}
+    body = manager.call("PATCH", path_of(endpoint), changes).json()
+    assert {name: body[name] for name in changes} == changes
+
+
+def test_capabilities_can_be_changed(manager: Api, endpoint: Endpoint) -> None:
+    manager.call("PATCH", path_of(endpoint), {"capabilities": ["embeddings"]})
+    assert stored().capabilities == ["embeddings"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_an_empty_change_is_none(manager: Api, endpoint: Endpoint, method: str) -> None:
+    before = manager.call("GET", path_of(endpoint)).json()
+    response = manager.call(method, path_of(endpoint), {})
+    assert (response.status_code, response.json()) == (200, before)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("name", " "),
+        ("name", None),
+        ("base_url", "nonsense"),
+        ("health_check_interval_secs", 0),
+        ("health_check_interval_secs", 3601),
+        ("inference_timeout_secs", "long"),
+        ("operator_state", "asleep"),
+    ],
+)
+def test_a_wrong_change_is_400_and_changes_nothing(manager: Api, endpoint: Endpoint, field: str, wrong: Any) -> None:
+    response = manager.call("PATCH", path_of(endpoint), {"notes": "new", field: wrong})
+    assert response.status_code == 400
+    assert list(response.json()["fields"]) == [field]
+    assert stored().notes == "old"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["id", "status", "latency_ms", "last_seen", "error_count", "registered_at", "total_requests", "endpoint_type"],
+)
+def test_what_staff_may_not_edit_is_passed_over(manager: Api, endpoint: Endpoint, field: str) -> None:
+    before = Endpoint.objects.values().get()
+    assert manager.call("PATCH", path_of(endpoint), {field: "7"}).status_code == 200
+    assert Endpoint.objects.values().get() == before
+
+
+def test_a_taken_name_cannot_be_taken_over(manager: Api, endpoint: Endpoint) -> None:
+    make_endpoint("other")
+    assert manager.call("PATCH", path_of(endpoint), {"name": "other"}).status_code == 400
+    assert manager.call("PATCH", path_of(endpoint), {"name": "gpu-box"}).status_code == 200
+
+
+def test_a_taken_url_cannot_be_taken_over(manager: Api, endpoint: Endpoint) -> None:
+    other = make_endpoint("other")
+    assert manager.call("PATCH", path_of(endpoint), {"base_url": other.base_url + "/v1"}).status_code == 409
+
+
+@pytest.mark.parametrize("body", ["{", "[]"])
+def test_a_malformed_change_is_400(manager: Api, endpoint: Endpoint, body: str) -> None:
+    response: Any = manager.generic("PATCH", path_of(endpoint), body, content_type="application/json")
+    assert response.status_code == 400
+    assert isinstance(response.json()["error"], str)
+
+
+# Moving to another address
+
+
+def test_a_move_looks_at_the_type_again(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+    url = sim.add(kind="ollama").url
+    body = manager.call("PATCH", path_of(endpoint), {"base_url": url + "/v1"}).json()
+    assert (body["base_url"], body["endpoint_type"]) == (url, "ollama")
+
+
+def test_a_move_forgets_the_key(manager: Api, endpoint: Endpoint, serve: Serve) -> None:
+    endpoint.set_api_key("sk-old")
+    server = serve({"/v1/models": listing("a")})
+    body = manager.call("PATCH", path_of(endpoint), {"base_url": server.url}).json()
+    assert body["has_api_key"] is False
+    assert stored().api_key is None
+    assert {authorization for _, _, authorization in server.asked} == {""}
+
+
+def test_a_move_forgets_the_references_key_too(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+    Endpoint.objects.update(api_key_encrypted="sk-theirs")
+    manager.call("PATCH", path_of(endpoint), {"base_url": sim.add().url})
+    assert stored().api_key is None
+
+
+def test_a_move_with_a_key_takes_it_along(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+    endpoint.set_api_key("sk-old")
+    url = sim.add(api_key="sk-new").url
+    body = manager.call("PATCH", path_of(endpoint), {"base_url": url, "api_key": "sk-new"}).json()
+    assert body["has_api_key"] is True
+    assert stored().api_key == "sk-new"
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/v1"])
+def test_the_same_address_is_no_move(manager: Api, endpoint: Endpoint, tail: str) -> None:
+    endpoint.set_api_key("sk-old")
+    body = manager.call("PUT", path_of(endpoint), {"base_url": endpoint.base_url + tail}).json()
+    assert body["has_api_key"] is True
+
+
+def test_a_move_to_nobody_is_502_and_changes_nothing(manager: Api, endpoint: Endpoint, nowhere: str) -> None:
+    before = Endpoint.objects.values().get()
+    assert manager.call("PATCH", path_of(endpoint), {"base_url": nowhere, "notes": "new"}).status_code == 502
+    assert Endpoint.objects.values().get() == before
+
+
+def test_a_move_to_an_unknown_server_is_400(manager: Api, endpoint: Endpoint, serve: Serve) -> None:
+    before = Endpoint.objects.values().get()
+    assert manager.call("PATCH", path_of(endpoint), {"base_url": serve({}).url}).status_code == 400
+    assert Endpoint.objects.values().get() == before
+
+
+def test_a_move_keeps_the_figures(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+    body = manager.call("PATCH", path_of(endpoint), {"base_url": sim.add().url}).json()
+    assert (body["latency_ms"], stored().total_requests) == (120, 5)
+
+
+# The upstream's key
+
+
+def test_no_answer_ever_tells_a_key(manager: Api, sim: Simulator) -> None:
+    url = sim.add(api_key="sk-upstream").url
+    answers = [add(manager, url, api_key="sk-upstream")]
+    path = f"{LIST}/{answers[0].json()['id']}"
+    answers += [manager.call("GET", LIST), manager.call("GET", path), manager.call("GET", path + "/models")]
+    answers += [manager.call("PATCH", path, {"api_key": "sk-upstream"}), manager.call("PUT", path, {"notes": "x"})]
+    answers += [manager.call("POST", path + "/test"), manager.call("POST", path + "/sync")]
+    sealed = stored().options.sealed_api_key
+    for answer in answers:
+        assert answer.status_code in (200, 201)
+        assert "sk-upstream" not in answer.content.decode()
+        assert sealed not in answer.content.decode()
+
+
+def test_a_key_is_stored_sealed(manager: Api, sim: Simulator) -> None:
+    assert add(manager, sim.add().url, api_key="sk-upstream").json()["has_api_key"] is True
+    assert stored().api_key == "sk-upstream"
+    assert "sk-upstream" not in str(sql("SELECT * FROM endpoint_options")) + str(sql("SELECT * FROM endpoints"))
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_key_is_forgotten_on_request(manager: Api, endpoint: Endpoint, nothing: str | None) -> None:
+    endpoint.set_api_key("sk-old")
+    assert manager.call("PATCH", path_of(endpoint), {"api_key": nothing}).json()["has_api_key"] is False
+
+
+# Deleting
+
+
+def test_a_deleted_endpoint_is_gone_at_once(manager: Api, endpoint: Endpoint) -> None:
+    path = path_of(endpoint)
+    make_model(endpoint)
+    response = manager.call("DELETE", path)
+    assert (response.status_code, response.content) == (204, b"")
+    assert manager.call("GET", path).status_code == 404
+    assert manager.call("DELETE", path).status_code == 404
+    assert manager.call("GET", LIST).json()["total"] == 0
+    assert not EndpointModel.objects.exists()
+
+
+# Testing
+
+
+def test_a_test_tells_latency_and_models(manager: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint(base_url=sim.add(models=["a", "b"]).url)
+    response = manager.call("POST", path_of(endpoint, "/test"))
+    body = response.json()
+    assert response.status_code == 200
+    assert (body["success"], body["error"], body["models_found"]) == (True, None, 2)
+    assert manager.call("GET", path_of(endpoint)).json()["latency_ms"] == body["latency_ms"]
+
+
+@pytest.mark.parametrize(("fault", "error"), [("401", "HTTP 401"), ("500", "HTTP 500")])
+def test_a_failed_test_is_200_too(manager: Api, sim: Simulator, fault: str, error: str) -> None:
+    endpoint = make_endpoint(base_url=sim.add(health_fault=fault).url, status="online", latency_ms=120)
+    response = manager.call("POST", path_of(endpoint, "/test"))
+    assert response.status_code == 200
+    assert response.json() == {"success": False, "latency_ms": None, "error": error, "models_found": None}
+    body = manager.call("GET", path_of(endpoint)).json()
+    assert (body["status"], body["last_error"], body["latency_ms"], body["error_count"]) == ("error", error, 120, 1)
+
+
+def test_a_test_of_nobody_says_why(manager: Api, nowhere: str) -> None:
+    response = manager.call("POST", path_of(make_endpoint(base_url=nowhere), "/test"))
+    assert (response.status_code, response.json()["error"]) == (200, "connection refused")
+    assert HealthCheck.objects.get().error_message == "connection refused"
+
+
+# Syncing
+
+
+def test_a_sync_tells_what_changed(manager: Api, sim: Simulator) -> None:
+    simulated = sim.add(models=["b", "a"])
+    endpoint = make_endpoint(base_url=simulated.url)
+    response = manager.call("POST", path_of(endpoint, "/sync"))
+    assert response.status_code == 200
+    assert response.json() == {"synced_models": ["a", "b"], "added": 2, "removed": 0, "updated": 0}
+    simulated.set(models=["b", "c"])
+    response = manager.call("POST", path_of(endpoint, "/sync"))
+    assert response.json() == {"synced_models": ["b", "c"], "added": 1, "removed": 1, "updated": 1}
+    models = manager.call("GET", path_of(endpoint)).json()["models"]
+    assert [model["model_id"] for model in models] == ["b", "c"]
+
+
+def test_a_sync_of_nobody_is_503(manager: Api, nowhere: str) -> None:
+    endpoint = make_endpoint(base_url=nowhere)
+    make_model(endpoint)
+    response = manager.call("POST", path_of(endpoint, "/sync"))
+    assert response.status_code == 503
+    assert response.json() == {"error": "The endpoint cannot be reached: connection refused."}
+    assert EndpointModel.objects.count() == 1
+
+
+@pytest.mark.parametrize("answer", [500, 401, {"hello": "world"}, []])
+def test_a_sync_that_is_not_understood_is_502(manager: Api, serve: Serve, answer: Any) -> None:
+    endpoint = make_endpoint(base_url=serve({"/v1/models": answer}).url)
+    make_model(endpoint)
+    assert manager.call("POST", path_of(endpoint, "/sync")).status_code == 502
+    assert EndpointModel.objects.count() == 1
+
+
+def test_a_sync_of_an_empty_server_empties_the_list(manager: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint(base_url=sim.add(models=[]).url)
+    make_model(endpoint)
+    assert manager.call("POST", path_of(endpoint, "/sync")).json()["removed"] == 1
+    assert manager.call("GET", path_of(endpoint)).json()["model_count"] == 0
+
+
+def test_reading_goes_on_without_a_database_and_writing_says_why_not(manager: Api) -> None:
+    endpoint = make_endpoint()
+    manager.call("GET", LIST)
+    assert without_database(lambda: manager.call("GET", path_of(endpoint))).status_code == 200
+    response = without_database(lambda: manager.call("DELETE", path_of(endpoint)))
+    assert response.status_code == 503
+    assert "database is not available" in response.json()["error"]
+
+
+def test_a_whole_life(manager: Api, sim: Simulator) -> None:
+    simulated = sim.add(models=["tiny"], kind="vllm")
+    path = f"{LIST}/{add(manager, simulated.url).json()['id']}"
+    assert manager.call("POST", path + "/test").json()["success"]
+    assert manager.call("POST", path + "/sync").json()["added"] == 1
+    body = manager.call("PATCH", path, {"name": "renamed"}).json()
+    assert (body["name"], body["status"], body["model_count"]) == ("renamed", "online", 1)
+    assert manager.call("DELETE", path).status_code == 204
+    assert registry.all() == ()

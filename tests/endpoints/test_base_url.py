@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpoints.base_url import normalise
+
+
+@pytest.mark.parametrize(
+    ("pasted", "stored"),
+    [
+        ("http://gpu:8000", "http://gpu:8000"),
+        ("http://gpu:8000/", "http://gpu:8000"),
+        ("http://gpu:8000///", "http://gpu:8000"),
+        ("http://gpu:8000/v1", "http://gpu:8000"),
+        ("http://gpu:8000/v1/", "http://gpu:8000"),
+        ("http://gpu:8000//v1//", "http://gpu:8000"),
+        ("  http://gpu:8000/v1\n", "http://gpu:8000"),
+        ("HTTP://GPU.Example.COM:8000", "http://gpu.example.com:8000"),
+        ("https://api.example.com/openai/v1", "https://api.example.com/openai"),
+        ("https://api.example.com/Team/A/", "https://api.example.com/Team/A"),
+        ("http://gpu/v11", "http://gpu/v11"),
+        ("http://gpu/v1/models", "http://gpu/v1/models"),
+        ("http://gpu/xv1", "http://gpu/xv1"),
+        ("http://192.168.1.10:11434", "http://192.168.1.10:11434"),
+        ("http://[FD00::1]:8000/v1", "http://[fd00::1]:8000"),
+        ("http://[::1]", "http://[::1]"),
+        ("http://gpu", "http://gpu"),
+    ],
+)
+def test_urls_are_stored_in_one_form(pasted: str, stored: str) -> None:
+    assert normalise(pasted) == stored
+
+
+@pytest.mark.parametrize(
+    ("pasted", "why"),
+    [
+        ("", "Give a URL"),
+        ("gpu-box", "Give a URL"),
+        ("gpu-box:8000", "Give a URL"),
+        ("192.168.1.10:8000", "Give a URL"),
+        ("//gpu:8000", "Give a URL"),
+        ("http://", "Give a URL"),
+        ("http:///v1", "Give a URL"),
+        ("http://:8000", "Give a URL"),
+        ("ftp://gpu:8000", "Give a URL"),
+        ("file:///etc/passwd", "Give a URL"),
+        ("http://gpu:99999", "port"),
+        ("http://gpu:eight", "port"),
+        ("http://gpu:-1", "port"),
+        ("http://me@gpu:8000", "Leave user"),
+        ("http://me:secret@gpu:8000", "Leave user"),
+        ("http://gpu:8000?key=1", "Leave user"),
+        ("http://gpu:8000#top", "Leave user"),
+        ("http://[::1:8000", "IPv6"),
+    ],
+)
+def test_what_is_no_base_url_is_refused_with_a_sentence(pasted: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        normalise(pasted)
+
+
+SEGMENTS = st.lists(st.sampled_from(["v1", "openai", "Team", "v1beta", ""]), max_size=3)
+HOSTS = st.sampled_from(["gpu", "GPU.example.com", "10.0.0.1", "[::1]"])
+
+
+@given(scheme=st.sampled_from(["http", "HTTPS"]), host=HOSTS, port=st.integers(1, 65535), segments=SEGMENTS)
+def test_a_stored_url_never_ends_in_a_slash(scheme: str, host: str, port: int, segments: list[str]) -> None:
+    stored = normalise(f"{scheme}://{host}:{port}/{'/'.join(segments)}")
+    assert not stored.endswith("/")
+    assert stored.startswith(f"{scheme.lower()}://{host.lower()}:{port}")

@@ -1,0 +1,311 @@
+"""Cases at the edges: lost keys, edits at the same moment, odd rows and odd input."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography.fernet import Fernet
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from benchmarks.simulator import Simulator
+from endpoints import changes, health, keys, names, operations, sync, tasks
+from endpoints.base_url import normalise
+from endpoints.health import HealthChecker
+from endpoints.models import Endpoint, EndpointModel, Kind
+from endpoints.probe import Probe, Unreachable
+from endpoints.registry import registry
+from endpoints.sync import Offered
+from tests.access.people import Api
+from tests.endpoints.conftest import Running, Serve, asking, break_off, listing, make_endpoint, meanwhile, sql, wait_for
+from tests.endpoints.test_admin import change
+from tests.router import until
+
+pytestmark = pytest.mark.django_db
+committed = pytest.mark.django_db(transaction=True)
+on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite writes one after the other")
+
+
+# Two writers at once
+
+
+def overtaken(first: Any, second: Any) -> None:
+    """Commit `first` while `second` already waits for it in a transaction of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic():
+            first()
+            waiting = thread.submit(meanwhile, second)
+            until(is_blocked)
+        waiting.result()
+
+
+def is_blocked() -> bool:
+    sql("SELECT pg_stat_clear_snapshot()")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(sql(waiting))
+
+
+@committed
+@on_postgresql
+def test_the_first_bumps_of_all_count_too() -> None:
+    overtaken(lambda: changes.bump("new"), lambda: changes.bump("new"))
+    assert changes.read() == {"new": 2}
+
+
+@committed
+@on_postgresql
+def test_two_syncs_at_once_both_succeed() -> None:
+    endpoint, offered = make_endpoint(), [Offered("tiny")]
+    overtaken(lambda: sync.store(endpoint, offered), lambda: sync.store(endpoint, offered))
+    assert EndpointModel.objects.count() == 1
+
+
+# Options
+
+
+def test_setting_a_key_does_not_bring_an_old_state_back() -> None:
+    make_endpoint().set_operator_state("enabled")
+    loaded = Endpoint.objects.select_related("options").get()
+    Endpoint.objects.get().set_operator_state("disabled")
+    loaded.set_api_key("sk-upstream")
+    assert Endpoint.objects.get().options.operator_state == "disabled"
+
+
+def test_setting_a_state_does_not_bring_an_old_key_back() -> None:
+    make_endpoint().set_api_key("sk-old")
+    loaded = Endpoint.objects.select_related("options").get()
+    Endpoint.objects.get().set_api_key(None)
+    loaded.set_operator_state("draining")
+    assert Endpoint.objects.get().api_key is None
+
+
+# A key that was sealed with an encryption key that is lost
+
+
+@pytest.fixture
+def lost(sim: Simulator, settings: Any) -> Iterator[Endpoint]:
+    endpoint = make_endpoint(base_url=sim.add().url)
+    endpoint.set_api_key("sk-upstream")
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, encryption_keys=(Fernet.generate_key().decode(),))
+    keys.sealer.cache_clear()
+    yield endpoint
+    keys.sealer.cache_clear()
+
+
+def test_a_test_with_a_lost_key_is_200(lost: Endpoint, manager: Api) -> None:
+    assert manager.call("POST", f"/api/endpoints/{lost.pk}/test").status_code == 200
+
+
+def test_a_sync_with_a_lost_key_is_answered(lost: Endpoint, manager: Api) -> None:
+    assert manager.call("POST", f"/api/endpoints/{lost.pk}/sync").status_code == 503
+
+
+@pytest.mark.parametrize("action", ["run_test", "run_sync"])
+def test_an_action_with_a_lost_key_is_answered(lost: Endpoint, as_admin: Api, action: str) -> None:
+    sent = {"action": action, "_selected_action": [str(lost.pk)]}
+    assert as_admin.post("/admin/endpoints/endpoint/", sent).status_code == 302
+
+
+def test_a_task_with_a_lost_key_says_so(lost: Endpoint) -> None:
+    assert tasks.sync_models(str(lost.pk))
+
+
+# Operations on an endpoint that was loaded without its options
+
+
+def test_a_test_takes_any_loaded_endpoint(sim: Simulator) -> None:
+    assert operations.test(make_endpoint(base_url=sim.add().url)).success
+
+
+def test_a_sync_takes_any_loaded_endpoint(sim: Simulator) -> None:
+    assert operations.sync_models(make_endpoint(base_url=sim.add().url)).added == 1
+
+
+# Rows that the reference leaves
+
+
+def test_a_check_of_an_unknown_status_counts_as_pending() -> None:
+    endpoint = make_endpoint(status="hibernating")
+    found = Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="x", at=timezone.now())
+    assert found is not None
+    assert found.status == "offline"
+
+
+def test_a_model_of_an_unknown_type_has_no_canonical_name() -> None:
+    assert names.canonical_name("llama3.3:70b", "triton") is None
+
+
+# Base URLs
+
+
+@pytest.mark.parametrize("pasted", ["http://gpu:0", "http://gpu box:8000"])
+def test_what_is_no_address_is_refused(pasted: str) -> None:
+    with pytest.raises(ValueError, match=r"Give a URL|port"):
+        normalise(pasted)
+
+
+@pytest.mark.parametrize("pasted", ["http://gpu/v1/v1", "http://gpu/v1//v1/"])
+def test_a_stored_url_is_its_own_stored_form(pasted: str) -> None:
+    stored = normalise(pasted)
+    assert normalise(stored) == stored
+
+
+# Probes
+
+
+def test_no_reason_tells_the_address() -> None:
+    class Away(aiohttp.TCPConnector):
+        async def connect(self, request: Any, *others: Any, **more: Any) -> Any:  # type: ignore[override]
+            # What asyncio says of a host that its network cannot reach.
+            failed = OSError(113, "Connect call failed ('10.9.8.7', 8000)")
+            raise aiohttp.ClientConnectorError(request.connection_key, failed)
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession(connector=Away()) as session:
+            await Probe(session, "http://10.9.8.7:8000").get("/v1/models")
+
+    with pytest.raises(Unreachable) as caught:
+        asyncio.run(ask())
+    assert "10.9.8.7" not in str(caught.value)
+
+
+async def check_xllm(ask: Probe) -> health.Check:
+    return await health.check(ask, Kind.XLLM)
+
+
+def test_an_xllm_whose_health_breaks_off_is_asked_for_its_models(serve: Serve) -> None:
+    server = serve({"/api/health": break_off, "/v1/models": listing("a")})
+    assert asking(check_xllm, server.url).success
+
+
+def test_a_latency_is_that_of_the_probe_that_passed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    async def slow(request: web.Request) -> web.Response:
+        clock.now += 4.0
+        return web.json_response({}, status=404)
+
+    monkeypatch.setattr(health, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    found = asking(check_xllm, serve({"/api/health": slow, "/v1/models": listing("a")}).url)
+    assert found.latency_ms == 1
+
+
+# Syncs
+
+
+@pytest.mark.parametrize("told", ["99999999999", "0", "²"])
+def test_a_parameter_that_is_no_length_is_none(serve: Serve, told: str) -> None:
+    async def question(ask: Probe) -> list[Offered]:
+        return await sync.fetch(ask, Kind.OLLAMA)
+
+    server = serve({"/v1/models": listing("a"), "/api/show": {"parameters": f"num_ctx {told}"}})
+    assert asking(question, server.url) == [Offered("a", None)]
+
+
+@committed
+def test_a_sync_of_an_endpoint_deleted_meanwhile_is_no_error(serve: Serve) -> None:
+    async def deleted(request: web.Request) -> web.Response:
+        await asyncio.to_thread(meanwhile, lambda: Endpoint.objects.all().delete())
+        return web.json_response(listing("a"))
+
+    endpoint = make_endpoint(base_url=serve({"/v1/models": deleted}).url)
+    assert tasks.sync_models(str(endpoint.pk)) == "it was deleted meanwhile"
+
+
+@committed
+def test_a_change_of_an_endpoint_deleted_meanwhile_is_404(serve: Serve, manager: Api) -> None:
+    async def deleted(request: web.Request) -> web.Response:
+        await asyncio.to_thread(meanwhile, lambda: Endpoint.objects.all().delete())
+        return web.json_response(listing("a"))
+
+    path = f"/api/endpoints/{make_endpoint().pk}"
+    assert manager.call("PATCH", path, {"base_url": serve({"/v1/models": deleted}).url}).status_code == 404
+
+
+@committed
+def test_a_long_list_of_models_is_stored_and_read_again_in_a_few_queries() -> None:
+    registry.all()
+    counts = []
+    for number, size in enumerate((2, 40)):
+        endpoint = make_endpoint(f"box{number}")
+        with CaptureQueriesContext(connection) as captured:
+            sync.store(endpoint, [Offered(f"m{index}") for index in range(size)])
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
+# Health checks follow edits
+
+
+@committed
+def test_a_shorter_interval_counts_at_once(running: Running, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = make_endpoint(base_url=simulated.url, health_check_interval_secs=3600)
+    running.start()
+    wait_for(endpoint, "online")
+    endpoint.health_check_interval_secs = 1
+    endpoint.save()
+    until(lambda: simulated.seen.probes > 1, seconds=5)
+
+
+@committed
+def test_a_new_address_is_checked_at_once(running: Running, sim: Simulator, nowhere: str) -> None:
+    endpoint = make_endpoint(base_url=sim.add().url, health_check_interval_secs=3600)
+    running.start()
+    wait_for(endpoint, "online")
+    endpoint.base_url = nowhere
+    endpoint.save()
+    until(lambda: Endpoint.objects.get().status == "error", seconds=5)
+
+
+def test_a_checker_waits_for_a_registry_that_is_not_loaded_yet() -> None:
+    async def started() -> bool:
+        task = asyncio.create_task(checker.run())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        runs = not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        return runs
+
+    checker = HealthChecker(registry, lambda entry: None, lambda endpoint_id: 0.0, lambda endpoint_id, recovered: None)
+    assert asyncio.run(started())
+
+
+# The admin
+
+
+def test_the_same_address_in_another_form_keeps_the_key(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-upstream")
+    change(as_admin, endpoint, base_url=endpoint.base_url + "/v1")
+    assert Endpoint.objects.get().api_key == "sk-upstream"
+
+
+@committed
+def test_no_transaction_is_held_while_a_server_is_asked(
+    as_admin: Api, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    ask = operations.detect
+
+    def look(base_url: str, api_key: str | None) -> Kind:
+        held.append(connection.in_atomic_block)
+        return ask(base_url, api_key)
+
+    monkeypatch.setattr(operations, "detect", look)
+    change(as_admin, make_endpoint(), base_url=sim.add().url)
+    assert held == [False]
+
+
+def test_the_add_form_offers_the_configured_interval(as_admin: Api, settings: Any) -> None:
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, health_check_interval=7)
+    form = as_admin.get("/admin/endpoints/endpoint/add/").context["adminform"].form
+    assert form["health_check_interval_secs"].value() == 7

@@ -1,0 +1,415 @@
+import threading
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, transaction
+
+from endpoints import keys
+from endpoints.models import (
+    HEALTH_FIELDS,
+    STAFF_FIELDS,
+    Endpoint,
+    EndpointModel,
+    EndpointOptions,
+    HealthCheck,
+    OperatorState,
+    Status,
+    merge_latency,
+    next_status,
+)
+from endpoints.registry import registry
+from tests.endpoints.conftest import make_endpoint, make_model, sql
+
+pytestmark = pytest.mark.django_db
+NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
+LATER = datetime(2026, 4, 15, 13, tzinfo=UTC)
+
+
+def passed(endpoint: Endpoint, latency_ms: int | None = 80, at: datetime = NOON) -> Endpoint:
+    found = Endpoint.record_check(endpoint.pk, success=True, latency_ms=latency_ms, error=None, at=at)
+    assert found is not None
+    return found
+
+
+def failed(endpoint: Endpoint, error: str = "connection refused", at: datetime = NOON) -> Endpoint:
+    found = Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error=error, at=at)
+    assert found is not None
+    return found
+
+
+# The state machine
+
+
+@pytest.mark.parametrize("before", Status.values)
+@pytest.mark.parametrize("error_count", [0, 1, 5])
+def test_one_success_restores_any_status(before: str, error_count: int) -> None:
+    assert next_status(before, error_count, success=True) == ("online", 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "error_count", "after"),
+    [
+        ("pending", 0, ("offline", 0)),
+        ("online", 0, ("error", 1)),
+        ("online", 1, ("offline", 0)),
+        ("error", 0, ("error", 1)),
+        ("error", 1, ("offline", 0)),
+        ("error", 5, ("offline", 0)),
+        ("offline", 0, ("offline", 0)),
+        ("offline", 7, ("offline", 0)),
+    ],
+)
+def test_a_failure_leads_to_offline_in_two_steps(before: str, error_count: int, after: tuple[str, int]) -> None:
+    assert next_status(before, error_count, success=False) == after
+
+
+@pytest.mark.parametrize(("new", "old", "merged"), [(95, 120, 95), (None, 120, 120), (None, None, None), (7, None, 7)])
+def test_none_never_overwrites_a_latency(new: int | None, old: int | None, merged: int | None) -> None:
+    assert merge_latency(new, old) == merged
+
+
+# Checks
+
+
+def test_a_passed_check_brings_an_endpoint_online() -> None:
+    endpoint = passed(make_endpoint(last_error="connection refused", status="offline"))
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.latency_ms, endpoint.last_seen) == ("online", 80, NOON)
+    assert (endpoint.last_error, endpoint.error_count) == (None, 0)
+
+
+def test_two_failed_checks_take_it_offline() -> None:
+    endpoint = make_endpoint(status="online")
+    assert [failed(endpoint).status, failed(endpoint).status] == ["error", "offline"]
+
+
+def test_a_failure_is_counted_until_the_endpoint_is_offline() -> None:
+    endpoint = make_endpoint(status="online")
+    assert [failed(endpoint).error_count, failed(endpoint).error_count] == [1, 0]
+
+
+def test_a_failed_check_keeps_the_latency() -> None:
+    endpoint = make_endpoint(status="online", latency_ms=120)
+    failed(endpoint)
+    failed(endpoint)
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.latency_ms) == ("offline", 120)
+
+
+def test_a_return_brings_the_new_latency() -> None:
+    endpoint = make_endpoint(status="offline", latency_ms=120)
+    passed(endpoint, 95)
+    endpoint.refresh_from_db()
+    assert endpoint.latency_ms == 95
+
+
+def test_a_never_measured_endpoint_stays_without_latency() -> None:
+    endpoint = failed(make_endpoint())
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.latency_ms) == ("offline", None)
+
+
+def test_a_pass_without_a_latency_keeps_the_old_one() -> None:
+    endpoint = passed(make_endpoint(status="error", latency_ms=120), None)
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.latency_ms) == ("online", 120)
+
+
+def test_only_a_success_is_a_sighting() -> None:
+    endpoint = passed(make_endpoint(), at=NOON)
+    failed(endpoint, at=LATER)
+    endpoint.refresh_from_db()
+    assert endpoint.last_seen == NOON
+
+
+def test_the_cause_of_a_failure_is_kept_until_the_next_success() -> None:
+    endpoint = failed(make_endpoint(status="online"), "HTTP 500")
+    assert Endpoint.objects.get().last_error == "HTTP 500"
+    passed(endpoint)
+    assert Endpoint.objects.get().last_error is None
+
+
+def test_every_check_leaves_a_row() -> None:
+    endpoint = make_endpoint()
+    passed(endpoint, 80)
+    failed(endpoint, "HTTP 500", at=LATER)
+    assert list(
+        HealthCheck.objects.order_by("id").values_list(
+            "checked_at", "success", "latency_ms", "error_message", "status_before", "status_after"
+        )
+    ) == [
+        (NOON, True, 80, None, "pending", "online"),
+        (LATER, False, None, "HTTP 500", "online", "error"),
+    ]
+
+
+def test_a_check_of_a_deleted_endpoint_is_nothing() -> None:
+    found = Endpoint.record_check(uuid.uuid4(), success=True, latency_ms=1, error=None, at=NOON)
+    assert found is None
+    assert not HealthCheck.objects.exists()
+
+
+def test_a_check_writes_nothing_but_health() -> None:
+    endpoint = make_endpoint(total_requests=3, name="old")
+    Endpoint.objects.update(total_requests=9, name="new")
+    passed(endpoint)
+    assert Endpoint.objects.values_list("total_requests", "name").get() == (9, "new")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_checks_at_once_count_as_two() -> None:
+    endpoint = make_endpoint(status="online")
+    together = threading.Barrier(2)
+
+    def check() -> None:
+        together.wait()
+        failed(endpoint)
+        connection.close()
+
+    threads = [threading.Thread(target=check) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(HealthCheck.objects.values_list("status_before", "status_after")) == [
+        ("error", "offline"),
+        ("online", "error"),
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_cache_keeps_the_latency_as_the_database_does() -> None:
+    endpoint = make_endpoint(status="online", latency_ms=120)
+    assert registry.get(str(endpoint.pk)) is not None
+    failed(endpoint)
+    failed(endpoint)
+    entry = registry.get(str(endpoint.pk))
+    assert entry is not None
+    assert (entry.status, entry.latency_ms) == ("offline", 120)
+
+
+# Saving
+
+MEASURED: dict[str, Any] = {
+    "status": "online",
+    "latency_ms": 95,
+    "last_seen": NOON,
+    "last_error": "HTTP 500",
+    "error_count": 1,
+    "total_requests": 11,
+    "successful_requests": 8,
+    "failed_requests": 3,
+    "inference_latency_ms": 42.5,
+    "endpoint_type": "vllm",
+    "device_info": {"device_type": "gpu"},
+    "api_key_encrypted": "sk-theirs",
+    "registered_at": LATER,
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_save_never_brings_an_old_figure_back(name: str) -> None:
+    loaded = make_endpoint()
+    Endpoint.objects.update(**{name: MEASURED[name]})
+    loaded.notes = "moved to the basement"
+    loaded.save()
+    assert Endpoint.objects.values_list("notes", name).get() == ("moved to the basement", MEASURED[name])
+
+
+def test_a_save_writes_everything_staff_may_edit() -> None:
+    edited = {
+        "name": "new",
+        "base_url": "http://new:1",
+        "health_check_interval_secs": 5,
+        "inference_timeout_secs": 6,
+        "notes": "ours",
+        "capabilities": ["embeddings"],
+    }
+    endpoint = make_endpoint()
+    for name, value in edited.items():
+        setattr(endpoint, name, value)
+    endpoint.save()
+    assert Endpoint.objects.values(*edited).get() == edited
+    assert set(edited) == set(STAFF_FIELDS)
+
+
+def test_what_staff_edit_and_what_checks_write_never_meet() -> None:
+    assert not set(STAFF_FIELDS) & set(HEALTH_FIELDS)
+
+
+def test_a_save_of_named_fields_writes_these() -> None:
+    endpoint = make_endpoint()
+    endpoint.endpoint_type = "ollama"
+    endpoint.notes = "not written"
+    endpoint.save(update_fields=["endpoint_type"])
+    assert Endpoint.objects.values_list("endpoint_type", "notes").get() == ("ollama", None)
+
+
+def test_a_new_row_is_written_whole() -> None:
+    make_endpoint(status="online", latency_ms=5, total_requests=2, endpoint_type="vllm")
+    assert Endpoint.objects.values_list("status", "latency_ms", "total_requests", "endpoint_type").get() == (
+        "online",
+        5,
+        2,
+        "vllm",
+    )
+
+
+def test_a_row_of_the_reference_gets_the_defaults_of_the_table() -> None:
+    sql(
+        "INSERT INTO endpoints (id, name, base_url, registered_at) VALUES (%s, 'theirs', 'http://theirs:1', %s)",
+        str(uuid.uuid4()),
+        "2026-04-15T01:02:03+00:00",
+    )
+    endpoint = Endpoint.objects.get()
+    assert (endpoint.status, endpoint.endpoint_type, endpoint.capabilities) == (
+        "pending",
+        "openai_compatible",
+        ["chat_completion"],
+    )
+    assert (endpoint.health_check_interval_secs, endpoint.inference_timeout_secs) == (30, 120)
+    assert (endpoint.total_requests, endpoint.error_count, endpoint.latency_ms) == (0, 0, None)
+
+
+@pytest.mark.parametrize("taken", [{"name": "a", "base_url": "http://c:1"}, {"name": "c", "base_url": "http://a:1"}])
+def test_names_and_addresses_are_unique(taken: dict[str, str]) -> None:
+    make_endpoint("a", "http://a:1")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make_endpoint(**taken)
+
+
+def test_names_differ_by_case() -> None:
+    make_endpoint("box", "http://a:1")
+    make_endpoint("Box", "http://b:1")
+    assert Endpoint.objects.count() == 2
+
+
+# Cleaning
+
+
+def test_cleaning_trims_the_name_and_normalises_the_url() -> None:
+    endpoint = Endpoint(name="  gpu box ", base_url="http://GPU:8000/v1/")
+    endpoint.clean()
+    assert (endpoint.name, endpoint.base_url) == ("gpu box", "http://gpu:8000")
+
+
+@pytest.mark.parametrize(("name", "url", "wrong"), [("  ", "http://a:1", "name"), ("a", "nonsense", "base_url")])
+def test_cleaning_names_the_field_that_is_wrong(name: str, url: str, wrong: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Endpoint(name=name, base_url=url).clean()
+    assert list(refused.value.message_dict) == [wrong]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 3601])
+def test_an_interval_is_one_second_to_one_hour(seconds: int) -> None:
+    with pytest.raises(ValidationError, match="health_check_interval_secs"):
+        Endpoint(name="a", base_url="http://a:1", health_check_interval_secs=seconds).full_clean()
+
+
+# The upstream's key
+
+
+def test_a_key_is_sealed_in_the_database() -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("sk-upstream")
+    ((sealed,),) = sql("SELECT sealed_api_key FROM endpoint_options")
+    assert "sk-upstream" not in sealed
+    assert keys.sealer().open(sealed) == "sk-upstream"
+    assert Endpoint.objects.get().api_key == "sk-upstream"
+
+
+def test_a_key_of_the_reference_is_used_while_there_is_no_other() -> None:
+    assert make_endpoint(api_key_encrypted="sk-theirs").api_key == "sk-theirs"
+    assert make_endpoint("none").api_key is None
+
+
+def test_a_new_key_takes_the_plain_one_out_of_the_database() -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    endpoint.set_api_key("sk-ours")
+    found = Endpoint.objects.get()
+    assert (found.api_key, found.api_key_encrypted) == ("sk-ours", None)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_key_is_forgotten_wherever_it_is_stored(nothing: str | None) -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    endpoint.set_api_key("sk-ours")
+    endpoint.set_api_key(nothing)
+    found = Endpoint.objects.get()
+    assert (found.api_key, found.api_key_encrypted, found.options.sealed_api_key) == (None, None, None)
+
+
+def test_a_plain_key_is_forgotten_too() -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    endpoint.set_api_key(None)
+    assert Endpoint.objects.get().api_key is None
+
+
+def test_a_key_can_be_replaced() -> None:
+    endpoint = make_endpoint()
+    endpoint.set_api_key("first")
+    endpoint.set_api_key("second")
+    assert Endpoint.objects.get().api_key == "second"
+
+
+def test_setting_a_key_keeps_the_state_and_the_other_way_round() -> None:
+    endpoint = make_endpoint()
+    endpoint.set_operator_state(OperatorState.DRAINING)
+    endpoint.set_api_key("sk-upstream")
+    endpoint.set_operator_state(OperatorState.DISABLED)
+    found = Endpoint.objects.get()
+    assert (found.options.operator_state, found.api_key) == ("disabled", "sk-upstream")
+
+
+def test_an_endpoint_without_options_is_enabled_and_reading_makes_none() -> None:
+    endpoint = make_endpoint()
+    assert endpoint.options_or_default.operator_state == OperatorState.ENABLED
+    assert not EndpointOptions.objects.exists()
+
+
+# What hangs on an endpoint
+
+
+def test_deleting_takes_models_checks_and_options_along() -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint)
+    passed(endpoint)
+    endpoint.set_api_key("sk-upstream")
+    endpoint.delete()
+    assert not EndpointModel.objects.exists()
+    assert not HealthCheck.objects.exists()
+    assert not EndpointOptions.objects.exists()
+
+
+def test_the_reference_can_delete_an_endpoint_under_our_options() -> None:
+    endpoint = make_endpoint()
+    endpoint.set_operator_state(OperatorState.DISABLED)
+    sql("DELETE FROM endpoints")
+    connection.check_constraints()
+    assert EndpointOptions.objects.count() == 1
+
+
+def test_an_endpoint_offers_a_model_once() -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "tiny")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make_model(endpoint, "tiny")
+    make_model(make_endpoint("other"), "tiny")
+
+
+def test_a_model_is_told_by_endpoint_and_name() -> None:
+    model = make_model(make_endpoint(), "tiny")
+    assert EndpointModel.objects.get(pk=(model.endpoint_id, "tiny")) == model
+
+
+def test_rows_say_what_they_are() -> None:
+    endpoint = make_endpoint("gpu-box")
+    endpoint.set_operator_state(OperatorState.DRAINING)
+    passed(endpoint)
+    assert str(endpoint) == "gpu-box"
+    assert str(make_model(endpoint)) == "tiny"
+    assert str(endpoint.options) == f"{endpoint.pk}: draining"
+    assert str(HealthCheck.objects.get()).endswith("pending → online")

@@ -1,0 +1,239 @@
+import asyncio
+import ssl
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from benchmarks.process import free_port
+from benchmarks.simulator import Simulator
+from endpoints import probe
+from endpoints.probe import Answer, Probe, Unreachable
+from tests.endpoints.conftest import Serve, asking, break_off, hang
+
+
+def get(url: str, path: str = "/v1/models", **options: Any) -> Answer:
+    async def question(ask: Probe) -> Answer:
+        return await ask.get(path)
+
+    found = asking(question, url, **options)
+    assert isinstance(found, Answer)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "ok"), [(200, True), (204, True), (299, True), (199, False), (302, False), (404, False)]
+)
+def test_only_a_2xx_is_ok(status: int, ok: bool) -> None:
+    assert Answer(status).ok is ok
+
+
+def test_an_answer_is_status_json_and_server(sim: Simulator) -> None:
+    answer = get(sim.add(kind="vllm", models=["tiny"]).url)
+    assert (answer.status, answer.server) == (200, "vllm")
+    assert [model["id"] for model in answer.body["data"]] == ["tiny"]
+
+
+def test_an_error_is_an_answer_too(sim: Simulator) -> None:
+    answer = get(sim.add(health_fault="500").url)
+    assert (answer.status, answer.ok) == (500, False)
+
+
+def test_the_key_is_sent_as_a_bearer_token(sim: Simulator) -> None:
+    url = sim.add(api_key="sk-upstream").url
+    assert get(url, key="sk-upstream").status == 200
+    assert get(url).status == 401
+
+
+def test_no_key_sends_no_header(serve: Serve) -> None:
+    server = serve({})
+    get(server.url)
+    assert server.asked == [("GET", "/v1/models", "")]
+
+
+def test_a_post_sends_json(serve: Serve) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response(await request.json())
+
+    async def question(ask: Probe) -> Answer:
+        return await ask.post("/api/show", {"model": "tiny"})
+
+    server = serve({"/api/show": echo})
+    assert asking(question, server.url).body == {"model": "tiny"}
+    assert server.asked[0][0] == "POST"
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "{", '{"a": 1} {"b": 2}', b"\xff\xfe", "[" * 100_000])
+def test_what_is_no_json_has_no_body(serve: Serve, text: str | bytes) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(body=text)
+
+    answer = get(serve({"/v1/models": page}).url)
+    assert (answer.status, answer.body) == (200, None)
+
+
+def test_an_answer_without_end_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def flood(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b'"' * 4096)
+
+    monkeypatch.setattr(probe, "MAX_ANSWER_BYTES", 10_000)
+    assert get(serve({"/v1/models": flood}).url).body is None
+
+
+def test_an_answer_in_pieces_is_put_together(serve: Serve) -> None:
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (b'{"data"', b": [", b"]}"):
+            await response.write(piece)
+            await asyncio.sleep(0)
+        return response
+
+    assert get(serve({"/v1/models": slowly}).url).body == {"data": []}
+
+
+def test_redirects_are_not_followed(serve: Serve, sim: Simulator) -> None:
+    elsewhere = sim.add()
+
+    async def away(request: web.Request) -> web.Response:
+        raise web.HTTPFound(elsewhere.url + "/v1/models")
+
+    assert get(serve({"/v1/models": away}).url).status == 302
+    assert elsewhere.seen.probes == 0
+
+
+def test_cookies_are_not_kept(serve: Serve) -> None:
+    sent: list[str] = []
+
+    async def cookie(request: web.Request) -> web.Response:
+        sent.append(request.headers.get("Cookie", ""))
+        return web.json_response({}, headers={"Set-Cookie": "a=b"})
+
+    async def twice(ask: Probe) -> None:
+        await ask.get("/v1/models")
+        await ask.get("/v1/models")
+
+    asking(twice, serve({"/v1/models": cookie}).url.replace("127.0.0.1", "localhost"))
+    assert sent == ["", ""]
+
+
+def test_proxy_variables_are_not_read(sim: Simulator, nowhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", nowhere)
+    assert get(sim.add().url).status == 200
+
+
+# Unreachable
+
+
+def why(url: str, **options: Any) -> str:
+    with pytest.raises(Unreachable) as caught:
+        get(url, **options)
+    return str(caught.value)
+
+
+def test_a_closed_port_refuses(nowhere: str) -> None:
+    assert why(nowhere) == "connection refused"
+
+
+def test_a_closed_port_refuses_by_every_address_of_its_name() -> None:
+    assert why(f"http://localhost:{free_port()}") == "connection refused"
+
+
+def test_an_unknown_name_cannot_be_resolved() -> None:
+    assert why("http://gpu-box.invalid:8000") == "its name cannot be resolved"
+
+
+def test_silence_ends_with_the_timeout(sim: Simulator) -> None:
+    assert why(sim.add(health_fault="hang").url, timeout=0.05) == "no answer within 0.05 s"
+
+
+def test_an_answer_that_never_ends_is_silence_too(serve: Serve) -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"{")
+        return await hang(request)
+
+    assert why(serve({"/v1/models": half}).url, timeout=0.2).startswith("no answer")
+
+
+def test_a_broken_connection_is_told(serve: Serve) -> None:
+    assert why(serve({"/v1/models": break_off}).url) == "the connection broke off"
+
+
+def test_what_speaks_no_http_breaks_off(simulator: Simulator) -> None:
+    async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        writer.close()
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(banner, "127.0.0.1", 0)
+
+    async def stop() -> None:
+        server.close()
+
+    server = simulator.run(start())
+    try:
+        assert why(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") == "the connection broke off"
+    finally:
+        simulator.run(stop())
+
+
+def test_the_reason_names_no_address(nowhere: str) -> None:
+    assert "127.0.0.1" not in why(nowhere)
+
+
+def test_a_plain_server_has_no_tls(sim: Simulator) -> None:
+    url = sim.add().url.replace("http:", "https:")
+    assert "127.0.0.1" not in why(url)
+
+
+def test_a_certificate_of_nobody_is_not_trusted(simulator: Simulator, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
+
+    async def stop() -> None:
+        server.close()
+
+    server = simulator.run(start())
+    try:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert why(url) == "its TLS certificate cannot be verified"
+    finally:
+        simulator.run(stop())
+
+
+def self_signed(directory: Path) -> Path:
+    """A certificate for 127.0.0.1 that no authority vouches for, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = directory / "server.pem"
+    path.write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(pem))
+    return path
+
+
+def test_a_key_does_not_show_where_a_probe_is_printed() -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        shown = loop.run_until_complete(_printed())
+    assert "sk-upstream" not in shown
+
+
+async def _printed() -> str:
+    async with probe.session() as session:
+        return repr(Probe(session, "http://a:1", "sk-upstream"))

@@ -1,0 +1,373 @@
+import logging
+import threading
+import uuid
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import Error, connection, transaction
+
+from endpoints.models import Endpoint
+from endpoints.registry import Entry, ModelEntry, Registry, registry
+from tests.access.people import without_database
+from tests.endpoints.conftest import make_endpoint, make_model, rolled_back, sql
+
+pytestmark = pytest.mark.django_db
+committed = pytest.mark.django_db(transaction=True)
+
+NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
+
+
+def entry_of(endpoint: Endpoint) -> Entry:
+    found = registry.get(str(endpoint.pk))
+    assert found is not None
+    return found
+
+
+def some(name: str = "gpu-box", **fields: Any) -> Entry:
+    return Entry(**{"id": name, "name": name, "base_url": "http://a:1", "kind": "vllm", **fields})
+
+
+def filled(*entries: Entry) -> Registry:
+    found = Registry()
+    found.fill({entry.id: entry for entry in entries})
+    return found
+
+
+# Loading
+
+
+def test_it_is_loaded_by_the_first_look() -> None:
+    endpoint = make_endpoint()
+    assert not registry.loaded
+    assert registry.get(str(endpoint.pk)) is not None
+    assert registry.loaded
+
+
+def test_it_is_loaded_once(django_assert_num_queries: Any) -> None:
+    make_endpoint()
+    registry.all()
+    with django_assert_num_queries(0):
+        registry.all()
+        registry.get(str(uuid.uuid4()))
+
+
+def test_an_empty_table_is_loaded_once_too(django_assert_num_queries: Any) -> None:
+    assert registry.all() == ()
+    with django_assert_num_queries(0):
+        assert registry.all() == ()
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_loading_takes_two_queries_for_any_number(rows: int, django_assert_num_queries: Any) -> None:
+    for number in range(rows):
+        make_model(make_endpoint(f"box{number}"))
+    with django_assert_num_queries(2):
+        assert len(registry.all()) == rows
+
+
+def test_the_oldest_endpoint_comes_first() -> None:
+    for name, hours in (("young", 2), ("old", 0), ("middle", 1)):
+        make_endpoint(name, registered_at=NOON + timedelta(hours=hours))
+    assert [entry.name for entry in registry.all()] == ["old", "middle", "young"]
+
+
+def test_an_entry_tells_what_the_row_says() -> None:
+    fields = {
+        "status": "error",
+        "health_check_interval_secs": 7,
+        "inference_timeout_secs": 8,
+        "latency_ms": 95,
+        "last_seen": NOON,
+        "last_error": "HTTP 500",
+        "error_count": 1,
+        "registered_at": NOON,
+        "notes": "basement",
+        "device_info": {"device_type": "gpu"},
+    }
+    entry = entry_of(make_endpoint("gpu-box", "http://a:1", endpoint_type="vllm", **fields))
+    assert {name: getattr(entry, name) for name in fields} == fields
+    assert (entry.name, entry.base_url, entry.kind, entry.models) == ("gpu-box", "http://a:1", "vllm", ())
+
+
+def test_an_entry_tells_the_models_sorted() -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "b", capabilities=["chat"], max_tokens=4096, canonical_name="org/b", last_checked=NOON)
+    make_model(endpoint, "a")
+    assert entry_of(endpoint).models == (ModelEntry("a"), ModelEntry("b", "org/b", ("chat",), 4096, NOON))
+
+
+@pytest.mark.parametrize("words", [None, "chat", {"chat": True}, 7])
+def test_capabilities_that_are_no_list_are_none(words: Any) -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, capabilities=words)
+    assert entry_of(endpoint).models[0].capabilities == ()
+
+
+def test_an_unknown_status_reads_as_pending() -> None:
+    assert entry_of(make_endpoint(status="hibernating")).status == "pending"
+
+
+def test_an_entry_holds_keys_as_they_are_stored() -> None:
+    theirs, ours = make_endpoint("theirs", api_key_encrypted="sk-theirs"), make_endpoint("ours")
+    ours.set_api_key("sk-ours")
+    assert (entry_of(theirs).plain_api_key, entry_of(theirs).sealed_api_key) == ("sk-theirs", None)
+    assert entry_of(ours).plain_api_key is None
+    assert entry_of(ours).sealed_api_key == ours.options.sealed_api_key
+
+
+def test_a_key_does_not_show_where_an_entry_is_printed() -> None:
+    assert "sk-" not in repr(some(sealed_api_key="sk-sealed", plain_api_key="sk-plain"))
+
+
+def test_an_entry_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        some().status = "online"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("enabled", "online"), ("draining", "draining"), ("disabled", "disabled")]
+)
+def test_the_operators_word_goes_before_the_status(state: str, shown: str) -> None:
+    assert some(status="online", operator_state=state).shown_status == shown
+
+
+# Following edits
+
+
+@committed
+def test_a_new_endpoint_is_there_on_commit() -> None:
+    registry.all()
+    with transaction.atomic():
+        endpoint = make_endpoint()
+        assert registry.all() == ()
+    assert entry_of(endpoint).name == "gpu-box"
+
+
+@committed
+def test_an_edit_is_there_on_commit() -> None:
+    endpoint = make_endpoint()
+    before = entry_of(endpoint)
+    endpoint.name = "renamed"
+    endpoint.save()
+    assert entry_of(endpoint).name == "renamed"
+    assert before.name == "gpu-box"  # a reader keeps what it took
+
+
+@committed
+def test_a_rollback_changes_nothing() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    version = registry.version
+    with rolled_back():
+        endpoint.name = "renamed"
+        endpoint.save()
+    assert entry_of(endpoint).name == "gpu-box"
+    assert registry.version == version
+
+
+@committed
+def test_a_deleted_endpoint_is_gone() -> None:
+    endpoint, other = make_endpoint(), make_endpoint("other")
+    make_model(endpoint)
+    registry.all()
+    endpoint_id = str(endpoint.pk)
+    endpoint.delete()
+    assert registry.get(endpoint_id) is None
+    assert [entry.name for entry in registry.all()] == [other.name]
+
+
+@committed
+def test_models_are_followed() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    model = make_model(endpoint, "tiny")
+    assert [it.id for it in entry_of(endpoint).models] == ["tiny"]
+    model.delete()
+    assert entry_of(endpoint).models == ()
+
+
+@committed
+def test_options_are_followed() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    endpoint.set_operator_state("draining")
+    assert entry_of(endpoint).operator_state == "draining"
+    endpoint.set_api_key("sk-upstream")
+    assert entry_of(endpoint).sealed_api_key
+    endpoint.options.delete()
+    assert (entry_of(endpoint).operator_state, entry_of(endpoint).sealed_api_key) == ("enabled", None)
+
+
+@committed
+def test_checks_are_followed() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    Endpoint.record_check(endpoint.pk, success=True, latency_ms=80, error=None, at=NOON)
+    entry = entry_of(endpoint)
+    assert (entry.status, entry.latency_ms, entry.last_seen) == ("online", 80, NOON)
+
+
+@committed
+def test_a_refresh_never_takes_a_latency_away() -> None:
+    endpoint = make_endpoint(latency_ms=120)
+    registry.all()
+    Endpoint.objects.update(latency_ms=None)
+    registry.refresh(str(endpoint.pk))
+    assert entry_of(endpoint).latency_ms == 120
+
+
+def test_a_reload_takes_in_what_came_past_the_orm() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    sql("UPDATE endpoints SET name = 'theirs'")
+    registry.reload()
+    assert entry_of(endpoint).name == "theirs"
+
+
+def test_a_reader_keeps_a_whole_list_while_others_write() -> None:
+    found = filled(some("a"), some("b"))
+    taken = found.all()
+    found.note_check("a", success=True, latency_ms=1, error=None)
+    assert [entry.status for entry in taken] == ["pending", "pending"]
+
+
+@committed
+def test_edits_in_two_threads_are_both_there() -> None:
+    endpoints = [make_endpoint(f"box{number}") for number in range(2)]
+    registry.all()
+    sql("UPDATE endpoints SET notes = 'moved'")
+
+    def refresh(endpoint: Endpoint) -> None:
+        registry.refresh(str(endpoint.pk))
+        connection.close()
+
+    threads = [threading.Thread(target=refresh, args=(endpoint,)) for endpoint in endpoints]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry.notes for entry in registry.all()] == ["moved", "moved"]
+
+
+# A database that is away
+
+
+def test_a_failing_database_is_told_by_the_first_look() -> None:
+    with pytest.raises(Error):
+        without_database(registry.all)
+    assert not registry.loaded
+
+
+def test_a_failing_reload_keeps_everything() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    with pytest.raises(Error):
+        without_database(registry.reload)
+    assert entry_of(endpoint).name == "gpu-box"
+
+
+def test_a_failing_refresh_keeps_the_entry_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    version = registry.version
+    with caplog.at_level(logging.WARNING, "endpoints.registry"):
+        without_database(lambda: registry.refresh(str(endpoint.pk)))
+    assert entry_of(endpoint).name == "gpu-box"
+    assert registry.version == version
+    assert "could not be read again" in caplog.text
+
+
+def test_it_can_be_filled_without_a_database(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        found = filled(some("a"), some("b"))
+        assert [entry.name for entry in found.all()] == ["a", "b"]
+        assert found.loaded
+
+
+def test_a_noted_check_goes_through_the_same_states() -> None:
+    found = filled(some("a", status="online", latency_ms=120))
+    seen = []
+    for success, latency in ((False, None), (False, None), (True, None), (True, 95)):
+        found.note_check("a", success=success, latency_ms=latency, error=None if success else "HTTP 500")
+        entry = found.get("a")
+        assert entry is not None
+        seen.append((entry.status, entry.error_count, entry.latency_ms, entry.last_error))
+    assert seen == [
+        ("error", 1, 120, "HTTP 500"),
+        ("offline", 0, 120, "HTTP 500"),
+        ("online", 0, 120, None),
+        ("online", 0, 95, None),
+    ]
+
+
+def test_a_noted_check_of_nobody_changes_nothing() -> None:
+    found = filled(some("a"))
+    version = found.version
+    found.note_check("b", success=True, latency_ms=1, error=None)
+    assert [entry.id for entry in found.all()] == ["a"]
+    assert found.version == version
+
+
+# Names, versions, listeners
+
+
+@committed
+def test_a_deleted_endpoint_keeps_its_name_here() -> None:
+    endpoint = make_endpoint()
+    endpoint_id = str(endpoint.pk)
+    registry.all()
+    endpoint.delete()
+    assert registry.name(endpoint_id) == "gpu-box"
+
+
+def test_an_unknown_endpoint_has_no_name() -> None:
+    registry.all()
+    assert registry.name(str(uuid.uuid4())) is None
+
+
+def test_the_last_name_is_the_one_remembered() -> None:
+    found = filled(some("a"))
+    found.fill({"a": replace(some("a"), name="renamed")})
+    found.fill({})
+    assert found.name("a") == "renamed"
+
+
+@committed
+def test_listeners_are_told_of_every_change() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    told: list[str] = []
+    registry.subscribe(lambda: told.append(entry_of(endpoint).name))
+    registry.subscribe(lambda: told.append("second"))
+    endpoint.name = "renamed"
+    endpoint.save()
+    assert told == ["renamed", "second"]
+
+
+def test_listeners_are_told_of_reloads_and_noted_checks() -> None:
+    registry.fill({"a": some("a")})
+    told: list[int] = []
+    registry.subscribe(lambda: told.append(registry.version))
+    registry.note_check("a", success=True, latency_ms=1, error=None)
+    registry.reload()
+    assert told == sorted(set(told))
+    assert len(told) == 2
+
+
+def test_listeners_are_not_told_of_what_failed() -> None:
+    registry.all()
+    told: list[int] = []
+    registry.subscribe(lambda: told.append(1))
+    without_database(lambda: registry.refresh(str(uuid.uuid4())))
+    with pytest.raises(Error):
+        without_database(registry.reload)
+    assert told == []
+
+
+def test_every_change_counts() -> None:
+    found = filled(some("a"))
+    before = found.version
+    found.note_check("a", success=True, latency_ms=1, error=None)
+    assert found.version == before + 1

@@ -1,0 +1,321 @@
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from benchmarks.simulator import Simulator
+from endpoints import changes, sync
+from endpoints.models import Endpoint, EndpointModel, Kind
+from endpoints.probe import Answer, Probe, Unreachable
+from endpoints.registry import registry
+from endpoints.sync import Offered, SyncFailed
+from tests.endpoints.conftest import Serve, Server, asking, break_off, listing, make_endpoint, make_model
+
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+
+
+def parsed(body: Any) -> list[Offered]:
+    return sync.parse(Answer(200, body))
+
+
+def fetched(url: str, kind: str = Kind.OPENAI_COMPATIBLE, key: str | None = None) -> list[Offered]:
+    async def question(ask: Probe) -> list[Offered]:
+        return await sync.fetch(ask, kind)
+
+    found = asking(question, url, key)
+    assert isinstance(found, list)
+    return found
+
+
+def length_from(server: Server, kind: str) -> int | None:
+    (model,) = fetched(server.url, kind)
+    return model.max_tokens
+
+
+# Lists
+
+
+def test_openais_list_is_read() -> None:
+    assert parsed(listing("b", "a")) == [Offered("b"), Offered("a")]
+
+
+@pytest.mark.parametrize("key", ["name", "model"])
+def test_ollamas_list_is_read(key: str) -> None:
+    assert parsed({"models": [{key: "llama3.3:70b"}]}) == [Offered("llama3.3:70b")]
+
+
+def test_ollamas_name_goes_before_its_model() -> None:
+    assert parsed({"models": [{"name": "a", "model": "b"}]}) == [Offered("a")]
+
+
+def test_openais_list_goes_before_ollamas() -> None:
+    assert parsed({"data": [{"id": "a"}], "models": [{"name": "b"}]}) == [Offered("a")]
+
+
+def test_ollamas_list_is_read_where_openais_is_none() -> None:
+    assert parsed({"data": None, "models": [{"name": "b"}]}) == [Offered("b")]
+
+
+@pytest.mark.parametrize("key", ["data", "models"])
+def test_an_empty_list_is_a_list(key: str) -> None:
+    assert parsed({key: []}) == []
+
+
+def test_duplicates_count_once() -> None:
+    assert parsed(listing("a", "b", "a")) == [Offered("a"), Offered("b")]
+
+
+def test_items_without_a_name_are_passed_over() -> None:
+    assert parsed({"data": [{"id": ""}, {"id": 7}, {}, "a", None, {"id": "b"}]}) == [Offered("b")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "models",
+        7,
+        {},
+        {"error": "x"},
+        {"data": {}},
+        {"data": [{}]},
+        {"data": ["a"]},
+        {"models": [{"id": "a"}]},
+    ],
+)
+def test_anything_else_is_no_list(body: Any) -> None:
+    with pytest.raises(SyncFailed):
+        parsed(body)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"max_model_len": 4096},
+        {"max_context_length": 4096},
+        {"context_length": 4096},
+        {"meta": {"n_ctx": 4096}},
+        {"meta": {"n_ctx_train": 4096}},
+        {"max_model_len": None, "context_length": 4096},
+        {"max_model_len": 4096, "context_length": 1},
+        {"max_model_len": -1, "meta": {"n_ctx": 4096}},
+    ],
+)
+def test_lengths_in_the_list_are_read(item: dict[str, Any]) -> None:
+    assert parsed({"data": [{"id": "a", **item}]}) == [Offered("a", 4096)]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1 << 31, "4096", 4096.5, True, None, [4096]])
+def test_what_is_no_length_is_none(value: Any) -> None:
+    assert parsed({"data": [{"id": "a", "max_model_len": value, "meta": value}]}) == [Offered("a", None)]
+
+
+# Asking
+
+
+def test_a_list_is_fetched(sim: Simulator) -> None:
+    assert fetched(sim.add(models=["a", "b"]).url) == [Offered("a", 4096), Offered("b", 4096)]
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+def test_an_error_is_no_list(serve: Serve, status: int) -> None:
+    with pytest.raises(SyncFailed, match=f"HTTP {status}"):
+        fetched(serve({"/v1/models": status}).url)
+
+
+def test_nobody_there_is_unreachable(nowhere: str) -> None:
+    with pytest.raises(Unreachable):
+        fetched(nowhere)
+
+
+def test_the_key_is_sent(sim: Simulator) -> None:
+    assert fetched(sim.add(api_key="sk-upstream").url, key="sk-upstream") == [Offered("tiny", 4096)]
+
+
+@pytest.mark.parametrize("kind", [Kind.OPENAI_COMPATIBLE, Kind.VLLM, Kind.LLAMACPP])
+def test_other_engines_are_asked_for_the_list_alone(serve: Serve, kind: Kind) -> None:
+    server = serve({"/v1/models": listing("a")})
+    assert length_from(server, kind) is None
+    assert server.paths() == ["/v1/models"]
+
+
+@pytest.mark.parametrize("kind", [Kind.XLLM, Kind.OLLAMA, Kind.LM_STUDIO])
+def test_lengths_in_the_list_need_no_second_question(serve: Serve, kind: Kind) -> None:
+    server = serve({"/v1/models": listing("a", max_model_len=4096)})
+    assert length_from(server, kind) == 4096
+    assert server.paths() == ["/v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [(Kind.XLLM, "/api/models/a%2Fb/info"), (Kind.LM_STUDIO, "/api/v1/models/a%2Fb")]
+)
+@pytest.mark.parametrize("field", ["max_context_length", "context_length"])
+def test_engines_tell_lengths_by_their_own_api(serve: Serve, kind: Kind, path: str, field: str) -> None:
+    assert length_from(serve({"/v1/models": listing("a/b"), path: {field: 8192}}), kind) == 8192
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model_info": {"llama.context_length": 8192, "llama.block_count": 80}},
+        {"model_info": {"context_length": 8192}},
+        {"model_info": {"llama.context_length": 8192}, "parameters": "num_ctx 4096"},
+        {"model_info": {}, "parameters": "stop <eos>\nnum_ctx                        8192"},
+        {"model_info": None, "parameters": "context_length 8192"},
+        {"parameters": "temperature 0.7\nn_ctx 8192\n"},
+    ],
+)
+def test_ollama_tells_lengths_by_show(serve: Serve, body: dict[str, Any]) -> None:
+    assert length_from(serve({"/v1/models": listing("a"), "/api/show": body}), Kind.OLLAMA) == 8192
+
+
+def test_ollama_is_asked_for_each_model_by_name(serve: Serve) -> None:
+    asked: list[Any] = []
+
+    async def show(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"model_info": {"context_length": 1024 * len(asked)}})
+
+    fetched(serve({"/v1/models": listing("a", "b"), "/api/show": show}).url, Kind.OLLAMA)
+    assert sorted(body["model"] for body in asked) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        None,
+        404,
+        500,
+        {"model_info": {"llama.context_length": "8192"}},
+        {"model_info": {"xcontext_length": 8192}},
+        {"model_info": [8192]},
+        {"parameters": "num_ctx many"},
+        {"parameters": "num_ctx"},
+        {"parameters": None},
+        break_off,
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [(Kind.OLLAMA, "/api/show"), (Kind.XLLM, "/api/models/a/info"), (Kind.LM_STUDIO, "/api/v1/models/a")],
+)
+def test_an_engine_that_does_not_tell_leaves_no_length(serve: Serve, kind: Kind, path: str, body: Any) -> None:
+    assert length_from(serve({"/v1/models": listing("a"), path: body}), kind) is None
+
+
+def test_a_few_models_are_asked_at_once(serve: Serve) -> None:
+    running, peak = 0, 0
+
+    async def info(request: web.Request) -> web.Response:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return web.json_response({"context_length": 8192})
+
+    names = [f"m{number}" for number in range(30)]
+    answers = {"/v1/models": listing(*names), **{f"/api/models/{name}/info": info for name in names}}
+    assert {model.max_tokens for model in fetched(serve(answers).url, Kind.XLLM)} == {8192}
+    assert peak <= sync.METADATA_AT_ONCE
+
+
+# Storing
+
+
+@pytest.fixture
+def endpoint(db: None) -> Endpoint:
+    return make_endpoint()
+
+
+def stored(endpoint: Endpoint) -> dict[str, int | None]:
+    return dict(EndpointModel.objects.filter(endpoint=endpoint).values_list("model_id", "max_tokens"))
+
+
+def test_a_first_sync_adds_everything(endpoint: Endpoint) -> None:
+    result = sync.store(endpoint, [Offered("b", 4096), Offered("a")])
+    assert (result.models, result.added, result.removed, result.updated) == (["a", "b"], 2, 0, 0)
+    assert stored(endpoint) == {"a": None, "b": 4096}
+
+
+def test_a_second_sync_counts_what_changed(endpoint: Endpoint) -> None:
+    sync.store(endpoint, [Offered("a"), Offered("b"), Offered("c")])
+    result = sync.store(endpoint, [Offered("c"), Offered("d")])
+    assert (result.added, result.removed, result.updated) == (1, 2, 1)
+    assert sorted(stored(endpoint)) == ["c", "d"]
+
+
+def test_an_empty_list_removes_everything(endpoint: Endpoint) -> None:
+    make_model(endpoint)
+    assert sync.store(endpoint, []).removed == 1
+    assert stored(endpoint) == {}
+
+
+@pytest.mark.parametrize(("told", "kept"), [(None, 4096), (8192, 8192)])
+def test_a_missing_length_keeps_the_old_one(endpoint: Endpoint, told: int | None, kept: int) -> None:
+    make_model(endpoint, max_tokens=4096)
+    sync.store(endpoint, [Offered("tiny", told)])
+    assert stored(endpoint) == {"tiny": kept}
+
+
+@pytest.mark.parametrize(("kind", "canonical"), [(Kind.OLLAMA, LLAMA), (Kind.VLLM, None)])
+def test_canonical_names_go_by_the_engine(db: None, kind: Kind, canonical: str | None) -> None:
+    endpoint = make_endpoint(endpoint_type=kind)
+    sync.store(endpoint, [Offered("llama3.3:70b")])
+    assert EndpointModel.objects.get().canonical_name == canonical
+
+
+def test_a_canonical_name_follows_the_type(endpoint: Endpoint) -> None:
+    make_model(endpoint, "llama3.3:70b", canonical_name=LLAMA)
+    sync.store(endpoint, [Offered("llama3.3:70b")])
+    assert EndpointModel.objects.get().canonical_name is None
+
+
+def test_capabilities_are_guessed_by_the_name(endpoint: Endpoint) -> None:
+    make_model(endpoint, "old-embed", capabilities=["chat"])
+    sync.store(endpoint, [Offered("tiny"), Offered("old-embed")])
+    rows = EndpointModel.objects.order_by("model_id").values_list("capabilities", flat=True)
+    assert list(rows) == [["embeddings"], ["chat"]]
+
+
+def test_every_model_is_stamped(endpoint: Endpoint) -> None:
+    before = datetime.now(UTC)
+    make_model(endpoint, "old")
+    sync.store(endpoint, [Offered("old"), Offered("new")])
+    assert all(row.last_checked and row.last_checked >= before for row in EndpointModel.objects.all())
+
+
+def test_what_the_reference_keeps_beside_is_left_alone(endpoint: Endpoint) -> None:
+    make_model(endpoint, "old", supported_apis=["responses"])
+    sync.store(endpoint, [Offered("old"), Offered("new")])
+    rows = EndpointModel.objects.order_by("model_id").values_list("supported_apis", flat=True)
+    assert list(rows) == [["chat_completions"], ["responses"]]
+
+
+def test_another_endpoints_models_are_not_touched(endpoint: Endpoint) -> None:
+    other = make_endpoint("other")
+    make_model(other)
+    sync.store(endpoint, [])
+    assert stored(other) == {"tiny": None}
+
+
+def test_a_sync_counts_as_a_change(endpoint: Endpoint) -> None:
+    make_model(endpoint)
+    before = changes.read()["endpoints"]
+    sync.store(endpoint, [Offered("tiny", 8192)])
+    assert changes.read()["endpoints"] == before + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sync_is_in_the_registry_at_once() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    sync.store(endpoint, [Offered("tiny", 4096)])
+    entry = registry.get(str(endpoint.pk))
+    assert entry is not None
+    assert [(model.id, model.max_tokens) for model in entry.models] == [("tiny", 4096)]
