@@ -81,7 +81,10 @@ def _networks(raw: str) -> tuple[IPNetwork, ...]:
 
 
 def _path(raw: str) -> Path:
-    return Path(raw).expanduser().absolute()
+    try:
+        return Path(raw).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("a directory; there is no such user") from None
 
 
 def _public_url(raw: str) -> str:
@@ -92,7 +95,7 @@ def _public_url(raw: str) -> str:
 
 
 def _database_url(raw: str) -> str:
-    if raw and urlsplit(raw).scheme not in ("sqlite", "postgres", "postgresql"):
+    if raw and raw.partition(":")[0] not in ("sqlite", "postgres", "postgresql"):
         raise ValueError("sqlite:////absolute/path or postgres://user:password@host:port/name")
     if raw.startswith("sqlite:") and not raw.startswith("sqlite:////"):
         raise ValueError("an absolute path for SQLite, with four slashes: sqlite:////absolute/path")
@@ -128,7 +131,9 @@ def _bootstrap_key(raw: str) -> str:
 
 
 def _setting(name: str, default: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
-    return field(metadata={"name": name, "default": default, "parse": parse, "text": text, "secret": secret})
+    return field(
+        repr=not secret, metadata={"name": name, "default": default, "parse": parse, "text": text, "secret": secret}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

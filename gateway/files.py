@@ -8,7 +8,11 @@ from pathlib import Path
 def replace(path: Path, content: bytes) -> None:
     """Readers see the old or the new file, never half of one."""
     draft = _draft(path, content)
-    os.replace(draft, path)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        os.unlink(draft)
+        raise
 
 
 def create_once(path: Path, content: bytes) -> bytes:
@@ -26,6 +30,10 @@ def create_once(path: Path, content: bytes) -> bytes:
 def _draft(path: Path, content: bytes) -> Path:
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError:
+        os.unlink(draft)
+        raise
     return draft

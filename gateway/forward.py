@@ -69,7 +69,7 @@ class Forwarder:
     async def _relay(self, exchange: Exchange, connection: Connection) -> None:
         headers = end_to_end(connection.headers)
         length = next((value for name, value in headers if name == b"content-length"), None)
-        if length is not None or exchange.method == b"HEAD":
+        if length is not None or exchange.method == b"HEAD" or connection.status in (204, 304):
             headers = [header for header in headers if header[0] not in (b"content-length", b"date")]
             if exchange.method == b"HEAD":
                 connection.abort()

@@ -119,9 +119,9 @@ class Gateway:
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""
-        if not self.roster.refresh():
+        self.roster.refresh()
+        if self.roster.snapshot is None:
             return
-        assert self.roster.snapshot is not None
         database_id = self.roster.snapshot.database_id
         if self.journal is None or self.journal.database_id != database_id:
             if self.journal is not None:

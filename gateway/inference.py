@@ -102,6 +102,8 @@ class Inference:
         tried: list[str] = []
         failure: Failure | None = None
         while len(tried) < MAX_ATTEMPTS:
+            present = self.gateway.roster.endpoints
+            endpoints = [endpoint for endpoint in endpoints if present.get(endpoint.id) is endpoint]
             decision = pick(endpoints, self.gateway.roster.load, tried)
             if decision is None:
                 break
@@ -120,13 +122,15 @@ class Inference:
         self.endpoint = endpoint = route.endpoint
         endpoint.enter()
         self.started = time.monotonic()
+        self.relay = None
         connection: Connection | None = None
         try:
             connection, answer, asked_usage = await self._send(route, body)
             if answer is None and _may_retry(connection.status):
                 answer = await connection.read_all()
                 return self._failed(Failure(connection.status, answer, connection.headers, None, ""))
-            if answer is None and _header(connection, b"content-type").startswith(b"text/event-stream"):
+            streams = connection.status < 400 and answer is None
+            if streams and _header(connection, b"content-type").startswith(b"text/event-stream"):
                 return await self._stream(connection, asked_usage)
             self._whole(connection, await connection.read_all() if answer is None else answer)
         except UpstreamError as error:
@@ -156,7 +160,11 @@ class Inference:
         connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=ask))
         if not ask or connection.status not in (400, 422):
             return connection, None, ask
-        answer = await connection.read_all()
+        try:
+            answer = await connection.read_all()
+        except BaseException:
+            connection.abort()
+            raise
         if b"stream_options" not in answer and b"include_usage" not in answer:
             return connection, answer, ask
         # An older server that does not know the option: ask again without, and remember.
@@ -215,10 +223,10 @@ class Inference:
             failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
             if not self.exchange.started:
                 return self._failed(Failure(0, b"", [], failed, str(failed)))
-            if not relay.whole:
+            if not relay.finished and relay.error is None:
                 self._break_off(connection.status, failed)
                 return None
-        if not self.exchange.started and not relay.held and relay.error is None:
+        if not self.exchange.started and not relay.finished and relay.error is None:
             return self._failed(Failure(0, b"", [], None, "the stream ended before its first event"))
         if relay.error is None and not relay.finished:
             self._break_off(connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))

@@ -19,6 +19,7 @@ occurs in UTF-8, so the marker never occurs in a payload, and the next frame is 
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -43,6 +44,8 @@ MAX_PAYLOAD = 1 << 20
 CHUNK = 4 << 20  # larger than any frame
 SEGMENT_BYTES = 8 << 20
 RETRY_SECONDS = 0.1
+
+_SEGMENT = re.compile(r"\d{8}\.seg")
 
 Position = tuple[int, int]
 START: Position = (1, 0)
@@ -97,7 +100,7 @@ def segment_path(directory: Path, segment: int) -> Path:
 
 def segments(directory: Path) -> list[int]:
     try:
-        return sorted(int(name[:8]) for name in os.listdir(directory) if name.endswith(".seg"))
+        return sorted(int(name[:8]) for name in os.listdir(directory) if _SEGMENT.fullmatch(name))
     except FileNotFoundError:
         return []
 

@@ -4,8 +4,9 @@ Requests are never decoded whole: the few fields that decide are read, and a fie
 apart into raw values and putting it together again, so that what we do not know stays as it was written.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -23,6 +24,11 @@ KINDS = {
 }
 
 MAX_MODEL_NAME = 256
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIRED = re.compile(
+    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 
 
 class _Request(msgspec.Struct):
@@ -48,7 +54,7 @@ _encode = msgspec.json.Encoder().encode
 def parse_request(body: bytes) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
     try:
-        found = _decode_request(body)
+        found = _read_request(body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -59,6 +65,22 @@ def parse_request(body: bytes) -> Request:
         raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
     options = found.stream_options or {}
     return Request(found.model, bool(found.stream), options.get("include_usage") is True)
+
+
+def _read_request(body: bytes) -> _Request:
+    try:
+        return _decode_request(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if _SURROGATE.search(body) is None:
+            raise
+        return _decode_request(_replace_surrogates(body))
+
+
+def _replace_surrogates(body: bytes) -> bytes:
+    """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
+    return _PAIRED.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
 
 
 def _explain(error: str) -> str:
@@ -80,7 +102,10 @@ def adapt_request(body: bytes, *, model: str | None, include_usage: bool) -> byt
     """The body with another `model`, and with stream_options.include_usage, where asked for."""
     if model is None and not include_usage:
         return body
-    fields = _decode_object(body)
+    try:
+        fields = _decode_object(body)
+    except msgspec.DecodeError:
+        fields = _decode_object(_replace_surrogates(body))
     if model is not None:
         fields["model"] = msgspec.Raw(_encode(model))
     if include_usage:
@@ -105,10 +130,10 @@ class Usage:
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: float | int | None = None
+    completion_tokens: float | int | None = None
+    input_tokens: float | int | None = None
+    output_tokens: float | int | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -124,7 +149,11 @@ def read_usage(found: _Usage | None) -> Usage | None:
         return None
     made = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
     out = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
-    return None if made is None and out is None else Usage(made, out)
+    return None if made is None and out is None else Usage(_whole(made), _whole(out))
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
@@ -216,6 +245,7 @@ class Event:
     usage: Usage | None = None
     usage_only: bool = False  # carries nothing but usage
     deltas: int = 0  # pieces of output; counted as a token each if no usage is told
+    choices: list[tuple[int, bool]] = field(default_factory=list)  # index of each, and whether it ends with this event
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None
@@ -231,6 +261,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int = 0
     delta: _Delta | None = None
     text: Any = None
     finish_reason: Any = None
@@ -270,8 +301,7 @@ def read_chunk(data: bytes) -> Event:
         event.error = _sentence(chunk.error)
     for choice in chunk.choices or ():
         event.deltas += _has_output(choice)
-        if choice.finish_reason is not None:
-            event.finished = True
+        event.choices.append((choice.index, choice.finish_reason is not None))
     event.usage_only = event.usage is not None and not chunk.choices and chunk.error is None
     return event
 

@@ -12,9 +12,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.errors import REQUEST_TOO_LARGE, Refusal
+from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
 from gateway.exchange import Exchange
-from gateway.handler import Gateway
+from gateway.handler import MAX_FORWARDED_BODY, Gateway
 
 MAX_BODY_BYTES = 32 << 20
 MAX_HEAD_BYTES = 64 << 10
@@ -34,27 +34,39 @@ class GatewayProtocol(HttpToolsProtocol):
         self.latest: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.head_bytes = 0
+        self.unread = -1  # bytes of a head that is not complete; -1 when none is being read
+        self.replaying = False
         self.lingering: asyncio.TimerHandle | None = None
 
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
+        if self.replaying:
+            return
+        self.unread = 0
         self.url = b""
         self.headers = []
         self.head_bytes = 0
         self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
+        if self.replaying:
+            return
         self.head_bytes += len(url)
         if self.head_bytes <= MAX_HEAD_BYTES:
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.replaying:
+            return
         self.head_bytes += len(name) + len(value)
         if self.head_bytes <= MAX_HEAD_BYTES:
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.replaying:
+            return
+        self.unread = -1
         version = self.parser.get_http_version()
         exchange = Exchange(self, self.parser.get_method(), self.url, self.headers, version)
         exchange.keep_alive = self.parser.should_keep_alive()
@@ -66,15 +78,19 @@ class GatewayProtocol(HttpToolsProtocol):
             self._greet(exchange)
         else:
             self.waiting.append(exchange)
-            self.flow.pause_reading()
+            if len(self.waiting) >= MAX_PIPELINED:
+                self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         exchange = self.latest
         if exchange is None or exchange.complete:
             return
         exchange.add_body(body)
-        if exchange.body_bytes > MAX_BODY_BYTES and exchange.refusal is None:
-            exchange.refusal = _too_large()
+        if exchange is not self.running and exchange.body_bytes > SMALL_BODY_BYTES:
+            self.flow.pause_reading()  # until its turn: what waits must not fill the memory
+        limit = MAX_BODY_BYTES if exchange.path.startswith(b"/v1/") else MAX_FORWARDED_BODY
+        if exchange.body_bytes > limit and exchange.refusal is None:
+            exchange.refusal = _too_large(limit)
             exchange.take_body()
             if exchange is self.running:
                 self._refuse_early(exchange)
@@ -83,6 +99,8 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange = self.latest
         if exchange is None:
             return
+        if self.parser.should_upgrade() and _framing(exchange):
+            return  # the body comes when the parser has been told to read on
         exchange.received = True
         if self.lingering is not None:
             self.transport.close()
@@ -92,14 +110,17 @@ class GatewayProtocol(HttpToolsProtocol):
     # Exchanges
 
     def _refusal(self, exchange: Exchange) -> Refusal | None:
-        if self.head_bytes > MAX_HEAD_BYTES or len(self.waiting) >= MAX_PIPELINED:
+        if len(self.waiting) >= MAX_PIPELINED:
+            exchange.keep_alive = False
+            return Refusal(429, TOO_MANY_REQUESTS, "Too many requests wait on this connection.")
+        if self.head_bytes > MAX_HEAD_BYTES:
             exchange.keep_alive = False
             return Refusal(431, REQUEST_TOO_LARGE, f"The request's head has more than {MAX_HEAD_BYTES >> 10} KiB.")
         refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
         length = exchange.header(b"content-length")
         exchange.expects_continue = (exchange.header(b"expect") or b"").lower() == b"100-continue"
         if refusal is None and length is not None and int(length) > MAX_BODY_BYTES:
-            return _too_large()
+            return _too_large(MAX_BODY_BYTES)
         return refusal
 
     def _greet(self, exchange: Exchange) -> None:
@@ -171,12 +192,32 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
+        except httptools.HttpParserUpgrade as error:
+            if self.latest is not None and not self.latest.received:
+                self._read_on(self.latest, data[error.args[0] :])
+            else:
+                self._malformed(error)
+        except (httptools.HttpParserError, ValueError) as error:
             self._malformed(error)
+        if self.unread != -1:
+            self.unread += len(data)
+            if self.unread > 2 * MAX_HEAD_BYTES:
+                self._malformed(ValueError("a head without end"))
+
+    def _read_on(self, exchange: Exchange, rest: bytes) -> None:
+        """An offer to upgrade is not taken: what follows is the body, which the parser leaves unread."""
+        exchange.keep_alive = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % _framing(exchange))
+        self.replaying = False
+        if rest:
+            self.data_received(rest)
 
     def _malformed(self, error: Exception) -> None:
         upgrade = isinstance(error, httptools.HttpParserUpgrade)
-        if self.running is None and not self.transport.is_closing():
+        unanswered = self.running is None or (self.running.task is None and not self.running.started)
+        if unanswered and not self.transport.is_closing():
             text = b"WebSocket is not offered here.\n" if upgrade else b"This is not a valid HTTP request.\n"
             self.transport.write(
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -210,8 +251,16 @@ class GatewayProtocol(HttpToolsProtocol):
             self.running.keep_alive = False
 
 
-def _too_large() -> Refusal:
-    return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_BODY_BYTES >> 20} MiB.")
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {limit >> 20} MiB.")
+
+
+def _framing(exchange: Exchange) -> bytes:
+    """The header that says how long the body is; empty without a body."""
+    if exchange.header(b"transfer-encoding") is not None:
+        return b"transfer-encoding: chunked"
+    length = exchange.header(b"content-length")
+    return b"content-length: " + length if length and int(length) else b""
 
 
 def bound_to(gateway: Gateway) -> type[GatewayProtocol]:

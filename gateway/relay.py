@@ -23,6 +23,7 @@ class StreamRelay:
         self.finished = False
         self.error: str | None = None
         self.held = b""
+        self._open: set[int] = set()  # choices that have begun and not ended
         self._dialect = dialect
         self._asked = asked_model
         self._hide_usage = hide_usage
@@ -52,8 +53,9 @@ class StreamRelay:
     def end(self) -> None:
         """The upstream has ended its answer: what is left without an empty line behind it is an event too."""
         if self._pending:
-            self.held += self._pass(self._pending)
-            self._pending = b""
+            pending, self._pending = self._pending, b""
+            if rest := self._pass(pending):
+                self._hold(rest)
 
     def _pass(self, raw: bytes) -> bytes:
         data = _data(raw)
@@ -76,6 +78,12 @@ class StreamRelay:
             self.usage = event.usage
         if event.error is not None and self.error is None:
             self.error = event.error
+        for index, ends in event.choices:
+            if ends:
+                self._open.discard(index)
+                self.finished = not self._open
+            else:
+                self._open.add(index)
         if event.finished:
             self.finished = True
 

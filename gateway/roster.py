@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Roster:
         self._sealer = sealer
         self._sweeper = sweeper
         self._row = page.row(worker)
-        self._seen_version = -1
+        self._seen_version = self._warned_version = -1
         self._routes: dict[str, list[Route]] = {}
         self._folded: dict[str, list[Route]] = {}
         self._keys: dict[bytes, ApiKey] = {}
@@ -92,9 +92,9 @@ class Roster:
         try:
             loaded = snapshot.load(self.path)
         except snapshot.Unreadable as error:
-            if version and self._seen_version != version:  # 0: none was ever published
+            if version and self._warned_version != version:  # 0: none was ever published
                 log.warning("%s", error)
-                self._seen_version = version
+                self._warned_version = version
             return False
         self._seen_version = version
         self._install(loaded)
@@ -130,7 +130,12 @@ class Roster:
         return listed
 
     def _install(self, loaded: Snapshot) -> None:
-        endpoints = {facts.id: self._endpoint(facts) for facts in loaded.endpoints}
+        endpoints: dict[str, Endpoint] = {}
+        for facts in loaded.endpoints:
+            try:
+                endpoints[facts.id] = self._endpoint(facts)
+            except ValueError as error:
+                log.error("endpoint %s: %s; it is not served", facts.name, error)
         for gone in self.endpoints.keys() - endpoints.keys():
             self.endpoints[gone].pool.close()
         exact: dict[str, list[Route]] = {}
@@ -142,7 +147,7 @@ class Roster:
             for name, route in by_folded.items():
                 folded.setdefault(name, []).append(route)
         self.endpoints, self._routes, self._folded = endpoints, exact, folded
-        self._keys = {bytes.fromhex(key.hash): key for key in loaded.api_keys}
+        self._keys = dict(_by_hash(loaded.api_keys))
         self.snapshot = loaded
 
     def _endpoint(self, facts: snapshot.Endpoint) -> Endpoint:
@@ -176,6 +181,14 @@ class Roster:
         except Unsealable as error:
             log.error("endpoint %s: %s; it is asked without a key", facts.name, error)
             return None
+
+
+def _by_hash(keys: Iterable[ApiKey]) -> Iterator[tuple[bytes, ApiKey]]:
+    for key in keys:
+        try:
+            yield bytes.fromhex(key.hash), key
+        except ValueError:
+            log.error("API key %s: its hash cannot be read; it is not known", key.id)
 
 
 def _names(endpoint: Endpoint) -> tuple[dict[str, Route], dict[str, Route]]:

@@ -34,7 +34,7 @@ class Sealer:
         """Raises Unsealable rather than ever returning the token itself."""
         try:
             return self._fernet.decrypt(token).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             raise Unsealable("an upstream key was sealed with another encryption key") from None
 
 
@@ -46,6 +46,8 @@ def load(keys: Sequence[str], key_file: Path) -> Sealer:
         return Sealer([key_file.read_bytes().strip()])
     except FileNotFoundError:
         return _make(key_file)
+    except ConfigError:
+        raise ConfigError(f"the encryption key in {key_file} cannot be used: put the right one back") from None
 
 
 def _make(key_file: Path) -> Sealer:

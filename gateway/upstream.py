@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -34,6 +35,12 @@ class UpstreamError(Exception):
 
 class StaleConnection(Exception):
     """A kept connection was closed before a byte of the answer came: the request may be sent again on a new one."""
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the machine's certificates takes milliseconds."""
+    return ssl.create_default_context()
 
 
 class Sweeper:
@@ -97,9 +104,8 @@ class Pool:
                 if self.unix_path:
                     _, connection = await loop.create_unix_connection(lambda: Connection(self), self.unix_path)
                 elif self.tls:
-                    context = ssl.create_default_context()
                     _, connection = await loop.create_connection(
-                        lambda: Connection(self), self.host, self.port, ssl=context, server_hostname=self.host
+                        lambda: Connection(self), self.host, self.port, ssl=_tls(), server_hostname=self.host
                     )
                 else:
                     _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
@@ -272,7 +278,7 @@ class Connection(asyncio.Protocol):
         self.parser = None  # breaks the cycle of parser and connection
         self._keep_alive = False
         if not self.complete:
-            if self._until_close and self._answered and exc is None:
+            if self._until_close and self._answered and exc is None and self.error is None:
                 self.complete = True
             elif self.error is None:
                 self.error = exc or ConnectionResetError()
@@ -281,6 +287,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     # httptools
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))

@@ -1,0 +1,64 @@
+"""Raw answers of real servers (tests/fixtures/captures), as the relay and the parsers meet them."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from gateway import openai
+
+FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "captures"
+SERVERS = ("llama.cpp", "vllm", "transformers")
+
+
+@dataclass(frozen=True)
+class Capture:
+    server: str
+    name: str
+    kind: str
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def __str__(self) -> str:
+        return f"{self.server}-{self.name}"
+
+    @property
+    def streamed(self) -> bool:
+        return self.headers["content-type"].startswith("text/event-stream")
+
+    @property
+    def model(self) -> str:
+        """The name that the server gives itself in its answer."""
+        return "models/smollm2-hf@main" if self.server == "transformers" else "smollm2-135m-instruct"
+
+    @property
+    def events(self) -> list[bytes]:
+        return [event + b"\n\n" for event in self.body.split(b"\n\n") if event]
+
+    @property
+    def http(self) -> bytes:
+        """The answer as its server sends it: a stream in chunks, an event each."""
+        head = f"HTTP/1.1 {self.status} Captured\r\ncontent-type: {self.headers['content-type']}\r\n"
+        if not self.streamed:
+            return f"{head}content-length: {len(self.body)}\r\n\r\n".encode() + self.body
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in self.events)
+        return f"{head}transfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+
+
+@cache
+def load(server: str, name: str) -> Capture:
+    found = json.loads((FOLDER / server / f"{name}.json").read_text())
+    headers = {key.lower(): value for key, value in found["headers"]}
+    kind = openai.KINDS[found["request"]["path"]]
+    return Capture(server, name, kind, found["status"], headers, found["body"].encode())
+
+
+@cache
+def everything() -> tuple[Capture, ...]:
+    return tuple(load(server, path.stem) for server in SERVERS for path in sorted((FOLDER / server).glob("*.json")))
+
+
+STREAMS = [capture for capture in everything() if capture.streamed]
+ANSWERS = [capture for capture in everything() if not capture.streamed and capture.status < 400]
+ERRORS = [capture for capture in everything() if capture.status >= 400]

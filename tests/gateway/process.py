@@ -1,0 +1,203 @@
+"""A real gateway process. What control and the supervisor give to one, its tests make by hand: the sockets, the
+snapshot, the live page; what it leaves, they read: its answers and its journal.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from gateway import config, journal, snapshot
+from gateway.livepage import LivePage
+from gateway.record import RequestRecord, SegmentHead
+from tests.gateway.samples import make_endpoint
+from tests.router import ROOT, Answer, clean_environment, until
+
+KEY = "sk_" + "GatewayKey0" * 3
+ALL = ("openai.inference", "openai.models.read")
+RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
+
+
+class GatewayProcess:
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.environment = {"ROUTERDASH_DATA_DIR": str(directory), **environment}
+        self.config = config.load(self.environment)
+        self.page = LivePage(self.config.live_page_path)
+        self.log_path = directory / "log"
+        self.database_id = "database-1"
+        self.endpoints: dict[str, snapshot.Endpoint] = {}
+        self.keys: dict[str, snapshot.ApiKey] = {}
+        self.add_key(KEY)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+        self._positions: dict[str, journal.Position] = {}
+
+    def start(self, *, published: bool = True) -> "GatewayProcess":
+        if published:
+            self.publish()
+        alive, self.alive = os.pipe()
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, self.log_path.open("wb") as log:
+            self.port: int = listening.getsockname()[1]
+            descriptors = (listening.fileno(), alive)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway.main", "--worker", "0", "--listen", str(descriptors[0]),
+                 "--alive", str(alive)],
+                pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
+            )  # fmt: skip
+        os.close(alive)
+        return self
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code."""
+        assert self.process is not None
+        return self.process.wait(30)
+
+    def orphan(self) -> None:
+        """What the process sees when its supervisor is gone."""
+        os.close(self.alive)
+        self.alive = -1
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            if self.alive != -1:
+                self.orphan()
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    # What control does
+
+    def publish(self) -> None:
+        version = self.page.version + 1
+        keys, endpoints = tuple(self.keys.values()), tuple(self.endpoints.values())
+        made = snapshot.Snapshot(
+            version=version, database_id=self.database_id, endpoints=endpoints, api_keys=keys
+        )  # fmt: skip
+        snapshot.save(self.config.snapshot_path, made)
+        self.page.version = version
+
+    def add_key(self, secret: str, permissions: tuple[str, ...] = ALL, expires_at: float | None = None) -> str:
+        key = snapshot.ApiKey(secret[3:11], hashlib.sha256(secret.encode()).hexdigest(), permissions, expires_at)
+        self.keys[key.id] = key
+        return secret
+
+    def add(self, *upstreams: Any, known_as: str = "", **facts: Any) -> str:
+        """Publish a model that only these upstreams have; its name. They are tried in this order."""
+        name = f"model-{next(self._numbers)}"
+        for status, upstream in zip(RANKS, upstreams, strict=False):
+            model = snapshot.Model(known_as, name, (name,)) if known_as else snapshot.Model(name)
+            made = make_endpoint("", model, status=status, base_url=upstream.url, **facts)
+            self.endpoints[made.id] = made
+        self.publish()
+        return name
+
+    def endpoints_of(self, model: str) -> list[snapshot.Endpoint]:
+        return [it for it in self.endpoints.values() if model in (it.models[0].id, *it.models[0].aliases)]
+
+    def in_flight(self, model: str) -> int:
+        return sum(self.page.in_flight(endpoint.slot) for endpoint in self.endpoints_of(model))
+
+    # What clients do
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = KEY
+    ) -> Answer:
+        """One request on a connection of its own."""
+        sent = {"Authorization": f"Bearer {key}"} if key else {}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(method, path, body, {**sent, **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return self.request("POST", path, body, **options)
+
+    def chat(self, model: str, **fields: Any) -> Answer:
+        return self.post("/v1/chat/completions", {"model": model, "messages": [], **fields})
+
+    @contextmanager
+    def connect(self) -> Iterator[socket.socket]:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            yield connection
+
+    def say(self, data: bytes) -> bytes:
+        """Send bytes; everything that comes until the gateway closes."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read_to_end(connection)
+
+    def head(self, line: str = "POST /v1/chat/completions", *headers: str, version: str = "1.1") -> bytes:
+        """The head of a request as bytes."""
+        usual = (f"Host: 127.0.0.1:{self.port}", f"Authorization: Bearer {KEY}", "Content-Type: application/json")
+        return "\r\n".join((f"{line} HTTP/{version}", *usual, *headers, "", "")).encode()
+
+    def chat_bytes(self, model: str, *headers: str, version: str = "1.1", **fields: Any) -> bytes:
+        """A whole chat request as bytes."""
+        body = json.dumps({"model": model, "messages": [], **fields}).encode()
+        return self.head("POST /v1/chat/completions", *headers, f"Content-Length: {len(body)}", version=version) + body
+
+    # What it leaves
+
+    def records(self) -> list[RequestRecord]:
+        """What was written to the journal since this was last asked."""
+        found: list[RequestRecord] = []
+        for writer in journal.writers(self.config.journal_dir):
+            start = self._positions.get(writer, journal.START)
+            batch = journal.read(self.config.journal_dir / writer, start, 1 << 30)
+            self._positions[writer] = batch.position
+            found += [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
+        return found
+
+    def record(self) -> RequestRecord:
+        """The one new record, which is there already."""
+        (found,) = self.records()
+        return found
+
+    def record_soon(self) -> RequestRecord:
+        """The one new record, of a request whose client does not see its end."""
+        (found,) = until(self.records)
+        return found  # type: ignore[no-any-return]
+
+    def database_ids(self) -> set[str]:
+        found = set()
+        for writer in journal.writers(self.config.journal_dir):
+            batch = journal.read(self.config.journal_dir / writer, journal.START, 1 << 30)
+            found |= {entry.database_id for entry in batch.entries if isinstance(entry, SegmentHead)}
+        return found
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    while data := connection.recv(1 << 16):
+        received += data
+    return received
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        data = connection.recv(1 << 16)
+        assert data, received
+        received += data
+    return received

@@ -1,0 +1,180 @@
+"""Upstreams that send exactly the bytes a test gives them, on real sockets."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 30.0
+
+
+class Talk:
+    """One connection, from the server's side."""
+
+    def __init__(self, connection: socket.socket, requests: list[bytes]) -> None:
+        self.socket = connection
+        self._file = connection.makefile("rb")
+        self._requests = requests
+
+    def request(self) -> bytes:
+        """The next request, whole; empty when the client has closed."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self._file.readline()
+            if not line:
+                return b""
+            head += line
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+        self._requests.append(head + self._file.read(int(fields.get(b"content-length", 0))))
+        return self._requests[-1]
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.socket.sendall(piece)
+
+    def client_left(self) -> bool:
+        """Waits for it; False if the client sends something instead."""
+        try:
+            return self._file.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def reset(self) -> None:
+        """Close in a way that the client sees as an error."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._file.close()
+        self.socket.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+Script = Callable[[Talk], Any]
+
+
+class Upstream(socketserver.ThreadingTCPServer):
+    """Runs the script for each connection; the requests it has read stay in `requests`."""
+
+    request_queue_size = 128
+
+    def __init__(self, address: Any, script: Script) -> None:
+        self.script = script
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.open: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    @property
+    def url(self) -> str:
+        return "http://{}:{}".format(*self.server_address)
+
+    def hang_up(self) -> None:
+        for connection in list(self.open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was first
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is what many scripts are about."""
+
+
+class UnixUpstream(Upstream):
+    address_family = socket.AF_UNIX
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: Upstream
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        self.server.open.add(self.request)
+        self.request.settimeout(PATIENCE)
+        talk = Talk(self.request, self.server.requests)
+        try:
+            self.server.script(talk)
+        finally:
+            self.server.open.discard(self.request)
+            talk.close()
+
+
+@contextmanager
+def upstream(script: Script, path: Path | None = None) -> Iterator[Upstream]:
+    """Serve on a free port of 127.0.0.1, or on a Unix socket."""
+    server = Upstream(("127.0.0.1", 0), script) if path is None else UnixUpstream(str(path), script)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.hang_up()
+        server.server_close()
+        thread.join()
+
+
+# Scripts
+
+
+def each_time(*answers: bytes) -> Script:
+    """Answers the first request of a connection with the first bytes, and so on; then closes."""
+
+    def script(talk: Talk) -> None:
+        for answer in answers:
+            if not talk.request():
+                return
+            talk.send(answer)
+
+    return script
+
+
+def always(answer: bytes) -> Script:
+    """The same answer to every request."""
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            talk.send(answer)
+
+    return script
+
+
+def nothing(talk: Talk) -> None:
+    """Never says a word."""
+    while talk.socket.recv(1 << 16):
+        pass
+
+
+def opening(*data: bytes) -> Script:
+    """Sends these bytes and then nothing, for as long as the client stays."""
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(*data)
+        talk.client_left()
+
+    return script
+
+
+def answer(body: bytes, status: int = 200, kind: str = "application/json", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {kind}", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def stream(*events: bytes, end: bool = True) -> bytes:
+    """An event stream in chunks; without `end` its last chunk does not come."""
+    head = b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
+    return head + chunks + (b"0\r\n\r\n" if end else b"")
+
+
+def chunk(text: str = "", finish: str = "null", model: str = "tiny") -> bytes:
+    """One event of a chat stream."""
+    choice = b'{"index":0,"delta":{"content":"%b"},"finish_reason":%b}' % (text.encode(), finish.encode())
+    return b'data: {"model":"%b","choices":[%b]}\n\n' % (model.encode(), choice)
+
+
+DONE = b"data: [DONE]\n\n"
+LAST = chunk(finish='"stop"')

@@ -1,0 +1,135 @@
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import snapshot
+from gateway.balancer import pick
+
+
+@dataclass(frozen=True)
+class Candidate:
+    id: str
+    status: str = snapshot.ONLINE
+    operator_state: str = snapshot.ENABLED
+
+
+A, B, C = Candidate("a"), Candidate("b"), Candidate("c")
+IDLE = {"a": 0, "b": 0, "c": 0}
+
+
+def first(names):
+    return names[0]
+
+
+def chosen(candidates, load=IDLE, tried=(), choose=first):
+    decision = pick(candidates, load.__getitem__, tried, choose)
+    return decision and decision.endpoint_id
+
+
+def test_the_one_with_the_fewest_requests_in_flight():
+    assert chosen([A, B, C], {"a": 3, "b": 1, "c": 2}) == "b"
+
+
+def test_a_tie_is_drawn_among_the_least():
+    assert chosen([A, B, C], {"a": 1, "b": 5, "c": 1}, choose="+".join) == "a+c"
+
+
+def test_the_draw_decides():
+    assert [chosen([A, B], choose=lambda names, at=at: names[at]) for at in (0, 1)] == ["a", "b"]
+
+
+def test_without_a_tie_nothing_is_drawn():
+    assert chosen([A, B], {"a": 0, "b": 1}, choose=pytest.fail) == "a"
+
+
+def test_ties_are_drawn_evenly_by_default():
+    counts = {"a": 0, "b": 0, "c": 0}
+    for _ in range(3000):
+        decision = pick([A, B, C], IDLE.__getitem__)
+        assert decision is not None
+        counts[decision.endpoint_id] += 1
+    assert min(counts.values()) > 800
+
+
+@pytest.mark.parametrize(
+    ("statuses", "best"),
+    [
+        ((snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR), "a"),
+        ((snapshot.ERROR, snapshot.PENDING, snapshot.OFFLINE), "b"),
+        ((snapshot.OFFLINE, snapshot.OFFLINE, snapshot.ERROR), "c"),
+        ((snapshot.ERROR, snapshot.ONLINE, snapshot.ONLINE), "bc"),
+    ],
+)
+def test_the_healthiest_go_first_however_busy(statuses, best):
+    busy = {"a": 1000, "b": 1000, "c": 1000, **{name: 0 for name in "abc" if name not in best}}
+    found = chosen([Candidate(name, status) for name, status in zip("abc", statuses, strict=True)], busy)
+    assert found == best[0]
+
+
+@pytest.mark.parametrize("state", [snapshot.DRAINING, snapshot.DISABLED])
+def test_the_operators_word_excludes(state):
+    assert chosen([Candidate("a", operator_state=state), Candidate("b", snapshot.ERROR)]) == "b"
+    assert chosen([Candidate("a", operator_state=state)]) is None
+
+
+@pytest.mark.parametrize("status", [snapshot.OFFLINE, "of tomorrow"])
+def test_who_is_offline_is_not_asked(status):
+    assert chosen([Candidate("a", status)]) is None
+
+
+def test_who_was_tried_is_not_asked_again():
+    assert chosen([A, B], tried=["a"]) == "b"
+    assert chosen([A, B], tried=["a", "b"]) is None
+
+
+def test_after_the_healthy_ones_the_sick_are_tried():
+    assert chosen([A, Candidate("b", snapshot.ERROR)], tried=["a"]) == "b"
+
+
+def test_nobody_is_nobody():
+    assert chosen([]) is None
+
+
+def test_a_decision_says_what_it_rests_on():
+    load = {"a": 2, "b": 1, "c": 0}.__getitem__
+    decision = pick([A, B, Candidate("c", snapshot.PENDING)], load, choose=first)
+    assert decision is not None
+    assert (decision.reason, decision.scores) == ("least in flight", {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("candidates", "reason"),
+    [([A], "only candidate"), ([A, B], "drawn among 2 with the least in flight")],
+)
+def test_reasons(candidates, reason):
+    decision = pick(candidates, IDLE.__getitem__, choose=first)
+    assert decision is not None
+    assert decision.reason == reason
+
+
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        st.text("abcdef", min_size=1, max_size=3),
+        st.sampled_from([snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR, snapshot.OFFLINE]),
+        st.sampled_from([snapshot.ENABLED, snapshot.DRAINING, snapshot.DISABLED]),
+    ),
+    unique_by=lambda candidate: candidate.id,
+)
+
+
+@given(CANDIDATES, st.data())
+def test_the_choice_is_never_worse_than_another_that_may_be_asked(candidates, data):
+    load = {it.id: data.draw(st.integers(0, 3)) for it in candidates}
+    tried = data.draw(st.sets(st.sampled_from(sorted(load)))) if load else set()
+    order = [snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR]
+    allowed = {
+        it.id: (order.index(it.status), load[it.id])
+        for it in candidates
+        if it.status in order and it.operator_state == snapshot.ENABLED and it.id not in tried
+    }
+    decision = pick(candidates, load.__getitem__, tried)
+    assert (decision is None) == (not allowed)
+    assert decision is None or allowed[decision.endpoint_id] == min(allowed.values())

@@ -1,0 +1,222 @@
+import ipaddress
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config import SOCKET_PATH_BYTES, ConfigError, load, table
+
+# variable, what the environment says, field, what it means
+GOOD = [
+    ("ROUTERDASH_HOST", "0.0.0.0", "host", "0.0.0.0"),
+    ("ROUTERDASH_PORT", "1", "port", 1),
+    ("ROUTERDASH_PORT", "65535", "port", 65535),
+    ("ROUTERDASH_PORT", " 8080 ", "port", 8080),
+    ("ROUTERDASH_WORKERS", "32", "workers", 32),
+    ("ROUTERDASH_DATA_DIR", "/srv/routerdash", "data_dir", Path("/srv/routerdash")),
+    ("ROUTERDASH_DATA_DIR", "here", "data_dir", Path.cwd() / "here"),
+    ("ROUTERDASH_DATA_DIR", "~/there", "data_dir", Path.home() / "there"),
+    ("DATABASE_URL", "sqlite:////srv/main.sqlite3", "database_url", "sqlite:////srv/main.sqlite3"),
+    ("DATABASE_URL", "postgres://me:secret@db/main", "database_url", "postgres://me:secret@db/main"),
+    ("DATABASE_URL", "postgresql://db/main", "database_url", "postgresql://db/main"),
+    ("REDIS_URL", "redis://cache", "redis_url", "redis://cache"),
+    ("ROUTERDASH_ADMIN_USERNAME", "root", "admin_username", "root"),
+    ("ROUTERDASH_ADMIN_PASSWORD", "pass word", "admin_password", "pass word"),
+    ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_" + "a1" * 16, "bootstrap_api_key", "sk_" + "a1" * 16),
+    ("ROUTERDASH_ALLOWED_HOSTS", "one, .two ,,", "allowed_hosts", ("one", ".two")),
+    ("ROUTERDASH_PUBLIC_URL", "https://llm.example/", "public_url", "https://llm.example"),
+    ("ROUTERDASH_TRUSTED_PROXIES", "10.1.2.3/8", "trusted_proxies", (ipaddress.ip_network("10.0.0.0/8"),)),
+    (
+        "ROUTERDASH_TRUSTED_PROXIES",
+        "::1, 192.0.2.7",
+        "trusted_proxies",
+        (ipaddress.ip_network("::1/128"), ipaddress.ip_network("192.0.2.7/32")),
+    ),
+    ("ROUTERDASH_TIME_ZONE", "Asia/Tokyo", "time_zone", "Asia/Tokyo"),
+    ("ROUTERDASH_LANGUAGE", "JA", "language", "ja"),
+    ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
+    ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
+    ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
+    ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
+    ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
+    ("ROUTERDASH_QUEUE_MAX", "0", "queue_max", 0),
+    ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "1", "queue_timeout_secs", 1),
+    ("ROUTERDASH_BALANCER", "least_inflight", "balancer", "least_inflight"),
+    ("ROUTERDASH_JOURNAL_FSYNC_SECS", "0.5", "journal_fsync_secs", 0.5),
+    ("ROUTERDASH_JOURNAL_MAX_MB", "16", "journal_max_mb", 16),
+    ("ROUTERDASH_DRAIN_SECS", "0", "drain_secs", 0),
+    ("ROUTERDASH_ENCRYPTION_KEYS", "one,two", "encryption_keys", ("one", "two")),
+    ("ROUTERDASH_LOG_LEVEL", "DEBUG", "log_level", "debug"),
+    ("ROUTERDASH_LOG_FORMAT", "json", "log_format", "json"),
+    ("OPENAI_API_KEY", "key", "openai_api_key", "key"),
+    ("ANTHROPIC_API_KEY", "key", "anthropic_api_key", "key"),
+    ("GOOGLE_API_KEY", "key", "google_api_key", "key"),
+    ("OPENAI_BASE_URL", "http://localhost:1/", "openai_base_url", "http://localhost:1"),
+    ("ANTHROPIC_BASE_URL", "http://localhost:1", "anthropic_base_url", "http://localhost:1"),
+    ("GOOGLE_BASE_URL", "http://localhost:1", "google_base_url", "http://localhost:1"),
+]
+
+BAD = [
+    ("ROUTERDASH_PORT", "0"),
+    ("ROUTERDASH_PORT", "65536"),
+    ("ROUTERDASH_PORT", "-1"),
+    ("ROUTERDASH_PORT", "80.5"),
+    ("ROUTERDASH_PORT", "http"),
+    ("ROUTERDASH_PORT", "８０"),  # digits, but not ours
+    ("ROUTERDASH_WORKERS", "0"),
+    ("ROUTERDASH_WORKERS", "33"),
+    ("DATABASE_URL", "mysql://me:hunter2@db/main"),
+    ("DATABASE_URL", "sqlite:///hunter2.sqlite3"),
+    ("DATABASE_URL", "hunter2.sqlite3"),
+    ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_hunter2"),
+    ("ROUTERDASH_BOOTSTRAP_API_KEY", "hunter2" * 6),
+    ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_" + "hunter2-" * 6),
+    ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_" + "é" * 40),
+    ("ROUTERDASH_PUBLIC_URL", "llm.example"),
+    ("ROUTERDASH_PUBLIC_URL", "ftp://llm.example"),
+    ("ROUTERDASH_PUBLIC_URL", "https://"),
+    ("ROUTERDASH_TRUSTED_PROXIES", "proxy.example"),
+    ("ROUTERDASH_TRUSTED_PROXIES", "10.0.0.0/33"),
+    ("ROUTERDASH_TIME_ZONE", "Mars/Base"),
+    ("ROUTERDASH_LANGUAGE", "de"),
+    ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "0"),
+    ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3601"),
+    ("ROUTERDASH_REQUIRE_API_KEY", "maybe"),
+    ("ROUTERDASH_STORE_BODIES", "some"),
+    ("ROUTERDASH_HISTORY", "none"),
+    ("ROUTERDASH_HISTORY_RETENTION_DAYS", "0"),
+    ("ROUTERDASH_QUEUE_MAX", "100001"),
+    ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "0"),
+    ("ROUTERDASH_BALANCER", "random"),
+    ("ROUTERDASH_JOURNAL_FSYNC_SECS", "-1"),
+    ("ROUTERDASH_JOURNAL_FSYNC_SECS", "nan"),
+    ("ROUTERDASH_JOURNAL_FSYNC_SECS", "soon"),
+    ("ROUTERDASH_JOURNAL_MAX_MB", "15"),
+    ("ROUTERDASH_DRAIN_SECS", "3601"),
+    ("ROUTERDASH_LOG_LEVEL", "loud"),
+    ("ROUTERDASH_LOG_FORMAT", "xml"),
+    ("OPENAI_BASE_URL", "api.example"),
+    ("ANTHROPIC_BASE_URL", "api.example"),
+    ("GOOGLE_BASE_URL", "api.example"),
+]
+
+
+@pytest.mark.parametrize(("variable", "raw", "field", "value"), GOOD)
+def test_reads(variable, raw, field, value):
+    assert getattr(load({variable: raw}), field) == value
+
+
+def test_every_setting_has_a_good_value_above():
+    assert {variable for variable, *_ in GOOD} == {name for name, _, _ in table()}
+
+
+@pytest.mark.parametrize(("variable", "raw"), BAD)
+def test_refuses_in_one_line_that_names_the_variable(variable, raw):
+    with pytest.raises(ConfigError) as caught:
+        load({variable: raw})
+    assert str(caught.value).startswith(f"{variable} must be ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("variable", "raw"), [pair for pair in BAD if "hunter2" in pair[1]])
+def test_an_error_never_shows_a_secret(variable, raw):
+    with pytest.raises(ConfigError) as caught:
+        load({variable: raw})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_error_shows_what_was_found_if_it_is_no_secret():
+    with pytest.raises(ConfigError, match="a whole number from 1 to 65535, not 'eighty'"):
+        load({"ROUTERDASH_PORT": "eighty"})
+
+
+@pytest.mark.parametrize("raw", ["", "  ", "\t"])
+def test_an_empty_variable_is_an_unset_one(raw):
+    assert load({"ROUTERDASH_PORT": raw}) == load({})
+
+
+def test_defaults():
+    config = load({})
+    assert (config.host, config.port, config.workers) == ("127.0.0.1", 32768, 1)
+    assert config.data_dir == Path.cwd() / "data"
+    assert config.require_api_key
+    assert config.store_bodies == "none"
+    assert config.trusted_proxies == ()
+
+
+def test_the_table_says_something_about_each_setting_once():
+    names = [name for name, _, _ in table()]
+    assert len(names) == len(set(names))
+    assert all(text.endswith(".") for _, _, text in table())
+
+
+def test_every_default_is_a_good_value():
+    assert load({name: default for name, default, _ in table() if default}) == load({})
+
+
+# Anybody may use /v1 only where only this machine can ask
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "router.example", "8.8.8.8"])
+def test_no_key_needs_a_loopback_address(host):
+    with pytest.raises(ConfigError, match=r"^ROUTERDASH_REQUIRE_API_KEY=false needs a loopback ROUTERDASH_HOST"):
+        load({"ROUTERDASH_REQUIRE_API_KEY": "false", "ROUTERDASH_HOST": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_no_key_on_a_loopback_address(host):
+    config = load({"ROUTERDASH_REQUIRE_API_KEY": "false", "ROUTERDASH_HOST": host})
+    assert config.loopback
+    assert not config.require_api_key
+
+
+def test_with_keys_any_address_will_do():
+    assert not load({"ROUTERDASH_HOST": "0.0.0.0"}).loopback
+
+
+# What follows from settings
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("", "/srv/data/routerdash.sqlite3"),
+        ("sqlite:////elsewhere/main.sqlite3", "/elsewhere/main.sqlite3"),
+        ("postgres://db/main", None),
+    ],
+)
+def test_database_path(url, path):
+    config = load({"ROUTERDASH_DATA_DIR": "/srv/data", "DATABASE_URL": url})
+    assert config.database_path == (path and Path(path))
+
+
+def test_files_lie_in_the_data_directory():
+    config = load({"ROUTERDASH_DATA_DIR": "/srv/data"})
+    paths = (config.journal_dir, config.snapshot_path, config.live_page_path, config.key_file, config.control_socket)
+    assert {path.parent for path in paths} == {Path("/srv/data")}
+    assert len(set(paths)) == 5
+
+
+def test_a_control_socket_whose_path_is_too_long_lies_elsewhere():
+    one, other = (load({"ROUTERDASH_DATA_DIR": f"/srv/{name * SOCKET_PATH_BYTES}"}) for name in "ab")
+    assert len(os.fsencode(one.control_socket)) <= SOCKET_PATH_BYTES
+    assert one.control_socket.parent != other.control_socket.parent
+    assert one.control_socket == load({"ROUTERDASH_DATA_DIR": str(one.data_dir)}).control_socket
+
+
+def test_the_longest_path_that_fits_stays():
+    room = SOCKET_PATH_BYTES - len("/control.sock")
+    fits, long = (load({"ROUTERDASH_DATA_DIR": "/" + "é" * (room // 2) + "x" * more}) for more in (0, 2))
+    assert fits.control_socket.parent == fits.data_dir
+    assert long.control_socket.parent != long.data_dir
+
+
+def test_the_systems_time_zone_by_default(monkeypatch):
+    monkeypatch.setenv("TZ", ":Asia/Tokyo")
+    assert load({}).zone.key == "Asia/Tokyo"
+
+
+def test_a_system_without_a_proper_zone_still_has_one(monkeypatch):
+    monkeypatch.setenv("TZ", "nonsense")
+    assert load({}).zone.key

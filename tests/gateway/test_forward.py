@@ -1,0 +1,223 @@
+"""Pages, which control answers: here a server of the test's own at the other end of its socket."""
+
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from tests.gateway.process import read_to_end, read_until
+from tests.gateway.scripted import Talk, always, answer, each_time, nothing, opening, stream, upstream
+
+
+@pytest.fixture
+def control_says(gateway):
+    """Let control answer by a script, inside a `with` block."""
+
+    @contextmanager
+    def run(script):
+        path = gateway.config.control_socket
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        try:
+            with upstream(script, path) as control:
+                yield control
+        finally:
+            path.unlink()
+
+    return run
+
+
+def headers_of(request: bytes) -> dict[bytes, bytes]:
+    lines = request.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    pairs = [line.split(b": ", 1) for line in lines]
+    assert len(dict(pairs)) == len(pairs)  # each once
+    return {name: value for name, value in pairs}
+
+
+PAGE = answer(b"<html>", 200, "text/html")
+
+
+# Requests
+
+
+def test_a_request_arrives_whole(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.post("/api/endpoints?a=b&c", {"name": "ü"}, headers={"Cookie": "session=1", "X-CSRFToken": "t"})
+    (request,) = control.requests
+    head, body = request.split(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/endpoints?a=b&c HTTP/1.1\r\n")
+    assert json.loads(body) == {"name": "ü"}
+    headers = headers_of(request)
+    assert headers[b"content-length"] == b"%d" % len(body)
+    assert (headers[b"cookie"], headers[b"x-csrftoken"]) == (b"session=1", b"t")
+    assert headers[b"host"] == b"127.0.0.1:%d" % gateway.port
+    assert headers[b"authorization"].startswith(b"Bearer ")
+
+
+def test_who_asks_is_told(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.get("/", headers={"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"})
+        gateway.get("/")
+    found = [headers_of(request) for request in control.requests]
+    told = [(headers[b"x-routerdash-client"], headers[b"x-routerdash-scheme"]) for headers in found]
+    assert told == [(b"192.0.2.9", b"https"), (b"127.0.0.1", b"http")]
+
+
+def test_a_client_cannot_say_who_it_is_itself(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.get("/", headers={"X-RouterDash-Client": "1.2.3.4", "X-RouterDash-Scheme": "https"})
+    headers = headers_of(control.requests[0])
+    assert (headers[b"x-routerdash-client"], headers[b"x-routerdash-scheme"]) == (b"127.0.0.1", b"http")
+
+
+def test_headers_of_one_hop_go_no_further(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.say(gateway.head("GET /", "Connection: close, X-Hop", "X-Hop: 1", "TE: trailers", "X-End: 1"))
+    headers = headers_of(control.requests[0])
+    assert not headers.keys() & {b"connection", b"x-hop", b"te"}
+    assert headers[b"x-end"] == b"1"
+
+
+def test_a_chunked_body_gets_a_length(gateway, control_says):
+    head = gateway.head("POST /login", "Connection: close", "Transfer-Encoding: chunked")
+    with control_says(always(PAGE)) as control:
+        gateway.say(head + b"3\r\na=b\r\n2\r\n&c\r\n0\r\n\r\n")
+    assert headers_of(control.requests[0])[b"content-length"] == b"5"
+    assert control.requests[0].endswith(b"\r\n\r\na=b&c")
+
+
+def test_a_body_has_a_limit(gateway):
+    received = gateway.say(gateway.head("POST /api/endpoints", f"Content-Length: {9 << 20}") + b"x" * (9 << 20))
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert gateway.records() == []
+
+
+# Answers
+
+
+def test_an_answer_comes_back_whole(gateway, control_says):
+    headers = ("Set-Cookie: a=1", "Set-Cookie: b=2", "Location: /there", "Date: never", "Connection: X-Hop", "X-Hop: 1")
+    with control_says(always(answer(b"moved", 302, "text/plain", *headers))):
+        received = gateway.say(gateway.head("GET /", "Connection: close"))
+    head, body = received.split(b"\r\n\r\n")
+    assert (head.split(b" ")[1], body) == (b"302", b"moved")
+    assert head.count(b"set-cookie: ") == 2
+    assert b"location: /there" in head
+    assert (head.count(b"date: "), b"never" in head, b"x-hop" in head) == (1, False, False)
+
+
+def test_head_has_no_body(gateway, control_says):
+    with control_says(always(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n")):
+        received = gateway.say(gateway.head("HEAD /", "Connection: close"))
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body(gateway, control_says, status):
+    with control_says(always(answer(b"", status))):
+        received = gateway.say(gateway.head("GET /") + gateway.head("GET /v1/nothing", "Connection: close"))
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+    assert received.count(b"HTTP/1.1 404 ") == 1
+
+
+def test_a_page_leaves_no_record(gateway, control_says):
+    with control_says(always(PAGE)):
+        gateway.get("/")
+    assert gateway.records() == []
+
+
+def test_a_connection_to_control_is_kept(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        assert [gateway.get("/").body for _ in range(3)] == [b"<html>"] * 3
+        assert control.connections == 1
+
+
+def test_a_connection_that_control_has_closed_is_replaced(gateway, control_says):
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(PAGE)
+        talk.request()
+
+    with control_says(script) as control:
+        assert [gateway.get("/").status for _ in range(3)] == [200] * 3
+        assert control.connections == 3
+
+
+def test_events_are_passed_on_as_they_come(gateway, control_says):
+    go_on = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(stream(b"data: 1\n\n", end=False))
+        go_on.wait(30)
+        talk.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+
+    with control_says(script), gateway.connect() as connection:
+        connection.sendall(gateway.head("GET /events", "Connection: close"))
+        assert b"content-type: text/event-stream\r\n" in read_until(connection, b"data: 1\n\n\r\n")
+        go_on.set()
+        assert read_to_end(connection) == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
+
+
+def test_control_sees_that_a_reader_of_events_leaves(gateway, control_says):
+    left = threading.Event()
+
+    def script(talk: Talk) -> None:
+        opening(stream(b"data: 1\n\n", end=False))(talk)
+        left.set()
+
+    with control_says(script):
+        with gateway.connect() as connection:
+            connection.sendall(gateway.head("GET /events"))
+            read_until(connection, b"data: 1\n\n\r\n")
+        assert left.wait(10)
+
+
+def test_events_that_break_off_do_not_seem_to_end(gateway, control_says):
+    with control_says(each_time(stream(b"data: 1\n\n", end=False))), gateway.connect() as connection:
+        connection.sendall(gateway.head("GET /events"))
+        try:
+            received = read_to_end(connection)
+        except ConnectionResetError:
+            return  # as well as can be
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+# Without control
+
+
+def test_without_control_health_is_degraded_and_says_why(gateway):
+    given = gateway.get("/health", key=None)
+    assert given.status == 200
+    assert given.json()["status"] == "degraded"
+    assert "control process does not answer" in given.json()["reasons"][0]
+
+
+def test_without_control_the_gateway_is_ready_all_the_same(gateway):
+    given = gateway.get("/ready", key=None)
+    assert (given.status, given.json()["ready"]) == (200, True)
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/", "/api/dashboard/stats", "/v1", "/healthy"])
+def test_without_control_pages_are_to_be_asked_for_again(gateway, path):
+    given = gateway.get(path)
+    assert (given.status, given.headers["retry-after"]) == (503, "2")
+    assert "try again" in given.json()["error"]
+
+
+def test_without_control_inference_goes_on(gateway, sim):
+    gateway.get("/")
+    assert gateway.chat(gateway.add(sim.add())).status == 200
+
+
+@pytest.mark.parametrize("script", [Talk.request, each_time(PAGE[:-1]), each_time(b"nonsense")])
+def test_a_control_that_breaks_off_is_as_good_as_absent(gateway, control_says, script):
+    with control_says(script):
+        assert gateway.get("/").status == 503
+
+
+def test_a_control_that_hangs_is_not_waited_for_by_health(gateway, control_says):
+    with control_says(nothing):
+        assert gateway.get("/health").json()["status"] == "degraded"

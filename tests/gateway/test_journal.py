@@ -1,0 +1,465 @@
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import journal
+from gateway.journal import CHUNK, CRC, HEAD, MAGIC, START, VERSION, Gone, UnknownVersion, Writer, frame, read
+from gateway.record import RequestRecord, SegmentHead, Unrecorded
+from tests.gateway.samples import make_record
+from tests.router import ROOT
+
+DATABASE = SegmentHead("database-1")
+
+
+@pytest.fixture
+def make_writer(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Writer(tmp_path / "journal", "database-1", **options))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+@pytest.fixture
+def writer(make_writer):
+    return make_writer()
+
+
+def place(writer: Writer) -> Path:
+    assert writer.name is not None
+    return writer.journal / writer.name
+
+
+def write(writer, count, **fields):
+    """Append so many records; they."""
+    records = [make_record(**fields) for _ in range(count)]
+    assert all(writer.append(record) for record in records)
+    return records
+
+
+def requests(batch):
+    return [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
+
+
+def segment_of(directory, *pieces, number=1):
+    """Make a segment of these bytes."""
+    directory.mkdir(exist_ok=True)
+    journal.segment_path(directory, number).write_bytes(b"".join(pieces))
+    return directory
+
+
+# Appending and reading
+
+
+def test_what_was_appended_is_read(writer):
+    records = write(writer, 3)
+    assert read(place(writer), START, 100).entries == [DATABASE, *records]
+
+
+def test_reading_goes_on_from_a_position(writer):
+    write(writer, 2)
+    batch = read(place(writer), START, 100)
+    later = write(writer, 2)
+    assert read(place(writer), batch.position, 100).entries == later
+
+
+def test_nothing_new_is_an_empty_batch_at_the_same_position(writer):
+    write(writer, 2)
+    end = read(place(writer), START, 100).position
+    assert read(place(writer), end, 100) == journal.Batch(end)
+
+
+def test_a_limit_ends_a_batch_where_the_next_goes_on(writer):
+    records = write(writer, 5)
+    first = read(place(writer), START, 2)
+    second = read(place(writer), first.position, 100)
+    assert [*first.entries, *second.entries] == [DATABASE, *records]
+    assert len(first.entries) == 2
+
+
+def test_a_position_counts_the_bytes_of_its_segment(writer):
+    write(writer, 4)
+    size = journal.segment_path(place(writer), 1).stat().st_size
+    assert read(place(writer), START, 100).position == (1, size)
+
+
+def test_the_journal_is_for_its_owner_alone(writer):
+    write(writer, 1)
+    modes = [path.stat().st_mode & 0o777 for path in (writer.journal, place(writer), *place(writer).iterdir())]
+    assert modes == [0o700, 0o700, 0o600]
+
+
+def test_nothing_is_made_before_the_first_entry(writer):
+    assert not writer.journal.exists()
+    assert journal.writers(writer.journal) == []
+
+
+def test_syncing_is_possible_at_any_time(writer):
+    writer.sync()
+    write(writer, 1)
+    writer.sync()
+
+
+def test_a_writer_says_how_it_stands(writer):
+    assert repr(writer) == "<Writer None segment 0 at 0, 0 unrecorded>"
+    write(writer, 1)
+    assert "segment 1" in repr(writer)
+
+
+def test_each_writer_has_a_directory_of_its_own(make_writer):
+    one, other = make_writer(), make_writer()
+    write(one, 1)
+    write(other, 1)
+    assert sorted((one.name, other.name)) == journal.writers(one.journal)
+
+
+def test_directories_being_made_are_not_listed(writer):
+    write(writer, 1)
+    (writer.journal / ".half-made").mkdir()
+    assert journal.writers(writer.journal) == [writer.name]
+
+
+# Segments
+
+
+def test_a_full_segment_is_followed_by_another(make_writer):
+    writer = make_writer(segment_bytes=1000)
+    records = write(writer, 30)
+    batch = read(place(writer), START, 1000)
+    assert requests(batch) == records
+    assert batch.entries.count(DATABASE) == len(journal.segments(place(writer))) > 3
+    assert batch.damaged == 0
+
+
+def test_only_the_last_segment_grows(make_writer):
+    writer = make_writer(segment_bytes=1000)
+    write(writer, 10)
+    sealed = [journal.segment_path(place(writer), n) for n in journal.segments(place(writer))[:-1]]
+    before = [path.read_bytes() for path in sealed]
+    write(writer, 10)
+    assert [path.read_bytes() for path in sealed] == before
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_batches_of_any_size_cross_segments(make_writer, limit):
+    writer = make_writer(segment_bytes=700)
+    records = write(writer, 12)
+    found, position = [], START
+    while (batch := read(place(writer), position, limit)).entries:
+        assert batch.position > position
+        found += requests(batch)
+        position = batch.position
+    assert found == records
+
+
+def test_a_deleted_segment_is_gone(make_writer):
+    writer = make_writer(segment_bytes=500)
+    write(writer, 10)
+    journal.segment_path(place(writer), 1).unlink()
+    with pytest.raises(Gone, match="segment 1"):
+        read(place(writer), START, 10)
+    assert read(place(writer), (2, 0), 10).entries[0] == DATABASE
+
+
+def test_a_missing_directory_is_gone(tmp_path):
+    with pytest.raises(Gone):
+        read(tmp_path / "never", START, 10)
+
+
+# Damage
+
+
+def test_a_torn_tail_waits_for_its_rest(tmp_path):
+    whole, torn = frame(make_record(id="whole")), frame(make_record(id="torn"))
+    directory = segment_of(tmp_path / "w", whole, torn[:-5])
+    batch = read(directory, START, 10)
+    assert [entry.id for entry in requests(batch)] == ["whole"]
+    assert (batch.position, batch.damaged) == ((1, len(whole)), 0)
+    segment_of(directory, whole, torn)
+    assert [entry.id for entry in requests(read(directory, batch.position, 10))] == ["torn"]
+
+
+def test_a_torn_tail_of_a_sealed_segment_is_damage(tmp_path):
+    torn = frame(make_record())[:-5]
+    directory = segment_of(tmp_path / "w", frame(DATABASE), torn)
+    segment_of(directory, frame(DATABASE), frame(last := make_record()), number=2)
+    batch = read(directory, START, 10)
+    assert requests(batch) == [last]
+    assert batch.damaged == len(torn)
+
+
+def test_garbage_is_stepped_over_to_the_next_good_frame(tmp_path):
+    records = [make_record(), make_record()]
+    garbage = b"\0" * 100 + MAGIC + b"junk"
+    directory = segment_of(tmp_path / "w", frame(records[0]), garbage, frame(records[1]))
+    batch = read(directory, START, 10)
+    assert (batch.entries, batch.damaged) == (records, len(garbage))
+
+
+def test_garbage_larger_than_what_is_read_at_once_is_stepped_over(tmp_path):
+    garbage = MAGIC * (CHUNK // 2)
+    directory = segment_of(tmp_path / "w", garbage, frame(record := make_record()))
+    batch = read(directory, START, 10)
+    assert (batch.entries, batch.damaged) == ([record], len(garbage))
+
+
+def test_many_frames_of_more_than_is_read_at_once(tmp_path):
+    records = [make_record(response_body="x" * 500_000) for _ in range(20)]
+    directory = segment_of(tmp_path / "w", *map(frame, records))
+    assert read(directory, START, 100).entries == records
+
+
+def test_an_entry_of_an_unknown_kind_is_counted_as_damage(tmp_path):
+    strange = reframed(b'["of tomorrow",1]')
+    directory = segment_of(tmp_path / "w", strange, frame(record := make_record()))
+    batch = read(directory, START, 10)
+    assert (batch.entries, batch.damaged) == ([record], len(strange))
+
+
+def test_an_unknown_version_is_not_ours_to_skip(tmp_path):
+    directory = segment_of(tmp_path / "w", frame(make_record()), reframed(b"{}", VERSION + 1))
+    with pytest.raises(UnknownVersion, match="format 2"):
+        read(directory, START, 10)
+
+
+def test_a_damaged_version_is_damage(tmp_path):
+    broken = bytearray(frame(make_record()))
+    broken[3] = VERSION + 1
+    directory = segment_of(tmp_path / "w", bytes(broken), frame(record := make_record()))
+    assert read(directory, START, 10).entries == [record]
+
+
+def reframed(payload: bytes, version: int = VERSION) -> bytes:
+    head = HEAD.pack(MAGIC, version, len(payload))
+    return head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+ENTRIES = st.one_of(
+    st.builds(make_record, model=st.text(max_size=20), error=st.none() | st.text(max_size=50)),
+    st.builds(Unrecorded, st.integers(0, 1 << 40)),
+)
+
+
+@st.composite
+def damaged_segments(draw):
+    """Good frames between garbage and garbled frames, and the entries of the good ones."""
+    pieces, good = [], []
+    for entry in draw(st.lists(ENTRIES, max_size=8)):
+        data = frame(entry)
+        kind = draw(st.sampled_from(("good", "good", "garbled", "cut", "garbage")))
+        if kind == "good":
+            good.append(entry)
+        elif kind == "garbled":
+            at = draw(st.integers(0, len(data) - 1))
+            data = data[:at] + bytes([data[at] ^ draw(st.integers(1, 255))]) + data[at + 1 :]
+        elif kind == "cut":
+            data = data[: draw(st.integers(0, len(data) - 1))]
+        else:
+            data = draw(st.binary(max_size=40)) + MAGIC[: draw(st.integers(0, 3))]
+        pieces.append(data)
+    return b"".join(pieces), good
+
+
+@given(damaged_segments())
+def test_every_good_frame_is_found_whatever_surrounds_it(segment):
+    data, good = segment
+    with tempfile.TemporaryDirectory() as name:
+        directory = segment_of(Path(name), data)
+        assert read(directory, START, 100).entries == good
+
+
+@given(st.lists(ENTRIES, max_size=5), st.data())
+def test_a_segment_cut_anywhere_is_read_in_two_goes_without_a_hole(entries, data):
+    whole = b"".join(map(frame, entries))
+    cut = data.draw(st.integers(0, len(whole)))
+    with tempfile.TemporaryDirectory() as name:
+        directory = segment_of(Path(name), whole[:cut])
+        first = read(directory, START, 100)
+        segment_of(directory, whole)
+        second = read(directory, first.position, 100)
+    assert first.entries + second.entries == entries
+    assert (first.damaged, second.damaged) == (0, 0)
+
+
+@given(st.binary(max_size=300))
+def test_reading_nonsense_finds_nothing_and_raises_nothing(data):
+    assert list(journal.frames(data)) == []
+
+
+# Disks that cannot be written
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.0)
+
+
+def test_what_could_not_be_recorded_is_counted_and_told_first(writer, at_once):
+    writer.journal.write_text("a file where the directory should be")
+    assert not writer.append(make_record())
+    assert not writer.append(make_record())
+    writer.journal.unlink()
+    (last,) = write(writer, 1)
+    assert read(place(writer), START, 10).entries == [DATABASE, Unrecorded(2), last]
+    assert writer.unrecorded == 0
+
+
+def test_a_disk_that_fails_is_not_asked_again_at_once(writer):
+    writer.journal.write_text("in the way")
+    assert not writer.append(make_record())
+    writer.journal.unlink()
+    assert not writer.append(make_record())
+    assert writer.unrecorded == 2
+
+
+def test_a_failing_journal_is_told_once(writer, at_once, caplog):
+    writer.journal.write_text("in the way")
+    for _ in range(3):
+        writer.append(make_record())
+    writer.journal.unlink()
+    write(writer, 2)
+    first, second = (record.message for record in caplog.records)
+    assert "cannot be written" in first
+    assert "3 requests were not recorded" in second
+
+
+def test_a_failed_start_leaves_nothing_behind(writer, at_once):
+    writer.journal.mkdir()
+    with file_size_limit(10):
+        assert not writer.append(make_record())
+    assert list(writer.journal.iterdir()) == []
+    assert len(write(writer, 1)) == 1
+
+
+@contextmanager
+def file_size_limit(size):
+    """Writing beyond it is cut short, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_record_that_fits_in_half_is_taken_back(writer):
+    first = write(writer, 1, response_body="x" * 200_000)
+    path = journal.segment_path(place(writer), 1)
+    size = path.stat().st_size
+    with file_size_limit(size + 20):
+        assert not writer.append(make_record())
+        assert path.stat().st_size == size
+    last = write(writer, 1)
+    batch = read(place(writer), START, 10)
+    assert batch.entries == [DATABASE, *first, Unrecorded(1), *last]
+    assert batch.damaged == 0
+
+
+def test_half_a_record_that_cannot_be_taken_back_ends_its_segment(writer, monkeypatch):
+    write(writer, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data, write=os.write: write(file, data[:9]))
+        patch.setattr(os, "ftruncate", refuse)
+        assert not writer.append(make_record())
+    (last,) = write(writer, 1)
+    batch = read(place(writer), START, 10)
+    assert batch.entries[2:] == [DATABASE, Unrecorded(1), last]
+    assert (batch.damaged, journal.segments(place(writer))) == (9, [1, 2])
+
+
+def refuse(*_: object) -> None:
+    raise OSError
+
+
+def test_a_segment_without_room_for_its_head_is_not_begun(make_writer, at_once):
+    writer = make_writer(segment_bytes=200_000)
+    write(writer, 1, response_body="x" * 250_000)
+    with file_size_limit(10):
+        assert not writer.append(make_record())
+    assert journal.segments(place(writer)) == [1]
+    write(writer, 1)
+    assert journal.segments(place(writer)) == [1, 2]
+
+
+def test_a_journal_has_a_budget(make_writer, at_once):
+    writer = make_writer(segment_bytes=500, max_bytes=1000)
+    while writer.append(make_record()):
+        pass
+    assert journal.segments(place(writer)) == [1, 2]
+    journal.segment_path(place(writer), 1).unlink()  # control has folded it
+    (last,) = write(writer, 1)
+    assert journal.segments(place(writer)) == [2, 3]
+    assert read(place(writer), (3, 0), 10).entries == [DATABASE, Unrecorded(1), last]
+
+
+def test_a_record_that_is_too_long_is_counted(writer):
+    assert not writer.append(make_record(response_body="x" * (1 << 20)))
+    (last,) = write(writer, 1)
+    assert read(place(writer), START, 10).entries == [DATABASE, Unrecorded(1), last]
+
+
+# The lock
+
+
+def test_a_directory_is_locked_while_its_writer_lives(writer):
+    write(writer, 1)
+    assert journal.lock(place(writer)) is None
+
+
+def test_closing_lets_go(writer):
+    write(writer, 1)
+    directory = place(writer)
+    writer.close()
+    descriptor = journal.lock(directory)
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_appending_after_closing_begins_a_new_directory(writer):
+    write(writer, 1)
+    first = writer.name
+    writer.close()
+    write(writer, 1)
+    assert [first, writer.name] == journal.writers(writer.journal)
+
+
+def test_there_is_no_lock_on_what_is_not_there(tmp_path):
+    assert journal.lock(tmp_path / "never") is None
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from gateway.journal import Writer
+from gateway.record import Unrecorded
+writer = Writer(Path(sys.argv[1]), "database-1")
+writer.append(Unrecorded(7))
+print(writer.name, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_writer_leaves_its_records_and_no_lock(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        directory = tmp_path / process.stdout.readline().strip()
+        assert journal.lock(directory) is None
+        process.kill()
+    descriptor = journal.lock(directory)
+    assert descriptor is not None
+    os.close(descriptor)
+    assert read(directory, START, 10).entries == [DATABASE, Unrecorded(7)]

@@ -1,0 +1,90 @@
+import subprocess
+import sys
+
+import pytest
+
+from gateway.livepage import MAX_ENDPOINTS, MAX_WORKERS, LivePage
+from tests.router import ROOT
+
+
+@pytest.fixture
+def page(tmp_path):
+    return LivePage(tmp_path / "live")
+
+
+@pytest.fixture
+def same(page, tmp_path):
+    """The same page, as another process opens it."""
+    return LivePage(tmp_path / "live")
+
+
+def test_a_new_page_is_all_zero(page):
+    assert (page.version, page.in_flight(0), page.last_byte(MAX_ENDPOINTS - 1)) == (0, 0, 0)
+
+
+def test_the_file_is_for_its_owner_alone(page, tmp_path):
+    assert (tmp_path / "live").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_version_is_seen_by_everybody(page, same):
+    page.version = 2**40
+    assert same.version == 2**40
+
+
+def test_in_flight_is_the_sum_over_workers(page, same):
+    page.row(0).set_in_flight(5, 3)
+    page.row(MAX_WORKERS - 1).set_in_flight(5, 4)
+    assert same.in_flight(5) == 7
+    assert (same.in_flight(4), same.in_flight(6)) == (0, 0)
+
+
+def test_others_are_all_workers_but_one(page):
+    page.row(0).set_in_flight(5, 3)
+    page.row(1).set_in_flight(5, 4)
+    assert (page.others_in_flight(5, 0), page.others_in_flight(5, 1), page.others_in_flight(5, 2)) == (4, 3, 7)
+
+
+def test_the_last_byte_is_the_latest_of_any_worker(page, same):
+    page.row(0).set_last_byte(5, 1_800_000_000)
+    page.row(1).set_last_byte(5, 1_700_000_000)
+    assert same.last_byte(5) == 1_800_000_000
+    assert same.in_flight(5) == 0
+
+
+def test_clearing_takes_one_workers_row_alone(page, same):
+    for worker in (0, 1, 2):
+        for slot in (0, MAX_ENDPOINTS - 1):
+            page.row(worker).set_in_flight(slot, 1)
+            page.row(worker).set_last_byte(slot, 1)
+    page.version = 9
+    same.clear(1)
+    assert [page.others_in_flight(0, worker) for worker in (0, 1, 2)] == [1, 2, 1]
+    assert page.in_flight(MAX_ENDPOINTS - 1) == 2
+    assert page.version == 9
+
+
+def test_an_old_page_survives_being_opened(page, tmp_path):
+    page.row(0).set_in_flight(1, 1)
+    del page
+    assert LivePage(tmp_path / "live").in_flight(1) == 1
+
+
+def test_a_file_that_is_too_short_is_made_longer(tmp_path):
+    (tmp_path / "live").write_bytes(b"\5")
+    page = LivePage(tmp_path / "live")
+    assert (page.version, page.in_flight(MAX_ENDPOINTS - 1)) == (5, 0)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from gateway.livepage import LivePage
+page = LivePage(Path(sys.argv[1]))
+page.row(3).set_in_flight(7, page.version)
+"""
+
+
+def test_another_process_reads_and_writes_the_same_page(page, tmp_path):
+    page.version = 42
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "live")], check=True, cwd=ROOT)
+    assert page.in_flight(7) == 42

@@ -1,0 +1,54 @@
+import json
+import logging
+import multiprocessing
+import sys
+
+import pytest
+
+from gateway import logs
+from gateway.config import load
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
+    before = root.handlers, root.level, uvicorn.level, multiprocessing.current_process().name
+    yield
+    root.handlers, root.level, uvicorn.level, multiprocessing.current_process().name = before
+
+
+def line(capsys, **settings):
+    logs.configure(load(settings), "gateway-3")
+    logging.getLogger("gateway.test").warning("it is %s", "“so”")
+    return capsys.readouterr().err
+
+
+def test_a_line_of_text(capsys):
+    assert line(capsys).endswith(" gateway-3 WARNING gateway.test: it is “so”\n")
+
+
+def test_a_line_of_json(capsys):
+    found = json.loads(line(capsys, ROUTERDASH_LOG_FORMAT="json"))
+    assert found.pop("time").endswith("+00:00")
+    assert found == {"level": "warning", "process": "gateway-3", "logger": "gateway.test", "message": "it is “so”"}
+
+
+def test_a_line_of_json_for_an_exception():
+    try:
+        raise ValueError("broken\nin two")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "failed", (), sys.exc_info())
+    text = logs.JsonFormatter().format(record)
+    assert "\n" not in text
+    assert "ValueError: broken\nin two" in json.loads(text)["exception"]
+
+
+def test_what_is_less_important_is_not_logged(capsys):
+    assert line(capsys, ROUTERDASH_LOG_LEVEL="error") == ""
+
+
+@pytest.mark.parametrize(("level", "uvicorn"), [("info", logging.WARNING), ("debug", logging.NOTSET)])
+def test_uvicorns_own_lines_are_for_debugging(level, uvicorn):
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
+    logs.configure(load({"ROUTERDASH_LOG_LEVEL": level}), "control")
+    assert logging.getLogger("uvicorn.error").level == uvicorn

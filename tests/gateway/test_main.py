@@ -1,0 +1,128 @@
+"""The life of a gateway process: how it starts, stops and dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from gateway import journal
+from tests.gateway.process import read_to_end, read_until
+from tests.gateway.scripted import DONE, opening, stream, upstream
+from tests.router import ROOT, until
+
+
+def test_a_gateway_loads_nothing_of_django():
+    program = "import sys, gateway.main; print(*{name.split('.')[0] for name in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(found.stdout.split()) & {"django", "rest_framework", "django_q", "aiohttp", "sqlite3"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_process(make_gateway, number):
+    process = make_gateway().start()
+    with process.connect() as kept:
+        kept.sendall(process.head("GET /v1/models"))
+        read_until(kept, b"}")
+        process.signal(number)
+        assert process.wait() == 0
+        assert kept.recv(1) == b""
+
+
+def test_a_stop_lets_a_stream_finish(make_gateway, sim):
+    process = make_gateway().start()
+    simulated = sim.add(tokens=20, tokens_per_second=40)
+    with process.connect() as connection:
+        connection.sendall(process.chat_bytes(process.add(simulated), stream=True))
+        begun = read_until(connection, b"\n\n\r\n")
+        process.signal(signal.SIGTERM)
+        received = begun + read_to_end(connection)
+    assert received.endswith(DONE + b"\r\n0\r\n\r\n")
+    assert received.count(b'"finish_reason": null') == 20
+    assert process.wait() == 0
+    assert process.record().outcome == "ok"
+
+
+def test_a_stop_takes_nothing_new(make_gateway, sim):
+    process = make_gateway().start()
+    simulated = sim.add(tokens=20, tokens_per_second=40)
+    model = process.add(simulated)
+    with process.connect() as connection:
+        connection.sendall(process.chat_bytes(model, stream=True))
+        read_until(connection, b"\n\n\r\n")
+        process.signal(signal.SIGTERM)
+        until(lambda: refuses(process.port))
+        connection.sendall(process.chat_bytes(model))  # pipelined behind the stream
+        assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 0
+    assert process.wait() == 0
+    assert len(process.records()) == 1
+
+
+def refuses(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_what_outlives_the_drain_limit_is_cancelled_and_recorded(make_gateway, sim):
+    process = make_gateway(ROUTERDASH_DRAIN_SECS="1", ROUTERDASH_JOURNAL_FSYNC_SECS="0.01").start()
+    simulated = sim.add(fault="hang")
+    with process.connect() as connection:
+        connection.sendall(process.chat_bytes(process.add(simulated)))
+        until(lambda: simulated.seen.running == 1)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    record = process.record()
+    assert (record.outcome, record.error) == ("cancelled", "RouterDash was stopped")
+    until(lambda: simulated.seen.cancelled == 1)
+
+
+def test_open_events_do_not_hold_up_a_stop(make_gateway):
+    process = make_gateway(ROUTERDASH_DRAIN_SECS="3600").start()
+    process.config.control_socket.parent.mkdir(exist_ok=True)
+    with (
+        upstream(opening(stream(b"data: 1\n\n", end=False)), process.config.control_socket),
+        process.connect() as connection,
+    ):
+        connection.sendall(process.head("GET /events"))
+        read_until(connection, b"data: 1\n\n\r\n")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+def test_a_process_ends_with_its_supervisor(make_gateway):
+    process = make_gateway().start()
+    assert process.get("/v1/models").status == 200
+    process.orphan()
+    assert process.wait() == 0
+
+
+def test_a_clean_end_leaves_an_empty_row_and_an_unlocked_journal(make_gateway, sim):
+    process = make_gateway().start()
+    model = process.add(sim.add())
+    process.chat(model)
+    directory = process.config.journal_dir / journal.writers(process.config.journal_dir)[0]
+    assert journal.lock(directory) is None
+    process.signal(signal.SIGTERM)
+    process.wait()
+    descriptor = journal.lock(directory)
+    assert descriptor is not None
+    os.close(descriptor)
+    assert process.in_flight(model) == 0
+
+
+def test_a_killed_process_leaves_its_records_and_its_successor_begins_anew(make_gateway, sim):
+    process = make_gateway().start()
+    hanging, model = process.add(sim.add(fault="hang")), process.add(sim.add())
+    with process.connect() as connection:
+        connection.sendall(process.chat_bytes(hanging))
+        until(lambda: process.in_flight(hanging) == 1)
+        assert process.chat(model).status == 200
+        process.kill()
+    assert process.record().model == model
+    assert process.in_flight(hanging) == 1  # until the supervisor, or a successor, clears its row
+    process.start(published=False)
+    assert process.chat(model).status == 200
+    assert (process.in_flight(hanging), process.record().model) == (0, model)
+    assert len(journal.writers(process.config.journal_dir)) == 2

@@ -1,0 +1,392 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import Refusal
+from gateway.openai import (
+    COMPLETIONS,
+    KINDS,
+    MAX_MODEL_NAME,
+    RESPONSES,
+    Request,
+    Usage,
+    adapt_request,
+    dialect,
+    parse_request,
+    read_answer,
+    read_chunk,
+    read_responses_event,
+    rename_model,
+    upstream_message,
+)
+from tests.gateway import captures
+
+DEEP = b"[" * 200_000
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("body", "request_"),
+    [
+        (b'{"model":"m"}', Request("m", False, False)),
+        (b'{"model":"m","stream":null}', Request("m", False, False)),
+        (b'{"model":"m","stream":false}', Request("m", False, False)),
+        (b' {"stream" : true , "model" : "m"} ', Request("m", True, False)),
+        (b'{"model":"m","stream":true,"stream_options":null}', Request("m", True, False)),
+        (b'{"model":"m","stream":true,"stream_options":{}}', Request("m", True, False)),
+        (b'{"model":"m","stream":true,"stream_options":{"include_usage":false}}', Request("m", True, False)),
+        (b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}', Request("m", True, True)),
+        (b'{"model":"m","stream_options":{"include_usage":"true"}}', Request("m", False, False)),
+        (b'{"model":"first","model":"last"}', Request("last", False, False)),
+        (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False)),
+        ('{"model":"日本","messages":[{"content":"\\ud83d\\ude00 😀"}]}'.encode(), Request("日本", False, False)),
+    ],
+)
+def test_what_routing_needs_of_a_request(body, request_):
+    assert parse_request(body) == request_
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        (b"", None, "not valid JSON"),
+        (b"{bad", None, "not valid JSON"),
+        (b'{"model":"m"', None, "not valid JSON"),
+        (b'{"model":"m"} trailing', None, "not valid JSON"),
+        (b'\xef\xbb\xbf{"model":"m"}', None, "not valid JSON"),
+        (b'{"model":"\xff"}', None, "not valid JSON"),
+        (b'{"model":"m","x":' + DEEP, None, "not valid JSON"),
+        (b"[]", None, "must be a JSON object"),
+        (b"null", None, "Expected `object`"),
+        (b'"text"', None, "Expected `object`"),
+        (b"{}", "model", "`model` is missing"),
+        (b'{"model":null}', "model", "Expected `str`"),
+        (b'{"model":7}', "model", "Expected `str`"),
+        (b'{"model":["m"]}', "model", "Expected `str`"),
+        (b'{"model":""}', "model", "must name a model"),
+        (b'{"model":"  "}', "model", "must name a model"),
+        (b'{"model":"%b"}' % (b"x" * (MAX_MODEL_NAME + 1)), "model", "more than 256 characters"),
+        (b'{"model":"m","stream":"yes"}', "stream", "Expected `bool | null`"),
+        (b'{"model":"m","stream":1}', "stream", "Expected `bool | null`"),
+        (b'{"model":"m","stream_options":true}', "stream_options", "Expected `object | null`"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_reason(body, param, words):
+    with pytest.raises(Refusal) as caught:
+        parse_request(body)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_request", param)
+    assert words in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+@given(st.binary())
+def test_any_bytes_are_a_request_or_refused(body):
+    try:
+        assert isinstance(parse_request(body), Request)
+    except Refusal:
+        pass
+
+
+def test_a_request_that_needs_no_change_stays_the_same_object():
+    body = b'{"model":"m","stream":true}'
+    assert adapt_request(body, model=None, include_usage=False) is body
+
+
+def test_another_model_is_put_in():
+    body = b'{ "a": 1.50, "model" : "asked", "z": [ 1e3, "\\u00e9" ] }'
+    assert adapt_request(body, model="known/äs", include_usage=False) == (
+        '{"a":1.50,"model":"known/äs","z":[ 1e3, "\\u00e9" ]}'.encode()
+    )
+
+
+def test_of_a_repeated_field_the_last_counts():
+    body = b'{"model":"first","n":1,"model":"last","n":2}'
+    assert adapt_request(body, model="m", include_usage=False) == b'{"model":"m","n":2}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"{}", b'{"include_usage":true}'),
+        (b"null", b'{"include_usage":true}'),
+        (b'{"include_usage":false}', b'{"include_usage":true}'),
+        (b'{ "x" : 1.0 }', b'{"x":1.0,"include_usage":true}'),
+    ],
+)
+def test_usage_is_asked_for_beside_other_options(before, after):
+    body = b'{"model":"m","stream_options":%b,"n":1}'
+    assert adapt_request(body % before, model=None, include_usage=True) == body % after
+
+
+def test_usage_is_asked_for_where_there_were_no_options():
+    asked = adapt_request(b'{"model":"m"}', model=None, include_usage=True)
+    assert asked == b'{"model":"m","stream_options":{"include_usage":true}}'
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+FIELDS = st.dictionaries(st.text().filter(lambda key: key != "stream_options"), JSON, max_size=6)
+
+
+@given(FIELDS, st.text(), st.booleans(), st.sampled_from([None, 2]))
+def test_every_other_field_keeps_its_bytes(fields, model, ascii_only, indent):
+    body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode()
+    before = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    after = msgspec.json.decode(adapt_request(body, model=model, include_usage=True), type=dict[str, msgspec.Raw])
+    assert json.loads(bytes(after.pop("model"))) == model
+    assert json.loads(bytes(after.pop("stream_options"))) == {"include_usage": True}
+    before.pop("model", None)
+    assert {key: bytes(raw) for key, raw in after.items()} == {key: bytes(raw) for key, raw in before.items()}
+
+
+# The model's name in answers
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"model":"old"}', b'{"model":"new"}'),
+        (b'{ "model" :\r\n\t"old" }', b'{ "model" :\r\n\t"new" }'),
+        (b'{"model":"old","response":{"model":"old"}}', b'{"model":"new","response":{"model":"new"}}'),
+        (b'{"model":"other"}', b'{"model":"other"}'),
+        (b'{"model":null,"x":"old"}', b'{"model":null,"x":"old"}'),
+        (b'{"model":"\\u006fld"}', b'{"model":"new"}'),
+        (b'{"text":"\\"model\\":\\"old\\""}', b'{"text":"\\"model\\":\\"old\\""}'),
+        (b'{"\\"model":"old"}', b'{"\\"model":"old"}'),
+        (b'["model","old"]', b'["model","old"]'),
+        (b'{"x":"model","y":"old"}', b'{"x":"model","y":"old"}'),
+        (b'{"the model":"old"}', b'{"the model":"old"}'),
+        (b'{"model":{"model":"old"}}', b'{"model":{"model":"new"}}'),
+        (b'{"model":"old', b'{"model":"old'),
+        (b'{"model":', b'{"model":'),
+        (b"", b""),
+    ],
+)
+def test_renaming_changes_the_values_of_model_alone(before, after):
+    assert rename_model(before, "old", "new") == after
+
+
+@given(JSON, st.text(), st.text(), st.booleans())
+def test_renaming_is_what_changing_the_values_would_be(value, found, asked, ascii_only):
+    before = {"model": found, "x": [value, {"model": found, "y": {"model": "other"}}]}
+    renamed = rename_model(json.dumps(before, ensure_ascii=ascii_only).encode(), found, asked)
+    assert json.loads(renamed) == _changed(before, found, asked)
+
+
+@given(JSON, st.text())
+def test_renaming_to_the_same_name_changes_no_byte(value, name):
+    body = json.dumps({"x": value, "model": name}, ensure_ascii=False).encode()
+    assert rename_model(body, name, name) == body
+
+
+@given(st.binary())
+def test_renaming_passes_bytes_without_the_name(data):
+    assert rename_model(data, "a name that is not there", "new") == data
+
+
+def _changed(value, found, asked):
+    if isinstance(value, list):
+        return [_changed(item, found, asked) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: asked if key == "model" and item == found else _changed(item, found, asked)
+            for key, item in value.items()
+        }
+    return value
+
+
+# Whole answers
+
+
+@pytest.mark.parametrize("capture", captures.ANSWERS, ids=str)
+def test_a_real_answer_passes_as_it_is(capture):
+    body, usage = read_answer(capture.body, capture.model)
+    told = json.loads(capture.body)["usage"]
+    assert body is capture.body
+    assert usage == Usage(
+        told.get("prompt_tokens", told.get("input_tokens")), told.get("completion_tokens", told.get("output_tokens"))
+    )
+
+
+@pytest.mark.parametrize("capture", captures.ANSWERS, ids=str)
+def test_a_real_answer_bears_the_name_asked_for_and_nothing_else_changes(capture):
+    body, _ = read_answer(capture.body, "asked/for:1")
+    old, new = f'"model":"{capture.model}"'.encode(), b'"model":"asked/for:1"'
+    assert capture.body.count(old) == 1
+    assert body == capture.body.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("usage", "found"),
+    [
+        (b'{"prompt_tokens":1,"completion_tokens":2}', Usage(1, 2)),
+        (b'{"prompt_tokens":1,"total_tokens":1}', Usage(1, None)),
+        (b'{"input_tokens":1,"output_tokens":0}', Usage(1, 0)),
+        (b'{"prompt_tokens":0,"input_tokens":9}', Usage(0, None)),
+        (b"{}", None),
+        (b"null", None),
+    ],
+)
+def test_usage_in_all_its_shapes(usage, found):
+    assert read_answer(b'{"usage":%b}' % usage, "m")[1] == found
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'"model"', b'{"model":5}', b"\xff", DEEP])
+def test_what_is_no_answer_passes_as_it_is(body):
+    assert read_answer(body, "m") == (body, None)
+
+
+# Error messages
+
+
+@pytest.mark.parametrize("capture", captures.ERRORS, ids=str)
+def test_the_sentence_of_a_real_error(capture):
+    message = upstream_message(capture.body)
+    assert message
+    assert not message.startswith("{") or capture.server == "transformers"  # its `detail` is a list
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error":{"message":"one"}}', "one"),
+        (b'{"error":"two"}', "two"),
+        (b'{"message":"three"}', "three"),
+        (b'{"detail":"four"}', "four"),
+        (b'{"error":null,"detail":"five"}', "five"),
+        (b'{"error":{}}', '{"error":{}}'),
+        (b"Internal Server Error\n", "Internal Server Error"),
+        (b"\xff\xfe", "��"),
+        (b"", ""),
+        (b"[]", "[]"),
+        ('{"error":{"message":"ü"}}'.encode(), "ü"),
+    ],
+)
+def test_the_sentence_of_an_error_in_all_its_shapes(body, message):
+    assert upstream_message(body) == message
+
+
+@pytest.mark.parametrize("body", [b'{"error":"%b"}' % (b"x" * 900), b"x" * 900, DEEP])
+def test_a_sentence_has_at_most_500_characters(body):
+    assert len(upstream_message(body)) == 500
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    ("data", "deltas"),
+    [
+        ('{"choices":[{"delta":{"content":"x"}}]}', 1),
+        ('{"choices":[{"delta":{"content":""}}]}', 0),
+        ('{"choices":[{"delta":{"content":null,"role":"assistant"}}]}', 0),
+        ('{"choices":[{"delta":{"reasoning_content":"x"}}]}', 1),
+        ('{"choices":[{"delta":{"reasoning":"x"}}]}', 1),
+        ('{"choices":[{"delta":{"refusal":"x"}}]}', 1),
+        ('{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}', 1),
+        ('{"choices":[{"delta":{"function_call":{"name":"f"}}}]}', 1),
+        ('{"choices":[{"delta":{"content":[{"type":"text"}]}}]}', 1),
+        ('{"choices":[{"text":"x"}]}', 1),
+        ('{"choices":[{"text":""}]}', 0),
+        ('{"choices":[{"delta":{"content":"x"}},{"delta":{"content":"y"}}]}', 2),
+        ('{"choices":[]}', 0),
+        ('{"choices":null}', 0),
+        ("{}", 0),
+    ],
+)
+def test_pieces_of_output_are_counted(data, deltas):
+    assert read_chunk(data.encode()).deltas == deltas
+
+
+def test_done_ends_a_stream():
+    event = read_chunk(b"[DONE]")
+    assert (event.finished, event.last) == (True, True)
+
+
+@pytest.mark.parametrize(("reason", "finished"), [('"stop"', True), ('"length"', True), ("null", False)])
+def test_a_finish_reason_makes_an_answer_whole(reason, finished):
+    event = read_chunk(b'{"choices":[{"delta":{},"finish_reason":%b}]}' % reason.encode())
+    assert (event.choices, event.last) == ([(0, finished)], False)
+
+
+@pytest.mark.parametrize(
+    ("data", "usage_only"),
+    [
+        (b'{"choices":[],"usage":{"prompt_tokens":1}}', True),
+        (b'{"usage":{"prompt_tokens":1}}', True),
+        (b'{"choices":[],"usage":null}', False),
+        (b'{"choices":[],"prompt_filter_results":[]}', False),
+        (b'{"choices":[{"text":""}],"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":[],"usage":{"prompt_tokens":1},"error":"x"}', False),
+    ],
+)
+def test_an_event_of_nothing_but_usage(data, usage_only):
+    assert read_chunk(data).usage_only is usage_only
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b'{"error":{"message":"broken"}}', "broken"),
+        (b'{"error":"broken"}', "broken"),
+        (b'{"error":{}}', "the upstream reported an error"),
+        (b'{"error":null}', None),
+    ],
+)
+def test_an_error_in_a_stream(data, error):
+    assert read_chunk(data).error == error
+
+
+@pytest.mark.parametrize(
+    ("data", "last", "error"),
+    [
+        ('{"type":"response.completed","response":{}}', True, None),
+        ('{"type":"response.incomplete","response":{}}', True, None),
+        ('{"type":"response.cancelled"}', True, None),
+        ('{"type":"response.failed","response":{"error":{"message":"broken"}}}', True, "broken"),
+        ('{"type":"response.failed"}', True, "the upstream reported an error"),
+        ('{"type":"error","message":"broken"}', True, "broken"),
+        ('{"type":"error","error":{"message":"broken"}}', True, "broken"),
+        ('{"type":"response.output_text.done"}', False, None),
+        ("{}", False, None),
+    ],
+)
+def test_what_ends_a_response(data, last, error):
+    event = read_responses_event(data.encode())
+    assert (event.last, event.error) == (last, error)
+
+
+def test_a_response_tells_its_model_and_usage():
+    event = read_responses_event(b'{"response":{"model":"m","usage":{"input_tokens":1,"output_tokens":2}}}')
+    assert (event.model, event.usage) == ("m", Usage(1, 2))
+
+
+def test_a_responses_deltas_are_counted():
+    kinds = ("response.output_text.delta", "response.reasoning_text.delta", "response.output_text.done")
+    assert [read_responses_event(b'{"type":"%b"}' % kind.encode()).deltas for kind in kinds] == [1, 1, 0]
+
+
+# Dialects
+
+
+def test_usage_needs_asking_for_except_in_responses():
+    assert {kind for kind in KINDS.values() if dialect(kind).usage_on_request} == set(KINDS.values()) - {RESPONSES}
+
+
+def test_an_error_event_of_chunks():
+    assert dialect(COMPLETIONS).error_event(b'{"error":{}}') == b'data: {"error":{}}\n\n'
+
+
+def test_an_error_event_of_a_response():
+    body = b'{"error":{"message":"Broken.","type":"server_error","param":null,"code":"upstream_error"}}'
+    name, data = dialect(RESPONSES).error_event(body).split(b"\n", 1)
+    told = {"type": "error", "code": "upstream_error", "message": "Broken.", "param": None}
+    assert (name, json.loads(data.removeprefix(b"data: "))) == (b"event: error", told)
+    assert data.endswith(b"\n\n")

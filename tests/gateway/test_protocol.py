@@ -1,0 +1,262 @@
+"""HTTP on the wire, as clients of all kinds speak it."""
+
+import json
+import re
+import socket
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.gateway.process import GatewayProcess, read_to_end, read_until
+from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
+from tests.router import until
+
+MIB = 1 << 20
+CLOSE = "Connection: close"
+
+
+def status(data: bytes) -> int:
+    return int(data.split(b" ", 2)[1])
+
+
+def statuses(data: bytes) -> list[int]:
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", data)]
+
+
+def code(data: bytes) -> str:
+    found: str = json.loads(data.split(b"\r\n\r\n", 1)[1])["error"]["code"]
+    return found
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """One answer with a content-length."""
+    with connection.makefile("rb") as file:
+        head = b"".join(iter(file.readline, b"\r\n"))
+        return head + b"\r\n" + file.read(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+
+@pytest.fixture
+def model(gateway: GatewayProcess, sim: Simulator) -> str:
+    return gateway.add(sim.add())
+
+
+# Versions and methods
+
+
+def test_http_1_0_gets_a_whole_answer_and_the_end_of_its_connection(gateway, model):
+    received = gateway.say(gateway.chat_bytes(model, version="1.0"))
+    assert status(received) == 200
+    assert b"connection: close\r\n" in received
+    assert json.loads(received.split(b"\r\n\r\n", 1)[1])["model"] == model
+
+
+def test_http_1_0_gets_a_stream_without_chunks(gateway, model):
+    head, body = gateway.say(gateway.chat_bytes(model, version="1.0", stream=True)).split(b"\r\n\r\n", 1)
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body.startswith(b"data: {")
+    assert body.endswith(DONE)
+
+
+def test_http_1_0_may_keep_its_connection(gateway, model):
+    again = gateway.chat_bytes(model, "Connection: keep-alive", version="1.0")
+    received = gateway.say(again + gateway.chat_bytes(model, version="1.0"))
+    assert statuses(received) == [200, 200]
+    assert b"connection: keep-alive\r\n" in received
+
+
+def test_http_1_0_needs_no_host(gateway):
+    assert status(gateway.say(b"GET /v1/nothing HTTP/1.0\r\n\r\n")) == 404
+
+
+def test_http_1_1_needs_a_host(gateway):
+    received = gateway.say(b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert (status(received), code(received)) == (400, "invalid_request")
+
+
+def test_head_is_get_without_a_body(gateway, model):
+    whole, body = gateway.say(gateway.head("GET /v1/models", CLOSE)).split(b"\r\n\r\n")
+    head, nothing = gateway.say(gateway.head("HEAD /v1/models", CLOSE)).split(b"\r\n\r\n")
+    assert without_date(head) == without_date(whole)
+    assert b"content-length: %d" % len(body) in head
+    assert nothing == b""
+
+
+def without_date(head: bytes) -> list[bytes]:
+    return [line for line in head.split(b"\r\n") if not line.startswith(b"date:")]
+
+
+# One connection, many requests
+
+
+def test_a_connection_is_kept(gateway, model):
+    with gateway.connect() as connection:
+        for _ in range(3):
+            connection.sendall(gateway.chat_bytes(model, stream=True))
+            assert read_until(connection, b"0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_connection_close_is_obeyed(gateway, model):
+    assert statuses(gateway.say(gateway.chat_bytes(model, CLOSE))) == [200]
+
+
+def test_pipelined_requests_are_answered_in_their_order(gateway, sim):
+    slow, quick = gateway.add(sim.add(ttft=0.2)), gateway.add(sim.add())
+    asked = [slow, quick, slow, quick, quick]
+    received = gateway.say(b"".join(gateway.chat_bytes(name) for name in asked) + gateway.head("GET /v1/x", CLOSE))
+    assert re.findall(rb'"model": ?"([^"]+)"', received) == [name.encode() for name in asked]
+    assert statuses(received) == [200] * 5 + [404]
+    assert [record.model for record in gateway.records()] == [*asked, ""]
+
+
+def test_pipelined_requests_and_streams_do_not_mix(gateway, model):
+    whole, streamed = gateway.chat_bytes(model), gateway.chat_bytes(model, stream=True)
+    received = gateway.say(streamed + whole + streamed + gateway.chat_bytes(model, CLOSE))
+    assert statuses(received) == [200] * 4
+    assert received.count(DONE + b"\r\n0\r\n\r\n") == 2
+
+
+def test_a_pipelined_request_whose_body_comes_later(gateway, model):
+    first, second = gateway.chat_bytes(model), gateway.chat_bytes(model, CLOSE)
+    with gateway.connect() as connection:
+        connection.sendall(first + second[:-10])
+        assert status(read_answer(connection)) == 200
+        connection.sendall(second[-10:])
+        assert status(read_to_end(connection)) == 200
+
+
+def test_a_refused_request_leaves_the_connection_to_the_next(gateway, model):
+    refused = gateway.head("GET /v1/nothing")
+    assert statuses(gateway.say(refused * 3 + gateway.chat_bytes(model, CLOSE))) == [404, 404, 404, 200]
+
+
+# Bodies
+
+
+def test_a_chunked_request(gateway, sim):
+    simulated = sim.add()
+    body = json.dumps({"model": gateway.add(simulated), "messages": [{"content": "x" * 1000}]}).encode()
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:])) + b"0\r\n\r\n"
+    received = gateway.say(gateway.head("POST /v1/chat/completions", CLOSE, "Transfer-Encoding: chunked") + chunked)
+    assert status(received) == 200
+    assert simulated.seen.bodies == [json.loads(body)]
+
+
+def test_a_large_body_arrives_whole(gateway, sim):
+    simulated = sim.add()
+    content = "ü" * (5 * MIB)
+    assert gateway.chat(gateway.add(simulated), messages=[{"content": content}]).status == 200
+    assert simulated.seen.bodies[0]["messages"][0]["content"] == content
+
+
+def test_a_client_that_waits_is_told_to_go_on(gateway, model):
+    head, body = gateway.chat_bytes(model, CLOSE, "Expect: 100-continue").split(b"\r\n\r\n")
+    with gateway.connect() as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert read_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert status(read_to_end(connection)) == 200
+
+
+def test_a_client_that_waits_is_refused_before_its_body(gateway):
+    head = gateway.head("POST /v1/chat/completions", "Expect: 100-continue", f"Content-Length: {50 * MIB}")
+    with gateway.connect() as connection:
+        connection.sendall(head)
+        received = read_until(connection, b"}}")
+    assert (statuses(received), code(received)) == ([413], "request_too_large")
+    assert b"connection: close\r\n" in received
+
+
+def test_a_body_that_is_too_large_is_refused_while_it_comes(gateway):
+    body = b"x" * MIB
+    with gateway.connect() as connection:
+        connection.sendall(gateway.head("POST /v1/chat/completions", f"Content-Length: {50 * MIB}"))
+        for _ in range(50):
+            connection.sendall(body)  # nothing of it resets the answer on its way
+        received = read_to_end(connection)
+    assert (statuses(received), code(received)) == ([413], "request_too_large")
+    assert [(record.outcome, record.status) for record in gateway.records()] == [("rejected", 413)]
+
+
+def test_a_chunked_body_is_refused_once_it_is_too_large(gateway):
+    part = b"%x\r\n%b\r\n" % (MIB, b"x" * MIB)
+    with gateway.connect() as connection:
+        connection.sendall(gateway.head("POST /v1/chat/completions", "Transfer-Encoding: chunked"))
+        for _ in range(40):
+            connection.sendall(part)
+        connection.sendall(b"0\r\n\r\n")
+        received = read_to_end(connection)
+    assert (statuses(received), code(received)) == ([413], "request_too_large")
+    assert gateway.record().status == 413
+
+
+@pytest.mark.parametrize("framing", [f"Content-Length: {50 * MIB}", "Transfer-Encoding: chunked"])
+def test_a_stranger_is_refused_before_a_large_body(gateway, framing):
+    head = gateway.head("POST /v1/chat/completions", framing).replace(b"Bearer sk_", b"Bearer no_")
+    with gateway.connect() as connection:
+        connection.sendall(head)
+        assert status(read_until(connection, b"}}")) == 401
+
+
+def test_a_client_that_leaves_in_its_body_leaves_nothing(gateway, model):
+    with gateway.connect() as connection:
+        connection.sendall(gateway.chat_bytes(model)[:-5])
+    assert gateway.chat(model).status == 200
+    assert gateway.record().outcome == "ok"
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost localhost\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_is_no_http_gets_400(gateway, data):
+    assert gateway.say(data).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert gateway.records() == []
+
+
+def test_a_head_that_is_too_large(gateway):
+    received = gateway.say(gateway.head("GET /v1/models", *(f"X-Filler-{n}: {'x' * 1000}" for n in range(70))))
+    assert (statuses(received), code(received)) == ([431], "request_too_large")
+
+
+def test_an_address_that_is_too_long(gateway):
+    assert statuses(gateway.say(gateway.head(f"GET /v1/models?{'x' * 70_000}"))) == [431]
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_an_upgrade_is_ignored(gateway, upgrade):
+    received = gateway.say(gateway.head("GET /v1/models", "Connection: Upgrade", f"Upgrade: {upgrade}"))
+    assert statuses(received) == [200]
+    assert b"connection: close\r\n" in received
+
+
+# Slow clients
+
+
+def test_a_slow_client_slows_the_endpoint_and_gets_everything(gateway):
+    event = chunk("x" * 100_000)
+    with upstream(always(stream(*[event] * 300, LAST, DONE))) as server:
+        model = gateway.add(server)
+        with gateway.connect() as connection:
+            connection.sendall(gateway.chat_bytes(model, CLOSE, stream=True))
+            until(lambda: server.requests)
+            received = read_to_end(connection)
+    assert received.count(b"x" * 100_000) == 300
+    assert received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+    assert gateway.record().outcome == "ok"
+
+
+def test_a_large_answer_arrives_whole(gateway):
+    body = json.dumps({"model": "tiny", "data": "x" * (20 * MIB)}).encode()
+    with upstream(always(answer(body))) as server:
+        assert gateway.chat(gateway.add(server)).json()["data"] == "x" * (20 * MIB)

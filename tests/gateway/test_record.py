@@ -1,0 +1,86 @@
+import uuid
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.record import Attempt, RequestRecord, SegmentHead, Unrecorded, decode, encode, uuid7
+from tests.gateway.samples import make_record
+
+ATTEMPT = Attempt("a", "failed", 500, 12, "it fell over")
+FULL = make_record(
+    attempts=(ATTEMPT, Attempt("b", "ok", 200, 7)),
+    first_token_us=5,
+    input_tokens=1,
+    output_tokens=2,
+    estimated=True,
+    streamed=True,
+    api_key_id="key",
+    client_ip="::1",
+    error="ünïcode \n",
+    request_body="{}",
+    response_body="[]",
+)
+
+
+@pytest.mark.parametrize("entry", [make_record(), FULL, Unrecorded(3), SegmentHead("database")])
+def test_an_entry_survives_its_encoding(entry):
+    assert decode(encode(entry)) == entry
+
+
+@given(st.builds(RequestRecord))
+def test_any_record_survives_its_encoding(record):
+    assert decode(encode(record)) == record
+
+
+def test_an_older_record_with_fewer_fields_stays_readable():
+    fields = msgspec.json.decode(encode(make_record(id="old", duration_us=9)))
+    old = decode(msgspec.json.encode(fields[:8]))
+    assert isinstance(old, RequestRecord)
+    assert (old.id, old.duration_us, old.attempts, old.estimated) == ("old", 9, (), False)
+
+
+def test_a_newer_record_with_more_fields_is_readable():
+    fields = msgspec.json.decode(encode(make_record(id="new")))
+    new = decode(msgspec.json.encode([*fields, "a field of tomorrow"]))
+    assert isinstance(new, RequestRecord)
+    assert new.id == "new"
+
+
+@pytest.mark.parametrize("payload", [b'["x",1]', b"[]", b"{}", b'["u"]', b"not json"])
+def test_what_is_no_entry_is_refused(payload):
+    with pytest.raises(msgspec.DecodeError):
+        decode(payload)
+
+
+def test_the_last_attempt_made_the_answer():
+    assert FULL.endpoint_id == "b"
+    assert make_record().endpoint_id is None
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        FULL.status = 500  # type: ignore[misc]
+
+
+def test_uuid7_is_one():
+    text = uuid7()
+    made = uuid.UUID(text)
+    assert (made.version, made.variant, str(made)) == (7, uuid.RFC_4122, text)
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_uuid7_begins_with_the_millisecond(millisecond):
+    made = uuid7(millisecond * 1_000_000 + 999_999)
+    assert uuid.UUID(made).int >> 80 == millisecond
+    assert len(made) == 36
+
+
+def test_later_ids_sort_behind():
+    ids = [uuid7(millisecond * 1_000_000) for millisecond in (1, 2, 255, 256, 65536, 2**40)]
+    assert ids == sorted(ids)
+
+
+def test_ids_of_one_millisecond_differ():
+    assert len({uuid7(0) for _ in range(1000)}) == 1000

@@ -1,0 +1,248 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import relay as relays
+from gateway.openai import CHAT, COMPLETIONS, RESPONSES, Usage, dialect
+from gateway.relay import EventTooLong, StreamRelay
+from tests.gateway import captures
+from tests.gateway.captures import STREAMS, Capture
+from tests.gateway.scripted import DONE, LAST, chunk
+
+every_stream = pytest.mark.parametrize("capture", STREAMS, ids=str)
+
+
+def play(kind, *pieces, asked="tiny", hide_usage=False, end=True):
+    """Feed the pieces; the relay and all that it sends on, at once or after the record."""
+    relay = StreamRelay(dialect(kind), asked, hide_usage=hide_usage)
+    sent = b"".join([relay.feed(piece) for piece in pieces])
+    if end:
+        relay.end()
+    return relay, sent + relay.held
+
+
+def replay(capture: Capture, *cuts: int, **options):
+    pieces = [capture.body[a:b] for a, b in zip((0, *cuts), (*cuts, len(capture.body)), strict=True)]
+    return play(capture.kind, *pieces, **{"asked": capture.model, **options})
+
+
+def told_usage(capture: Capture) -> Usage | None:
+    """As a reader of the whole body would find it."""
+    found = None
+    for event in capture.events:
+        data = event.split(b"data: ", 1)[1].strip()
+        told = {} if data == b"[DONE]" else json.loads(data)
+        usage = told.get("usage") or (told.get("response") or {}).get("usage")
+        if usage and "prompt_tokens" in usage:
+            found = Usage(usage["prompt_tokens"], usage["completion_tokens"])
+        elif usage:
+            found = Usage(usage["input_tokens"], usage["output_tokens"])
+    return found
+
+
+def is_usage_only(event: bytes) -> bool:
+    return b'"choices":[],' in event and b'"usage":{' in event
+
+
+def finishing(capture: Capture) -> int:
+    """Which event makes the answer whole: the first that tells a reason, or completes a response."""
+    marks = (b'"finish_reason":"', b'"type":"response.completed"')
+    return next(at for at, event in enumerate(capture.events) if any(mark in event for mark in marks))
+
+
+# Streams of real servers
+
+
+@every_stream
+def test_a_real_stream_cut_at_any_byte_passes_unchanged(capture):
+    usage = told_usage(capture)
+    for cut in range(1, len(capture.body)):
+        relay, sent = replay(capture, cut)
+        assert sent == capture.body
+        assert (relay.whole, relay.usage, relay.error) == (True, usage, None)
+
+
+@given(st.sampled_from(STREAMS), st.data())
+def test_a_real_stream_in_pieces_of_any_size_passes_unchanged(capture, data):
+    cuts = data.draw(st.lists(st.integers(0, len(capture.body)), max_size=30).map(sorted))
+    relay, sent = replay(capture, *cuts)
+    assert sent == capture.body
+    assert relay.whole
+
+
+@every_stream
+def test_a_real_stream_a_byte_at_a_time(capture):
+    _, sent = replay(capture, *range(1, len(capture.body)))
+    assert sent == capture.body
+
+
+@every_stream
+def test_hiding_usage_takes_away_that_event_alone(capture):
+    _, sent = replay(capture, hide_usage=True)
+    assert sent == b"".join(event for event in capture.events if not is_usage_only(event))
+
+
+def test_some_of_the_captures_have_such_an_event():
+    hidden = {str(capture) for capture in STREAMS if any(map(is_usage_only, capture.events))}
+    assert {"llama.cpp-chat_stream_usage", "vllm-chat_stream_usage", "vllm-completions_stream_usage"} <= hidden
+
+
+@every_stream
+def test_hidden_usage_is_known_all_the_same(capture):
+    relay, _ = replay(capture, hide_usage=True)
+    assert relay.usage == told_usage(capture)
+
+
+@every_stream
+def test_another_name_changes_the_models_value_alone(capture):
+    old, new = f'"model":"{capture.model}"'.encode(), b'"model":"asked/for:1"'
+    for cut in range(1, len(capture.body), 17):
+        _, sent = replay(capture, cut, asked="asked/for:1")
+        assert sent == capture.body.replace(old, new)
+    assert old in capture.body
+
+
+@every_stream
+def test_a_real_stream_that_breaks_off_is_not_whole(capture):
+    at = finishing(capture)
+    beginning = sum(map(len, capture.events[:at]))
+    for end in range(beginning + len(capture.events[at]) - 3):
+        relay, sent = play(capture.kind, capture.body[:end], asked=capture.model)
+        assert not relay.whole
+        assert capture.body.startswith(sent)
+
+
+@every_stream
+def test_a_real_stream_is_whole_from_its_finishing_event_on(capture):
+    for length in range(finishing(capture) + 1, len(capture.events) + 1):
+        relay, _ = play(capture.kind, *capture.events[:length], end=False)
+        assert relay.whole
+
+
+@every_stream
+def test_what_ends_a_real_stream_is_held_back(capture):
+    relay, _ = replay(capture, end=False)
+    ends = capture.events[-1] if capture.server != "transformers" or capture.kind == RESPONSES else b""
+    assert relay.held == ends
+
+
+@pytest.mark.parametrize("capture", [it for it in STREAMS if it.server == "transformers"], ids=str)
+def test_a_real_stream_without_a_last_event_ends_whole(capture):
+    assert b"[DONE]" not in capture.body
+    relay, sent = replay(capture)
+    assert (relay.whole, relay.finished, sent) == (True, True, capture.body)
+
+
+@every_stream
+def test_deltas_estimate_the_tokens_of_a_real_stream(capture):
+    relay, _ = replay(capture)
+    usage = told_usage(capture)
+    assert relay.deltas <= (usage.output_tokens if usage and usage.output_tokens else 8) <= relay.deltas + 2
+
+
+@every_stream
+def test_lines_may_end_in_both_characters(capture):
+    body = capture.body.replace(b"\n", b"\r\n")
+    for cut in range(1, len(body), 13):
+        relay, sent = play(capture.kind, body[:cut], body[cut:], asked=capture.model)
+        assert (sent, relay.whole) == (body, True)
+
+
+def test_the_captures_are_what_they_are_said_to_be():
+    kinds = {(capture.server, capture.kind) for capture in STREAMS}
+    assert kinds >= {(server, kind) for server in captures.SERVERS for kind in (CHAT, COMPLETIONS, RESPONSES)}
+
+
+# Parts of streams
+
+
+@pytest.mark.parametrize("noise", [b": keep-alive\n\n", b"\n", b"event: ping\n\n", b"data:\n\n", b"data: not json\n\n"])
+def test_what_is_no_event_of_ours_passes(noise):
+    relay, sent = play(CHAT, noise + chunk("a") + noise, LAST + DONE)
+    assert sent == noise + chunk("a") + noise + LAST + DONE
+    assert relay.deltas == 1
+
+
+def test_noise_behind_the_last_event_is_held_with_it():
+    relay, _ = play(CHAT, LAST + DONE + b": bye\n\n", end=False)
+    assert relay.held == DONE + b": bye\n\n"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data:{"model":"tiny","choices":[{"text":"x"}]}\n\n',
+        b'event: x\ndata: {"model":"tiny","choices":[{"text":"x"}]}\n\n',
+        b'id: 5\nretry: 10\ndata: {"model":"tiny","choices":[{"text":"x"}]}\n\n',
+        b'data: {"model":"tiny",\ndata: "choices":[{"text":"x"}]}\n\n',
+        b'data: {"model":"tiny","choices":[{"text":"x"}]}\nid: 5\n\n',
+    ],
+)
+def test_an_event_in_all_its_shapes_is_read_and_renamed(event):
+    relay, sent = play(CHAT, event, asked="asked")
+    assert relay.deltas == 1
+    assert sent == event.replace(b"tiny", b"asked")
+
+
+def test_an_event_that_has_just_arrived_is_sent_on_at_once():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    assert relay.feed(chunk("a")) == chunk("a")
+    assert relay.feed(chunk("b")[:-1]) == b""
+    assert relay.feed(b"\n") == chunk("b")
+
+
+def test_a_stream_without_its_last_empty_line_is_read_to_its_end():
+    relay, _ = play(CHAT, chunk("a") + LAST.rstrip())
+    assert (relay.whole, relay.held) == (True, LAST.rstrip())
+
+
+def test_an_error_event_is_told_and_not_whole():
+    error = b'data: {"error":{"message":"out of memory"}}\n\n'
+    relay, sent = play(CHAT, chunk("a") + error)
+    assert (relay.error, relay.whole, sent) == ("out of memory", False, chunk("a") + error)
+
+
+def test_an_error_is_not_mended_by_what_follows():
+    relay, _ = play(CHAT, b'data: {"error":"first"}\n\ndata: {"error":"second"}\n\n' + LAST + DONE)
+    assert (relay.error, relay.finished, relay.whole) == ("first", True, False)
+
+
+def test_a_failed_response_is_held_and_not_whole():
+    failed = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"no"}}}\n\n'
+    relay, _ = play(RESPONSES, failed, end=False)
+    assert (relay.held, relay.error, relay.whole) == (failed, "no", False)
+
+
+def test_nothing_is_not_whole():
+    relay, sent = play(CHAT)
+    assert (relay.whole, relay.finished, relay.error, sent) == (False, False, None, b"")
+
+
+def test_usage_that_the_client_asked_for_stays():
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+    relay, sent = play(CHAT, LAST + usage + DONE)
+    assert (relay.usage, sent) == (Usage(1, 2), LAST + usage + DONE)
+
+
+def test_an_event_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(relays, "MAX_EVENT_BYTES", 1000)
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    relay.feed(b"data: " + b"x" * 900)
+    with pytest.raises(EventTooLong):
+        relay.feed(b"x" * 200)
+
+
+def test_a_long_event_with_an_end_passes():
+    event = chunk("x" * 5_000_000)
+    pieces = [event[at : at + 65536] for at in range(0, len(event), 65536)]
+    assert play(CHAT, *pieces)[1] == event
+
+
+@given(st.lists(st.binary(max_size=30), max_size=5))
+def test_any_bytes_pass_unchanged(pieces):
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=True)
+    sent = b"".join([relay.feed(piece) for piece in pieces])
+    relay.end()
+    assert sent + relay.held == b"".join(pieces)
