@@ -290,7 +290,7 @@ class Writer:
         try:
             # Locked and with its first segment before the rename: nobody ever sees it otherwise.
             self._hold(lock(hidden))
-            self._open_segment(hidden, 1)
+            self._open_segment(hidden, 1, name)
             hidden.rename(self.journal / name)
         except OSError:
             self.close()
@@ -306,11 +306,11 @@ class Writer:
     def _rotate(self, directory: Path) -> None:
         if len(segments(directory)) >= self.max_segments:
             raise OSError("the journal has reached ROUTERDASH_JOURNAL_MAX_MB")
-        self._open_segment(directory, self._segment + 1)
+        self._open_segment(directory, self._segment + 1, directory.name)
 
-    def _open_segment(self, directory: Path, segment: int) -> None:
+    def _open_segment(self, directory: Path, segment: int, writer: str) -> None:
         file = os.open(segment_path(directory, segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        head = frame(SegmentHead(self.database_id))
+        head = frame(SegmentHead(self.database_id, writer))
         if os.write(file, head) != len(head):
             os.close(file)
             os.unlink(segment_path(directory, segment))

@@ -153,7 +153,8 @@ def read_usage(found: _Usage | None) -> Usage | None:
 
 
 def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
+    """Some servers write 12.0; none can mean a number that is negative or has no end."""
+    return int(number) if number is not None and 0 <= number < 1 << 53 else None
 
 
 def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:

@@ -63,9 +63,10 @@ class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u"):
 
 
 class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h"):
-    """First entry of a segment: which database its records belong to."""
+    """First entry of a segment: which database its records belong to, and who wrote them."""
 
     database_id: str
+    writer: str = ""
 
 
 Entry = RequestRecord | Unrecorded | SegmentHead

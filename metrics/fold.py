@@ -20,6 +20,7 @@ from gateway.openai import CHAT, COMPLETIONS, RESPONSES
 from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
 
 ALPHA = 0.2
+MAX_TOKENS = 1 << 40
 WINDOW = 128
 
 NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
@@ -157,23 +158,24 @@ class Fold:
         else:
             cell.requests_failed += 1
             self.totals[REQUESTS_FAILED] += 1
-        cell.input_tokens += entry.input_tokens or 0
-        cell.output_tokens += entry.output_tokens or 0
-        self.totals[INPUT_TOKENS] += entry.input_tokens or 0
-        self.totals[OUTPUT_TOKENS] += entry.output_tokens or 0
+        tokens_in, tokens_out = plausible(entry.input_tokens) or 0, plausible(entry.output_tokens) or 0
+        cell.input_tokens += tokens_in
+        cell.output_tokens += tokens_out
+        self.totals[INPUT_TOKENS] += tokens_in
+        self.totals[OUTPUT_TOKENS] += tokens_out
 
     def _add_speed(self, entry: RequestRecord, date: str) -> None:
         """Output tokens over the whole duration of the attempt that made them."""
         if entry.outcome != record.OK or entry.kind not in _KINDS_WITH_SPEED or not entry.attempts:
             return
-        attempt = entry.attempts[-1]
-        if not entry.output_tokens or attempt.duration_us <= 0:
+        attempt, tokens = entry.attempts[-1], plausible(entry.output_tokens)
+        if not tokens or attempt.duration_us <= 0:
             return
         daily = self.daily[attempt.endpoint_id, entry.model, date, entry.kind]
-        daily.output_tokens += entry.output_tokens
+        daily.output_tokens += tokens
         daily.duration_ms += milliseconds(attempt.duration_us)
         key = (attempt.endpoint_id, entry.model, entry.kind)
-        speed = entry.output_tokens / (attempt.duration_us / 1e6)
+        speed = tokens / (attempt.duration_us / 1e6)
         self.samples.setdefault(key, []).append((entry.completed_us, int(entry.id[-12:], 16), speed))
 
     def _cell(self, entry: RequestRecord, endpoint_id: str, minute: int) -> Cell:
@@ -189,6 +191,11 @@ class Fold:
         return days
 
 
+def plausible(tokens: int | None) -> int | None:
+    """A count of tokens as an upstream told it; None for what no answer can have had."""
+    return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else None
+
+
 def milliseconds(microseconds: int) -> int:
     """As the reference's integer columns hold a duration: never 0."""
     return max(1, round(microseconds / 1000))
@@ -202,7 +209,7 @@ def local_date(minute: int, zone: ZoneInfo) -> str:
 
 def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
     """The last WINDOW of both; `kept` is sorted, as this returns it."""
-    new = sorted(new)
+    new = sorted({*new})
     if kept and new and new[0] > kept[-1]:  # nearly always: newer ones come after
         return [*kept, *new][-WINDOW:]
     return sorted({*kept, *new})[-WINDOW:]

@@ -80,10 +80,11 @@ class Folder:
             position = state.positions.get(writer, START)
             batch = self.journals.read(writer, position, BATCH)
             state.positions[writer] = batch.position
+            if batch.damaged:
+                state.totals[DAMAGED] += batch.damaged
             if not batch.entries:
                 return count
             fold = Fold(self.trackers.zone).add_all(batch.entries)
-            fold.totals[DAMAGED] += batch.damaged
             state.add(fold)
             records = sum(isinstance(entry, RequestRecord) for entry in batch.entries)
             self.folded += records

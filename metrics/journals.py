@@ -1,6 +1,8 @@
 """The journals as control reads them: only those that belong to this database, each from where somebody stopped."""
 
 import logging
+import os
+import shutil
 from pathlib import Path
 
 from gateway import journal
@@ -35,6 +37,14 @@ class Journals:
             self._warn(f"{writer} was written by a newer release ({error}): left alone")
             return Batch(position)
 
+    def sweep(self) -> None:
+        """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed."""
+        for path in self.root.glob(".*"):
+            held = journal.lock(path) if path.is_dir() else None
+            if held is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(held)
+
     def size(self) -> int:
         """Bytes of all segments."""
         paths = (
@@ -59,9 +69,13 @@ class Journals:
                 entries = journal.read(self.root / writer, (segment, 0), 1).entries
             except (Gone, UnknownVersion, OSError):
                 return None
-            if entries and isinstance(entries[0], SegmentHead):
-                return entries[0].database_id
-            self._warn(f"{writer}: its first segment has no readable head: left alone")
+            head = entries[0] if entries else None
+            if not isinstance(head, SegmentHead):
+                self._warn(f"{writer}: its first segment has no readable head: left alone")
+            elif head.writer not in ("", writer):
+                self._warn(f"{writer} is a copy of {head.writer}: left alone, its records are counted there")
+            else:
+                return head.database_id
         return None
 
     def _warn(self, text: str) -> None:

@@ -195,7 +195,7 @@ def model_tps(endpoint_id: str, moment: Moment) -> list[dict[str, Any]]:
                 "tps": figures.speeds.get(key),
                 "request_count": today.successful,
                 "total_output_tokens": today.output_tokens,
-                "average_duration_ms": today.duration_ms / today.successful if today.successful else None,
+                "average_duration_ms": figures.average_today_ms.get(key),
             }
         )
     return rows

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from django.db import Error, connection
 from django.db.models import Sum
 
-from endpoints.fields import iso
 from endpoints.models import Endpoint
 from metrics import database
 from metrics.fold import Counters, Daily, SpeedKey, local_date, unpack_samples
@@ -43,27 +42,31 @@ def seed() -> None:
     """Fill the trackers. Raises django.db.Error when the database cannot be read at all."""
     global seeds
     database_id = database.database_id()
-    with database.read_moment():
-        state = load(time.time())
-    folder.seed(state, database_id)
+    folder.seed(load(time.time()), database_id)
     seeds += 1
 
 
 def load(now: float) -> State:
-    """All figures as the database has them. Raises django.db.Error if the positions cannot be read."""
+    """All figures as the database has them at one moment. Raises django.db.Error if the positions cannot be read."""
     state = State(folder.trackers.zone)
     state.date = local_date(int(now // 60), state.zone)
-    state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-    for step in (_counters, _totals, _minutes, _latest_day, _today, _speeds):
-        _gracefully(step, state, now)
+    with database.read_moment():
+        state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
+        for step in (_counters, _totals, _minutes, _latest_day, _today, _speeds):
+            _gracefully(step, state, now)
     return state
 
 
 def _gracefully(step: Callable[[State, float], None], state: State, now: float) -> None:
-    try:
-        step(state, now)
-    except Exception as error:  # noqa: BLE001  # whatever a damaged row raises: the start goes on without these figures
-        log.warning("figures not restored (%s): %s", step.__name__.strip("_").replace("_", " "), error)
+    """Each step in a savepoint of its own: on PostgreSQL one failing query would spoil all that follow."""
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT step")
+        try:
+            step(state, now)
+        except Exception as error:  # noqa: BLE001  # whatever a damaged row raises: the start goes on without it
+            cursor.execute("ROLLBACK TO SAVEPOINT step")
+            log.warning("figures not restored (%s): %s", step.__name__.strip("_").replace("_", " "), error)
+        cursor.execute("RELEASE SAVEPOINT step")
 
 
 def _counters(state: State, now: float) -> None:
@@ -76,7 +79,7 @@ def _counters(state: State, now: float) -> None:
 
 
 def _totals(state: State, now: float) -> None:
-    state.totals.update({row.name: row.value for row in Total.objects.all()})
+    state.totals.update({row.name: int(row.value) for row in Total.objects.all()})
 
 
 def _minutes(state: State, now: float) -> None:
@@ -104,9 +107,8 @@ def _adopted_minutes(since: int) -> list[tuple[int, int, int, int]]:
         "SUM(CASE WHEN status = 'success' THEN duration_ms ELSE 0 END) "
         f"FROM request_history WHERE completed_at >= %s AND outcome IS NULL GROUP BY {text}"
     )
-    start = datetime.fromtimestamp((since + 1) * 60, UTC)
     with connection.cursor() as cursor:
-        cursor.execute(sql, (iso(start) if connection.vendor == "sqlite" else start,))
+        cursor.execute(sql, (_bound(datetime.fromtimestamp((since + 1) * 60, UTC)),))
         return [
             (int(datetime.fromisoformat(minute + ":00+00:00").timestamp()) // 60, int(ok), int(failed), int(duration))
             for minute, ok, failed, duration in cursor.fetchall()
@@ -132,12 +134,21 @@ def _latest_day(state: State, now: float) -> None:
     if state.latest_day is not None and date < state.latest_day[0]:
         return
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = RequestHistory.objects.filter(
-        status="success", outcome=None, completed_at__gte=midnight, completed_at__lt=midnight + timedelta(days=1)
-    ).values_list("duration_ms", flat=True)
-    durations = list(rows)
-    day = state.latest_day[1] if state.latest_day and state.latest_day[0] == date else Day()
-    state.latest_day = (date, Day(day.ok + len(durations), day.ok_duration_us + sum(durations) * 1000))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), COALESCE(SUM(duration_ms), 0) FROM request_history WHERE status = 'success' "
+            "AND outcome IS NULL AND completed_at >= %s AND completed_at < %s",
+            (_bound(midnight), _bound(midnight + timedelta(days=1))),
+        )
+        count, duration_ms = cursor.fetchone()
+    if state.latest_day is None or state.latest_day[0] < date:
+        state.latest_day = (date, Day())
+    state.latest_day[1].add(int(count), int(duration_ms) * 1000)
+
+
+def _bound(moment: datetime) -> str | datetime:
+    """A bound for `>=` and `<` on moments as the reference writes them, with any number of digits: cut before them."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S") if connection.vendor == "sqlite" else moment
 
 
 def _today(state: State, now: float) -> None:
@@ -149,6 +160,9 @@ def _today(state: State, now: float) -> None:
             row.total_output_tokens,
             row.total_duration_ms,
         )
+    answered = DayRollUp.objects.filter(date=state.date, requests_ok__gt=0)
+    for found in answered.values_list("endpoint_id", "model", "kind", "requests_ok", "ok_duration_us"):
+        state.answered_today.setdefault(_key(*found[:3]), Day()).add(*found[3:])
 
 
 def _speeds(state: State, now: float) -> None:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.journal import Position
 from metrics.fold import (
+    Cell,
     Counters,
     Daily,
     Fold,
@@ -47,6 +48,14 @@ class Day:
 
     ok: int = 0
     ok_duration_us: int = 0
+
+    def add(self, ok: int, ok_duration_us: int) -> None:
+        self.ok += ok
+        self.ok_duration_us += ok_duration_us
+
+    @property
+    def average_ms(self) -> float | None:
+        return self.ok_duration_us / self.ok / 1000 if self.ok else None
 
 
 @dataclass(slots=True)
@@ -83,17 +92,18 @@ class State:
     latest_day: tuple[str, Day] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
     today: dict[SpeedKey, Daily] = field(default_factory=dict)  # of `date`
+    answered_today: dict[SpeedKey, Day] = field(default_factory=dict)  # of `date`, too
     date: str = ""
 
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
-        for (minute, *_), cell in fold.cells.items():
+        for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
             slot = self.minutes.setdefault(minute, Minute())
             slot.add(cell.requests_ok, cell.requests_failed, cell.ok_duration_us)
             if cell.requests_ok:
-                self._answered(local_date(minute, self.zone), cell.requests_ok, cell.ok_duration_us)
+                self._answered(minute, (endpoint_id, model, kind), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
         self._add_daily(fold)
@@ -104,24 +114,29 @@ class State:
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
         date = local_date(minute, self.zone)
+        self._turn_to(date)
+
+    def _turn_to(self, date: str) -> None:
         if date > self.date:
             self.today.clear()
+            self.answered_today.clear()
             self.date = date
 
     def _add_daily(self, fold: Fold) -> None:
         for (endpoint_id, model, date, kind), daily in fold.daily.items():
-            if date > self.date:
-                self.today.clear()
-                self.date = date
+            self._turn_to(date)
             if date == self.date:
                 self.today.setdefault((endpoint_id, model, kind), Daily()).add(daily)
 
-    def _answered(self, date: str, ok: int, ok_duration_us: int) -> None:
+    def _answered(self, minute: int, key: SpeedKey, cell: Cell) -> None:
+        date = local_date(minute, self.zone)
+        self._turn_to(date)
         if self.latest_day is None or date > self.latest_day[0]:
             self.latest_day = (date, Day())
         if date == self.latest_day[0]:
-            self.latest_day[1].ok += ok
-            self.latest_day[1].ok_duration_us += ok_duration_us
+            self.latest_day[1].add(cell.requests_ok, cell.ok_duration_us)
+        if date == self.date:
+            self.answered_today.setdefault(key, Day()).add(cell.requests_ok, cell.ok_duration_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +160,7 @@ class Figures:
     average_response_time_ms: float | None  # None: nothing was ever served
     speeds: Mapping[SpeedKey, float]
     today: Mapping[SpeedKey, Daily]
+    average_today_ms: Mapping[SpeedKey, float]  # of whole requests, where any was answered
     date: str
     seeded: bool
 
@@ -187,6 +203,7 @@ class Trackers:
                 speeds={key: value for key, speed in state.speeds.items() if (value := speed.value) is not None},
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
                        for key, it in state.today.items()},
+                average_today_ms={key: ms for key, day in state.answered_today.items() if (ms := day.average_ms)},
                 date=state.date,
                 seeded=self.seeded,
             )  # fmt: skip
@@ -206,9 +223,7 @@ def _average(state: State, now: float) -> float | None:
     ok = sum(it.success for it in recent)
     if ok:
         return sum(it.ok_duration_us for it in recent) / ok / 1000
-    if state.latest_day is not None and state.latest_day[1].ok:
-        return state.latest_day[1].ok_duration_us / state.latest_day[1].ok / 1000
-    return None
+    return state.latest_day[1].average_ms if state.latest_day is not None else None
 
 
 def iso_minute(minute: int) -> str:

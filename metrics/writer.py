@@ -19,21 +19,25 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from django.db import Error, IntegrityError, connection, transaction
+from django.db import DataError, Error, IntegrityError, connection, transaction
 
 from gateway import journal, record
 from gateway.journal import START, Batch, Position
 from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord
+from metrics import database
 from metrics.fold import (
     CELL_COLUMNS,
     DAMAGED,
     NO_ENDPOINT,
+    UNRECORDED,
+    Cell,
     Fold,
     merge_samples,
     milliseconds,
     moving_average,
     pack_samples,
+    plausible,
     unpack_samples,
 )
 from metrics.folder import Folder
@@ -46,6 +50,7 @@ MAX_BACKOFF_SECONDS = 2.0
 
 # How the reference calls a kind; it knows nine names and refuses rows with any other.
 REQUEST_TYPES = {CHAT: "Chat", COMPLETIONS: "Generate", EMBEDDINGS: "Embeddings", RESPONSES: "Chat"}
+KINDS = {"Chat": CHAT, "Generate": COMPLETIONS, "Embeddings": EMBEDDINGS}  # and back
 
 _HISTORY_COLUMNS = (
     "id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
@@ -130,12 +135,22 @@ class Step:
 class DatabaseWriter:
     """Runs in a thread of control, on that thread's own connection."""
 
-    def __init__(self, folder: Folder, zone: ZoneInfo, where: Callable[[str], Where], *, history: str = "all") -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        zone: ZoneInfo,
+        where: Callable[[str], Where],
+        *,
+        history: str = "all",
+        reseed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`reseed` reads the figures from the database again, when they turn out to hold what that does not."""
         self.folder = folder
         self.zone = zone
         self.backlog = Backlog()
         self._where = where
         self._history = history
+        self._reseed = reseed
         self._wake = threading.Event()
         self._progress = threading.Condition()
         self._steps = 0
@@ -190,6 +205,7 @@ class DatabaseWriter:
 
     def step(self) -> Step:
         """One transaction at most. Raises django.db.Error when the database is away, Moved when it was not alone."""
+        database.refuse_moved_file()
         step = self._read()
         if step.moves:
             started = time.perf_counter()
@@ -221,19 +237,40 @@ class DatabaseWriter:
         return step
 
     def _commit(self, step: Step) -> None:
+        entries = step.batch.entries
         try:
-            self._write(step, step.batch.entries)
-        except IntegrityError:
+            self._write(step, entries)
+        except IntegrityError as error:
             # A segment copied by hand, say. The id decides, for the row and for every sum.
-            fresh = self._unknown(step.batch.entries)
-            log.error("%d records were in the database already", len(step.batch.entries) - len(fresh))
+            fresh = self._unknown(entries)
+            if len(fresh) == len(entries):
+                self._set_aside(step, error)
+                return
+            log.error("%d records were in the database already", len(entries) - len(fresh))
             self._write(step, fresh)
+            self._reseed()
+        except (DataError, OverflowError, ValueError) as error:
+            self._set_aside(step, error)
 
-    def _write(self, step: Step, entries: list[record.Entry]) -> None:
+    def _set_aside(self, step: Step, error: Exception) -> None:
+        """One record that the database does not take must not hold up all that follow it. Raises `error` if it takes
+        none at all: then it is not the records that are wrong.
+        """
+        entries = step.batch.entries
+        taken = [entry for entry in entries if self._accepts(entry)]
+        if len(entries) > 1 and not taken:
+            raise error
+        log.error("%d records cannot be stored: %s", len(entries) - len(taken), error)
+        self._write(step, taken, set_aside=len(entries) - len(taken))
+        self._reseed()
+
+    def _write(self, step: Step, entries: list[record.Entry], *, set_aside: int = 0) -> None:
         fold = Fold(self.zone).add_all(entries)
-        if step.batch.damaged:
-            fold.totals[DAMAGED] += step.batch.damaged
+        fold.totals[DAMAGED] += step.batch.damaged
+        fold.totals[UNRECORDED] += set_aside
+        assert self.folder.database_id is not None
         with transaction.atomic(), connection.cursor() as cursor:
+            database.require(self.folder.database_id)
             for writer, old, new in sorted(step.moves):
                 cursor.execute(MOVE, (writer, *new, *old))
                 if cursor.rowcount != 1:
@@ -242,8 +279,8 @@ class DatabaseWriter:
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
             _many(cursor, DAILY, ((*key, *astuple(it)) for key, it in sorted(fold.daily.items())))
-            _many(cursor, MINUTES, ((*key, *astuple(it)) for key, it in sorted(fold.cells.items())))
-            _many(cursor, DAYS, ((*key, *astuple(it)) for key, it in sorted(fold.days().items())))
+            _many(cursor, MINUTES, (cell_row(key, it) for key, it in sorted(fold.cells.items())))
+            _many(cursor, DAYS, (cell_row(key, it) for key, it in sorted(fold.days().items())))
             _many(cursor, TOTALS, ((name, value) for name, value in sorted(fold.totals.items()) if value))
             for key in sorted(fold.samples):
                 cursor.execute(READ_AVERAGE, key)
@@ -262,22 +299,22 @@ class DatabaseWriter:
     def _row(self, entry: RequestRecord) -> tuple[Any, ...]:
         where = self._where(entry.endpoint_id) if entry.endpoint_id else Where("N/A", "0.0.0.0")  # noqa: S104
         done = datetime.fromtimestamp(entry.completed_us / 1e6, UTC).isoformat(timespec="microseconds")
-        tokens = (entry.input_tokens, entry.output_tokens)
+        tokens = (plausible(entry.input_tokens), plausible(entry.output_tokens))
         ok = entry.outcome == record.OK
         return (
             entry.id,
             done,
             REQUEST_TYPES.get(entry.kind, "Chat"),
-            entry.model,
+            _storable(entry.model),
             entry.endpoint_id or NO_ENDPOINT,
             where.name,
             where.ip,
             entry.client_ip,
-            _json_body(entry.request_body) or json.dumps({"model": entry.model}, ensure_ascii=False),
+            _json_body(entry.request_body) or json.dumps({"model": _storable(entry.model)}, ensure_ascii=False),
             _json_body(entry.response_body),
             milliseconds(entry.duration_us),
             "success" if ok else "error",
-            None if ok else (entry.error or f"HTTP {entry.status}"),
+            None if ok else _storable(entry.error or f"HTTP {entry.status}"),
             done,
             *tokens,
             None if tokens == (None, None) else sum(count or 0 for count in tokens),
@@ -289,8 +326,21 @@ class DatabaseWriter:
             entry.first_token_us,
             entry.estimated,
             entry.streamed,
-            msgspec.json.encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode(),
+            _json_body(msgspec.json.encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()),
         )
+
+    def _accepts(self, entry: record.Entry) -> bool:
+        """Does the database take its row and its sums? Tried, and taken back."""
+        fold = Fold(self.zone).add_all([entry])
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                _many(cursor, HISTORY, self._rows([entry]))
+                _many(cursor, MINUTES, (cell_row(key, it) for key, it in fold.cells.items()))
+                transaction.set_rollback(True)
+        except (DataError, IntegrityError, OverflowError, ValueError) as error:
+            log.error("record %s is set aside: %s", getattr(entry, "id", "?"), error)
+            return False
+        return True
 
     def _unknown(self, entries: list[record.Entry]) -> list[record.Entry]:
         ids = [entry.id for entry in entries if isinstance(entry, RequestRecord)]
@@ -371,12 +421,26 @@ def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         cursor.executemany(sql, rows)
 
 
+def cell_row(key: tuple[Any, ...], cell: Cell) -> tuple[Any, ...]:
+    """A row of a roll-up: its key, in the order of its columns, and its sums."""
+    return tuple(_storable(part) if isinstance(part, str) else part for part in key) + astuple(cell)
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL's text cannot hold: NUL, and halves of surrogate pairs."""
+    if "\0" in text or not text.isprintable():
+        text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return text
+
+
 def _json_body(text: str | None) -> str | None:
-    """A stored body as JSON: itself, or, where it was cut short, a string of it."""
+    """A stored body as JSON that both databases take: itself, or, where it was cut short, a string of it."""
     if text is None:
         return None
     try:
-        json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        return json.dumps(text, ensure_ascii=False)
-    return text
+        return json.dumps(_storable(text), ensure_ascii=False)
+    if "\\u" not in text:
+        return text
+    return _storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\\ufffd")

@@ -57,7 +57,10 @@ def look(path: Path) -> Found:
             raise CannotAdopt(f"{path} is damaged: {damage}")
         rows = {table: found.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in reference.MAPPED}  # noqa: S608
         keys = found.execute("SELECT count(*) FROM endpoints WHERE api_key_encrypted IS NOT NULL").fetchone()[0]
-    return Found("installation" in tables, rows, keys)
+        adopted = "installation" in tables and bool(
+            found.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone()[0]
+        )
+    return Found(adopted, rows, keys)
 
 
 def adopt(config: Config, path: Path, say: Say) -> None:
@@ -90,7 +93,7 @@ def encrypt_keys(config: Config, say: Say) -> int:
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as found:
+        with closing(sqlite3.connect(prepare.uri(path, "ro"), uri=True, timeout=2)) as found:
             yield found
     except sqlite3.DatabaseError as error:
         raise CannotAdopt(f"{path} cannot be read: {error}") from None
@@ -102,7 +105,7 @@ def _refuse_open_file(path: Path) -> None:
     if users:
         raise CannotAdopt(f"{path} is in use by process {', '.join(map(str, users))}; stop it first")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=1, isolation_level=None)) as held:
+        with closing(sqlite3.connect(prepare.uri(path, "rw"), uri=True, timeout=1, isolation_level=None)) as held:
             held.execute("BEGIN EXCLUSIVE")
             held.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
@@ -137,8 +140,11 @@ def _link(process: str, descriptor: str) -> str:
 
 
 def _copy(config: Config) -> Path:
-    prepare.data_directory(config)
-    copy = prepare.backup(config, "before-adopt")
+    try:
+        prepare.data_directory(config)
+        copy = prepare.backup(config, "before-adopt")
+    except prepare.CannotStart as error:
+        raise CannotAdopt(str(error)) from None
     assert copy is not None  # only SQLite comes here
     return copy
 
@@ -146,6 +152,8 @@ def _copy(config: Config) -> Path:
 def _put_back(copy: Path, path: Path) -> None:
     with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(path)) as target:
         source.backup(target)
+        (mode,) = source.execute("PRAGMA journal_mode").fetchone()
+        target.execute(f"PRAGMA journal_mode={mode}")
 
 
 def _mark_as_done() -> None:
@@ -161,7 +169,6 @@ def _set_baselines() -> None:
     """What was counted before us: each endpoint's counters, and totals that outlive endpoints and history."""
     with transaction.atomic():
         database.database_id()
-        Installation.objects.filter(adopted_at=None).update(adopted_at=timezone.now())
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT id, total_requests, successful_requests, failed_requests, "
@@ -179,6 +186,7 @@ def _set_baselines() -> None:
                 "SELECT COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0) FROM request_history"
             )
             tokens_in, tokens_out = cursor.fetchone()
+        Baseline.objects.all().delete()  # of an adoption that was killed before its end
         Baseline.objects.bulk_create([Baseline(*row) for row in rows])
         totals = {
             REQUESTS_OK: sum(row[2] for row in rows) + gone_ok,
@@ -186,4 +194,6 @@ def _set_baselines() -> None:
             INPUT_TOKENS: tokens_in,
             OUTPUT_TOKENS: tokens_out,
         }
-        Total.objects.bulk_create([Total(name=name, value=value) for name, value in totals.items()])
+        for name, value in totals.items():
+            Total.objects.update_or_create(name=name, defaults={"value": value})
+        Installation.objects.update(adopted_at=timezone.now())

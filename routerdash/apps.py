@@ -12,8 +12,10 @@ class RouterDashConfig(AppConfig):
         from routerdash import checks  # noqa: F401  # registers the checks
 
         # django-q2 gives its logger a handler and a level of its own; Django warns of every 404.
-        logging.getLogger("django-q").handlers.clear()
-        logging.getLogger("django-q").setLevel(logging.WARNING)
+        jobs = logging.getLogger("django-q")
+        jobs.handlers.clear()
+        jobs.propagate = True
+        jobs.setLevel(logging.WARNING)
         logging.getLogger("django.request").setLevel(logging.ERROR)
 
 

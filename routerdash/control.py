@@ -46,7 +46,9 @@ class Control:
     def __init__(self) -> None:
         self.config = settings.ROUTERDASH
         self.publisher = Publisher(self.config, LivePage(self.config.live_page_path))
-        self.writer = DatabaseWriter(folder, self.config.zone, self._where, history=self.config.history)
+        self.writer = DatabaseWriter(
+            folder, self.config.zone, self._where, history=self.config.history, reseed=seeding.seed
+        )
         self.health = HealthChecker(registry, self._secret, self.publisher.last_byte, self._came_up)
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
@@ -68,6 +70,7 @@ class Control:
         registry.subscribe(self._registry_changed)
         access.subscribe(self.publisher.publish)
         folder.on_refused_connection(self._refused)
+        folder.journals.sweep()
         await asyncio.to_thread(self._first_look)
         threads = [
             threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
@@ -99,6 +102,7 @@ class Control:
             log.warning("starting without the database: %s", error)
             if self.publisher.last is not None:
                 registry.fill(_entries(self.publisher.last))
+                folder.database_id = self.publisher.last.database_id  # figures count at least what waits for it
         finally:
             connection.close()
 

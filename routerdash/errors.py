@@ -1,13 +1,16 @@
 """One error shape on /api: `{"error": "a sentence"}`, and `fields` beside it where input was wrong."""
 
 import logging
+import sys
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import Error
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
@@ -20,6 +23,15 @@ DATABASE_AWAY = "The database is not available just now; figures on the overview
 
 def api_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler."""
+    response = _answer(error, context)
+    if response is not None:
+        # The schema's view would write even its refusals as OpenAPI.
+        context["request"].accepted_renderer = JSONRenderer()
+        context["request"].accepted_media_type = "application/json"
+    return response
+
+
+def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, Error):
         log.warning("%s: the database failed: %s", context["request"].path, error)
         return Response({"error": DATABASE_AWAY}, status=503)
@@ -32,6 +44,8 @@ def api_error(error: Exception, context: dict[str, Any]) -> Response | None:
         response.data = _explain(error)
     elif isinstance(error, Http404):
         response.data = {"error": "Not found"}
+    elif isinstance(error, PermissionDenied):
+        response.data = {"error": "Forbidden"}
     elif isinstance(error, APIException):
         response.data = {"error": str(error.detail)}
     return response
@@ -59,21 +73,29 @@ def _texts(detail: Any) -> list[str]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if request.path.startswith("/api/"):
-        return JsonResponse({"error": "Not found"}, status=404)
-    return render(request, "error.html", {"status": 404}, status=404)
+    return _page(request, 404, "Not found")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if request.path.startswith("/api/"):
-        return JsonResponse({"error": "Internal server error"}, status=500)
-    return render(request, "error.html", {"status": 500}, status=500)
+    """Also for a database that fails outside of any view: when the session's user is looked up, say."""
+    if isinstance(sys.exc_info()[1], Error):
+        return _page(request, 503, DATABASE_AWAY)
+    return _page(request, 500, "Internal server error")
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _page(request, 403, "Forbidden")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return _page(request, 403, "CSRF check failed; load the page again")
+
+
+def _page(request: HttpRequest, status: int, text: str) -> HttpResponse:
+    """JSON for scripts, a page for people. The page needs neither session nor database."""
     if request.path.startswith("/api/"):
-        return JsonResponse({"error": "Forbidden"}, status=403)
-    return render(request, "error.html", {"status": 403}, status=403)
+        return JsonResponse({"error": text}, status=status)
+    return render(request, "error.html", {"status": status}, status=status)
 
 
 class DatabaseAway(ViewHook):
@@ -83,4 +105,4 @@ class DatabaseAway(ViewHook):
         if not isinstance(exception, Error):
             return None
         log.warning("%s: the database failed: %s", request.path, exception)
-        return render(request, "error.html", {"status": 503}, status=503)
+        return _page(request, 503, DATABASE_AWAY)

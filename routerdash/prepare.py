@@ -1,5 +1,6 @@
 """What must be there before RouterDash runs: data directory, keys, a database at this release, an administrator."""
 
+import glob
 import logging
 import os
 import sqlite3
@@ -7,6 +8,7 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, Error, connection
@@ -57,36 +59,64 @@ def create_database(config: Config) -> None:
 
 def bring_up_to_date(config: Config) -> None:
     """Migrations, after a backup; then what every database of ours has. Raises Error, or CannotStart."""
+    refuse_reference(config)
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if plan:
-        tables = set(connection.introspection.table_names())
-        if reference.is_reference(tables) and "django_migrations" not in tables:
-            raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
-        if "django_migrations" in tables:
+        if "django_migrations" in connection.introspection.table_names():
             backup(config)
         log.info("bringing the database up to date: %d migrations", len(plan))
         call_command("migrate", interactive=False, verbosity=0, database=DEFAULT_DB_ALIAS)
     database.database_id()
 
 
+def refuse_reference(config: Config) -> None:
+    """A database of llmlb is taken over by `adopt` alone. Looked at read-only: it stays as it is, to the byte."""
+    path = config.database_path
+    if path is None or not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as found:
+            tables = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return  # what is wrong with it is for Django to say
+    if reference.is_reference(tables) and "django_migrations" not in tables:
+        raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
+
+
 def backup(config: Config, reason: str = "before-migration") -> Path | None:
-    """A copy of a SQLite database beside it, made by SQLite itself; the last few are kept. None on PostgreSQL."""
+    """A copy of a SQLite database, made by SQLite itself; the last few are kept. None on PostgreSQL.
+
+    Raises CannotStart.
+    """
     path = config.database_path
     if path is None:
         log.warning("PostgreSQL is not backed up by RouterDash; use pg_dump before upgrades")
         return None
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = config.data_dir / "backups"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{path.stem}-{reason}-{stamp}.sqlite3"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source, closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
-    os.chmod(target, 0o600)
-    for old in sorted(folder.glob(f"{path.stem}-{reason}-*.sqlite3"))[:-BACKUPS_KEPT]:
-        old.unlink()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = _new_name(folder, f"{path.stem}-{reason}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+        os.chmod(target, 0o600)
+        for old in sorted(folder.glob(f"{glob.escape(path.stem)}-{reason}-*.sqlite3"))[:-BACKUPS_KEPT]:
+            old.unlink()
+    except (OSError, sqlite3.Error) as error:
+        raise CannotStart(f"no copy of the database can be made in {folder}: {error}") from None
     log.info("copied the database to %s", target)
     return target
+
+
+def _new_name(folder: Path, stem: str) -> Path:
+    """A name that no copy has yet: an older one is never overwritten."""
+    names = (folder / f"{stem}{end}.sqlite3" for end in ("", *(f"-{number}" for number in range(2, 1000))))
+    return next(path for path in names if not path.exists())
+
+
+def uri(path: Path, mode: str) -> str:
+    """For sqlite3: a file in this mode (`ro`, `rw`), whatever characters its name has."""
+    return f"file:{quote(str(path))}?mode={mode}"
 
 
 def people(config: Config) -> None:

@@ -25,10 +25,11 @@ def ready(request: HttpRequest) -> JsonResponse:
 
 
 def _reasons() -> list[str]:
+    """For anybody to read: what a database's driver says of hosts and users stays in the log."""
     reasons: list[str] = []
     writer = surroundings.writer
     if writer is not None and writer.backlog.error is not None:
-        reasons.append(f"the database is away ({folder.waiting} records wait): {writer.backlog.error}")
+        reasons.append(f"the database cannot be read or written, see the log; {folder.waiting} records wait for it")
     if not trackers.seeded:
         reasons.append("figures are not restored from the database yet")
     return reasons

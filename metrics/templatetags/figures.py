@@ -1,5 +1,6 @@
 """How figures are written on pages. static/js/routerdash.js writes them the same way."""
 
+import math
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -61,9 +62,11 @@ def rate(good: int, total: int) -> str:
     """Percent: two decimals from 99 on, else one."""
     if not total:
         return NOTHING
+    if good == total:
+        return f"{_number(100)} %"
     percent = 100 * good / total
-    digits = 0 if good == total else 2 if percent >= 99 else 1
-    return f"{_number(percent, digits)} %"
+    digits = 2 if percent >= 99 else 1
+    return f"{_number(math.floor(percent * 10**digits) / 10**digits, digits)} %"  # never 100 while anything failed
 
 
 @register.filter

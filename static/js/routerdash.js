@@ -18,8 +18,10 @@
     value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
   const rate = (good, total) => {
     if (!total) return NOTHING;
+    if (good === total) return `${number(100)} %`;
     const percent = (100 * good) / total;
-    return `${number(percent, good === total ? 0 : percent >= 99 ? 2 : 1)} %`;
+    const digits = percent >= 99 ? 2 : 1;
+    return `${number(Math.floor(percent * 10 ** digits) / 10 ** digits, digits)} %`; // never 100 while anything failed
   };
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
   const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });

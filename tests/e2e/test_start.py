@@ -177,7 +177,7 @@ def test_a_read_only_database_is_told_and_costs_nothing(router: RouterDash, sim:
         start_degraded(router)
         assert router.chat().status == 200
         assert router.counters(endpoint) == (2, 2, 0)
-        assert "readonly database" in router.get("/health").json()["reasons"][0]
+        assert "1 records wait" in router.get("/health").json()["reasons"][0]
         router.kill()
     router.start()
     assert router.counters(endpoint) == (2, 2, 0)

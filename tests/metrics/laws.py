@@ -1,0 +1,93 @@
+"""The laws that hold at any moment, by SQL and journal bytes alone. Each function says what breaks it."""
+
+from collections import Counter
+
+from gateway import record
+from gateway.record import RequestRecord
+from metrics.fold import CELL_COLUMNS, UNRECORDED
+from metrics.models import RequestHistory
+from metrics.trackers import Figures
+from tests.metrics.world import rows
+
+ROW_OUTCOMES = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED)
+
+
+def check_all() -> None:
+    check_sums()
+    check_daily_rows()
+    check_hours()
+    check_roll_ups()
+    check_totals()
+
+
+def check_sums() -> None:
+    """L1: total = successful + failed, for each endpoint and each daily row."""
+    for table in ("endpoints", "endpoint_daily_stats"):
+        wrong = f"SELECT count(*) FROM {table} WHERE total_requests <> successful_requests + failed_requests"
+        assert rows(wrong) == [(0,)]
+
+
+def check_daily_rows() -> None:
+    """L2: an endpoint's counters less its baseline are the sum of its daily rows since."""
+    columns = ("total", "successful", "failed")
+    for column in columns:
+        baseline = (
+            f"(SELECT b.{column}_requests - b.daily_{column} FROM endpoint_baselines b WHERE b.endpoint_id = e.id)"
+        )
+        daily = f"(SELECT SUM(d.{column}_requests) FROM endpoint_daily_stats d WHERE d.endpoint_id = e.id)"
+        wrong = (
+            f"SELECT e.id FROM endpoints e WHERE e.{column}_requests - COALESCE({baseline}, 0) <> COALESCE({daily}, 0)"
+        )
+        assert rows(wrong) == []
+
+
+def check_hours() -> None:
+    """L3: in each hour, attempts of the roll-ups = rows of requests with an answer + failed-over attempts."""
+    rolled_up: Counter[int] = Counter()
+    for minute, attempts in rows("SELECT minute, attempts_ok + attempts_failed FROM rollup_minutes"):
+        rolled_up[minute // 60] += attempts
+    attempts_in_rows: Counter[int] = Counter()
+    for row in RequestHistory.objects.exclude(outcome=None):
+        made = [attempt["outcome"] for attempt in row.attempts or ()]
+        failed_over = len(made) - 1 if made else 0
+        own = 1 if row.outcome in ROW_OUTCOMES else 0
+        attempts_in_rows[int(row.completed_at.timestamp()) // 3600] += own + failed_over
+    assert +rolled_up == +attempts_in_rows
+
+
+def check_timeline(figures: Figures) -> None:
+    """L4: the 60 slots are a GROUP BY over the history without the cancelled."""
+    found: Counter[tuple[int, bool]] = Counter()
+    for moment, status, outcome in RequestHistory.objects.values_list("completed_at", "status", "outcome"):
+        if outcome != record.CANCELLED:
+            found[int(moment.timestamp()) // 60, status == "success"] += 1
+    assert [(slot.success, slot.error) for slot in figures.timeline] == [
+        (found[slot.minute, True], found[slot.minute, False]) for slot in figures.timeline
+    ]
+
+
+def check_roll_ups() -> None:
+    """Minutes and days hold the same sums."""
+    sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in CELL_COLUMNS)
+    assert rows(f"SELECT {sums} FROM rollup_minutes") == rows(f"SELECT {sums} FROM rollup_days")
+
+
+def check_totals() -> None:
+    """Totals are the roll-ups', and the history's where that is complete."""
+    stored = dict(rows("SELECT name, value FROM metric_totals"))
+    names = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+    sums = rows(f"SELECT {', '.join(f'COALESCE(SUM({name}), 0)' for name in names)} FROM rollup_days")[0]
+    assert tuple(stored.get(name, 0) for name in names) == sums
+
+
+def check_against(entries: list[RequestRecord]) -> None:
+    """The database holds exactly these records."""
+    kept = {entry.id: entry for entry in entries if entry.outcome != record.REJECTED}
+    stored = {str(row.id): row.outcome for row in RequestHistory.objects.all()}
+    assert stored == {key: entry.outcome for key, entry in kept.items()}
+    totals = dict(rows("SELECT name, value FROM metric_totals"))
+    assert totals.get("requests_ok", 0) == sum(entry.outcome == record.OK for entry in entries)
+    assert totals.get("output_tokens", 0) == sum(entry.output_tokens or 0 for entry in kept.values())
+    rejected = sum(value for name, value in totals.items() if name.startswith("rejected:"))
+    assert rejected == len(entries) - len(kept)
+    assert UNRECORDED not in totals

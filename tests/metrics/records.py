@@ -1,0 +1,92 @@
+"""Records for tests: one at a time by `request`, or a random day of traffic by `load`."""
+
+import itertools
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway import record
+from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.record import Attempt, RequestRecord
+
+NOW = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
+AT = NOW.timestamp()
+MINUTE = int(AT // 60)
+
+A = "aaaaaaaa-0000-4000-8000-000000000001"
+B = "bbbbbbbb-0000-4000-8000-000000000002"
+KEY = "cccccccc-0000-4000-8000-000000000003"
+
+WITHOUT_ENDPOINT = {record.NO_ENDPOINT, "queue", record.REJECTED}
+STATUS = {
+    record.OK: 200,
+    record.REFUSED: 422,
+    record.FAILED: 502,
+    record.TRUNCATED: 200,
+    record.CANCELLED: 0,
+    record.NO_ENDPOINT: 503,
+    "queue": 429,
+    record.REJECTED: 401,
+}
+ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, "queue")
+KINDS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+
+_numbers = itertools.count(1)
+
+
+def uuid_of(number: int) -> str:
+    """The id number `number`: tests that compare runs need the same ids each time."""
+    return f"00000000-0000-7000-8000-{number:012x}"
+
+
+def request(outcome: str = record.OK, *, ago: float = 0.0, endpoint: str = A, **fields: Any) -> RequestRecord:
+    """A request that ended `ago` seconds before NOW, with one attempt unless its outcome has none."""
+    duration = fields.pop("duration_us", 2_000_000)
+    attempts: tuple[Attempt, ...] = (attempt(outcome, endpoint, duration_us=duration),)
+    if outcome in WITHOUT_ENDPOINT:
+        attempts = ()
+    given: dict[str, Any] = {
+        "id": uuid_of(next(_numbers)),
+        "completed_us": round((AT - ago) * 1_000_000),
+        "kind": CHAT,
+        "model": "tiny",
+        "outcome": outcome,
+        "status": STATUS[outcome],
+        "duration_us": duration,
+        "attempts": attempts,
+    }
+    return RequestRecord(**{**given, **fields})
+
+
+def attempt(
+    outcome: str = record.OK, endpoint: str = A, *, duration_us: int = 2_000_000, error: str | None = None
+) -> Attempt:
+    status = STATUS.get(outcome, 0)
+    return Attempt(endpoint, outcome, status, duration_us, error)
+
+
+def load(seed: int, count: int, *, seconds: float = 3600.0) -> list[RequestRecord]:
+    """Traffic of the last `seconds`, in no order: every outcome, failed-over attempts, with and without tokens."""
+    rng = random.Random(seed)
+    return [_any_request(rng, seconds) for _ in range(count)]
+
+
+def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
+    outcome = rng.choice((record.OK,) * 6 + (*ENDED, record.REJECTED))
+    attempts: list[Attempt] = []
+    if outcome not in WITHOUT_ENDPOINT:
+        attempts = [attempt(record.FAILED, rng.choice((A, B)), duration_us=5) for _ in range(rng.choice((0, 0, 0, 1)))]
+        attempts.append(attempt(outcome, rng.choice((A, B)), duration_us=rng.randrange(1, 9_000_000)))
+    spoke = outcome == record.OK or rng.random() < 0.2
+    return request(
+        outcome,
+        ago=rng.uniform(0, seconds),
+        kind=rng.choice(KINDS),
+        model=rng.choice(("tiny", "large")),
+        attempts=tuple(attempts),
+        duration_us=rng.randrange(1, 10_000_000),
+        input_tokens=rng.randrange(100) if spoke else None,
+        output_tokens=rng.randrange(900) if spoke else None,
+        api_key_id=rng.choice((None, KEY)),
+        error=None if outcome == record.OK else rng.choice(("unknown_key", "too_large")),
+    )

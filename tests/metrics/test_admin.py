@@ -1,0 +1,136 @@
+"""Figures in the admin: live ones beside endpoints, and a history that is only read."""
+
+from typing import Any
+
+import pytest
+import time_machine
+
+from endpoints.models import Endpoint
+from gateway import record
+from metrics import teller as teller_module
+from metrics.models import RequestHistory
+from tests.access.people import Api
+from tests.metrics.records import NOW, A, request
+from tests.metrics.test_seeding import adopted
+from tests.metrics.world import World
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/endpoints/endpoint/"
+HISTORY = "/admin/metrics/requesthistory/"
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def page(client: Api, path: str) -> str:
+    response = client.get(path)
+    assert response.status_code == 200
+    text: str = response.content.decode()
+    return text
+
+
+def cells(html: str, name: str) -> list[str]:
+    return [part.split("<")[0] for part in html.split(f'<td class="field-{name}">')[1:]]
+
+
+def test_the_list_shows_the_live_figures(as_admin: Api, teller: World, endpoints: object) -> None:
+    teller.gateway(request(), request(record.FAILED))
+    teller_module.surroundings.in_flight = lambda: {A: 3}
+    html = page(as_admin, LIST)
+    assert sorted(cells(html, "attempts")) == ["0", "2"]
+    assert sorted(cells(html, "failures")) == ["0", "1"]
+    assert sorted(cells(html, "in_flight")) == ["0", "3"]
+
+
+def test_list_and_api_agree(as_admin: Api, teller: World, endpoints: object) -> None:
+    gateway = teller.gateway(request())
+    for _ in range(3):
+        gateway.append(request())
+        told = [row["total_requests"] for row in as_admin.call("GET", "/api/dashboard/endpoints").json()]
+        assert sorted(map(int, cells(page(as_admin, LIST), "attempts"))) == sorted(told)
+
+
+def test_an_offline_endpoint_keeps_its_latency(as_admin: Api, endpoints: object) -> None:
+    Endpoint.objects.filter(pk=A).update(status="offline", latency_ms=120)
+    assert sorted(cells(page(as_admin, LIST), "shown_latency")) == ["120 ms", "—"]
+
+
+def test_an_endpoints_form_shows_counters_and_days(as_admin: Api, teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=77), request(record.FAILED))
+    teller.write()
+    html = page(as_admin, f"{LIST}{A}/change/")
+    assert "<td>2026-03-10</td><td>tiny</td><td>chat_completions</td><td>2</td><td>1</td><td>77</td>" in html
+
+
+def test_saving_a_form_brings_no_old_counters_back(as_admin: Api, teller: World, endpoints: object) -> None:
+    page(as_admin, f"{LIST}{A}/change/")
+    teller.gateway(request())
+    teller.write()
+    form = {"name": "renamed", "base_url": "http://a.invalid:8000", "health_check_interval_secs": 30}
+    response = as_admin.post(f"{LIST}{A}/change/", {**form, "inference_timeout_secs": 120, "notes": ""})
+    assert response.status_code == 302
+    stored = Endpoint.objects.get(pk=A)
+    assert (stored.name, stored.total_requests) == ("renamed", 1)
+
+
+def test_the_history_lists_requests(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(ago=1), request(record.NO_ENDPOINT))
+    teller.write()
+    html = page(as_admin, HISTORY)
+    assert cells(html, "shown_outcome") == ["no_endpoint", "ok"]
+    assert cells(html, "endpoint_name") == ["N/A", "a"]
+
+
+def test_adopted_rows_are_listed_by_status(as_admin: Api) -> None:
+    adopted("error")
+    assert cells(page(as_admin, HISTORY), "shown_outcome") == ["error"]
+
+
+def test_the_history_is_filtered_by_outcome(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(), request(record.FAILED))
+    teller.write()
+    assert cells(page(as_admin, f"{HISTORY}?outcome=failed"), "shown_outcome") == ["failed"]
+
+
+def test_the_history_is_searched(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(model="one"), request(model="other"))
+    teller.write()
+    assert cells(page(as_admin, f"{HISTORY}?q=other"), "model") == ["other"]
+
+
+def test_one_request_is_shown_whole(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(record.FAILED, error="it took too long"))
+    teller.write()
+    assert "it took too long" in page(as_admin, f"{HISTORY}{RequestHistory.objects.get().pk}/change/")
+
+
+def test_the_history_is_only_read(as_admin: Api, teller: World) -> None:
+    teller.gateway(request())
+    teller.write()
+    path = f"{HISTORY}{RequestHistory.objects.get().pk}"
+    assert as_admin.get(f"{HISTORY}add/").status_code == 403
+    assert as_admin.post(f"{path}/change/", {"model": "x"}).status_code == 403
+    assert as_admin.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    assert RequestHistory.objects.get().model == "tiny"
+
+
+@pytest.mark.parametrize("path", [LIST, HISTORY])
+def test_viewers_have_no_admin(as_viewer: Api, path: str) -> None:
+    assert as_viewer.get(path).status_code == 302
+
+
+def test_what_waits_is_written_before_the_history_is_shown(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Writer:
+        def flush(self) -> bool:
+            asked.append(True)
+            return True
+
+    monkeypatch.setattr(teller_module.surroundings, "writer", Writer())
+    page(as_admin, HISTORY)
+    assert asked

@@ -1,0 +1,260 @@
+"""Cases at the edges: odd records, databases in the wrong place, copies made by hand, damaged tables."""
+
+import contextlib
+import shutil
+import sqlite3
+import zlib
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import Error, connection
+
+from gateway import record
+from gateway.journal import CRC, HEAD, MAGIC, VERSION
+from gateway.openai import EMBEDDINGS
+from metrics import queries, seeding, tasks
+from metrics.fold import merge_samples
+from metrics.models import Installation, RequestHistory
+from metrics.queries import Moment
+from metrics.templatetags.figures import rate
+from metrics.writer import DatabaseWriter
+from tests.metrics.records import AT, A, request
+from tests.metrics.test_seeding import adopted
+from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, told, where, without
+from tests.routerdash.processes import python
+from tests.routerdash.test_prepare import UP_TO_DATE
+
+pytestmark = pytest.mark.django_db
+
+only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only there a column holds any text")
+
+
+# One record that the database does not take must not keep all others out.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_tokens": 2**63},
+        {"input_tokens": 10**30},
+        {"error": "broken \0 text", "outcome": record.FAILED},
+        {"request_body": '{"model": "tiny", "user": "\\u0000"}'},
+        {"response_body": '{"text": "\\ud800"}'},
+    ],
+    ids=["2**63 tokens", "10**30 tokens", "NUL in an error", "NUL in a body", "half a character in a body"],
+)
+def test_a_record_that_the_database_does_not_take_holds_nobody_up(world: World, fields: dict[str, Any]) -> None:
+    world.gateway(request(), request(**fields), request())
+    world.write()
+    assert RequestHistory.objects.count() >= 2
+
+
+# Records go into the database that they belong to.
+
+
+def test_another_database_in_its_place_swallows_nothing(world: World) -> None:
+    gateway = world.gateway(request())
+    world.write()
+    gateway.append(request())
+    Installation.objects.update(database_id="another, which was put there")
+    with contextlib.suppress(Error):
+        world.writer.step()
+    assert RequestHistory.objects.count() == 1
+
+
+MOVED = """
+from metrics import seeding, teller
+from metrics.writer import DatabaseWriter
+from gateway import journal
+from tests.metrics.records import request
+from tests.metrics.world import where
+seeding.seed()
+gateway = journal.Writer(config.journal_dir, teller.folder.database_id)
+writer = DatabaseWriter(teller.folder, config.zone, where)
+gateway.append(request())
+writer.step()
+path = config.database_path
+prepare.backup(config).rename(path.with_name("copy"))
+for end in ("", "-wal", "-shm"):
+    path.with_name(path.name + end).rename(path.with_name("moved" + end))
+path.with_name("copy").rename(path)
+gateway.append(request())
+writer.step()
+"""
+
+
+def test_a_file_that_was_moved_away_takes_no_more_records(tmp_path: Path) -> None:
+    done = python(UP_TO_DATE + MOVED, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert "Error" in done.err or done.code == 0, done.err
+    with closing(sqlite3.connect(tmp_path / "moved")) as moved:
+        assert moved.execute("SELECT count(*) FROM request_history").fetchone() == (1,)
+
+
+# A damaged table costs its own figures alone.
+
+
+@pytest.fixture
+def whole(world: World, transactional_db: None) -> dict[str, Any]:
+    """Every figure has a value; what is restored of it."""
+    add_endpoint(A, "a")
+    world.gateway(request(output_tokens=100), request(record.FAILED, ago=120), request(record.CANCELLED))
+    world.write()
+    return told(restored())
+
+
+NOTHING: dict[str, Any] = {"endpoints": {}, "totals": {}, "speeds": {}, "today": {}}
+
+
+@pytest.mark.parametrize(
+    ("table", "lost"),
+    [
+        ("metric_totals", "totals"),
+        ("moving_averages", "speeds"),
+        ("endpoints", "endpoints"),
+        ("endpoint_daily_stats", "today"),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_a_missing_table_costs_its_own_figures(
+    whole: dict[str, Any], caplog: pytest.LogCaptureFixture, table: str, lost: str
+) -> None:
+    with without(table):
+        found = told(restored())
+    assert found == whole | {lost: NOTHING[lost]}
+    assert [line.levelname for line in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_missing_minute_table_costs_the_timeline(whole: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with without("rollup_minutes"):
+        found = restored()
+    assert {(slot.success, slot.error) for slot in found.timeline} == {(0, 0)}
+    assert found.average_response_time_ms == 2000  # of the latest day
+    assert (told(found)["endpoints"], told(found)["totals"]) == (whole["endpoints"], whole["totals"])
+    assert [line.levelname for line in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_missing_history_leaves_our_own_timeline(whole: dict[str, Any]) -> None:
+    with without("request_history"):
+        assert told(restored()) == whole
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE metric_totals SET value = 'many'",
+        "UPDATE endpoints SET total_requests = 'many'",
+        "UPDATE endpoint_daily_stats SET total_output_tokens = 'many'",
+    ],
+)
+def test_nonsense_in_a_column_leaves_the_dashboard_working(
+    world: World, endpoints: object, teller: World, damage: str
+) -> None:
+    world.gateway(request())
+    world.write()
+    rows(damage)
+    teller.folder.seed(seeding.load(AT), "another")
+    assert queries.live()
+
+
+# What was in memory is what the database says.
+
+
+def test_a_directory_copied_by_hand_counts_nowhere(world: World, endpoints: object) -> None:
+    gateway = world.gateway(request(output_tokens=9))
+    world.figures()
+    shutil.copytree(world.path(gateway), world.root / "copy")
+    world.figures()
+    world.write()
+    assert told(world.figures()) == told(restored())
+
+
+def test_a_directory_copied_by_hand_counts_nowhere_without_history(world: World, endpoints: object) -> None:
+    world.writer = DatabaseWriter(world.folder, UTC_ZONE, where, history="errors")
+    gateway = world.gateway(request())
+    world.write()
+    shutil.copytree(world.path(gateway), world.root / "copy")
+    world.write()
+    assert restored().totals["requests_ok"] == 1
+
+
+def test_samples_of_a_batch_merge_as_a_set() -> None:
+    one, twice = (1, 0, 10.0), (2, 0, 20.0)
+    assert merge_samples([one], [twice, twice]) == [one, twice]
+
+
+def test_what_cannot_be_decoded_is_counted_in_memory_too(world: World) -> None:
+    gateway = world.gateway(request())
+    world.figures()
+    payload = b'["no entry of ours"]'
+    head = HEAD.pack(MAGIC, VERSION, len(payload))
+    with (world.path(gateway) / "00000001.seg").open("ab") as segment:
+        segment.write(head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
+    live = told(world.figures())["totals"]
+    world.write()
+    assert told(restored())["totals"] == live
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "output_tokens"])
+def test_an_upstream_cannot_take_tokens_back(world: World, field: str) -> None:
+    for tokens in (7, -5):
+        fields: dict[str, Any] = {field: tokens}
+        world.gateway(request(**fields))
+    assert world.figures().totals[field] == 7
+
+
+# Retention and adopted rows.
+
+
+def test_pruning_leaves_the_average_of_adopted_rows(world: World) -> None:
+    adopted(ago=30 * 86_400, duration_ms=250)
+    assert restored().average_response_time_ms == 250
+    tasks.prune_history()
+    assert restored().average_response_time_ms == 250
+
+
+@only_sqlite
+def test_an_adopted_row_of_midnight_itself_is_of_its_day() -> None:
+    adopted(duration_ms=250)
+    rows("UPDATE request_history SET completed_at = '2026-03-01T00:00:00+00:00'")
+    assert restored().average_response_time_ms == 250
+
+
+# Figures that are told.
+
+
+def test_a_kind_without_speed_has_an_average_duration_too(teller: World, endpoints: object) -> None:
+    now = datetime.now(UTC).timestamp()
+    teller.gateway(request(kind=EMBEDDINGS, completed_us=round(now * 1e6)))
+    (row,) = queries.model_tps(A, Moment.now())
+    assert row["average_duration_ms"] == 2000
+
+
+def test_the_average_duration_is_over_the_answers_that_it_sums(teller: World, endpoints: object) -> None:
+    now = datetime.now(UTC).timestamp()
+    for tokens in (10, None):
+        teller.gateway(request(completed_us=round(now * 1e6), output_tokens=tokens, duration_us=2_000_000))
+    (row,) = queries.model_tps(A, Moment.now())
+    assert row["average_duration_ms"] == 2000
+
+
+def test_a_rate_is_not_whole_while_anything_failed() -> None:
+    assert rate(99_999, 100_000) != "100.00 %"
+
+
+# What a kill leaves behind.
+
+
+def test_a_directory_that_was_half_removed_goes(world: World) -> None:
+    gateway = world.gateway(request())
+    path = world.path(gateway)
+    gateway.close()
+    path.rename(world.root / f".{path.name}")  # killed here: the rest of it never came
+    world.gateway(request())
+    world.folder.journals.sweep()
+    assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []

@@ -1,0 +1,65 @@
+"""How figures are written on pages."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from django.utils import translation
+
+from metrics.templatetags.figures import age, count, duration, icon, item, rate, speed
+from tests.metrics.records import NOW
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "—"), (0, "0"), (7, "7"), (1234567, "1,234,567")])
+def test_count(value: int | None, text: str) -> None:
+    assert count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0.0, "0.0"), (49.95, "50.0"), (12.345, "12.3"), (100.0, "100"), (1234.5, "1,235"), (0.04, "0.0")],
+)
+def test_speed_has_three_digits_that_mean_something(value: float | None, text: str) -> None:
+    assert speed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0, "0 ms"), (0.4, "0 ms"), (340, "340 ms"), (340.5, "341 ms"), (1000, "1.00 s"), (1847, "1.85 s")],
+)
+def test_duration(value: float | None, text: str) -> None:
+    assert duration(value) == text
+
+
+@pytest.mark.parametrize(
+    ("good", "total", "text"),
+    [(0, 0, "—"), (1, 1, "100 %"), (0, 5, "0.0 %"), (1, 3, "33.3 %"), (989, 1000, "98.9 %"), (999, 1000, "99.90 %")],
+)
+def test_rate(good: int, total: int, text: str) -> None:
+    assert rate(good, total) == text
+
+
+def test_half_is_rounded_up_as_browsers_do() -> None:
+    assert [duration(value) for value in (0.5, 1.5, 2.5)] == ["1 ms", "2 ms", "3 ms"]
+
+
+@time_machine.travel(NOW, tick=False)
+def test_age_says_how_long_ago() -> None:
+    with translation.override("en"):
+        assert age(NOW - timedelta(hours=3, minutes=20)) == "3\xa0hours ago"
+        assert age(datetime(2026, 3, 10, 12, 0, tzinfo=UTC)) == "0\xa0minutes ago"
+        assert age(None) == "—"
+
+
+def test_an_icon_is_for_the_eye_alone() -> None:
+    html = icon("clock")
+    assert 'aria-hidden="true"' in html
+    assert "icons.svg#clock" in html
+
+
+def test_an_icon_cannot_bring_markup_in() -> None:
+    assert "<b>" not in icon("<b>", "<b>")
+
+
+def test_item_looks_up() -> None:
+    assert (item({"a": 1}, "a"), item({"a": 1}, "b")) == (1, None)

@@ -1,0 +1,355 @@
+"""What is told: names and formulas of the dashboard's figures."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import time_machine
+
+from endpoints.models import Endpoint, EndpointModel, HealthCheck
+from endpoints.registry import registry
+from gateway import record
+from gateway.openai import CHAT, COMPLETIONS
+from gateway.record import Unrecorded
+from metrics import queries
+from metrics import teller as teller_module
+from metrics.models import DailyStat
+from metrics.queries import Moment
+from tests.metrics.records import AT, NOW, A, B, attempt, request
+from tests.metrics.world import World, add_endpoint
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def stats() -> dict[str, Any]:
+    return queries.stats(Moment.now())
+
+
+def of(endpoint_id: str, figures: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(row for row in figures if row.get("id", row.get("endpoint_id")) == endpoint_id)
+
+
+def endpoint(endpoint_id: str = A) -> dict[str, Any]:
+    return of(endpoint_id, queries.endpoints(Moment.now()))
+
+
+def change(**fields: Any) -> None:
+    Endpoint.objects.filter(pk=A).update(**fields)
+    registry.reload()
+
+
+# Moments
+
+
+def test_json_times_are_utc_with_z() -> None:
+    assert queries.json_time(None) is None
+    moment = datetime(2026, 3, 10, 13, 0, 0, 123456, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert queries.json_time(moment) == "2026-03-10T12:00:00.123Z"
+
+
+def test_one_moment_stays_as_it_was(teller: World, endpoints: object) -> None:
+    gateway = teller.gateway(request())
+    moment = Moment.now()
+    gateway.append(request())
+    assert of(A, queries.endpoints(moment))["total_requests"] == 1
+    assert queries.stats(moment)["total_requests"] == 1
+    assert endpoint()["total_requests"] == 2
+
+
+def test_the_next_look_shows_what_just_ended(teller: World, endpoints: object) -> None:
+    gateway = teller.gateway()
+    for count in range(1, 4):
+        gateway.append(request(record.OK if count < 3 else record.FAILED))
+        assert endpoint()["total_requests"] == count
+    assert (endpoint()["successful_requests"], endpoint()["failed_requests"]) == (2, 1)
+
+
+# Endpoints
+
+
+def test_an_endpoint_without_requests_counts_zeros(endpoints: object) -> None:
+    row = endpoint()
+    names = ("total_requests", "successful_requests", "failed_requests", "cancelled_requests", "active_requests")
+    assert [row[name] for name in names] == [0] * 5
+
+
+def test_an_endpoint_is_told_with_all_it_has() -> None:
+    made = add_endpoint(A, "a", latency_ms=120, last_seen=NOW, last_error="HTTP 503", error_count=1, notes="rack 3")
+    EndpointModel(endpoint=made, model_id="tiny").save(force_insert=True)
+    registry.reload()
+    row = endpoint()
+    assert (row["latency_ms"], row["last_error"], row["error_count"], row["notes"]) == (120, "HTTP 503", 1, "rack 3")
+    assert (row["last_seen"], row["model_count"]) == ("2026-03-10T12:00:30.000Z", 1)
+
+
+def test_no_secret_is_told() -> None:
+    add_endpoint(A, "a", api_key_encrypted="sk-upstream-secret")
+    assert "sk-upstream-secret" not in str(queries.live())
+
+
+def test_cancelled_requests_stand_apart(teller: World, endpoints: object) -> None:
+    teller.gateway(request(record.CANCELLED))
+    assert (endpoint()["total_requests"], endpoint()["cancelled_requests"]) == (0, 1)
+
+
+def test_requests_in_flight_come_from_the_live_page(endpoints: object) -> None:
+    teller_module.surroundings.in_flight = lambda: {A: 3, B: 1, "gone": 2}
+    assert endpoint()["active_requests"] == 3
+    assert stats()["total_active_requests"] == 6
+
+
+def test_an_offline_endpoint_keeps_its_latency() -> None:
+    add_endpoint(A, "a", latency_ms=120, status="offline")
+    assert (endpoint()["status"], endpoint()["latency_ms"]) == ("offline", 120)
+
+
+# Stats
+
+
+def test_requests_are_counted_once_and_attempts_each(teller: World, endpoints: object) -> None:
+    teller.gateway(request(attempts=(attempt(record.FAILED, B), attempt())))
+    assert (stats()["total_requests"], stats()["successful_requests"], stats()["failed_requests"]) == (1, 1, 0)
+    assert (endpoint(A)["total_requests"], endpoint(B)["failed_requests"]) == (1, 1)
+
+
+def test_every_end_has_its_total(teller: World) -> None:
+    outcomes = (record.OK, record.FAILED, record.REFUSED, record.NO_ENDPOINT, record.CANCELLED)
+    teller.gateway(*map(request, outcomes), request(record.REJECTED, error="unknown_key"), Unrecorded(4))
+    found = stats()
+    names = ("total_requests", "failed_requests", "cancelled_requests", "rejected_requests", "records_unrecorded")
+    assert [found[name] for name in names] == [4, 3, 1, 1, 4]
+
+
+def test_rejections_are_told_by_reason(teller: World) -> None:
+    teller.gateway(*[request(record.REJECTED, error=code) for code in ("b", "a", "b")])
+    assert stats()["rejected_by_reason"] == {"a": 1, "b": 2}
+
+
+def test_tokens_are_told(teller: World) -> None:
+    teller.gateway(request(input_tokens=3, output_tokens=5))
+    assert [stats()[f"total_{name}tokens"] for name in ("input_", "output_", "")] == [3, 5, 8]
+
+
+def test_endpoints_are_counted_by_status() -> None:
+    for number, status in enumerate(("online", "online", "pending", "offline", "error")):
+        add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number}", status=status)
+    names = ("total", "online", "pending", "registering", "offline")
+    assert [stats()[f"{name}_runtimes"] for name in names] == [5, 2, 1, 0, 2]
+
+
+def test_the_last_moments_are_those_of_all_endpoints() -> None:
+    add_endpoint(A, "a", last_seen=NOW - timedelta(seconds=5), registered_at=NOW - timedelta(days=1))
+    add_endpoint(B, "b", last_seen=None, registered_at=NOW)
+    assert (stats()["last_seen_at"], stats()["last_registered_at"]) == (
+        "2026-03-10T12:00:25.000Z",
+        "2026-03-10T12:00:30.000Z",
+    )
+
+
+def test_without_endpoints_there_is_no_last_moment() -> None:
+    assert (stats()["last_seen_at"], stats()["last_registered_at"]) == (None, None)
+
+
+def test_what_nobody_measures_is_null() -> None:
+    names = ("average_gpu_usage", "average_gpu_memory_usage", "last_metrics_updated_at")
+    assert [stats()[name] for name in names] == [None] * 3
+
+
+def test_waiting_records_are_told(teller: World) -> None:
+    teller.gateway(request(), request())
+    assert stats()["records_waiting"] == 2
+
+
+def test_figures_say_whether_they_are_restored(teller: World) -> None:
+    assert stats()["figures_restored"] is False
+    teller.folder.seed(teller.trackers.state, "db")
+    assert stats()["figures_restored"] is True
+
+
+# The average response time (S3)
+
+
+def test_the_average_is_over_what_was_served(teller: World) -> None:
+    add_endpoint(A, "a", latency_ms=9999, status="online")
+    teller.gateway(request(duration_us=100_000), request(duration_us=300_000), request(record.FAILED))
+    assert stats()["average_response_time_ms"] == 200
+
+
+def test_before_anything_was_served_it_is_the_mean_latency() -> None:
+    for number, latency in enumerate((100, 200)):
+        add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number}", latency_ms=latency, status="online")
+    assert stats()["average_response_time_ms"] == 150
+
+
+@pytest.mark.parametrize("fields", [{"status": "offline", "latency_ms": 9}, {"status": "online", "latency_ms": None}])
+def test_what_is_not_online_or_not_measured_has_no_part_in_it(fields: dict[str, Any]) -> None:
+    add_endpoint(A, "a", latency_ms=100, status="online")
+    add_endpoint(B, "b", **fields)
+    assert stats()["average_response_time_ms"] == 100
+
+
+def test_a_disabled_endpoint_has_no_part_in_it() -> None:
+    add_endpoint(A, "a", latency_ms=100, status="online").set_operator_state("disabled")
+    registry.reload()
+    assert stats()["average_response_time_ms"] is None
+
+
+def test_the_average_of_nothing_is_null(endpoints: object) -> None:
+    assert stats()["average_response_time_ms"] is None
+
+
+# History, speeds
+
+
+def test_the_history_is_60_minutes_with_z(teller: World) -> None:
+    teller.gateway(request(), request(record.FAILED, ago=120))
+    found = queries.history(Moment.now().figures)
+    assert len(found) == 60
+    assert found[-1] == {"minute": "2026-03-10T12:00:00Z", "success": 1, "error": 0}
+    assert found[-3] == {"minute": "2026-03-10T11:58:00Z", "success": 0, "error": 1}
+
+
+def test_only_endpoints_with_a_speed_have_an_aggregate(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100), request(endpoint=B))
+    assert queries.endpoint_tps(Moment.now()) == [
+        {
+            "endpoint_id": A,
+            "model_count": 1,
+            "aggregate_tps": 50,
+            "total_output_tokens": 100,
+            "total_requests": 1,
+        }
+    ]
+
+
+def test_the_aggregate_is_tokens_over_time_of_all_models(teller: World, endpoints: object) -> None:
+    fast = request(model="fast", output_tokens=300, attempts=(attempt(duration_us=1_000_000),))
+    teller.gateway(request(output_tokens=100), fast, request(kind=COMPLETIONS, output_tokens=200))
+    (row,) = queries.endpoint_tps(Moment.now())
+    assert (row["model_count"], row["aggregate_tps"]) == (2, 120)
+
+
+def test_tomorrow_the_aggregate_is_unmeasured(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100))
+    with time_machine.travel(NOW + timedelta(days=1), tick=False):
+        (row,) = queries.endpoint_tps(Moment.now())
+    assert (row["aggregate_tps"], row["total_output_tokens"], row["total_requests"]) == (None, 0, 0)
+
+
+def test_each_models_speed_is_told(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100))
+    assert queries.model_tps(A, Moment.now()) == [
+        {
+            "model_id": "tiny", "api_kind": CHAT, "source": "production", "tps": 50, "request_count": 1,
+            "total_output_tokens": 100, "average_duration_ms": 2000,
+        },
+    ]  # fmt: skip
+
+
+def test_a_model_that_only_failed_is_told_without_figures(teller: World, endpoints: object) -> None:
+    teller.gateway(request(record.FAILED))
+    (row,) = queries.model_tps(A, Moment.now())
+    assert (row["tps"], row["request_count"], row["average_duration_ms"]) == (None, 0, None)
+
+
+def test_an_endpoint_that_never_spoke_has_no_speeds(endpoints: object) -> None:
+    assert queries.model_tps(A, Moment.now()) == []
+
+
+def test_an_offline_endpoint_keeps_its_speed(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100))
+    change(status="offline")
+    assert queries.model_tps(A, Moment.now())[0]["tps"] == 50
+
+
+# From the database
+
+
+def test_todays_attempts(teller: World, endpoints: object) -> None:
+    teller.gateway(request(), request(record.FAILED, model="large"), request(ago=86_400), request(endpoint=B))
+    assert queries.today_stats(A, Moment.now()) == {
+        "date": "2026-03-10", "total_requests": 2, "successful_requests": 1, "failed_requests": 1,
+    }  # fmt: skip
+
+
+def day(date: str, total: int, failed: int = 0, *, model: str = "tiny", endpoint_id: str = A, tokens: int = 0) -> None:
+    DailyStat(
+        endpoint_id=endpoint_id, model_id=model, date=date, api_kind=CHAT, total_requests=total,
+        successful_requests=total - failed, failed_requests=failed, total_output_tokens=tokens,
+    ).save(force_insert=True)  # fmt: skip
+
+
+def test_days_with_rows_oldest_first() -> None:
+    day("2026-03-10", 2, 1)
+    day("2026-03-08", 5, model="a")
+    day("2026-03-08", 6, model="b")
+    day("2026-03-09", 7, endpoint_id=B)
+    found = queries.daily_stats(A, 7, "2026-03-10")
+    assert [(row["date"], row["total_requests"], row["failed_requests"]) for row in found] == [
+        ("2026-03-08", 11, 0),
+        ("2026-03-10", 2, 1),
+    ]
+
+
+@pytest.mark.parametrize(("days", "dates"), [(1, 1), (2, 2), (7, 2), (8, 3)])
+def test_days_reach_back_so_far_and_include_today(days: int, dates: int) -> None:
+    for date in ("2026-03-10", "2026-03-09", "2026-03-03"):
+        day(date, 1)
+    assert len(queries.daily_stats(A, days, "2026-03-10")) == dates
+
+
+def test_models_of_all_time_busiest_first() -> None:
+    day("2026-03-10", 2, model="rare", tokens=9)
+    day("2025-01-01", 5, 1, model="busy")
+    day("2026-03-10", 5, model="busy")
+    found = queries.model_stats(A)
+    assert [(row["model_id"], row["total_requests"], row["failed_requests"]) for row in found] == [
+        ("busy", 10, 1),
+        ("rare", 2, 0),
+    ]
+    assert found[1]["total_output_tokens"] == 9
+
+
+def test_changes_of_status_newest_first(endpoints: object) -> None:
+    for at, (before, after) in enumerate([("pending", "online"), ("online", "online"), ("online", "error")]):
+        HealthCheck.objects.create(
+            endpoint_id=A, checked_at=NOW + timedelta(seconds=at), success=after == "online",
+            status_before=before, status_after=after,
+        )  # fmt: skip
+    assert [it.status_after for it in queries.transitions(A)] == ["error", "online"]
+    assert len(queries.transitions(A, limit=1)) == 1
+
+
+def test_without_a_writer_there_is_nothing_to_wait_for() -> None:
+    assert queries.flushed() is True
+
+
+def test_figures_of_the_database_wait_for_the_writer() -> None:
+    teller_module.surroundings.writer = SimpleNamespace(flush=lambda: False)  # type: ignore[assignment]
+    assert queries.flushed() is False
+
+
+# The whole
+
+
+def test_the_overview_is_of_one_moment(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100))
+    found = queries.overview()
+    assert set(found) == {"endpoints", "stats", "history", "endpoint_tps", "generated_at", "generation_time_ms"}
+    assert found["generated_at"] == queries.json_time(datetime.fromtimestamp(AT, UTC))
+    assert found["history"][-1]["success"] == found["stats"]["total_requests"] == 1
+
+
+def test_pages_are_told_each_models_speed_too(teller: World, endpoints: object) -> None:
+    teller.gateway(request(output_tokens=100))
+    found = queries.live()
+    assert [row["tps"] for row in found["model_tps"][A]] == [50]
+    assert found["model_tps"][B] == []

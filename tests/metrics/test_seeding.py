@@ -1,0 +1,280 @@
+"""Figures from the database are the figures that were in memory, field by field, whatever is damaged beside them."""
+
+import random
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+import time_machine
+from django.db import Error, connection
+
+from gateway import record
+from gateway.openai import CHAT
+from gateway.record import Unrecorded
+from metrics import seeding, teller
+from metrics.database import database_id
+from metrics.fold import Counters
+from metrics.models import DailyStat, DayRollUp, JournalPosition, MovingAverage, RequestHistory
+from metrics.trackers import Day, Figures
+from metrics.writer import DatabaseWriter
+from tests.metrics.records import AT, MINUTE, NOW, A, load, request, uuid_of
+from tests.metrics.world import DATABASE, World, add_endpoint, restored, rows, same, told, where, without
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400.0
+
+
+def adopted(status: str = "success", *, ago: float = 0.0, duration_ms: int = 100, number: int = 1) -> RequestHistory:
+    """A row as the reference wrote it: without a word of ours."""
+    moment = NOW - timedelta(seconds=ago)
+    return RequestHistory.objects.create(
+        id=uuid_of(10**9 + number), timestamp=moment, completed_at=moment, request_type="Chat", model="tiny",
+        endpoint_id=A, endpoint_name="a", endpoint_ip="0.0.0.0", request_body={}, duration_ms=duration_ms,
+        status=status,
+    )  # fmt: skip
+
+
+def daily(tokens: int = 100, duration_ms: int = 2000, *, model: str = "tiny", date: str = "2026-03-10") -> None:
+    DailyStat(
+        endpoint_id=A, model_id=model, date=date, api_kind=CHAT, total_requests=1, successful_requests=1,
+        total_output_tokens=tokens, total_duration_ms=duration_ms,
+    ).save(force_insert=True)  # fmt: skip
+
+
+def counted(figures: Figures) -> dict[int, tuple[int, int]]:
+    return {MINUTE - it.minute: (it.success, it.error) for it in figures.timeline if it.success or it.error}
+
+
+# What was in memory is what the database says
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_restart_changes_no_figure(world: World, endpoints: object, seed: int) -> None:
+    entries = load(seed, 150, seconds=2 * DAY)
+    gateways = [world.gateway() for _ in range(3)]
+    rng = random.Random(seed)
+    for entry in entries:
+        rng.choice(gateways).append(entry)
+    gateways[0].append(Unrecorded(2))
+    live = world.figures()
+    world.write()
+    assert same(restored(), live)
+
+
+def test_a_restart_in_the_middle_of_a_load_changes_no_figure(world: World, endpoints: object) -> None:
+    entries = load(11, 120, seconds=DAY)
+    first, second = world.gateway(*entries[:40]), world.gateway(*entries[40:80])
+    world.write()
+    teller.folder.journals = world.folder.journals
+    for entry in entries[80:]:
+        random.Random(entry.id).choice((first, second)).append(entry)
+    teller.folder.seed(seeding.load(AT), DATABASE)
+    assert same(teller.trackers.figures(AT), world.figures())
+
+
+def test_restarts_do_not_add_up(world: World, endpoints: object) -> None:
+    world.gateway(*load(12, 50))
+    world.write()
+    live = world.figures()
+    teller.folder.journals = world.folder.journals
+    for _ in range(3):
+        teller.folder.seed(seeding.load(AT), DATABASE)
+        assert same(teller.trackers.figures(AT), live)
+
+
+def test_a_restart_keeps_the_local_day(world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = ZoneInfo("Asia/Tokyo")
+    monkeypatch.setattr(teller.trackers, "zone", zone)
+    world.trackers.zone = world.trackers.state.zone = zone
+    world.writer = DatabaseWriter(world.folder, zone, where)
+    world.gateway(*load(13, 100, seconds=2 * DAY))
+    world.write()
+    teller.trackers.install(seeding.load(AT))
+    assert same(teller.trackers.figures(AT), world.figures())
+
+
+def test_positions_are_read(world: World) -> None:
+    world.gateway(request())
+    world.write()
+    positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
+    assert seeding.load(AT).positions == positions
+
+
+def test_counters_are_those_of_the_rows() -> None:
+    add_endpoint(A, "a", total_requests=10, successful_requests=8, failed_requests=2)
+    assert seeding.load(AT).endpoints == {A: Counters(10, 8, 2)}
+
+
+def test_cancelled_requests_come_from_the_roll_ups(world: World, endpoints: object) -> None:
+    world.gateway(request(record.CANCELLED), request(record.CANCELLED, ago=3 * DAY))
+    world.write()
+    assert seeding.load(AT).endpoints[A] == Counters(cancelled=2)
+
+
+def test_the_exact_moving_average_comes_back(world: World) -> None:
+    world.gateway(*[request(output_tokens=tokens) for tokens in (3, 800, 55)])
+    live = world.figures().speeds
+    world.write()
+    assert restored().speeds == live
+    assert live[A, "tiny", CHAT] == pytest.approx(0.2 * 27.5 + 0.8 * (0.2 * 400 + 0.8 * 1.5))
+
+
+# A database that the reference wrote (S3, S4, S5)
+
+
+def test_the_days_average_stands_in_for_speeds() -> None:
+    daily(100, 2000)
+    assert restored().speeds == {(A, "tiny", CHAT): 50}
+
+
+@pytest.mark.parametrize(("tokens", "duration"), [(0, 500), (50, 0)])
+def test_rows_without_tokens_or_time_are_skipped(tokens: int, duration: int) -> None:
+    daily(tokens, duration)
+    assert restored().speeds == {}
+    assert restored().today[A, "tiny", CHAT].total == 1
+
+
+def test_nothing_of_yesterday_is_restored() -> None:
+    daily(date="2026-03-09")
+    assert (restored().speeds, restored().today) == ({}, {})
+    assert restored(AT - DAY).speeds == {(A, "tiny", CHAT): 50}
+
+
+def test_a_moving_average_goes_before_the_days(world: World) -> None:
+    world.gateway(request(output_tokens=100), request(output_tokens=200))
+    world.write()
+    assert restored().speeds == {(A, "tiny", CHAT): pytest.approx(60)}
+
+
+def test_rows_without_an_outcome_count_by_their_status() -> None:
+    for number, (status, ago) in enumerate([("success", 0), ("error", 60), ("error", 90), ("success", 1800)]):
+        adopted(status, ago=ago, number=number)
+    assert counted(restored()) == {0: (1, 0), 1: (0, 2), 30: (1, 0)}
+
+
+def test_our_own_rows_are_not_counted_twice(world: World) -> None:
+    world.gateway(request(), request(record.FAILED))
+    world.write()
+    adopted()
+    assert counted(restored()) == {0: (2, 1)}
+
+
+def test_what_is_older_than_an_hour_leaves_60_zeros() -> None:
+    adopted(ago=3700)
+    assert counted(restored()) == {}
+    assert len(restored().timeline) == 60
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only there a moment is text")
+@pytest.mark.parametrize("fraction", ["", ".123", ".123456", ".123456789"])
+def test_any_number_of_digits_is_read(fraction: str) -> None:
+    adopted()
+    rows("UPDATE request_history SET completed_at = %s", f"2026-03-10T12:00:07{fraction}+00:00")
+    assert counted(restored()) == {0: (1, 0)}
+
+
+def test_an_adopted_average_is_over_its_successes() -> None:
+    for number, (status, duration) in enumerate([("success", 100), ("success", 300), ("error", 9000)]):
+        adopted(status, duration_ms=duration, number=number)
+    assert restored().average_response_time_ms == 200
+
+
+def test_an_older_adopted_average_is_the_latest_days() -> None:
+    for number, (ago, duration) in enumerate([(2 * DAY, 100), (2 * DAY + 60, 300), (4 * DAY, 9000)]):
+        adopted(ago=ago, duration_ms=duration, number=number)
+    assert restored().average_response_time_ms == 200
+
+
+def test_both_kinds_of_rows_make_the_latest_day(world: World) -> None:
+    world.gateway(request(ago=2 * DAY, duration_us=100_000))
+    world.write()
+    adopted(ago=2 * DAY + 60, duration_ms=300)
+    assert seeding.load(AT).latest_day == ("2026-03-08", Day(2, 400_000))
+
+
+def test_our_later_day_goes_before_an_adopted_one(world: World) -> None:
+    world.gateway(request(ago=2 * DAY, duration_us=100_000))
+    world.write()
+    adopted(ago=3 * DAY, duration_ms=300)
+    assert seeding.load(AT).latest_day == ("2026-03-08", Day(1, 100_000))
+
+
+def test_an_empty_database_is_zeros_and_nothing_measured() -> None:
+    found = told(restored())
+    assert found["average"] is None
+    assert (found["endpoints"], found["totals"], found["speeds"], found["today"]) == ({}, {}, {}, {})
+
+
+# Damage
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x91\x01"])
+def test_damaged_samples_cost_the_speeds(world: World, caplog: pytest.LogCaptureFixture, garbage: bytes) -> None:
+    world.gateway(request(output_tokens=100))
+    world.write()
+    MovingAverage.objects.update(samples=garbage)
+    found = restored()
+    assert found.speeds == {}
+    assert found.totals["requests_ok"] == 1
+    assert [line.message.split(":")[0] for line in caplog.records] == ["figures not restored (speeds)"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_positions_nothing_can_be_seeded() -> None:
+    with without("journal_positions"), pytest.raises(Error, match="journal_positions"):
+        seeding.load(AT)
+
+
+# The start
+
+
+@pytest.fixture
+def journals(world: World) -> World:
+    """The teller reads this world's journals, which belong to the test database."""
+    teller.folder.journals = world.folder.journals
+    return world
+
+
+@time_machine.travel(NOW, tick=False)
+def test_seeding_fills_the_teller(journals: World) -> None:
+    journals.gateway(request(), database_id=database_id())
+    seeding.seed()
+    assert seeding.seeds == 1
+    assert teller.folder.database_id == database_id()
+    assert teller.trackers.figures(AT).seeded
+    assert teller.trackers.figures(AT).endpoints == {A: Counters(1, 1)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_seeding_at_the_start_needs_no_database(journals: World, caplog: pytest.LogCaptureFixture) -> None:
+    with without("installation"):
+        seeding.seed_at_start()
+    assert (seeding.seeds, teller.trackers.seeded) == (0, False)
+    assert caplog.text.count("figures could not be read from the database") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_seeding_is_tried_again_when_the_database_is_back(journals: World) -> None:
+    add_endpoint(A, "a", total_requests=7, successful_requests=7)
+    with without("installation"):
+        seeding.seed_at_start()
+    seeding.seed_at_start()
+    assert (seeding.seeds, teller.trackers.seeded) == (1, True)
+    assert teller.folder.figures().endpoints == {A: Counters(7, 7)}
+
+
+def test_figures_that_were_told_before_the_database_came_are_replaced(journals: World) -> None:
+    add_endpoint(A, "a", total_requests=7, successful_requests=7)
+    teller.folder.database_id = database_id()
+    journals.gateway(request(), database_id=database_id())
+    assert teller.folder.figures().endpoints == {A: Counters(1, 1)}
+    seeding.seed()
+    assert teller.folder.figures().endpoints == {A: Counters(8, 8)}
+
+
+def test_the_days_of_a_roll_up_are_summed(world: World) -> None:
+    world.gateway(request(model="tiny"), request(model="large"))
+    world.write()
+    assert DayRollUp.objects.count() == 2
+    assert seeding.load(AT).latest_day == ("2026-03-10", Day(2, 4_000_000))

@@ -1,0 +1,86 @@
+"""Retention: what is young stays, and no figure changes."""
+
+import time
+from datetime import timedelta
+
+import pytest
+import time_machine
+from django.utils import timezone
+
+from metrics import tasks
+from metrics.models import DailyStat, DayRollUp, MinuteRollUp, MovingAverage, RequestHistory
+from tests.metrics.records import A, load, request
+from tests.metrics.world import World, restored, told
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def now() -> float:
+    return time.time()
+
+
+def store(world: World, *ages: float) -> None:
+    """One request of each age, in seconds before now."""
+    moment = time.time()
+    world.gateway(*[request(completed_us=round((moment - age) * 1e6)) for age in ages])
+    world.write()
+
+
+def test_rows_beyond_retention_go(world: World) -> None:
+    store(world, 0, 6.9 * DAY, 7.1 * DAY, 30 * DAY)
+    assert tasks.prune_history() == 2
+    oldest = RequestHistory.objects.order_by("completed_at").first()
+    assert oldest is not None
+    assert oldest.completed_at > timezone.now() - timedelta(days=7)
+
+
+def test_a_second_run_finds_nothing(world: World) -> None:
+    store(world, 8 * DAY)
+    assert (tasks.prune_history(), tasks.prune_history()) == (1, 0)
+
+
+def test_many_rows_go_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CHUNK", 3)
+    store(world, *[8 * DAY + at for at in range(10)], 0)
+    assert tasks.prune_history() == 10
+    assert RequestHistory.objects.count() == 1
+
+
+def test_old_minutes_go_and_days_stay(world: World) -> None:
+    store(world, 0, 7 * DAY, 9 * DAY)
+    tasks.prune_history()
+    assert MinuteRollUp.objects.count() == 2
+    assert DayRollUp.objects.count() == DailyStat.objects.count() == 3
+
+
+def test_pruning_changes_no_figure(world: World, endpoints: object, now: float) -> None:
+    ages = [at * DAY / 4 for at in range(80)]
+    world.gateway(*[request(completed_us=round((now - age) * 1e6), output_tokens=9) for age in ages])
+    world.write()
+    before = told(restored(now))
+    tasks.prune_history()
+    assert RequestHistory.objects.count() < 80
+    assert told(restored(now)) == before
+
+
+def test_pruning_everything_changes_no_figure(world: World, endpoints: object, now: float) -> None:
+    later = now + 20 * DAY
+    world.gateway(*[request(completed_us=round(now * 1e6), output_tokens=9), *load(4, 30)])
+    world.write()
+    before = told(restored(later))
+    with time_machine.travel(later, tick=False):
+        tasks.prune_history()
+    assert not RequestHistory.objects.exists()
+    assert not MinuteRollUp.objects.exists()
+    assert told(restored(later)) == before
+    assert before["average"] is not None
+
+
+def test_averages_are_not_pruned(world: World) -> None:
+    world.gateway(request(output_tokens=9, ago=300 * DAY))
+    world.write()
+    tasks.prune_history()
+    assert [str(row.endpoint_id) for row in MovingAverage.objects.all()] == [A]

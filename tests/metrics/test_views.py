@@ -1,0 +1,239 @@
+"""The pages: figures in the HTML itself, without the database where none is needed."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import time_machine
+
+from endpoints.models import Endpoint, EndpointModel, HealthCheck
+from endpoints.registry import registry
+from gateway import record
+from metrics import teller as teller_module
+from tests.access.people import Api, make_user, session_of
+from tests.metrics.records import NOW, A, B, request
+from tests.metrics.world import World, add_endpoint, without
+
+pytestmark = pytest.mark.django_db
+
+NOWHERE = "eeeeeeee-0000-4000-8000-000000000009"
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def page(client: Api, path: str = "/") -> str:
+    response = client.get(path)
+    assert response.status_code == 200
+    text: str = response.content.decode()
+    return text
+
+
+def stat(html: str, name: str) -> str:
+    """A figure of the cards above."""
+    found = re.search(rf'data-stat="{name}">([^<]*)<', html)
+    assert found is not None, name
+    return found[1]
+
+
+def row(html: str, endpoint_id: str = A) -> str:
+    """An endpoint's row of the table."""
+    return html.split(f'data-endpoint="{endpoint_id}"')[1].split("</tr>")[0]
+
+
+def value(html: str, name: str) -> str:
+    found = re.search(rf'data-value="{name}">([^<]*)<', row(html))
+    assert found is not None, name
+    return found[1]
+
+
+@pytest.fixture
+def served(teller: World, endpoints: tuple[Endpoint, Endpoint]) -> World:
+    EndpointModel(endpoint=endpoints[0], model_id="tiny", max_tokens=8192).save(force_insert=True)
+    Endpoint.objects.filter(pk=A).update(latency_ms=120, last_seen=NOW)
+    registry.reload()
+    teller.gateway(request(output_tokens=1234, input_tokens=3), request(record.FAILED), request(record.CANCELLED))
+    teller.write()
+    return teller
+
+
+# The overview
+
+
+def test_pages_are_for_people_who_logged_in(anybody: Api) -> None:
+    for path in ("/", f"/endpoints/{A}"):
+        response = anybody.get(path)
+        assert (response.status_code, response["Location"]) == (302, f"/login?next={path}")
+
+
+def test_the_overview_asks_no_database(as_viewer: Api, served: World, django_assert_num_queries: Any) -> None:
+    page(as_viewer)
+    with django_assert_num_queries(0):
+        page(as_viewer)
+
+
+def test_the_overview_contains_the_figures(as_viewer: Api, served: World) -> None:
+    html = page(as_viewer)
+    names = ("total_requests", "failed_requests", "cancelled_requests", "total_tokens", "average_response_time_ms")
+    assert [stat(html, name) for name in names] == ["2", "1", "1", "1,237", "2.00 s"]
+    assert [value(html, name) for name in ("total_requests", "failed_requests", "model_count")] == ["2", "1", "1"]
+    assert stat(html, "success_rate") == "50.0 %"
+
+
+def test_the_overview_shows_speeds(as_viewer: Api, served: World) -> None:
+    assert ">617</td>" in page(as_viewer)
+
+
+def test_the_overview_shows_the_60_minutes(as_viewer: Api, served: World) -> None:
+    minutes = page(as_viewer).split("<tbody data-minutes>")[1].split("</tbody>")[0]
+    assert minutes.count("<tr>") == 60
+    assert minutes.endswith('2026-03-10T12:00:00Z</th><td class="n">1</td><td class="n">1</td></tr>')
+
+
+def test_the_page_holds_what_the_api_tells(as_viewer: Api, served: World) -> None:
+    found = re.search(r'<script id="live" type="application/json">(.*?)</script>', page(as_viewer))
+    assert found is not None
+    live = json.loads(found[1])
+    told = as_viewer.call("GET", "/api/dashboard/overview").json()
+    assert (live["endpoints"], live["stats"], live["history"]) == (told["endpoints"], told["stats"], told["history"])
+
+
+def test_page_and_api_agree(as_viewer: Api, served: World) -> None:
+    told = as_viewer.call("GET", "/api/dashboard/stats").json()
+    html = page(as_viewer)
+    for name in ("total_requests", "failed_requests", "online_runtimes", "total_runtimes", "total_active_requests"):
+        assert int(stat(html, name)) == told[name]
+
+
+def test_the_unmeasured_is_a_dash(as_viewer: Api, endpoints: object) -> None:
+    html = page(as_viewer)
+    assert [stat(html, name) for name in ("average_response_time_ms", "success_rate")] == ["—", "—"]
+    assert '<span class="muted" data-latency>—</span>' in row(html)
+    assert value(html, "total_requests") == "0"
+
+
+def test_a_model_without_a_speed_is_a_dash(as_viewer: Api, teller: World, endpoints: object) -> None:
+    teller.gateway(request())
+    assert '<td class="n" data-label="Tokens/s">—</td>' in page(as_viewer)
+
+
+def test_a_latency_is_shown(as_viewer: Api, served: World) -> None:
+    assert '<span data-latency>120<span class="unit">ms</span></span>' in row(page(as_viewer))
+
+
+def test_an_offline_endpoint_shows_its_last_latency_as_old(as_viewer: Api) -> None:
+    add_endpoint(A, "a", latency_ms=120, last_seen=NOW, status="offline")
+    found = row(page(as_viewer))
+    assert 'class="stale" data-latency title="Last measured 2026-03-10T12:00:30+00:00"' in found
+    assert ">120<" in found
+
+
+def test_an_offline_endpoint_that_was_never_measured_is_a_dash(as_viewer: Api) -> None:
+    add_endpoint(A, "a", status="offline")
+    assert '<span class="muted" data-latency>—</span>' in row(page(as_viewer))
+
+
+def test_the_worst_come_first(as_viewer: Api) -> None:
+    for number, (name, status) in enumerate([("b", "online"), ("a", "online"), ("z", "offline"), ("y", "error")]):
+        add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", name, status=status)
+    names = re.findall(r'<span class="name"><a href="[^"]*">([^<]*)</a>', page(as_viewer))
+    assert names == ["z", "y", "a", "b"]
+
+
+def test_the_operators_word_is_shown(as_viewer: Api) -> None:
+    add_endpoint(A, "a", status="online").set_operator_state("draining")
+    registry.reload()
+    assert 'class="st st-draining" data-status' in row(page(as_viewer))
+
+
+def test_names_cannot_bring_markup_in(as_viewer: Api) -> None:
+    add_endpoint(A, "<script>alert(1)</script>", base_url="http://x.invalid", last_error="</script><b>")
+    html = page(as_viewer)
+    assert "<script>alert" not in html
+    assert "</script><b>" not in html
+
+
+def test_requests_in_flight_are_shown(as_viewer: Api, endpoints: object) -> None:
+    teller_module.surroundings.in_flight = lambda: {A: 3, B: 4}
+    html = page(as_viewer)
+    assert (stat(html, "total_active_requests"), value(html, "active_requests")) == ("7", "3")
+
+
+def test_what_needs_attention_is_said(as_viewer: Api, teller: World) -> None:
+    attention = re.compile(r"data-attention(?! hidden)>")
+    assert attention.search(page(as_viewer))  # not restored yet
+    teller.folder.seed(teller.trackers.state, "db")
+    assert not attention.search(page(as_viewer))
+
+
+def test_an_empty_installation_says_what_to_do(as_admin: Api, as_viewer: Api) -> None:
+    assert "No endpoint yet" in page(as_viewer)
+    assert "/admin/endpoints/endpoint/add/" in page(as_admin)
+    assert "/admin/" not in page(as_viewer)
+
+
+def test_pages_are_not_kept_by_browsers(as_viewer: Api) -> None:
+    assert "no-store" in as_viewer.get("/")["Cache-Control"]
+
+
+def test_a_page_is_in_the_language_that_is_asked_for(as_viewer: Api) -> None:
+    assert '<html lang="ja"' in as_viewer.get("/", headers={"accept-language": "ja"}).content.decode()
+    assert '<html lang="en"' in page(as_viewer)
+
+
+def test_a_generated_password_opens_the_password_page_alone() -> None:
+    client = session_of(make_user(must_change_password=True))
+    assert client.get("/")["Location"] == "/account/password"
+
+
+# An endpoint's page
+
+
+def test_an_endpoint_has_its_page(as_viewer: Api, served: World) -> None:
+    html = page(as_viewer, f"/endpoints/{A}")
+    assert "<dd>2<small>1 failed</small></dd>" in html
+    assert '<td class="n">8,192</td>' in html
+    assert '<td class="n">617</td>' in html
+    assert '2026-03-10</th><td class="n">2</td><td class="n">1</td><td class="n">1</td>' in html
+
+
+def test_an_endpoint_without_anything_says_so(as_viewer: Api, endpoints: object) -> None:
+    html = page(as_viewer, f"/endpoints/{A}")
+    for text in ("None known yet", "Nothing yet.", "No model has answered yet.", "None yet."):
+        assert text in html
+
+
+def test_changes_of_status_are_shown_with_their_cause(as_viewer: Api, endpoints: object) -> None:
+    HealthCheck.objects.create(
+        endpoint_id=A, checked_at=NOW, success=False, error_message="no route", status_before="online",
+        status_after="error",
+    )  # fmt: skip
+    html = page(as_viewer, f"/endpoints/{A}")
+    assert "online → error<small>no route</small>" in html
+
+
+@pytest.mark.parametrize("endpoint_id", [NOWHERE, "a"])
+def test_an_unknown_endpoint_has_no_page(as_viewer: Api, endpoint_id: str) -> None:
+    response = as_viewer.get(f"/endpoints/{endpoint_id}")
+    assert response.status_code == 404
+    assert "This page does not exist." in response.content.decode()
+
+
+def test_only_staff_may_edit(as_admin: Api, as_viewer: Api, endpoints: object) -> None:
+    edit = f"/admin/endpoints/endpoint/{A}/change/"
+    assert edit in page(as_admin, f"/endpoints/{A}")
+    assert edit not in page(as_viewer, f"/endpoints/{A}")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_page_of_an_endpoint_says_that_it_needs_the_database(as_viewer: Api, endpoints: object) -> None:
+    page(as_viewer)
+    with without("endpoint_daily_stats"):
+        response = as_viewer.get(f"/endpoints/{A}")
+        assert response.status_code == 503
+        assert "The database is not available just now." in response.content.decode()
+        assert page(as_viewer)

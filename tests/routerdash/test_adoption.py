@@ -1,0 +1,580 @@
+"""Taking over a database of the reference: nothing that was there changes, every figure is there, and back again."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from routerdash import adoption, reference
+from routerdash.adoption import CannotAdopt
+from tests.metrics.records import NOW
+from tests.reference.make_reference_db import make
+from tests.routerdash.processes import Done, manage, one_line, python
+
+SEEDS = (1, 2, 3)
+OURS = {"outcome", "status_code", "kind", "duration_us", "first_token_us", "tokens_estimated", "streamed", "attempts"}
+
+
+class Adopted(NamedTuple):
+    """A database that was taken over, and what it must show."""
+
+    path: Path
+    data_dir: Path
+    original: Path  # as it was before
+    expected: dict[str, Any]
+    done: Done
+
+
+def adopt(path: Path, data_dir: Path, *options: str, database: str = "") -> Done:
+    return manage(
+        "adopt",
+        *options,
+        ROUTERDASH_DATA_DIR=str(data_dir),
+        DATABASE_URL=database or f"sqlite:///{path}",
+        ROUTERDASH_LOG_LEVEL="error",
+    )
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def adopted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Adopted:
+    """Only looked at: see `own` for one to change."""
+    directory = tmp_path_factory.mktemp("adopted")
+    path = directory / "load balancer.db"
+    expected = make(path, seed=request.param, requests=120, now=NOW, zone=UTC)
+    original = directory / "original.db"
+    shutil.copy(path, original)
+    return Adopted(path, directory / "data", original, expected, adopt(path, directory / "data"))
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """A small one that nobody has touched."""
+    path = tmp_path / "llmlb.db"
+    make(path, requests=20, now=NOW, zone=UTC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def taken_over(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("taken")
+    path = directory / "llmlb.db"
+    make(path, requests=20, now=NOW, zone=UTC)
+    assert adopt(path, directory / "data").code == 0
+    return path
+
+
+@pytest.fixture
+def own(taken_over: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A taken over database as the reference opens it, to change."""
+    shutil.copy(taken_over, tmp_path / "own.db")
+    with closing(sqlite3.connect(tmp_path / "own.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys=ON")
+        yield connection
+
+
+def read(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def objects(path: Path) -> dict[str, str | None]:
+    """Every table, index and trigger with its declaration."""
+    return dict(read(path, "SELECT type || ' ' || name, sql FROM sqlite_master"))
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+# What was there
+
+
+def test_it_ends_well(adopted: Adopted) -> None:
+    assert (adopted.done.code, adopted.done.err) == (0, "")
+    assert adopted.done.out.endswith("is RouterDash's now; start it with `manage.py serve`\n")
+
+
+def test_everything_old_is_declared_as_it_was(adopted: Adopted) -> None:
+    before, after = objects(adopted.original), objects(adopted.path)
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed == {"table request_history"}
+
+
+def test_the_history_only_has_columns_more(adopted: Adopted) -> None:
+    before, after = (objects(path)["table request_history"] for path in (adopted.original, adopted.path))
+    assert before is not None
+    assert after is not None
+    assert after.startswith(before.rstrip(")").rstrip())
+
+
+def test_columns_of_ours_may_be_empty_and_have_no_default(adopted: Adopted) -> None:
+    columns = read(adopted.path, "PRAGMA table_info(request_history)")
+    ours = {row[1]: (row[3], row[4]) for row in columns if row[1] in OURS}
+    assert ours == dict.fromkeys(OURS, (0, None))
+
+
+def test_every_old_row_is_as_it_was(adopted: Adopted) -> None:
+    tables = [name.removeprefix("table ") for name in objects(adopted.original) if name.startswith("table ")]
+    for table in set(tables) - {"sqlite_sequence"}:
+        columns = ", ".join(f'"{row[1]}"' for row in read(adopted.original, f'PRAGMA table_info("{table}")'))
+        sql = f'SELECT {columns} FROM "{table}"'
+        assert read(adopted.path, sql) == read(adopted.original, sql), table
+
+
+def test_the_reference_would_still_know_it(adopted: Adopted) -> None:
+    with closing(sqlite3.connect(adopted.path)) as connection:
+        assert reference.differences(connection) == []
+
+
+def test_the_file_is_sound(adopted: Adopted) -> None:
+    assert read(adopted.path, "PRAGMA integrity_check") == [("ok",)]
+    assert read(adopted.path, "PRAGMA foreign_key_check") == []
+
+
+def test_a_copy_was_made_first(adopted: Adopted) -> None:
+    (copy,) = (adopted.data_dir / "backups").iterdir()
+    assert copy.name.startswith("load balancer-before-adopt-")
+    assert dump(copy) == dump(adopted.original)
+    assert f"copied to {copy}" in adopted.done.out
+
+
+def test_it_says_what_it_found(adopted: Adopted) -> None:
+    for line in ("endpoints: 4 rows", "request_history: 120 rows", "users: 2 rows", "api_keys: 3 rows"):
+        assert f"{line}\n" in adopted.done.out
+    assert "1 keys of servers stand in plain text" in adopted.done.out
+    assert "sk-upstream-secret" not in adopted.done.out
+
+
+def test_no_migration_is_left_to_do(adopted: Adopted) -> None:
+    environment = {"ROUTERDASH_DATA_DIR": str(adopted.data_dir), "DATABASE_URL": f"sqlite:///{adopted.path}"}
+    assert manage("migrate", "--check", **environment).code == 0
+
+
+# The figures
+
+FIGURES = """
+import json, time_machine
+from datetime import datetime
+from metrics import queries, seeding
+from metrics.queries import Moment
+from access.directory import access
+from django.contrib.auth import authenticate
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptPasswordHasher"]
+with time_machine.travel(datetime.fromisoformat("%s"), tick=False):
+    seeding.seed()
+    moment = Moment.now()
+    told = queries.live(moment)
+    told["daily"] = {it["id"]: queries.daily_stats(it["id"], 365, moment.figures.date) for it in told["endpoints"]}
+told["users"] = {name: bool(authenticate(username=name, password=word)) for name, word in json.loads('''%s''').items()}
+told["keys"] = {key.id: [key.hash, sorted(key.permissions), key.expires_at] for key in access.directory().keys.values()}
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(adopted: Adopted) -> Any:
+    """What RouterDash tells of it, at the moment at which the reference stopped."""
+    code = FIGURES % (NOW.isoformat(), json.dumps(adopted.expected["users"]))
+    done = python(code, ROUTERDASH_DATA_DIR=str(adopted.data_dir), DATABASE_URL=f"sqlite:///{adopted.path}")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_counters_and_latencies(adopted: Adopted, told: Any) -> None:
+    names = ("id", "total_requests", "successful_requests", "failed_requests", "latency_ms")
+    found = {row["name"]: {name: row[name] for name in names} for row in told["endpoints"]}
+    assert found == adopted.expected["endpoints"]
+
+
+def test_totals_include_the_endpoints_deleted_long_ago(adopted: Adopted, told: Any) -> None:
+    present = sum(it["total_requests"] for it in adopted.expected["endpoints"].values())
+    deleted = adopted.expected["deleted_endpoint"]["total_requests"]
+    assert told["stats"]["total_requests"] == present + deleted == 127
+    assert told["stats"]["successful_requests"] + told["stats"]["failed_requests"] == 127
+
+
+def test_tokens(adopted: Adopted, told: Any) -> None:
+    ((tokens_in, tokens_out),) = read(
+        adopted.original, "SELECT SUM(input_tokens), SUM(output_tokens) FROM request_history"
+    )
+    assert (told["stats"]["total_input_tokens"], told["stats"]["total_output_tokens"]) == (tokens_in, tokens_out)
+
+
+def test_speeds_of_today(adopted: Adopted, told: Any) -> None:
+    names = ("model_id", "api_kind", "tps")
+    found = [
+        {"endpoint_id": endpoint_id, **{name: row[name] for name in names}}
+        for endpoint_id, models in told["model_tps"].items()
+        for row in models
+        if row["tps"] is not None
+    ]
+    assert found
+    by_key = sorted(found, key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"]))
+    assert by_key == sorted(
+        adopted.expected["tps_today"], key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"])
+    )
+
+
+def test_the_timeline(adopted: Adopted, told: Any) -> None:
+    found = {slot["minute"]: {"success": slot["success"], "error": slot["error"]} for slot in told["history"]}
+    assert found == adopted.expected["minutes"]
+
+
+def test_the_average_is_over_the_last_day(adopted: Adopted, told: Any) -> None:
+    rows = read(adopted.original, "SELECT completed_at, duration_ms FROM request_history WHERE status = 'success'")
+    start = (NOW.timestamp() // 60 - 24 * 60 + 1) * 60
+    recent = [duration for moment, duration in rows if datetime.fromisoformat(moment).timestamp() >= start]
+    assert told["stats"]["average_response_time_ms"] == pytest.approx(sum(recent) / len(recent))
+
+
+def test_daily_rows(adopted: Adopted, told: Any) -> None:
+    for endpoint_id, days in told["daily"].items():
+        sql = "SELECT date, SUM(total_requests) FROM endpoint_daily_stats WHERE endpoint_id = ? GROUP BY 1 ORDER BY 1"
+        assert [(day["date"], day["total_requests"]) for day in days] == read(adopted.original, sql, endpoint_id)
+
+
+def test_everybody_still_gets_in(adopted: Adopted, told: Any) -> None:
+    assert told["users"] == dict.fromkeys(adopted.expected["users"], True)
+
+
+def test_keys_still_open_what_they_opened(adopted: Adopted, told: Any) -> None:
+    for key in adopted.expected["api_keys"].values():
+        hashed, permissions, expires = told["keys"][key["id"]]
+        assert permissions == sorted(key["permissions"])
+        assert (expires is not None) == key["expired"]
+        assert read(adopted.path, "SELECT id FROM api_keys WHERE key_hash = ?", hashed) == [(key["id"],)]
+
+
+def test_the_baseline_is_what_was_counted_before(adopted: Adopted) -> None:
+    differing = read(
+        adopted.path,
+        "SELECT e.name FROM endpoints e LEFT JOIN endpoint_baselines b ON b.endpoint_id = e.id "
+        "WHERE b.total_requests IS NOT e.total_requests OR b.failed_requests IS NOT e.failed_requests "
+        "OR b.daily_total <> (SELECT COALESCE(SUM(total_requests), 0) FROM endpoint_daily_stats d "
+        "WHERE d.endpoint_id = e.id)",
+    )
+    assert differing == []
+
+
+LOAD = """
+import time_machine
+time_machine.travel("2026-03-10T12:00:30+00:00", tick=False).start()
+from metrics import seeding, teller, database
+from metrics.writer import DatabaseWriter
+from gateway import journal
+from tests.metrics import laws, records
+from tests.metrics.world import where, same, restored
+from endpoints.models import Endpoint
+records.A, records.B = map(str, Endpoint.objects.values_list("id", flat=True)[:2])
+seeding.seed()
+gateway = journal.Writer(config.journal_dir, teller.folder.database_id)
+for entry in records.load(1, 200, seconds=7200):
+    gateway.append(entry)
+writer = DatabaseWriter(teller.folder, config.zone, where)
+while writer.step().moves:
+    pass
+teller.folder.catch_up()
+laws.check_sums(); laws.check_daily_rows(); laws.check_hours(); laws.check_roll_ups()
+laws.check_timeline(teller.trackers.figures(records.AT))
+assert same(restored(), teller.trackers.figures(records.AT))
+print(Endpoint.objects.get(pk=records.A).total_requests)
+"""
+
+
+def test_the_laws_hold_when_requests_go_on(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    shutil.copy(taken_over, path)
+    done = python(LOAD, ROUTERDASH_DATA_DIR=str(tmp_path / "data"), DATABASE_URL=f"sqlite:///{path}")
+    assert done.code == 0, done.err
+    assert int(done.out) > 50
+
+
+# The reference goes on with it
+
+
+def first_endpoint(own: sqlite3.Connection) -> str:
+    (found,) = own.execute("SELECT endpoint_id FROM endpoint_models LIMIT 1").fetchone()
+    return str(found)
+
+
+def test_the_reference_can_add_an_endpoint(own: sqlite3.Connection) -> None:
+    own.execute(
+        "INSERT INTO endpoints (id, name, base_url, api_key_encrypted, status, health_check_interval_secs, "
+        "inference_timeout_secs, latency_ms, last_seen, last_error, error_count, registered_at, notes, capabilities, "
+        "endpoint_type) VALUES ('11111111-0000-4000-8000-000000000001', 'new', 'http://new', NULL, 'pending', 30, 120, "
+        "NULL, NULL, NULL, 0, '2026-03-10T12:00:00+00:00', NULL, '[\"chat_completion\"]', 'vllm')"
+    )
+    found = own.execute("SELECT total_requests, failed_requests, device_info FROM endpoints WHERE name = 'new'")
+    assert found.fetchone() == (0, 0, None)
+
+
+def test_the_reference_can_rely_on_its_defaults(own: sqlite3.Connection) -> None:
+    own.execute("INSERT INTO endpoints (id, name, base_url, registered_at) VALUES ('1', 'new', 'http://new', 'now')")
+    found = own.execute("SELECT status, health_check_interval_secs, capabilities FROM endpoints WHERE name = 'new'")
+    assert found.fetchone() == ("pending", 30, '["chat_completion"]')
+
+
+def test_the_reference_can_delete_an_endpoint(own: sqlite3.Connection) -> None:
+    endpoint_id = first_endpoint(own)
+    own.execute("INSERT INTO endpoint_options (endpoint_id, operator_state) VALUES (?, 'enabled')", (endpoint_id,))
+    own.execute("DELETE FROM endpoints WHERE id = ?", (endpoint_id,))
+    for table in ("endpoint_models", "endpoint_health_checks"):
+        assert own.execute(f"SELECT count(*) FROM {table} WHERE endpoint_id = ?", (endpoint_id,)).fetchone() == (0,)
+    assert own.execute("SELECT count(*) FROM endpoint_daily_stats WHERE endpoint_id = ?", (endpoint_id,)).fetchone()[0]
+
+
+def test_the_reference_can_delete_a_user_who_used_our_admin(own: sqlite3.Connection) -> None:
+    (user_id,) = own.execute("SELECT id FROM users WHERE role = 'admin'").fetchone()
+    own.execute(
+        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id) "
+        "VALUES ('2026-03-10 12:00:00', 'a', 1, '', ?)",
+        (user_id,),
+    )
+    own.execute("DELETE FROM users WHERE id = ?", (user_id,))
+    assert own.execute("SELECT count(*) FROM api_keys WHERE created_by = ?", (user_id,)).fetchone() == (0,)
+
+
+def test_the_reference_can_count_a_day(own: sqlite3.Connection) -> None:
+    upsert = (
+        "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, total_requests, successful_requests, "
+        "failed_requests, total_output_tokens, total_duration_ms, api_kind) VALUES (?, 'm', '2026-03-10', 1, 1, 0, 5, "
+        "7, 'responses') ON CONFLICT(endpoint_id, model_id, date, api_kind) DO UPDATE SET total_requests = "
+        "total_requests + 1, successful_requests = successful_requests + excluded.successful_requests, "
+        "total_output_tokens = total_output_tokens + excluded.total_output_tokens"
+    )
+    for _ in range(2):
+        own.execute(upsert, (first_endpoint(own),))
+    found = own.execute("SELECT total_requests, total_output_tokens FROM endpoint_daily_stats WHERE model_id = 'm'")
+    assert found.fetchall() == [(2, 10)]
+
+
+def test_the_reference_can_write_history(own: sqlite3.Connection) -> None:
+    own.execute(
+        "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
+        "client_ip, request_body, response_body, duration_ms, status, error_message, completed_at, input_tokens, "
+        "output_tokens, total_tokens, api_key_id) VALUES ('22222222-0000-4000-8000-000000000002', "
+        "'2026-03-10T12:00:00.123456789+00:00', 'Chat', 'm', '1', 'e', '0.0.0.0', NULL, '{}', NULL, 5, 'success', "
+        "NULL, '2026-03-10T12:00:00.123456789+00:00', NULL, NULL, NULL, NULL)"
+    )
+    assert own.execute("SELECT outcome FROM request_history WHERE model = 'm'").fetchall() == [(None,)]
+
+
+def test_the_reference_can_update_a_status(own: sqlite3.Connection) -> None:
+    endpoint_id = first_endpoint(own)
+    own.execute(
+        "UPDATE endpoints SET status = 'offline', latency_ms = NULL, last_error = 'gone', error_count = 2, "
+        "total_requests = total_requests + 1 WHERE id = ?",
+        (endpoint_id,),
+    )
+    assert own.execute("SELECT status FROM endpoints WHERE id = ?", (endpoint_id,)).fetchone() == ("offline",)
+
+
+def test_the_references_triggers_still_guard_names(own: sqlite3.Connection) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="API key name already exists for this user"):
+        own.execute(
+            "INSERT INTO api_keys (id, key_hash, name, created_by, created_at) "
+            "SELECT '3', 'another hash', name, created_by, created_at FROM api_keys LIMIT 1"
+        )
+
+
+# Looking
+
+
+def test_a_dry_run_changes_not_a_byte(original: Path, tmp_path: Path) -> None:
+    before = original.read_bytes()
+    done = adopt(original, tmp_path / "data", "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert "request_history: 20 rows" in done.out
+    assert done.out.endswith("dry run: nothing was changed\n")
+    assert original.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["llmlb.db"]
+
+
+def test_looking_tells_what_is_there(original: Path) -> None:
+    found = adoption.look(original)
+    assert (found.adopted, found.plain_keys) == (False, 1)
+    assert found.rows["endpoints"] == 4
+    assert set(found.rows) == set(reference.MAPPED)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CannotAdopt) as error:
+        adoption.look(path)
+    return str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "there is no file" in refusal(tmp_path / "nothing.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + b"x" * 5000, b"this is a text file " * 500])
+def test_what_is_no_database_of_the_reference_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "some.db"
+    path.write_bytes(content)
+    assert refusal(path)
+    assert path.read_bytes() == content
+
+
+def test_another_applications_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE users (id)")
+    assert "is no database of llmlb" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("ALTER TABLE endpoints RENAME COLUMN notes TO remarks", "endpoints.notes is missing"),
+        ("ALTER TABLE endpoint_daily_stats RENAME COLUMN api_kind TO kind", "endpoint_daily_stats.api_kind is missing"),
+        ("DROP TABLE settings", "table settings is missing"),
+    ],
+)
+def test_a_changed_table_is_refused_and_named(original: Path, change: str, named: str) -> None:
+    with closing(sqlite3.connect(original)) as connection:
+        connection.execute(change)
+    said = refusal(original)
+    assert said.startswith("its tables are not as expected, nothing was changed:\n")
+    assert f"  {named}" in said
+
+
+def test_a_damaged_file_is_refused(original: Path) -> None:
+    content = bytearray(original.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    original.write_bytes(content)
+    assert str(original) in refusal(original)
+
+
+@pytest.mark.parametrize("statement", ["SELECT count(*) FROM endpoints", "BEGIN IMMEDIATE"])
+def test_a_file_that_another_process_has_open_is_refused(original: Path, statement: str) -> None:
+    code = (
+        f"import sqlite3, sys; it = sqlite3.connect({str(original)!r}, isolation_level=None); "
+        f"it.execute({statement!r}).fetchall(); print('open', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"open\n"
+    try:
+        assert refusal(original) == f"{original} is in use by process {holder.pid}; stop it first"
+    finally:
+        holder.communicate()
+    assert adoption.look(original)
+
+
+def test_a_file_that_is_locked_is_refused(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "_processes_with", lambda path: [])  # as on systems without /proc
+    with closing(sqlite3.connect(original, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert "cannot be locked (database is locked)" in refusal(original)
+
+
+# The command
+
+
+@pytest.mark.parametrize("kind", ["missing", "changed", "text", "PostgreSQL"])
+def test_a_refusal_is_one_clear_line_and_code_2(original: Path, tmp_path: Path, kind: str) -> None:
+    database = ""
+    if kind == "missing":
+        original.unlink()
+    elif kind == "changed":
+        with closing(sqlite3.connect(original)) as connection:
+            connection.execute("ALTER TABLE endpoints RENAME COLUMN notes TO remarks")
+    elif kind == "text":
+        original.write_text("a text file " * 1000)
+    else:
+        database = "postgres://postgres@127.0.0.1/nowhere"
+    done = adopt(original, tmp_path / "data", database=database)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("adopt: ")
+    assert "Traceback" not in done.err
+    assert kind == "changed" or one_line(done.err)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_second_run_says_that_it_is_done(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    shutil.copy(taken_over, path)
+    before = dump(path)
+    done = adopt(path, tmp_path / "data")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("this database is RouterDash's already\n")
+    assert "copied to" not in done.out
+    assert dump(path) == before
+
+
+@pytest.mark.parametrize("table", ["rollup_days", "django_q_task", "endpoint_options"])
+def test_a_failure_in_the_middle_puts_the_copy_back(original: Path, tmp_path: Path, table: str) -> None:
+    with closing(sqlite3.connect(original)) as connection:
+        connection.execute(f"CREATE TABLE {table} (of_somebody_else)")
+    before = dump(original)
+    done = adopt(original, tmp_path / "data")
+    assert done.code == 2
+    assert one_line(done.err)
+    assert done.err.startswith("adopt: nothing was changed, the copy was put back: ")
+    assert dump(original) == before
+    assert read(original, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_after_a_failure_it_can_be_tried_again(original: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(original)) as connection:
+        connection.execute("CREATE TABLE rollup_days (of_somebody_else)")
+    assert adopt(original, tmp_path / "data").code == 2
+    with closing(sqlite3.connect(original)) as connection:
+        connection.execute("DROP TABLE rollup_days")
+    assert adopt(original, tmp_path / "data").code == 0
+
+
+# Keys of servers
+
+SECRETS = """
+from endpoints.models import Endpoint
+print([endpoint.api_key for endpoint in Endpoint.objects.order_by("name") if endpoint.api_key])
+"""
+
+
+def secrets(path: Path, data_dir: Path) -> str:
+    done = python(SECRETS, ROUTERDASH_DATA_DIR=str(data_dir), DATABASE_URL=f"sqlite:///{path}")
+    assert done.code == 0, done.err
+    return done.out
+
+
+def test_keys_stay_in_plain_text_unless_asked(adopted: Adopted) -> None:
+    plain = read(adopted.path, "SELECT api_key_encrypted FROM endpoints WHERE api_key_encrypted IS NOT NULL")
+    assert plain == [("sk-upstream-secret",)]
+
+
+def test_keys_are_sealed_when_asked(original: Path, tmp_path: Path) -> None:
+    done = adopt(original, tmp_path / "data", "--encrypt-keys")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("1 keys are sealed; llmlb cannot read them any more\n")
+    assert read(original, "SELECT count(*) FROM endpoints WHERE api_key_encrypted IS NOT NULL") == [(0,)]
+    ((sealed,),) = read(original, "SELECT sealed_api_key FROM endpoint_options")
+    assert "sk-upstream" not in sealed
+    assert secrets(original, tmp_path / "data") == "['sk-upstream-secret']\n"
+
+
+def test_keys_can_be_sealed_later(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    shutil.copy(taken_over, path)
+    done = adopt(path, tmp_path / "data", "--encrypt-keys")
+    assert (done.code, done.err) == (0, "")
+    assert secrets(path, tmp_path / "data") == "['sk-upstream-secret']\n"
+    again = adopt(path, tmp_path / "data", "--encrypt-keys")
+    assert (again.code, "sealed" in again.out) == (0, False)
+
+
+def test_a_dry_run_seals_nothing(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    shutil.copy(taken_over, path)
+    assert adopt(path, tmp_path / "data", "--encrypt-keys", "--dry-run").code == 0
+    assert dump(path) == dump(taken_over)

@@ -1,0 +1,173 @@
+"""A content security policy on every answer, and pages that obey it: nothing inline, nothing from elsewhere."""
+
+import asyncio
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, RequestFactory
+
+from access.models import ApiKey
+from metrics.models import RequestHistory
+from routerdash.middleware import POLICY, ContentSecurityPolicy
+from tests.access.people import Api, key_for
+from tests.metrics.records import A, request
+from tests.metrics.world import World, add_endpoint
+
+HEADER = "Content-Security-Policy"
+
+
+class Inline(HTMLParser):
+    """Notes everything that the policy would not run, show or send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        data = given.get("type") == "application/json"
+        if tag == "style" or (tag == "script" and not given.get("src") and not data):
+            self.found.append(f"<{tag}>")
+        self.found += [f"{tag} {name}" for name in given if name == "style" or name.startswith("on")]
+        for name in ("src", "href", "action", "formaction"):
+            address = given.get(name) or ""
+            if address.startswith(("javascript:", "http:", "https:", "//")):
+                self.found.append(f"{tag} {name}={address}")
+
+
+def inline(response: Any) -> list[str]:
+    parser = Inline()
+    parser.feed(response.content.decode())
+    return parser.found
+
+
+def test_the_parser_finds_what_it_should() -> None:
+    parser = Inline()
+    parser.feed("<style></style><script>1</script><p style='x' onclick='y'><a href='javascript:z'><img src='//e'>")
+    assert parser.found == ["<style>", "<script>", "p style", "p onclick", "a href=javascript:z", "img src=//e"]
+
+
+def test_the_policy_allows_nothing_inline_and_no_other_host() -> None:
+    assert "unsafe" not in POLICY
+    assert "http" not in POLICY
+    for rule in ("default-src 'self'", "object-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert rule in POLICY
+
+
+# Every answer
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/nothing", "/health", "/ready", "/admin/", "/api/version", "/api/x"])
+@pytest.mark.django_db
+def test_answers_to_anybody_have_the_policy(client: Client, path: str) -> None:
+    assert client.get(path).headers[HEADER] == POLICY
+
+
+@pytest.mark.django_db
+def test_answers_of_the_api_have_the_policy(script: Api) -> None:
+    for path in ("/api/dashboard/overview", "/api/endpoints", "/api/schema/"):
+        assert script.get(path).headers[HEADER] == POLICY
+
+
+def test_refusals_have_the_policy(client: Client) -> None:
+    assert client.get("/api/dashboard/overview").headers[HEADER] == POLICY
+    assert client.post("/api/version").headers[HEADER] == POLICY
+
+
+def test_live_events_have_the_policy() -> None:
+    async def ask() -> Any:
+        return await AsyncClient().get("/api/dashboard/events")
+
+    assert asyncio.run(ask()).headers[HEADER] == POLICY
+
+
+def answer(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(headers={HEADER: "default-src 'none'"} if request.path == "/own" else {})
+
+
+def test_an_answer_with_a_policy_of_its_own_keeps_it() -> None:
+    middleware: Any = ContentSecurityPolicy(answer)
+    assert middleware(RequestFactory().get("/own")).headers[HEADER] == "default-src 'none'"
+    assert middleware(RequestFactory().get("/")).headers[HEADER] == POLICY
+
+
+def test_it_works_under_asgi_too() -> None:
+    async def later(request: HttpRequest) -> HttpResponse:
+        return answer(request)
+
+    middleware: Any = ContentSecurityPolicy(later)
+    assert asyncio.run(middleware(RequestFactory().get("/"))).headers[HEADER] == POLICY
+
+
+# Every page
+
+
+@pytest.fixture
+def filled(teller: World, admin: Any) -> None:
+    """Something for every page to show."""
+    add_endpoint(A, "a", latency_ms=5, status="offline", notes="one\ntwo", last_error="HTTP 503")
+    teller.gateway(request(output_tokens=7))
+    teller.write()
+    key_for(admin, "endpoints.read")
+
+
+ADMIN = [
+    "/admin/",
+    "/admin/endpoints/endpoint/",
+    "/admin/endpoints/endpoint/add/",
+    f"/admin/endpoints/endpoint/{A}/change/",
+    f"/admin/endpoints/endpoint/{A}/delete/",
+    f"/admin/endpoints/endpoint/{A}/history/",
+    "/admin/metrics/requesthistory/",
+    "/admin/access/apikey/",
+    "/admin/access/apikey/add/",
+    "/admin/access/user/",
+    "/admin/access/user/add/",
+    "/admin/django_q/schedule/",
+    "/admin/django_q/success/",
+]
+
+
+@pytest.mark.parametrize("path", ["/", f"/endpoints/{A}", "/account/password", "/nothing", *ADMIN])
+@pytest.mark.django_db
+def test_pages_have_nothing_inline(as_admin: Api, filled: None, path: str) -> None:
+    response = as_admin.get(path)
+    assert response.status_code == (404 if path == "/nothing" else 200)
+    assert response.headers[HEADER] == POLICY
+    assert inline(response) == []
+
+
+@pytest.mark.django_db
+def test_pages_of_rows_have_nothing_inline(as_admin: Api, filled: None) -> None:
+    row, key = RequestHistory.objects.get(), ApiKey.objects.get()
+    paths = [f"metrics/requesthistory/{row.pk}/change/", f"access/apikey/{key.pk}/change/"]
+    for path in [*paths, f"access/apikey/{key.pk}/delete/", f"access/user/{key.created_by_id}/change/"]:
+        response = as_admin.get(f"/admin/{path}")
+        assert response.status_code == 200
+        assert inline(response) == []
+
+
+@pytest.mark.django_db
+def test_the_page_of_a_new_key_has_nothing_inline(as_admin: Api, admin: Any) -> None:
+    form = {"name": "new", "created_by": admin.pk, "permissions": ["endpoints.read"]}
+    response = as_admin.post("/admin/access/apikey/add/", form)
+    assert b"data-new-key" in response.content
+    assert inline(response) == []
+
+
+@pytest.mark.django_db
+def test_forms_with_errors_have_nothing_inline(as_admin: Api, client: Client) -> None:
+    assert inline(client.get("/login")) == []
+    assert inline(client.post("/login", {"username": "ada", "password": "wrong"})) == []
+    assert inline(as_admin.post("/admin/endpoints/endpoint/add/", {})) == []
+    assert inline(as_admin.post("/account/password", {})) == []
+
+
+@pytest.mark.django_db
+def test_what_an_action_asks_has_nothing_inline(as_admin: Api, filled: None) -> None:
+    chosen = {"action": "delete_selected", "_selected_action": [A]}
+    response = as_admin.post("/admin/endpoints/endpoint/", chosen)
+    assert b"Are you sure" in response.content
+    assert inline(response) == []

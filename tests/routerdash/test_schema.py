@@ -1,0 +1,46 @@
+"""The description of the API: complete, and written without a warning."""
+
+from typing import Any
+
+import pytest
+import yaml
+from django.core.management import call_command
+
+from routerdash import __version__
+from tests.access.people import Api
+from tests.routerdash.test_urls import API
+
+# The one describes itself, the other is a stream for pages.
+NOT_DESCRIBED = {"api/schema/", "api/dashboard/events"}
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("schema") / "schema.yaml"
+    call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(path))
+    return yaml.safe_load(path.read_text())
+
+
+def test_every_path_is_described(schema: Any) -> None:
+    paths = {str(it.pattern).replace("<uuid:", "{").replace(">", "}") for it in API} - NOT_DESCRIBED
+    assert {path.removeprefix("/") for path in schema["paths"]} == paths
+
+
+def test_every_answer_is_described(schema: Any) -> None:
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            assert any(code.startswith("2") for code in operation["responses"]), (path, method)
+
+
+def test_it_says_which_release_it_is_of(schema: Any) -> None:
+    assert (schema["info"]["title"], schema["info"]["version"]) == ("RouterDash", __version__)
+
+
+@pytest.mark.django_db
+def test_it_is_served_as_it_is_written(script: Api, schema: Any) -> None:
+    assert yaml.safe_load(script.get("/api/schema/").content) == schema
+
+
+@pytest.mark.django_db
+def test_it_is_for_those_who_may_read(anybody: Api) -> None:
+    assert anybody.get("/api/schema/").status_code == 401

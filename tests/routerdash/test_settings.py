@@ -1,0 +1,66 @@
+"""Django's settings that follow from ours."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+
+from gateway.config import load
+from routerdash.settings import database
+from tests.routerdash.processes import python
+
+ASK = "from django.db import connection\nprint(connection.cursor().execute('%s').fetchone())"
+
+
+def test_sqlite_is_opened_and_never_made(tmp_path: Path) -> None:
+    found = database(load({"ROUTERDASH_DATA_DIR": str(tmp_path)}))
+    assert found["NAME"] == f"file:{tmp_path}/routerdash.sqlite3?mode=rw"
+    done = python(ASK % "SELECT 1", ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert "unable to open database file" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_have_any_name(tmp_path: Path) -> None:
+    found = database(load({"DATABASE_URL": f"sqlite:///{tmp_path}/load balancer #1?.db"}))
+    assert found["NAME"] == f"file:{tmp_path}/load%20balancer%20%231%3F.db?mode=rw"
+
+
+def test_writers_wait_for_each_other_from_the_start() -> None:
+    assert database(load({}))["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+
+
+def test_sqlite_writes_ahead(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as made:
+        made.execute("CREATE TABLE t (x)")
+    assert python(ASK % "PRAGMA journal_mode", ROUTERDASH_DATA_DIR=str(tmp_path)).out == "('wal',)\n"
+
+
+def test_postgresql_is_named_by_its_url() -> None:
+    found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
+    assert found["ENGINE"] == "django.db.backends.postgresql"
+    assert [found[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
+        "db.example.com",
+        5433,
+        "figures",
+        "me",
+        "secret",
+    ]
+    assert found["OPTIONS"]["connect_timeout"] == 5
+
+
+@pytest.mark.parametrize(("url", "secure"), [("https://llm.example.com", True), ("http://llm.local", False)])
+def test_cookies_are_secure_behind_tls(tmp_path: Path, url: str, secure: bool) -> None:
+    code = "print(settings.SESSION_COOKIE_SECURE, settings.CSRF_COOKIE_SECURE, settings.CSRF_TRUSTED_ORIGINS)"
+    done = python(code, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_PUBLIC_URL=url)
+    assert done.out == f"{secure} {secure} ['{url}']\n"
+
+
+def test_debug_is_off() -> None:
+    assert django_settings.DEBUG is False
+
+
+def test_settings_are_read_without_writing_anything(tmp_path: Path) -> None:
+    assert python("print(1)", ROUTERDASH_DATA_DIR=str(tmp_path / "data")).out == "1\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""Every path: which there are, and that no path is missing or doubled."""
+
+from typing import Any
+
+import pytest
+from django.urls import Resolver404, URLPattern, resolve, reverse
+
+from access import api as access_api
+from endpoints import api as endpoints_api
+from metrics import api as metrics_api
+from routerdash.urls import urlpatterns
+from tests.metrics.records import A
+
+PLAIN = [it for it in urlpatterns if isinstance(it, URLPattern)]
+API = [it for it in PLAIN if str(it.pattern).startswith("api/")]
+
+CONTRACT = [
+    "api/version", "api/dashboard/overview", "api/dashboard/stats", "api/dashboard/endpoints",
+    "api/dashboard/request-history", "api/dashboard/events", "api/endpoints", f"api/endpoints/{A}",
+    f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
+    f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
+    f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONTRACT)
+def test_the_contracts_paths_are_there(path: str) -> None:
+    assert resolve(f"/{path}")
+
+
+@pytest.mark.parametrize("path", [path for path in CONTRACT if path != "api/schema/"])
+def test_no_path_of_the_api_ends_in_a_slash(path: str) -> None:
+    with pytest.raises(Resolver404):
+        resolve(f"/{path}/")
+
+
+def test_every_path_has_a_name_of_its_own() -> None:
+    names = [it.name for it in PLAIN if str(it.pattern) != "admin"]
+    assert None not in names
+    assert len(names) == len(set(names))
+
+
+def test_every_list_of_the_api_is_taken_in() -> None:
+    listed = {name for module in (access_api, endpoints_api, metrics_api) for *_, name in module.URLS}
+    assert listed <= {it.name for it in API}
+
+
+def test_the_gateways_own_paths_never_come_here() -> None:
+    with pytest.raises(Resolver404):
+        resolve("/v1/models")
+
+
+def test_pages_have_names() -> None:
+    found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready")]
+    assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready"]
+    assert reverse("endpoint", args=[A]) == f"/endpoints/{A}"
+
+
+def test_admin_without_its_slash_leads_there(client: Any) -> None:
+    assert client.get("/admin")["Location"] == "/admin/"
+
+
+@pytest.mark.parametrize("old", ["api/nodes", "api/tasks", "api/models/available", "api/api-keys"])
+def test_removed_paths_stay_removed(old: str) -> None:
+    with pytest.raises(Resolver404):
+        resolve(f"/{old}")

@@ -1,0 +1,55 @@
+"""Is it alive, may it be asked, which release is it."""
+
+import pytest
+from django.test import Client
+
+from metrics import teller
+from routerdash import __version__
+from tests.metrics.records import request
+from tests.metrics.world import World
+
+NOT_RESTORED = "figures are not restored from the database yet"
+
+
+@pytest.fixture
+def away(teller: World) -> World:
+    """The database went away, with two records waiting for it."""
+    teller.folder.seed(teller.trackers.state, "db")
+    teller.folder.database_id = "the database of this test"
+    teller.gateway(request(), request())
+    teller.folder.catch_up()
+    teller.writer.backlog.error = "no route to host"
+    return teller
+
+
+def test_it_is_alive_and_says_what_is_missing(client: Client) -> None:
+    response = client.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {"status": "degraded", "reasons": [NOT_RESTORED], "version": __version__}
+
+
+def test_it_is_not_ready_before_figures_are_restored(client: Client) -> None:
+    response = client.get("/ready")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "reasons": [NOT_RESTORED]})
+
+
+def test_with_everything_there_it_is_well(client: Client, teller: World) -> None:
+    teller.folder.seed(teller.trackers.state, "db")
+    assert client.get("/health").json() == {"status": "ok", "reasons": [], "version": __version__}
+    assert client.get("/ready").json() == {"ready": True, "reasons": []}
+
+
+def test_a_database_that_went_away_is_a_reason(client: Client, away: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teller.surroundings, "writer", away.writer)
+    (reason,) = client.get("/health").json()["reasons"]
+    assert reason.endswith("2 records wait for it")
+    ready = client.get("/ready")
+    assert (ready.status_code, ready.json()["reasons"]) == (200, [reason])
+
+
+def test_the_release_is_told_to_anybody(client: Client) -> None:
+    assert client.get("/api/version").json() == {"version": __version__}
+
+
+def test_a_wrong_key_does_not_matter_there(client: Client) -> None:
+    assert client.get("/api/version", headers={"X-API-Key": "sk_wrong"}).status_code == 200
