@@ -16,6 +16,7 @@ from tests.router import KEY, RouterDash, until
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 HERE = Path(clients.__file__).parent
+MAX_TOKENS = 8  # as the script asks for; a real model may stop before
 REAL, TINY, EMBEDDER = "smollm2-135m-instruct", "tiny-random", "tiny-embed"
 
 
@@ -64,10 +65,10 @@ def test_openai_python(ready: RouterDash, python: Path, model: str) -> None:
     told = found["told"]
     # One stream did not ask for usage: its client was told none, and we count what the server told us.
     ok, made, out = figures(ready)
-    hidden_in, hidden_out = told[1]["input"], told[1]["output"]
+    hidden_in = told[1]["input"]
     assert ok == len(told) + 1
     assert made == sum(one["input"] for one in told) + hidden_in
-    assert out - sum(one["output"] for one in told) in range(1, hidden_out + 1)
+    assert 1 <= out - sum(one["output"] for one in told) <= MAX_TOKENS
     assert found["errors"] == ["NotFoundError", "AuthenticationError"]
     assert ready.stats()["rejected_by_reason"] == {"invalid_api_key": 1, "model_not_found": 1}
 

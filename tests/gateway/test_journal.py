@@ -17,7 +17,7 @@ from gateway.record import RequestRecord, SegmentHead, Unrecorded
 from tests.gateway.samples import make_record
 from tests.router import ROOT
 
-DATABASE = SegmentHead("database-1")
+DATABASE = "database-1"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make_writer(tmp_path):
     made = []
 
     def make(**options):
-        made.append(Writer(tmp_path / "journal", "database-1", **options))
+        made.append(Writer(tmp_path / "journal", DATABASE, **options))
         return made[-1]
 
     yield make
@@ -50,6 +50,11 @@ def write(writer, count, **fields):
     return records
 
 
+def head(writer):
+    """What each of its segments begins with."""
+    return SegmentHead(DATABASE, writer.name)
+
+
 def requests(batch):
     return [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
 
@@ -66,7 +71,7 @@ def segment_of(directory, *pieces, number=1):
 
 def test_what_was_appended_is_read(writer):
     records = write(writer, 3)
-    assert read(place(writer), START, 100).entries == [DATABASE, *records]
+    assert read(place(writer), START, 100).entries == [head(writer), *records]
 
 
 def test_reading_goes_on_from_a_position(writer):
@@ -86,7 +91,7 @@ def test_a_limit_ends_a_batch_where_the_next_goes_on(writer):
     records = write(writer, 5)
     first = read(place(writer), START, 2)
     second = read(place(writer), first.position, 100)
-    assert [*first.entries, *second.entries] == [DATABASE, *records]
+    assert [*first.entries, *second.entries] == [head(writer), *records]
     assert len(first.entries) == 2
 
 
@@ -140,7 +145,7 @@ def test_a_full_segment_is_followed_by_another(make_writer):
     records = write(writer, 30)
     batch = read(place(writer), START, 1000)
     assert requests(batch) == records
-    assert batch.entries.count(DATABASE) == len(journal.segments(place(writer))) > 3
+    assert batch.entries.count(head(writer)) == len(journal.segments(place(writer))) > 3
     assert batch.damaged == 0
 
 
@@ -171,7 +176,7 @@ def test_a_deleted_segment_is_gone(make_writer):
     journal.segment_path(place(writer), 1).unlink()
     with pytest.raises(Gone, match="segment 1"):
         read(place(writer), START, 10)
-    assert read(place(writer), (2, 0), 10).entries[0] == DATABASE
+    assert read(place(writer), (2, 0), 10).entries[0] == head(writer)
 
 
 def test_a_missing_directory_is_gone(tmp_path):
@@ -194,8 +199,8 @@ def test_a_torn_tail_waits_for_its_rest(tmp_path):
 
 def test_a_torn_tail_of_a_sealed_segment_is_damage(tmp_path):
     torn = frame(make_record())[:-5]
-    directory = segment_of(tmp_path / "w", frame(DATABASE), torn)
-    segment_of(directory, frame(DATABASE), frame(last := make_record()), number=2)
+    directory = segment_of(tmp_path / "w", frame(SegmentHead(DATABASE)), torn)
+    segment_of(directory, frame(SegmentHead(DATABASE)), frame(last := make_record()), number=2)
     batch = read(directory, START, 10)
     assert requests(batch) == [last]
     assert batch.damaged == len(torn)
@@ -313,7 +318,7 @@ def test_what_could_not_be_recorded_is_counted_and_told_first(writer, at_once):
     assert not writer.append(make_record())
     writer.journal.unlink()
     (last,) = write(writer, 1)
-    assert read(place(writer), START, 10).entries == [DATABASE, Unrecorded(2), last]
+    assert read(place(writer), START, 10).entries == [head(writer), Unrecorded(2), last]
     assert writer.unrecorded == 0
 
 
@@ -364,7 +369,7 @@ def test_a_record_that_fits_in_half_is_taken_back(writer):
         assert path.stat().st_size == size
     last = write(writer, 1)
     batch = read(place(writer), START, 10)
-    assert batch.entries == [DATABASE, *first, Unrecorded(1), *last]
+    assert batch.entries == [head(writer), *first, Unrecorded(1), *last]
     assert batch.damaged == 0
 
 
@@ -376,7 +381,7 @@ def test_half_a_record_that_cannot_be_taken_back_ends_its_segment(writer, monkey
         assert not writer.append(make_record())
     (last,) = write(writer, 1)
     batch = read(place(writer), START, 10)
-    assert batch.entries[2:] == [DATABASE, Unrecorded(1), last]
+    assert batch.entries[2:] == [head(writer), Unrecorded(1), last]
     assert (batch.damaged, journal.segments(place(writer))) == (9, [1, 2])
 
 
@@ -402,13 +407,13 @@ def test_a_journal_has_a_budget(make_writer, at_once):
     journal.segment_path(place(writer), 1).unlink()  # control has folded it
     (last,) = write(writer, 1)
     assert journal.segments(place(writer)) == [2, 3]
-    assert read(place(writer), (3, 0), 10).entries == [DATABASE, Unrecorded(1), last]
+    assert read(place(writer), (3, 0), 10).entries == [head(writer), Unrecorded(1), last]
 
 
 def test_a_record_that_is_too_long_is_counted(writer):
     assert not writer.append(make_record(response_body="x" * (1 << 20)))
     (last,) = write(writer, 1)
-    assert read(place(writer), START, 10).entries == [DATABASE, Unrecorded(1), last]
+    assert read(place(writer), START, 10).entries == [head(writer), Unrecorded(1), last]
 
 
 # The lock
@@ -462,4 +467,4 @@ def test_a_killed_writer_leaves_its_records_and_no_lock(tmp_path):
     descriptor = journal.lock(directory)
     assert descriptor is not None
     os.close(descriptor)
-    assert read(directory, START, 10).entries == [DATABASE, Unrecorded(7)]
+    assert read(directory, START, 10).entries == [SegmentHead(DATABASE, directory.name), Unrecorded(7)]
