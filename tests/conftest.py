@@ -11,6 +11,8 @@ import pytest
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
 
+pytest_plugins = ["tests.callers"]
+
 SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 
 

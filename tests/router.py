@@ -17,8 +17,9 @@ import psycopg
 
 from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Endpoint
+from tests.http import Answer, Served
 
-__all__ = ["KEY", "PASSWORD", "ROOT", "Answer", "RouterDash", "clean_environment", "command_of", "free_port", "until"]
+__all__ = ["KEY", "PASSWORD", "ROOT", "RouterDash", "clean_environment", "command_of", "free_port", "until"]
 
 KEY = "sk_" + "TestKey0" * 4
 PASSWORD = "correct horse battery staple"
@@ -36,22 +37,7 @@ def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
         time.sleep(pause)
 
 
-class Answer:
-    """A response read whole."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def __repr__(self) -> str:
-        return f"<Answer {self.status} {self.body[:300]!r}>"
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class RouterDash:
+class RouterDash(Served):
     """One installation: a data directory, a port, a database, and the processes while they run."""
 
     def __init__(self, directory: Path, database_url: str = "", **environment: str) -> None:
@@ -59,6 +45,7 @@ class RouterDash:
         self.data_dir = directory / "data"
         self.database_url = database_url
         self.port = free_port()
+        self.key = KEY
         self.log_path = directory / "routerdash.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.environment = {
@@ -138,25 +125,6 @@ class RouterDash:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = KEY
-    ) -> Answer:
-        """One request on a new connection."""
-        sent = {"Authorization": f"Bearer {key}"} if key else {}
-        if body is not None and not isinstance(body, bytes | str):
-            body = json.dumps(body)
-            sent["Content-Type"] = "application/json"
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            connection.request(method, path, body, {**sent, **(headers or {})})
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-
-    def get(self, path: str, **options: Any) -> Answer:
-        return self.request("GET", path, **options)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
-        return self.request("POST", path, body, **options)
 
     def chat(self, model: str = "tiny", *, stream: bool = False, **fields: Any) -> Answer:
         messages = [{"role": "user", "content": "Say hello."}]

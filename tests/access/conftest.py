@@ -1,44 +1,6 @@
-from collections.abc import Iterator
-
 import pytest
-
-from access.directory import access
-from access.models import User
-from endpoints.registry import registry
-from tests.access.people import Api, make_admin, make_user, session_of
 
 
 @pytest.fixture(autouse=True)
-def _nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What one test left in the caches of this process must not be there for the next."""
-    for cache in (access, registry):
-        cache.forget()
-        monkeypatch.setattr(cache, "_listeners", [])
-    yield
-    access.forget()
-    registry.forget()
-
-
-@pytest.fixture
-def admin(db: None) -> User:
-    return make_admin()
-
-
-@pytest.fixture
-def viewer(db: None) -> User:
-    return make_user()
-
-
-@pytest.fixture
-def as_admin(admin: User) -> Api:
-    return session_of(admin)
-
-
-@pytest.fixture
-def as_viewer(viewer: User) -> Api:
-    return session_of(viewer)
-
-
-@pytest.fixture
-def anybody(db: None) -> Api:
-    return Api()
+def _nothing_left(nothing_cached: None) -> None:
+    """In every test of this room."""

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.conftest import SERVER, Install
-from tests.router import Answer, RouterDash, until
+from tests.http import Answer
+from tests.router import RouterDash, until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,7 +8,6 @@ import pytest
 from aiohttp import web
 from django.db import connection, transaction
 
-from access.directory import access
 from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 from benchmarks.process import free_port
 from benchmarks.simulator import Simulator
@@ -17,19 +16,13 @@ from endpoints.health import HealthChecker
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.probe import Probe
 from endpoints.registry import Entry, registry
-from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
+from tests.access.people import Api, key_for, with_key
 from tests.router import until
 
 
 @pytest.fixture(autouse=True)
-def _nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What one test left in the caches of this process must not be there for the next."""
-    for cache in (access, registry):
-        cache.forget()
-        monkeypatch.setattr(cache, "_listeners", [])
-    yield
-    access.forget()
-    registry.forget()
+def _nothing_left(nothing_cached: None) -> None:
+    """In every test of this room."""
 
 
 # Rows
@@ -235,35 +228,7 @@ def wait_for(endpoint: Endpoint, status: str) -> Entry:
     return entry_of(endpoint)
 
 
-# Callers
-
-
-@pytest.fixture
-def admin(db: None) -> User:
-    return make_admin()
-
-
-@pytest.fixture
-def viewer(db: None) -> User:
-    return make_user()
-
-
-@pytest.fixture
-def as_admin(admin: User) -> Api:
-    return session_of(admin)
-
-
-@pytest.fixture
-def as_viewer(viewer: User) -> Api:
-    return session_of(viewer)
-
-
 @pytest.fixture
 def manager(admin: User) -> Api:
     """A script that may do everything with endpoints."""
     return with_key(key_for(admin, READ_ENDPOINTS, MANAGE_ENDPOINTS))
-
-
-@pytest.fixture
-def anybody(db: None) -> Api:
-    return Api()

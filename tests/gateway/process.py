@@ -3,14 +3,13 @@ snapshot, the live page; what it leaves, they read: its answers and its journal.
 """
 
 import hashlib
-import http.client
 import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from gateway import config, journal, snapshot
 from gateway.livepage import LivePage
 from gateway.record import RequestRecord, SegmentHead
 from tests.gateway.samples import make_endpoint
-from tests.router import ROOT, Answer, clean_environment, until
+from tests.http import Answer, Served
+from tests.router import ROOT, clean_environment, until
 
 KEY = "sk_" + "GatewayKey0" * 3
 ALL = ("openai.inference", "openai.models.read")
 RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
 
 
-class GatewayProcess:
+class GatewayProcess(Served):
     def __init__(self, directory: Path, **environment: str) -> None:
+        self.key = KEY
         self.environment = {"ROUTERDASH_DATA_DIR": str(directory), **environment}
         self.config = config.load(self.environment)
         self.page = LivePage(self.config.live_page_path)
@@ -45,7 +46,7 @@ class GatewayProcess:
             self.publish()
         alive, self.alive = os.pipe()
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, self.log_path.open("wb") as log:
-            self.port: int = listening.getsockname()[1]
+            self.port = listening.getsockname()[1]
             descriptors = (listening.fileno(), alive)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.main", "--worker", "0", "--listen", str(descriptors[0]),
@@ -112,26 +113,6 @@ class GatewayProcess:
         return sum(self.page.in_flight(endpoint.slot) for endpoint in self.endpoints_of(model))
 
     # What clients do
-
-    def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = KEY
-    ) -> Answer:
-        """One request on a connection of its own."""
-        sent = {"Authorization": f"Bearer {key}"} if key else {}
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request(method, path, body, {**sent, **(headers or {})})
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-
-    def get(self, path: str, **options: Any) -> Answer:
-        return self.request("GET", path, **options)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
-        return self.request("POST", path, body, **options)
 
     def chat(self, model: str, **fields: Any) -> Answer:
         return self.post("/v1/chat/completions", {"model": model, "messages": [], **fields})

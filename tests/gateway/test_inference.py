@@ -15,7 +15,8 @@ from gateway.sealing import Sealer
 from tests.gateway import captures
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, Talk, always, answer, chunk, each_time, opening, stream, upstream
-from tests.router import Answer, until
+from tests.http import Answer
+from tests.router import until
 
 PATHS = {"chat_completions": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
 

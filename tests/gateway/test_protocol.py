@@ -75,8 +75,8 @@ def test_http_1_1_needs_a_host(gateway):
 
 
 def test_head_is_get_without_a_body(gateway, model):
-    whole, body = gateway.say(gateway.head("GET /v1/models", CLOSE)).split(b"\r\n\r\n")
-    head, nothing = gateway.say(gateway.head("HEAD /v1/models", CLOSE)).split(b"\r\n\r\n")
+    whole, body = gateway.say(gateway.head(f"GET /v1/models/{model}", CLOSE)).split(b"\r\n\r\n")
+    head, nothing = gateway.say(gateway.head(f"HEAD /v1/models/{model}", CLOSE)).split(b"\r\n\r\n")
     assert without_date(head) == without_date(whole)
     assert b"content-length: %d" % len(body) in head
     assert nothing == b""

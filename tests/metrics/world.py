@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 
-from access.directory import access
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway import journal
@@ -26,11 +25,8 @@ UTC_ZONE = ZoneInfo("UTC")
 DATABASE = "the database of this test"
 
 
-def forget_everything(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
+def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     """The process-wide objects as in a new process, with their journals in a folder of this test."""
-    for cache in (access, registry):
-        cache.forget()
-        monkeypatch.setattr(cache, "_listeners", [])
     trackers, folder, surroundings = teller.trackers, teller.folder, teller.surroundings
     monkeypatch.setattr(trackers, "zone", UTC_ZONE)
     monkeypatch.setattr(trackers, "state", State(UTC_ZONE))
