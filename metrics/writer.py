@@ -212,7 +212,6 @@ class DatabaseWriter:
             self._commit(step)
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
             self.backlog.last_commit_at = time.time()
-            self.folder.written += sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
         self._note(step)
         self._clean(step)
         return step
@@ -288,6 +287,7 @@ class DatabaseWriter:
                 kept = unpack_samples(bytes(stored[0])) if stored else []
                 samples = merge_samples(kept, fold.samples[key])
                 cursor.execute(WRITE_AVERAGE, (*key, moving_average(samples), pack_samples(samples)))
+        self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
 
     def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:
         for entry in entries:

@@ -342,9 +342,21 @@ def test_a_segment_copied_by_hand_counts_nowhere(world: World, endpoints: object
     path = world.path(world.gateway(request(), request(record.FAILED)))
     world.write()
     shutil.copy(path / "00000001.seg", path / "00000002.seg")
+    assert world.figures().totals["requests_ok"] == 2  # until the writer finds what it is
     world.write()
     assert counters() == (2, 1, 1)
+    assert same(world.figures(), restored())
     laws.check_all()
+
+
+def test_waiting_is_right_after_figures_were_read_again(world: World, endpoints: object) -> None:
+    gateway = world.gateway(request())
+    world.write()
+    shutil.copy(world.path(gateway) / "00000001.seg", world.path(gateway) / "00000002.seg")
+    world.write()
+    world.gateway(request(), request())
+    world.folder.catch_up()
+    assert world.folder.waiting == 2
 
 
 def test_new_records_beside_copied_ones_count(world: World, endpoints: object) -> None:

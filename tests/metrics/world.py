@@ -53,7 +53,7 @@ class World:
         self.root = root
         self.folder = teller.folder if process_wide else Folder(Journals(root), Trackers(UTC_ZONE))
         self.folder.database_id = DATABASE
-        self.writer = DatabaseWriter(self.folder, UTC_ZONE, where)
+        self.writer = DatabaseWriter(self.folder, UTC_ZONE, where, reseed=self.reseed)
         self.gateways: list[journal.Writer] = []
 
     @property
@@ -76,6 +76,9 @@ class World:
         own_database()
         while (writer or self.writer).step().moves:
             pass
+
+    def reseed(self) -> None:
+        self.folder.seed(seeding.load(AT), DATABASE)
 
     def figures(self) -> Figures:
         """Of the trackers, live to the last record."""
