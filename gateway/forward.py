@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 
 from gateway.exchange import JSON, Exchange, end_to_end
-from gateway.upstream import Connection, Pool, StaleConnection, Sweeper, UpstreamError
+from gateway.upstream import BROKEN, Connection, Pool, StaleConnection, Sweeper, UpstreamError
 
 log = logging.getLogger(__name__)
 
 CLIENT_IP, CLIENT_SCHEME = b"x-routerdash-client", b"x-routerdash-scheme"
 ANSWER_SECONDS = 60.0  # pages wait for control's return; a restart takes a second or two
 HEALTH_SECONDS = 2.0
+_SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 class Forwarder:
@@ -33,7 +34,8 @@ class Forwarder:
         probe = exchange.path in (b"/health", b"/ready")
         connection: Connection | None = None
         try:
-            connection = await self._send(head, body, HEALTH_SECONDS if probe else ANSWER_SECONDS)
+            again = exchange.method in _SAFE_METHODS
+            connection = await self._send(head, body, HEALTH_SECONDS if probe else ANSWER_SECONDS, again=again)
             connection.wait_at_most(None)
             await self._relay(exchange, connection)
         except UpstreamError as error:
@@ -52,7 +54,8 @@ class Forwarder:
         for task in self._open:
             task.cancel()
 
-    async def _send(self, head: bytes, body: bytes, timeout: float) -> Connection:
+    async def _send(self, head: bytes, body: bytes, timeout: float, *, again: bool) -> Connection:
+        """`again`: may the request be sent twice? What changes something may have been done before control died."""
         fresh = False
         while True:
             connection = await self._pool.acquire(fresh=fresh)
@@ -61,6 +64,9 @@ class Forwarder:
                 await connection.head()
                 return connection
             except StaleConnection:
+                connection.abort()
+                if not again:
+                    raise UpstreamError(BROKEN, "the connection broke off") from None
                 fresh = True
             except BaseException:
                 connection.abort()
@@ -69,19 +75,20 @@ class Forwarder:
     async def _relay(self, exchange: Exchange, connection: Connection) -> None:
         headers = end_to_end(connection.headers)
         length = next((value for name, value in headers if name == b"content-length"), None)
-        if length is not None or exchange.method == b"HEAD" or connection.status in (204, 304):
-            headers = [header for header in headers if header[0] not in (b"content-length", b"date")]
-            if exchange.method == b"HEAD":
-                connection.abort()
-                exchange.reply(connection.status, headers, b"")
-                return
+        headers = [header for header in headers if header[0] != b"date"]
+        if exchange.method == b"HEAD":
+            connection.abort()
+            exchange.start(connection.status, headers)  # with the length that GET's answer would have
+            return
+        if length is not None or connection.status in (204, 304):
+            headers = [header for header in headers if header[0] != b"content-length"]
             exchange.reply(connection.status, headers, await connection.read_all())
             return
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
         try:
-            exchange.start(connection.status, [header for header in headers if header[0] != b"date"])
+            exchange.start(connection.status, headers)
             while data := await connection.read():
                 exchange.write(data)
                 await exchange.drain()

@@ -1,6 +1,5 @@
 """The gateway of one process: admits requests, answers what it can by itself, and hands on the rest."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from gateway.errors import (
     NOT_READY,
     ORIGIN_NOT_ALLOWED,
     PERMISSION_DENIED,
+    REQUEST_TOO_LARGE,
     Refusal,
 )
 from gateway.exchange import JSON, Exchange
@@ -64,7 +64,7 @@ class Gateway:
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
         if not exchange.path.startswith(b"/v1/"):
             if int(exchange.header(b"content-length") or 0) > MAX_FORWARDED_BODY:
-                return Refusal(413, "request_too_large", f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
+                return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
             return None
         return self._admit_client(exchange)
 
@@ -96,6 +96,8 @@ class Gateway:
                 await self._answer_client(exchange)
             else:
                 await self.forwarder.forward(exchange)
+            if exchange.write_paused:
+                await exchange.drain()  # before the next request on this connection: its client does not read
         except Refusal as refusal:
             self.refuse(exchange, refusal)
         except Exception:
@@ -126,7 +128,20 @@ class Gateway:
         if self.journal is None or self.journal.database_id != database_id:
             if self.journal is not None:
                 self.journal.close()
-            self.journal = Writer(self.config.journal_dir, database_id, max_bytes=self.config.journal_max_mb << 20)
+            self.journal = Writer(
+                self.config.journal_dir,
+                database_id,
+                max_bytes=self.config.journal_max_mb << 20,
+                durable=bool(self.config.journal_fsync_secs),
+            )
+            self.journal.open()
+
+    def look_around(self) -> None:
+        """Many times a second: a new snapshot, and how the journal stands."""
+        self.refresh()
+        if self.journal is not None:
+            self.journal.check()
+            self.roster.tell_unrecorded(self.journal.unrecorded)
 
     # Admission
 
@@ -206,12 +221,6 @@ class Gateway:
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
-
-    async def keep_fresh(self, interval: float = 0.05) -> None:
-        """Look for a new snapshot for as long as the process runs."""
-        while True:
-            self.refresh()
-            await asyncio.sleep(interval)
 
 
 def _bearer(authorization: bytes | None) -> bytes | None:

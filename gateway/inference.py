@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 2  # one retry, on another endpoint, before the first byte
+GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 # Headers by allow-list: never credentials or cookies upstream; never cookies, CORS or redirects back.
 _REQUEST_HEADERS = frozenset((b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"))
 _REQUEST_PREFIXES = (b"anthropic-", b"openai-")
-_ANSWER_HEADERS = frozenset((b"content-type", b"retry-after", b"cache-control"))
+_ANSWER_HEADERS = frozenset((b"content-type", b"content-encoding", b"retry-after", b"cache-control"))
 _ANSWER_PREFIXES = (b"anthropic-", b"openai-", b"x-ratelimit-")
 
 
@@ -92,6 +93,13 @@ class Inference:
             await self._try_each(routes, body)
         except asyncio.CancelledError:
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
+            raise
+        except Refusal:
+            raise
+        except Exception:
+            # A fault of our own is told by the handler; the request is counted all the same.
+            asked = None if self.endpoint is None else 0
+            self._finish(record.FAILED, 500, attempt_status=asked, error="RouterDash failed; its log says why")
             raise
         finally:
             self._leave()
@@ -167,9 +175,10 @@ class Inference:
             raise
         if b"stream_options" not in answer and b"include_usage" not in answer:
             return connection, answer, ask
-        # An older server that does not know the option: ask again without, and remember.
-        endpoint.usage_refused = True
+        # An older server that does not know the option, or one that repeats a bad request in its error: without the
+        # option, only the first answers better.
         connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=False))
+        endpoint.usage_refused = connection.status not in (400, 422)
         return connection, None, False
 
     async def _exchange(self, endpoint: Endpoint, body: bytes) -> Connection:
@@ -182,6 +191,7 @@ class Inference:
                 await connection.head()
                 return connection
             except StaleConnection:
+                connection.abort()
                 fresh = True  # nothing of an answer had come: not an attempt of its own
             except BaseException:
                 connection.abort()
@@ -196,7 +206,10 @@ class Inference:
                 lines.append(b"%b: %b\r\n" % (name, value))
         if endpoint.secret is not None:
             lines.append(b"authorization: Bearer %b\r\n" % endpoint.secret.encode())
-        lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (self._request_id(), length))
+        lines.append(
+            b"accept-encoding: identity\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n"
+            % (self._request_id(), length)
+        )
         return b"".join(lines)
 
     # To the client
@@ -238,10 +251,15 @@ class Inference:
         return None
 
     async def _pump(self, connection: Connection, relay: StreamRelay) -> None:
-        timeout = self.endpoint.facts.timeout_secs if self.endpoint else None
-        connection.wait_at_most(timeout)
+        """Until the endpoint ends its body. The time limit starts anew with each event, not with comments."""
+        limit = self.endpoint.facts.timeout_secs if self.endpoint else None
+        connection.wait_at_most(limit)
         while data := await connection.read():
+            events, held = relay.events, relay.held
             out = relay.feed(data)
+            moved = relay.events > events and not held
+            if relay.held:
+                limit = GRACE_SECONDS
             if relay.deltas and self.first_token is None:
                 self.first_token = time.monotonic()
             if out:
@@ -250,7 +268,9 @@ class Inference:
                 if self.exchange.write_paused:
                     connection.wait_at_most(None)  # it is the client who is slow
                     await self.exchange.drain()
-            connection.wait_at_most(timeout)
+                    moved = True
+            if moved:
+                connection.wait_at_most(limit)
         relay.end()
 
     def _start(self, connection: Connection) -> None:
@@ -275,15 +295,15 @@ class Inference:
     def _give_up(self, failure: Failure) -> None:
         """Every attempt failed: tell the last one's reason."""
         if failure.status in (408, 429):
-            self._finish(record.FAILED, failure.status, error=failure.message)
+            self._finish(record.FAILED, failure.status, error=failure.message, answer=failure.body)
             self.exchange.reply(failure.status, self._answer_headers(failure.headers), failure.body)
         elif failure.error is not None and failure.error.kind == TIMEOUT:
             message = "The endpoint did not answer in time."
-            self._finish(record.FAILED, 504, error=message)
+            self._finish(record.FAILED, 504, error=message, answer=failure.body)
             self._refuse(504, errors.UPSTREAM_TIMEOUT, message)
         else:
             message = f"The endpoint failed: {failure.message}."
-            self._finish(record.FAILED, 502, error=message)
+            self._finish(record.FAILED, 502, error=message, answer=failure.body)
             self._refuse(502, errors.UPSTREAM_ERROR, message)
 
     def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -201,12 +201,20 @@ class Writer:
     """Appends entries of one process. Never raises for a full or missing disk: it counts, and writes the count then."""
 
     def __init__(
-        self, journal: Path, database_id: str, *, segment_bytes: int = SEGMENT_BYTES, max_bytes: int = 1 << 30
+        self,
+        journal: Path,
+        database_id: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        max_bytes: int = 1 << 30,
+        durable: bool = False,
     ) -> None:
+        """`durable`: somebody calls `sync` now and then, and no segment is left behind unsynced."""
         self.journal = journal
         self.database_id = database_id
         self.segment_bytes = segment_bytes
         self.max_segments = max(2, max_bytes // segment_bytes)
+        self.durable = durable
         self.name: str | None = None
         self.unrecorded = 0
         self._segment = 0
@@ -216,6 +224,10 @@ class Writer:
 
     def __repr__(self) -> str:
         return f"<Writer {self.name} segment {self._segment} at {self._size}, {self.unrecorded} unrecorded>"
+
+    def open(self) -> bool:
+        """Have a segment before the first record comes: later on, clients may have taken all descriptors."""
+        return self._ready()
 
     def append(self, entry: Entry) -> bool:
         """One write. True: any process that reads from now on sees it, whatever happens to this one."""
@@ -227,28 +239,42 @@ class Writer:
         if self.unrecorded:
             data = frame(Unrecorded(self.unrecorded)) + data
         if self._ready() and self._write(data):
-            if self.unrecorded:
-                log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
-            self.unrecorded = 0
+            self._told()
             return True
         if not self.unrecorded:
             log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
         self.unrecorded += 1
         return False
 
-    def sync(self) -> None:
-        """For those who fear a power cut; from a thread, now and then."""
-        if self._file != -1:
-            os.fdatasync(self._file)
+    def check(self) -> None:
+        """Now and then: what could not be recorded is told as soon as that is possible, and a journal that was removed
+        is left.
+        """
+        if self._file != -1 and not os.fstat(self._file).st_nlink:
+            log.error("the journal %s was removed; what it held is lost", self.name)
+            self.close()
+        if self.unrecorded and self._ready() and self._write(frame(Unrecorded(self.unrecorded))):
+            self._told()
+
+    def descriptor(self) -> int | None:
+        """A copy of the present segment's, to be synced in a thread, and closed."""
+        return None if self._file == -1 else os.dup(self._file)
 
     def close(self) -> None:
         """Let go of the directory: readers then know that nothing more comes. Appending afterwards starts a new one."""
+        if self._file != -1 and self.durable:
+            os.fdatasync(self._file)
         for descriptor in (self._file, self._lock):
             if descriptor != -1:
                 os.close(descriptor)
         self._file = self._lock = -1
         self.name = None
         self._segment = self._size = 0
+
+    def _told(self) -> None:
+        if self.unrecorded:
+            log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
+        self.unrecorded = 0
 
     def _write(self, data: bytes) -> bool:
         try:
@@ -316,5 +342,7 @@ class Writer:
             os.unlink(segment_path(directory, segment))
             raise OSError("no room for a new segment")
         if self._file != -1:
+            if self.durable:
+                os.fdatasync(self._file)
             os.close(self._file)
         self._file, self._segment, self._size = file, segment, len(head)

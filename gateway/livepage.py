@@ -1,8 +1,9 @@
 """The live page: one small memory-mapped file that all processes of this machine share.
 
-It holds the snapshot's version, and for each gateway worker and endpoint slot the requests in flight and the second of
-the last byte received. A worker writes only its own row; the supervisor clears a dead worker's. Every cell is an
-aligned 32- or 64-bit word stored in one go, so readers need no lock.
+It holds the snapshot's version, for each gateway worker the requests that its journal could not take, and for each
+worker and endpoint slot the requests in flight and the second of the last byte received. A worker writes only what is
+its own; the supervisor clears a dead worker's. Every cell is an aligned 32- or 64-bit word stored in one go, so readers
+need no lock.
 """
 
 import mmap
@@ -12,7 +13,7 @@ from pathlib import Path
 MAX_WORKERS = 32
 MAX_ENDPOINTS = 1024
 
-_HEADER_BYTES = 64
+_HEADER_BYTES = 8 * (1 + MAX_WORKERS)
 _ROW_WORDS = 2 * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
 
@@ -41,10 +42,19 @@ class LivePage:
     def version(self, value: int) -> None:
         self._header[0] = value
 
+    @property
+    def unrecorded(self) -> int:
+        """Requests that ended and are in no journal yet, as a number at least: no disk takes them."""
+        return sum(self._header[1:])
+
+    def set_unrecorded(self, worker: int, count: int) -> None:
+        self._header[1 + worker] = count
+
     def row(self, worker: int) -> "Row":
         return Row(self._words, worker * _ROW_WORDS)
 
     def clear(self, worker: int) -> None:
+        self.set_unrecorded(worker, 0)
         start = worker * _ROW_WORDS
         for word in range(start, start + _ROW_WORDS):
             self._words[word] = 0

@@ -10,10 +10,12 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 import uvloop
@@ -23,7 +25,7 @@ from gateway.config import Config, load
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
 from gateway.livepage import LivePage
-from gateway.protocol import bound_to
+from gateway.protocol import KEEP_ALIVE_SECONDS, GatewayProtocol, bound_to
 from gateway.roster import Roster
 from gateway.upstream import Sweeper
 
@@ -57,10 +59,18 @@ def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: o
         proxy_headers=False,
         server_header=False,
         log_config=None,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain,
         backlog=2048,
     )
+
+
+def raise_descriptor_limit() -> None:
+    """Each stream takes two descriptors; the usual soft limit of 1024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def watch_parent(alive: int, stop: signal.Signals = signal.SIGTERM) -> None:
@@ -92,9 +102,10 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    background = [loop.create_task(gateway.keep_fresh())]
+    repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway))]
     if config.journal_fsync_secs:
-        background.append(loop.create_task(_sync(gateway, config.journal_fsync_secs)))
+        repeated.append(every(config.journal_fsync_secs, lambda: _sync(gateway)))
+    background = [loop.create_task(task) for task in repeated]
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -116,11 +127,33 @@ async def _finish(server: Server) -> None:
         await asyncio.wait(tasks, timeout=1)
 
 
-async def _sync(gateway: Gateway, interval: float) -> None:
+async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> None:
+    """For as long as the process runs, whatever goes wrong: a loop that ended would leave keys of long ago valid."""
     while True:
-        await asyncio.sleep(interval)
-        if gateway.journal is not None:
-            await asyncio.to_thread(gateway.journal.sync)
+        await asyncio.sleep(seconds)
+        try:
+            pending = work()
+            if pending is not None:
+                await pending
+        except Exception:
+            log.exception("this is tried again in %g s", seconds)
+
+
+def _sweep(server: Server, gateway: Gateway) -> None:
+    now = time.monotonic()
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, GatewayProtocol):
+            connection.expire(now, stopping=gateway.stopping)
+
+
+async def _sync(gateway: Gateway) -> None:
+    descriptor = gateway.journal.descriptor() if gateway.journal is not None else None
+    if descriptor is None:
+        return
+    try:
+        await asyncio.to_thread(os.fdatasync, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def main() -> None:
@@ -130,6 +163,7 @@ def main() -> None:
     parser.add_argument("--alive", type=int, required=True)
     options = parser.parse_args()
     config = load(os.environ)
+    raise_descriptor_limit()
     logs.configure(config, f"gateway-{options.worker}")
     watch_parent(options.alive)
     listen = socket.socket(fileno=options.listen)

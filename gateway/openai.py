@@ -99,19 +99,26 @@ def _param(error: str) -> str | None:
 
 
 def adapt_request(body: bytes, *, model: str | None, include_usage: bool) -> bytes:
-    """The body with another `model`, and with stream_options.include_usage, where asked for."""
+    """The body with another `model`, and with stream_options.include_usage, where asked for. Raises Refusal (400)."""
     if model is None and not include_usage:
         return body
     try:
-        fields = _decode_object(body)
-    except msgspec.DecodeError:
-        fields = _decode_object(_replace_surrogates(body))
+        fields = _fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what `parse_request` skipped
+        raise Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
     if model is not None:
         fields["model"] = msgspec.Raw(_encode(model))
     if include_usage:
         options = _options(fields.get("stream_options"))
         fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": True}))
     return _encode(fields)
+
+
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _decode_object(body)
+    except msgspec.DecodeError:
+        return _decode_object(_replace_surrogates(body))
 
 
 def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
@@ -129,32 +136,31 @@ class Usage:
     output_tokens: int | None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: float | int | None = None
-    completion_tokens: float | int | None = None
-    input_tokens: float | int | None = None
-    output_tokens: float | int | None = None
-
-
 class _Answer(msgspec.Struct):
-    model: str | None = None
-    usage: _Usage | None = None
+    """Fields that only count or name are read leniently: an odd one must not hide the others."""
+
+    model: Any = None
+    usage: Any = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def read_usage(found: _Usage | None) -> Usage | None:
-    if found is None:
+def read_usage(found: Any) -> Usage | None:
+    """An OpenAI `usage` object, of chat or of Responses; None for what tells no tokens."""
+    if not isinstance(found, dict):
         return None
-    made = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
-    out = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
-    return None if made is None and out is None else Usage(_whole(made), _whole(out))
+    made = _count(found, "prompt_tokens", "input_tokens")
+    out = _count(found, "completion_tokens", "output_tokens")
+    return None if made is None and out is None else Usage(made, out)
 
 
-def _whole(number: float | None) -> int | None:
+def _count(usage: dict[str, Any], *names: str) -> int | None:
     """Some servers write 12.0; none can mean a number that is negative or has no end."""
-    return int(number) if number is not None and 0 <= number < 1 << 53 else None
+    number = next((usage[name] for name in names if usage.get(name) is not None), None)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    return int(number) if 0 <= number < 1 << 53 else None
 
 
 def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
@@ -163,7 +169,7 @@ def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body, None
-    if answer.model is not None and answer.model != asked:
+    if isinstance(answer.model, str) and answer.model != asked:
         body = rename_model(body, answer.model, asked)
     return body, read_usage(answer.usage)
 
@@ -246,7 +252,7 @@ class Event:
     usage: Usage | None = None
     usage_only: bool = False  # carries nothing but usage
     deltas: int = 0  # pieces of output; counted as a token each if no usage is told
-    choices: list[tuple[int, bool]] = field(default_factory=list)  # index of each, and whether it ends with this event
+    choices: list[tuple[int, bool]] = field(default_factory=list)  # index of each that has output, and whether it ends
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None
@@ -262,7 +268,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: Any = 0
     delta: _Delta | None = None
     text: Any = None
     finish_reason: Any = None
@@ -270,14 +276,14 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    model: str | None = None
-    usage: _Usage | None = None
+    model: Any = None
+    usage: Any = None
     error: Any = None
 
 
 class _ResponsesBody(msgspec.Struct):
-    model: str | None = None
-    usage: _Usage | None = None
+    model: Any = None
+    usage: Any = None
     error: Any = None
 
 
@@ -297,14 +303,20 @@ def read_chunk(data: bytes) -> Event:
     if data == b"[DONE]":
         return Event(finished=True, last=True)
     chunk = _decode_chunk(data)
-    event = Event(model=chunk.model, usage=read_usage(chunk.usage))
+    event = Event(model=_name(chunk.model), usage=read_usage(chunk.usage))
     if chunk.error is not None:
         event.error = _sentence(chunk.error)
     for choice in chunk.choices or ():
-        event.deltas += _has_output(choice)
-        event.choices.append((choice.index, choice.finish_reason is not None))
+        has_output, ends = _has_output(choice), choice.finish_reason is not None
+        event.deltas += has_output
+        if has_output or ends:
+            event.choices.append((choice.index if isinstance(choice.index, int) else 0, ends))
     event.usage_only = event.usage is not None and not chunk.choices and chunk.error is None
     return event
+
+
+def _name(model: Any) -> str | None:
+    return model if isinstance(model, str) else None
 
 
 def _has_output(choice: _Choice) -> bool:
@@ -331,7 +343,7 @@ def read_responses_event(data: bytes) -> Event:
     found = _decode_responses_event(data)
     event = Event(deltas=int(found.type.endswith(".delta")))
     if found.response is not None:
-        event.model = found.response.model
+        event.model = _name(found.response.model)
         event.usage = read_usage(found.response.usage)
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True

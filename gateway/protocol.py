@@ -5,6 +5,7 @@ answered on a connection, pipelined ones wait.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import Any
@@ -16,11 +17,16 @@ from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
 from gateway.exchange import Exchange
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 
+log = logging.getLogger(__name__)
+
 MAX_BODY_BYTES = 32 << 20
 MAX_HEAD_BYTES = 64 << 10
 MAX_PIPELINED = 16
 SMALL_BODY_BYTES = 64 << 10
 LINGER_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 75  # between two requests on a connection
+RECEIVE_SECONDS = 60.0  # without a byte, in the middle of a request
+STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -34,7 +40,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.latest: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.head_bytes = 0
-        self.unread = -1  # bytes of a head that is not complete; -1 when none is being read
+        self.in_head = False
+        self.progress = 0  # heads, pieces of body and ends that the parser has told of
+        self.stalled_bytes = 0  # received since: of a head, or of trailers
+        self.quiet_since = time.monotonic()
         self.replaying = False
         self.lingering: asyncio.TimerHandle | None = None
 
@@ -43,11 +52,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self.replaying:
             return
-        self.unread = 0
+        self.in_head = True
         self.url = b""
         self.headers = []
         self.head_bytes = 0
-        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         if self.replaying:
@@ -57,8 +65,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.replaying:
-            return
+        if self.replaying or not self.in_head:
+            return  # what is not in the head is a trailer: nobody has asked for any
         self.head_bytes += len(name) + len(value)
         if self.head_bytes <= MAX_HEAD_BYTES:
             self.headers.append((name.lower(), value))
@@ -66,7 +74,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.replaying:
             return
-        self.unread = -1
+        self.in_head = False
+        self.progress += 1
         version = self.parser.get_http_version()
         exchange = Exchange(self, self.parser.get_method(), self.url, self.headers, version)
         exchange.keep_alive = self.parser.should_keep_alive()
@@ -82,6 +91,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
+        self.progress += 1
         exchange = self.latest
         if exchange is None or exchange.complete:
             return
@@ -96,6 +106,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse_early(exchange)
 
     def on_message_complete(self) -> None:
+        self.progress += 1
         exchange = self.latest
         if exchange is None:
             return
@@ -171,7 +182,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _next(self) -> None:
         """What uvicorn does when a response is complete, for exchanges."""
         self.server_state.total_requests += 1
-        self._unset_keepalive_if_required()
+        self.quiet_since = time.monotonic()
         if self.waiting:
             self.running = exchange = self.waiting.popleft()
             if not self.waiting:
@@ -182,14 +193,12 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._greet(exchange)
         else:
             self.flow.resume_reading()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self.quiet_since = time.monotonic()
+        before = self.progress
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
@@ -197,12 +206,14 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._read_on(self.latest, data[error.args[0] :])
             else:
                 self._malformed(error)
+        except httptools.HttpParserCallbackError as error:
+            log.error("a fault of ours in reading a request", exc_info=error.__context__)
+            self._malformed(error)
         except (httptools.HttpParserError, ValueError) as error:
             self._malformed(error)
-        if self.unread != -1:
-            self.unread += len(data)
-            if self.unread > 2 * MAX_HEAD_BYTES:
-                self._malformed(ValueError("a head without end"))
+        self.stalled_bytes = 0 if self.progress > before else self.stalled_bytes + len(data)
+        if self.stalled_bytes > 2 * MAX_HEAD_BYTES:
+            self._malformed(ValueError("a head or a trailer without end"))
 
     def _read_on(self, exchange: Exchange, rest: bytes) -> None:
         """An offer to upgrade is not taken: what follows is the body, which the parser leaves unread."""
@@ -219,14 +230,18 @@ class GatewayProtocol(HttpToolsProtocol):
         unanswered = self.running is None or (self.running.task is None and not self.running.started)
         if unanswered and not self.transport.is_closing():
             text = b"WebSocket is not offered here.\n" if upgrade else b"This is not a valid HTTP request.\n"
-            self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(text), text)
-            )
+            self._say(b"400 Bad Request", text)
         elif upgrade and self.running is not None and self.running.task is not None:
             self.running.keep_alive = False  # the upgrade is ignored; its request is answered as any other
             return
         self.transport.close()
+
+    def _say(self, status: bytes, text: bytes) -> None:
+        """To a client whose request is none that could be answered in another way."""
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (status, len(text), text)
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.cycle = None  # type: ignore[assignment]  # uvicorn's own exchange: there is none
@@ -242,6 +257,19 @@ class GatewayProtocol(HttpToolsProtocol):
         elif running is not None:
             running.protocol = None
             self.running = None
+
+    def expire(self, now: float, *, stopping: bool) -> None:
+        """Looked at twice a second: is it the client that everything waits for, and for too long?"""
+        receiving = self.in_head or (self.running is not None and not self.running.received)
+        if self.running is not None and (self.running.received or self.running.started):
+            return
+        limit = RECEIVE_SECONDS if receiving else float(KEEP_ALIVE_SECONDS)
+        if stopping:
+            limit = STOPPING_SECONDS
+        if now - self.quiet_since > limit:
+            if receiving:
+                self._say(b"408 Request Timeout", b"The rest of the request did not come in time.\n")
+            self.transport.close()
 
     def shutdown(self) -> None:
         """The process is to stop: finish what runs, take nothing more."""

@@ -4,7 +4,8 @@ import re
 
 MAX_STORED_BYTES = 64 << 10
 
-_DATA_URL = re.compile(rb'"data:(?:[^"\\]|\\/){0,100};base64,((?:[^"\\]|\\/)*)"')
+# Possessive (`*+`): without it the engine keeps a way back for each of millions of characters.
+_DATA_URL = re.compile(rb'"data:(?:[^"\\]|\\/){0,100}?;base64,([^"\\]*+(?:\\/[^"\\]*+)*+)"')
 _AUDIO = re.compile(rb'("input_audio"\s*:\s*\{[^{}]*?"data"\s*:\s*)"([A-Za-z0-9+/=_-]{64,})"')
 
 

@@ -1,6 +1,7 @@
 """Server-sent events on their way to the client: passed on event by event, read in passing. No I/O.
 
 What ends an answer is held back until the record of the request is in the journal; the caller sends `held` afterwards.
+Comments before the first event are held back too: they are no answer, and another endpoint may still be asked.
 """
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from gateway.openai import Dialect, Event, Usage, rename_model
 
 MAX_EVENT_BYTES = 16 << 20
+MAX_EARLY_BYTES = 4096
 
 
 class EventTooLong(Exception):
@@ -19,6 +21,7 @@ class StreamRelay:
 
     def __init__(self, dialect: Dialect, asked_model: str, *, hide_usage: bool) -> None:
         self.usage: Usage | None = None
+        self.events = 0  # comments, which only keep a connection alive, are none
         self.deltas = 0
         self.finished = False
         self.error: str | None = None
@@ -28,6 +31,7 @@ class StreamRelay:
         self._asked = asked_model
         self._hide_usage = hide_usage
         self._pending = b""
+        self._early = b""  # comments that wait for the first event
 
     @property
     def whole(self) -> bool:
@@ -60,7 +64,10 @@ class StreamRelay:
     def _pass(self, raw: bytes) -> bytes:
         data = _data(raw)
         if not data:
-            return self._hold(raw) if self.held else raw  # a comment, a keep-alive
+            return self._pass_comment(raw)
+        self.events += 1
+        if self._early:
+            raw, self._early = self._early + raw, b""
         try:
             event = self._dialect.read_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -72,6 +79,15 @@ class StreamRelay:
             raw = rename_model(raw, event.model, self._asked)
         return self._hold(raw) if event.last or self.held else raw
 
+    def _pass_comment(self, raw: bytes) -> bytes:
+        if self.held:
+            return self._hold(raw)
+        if self.events:
+            return raw
+        if len(self._early) < MAX_EARLY_BYTES:
+            self._early += raw
+        return b""
+
     def _take(self, event: Event) -> None:
         self.deltas += event.deltas
         if event.usage is not None:
@@ -81,9 +97,10 @@ class StreamRelay:
         for index, ends in event.choices:
             if ends:
                 self._open.discard(index)
-                self.finished = not self._open
             else:
                 self._open.add(index)
+        if event.choices:
+            self.finished = not self._open
         if event.finished:
             self.finished = True
 

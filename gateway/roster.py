@@ -107,6 +107,10 @@ class Roster:
             return endpoint.in_flight
         return endpoint.in_flight + self.page.others_in_flight(endpoint.facts.slot, self.worker)
 
+    def tell_unrecorded(self, count: int) -> None:
+        """For control to read: requests of this worker that are in no journal."""
+        self.page.set_unrecorded(self.worker, count)
+
     def routes(self, model: str) -> list[Route]:
         """Endpoints that have the model, in any state; empty when nobody knows it."""
         found = self._routes.get(model) or self._folded.get(model.casefold())

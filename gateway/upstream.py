@@ -16,10 +16,14 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from gateway.record import CONNECTION_REFUSED
+
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 30.0  # a kept connection older than this is not used again
+STALE_SECONDS = 1.0  # an upstream that closes later than this after a request has worked on it
 BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
 MAX_BODY_BYTES = 256 << 20
+MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
@@ -44,17 +48,20 @@ def _tls() -> ssl.SSLContext:
 
 
 class Sweeper:
-    """Timeouts by one look at all waiting connections five times a second, instead of a timer each."""
+    """Timeouts by one look at all connections five times a second, instead of a timer each."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.waiting: set[Connection] = set()
+        self.pools: set[Pool] = set()  # of those that have kept a connection
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
         for connection in [connection for connection in self.waiting if connection.deadline < now]:
             connection.expire()
+        for pool in [pool for pool in self.pools if not pool.drop_old()]:
+            self.pools.discard(pool)
         self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def stop(self) -> None:
@@ -81,7 +88,7 @@ class Pool:
         self.unix_path = unix_path
         self.sweeper = sweeper
         self.received = received
-        self.idle: list[Connection] = []
+        self.idle: deque[Connection] = deque()  # the last one kept is used first, so that a burst's others grow old
         self.closed = False
 
     def __repr__(self) -> str:
@@ -96,6 +103,17 @@ class Pool:
                 return connection
             connection.abort()
         return await self._connect()
+
+    def keep(self, connection: "Connection") -> None:
+        self.idle.append(connection)
+        self.sweeper.pools.add(self)
+
+    def drop_old(self) -> int:
+        """Close kept connections that are too old to be used; how many are left."""
+        now = time.monotonic()
+        while self.idle and self.idle[0].usable_until <= now:
+            self.idle.popleft().abort()
+        return len(self.idle)
 
     async def _connect(self) -> "Connection":
         loop = asyncio.get_running_loop()
@@ -114,8 +132,8 @@ class Pool:
         except ssl.SSLError as error:
             raise UpstreamError(CONNECT, f"TLS failed: {error.reason or 'handshake'}") from None
         except ConnectionRefusedError:
-            raise UpstreamError(CONNECT, "connection refused") from None
-        except OSError:
+            raise UpstreamError(CONNECT, CONNECTION_REFUSED) from None
+        except (OSError, ValueError):  # ValueError: a host that is no name
             raise UpstreamError(CONNECT, "no connection") from None
         return connection
 
@@ -143,12 +161,14 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self.status = 0
-        self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
         self.error: Exception | None = None
         self._informational = False
         self._answered = False
+        self._heard = False  # any byte of an answer
+        self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
+        self._sent_at = 0.0
         self._until_close = False
         self._keep_alive = True
         self._chunks: deque[bytes] = deque()
@@ -161,6 +181,7 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, timeout: float | None) -> None:
         """Write a request. `timeout` seconds until the head of the answer, None for no limit."""
         self._begin()
+        self._sent_at = time.monotonic()
         self.wait_at_most(timeout)
         self.pool.sweeper.waiting.add(self)
         if len(body) < 16384:
@@ -226,17 +247,17 @@ class Connection(asyncio.Protocol):
         self.used = True
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
             self.usable_until = time.monotonic() + self._idle_seconds
-            self.pool.idle.append(self)
+            self.pool.keep(self)
         else:
             self.transport.abort()
 
     def _raise_if_broken(self) -> None:
         if self.error is None:
             return
-        if self.used and not self.status and not (isinstance(self.error, UpstreamError) and self.error.kind == TIMEOUT):
-            raise StaleConnection
         if isinstance(self.error, UpstreamError):
             raise self.error
+        if self.used and not self._heard and time.monotonic() - self._sent_at < STALE_SECONDS:
+            raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
 
     async def _wait(self) -> None:
@@ -260,16 +281,24 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self.transport.abort()
             return
+        self._heard = True
+        self._uncounted += len(data)
         self.pool.received()
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.error = UpstreamError(BROKEN, f"not a proper HTTP answer: {error}")
-            self.transport.abort()
-        if self._size > BUFFER_BYTES and not self._paused and not self._collecting and not self.complete:
+            self._break(f"not a proper HTTP answer: {error}")
+        if self._uncounted > MAX_HEAD_BYTES:
+            self._break("a head or trailer without end")
+        if self._size > BUFFER_BYTES and not (self._paused or self._collecting or self.complete or self.error):
             self._paused = True
             self.transport.pause_reading()
         self._wake()
+
+    def _break(self, why: str) -> None:
+        if self.error is None:
+            self.error = UpstreamError(BROKEN, why)
+        self.transport.abort()
 
     def eof_received(self) -> None:
         return None
@@ -277,6 +306,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.parser = None  # breaks the cycle of parser and connection
         self._keep_alive = False
+        self.pool.sweeper.waiting.discard(self)
         if not self.complete:
             if self._until_close and self._answered and exc is None and self.error is None:
                 self.complete = True
@@ -293,7 +323,8 @@ class Connection(asyncio.Protocol):
             raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self._answered:  # else a trailer
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None
@@ -309,13 +340,14 @@ class Connection(asyncio.Protocol):
             if name == b"keep-alive":
                 self._idle_seconds = _kept_for(value)
         self._answered = True
+        self._uncounted = 0
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
         self._size += len(body)
+        self._uncounted = 0
         if self._collecting and self._size > MAX_BODY_BYTES:
-            self.error = UpstreamError(BROKEN, f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
-            self.transport.abort()
+            self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
 
     def on_message_complete(self) -> None:
         if self._informational:

@@ -141,7 +141,7 @@ class Fold:
         cell = self._cell(entry, attempt.endpoint_id, minute)
         cell.attempts_ok += ok
         cell.attempts_failed += failed
-        if failed and attempt.status == 0 and attempt.error == "connection refused":
+        if failed and attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
             self.refused_connections.add(attempt.endpoint_id)
 
     def _add_request(self, entry: RequestRecord, minute: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway import config, journal, snapshot
 from gateway.livepage import LivePage
@@ -21,6 +21,7 @@ from tests.gateway.samples import make_endpoint
 from tests.http import Answer, Served
 from tests.router import ROOT, clean_environment, until
 
+T = TypeVar("T")
 KEY = "sk_" + "GatewayKey0" * 3
 ALL = ("openai.inference", "openai.models.read")
 RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
@@ -160,12 +161,16 @@ class GatewayProcess(Served):
         (found,) = until(self.records)
         return found  # type: ignore[no-any-return]
 
-    def database_ids(self) -> set[str]:
-        found = set()
+    def entries(self, kind: type[T]) -> list[T]:
+        """All of this kind that the journal holds."""
+        found: list[T] = []
         for writer in journal.writers(self.config.journal_dir):
             batch = journal.read(self.config.journal_dir / writer, journal.START, 1 << 30)
-            found |= {entry.database_id for entry in batch.entries if isinstance(entry, SegmentHead)}
+            found += [entry for entry in batch.entries if isinstance(entry, kind)]
         return found
+
+    def database_ids(self) -> set[str]:
+        return {entry.database_id for entry in self.entries(SegmentHead)}
 
 
 def read_to_end(connection: socket.socket) -> bytes:

@@ -1,10 +1,18 @@
 """Cases at the edges: hostile heads, pipelining, upgrades, answers that break off in odd places."""
 
+import asyncio
 import base64
+import gzip
 import hashlib
 import json
 import os
+import resource
+import shutil
+import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,13 +21,15 @@ from gateway import upstream as upstreams
 from gateway.config import ConfigError, load
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
+from gateway.main import every
 from gateway.openai import CHAT, dialect, parse_request, read_answer
+from gateway.record import Unrecorded
 from gateway.redact import redact
 from gateway.relay import StreamRelay
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey
 from gateway.upstream import BROKEN, TIMEOUT, UpstreamError
-from tests.gateway.client import ask, fetch, in_loop, serving
+from tests.gateway.client import ask, fetch, in_loop, serving, soon
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.samples import KEY, make_endpoint
 from tests.gateway.scripted import DONE, LAST, Talk, always, answer, chunk, each_time, opening, stream, upstream
@@ -144,7 +154,7 @@ async def test_a_body_without_length_that_is_too_long_is_not_whole(monkeypatch):
 async def test_a_second_answer_that_nobody_asked_for_does_not_mix_with_the_first():
     async with serving(opening(answer(b"one") + answer(b"two", 500))) as (pool, _):
         connection = await ask(pool)
-        assert (connection.status, await connection.read_all(), pool.idle) == (200, b"one", [])
+        assert (connection.status, await connection.read_all(), list(pool.idle)) == (200, b"one", [])
 
 
 # inference
@@ -297,3 +307,125 @@ def test_the_limit_of_a_page_holds_for_chunked_bodies(gateway):
         connection.sendall(gateway.head("POST /api/endpoints", "Transfer-Encoding: chunked"))
         connection.sendall(part * 9 + b"0\r\n\r\n")
         assert read_until(connection, b"}").startswith(b"HTTP/1.1 413 ")
+
+
+# What a review found
+
+
+def test_an_endpoint_that_repeats_a_bad_request_keeps_being_asked_for_usage(gateway, sim):
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            talk.send(answer(b'{"error":"bad request: %b"}' % request.split(b"\r\n\r\n")[1].replace(b'"', b"'"), 400))
+
+    with upstream(script) as server:
+        model = gateway.add(server)
+        assert [gateway.chat(model, stream=True).status for _ in range(2)] == [400, 400]
+        assert [b"include_usage" in request for request in server.requests] == [True, False] * 2
+
+
+def test_a_body_with_a_key_that_is_no_text_is_refused_and_counted(gateway, sim):
+    model = gateway.add(sim.add(), known_as="tiny")
+    body = b'{"model":"%b","x\xff":1}' % model.encode()
+    received = gateway.say(
+        gateway.head("POST /v1/chat/completions", "Connection: close", f"Content-Length: {len(body)}") + body
+    )
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert (gateway.record().status, gateway.in_flight(model)) == (400, 0)
+
+
+def test_a_host_that_is_no_name_fails_over(gateway, sim):
+    model = gateway.add(SimpleNamespace(url="http://a..b"), sim.add())
+    assert gateway.chat(model).status == 200
+    assert [attempt.outcome for attempt in gateway.record().attempts] == ["failed", "ok"]
+
+
+def test_comments_alone_are_no_answer(gateway, sim):
+    with upstream(always(stream(b": one\n\n", b": two\n\n"))) as server:
+        given = gateway.chat(gateway.add(server, sim.add()), stream=True)
+    assert given.body.endswith(DONE)
+    assert [attempt.outcome for attempt in gateway.record().attempts] == ["failed", "ok"]
+
+
+def test_comments_do_not_extend_the_time_for_an_answer(gateway, sim):
+    def script(talk: Talk) -> None:
+        talk.request()
+        talk.send(stream(end=False))
+        while True:
+            talk.send(b"6\r\n: no\n\n\r\n")
+            time.sleep(0.05)
+
+    with upstream(script) as server:
+        given = gateway.chat(gateway.add(server, sim.add(), timeout_secs=1), stream=True)
+    assert given.body.endswith(DONE)
+    assert [attempt.outcome for attempt in gateway.record().attempts] == ["failed", "ok"]
+
+
+def test_a_whole_answer_does_not_wait_for_the_end_of_its_body(gateway):
+    with upstream(opening(stream(chunk("x"), LAST, DONE, end=False))) as server:
+        given = gateway.chat(gateway.add(server, timeout_secs=600), stream=True)
+    assert given.body.endswith(DONE)
+    assert gateway.record().outcome == "ok"
+
+
+def test_an_answer_that_is_compressed_all_the_same_is_labelled(gateway):
+    body = gzip.compress(b'{"model":"tiny"}')
+    with upstream(always(answer(body, 200, "application/json", "Content-Encoding: gzip"))) as server:
+        given = gateway.chat(gateway.add(server))
+    assert (given.body, given.headers["content-encoding"]) == (body, "gzip")
+
+
+def test_a_stop_does_not_wait_for_half_a_request(make_gateway, sim):
+    process = make_gateway(ROUTERDASH_DRAIN_SECS="600").start()
+    with process.connect() as connection:
+        connection.sendall(process.chat_bytes(process.add(sim.add()))[:-5])
+        process.get("/v1/models")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+def test_more_streams_than_the_usual_limit_of_descriptors(make_gateway, sim):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process = make_gateway()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        process.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    model = process.add(sim.add(ttft=0.5))
+    with ThreadPoolExecutor(100) as clients:
+        given = list(clients.map(lambda _: process.chat(model, stream=True).status, range(100)))
+    assert (given, len(process.records())) == ([200] * 100, 100)
+
+
+def test_what_is_not_recorded_is_told_while_it_lasts_and_counted_afterwards(make_gateway, sim):
+    process = make_gateway()
+    process.config.journal_dir.write_text("in the way")
+    process.start()
+    assert process.chat(process.add(sim.add())).status == 200
+    until(lambda: process.page.unrecorded == 1)
+    process.config.journal_dir.unlink()
+    until(lambda: process.page.unrecorded == 0)
+    assert process.entries(Unrecorded) == [Unrecorded(1)]
+
+
+def test_a_journal_that_is_removed_is_begun_anew(make_gateway, sim):
+    process = make_gateway().start()
+    model = process.add(sim.add())
+    process.chat(model)
+    shutil.rmtree(process.config.journal_dir)
+    until(lambda: "was removed" in process.log())
+    process.chat(model)
+    assert len(process.records()) == 1
+
+
+@in_loop
+async def test_what_is_repeated_outlives_its_errors():
+    calls = []
+
+    def work() -> None:
+        calls.append(1)
+        raise OSError("no descriptor left")
+
+    task = asyncio.create_task(every(0.001, work))
+    await soon(lambda: len(calls) > 2)
+    task.cancel()

@@ -221,3 +221,21 @@ def test_a_control_that_breaks_off_is_as_good_as_absent(gateway, control_says, s
 def test_a_control_that_hangs_is_not_waited_for_by_health(gateway, control_says):
     with control_says(nothing):
         assert gateway.get("/health").json()["status"] == "degraded"
+
+
+def hang_up_on_the_second(talk):
+    each_time(PAGE)(talk)
+    talk.request()
+
+
+def test_what_changes_something_is_sent_once(gateway, control_says):
+    with control_says(hang_up_on_the_second) as control:
+        gateway.get("/")
+        assert gateway.post("/api/endpoints", {}).status == 503
+    assert [request.split(b" ")[0] for request in control.requests] == [b"GET", b"POST"]
+
+
+def test_head_tells_the_length_that_get_would_have(gateway, control_says):
+    with control_says(always(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n")):
+        received = gateway.say(gateway.head("HEAD /", "Connection: close"))
+    assert b"content-length: 6\r\n" in received

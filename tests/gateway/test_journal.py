@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -112,10 +113,12 @@ def test_nothing_is_made_before_the_first_entry(writer):
     assert journal.writers(writer.journal) == []
 
 
-def test_syncing_is_possible_at_any_time(writer):
-    writer.sync()
+def test_what_is_to_be_synced_is_the_present_segment(writer):
+    assert writer.descriptor() is None
     write(writer, 1)
-    writer.sync()
+    descriptor = writer.descriptor()
+    assert os.fstat(descriptor).st_ino == journal.segment_path(place(writer), 1).stat().st_ino
+    os.close(descriptor)
 
 
 def test_a_writer_says_how_it_stands(writer):
@@ -468,3 +471,42 @@ def test_a_killed_writer_leaves_its_records_and_no_lock(tmp_path):
     assert descriptor is not None
     os.close(descriptor)
     assert read(directory, START, 10).entries == [SegmentHead(DATABASE, directory.name), Unrecorded(7)]
+
+
+def test_unrecorded_requests_are_told_without_another(writer, at_once):
+    writer.journal.write_text("a file where the directory should be")
+    writer.append(make_record())
+    writer.journal.unlink()
+    writer.check()
+    assert read(place(writer), START, 10).entries == [head(writer), Unrecorded(1)]
+    assert writer.unrecorded == 0
+
+
+def test_a_journal_that_was_removed_is_left_for_another(writer, caplog):
+    write(writer, 1)
+    lost = writer.name
+    shutil.rmtree(writer.journal)
+    writer.check()
+    assert (writer.name, f"{lost} was removed" in caplog.text) == (None, True)
+    write(writer, 1)
+    assert journal.writers(writer.journal) == [writer.name]
+
+
+def test_an_open_writer_needs_no_descriptor_for_its_first_record(writer):
+    assert writer.open()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert writer.append(make_record())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_durable_journal_leaves_nothing_unsynced(make_writer, monkeypatch, durable):
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    writer = make_writer(segment_bytes=1, durable=durable)
+    write(writer, 3)
+    writer.close()
+    assert len(synced) == (3 if durable else 0)

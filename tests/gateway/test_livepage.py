@@ -88,3 +88,11 @@ def test_another_process_reads_and_writes_the_same_page(page, tmp_path):
     page.version = 42
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "live")], check=True, cwd=ROOT)
     assert page.in_flight(7) == 42
+
+
+def test_unrecorded_requests_are_summed_over_workers(page, same):
+    page.set_unrecorded(0, 2)
+    page.set_unrecorded(MAX_WORKERS - 1, 2**40)
+    assert same.unrecorded == 2**40 + 2
+    same.clear(0)
+    assert (page.unrecorded, page.version) == (2**40, 0)

@@ -312,7 +312,7 @@ def test_done_ends_a_stream():
 
 @pytest.mark.parametrize(("reason", "finished"), [('"stop"', True), ('"length"', True), ("null", False)])
 def test_a_finish_reason_makes_an_answer_whole(reason, finished):
-    event = read_chunk(b'{"choices":[{"delta":{},"finish_reason":%b}]}' % reason.encode())
+    event = read_chunk(b'{"choices":[{"delta":{"content":"x"},"finish_reason":%b}]}' % reason.encode())
     assert (event.choices, event.last) == ([(0, finished)], False)
 
 
@@ -390,3 +390,28 @@ def test_an_error_event_of_a_response():
     told = {"type": "error", "code": "upstream_error", "message": "Broken.", "param": None}
     assert (name, json.loads(data.removeprefix(b"data: "))) == (b"event: error", told)
     assert data.endswith(b"\n\n")
+
+
+@pytest.mark.parametrize("body", [b'{"model":"m","x\xff":1}', b'{"model":"m","x":1,"y\xff\xfe":{}}'])
+def test_a_body_whose_skipped_parts_are_no_text_is_refused(body):
+    with pytest.raises(Refusal) as caught:
+        adapt_request(body, model="other", include_usage=False)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("usage", ['"none"', "[]", '{"prompt_tokens":"12"}', '{"prompt_tokens":true}', "7"])
+def test_a_usage_that_counts_nothing_hides_nothing_else(usage):
+    event = read_chunk(b'{"model":"m","choices":[{"delta":{"content":"x"}}],"usage":%b}' % usage.encode())
+    assert (event.model, event.deltas) == ("m", 1)
+    assert event.usage is None or event.usage == Usage(None, None)
+
+
+@pytest.mark.parametrize("index", [b'"0"', b"null", b"0.5"])
+def test_an_odd_index_hides_no_output(index):
+    event = read_chunk(b'{"choices":[{"index":%b,"delta":{"content":"x"},"finish_reason":"stop"}]}' % index)
+    assert (event.deltas, event.choices) == (1, [(0, True)])
+
+
+@pytest.mark.parametrize("read", [read_chunk, read_responses_event])
+def test_a_model_that_is_no_name_is_left_alone(read):
+    assert read(b'{"type":"response.created","model":7,"response":{"model":7}}').model is None

@@ -1,12 +1,16 @@
 """HTTP on the wire, as clients of all kinds speak it."""
 
+import contextlib
 import json
 import re
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks.simulator import Simulator
+from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, GatewayProtocol
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
 from tests.router import until
@@ -260,3 +264,70 @@ def test_a_large_answer_arrives_whole(gateway):
     body = json.dumps({"model": "tiny", "data": "x" * (20 * MIB)}).encode()
     with upstream(always(answer(body))) as server:
         assert gateway.chat(gateway.add(server)).json()["data"] == "x" * (20 * MIB)
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(gateway):
+    body = json.dumps({"model": "tiny", "data": "x" * (4 * MIB)}).encode()
+    with upstream(always(answer(body))) as server, gateway.connect() as connection:
+        connection.sendall(gateway.chat_bytes(gateway.add(server)) * 10)
+        until(lambda: server.requests)
+        assert gateway.get("/v1/nothing").status == 404  # a turn of the loop later
+        assert len(server.requests) <= 2
+        received = b"".join(read_answer(connection) for _ in range(10))
+    assert statuses(received) == [200] * 10
+
+
+# Clients that do not end
+
+
+@pytest.mark.parametrize("path", ["/login", "/v1/chat/completions"])
+def test_a_trailer_without_end_is_not_read_for_ever(gateway, path):
+    head = gateway.head(f"POST {path}", "Transfer-Encoding: chunked")
+    with gateway.connect() as connection:
+        connection.sendall(head + b"2\r\n{}\r\n0\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(10_000):
+                connection.sendall(b"X-%d: %b\r\n" % (number, b"x" * 1000))
+        assert number < 2000
+
+
+def test_a_large_body_and_the_beginning_of_the_next_request_are_no_head_without_end(gateway, model):
+    large = gateway.chat_bytes(model, messages=[{"content": "x" * MIB}])
+    following = gateway.chat_bytes(model, CLOSE)
+    with gateway.connect() as connection:
+        connection.sendall(large + following[:20])
+        assert status(read_answer(connection)) == 200
+        connection.sendall(following[20:])
+        assert status(read_to_end(connection)) == 200
+
+
+def half_open(**fields: Any) -> Any:
+    """A connection as its timeouts see it, last heard of at second 0."""
+    done: list[bytes] = []
+    usual = {"running": None, "in_head": False, "quiet_since": 0.0, "done": done}
+    transport = SimpleNamespace(close=lambda: done.append(b"closed"))
+    return SimpleNamespace(**{**usual, **fields}, transport=transport, _say=lambda status, text: done.append(status))
+
+
+BODY_MISSING = SimpleNamespace(received=False, started=False)
+RUNNING = SimpleNamespace(received=True, started=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "stopping", "expected"),
+    [
+        ({}, KEEP_ALIVE_SECONDS - 1, False, []),
+        ({}, KEEP_ALIVE_SECONDS + 1, False, [b"closed"]),
+        ({}, 2, True, [b"closed"]),
+        ({"in_head": True}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
+        ({"running": BODY_MISSING}, RECEIVE_SECONDS - 1, False, []),
+        ({"running": BODY_MISSING}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
+        ({"running": BODY_MISSING}, 2, True, [b"408 Request Timeout", b"closed"]),
+        ({"running": RUNNING}, 1e6, False, []),
+        ({"running": RUNNING}, 1e6, True, []),
+    ],
+)
+def test_a_silent_client_is_waited_for_so_long(fields, seconds, stopping, expected):
+    connection = half_open(**fields)
+    GatewayProtocol.expire(connection, float(seconds), stopping=stopping)
+    assert connection.done == expected

@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +56,17 @@ def test_media_is_replaced_before_the_cut():
 @given(st.binary(max_size=200))
 def test_any_bytes_become_text_that_can_be_stored(body):
     redact(body).encode()
+
+
+def test_a_large_image_is_redacted_without_much_memory():
+    body = b'{"url":"data:image/png;base64,' + b"A" * (8 << 20) + b'"}'
+    tracemalloc.start()
+    try:
+        assert len(redact(body)) < 100
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_that_begins_like_an_image_stays():
+    assert stored({"a": "data:image/png;base64,AB\\nC"}) == {"a": "data:image/png;base64,AB\\nC"}

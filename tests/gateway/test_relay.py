@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway import relay as relays
 from gateway.openai import CHAT, COMPLETIONS, RESPONSES, Usage, dialect
-from gateway.relay import EventTooLong, StreamRelay
+from gateway.relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
 from tests.gateway import captures
 from tests.gateway.captures import STREAMS, Capture
 from tests.gateway.scripted import DONE, LAST, chunk
@@ -243,6 +243,30 @@ def test_a_long_event_with_an_end_passes():
 @given(st.lists(st.binary(max_size=30), max_size=5))
 def test_any_bytes_pass_unchanged(pieces):
     relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=True)
-    sent = b"".join([relay.feed(piece) for piece in pieces])
+    first = chunk("x")  # before it, comments wait
+    sent = b"".join([relay.feed(piece) for piece in (first, *pieces)])
     relay.end()
-    assert sent + relay.held == b"".join(pieces)
+    assert sent + relay.held == first + b"".join(pieces)
+
+
+def test_comments_wait_for_the_first_event():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    assert (relay.feed(b": a\n\n"), relay.events) == (b"", 0)
+    assert relay.feed(chunk("x")) == b": a\n\n" + chunk("x")
+    assert relay.feed(b": b\n\n") == b": b\n\n"
+
+
+def test_endless_comments_before_the_first_event_are_dropped():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    for _ in range(10_000):
+        relay.feed(b": still here\n\n")
+    assert len(relay.feed(chunk("x"))) < 2 * MAX_EARLY_BYTES
+
+
+def test_a_choice_that_begins_after_another_has_finished_keeps_the_answer_open():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    relay.feed(chunk("a") + LAST)
+    assert relay.finished
+    relay.feed(chunk("b").replace(b'"index":0', b'"index":1'))
+    relay.end()
+    assert (relay.finished, relay.whole) == (False, False)

@@ -4,7 +4,17 @@ import threading
 import pytest
 
 from gateway import upstream as upstreams
-from gateway.upstream import BROKEN, BUFFER_BYTES, CONNECT, TIMEOUT, Pool, StaleConnection, Sweeper, UpstreamError
+from gateway.upstream import (
+    BROKEN,
+    BUFFER_BYTES,
+    CONNECT,
+    MAX_HEAD_BYTES,
+    TIMEOUT,
+    Pool,
+    StaleConnection,
+    Sweeper,
+    UpstreamError,
+)
 from tests.gateway import captures
 from tests.gateway.client import HEAD, ask, fetch, in_loop, pieces, pool_to, serving, soon
 from tests.gateway.scripted import always, answer, each_time, nothing, opening, upstream
@@ -68,7 +78,7 @@ async def test_a_body_is_read_as_it_comes():
 async def test_a_body_without_length_ends_with_its_connection(head):
     async with serving(each_time(head + b"until the end")) as (pool, _):
         assert await fetch(pool) == b"until the end"
-        assert pool.idle == []
+        assert not pool.idle
 
 
 @in_loop
@@ -166,7 +176,7 @@ async def test_connection_close_is_obeyed():
     async with serving(always(answer(b"whole", 200, "text/plain", "Connection: close"))) as (pool, server):
         for _ in range(2):
             assert await fetch(pool) == b"whole"
-        assert (server.connections, pool.idle) == (2, [])
+        assert (server.connections, list(pool.idle)) == (2, [])
 
 
 def closes_at_the_second_request(talk):
@@ -239,7 +249,7 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection():
 async def test_nonsense_behind_an_answer_ends_its_connection():
     async with serving(opening(OK + b"nonsense")) as (pool, _):
         assert await fetch(pool) == b"whole"
-        assert pool.idle == []
+        assert not pool.idle
 
 
 @in_loop
@@ -272,7 +282,7 @@ async def test_closing_a_pool_closes_what_is_idle():
         await fetch(pool)
         (connection,) = pool.idle
         pool.close()
-        assert (pool.idle, connection.transport.is_closing()) == ([], True)
+        assert (list(pool.idle), connection.transport.is_closing()) == ([], True)
 
 
 @in_loop
@@ -414,7 +424,7 @@ async def test_an_answer_that_breaks_off(part):
         connection = await ask(pool)
         error = await failing(connection.read_all())
         assert (error.kind, str(error)) == (BROKEN, "the connection broke off")
-        assert pool.idle == []
+        assert not pool.idle
 
 
 @pytest.mark.parametrize("part", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\ncontent-len", b""])
@@ -553,3 +563,67 @@ async def test_a_unix_socket(tmp_path):
         assert await fetch(pool) == b"whole"
         assert repr(pool) == "<Pool control 1 idle>"
         pool.close()
+
+
+# What an endpoint does to a client that trusts it
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: "]
+)
+@in_loop
+async def test_a_head_or_trailer_without_end_is_not_read_for_ever(start):
+    async with serving(opening(start, b"y" * (2 * MAX_HEAD_BYTES))) as (pool, _):
+        with pytest.raises(UpstreamError) as caught:
+            await fetch(pool)
+        assert (caught.value.kind, str(caught.value)) == (BROKEN, "a head or trailer without end")
+
+
+@in_loop
+async def test_trailers_are_no_headers():
+    body = b"1\r\na\r\n0\r\nretry-after: 9\r\n\r\n"
+    async with serving(always(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body)) as (pool, _):
+        connection = await ask(pool)
+        await connection.read_all()
+        assert b"retry-after" not in dict(connection.headers)
+
+
+@in_loop
+async def test_half_an_answer_on_a_kept_connection_is_not_asked_for_again():
+    async with serving(each_time(OK, b"HTTP/1.1 200")) as (pool, _):
+        await fetch(pool)
+        error = await failing(ask(pool))
+        assert (error.kind, str(error)) == (BROKEN, "the connection broke off")
+
+
+@in_loop
+async def test_a_kept_connection_that_closes_long_after_the_request_is_not_stale(monkeypatch):
+    monkeypatch.setattr(upstreams, "STALE_SECONDS", 0.0)
+    async with serving(each_time(OK, b"")) as (pool, _):
+        await fetch(pool)
+        assert (await failing(ask(pool))).kind == BROKEN
+
+
+@in_loop
+async def test_a_host_that_is_no_name_is_no_connection():
+    sweeper = Sweeper(asyncio.get_running_loop())
+    error = await failing(Pool("http://a..b:1", sweeper).acquire())
+    sweeper.stop()
+    assert (error.kind, str(error)) == (CONNECT, "no connection")
+
+
+@in_loop
+async def test_kept_connections_are_closed_when_they_are_old(monkeypatch):
+    monkeypatch.setattr(upstreams, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(upstreams, "SWEEP_SECONDS", 0.01)
+    async with serving(always(OK)) as (pool, server):
+        await asyncio.gather(*(fetch(pool) for _ in range(5)))
+        await soon(lambda: not (pool.idle or server.open))
+        assert not pool.sweeper.pools
+
+
+@in_loop
+async def test_a_closed_connection_is_not_waited_for():
+    async with serving(each_time(b"")) as (pool, _):
+        await failing(ask(pool))
+        assert not pool.sweeper.waiting
