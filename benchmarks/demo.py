@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.process import ROOT, clean_environment
+from benchmarks.process import ROOT, clean_environment, stop
 from benchmarks.simulator import Simulator
 
 PASSWORD = "demo"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
@@ -55,26 +56,27 @@ SERVERS: dict[str, dict[str, Any]] = {
 MODELS = ("llama3.3:70b", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b", "gemma3:27b", "tiny-random")
 
 
-async def run(url: str, key: str, simulator: Simulator) -> None:
-    """Add the servers, then send requests until cancelled."""
+async def run(url: str, key: str, simulator: Simulator, serve: "subprocess.Popen[bytes]") -> None:
+    """Add the servers, then send requests until cancelled. Raises SystemExit when RouterDash does not run."""
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
-        await _until_ready(session)
+        await _until_ready(session, serve)
         for name, endpoint in zip(SERVERS, list(simulator.endpoints.values()), strict=True):
             body = {"name": name, "base_url": endpoint.url, "health_check_interval_secs": 5}
             async with session.post("/api/endpoints", json=body) as answer:
                 answer.raise_for_status()
         say(f"\n  The demo runs at {url}/   Log in as admin, password {PASSWORD}.   Ctrl-C ends it.\n")
         tasks: set[asyncio.Task[None]] = set()
-        while True:
+        while serve.poll() is None:
             task = asyncio.create_task(_ask(session))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             await asyncio.sleep(random.expovariate(REQUESTS_PER_SECOND))
+    raise SystemExit("RouterDash has ended; its messages are above")
 
 
-async def _until_ready(session: aiohttp.ClientSession) -> None:
+async def _until_ready(session: aiohttp.ClientSession, serve: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and serve.poll() is None:  # else somebody else's /ready would be asked
         with suppress(aiohttp.ClientError):
             async with session.get("/ready") as answer:
                 if answer.status == 200:
@@ -100,12 +102,21 @@ async def _ask(session: aiohttp.ClientSession) -> None:
                     return
 
 
+def _claim(port: str) -> None:
+    """Before anything is asked of whoever listens there. Raises SystemExit."""
+    try:
+        socket.create_server(("127.0.0.1", int(port))).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise SystemExit(f"port {port} cannot be used ({error}); choose another by ROUTERDASH_PORT") from None
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
 
 def main() -> None:
     port = os.environ.get("ROUTERDASH_PORT", "32768")
+    _claim(port)
     key = "sk_" + secrets.token_hex(16)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
@@ -125,12 +136,11 @@ def main() -> None:
             [sys.executable, str(ROOT / "manage.py"), "serve"], env=environment, start_new_session=True
         )
         try:
-            asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator))
+            asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator, serve))
         except KeyboardInterrupt:
             say("stopping")
         finally:
-            serve.terminate()
-            serve.wait(30)
+            stop(serve, 40)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -25,3 +26,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def stop(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """SIGTERM, and SIGKILL if that does not end it in time."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

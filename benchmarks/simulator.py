@@ -105,6 +105,7 @@ class Endpoint:
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._busy = asyncio.Condition()
+        self._taken = 0  # slots
 
     @property
     def url(self) -> str:
@@ -182,8 +183,6 @@ class Endpoint:
             async with self._busy:
                 self._taken -= 1
                 self._busy.notify()
-
-    _taken = 0
 
     async def _describe(self, request: web.Request) -> web.StreamResponse:
         """What type detection, model sync and health checks ask for."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.process import ROOT, clean_environment, free_port
+from benchmarks.process import ROOT, clean_environment, free_port, stop
 
 SERVERS = 4
 GROWTH = 1.05  # of the last third's memory over the second third's
@@ -35,7 +35,7 @@ class Tally:
     """What the clients saw."""
 
     whole: int = 0
-    tokens: int = 0
+    events: int = 0  # with output; the simulated servers make one of each token
     errors: list[str] = field(default_factory=list)
     memory: dict[str, list[int]] = field(default_factory=dict)  # role -> kB, once a second
 
@@ -46,8 +46,7 @@ def running(command: list[str], environment: dict[str, str]) -> "Iterator[subpro
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(40)
+        stop(process, 40)
 
 
 async def stream(session: aiohttp.ClientSession, tally: Tally, until: float) -> None:
@@ -64,7 +63,7 @@ async def stream(session: aiohttp.ClientSession, tally: Tally, until: float) -> 
             tally.errors.append(f"{answer.status} {text[-200:]!r}")
         else:
             tally.whole += 1
-            tally.tokens += text.count(b"data: ") - 2
+            tally.events += text.count(b"data: ") - 2  # the finish reason and [DONE]
 
 
 async def measure(url: str, key: str, supervisor: int, clients: int, seconds: float, tally: Tally) -> dict[str, Any]:
@@ -166,15 +165,22 @@ def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
 
 
 def report(tally: Tally, stats: dict[str, Any], seconds: float) -> list[str]:
-    grown = {role: growth(samples) for role, samples in tally.memory.items() if role in ("gateway", "control")}
-    print(f"{tally.whole} whole streams, {tally.tokens} events, {tally.whole / seconds:.0f} streams/s")
+    grown = {role: growth(tally.memory.get(role, [])) for role in ("gateway", "control")}
+    print(f"{tally.whole} whole streams, {tally.events} events, {tally.whole / seconds:.0f} streams/s")
     for role, ratio in grown.items():
-        print(f"{role}: {max(tally.memory[role]) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}")
+        print(
+            f"{role}: {max(tally.memory.get(role, [0])) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}"
+        )
     wrong = [f"{len(tally.errors)} errors, the first: {tally.errors[0]}"] if tally.errors else []
+    if not tally.whole:
+        wrong.append("no stream was received whole")
+    wrong += [f"the memory of {role} was not seen" for role in grown if role not in tally.memory]
     if stats["total_active_requests"]:
         wrong.append(f"{stats['total_active_requests']} requests are still counted as in flight")
     if (stats["successful_requests"], stats["failed_requests"]) != (tally.whole, 0):
         wrong.append(f"counted {stats['successful_requests']} and {stats['failed_requests']} failed, not {tally.whole}")
+    if stats["total_output_tokens"] != tally.events:
+        wrong.append(f"counted {stats['total_output_tokens']} tokens, not {tally.events}")
     wrong += [f"memory of {role} grew to {ratio:.3f}" for role, ratio in grown.items() if ratio > GROWTH]
     return wrong
 

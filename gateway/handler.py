@@ -116,8 +116,12 @@ class Gateway:
 
     def record(self, record: RequestRecord) -> None:
         """Into the journal. Without one (no snapshot has ever been read) nothing can be counted yet."""
-        if self.journal is not None:
-            self.journal.append(record)
+        if self.journal is None:
+            return
+        before = self.journal.unrecorded
+        self.journal.append(record)
+        if self.journal.unrecorded != before:
+            self.roster.tell_unrecorded(self.journal.unrecorded)
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""

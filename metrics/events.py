@@ -56,6 +56,7 @@ class Hub:
             folder.waiting,
             registry.version,
             dict(surroundings.in_flight()),
+            surroundings.unrecorded(),
             minute,
         )
 

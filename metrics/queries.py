@@ -39,10 +39,11 @@ class Moment:
     figures: Figures
     entries: tuple[Entry, ...]
     in_flight: Mapping[str, int]
+    unrecorded: int
 
     @classmethod
     def now(cls) -> "Moment":
-        return cls(folder.figures(), registry.all(), surroundings.in_flight())
+        return cls(folder.figures(), registry.all(), surroundings.in_flight(), surroundings.unrecorded())
 
 
 def overview(moment: Moment | None = None) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
         "records_waiting": folder.waiting,
-        "records_unrecorded": totals.get(UNRECORDED, 0),
+        "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
         "figures_restored": figures.seeded,
     }
 

@@ -59,6 +59,7 @@ class Control:
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = self.publisher.in_flight
+        surroundings.unrecorded = self.publisher.unrecorded
         surroundings.writer = self.writer
 
     # Start and stop

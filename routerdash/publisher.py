@@ -53,6 +53,9 @@ class Publisher:
         """Requests on each endpoint now, over all workers."""
         return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self.slots.items()}
 
+    def unrecorded(self) -> int:
+        return self._page.unrecorded
+
     def last_byte(self, endpoint_id: str) -> float:
         slot = self.slots.get(endpoint_id)
         return 0.0 if slot is None else self._page.last_byte(slot)

@@ -30,6 +30,8 @@ def _reasons() -> list[str]:
     writer = surroundings.writer
     if writer is not None and writer.backlog.error is not None:
         reasons.append(f"the database cannot be read or written, see the log; {folder.waiting} records wait for it")
+    if unrecorded := surroundings.unrecorded():
+        reasons.append(f"the journal cannot be written, see the log; {unrecorded} requests were served unrecorded")
     if not trackers.seeded:
         reasons.append("figures are not restored from the database yet")
     return reasons

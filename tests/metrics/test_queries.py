@@ -128,6 +128,12 @@ def test_every_end_has_its_total(teller: World) -> None:
     assert [found[name] for name in names] == [4, 3, 1, 1, 4]
 
 
+def test_what_no_journal_takes_is_told_while_it_lasts(teller: World) -> None:
+    teller.gateway(Unrecorded(4))
+    teller_module.surroundings.unrecorded = lambda: 2
+    assert stats()["records_unrecorded"] == 6
+
+
 def test_rejections_are_told_by_reason(teller: World) -> None:
     teller.gateway(*[request(record.REJECTED, error=code) for code in ("b", "a", "b")])
     assert stats()["rejected_by_reason"] == {"a": 1, "b": 2}

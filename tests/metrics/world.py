@@ -38,6 +38,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     for name in ("folded", "written"):
         monkeypatch.setattr(folder, name, 0)
     monkeypatch.setattr(surroundings, "in_flight", dict)
+    monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
     monkeypatch.setattr(surroundings, "writer", None)
     monkeypatch.setattr(seeding, "seeds", 0)
 

@@ -54,7 +54,7 @@ def published() -> Snapshot:
 def test_control_tells_what_figures_are_made_of() -> None:
     control = Control()
     assert teller.surroundings.writer is control.writer
-    assert teller.surroundings.in_flight() == {}
+    assert (teller.surroundings.in_flight(), teller.surroundings.unrecorded()) == ({}, 0)
 
 
 # Loading

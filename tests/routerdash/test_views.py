@@ -3,7 +3,7 @@
 import pytest
 from django.test import Client
 
-from metrics import teller
+from metrics.teller import surroundings
 from routerdash import __version__
 from tests.metrics.records import request
 from tests.metrics.world import World
@@ -40,11 +40,20 @@ def test_with_everything_there_it_is_well(client: Client, teller: World) -> None
 
 
 def test_a_database_that_went_away_is_a_reason(client: Client, away: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teller.surroundings, "writer", away.writer)
+    monkeypatch.setattr(surroundings, "writer", away.writer)
     (reason,) = client.get("/health").json()["reasons"]
     assert reason.endswith("2 records wait for it")
     ready = client.get("/ready")
     assert (ready.status_code, ready.json()["reasons"]) == (200, [reason])
+
+
+def test_a_journal_that_cannot_be_written_is_a_reason(
+    client: Client, teller: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teller.folder.seed(teller.trackers.state, "db")
+    monkeypatch.setattr(surroundings, "unrecorded", lambda: 3)
+    (reason,) = client.get("/health").json()["reasons"]
+    assert reason.endswith("3 requests were served unrecorded")
 
 
 def test_the_release_is_told_to_anybody(client: Client) -> None:

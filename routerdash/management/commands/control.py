@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from gateway import logs
-from gateway.main import Server, server_config, watch_parent
+from gateway.main import Server, raise_descriptor_limit, server_config, watch_parent
 from routerdash.asgi import application
 from routerdash.control import Control
 
@@ -25,6 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, listen: int, alive: int, **options: Any) -> None:
         logs.configure(settings.ROUTERDASH, "control")
+        raise_descriptor_limit()
         watch_parent(alive)
         uvloop.run(_serve(socket.socket(fileno=listen)))
 
