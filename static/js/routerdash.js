@@ -1,4 +1,4 @@
-/* RouterDash: theme, live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
+/* RouterDash: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
 (() => {
   "use strict";
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -28,24 +28,6 @@
   const set = (element, text) => {
     if (element && element.textContent !== text) element.textContent = text;
   };
-
-  /* ---- theme: the server renders it from a cookie, so that no page flashes */
-  const themes = ["system", "light", "dark"];
-  const glyphs = { system: "auto", light: "sun", dark: "moon" };
-  const redraw = [];
-  const toggle = $("[data-theme-toggle]");
-  const showTheme = () => {
-    const use = toggle && $("use", toggle);
-    if (use) use.setAttribute("href", `${body.dataset.icons}#${glyphs[root.dataset.theme]}`);
-    redraw.forEach(draw => draw());
-  };
-  toggle?.addEventListener("click", () => {
-    root.dataset.theme = themes[(themes.indexOf(root.dataset.theme) + 1) % themes.length];
-    document.cookie = `routerdash_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
-    showTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw.forEach(draw => draw()));
-  showTheme();
 
   if (body.dataset.page !== "overview") return;
 
@@ -110,7 +92,9 @@
         element,
       );
     }
-    redraw.push(() => slots.length && make());
+    const redraw = () => slots.length && make(); // a canvas does not follow the theme by itself
+    document.addEventListener("themechange", redraw);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     new ResizeObserver(() => {
       if (plot && plot.width !== element.clientWidth) plot.setSize(size());
     }).observe(element);
