@@ -102,7 +102,8 @@
       slots = fresh;
       if (plot) plot.setData(series());
       else make();
-      read(null, slots);
+      const at = plot.cursor.idx; // whoever points at a minute goes on reading it
+      read(at == null ? null : slots[at], slots);
     };
   }
 
@@ -136,6 +137,8 @@
       average_response_time_ms: duration(stats.average_response_time_ms),
     };
     $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));
+    const caption = stats.successful_requests ? "served" : "unserved";
+    $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
     const shown = {
       unrestored: !stats.figures_restored,
       waiting: stats.records_waiting > 0,
@@ -164,6 +167,16 @@
     if (!(stale && latency.textContent.includes(count(endpoint.latency_ms)))) set(latency, text);
   }
 
+  function showNone(table) {
+    const row = document.createElement("tr");
+    const cell = document.createElement("td");
+    cell.colSpan = 6;
+    cell.className = "muted w4";
+    cell.textContent = table.dataset.none;
+    row.append(cell);
+    table.replaceChildren(row);
+  }
+
   function showSpeeds(live) {
     const table = $("[data-speeds]");
     if (!table) return;
@@ -172,6 +185,7 @@
       (live.model_tps[endpoint.id] ?? []).map(model => ({ endpoint, model })),
     );
     rows.sort((one, other) => one.endpoint.name.localeCompare(other.endpoint.name));
+    if (!rows.length) return showNone(table);
     table.replaceChildren(
       ...rows.map(({ endpoint, model }) => {
         const row = fill(document.createElement("tr"), [
@@ -191,6 +205,18 @@
     );
   }
 
+  const minutesTable = $("[data-minutes-table]");
+  minutesTable.open = false; // without a script it stands in for the chart
+  minutesTable.classList.add("ready");
+
+  function showMinutes(history) {
+    const rows = $("[data-minutes]").children;
+    [...history].reverse().forEach((slot, at) => {
+      fill(rows[at], [hourMinute.format(new Date(slot.minute)), count(slot.success), count(slot.error)]);
+      [...rows[at].children].slice(1).forEach(cell => (cell.className = "n"));
+    });
+  }
+
   let shape = null;
   function show(live) {
     const known = live.endpoints.map(it => it.id).sort().join();
@@ -203,11 +229,7 @@
     });
     showSpeeds(live);
     drawMinutes(live.history);
-    const minutes = $("[data-minutes]");
-    live.history.forEach((slot, at) => {
-      fill(minutes.children[at], [slot.minute, slot.success, slot.error]);
-      [...minutes.children[at].children].slice(1).forEach(cell => (cell.className = "n"));
-    });
+    showMinutes(live.history);
     set($("[data-clock]"), clock.format(new Date(live.generated_at)));
   }
 
