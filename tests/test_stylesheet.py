@@ -18,7 +18,7 @@ def styled() -> set[str]:
 
 
 def used() -> Iterator[str]:
-    """The words of class attributes, of icons and of what scripts set as classes; messages bring classes of their own."""
+    """The words of class attributes, of icons and of what scripts set as classes, and those of messages."""
     for page in (ROOT / "templates").rglob("*.html"):
         yield from re.findall(r'class="([^"]*)"|css="([^"]*)"|(\{% icon .*?%\})', page.read_text())
     for script in (ROOT / "static" / "js").glob("*.js"):

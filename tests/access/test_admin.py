@@ -127,7 +127,9 @@ def test_a_taken_name_is_refused_with_a_sentence(as_admin: Api, admin: User) -> 
 def test_a_change_keeps_the_key(as_admin: Api, admin: User) -> None:
     key = key_for(admin, "endpoints.read")
     row = ApiKey.objects.get()
-    response = as_admin.post(f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["endpoints.manage"]))
+    response = as_admin.post(
+        f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["endpoints.manage"])
+    )
     assert response.status_code == 302
     changed = ApiKey.objects.get()
     assert (changed.name, changed.granted, changed.key_hash) == ("renamed", ("endpoints.manage",), hash_key(key))

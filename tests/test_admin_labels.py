@@ -1,0 +1,53 @@
+"""Every label of our own admin pages is told in Japanese, those that Django makes up from a field's name, too."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.utils import flatten_fieldsets, label_for_field
+from django.test import RequestFactory
+from django.utils import translation
+
+from access.models import ApiKey, User
+from endpoints.models import Endpoint
+from metrics.admin import OUTCOMES
+from metrics.models import RequestHistory
+
+ROWS = (Endpoint(), ApiKey(), User(), RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}))
+
+
+def labels(row: Any, user: User) -> Iterator[str]:
+    model = type(row)
+    page = admin.site.get_model_admin(model)
+    request = RequestFactory().get("/")
+    request.user = user
+    for obj in (None, row):
+        fieldsets = page.get_fieldsets(request, obj)
+        yield from (str(title) for title, _ in fieldsets if title)
+        form = page.get_form(request, obj)()
+        for name in flatten_fieldsets(fieldsets):
+            yield str(form[name].label if name in form.fields else label_for_field(name, model, page))
+    yield from (str(label_for_field(name, model, page)) for name in page.list_display)
+    yield from (str(it.title) for it in page.list_filter if isinstance(it, type) and issubclass(it, admin.ListFilter))
+    yield str(apps.get_app_config(model._meta.app_label).verbose_name)
+    yield str(model._meta.verbose_name_plural)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_labels_are_japanese(row: Any, admin: User) -> None:
+    with translation.override("ja"):
+        assert [label for label in labels(row, admin) if not re.search("[\u3040-\u30ff\u4e00-\u9fff]", label)] == []
+
+
+def test_outcomes_are_japanese() -> None:
+    with translation.override("ja"):
+        assert [str(word) for word in OUTCOMES.values() if str(word).isascii()] == []
+
+
+def test_every_page_of_ours_is_looked_at() -> None:
+    ours = {model for model in admin.site._registry if model._meta.app_label in ("access", "endpoints", "metrics")}
+    assert ours == {type(row) for row in ROWS}
