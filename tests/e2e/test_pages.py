@@ -1,5 +1,6 @@
 """Pages in a real browser: they follow the figures by themselves, under the strict policy, asking no other host."""
 
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -79,7 +80,25 @@ def test_figures_are_in_the_page_itself(browser: Browser, router: RouterDash, si
     log_in(page)
     assert page.locator("[data-stat=total_requests]").inner_text() == "3"
     assert page.locator("[data-value=total_requests]").inner_text() == "3"
+    assert page.locator("[data-minutes] tr").first.is_visible()
+    assert not page.locator("[data-live-sign]").is_visible()
+    assert not page.locator("[data-chart]").is_visible()
     context.close()
+
+
+def test_a_minute_that_is_pointed_at_stays_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    log_in(page)
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    assert not page.locator("[data-minutes]").is_visible()
+    page.locator("[data-chart] .u-over").hover()
+    time, one_minute = page.locator("[data-read=time]"), re.compile(r"^\d\d:\d\d$")
+    expect(time).to_have_text(one_minute)
+    router.chat()
+    expect(page.locator("[data-stat=total_requests]")).to_have_text("1")
+    expect(time).to_have_text(one_minute)
+    page.mouse.move(0, 0)
+    expect(time).to_have_text(re.compile("–"))
 
 
 def test_the_overview_follows_without_reloading(page: Page, router: RouterDash, sim: Simulator) -> None:
@@ -185,6 +204,17 @@ def test_the_admin_is_translated_by_its_own_switch(page: Page) -> None:
     page.get_by_role("button", name="日本語").click()
     page.wait_for_url("**/admin/endpoints/endpoint/")
     assert page.locator("html").get_attribute("lang") == "ja"
+
+
+def test_the_requests_of_the_admin_fit_a_desk(page: Page, router: RouterDash, sim: Simulator) -> None:
+    model = "an-organisation/a-model-with-quite-a-long-name"
+    router.add(sim.add(models=[model]), name="a-machine-in-the-basement")
+    router.chat(model=model)
+    log_in(page)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/admin/metrics/requesthistory/")
+    assert page.locator("#result_list tbody tr").count() == 1
+    assert page.evaluate("(it => it.scrollWidth - it.clientWidth)(document.querySelector('.results'))") == 0
 
 
 def test_the_admin_has_room_on_a_phone(page: Page, router: RouterDash, sim: Simulator) -> None:
