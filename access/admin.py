@@ -42,7 +42,7 @@ OFFERED = (
 
 class ApiKeyForm(forms.ModelForm[ApiKey]):
     permissions = forms.MultipleChoiceField(
-        label=gettext_lazy("permissions"),
+        label=gettext_lazy("Permissions"),
         choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in OFFERED],
         widget=forms.CheckboxSelectMultiple,
         initial=VIEWER_PERMISSIONS,
@@ -128,7 +128,7 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
 
 class UserForm(forms.ModelForm[User]):
     new_password = forms.CharField(
-        label=gettext_lazy("new password"),
+        label=gettext_lazy("New password"),
         required=False,
         strip=False,
         widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
@@ -144,7 +144,7 @@ class UserForm(forms.ModelForm[User]):
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
             field = self.fields["new_password"]
-            field.label = _("password")
+            field.label = _("Password")
             field.required = True
             field.help_text = password_validation.password_validators_help_text_html()
 

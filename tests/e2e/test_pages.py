@@ -212,9 +212,11 @@ def test_the_requests_of_the_admin_fit_a_desk(page: Page, router: RouterDash, si
     router.chat(model=model)
     log_in(page)
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.goto("/admin/metrics/requesthistory/")
-    assert page.locator("#result_list tbody tr").count() == 1
-    assert page.evaluate("(it => it.scrollWidth - it.clientWidth)(document.querySelector('.results'))") == 0
+    for language in ("en", "ja"):
+        page.context.add_cookies([{"name": "routerdash_language", "value": language, "url": router.url}])
+        page.goto("/admin/metrics/requesthistory/")
+        assert page.locator("#result_list tbody tr").count() == 1
+        assert page.evaluate("(it => it.scrollWidth - it.clientWidth)(document.querySelector('.results'))") == 0
 
 
 def test_the_admin_has_room_on_a_phone(page: Page, router: RouterDash, sim: Simulator) -> None:
