@@ -99,7 +99,11 @@ class BadRequest(APIException):
 
 
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """The overview as server-sent events, for pages: a session is needed, and looked at again every 15 seconds."""
+    """The overview as server-sent events, for pages of a session.
+
+    Whether its account still is what it was is looked at every 15 seconds. A logout only takes the cookie from the
+    browser, whose other pages notice by themselves.
+    """
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)

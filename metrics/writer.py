@@ -113,7 +113,7 @@ class Where:
 class Backlog:
     """How far the database is behind."""
 
-    oldest_waiting_at: float | None = None
+    behind_since: float | None = None  # in seconds since 1970; None while each batch takes all there is
     last_commit_at: float | None = None
     last_batch_ms: float | None = None
     error: str | None = None
@@ -363,7 +363,9 @@ class DatabaseWriter:
     def _note(self, step: Step) -> None:
         self.backlog.error = None
         if not step.full:
-            self.backlog.oldest_waiting_at = None
+            self.backlog.behind_since = None
+        elif self.backlog.behind_since is None:
+            self.backlog.behind_since = time.time()
         with self._progress:
             self._steps += 1
             self._idle_steps += not step.full
@@ -372,7 +374,7 @@ class DatabaseWriter:
     def _away(self, error: Error, backoff: float) -> float:
         if self.backlog.error is None:
             log.warning("the database is away; records wait in the journal: %s", error)
-            self.backlog.oldest_waiting_at = time.time()
+            self.backlog.behind_since = self.backlog.behind_since or time.time()
         self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         connection.close()
         return min(MAX_BACKOFF_SECONDS, backoff * 2)

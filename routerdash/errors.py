@@ -48,6 +48,8 @@ def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
         response.data = {"error": "Forbidden"}
     elif isinstance(error, APIException):
         response.data = {"error": str(error.detail)}
+    # Told to who asked; Django would log what a server of theirs did as an error of ours.
+    response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
 

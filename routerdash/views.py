@@ -1,6 +1,7 @@
 """Is it alive, may it be asked, which release is it."""
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -8,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.permissions import ANYBODY
+from gateway.errors import NOT_FOUND, Refusal
 from metrics.teller import folder, surroundings, trackers
 from routerdash import __version__
 
@@ -35,6 +37,15 @@ def _reasons() -> list[str]:
     if not trackers.seeded:
         reasons.append("figures are not restored from the database yet")
     return reasons
+
+
+@csrf_exempt
+def beside_v1(request: HttpRequest) -> HttpResponse:
+    """For clients whose base URL lacks `/v1`: an error that their library shows."""
+    refusal = Refusal(
+        404, NOT_FOUND, f"The API is below /v1: use {request.scheme}://{request.get_host()}/v1 as base URL."
+    )
+    return HttpResponse(refusal.body(), status=refusal.status, content_type="application/json")
 
 
 class VersionSerializer(serializers.Serializer[None]):
