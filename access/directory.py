@@ -3,6 +3,7 @@
 Read whole on commit of any change (access.signals), when another process counted one, and every 30 seconds anyway.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -12,6 +13,8 @@ from types import MappingProxyType
 from django.db import Error, close_old_connections
 
 from access.models import ApiKey, User
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class Access:
     def reload_if_possible(self) -> None:
         try:
             self.reload()
-        except Error:
+        except Error as error:
+            log.warning("users and keys could not be read again: %s", error)
             close_old_connections()  # the next look, within 30 seconds, tries again
 
     def forget(self) -> None:

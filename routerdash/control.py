@@ -53,6 +53,7 @@ class Control:
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
         self._ready = False
+        self._outdated = False
         self._synced: dict[str, float] = {}
         self._changes: dict[str, int] = {}
         self._reloaded_at = 0.0
@@ -60,6 +61,7 @@ class Control:
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = self.publisher.in_flight
         surroundings.unrecorded = self.publisher.unrecorded
+        surroundings.outdated = lambda: self._outdated
         surroundings.writer = self.writer
 
     # Start and stop
@@ -148,18 +150,22 @@ class Control:
                 continue
             try:
                 self._look_for_changes()
-            except Error as error:
-                log.debug("changes could not be looked for: %s", error)
+                self._outdated = False
+            except Exception as error:  # noqa: BLE001  # without this thread a deleted key would work for ever
+                if not self._outdated:
+                    log.warning("endpoints, users and keys cannot be read, the old ones stay: %s", error)
+                self._outdated = True
                 connection.close()
         connection.close()
 
     def _look_for_changes(self) -> None:
         found = changes.read()
         everything = time.monotonic() - self._reloaded_at > RELOAD_SECONDS
-        if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
-            registry.reload()
+        # Keys first: an endpoint that cannot be read must not keep a deleted key alive.
         if everything or found.get(changes.ACCESS) != self._changes.get(changes.ACCESS):
             access.reload()
+        if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
+            registry.reload()
         if everything:
             self._reloaded_at = time.monotonic()
         self._changes = found

@@ -36,6 +36,10 @@ def _reasons() -> list[str]:
         reasons.append(f"the journal cannot be written, see the log; {unrecorded} requests were served unrecorded")
     if not trackers.seeded:
         reasons.append("figures are not restored from the database yet")
+    elif trackers.state.missing:
+        reasons.append(f"figures are not restored ({', '.join(trackers.state.missing)}), see the log")
+    if surroundings.outdated():
+        reasons.append("endpoints, users and keys are those of a while ago: they cannot be read, see the log")
     return reasons
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
+import time
 import zlib
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,16 +15,16 @@ from django.db import Error, connection
 
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
-from gateway.openai import EMBEDDINGS
+from gateway.openai import CHAT, EMBEDDINGS
 from metrics import queries, seeding, tasks
-from metrics.fold import merge_samples
-from metrics.models import Installation, RequestHistory
+from metrics.fold import WINDOW, merge_samples
+from metrics.models import Installation, MovingAverage, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import rate
 from metrics.writer import DatabaseWriter
 from tests.metrics.records import AT, A, request
 from tests.metrics.test_seeding import adopted
-from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, told, where, without
+from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, same, told, where, without
 from tests.routerdash.processes import python
 from tests.routerdash.test_prepare import UP_TO_DATE
 
@@ -258,3 +259,77 @@ def test_a_directory_that_was_half_removed_goes(world: World) -> None:
     world.gateway(request())
     world.folder.journals.sweep()
     assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []
+
+
+# What a review found
+
+
+SENSELESS: list[dict[str, Any]] = [
+    {"id": "not-a-uuid"},
+    {"completed_us": 10**18},
+    {"completed_us": -1},
+    {"duration_us": 2**63 - 1},
+    {"first_token_us": -5},
+]
+
+
+@pytest.mark.parametrize("fields", SENSELESS)
+def test_a_record_that_makes_no_sense_does_not_take_its_neighbours_along(
+    world: World, endpoints: object, fields: dict[str, Any]
+) -> None:
+    world.gateway(request(), request(**fields), request())
+    found = world.figures()
+    assert told(found)["totals"] == {"requests_ok": 2, "unrecorded": 1}
+    world.write()
+    assert same(found, restored())
+    assert RequestHistory.objects.count() == 2
+
+
+def test_a_damaged_average_does_not_stop_the_writer(world: World) -> None:
+    gateway = world.gateway(request(output_tokens=100))
+    world.write()
+    MovingAverage.objects.update(samples=b"\xc1")
+    gateway.append(request(output_tokens=300))
+    world.write()
+    assert restored().speeds == {(A, "tiny", CHAT): 150.0}
+
+
+def test_a_clock_that_comes_back_leaves_no_hole(world: World) -> None:
+    world.gateway(request(output_tokens=50))
+    world.write()
+    world.reseed()
+    before = world.figures()
+    world.trackers.figures(AT + 2 * 86400)
+    world.trackers.figures(AT)
+    world.write()
+    assert same(world.figures(), before)
+
+
+def test_samples_of_a_clock_that_ran_ahead_are_dropped() -> None:
+    ahead = [(round((time.time() + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
+    now = (round(time.time() * 1e6), 1, 500.0)
+    assert merge_samples(ahead, [now]) == [now]
+
+
+def test_an_older_copy_that_is_put_back_is_believed(
+    world: World, endpoints: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = world.gateway(request(), segment_bytes=1)
+    world.write()
+    world.reseed()
+    tables = ("journal_positions", "metric_totals", "rollup_minutes", "rollup_days", "endpoint_daily_stats")
+    kept = {table: rows(f"SELECT * FROM {table}") for table in tables}
+    for _ in range(3):
+        gateway.append(request())
+    world.figures()
+    world.write()
+    for table, old in kept.items():
+        rows(f"DELETE FROM {table}")
+        for row in old:
+            rows(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", *row)
+    rows("UPDATE endpoints SET total_requests = 1, successful_requests = 1 WHERE id = %s", A)
+    gateway.append(request())
+    world.figures()
+    world.write()
+    assert "a copy was put back" in caplog.text
+    assert same(world.figures(), restored())

@@ -305,7 +305,7 @@ def test_a_crash_after_the_commit_counts_once(world: World, endpoints: object, m
 
 def test_who_comes_second_writes_nothing(world: World, endpoints: object) -> None:
     world.gateway(request())
-    step = world.writer._read()
+    step = world.writer._read(world.writer._positions())
     world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
     before = stored()
     with pytest.raises(Moved):
@@ -318,7 +318,7 @@ def test_who_comes_second_to_a_known_writer_writes_nothing(world: World, endpoin
     gateway = world.gateway(request())
     world.write()
     gateway.append(request())
-    step = world.writer._read()
+    step = world.writer._read(world.writer._positions())
     gateway.append(request())
     world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
     with pytest.raises(Moved):
