@@ -55,7 +55,7 @@ class OwnKey(APIView):
         given = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
         given.is_valid(raise_exception=True)
         row.name = given.validated_data["name"]
-        row.expires_at = given.validated_data.get("expires_at")
+        row.expires_at = given.validated_data.get("expires_at", row.expires_at)
         try:
             with transaction.atomic():
                 row.save(update_fields=["name", "expires_at"])

@@ -127,8 +127,9 @@ async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
 
 
 def _still_logged_in(request: HttpRequest) -> bool:
-    """The account may have been removed, or its password changed, since the page was opened."""
-    return bool(get_user(request).is_authenticated)
+    """Since the page was opened, the account may be gone, its password changed, or a change of it asked for."""
+    user = get_user(request)
+    return bool(user.is_authenticated and not user.must_change_password)
 
 
 URLS: list[tuple[str, Any, str]] = [

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -49,9 +50,12 @@ class Control:
         self.writer = DatabaseWriter(
             folder, self.config.zone, self._where, history=self.config.history, reseed=seeding.seed
         )
-        self.health = HealthChecker(registry, self._secret, self.publisher.last_byte, self._came_up)
+        self.health = HealthChecker(
+            registry, self._secret, self.publisher.last_byte, self._came_up, self._database_away
+        )
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
+        self._jobs = ThreadPoolExecutor(1, "jobs")
         self._ready = False
         self._outdated = False
         self._synced: dict[str, float] = {}
@@ -90,6 +94,7 @@ class Control:
             for task in tasks:
                 task.cancel()
             self.stopping.set()
+            self._jobs.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(self._finish, threads)
 
     def _finish(self, threads: list[threading.Thread]) -> None:
@@ -194,6 +199,9 @@ class Control:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
 
+    def _database_away(self) -> bool:
+        return self.writer.backlog.error is not None
+
     def _secret(self, entry: Entry) -> str | None:
         if entry.sealed_api_key is None:
             return entry.plain_api_key
@@ -214,7 +222,7 @@ class Control:
         if not recovered and now - self._synced.get(endpoint_id, float("-inf")) < SYNC_SECONDS:
             return
         self._synced[endpoint_id] = now
-        asyncio.get_running_loop().run_in_executor(None, self._queue_sync, endpoint_id, recovered)
+        asyncio.get_running_loop().run_in_executor(self._jobs, self._queue_sync, endpoint_id, recovered)
 
     def _queue_sync(self, endpoint_id: str, recovered: bool) -> None:
         close_old_connections()

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 from django.db import Error, connection
+from django.test import RequestFactory
 
+from access.directory import access
+from access.models import User
+from endpoints.registry import registry
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
 from gateway.openai import CHAT, EMBEDDINGS
-from metrics import queries, seeding, tasks
+from metrics import api, queries, seeding, tasks
 from metrics.fold import WINDOW, merge_samples
 from metrics.models import Installation, MovingAverage, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import rate
 from metrics.writer import DatabaseWriter
+from tests.access.people import Api, session_of
 from tests.metrics.records import AT, A, request
 from tests.metrics.test_seeding import adopted
 from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, same, told, where, without
@@ -333,3 +338,42 @@ def test_an_older_copy_that_is_put_back_is_believed(
     world.write()
     assert "a copy was put back" in caplog.text
     assert same(world.figures(), restored())
+
+
+@only_sqlite
+@pytest.mark.parametrize(("field", "value"), [("id", "rec-17"), ("completed_at", "2020-13-45T00:00:00+00:00")])
+def test_retention_comes_to_an_end_over_odd_adopted_rows(field: str, value: str) -> None:
+    adopted(ago=86400 * 30)
+    adopted(ago=86400 * 31, number=2)
+    rows(f"UPDATE request_history SET {field} = %s WHERE id = (SELECT min(id) FROM request_history)", value)
+    assert tasks.prune_history() == 2
+    assert not RequestHistory.objects.exists()
+
+
+def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
+    as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_endpoint(A, "a")
+    monkeypatch.setattr(queries, "flushed", lambda: (made.delete(), registry.reload()))
+    assert as_admin.get(f"/endpoints/{A}").status_code == 404
+
+
+def test_an_open_page_ends_when_its_password_must_be_changed(admin: User) -> None:
+    request = RequestFactory().get("/")
+    request.session = session_of(admin).session
+    assert api._still_logged_in(request)
+    admin.must_change_password = True
+    admin.save()
+    access.reload()
+    assert not api._still_logged_in(request)
+
+
+def test_fields_that_no_database_takes_are_a_bad_request(as_admin: Api) -> None:
+    deep = "[" * 100_000
+    for path in ("/api/endpoints", "/api/me/api-keys"):
+        response = as_admin.generic("POST", path, deep, content_type="application/json")
+        assert (response.status_code, response.json()) == (400, {"error": "The JSON is nested too deeply."})
+    response = as_admin.call(
+        "POST", "/api/endpoints", {"name": "x", "base_url": "http://x", "operator_state": "\ud800"}
+    )
+    assert response.status_code == 400
