@@ -8,9 +8,13 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -18,7 +22,7 @@ from endpoints import operations, sync
 from endpoints.base_url import normalise
 from endpoints.detection import Unsupported
 from endpoints.fields import LineField
-from endpoints.models import Endpoint, Kind, OperatorState
+from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind, OperatorState
 from endpoints.probe import Unreachable
 
 SHOWN_CHECKS = 15
@@ -47,6 +51,22 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         fields = ("name", "base_url", "health_check_interval_secs", "inference_timeout_secs", "notes")
 
 
+class OperatorStateFilter(admin.SimpleListFilter):
+    """An endpoint without options of ours is enabled, too."""
+
+    title = gettext_lazy("operator's state")
+    parameter_name = "operator_state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return OperatorState.choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+        chosen = self.value()
+        if chosen == OperatorState.ENABLED:
+            return queryset.exclude(options__operator_state__in=(OperatorState.DRAINING, OperatorState.DISABLED))
+        return queryset.filter(options__operator_state=chosen) if chosen else queryset
+
+
 @admin.register(Endpoint)
 class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     form = EndpointForm
@@ -57,10 +77,11 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         "endpoint_type",
         "base_url",
         "shown_latency",
-        "last_seen",
+        "shown_last_seen",
     )
     list_filter = (
         "status",
+        OperatorStateFilter,
         "endpoint_type",
     )
     search_fields = (
@@ -80,9 +101,9 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         "shown_status",
         "shown_latency",
         "endpoint_type",
-        "last_seen",
+        "shown_last_seen",
         "last_error",
-        "registered_at",
+        "shown_registered",
         "has_api_key",
         "models_panel",
         "checks_panel",
@@ -91,9 +112,9 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
         "shown_status",
         "endpoint_type",
         "shown_latency",
-        "last_seen",
+        "shown_last_seen",
         "last_error",
-        "registered_at",
+        "shown_registered",
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
@@ -163,15 +184,19 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("status"), ordering="status")
     def shown_status(self, obj: Endpoint) -> SafeString:
         state = obj.options_or_default.operator_state
-        word = obj.get_status_display()
-        name = obj.status
-        if state != OperatorState.ENABLED:
-            name, word = state, str(OperatorState(state).label)
-        return format_html('<span class="status st-{}">{}</span>', name, word)
+        return render_to_string("inc/status.html", {"state": obj.status if state == OperatorState.ENABLED else state})
 
     @admin.display(description=gettext_lazy("latency"), ordering="latency_ms")
-    def shown_latency(self, obj: Endpoint) -> str:
-        return "—" if obj.latency_ms is None else f"{obj.latency_ms} ms"
+    def shown_latency(self, obj: Endpoint) -> SafeString:
+        return render_to_string("inc/latency.html", {"entry": obj})
+
+    @admin.display(description=gettext_lazy("last seen"), ordering="last_seen")
+    def shown_last_seen(self, obj: Endpoint) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.last_seen})
+
+    @admin.display(description=gettext_lazy("registered"))
+    def shown_registered(self, obj: Endpoint) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.registered_at})
 
     @admin.display(description=gettext_lazy("API key stored"), boolean=True)
     def has_api_key(self, obj: Endpoint) -> bool:
@@ -180,25 +205,37 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("models"))
     def models_panel(self, obj: Endpoint) -> str:
         rows = [
-            (model.model_id, model.canonical_name or "—", model.max_tokens or "—")
+            (model.model_id, model.canonical_name or "—", _number(model.max_tokens) if model.max_tokens else "—")
             for model in obj.models.order_by("model_id")
         ]
         return table((_("Model"), _("Canonical name"), _("Context")), rows)
 
     @admin.display(description=gettext_lazy("checks"))
-    def checks_panel(self, obj: Endpoint) -> str:
-        rows = [
-            (
-                check.checked_at.isoformat(timespec="seconds"),
-                f"{check.status_before} → {check.status_after}",
-                "—" if check.latency_ms is None else f"{check.latency_ms} ms",
-                check.error_message or "",
-            )
-            for check in obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
-        ]
-        return table((_("Time"), _("Status"), _("Latency"), _("Error")), rows)
+    def checks_panel(self, obj: Endpoint) -> SafeString:
+        checks = obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
+        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks})
+
+    # Deleting
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Counts alone: Django would list every health check, and read them all once more for the delete itself."""
+        chosen = list(objs)
+        parts = {
+            model._meta.verbose_name_plural: model._default_manager.filter(endpoint__in=chosen).count()
+            for model in (EndpointModel, HealthCheck)
+        }
+        counts = {self.opts.verbose_name_plural: len(chosen), **parts}
+        names = [f"{capfirst(str(self.opts.verbose_name))}: {endpoint}" for endpoint in chosen]
+        return names, {name: _number(count) for name, count in counts.items()}, set(), []
 
     # Actions
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Endpoint], *rest: Any, **more: Any) -> Any:
+        """An endpoint's own pages have buttons for these actions; they lead back to where they stand."""
+        response = super().response_action(request, queryset, *rest, **more)
+        back = request.POST.get("next")
+        leads_back = isinstance(response, HttpResponseRedirect) and url_has_allowed_host_and_scheme(back, None)
+        return HttpResponseRedirect(back or "") if leads_back else response
 
     @admin.action(description=gettext_lazy("Test the connection"))
     def run_test(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
@@ -224,19 +261,30 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
     @admin.action(description=gettext_lazy("Enable"))
     def enable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
         _set_state(queryset, OperatorState.ENABLED)
+        _say(request, queryset, _("Enabled: %(names)s."))
 
     @admin.action(description=gettext_lazy("Drain: take nothing new, finish what runs"))
     def drain(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
         _set_state(queryset, OperatorState.DRAINING)
+        _say(request, queryset, _("Takes nothing new, finishes what runs: %(names)s."))
 
     @admin.action(description=gettext_lazy("Disable"))
     def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
         _set_state(queryset, OperatorState.DISABLED)
+        _say(request, queryset, _("Disabled: %(names)s."))
 
 
 def _set_state(queryset: QuerySet[Endpoint], state: OperatorState) -> None:
     for endpoint in queryset:
         endpoint.set_operator_state(state)
+
+
+def _say(request: HttpRequest, queryset: QuerySet[Endpoint], text: str) -> None:
+    messages.success(request, text % {"names": ", ".join(endpoint.name for endpoint in queryset)})
+
+
+def _number(value: int) -> str:
+    return number_format(value, force_grouping=True)
 
 
 def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> str:

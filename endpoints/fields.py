@@ -19,10 +19,12 @@ def iso(moment: datetime) -> str:
 
 
 class LineField(models.TextField):  # type: ignore[type-arg]
-    """Text of one line: unbounded in the database, a one-line input in forms."""
+    """Text of one line: unbounded in the database, a one-line input in forms, a select where it has choices."""
 
     def formfield(self, **kwargs: Any) -> Any:
-        return super().formfield(**{"widget": forms.TextInput(attrs={"class": "vTextField"}), **kwargs})
+        if self.choices is None:
+            kwargs.setdefault("widget", forms.TextInput(attrs={"class": "vTextField"}))
+        return super().formfield(**kwargs)
 
 
 class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]

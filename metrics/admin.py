@@ -1,12 +1,16 @@
 """Figures in the admin: beside endpoints, and the history, which can only be read."""
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
+from django.apps import apps
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -16,6 +20,7 @@ from gateway import record
 from metrics import queries
 from metrics.models import DailyStat, RequestHistory
 from metrics.queries import Moment
+from metrics.templatetags.figures import NOTHING, count, duration, moment
 
 SHOWN_DAYS = 14
 
@@ -51,25 +56,24 @@ class EndpointWithFigures(EndpointAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
         """One moment for all rows of a page."""
-        found = Moment.now()
-        self._told = {row["id"]: row for row in queries.endpoints(found)}
+        self._told = {row["id"]: row for row in queries.endpoints(Moment.now())}
         return super().get_queryset(request)
 
     _told: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
-    def _figure(self, obj: Endpoint, name: str) -> int:
-        return int(self._told.get(str(obj.pk), {}).get(name, 0))
+    def _figure(self, obj: Endpoint, name: str) -> str:
+        return count(self._told.get(str(obj.pk), {}).get(name, 0))
 
     @admin.display(description=gettext_lazy("attempts"))
-    def attempts(self, obj: Endpoint) -> int:
+    def attempts(self, obj: Endpoint) -> str:
         return self._figure(obj, "total_requests")
 
     @admin.display(description=gettext_lazy("failed"))
-    def failures(self, obj: Endpoint) -> int:
+    def failures(self, obj: Endpoint) -> str:
         return self._figure(obj, "failed_requests")
 
     @admin.display(description=gettext_lazy("in flight"))
-    def in_flight(self, obj: Endpoint) -> int:
+    def in_flight(self, obj: Endpoint) -> str:
         return self._figure(obj, "active_requests")
 
     @admin.display(description=gettext_lazy("days"))
@@ -79,10 +83,29 @@ class EndpointWithFigures(EndpointAdmin):
         return table(
             (_("Day"), _("Model"), _("API"), _("Attempts"), _("Failed"), _("Output tokens")),
             [
-                (row.date, row.model_id, row.api_kind, row.total_requests, row.failed_requests, row.total_output_tokens)
+                (
+                    row.date,
+                    row.model_id,
+                    row.api_kind,
+                    count(row.total_requests),
+                    count(row.failed_requests),
+                    count(row.total_output_tokens),
+                )
                 for row in rows
             ],
         )
+
+
+OUTCOMES = {
+    record.OK: gettext_lazy("OK"),
+    record.REFUSED: gettext_lazy("Refused by the endpoint"),
+    record.FAILED: gettext_lazy("Failed"),
+    record.TRUNCATED: gettext_lazy("Broken off"),
+    record.CANCELLED: gettext_lazy("Cancelled"),
+    record.NO_ENDPOINT: gettext_lazy("No endpoint"),
+}
+# What rows have that the reference wrote.
+STATUSES = {"success": record.OK, "error": record.FAILED}
 
 
 class OutcomeFilter(admin.SimpleListFilter):
@@ -91,9 +114,8 @@ class OutcomeFilter(admin.SimpleListFilter):
     title = gettext_lazy("outcome")
     parameter_name = "outcome"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT)
-        return [(name, name) for name in names]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return OUTCOMES.items()
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[RequestHistory]) -> QuerySet[RequestHistory]:
         return queryset.filter(outcome=self.value()) if self.value() else queryset
@@ -102,15 +124,13 @@ class OutcomeFilter(admin.SimpleListFilter):
 @admin.register(RequestHistory)
 class RequestHistoryAdmin(admin.ModelAdmin[RequestHistory]):
     list_display = (
-        "completed_at",
+        "completed",
         "model",
-        "endpoint_name",
+        "shown_endpoint",
         "kind",
         "shown_outcome",
-        "status_code",
-        "duration_ms",
-        "input_tokens",
-        "output_tokens",
+        "duration",
+        "tokens",
         "client_ip",
     )
     list_filter = (OutcomeFilter,)
@@ -121,10 +141,111 @@ class RequestHistoryAdmin(admin.ModelAdmin[RequestHistory]):
     )
     show_full_result_count = False
     list_per_page = 50
+    fieldsets: ClassVar[Any] = (
+        (None, {"fields": ("completed", "model", "kind", "shown_streamed", "key", "client_ip")}),
+        (gettext_lazy("Outcome"), {"fields": ("shown_outcome", "error_message", "endpoint", "attempts_panel")}),
+        (gettext_lazy("Figures"), {"fields": ("duration", "first_token", "input_count", "output_count")}),
+    )
+    readonly_fields = (
+        "completed",
+        "shown_streamed",
+        "key",
+        "shown_outcome",
+        "endpoint",
+        "attempts_panel",
+        "duration",
+        "first_token",
+        "input_count",
+        "output_count",
+        "request_panel",
+        "response_panel",
+    )
 
-    @admin.display(description=gettext_lazy("outcome"))
+    def get_fieldsets(self, request: HttpRequest, obj: RequestHistory | None = None) -> Any:
+        bodies = [
+            name for name, stored in (("request_panel", _asked(obj)), ("response_panel", _answered(obj))) if stored
+        ]
+        return (*self.fieldsets, (_("Bodies"), {"fields": bodies})) if bodies else self.fieldsets
+
+    @admin.display(description=gettext_lazy("completed"), ordering="completed_at")
+    def completed(self, obj: RequestHistory) -> str:
+        return moment(obj.completed_at)
+
+    @admin.display(description=gettext_lazy("endpoint"), ordering="endpoint_name")
+    def shown_endpoint(self, obj: RequestHistory) -> str:
+        return NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name)
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def endpoint(self, obj: RequestHistory) -> str:
+        if _has_no_endpoint(obj):
+            return NOTHING
+        return _linked("admin:endpoints_endpoint_change", Endpoint.objects.filter(pk=obj.endpoint_id).first()) or str(
+            obj.endpoint_name
+        )
+
+    @admin.display(description=gettext_lazy("API key"))
+    def key(self, obj: RequestHistory) -> str:
+        """By name: keys belong to `access`, which this app does not import."""
+        if obj.api_key_id is None:
+            return NOTHING
+        key = apps.get_model("access", "ApiKey")._default_manager.filter(pk=obj.api_key_id).first()
+        return _linked("admin:access_apikey_change", key) or _("deleted: %(id)s") % {"id": obj.api_key_id}
+
+    @admin.display(description=gettext_lazy("outcome"), ordering="outcome")
     def shown_outcome(self, obj: RequestHistory) -> str:
-        return str(obj.outcome or obj.status)
+        word = _outcome(obj.outcome or STATUSES.get(obj.status, obj.status))
+        return format_html("{} <small>{}</small>", word, obj.status_code) if obj.status_code else word
+
+    @admin.display(description=gettext_lazy("duration"), ordering="duration_ms")
+    def duration(self, obj: RequestHistory) -> str:
+        return duration(obj.duration_ms)
+
+    @admin.display(description=gettext_lazy("tokens in / out"), ordering="total_tokens")
+    def tokens(self, obj: RequestHistory) -> str:
+        return NOTHING if obj.total_tokens is None else f"{count(obj.input_tokens)} / {count(obj.output_tokens)}"
+
+    @admin.display(description=gettext_lazy("streamed"), boolean=True)
+    def shown_streamed(self, obj: RequestHistory) -> bool | None:
+        return obj.streamed
+
+    @admin.display(description=gettext_lazy("first token after"))
+    def first_token(self, obj: RequestHistory) -> str:
+        return NOTHING if obj.first_token_us is None else duration(obj.first_token_us / 1000)
+
+    @admin.display(description=gettext_lazy("input tokens"))
+    def input_count(self, obj: RequestHistory) -> str:
+        return count(obj.input_tokens)
+
+    @admin.display(description=gettext_lazy("output tokens"))
+    def output_count(self, obj: RequestHistory) -> str:
+        number = count(obj.output_tokens)
+        return _("%(number)s (estimated)") % {"number": number} if obj.tokens_estimated else number
+
+    @admin.display(description=gettext_lazy("attempts"))
+    def attempts_panel(self, obj: RequestHistory) -> str:
+        tries = obj.attempts or []
+        names = {str(it.pk): it.name for it in Endpoint.objects.filter(pk__in={it["endpoint_id"] for it in tries})}
+        return table(
+            (_("Endpoint"), _("Outcome"), _("Status code"), _("Duration"), _("Error")),
+            [
+                (
+                    names.get(it["endpoint_id"], it["endpoint_id"]),
+                    _outcome(it["outcome"]),
+                    it["status"] or NOTHING,
+                    duration(it["duration_us"] / 1000),
+                    it["error"] or "",
+                )
+                for it in tries
+            ],
+        )
+
+    @admin.display(description=gettext_lazy("request"))
+    def request_panel(self, obj: RequestHistory) -> str:
+        return _json(obj.request_body)
+
+    @admin.display(description=gettext_lazy("response"))
+    def response_panel(self, obj: RequestHistory) -> str:
+        return _json(obj.response_body)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RequestHistory]:
         queries.flushed()
@@ -138,3 +259,28 @@ class RequestHistoryAdmin(admin.ModelAdmin[RequestHistory]):
 
     def has_delete_permission(self, request: HttpRequest, obj: RequestHistory | None = None) -> bool:
         return False
+
+
+def _has_no_endpoint(obj: RequestHistory) -> bool:
+    return bool(obj.endpoint_name == "N/A")
+
+
+def _outcome(name: str) -> str:
+    return str(OUTCOMES.get(name, name))
+
+
+def _linked(page: str, obj: Any) -> str | None:
+    return obj and format_html('<a href="{}">{}</a>', reverse(page, args=(obj.pk,)), obj)
+
+
+def _asked(obj: RequestHistory | None) -> bool:
+    """The column is never empty: where bodies are not stored it names the model alone."""
+    return obj is not None and (not isinstance(obj.request_body, dict) or bool(set(obj.request_body) - {"model"}))
+
+
+def _answered(obj: RequestHistory | None) -> bool:
+    return obj is not None and obj.response_body is not None
+
+
+def _json(body: Any) -> str:
+    return format_html('<pre class="body">{}</pre>', json.dumps(body, ensure_ascii=False, indent=2))

@@ -18,17 +18,20 @@ from metrics.queries import Moment
 def overview(request: HttpRequest) -> HttpResponse:
     """Needs no database: everything on it is in memory."""
     moment = Moment.now()
-    return render(request, "overview.html", {"live": queries.live(moment), "entries": _with_speeds(moment)})
+    context = {"live": queries.live(moment), "entries": _entries(moment), "speeds": _speeds(moment)}
+    return render(request, "overview.html", context)
 
 
-def _with_speeds(moment: Moment) -> list[dict[str, Any]]:
+def _entries(moment: Moment) -> list[dict[str, Any]]:
     """Endpoints as the table shows them: the worst first, then by name."""
     order = {"offline": 0, "error": 1, "pending": 2, "online": 3}
-    rows = [
-        row | {"entry": entry, "models": queries.model_tps(entry.id, moment)}
-        for row, entry in zip(queries.endpoints(moment), moment.entries, strict=True)
-    ]
+    rows = [row | {"entry": entry} for row, entry in zip(queries.endpoints(moment), moment.entries, strict=True)]
     return sorted(rows, key=lambda row: (order.get(row["status"], 0), row["name"]))
+
+
+def _speeds(moment: Moment) -> list[dict[str, Any]]:
+    entries = sorted(moment.entries, key=lambda entry: entry.name)
+    return [row | {"endpoint": entry.name} for entry in entries for row in queries.model_tps(entry.id, moment)]
 
 
 @never_cache

@@ -1,7 +1,7 @@
 """How figures are written on pages. static/js/routerdash.js writes them the same way."""
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -71,7 +71,24 @@ def rate(good: int, total: int) -> str:
 
 @register.filter
 def age(moment: datetime | None) -> str:
-    return _("%(time)s ago") % {"time": timesince(moment, timezone.now(), depth=1)} if moment else NOTHING
+    if moment is None:
+        return NOTHING
+    now = timezone.now()
+    if now - moment < timedelta(minutes=1):  # also where the clock that measured it is ahead
+        return _("just now")
+    return _("%(time)s ago") % {"time": timesince(moment, now, depth=1)}
+
+
+@register.filter
+def moment(value: datetime | None) -> str:
+    """To the second, in the server's zone, as days are written in tables."""
+    return NOTHING if value is None else timezone.localtime(value).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@register.filter
+def clock(minute: str) -> str:
+    """A minute of the timeline in the server's zone."""
+    return timezone.localtime(datetime.fromisoformat(minute)).strftime("%H:%M")
 
 
 @register.filter

@@ -1,4 +1,4 @@
-/* RouterDash: theme, live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
+/* RouterDash: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
 (() => {
   "use strict";
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -28,24 +28,6 @@
   const set = (element, text) => {
     if (element && element.textContent !== text) element.textContent = text;
   };
-
-  /* ---- theme: the server renders it from a cookie, so that no page flashes */
-  const themes = ["system", "light", "dark"];
-  const glyphs = { system: "auto", light: "sun", dark: "moon" };
-  const redraw = [];
-  const toggle = $("[data-theme-toggle]");
-  const showTheme = () => {
-    const use = toggle && $("use", toggle);
-    if (use) use.setAttribute("href", `${body.dataset.icons}#${glyphs[root.dataset.theme]}`);
-    redraw.forEach(draw => draw());
-  };
-  toggle?.addEventListener("click", () => {
-    root.dataset.theme = themes[(themes.indexOf(root.dataset.theme) + 1) % themes.length];
-    document.cookie = `routerdash_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
-    showTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw.forEach(draw => draw()));
-  showTheme();
 
   /* ---- other tabs of this browser look whether they are still logged in when one has come to the login page */
   const tabs = new BroadcastChannel("routerdash");
@@ -113,7 +95,9 @@
         element,
       );
     }
-    redraw.push(() => slots.length && make());
+    const redraw = () => slots.length && make(); // a canvas does not follow the theme by itself
+    document.addEventListener("themechange", redraw);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     new ResizeObserver(() => {
       if (plot && plot.width !== element.clientWidth) plot.setSize(size());
     }).observe(element);
@@ -121,7 +105,8 @@
       slots = fresh;
       if (plot) plot.setData(series());
       else make();
-      read(null, slots);
+      const at = plot.cursor.idx; // whoever points at a minute goes on reading it
+      read(at == null ? null : slots[at], slots);
     };
   }
 
@@ -155,6 +140,8 @@
       average_response_time_ms: duration(stats.average_response_time_ms),
     };
     $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));
+    const caption = stats.successful_requests ? "served" : "unserved";
+    $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
     const shown = {
       unrestored: !stats.figures_restored,
       waiting: stats.records_waiting_secs != null,
@@ -183,6 +170,16 @@
     if (!(stale && latency.textContent.includes(count(endpoint.latency_ms)))) set(latency, text);
   }
 
+  function showNone(table) {
+    const row = document.createElement("tr");
+    const cell = document.createElement("td");
+    cell.colSpan = 6;
+    cell.className = "muted w4";
+    cell.textContent = table.dataset.none;
+    row.append(cell);
+    table.replaceChildren(row);
+  }
+
   function showSpeeds(live) {
     const table = $("[data-speeds]");
     if (!table) return;
@@ -191,6 +188,7 @@
       (live.model_tps[endpoint.id] ?? []).map(model => ({ endpoint, model })),
     );
     rows.sort((one, other) => one.endpoint.name.localeCompare(other.endpoint.name));
+    if (!rows.length) return showNone(table);
     table.replaceChildren(
       ...rows.map(({ endpoint, model }) => {
         const row = fill(document.createElement("tr"), [
@@ -210,6 +208,18 @@
     );
   }
 
+  const minutesTable = $("[data-minutes-table]");
+  minutesTable.open = false; // without a script it stands in for the chart
+  minutesTable.classList.add("ready");
+
+  function showMinutes(history) {
+    const rows = $("[data-minutes]").children;
+    [...history].reverse().forEach((slot, at) => {
+      fill(rows[at], [hourMinute.format(new Date(slot.minute)), count(slot.success), count(slot.error)]);
+      [...rows[at].children].slice(1).forEach(cell => (cell.className = "n"));
+    });
+  }
+
   let shape = null;
   function show(live) {
     const known = live.endpoints.map(it => it.id).sort().join();
@@ -222,11 +232,7 @@
     });
     showSpeeds(live);
     drawMinutes(live.history);
-    const minutes = $("[data-minutes]");
-    live.history.forEach((slot, at) => {
-      fill(minutes.children[at], [slot.minute, slot.success, slot.error]);
-      [...minutes.children[at].children].slice(1).forEach(cell => (cell.className = "n"));
-    });
+    showMinutes(live.history);
     set($("[data-clock]"), clock.format(new Date(live.generated_at)));
   }
 

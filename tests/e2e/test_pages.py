@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request, expect, sync_playwright
 
 from benchmarks.simulator import Simulator
 from tests.router import PASSWORD, RouterDash
@@ -177,3 +177,43 @@ def test_the_theme_is_remembered_by_the_server(page: Page) -> None:
     page.locator("[data-theme-toggle]").click()
     page.reload()
     assert page.locator("html").get_attribute("data-theme") == "light"
+
+
+def test_the_theme_is_one_for_dashboard_and_admin(page: Page) -> None:
+    log_in(page)
+    page.locator("[data-theme-toggle]").click()
+    page.goto("/admin/")
+    assert page.locator("html").get_attribute("data-theme") == "light"
+    page.locator("[data-theme-toggle]").click()
+    page.goto("/")
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_the_admin_is_translated_by_its_own_switch(page: Page) -> None:
+    log_in(page, "/admin/endpoints/endpoint/")
+    page.get_by_role("button", name="日本語").click()
+    page.wait_for_url("**/admin/endpoints/endpoint/")
+    assert page.locator("html").get_attribute("lang") == "ja"
+
+
+def test_the_admin_has_room_on_a_phone(page: Page, router: RouterDash, sim: Simulator) -> None:
+    endpoint = router.add(sim.add())
+    log_in(page)
+    page.set_viewport_size({"width": 390, "height": 900})
+    for path in ("", f"{endpoint}/change/"):
+        page.goto(f"/admin/endpoints/endpoint/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert _width(page, "#content") > 0.9 * 390
+        assert page.locator("[data-theme-toggle]").is_visible()
+        header, last = _box(page, "#header"), _box(page, "#user-tools > :last-child")
+        assert last["y"] + last["height"] <= header["y"] + header["height"]
+
+
+def _box(page: Page, selector: str) -> FloatRect:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box
+
+
+def _width(page: Page, selector: str) -> float:
+    return _box(page, selector)["width"]

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.simulator import Simulator
-from endpoints.models import Endpoint, EndpointModel, OperatorState
+from endpoints.models import Endpoint, EndpointModel, HealthCheck, OperatorState
+from endpoints.registry import registry
 from tests.access.people import Api
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model
 
@@ -55,6 +57,11 @@ def page(api: Api, path: str) -> str:
     response = api.get(path)
     assert response.status_code == 200
     return response.content.decode()
+
+
+def words(html: str) -> str:
+    """What is read: without tags, blanks run together."""
+    return re.sub(r"(<[^>]+>|\s)+", " ", html)
 
 
 # Adding
@@ -137,8 +144,8 @@ def test_the_change_form_shows_panels(as_admin: Api) -> None:
     endpoint = make_endpoint("gpu-box", status="online", latency_ms=120, last_error="HTTP 500")
     make_model(endpoint, "llama3.3:70b", canonical_name="meta-llama/Llama", max_tokens=4096)
     Endpoint.record_check(endpoint.pk, success=False, latency_ms=None, error="HTTP 503", at=timezone.now())
-    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
-    for shown in ("120 ms", "llama3.3:70b", "meta-llama/Llama", "4096", "online → error", "HTTP 503", "Daily figures"):
+    text = words(page(as_admin, f"{LIST}{endpoint.pk}/change/"))
+    for shown in ("120 ms", "llama3.3:70b meta-llama/Llama 4,096", "Online → Error", "HTTP 503", "Daily figures"):
         assert shown in text
 
 
@@ -259,11 +266,18 @@ def test_a_move_with_a_key_takes_it_along(as_admin: Api, sim: Simulator) -> None
 def test_the_list_shows_state_and_latency(as_admin: Api) -> None:
     make_endpoint("measured", status="online", latency_ms=120)
     make_endpoint("draining", status="online").set_operator_state("draining")
-    text = page(as_admin, LIST)
-    assert "120 ms" in text
-    assert "—" in text
-    assert 'st-draining">Draining' in text
-    assert 'st-online">Online' in text
+    text = words(page(as_admin, LIST))
+    assert "measured Online OpenAI-compatible http://measured.invalid:8000 120 ms" in text
+    assert "draining Draining OpenAI-compatible http://draining.invalid:8000 —" in text
+
+
+@pytest.mark.parametrize(("state", "found"), [("enabled", {"new", "enabled"}), ("draining", {"draining"})])
+def test_the_list_is_filtered_by_the_operators_state(as_admin: Api, state: str, found: set[str]) -> None:
+    make_endpoint("new")
+    for name in ("enabled", "draining", "disabled"):
+        make_endpoint(name).set_operator_state(name)
+    response = as_admin.get(f"{LIST}?operator_state={state}")
+    assert {endpoint.name for endpoint in response.context["cl"].result_list} == found
 
 
 @pytest.mark.parametrize("query", ["?q=base", "?status__exact=online", "?endpoint_type__exact=vllm", "?o=1", "?o=5.2"])
@@ -330,6 +344,44 @@ def test_an_operators_word_is_set_for_the_chosen(
     assert Endpoint.objects.get(pk=other.pk).options_or_default.operator_state == OperatorState.ENABLED
 
 
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [("enable", "Enabled"), ("drain", "Takes nothing new, finishes what runs"), ("disable", "Disabled")],
+)
+def test_an_operators_word_is_confirmed(as_admin: Api, action: str, said: str) -> None:
+    messages = act(as_admin, action, make_endpoint("one"), make_endpoint("two"))
+    assert messages in ([f"{said}: one, two."], [f"{said}: two, one."])
+
+
+def press(api: Api, endpoint: Endpoint, back: str) -> Any:
+    """A button of an endpoint's own page."""
+    return api.post(LIST, {"action": "drain", "_selected_action": str(endpoint.pk), "next": back})
+
+
+@pytest.mark.parametrize("path", [LIST + "{}/change/", "/endpoints/{}"])
+def test_an_endpoints_pages_have_the_actions(as_admin: Api, path: str) -> None:
+    endpoint = make_endpoint()
+    here = path.format(endpoint.pk)
+    text = page(as_admin, here)
+    assert f'name="next" value="{here}"' in text
+    assert 'value="drain"' in text
+    assert 'value="enable"' not in text
+    assert press(as_admin, endpoint, here).headers["Location"] == here
+    registry.reload()
+    text = page(as_admin, here)
+    assert "finishes what runs: gpu-box." in text
+    assert 'value="enable"' in text
+
+
+@pytest.mark.parametrize("back", ["//elsewhere.invalid/", "https://elsewhere.invalid/", ""])
+def test_an_action_leads_to_no_other_host(as_admin: Api, back: str) -> None:
+    assert press(as_admin, make_endpoint(), back).headers["Location"] == LIST
+
+
+def test_viewers_see_no_actions(as_viewer: Api) -> None:
+    assert 'name="action"' not in page(as_viewer, f"/endpoints/{make_endpoint().pk}")
+
+
 def test_disabling_keeps_the_key(as_admin: Api) -> None:
     endpoint = make_endpoint()
     endpoint.set_api_key("sk-upstream")
@@ -343,6 +395,34 @@ def test_chosen_endpoints_can_be_deleted(as_admin: Api) -> None:
     sent = {"action": "delete_selected", "_selected_action": [str(gone.pk)], "post": "yes"}
     saved(as_admin.post(LIST, sent))
     assert Endpoint.objects.get() == kept
+
+
+def checked_often(endpoint: Endpoint, times: int = 30) -> None:
+    HealthCheck.objects.bulk_create(
+        HealthCheck(endpoint=endpoint, checked_at=timezone.now(), success=True, status_before="x", status_after="y")
+        for _ in range(times)
+    )
+
+
+def test_what_goes_with_an_endpoint_is_counted_not_listed(as_admin: Api) -> None:
+    checked_often(endpoint := make_endpoint(), 1200)
+    make_model(endpoint)
+    sent = {"action": "delete_selected", "_selected_action": [str(endpoint.pk)]}
+    for response in (as_admin.get(f"{LIST}{endpoint.pk}/delete/"), as_admin.post(LIST, sent)):
+        text = words(response.content.decode())
+        assert "Endpoints: 1 Models: 1 Health checks: 1,200" in text
+        assert "all totals stay" in text
+        assert "x → y" not in text
+
+
+def test_deleting_reads_no_check(as_admin: Api) -> None:
+    checked_often(endpoint := make_endpoint())
+    with CaptureQueriesContext(connection) as captured:
+        saved(as_admin.post(f"{LIST}{endpoint.pk}/delete/", {"post": "yes"}))
+    checks = [query["sql"] for query in captured if "endpoint_health_checks" in query["sql"]]
+    assert sorted(sql.split()[0] for sql in checks) == ["DELETE", "SELECT"]
+    assert "COUNT(*)" in next(sql for sql in checks if sql.startswith("SELECT"))
+    assert not HealthCheck.objects.exists()
 
 
 # Who may

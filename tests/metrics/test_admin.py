@@ -1,16 +1,18 @@
 """Figures in the admin: live ones beside endpoints, and a history that is only read."""
 
+import re
 from typing import Any
 
 import pytest
 import time_machine
 
+from access.models import ApiKey, User
 from endpoints.models import Endpoint
 from gateway import record
 from metrics import teller as teller_module
 from metrics.models import RequestHistory
-from tests.access.people import Api
-from tests.metrics.records import NOW, A, request
+from tests.access.people import Api, key_for
+from tests.metrics.records import KEY, NOW, A, B, attempt, request
 from tests.metrics.test_seeding import adopted
 from tests.metrics.world import World
 
@@ -33,8 +35,13 @@ def page(client: Api, path: str) -> str:
     return text
 
 
+def words(html: str) -> str:
+    """What is read: without tags, blanks run together."""
+    return re.sub(r"(<[^>]+>|\s)+", " ", html).strip()
+
+
 def cells(html: str, name: str) -> list[str]:
-    return [part.split("<")[0] for part in html.split(f'<td class="field-{name}">')[1:]]
+    return [words(part.split("</td>")[0]) for part in html.split(f'<td class="field-{name}">')[1:]]
 
 
 def test_the_list_shows_the_live_figures(as_admin: Api, teller: World, endpoints: object) -> None:
@@ -56,7 +63,7 @@ def test_list_and_api_agree(as_admin: Api, teller: World, endpoints: object) -> 
 
 def test_an_offline_endpoint_keeps_its_latency(as_admin: Api, endpoints: object) -> None:
     Endpoint.objects.filter(pk=A).update(status="offline", latency_ms=120)
-    assert sorted(cells(page(as_admin, LIST), "shown_latency")) == ["120 ms", "—"]
+    assert sorted(cells(page(as_admin, LIST), "shown_latency")) == ["120 ms —", "—"]
 
 
 def test_an_endpoints_form_shows_counters_and_days(as_admin: Api, teller: World, endpoints: object) -> None:
@@ -81,19 +88,28 @@ def test_the_history_lists_requests(as_admin: Api, teller: World) -> None:
     teller.gateway(request(ago=1), request(record.NO_ENDPOINT))
     teller.write()
     html = page(as_admin, HISTORY)
-    assert cells(html, "shown_outcome") == ["no_endpoint", "ok"]
-    assert cells(html, "endpoint_name") == ["N/A", "a"]
+    assert cells(html, "shown_outcome") == ["No endpoint 503", "OK 200"]
+    assert cells(html, "shown_endpoint") == ["—", "a"]
+
+
+def test_the_history_writes_figures_as_the_dashboard_does(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(input_tokens=5, output_tokens=1234), request(duration_us=340_000, ago=60))
+    teller.write()
+    html = page(as_admin, HISTORY)
+    assert cells(html, "tokens") == ["5 / 1,234", "—"]
+    assert cells(html, "duration") == ["2.00 s", "340 ms"]
+    assert ">2026-03-10 11:59:30<" in html
 
 
 def test_adopted_rows_are_listed_by_status(as_admin: Api) -> None:
     adopted("error")
-    assert cells(page(as_admin, HISTORY), "shown_outcome") == ["error"]
+    assert cells(page(as_admin, HISTORY), "shown_outcome") == ["Failed"]
 
 
 def test_the_history_is_filtered_by_outcome(as_admin: Api, teller: World) -> None:
     teller.gateway(request(), request(record.FAILED))
     teller.write()
-    assert cells(page(as_admin, f"{HISTORY}?outcome=failed"), "shown_outcome") == ["failed"]
+    assert cells(page(as_admin, f"{HISTORY}?outcome=failed"), "shown_outcome") == ["Failed 502"]
 
 
 def test_the_history_is_searched(as_admin: Api, teller: World) -> None:
@@ -105,7 +121,56 @@ def test_the_history_is_searched(as_admin: Api, teller: World) -> None:
 def test_one_request_is_shown_whole(as_admin: Api, teller: World) -> None:
     teller.gateway(request(record.FAILED, error="it took too long"))
     teller.write()
-    assert "it took too long" in page(as_admin, f"{HISTORY}{RequestHistory.objects.get().pk}/change/")
+    assert "it took too long" in the_request(as_admin)
+
+
+def the_request(api: Api) -> str:
+    """The page of the only request."""
+    return page(api, f"{HISTORY}{RequestHistory.objects.get().pk}/change/")
+
+
+def test_a_request_names_what_it_met(as_admin: Api, admin: User, teller: World, endpoints: object) -> None:
+    key_for(admin, name="notebook")
+    key = ApiKey.objects.get()
+    tries = (attempt(record.FAILED, B, error="connection refused", duration_us=500), attempt(record.OK))
+    teller.gateway(request(attempts=tries, api_key_id=str(key.pk), first_token_us=300_000))
+    teller.write()
+    html = the_request(as_admin)
+    assert f'<a href="/admin/endpoints/endpoint/{A}/change/">a</a>' in html
+    assert f'<a href="/admin/access/apikey/{key.pk}/change/">notebook</a>' in html
+    text = words(html)
+    assert "Error b Failed 502 1 ms connection refused a OK 200 2.00 s" in text
+    assert "First token after: 300 ms" in text
+
+
+def test_a_request_outlives_what_it_met(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(api_key_id=KEY))
+    teller.write()
+    text = words(the_request(as_admin))
+    assert f"deleted: {KEY}" in text
+    assert f"Endpoint Outcome Status code Duration Error {A} OK" in text
+
+
+def test_a_request_without_anything_is_shown(as_admin: Api) -> None:
+    adopted("error")
+    assert "Attempts: —" in words(the_request(as_admin))
+
+
+def test_bodies_are_shown_only_where_they_are_stored(as_admin: Api, teller: World) -> None:
+    teller.gateway(request())
+    teller.write()
+    assert "Bodies" not in the_request(as_admin)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "<b>hi</b>"}]}
+    RequestHistory.objects.update(request_body=body, response_body={"id": "x"})
+    html = the_request(as_admin)
+    assert "&lt;b&gt;hi&lt;/b&gt;" in html
+    assert "&quot;id&quot;: &quot;x&quot;" in html
+
+
+def test_a_request_has_no_history(as_admin: Api, teller: World) -> None:
+    teller.gateway(request())
+    teller.write()
+    assert "/history/" not in the_request(as_admin)
 
 
 def test_the_history_is_only_read(as_admin: Api, teller: World) -> None:

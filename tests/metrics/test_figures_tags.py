@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
-from django.utils import translation
+from django.utils import timezone, translation
 
-from metrics.templatetags.figures import age, count, duration, icon, item, rate, speed
+from metrics.templatetags.figures import age, clock, count, duration, icon, item, moment, rate, speed
 from tests.metrics.records import NOW
 
 
@@ -47,8 +47,16 @@ def test_half_is_rounded_up_as_browsers_do() -> None:
 def test_age_says_how_long_ago() -> None:
     with translation.override("en"):
         assert age(NOW - timedelta(hours=3, minutes=20)) == "3\xa0hours ago"
-        assert age(datetime(2026, 3, 10, 12, 0, tzinfo=UTC)) == "0\xa0minutes ago"
+        assert age(NOW - timedelta(seconds=61)) == "1\xa0minute ago"
+        assert [age(NOW - timedelta(seconds=ago)) for ago in (59, 0, -5)] == ["just now"] * 3
         assert age(None) == "—"
+
+
+def test_times_are_of_the_servers_zone() -> None:
+    with timezone.override("Asia/Tokyo"):
+        assert moment(datetime(2026, 3, 10, 23, 5, 7, tzinfo=UTC)) == "2026-03-11 08:05:07"
+        assert clock("2026-03-10T23:05:00Z") == "08:05"
+    assert moment(None) == "—"
 
 
 def test_an_icon_is_for_the_eye_alone() -> None:

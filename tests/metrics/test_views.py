@@ -91,7 +91,17 @@ def test_the_overview_shows_speeds(as_viewer: Api, served: World) -> None:
 def test_the_overview_shows_the_60_minutes(as_viewer: Api, served: World) -> None:
     minutes = page(as_viewer).split("<tbody data-minutes>")[1].split("</tbody>")[0]
     assert minutes.count("<tr>") == 60
-    assert minutes.endswith('2026-03-10T12:00:00Z</th><td class="n">1</td><td class="n">1</td></tr>')
+    assert minutes.startswith('<tr><th scope="row">12:00</th><td class="n">1</td><td class="n">1</td></tr>')
+
+
+def test_an_overview_without_answers_says_so(as_viewer: Api, endpoints: object) -> None:
+    html = page(as_viewer)
+    assert '<td colspan="6" class="muted w4">No model has answered yet.' in html
+    assert 'data-caption="served" hidden' in html
+
+
+def test_the_average_says_that_it_is_of_answers(as_viewer: Api, served: World) -> None:
+    assert 'data-caption="unserved" hidden' in page(as_viewer)
 
 
 def test_the_page_holds_what_the_api_tells(as_viewer: Api, served: World) -> None:
@@ -213,7 +223,7 @@ def test_changes_of_status_are_shown_with_their_cause(as_viewer: Api, endpoints:
         status_after="error",
     )  # fmt: skip
     html = page(as_viewer, f"/endpoints/{A}")
-    assert "online → error<small>no route</small>" in html
+    assert "Online → Error no route" in re.sub(r"(<[^>]+>|\s)+", " ", html)
 
 
 @pytest.mark.parametrize("endpoint_id", [NOWHERE, "a"])
