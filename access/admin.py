@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy
 from access.bootstrap import BOOTSTRAP
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, Role, User, new_key
 from endpoints.admin import ONE_LINE
+from endpoints.admin_base import CarefulAdmin
 
 admin.site.unregister(Group)  # access goes by role
 
@@ -48,7 +49,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
+class ApiKeyAdmin(CarefulAdmin[ApiKey]):
     form = ApiKeyForm
     formfield_overrides = ONE_LINE
     list_display = (
@@ -126,7 +127,7 @@ class UserForm(forms.ModelForm[User]):
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin[User]):
+class UserAdmin(CarefulAdmin[User]):
     form = UserForm
     formfield_overrides = ONE_LINE
     fields = (
