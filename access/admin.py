@@ -1,7 +1,7 @@
 """Users and API keys in the admin. A key is shown once, on the page that answers its making."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
@@ -11,21 +11,40 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
-from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, Role, User, new_key
+from access.models import (
+    INFERENCE,
+    MANAGE_ENDPOINTS,
+    READ_ENDPOINTS,
+    READ_MODELS,
+    VIEWER_PERMISSIONS,
+    ApiKey,
+    Role,
+    User,
+    new_key,
+)
 from endpoints.admin import ONE_LINE
 from endpoints.admin_base import CarefulAdmin
 
 admin.site.unregister(Group)  # access goes by role
 
 
+OFFERED = (
+    (INFERENCE, gettext_lazy("Send requests to models (/v1)")),
+    (READ_MODELS, gettext_lazy("List the models (/v1/models)")),
+    (READ_ENDPOINTS, gettext_lazy("Read endpoints and figures (/api)")),
+    (MANAGE_ENDPOINTS, gettext_lazy("Add, change and delete endpoints (/api)")),
+)
+
+
 class ApiKeyForm(forms.ModelForm[ApiKey]):
     permissions = forms.MultipleChoiceField(
         label=gettext_lazy("permissions"),
-        choices=[(name, name) for name in PERMISSIONS],
+        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in OFFERED],
         widget=forms.CheckboxSelectMultiple,
         initial=VIEWER_PERMISSIONS,
         required=True,
@@ -34,6 +53,17 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
     class Meta:
         model = ApiKey
         fields = ("name", "created_by", "permissions", "expires_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """What an adopted key may do besides stays with it, until it is unticked."""
+        super().__init__(*args, **kwargs)
+        field = cast("forms.MultipleChoiceField", self.fields["permissions"])
+        offered = dict(OFFERED)
+        idle = [name for name in self.instance.granted if name not in offered]
+        field.choices = [
+            *cast("list[Any]", field.choices),
+            *((name, _("%(name)s – not used by RouterDash") % {"name": name}) for name in idle),
+        ]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
@@ -110,6 +140,15 @@ class UserForm(forms.ModelForm[User]):
         model = User
         fields = ("username", "role", "must_change_password")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """A new user needs a password: its rules are said beforehand."""
+        super().__init__(*args, **kwargs)
+        if self.instance._state.adding:
+            field = self.fields["new_password"]
+            field.label = _("password")
+            field.required = True
+            field.help_text = password_validation.password_validators_help_text_html()
+
     def clean_role(self) -> str:
         role: str = self.cleaned_data["role"]
         others = User.objects.filter(role=Role.ADMIN).exclude(pk=self.instance.pk)
@@ -121,8 +160,6 @@ class UserForm(forms.ModelForm[User]):
         password: str = self.cleaned_data["new_password"]
         if password:
             password_validation.validate_password(password, self.instance)
-        elif self.instance._state.adding:
-            raise ValidationError(_("Give the user a first password."))
         return password
 
 

@@ -25,8 +25,18 @@ class Logout(auth_views.LogoutView):
     """POST only, as Django has it: a link on another page must not log anybody out."""
 
 
+class PasswordForm(PasswordChangeForm):
+    """Django's own, with inputs as the page's others."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.widget.attrs["class"] = "input"
+
+
 class PasswordChange(auth_views.PasswordChangeView):
     template_name = "password.html"
+    form_class = PasswordForm
     success_url = reverse_lazy("overview")
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:

@@ -7,7 +7,16 @@ from django.contrib.messages import get_messages
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from access.models import VIEWER_PERMISSIONS, ApiKey, User, hash_key
+from access.models import (
+    INFERENCE,
+    MANAGE_ENDPOINTS,
+    READ_ENDPOINTS,
+    READ_MODELS,
+    VIEWER_PERMISSIONS,
+    ApiKey,
+    User,
+    hash_key,
+)
 from tests.access.people import PASSWORD, Api, key_for, make_admin, make_user, with_key
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +52,7 @@ def test_a_key_is_shown_on_the_page_that_answers_its_making(as_admin: Api, admin
     assert response.status_code == 200
     assert ApiKey.objects.get().key_hash == hash_key(shown_key(response))
     assert "no-store" in response.headers["Cache-Control"]
+    assert b'data-copy="[data-new-key]"' in response.content
 
 
 @pytest.mark.django_db(transaction=True)
@@ -76,6 +86,20 @@ def test_the_form_offers_oneself_and_the_permissions_of_clients(as_admin: Api, a
     assert form.fields["permissions"].initial == VIEWER_PERMISSIONS
 
 
+def test_the_form_offers_what_does_something(as_admin: Api) -> None:
+    choices = as_admin.get(KEYS + "add/").context["adminform"].form.fields["permissions"].choices
+    assert [name for name, _ in choices] == [INFERENCE, READ_MODELS, READ_ENDPOINTS, MANAGE_ENDPOINTS]
+
+
+def test_a_key_keeps_what_it_was_granted_elsewhere(as_admin: Api, admin: User) -> None:
+    key_for(admin, INFERENCE, "logs.read")
+    path = f"{KEYS}{ApiKey.objects.get().pk}/change/"
+    form = as_admin.get(path).context["adminform"].form
+    assert "logs.read – not used by RouterDash" in str(form["permissions"])
+    assert as_admin.post(path, key_form(admin, permissions=form["permissions"].value())).status_code == 302
+    assert set(ApiKey.objects.get().granted) == {INFERENCE, "logs.read"}
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [
@@ -103,10 +127,12 @@ def test_a_taken_name_is_refused_with_a_sentence(as_admin: Api, admin: User) -> 
 def test_a_change_keeps_the_key(as_admin: Api, admin: User) -> None:
     key = key_for(admin, "endpoints.read")
     row = ApiKey.objects.get()
-    response = as_admin.post(f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["metrics.read"]))
+    response = as_admin.post(
+        f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["openai.inference"])
+    )
     assert response.status_code == 302
     changed = ApiKey.objects.get()
-    assert (changed.name, changed.granted, changed.key_hash) == ("renamed", ("metrics.read",), hash_key(key))
+    assert (changed.name, changed.granted, changed.key_hash) == ("renamed", ("openai.inference",), hash_key(key))
 
 
 def test_the_bootstrap_key_can_be_edited_under_its_name(as_admin: Api, admin: User) -> None:
@@ -159,6 +185,18 @@ def test_a_user_is_added_with_a_password(as_admin: Api, role: str) -> None:
     user = User.objects.get(username="vera")
     assert (user.role, user.must_change_password) == (role, False)
     assert user.check_password(NEW)
+
+
+def test_the_role_of_a_user_is_chosen(as_admin: Api, viewer: User) -> None:
+    html = as_admin.get(f"{USERS}{viewer.pk}/change/").content.decode()
+    assert '<select name="role"' in html
+    assert '<option value="viewer" selected>Viewer</option>' in html
+
+
+def test_the_add_form_tells_the_rules_of_passwords(as_admin: Api, viewer: User) -> None:
+    assert b"at least 8 characters" in as_admin.get(USERS + "add/").content
+    assert b"stays as it is" not in as_admin.get(USERS + "add/").content
+    assert b"stays as it is" in as_admin.get(f"{USERS}{viewer.pk}/change/").content
 
 
 def test_a_user_may_have_to_change_it(as_admin: Api) -> None:

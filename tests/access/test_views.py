@@ -165,6 +165,7 @@ def test_other_sessions_end_with_the_old_password(as_viewer: Api, viewer: User) 
 def test_a_newcomer_goes_on_after_the_change() -> None:
     api = session_of(make_user(must_change_password=True))
     assert api.get("/").headers["Location"] == "/account/password"
+    assert b"at least 8 characters" in api.get("/account/password").content
     assert b"generated for you" in api.get("/account/password").content
     change(api)
     assert not User.objects.get().must_change_password
