@@ -24,12 +24,14 @@ class CarefulAdmin(admin.ModelAdmin[M]):
         """Not from the address: values there need not be of the field's type."""
         return {}
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[M], *args: Any) -> HttpResponse | None:
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[M], *args: Any, **options: Any
+    ) -> HttpResponse | None:
         """Rows by ids that can be ids."""
         posted = request.POST.copy()
         posted.setlist(ACTION_CHECKBOX_NAME, [it for it in posted.getlist(ACTION_CHECKBOX_NAME) if self._is_id(it)])
         request.POST = posted  # type: ignore[assignment]
-        return super().response_action(request, queryset, *args)
+        return super().response_action(request, queryset, *args, **options)
 
     def _is_id(self, text: str) -> bool:
         try:
