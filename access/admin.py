@@ -28,6 +28,7 @@ from access.models import (
     new_key,
 )
 from endpoints.admin import ONE_LINE
+from endpoints.admin_base import CarefulAdmin
 
 admin.site.unregister(Group)  # access goes by role
 
@@ -78,7 +79,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
+class ApiKeyAdmin(CarefulAdmin[ApiKey]):
     form = ApiKeyForm
     formfield_overrides = ONE_LINE
     list_display = (
@@ -163,7 +164,7 @@ class UserForm(forms.ModelForm[User]):
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin[User]):
+class UserAdmin(CarefulAdmin[User]):
     form = UserForm
     formfield_overrides = ONE_LINE
     fields = (

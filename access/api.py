@@ -21,16 +21,18 @@ from access.serializers import (
     NewApiKeySerializer,
 )
 
+LOGIN: Any = [{"cookieAuth": []}]  # in the schema: a key does not do
+
 
 class OwnKeys(APIView):
     permission_needed = SESSION
 
-    @extend_schema(responses=ApiKeyListSerializer)
+    @extend_schema(auth=LOGIN, responses=ApiKeyListSerializer)
     def get(self, request: Request) -> Response:
         keys: Any = ApiKey.objects.filter(created_by=request.user.pk).order_by("-created_at")
         return Response({"api_keys": ApiKeySerializer(keys, many=True).data})
 
-    @extend_schema(request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
+    @extend_schema(auth=LOGIN, request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
     def post(self, request: Request) -> Response:
         owner = _person(request)
         given = ApiKeyCreateSerializer(data=request.data, context={"owner": owner})
@@ -47,13 +49,13 @@ class OwnKeys(APIView):
 class OwnKey(APIView):
     permission_needed = SESSION
 
-    @extend_schema(request=ApiKeyChangeSerializer, responses=ApiKeySerializer)
+    @extend_schema(auth=LOGIN, request=ApiKeyChangeSerializer, responses=ApiKeySerializer)
     def put(self, request: Request, key_id: uuid.UUID) -> Response:
         row = self._own(request, key_id)
         given = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
         given.is_valid(raise_exception=True)
         row.name = given.validated_data["name"]
-        row.expires_at = given.validated_data.get("expires_at")
+        row.expires_at = given.validated_data.get("expires_at", row.expires_at)
         try:
             with transaction.atomic():
                 row.save(update_fields=["name", "expires_at"])
@@ -61,7 +63,7 @@ class OwnKey(APIView):
             raise _duplicate(row.name) from None
         return Response(ApiKeySerializer(row).data)
 
-    @extend_schema(responses={204: None})
+    @extend_schema(auth=LOGIN, responses={204: None})
     def delete(self, request: Request, key_id: uuid.UUID) -> Response:
         self._own(request, key_id).delete()
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -2,8 +2,9 @@
 
 import logging
 import secrets
+import uuid
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from access.models import PERMISSIONS, ApiKey, Role, User, hash_key
 from gateway.config import Config
@@ -11,6 +12,7 @@ from gateway.config import Config
 log = logging.getLogger(__name__)
 
 BOOTSTRAP = "bootstrap"
+BOOTSTRAP_ID = uuid.UUID("b0075742-0000-4000-8000-000000000001")  # ours; a key that others called so stays
 
 
 class NameTaken(Exception):
@@ -41,15 +43,12 @@ def ensure_bootstrap_key(config: Config) -> None:
     """While ROUTERDASH_BOOTSTRAP_API_KEY is set it is a key of the oldest administrator; otherwise there is none."""
     wanted = hash_key(config.bootstrap_api_key) if config.bootstrap_api_key else None
     with transaction.atomic():
-        for row in ApiKey.objects.filter(name=BOOTSTRAP):
-            if row.key_hash != wanted:
-                row.delete()
+        ApiKey.objects.filter(pk=BOOTSTRAP_ID).exclude(key_hash=wanted or "").delete()
         if wanted is None or ApiKey.objects.filter(key_hash=wanted).exists():
             return
         owner = User.objects.filter(role=Role.ADMIN).order_by("created_at").first()
         if owner is None:
             return
-        try:
-            ApiKey.issue(owner, BOOTSTRAP, PERMISSIONS, key=config.bootstrap_api_key)
-        except IntegrityError as error:
-            log.error("the bootstrap key could not be made: %s", error)
+        taken = ApiKey.objects.filter(created_by=owner, name=BOOTSTRAP).exists()
+        name = f"{BOOTSTRAP} (ROUTERDASH_BOOTSTRAP_API_KEY)" if taken else BOOTSTRAP
+        ApiKey.issue(owner, name, PERMISSIONS, key=config.bootstrap_api_key, pk=BOOTSTRAP_ID)

@@ -37,6 +37,7 @@ PERMISSIONS = (
     "metrics.read",
 )
 VIEWER_PERMISSIONS = (INFERENCE, READ_MODELS)
+READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS)  # the most that a viewer's key may do
 
 
 class Role(models.TextChoices):
@@ -169,10 +170,11 @@ class ApiKey(models.Model):
         permissions: Iterable[str],
         expires_at: datetime | None = None,
         key: str | None = None,
+        **fields: Any,
     ) -> tuple["ApiKey", str]:
         """Make a key: the row, and the key itself, which nothing can tell again."""
         key = key or new_key()
-        row = cls(created_by=owner, name=name, permissions=sorted(permissions), expires_at=expires_at)
+        row = cls(created_by=owner, name=name, permissions=sorted(permissions), expires_at=expires_at, **fields)
         row.set_key(key)
         row.save(force_insert=True)
         return row, key

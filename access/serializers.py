@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from access.bootstrap import BOOTSTRAP
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from endpoints.fields import validate_expiry
 
 
 class ApiKeySerializer(serializers.Serializer[ApiKey]):
@@ -49,7 +50,17 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
             raise serializers.ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name
 
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except OverflowError:  # of a moment that lies beyond the year 9999 in our zone
+            raise serializers.ValidationError(
+                {"expires_at": _("At most the year 9000; leave it empty for never.")}
+            ) from None
+
     def validate_expires_at(self, value: Any) -> Any:
+        if value is not None:
+            validate_expiry(value)
         if value is not None and value <= timezone.now():
             raise serializers.ValidationError(_("The expiry lies in the past."))
         return value

@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from endpoints import operations, sync
+from endpoints.admin_base import CarefulAdmin
 from endpoints.base_url import normalise
 from endpoints.detection import Unsupported
 from endpoints.fields import LineField
@@ -68,7 +69,7 @@ class OperatorStateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(admin.ModelAdmin[Endpoint]):
+class EndpointAdmin(CarefulAdmin[Endpoint]):
     form = EndpointForm
     formfield_overrides = ONE_LINE
     list_display: tuple[str, ...] = (
@@ -152,7 +153,7 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
             url = normalise(request.POST.get("base_url", ""))
         except ValueError:
             return None  # the form says so
-        if object_id is not None and Endpoint.objects.filter(pk=object_id, base_url=url).exists():
+        if object_id is not None and self._stands_at(object_id, url):
             return None
         try:
             return operations.detect(url, request.POST.get("api_key") or None)
@@ -160,6 +161,9 @@ class EndpointAdmin(admin.ModelAdmin[Endpoint]):
             return _("Saved, but it cannot be reached now: %(why)s.") % {"why": error}
         except Unsupported as error:
             return _("Saved, but its type is not known: %(why)s.") % {"why": error}
+
+    def _stands_at(self, object_id: str, url: str) -> bool:
+        return self._is_id(object_id) and Endpoint.objects.filter(pk=object_id, base_url=url).exists()
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
         """Another address is another server: it gets its own type, and the old secret does not go there."""

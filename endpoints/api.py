@@ -146,9 +146,7 @@ def _move(endpoint: Endpoint, url: str, given: EndpointWriteSerializer) -> None:
     kind = _detect(url, given.validated_data["api_key"] or None if sent else None)
     if not sent:
         given.validated_data["api_key"] = None
-    if kind != endpoint.endpoint_type:
-        endpoint.endpoint_type = kind
-        endpoint.save(update_fields=["endpoint_type"])
+    given.validated_data["endpoint_type"] = kind
 
 
 def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:

@@ -5,8 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.translation import gettext as _
+
+LAST_EXPIRY_YEAR = 9000
 
 
 def iso(moment: datetime) -> str:
@@ -82,7 +86,14 @@ class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def validate_expiry(moment: datetime) -> None:
+    """The last days of the year 9999 lie in 10000 in some zone, where nothing can read them."""
+    if moment.year > LAST_EXPIRY_YEAR:
+        raise ValidationError(_("At most the year 9000; leave it empty for never."))
+
+
 class ExpiryField(IsoDateTimeField):
     """A moment after which something is void. One that cannot be read has passed: the safe side."""
 
     unreadable = datetime(1970, 1, 1, tzinfo=UTC)
+    default_validators = [validate_expiry]  # noqa: RUF012  # as Django has it

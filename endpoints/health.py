@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +20,7 @@ from endpoints.registry import Entry, Registry
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
+STORING_THREADS = 2
 JITTER = 0.1  # of the interval, so that endpoints do not all ask at once
 
 
@@ -75,12 +77,16 @@ class HealthChecker:
         secret: Callable[[Entry], str | None],
         last_byte: Callable[[str], float],
         came_up: Callable[[str, bool], None],
+        database_away: Callable[[], bool] = lambda: False,
     ) -> None:
         """`last_byte(id)`: when (seconds since 1970) it last sent traffic; `came_up(id, recovered)`: it passed."""
         self._registry = registry
         self._secret = secret
         self._last_byte = last_byte
         self._came_up = came_up
+        self._database_away = database_away
+        # Threads of its own: while the database is locked, each of these waits for it, and nothing else shall.
+        self._threads = ThreadPoolExecutor(STORING_THREADS, "health")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
         self._asked: dict[str, tuple[object, ...]] = {}  # what the last question to each rested on
@@ -98,6 +104,7 @@ class HealthChecker:
             finally:
                 for task in self._tasks.values():
                     task.cancel()
+                self._threads.shutdown(wait=False, cancel_futures=True)
 
     def registry_changed(self) -> None:
         """Endpoints came or went. Call in the loop's thread."""
@@ -146,22 +153,29 @@ class HealthChecker:
             entry.kind,
             lambda: time.time() - self._last_byte(entry.id) <= interval,
         )
-        await asyncio.to_thread(self._store, entry, found)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._store, entry, found)
         if found.success:
             self._came_up(entry.id, entry.status in (Status.OFFLINE, Status.ERROR, Status.PENDING))
 
     def _store(self, entry: Entry, found: Check) -> None:
+        if self._database_away():
+            self._note(entry, found)
+            return
         close_old_connections()
         try:
             after = record(entry.id, found)
         except Error as error:
             log.warning("the check of %s could not be stored: %s", entry.name, error)
-            self._registry.note_check(entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error)
+            self._note(entry, found)
         else:
             if after is not None and after.status != entry.status:
                 log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _because(found))
         finally:
             close_old_connections()
+
+    def _note(self, entry: Entry, found: Check) -> None:
+        """Without a database, checks go on in memory."""
+        self._registry.note_check(entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error)
 
 
 def _asked(entry: Entry) -> tuple[object, ...]:

@@ -61,6 +61,8 @@ class Probe:
             raise Unreachable(f"no answer within {self.timeout:g} s") from None
         except aiohttp.ClientConnectorCertificateError:
             raise Unreachable("its TLS certificate cannot be verified") from None
+        except aiohttp.ClientConnectorSSLError:
+            raise Unreachable("TLS failed; does it speak http:// instead of https://?") from None
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(_reason(error)) from None
         except (aiohttp.ClientError, OSError, ValueError):

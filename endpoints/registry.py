@@ -18,6 +18,8 @@ from endpoints.models import Endpoint, EndpointModel, OperatorState, Status, mer
 
 log = logging.getLogger(__name__)
 
+MAX_INTERVAL_SECS = 3600  # the reference takes any number; 0 would ask without a pause
+
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
@@ -185,7 +187,7 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
         kind=row.endpoint_type,
         status=row.status if row.status in Status.values else Status.PENDING,
         operator_state=options.operator_state,
-        health_check_interval_secs=row.health_check_interval_secs,
+        health_check_interval_secs=min(MAX_INTERVAL_SECS, max(1, row.health_check_interval_secs)),
         inference_timeout_secs=row.inference_timeout_secs,
         latency_ms=row.latency_ms,
         last_seen=row.last_seen,

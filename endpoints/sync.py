@@ -15,6 +15,7 @@ from endpoints import names
 from endpoints.models import Endpoint, EndpointModel, Kind
 from endpoints.probe import Answer, Probe, Unreachable
 from endpoints.signals import changed
+from gateway.openai import MAX_MODEL_NAME
 
 METADATA_AT_ONCE = 8
 
@@ -72,7 +73,7 @@ def _unique(items: list[Any], *keys: str) -> list[Offered]:
     for item in items:
         if isinstance(item, dict):
             name = next((item[key] for key in keys if isinstance(item.get(key), str) and item[key]), None)
-            if name is not None:
+            if name is not None and len(name) <= MAX_MODEL_NAME and name.isprintable():
                 found.setdefault(name, Offered(name, _length_in(item)))
     if items and not found:
         raise SyncFailed("its list of models names none")

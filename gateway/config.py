@@ -34,13 +34,20 @@ def _password(raw: str) -> str:
     return raw
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+@dataclass(frozen=True)
+class _Whole:
+    """Parses a whole number. As text: its bounds, for the documentation."""
+
+    low: int
+    high: int
+
+    def __call__(self, raw: str) -> int:
+        if not raw.isascii() or not raw.isdigit() or not self.low <= int(raw) <= self.high:
+            raise ValueError(f"a whole number from {self.low} to {self.high}")
         return int(raw)
 
-    return parse
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}"
 
 
 def _seconds(raw: str) -> float:
@@ -60,13 +67,19 @@ def _flag(raw: str) -> bool:
     return value
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(raw: str) -> str:
-        if raw.lower() not in allowed:
-            raise ValueError("one of: " + ", ".join(allowed))
+@dataclass(frozen=True)
+class _OneOf:
+    """Parses one of a few words. As text: these, for the documentation."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, raw: str) -> str:
+        if raw.lower() not in self.words:
+            raise ValueError("one of: " + ", ".join(self.words))
         return raw.lower()
 
-    return parse
+    def __str__(self) -> str:
+        return ", ".join(f"`{word}`" for word in self.words)
 
 
 def _words(raw: str) -> tuple[str, ...]:
@@ -94,12 +107,26 @@ def _public_url(raw: str) -> str:
     return raw.rstrip("/")
 
 
+_DATABASE_URLS = "sqlite:////absolute/path or postgres://user:password@host:port/name"
+
+
 def _database_url(raw: str) -> str:
-    if raw and raw.partition(":")[0] not in ("sqlite", "postgres", "postgresql"):
-        raise ValueError("sqlite:////absolute/path or postgres://user:password@host:port/name")
-    if raw.startswith("sqlite:") and not raw.startswith("sqlite:////"):
+    scheme = raw.partition(":")[0]
+    if raw and scheme not in ("sqlite", "postgres", "postgresql"):
+        raise ValueError(_DATABASE_URLS)
+    if scheme == "sqlite" and not raw.startswith("sqlite:////"):
         raise ValueError("an absolute path for SQLite, with four slashes: sqlite:////absolute/path")
+    if scheme in ("postgres", "postgresql") and not _names_a_database(raw):
+        raise ValueError(_DATABASE_URLS)
     return raw
+
+
+def _names_a_database(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words would quote the password
+        return False
+    return bool(parts.path.strip("/")) and bool(parts.hostname or "host=" in parts.query)
 
 
 def _time_zone(raw: str) -> str:
@@ -141,8 +168,8 @@ class Config:
     """What the environment says. Made by `load`; passed to whoever needs it."""
 
     host: str = _setting("ROUTERDASH_HOST", "127.0.0.1", _text, "Address to listen on; 0.0.0.0 or :: for all.")
-    port: int = _setting("ROUTERDASH_PORT", "32768", _whole(1, 65535), "Port to listen on.")
-    workers: int = _setting("ROUTERDASH_WORKERS", "1", _whole(1, 32), "Gateway processes.")
+    port: int = _setting("ROUTERDASH_PORT", "32768", _Whole(1, 65535), "Port to listen on.")
+    workers: int = _setting("ROUTERDASH_WORKERS", "1", _Whole(1, 32), "Gateway processes.")
     data_dir: Path = _setting(
         "ROUTERDASH_DATA_DIR", "./data", _path, "Database, journal, snapshot and keys; made with mode 0700."
     )
@@ -194,12 +221,12 @@ class Config:
         "ROUTERDASH_TIME_ZONE", "", _time_zone, "Zone of the daily figures; empty: the system's, else UTC."
     )
     language: str = _setting(
-        "ROUTERDASH_LANGUAGE", "en", _one_of("en", "ja"), "Language for browsers that ask for neither."
+        "ROUTERDASH_LANGUAGE", "en", _OneOf(("en", "ja")), "Language for browsers that ask for neither."
     )
     health_check_interval: int = _setting(
         "ROUTERDASH_HEALTH_CHECK_INTERVAL",
         "30",
-        _whole(1, 3600),
+        _Whole(1, 3600),
         "Seconds between health checks of an endpoint that is created without its own interval.",
     )
     require_api_key: bool = _setting(
@@ -211,23 +238,23 @@ class Config:
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
         "none",
-        _one_of("none", "errors", "all"),
-        "Which requests keep their bodies in the history (redacted, cut at 64 KiB).",
+        _OneOf(("none", "errors", "all")),
+        "Which requests keep their bodies in the history, redacted and cut at 64 KiB.",
     )
     history: str = _setting(
-        "ROUTERDASH_HISTORY", "all", _one_of("all", "errors"), "Which requests get a row in the history."
+        "ROUTERDASH_HISTORY", "all", _OneOf(("all", "errors")), "Which requests get a row in the history."
     )
     history_retention_days: int = _setting(
-        "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _whole(1, 3650), "Days that history rows are kept; figures stay."
+        "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _Whole(1, 3650), "Days that history rows are kept; figures stay."
     )
     queue_max: int = _setting(
-        "ROUTERDASH_QUEUE_MAX", "100", _whole(0, 100000), "Reserved for the request queue; not used by this release."
+        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Reserved for the request queue; not used by this release."
     )
     queue_timeout_secs: int = _setting(
-        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _whole(1, 3600), "Reserved for the request queue; not used yet."
+        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Reserved for the request queue; not used yet."
     )
     balancer: str = _setting(
-        "ROUTERDASH_BALANCER", "least_inflight", _one_of("least_inflight"), "How an endpoint is chosen."
+        "ROUTERDASH_BALANCER", "least_inflight", _OneOf(("least_inflight",)), "How an endpoint is chosen."
     )
     journal_fsync_secs: float = _setting(
         "ROUTERDASH_JOURNAL_FSYNC_SECS",
@@ -236,10 +263,10 @@ class Config:
         "Seconds between fsyncs of the journal; 0: never (a crash of the process loses nothing, a power cut may).",
     )
     journal_max_mb: int = _setting(
-        "ROUTERDASH_JOURNAL_MAX_MB", "1024", _whole(16, 1 << 20), "Most disk, in MiB, that a gateway's journal takes."
+        "ROUTERDASH_JOURNAL_MAX_MB", "1024", _Whole(16, 1 << 20), "Most disk, in MiB, that a gateway's journal takes."
     )
     drain_secs: int = _setting(
-        "ROUTERDASH_DRAIN_SECS", "10", _whole(0, 3600), "Seconds that open requests get to finish at a stop."
+        "ROUTERDASH_DRAIN_SECS", "10", _Whole(0, 3600), "Seconds that open requests get to finish at a stop."
     )
     encryption_keys: tuple[str, ...] = _setting(
         "ROUTERDASH_ENCRYPTION_KEYS",
@@ -249,9 +276,9 @@ class Config:
         secret=True,
     )
     log_level: str = _setting(
-        "ROUTERDASH_LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "Least important level logged."
+        "ROUTERDASH_LOG_LEVEL", "info", _OneOf(("debug", "info", "warning", "error")), "Least important level logged."
     )
-    log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", _one_of("text", "json"), "Form of a log line.")
+    log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", _OneOf(("text", "json")), "Form of a log line.")
     openai_api_key: str = _setting("OPENAI_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True)
     anthropic_api_key: str = _setting(
         "ANTHROPIC_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True
@@ -330,5 +357,9 @@ def _read(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
 
 
 def table() -> list[tuple[str, str, str]]:
-    """Every setting as (variable, default, meaning), for the documentation."""
-    return [(item.metadata["name"], item.metadata["default"], item.metadata["text"]) for item in fields(Config)]
+    """Every setting as (variable, default, meaning with the values allowed), for the documentation."""
+    rows = []
+    for meta in (item.metadata for item in fields(Config)):
+        allowed = f" ({meta['parse']})" if isinstance(meta["parse"], _OneOf | _Whole) else ""
+        rows.append((meta["name"], meta["default"], meta["text"].removesuffix(".") + allowed + "."))
+    return rows

@@ -17,6 +17,7 @@ ORIGIN_NOT_ALLOWED = "origin_not_allowed"
 UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_TIMEOUT = "upstream_timeout"
 NOT_READY = "not_ready"
+LOOP_DETECTED = "loop_detected"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 

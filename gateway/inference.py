@@ -17,7 +17,7 @@ from gateway.openai import Request, Usage, adapt_request, dialect, parse_request
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, StreamRelay
-from gateway.roster import Endpoint, Route
+from gateway.roster import PSEUDONYM, Endpoint, Route
 from gateway.upstream import BROKEN, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Inference:
         self._request_body: bytes | None = None
 
     async def run(self) -> None:
+        if self.gateway.roster.pseudonym in self._passed():
+            raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
         body = self.exchange.take_body()
         self.request = parse_request(body)
         if self.gateway.config.store_bodies != "none":
@@ -204,6 +206,9 @@ class Inference:
         for name, value in self.exchange.headers:
             if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
                 lines.append(b"%b: %b\r\n" % (name, value))
+        # How a router sees that its request comes back to it (RFC 9110, section 7.6.3).
+        via = b", ".join(b"1.1 " + router for router in (*self._passed(), self.gateway.roster.pseudonym))
+        lines.append(b"via: %b\r\n" % via)
         if endpoint.secret is not None:
             lines.append(b"authorization: Bearer %b\r\n" % endpoint.secret.encode())
         lines.append(
@@ -211,6 +216,11 @@ class Inference:
             % (self._request_id(), length)
         )
         return b"".join(lines)
+
+    def _passed(self) -> list[bytes]:
+        """The routers of our kind that this request has passed already, by their pseudonyms."""
+        entries = [entry.split() for name, via in self.exchange.headers if name == b"via" for entry in via.split(b",")]
+        return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
 
     # To the client
 

@@ -15,7 +15,7 @@ FAILED = "failed"  # 408, 429, 5xx, no connection, timeout
 TRUNCATED = "truncated"  # the answer broke off after its first byte
 CANCELLED = "cancelled"  # the client left
 NO_ENDPOINT = "no_endpoint"  # the model is known, but nothing that has it can be asked
-REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431: never reached an endpoint
+REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 508: never reached an endpoint
 
 CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control look at the endpoint at once
 

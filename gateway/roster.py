@@ -15,6 +15,8 @@ from gateway.upstream import Pool, Sweeper
 
 log = logging.getLogger(__name__)
 
+PSEUDONYM = b"routerdash-"  # and what tells installations apart, in Via headers
+
 
 class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
@@ -75,6 +77,7 @@ class Roster:
         self.worker = worker
         self.workers = workers
         self.snapshot: Snapshot | None = None
+        self.pseudonym = b""  # in Via headers: this installation's, and nobody else's
         self.endpoints: dict[str, Endpoint] = {}
         self._sealer = sealer
         self._sweeper = sweeper
@@ -153,6 +156,7 @@ class Roster:
         self.endpoints, self._routes, self._folded = endpoints, exact, folded
         self._keys = dict(_by_hash(loaded.api_keys))
         self.snapshot = loaded
+        self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
 
     def _endpoint(self, facts: snapshot.Endpoint) -> Endpoint:
         """The endpoint known before, with new facts; its connections only stay if they lead to the same place."""

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from endpoints.admin import EndpointAdmin, table
+from endpoints.admin_base import CarefulAdmin
 from endpoints.models import Endpoint
 from gateway import record
 from metrics import queries
@@ -122,7 +123,7 @@ class OutcomeFilter(admin.SimpleListFilter):
 
 
 @admin.register(RequestHistory)
-class RequestHistoryAdmin(admin.ModelAdmin[RequestHistory]):
+class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     list_display = (
         "completed",
         "model",

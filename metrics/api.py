@@ -99,7 +99,11 @@ class BadRequest(APIException):
 
 
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """The overview as server-sent events, for pages: a session is needed, and looked at again every 15 seconds."""
+    """The overview as server-sent events, for pages of a session.
+
+    Whether its account still is what it was is looked at every 15 seconds. A logout only takes the cookie from the
+    browser, whose other pages notice by themselves.
+    """
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
@@ -123,8 +127,9 @@ async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
 
 
 def _still_logged_in(request: HttpRequest) -> bool:
-    """The account may have been removed, or its password changed, since the page was opened."""
-    return bool(get_user(request).is_authenticated)
+    """Since the page was opened, the account may be gone, its password changed, or a change of it asked for."""
+    user = get_user(request)
+    return bool(user.is_authenticated and not user.must_change_password)
 
 
 URLS: list[tuple[str, Any, str]] = [

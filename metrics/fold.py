@@ -6,6 +6,9 @@ merged as a set: any order, any grouping, even twice, gives the same bits. What 
 0.8 ** 128 = 4e-13 of its own size.
 """
 
+import logging
+import re
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -19,8 +22,13 @@ from gateway import record
 from gateway.openai import CHAT, COMPLETIONS, RESPONSES
 from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
 
+log = logging.getLogger(__name__)
+
 ALPHA = 0.2
 MAX_TOKENS = 1 << 40
+MAX_DURATION_US = 365 * 86_400_000_000
+MAX_COMPLETED_US = 4_102_444_800_000_000  # 2100-01-01
+CLOCK_SLACK_US = 60_000_000
 WINDOW = 128
 
 NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
@@ -32,6 +40,7 @@ INPUT_TOKENS, OUTPUT_TOKENS = "input_tokens", "output_tokens"
 UNRECORDED, DAMAGED = "unrecorded", "damaged_bytes"
 REJECTED = "rejected:"
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FAILED_ATTEMPTS = {record.REFUSED, record.FAILED, record.TRUNCATED}
 _KINDS_WITH_SPEED = {CHAT, COMPLETIONS, RESPONSES}
 
@@ -116,7 +125,11 @@ class Fold:
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         for entry in entries:
             if isinstance(entry, RequestRecord):
-                self.add(entry)
+                if sound(entry):
+                    self.add(entry)
+                else:
+                    log.error("record %r makes no sense and is set aside", entry.id[:40])
+                    self.totals[UNRECORDED] += 1
             elif isinstance(entry, Unrecorded):
                 self.totals[UNRECORDED] += entry.count
         return self
@@ -191,6 +204,16 @@ class Fold:
         return days
 
 
+def sound(entry: RequestRecord) -> bool:
+    """Can it be counted? One that cannot (a damaged or hand-made journal) must not take its neighbours along."""
+    durations = (entry.duration_us, entry.first_token_us or 0, *(attempt.duration_us for attempt in entry.attempts))
+    return (
+        _ID.fullmatch(entry.id) is not None
+        and 0 <= entry.completed_us < MAX_COMPLETED_US
+        and all(0 <= duration <= MAX_DURATION_US for duration in durations)
+    )
+
+
 def plausible(tokens: int | None) -> int | None:
     """A count of tokens as an upstream told it; None for what no answer can have had."""
     return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else None
@@ -208,7 +231,12 @@ def local_date(minute: int, zone: ZoneInfo) -> str:
 
 
 def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
-    """The last WINDOW of both; `kept` is sorted, as this returns it."""
+    """The last WINDOW of both; `kept` is sorted, as this returns it.
+
+    What a clock that ran ahead left behind is dropped: all that follows would stand before it until the time has come.
+    """
+    if kept and kept[-1][0] > (horizon := time.time_ns() // 1000 + CLOCK_SLACK_US):
+        kept = [sample for sample in kept if sample[0] <= horizon]
     new = sorted({*new})
     if kept and new and new[0] > kept[-1]:  # nearly always: newer ones come after
         return [*kept, *new][-WINDOW:]
@@ -224,4 +252,13 @@ def moving_average(samples: list[Sample]) -> float | None:
 
 
 pack_samples = msgspec.msgpack.Encoder().encode
-unpack_samples = msgspec.msgpack.Decoder(list[Sample]).decode
+_decode_samples = msgspec.msgpack.Decoder(list[Sample]).decode
+
+
+def unpack_samples(packed: bytes) -> list[Sample]:
+    """Damaged ones are none: a speed is learned again sooner than a batch is written without its average."""
+    try:
+        return _decode_samples(packed)
+    except msgspec.DecodeError as error:
+        log.error("a moving average in the database is damaged and begins anew: %s", error)
+        return []

@@ -79,12 +79,12 @@ class Folder:
         while True:
             position = state.positions.get(writer, START)
             batch = self.journals.read(writer, position, BATCH)
-            state.positions[writer] = batch.position
-            if batch.damaged:
-                state.totals[DAMAGED] += batch.damaged
-            if not batch.entries:
-                return count
             fold = Fold(self.trackers.zone).add_all(batch.entries)
+            if batch.damaged:
+                fold.totals[DAMAGED] += batch.damaged
+            state.positions[writer] = batch.position
+            if not batch.entries and not batch.damaged:
+                return count
             state.add(fold)
             records = sum(isinstance(entry, RequestRecord) for entry in batch.entries)
             self.folded += records

@@ -131,9 +131,18 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
         "records_waiting": folder.waiting,
+        "records_waiting_secs": _behind(moment),
         "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
         "figures_restored": figures.seeded,
     }
+
+
+def _behind(moment: Moment) -> float | None:
+    """Seconds for which records have been waiting; None while each is written within a moment."""
+    writer = surroundings.writer
+    if writer is None or writer.backlog.behind_since is None:
+        return None
+    return max(0.0, moment.figures.at - writer.backlog.behind_since)
 
 
 def _average_response_time(moment: Moment) -> float | None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 from django.db.models import Sum
 
 from endpoints.models import Endpoint
@@ -47,7 +47,7 @@ def seed() -> None:
 
 
 def load(now: float) -> State:
-    """All figures as the database has them at one moment. Raises django.db.Error if the positions cannot be read."""
+    """All figures as the database has them at one moment. Raises django.db.Error while it is away or locked."""
     state = State(folder.trackers.zone)
     state.date = local_date(int(now // 60), state.zone)
     with database.read_moment():
@@ -63,9 +63,14 @@ def _gracefully(step: Callable[[State, float], None], state: State, now: float) 
         cursor.execute("SAVEPOINT step")
         try:
             step(state, now)
-        except Exception as error:  # noqa: BLE001  # whatever a damaged row raises: the start goes on without it
+        except Exception as error:
+            if isinstance(error, OperationalError) and "no such" not in str(error):
+                raise  # locked or away, for a moment perhaps: all of it is tried again
+            # Whatever a damaged table or row raises: the start goes on without it.
             cursor.execute("ROLLBACK TO SAVEPOINT step")
-            log.warning("figures not restored (%s): %s", step.__name__.strip("_").replace("_", " "), error)
+            name = step.__name__.strip("_").replace("_", " ")
+            state.missing += (name,)
+            log.warning("figures not restored (%s): %s", name, error)
         cursor.execute("RELEASE SAVEPOINT step")
 
 
@@ -168,7 +173,8 @@ def _today(state: State, now: float) -> None:
 def _speeds(state: State, now: float) -> None:
     """The moving averages as they were; where there is none, today's tokens over today's time."""
     for row in MovingAverage.objects.all():
-        state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(unpack_samples(bytes(row.samples)))
+        if samples := unpack_samples(bytes(row.samples)):
+            state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(samples)
     for key, daily in state.today.items():
         if key not in state.speeds and daily.has_speed:
             state.speeds[key] = Speed(day_average=daily.output_tokens / (daily.duration_ms / 1000))

@@ -57,6 +57,9 @@ class StatsSerializer(serializers.Serializer[Any]):
     total_output_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
     records_waiting = serializers.IntegerField(help_text="In the figures already, not yet in the database.")
+    records_waiting_secs = serializers.FloatField(
+        allow_null=True, help_text="For so long; null while each is written within a moment."
+    )
     records_unrecorded = serializers.IntegerField(help_text="Served while the journal could not be written.")
     figures_restored = serializers.BooleanField(help_text="False until the database has been read.")
 

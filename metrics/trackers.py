@@ -26,6 +26,7 @@ from metrics.fold import (
 
 TIMELINE_MINUTES = 60
 AVERAGE_MINUTES = 24 * 60
+CLOCK_SLACK_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class State:
     """All figures, up to and including the positions."""
 
     zone: ZoneInfo
+    missing: tuple[str, ...] = ()  # what a damaged table did not tell
     positions: dict[str, Position] = field(default_factory=dict)
     endpoints: dict[str, Counters] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
@@ -162,7 +164,7 @@ class Figures:
     today: Mapping[SpeedKey, Daily]
     average_today_ms: Mapping[SpeedKey, float]  # of whole requests, where any was answered
     date: str
-    seeded: bool
+    seeded: bool  # all of it is restored
 
 
 class Trackers:
@@ -173,13 +175,17 @@ class Trackers:
         self.zone = zone
         self.state = State(zone)
         self.seeded = False
+        self.clock_went_back = False  # then what was let go of is needed again, from the database
         self.version = 0
+        self._looked_at = 0.0
 
     def install(self, state: State) -> None:
         """Replace everything by what was read from the database."""
         with self.lock:
             self.state = state
             self.seeded = True
+            self.clock_went_back = False
+            self._looked_at = 0.0
             self.version += 1
 
     def add(self, fold: Fold) -> None:
@@ -191,6 +197,9 @@ class Trackers:
         now = time.time() if now is None else now
         with self.lock:
             state = self.state
+            if now < self._looked_at - CLOCK_SLACK_SECONDS:
+                self.clock_went_back = True
+            self._looked_at = now
             state.turn(now)
             return Figures(
                 version=self.version,
@@ -205,7 +214,7 @@ class Trackers:
                        for key, it in state.today.items()},
                 average_today_ms={key: ms for key, day in state.answered_today.items() if (ms := day.average_ms)},
                 date=state.date,
-                seeded=self.seeded,
+                seeded=self.seeded and not state.missing,
             )  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         raise Http404
     queries.flushed()
     moment = Moment.now()
-    row = next(row for row in queries.endpoints(moment) if row["id"] == entry.id)
+    row = next((row for row in queries.endpoints(moment) if row["id"] == entry.id), None)
+    if row is None:
+        raise Http404  # deleted a moment ago
     context = {
         "entry": entry,
         "row": row,

@@ -38,6 +38,7 @@ from metrics.fold import (
     moving_average,
     pack_samples,
     plausible,
+    sound,
     unpack_samples,
 )
 from metrics.folder import Folder
@@ -113,7 +114,7 @@ class Where:
 class Backlog:
     """How far the database is behind."""
 
-    oldest_waiting_at: float | None = None
+    behind_since: float | None = None  # in seconds since 1970; None while each batch takes all there is
     last_commit_at: float | None = None
     last_batch_ms: float | None = None
     error: str | None = None
@@ -153,6 +154,7 @@ class DatabaseWriter:
         self._reseed = reseed
         self._wake = threading.Event()
         self._progress = threading.Condition()
+        self._committed: dict[str, Position] = {}  # how far this process has seen the database
         self._steps = 0
         self._idle_steps = 0
 
@@ -168,8 +170,9 @@ class DatabaseWriter:
                 log.warning("%s", error)
             except Error as error:
                 backoff = self._away(error, backoff)
-            except Exception:
+            except Exception as error:
                 log.exception("the database writer failed; it goes on")
+                self._fell_behind(error)
                 backoff = MAX_BACKOFF_SECONDS
             else:
                 backoff = PAUSE_SECONDS
@@ -206,21 +209,36 @@ class DatabaseWriter:
     def step(self) -> Step:
         """One transaction at most. Raises django.db.Error when the database is away, Moved when it was not alone."""
         database.refuse_moved_file()
-        step = self._read()
+        positions = self._positions()
+        if any(positions.get(writer, START) < position for writer, position in self._committed.items()):
+            self._put_back()
+        if self.folder.trackers.clock_went_back:
+            log.warning("the clock went back: figures are read again")
+            self._reseed()
+        step = self._read(positions)
         if step.moves:
             started = time.perf_counter()
             self._commit(step)
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
             self.backlog.last_commit_at = time.time()
+            self._committed |= {writer: new for writer, _, new in step.moves}
         self._note(step)
         self._clean(step)
         return step
 
-    def _read(self) -> Step:
-        assert self.folder.database_id is not None
+    def _positions(self) -> dict[str, Position]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT writer, segment, position FROM journal_positions")
-            positions = {writer: (int(segment), int(position)) for writer, segment, position in cursor.fetchall()}
+            return {writer: (int(segment), int(position)) for writer, segment, position in cursor.fetchall()}
+
+    def _put_back(self) -> None:
+        """An older copy of this database stands in its place: its figures are the true ones from now on."""
+        log.error("the database is older than a moment ago: a copy was put back; figures are read again from it")
+        self._committed.clear()
+        self._reseed()
+
+    def _read(self, positions: dict[str, Position]) -> Step:
+        assert self.folder.database_id is not None
         step = Step()
         for writer in self.folder.journals.writers(self.folder.database_id):
             old = positions.get(writer, START)
@@ -291,7 +309,7 @@ class DatabaseWriter:
 
     def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:
         for entry in entries:
-            if not isinstance(entry, RequestRecord) or entry.outcome == record.REJECTED:
+            if not isinstance(entry, RequestRecord) or entry.outcome == record.REJECTED or not sound(entry):
                 continue
             if self._history == "all" or entry.outcome != record.OK:
                 yield self._row(entry)
@@ -363,7 +381,9 @@ class DatabaseWriter:
     def _note(self, step: Step) -> None:
         self.backlog.error = None
         if not step.full:
-            self.backlog.oldest_waiting_at = None
+            self.backlog.behind_since = None
+        elif self.backlog.behind_since is None:
+            self.backlog.behind_since = time.time()
         with self._progress:
             self._steps += 1
             self._idle_steps += not step.full
@@ -372,10 +392,13 @@ class DatabaseWriter:
     def _away(self, error: Error, backoff: float) -> float:
         if self.backlog.error is None:
             log.warning("the database is away; records wait in the journal: %s", error)
-            self.backlog.oldest_waiting_at = time.time()
-        self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self._fell_behind(error)
         connection.close()
         return min(MAX_BACKOFF_SECONDS, backoff * 2)
+
+    def _fell_behind(self, error: Exception) -> None:
+        self.backlog.behind_since = self.backlog.behind_since or time.time()
+        self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
     def _clean(self, step: Step) -> None:
         """Delete what is folded, here and in the trackers."""
@@ -410,6 +433,7 @@ class DatabaseWriter:
             with connection.cursor() as cursor:
                 cursor.execute("DELETE FROM journal_positions WHERE writer = %s", (writer,))
             self.folder.forget(writer)
+            self._committed.pop(writer, None)
             shutil.rmtree(hidden, ignore_errors=True)
         finally:
             os.close(held)

@@ -17,6 +17,12 @@ class AdminSite(admin.AdminSite):
     site_header = site_title = "RouterDash"
     index_title = _("Administration")
 
+    def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
+        """Not django-q2's pages: a schedule made there may name any function, `os.system` too."""
+        models: Any = [model_or_iterable] if isinstance(model_or_iterable, type) else model_or_iterable
+        ours = [model for model in models if model._meta.app_label != "django_q"]
+        super().register(ours, admin_class, **options)
+
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.user.is_authenticated:  # a viewer: logging in again would not help
             return redirect("overview")

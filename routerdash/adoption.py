@@ -41,13 +41,15 @@ class Found:
     plain_keys: int
 
 
-def look(path: Path) -> Found:
-    """Is this a database we can take over? Reads only. Raises CannotAdopt."""
+def look(path: Path, *, only_look: bool = False) -> Found:
+    """Is this a database we can take over? With `only_look` not a byte of it changes. Raises CannotAdopt."""
     if not path.exists():
         raise CannotAdopt(f"there is no file {path}; name the database by DATABASE_URL=sqlite:////absolute/path")
     _refuse_open_file(path)
+    if not only_look:
+        _refuse_locked_file(path)
     with _reading(path) as found:
-        tables = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = reference.tables(found)
         if not reference.is_reference(tables):
             raise CannotAdopt(f"{path} is no database of llmlb: its tables are not there")
         if "django_migrations" not in tables and (wrong := reference.differences(found)):
@@ -71,10 +73,10 @@ def adopt(config: Config, path: Path, say: Say) -> None:
         _mark_as_done()
         call_command("migrate", interactive=False, verbosity=0)
         _set_baselines()
-    except Exception as error:
+    except BaseException as error:
         connection.close()
         _put_back(copy, path)
-        raise CannotAdopt(f"nothing was changed, the copy was put back: {error}") from error
+        raise CannotAdopt(f"nothing was changed, the copy was put back: {error or type(error).__name__}") from error
     finally:
         connection.close()
 
@@ -104,6 +106,10 @@ def _refuse_open_file(path: Path) -> None:
     users = _processes_with(path)
     if users:
         raise CannotAdopt(f"{path} is in use by process {', '.join(map(str, users))}; stop it first")
+
+
+def _refuse_locked_file(path: Path) -> None:
+    """Opening it for writing also moves what a killed process left in the WAL into the file."""
     try:
         with closing(sqlite3.connect(prepare.uri(path, "rw"), uri=True, timeout=1, isolation_level=None)) as held:
             held.execute("BEGIN EXCLUSIVE")
@@ -150,10 +156,16 @@ def _copy(config: Config) -> Path:
 
 
 def _put_back(copy: Path, path: Path) -> None:
-    with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(path)) as target:
-        source.backup(target)
-        (mode,) = source.execute("PRAGMA journal_mode").fetchone()
-        target.execute(f"PRAGMA journal_mode={mode}")
+    """Raises CannotAdopt."""
+    try:
+        with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(path)) as target:
+            source.backup(target)
+            (mode,) = source.execute("PRAGMA journal_mode").fetchone()
+            target.execute(f"PRAGMA journal_mode={mode}")
+    except sqlite3.Error as error:
+        raise CannotAdopt(
+            f"it was cut off and the copy could not be put back ({error}): make room, then copy {copy} over {path}"
+        ) from None
 
 
 def _mark_as_done() -> None:

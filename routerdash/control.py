@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -49,10 +50,14 @@ class Control:
         self.writer = DatabaseWriter(
             folder, self.config.zone, self._where, history=self.config.history, reseed=seeding.seed
         )
-        self.health = HealthChecker(registry, self._secret, self.publisher.last_byte, self._came_up)
+        self.health = HealthChecker(
+            registry, self._secret, self.publisher.last_byte, self._came_up, self._database_away
+        )
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and keys were read from the database, not from the last snapshot
+        self._jobs = ThreadPoolExecutor(1, "jobs")
         self._ready = False
+        self._outdated = False
         self._synced: dict[str, float] = {}
         self._changes: dict[str, int] = {}
         self._reloaded_at = 0.0
@@ -60,6 +65,7 @@ class Control:
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = self.publisher.in_flight
         surroundings.unrecorded = self.publisher.unrecorded
+        surroundings.outdated = lambda: self._outdated
         surroundings.writer = self.writer
 
     # Start and stop
@@ -88,6 +94,7 @@ class Control:
             for task in tasks:
                 task.cancel()
             self.stopping.set()
+            self._jobs.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(self._finish, threads)
 
     def _finish(self, threads: list[threading.Thread]) -> None:
@@ -148,18 +155,22 @@ class Control:
                 continue
             try:
                 self._look_for_changes()
-            except Error as error:
-                log.debug("changes could not be looked for: %s", error)
+                self._outdated = False
+            except Exception as error:  # noqa: BLE001  # without this thread a deleted key would work for ever
+                if not self._outdated:
+                    log.warning("endpoints, users and keys cannot be read, the old ones stay: %s", error)
+                self._outdated = True
                 connection.close()
         connection.close()
 
     def _look_for_changes(self) -> None:
         found = changes.read()
         everything = time.monotonic() - self._reloaded_at > RELOAD_SECONDS
-        if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
-            registry.reload()
+        # Keys first: an endpoint that cannot be read must not keep a deleted key alive.
         if everything or found.get(changes.ACCESS) != self._changes.get(changes.ACCESS):
             access.reload()
+        if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
+            registry.reload()
         if everything:
             self._reloaded_at = time.monotonic()
         self._changes = found
@@ -188,6 +199,9 @@ class Control:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
 
+    def _database_away(self) -> bool:
+        return self.writer.backlog.error is not None
+
     def _secret(self, entry: Entry) -> str | None:
         if entry.sealed_api_key is None:
             return entry.plain_api_key
@@ -208,7 +222,7 @@ class Control:
         if not recovered and now - self._synced.get(endpoint_id, float("-inf")) < SYNC_SECONDS:
             return
         self._synced[endpoint_id] = now
-        asyncio.get_running_loop().run_in_executor(None, self._queue_sync, endpoint_id, recovered)
+        asyncio.get_running_loop().run_in_executor(self._jobs, self._queue_sync, endpoint_id, recovered)
 
     def _queue_sync(self, endpoint_id: str, recovered: bool) -> None:
         close_old_connections()

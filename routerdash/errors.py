@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import Error
+from django.db import DataError, Error
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
@@ -18,6 +18,7 @@ from access.middleware import ViewHook
 
 log = logging.getLogger(__name__)
 
+DATABASE_REFUSES = "The database does not take one of these values."
 DATABASE_AWAY = "The database is not available just now; figures on the overview go on."
 
 
@@ -34,6 +35,8 @@ def api_error(error: Exception, context: dict[str, Any]) -> Response | None:
 def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, Error):
         log.warning("%s: the database failed: %s", context["request"].path, error)
+        if _is_refusal(error):
+            return Response({"error": DATABASE_REFUSES}, status=400)
         return Response({"error": DATABASE_AWAY}, status=503)
     if isinstance(error, DjangoValidationError):
         error = ValidationError(error.message_dict if hasattr(error, "error_dict") else {"error": error.messages})
@@ -48,7 +51,15 @@ def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
         response.data = {"error": "Forbidden"}
     elif isinstance(error, APIException):
         response.data = {"error": str(error.detail)}
+    # Told to who asked; Django would log what a server of theirs did as an error of ours.
+    response._has_been_logged = True  # type: ignore[attr-defined]
     return response
+
+
+def _is_refusal(error: Error) -> bool:
+    """Is the database there, and does not take what it was given? By SQLSTATE: data exception, limit exceeded."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return isinstance(error, DataError) or state.startswith(("22", "54"))
 
 
 def _explain(error: ValidationError) -> dict[str, Any]:
@@ -66,7 +77,8 @@ def _texts(detail: Any) -> list[str]:
         return [text for item in detail for text in _texts(item)]
     if isinstance(detail, dict):
         return [text for item in detail.values() for text in _texts(item)]
-    return [str(detail) if isinstance(detail, ErrorDetail | str) else repr(detail)]
+    text = str(detail) if isinstance(detail, ErrorDetail | str) else repr(detail)
+    return [text.encode("utf-8", "replace").decode()]  # a value that is quoted may hold half a surrogate pair
 
 
 # Django's handlers for what no view answered.
@@ -105,4 +117,6 @@ class DatabaseAway(ViewHook):
         if not isinstance(exception, Error):
             return None
         log.warning("%s: the database failed: %s", request.path, exception)
+        if _is_refusal(exception):
+            return _page(request, 400, DATABASE_REFUSES)
         return _page(request, 503, DATABASE_AWAY)

@@ -11,11 +11,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from django.core.management import call_command
-from django.db import DEFAULT_DB_ALIAS, Error, connection
+from django.db import DEFAULT_DB_ALIAS, Error, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from access.bootstrap import NameTaken, ensure_admin, ensure_bootstrap_key
 from endpoints import keys
+from gateway import files
 from gateway.config import Config
 from metrics import database
 from routerdash import reference, secret_key
@@ -77,9 +78,12 @@ def refuse_reference(config: Config) -> None:
         return
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as found:
-            tables = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = reference.tables(found)
+            cut_off = reference.is_half_adopted(found)
     except sqlite3.Error:
         return  # what is wrong with it is for Django to say
+    if cut_off:
+        raise CannotStart("taking this database over was cut off; run `manage.py adopt` again, then start")
     if reference.is_reference(tables) and "django_migrations" not in tables:
         raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
 
@@ -122,11 +126,14 @@ def uri(path: Path, mode: str) -> str:
 def people(config: Config) -> None:
     """The first administrator and the bootstrap key, as the settings say. Raises Error, or CannotStart."""
     try:
-        password = ensure_admin(config)
+        with transaction.atomic():  # no administrator without somebody who knows the password
+            password = ensure_admin(config)
+            if password is not None:
+                _hand_over(config, password)
     except NameTaken as error:
         raise CannotStart(str(error)) from None
-    if password is not None:
-        _hand_over(config, password)
+    except OSError as error:
+        raise CannotStart(f"the first password cannot be left in {config.data_dir}: {error.strerror}") from None
     ensure_bootstrap_key(config)
 
 
@@ -136,8 +143,7 @@ def _hand_over(config: Config, password: str) -> None:
         print(f"\n  Log in as {config.admin_username} with the password  {password}\n", flush=True)  # noqa: T201
         return
     path = config.data_dir / INITIAL_PASSWORD_FILE
-    path.write_text(password + "\n")
-    os.chmod(path, 0o600)
+    files.replace(path, password.encode() + b"\n")
     log.info("the password of %s is in %s", config.admin_username, path)
 
 

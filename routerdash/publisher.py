@@ -79,19 +79,21 @@ class Publisher:
     def _assign_slots(self, entries: Iterable[Entry]) -> None:
         """A slot stays with its endpoint; one that a deleted endpoint left is given away as late as possible."""
         present = {entry.id for entry in entries}
-        taken = set(self.slots.values())
+        slots = dict(self.slots)  # swapped at the end: readers may be going through the old one
+        taken = set(slots.values())
         for entry in entries:
-            if entry.id in self.slots:
+            if entry.id in slots:
                 continue
             free = next((slot for slot in range(MAX_ENDPOINTS) if slot not in taken), None)
             if free is None:
-                gone = next((key for key in self.slots if key not in present), None)
+                gone = next((key for key in slots if key not in present), None)
                 if gone is None:
                     log.error("more than %d endpoints: %s is not served", MAX_ENDPOINTS, entry.name)
                     continue
-                free = self.slots.pop(gone)
-            self.slots[entry.id] = free
+                free = slots.pop(gone)
+            slots[entry.id] = free
             taken.add(free)
+        self.slots = slots
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:

@@ -33,6 +33,20 @@ def is_reference(tables: Iterable[str]) -> bool:
     return set(tables) >= _MARKS
 
 
+def tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def is_half_adopted(connection: sqlite3.Connection) -> bool:
+    """Did `adopt` begin with it and not come to its end? Files of ours lack the reference's table of migrations."""
+    found = tables(connection)
+    if not {"_sqlx_migrations", "django_migrations"} <= found:
+        return False
+    if "installation" not in found:
+        return True
+    return not connection.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone()[0]
+
+
 def differences(connection: sqlite3.Connection) -> list[str]:
     """Every way in which the mapped tables differ from what we expect, a sentence each; empty when they are right."""
     found: list[str] = []

@@ -150,7 +150,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["access.permissions.HasPermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["routerdash.parsers.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "routerdash.errors.api_error",
     "UNAUTHENTICATED_USER": None,
@@ -161,6 +161,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": __version__,
     "SERVE_PERMISSIONS": ["access.permissions.HasPermission"],
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "routerdash.schema.add_errors"],
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "endpoints.models.Status.choices",
         "OperatorStateEnum": "endpoints.models.OperatorState.choices",

@@ -90,7 +90,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         for child in self._children:
-            child.start(self._environment)
+            self._start(child)
         log.info("RouterDash is at %s", _url(self.config))
         try:
             while not self._stop.wait(0.05):
@@ -140,7 +140,16 @@ class Supervisor:
             if child.process is not None and child.process.poll() is not None:
                 self._bury(child, now)
             if child.process is None and now >= child.start_at:
-                child.start(self._environment)
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        """A fork that fails, for want of memory or process ids, is tried again: what runs goes on meanwhile."""
+        try:
+            child.start(self._environment)
+        except OSError as error:
+            child.backoff = min(MAX_RESTART_SECONDS, child.backoff * 2)
+            child.start_at = time.monotonic() + child.backoff
+            log.error("%s cannot be started (%s); it is tried again in %g s", child.name, error, child.backoff)
 
     def _bury(self, child: Child, now: float) -> None:
         assert child.process is not None

@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 from access import api as access_api
 from access import views as access_views
 from endpoints import api as endpoints_api
+from gateway.openai import KINDS
 from metrics import api as metrics_api
 from metrics import views as metrics_views
 from routerdash import views
@@ -18,6 +19,8 @@ from routerdash import views
 def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
     return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
+
+_BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in KINDS))
 
 urlpatterns = [
     path("", metrics_views.overview, name="overview"),
@@ -36,6 +39,7 @@ urlpatterns = [
     *_api(metrics_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
+    *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]
 
 handler403 = "routerdash.errors.forbidden"

@@ -1,6 +1,7 @@
 """Is it alive, may it be asked, which release is it."""
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -8,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.permissions import ANYBODY
+from gateway.errors import NOT_FOUND, Refusal
 from metrics.teller import folder, surroundings, trackers
 from routerdash import __version__
 
@@ -34,7 +36,20 @@ def _reasons() -> list[str]:
         reasons.append(f"the journal cannot be written, see the log; {unrecorded} requests were served unrecorded")
     if not trackers.seeded:
         reasons.append("figures are not restored from the database yet")
+    elif trackers.state.missing:
+        reasons.append(f"figures are not restored ({', '.join(trackers.state.missing)}), see the log")
+    if surroundings.outdated():
+        reasons.append("endpoints, users and keys are those of a while ago: they cannot be read, see the log")
     return reasons
+
+
+@csrf_exempt
+def beside_v1(request: HttpRequest) -> HttpResponse:
+    """For clients whose base URL lacks `/v1`: an error that their library shows."""
+    refusal = Refusal(
+        404, NOT_FOUND, f"The API is below /v1: use {request.scheme}://{request.get_host()}/v1 as base URL."
+    )
+    return HttpResponse(refusal.body(), status=refusal.status, content_type="application/json")
 
 
 class VersionSerializer(serializers.Serializer[None]):

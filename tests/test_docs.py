@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from django.urls import get_resolver
 
+from gateway import errors
 from gateway.config import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,3 +37,9 @@ def test_documented_api_paths_exist() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for path in re.findall(r"`(?:[A-Z, ]+ )?/(api/[^`?]*)", text):
         assert path in known, path
+
+
+def test_every_error_code_is_documented() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    codes = [value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)]
+    assert [code for code in codes if f"`{code}`" not in text] == []

@@ -29,6 +29,9 @@
     if (element && element.textContent !== text) element.textContent = text;
   };
 
+  /* ---- other tabs of this browser look whether they are still logged in when one has come to the login page */
+  const tabs = new BroadcastChannel("routerdash");
+  if (body.dataset.page === "login") tabs.postMessage("login");
   if (body.dataset.page !== "overview") return;
 
   /* ---- the sign: live, connecting, or as of a moment */
@@ -141,7 +144,7 @@
     $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
     const shown = {
       unrestored: !stats.figures_restored,
-      waiting: stats.records_waiting > 0,
+      waiting: stats.records_waiting_secs != null,
       unrecorded: stats.records_unrecorded > 0,
     };
     $$("[data-show]").forEach(row => (row.hidden = !shown[row.dataset.show]));
@@ -252,10 +255,18 @@
       state("reconnecting");
       if (source.readyState === EventSource.CLOSED) {
         source.close();
-        setTimeout(connect, 5000);
+        setTimeout(connectAgain, 5000);
       }
     });
   }
+  /* Whoever has logged out since, or must change a password first, is sent there by the server. */
+  async function ended() {
+    const answer = await fetch("/api/dashboard/stats").catch(() => null);
+    return answer?.status === 401 || answer?.status === 403;
+  }
+  const reloadIfEnded = async () => (await ended()) && location.reload();
+  const connectAgain = async () => ((await ended()) ? location.reload() : connect());
+  tabs.addEventListener("message", reloadIfEnded);
   setInterval(() => {
     if (Date.now() - heard > 20000) state("stale");
   }, 1000);

@@ -128,11 +128,11 @@ def test_a_change_keeps_the_key(as_admin: Api, admin: User) -> None:
     key = key_for(admin, "endpoints.read")
     row = ApiKey.objects.get()
     response = as_admin.post(
-        f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["endpoints.manage"])
+        f"{KEYS}{row.pk}/change/", key_form(admin, name="renamed", permissions=["openai.inference"])
     )
     assert response.status_code == 302
     changed = ApiKey.objects.get()
-    assert (changed.name, changed.granted, changed.key_hash) == ("renamed", ("endpoints.manage",), hash_key(key))
+    assert (changed.name, changed.granted, changed.key_hash) == ("renamed", ("openai.inference",), hash_key(key))
 
 
 def test_the_bootstrap_key_can_be_edited_under_its_name(as_admin: Api, admin: User) -> None:

@@ -171,9 +171,19 @@ def test_name_and_expiry_can_be_changed(as_viewer: Api) -> None:
     }
 
 
-def test_a_change_without_an_expiry_ends_it(as_viewer: Api) -> None:
+def test_a_change_that_names_no_expiry_keeps_it(as_viewer: Api) -> None:
     made = make(as_viewer, expires_at="2999-01-01T00:00:00Z").json()
-    assert as_viewer.call("PUT", f"{LIST}/{made['id']}", {"name": "script"}).json()["expires_at"] is None
+    path = f"{LIST}/{made['id']}"
+    assert as_viewer.call("PUT", path, {"name": "script"}).json()["expires_at"] == "2999-01-01T00:00:00Z"
+    assert as_viewer.call("PUT", path, {"name": "script", "expires_at": None}).json()["expires_at"] is None
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_an_expiry_beyond_all_calendars_is_refused(as_viewer: Api, zone: str) -> None:
+    with timezone.override(zone):
+        response = make(as_viewer, expires_at="9999-12-31T23:59:59")
+    assert response.status_code == 400
+    assert "leave it empty for never" in response.json()["error"]
 
 
 def test_permissions_cannot_be_changed(as_admin: Api) -> None:

@@ -140,3 +140,13 @@ def test_the_key_shows_nowhere_in_the_log(ada: User, caplog: pytest.LogCaptureFi
     with caplog.at_level("DEBUG"):
         ensure_bootstrap_key(with_key(KEY))
     assert KEY not in caplog.text
+
+
+def test_a_key_that_others_called_so_stays() -> None:
+    ada = make_admin()
+    theirs = key_for(ada, "openai.inference", name=BOOTSTRAP)
+    ensure_bootstrap_key(with_key())
+    ensure_bootstrap_key(with_key(KEY))
+    assert {row.key_hash for row in ApiKey.objects.all()} == {hash_key(theirs), hash_key(KEY)}
+    ensure_bootstrap_key(with_key())
+    assert [row.key_hash for row in ApiKey.objects.all()] == [hash_key(theirs)]

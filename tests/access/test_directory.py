@@ -3,10 +3,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.db import Error
+from django.db import Error, connection
 
 from access.directory import access
-from access.models import ApiKey, User, hash_key
+from access.models import ApiKey, Role, User, hash_key
 from tests.access.people import key_for, make_admin, make_user, without_database
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +112,28 @@ def test_a_reload_that_may_fail_is_quiet() -> None:
     assert told == []
     access.reload_if_possible()
     assert told == [1]
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only there a moment may lie beyond the calendar")
+@pytest.mark.parametrize("moment", ["infinity", "10000-01-01 04:59:59+00", "-infinity"])
+def test_an_expiry_that_cannot_be_read_hides_no_other_key(moment: str) -> None:
+    ada = make_admin()
+    odd, fine = key_for(ada, "endpoints.read"), key_for(ada, "endpoints.read", name="fine")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE api_keys SET expires_at = %s WHERE key_hash = %s", (moment, hash_key(odd)))
+    access.reload()
+    found = access.key(hash_key(odd))
+    assert access.key(hash_key(fine)) is not None
+    assert found is not None
+    assert (found.expires_at == 0) == moment.startswith("-")
+
+
+def test_the_key_of_a_demoted_administrator_only_reads() -> None:
+    ada = make_admin()
+    key = key_for(ada, "endpoints.manage", "endpoints.read", "openai.inference")
+    ada.role = Role.VIEWER
+    ada.save()
+    access.reload()
+    found = access.key(hash_key(key))
+    assert found is not None
+    assert set(found.permissions) == {"endpoints.read", "openai.inference"}

@@ -128,6 +128,15 @@ def test_a_page_says_when_it_is_not_live_and_recovers(page: Page, router: Router
     complaints[:] = [text for text in complaints if "Failed to load resource" not in text]  # it did, for a moment
 
 
+def test_a_logout_ends_the_live_figures_of_other_tabs(page: Page, complaints: list[str]) -> None:
+    log_in(page)
+    other = page.context.new_page()
+    other.goto("/admin/")
+    other.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login**")
+    assert "401 (Unauthorized)" in complaints.pop()
+
+
 def test_an_endpoint_is_added_in_the_admin(page: Page, router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(kind="vllm")
     log_in(page)

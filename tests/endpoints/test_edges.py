@@ -18,12 +18,12 @@ from django.utils import timezone
 from benchmarks.simulator import Simulator
 from endpoints import changes, health, keys, names, operations, sync, tasks
 from endpoints.base_url import normalise
-from endpoints.health import HealthChecker
-from endpoints.models import Endpoint, EndpointModel, Kind
-from endpoints.probe import Probe, Unreachable
+from endpoints.health import Check, HealthChecker
+from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind
+from endpoints.probe import Answer, Probe, Unreachable
 from endpoints.registry import registry
 from endpoints.sync import Offered
-from tests.access.people import Api
+from tests.access.people import Api, key_for, make_admin, with_key
 from tests.endpoints.conftest import Running, Serve, asking, break_off, listing, make_endpoint, meanwhile, sql, wait_for
 from tests.endpoints.test_admin import change
 from tests.router import until
@@ -309,3 +309,48 @@ def test_the_add_form_offers_the_configured_interval(as_admin: Api, settings: An
     settings.ROUTERDASH = replace(settings.ROUTERDASH, health_check_interval=7)
     form = as_admin.get("/admin/endpoints/endpoint/add/").context["adminform"].form
     assert form["health_check_interval_secs"].value() == 7
+
+
+# What a review found
+
+
+@pytest.mark.parametrize(("stored", "used"), [(0, 1), (-5, 1), (30, 30), (10**6, 3600)])
+def test_an_interval_without_bounds_does_not_hammer_the_endpoint(db: None, stored: int, used: int) -> None:
+    made = Endpoint.objects.create(name="x", base_url="http://x.invalid", health_check_interval_secs=stored)
+    registry.reload()
+    entry = registry.get(str(made.pk))
+    assert entry is not None
+    assert entry.health_check_interval_secs == used
+
+
+def test_models_that_no_database_takes_are_left_out() -> None:
+    names = ["good", "nul\0", "x" * 6000, "line\nbreak"]
+    answer = Answer(200, {"data": [{"id": name} for name in names]})
+    assert [model.id for model in sync.parse(answer)] == ["good"]
+
+
+def test_a_type_does_not_change_without_its_address(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Endpoint.objects.create(name="x", base_url="http://x.invalid", endpoint_type=Kind.VLLM)
+    script = with_key(key_for(make_admin(), "endpoints.read", "endpoints.manage"))
+    registry.reload()
+
+    def while_somebody_else_takes_it(url: str, key: str | None) -> str:
+        Endpoint.objects.create(name="y", base_url=url)
+        return Kind.OLLAMA
+
+    monkeypatch.setattr(operations, "detect", while_somebody_else_takes_it)
+    assert script.call("PATCH", f"/api/endpoints/{made.pk}", {"base_url": "http://new.invalid"}).status_code == 409
+    made.refresh_from_db()
+    assert (made.base_url, made.endpoint_type) == ("http://x.invalid", Kind.VLLM)
+
+
+def test_checks_go_on_in_memory_while_the_database_is_away(db: None) -> None:
+    made = Endpoint.objects.create(name="x", base_url="http://x.invalid", status="online")
+    registry.reload()
+    entry = registry.get(str(made.pk))
+    assert entry is not None
+    checker = HealthChecker(registry, lambda it: None, lambda it: 0.0, lambda it, recovered: None, lambda: True)
+    checker._store(entry, Check(False, None, "connection refused", timezone.now()))
+    after = registry.get(str(made.pk))
+    assert after is not None
+    assert (after.error_count, HealthCheck.objects.count()) == (1, 0)

@@ -118,6 +118,9 @@ class GatewayProcess(Served):
     def chat(self, model: str, **fields: Any) -> Answer:
         return self.post("/v1/chat/completions", {"model": model, "messages": [], **fields})
 
+    def chat_with(self, model: str, headers: dict[str, str]) -> Answer:
+        return self.post("/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
+
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:

@@ -429,3 +429,31 @@ async def test_what_is_repeated_outlives_its_errors():
     task = asyncio.create_task(every(0.001, work))
     await soon(lambda: len(calls) > 2)
     task.cancel()
+
+
+def test_a_request_that_comes_back_is_refused_once(gateway, sim):
+    simulated = sim.add()
+    model = gateway.add(simulated)
+    gateway.chat(model)
+    (via,) = [value for name, value in simulated.seen.headers[0].items() if name.lower() == "via"]
+    gateway.records()
+    given = gateway.chat_with(model, {"Via": f"1.1 somebody, {via}"})
+    assert (given.status, given.json()["error"]["code"]) == (508, "loop_detected")
+    assert (gateway.record().outcome, simulated.seen.started) == ("rejected", 1)
+
+
+def test_routers_behind_each_other_are_told_on(gateway, sim):
+    simulated = sim.add()
+    gateway.chat_with(gateway.add(simulated), {"Via": "1.1 squid, 1.1 routerdash-other"})
+    (via,) = [value for name, value in simulated.seen.headers[0].items() if name.lower() == "via"]
+    first, second = via.split(", ")
+    assert (first, second.startswith("1.1 routerdash-"), second == first) == ("1.1 routerdash-other", True, False)
+
+
+def test_an_endpoint_that_is_the_router_itself_fails_over(gateway, sim):
+    facts = {"sealed_key": Sealer([gateway.config.key_file.read_bytes()]).seal(gateway.key)}
+    itself = SimpleNamespace(url=f"http://127.0.0.1:{gateway.port}")
+    model = gateway.add(itself, sim.add(), **facts)
+    assert gateway.chat(model).status == 200
+    records = gateway.records()
+    assert sorted(record.outcome for record in records) == ["ok", "rejected"]

@@ -308,6 +308,7 @@ def test_headers_go_up_by_an_allow_list(gateway, sim):
     gateway.post(PATHS["completions"], {"model": gateway.add(simulated), "prompt": ""}, headers=sent)
     got = {name.lower(): value for name, value in simulated.seen.headers[0].items()}
     got.pop("content-length")
+    assert got.pop("via").startswith("1.1 routerdash-")
     kept = ("Accept", "User-Agent", "OpenAI-Organization", "Anthropic-Version", "Traceparent", "X-Request-Id")
     expected = {name.lower(): sent[name] for name in kept} | {"accept-encoding": "identity"}
     assert got == {**expected, "host": simulated.url[7:], "content-type": "application/json"}

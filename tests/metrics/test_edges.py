@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
+import time
 import zlib
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,19 +12,23 @@ from typing import Any
 
 import pytest
 from django.db import Error, connection
+from django.test import RequestFactory
 
+from access.directory import access
+from access.models import User
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
-from gateway.openai import EMBEDDINGS
-from metrics import queries, seeding, tasks
-from metrics.fold import merge_samples
-from metrics.models import Installation, RequestHistory
+from gateway.openai import CHAT, EMBEDDINGS
+from metrics import api, queries, seeding, tasks
+from metrics.fold import WINDOW, merge_samples
+from metrics.models import Installation, MovingAverage, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import rate
 from metrics.writer import DatabaseWriter
+from tests.access.people import Api, session_of
 from tests.metrics.records import AT, A, request
 from tests.metrics.test_seeding import adopted
-from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, told, where, without
+from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, same, told, where, without
 from tests.routerdash.processes import python
 from tests.routerdash.test_prepare import UP_TO_DATE
 
@@ -258,3 +263,116 @@ def test_a_directory_that_was_half_removed_goes(world: World) -> None:
     world.gateway(request())
     world.folder.journals.sweep()
     assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []
+
+
+# What a review found
+
+
+SENSELESS: list[dict[str, Any]] = [
+    {"id": "not-a-uuid"},
+    {"completed_us": 10**18},
+    {"completed_us": -1},
+    {"duration_us": 2**63 - 1},
+    {"first_token_us": -5},
+]
+
+
+@pytest.mark.parametrize("fields", SENSELESS)
+def test_a_record_that_makes_no_sense_does_not_take_its_neighbours_along(
+    world: World, endpoints: object, fields: dict[str, Any]
+) -> None:
+    world.gateway(request(), request(**fields), request())
+    found = world.figures()
+    assert told(found)["totals"] == {"requests_ok": 2, "unrecorded": 1}
+    world.write()
+    assert same(found, restored())
+    assert RequestHistory.objects.count() == 2
+
+
+def test_a_damaged_average_does_not_stop_the_writer(world: World) -> None:
+    gateway = world.gateway(request(output_tokens=100))
+    world.write()
+    MovingAverage.objects.update(samples=b"\xc1")
+    gateway.append(request(output_tokens=300))
+    world.write()
+    assert restored().speeds == {(A, "tiny", CHAT): 150.0}
+
+
+def test_a_clock_that_comes_back_leaves_no_hole(world: World) -> None:
+    world.gateway(request(output_tokens=50))
+    world.write()
+    world.reseed()
+    before = world.figures()
+    world.trackers.figures(AT + 2 * 86400)
+    world.trackers.figures(AT)
+    world.write()
+    assert same(world.figures(), before)
+
+
+def test_samples_of_a_clock_that_ran_ahead_are_dropped() -> None:
+    ahead = [(round((time.time() + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
+    now = (round(time.time() * 1e6), 1, 500.0)
+    assert merge_samples(ahead, [now]) == [now]
+
+
+def test_an_older_copy_that_is_put_back_is_believed(
+    world: World, endpoints: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = world.gateway(request(), segment_bytes=1)
+    world.write()
+    world.reseed()
+    tables = ("journal_positions", "metric_totals", "rollup_minutes", "rollup_days", "endpoint_daily_stats")
+    kept = {table: rows(f"SELECT * FROM {table}") for table in tables}
+    for _ in range(3):
+        gateway.append(request())
+    world.figures()
+    world.write()
+    for table, old in kept.items():
+        rows(f"DELETE FROM {table}")
+        for row in old:
+            rows(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", *row)
+    rows("UPDATE endpoints SET total_requests = 1, successful_requests = 1 WHERE id = %s", A)
+    gateway.append(request())
+    world.figures()
+    world.write()
+    assert "a copy was put back" in caplog.text
+    assert same(world.figures(), restored())
+
+
+@only_sqlite
+@pytest.mark.parametrize(("field", "value"), [("id", "rec-17"), ("completed_at", "2020-13-45T00:00:00+00:00")])
+def test_retention_comes_to_an_end_over_odd_adopted_rows(field: str, value: str) -> None:
+    adopted(ago=86400 * 30)
+    adopted(ago=86400 * 31, number=2)
+    rows(f"UPDATE request_history SET {field} = %s WHERE id = (SELECT min(id) FROM request_history)", value)
+    assert tasks.prune_history() == 2
+    assert not RequestHistory.objects.exists()
+
+
+def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
+    as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_endpoint(A, "a")
+    monkeypatch.setattr(queries, "flushed", made.delete)
+    assert as_admin.get(f"/endpoints/{A}").status_code == 404
+
+
+def test_an_open_page_ends_when_its_password_must_be_changed(admin: User) -> None:
+    request = RequestFactory().get("/")
+    request.session = session_of(admin).session
+    assert api._still_logged_in(request)
+    admin.must_change_password = True
+    admin.save()
+    access.reload()
+    assert not api._still_logged_in(request)
+
+
+def test_fields_that_no_database_takes_are_a_bad_request(as_admin: Api) -> None:
+    deep = "[" * 100_000
+    for path in ("/api/endpoints", "/api/me/api-keys"):
+        response = as_admin.generic("POST", path, deep, content_type="application/json")
+        assert (response.status_code, response.json()) == (400, {"error": "The JSON is nested too deeply."})
+    response = as_admin.call(
+        "POST", "/api/endpoints", {"name": "x", "base_url": "http://x", "operator_state": "\ud800"}
+    )
+    assert response.status_code == 400

@@ -1,5 +1,6 @@
 """What is told: names and formulas of the dashboard's figures."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,13 @@ def test_every_end_has_its_total(teller: World) -> None:
     found = stats()
     names = ("total_requests", "failed_requests", "cancelled_requests", "rejected_requests", "records_unrecorded")
     assert [found[name] for name in names] == [4, 3, 1, 1, 4]
+
+
+def test_records_wait_only_once_the_database_is_behind(teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    assert stats()["records_waiting_secs"] is None
+    teller.writer.backlog.behind_since = time.time() - 5
+    assert stats()["records_waiting_secs"] >= 5
 
 
 def test_what_no_journal_takes_is_told_while_it_lasts(teller: World) -> None:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 
 from gateway import record
 from gateway.openai import CHAT
@@ -210,14 +210,34 @@ def test_an_empty_database_is_zeros_and_nothing_measured() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\x91\x01"])
-def test_damaged_samples_cost_the_speeds(world: World, caplog: pytest.LogCaptureFixture, garbage: bytes) -> None:
-    world.gateway(request(output_tokens=100))
+def test_damaged_samples_cost_their_own_speed(world: World, caplog: pytest.LogCaptureFixture, garbage: bytes) -> None:
+    world.gateway(request(output_tokens=100, ago=DAY), request(model="large", output_tokens=300))
     world.write()
-    MovingAverage.objects.update(samples=garbage)
+    MovingAverage.objects.filter(model="tiny").update(samples=garbage)
     found = restored()
-    assert found.speeds == {}
-    assert found.totals["requests_ok"] == 1
-    assert [line.message.split(":")[0] for line in caplog.records] == ["figures not restored (speeds)"]
+    assert found.speeds == {(A, "large", CHAT): 150.0}
+    assert (found.totals["requests_ok"], found.seeded) == (2, True)
+    assert "begins anew" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_damaged_table_costs_its_own_figures_and_is_told(world: World) -> None:
+    world.gateway(request())
+    world.write()
+    with without("metric_totals"):
+        found = restored()
+        assert seeding.load(AT).missing == ("totals",)
+    assert (found.totals, found.seeded) == ({}, False)
+    assert sum(slot.success for slot in found.timeline) == 1
+
+
+def test_a_table_that_is_locked_is_no_table_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*args: object) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(seeding, "_totals", locked)
+    with pytest.raises(OperationalError):
+        seeding.load(AT)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -305,7 +305,7 @@ def test_a_crash_after_the_commit_counts_once(world: World, endpoints: object, m
 
 def test_who_comes_second_writes_nothing(world: World, endpoints: object) -> None:
     world.gateway(request())
-    step = world.writer._read()
+    step = world.writer._read(world.writer._positions())
     world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
     before = stored()
     with pytest.raises(Moved):
@@ -318,7 +318,7 @@ def test_who_comes_second_to_a_known_writer_writes_nothing(world: World, endpoin
     gateway = world.gateway(request())
     world.write()
     gateway.append(request())
-    step = world.writer._read()
+    step = world.writer._read(world.writer._positions())
     gateway.append(request())
     world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
     with pytest.raises(Moved):
@@ -516,6 +516,7 @@ def test_a_database_that_is_away_is_asked_less_and_less(world: World, caplog: py
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (2 * PAUSE_SECONDS, MAX_BACKOFF_SECONDS)
     assert world.writer.backlog.error == "no room"
+    assert world.writer.backlog.behind_since is not None
     assert caplog.text.count("the database is away") == 1
 
 
@@ -526,7 +527,7 @@ def test_a_database_that_is_back_is_written_to_at_once(world: World) -> None:
     waits = run(world, lambda: next(answers)(), 4)
     assert waits == [2 * PAUSE_SECONDS, 4 * PAUSE_SECONDS, PAUSE_SECONDS, PAUSE_SECONDS]
     assert RequestHistory.objects.count() == 1
-    assert world.writer.backlog.error is None
+    assert (world.writer.backlog.error, world.writer.backlog.behind_since) == (None, None)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -41,3 +41,9 @@ def test_the_admin_is_named_after_us(as_admin: Api) -> None:
 @pytest.mark.django_db
 def test_access_goes_by_role_and_not_by_group(as_admin: Api) -> None:
     assert as_admin.get("/admin/auth/group/").status_code == 404
+
+
+@pytest.mark.django_db
+def test_nobody_schedules_any_function_of_their_choice(as_admin: Api) -> None:
+    assert as_admin.get("/admin/django_q/schedule/add/").status_code == 404
+    assert b"django_q" not in as_admin.get("/admin/").content

@@ -578,3 +578,44 @@ def test_a_dry_run_seals_nothing(taken_over: Path, tmp_path: Path) -> None:
     shutil.copy(taken_over, path)
     assert adopt(path, tmp_path / "data", "--encrypt-keys", "--dry-run").code == 0
     assert dump(path) == dump(taken_over)
+
+
+@pytest.mark.parametrize("step", ["_mark_as_done", "_set_baselines"])
+def test_an_adoption_that_was_killed_is_done_again_before_anything_else(
+    original: Path, tmp_path: Path, step: str
+) -> None:
+    settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{original}"}
+    code = f"""
+import os
+from django.conf import settings
+from routerdash import adoption
+step = adoption.{step}
+adoption.{step} = lambda: (step() if {step == "_mark_as_done"} else None, os._exit(9))
+adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
+"""
+    assert python(code, **settings).code == 9
+    started = manage("serve", **settings)
+    assert (started.code, "run `manage.py adopt` again" in started.err) == (2, True)
+    assert adopt(original, tmp_path / "data").code == 0
+    with closing(sqlite3.connect(original)) as found:
+        assert found.execute("SELECT count(*) FROM installation WHERE adopted_at IS NOT NULL").fetchone() == (1,)
+        assert found.execute("SELECT value FROM metric_totals WHERE name = 'requests_ok'").fetchone()[0] > 0
+
+
+def test_a_dry_run_leaves_what_a_kill_left_in_the_wal(original: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, sqlite3
+found = sqlite3.connect({str(original)!r}, isolation_level=None)
+found.execute("PRAGMA journal_mode=WAL")
+found.execute("UPDATE endpoints SET notes = 'in the WAL'")
+os._exit(9)
+"""
+    assert python(code).code == 9
+    before = original.read_bytes()
+    assert adopt(original, tmp_path / "data", "--dry-run").code == 0
+    assert original.read_bytes() == before
+
+
+def test_a_copy_that_cannot_be_put_back_is_named(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotAdopt, match="could not be put back"):
+        adoption._put_back(original, tmp_path)

@@ -125,8 +125,6 @@ ADMIN = [
     "/admin/access/apikey/add/",
     "/admin/access/user/",
     "/admin/access/user/add/",
-    "/admin/django_q/schedule/",
-    "/admin/django_q/success/",
 ]
 
 

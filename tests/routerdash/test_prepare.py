@@ -337,3 +337,16 @@ def test_without_the_database_a_snapshot_is_enough(config: Config, caplog: pytes
     with without("users"):
         prepare.whole_database(config)
     assert "starting without the database" in caplog.text
+
+
+@pytest.mark.django_db
+def test_no_administrator_is_made_whose_password_nobody_learns(config: Config) -> None:
+    prepare.data_directory(config)
+    path = config.data_dir / prepare.INITIAL_PASSWORD_FILE
+    path.mkdir()
+    with pytest.raises(prepare.CannotStart, match="the first password cannot be left"):
+        prepare.people(config)
+    assert not User.objects.exists()
+    path.rmdir()
+    prepare.people(config)
+    assert User.objects.get().check_password(path.read_text().strip())

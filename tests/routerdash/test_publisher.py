@@ -276,3 +276,10 @@ def test_nothing_but_the_snapshot_is_left_in_the_directory(
     published(publisher, config)
     names: set[str] = {Path(path).name for path in config.data_dir.iterdir()}
     assert names == {"live", "snapshot"}
+
+
+def test_slots_are_swapped_and_never_changed_in_place(publisher: Publisher) -> None:
+    before = publisher.slots
+    add_endpoint()
+    publisher.publish()
+    assert (before, len(publisher.slots)) == ({}, 1)

@@ -32,6 +32,18 @@ def test_every_answer_is_described(schema: Any) -> None:
             assert any(code.startswith("2") for code in operation["responses"]), (path, method)
 
 
+def test_every_operation_may_fail_in_the_one_shape(schema: Any) -> None:
+    shape = {"schema": {"$ref": "#/components/schemas/Error"}}
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            assert operation["responses"]["default"]["content"]["application/json"] == shape
+
+
+def test_ones_own_keys_need_a_login(schema: Any) -> None:
+    for path in ("/api/me/api-keys", "/api/me/api-keys/{key_id}"):
+        assert all(operation["security"] == [{"cookieAuth": []}] for operation in schema["paths"][path].values())
+
+
 def test_it_says_which_release_it_is_of(schema: Any) -> None:
     assert (schema["info"]["title"], schema["info"]["version"]) == ("RouterDash", __version__)
 

@@ -260,3 +260,16 @@ def test_who_stopped_or_never_ran_makes_a_clean_end(made: Any) -> None:
     assert stopped.process is not None
     stopped.process.wait(30)
     assert made()._wait([stopped, child()], 0) is True
+
+
+def test_a_fork_that_fails_is_tried_again(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = made()
+    child = supervisor._children[0]
+
+    def no_room(*args: object, **options: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", no_room)
+    supervisor._look_after()
+    assert child.process is None
+    assert child.start_at > time.monotonic()

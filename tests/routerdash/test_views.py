@@ -62,3 +62,10 @@ def test_the_release_is_told_to_anybody(client: Client) -> None:
 
 def test_a_wrong_key_does_not_matter_there(client: Client) -> None:
     assert client.get("/api/version", headers={"X-API-Key": "sk_wrong"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1", "/models", "/chat/completions", "/embeddings", "/responses"])
+def test_a_client_without_v1_is_told_of_it(client: Client, path: str) -> None:
+    for response in (client.get(path), client.post(path, {})):
+        assert response.status_code == 404
+        assert "use http://testserver/v1 as base URL" in response.json()["error"]["message"]

@@ -29,7 +29,7 @@ class Command(BaseCommand):
         if path is None:
             self._refuse("adopt takes over SQLite files; llmlb has no other database")
         try:
-            found = adoption.look(path)
+            found = adoption.look(path, only_look=dry_run)
             self._tell(found)
             if dry_run:
                 self.stdout.write("dry run: nothing was changed")
