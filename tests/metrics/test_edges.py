@@ -353,7 +353,12 @@ def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
     as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = add_endpoint(A, "a")
-    monkeypatch.setattr(queries, "flushed", made.delete)
+
+    def delete() -> None:
+        made.delete()
+        registry.reload()
+
+    monkeypatch.setattr(queries, "flushed", delete)
     assert as_admin.get(f"/endpoints/{A}").status_code == 404
 
 
