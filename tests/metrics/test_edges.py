@@ -16,6 +16,7 @@ from django.test import RequestFactory
 
 from access.directory import access
 from access.models import User
+from endpoints.registry import registry
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
 from gateway.openai import CHAT, EMBEDDINGS
