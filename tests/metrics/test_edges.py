@@ -16,6 +16,7 @@ from django.test import RequestFactory
 
 from access.directory import access
 from access.models import User
+from endpoints.registry import registry
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
 from gateway.openai import CHAT, EMBEDDINGS
@@ -353,7 +354,12 @@ def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
     as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = add_endpoint(A, "a")
-    monkeypatch.setattr(queries, "flushed", made.delete)
+
+    def delete() -> None:
+        made.delete()
+        registry.reload()
+
+    monkeypatch.setattr(queries, "flushed", delete)
     assert as_admin.get(f"/endpoints/{A}").status_code == 404
 
 
