@@ -56,6 +56,7 @@ class Inference:
         "gateway",
         "id",
         "kind",
+        "passed",
         "recorded",
         "relay",
         "request",
@@ -74,10 +75,12 @@ class Inference:
         self.first_token: float | None = None
         self.relay: StreamRelay | None = None  # of a streamed answer
         self.recorded = False
+        self.passed: list[bytes] = []  # routers of our kind that the request has been through
         self._request_body: bytes | None = None
 
     async def run(self) -> None:
-        if self.gateway.roster.pseudonym in self._passed():
+        self.passed = self._passed()
+        if self.gateway.roster.pseudonym in self.passed:
             raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
         body = self.exchange.take_body()
         self.request = parse_request(body)
@@ -207,7 +210,7 @@ class Inference:
             if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
                 lines.append(b"%b: %b\r\n" % (name, value))
         # How a router sees that its request comes back to it (RFC 9110, section 7.6.3).
-        via = b", ".join(b"1.1 " + router for router in (*self._passed(), self.gateway.roster.pseudonym))
+        via = b", ".join(b"1.1 " + router for router in (*self.passed, self.gateway.roster.pseudonym))
         lines.append(b"via: %b\r\n" % via)
         if endpoint.secret is not None:
             lines.append(b"authorization: Bearer %b\r\n" % endpoint.secret.encode())
@@ -218,7 +221,7 @@ class Inference:
         return b"".join(lines)
 
     def _passed(self) -> list[bytes]:
-        """The routers of our kind that this request has passed already, by their pseudonyms."""
+        """By their pseudonyms in Via."""
         entries = [entry.split() for name, via in self.exchange.headers if name == b"via" for entry in via.split(b",")]
         return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
 

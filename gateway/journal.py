@@ -209,7 +209,7 @@ class Writer:
         max_bytes: int = 1 << 30,
         durable: bool = False,
     ) -> None:
-        """`durable`: somebody calls `sync` now and then, and no segment is left behind unsynced."""
+        """`durable`: somebody syncs `descriptor()` now and then, and no segment is left behind unsynced."""
         self.journal = journal
         self.database_id = database_id
         self.segment_bytes = segment_bytes
