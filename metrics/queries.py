@@ -12,6 +12,7 @@ from django.db.models import F, Sum
 from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
 from metrics.fold import (
+    DAMAGED,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     REJECTED,
@@ -148,7 +149,9 @@ def stats(moment: Moment) -> dict[str, Any]:
         "writer_errors": backlog.errors,
         "writer_error": backlog.error,
         "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
+        "journal_damaged_bytes": totals.get(DAMAGED, 0),
         "figures_restored": figures.seeded,
+        "figures_version": figures.version,
     }
 
 

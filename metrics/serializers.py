@@ -78,7 +78,11 @@ class StatsSerializer(serializers.Serializer[Any]):
     writer_errors = serializers.IntegerField(help_text="Tries to write that failed since the start.")
     writer_error = serializers.CharField(allow_null=True, help_text="Why the database cannot be written now.")
     records_unrecorded = serializers.IntegerField(help_text="Served while the journal could not be written.")
+    journal_damaged_bytes = serializers.IntegerField(help_text="Bytes of journals that could not be read.")
     figures_restored = serializers.BooleanField(help_text="False until the database has been read.")
+    figures_version = serializers.IntegerField(
+        help_text="Counts changes of the figures, for comparing reads. It starts anew when RouterDash does."
+    )
 
 
 class MinuteSerializer(serializers.Serializer[Any]):

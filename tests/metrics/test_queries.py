@@ -209,6 +209,21 @@ def test_waiting_records_are_told(teller: World) -> None:
     assert stats()["records_waiting"] == 2
 
 
+def test_damaged_bytes_are_told(teller: World) -> None:
+    path = teller.path(teller.gateway(request()))
+    (segment,) = path.iterdir()
+    segment.write_bytes(b"nonsense" + segment.read_bytes())
+    assert stats()["journal_damaged_bytes"] == 8
+
+
+def test_the_version_is_the_same_until_something_is_counted(teller: World) -> None:
+    gateway = teller.gateway(request())
+    before = stats()
+    assert stats() == before
+    gateway.append(request())
+    assert stats()["figures_version"] > before["figures_version"]
+
+
 def test_figures_say_whether_they_are_restored(teller: World) -> None:
     assert stats()["figures_restored"] is False
     teller.folder.seed(teller.trackers.state, "db")
