@@ -101,7 +101,7 @@ def segment_path(directory: Path, segment: int) -> Path:
 def segments(directory: Path) -> list[int]:
     try:
         return sorted(int(name[:8]) for name in os.listdir(directory) if _SEGMENT.fullmatch(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file that somebody put beside the directories
         return []
 
 
