@@ -138,7 +138,7 @@ def _latest_day(state: State, now: float) -> None:
     date = local.date().isoformat()
     if state.latest_day is not None and date < state.latest_day[0]:
         return
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)  # where there are two, the first
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), COALESCE(SUM(duration_ms), 0) FROM request_history WHERE status = 'success' "

@@ -276,6 +276,17 @@ def test_the_latest_adopted_day_is_whole(clock: Clock, date: str, hours: float) 
     assert seeding.load(clock.now).latest_day == (date, Day(round(2 * hours), round(2 * hours) * 100_000))
 
 
+@pytest.mark.parametrize("minutes", [10, 30, 70, 119])
+@pytest.mark.parametrize("zone", ["America/Havana"])
+def test_the_latest_adopted_day_begins_once(clock: Clock, minutes: int) -> None:
+    """Its first hour occurs twice; the last row may stand in either."""
+    start = datetime(2026, 11, 1, tzinfo=clock.zone).astimezone(UTC)
+    adopt(start, 1)
+    adopt(start + timedelta(minutes=minutes), 2)
+    clock.set("2027-01-15T12:00")
+    assert seeding.load(clock.now).latest_day == ("2026-11-01", Day(2, 200_000))
+
+
 def adopt(moment: datetime, number: int) -> None:
     RequestHistory.objects.create(
         id=uuid_of(10**9 + number), timestamp=moment, completed_at=moment, request_type="Chat", model="tiny",
