@@ -26,7 +26,7 @@ from metrics.fold import (
 
 TIMELINE_MINUTES = 60
 AVERAGE_MINUTES = 24 * 60
-CLOCK_SLACK_SECONDS = 60.0
+CLOCK_SLACK_SECONDS = 3 * 3600.0  # so far back a clock may be set, and nothing is missed
 
 
 @dataclass(slots=True)
@@ -60,11 +60,18 @@ class Day:
 
 
 @dataclass(slots=True)
+class Today:
+    """One local date, by models on endpoints."""
+
+    attempts: dict[SpeedKey, Daily] = field(default_factory=dict)
+    answered: dict[SpeedKey, Day] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Speed:
-    """The samples of one model on one endpoint, and the day's average as a stand-in while there are none."""
+    """The samples of one model on one endpoint."""
 
     samples: list[Sample] = field(default_factory=list)
-    day_average: float | None = None
     _value: float | None = None
     _stale: bool = True
 
@@ -78,7 +85,7 @@ class Speed:
         if self._stale:
             self._value = moving_average(self.samples)
             self._stale = False
-        return self.day_average if self._value is None else self._value
+        return self._value
 
 
 @dataclass(slots=True)
@@ -93,9 +100,8 @@ class State:
     minutes: dict[int, Minute] = field(default_factory=dict)
     latest_day: tuple[str, Day] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
-    today: dict[SpeedKey, Daily] = field(default_factory=dict)  # of `date`
-    answered_today: dict[SpeedKey, Day] = field(default_factory=dict)  # of `date`, too
-    date: str = ""
+    days: dict[str, Today] = field(default_factory=dict)  # by local date; of a clock that ran ahead, later ones too
+    read_at: float = 0.0
 
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():
@@ -108,37 +114,28 @@ class State:
                 self._answered(minute, (endpoint_id, model, kind), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
-        self._add_daily(fold)
+        for (endpoint_id, model, date, kind), daily in fold.daily.items():
+            self.day(date).attempts.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+
+    def day(self, date: str) -> Today:
+        return self.days.setdefault(date, Today())
 
     def turn(self, now: float) -> None:
-        """Let go of what no figure looks back to any more."""
-        minute = int(now // 60)
+        """Let go of what no figure looks back to any more, not even when the clock is set back a little."""
+        minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
         date = local_date(minute, self.zone)
-        self._turn_to(date)
-
-    def _turn_to(self, date: str) -> None:
-        if date > self.date:
-            self.today.clear()
-            self.answered_today.clear()
-            self.date = date
-
-    def _add_daily(self, fold: Fold) -> None:
-        for (endpoint_id, model, date, kind), daily in fold.daily.items():
-            self._turn_to(date)
-            if date == self.date:
-                self.today.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+        for past in [at for at in self.days if at < date]:
+            del self.days[past]
 
     def _answered(self, minute: int, key: SpeedKey, cell: Cell) -> None:
         date = local_date(minute, self.zone)
-        self._turn_to(date)
         if self.latest_day is None or date > self.latest_day[0]:
             self.latest_day = (date, Day())
         if date == self.latest_day[0]:
             self.latest_day[1].add(cell.requests_ok, cell.ok_duration_us)
-        if date == self.date:
-            self.answered_today.setdefault(key, Day()).add(cell.requests_ok, cell.ok_duration_us)
+        self.day(date).answered.setdefault(key, Day()).add(cell.requests_ok, cell.ok_duration_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +182,7 @@ class Trackers:
             self.state = state
             self.seeded = True
             self.clock_went_back = False
-            self._looked_at = 0.0
+            self._looked_at = state.read_at
             self.version += 1
 
     def add(self, fold: Fold) -> None:
@@ -199,8 +196,10 @@ class Trackers:
             state = self.state
             if now < self._looked_at - CLOCK_SLACK_SECONDS:
                 self.clock_went_back = True
-            self._looked_at = now
+            self._looked_at = max(self._looked_at, now)
             state.turn(now)
+            date = local_date(int(now // 60), self.zone)
+            today = state.days.get(date) or Today()
             return Figures(
                 version=self.version,
                 at=now,
@@ -209,13 +208,24 @@ class Trackers:
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
                 average_response_time_ms=_average(state, now),
-                speeds={key: value for key, speed in state.speeds.items() if (value := speed.value) is not None},
+                speeds=_speeds(state, today),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
-                       for key, it in state.today.items()},
-                average_today_ms={key: ms for key, day in state.answered_today.items() if (ms := day.average_ms)},
-                date=state.date,
+                       for key, it in today.attempts.items()},
+                average_today_ms={key: ms for key, day in today.answered.items() if (ms := day.average_ms)},
+                date=date,
                 seeded=self.seeded and not state.missing,
             )  # fmt: skip
+
+
+def earliest_minute(now: float) -> int:
+    """The minute that it may be after all, if the clock is set back."""
+    return int((now - CLOCK_SLACK_SECONDS) // 60)
+
+
+def _speeds(state: State, today: Today) -> dict[SpeedKey, float]:
+    """What was learned; where nothing was, today's tokens over today's time."""
+    speeds = {key: it.output_tokens / (it.duration_ms / 1000) for key, it in today.attempts.items() if it.has_speed}
+    return speeds | {key: value for key, it in state.speeds.items() if (value := it.value) is not None}
 
 
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:

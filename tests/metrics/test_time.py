@@ -195,6 +195,18 @@ def test_todays_figures_turn_without_any_record(clock: Clock) -> None:
     assert clock.look().today == {}
 
 
+def test_nothing_of_yesterday_stands_in_for_a_speed(clock: Clock) -> None:
+    DailyStat(
+        endpoint_id=A, model_id="tiny", date="2026-03-10", api_kind=CHAT, total_requests=1, successful_requests=1,
+        total_output_tokens=100, total_duration_ms=2000,
+    ).save(force_insert=True)  # fmt: skip
+    clock.restart()
+    clock.set("2026-03-10T23:59:59")
+    assert clock.look().speeds == clock.restored().speeds == {KEY: 50}
+    clock.step(seconds=1)
+    assert clock.look().speeds == clock.restored().speeds == {}
+
+
 def test_a_learned_speed_outlasts_midnight(clock: Clock) -> None:
     clock.set("2026-03-10T23:59:59")
     clock.serve()
