@@ -19,9 +19,10 @@ from metrics.fold import (
     Fold,
     Sample,
     SpeedKey,
+    learned_speed,
     local_date,
     merge_samples,
-    moving_average,
+    runs_ahead,
 )
 
 TIMELINE_MINUTES = 60
@@ -79,12 +80,12 @@ class Speed:
         self.samples = merge_samples(self.samples, samples)
         self._stale = True
 
-    @property
-    def value(self) -> float | None:
+    def value(self, now: float) -> float | None:
         """Tokens per second."""
-        if self._stale:
-            self._value = moving_average(self.samples)
-            self._stale = False
+        ahead = runs_ahead(self.samples, now)
+        if self._stale or ahead:
+            self._value = learned_speed(self.samples, now)
+            self._stale = ahead  # then it changes as time goes by
         return self._value
 
 
@@ -208,7 +209,7 @@ class Trackers:
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
                 average_response_time_ms=_average(state, now),
-                speeds=_speeds(state, today),
+                speeds=_speeds(state, today, now),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
                        for key, it in today.attempts.items()},
                 average_today_ms={key: ms for key, day in today.answered.items() if (ms := day.average_ms)},
@@ -222,10 +223,10 @@ def earliest_minute(now: float) -> int:
     return int((now - CLOCK_SLACK_SECONDS) // 60)
 
 
-def _speeds(state: State, today: Today) -> dict[SpeedKey, float]:
+def _speeds(state: State, today: Today, now: float) -> dict[SpeedKey, float]:
     """What was learned; where nothing was, today's tokens over today's time."""
     speeds = {key: it.output_tokens / (it.duration_ms / 1000) for key, it in today.attempts.items() if it.has_speed}
-    return speeds | {key: value for key, it in state.speeds.items() if (value := it.value) is not None}
+    return speeds | {key: value for key, it in state.speeds.items() if (value := it.value(now)) is not None}
 
 
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:

@@ -313,3 +313,117 @@ def test_the_hour_that_occurs_twice_is_two_hours(clock: Clock) -> None:
         clock.serve()
         clock.check()
     assert sum(slot.success for slot in clock.look().timeline) == 1
+
+
+# Clocks that are set
+
+
+BACK = [
+    ("2026-03-10T12:00:10", {"seconds": 30}),
+    ("2026-03-10T12:00:10", {"hours": 2}),
+    ("2026-03-11T00:00:10", {"seconds": 30}),
+    ("2026-03-11T00:59:00", {"hours": 2}),
+    ("2026-03-11T00:00:10", {"days": 1}),
+    ("2026-03-11T12:00:10", {"days": 1}),
+    ("2026-03-11T12:00:10", {"days": 30}),
+]
+
+
+def history(clock: Clock, moment: str) -> None:
+    """Requests of a day and a half up to this moment."""
+    clock.set(moment)
+    clock.step(hours=-36)
+    for number in range(36):
+        clock.step(minutes=59, seconds=7)
+        clock.serve(duration_us=1_000_000 + number)
+    clock.set(moment)
+
+
+@pytest.mark.parametrize(("moment", "amount"), BACK)
+@pytest.mark.parametrize("zone", ["Europe/Berlin"])
+def test_a_clock_that_is_set_back_and_forward_again(clock: Clock, moment: str, amount: dict[str, float]) -> None:
+    history(clock, moment)
+    clock.serve()
+    clock.check()
+    clock.step(**{unit: -count for unit, count in amount.items()})
+    clock.look()
+    clock.world.write()
+    clock.check()
+    clock.serve()
+    clock.check()
+    clock.step(**amount)
+    clock.check()
+    clock.serve()
+    clock.check()
+
+
+@pytest.mark.parametrize(("moment", "amount"), BACK[:4])
+@pytest.mark.parametrize("zone", ["Europe/Berlin"])
+def test_a_clock_set_back_by_hours_needs_no_database(clock: Clock, moment: str, amount: dict[str, float]) -> None:
+    history(clock, moment)
+    clock.look()
+    clock.world.write()
+    clock.restart()
+    clock.look()
+    clock.step(**{unit: -count for unit, count in amount.items()})
+    assert figures(clock.look()) == clock.plain()
+
+
+def test_many_small_steps_back_are_a_large_one(clock: Clock) -> None:
+    history(clock, "2026-03-11T04:00:00")
+    clock.check()
+    for _ in range(6 * 60):
+        clock.step(minutes=-1)
+        clock.look()
+    clock.world.write()
+    clock.check()
+
+
+@pytest.mark.parametrize("looked", [True, False])
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_clock_that_ran_ahead_by_a_day(clock: Clock, looked: bool, written: bool, restarted: bool) -> None:
+    history(clock, "2026-03-10T12:00")
+    clock.check()
+    clock.step(days=1)
+    for _ in range(3):
+        clock.serve()
+        if looked:
+            clock.look()
+        if written:
+            clock.world.write()
+    if restarted:
+        clock.restart()
+    clock.step(days=-1)
+    clock.look()
+    clock.world.write()
+    clock.check()
+    clock.serve()
+    clock.check()
+    clock.step(days=1)
+    clock.serve()
+    clock.check()
+
+
+def test_a_record_from_ahead_turns_no_day(clock: Clock) -> None:
+    clock.serve()
+    clock.step(days=1)
+    clock.serve()
+    clock.step(days=-1)
+    clock.serve()
+    clock.check()
+    assert (clock.look().date, clock.look().today[KEY].total) == ("2026-03-10", 2)
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_speeds_from_ahead_do_not_depend_on_when_they_are_written(clock: Clock, count: int) -> None:
+    clock.serve()
+    clock.step(hours=1)
+    for _ in range(count):
+        clock.serve()
+        clock.look()
+    clock.step(hours=-1)
+    clock.serve()
+    clock.look()
+    clock.step(hours=2)  # the database was away until now
+    clock.check()
