@@ -12,7 +12,7 @@ import time_machine
 from gateway import record
 from gateway.openai import CHAT
 from gateway.record import RequestRecord
-from metrics import seeding, teller
+from metrics import queries, seeding, teller
 from metrics.fold import CLOCK_SLACK_US, Daily, milliseconds, moving_average
 from metrics.models import DailyStat, RequestHistory
 from metrics.trackers import Day, Figures, Slot, Trackers
@@ -413,6 +413,15 @@ def test_a_record_from_ahead_turns_no_day(clock: Clock) -> None:
     clock.serve()
     clock.check()
     assert (clock.look().date, clock.look().today[KEY].total) == ("2026-03-10", 2)
+
+
+def test_days_to_come_are_none_of_the_last(clock: Clock) -> None:
+    clock.serve()
+    clock.step(days=1)
+    clock.serve()
+    clock.step(days=-1)
+    clock.check()
+    assert [day["date"] for day in queries.daily_stats(A, 7, clock.look().date)] == ["2026-03-10"]
 
 
 @pytest.mark.parametrize("count", [1, 50])
