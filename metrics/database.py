@@ -52,20 +52,29 @@ def require(expected: str) -> None:
         raise OperationalError("another database stands in the place of the one that the journal belongs to")
 
 
-@receiver(connection_created, dispatch_uid="metrics.note_file")
-def _note_file(connection: Any, **kwargs: Any) -> None:
+@receiver(connection_created, dispatch_uid="metrics.note_files")
+def _note_files(connection: Any, **kwargs: Any) -> None:
     if connection.vendor == "sqlite":
-        connection.opened_file = _inode(_path(connection))
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA schema_version")  # has SQLite open the -wal
+        connection.opened_files = _files(connection)
 
 
-def refuse_moved_file() -> None:
-    """A SQLite file that was moved away stays open, and would go on taking commits. Raises OperationalError."""
+def refuse_moved_files() -> None:
+    """A SQLite file that was moved away stays open, and would go on taking commits; so does its -wal, which may have
+    been put back after we had opened the file without it. Raises OperationalError.
+    """
     connection.ensure_connection()
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         return
-    if _inode(_path(connection)) != connection.opened_file:  # type: ignore[attr-defined]
+    if _files(connection) != connection.opened_files:  # type: ignore[attr-defined]
         connection.close()
         raise OperationalError("the database file was moved away")
+
+
+def _files(connection: Any) -> tuple[int | None, int | None]:
+    path = _path(connection)
+    return _inode(path), _inode(f"{path}-wal")
 
 
 def _path(connection: Any) -> str:

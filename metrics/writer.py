@@ -217,7 +217,7 @@ class DatabaseWriter:
 
     def step(self) -> Step:
         """One transaction at most. Raises django.db.Error when the database is away, Moved when it was not alone."""
-        database.refuse_moved_file()
+        database.refuse_moved_files()
         positions = self._positions()
         if any(positions.get(writer, START) < position for writer, position in self._committed.items()):
             self._put_back()
@@ -229,10 +229,11 @@ class DatabaseWriter:
         if step.moves:
             started = time.perf_counter()
             self._commit(step)
+            self._committed |= {writer: new for writer, _, new in step.moves}
+            database.refuse_moved_files()  # before anything is deleted that was committed to nowhere
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
             self.backlog.last_batch_records = sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
             self.backlog.last_commit_at = time.time()
-            self._committed |= {writer: new for writer, _, new in step.moves}
             self._known = positions | {writer: new for writer, _, new in step.moves}
         self._note(step)
         self._clean(step)

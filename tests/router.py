@@ -150,13 +150,17 @@ class RouterDash(Served):
 
     def add(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
         """Register a simulated endpoint and wait until it is online with its models; its id."""
+        endpoint_id = self.register(simulated, name, **fields)
+        until(lambda: self.serves(endpoint_id, len(simulated.behaviour.models)), 20)
+        return endpoint_id
+
+    def register(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
         answer = self.post("/api/endpoints", {"name": name or simulated.url, "base_url": simulated.url, **fields})
         assert answer.status == 201, answer
         endpoint_id: str = answer.json()["id"]
-        until(lambda: self._serves(endpoint_id, len(simulated.behaviour.models)), 20)
         return endpoint_id
 
-    def _serves(self, endpoint_id: str, models: int) -> bool:
+    def serves(self, endpoint_id: str, models: int) -> bool:
         found = self.get(f"/api/endpoints/{endpoint_id}").json()
         return found["status"] == "online" and len(found["models"]) == models
 

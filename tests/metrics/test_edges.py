@@ -99,6 +99,54 @@ def test_a_file_that_was_moved_away_takes_no_more_records(tmp_path: Path) -> Non
         assert moved.execute("SELECT count(*) FROM request_history").fetchone() == (1,)
 
 
+# The file comes back first, as `mv` goes by the alphabet; we open it, and only then its -wal is there again.
+BACK = """
+import subprocess, sys
+from django.db import Error, connection
+from metrics import seeding, teller
+from metrics.writer import DatabaseWriter
+from gateway import journal
+from tests.metrics.records import request
+from tests.metrics.world import where
+seeding.seed()
+gateway = journal.Writer(config.journal_dir, teller.folder.database_id)
+writer = DatabaseWriter(teller.folder, config.zone, where, reseed=seeding.seed)
+path = config.database_path
+# Another process has the file open, so that our leaving does not end the -wal; then it dies.
+code = "import sqlite3 as s, sys; c = s.connect(sys.argv[1]); c.execute('SELECT 1 FROM endpoints'); print(1, flush=1)"
+connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+other = subprocess.Popen([sys.executable, "-c", code + "; input()", str(path)], stdin=-1, stdout=-1)
+other.stdout.readline()
+gateway.append(request())
+writer.step()
+connection.close()
+other.kill(), other.wait()
+wal, shm = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+wal.rename(path.with_name("elsewhere-wal")), shm.unlink()
+gateway.append(request())
+look = writer._positions
+def put_back():
+    found = look()
+    if path.with_name("elsewhere-wal").exists():
+        path.with_name("elsewhere-wal").rename(wal)
+    return found
+writer._positions = put_back
+for _ in range(4):
+    try:
+        writer.step()
+    except Error as error:
+        print(error)
+print(teller.folder.figures().totals["requests_ok"], teller.folder.waiting)
+"""
+
+
+def test_a_wal_that_comes_back_late_costs_nothing(tmp_path: Path) -> None:
+    done = python(UP_TO_DATE + BACK, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert done.out.splitlines() == ["the database file was moved away", "2 0"], done.err
+    with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as found:
+        assert found.execute("SELECT count(*) FROM request_history").fetchone() == (2,)
+
+
 # A damaged table costs its own figures alone.
 
 

@@ -137,7 +137,7 @@ class Auditor:
     def _told_totals(self, stats: dict[str, Any]) -> dict[str, int]:
         return {name: stats[f"{name}_requests"] for name in ("successful", "failed", "cancelled")}
 
-    def _page(self, path: str) -> str:
+    def page(self, path: str) -> str:
         if self.browser is None:
             self.browser = _log_in(self.router)
         with self.browser.open(f"{self.router.url}{path}", timeout=30) as answer:
@@ -145,15 +145,15 @@ class Auditor:
         return text
 
     def _page_stats(self) -> dict[str, int]:
-        found = re.findall(r'data-stat="(\w+)">([\d,]+)<', self._page("/"))
+        found = re.findall(r'data-stat="(\w+)">([\d,]+)<', self.page("/"))
         return {name: _whole(text) for name, text in found if name in NUMBERS}
 
     def _page_endpoints(self) -> dict[str, tuple[int, int]]:
-        rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', self._page("/"), re.DOTALL)
+        rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', self.page("/"), re.DOTALL)
         return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
 
     def _admin_attempts(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
-        text = self._page("/admin/endpoints/endpoint/")
+        text = self.page("/admin/endpoints/endpoint/")
         rows = [row for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL) if "field-attempts" in row]
         return {
             row["id"]: (_cell(line, "attempts"), _cell(line, "failures"))

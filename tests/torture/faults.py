@@ -8,10 +8,11 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
@@ -73,7 +74,7 @@ class Scene:
 
     def _writes(self, pid: int) -> bool:
         """Does it hold the write lock (SQLite: byte 120 of the -shm), or have a transaction open on PostgreSQL?"""
-        if self.postgres is not None:
+        if self.router.database_url:
             sql = "SELECT count(*) FROM pg_locks WHERE mode = 'RowExclusiveLock'"
             with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
                 found = connection.execute(sql).fetchone()
@@ -106,7 +107,7 @@ class Scene:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Another process writes, and takes its time."""
-        if self.postgres is not None:
+        if self.router.database_url:
             with psycopg.connect(self.router.database_url) as connection:
                 connection.execute("LOCK TABLE request_history, journal_positions IN ACCESS EXCLUSIVE MODE")
                 yield
@@ -119,7 +120,7 @@ class Scene:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The file was moved away with its -wal and -shm; the server was stopped."""
+        """The file is moved away with its -wal and -shm; the server stops, or, where it is not ours, takes nobody."""
         if self.postgres is not None:
             self.postgres.stop()
             try:
@@ -127,18 +128,25 @@ class Scene:
             finally:
                 self.postgres.start()
             return
-        elsewhere = self.router.directory / "elsewhere"
+        if self.router.database_url:
+            self._allow_connections(False)
+            try:
+                yield
+            finally:
+                self._allow_connections(True)
+            return
+        elsewhere = self.router.data_dir / "elsewhere"  # of the same file system: in one step
         elsewhere.mkdir(exist_ok=True)
-        _move(self.database, elsewhere)
+        _move(self.database, elsewhere, ("", "-wal", "-shm"))
         try:
             yield
-        finally:
-            _move(elsewhere / self.database.name, self.database.parent)
+        finally:  # the file last: without its -wal it would be an older one
+            _move(elsewhere / self.database.name, self.database.parent, ("-wal", "-shm", ""))
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """The database lies on a file system that was mounted anew, read-only; on PostgreSQL a standby answers."""
-        if self.postgres is not None:
+        if self.router.database_url:
             self._default_read_only("on")
             try:
                 yield
@@ -149,14 +157,24 @@ class Scene:
             yield
 
     def _default_read_only(self, value: str) -> None:
-        with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
-            connection.execute("SET default_transaction_read_only = off")
-            name = connection.info.dbname
-            connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-                (name,),
-            )
+        self._alter(f"SET default_transaction_read_only = {value}")
+
+    def _allow_connections(self, allowed: bool) -> None:
+        self._alter(f"ALLOW_CONNECTIONS {str(allowed).lower()}")
+
+    def _alter(self, change: str) -> None:
+        """Change a PostgreSQL database from another one, and cut off who is connected."""
+        url = urlsplit(self.router.database_url)
+        name = url.path[1:]
+        with closing(psycopg.connect(urlunsplit(url._replace(path="/template1")), autocommit=True)) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" {change}')
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+
+    @contextmanager
+    def disk_full(self) -> Iterator[None]:
+        """The database's file system has no room (it is a small one, see `mount`); the journal's is another."""
+        with _without_room(self.router.data_dir):
+            yield
 
     # The journal
 
@@ -166,15 +184,9 @@ class Scene:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """The journal's file system has no room (it is a small one, see `mount_journal`)."""
-        filler = self.journal / ".filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"\0" * 65536):
-                pass
-        try:
+        """The journal's file system has no room (it is a small one, see `mount`)."""
+        with _without_room(self.journal):
             yield
-        finally:
-            filler.unlink()
 
     @contextmanager
     def unwritable(self) -> Iterator[None]:
@@ -199,8 +211,23 @@ class Scene:
             self.router.request("PATCH", f"/api/endpoints/{self.edited}", changes)
 
 
-def _move(database: Path, target: Path) -> None:
-    for end in ("", "-wal", "-shm"):
+@contextmanager
+def _without_room(directory: Path) -> Iterator[None]:
+    """Its file system is filled to the last byte."""
+    filler = directory / ".filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"\0" * size) == size:
+                    pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def _move(database: Path, target: Path, ends: Sequence[str]) -> None:
+    for end in ends:
         path = database.with_name(database.name + end)
         if path.exists():
             shutil.move(path, target / path.name)
@@ -217,8 +244,8 @@ def _read_only_mount(path: Path) -> Iterator[None]:
         unmount(path)
 
 
-def mount_journal(path: Path, megabytes: int) -> bool:
-    """A small file system for the journal. False where this user may not mount any."""
+def mount(path: Path, megabytes: int) -> bool:
+    """A small file system, to be filled. False where this user may not mount any."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     options = f"size={megabytes}m,mode=0700"
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True, check=False)
@@ -314,6 +341,11 @@ def fill_journal(scene: Scene) -> None:
     time.sleep(0.7)  # the gateways tell what they could not record
 
 
+def fill_disk_of_database(scene: Scene) -> None:
+    with scene.disk_full():
+        time.sleep(scene.rng.uniform(0.5, 3))
+
+
 def fill_journal_and_kill_control(scene: Scene) -> None:
     with scene.full():
         scene.kill(CONTROL)
@@ -356,4 +388,10 @@ PLAIN = (
     damage_journal,
     edit_endpoint,
 )
-WITH_MOUNTS = (make_database_read_only, fill_journal, fill_journal_and_kill_control, make_journal_unwritable)
+WITH_MOUNTS = (
+    make_database_read_only,
+    fill_disk_of_database,
+    fill_journal,
+    fill_journal_and_kill_control,
+    make_journal_unwritable,
+)

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
-from tests.router import RouterDash
+from tests.router import RouterDash, until
 from tests.torture import faults
 from tests.torture.audit import Auditor, identical
 from tests.torture.faults import RESTART, Scene
@@ -23,7 +23,9 @@ from tests.torture.postgres import Postgres
 from tests.torture.tally import Tally
 from tests.torture.traffic import BROKEN, OK
 
-JOURNAL_MEGABYTES = 24  # of each gateway's first segment, and some more
+# Small file systems, to be filled in a moment: for the database, and for the journal.
+DATA_MEGABYTES = 256
+JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
 
 # One simulated server for each model that traffic.py asks for; `shared` has two, one of which always fails.
@@ -180,8 +182,22 @@ class Run:
 
 
 @contextmanager
-def started(name: str, *, workers: int, rate: float, seed: int, postgres: bool, quiet: bool = False) -> Iterator[Run]:
-    """Everything that a run needs, in a directory of its own."""
+def started(
+    name: str,
+    *,
+    workers: int,
+    rate: float,
+    seed: int = 1,
+    postgres: bool = False,
+    database_url: str = "",
+    mounts: bool = False,
+    quiet: bool = False,
+) -> Iterator[Run]:
+    """Everything that a run needs, in a directory of its own.
+
+    On SQLite, on a PostgreSQL of its own (`postgres`), or on a database that is there. With `mounts`, where this user
+    may mount anything, database and journal lie on small file systems that can be filled.
+    """
     begun = time.monotonic()
 
     def say(text: str) -> None:
@@ -196,20 +212,22 @@ def started(name: str, *, workers: int, rate: float, seed: int, postgres: bool, 
             stack.callback(server.remove)
         router = RouterDash(
             directory,
-            server.url if server else "",
+            server.url if server else database_url,
             ROUTERDASH_WORKERS=str(workers),
             ROUTERDASH_LOG_LEVEL="warning",
             ROUTERDASH_DRAIN_SECS="5",
         )
-        can_mount = faults.mount_journal(router.data_dir / "journal", JOURNAL_MEGABYTES * workers)
-        if can_mount:
-            stack.callback(faults.unmount, router.data_dir / "journal")
-        else:
+        can_mount = mounts
+        for path, megabytes in ((router.data_dir, DATA_MEGABYTES), (router.data_dir / "journal", JOURNAL_MEGABYTES)):
+            if can_mount := can_mount and faults.mount(path, megabytes):
+                stack.callback(faults.unmount, path)
+        if mounts and not can_mount:
             say("this user may not mount file systems: no full and no read-only ones")
         stack.callback(router.kill)
         router.start()
         simulator = stack.enter_context(Simulator())
-        ids = {server: router.add(simulator.add(**behaviour), server) for server, behaviour in SERVERS.items()}
+        ids = {name: router.register(simulator.add(**behaviour), name) for name, behaviour in SERVERS.items()}
+        until(lambda: all(router.serves(key, models=1) for key in ids.values()), 30)
         scene = Scene(router, random.Random(seed), say, server, can_mount, edited=ids["edited"])
         sender = Sender(router, rate, seed)
         stack.callback(sender.close)
@@ -217,10 +235,20 @@ def started(name: str, *, workers: int, rate: float, seed: int, postgres: bool, 
 
 
 def torture(
-    name: str, *, workers: int, rate: float, seed: int, postgres: bool = False, minutes: float, kills: int
+    name: str,
+    *,
+    workers: int,
+    rate: float,
+    seed: int,
+    minutes: float,
+    kills: int,
+    postgres: bool = False,
+    database_url: str = "",
 ) -> Result:
     """Until both the minutes and the kills are reached."""
-    with started(name, workers=workers, rate=rate, seed=seed, postgres=postgres) as run:
+    with started(
+        name, workers=workers, rate=rate, seed=seed, postgres=postgres, database_url=database_url, mounts=True
+    ) as run:
         scene, result = run.scene, run.result
         scene.say(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         choice = [*faults.PLAIN, *(faults.WITH_MOUNTS if scene.can_mount else ())]

@@ -54,9 +54,9 @@ class Memory:
                 result.wrong.append(f"the memory of {role} grew to {ratio:.3f}")
 
 
-def outage(*, seconds: float, rate: float, workers: int = 1, seed: int = 1, postgres: bool = False) -> Result:
+def outage(*, seconds: float, rate: float, workers: int = 1, postgres: bool = False) -> Result:
     """No database for a long time under load: no client notices, figures move, and all of it is written afterwards."""
-    with started("outage", workers=workers, rate=rate, seed=seed, postgres=postgres) as run:
+    with started("outage", workers=workers, rate=rate, postgres=postgres) as run:
         scene, sender, result = run.scene, run.sender, run.result
         supervisor = scene.router.process
         assert supervisor is not None
@@ -87,9 +87,9 @@ def outage(*, seconds: float, rate: float, workers: int = 1, seed: int = 1, post
         return run.finish()
 
 
-def drain(*, rate: float = 50.0, workers: int = 2, seconds: float = 10.0, seed: int = 1) -> Result:
+def drain(*, rate: float = 50.0, workers: int = 2, seconds: float = 10.0) -> Result:
     """SIGTERM under load: whatever was accepted ends whole, exit code 0, and the figures stay."""
-    with started("drain", workers=workers, rate=rate, seed=seed, postgres=False) as run:
+    with started("drain", workers=workers, rate=rate) as run:
         result, router, sender = run.result, run.scene.router, run.sender
         sender.go()
         time.sleep(seconds)
@@ -117,7 +117,7 @@ def _stored(router: RouterDash) -> tuple[int, ...]:
 
 def read_your_write(*, times: int, workers: int = 4, postgres: bool = False) -> Result:
     """One request, then a read of its endpoint over a new connection: counted each time, whoever served either."""
-    with started("read your write", workers=workers, rate=1, seed=1, postgres=postgres) as run:
+    with started("read your write", workers=workers, rate=1, postgres=postgres) as run:
         router, result = run.scene.router, run.result
         (endpoint,) = (row for row in router.overview()["endpoints"] if row["name"] == "two")
         took: list[float] = []
@@ -154,7 +154,7 @@ class Cell:
 
 def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
     """A start with millions of history rows and a backlog in the journal: how soon it serves, and are figures right."""
-    with started("big start", workers=1, rate=1, seed=1, postgres=False) as run:
+    with started("big start", workers=1, rate=1) as run:
         router, result, say = run.scene.router, run.result, run.scene.say
         ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
         assert router.stop() == 0
@@ -186,7 +186,7 @@ def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
 
 def backlog(*, records: int) -> Result:
     """A long backlog is written steadily, in flat memory, while requests are served."""
-    with started("backlog", workers=1, rate=50, seed=1, postgres=False) as run:
+    with started("backlog", workers=1, rate=50) as run:
         router, result, say = run.scene.router, run.result, run.scene.say
         ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
         assert router.stop() == 0
