@@ -10,9 +10,17 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
-from metrics.fold import Cell, local_date
+from metrics.fold import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    PRUNED_ADOPTED,
+    REQUESTS_FAILED,
+    REQUESTS_OK,
+    Cell,
+    local_date,
+)
 from metrics.models import MinuteRollUp, RequestHistory
-from metrics.writer import DAYS, KINDS, cell_row
+from metrics.writer import DAYS, KINDS, TOTALS, cell_row
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement
@@ -84,3 +92,5 @@ def _keep_adopted(ids: Sequence[Any]) -> None:
     with connection.cursor() as cursor:
         for key in sorted(days):
             cursor.execute(DAYS, cell_row(key, days[key]))
+        for name in (REQUESTS_OK, REQUESTS_FAILED, INPUT_TOKENS, OUTPUT_TOKENS) if days else ():
+            cursor.execute(TOTALS, (PRUNED_ADOPTED + name, sum(getattr(cell, name) for cell in days.values())))

@@ -224,6 +224,15 @@ def test_pruning_leaves_the_average_of_adopted_rows(world: World) -> None:
     assert restored().average_response_time_ms == 250
 
 
+def test_what_pruning_moves_into_roll_ups_is_told_apart(world: World) -> None:
+    adopted(ago=30 * 86_400)
+    adopted(ago=31 * 86_400, number=2)
+    tasks.prune_history()
+    assert rows("SELECT SUM(requests_ok) FROM rollup_days") == [(2,)]
+    stored = dict(rows("SELECT name, value FROM metric_totals"))
+    assert (stored["pruned_adopted:requests_ok"], stored["pruned_adopted:requests_failed"]) == (2, 0)
+
+
 @only_sqlite
 def test_an_adopted_row_of_midnight_itself_is_of_its_day() -> None:
     adopted(duration_ms=250)

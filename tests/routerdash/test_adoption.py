@@ -265,6 +265,12 @@ def test_the_baseline_is_what_was_counted_before(adopted: Adopted) -> None:
     assert differing == []
 
 
+def test_what_the_totals_began_with_is_kept(adopted: Adopted) -> None:
+    stored = dict(read(adopted.path, "SELECT name, value FROM metric_totals"))
+    for name in ("requests_ok", "requests_failed", "input_tokens", "output_tokens"):
+        assert stored["adopted:" + name] == stored[name] > 0
+
+
 LOAD = """
 import time_machine
 time_machine.travel("2026-03-10T12:00:30+00:00", tick=False).start()
