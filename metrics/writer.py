@@ -149,6 +149,7 @@ class DatabaseWriter:
         self.folder = folder
         self.zone = zone
         self.backlog = Backlog()
+        self.read_again = threading.Event()  # set by anybody: figures in the database were changed by hand
         self._where = where
         self._history = history
         self._reseed = reseed
@@ -215,6 +216,8 @@ class DatabaseWriter:
         if self.folder.trackers.clock_went_back:
             log.warning("the clock went back: figures are read again")
             self._reseed()
+        if self.read_again.is_set():
+            self._read_again()
         step = self._read(positions)
         if step.moves:
             started = time.perf_counter()
@@ -236,6 +239,16 @@ class DatabaseWriter:
         log.error("the database is older than a moment ago: a copy was put back; figures are read again from it")
         self._committed.clear()
         self._reseed()
+
+    def _read_again(self) -> None:
+        """Here and in no other thread: while figures are read, no position may move and no journal go."""
+        log.warning("figures were changed in the database: they are read again from it")
+        self.read_again.clear()  # first: what changes in the meantime asks once more
+        try:
+            self._reseed()
+        except Error:
+            self.read_again.set()
+            raise
 
     def _read(self, positions: dict[str, Position]) -> Step:
         assert self.folder.database_id is not None
