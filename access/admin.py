@@ -20,6 +20,7 @@ from access.models import (
     INFERENCE,
     MANAGE_ENDPOINTS,
     READ_ENDPOINTS,
+    READ_METRICS,
     READ_MODELS,
     VIEWER_PERMISSIONS,
     ApiKey,
@@ -37,6 +38,7 @@ OFFERED = (
     (INFERENCE, gettext_lazy("Send requests to models (/v1)")),
     (READ_MODELS, gettext_lazy("List the models (/v1/models)")),
     (READ_ENDPOINTS, gettext_lazy("Read endpoints and figures (/api)")),
+    (READ_METRICS, gettext_lazy("Read figures as Prometheus does (/metrics)")),
     (MANAGE_ENDPOINTS, gettext_lazy("Add, change and delete endpoints (/api)")),
 )
 

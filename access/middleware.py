@@ -1,4 +1,4 @@
-"""A generated password opens nothing but the page that changes it. The JSON API says so by itself (permissions)."""
+"""A generated password opens nothing but the page that changes it. The API says so by itself (permissions)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 
-_OPEN = ("/login", "/logout", "/account/", "/static/", "/api/", "/health", "/ready", "/i18n/")
+_OPEN = ("/login", "/logout", "/account/", "/static/", "/api/", "/metrics", "/health", "/ready", "/i18n/")
 
 
 class ViewHook:

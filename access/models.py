@@ -22,6 +22,7 @@ INFERENCE = "openai.inference"
 READ_MODELS = "openai.models.read"
 READ_ENDPOINTS = "endpoints.read"
 MANAGE_ENDPOINTS = "endpoints.manage"
+READ_METRICS = "metrics.read"
 
 PERMISSIONS = (
     INFERENCE,
@@ -34,10 +35,10 @@ PERMISSIONS = (
     "models.manage",
     "registry.read",
     "logs.read",
-    "metrics.read",
+    READ_METRICS,
 )
 VIEWER_PERMISSIONS = (INFERENCE, READ_MODELS)
-READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS)  # the most that a viewer's key may do
+READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS, READ_METRICS)  # the most that a viewer's key may do
 
 
 class Role(models.TextChoices):

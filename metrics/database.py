@@ -38,6 +38,13 @@ def database_id() -> str:
     return str(found.database_id)
 
 
+def storable(text: str) -> str:
+    """Without what PostgreSQL's text cannot hold: NUL, and halves of surrogate pairs."""
+    if "\0" in text or not text.isprintable():
+        text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return text
+
+
 def require(expected: str) -> None:
     """Inside a transaction: is this still the database that the journals belong to? Raises OperationalError if not."""
     found = Installation.objects.filter(id=1).values_list("database_id", flat=True).first()

@@ -21,6 +21,8 @@ import msgspec
 from gateway import record
 from gateway.openai import CHAT, COMPLETIONS, RESPONSES
 from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
+from metrics import histogram
+from metrics.histogram import Histogram
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
 
 @dataclass(slots=True)
 class Cell:
-    """Columns of a roll-up."""
+    """What is summed over any span of time, endpoint, model, kind and key: the columns of a roll-up."""
 
     requests_ok: int = 0
     requests_failed: int = 0
@@ -65,13 +67,41 @@ class Cell:
     input_tokens: int = 0
     output_tokens: int = 0
     ok_duration_us: int = 0
+    requests_rejected: int = 0
+    first_token_us: int = 0  # the sum over the answered streams
+    durations: Histogram = field(default_factory=dict)  # of the answered requests, in µs
+    first_tokens: Histogram = field(default_factory=dict)
 
     def add(self, other: "Cell") -> None:
         for name in CELL_COLUMNS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        histogram.add(self.durations, other.durations)
+        histogram.add(self.first_tokens, other.first_tokens)
+
+    def subtract(self, other: "Cell") -> None:
+        """Take away what was added before."""
+        for name in CELL_COLUMNS:
+            setattr(self, name, getattr(self, name) - getattr(other, name))
+        histogram.subtract(self.durations, other.durations)
+        histogram.subtract(self.first_tokens, other.first_tokens)
+
+    def answered(self, duration_us: int, first_token_us: int | None) -> None:
+        """One whole answer."""
+        self.requests_ok += 1
+        self.ok_duration_us += duration_us
+        histogram.add(self.durations, {histogram.bucket(duration_us): 1})
+        if first_token_us is not None:
+            self.first_token_us += first_token_us
+            histogram.add(self.first_tokens, {histogram.bucket(first_token_us): 1})
+
+    @property
+    def average_ms(self) -> float | None:
+        """Mean duration of the answered requests."""
+        return self.ok_duration_us / self.requests_ok / 1000 if self.requests_ok else None
 
 
-CELL_COLUMNS = tuple(item.name for item in fields(Cell))
+# The sums; histograms are added in another way.
+CELL_COLUMNS = tuple(item.name for item in fields(Cell) if item.name not in ("durations", "first_tokens"))
 
 
 @dataclass(slots=True)
@@ -138,10 +168,12 @@ class Fold:
         return self
 
     def add(self, entry: RequestRecord) -> None:
+        minute = entry.completed_us // MINUTE_US
         if entry.outcome == record.REJECTED:
             self.totals[REJECTED + (entry.error or "")] += 1
+            # Not by model: anybody can make up names.
+            self.cells.setdefault((minute, NO_ENDPOINT, "", "", entry.api_key_id or ""), Cell()).requests_rejected += 1
             return
-        minute = entry.completed_us // MINUTE_US
         date = local_date(minute, self.zone)
         for attempt in entry.attempts:
             self._add_attempt(entry, attempt, minute, date)
@@ -163,8 +195,7 @@ class Fold:
     def _add_request(self, entry: RequestRecord, minute: int) -> None:
         cell = self._cell(entry, entry.endpoint_id or NO_ENDPOINT, minute)
         if entry.outcome == record.OK:
-            cell.requests_ok += 1
-            cell.ok_duration_us += entry.duration_us
+            cell.answered(entry.duration_us, entry.first_token_us)
             self.totals[REQUESTS_OK] += 1
         elif entry.outcome == record.CANCELLED:
             cell.requests_cancelled += 1

@@ -44,7 +44,6 @@ class Folder:
                 return 0
             count = self._follow(self.trackers.state)
             if count:
-                self.trackers.version += 1
                 self.last_record_at = time.time()
             return count
 
@@ -86,6 +85,7 @@ class Folder:
             if not batch.entries and not batch.damaged:
                 return count
             state.add(fold)
+            self.trackers.version += 1  # also for what is no request: damage, and what went unrecorded
             records = sum(isinstance(entry, RequestRecord) for entry in batch.entries)
             self.folded += records
             count += records

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway import journal
 from gateway.journal import START, Batch, Gone, Position, UnknownVersion
-from gateway.record import SegmentHead
+from gateway.record import RequestRecord, SegmentHead
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,11 @@ class Journals:
         except UnknownVersion as error:
             self._warn(f"{writer} was written by a newer release ({error}): left alone")
             return Batch(position)
+
+    def next_record(self, writer: str, position: Position) -> RequestRecord | None:
+        """The first one behind a position."""
+        entries = self.read(writer, position, 8).entries
+        return next((entry for entry in entries if isinstance(entry, RequestRecord)), None)
 
     def sweep(self) -> None:
         """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed."""

@@ -47,6 +47,8 @@ class RequestHistory(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["completed_at"], name="history_completed"),
             models.Index(fields=["endpoint_id", "completed_at"], name="history_endpoint"),
+            # The few that the reference wrote, for the start to find among millions of ours.
+            models.Index(fields=["completed_at"], condition=models.Q(outcome=None), name="history_adopted"),
         ]
 
     def __str__(self) -> str:
@@ -110,6 +112,11 @@ class RollUp(models.Model):
     input_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     ok_duration_us = models.BigIntegerField()
+    # Null in rows of before these were counted.
+    requests_rejected = models.BigIntegerField(null=True)
+    first_token_us = models.BigIntegerField(null=True)
+    durations = LineField(null=True)  # histograms, see metrics.histogram
+    first_tokens = LineField(null=True)
 
     class Meta:
         abstract = True

@@ -12,6 +12,7 @@ from django.db.models import F, Sum
 from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
 from metrics.fold import (
+    DAMAGED,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     REJECTED,
@@ -25,6 +26,7 @@ from metrics.fold import (
 from metrics.models import DailyStat
 from metrics.teller import folder, surroundings
 from metrics.trackers import Figures, iso_minute
+from metrics.writer import Backlog
 
 
 def json_time(moment: datetime | None) -> str | None:
@@ -102,6 +104,7 @@ def stats(moment: Moment) -> dict[str, Any]:
     tokens_in, tokens_out = totals.get(INPUT_TOKENS, 0), totals.get(OUTPUT_TOKENS, 0)
     ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
     config = settings.ROUTERDASH
+    backlog = surroundings.writer.backlog if surroundings.writer is not None else Backlog()
     return {
         "total_runtimes": len(entries),
         "online_runtimes": _count(entries, Status.ONLINE),
@@ -119,6 +122,13 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_active_requests": sum(moment.in_flight.values()),
         "queued_requests": 0,
         "average_response_time_ms": _average_response_time(moment),
+        "p50_response_time_ms": figures.durations.p50,
+        "p95_response_time_ms": figures.durations.p95,
+        "p99_response_time_ms": figures.durations.p99,
+        "average_first_token_ms": figures.first_tokens.average,
+        "p50_first_token_ms": figures.first_tokens.p50,
+        "p95_first_token_ms": figures.first_tokens.p95,
+        "p99_first_token_ms": figures.first_tokens.p99,
         "average_gpu_usage": None,
         "average_gpu_memory_usage": None,
         "last_metrics_updated_at": None,
@@ -131,18 +141,28 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
         "records_waiting": folder.waiting,
-        "records_waiting_secs": _behind(moment),
+        "records_waiting_secs": None if backlog.behind_since is None else max(0.0, figures.at - backlog.behind_since),
+        "oldest_waiting_secs": _oldest_waiting(moment),
+        "last_commit_at": json_time(_moment(backlog.last_commit_at)),
+        "last_batch_records": backlog.last_batch_records,
+        "last_batch_ms": backlog.last_batch_ms,
+        "writer_errors": backlog.errors,
+        "writer_error": backlog.error,
         "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
+        "journal_damaged_bytes": totals.get(DAMAGED, 0),
         "figures_restored": figures.seeded,
+        "figures_version": figures.version,
     }
 
 
-def _behind(moment: Moment) -> float | None:
-    """Seconds for which records have been waiting; None while each is written within a moment."""
-    writer = surroundings.writer
-    if writer is None or writer.backlog.behind_since is None:
-        return None
-    return max(0.0, moment.figures.at - writer.backlog.behind_since)
+def _oldest_waiting(moment: Moment) -> float | None:
+    """Age in seconds of the oldest record that is not in the database; None where there is none."""
+    oldest = surroundings.writer.oldest_waiting() if surroundings.writer is not None and folder.waiting else None
+    return None if oldest is None else max(0.0, moment.figures.at - oldest)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _average_response_time(moment: Moment) -> float | None:

@@ -7,18 +7,18 @@ catches its own failure and logs one warning: a damaged table costs its own figu
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from django.db import Error, OperationalError, connection
-from django.db.models import Sum
+from django.db.models import Max, Sum
 
 from endpoints.models import Endpoint
-from metrics import database
-from metrics.fold import Counters, Daily, SpeedKey, local_date, unpack_samples
+from metrics import database, histogram
+from metrics.fold import Cell, Counters, Daily, SpeedKey, local_date, unpack_samples
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.teller import folder
-from metrics.trackers import AVERAGE_MINUTES, Day, Minute, Speed, State
+from metrics.trackers import AVERAGE_MINUTES, Speed, State
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +90,28 @@ def _totals(state: State, now: float) -> None:
 def _minutes(state: State, now: float) -> None:
     """The last 24 hours: our roll-ups, and rows without an outcome, which the reference wrote."""
     since = int(now // 60) - AVERAGE_MINUTES
-    sums = (
-        MinuteRollUp.objects.filter(minute__gt=since)
-        .values("minute")
-        .annotate(ok=Sum("requests_ok"), failed=Sum("requests_failed"), duration=Sum("ok_duration_us"))
-    )
-    for row in sums:
-        state.minutes.setdefault(row["minute"], Minute()).add(row["ok"], row["failed"], row["duration"])
+    recent = MinuteRollUp.objects.filter(minute__gt=since)
+    sums = recent.values_list("minute").annotate(*map(Sum, _ANSWERS))
+    for minute, *found in sums:
+        state.add_minute(minute, _answers(found))
+    for minute, *packed in recent.exclude(durations=None).values_list("minute", *_HISTOGRAMS).iterator():
+        state.add_minute(minute, _distribution(packed))
     for minute, ok, failed, duration_ms in _adopted_minutes(since):
-        state.minutes.setdefault(minute, Minute()).add(ok, failed, duration_ms * 1000)
+        state.add_minute(minute, Cell(requests_ok=ok, requests_failed=failed, ok_duration_us=duration_ms * 1000))
+
+
+_ANSWERS = ("requests_ok", "requests_failed", "ok_duration_us", "first_token_us")
+_HISTOGRAMS = ("durations", "first_tokens")
+
+
+def _answers(sums: Sequence[int | None]) -> Cell:
+    ok, failed, duration_us, first_token_us = (count or 0 for count in sums)
+    return Cell(requests_ok=ok, requests_failed=failed, ok_duration_us=duration_us, first_token_us=first_token_us)
+
+
+def _distribution(packed: Sequence[str | None]) -> Cell:
+    durations, first_tokens = map(histogram.unpack, packed)
+    return Cell(durations=durations, first_tokens=first_tokens)
 
 
 def _adopted_minutes(since: int) -> list[tuple[int, int, int, int]]:
@@ -122,15 +135,12 @@ def _adopted_minutes(since: int) -> list[tuple[int, int, int, int]]:
 
 def _latest_day(state: State, now: float) -> None:
     """The last local date on which a request was answered, by us or by the reference."""
-    own = (
-        DayRollUp.objects.filter(requests_ok__gt=0)
-        .values("date")
-        .annotate(ok=Sum("requests_ok"), duration=Sum("ok_duration_us"))
-        .order_by("-date")
-        .first()
-    )
-    if own is not None:
-        state.latest_day = (own["date"], Day(own["ok"], own["duration"]))
+    date = DayRollUp.objects.filter(requests_ok__gt=0).aggregate(Max("date"))["date__max"]
+    if date is not None:
+        state.latest_day = (date, Cell())
+        for found in DayRollUp.objects.filter(date=date).values_list(*_ANSWERS, *_HISTOGRAMS):
+            state.latest_day[1].add(_answers(found[: len(_ANSWERS)]))
+            state.latest_day[1].add(_distribution(found[len(_ANSWERS) :]))
     adopted = RequestHistory.objects.filter(status="success", outcome=None).order_by("-completed_at").first()
     if adopted is None:
         return
@@ -147,8 +157,8 @@ def _latest_day(state: State, now: float) -> None:
         )
         count, duration_ms = cursor.fetchone()
     if state.latest_day is None or state.latest_day[0] < date:
-        state.latest_day = (date, Day())
-    state.latest_day[1].add(int(count), int(duration_ms) * 1000)
+        state.latest_day = (date, Cell())
+    state.latest_day[1].add(Cell(requests_ok=int(count), ok_duration_us=int(duration_ms) * 1000))
 
 
 def _bound(moment: datetime) -> str | datetime:
@@ -166,8 +176,8 @@ def _today(state: State, now: float) -> None:
             row.total_duration_ms,
         )
     answered = DayRollUp.objects.filter(date=state.date, requests_ok__gt=0)
-    for found in answered.values_list("endpoint_id", "model", "kind", "requests_ok", "ok_duration_us"):
-        state.answered_today.setdefault(_key(*found[:3]), Day()).add(*found[3:])
+    for found in answered.values_list("endpoint_id", "model", "kind", *_ANSWERS):
+        state.answered_today.setdefault(_key(*found[:3]), Cell()).add(_answers(found[3:]))
 
 
 def _speeds(state: State, now: float) -> None:

@@ -45,6 +45,15 @@ class StatsSerializer(serializers.Serializer[Any]):
     total_active_requests = serializers.IntegerField()
     queued_requests = serializers.IntegerField()
     average_response_time_ms = serializers.FloatField(allow_null=True)
+    p50_response_time_ms = serializers.FloatField(
+        allow_null=True, help_text="Of the requests that the average is of. From histograms, within 1/16 of itself."
+    )
+    p95_response_time_ms = serializers.FloatField(allow_null=True)
+    p99_response_time_ms = serializers.FloatField(allow_null=True)
+    average_first_token_ms = serializers.FloatField(allow_null=True, help_text="Of the answered streams among them.")
+    p50_first_token_ms = serializers.FloatField(allow_null=True)
+    p95_first_token_ms = serializers.FloatField(allow_null=True)
+    p99_first_token_ms = serializers.FloatField(allow_null=True)
     average_gpu_usage = serializers.FloatField(allow_null=True)
     average_gpu_memory_usage = serializers.FloatField(allow_null=True)
     last_metrics_updated_at = serializers.DateTimeField(allow_null=True)
@@ -60,8 +69,20 @@ class StatsSerializer(serializers.Serializer[Any]):
     records_waiting_secs = serializers.FloatField(
         allow_null=True, help_text="For so long; null while each is written within a moment."
     )
+    oldest_waiting_secs = serializers.FloatField(
+        allow_null=True, help_text="Age of the oldest of them; null where none waits."
+    )
+    last_commit_at = serializers.DateTimeField(allow_null=True, help_text="The last batch of records that was written.")
+    last_batch_records = serializers.IntegerField()
+    last_batch_ms = serializers.FloatField(allow_null=True)
+    writer_errors = serializers.IntegerField(help_text="Tries to write that failed since the start.")
+    writer_error = serializers.CharField(allow_null=True, help_text="Why the database cannot be written now.")
     records_unrecorded = serializers.IntegerField(help_text="Served while the journal could not be written.")
+    journal_damaged_bytes = serializers.IntegerField(help_text="Bytes of journals that could not be read.")
     figures_restored = serializers.BooleanField(help_text="False until the database has been read.")
+    figures_version = serializers.IntegerField(
+        help_text="Counts changes of the figures, for comparing reads. It starts anew when RouterDash does."
+    )
 
 
 class MinuteSerializer(serializers.Serializer[Any]):

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
+from metrics import rollups
 from metrics.fold import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
@@ -20,7 +21,7 @@ from metrics.fold import (
     local_date,
 )
 from metrics.models import MinuteRollUp, RequestHistory
-from metrics.writer import DAYS, KINDS, TOTALS, cell_row
+from metrics.writer import KINDS, TOTALS
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement
@@ -35,9 +36,16 @@ def prune_history() -> int:
         with transaction.atomic():
             _keep_adopted(ids)
             deleted += _delete(ids)
-    oldest = int(time.time() // 60) - MINUTE_ROLLUP_DAYS * 24 * 60
-    MinuteRollUp.objects.filter(minute__lt=oldest).delete()
+    _prune_minutes(int(time.time() // 60) - MINUTE_ROLLUP_DAYS * 24 * 60)
     return deleted
+
+
+def _prune_minutes(oldest: int) -> None:
+    """An hour at a time: after a long pause there is much to delete, and the writer must get its turn."""
+    while (first := MinuteRollUp.objects.order_by("minute").values_list("minute", flat=True).first()) is not None:
+        if first >= oldest:
+            return
+        MinuteRollUp.objects.filter(minute__lt=min(oldest, first + 60)).delete()
 
 
 def _older_than(cutoff: datetime) -> list[Any]:
@@ -79,18 +87,17 @@ def _keep_adopted(ids: Sequence[Any]) -> None:
         date = local_date(int(row.completed_at.timestamp() // 60), zone)
         kind = KINDS.get(row.request_type, row.request_type.lower())
         cell = Cell(
-            requests_ok=ok,
             requests_failed=not ok,
             attempts_ok=ok,
             attempts_failed=not ok,
             input_tokens=row.input_tokens or 0,
             output_tokens=row.output_tokens or 0,
-            ok_duration_us=row.duration_ms * 1000 if ok else 0,
         )
+        if ok:
+            cell.answered(max(0, row.duration_ms) * 1000, None)
         key = (date, str(row.endpoint_id), row.model, kind, str(row.api_key_id or ""))
         days.setdefault(key, Cell()).add(cell)
     with connection.cursor() as cursor:
-        for key in sorted(days):
-            cursor.execute(DAYS, cell_row(key, days[key]))
+        rollups.upsert(cursor, rollups.DAYS, days)
         for name in (REQUESTS_OK, REQUESTS_FAILED, INPUT_TOKENS, OUTPUT_TOKENS) if days else ():
             cursor.execute(TOTALS, (PRUNED_ADOPTED + name, sum(getattr(cell, name) for cell in days.values())))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from gateway.journal import Position
+from metrics import histogram
 from metrics.fold import (
     Cell,
     Counters,
@@ -23,40 +24,11 @@ from metrics.fold import (
     merge_samples,
     moving_average,
 )
+from metrics.histogram import Histogram
 
 TIMELINE_MINUTES = 60
 AVERAGE_MINUTES = 24 * 60
 CLOCK_SLACK_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class Minute:
-    """Requests that completed in one minute, UTC."""
-
-    success: int = 0
-    error: int = 0
-    ok_duration_us: int = 0
-
-    def add(self, success: int, error: int, ok_duration_us: int) -> None:
-        self.success += success
-        self.error += error
-        self.ok_duration_us += ok_duration_us
-
-
-@dataclass(slots=True)
-class Day:
-    """Requests that were answered on one local date."""
-
-    ok: int = 0
-    ok_duration_us: int = 0
-
-    def add(self, ok: int, ok_duration_us: int) -> None:
-        self.ok += ok
-        self.ok_duration_us += ok_duration_us
-
-    @property
-    def average_ms(self) -> float | None:
-        return self.ok_duration_us / self.ok / 1000 if self.ok else None
 
 
 @dataclass(slots=True)
@@ -90,11 +62,12 @@ class State:
     positions: dict[str, Position] = field(default_factory=dict)
     endpoints: dict[str, Counters] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
-    minutes: dict[int, Minute] = field(default_factory=dict)
-    latest_day: tuple[str, Day] | None = None  # the last local date on which anything was answered
+    minutes: dict[int, Cell] = field(default_factory=dict)  # of the last 24 hours
+    recent: Cell = field(default_factory=Cell)  # their sum
+    latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
     today: dict[SpeedKey, Daily] = field(default_factory=dict)  # of `date`
-    answered_today: dict[SpeedKey, Day] = field(default_factory=dict)  # of `date`, too
+    answered_today: dict[SpeedKey, Cell] = field(default_factory=dict)  # of `date`, too
     date: str = ""
 
     def add(self, fold: Fold) -> None:
@@ -102,19 +75,22 @@ class State:
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
         for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
-            slot = self.minutes.setdefault(minute, Minute())
-            slot.add(cell.requests_ok, cell.requests_failed, cell.ok_duration_us)
+            self.add_minute(minute, cell)
             if cell.requests_ok:
                 self._answered(minute, (endpoint_id, model, kind), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
         self._add_daily(fold)
 
+    def add_minute(self, minute: int, cell: Cell) -> None:
+        self.minutes.setdefault(minute, Cell()).add(cell)
+        self.recent.add(cell)
+
     def turn(self, now: float) -> None:
         """Let go of what no figure looks back to any more."""
         minute = int(now // 60)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
-            del self.minutes[old]
+            self.recent.subtract(self.minutes.pop(old))
         date = local_date(minute, self.zone)
         self._turn_to(date)
 
@@ -134,11 +110,11 @@ class State:
         date = local_date(minute, self.zone)
         self._turn_to(date)
         if self.latest_day is None or date > self.latest_day[0]:
-            self.latest_day = (date, Day())
+            self.latest_day = (date, Cell())
         if date == self.latest_day[0]:
-            self.latest_day[1].add(cell.requests_ok, cell.ok_duration_us)
+            self.latest_day[1].add(cell)
         if date == self.date:
-            self.answered_today.setdefault(key, Day()).add(cell.requests_ok, cell.ok_duration_us)
+            self.answered_today.setdefault(key, Cell()).add(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +126,16 @@ class Slot:
     error: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How durations are spread, in milliseconds; None where there are none."""
+
+    average: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """A copy of every figure at one moment, all of one version."""
@@ -159,12 +145,18 @@ class Figures:
     endpoints: Mapping[str, Counters]
     totals: Mapping[str, int]
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
-    average_response_time_ms: float | None  # None: nothing was ever served
+    durations: Spread  # of answered requests
+    first_tokens: Spread  # from the request to its first token, where an answer was streamed
     speeds: Mapping[SpeedKey, float]
     today: Mapping[SpeedKey, Daily]
     average_today_ms: Mapping[SpeedKey, float]  # of whole requests, where any was answered
     date: str
     seeded: bool  # all of it is restored
+
+    @property
+    def average_response_time_ms(self) -> float | None:
+        """None: nothing was ever served."""
+        return self.durations.average
 
 
 class Trackers:
@@ -208,7 +200,8 @@ class Trackers:
                            for key, it in state.endpoints.items()},
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
-                average_response_time_ms=_average(state, now),
+                durations=_durations(answered := _answered(state)),
+                first_tokens=_first_tokens(answered),
                 speeds={key: value for key, speed in state.speeds.items() if (value := speed.value) is not None},
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
                        for key, it in state.today.items()},
@@ -221,18 +214,31 @@ class Trackers:
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:
     last = int(now // 60)
     minutes = range(last - TIMELINE_MINUTES + 1, last + 1)
-    found = (state.minutes.get(minute) or Minute() for minute in minutes)
-    return tuple(Slot(minute, it.success, it.error) for minute, it in zip(minutes, found, strict=True))
+    found = (state.minutes.get(minute) or Cell() for minute in minutes)
+    return tuple(Slot(minute, it.requests_ok, it.requests_failed) for minute, it in zip(minutes, found, strict=True))
 
 
-def _average(state: State, now: float) -> float | None:
-    """Mean duration of the requests answered in the last 24 hours; if none, of the latest day that had any."""
-    since = int(now // 60) - AVERAGE_MINUTES
-    recent = [it for minute, it in state.minutes.items() if minute > since]
-    ok = sum(it.success for it in recent)
-    if ok:
-        return sum(it.ok_duration_us for it in recent) / ok / 1000
-    return state.latest_day[1].average_ms if state.latest_day is not None else None
+def _answered(state: State) -> Cell:
+    """What averages and percentiles are told of: the last 24 hours; if nothing was answered in them, the latest day on
+    which anything was.
+    """
+    if state.recent.requests_ok or state.latest_day is None:
+        return state.recent
+    return state.latest_day[1]
+
+
+def _durations(answered: Cell) -> Spread:
+    return _spread(answered.average_ms, answered.durations)
+
+
+def _first_tokens(answered: Cell) -> Spread:
+    streams = sum(answered.first_tokens.values())
+    return _spread(answered.first_token_us / streams / 1000 if streams else None, answered.first_tokens)
+
+
+def _spread(average: float | None, counts: Histogram) -> Spread:
+    median, p95, p99 = (histogram.quantile(counts, share) for share in (0.5, 0.95, 0.99))
+    return Spread(average, *(None if value is None else value / 1000 for value in (median, p95, p99)))
 
 
 def iso_minute(minute: int) -> str:

@@ -25,13 +25,12 @@ from gateway import journal, record
 from gateway.journal import START, Batch, Position
 from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord
-from metrics import database
+from metrics import database, rollups
+from metrics.database import storable
 from metrics.fold import (
-    CELL_COLUMNS,
     DAMAGED,
     NO_ENDPOINT,
     UNRECORDED,
-    Cell,
     Fold,
     merge_samples,
     milliseconds,
@@ -71,10 +70,7 @@ def _upsert(table: str, keys: tuple[str, ...], sums: tuple[str, ...]) -> str:
     return f"{_insert(table, keys + sums)} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
 
 
-_DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 HISTORY = _insert("request_history", _HISTORY_COLUMNS)
-MINUTES = _upsert("rollup_minutes", ("minute", *_DIMENSIONS), CELL_COLUMNS)
-DAYS = _upsert("rollup_days", ("date", *_DIMENSIONS), CELL_COLUMNS)
 DAILY = _upsert(
     "endpoint_daily_stats",
     ("endpoint_id", "model_id", "date", "api_kind"),
@@ -117,6 +113,8 @@ class Backlog:
     behind_since: float | None = None  # in seconds since 1970; None while each batch takes all there is
     last_commit_at: float | None = None
     last_batch_ms: float | None = None
+    last_batch_records: int = 0
+    errors: int = 0  # tries that failed since the start
     error: str | None = None
 
 
@@ -155,7 +153,8 @@ class DatabaseWriter:
         self._reseed = reseed
         self._wake = threading.Event()
         self._progress = threading.Condition()
-        self._committed: dict[str, Position] = {}  # how far this process has seen the database
+        self._committed: dict[str, Position] = {}  # how far this process has written
+        self._known: dict[str, Position] = {}  # how far the database was when last looked at
         self._steps = 0
         self._idle_steps = 0
 
@@ -205,6 +204,16 @@ class DatabaseWriter:
                     return False
         return True
 
+    def oldest_waiting(self) -> float | None:
+        """When the first record completed that is not in the database, in seconds since 1970; None where there is none.
+
+        As far as this process has seen the database; without any look at it, every record there is waits.
+        """
+        assert self.folder.database_id is not None
+        writers = self.folder.journals.writers(self.folder.database_id)
+        found = (self.folder.journals.next_record(name, self._known.get(name, START)) for name in writers)
+        return min((entry.completed_us / 1e6 for entry in found if entry is not None), default=None)
+
     # One step
 
     def step(self) -> Step:
@@ -218,13 +227,16 @@ class DatabaseWriter:
             self._reseed()
         if self.read_again.is_set():
             self._read_again()
+        self._known = positions
         step = self._read(positions)
         if step.moves:
             started = time.perf_counter()
             self._commit(step)
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
+            self.backlog.last_batch_records = sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
             self.backlog.last_commit_at = time.time()
             self._committed |= {writer: new for writer, _, new in step.moves}
+            self._known = positions | {writer: new for writer, _, new in step.moves}
         self._note(step)
         self._clean(step)
         return step
@@ -309,8 +321,8 @@ class DatabaseWriter:
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
             _many(cursor, DAILY, ((*key, *astuple(it)) for key, it in sorted(fold.daily.items())))
-            _many(cursor, MINUTES, (cell_row(key, it) for key, it in sorted(fold.cells.items())))
-            _many(cursor, DAYS, (cell_row(key, it) for key, it in sorted(fold.days().items())))
+            rollups.upsert(cursor, rollups.MINUTES, fold.cells)
+            rollups.upsert(cursor, rollups.DAYS, fold.days())
             _many(cursor, TOTALS, ((name, value) for name, value in sorted(fold.totals.items()) if value))
             for key in sorted(fold.samples):
                 cursor.execute(READ_AVERAGE, key)
@@ -336,16 +348,16 @@ class DatabaseWriter:
             entry.id,
             done,
             REQUEST_TYPES.get(entry.kind, "Chat"),
-            _storable(entry.model),
+            storable(entry.model),
             entry.endpoint_id or NO_ENDPOINT,
             where.name,
             where.ip,
             entry.client_ip,
-            _json_body(entry.request_body) or json.dumps({"model": _storable(entry.model)}, ensure_ascii=False),
+            _json_body(entry.request_body) or json.dumps({"model": storable(entry.model)}, ensure_ascii=False),
             _json_body(entry.response_body),
             milliseconds(entry.duration_us),
             "success" if ok else "error",
-            None if ok else _storable(entry.error or f"HTTP {entry.status}"),
+            None if ok else storable(entry.error or f"HTTP {entry.status}"),
             done,
             *tokens,
             None if tokens == (None, None) else sum(count or 0 for count in tokens),
@@ -366,7 +378,7 @@ class DatabaseWriter:
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 _many(cursor, HISTORY, self._rows([entry]))
-                _many(cursor, MINUTES, (cell_row(key, it) for key, it in fold.cells.items()))
+                rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
             log.error("record %s is set aside: %s", getattr(entry, "id", "?"), error)
@@ -411,6 +423,7 @@ class DatabaseWriter:
 
     def _fell_behind(self, error: Exception) -> None:
         self.backlog.behind_since = self.backlog.behind_since or time.time()
+        self.backlog.errors += 1
         self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
     def _clean(self, step: Step) -> None:
@@ -458,18 +471,6 @@ def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         cursor.executemany(sql, rows)
 
 
-def cell_row(key: tuple[Any, ...], cell: Cell) -> tuple[Any, ...]:
-    """A row of a roll-up: its key, in the order of its columns, and its sums."""
-    return tuple(_storable(part) if isinstance(part, str) else part for part in key) + astuple(cell)
-
-
-def _storable(text: str) -> str:
-    """Without what PostgreSQL's text cannot hold: NUL, and halves of surrogate pairs."""
-    if "\0" in text or not text.isprintable():
-        text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return text
-
-
 def _json_body(text: str | None) -> str | None:
     """A stored body as JSON that both databases take: itself, or, where it was cut short, a string of it."""
     if text is None:
@@ -477,7 +478,7 @@ def _json_body(text: str | None) -> str | None:
     try:
         value = json.loads(text)
     except ValueError:
-        return json.dumps(_storable(text), ensure_ascii=False)
+        return json.dumps(storable(text), ensure_ascii=False)
     if "\\u" not in text:
         return text
-    return _storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\\ufffd")
+    return storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\\ufffd")

@@ -12,6 +12,7 @@ from access import views as access_views
 from endpoints import api as endpoints_api
 from gateway.openai import KINDS
 from metrics import api as metrics_api
+from metrics import prometheus
 from metrics import views as metrics_views
 from routerdash import views
 
@@ -33,6 +34,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("health", views.health, name="health"),
     path("ready", views.ready, name="ready"),
+    path("metrics", prometheus.Metrics.as_view(), name="metrics"),
     path("api/version", views.Version.as_view(), name="api-version"),
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/dashboard/events", metrics_api.events, name="api-events"),

@@ -139,6 +139,7 @@
       success_rate: rate(stats.successful_requests, stats.total_requests),
       average_response_time_ms: duration(stats.average_response_time_ms),
     };
+    $("[data-figures-version]").dataset.figuresVersion = stats.figures_version;
     $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));
     const caption = stats.successful_requests ? "served" : "unserved";
     $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));

@@ -11,6 +11,7 @@ from access.models import (
     INFERENCE,
     MANAGE_ENDPOINTS,
     READ_ENDPOINTS,
+    READ_METRICS,
     READ_MODELS,
     VIEWER_PERMISSIONS,
     ApiKey,
@@ -88,7 +89,7 @@ def test_the_form_offers_oneself_and_the_permissions_of_clients(as_admin: Api, a
 
 def test_the_form_offers_what_does_something(as_admin: Api) -> None:
     choices = as_admin.get(KEYS + "add/").context["adminform"].form.fields["permissions"].choices
-    assert [name for name, _ in choices] == [INFERENCE, READ_MODELS, READ_ENDPOINTS, MANAGE_ENDPOINTS]
+    assert [name for name, _ in choices] == [INFERENCE, READ_MODELS, READ_ENDPOINTS, READ_METRICS, MANAGE_ENDPOINTS]
 
 
 def test_a_key_keeps_what_it_was_granted_elsewhere(as_admin: Api, admin: User) -> None:

@@ -87,6 +87,7 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         duration_us=rng.randrange(1, 10_000_000),
         input_tokens=rng.randrange(100) if spoke else None,
         output_tokens=rng.randrange(900) if spoke else None,
+        first_token_us=rng.choice((None, rng.randrange(1, 10_000_000))),
         api_key_id=rng.choice((None, KEY)),
         error=None if outcome == record.OK else rng.choice(("unknown_key", "too_large")),
     )

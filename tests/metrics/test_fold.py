@@ -102,7 +102,22 @@ def test_a_rejection_counts_by_its_reason_alone() -> None:
     entries = [request(record.REJECTED, error=code) for code in ("unknown_key", "unknown_key", "too_large")]
     assert tell(*entries) == NOTHING
     assert fold(*entries).totals == {"rejected:unknown_key": 2, "rejected:too_large": 1}
-    assert not fold(*entries).cells
+
+
+def test_a_rejection_stands_in_the_roll_ups_by_its_key() -> None:
+    entries = [request(record.REJECTED, error="unknown_key", model=name) for name in ("made up", "made up, too")]
+    cells = fold(*entries, request(record.REJECTED, error="too_large", api_key_id=KEY)).cells
+    assert {key[1:]: cell for key, cell in cells.items()} == {
+        (NO_ENDPOINT, "", "", ""): Cell(requests_rejected=2),
+        (NO_ENDPOINT, "", "", KEY): Cell(requests_rejected=1),
+    }
+
+
+def test_answers_stand_in_the_histograms() -> None:
+    answered = request(duration_us=40, first_token_us=7)
+    failed = request(record.FAILED, duration_us=50, first_token_us=8)
+    (cell,) = fold(answered, request(duration_us=41), failed).cells.values()
+    assert (cell.durations, cell.first_tokens, cell.first_token_us) == ({36: 2}, {7: 1}, 7)
 
 
 def test_a_failed_over_attempt_counts_on_its_endpoint_and_the_request_once() -> None:
@@ -179,7 +194,9 @@ def test_cells_of_a_failed_over_attempt_stand_under_its_endpoint() -> None:
     cells = fold(request(attempts=(attempt(record.FAILED, B), attempt()), output_tokens=5)).cells
     by_endpoint = {key[1]: cell for key, cell in cells.items()}
     assert by_endpoint[B] == Cell(attempts_failed=1)
-    assert by_endpoint[A] == Cell(requests_ok=1, attempts_ok=1, output_tokens=5, ok_duration_us=2_000_000)
+    whole = Cell(attempts_ok=1, output_tokens=5)
+    whole.answered(2_000_000, None)
+    assert by_endpoint[A] == whole
 
 
 def test_days_are_the_cells_summed() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway import record
 from gateway.journal import START
-from gateway.record import Attempt, Unrecorded
+from gateway.record import Attempt, Entry, Unrecorded
 from metrics import folder as folder_module
 from metrics.fold import Counters
 from metrics.trackers import State
@@ -57,6 +57,14 @@ def test_the_version_grows_only_when_something_came(world: World) -> None:
     before = world.trackers.version
     world.folder.catch_up()
     assert world.trackers.version == before
+
+
+@pytest.mark.parametrize("entry", [request(record.REJECTED, error="invalid_api_key"), Unrecorded(2)])
+def test_the_version_grows_with_what_is_no_answer(world: World, entry: Entry) -> None:
+    gateway = world.gateway(request())
+    before = world.folder.figures().version
+    gateway.append(entry)
+    assert world.folder.figures().version > before
 
 
 def test_rejections_and_losses_count_but_a_head_does_not(world: World) -> None:

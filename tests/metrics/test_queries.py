@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
+from django.db import OperationalError
 
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
@@ -129,6 +130,32 @@ def test_every_end_has_its_total(teller: World) -> None:
     assert [found[name] for name in names] == [4, 3, 1, 1, 4]
 
 
+def test_the_oldest_waiting_record_has_an_age(teller: World, endpoints: object, monkeypatch: Any) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    gateway = teller.gateway(request(ago=50), request(ago=40))
+    assert stats()["oldest_waiting_secs"] == 50
+    teller.write()
+    assert stats()["oldest_waiting_secs"] is None
+    gateway.append(request(ago=30))
+    assert stats()["oldest_waiting_secs"] == 30
+
+
+def test_the_writer_tells_of_its_last_batch(teller: World, endpoints: object, monkeypatch: Any) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    teller.gateway(request(), request())
+    teller.write()
+    found = stats()
+    assert (found["last_batch_records"], found["last_commit_at"]) == (2, queries.json_time(NOW))
+    assert found["last_batch_ms"] > 0
+
+
+def test_the_writer_tells_of_its_errors(teller: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    for _ in range(2):
+        teller.writer._fell_behind(OperationalError("disk I/O error\nline 2"))
+    assert (stats()["writer_errors"], stats()["writer_error"]) == (2, "disk I/O error")
+
+
 def test_records_wait_only_once_the_database_is_behind(teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
     assert stats()["records_waiting_secs"] is None
@@ -180,6 +207,21 @@ def test_what_nobody_measures_is_null() -> None:
 def test_waiting_records_are_told(teller: World) -> None:
     teller.gateway(request(), request())
     assert stats()["records_waiting"] == 2
+
+
+def test_damaged_bytes_are_told(teller: World) -> None:
+    path = teller.path(teller.gateway(request()))
+    (segment,) = path.iterdir()
+    segment.write_bytes(b"nonsense" + segment.read_bytes())
+    assert stats()["journal_damaged_bytes"] == 8
+
+
+def test_the_version_is_the_same_until_something_is_counted(teller: World) -> None:
+    gateway = teller.gateway(request())
+    before = stats()
+    assert stats() == before
+    gateway.append(request())
+    assert stats()["figures_version"] > before["figures_version"]
 
 
 def test_figures_say_whether_they_are_restored(teller: World) -> None:

@@ -15,7 +15,7 @@ from metrics import seeding, teller
 from metrics.database import database_id
 from metrics.fold import Counters
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MovingAverage, RequestHistory
-from metrics.trackers import Day, Figures
+from metrics.trackers import Figures, Spread
 from metrics.writer import DatabaseWriter
 from tests.metrics.records import AT, MINUTE, NOW, A, load, request, uuid_of
 from tests.metrics.world import DATABASE, World, add_endpoint, restored, rows, same, told, where, without
@@ -186,23 +186,30 @@ def test_an_older_adopted_average_is_the_latest_days() -> None:
     assert restored().average_response_time_ms == 200
 
 
+def latest_day() -> tuple[str, int, int]:
+    """Date, answered requests, and their time."""
+    found = seeding.load(AT).latest_day
+    assert found is not None
+    return found[0], found[1].requests_ok, found[1].ok_duration_us
+
+
 def test_both_kinds_of_rows_make_the_latest_day(world: World) -> None:
     world.gateway(request(ago=2 * DAY, duration_us=100_000))
     world.write()
     adopted(ago=2 * DAY + 60, duration_ms=300)
-    assert seeding.load(AT).latest_day == ("2026-03-08", Day(2, 400_000))
+    assert latest_day() == ("2026-03-08", 2, 400_000)
 
 
 def test_our_later_day_goes_before_an_adopted_one(world: World) -> None:
     world.gateway(request(ago=2 * DAY, duration_us=100_000))
     world.write()
     adopted(ago=3 * DAY, duration_ms=300)
-    assert seeding.load(AT).latest_day == ("2026-03-08", Day(1, 100_000))
+    assert latest_day() == ("2026-03-08", 1, 100_000)
 
 
 def test_an_empty_database_is_zeros_and_nothing_measured() -> None:
     found = told(restored())
-    assert found["average"] is None
+    assert found["durations"] == Spread(None, None, None, None)
     assert (found["endpoints"], found["totals"], found["speeds"], found["today"]) == ({}, {}, {}, {})
 
 
@@ -297,4 +304,4 @@ def test_the_days_of_a_roll_up_are_summed(world: World) -> None:
     world.gateway(request(model="tiny"), request(model="large"))
     world.write()
     assert DayRollUp.objects.count() == 2
-    assert seeding.load(AT).latest_day == ("2026-03-10", Day(2, 4_000_000))
+    assert latest_day() == ("2026-03-10", 2, 4_000_000)

@@ -8,8 +8,8 @@ import pytest
 from gateway import record
 from gateway.openai import CHAT
 from gateway.record import Entry
-from metrics.fold import Counters, Daily, Fold
-from metrics.trackers import Day, Minute, Slot, Speed, State, Trackers, iso_minute
+from metrics.fold import Cell, Counters, Daily, Fold
+from metrics.trackers import Slot, Speed, Spread, State, Trackers, iso_minute
 from tests.metrics.records import AT, MINUTE, A, attempt, request
 from tests.metrics.world import UTC_ZONE
 
@@ -216,7 +216,9 @@ def test_what_the_database_said_replaces_everything() -> None:
 
 def test_counting_goes_on_from_what_was_installed() -> None:
     found = trackers()
-    state = State(UTC_ZONE, latest_day=("2026-03-10", Day(1, 1000)), minutes={MINUTE: Minute(1, 0, 1000)})
+    before = Cell(requests_ok=1, ok_duration_us=1000)
+    state = State(UTC_ZONE, latest_day=("2026-03-10", before))
+    state.add_minute(MINUTE, before)
     found.install(state)
     add(found, request(duration_us=3000))
     assert average(found) == 2
@@ -227,3 +229,36 @@ def test_attempts_that_failed_over_show_on_both_endpoints() -> None:
     other = "dddddddd-0000-4000-8000-000000000009"
     found = trackers(request(attempts=(attempt(record.FAILED, other), attempt())))
     assert found.figures(AT).endpoints == {A: Counters(1, 1), other: Counters(1, 0, 1)}
+
+
+# Percentiles
+
+
+def test_percentiles_are_over_what_the_average_is_over() -> None:
+    found = trackers(*(request(duration_us=1000 * at, ago=at) for at in range(1, 101)))
+    add(found, request(duration_us=9_000_000, ago=25 * HOUR))
+    spread = found.figures(AT).durations
+    assert spread.average == 50.5
+    assert (spread.p50, spread.p95, spread.p99) == pytest.approx((50, 95, 99), rel=1 / 16)
+
+
+def test_percentiles_fall_back_to_the_latest_day() -> None:
+    found = trackers(request(duration_us=100_000, ago=2 * DAY), request(duration_us=9_000_000, ago=4 * DAY))
+    assert found.figures(AT).durations.p99 == pytest.approx(100, rel=1 / 16)
+
+
+def test_percentiles_let_go_of_old_minutes_exactly() -> None:
+    found = trackers(request(duration_us=100_000, ago=11 * HOUR), request(duration_us=300_000, ago=23 * HOUR))
+    found.figures(AT + 2 * HOUR)
+    assert found.state.recent == found.state.minutes[MINUTE - 11 * 60]
+
+
+def test_first_tokens_are_of_streams_alone() -> None:
+    found = trackers(request(first_token_us=20_000), request(), request(record.FAILED, first_token_us=90_000))
+    spread = found.figures(AT).first_tokens
+    assert spread.average == 20
+    assert spread.p50 == pytest.approx(20, rel=1 / 16)
+
+
+def test_without_an_answer_nothing_is_spread() -> None:
+    assert trackers(request(record.FAILED)).figures(AT).durations == Spread(None, None, None, None)

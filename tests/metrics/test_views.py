@@ -112,6 +112,11 @@ def test_the_page_holds_what_the_api_tells(as_viewer: Api, served: World) -> Non
     assert (live["endpoints"], live["stats"], live["history"]) == (told["endpoints"], told["stats"], told["history"])
 
 
+def test_the_page_says_of_which_version_its_figures_are(as_viewer: Api, served: World) -> None:
+    version = as_viewer.call("GET", "/api/dashboard/stats").json()["figures_version"]
+    assert f'data-figures-version="{version}"' in page(as_viewer)
+
+
 def test_page_and_api_agree(as_viewer: Api, served: World) -> None:
     told = as_viewer.call("GET", "/api/dashboard/stats").json()
     html = page(as_viewer)

@@ -284,7 +284,7 @@ def stored() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "MINUTES", "DAYS", "TOTALS", "READ_AVERAGE", "WRITE_AVERAGE"]
+    "statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "TOTALS", "READ_AVERAGE", "WRITE_AVERAGE"]
 )
 def test_a_failure_anywhere_in_the_transaction_leaves_nothing(
     world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch, statement: str

@@ -51,8 +51,8 @@ def test_the_gateways_own_paths_never_come_here() -> None:
 
 
 def test_pages_have_names() -> None:
-    found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready")]
-    assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready"]
+    found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready", "metrics")]
+    assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready", "/metrics"]
     assert reverse("endpoint", args=[A]) == f"/endpoints/{A}"
 
 

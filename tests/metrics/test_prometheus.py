@@ -1,0 +1,379 @@
+"""GET /metrics: the very figures of metrics.queries, whatever stands in a label, over restarts, for whom it is."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from prometheus_client.parser import text_string_to_metric_families
+
+from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, READ_METRICS, User
+from endpoints.models import Endpoint
+from endpoints.registry import registry
+from gateway import record
+from metrics import prometheus, queries
+from metrics import teller as teller_module
+from metrics.queries import Moment
+from tests.access.people import Api, key_for, make_user, session_of, with_key
+from tests.metrics.records import NOW, A, B, load, request
+from tests.metrics.world import World, add_endpoint, forget_figures, own_database
+
+pytestmark = pytest.mark.django_db
+
+DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+ODD = ['a "quoted"', "two\nlines", "back\\slash", "\\n", "日本語", "a{b=c},d", "", " ", "\u2028\r\t", "{}", "🦙"]
+
+OK = ("requests_total", frozenset({("outcome", "ok")}))
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+@pytest.fixture
+def restored(teller: World) -> World:
+    """As after the start: everything is read from a database that is empty yet."""
+    own_database()
+    teller.reseed()
+    return teller
+
+
+@pytest.fixture
+def served(restored: World, endpoints: tuple[Endpoint, Endpoint]) -> World:
+    """Every metric has a value; two gateways have written."""
+    Endpoint.objects.filter(pk=A).update(latency_ms=120, status="online")
+    registry.reload()
+    restored.gateway(*load(seed=7, count=60))
+    restored.gateway(request(output_tokens=100, input_tokens=3), request(record.REJECTED, error="invalid_api_key"))
+    teller_module.surroundings.in_flight = lambda: {A: 3, "gone": 1}
+    return restored
+
+
+@pytest.fixture
+def scraper(admin: User) -> Api:
+    return with_key(key_for(admin, READ_METRICS), "Authorization")
+
+
+def read(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name and labels; no two are of the same ones."""
+    samples = [it for family in text_string_to_metric_families(text.decode()) for it in family.samples]
+    found = {(it.name.removeprefix("routerdash_"), frozenset(it.labels.items())): it.value for it in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+class Scrape:
+    """What a scrape tells, by name and labels."""
+
+    def __init__(self, text: bytes | None = None) -> None:
+        self.samples = read(prometheus.text(Moment.now()) if text is None else text)
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self.samples.get((name, frozenset(labels.items())))
+
+    def all(self, name: str) -> list[dict[str, str]]:
+        """The labels of each sample."""
+        return [dict(labels) for found, labels in self.samples if found == name]
+
+    @property
+    def counters(self) -> dict[Any, float]:
+        return {key: value for key, value in self.samples.items() if key[0].endswith("_total")}
+
+
+def of(row: dict[str, Any]) -> dict[str, str]:
+    return {"endpoint_id": row["id"], "endpoint_name": row["name"]}
+
+
+def change(**fields: Any) -> None:
+    Endpoint.objects.filter(pk=A).update(**fields)
+    registry.reload()
+
+
+# The figures
+
+
+def test_requests_tokens_and_rejections_are_those_of_the_stats(served: World) -> None:
+    found, stats = Scrape(), queries.stats(Moment.now())
+    for outcome, name in (("ok", "successful"), ("failed", "failed"), ("cancelled", "cancelled")):
+        assert found("requests_total", outcome=outcome) == stats[f"{name}_requests"] > 0
+    for direction in ("input", "output"):
+        assert found("tokens_total", direction=direction) == stats[f"total_{direction}_tokens"] > 0
+    reasons = {it["reason"]: found("rejected_requests_total", **it) for it in found.all("rejected_requests_total")}
+    assert reasons == stats["rejected_by_reason"]
+    assert reasons["invalid_api_key"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stat"),
+    [
+        ("in_flight_requests", "total_active_requests"),
+        ("records_waiting", "records_waiting"),
+        ("records_unrecorded", "records_unrecorded"),
+        ("figures_restored", "figures_restored"),
+        ("figures_version", "figures_version"),
+    ],
+)
+def test_what_is_now_is_that_of_the_stats(served: World, name: str, stat: str) -> None:
+    teller_module.surroundings.unrecorded = lambda: 2
+    assert Scrape()(name) == queries.stats(Moment.now())[stat] > 0
+
+
+def test_damaged_bytes_are_those_of_the_stats(restored: World) -> None:
+    assert Scrape()("journal_damaged_bytes_total") == 0
+    (segment,) = restored.path(restored.gateway(request())).iterdir()
+    segment.write_bytes(b"nonsense" + segment.read_bytes())
+    assert Scrape()("journal_damaged_bytes_total") == queries.stats(Moment.now())["journal_damaged_bytes"] == 8
+
+
+def test_damaged_bytes_survive_a_restart(restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (segment,) = restored.path(restored.gateway(request())).iterdir()
+    segment.write_bytes(b"nonsense" + segment.read_bytes())
+    restored.write()
+    forget_figures(monkeypatch, restored.root)
+    restored.reseed()
+    assert Scrape()("journal_damaged_bytes_total") == 8
+
+
+def test_attempts_cancelled_and_in_flight_are_those_of_each_endpoint(served: World) -> None:
+    found, rows = Scrape(), queries.endpoints(Moment.now())
+    assert len(rows) == 2
+    for row in rows:
+        assert found("endpoint_attempts_total", **of(row), outcome="ok") == row["successful_requests"] > 0
+        assert found("endpoint_attempts_total", **of(row), outcome="failed") == row["failed_requests"] > 0
+        assert found("endpoint_cancelled_total", **of(row)) == row["cancelled_requests"]
+        assert found("endpoint_in_flight_requests", **of(row)) == row["active_requests"]
+
+
+def test_speeds_are_those_of_each_model(served: World) -> None:
+    found, moment = Scrape(), Moment.now()
+    told = [(A, "a", row) for row in queries.model_tps(A, moment)] + [
+        (B, "b", row) for row in queries.model_tps(B, moment)
+    ]
+    for endpoint_id, name, row in told:
+        labels = {"model": row["model_id"], "kind": row["api_kind"], "endpoint_id": endpoint_id, "endpoint_name": name}
+        assert found("endpoint_tokens_per_second", **labels) == row["tps"]
+
+
+def test_times_are_in_seconds(restored: World, endpoints: object) -> None:
+    change(latency_ms=120)
+    restored.gateway(request(duration_us=250_000))
+    found = Scrape()
+    assert found("endpoint_latency_seconds", endpoint_id=A, endpoint_name="a") == 0.12
+    assert found("average_response_time_seconds") == 0.25
+
+
+def test_records_wait_so_many_seconds(restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", restored.writer)
+    restored.writer.backlog.behind_since = NOW.timestamp() - 5
+    assert Scrape()("records_waiting_seconds") == 5
+
+
+def test_an_endpoint_has_one_status_of_all(endpoints: object) -> None:
+    change(status="error")
+    statuses = ("pending", "online", "error", "offline")
+    labels = {"endpoint_id": A, "endpoint_name": "a"}
+    assert [Scrape()("endpoint_status", **labels, status=status) for status in statuses] == [0, 0, 1, 0]
+
+
+def test_an_endpoint_has_one_operator_state_of_all(endpoints: tuple[Endpoint, Endpoint]) -> None:
+    endpoints[0].set_operator_state("draining")
+    registry.reload()
+    labels = {"endpoint_id": A, "endpoint_name": "a"}
+    states = ("enabled", "draining", "disabled")
+    assert [Scrape()("endpoint_operator_state", **labels, state=state) for state in states] == [0, 1, 0]
+
+
+def test_what_was_never_measured_is_left_out(restored: World, endpoints: object) -> None:
+    restored.gateway(request(record.FAILED))
+    found = Scrape()
+    names = ("endpoint_latency_seconds", "endpoint_tokens_per_second", "average_response_time_seconds")
+    assert [found.all(name) for name in (*names, "records_waiting_seconds")] == [[], [], [], []]
+
+
+def test_large_counts_are_whole(restored: World) -> None:
+    restored.gateway(*[request(output_tokens=1 << 40) for _ in range(3)], request(output_tokens=1))
+    assert Scrape()("tokens_total", direction="output") == 3 * 2**40 + 1
+
+
+def test_an_empty_installation_counts_zeros(restored: World) -> None:
+    found = Scrape()
+    assert set(found.counters.values()) == {0}
+    assert found("requests_total", outcome="ok") == found("in_flight_requests") == 0
+    assert found.all("endpoint_status") == []
+
+
+# Restarts
+
+
+def test_a_new_process_goes_on_where_the_last_one_ended(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.write()
+    before = Scrape().counters
+    forget_figures(monkeypatch, served.root)
+    served.reseed()
+    assert Scrape().counters == before
+
+
+def test_what_waits_in_the_journals_is_counted_after_a_restart(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.write()
+    served.gateway(request(), request(record.FAILED))
+    before = Scrape().counters
+    forget_figures(monkeypatch, served.root)
+    served.reseed()
+    assert Scrape().counters == before
+
+
+def test_no_counter_is_told_before_all_are_restored(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus would take the lesser values for a reset, and what is restored for new."""
+    forget_figures(monkeypatch, served.root)
+    served.folder.database_id = "of this test"
+    found = Scrape()
+    assert (found("figures_restored"), found.counters) == (0, {})
+    assert found("endpoint_status", endpoint_id=A, endpoint_name="a", status="online") == 1
+
+
+def test_a_deleted_endpoint_takes_its_own_counters_alone(served: World, endpoints: tuple[Endpoint, Endpoint]) -> None:
+    before = Scrape()
+    endpoints[1].delete()
+    registry.reload()
+    after = Scrape()
+    assert after("requests_total", outcome="ok") == before("requests_total", outcome="ok")
+    assert {it["endpoint_id"] for it in after.all("endpoint_attempts_total")} == {A}
+
+
+# Labels
+
+
+@pytest.mark.parametrize("model", ODD)
+def test_any_model_can_be_a_label(restored: World, endpoints: object, model: str) -> None:
+    restored.gateway(request(model=model, output_tokens=100))
+    (labels,) = Scrape().all("endpoint_tokens_per_second")
+    assert labels == {"endpoint_id": A, "endpoint_name": "a", "model": model, "kind": "chat_completions"}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_of_an_endpoint_can_be_a_label(name: str) -> None:
+    add_endpoint(A, name, base_url="http://a.invalid")
+    (labels,) = Scrape().all("endpoint_in_flight_requests")
+    assert labels == {"endpoint_id": A, "endpoint_name": name}
+
+
+def test_endpoints_of_the_same_name_stand_apart(restored: World, endpoints: object) -> None:
+    entries = tuple(replace(entry, name="same") for entry in registry.all())
+    moment = replace(Moment.now(), entries=entries)
+    found = Scrape(prometheus.text(moment))
+    assert sorted(it["endpoint_id"] for it in found.all("endpoint_cancelled_total")) == [A, B]
+
+
+# Read together
+
+
+def test_all_of_it_is_of_one_moment(served: World) -> None:
+    moment = Moment.now()
+    before = prometheus.text(moment)
+    served.gateway(request())
+    Moment.now()
+    assert Scrape(before).counters == Scrape(prometheus.text(moment)).counters
+
+
+def test_within_one_version_the_api_the_page_and_this_agree(served: World, as_admin: Api) -> None:
+    stats = as_admin.call("GET", "/api/dashboard/stats").json()
+    html = as_admin.get("/").content.decode()
+    found = Scrape(as_admin.get("/metrics").content)
+    assert found("figures_version") == stats["figures_version"]
+    assert f'data-figures-version="{stats["figures_version"]}"' in html
+    assert found("requests_total", outcome="failed") == stats["failed_requests"]
+    assert f'data-stat="failed_requests">{stats["failed_requests"]}<' in html
+
+
+def test_the_next_scrape_counts_the_last_request(served: World, scraper: Api) -> None:
+    before = Scrape(scraper.get("/metrics").content)
+    served.gateway(request())
+    after = Scrape(scraper.get("/metrics").content)
+    assert after.counters[OK] == before.counters[OK] + 1
+
+
+def test_a_scrape_asks_no_database(served: World, scraper: Api, django_assert_num_queries: Any) -> None:
+    scraper.get("/metrics")
+    with django_assert_num_queries(0):
+        scraper.get("/metrics")
+
+
+# The answer, and who gets it
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "*/*",
+        "text/plain",
+        "application/json",
+        "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1",
+    ],
+)
+def test_it_is_always_the_one_format(scraper: Api, accept: str) -> None:
+    response = scraper.get("/metrics?format=json", headers={"Accept": accept})
+    assert (response.status_code, response["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert response.content.startswith(b"# HELP routerdash_")
+
+
+def test_head_tells_the_same_without_the_text(scraper: Api) -> None:
+    response = scraper.head("/metrics")
+    assert (response.status_code, response["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert response.content == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_it_is_only_read(scraper: Api, method: str) -> None:
+    response = scraper.call(method, "/metrics")
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
+def test_a_key_may_read_it(admin: User, header: str) -> None:
+    assert with_key(key_for(admin, READ_METRICS), header).get("/metrics").status_code == 200
+
+
+def test_a_viewers_key_may_read_it(viewer: User) -> None:
+    assert with_key(key_for(viewer, READ_METRICS)).get("/metrics").status_code == 200
+
+
+def test_a_key_needs_the_permission(admin: User) -> None:
+    response = with_key(key_for(admin, INFERENCE, READ_ENDPOINTS, MANAGE_ENDPOINTS)).call("GET", "/metrics")
+    assert (response.status_code, response.json()) == (
+        403,
+        {"error": "This API key lacks the permission metrics.read."},
+    )
+
+
+def test_people_may_read_it(as_viewer: Api) -> None:
+    assert as_viewer.get("/metrics").status_code == 200
+
+
+def test_nobody_reads_it_without_credentials(anybody: Api) -> None:
+    response = anybody.call("GET", "/metrics")
+    assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
+    assert with_key("sk_unknown").call("GET", "/metrics").status_code == 401
+
+
+def test_a_generated_password_opens_nothing(db: None) -> None:
+    response = session_of(make_user(must_change_password=True)).call("GET", "/metrics")
+    assert (response.status_code, response.json()) == (403, {"error": "password_change_required"})
+
+
+def test_it_ends_without_a_slash(scraper: Api) -> None:
+    assert scraper.get("/metrics/").status_code == 404
+
+
+def test_every_metric_is_documented_as_it_is(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", served.writer)
+    served.writer.backlog.behind_since = NOW.timestamp()
+    text = DOCUMENTED.read_text()
+    families = list(prometheus.Told(Moment.now()).collect())
+    for family in families:
+        labels = ", ".join(f"`{name}`" for name in family.samples[0].labels)
+        name = family.samples[0].name
+        assert f"| `{name}` | {family.type} | {labels} | {family.documentation} |" in text
+    assert text.count("| `routerdash_") == len(families)
