@@ -10,7 +10,7 @@ from endpoints import changes
 from gateway.config import Config
 from gateway.journal import Gone
 from metrics import database
-from metrics.reconcile import averages, journals, laws, live, repair
+from metrics.reconcile import averages, distributions, journals, laws, live, repair
 from metrics.reconcile.comparison import Difference
 from metrics.reconcile.repair import Change
 from metrics.reconcile.scope import NotOurs, Scope, read
@@ -73,10 +73,12 @@ def mend(config: Config, asked: Asked, *, allow_decrease: bool) -> Report:
 def _differences(scope: Scope, asked: Asked, *, patient: bool) -> Iterator[Difference]:
     yield from journals.differences(scope, patient=patient)  # first: they do not wait
     yield from laws.negative(scope)
-    for derive in (*laws.DERIVED, laws.timeline):
+    for derive in (*laws.DERIVED, *laws.LOOKED_AT):
         comparison = derive(scope)
         if comparison is not None:
             yield from comparison.differences()
+    for comparison in (*distributions.derived(scope), *distributions.sums(scope)):
+        yield from comparison.differences()
     yield from averages.differences(scope)
     if asked.thorough:
         yield from laws.ids(scope)
@@ -85,5 +87,7 @@ def _differences(scope: Scope, asked: Asked, *, patient: bool) -> Iterator[Diffe
 def _left_out(scope: Scope) -> Iterator[str]:
     if not scope.every_row:
         yield "ROUTERDASH_HISTORY=errors: successes, attempts, tokens and averages were not compared with the history"
+    if scope.narrow_date:
+        yield f"rows up to {scope.narrow_date} have no distributions: theirs, and all refusals, were not compared"
     if not laws.knows_base(scope):
         yield "adopted by a release that did not keep what the totals began with: totals were not compared"

@@ -14,6 +14,7 @@ CELL = (
     "requests_ok", "requests_failed", "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens",
     "output_tokens", "ok_duration_us",
 )  # fmt: skip
+WIDE = ("requests_rejected", "first_token_us")  # null in rows of before these were counted
 COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 SPEED = ("total_output_tokens", "total_duration_ms")
 DAILY = ("endpoint_id", "model_id", "date", "api_kind")
@@ -24,25 +25,25 @@ TABLES = {
     "endpoints": (("id",), COUNTERS),
     "endpoint_daily_stats": (DAILY, COUNTERS + SPEED),
     "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
-    "rollup_minutes": (("minute", *DIMENSIONS), CELL),
-    "rollup_days": (("date", *DIMENSIONS), CELL),
+    "rollup_minutes": (("minute", *DIMENSIONS), CELL + WIDE),
+    "rollup_days": (("date", *DIMENSIONS), CELL + WIDE),
     "metric_totals": (("name",), ("value",)),
 }
 
 
-def _sqlite() -> bool:
+def sqlite() -> bool:
     return connection.vendor == "sqlite"
 
 
 def _minute() -> str:
-    if _sqlite():
+    if sqlite():
         return "CAST(strftime('%%s', substr(completed_at, 1, 19)) AS INTEGER) / 60"
     return "CAST(floor(extract(epoch FROM completed_at) / 60) AS bigint)"
 
 
 def _attempts() -> tuple[str, str, str]:
     """What to join to get a row for each attempt, and an attempt's endpoint and outcome."""
-    if _sqlite():
+    if sqlite():
         joined = ", json_each(CASE WHEN json_valid(attempts) THEN attempts ELSE '[]' END) AS attempt"
         return joined, "json_extract(attempt.value, '$.endpoint_id')", "json_extract(attempt.value, '$.outcome')"
     joined = " CROSS JOIN LATERAL jsonb_array_elements(attempts) AS attempt(value)"
@@ -51,7 +52,7 @@ def _attempts() -> tuple[str, str, str]:
 
 def last_duration() -> str:
     """Microseconds of the attempt that made the answer."""
-    if _sqlite():
+    if sqlite():
         return "CASE WHEN json_valid(attempts) THEN json_extract(attempts, '$[#-1].duration_us') END"
     return "CAST(attempts->-1->>'duration_us' AS bigint)"
 
@@ -67,7 +68,7 @@ def minutes(scope: Scope) -> Comparison:
     since = bound(scope.history_since)
     joined, endpoint, outcome = _attempts()
     requests = Query(
-        f"SELECT {_cell_key('endpoint_id')}, "  # noqa: S608
+        f"SELECT {cell_key('endpoint_id')}, "  # noqa: S608
         "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
         "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
         "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
@@ -78,7 +79,7 @@ def minutes(scope: Scope) -> Comparison:
         (since,),
     )
     attempts = Query(
-        f"SELECT {_cell_key(endpoint)}, 0, 0, 0, CASE WHEN {outcome} = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
+        f"SELECT {cell_key(endpoint)}, 0, 0, 0, CASE WHEN {outcome} = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
         f"CASE WHEN {outcome} IN ('refused', 'failed', 'truncated') THEN 1 ELSE 0 END, 0, 0, 0 "
         f"FROM request_history{joined} WHERE outcome IS NOT NULL AND completed_at >= %s",
         (since,),
@@ -95,18 +96,52 @@ def minutes(scope: Scope) -> Comparison:
     )
 
 
-def _cell_key(endpoint: str) -> str:
+def first_tokens(scope: Scope) -> Comparison | None:
+    """L3: the times to first token of minute roll-ups are those of the history's answers."""
+    since = max(scope.history_since, scope.narrow_minute + 1)
+    if not scope.every_row:
+        return None
+    return Comparison(
+        law="L3",
+        table="rollup_minutes",
+        source="request_history",
+        keys=("minute", *DIMENSIONS),
+        columns=("first_token_us",),
+        expected=Query(
+            f"SELECT {cell_key('endpoint_id')}, first_token_us FROM request_history "  # noqa: S608
+            "WHERE outcome = 'ok' AND first_token_us IS NOT NULL AND completed_at >= %s",
+            (bound(since),),
+        ),
+        found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (since,)),
+    )
+
+
+def cell_key(endpoint: str) -> str:
+    """Columns of a history row that say to which minute's cell it belongs."""
     key = "COALESCE(CAST(api_key_id AS text), '')"
     return f"{_minute()} AS minute, {endpoint} AS endpoint_id, model, kind, {key} AS api_key_id"
 
 
 def days(scope: Scope) -> Comparison | None:
     """L3: day roll-ups are the sum of the minutes of local days of which all minutes are there."""
-    dates = scope.days(scope.minutes_since)
-    columns = ", ".join((*DIMENSIONS, *CELL))
+    return _days(scope.days(scope.minutes_since), CELL)
+
+
+def wide_days(scope: Scope) -> Comparison | None:
+    """L3: so are refusals and times to first token, from the first day on that counted them from its start."""
+    return _days(wide_dates(scope), WIDE)
+
+
+def wide_dates(scope: Scope) -> dict[str, tuple[int, int]]:
+    dates = scope.days(max(scope.minutes_since, scope.narrow_minute + 1))
+    return {date: at for date, at in dates.items() if date > scope.narrow_date}
+
+
+def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Comparison | None:
+    names = ", ".join((*DIMENSIONS, *columns))
     parts = [
         Query(
-            f"SELECT CAST(%s AS text) AS date, {columns} FROM rollup_minutes WHERE minute >= %s AND minute < %s",  # noqa: S608
+            f"SELECT CAST(%s AS text) AS date, {names} FROM rollup_minutes WHERE minute >= %s AND minute < %s",  # noqa: S608
             (date, first, end),
         )
         for date, (first, end) in dates.items()
@@ -118,9 +153,9 @@ def days(scope: Scope) -> Comparison | None:
         table="rollup_days",
         source="rollup_minutes",
         keys=("date", *DIMENSIONS),
-        columns=CELL,
+        columns=columns,
         expected=Query.union(parts),
-        found=Query(f"SELECT * FROM rollup_days WHERE date IN ({_marks(dates)})", tuple(dates)),  # noqa: S608
+        found=Query(f"SELECT * FROM rollup_days WHERE date IN ({marks(dates)})", tuple(dates)),  # noqa: S608
     )
 
 
@@ -164,7 +199,7 @@ def daily_speeds(scope: Scope) -> Comparison | None:
         keys=DAILY,
         columns=SPEED,
         expected=Query.union(parts),
-        found=Query(f"SELECT * FROM endpoint_daily_stats WHERE date IN ({_marks(dates)})", tuple(dates)),  # noqa: S608
+        found=Query(f"SELECT * FROM endpoint_daily_stats WHERE date IN ({marks(dates)})", tuple(dates)),  # noqa: S608
     )
 
 
@@ -239,7 +274,7 @@ def totals(scope: Scope) -> Comparison | None:
         keys=("name",),
         columns=("value",),
         expected=Query.union(parts),
-        found=Query(f"SELECT * FROM metric_totals WHERE name IN ({_marks(TOTALS)})", TOTALS),  # noqa: S608
+        found=Query(f"SELECT * FROM metric_totals WHERE name IN ({marks(TOTALS)})", TOTALS),  # noqa: S608
     )
 
 
@@ -251,7 +286,9 @@ def knows_base(scope: Scope) -> bool:
 Derivation = Callable[[Scope], Comparison | None]
 DERIVED: tuple[Derivation, ...] = (
     minutes,
+    first_tokens,
     days,
+    wide_days,
     daily_attempts,
     daily_speeds,
     daily_sums,
@@ -286,6 +323,24 @@ def timeline(scope: Scope) -> Comparison:
     )
 
 
+def refusals(scope: Scope) -> Comparison | None:
+    """L6: refusals by reason are those of all day roll-ups, if these have been counting them from the start."""
+    if scope.narrow_date:
+        return None
+    return Comparison(
+        law="L6",
+        table="metric_totals",
+        source="rollup_days",
+        keys=("name",),
+        columns=("value",),
+        expected=Query("SELECT 'rejected:*' AS name, requests_rejected AS value FROM rollup_days"),
+        found=Query("SELECT 'rejected:*' AS name, value FROM metric_totals WHERE name LIKE 'rejected:%%'"),
+    )
+
+
+LOOKED_AT: tuple[Derivation, ...] = (timeline, refusals)
+
+
 def negative(scope: Scope) -> Iterator[Difference]:
     """L1: no count is below zero, in any table."""
     for table, (keys, columns) in TABLES.items():
@@ -293,7 +348,7 @@ def negative(scope: Scope) -> Iterator[Difference]:
         query = Query(f"SELECT {', '.join(keys + columns)} FROM {table} WHERE {below}")  # noqa: S608
         for row in query.rows():
             for column, value in zip(columns, row[len(keys) :], strict=True):
-                if value < 0:
+                if value is not None and value < 0:
                     yield Difference("L1", column, where(table, keys, row[: len(keys)]), "0 or more", value)
 
 
@@ -302,11 +357,11 @@ def ids(scope: Scope) -> Iterator[Difference]:
     twice = Query("SELECT CAST(id AS text), count(*) FROM request_history GROUP BY id HAVING count(*) > 1")
     for request_id, count in twice.rows():
         yield Difference("ids", "rows", f"request_history id={request_id}", 1, count)
-    if _sqlite():
+    if sqlite():
         for (found,) in Query("PRAGMA integrity_check").rows():
             if found != "ok":
                 yield Difference("ids", "integrity_check", "the database file", "ok", found)
 
 
-def _marks(values: Collection[object]) -> str:
+def marks(values: Collection[object]) -> str:
     return ", ".join(["%s"] * len(values))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from metrics.reconcile import averages, laws
+from metrics.reconcile import averages, distributions, laws
 from metrics.reconcile.comparison import Comparison, Row
 from metrics.reconcile.scope import Scope
 
@@ -38,20 +38,25 @@ def lock() -> None:
 
 def repair(scope: Scope, *, allow_decrease: bool) -> Iterator[Change]:
     disputed: set[str] = set()  # tables with a figure that stays wrong: nothing is made of these
-    for derive in laws.DERIVED:
-        comparison = derive(scope)
-        if comparison is None or not (wrong := list(comparison.rows())):
-            continue
+    for comparison in _derived(scope):
+        wrong = list(comparison.rows())
         if comparison.source not in disputed:
             for row in wrong:
                 yield from _mend(comparison, row, allow_decrease=allow_decrease)
-        if any(comparison.rows()):
+        if wrong and any(comparison.rows()):
             disputed.add(comparison.table)
     for average in list(averages.averages(scope)):
         if average.right and (differences := list(average.differences())):
             averages.store(average)
             for it in differences:
                 yield Change(it.law, it.what, it.where, it.found, it.expected)
+
+
+def _derived(scope: Scope) -> Iterator[Comparison]:
+    for derive in laws.DERIVED:
+        if (comparison := derive(scope)) is not None:
+            yield comparison
+    yield from distributions.derived(scope)  # behind the rows that they stand in
 
 
 def _mend(comparison: Comparison, row: Row, *, allow_decrease: bool) -> Iterator[Change]:
@@ -62,7 +67,10 @@ def _mend(comparison: Comparison, row: Row, *, allow_decrease: bool) -> Iterator
     }
     if not new:
         return
-    _write(comparison, row, new)
+    if comparison.keys[-1] == "bucket":
+        distributions.store(comparison, row.key[:-1], {int(row.key[-1]): count for count in new.values()})
+    else:
+        _write(comparison, row, new)
     for column, value in new.items():
         yield Change(comparison.law, column, comparison.where(row.key), row.found[column], value)
 

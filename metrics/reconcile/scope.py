@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection
@@ -31,6 +32,8 @@ class Scope:
     every_row: bool  # does the history hold successes, too?
     minutes_since: int  # from here on, all minute roll-ups are there
     history_since: int  # and from here on, all history rows
+    narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
+    narrow_date: str  # and the last such date
 
     def days(self, since: int) -> dict[str, tuple[int, int]]:
         """Local dates that lie wholly behind `since`: their first minute, and the one after their last.
@@ -67,7 +70,15 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         every_row=config.history == "all",
         minutes_since=minutes_since,
         history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
+        narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
+        narrow_date=_last_narrow("rollup_days", "date") or "",
     )
+
+
+def _last_narrow(table: str, span: str) -> Any:
+    """Newer rows have every column; one of an older release that was added to since does not tell."""
+    ((last,),) = Query(f"SELECT MAX({span}) FROM {table} WHERE requests_rejected IS NULL").rows()  # noqa: S608
+    return last
 
 
 def _whole_hour(seconds: float) -> int:

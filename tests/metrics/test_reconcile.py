@@ -17,6 +17,7 @@ from django.db import connection
 from endpoints import changes
 from gateway import journal
 from gateway.config import load as config_of
+from metrics.fold import NO_ENDPOINT
 from metrics.reconcile import laws
 from metrics.tasks import prune_history
 from tests.metrics.records import AT, NOW, A, load, request
@@ -86,7 +87,7 @@ DERIVED = [
     *[("L2", "endpoints", column) for column in laws.COUNTERS],
     *[("L3", "endpoint_daily_stats", column) for column in laws.COUNTERS],
     *[("L3", "endpoint_daily_stats", column) for column in laws.SPEED],
-    *[("L3", table, column) for table in ("rollup_minutes", "rollup_days") for column in laws.CELL],
+    *[("L3", table, column) for table in ("rollup_minutes", "rollup_days") for column in laws.CELL + laws.WIDE[1:]],
     *[("L6", f"metric_totals WHERE name = '{name}'", "value") for name in laws.TOTALS],
 ]
 
@@ -146,10 +147,43 @@ def test_a_row_that_is_gone_is_made_again(busy: World, table: str) -> None:
     right = stored()
     column = "successful_requests" if table == "endpoint_daily_stats" else "requests_ok"
     key = "date" if table != "rollup_minutes" else "minute"
-    rows(f"DELETE FROM {table} WHERE {key} = (SELECT max({key}) FROM {table} WHERE {column} > 0)")
+    at = f"{key} = (SELECT max({key}) FROM {table} WHERE {column} > 0)"
+    rows(f"DELETE FROM {table} WHERE {at} AND endpoint_id <> %s", NO_ENDPOINT)  # of refusals, the history knows nothing
     told = Told()
     assert told.differences(f"{column} in {table}", "found 0")
     assert (told.code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_days"])
+def test_a_wrong_refusal_is_named(busy: World, table: str) -> None:
+    spoil(table, "requests_rejected", 1)
+    told = Told()
+    assert told.differences("L3: requests_rejected in rollup_days")
+    assert bool(told.differences("L6: value in metric_totals name=rejected:*")) == (table == "rollup_days")
+
+
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_days"])
+@pytest.mark.parametrize("column", ["durations", "first_tokens"])
+@pytest.mark.parametrize("packed", [None, "{}", '{"0":1}', "no histogram"])
+def test_a_wrong_histogram_is_named_and_repaired(busy: World, table: str, column: str, packed: str | None) -> None:
+    right = stored()
+    span = "minute" if table == "rollup_minutes" else "date"
+    at = f"{span} = (SELECT max({span}) FROM {table} WHERE {column} IS NOT NULL) AND {column} IS NOT NULL"
+    rows(f"UPDATE {table} SET {column} = %s WHERE {at}", packed)
+    told = Told()
+    assert told.differences(f"L3: {column} in {table}", "bucket=", "found 0")
+    assert told.code == 1
+    assert Told("--repair", "--allow-decrease").code == 0
+    assert stored() == right
+
+
+def test_rows_of_before_distributions_are_left_out(busy: World) -> None:
+    narrow = "requests_rejected = NULL, first_token_us = NULL, durations = NULL, first_tokens = NULL"
+    rows(f"UPDATE rollup_days SET {narrow} WHERE date < '2026-03-10'")
+    rows(f"UPDATE rollup_minutes SET {narrow} WHERE minute < %s", int(AT) // 60 - 12 * 60)
+    told = Told()
+    assert told.differences("note: rows up to 2026-03-09 have no distributions")
+    assert told.code == 0
 
 
 def test_a_total_that_is_gone_is_made_again(busy: World) -> None:
