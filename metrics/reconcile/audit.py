@@ -1,7 +1,7 @@
 """All checks in order, as of one moment, and the repair."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from django.db import transaction
@@ -38,11 +38,8 @@ class Report:
 def look(config: Config, asked: Asked) -> Report:
     """Change nothing. Raises NotOurs, or django.db.Error."""
     report = _settled(config, asked)
-    found, note = live.compare(config)
-    report.differences += found
-    if note:
-        report.notes.append(note)
-    return report
+    found, notes = live.compare(config)
+    return replace(report, differences=report.differences + found, notes=report.notes + notes)
 
 
 def _settled(config: Config, asked: Asked) -> Report:

@@ -5,6 +5,7 @@ While it serves, figures grow. So they are counted before and after it is asked:
 
 import http.client
 import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,31 +46,41 @@ class Untold(Exception):
     """It did not answer, or not with figures."""
 
 
-def compare(config: Config) -> tuple[list[Difference], str]:
-    """Differences, and why anything was left out. Raises NotOurs, Error."""
+def compare(config: Config) -> tuple[list[Difference], list[str]]:
+    """Differences, and what was left out, and why. Raises NotOurs, Error."""
     if not _answers(config):
-        return [], "not running: live figures were not compared"
+        return [], ["not running: live figures were not compared"]
     cookie = _session()
     if cookie is None:
-        return [], "there is no administrator to ask as: live figures were not compared"
+        return [], ["there is no administrator to ask as: live figures were not compared"]
+    differences: list[Difference] = []
+    notes: list[str] = []
+    for path in TOLD:
+        try:
+            differences += _compare(config, path, cookie)
+        except Untold as error:
+            notes.append(f"GET {path} {error}: its figures were not compared")
+        except Gone as error:
+            notes.append(f"{error}: figures of GET {path} were not compared")
+    return differences, notes
+
+
+def _compare(config: Config, path: str, cookie: str) -> Iterator[Difference]:
+    low = counted(config)
+    figures = _figures(path, _get(config, path, cookie))
+    high = counted(config)
+    for name, value in figures.items():
+        lowest, highest = low.get(name, 0), high.get(name, 0)
+        if _is_known(name, low, high) and not lowest <= value <= highest:
+            expected = lowest if lowest == highest else f"{lowest} to {highest}"
+            yield Difference("L5", name, f"GET {path}", expected, value)
+
+
+def _figures(path: str, body: str) -> dict[str, int]:
     try:
-        return list(_compare(config, cookie)), ""
-    except Untold as error:
-        return [], f"live figures were not compared: {error}"
-    except Gone as error:
-        return [], f"live figures were not compared, journals go faster than they can be read: {error}"
-
-
-def _compare(config: Config, cookie: str) -> Iterator[Difference]:
-    for path, told in TOLD.items():
-        low = counted(config)
-        figures = told(_get(config, path, cookie))
-        high = counted(config)
-        for name, value in figures.items():
-            lowest, highest = low.get(name, 0), high.get(name, 0)
-            if _is_known(name, low, high) and not lowest <= value <= highest:
-                expected = lowest if lowest == highest else f"{lowest} to {highest}"
-                yield Difference("L5", name, f"GET {path}", expected, value)
+        return TOLD[path](body)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Untold(f"is not as this release tells it ({error!r})") from None
 
 
 def _is_known(name: str, low: Figures, high: Figures) -> bool:
@@ -186,9 +197,9 @@ def _get(config: Config, path: str, cookie: str) -> str:
             response = connection.getresponse()
             body = response.read().decode()
     except (OSError, http.client.HTTPException) as error:
-        raise Untold(f"GET {path}: {error or type(error).__name__}") from None
+        raise Untold(f"failed ({error or type(error).__name__})") from None
     if response.status != 200:
-        raise Untold(f"GET {path} answered {response.status}")
+        raise Untold(f"answered {response.status}")
     return body
 
 
@@ -221,6 +232,28 @@ def _admin(body: str) -> dict[str, int]:
     page = _Page()
     page.feed(body)
     return page.figures
+
+
+OUTCOMES = {"ok": "successful", "failed": "failed", "cancelled": "cancelled"}
+_SAMPLE = re.compile(r"^routerdash_(\w+)_total(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def _prometheus(body: str) -> dict[str, int]:
+    figures: dict[str, int] = {}
+    for name, labels, value in _SAMPLE.findall(body):
+        at = dict(_LABEL.findall(labels))
+        outcome = f"{OUTCOMES.get(at.get('outcome', 'cancelled'))}_requests"
+        told_as = {
+            "requests": f"stats/{outcome}",
+            "rejected_requests": f"rejected/{at.get('reason')}",
+            "tokens": f"stats/total_{at.get('direction')}_tokens",
+            "endpoint_attempts": f"endpoints/{at.get('endpoint_id')}/{outcome}",
+            "endpoint_cancelled": f"endpoints/{at.get('endpoint_id')}/{outcome}",
+        }.get(name)
+        if told_as is not None:
+            figures[told_as] = int(float(value))
+    return figures
 
 
 class _Page(HTMLParser):
@@ -261,4 +294,5 @@ TOLD: dict[str, Callable[[str], dict[str, int]]] = {
     "/api/dashboard/overview": _overview,
     "/": _page,
     "/admin/endpoints/endpoint/": _admin,
+    "/metrics": _prometheus,
 }
