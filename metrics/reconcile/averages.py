@@ -16,6 +16,7 @@ from metrics.reconcile.scope import Scope, bound, moment
 ALPHA = 0.2
 WINDOW = 128
 TIES = 32  # more rows than that of one microsecond are not to be expected
+NO_SAMPLES = b"\x90"
 KEYS = ("endpoint_id", "model", "kind")
 
 Sample = tuple[int, int, float]  # completed_us, the last twelve digits of the id, tokens per second
@@ -54,45 +55,36 @@ def differences(scope: Scope) -> Iterator[Difference]:
 
 
 def averages(scope: Scope) -> Iterator[Average]:
-    stored = {
-        tuple(row[:3]): row[3:]
-        for row in Query("SELECT endpoint_id, model, kind, value, samples FROM moving_averages").rows()
-    }
-    keys = {*stored, *_answering(scope)}
-    for key in sorted(keys, key=lambda key: tuple(map(str, key))):
-        value, packed = stored.get(key, (None, b"\x90"))
+    stored = Query("SELECT endpoint_id, model, kind, value, samples FROM moving_averages").rows()
+    kept = {tuple(row[:3]): row[3:] for row in stored}
+    recent = _from_history(scope) if scope.every_row else {}
+    for key in sorted({*kept, *recent}, key=str):
+        value, packed = kept.get(key, (None, NO_SAMPLES))
         samples = _unpack(bytes(packed))
-        yield Average(key, value, samples, _right(scope, key, samples or []))
+        yield Average(key, value, samples, _right(scope, samples or [], recent.get(key, [])))
 
 
-def _answering(scope: Scope) -> set[Key]:
-    """Endpoint, model and kind of all answers with a speed that the history must have."""
-    if not scope.every_row:
-        return set()
-    sql = (
-        f"SELECT DISTINCT endpoint_id, model, kind FROM request_history WHERE {HAS_SPEED} "  # noqa: S608
-        f"AND {last_duration()} > 0 AND completed_at >= %s"
-    )
-    return {tuple(row) for row in Query(sql, (bound(scope.history_since),)).rows()}
-
-
-def _right(scope: Scope, key: Key, samples: list[Sample]) -> list[Sample]:
-    """The stored samples in order, those of the time that the history covers as it has them."""
-    if not scope.every_row:
-        return sorted({*samples})[-WINDOW:]
+def _right(scope: Scope, samples: list[Sample], recent: list[Sample]) -> list[Sample]:
+    """The stored samples in order; those of the time that the history covers as it has them."""
     since = scope.history_since * 60_000_000
-    older = {sample for sample in samples if sample[0] < since}
-    return sorted({*older, *_from_history(scope, key)})[-WINDOW:]
+    kept = {sample for sample in samples if sample[0] < since or not scope.every_row}
+    return sorted({*kept, *recent})[-WINDOW:]
 
 
-def _from_history(scope: Scope, key: Key) -> Iterator[Sample]:
-    sql = (
-        f"SELECT CAST(id AS text), completed_at, output_tokens, {last_duration()} FROM request_history "  # noqa: S608
-        f"WHERE endpoint_id = %s AND model = %s AND kind = %s AND {HAS_SPEED} AND {last_duration()} > 0 "
-        f"AND completed_at >= %s ORDER BY completed_at DESC LIMIT {WINDOW + TIES}"
+def _from_history(scope: Scope) -> dict[Key, list[Sample]]:
+    """Speeds of the last answers of each endpoint, model and kind."""
+    query = Query(
+        "SELECT endpoint_id, model, kind, CAST(id AS text), completed_at, output_tokens, duration FROM ("  # noqa: S608
+        f"SELECT request_history.*, {last_duration()} AS duration, ROW_NUMBER() OVER (PARTITION BY endpoint_id, model, "
+        f"kind ORDER BY completed_at DESC) AS nth FROM request_history WHERE {HAS_SPEED} AND {last_duration()} > 0 "
+        f"AND completed_at >= %s) AS numbered WHERE nth <= {WINDOW + TIES}",
+        (bound(scope.history_since),),
     )
-    for request_id, completed_at, tokens, duration in Query(sql, (*key, bound(scope.history_since))).rows():
-        yield _microseconds(completed_at), int(request_id[-12:], 16), tokens / (duration / 1e6)
+    found: dict[Key, list[Sample]] = {}
+    for *key, request_id, completed_at, tokens, duration in query.rows():
+        sample = _microseconds(completed_at), int(request_id[-12:], 16), tokens / (duration / 1e6)
+        found.setdefault(tuple(key), []).append(sample)
+    return found
 
 
 def _microseconds(completed_at: str | datetime) -> int:

@@ -3,6 +3,9 @@
 import ast
 import io
 import json
+import socket
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
+from access.models import User
 from endpoints import changes
 from gateway import journal
 from gateway.config import load as config_of
+from metrics import seeding
 from metrics.fold import NO_ENDPOINT
-from metrics.reconcile import laws
+from metrics.reconcile import laws, live
 from metrics.tasks import prune_history
+from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, load, request
 from tests.metrics.test_seeding import adopted
 from tests.metrics.world import World, rows, without
@@ -491,3 +497,87 @@ def imports(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return {it for it in found if (at := ROOT / it.replace(".", "/")).with_suffix(".py").exists() or at.is_dir()}
+
+
+# What is told. tests/e2e/test_reconcile.py asks a running RouterDash.
+
+
+@pytest.fixture
+def told_of(teller: World, endpoints: object) -> World:
+    """Traffic of which the database has the most, and journals the rest."""
+    gateway = teller.gateway(*load(10, 100))
+    teller.write()
+    with time_machine.travel(AT, tick=False):
+        seeding.seed()
+    for entry in load(11, 30):
+        gateway.append(entry)
+    return teller
+
+
+SHOWN = ("total_requests", "failed_requests", "cancelled_requests", "rejected_requests", "total_tokens")
+NAMES = {
+    "/api/dashboard/overview": ["stats/total_input_tokens", "rejected/too_large", f"endpoints/{A}/cancelled_requests"],
+    "/": [f"endpoints/{A}/failed_requests", "rejected/too_large", *(f"stats/{name}" for name in SHOWN)],
+    "/admin/endpoints/endpoint/": [f"endpoints/{A}/total_requests", f"endpoints/{A}/failed_requests"],
+    "/metrics": ["stats/cancelled_requests", "rejected/too_large", f"endpoints/{A}/successful_requests"],
+}
+
+
+@time_machine.travel(AT, tick=False)
+@pytest.mark.parametrize("path", live.TOLD)
+def test_what_is_told_is_what_is_counted(as_admin: Api, told_of: World, path: str) -> None:
+    told = live._figures(path, as_admin.get(path).content.decode())
+    counted = live.counted(settings.ROUTERDASH)
+    assert [name for name in NAMES[path] if not told.get(name)] == []
+    assert {name: value for name, value in told.items() if name in counted} == {
+        name: counted[name] for name in told if name in counted
+    }
+
+
+def test_pages_tell_figures_that_stand_on_them(as_admin: Api, told_of: World) -> None:
+    """And not only what their script has."""
+    page = live._Page()
+    with time_machine.travel(AT, tick=False):
+        page.feed(as_admin.get("/").content.decode())
+    assert {f"endpoints/{A}/total_requests", *(f"stats/{name}" for name in SHOWN)} <= {*page.figures}
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[socket.socket]:
+    """Something listens where control does."""
+    path = settings.ROUTERDASH.control_socket
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield listening
+    path.unlink()
+
+
+def test_without_an_administrator_nobody_can_be_asked(world: World, control: socket.socket) -> None:
+    world.write()
+    assert Told().differences("note: there is no administrator to ask as")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [(b"", "failed"), (b"HTTP/1.0 404 x\r\n\r\n", "answered 404"), (b"HTTP/1.0 200 x\r\n\r\n{}", "is not")],
+)
+def test_what_cannot_be_compared_is_said(
+    world: World, admin: User, control: socket.socket, answer: bytes, why: str
+) -> None:
+    world.write()
+
+    def serve() -> None:
+        for _ in range(1 + len(live.TOLD)):
+            connection, _ = control.accept()
+            with connection:
+                if connection.recv(4096):
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    told = Told()
+    thread.join()
+    assert told.differences(f"note: GET /api/dashboard/overview {why}")
+    assert told.code == 0
