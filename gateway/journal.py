@@ -101,7 +101,7 @@ def segment_path(directory: Path, segment: int) -> Path:
 def segments(directory: Path) -> list[int]:
     try:
         return sorted(int(name[:8]) for name in os.listdir(directory) if _SEGMENT.fullmatch(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file that somebody put beside the directories
         return []
 
 
@@ -119,6 +119,7 @@ class Batch:
 
     position: Position
     entries: list[Entry] = field(default_factory=list)
+    starts: list[Position] = field(default_factory=list)  # of each entry
     damaged: int = 0  # bytes stepped over
 
 
@@ -137,6 +138,13 @@ def read(directory: Path, position: Position, limit: int) -> Batch:
         if not _read_segment(directory, batch, limit, sealed=segment != present[-1]):
             break
     return batch
+
+
+def head(directory: Path) -> SegmentHead | None:
+    """Of the first segment that is there; None when it does not begin with one. Raises as `read` does."""
+    first = next(iter(segments(directory)), 0)
+    entries = read(directory, (first, 0), 1).entries
+    return entries[0] if entries and isinstance(entries[0], SegmentHead) else None
 
 
 def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) -> bool:
@@ -166,13 +174,15 @@ def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) ->
 
 
 def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
-    """Decode the frames of one chunk: bytes used up to the last good one, and whether the limit is reached."""
+    """Decode the frames of a chunk that is at the batch's position: bytes used by good ones, and was that the limit?"""
     used = 0
+    segment, offset = batch.position
     for start, end, payload in frames(data):
         batch.damaged += start - used
         used = end
         try:
             batch.entries.append(decode(payload))
+            batch.starts.append((segment, offset + start))
         except msgspec.DecodeError:
             batch.damaged += end - start
         if len(batch.entries) >= limit:
@@ -195,6 +205,23 @@ def lock(directory: Path) -> int | None:
         return descriptor
     os.close(descriptor)  # its last holder removed it between our open and our lock
     return None
+
+
+def alive(directory: Path) -> bool:
+    """Does somebody hold the directory's flock? Asked by a shared lock of a moment: a living writer has its own since
+    before the directory could be seen, and whoever wants a dead one's lock asks again.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class Writer:

@@ -9,11 +9,13 @@ merged as a set: any order, any grouping, even twice, gives the same bits. What 
 import logging
 import re
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -267,14 +269,34 @@ def local_date(minute: int, zone: ZoneInfo) -> str:
 def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
     """The last WINDOW of both; `kept` is sorted, as this returns it.
 
-    What a clock that ran ahead left behind is dropped: all that follows would stand before it until the time has come.
+    What a clock that ran ahead left behind is kept beside them, for the time when its moment has come. It takes no
+    place from those whose moment is now, and never depends on when it was merged.
     """
-    if kept and kept[-1][0] > (horizon := time.time_ns() // 1000 + CLOCK_SLACK_US):
-        kept = [sample for sample in kept if sample[0] <= horizon]
     new = sorted({*new})
-    if kept and new and new[0] > kept[-1]:  # nearly always: newer ones come after
-        return [*kept, *new][-WINDOW:]
-    return sorted({*kept, *new})[-WINDOW:]
+    after = kept and new and new[0] > kept[-1]  # nearly always
+    merged = [*kept, *new] if after else sorted({*kept, *new})
+    now = time.time()
+    if not runs_ahead(merged, now):
+        return merged[-WINDOW:]
+    come = _come(merged, now)
+    return [*come[-WINDOW:], *merged[len(come) :][-WINDOW:]]
+
+
+def runs_ahead(samples: list[Sample], now: float) -> bool:
+    return bool(samples) and samples[-1][0] > _horizon(now)
+
+
+def _come(samples: list[Sample], now: float) -> list[Sample]:
+    return samples[: bisect_right(samples, _horizon(now), key=itemgetter(0))]
+
+
+def _horizon(now: float) -> int:
+    return round(now * 1e6) + CLOCK_SLACK_US
+
+
+def learned_speed(samples: list[Sample], now: float) -> float | None:
+    """The moving average of those whose moment has come; of what a clock that ran ahead left, if there is no other."""
+    return moving_average((_come(samples, now) or samples)[-WINDOW:])
 
 
 def moving_average(samples: list[Sample]) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway import journal
 from gateway.journal import START, Batch, Gone, Position, UnknownVersion
-from gateway.record import RequestRecord, SegmentHead
+from gateway.record import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +69,16 @@ class Journals:
 
     def _read_owner(self, writer: str) -> str | None:
         """The database id in the head of the first segment that is there."""
-        for segment in journal.segments(self.root / writer)[:1]:
-            try:
-                entries = journal.read(self.root / writer, (segment, 0), 1).entries
-            except (Gone, UnknownVersion, OSError):
-                return None
-            head = entries[0] if entries else None
-            if not isinstance(head, SegmentHead):
-                self._warn(f"{writer}: its first segment has no readable head: left alone")
-            elif head.writer not in ("", writer):
-                self._warn(f"{writer} is a copy of {head.writer}: left alone, its records are counted there")
-            else:
-                return head.database_id
+        try:
+            head = journal.head(self.root / writer)
+        except (Gone, UnknownVersion, OSError):
+            return None
+        if head is None:
+            self._warn(f"{writer}: its first segment has no readable head: left alone")
+        elif head.writer not in ("", writer):
+            self._warn(f"{writer} is a copy of {head.writer}: left alone, its records are counted there")
+        else:
+            return head.database_id
         return None
 
     def _warn(self, text: str) -> None:

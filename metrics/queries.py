@@ -253,7 +253,7 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]
     """Days that have rows, oldest first, `days` back and including today."""
     since = (date.fromisoformat(today) - timedelta(days=days - 1)).isoformat()
     sums = (
-        DailyStat.objects.filter(endpoint_id=endpoint_id, date__gte=since)
+        DailyStat.objects.filter(endpoint_id=endpoint_id, date__range=(since, today))
         .values("date")
         .annotate(total=Sum("total_requests"), ok=Sum("successful_requests"), failed=Sum("failed_requests"))
         .order_by("date")

@@ -18,7 +18,7 @@ from metrics import database, histogram
 from metrics.fold import Cell, Counters, Daily, SpeedKey, local_date, unpack_samples
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.teller import folder
-from metrics.trackers import AVERAGE_MINUTES, Speed, State
+from metrics.trackers import AVERAGE_MINUTES, Speed, State, earliest_minute
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ def seed() -> None:
 
 def load(now: float) -> State:
     """All figures as the database has them at one moment. Raises django.db.Error while it is away or locked."""
-    state = State(folder.trackers.zone)
-    state.date = local_date(int(now // 60), state.zone)
+    state = State(folder.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
         for step in (_counters, _totals, _minutes, _latest_day, _today, _speeds):
@@ -89,7 +88,7 @@ def _totals(state: State, now: float) -> None:
 
 def _minutes(state: State, now: float) -> None:
     """The last 24 hours: our roll-ups, and rows without an outcome, which the reference wrote."""
-    since = int(now // 60) - AVERAGE_MINUTES
+    since = earliest_minute(now) - AVERAGE_MINUTES
     recent = MinuteRollUp.objects.filter(minute__gt=since)
     sums = recent.values_list("minute").annotate(*map(Sum, _ANSWERS))
     for minute, *found in sums:
@@ -148,7 +147,7 @@ def _latest_day(state: State, now: float) -> None:
     date = local.date().isoformat()
     if state.latest_day is not None and date < state.latest_day[0]:
         return
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)  # where there are two, the first
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), COALESCE(SUM(duration_ms), 0) FROM request_history WHERE status = 'success' "
@@ -167,27 +166,27 @@ def _bound(moment: datetime) -> str | datetime:
 
 
 def _today(state: State, now: float) -> None:
-    for row in DailyStat.objects.filter(date=state.date):
-        state.today[_key(row.endpoint_id, row.model_id, row.api_kind)] = Daily(
+    since = local_date(earliest_minute(now), state.zone)
+    for row in DailyStat.objects.filter(date__gte=since):
+        state.day(row.date).attempts[_key(row.endpoint_id, row.model_id, row.api_kind)] = Daily(
             row.total_requests,
             row.successful_requests,
             row.failed_requests,
             row.total_output_tokens,
             row.total_duration_ms,
         )
-    answered = DayRollUp.objects.filter(date=state.date, requests_ok__gt=0)
-    for found in answered.values_list("endpoint_id", "model", "kind", *_ANSWERS):
-        state.answered_today.setdefault(_key(*found[:3]), Cell()).add(_answers(found[3:]))
+    answered = DayRollUp.objects.filter(date__gte=since, requests_ok__gt=0)
+    for date, endpoint_id, model, kind, *sums in answered.values_list(
+        "date", "endpoint_id", "model", "kind", *_ANSWERS
+    ):
+        state.day(date).answered.setdefault(_key(endpoint_id, model, kind), Cell()).add(_answers(sums))
 
 
 def _speeds(state: State, now: float) -> None:
-    """The moving averages as they were; where there is none, today's tokens over today's time."""
+    """The moving averages as they were."""
     for row in MovingAverage.objects.all():
         if samples := unpack_samples(bytes(row.samples)):
             state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(samples)
-    for key, daily in state.today.items():
-        if key not in state.speeds and daily.has_speed:
-            state.speeds[key] = Speed(day_average=daily.output_tokens / (daily.duration_ms / 1000))
 
 
 def _key(endpoint_id: object, model: str, kind: str) -> SpeedKey:

@@ -20,23 +20,31 @@ from metrics.fold import (
     Fold,
     Sample,
     SpeedKey,
+    learned_speed,
     local_date,
     merge_samples,
-    moving_average,
+    runs_ahead,
 )
 from metrics.histogram import Histogram
 
 TIMELINE_MINUTES = 60
 AVERAGE_MINUTES = 24 * 60
-CLOCK_SLACK_SECONDS = 60.0
+CLOCK_SLACK_SECONDS = 3 * 3600.0  # so far back a clock may be set, and nothing is missed
+
+
+@dataclass(slots=True)
+class Today:
+    """One local date, by models on endpoints."""
+
+    attempts: dict[SpeedKey, Daily] = field(default_factory=dict)
+    answered: dict[SpeedKey, Cell] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Speed:
-    """The samples of one model on one endpoint, and the day's average as a stand-in while there are none."""
+    """The samples of one model on one endpoint."""
 
     samples: list[Sample] = field(default_factory=list)
-    day_average: float | None = None
     _value: float | None = None
     _stale: bool = True
 
@@ -44,13 +52,13 @@ class Speed:
         self.samples = merge_samples(self.samples, samples)
         self._stale = True
 
-    @property
-    def value(self) -> float | None:
+    def value(self, now: float) -> float | None:
         """Tokens per second."""
-        if self._stale:
-            self._value = moving_average(self.samples)
-            self._stale = False
-        return self.day_average if self._value is None else self._value
+        ahead = runs_ahead(self.samples, now)
+        if self._stale or ahead:
+            self._value = learned_speed(self.samples, now)
+            self._stale = ahead  # then it changes as time goes by
+        return self._value
 
 
 @dataclass(slots=True)
@@ -62,13 +70,13 @@ class State:
     positions: dict[str, Position] = field(default_factory=dict)
     endpoints: dict[str, Counters] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
-    minutes: dict[int, Cell] = field(default_factory=dict)  # of the last 24 hours
-    recent: Cell = field(default_factory=Cell)  # their sum
+    minutes: dict[int, Cell] = field(default_factory=dict)  # as far as any figure looks back
+    recent: Cell = field(default_factory=Cell)  # the sum of those after `since`
+    since: int = 0
     latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
-    today: dict[SpeedKey, Daily] = field(default_factory=dict)  # of `date`
-    answered_today: dict[SpeedKey, Cell] = field(default_factory=dict)  # of `date`, too
-    date: str = ""
+    days: dict[str, Today] = field(default_factory=dict)  # by local date; of a clock that ran ahead, later ones too
+    read_at: float = 0.0
 
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():
@@ -80,41 +88,45 @@ class State:
                 self._answered(minute, (endpoint_id, model, kind), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
-        self._add_daily(fold)
+        for (endpoint_id, model, date, kind), daily in fold.daily.items():
+            self.day(date).attempts.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+
+    def day(self, date: str) -> Today:
+        return self.days.setdefault(date, Today())
 
     def add_minute(self, minute: int, cell: Cell) -> None:
         self.minutes.setdefault(minute, Cell()).add(cell)
-        self.recent.add(cell)
+        if minute > self.since:
+            self.recent.add(cell)
 
     def turn(self, now: float) -> None:
-        """Let go of what no figure looks back to any more."""
-        minute = int(now // 60)
+        """Let go of what no figure looks back to any more, not even when the clock is set back a little."""
+        self._look_back_to(int(now // 60) - AVERAGE_MINUTES)
+        minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
-            self.recent.subtract(self.minutes.pop(old))
+            del self.minutes[old]
         date = local_date(minute, self.zone)
-        self._turn_to(date)
+        for past in [at for at in self.days if at < date]:
+            del self.days[past]
 
-    def _turn_to(self, date: str) -> None:
-        if date > self.date:
-            self.today.clear()
-            self.answered_today.clear()
-            self.date = date
-
-    def _add_daily(self, fold: Fold) -> None:
-        for (endpoint_id, model, date, kind), daily in fold.daily.items():
-            self._turn_to(date)
-            if date == self.date:
-                self.today.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+    def _look_back_to(self, since: int) -> None:
+        """Only what changes sides is added or taken away: a sum over 24 hours costs as much as one over a minute."""
+        if since == self.since:
+            return
+        for minute, cell in self.minutes.items():
+            if self.since < minute <= since:
+                self.recent.subtract(cell)
+            elif since < minute <= self.since:
+                self.recent.add(cell)
+        self.since = since
 
     def _answered(self, minute: int, key: SpeedKey, cell: Cell) -> None:
         date = local_date(minute, self.zone)
-        self._turn_to(date)
         if self.latest_day is None or date > self.latest_day[0]:
             self.latest_day = (date, Cell())
         if date == self.latest_day[0]:
             self.latest_day[1].add(cell)
-        if date == self.date:
-            self.answered_today.setdefault(key, Cell()).add(cell)
+        self.day(date).answered.setdefault(key, Cell()).add(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +189,7 @@ class Trackers:
             self.state = state
             self.seeded = True
             self.clock_went_back = False
-            self._looked_at = 0.0
+            self._looked_at = state.read_at
             self.version += 1
 
     def add(self, fold: Fold) -> None:
@@ -191,8 +203,10 @@ class Trackers:
             state = self.state
             if now < self._looked_at - CLOCK_SLACK_SECONDS:
                 self.clock_went_back = True
-            self._looked_at = now
+            self._looked_at = max(self._looked_at, now)
             state.turn(now)
+            date = local_date(int(now // 60), self.zone)
+            today = state.days.get(date) or Today()
             return Figures(
                 version=self.version,
                 at=now,
@@ -202,13 +216,24 @@ class Trackers:
                 timeline=_timeline(state, now),
                 durations=_durations(answered := _answered(state)),
                 first_tokens=_first_tokens(answered),
-                speeds={key: value for key, speed in state.speeds.items() if (value := speed.value) is not None},
+                speeds=_speeds(state, today, now),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
-                       for key, it in state.today.items()},
-                average_today_ms={key: ms for key, day in state.answered_today.items() if (ms := day.average_ms)},
-                date=state.date,
+                       for key, it in today.attempts.items()},
+                average_today_ms={key: ms for key, day in today.answered.items() if (ms := day.average_ms)},
+                date=date,
                 seeded=self.seeded and not state.missing,
             )  # fmt: skip
+
+
+def earliest_minute(now: float) -> int:
+    """The minute that it may be after all, if the clock is set back."""
+    return int((now - CLOCK_SLACK_SECONDS) // 60)
+
+
+def _speeds(state: State, today: Today, now: float) -> dict[SpeedKey, float]:
+    """What was learned; where nothing was, today's tokens over today's time."""
+    speeds = {key: it.output_tokens / (it.duration_ms / 1000) for key, it in today.attempts.items() if it.has_speed}
+    return speeds | {key: value for key, it in state.speeds.items() if (value := it.value(now)) is not None}
 
 
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:

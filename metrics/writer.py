@@ -32,9 +32,9 @@ from metrics.fold import (
     NO_ENDPOINT,
     UNRECORDED,
     Fold,
+    learned_speed,
     merge_samples,
     milliseconds,
-    moving_average,
     pack_samples,
     plausible,
     sound,
@@ -329,7 +329,8 @@ class DatabaseWriter:
                 stored = cursor.fetchone()
                 kept = unpack_samples(bytes(stored[0])) if stored else []
                 samples = merge_samples(kept, fold.samples[key])
-                cursor.execute(WRITE_AVERAGE, (*key, moving_average(samples), pack_samples(samples)))
+                value = learned_speed(samples, time.time())
+                cursor.execute(WRITE_AVERAGE, (*key, value, pack_samples(samples)))
         self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
 
     def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:

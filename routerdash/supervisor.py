@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 0.2
 MAX_RESTART_SECONDS = 10.0
-SETTLED_SECONDS = 10.0
+SETTLED_SECONDS = 3.0  # lived so long: no crash loop, and started again at once
 CONTROL_STOP_SECONDS = 8.0
 BACKGROUND_STOP_SECONDS = 4.0
 

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway import journal, record
 from gateway.journal import START, Gone, Position, UnknownVersion
-from gateway.record import Entry, RequestRecord, SegmentHead
+from gateway.record import Entry, RequestRecord
 from metrics.reconcile import counting
 from metrics.reconcile.comparison import Difference, Query
 from metrics.reconcile.scope import Scope
@@ -25,19 +25,12 @@ def positions() -> dict[str, Position]:
 def writers(root: Path, database_id: str) -> Iterator[str]:
     """Those whose records belong to this database, without copies of them."""
     for name in journal.writers(root):
-        head = _head(root / name)
+        try:
+            head = journal.head(root / name)
+        except (Gone, UnknownVersion):
+            continue
         if head is not None and head.database_id == database_id and head.writer in ("", name):
             yield name
-
-
-def _head(directory: Path) -> SegmentHead | None:
-    for segment in journal.segments(directory)[:1]:
-        try:
-            entries = journal.read(directory, (segment, 0), 1).entries
-        except (Gone, UnknownVersion):
-            return None
-        return entries[0] if entries and isinstance(entries[0], SegmentHead) else None
-    return None
 
 
 def tail(root: Path, writer: str, position: Position) -> Iterator[list[Entry]]:

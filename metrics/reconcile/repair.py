@@ -46,7 +46,7 @@ def repair(scope: Scope, *, allow_decrease: bool) -> Iterator[Change]:
         if wrong and any(comparison.rows()):
             disputed.add(comparison.table)
     for average in list(averages.averages(scope)):
-        if average.right and (differences := list(average.differences())):
+        if average.right.all and (differences := list(average.differences())):
             averages.store(average)
             for it in differences:
                 yield Change(it.law, it.what, it.where, it.found, it.expected)

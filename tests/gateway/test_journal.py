@@ -102,6 +102,36 @@ def test_a_position_counts_the_bytes_of_its_segment(writer):
     assert read(place(writer), START, 100).position == (1, size)
 
 
+def test_each_entry_is_read_again_where_it_starts(make_writer):
+    writer = make_writer(segment_bytes=300)
+    write(writer, 5)
+    batch = read(place(writer), START, 100)
+    assert batch.starts[0] == START
+    assert len({segment for segment, _ in batch.starts}) > 1
+    assert [read(place(writer), start, 1).entries[0] for start in batch.starts] == batch.entries
+
+
+def test_what_is_damaged_starts_nowhere(tmp_path):
+    good = frame(Unrecorded(1))
+    directory = segment_of(tmp_path / "w", b"garbage", good, frame(Unrecorded(2))[:-1], good)
+    batch = read(directory, START, 100)
+    assert batch.starts == [(1, 7), (1, 7 + 2 * len(good) - 1)]
+
+
+def test_a_writer_is_named_in_the_head_of_its_segments(make_writer):
+    writer = make_writer(segment_bytes=300)
+    write(writer, 5)
+    journal.segment_path(place(writer), 1).unlink()
+    assert journal.head(place(writer)) == head(writer)
+
+
+def test_a_segment_may_have_no_head(tmp_path):
+    assert journal.head(segment_of(tmp_path / "w", frame(Unrecorded(1)))) is None
+    assert journal.head(segment_of(tmp_path / "v")) is None
+    with pytest.raises(Gone):
+        journal.head(tmp_path / "never")
+
+
 def test_the_journal_is_for_its_owner_alone(writer):
     write(writer, 1)
     modes = [path.stat().st_mode & 0o777 for path in (writer.journal, place(writer), *place(writer).iterdir())]
@@ -163,7 +193,7 @@ def test_only_the_last_segment_grows(make_writer):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_batches_of_any_size_cross_segments(make_writer, limit):
-    writer = make_writer(segment_bytes=700)
+    writer = make_writer(segment_bytes=300)
     records = write(writer, 12)
     found, position = [], START
     while (batch := read(place(writer), position, limit)).entries:
@@ -434,6 +464,23 @@ def test_closing_lets_go(writer):
     descriptor = journal.lock(directory)
     assert descriptor is not None
     os.close(descriptor)
+
+
+def test_it_is_alive_until_it_lets_go(writer):
+    write(writer, 1)
+    directory = place(writer)
+    assert journal.alive(directory)
+    writer.close()
+    assert not journal.alive(directory)
+    descriptor = journal.lock(directory)  # asking left nothing behind
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_what_is_not_there_does_not_live(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert not journal.alive(tmp_path / "never")
+    assert not journal.alive(tmp_path / "notes.txt")
 
 
 def test_appending_after_closing_begins_a_new_directory(writer):

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import sqlite3
-import time
 import zlib
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import Error, connection
 from django.test import RequestFactory
 
@@ -21,13 +21,13 @@ from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
 from gateway.openai import CHAT, EMBEDDINGS
 from metrics import api, queries, seeding, tasks
-from metrics.fold import WINDOW, merge_samples
+from metrics.fold import WINDOW, learned_speed, merge_samples
 from metrics.models import Installation, MovingAverage, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import rate
 from metrics.writer import DatabaseWriter
 from tests.access.people import Api, session_of
-from tests.metrics.records import AT, A, request
+from tests.metrics.records import AT, NOW, A, request
 from tests.metrics.test_seeding import adopted
 from tests.metrics.world import UTC_ZONE, World, add_endpoint, restored, rows, same, told, where, without
 from tests.routerdash.processes import python
@@ -111,7 +111,8 @@ def whole(world: World, transactional_db: None) -> dict[str, Any]:
     return told(restored())
 
 
-NOTHING: dict[str, Any] = {"endpoints": {}, "totals": {}, "speeds": {}, "today": {}}
+NOTHING: dict[str, Any] = {"endpoints": {}, "totals": {}, "today": {}}
+NOTHING["speeds"] = {(A, "tiny", CHAT): 50.0}  # today's sums stand in for what was learned
 
 
 @pytest.mark.parametrize(
@@ -319,10 +320,22 @@ def test_a_clock_that_comes_back_leaves_no_hole(world: World) -> None:
     assert same(world.figures(), before)
 
 
-def test_samples_of_a_clock_that_ran_ahead_are_dropped() -> None:
-    ahead = [(round((time.time() + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
-    now = (round(time.time() * 1e6), 1, 500.0)
-    assert merge_samples(ahead, [now]) == [now]
+def test_samples_of_a_clock_that_ran_ahead_wait_for_their_moment() -> None:
+    ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
+    now = (round(AT * 1e6), 1, 500.0)
+    with time_machine.travel(NOW):
+        merged = merge_samples(ahead, [now])
+    assert merged == [now, *ahead]
+    assert learned_speed(ahead, AT) == 5  # there is no other
+    assert learned_speed(merged, AT) == 500
+    assert learned_speed(merged, AT + 2 * 86400) == pytest.approx(5)
+
+
+def test_samples_from_ahead_are_not_kept_without_end() -> None:
+    ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(3 * WINDOW)]
+    now = [(round(AT * 1e6) + at, at, 500.0) for at in range(3 * WINDOW)]
+    with time_machine.travel(NOW):
+        assert merge_samples(now, ahead) == [*now[-WINDOW:], *ahead[-WINDOW:]]
 
 
 def test_an_older_copy_that_is_put_back_is_believed(

@@ -36,6 +36,13 @@ def test_what_is_being_made_or_taken_away_is_hidden(world: World, journals: Jour
     assert journals.writers(DATABASE) == []
 
 
+def test_a_file_beside_the_writers_is_none(world: World, journals: Journals) -> None:
+    ours = world.gateway(request())
+    (world.root / "notes.txt").write_text("kept for the audit")
+    assert journals.writers(DATABASE) == [ours.name]
+    assert world.figures().totals["requests_ok"] == 1
+
+
 def test_reading_goes_on_from_a_position(world: World, journals: Journals) -> None:
     gateway = world.gateway(request(), request())
     assert gateway.name is not None

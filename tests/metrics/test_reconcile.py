@@ -37,9 +37,9 @@ pytestmark = pytest.mark.django_db
 class Told:
     """What one run of the command said."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, at: float = AT) -> None:
         out, err = io.StringIO(), io.StringIO()
-        with pytest.raises(SystemExit) as ended, time_machine.travel(AT, tick=False):
+        with pytest.raises(SystemExit) as ended, time_machine.travel(at, tick=False):
             call_command("reconcile", *options, stdout=out, stderr=err)
         self.code = ended.value.code
         self.lines = out.getvalue().splitlines()
@@ -342,6 +342,17 @@ def test_samples_older_than_the_history_are_left_as_they_are(world: World, endpo
     with time_machine.travel(AT, tick=False):
         prune_history()
     assert Told().code == 0
+
+
+@pytest.mark.parametrize("count", [1, 130])
+def test_samples_of_a_clock_that_ran_ahead_are_no_difference(world: World, endpoints: object, count: int) -> None:
+    ahead = [request(ago=-3600 - at, output_tokens=at + 1) for at in range(3)]
+    with time_machine.travel(AT, tick=False):
+        world.gateway(*ahead, *[request(ago=at, output_tokens=9) for at in range(count)])
+        world.write()
+    assert [Told(at=at).code for at in (AT, AT + 3603, AT + 7200)] == [0, 0, 0]
+    rows("UPDATE moving_averages SET value = value + 1")
+    assert Told().differences("averages: value in moving_averages")
 
 
 # Journals

@@ -133,10 +133,11 @@ def test_a_speed_is_its_moving_average() -> None:
 
 
 def test_the_day_average_stands_in_until_there_is_a_sample() -> None:
-    speed = Speed(day_average=50.0)
-    assert speed.value == 50
-    speed.add([(1, 1, 80.0)])
-    assert speed.value == 80
+    found = trackers()
+    found.state.day("2026-03-10").attempts[SPEAKS] = Daily(1, 1, 0, 100, 2000)
+    assert found.figures(AT).speeds == {SPEAKS: 50}
+    add(found, request(output_tokens=160))
+    assert found.figures(AT).speeds == {SPEAKS: 80}
 
 
 def test_a_speed_without_anything_is_not_told() -> None:
@@ -166,11 +167,17 @@ def test_yesterdays_late_record_is_not_of_today() -> None:
     assert found.figures(AT).endpoints == {A: Counters(2, 2)}
 
 
-def test_a_record_of_the_new_day_turns_it_too() -> None:
-    found = trackers(request())
+def test_only_the_clock_turns_the_day() -> None:
+    found = trackers(request(), request())
     add(found, request(ago=-12 * HOUR))
-    assert found.state.today == {SPEAKS: Daily(1, 1, 0)}
-    assert found.state.date == "2026-03-11"
+    assert found.figures(AT).today == {SPEAKS: Daily(2, 2, 0)}
+    assert found.figures(AT + 12 * HOUR).today == {SPEAKS: Daily(1, 1, 0)}
+
+
+def test_days_that_nobody_looks_at_are_let_go() -> None:
+    found = trackers(request(), request(ago=DAY), request(ago=5 * DAY))
+    found.figures(AT)
+    assert set(found.state.days) == {"2026-03-10"}
 
 
 def test_minutes_that_nobody_looks_at_are_let_go() -> None:

@@ -1,0 +1,281 @@
+"""Every figure of API, page, admin, Prometheus text and database, compared with each other and with the tally.
+
+Taken while the client pauses: nothing is in flight, so that all of them must be the same to the last digit.
+"""
+
+import json
+import math
+import re
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import record
+from tests.router import PASSWORD, RouterDash, until
+from tests.routerdash.processes import manage
+from tests.torture.tally import Tally
+
+ERRORS = (record.FAILED, record.TRUNCATED, record.REFUSED, record.NO_ENDPOINT)
+LARGEST = 200  # tokens of one answer, at most
+ALPHA = 0.2
+
+
+class Auditor:
+    """Looks at one installation."""
+
+    def __init__(self, router: RouterDash) -> None:
+        self.router = router
+        self.browser: urllib.request.OpenerDirector | None = None
+
+    def audit(self, tally: Tally, kills: list[float]) -> list[str]:
+        """What is wrong, in words; nothing if all figures are right."""
+        until(lambda: self.router.stats()["total_active_requests"] == 0, 30)
+        until(lambda: self.router.stats()["records_waiting"] == 0, 60)
+        api = self.router.overview()
+        stats = api["stats"]
+        rows = self._history()
+        unrecorded = stats["records_unrecorded"]
+        wrong = tally.check(rows, unrecorded, kills)
+        wrong += tally.check_rejected(stats["rejected_requests"], unrecorded)
+        wrong += tally.check_tokens(self._tokens(), unrecorded, LARGEST)
+        wrong += _differences("stats and history", self._told_totals(stats), _totals(rows))
+        wrong += _differences("stats and the page", _numbers(stats), self._page_stats())
+        wrong += _differences("stats and Prometheus", _prometheus_of(api), self._prometheus())
+        wrong += _differences("endpoints in the API and the database", _endpoint_rows(api), self._stored_endpoints())
+        wrong += _differences("endpoints in the API and on the page", _shown_rows(api), self._page_endpoints())
+        wrong += _differences("endpoints in the API and the admin", _shown_rows(api), self._admin_attempts(api))
+        wrong += _differences("timeline and history", _timeline(api), self._minutes(api))
+        wrong += self._averages(api)
+        wrong += self._reconcile()
+        again = self.router.stats()["figures_version"]
+        if again != stats["figures_version"]:
+            wrong.append(f"figures changed while nothing ran: version {stats['figures_version']}, then {again}")
+        return wrong
+
+    # The database
+
+    def _history(self) -> Counter[tuple[str, str]]:
+        found: Counter[tuple[str, str]] = Counter()
+        sql = "SELECT model, outcome, count(*), count(DISTINCT id) FROM request_history GROUP BY model, outcome"
+        for model, outcome, count, different in self.router.query(sql):
+            assert count == different, f"{count - different} ids of {model} are there twice"
+            found[model, outcome] = count
+        return found
+
+    def _tokens(self) -> Counter[tuple[str, str]]:
+        sums = "COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0)"
+        sql = f"SELECT model, {sums} FROM request_history GROUP BY 1"
+        found: Counter[tuple[str, str]] = Counter()
+        for model, tokens_in, tokens_out in self.router.query(sql):
+            found[model, "input"], found[model, "output"] = int(tokens_in), int(tokens_out)
+        return found
+
+    def _stored_endpoints(self) -> dict[str, tuple[int, ...]]:
+        sql = "SELECT id, total_requests, successful_requests, failed_requests FROM endpoints"
+        return {str(row[0]): row[1:] for row in self.router.query(sql)}
+
+    def _minutes(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        """The 60 slots as a GROUP BY over the history, those with anything in them."""
+        minute = "substr(completed_at, 1, 16)"
+        if self.router.database_url:
+            minute = "to_char(completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI')"
+        sql = (
+            f"SELECT {minute}, SUM(CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END), "
+            "SUM(CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END) "
+            "FROM request_history WHERE outcome <> 'cancelled' GROUP BY 1"
+        )
+        slots = {slot["minute"][:16] for slot in api["history"]}
+        return {str(at): (int(ok), int(bad)) for at, ok, bad in self.router.query(sql) if str(at) in slots}
+
+    def _averages(self, api: dict[str, Any]) -> list[str]:
+        """The average response time, and each model's speed by the plain recursion over the whole history."""
+        wrong = []
+        (count, duration), *_ = self.router.query(
+            "SELECT count(*), COALESCE(SUM(duration_us), 0) FROM request_history WHERE outcome = 'ok'"
+        )
+        told = api["stats"]["average_response_time_ms"]
+        if count and not math.isclose(told, int(duration) / count / 1000, rel_tol=1e-9):
+            wrong.append(f"average response time: {told} told, {int(duration) / count / 1000} by the history")
+        speeds = self._speeds()
+        for row in api["endpoints"]:
+            for told in self.router.get(f"/api/endpoints/{row['id']}/model-tps").json():
+                found = speeds.get((row["id"], told["model_id"]))
+                if not (told["tps"] is None and found is None) and not math.isclose(
+                    told["tps"], found or 0, rel_tol=1e-6
+                ):
+                    wrong.append(
+                        f"{row['name']} {told['model_id']}: {told['tps']} tokens/s told, {found} by the history"
+                    )
+        return wrong
+
+    def _speeds(self) -> dict[tuple[str, str], float]:
+        sql = (
+            "SELECT endpoint_id, model, output_tokens, duration_us, attempts FROM request_history "
+            "WHERE outcome = 'ok' AND output_tokens > 0 ORDER BY completed_at, substr(CAST(id AS text), 25)"
+        )
+        found: dict[tuple[str, str], float] = {}
+        for endpoint, model, tokens, duration, attempts in self.router.query(sql):
+            took = _last_duration(attempts) or duration
+            speed = tokens / (took / 1e6)
+            key = str(endpoint), model
+            found[key] = speed if key not in found else ALPHA * speed + (1 - ALPHA) * found[key]
+        return found
+
+    def _reconcile(self) -> list[str]:
+        if "reconcile" not in manage("help").out:
+            return []
+        done = manage("reconcile", **self.router.environment)
+        return [] if done.code == 0 else [f"reconcile: {line}" for line in (done.out + done.err).splitlines()]
+
+    # Pages
+
+    def _told_totals(self, stats: dict[str, Any]) -> dict[str, int]:
+        return {name: stats[f"{name}_requests"] for name in ("successful", "failed", "cancelled")}
+
+    def _page(self, path: str) -> str:
+        if self.browser is None:
+            self.browser = _log_in(self.router)
+        with self.browser.open(f"{self.router.url}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def _page_stats(self) -> dict[str, int]:
+        found = re.findall(r'data-stat="(\w+)">([\d,]+)<', self._page("/"))
+        return {name: _whole(text) for name, text in found if name in NUMBERS}
+
+    def _page_endpoints(self) -> dict[str, tuple[int, int]]:
+        rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', self._page("/"), re.DOTALL)
+        return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
+
+    def _admin_attempts(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        text = self._page("/admin/endpoints/endpoint/")
+        rows = [row for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL) if "field-attempts" in row]
+        return {
+            row["id"]: (_cell(line, "attempts"), _cell(line, "failures"))
+            for row in api["endpoints"]
+            for line in rows
+            if row["id"] in line
+        }
+
+    def _prometheus(self) -> dict[str, float]:
+        text = self.router.get("/metrics").body.decode()
+        return dict(_samples(text))
+
+
+NUMBERS = ("total_requests", "cancelled_requests", "rejected_requests", "total_tokens", "total_output_tokens")
+
+
+def _numbers(stats: dict[str, Any]) -> dict[str, int]:
+    return {name: stats[name] for name in NUMBERS}
+
+
+def _totals(rows: Counter[tuple[str, str]]) -> dict[str, int]:
+    def of(*outcomes: str) -> int:
+        return sum(count for (_, outcome), count in rows.items() if outcome in outcomes)
+
+    return {"successful": of(record.OK), "failed": of(*ERRORS), "cancelled": of(record.CANCELLED)}
+
+
+def _endpoint_rows(api: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {
+        row["id"]: (row["total_requests"], row["successful_requests"], row["failed_requests"])
+        for row in api["endpoints"]
+    }
+
+
+def _shown_rows(api: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {row["id"]: (row["total_requests"], row["failed_requests"]) for row in api["endpoints"]}
+
+
+def _timeline(api: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {it["minute"][:16]: (it["success"], it["error"]) for it in api["history"] if it["success"] or it["error"]}
+
+
+def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
+    """The API's figures under the names that they have in the Prometheus text."""
+    stats = api["stats"]
+    told = {
+        "routerdash_requests_total ok": stats["successful_requests"],
+        "routerdash_requests_total failed": stats["failed_requests"],
+        "routerdash_requests_total cancelled": stats["cancelled_requests"],
+        "routerdash_tokens_total input": stats["total_input_tokens"],
+        "routerdash_tokens_total output": stats["total_output_tokens"],
+    }
+    for reason, count in stats["rejected_by_reason"].items():
+        told[f"routerdash_rejected_requests_total {reason}"] = count
+    for row in api["endpoints"]:
+        told[f"routerdash_endpoint_attempts_total {row['id']} ok"] = row["successful_requests"]
+        told[f"routerdash_endpoint_attempts_total {row['id']} failed"] = row["failed_requests"]
+        told[f"routerdash_endpoint_cancelled_total {row['id']}"] = row["cancelled_requests"]
+    return told
+
+
+def _samples(text: str) -> Iterator[tuple[str, float]]:
+    """The counters of the Prometheus text: name and labels but for the endpoint's name, and the value."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.endswith("_total") and not sample.name.startswith("routerdash_journal"):
+                labels = [value for label, value in sample.labels.items() if label != "endpoint_name"]
+                yield " ".join((sample.name, *labels)), sample.value
+
+
+def _differences(what: str, one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
+    keys = sorted({*one, *other}, key=str)
+    return [f"{what}: {key} is {one.get(key)} and {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
+
+
+def _last_duration(attempts: Any) -> int | None:
+    found = json.loads(attempts) if isinstance(attempts, str) else attempts
+    return found[-1]["duration_us"] if found else None
+
+
+def _whole(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def _value(row: str, name: str) -> int:
+    found = re.search(rf'data-value="{name}">([\d,]+)<', row)
+    assert found, f"the page does not tell {name}"
+    return _whole(found[1])
+
+
+def _cell(row: str, name: str) -> int:
+    found = re.search(rf'class="field-{name}[^"]*">([\d,]+)<', row)
+    assert found, f"the admin does not tell {name}"
+    return _whole(found[1])
+
+
+def _log_in(router: RouterDash) -> urllib.request.OpenerDirector:
+    jar = CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    browser.addheaders = [("Accept-Language", "en")]
+    browser.open(f"{router.url}/login", timeout=30).read()
+    token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
+    form = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token}
+    answer = browser.open(f"{router.url}/login", urllib.parse.urlencode(form).encode(), timeout=30)
+    assert answer.url != f"{router.url}/login", "the login failed"
+    return browser
+
+
+def identical(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What a clean stop and start has changed in the overview; times of looks, checks and versions may."""
+    return _differences("before and after the restart", _lasting(before), _lasting(after))
+
+
+def _lasting(api: dict[str, Any]) -> dict[str, Any]:
+    passing = ("last_seen_at", "figures_version", "last_commit_at", "last_batch_ms", "last_batch_records")
+    stats = {name: value for name, value in api["stats"].items() if name not in passing}
+    checked = ("latency_ms", "last_seen", "last_error", "error_count", "status")
+    endpoints = {
+        row["id"]: {name: value for name, value in row.items() if name not in checked} for row in api["endpoints"]
+    }
+    return {
+        **{f"stats.{name}": value for name, value in stats.items() if not name.endswith("_runtimes")},
+        **endpoints,
+        "tps": sorted(api["endpoint_tps"], key=lambda row: str(row["endpoint_id"])),
+    }

@@ -1,0 +1,254 @@
+"""One run: start, send, hurt, compare, and again until the time or the kills are used up."""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.process import ROOT, clean_environment
+from benchmarks.simulator import Simulator
+from tests.router import RouterDash
+from tests.torture import faults
+from tests.torture.audit import Auditor, identical
+from tests.torture.faults import RESTART, Scene
+from tests.torture.postgres import Postgres
+from tests.torture.tally import Tally
+from tests.torture.traffic import BROKEN, OK
+
+JOURNAL_MEGABYTES = 24  # of each gateway's first segment, and some more
+PAUSE_SECONDS = 90.0
+
+# One simulated server for each model that traffic.py asks for; `shared` has two, one of which always fails.
+SERVERS: dict[str, dict[str, Any]] = {
+    "one": {"models": ["whole"], "tokens": 12, "tokens_per_second": 200.0},
+    "two": {"models": ["second"], "tokens": 5},
+    "flaky": {"models": ["flaky"], "fault": "500", "fault_rate": 0.5},
+    "dies": {"models": ["dies"], "fault": "die", "tokens": 6},
+    "slow": {"models": ["slow"], "tokens": 100, "tokens_per_second": 25.0},
+    "shared-good": {"models": ["shared"]},
+    "shared-bad": {"models": ["shared"], "fault": "503"},
+    "edited": {"models": ["edited"]},
+}
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run has come to."""
+
+    name: str
+    seconds: float = 0.0  # in which requests were sent
+    sent: int = 0
+    whole: int = 0
+    broken: int = 0
+    kills: int = 0
+    audits: int = 0
+    done: dict[str, int] = field(default_factory=dict)  # faults by name
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rate = self.sent / self.seconds if self.seconds else 0
+        return (
+            f"{self.name}: {self.kills} kills, {self.sent} requests ({rate:.0f}/s), {self.whole} whole, "
+            f"{self.broken} broken off, {self.audits} audits, {len(self.wrong)} differences"
+        )
+
+
+class Sender:
+    """The client process and its tally."""
+
+    def __init__(self, router: RouterDash, rate: float, seed: int) -> None:
+        self.tally = Tally()
+        self.seconds = 0.0
+        self._paused = threading.Event()
+        self._paused.set()
+        self._since = 0.0
+        command = [sys.executable, "-m", "tests.torture.traffic", router.url, router.key]
+        self._process = subprocess.Popen(
+            [*command, "--rate", str(rate), "--seed", str(seed)],
+            cwd=ROOT,
+            env=clean_environment({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def go(self) -> None:
+        if self._paused.is_set():
+            self._paused.clear()
+            self._since = time.monotonic()
+            self._tell("go")
+
+    def pause(self) -> None:
+        """Until nothing of it is in flight."""
+        if self._paused.is_set():
+            return
+        self.seconds += time.monotonic() - self._since
+        self._tell("pause")
+        if not self._paused.wait(PAUSE_SECONDS):
+            raise TimeoutError("the client has requests open that never end")
+
+    def close(self) -> None:
+        self._tell("quit")
+        self._process.wait(10)
+        self._reader.join(10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for text in self._process.stdout:
+            line = json.loads(text)
+            if "paused" in line:
+                self._paused.set()
+            else:
+                self.tally.add(line)
+
+
+class Run:
+    """One configuration, tortured."""
+
+    def __init__(self, scene: Scene, sender: Sender, result: Result) -> None:
+        self.scene = scene
+        self.sender = sender
+        self.result = result
+        self.auditor = Auditor(scene.router)
+
+    def hurt(self, fault: Any) -> None:
+        """One fault under load; afterwards RouterDash runs."""
+        self.sender.go()
+        time.sleep(self.scene.rng.uniform(0.3, 1.2))
+        self.scene.say(fault.__name__.replace("_", " "))
+        self.result.done[fault.__name__] = self.result.done.get(fault.__name__, 0) + 1
+        if fault(self.scene) == RESTART:
+            self.scene.router.start()
+        time.sleep(self.scene.rng.uniform(0.2, 0.8))
+
+    def restart(self) -> None:
+        """A clean stop and start: exit code 0, and no figure changes."""
+        self.sender.pause()
+        self.audit()
+        before = self.scene.router.overview()
+        self.sender.go()
+        self.sender.pause()
+        before = self.scene.router.overview()
+        code = self.scene.router.stop()
+        if code:
+            self.result.wrong.append(f"a clean stop ended with code {code}")
+        self.scene.router.start()
+        self._add(identical(before, self.scene.router.overview()))
+
+    def stop_under_load(self) -> None:
+        """SIGTERM while requests run."""
+        self.sender.go()
+        self.scene.kill_times.append(time.time())
+        code = self.scene.router.stop()
+        if code:
+            self.result.wrong.append(f"a stop under load ended with code {code}")
+        self.scene.router.start()
+
+    def audit(self) -> None:
+        self.sender.pause()
+        self.result.audits += 1
+        self._add(self.auditor.audit(self.sender.tally, self.scene.kill_times))
+
+    def _add(self, wrong: list[str]) -> None:
+        for text in wrong:
+            self.scene.say(f"WRONG: {text}")
+        self.result.wrong += wrong
+
+    def finish(self) -> Result:
+        tally = self.sender.tally
+        self.result.seconds, self.result.sent = self.sender.seconds, tally.sent
+        self.result.whole, self.result.broken = tally.total(OK), tally.total(BROKEN)
+        self.result.kills = self.scene.kills
+        return self.result
+
+
+@contextmanager
+def started(name: str, *, workers: int, rate: float, seed: int, postgres: bool, quiet: bool = False) -> Iterator[Run]:
+    """Everything that a run needs, in a directory of its own."""
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"{time.monotonic() - begun:7.1f}  {text}", flush=True)
+
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routerdash-torture-")))
+        server = None
+        if postgres:
+            server = Postgres()
+            stack.callback(server.remove)
+        router = RouterDash(
+            directory,
+            server.url if server else "",
+            ROUTERDASH_WORKERS=str(workers),
+            ROUTERDASH_LOG_LEVEL="warning",
+            ROUTERDASH_DRAIN_SECS="5",
+        )
+        can_mount = faults.mount_journal(router.data_dir / "journal", JOURNAL_MEGABYTES * workers)
+        if can_mount:
+            stack.callback(faults.unmount, router.data_dir / "journal")
+        else:
+            say("this user may not mount file systems: no full and no read-only ones")
+        stack.callback(router.kill)
+        router.start()
+        simulator = stack.enter_context(Simulator())
+        ids = {server: router.add(simulator.add(**behaviour), server) for server, behaviour in SERVERS.items()}
+        scene = Scene(router, random.Random(seed), say, server, can_mount, edited=ids["edited"])
+        sender = Sender(router, rate, seed)
+        stack.callback(sender.close)
+        yield Run(scene, sender, Result(name))
+
+
+def torture(
+    name: str, *, workers: int, rate: float, seed: int, postgres: bool = False, minutes: float, kills: int
+) -> Result:
+    """Until both the minutes and the kills are reached."""
+    with started(name, workers=workers, rate=rate, seed=seed, postgres=postgres) as run:
+        scene, result = run.scene, run.result
+        scene.say(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
+        choice = [*faults.PLAIN, *(faults.WITH_MOUNTS if scene.can_mount else ())]
+        end = time.monotonic() + minutes * 60
+        rounds = 0
+        while (time.monotonic() < end or scene.kills < kills) and not result.wrong:
+            for fault in scene.rng.choices(choice, k=4):
+                run.hurt(fault)
+            rounds += 1
+            if rounds % 4 == 0:
+                run.stop_under_load()
+            run.audit()
+            if rounds % 6 == 0:
+                run.restart()
+            scene.say(f"{scene.kills} kills, {run.sender.tally.sent} requests")
+        if result.wrong:
+            log = scene.router.log_text()
+            print(log[-6000:], file=sys.stderr)
+        return run.finish()
+
+
+def report(results: Sequence[Result]) -> int:
+    """Print them; the exit code."""
+    for result in results:
+        print(result)
+        done = (f"{name.replace('_', ' ')} {count}" for name, count in sorted(result.done.items()))
+        print(f"    {', '.join(done)}")
+        for text in result.wrong:
+            print(f"    WRONG: {text}")
+    return 1 if any(result.wrong for result in results) else 0

@@ -1,0 +1,173 @@
+"""The client: a process that sends requests at a steady rate and tells, for each, what it received.
+
+    python -m tests.torture.traffic URL KEY --rate 80
+
+It obeys lines on standard input (`go`, `pause`, `quit`) and answers in JSON lines on standard output: one for each
+request that ended, and `{"paused": true}` once nothing is in flight any more.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import aiohttp
+
+TIMEOUT_SECONDS = 60.0
+MOST_OPEN = 200
+
+# How a request ended, as the client saw it.
+OK = "ok"  # a whole answer
+FAILED = "failed"  # a whole 502 or 504, or a stream that told of an error and ended properly
+NO_ENDPOINT = "no_endpoint"  # a whole 503
+REJECTED = "rejected"  # a whole 401 or 404 of RouterDash's own
+LEFT = "left"  # this client closed the connection in the middle of the answer
+BROKEN = "broken"  # the connection broke: recorded or not, nobody can say
+UNSENT = "unsent"  # no connection: RouterDash never heard of it
+ODD = "odd"  # anything else, which is a fault
+
+# What is asked for, and how often. Each model is made by one endpoint (run.py), but for `shared`.
+MODELS = {"whole": 30, "second": 25, "flaky": 12, "dies": 6, "shared": 12, "slow": 8, "edited": 5, "nobody": 2}
+STREAMED = {"dies": 1.0, "slow": 1.0}  # share of streams; the others half and half
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One line of the tally."""
+
+    model: str
+    end: str
+    at: float  # seconds since 1970
+    input_tokens: int = 0
+    output_tokens: int = 0
+    detail: str = ""
+
+
+class Client:
+    """Sends while it is told to."""
+
+    def __init__(self, session: aiohttp.ClientSession, rate: float, seed: int, tell: Callable[[Any], None]) -> None:
+        self._session = session
+        self._rate = rate
+        self._rng = random.Random(seed)
+        self._tell = tell
+        self._going = asyncio.Event()
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """One request every 1/rate seconds, whether or not the earlier ones have been answered."""
+        names, weights = zip(*MODELS.items(), strict=True)
+        due = time.monotonic()
+        while True:
+            await self._going.wait()
+            due = max(due + 1 / self._rate, time.monotonic() - 0.5)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if len(self._open) < MOST_OPEN:
+                (model,) = self._rng.choices(names, weights)
+                task = asyncio.create_task(self._one(model))
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+
+    async def obey(self, command: str) -> None:
+        if command == "go":
+            self._going.set()
+        elif command == "pause":
+            self._going.clear()
+            while self._open:
+                await asyncio.wait(set(self._open))
+            self._tell({"paused": True})
+
+    async def _one(self, model: str) -> None:
+        streamed = self._rng.random() < STREAMED.get(model, 0.5)
+        body = {"model": model, "messages": [{"role": "user", "content": "go on"}], "stream": streamed}
+        if streamed:
+            body["stream_options"] = {"include_usage": True}
+        try:
+            ended = await self._send(model, body)
+        except aiohttp.ClientConnectorError as error:
+            ended = Ended(model, UNSENT, time.time(), detail=repr(error))
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            ended = Ended(model, BROKEN, time.time(), detail=repr(error))
+        self._tell(asdict(ended))
+
+    async def _send(self, model: str, body: dict[str, Any]) -> Ended:
+        async with self._session.post("/v1/chat/completions", json=body) as answer:
+            if model == "slow" and answer.status == 200:
+                await answer.content.readany()
+                answer.close()
+                return Ended(model, LEFT, time.time())
+            text = await answer.read()
+        return judge(model, answer.status, text, streamed=bool(body["stream"]))
+
+
+def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
+    """What a whole answer means."""
+    now = time.time()
+    if status == 200:
+        if streamed and not text.endswith(b"data: [DONE]\n\n"):
+            end = FAILED if b'"error"' in text else ODD
+            return Ended(model, end, now, detail=repr(text[-200:]))
+        usage = _usage(text, streamed=streamed)
+        return Ended(model, OK, now, usage["prompt_tokens"], usage["completion_tokens"])
+    code = _code(text)
+    end = {
+        (502, "upstream_error"): FAILED,
+        (504, "upstream_timeout"): FAILED,
+        (503, "no_capable_endpoints"): NO_ENDPOINT,
+        (404, "model_not_found"): REJECTED,
+    }.get((status, code), ODD)
+    return Ended(model, end, now, detail=f"{status} {code}")
+
+
+def _usage(text: bytes, *, streamed: bool) -> dict[str, int]:
+    """From the last event but [DONE], or from the whole object."""
+    last = text.rsplit(b"data: ", 2)[1] if streamed else text
+    found: dict[str, int] = json.loads(last)["usage"]
+    return found
+
+
+def _code(text: bytes) -> str:
+    try:
+        return str(json.loads(text)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return repr(text[:100])
+
+
+async def _main(url: str, key: str, rate: float, seed: int) -> None:
+    def tell(line: Any) -> None:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+    loop = asyncio.get_running_loop()
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    options: dict[str, Any] = {
+        "headers": {"Authorization": f"Bearer {key}"},
+        "connector": aiohttp.TCPConnector(limit=0),
+        "timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+    }
+    async with aiohttp.ClientSession(url, **options) as session:
+        client = Client(session, rate, seed, tell)
+        sending = asyncio.create_task(client.run())
+        while (line := await commands.readline()) and line != b"quit\n":
+            await client.obey(line.decode().strip())
+        sending.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A client that keeps count.")
+    parser.add_argument("url")
+    parser.add_argument("key")
+    parser.add_argument("--rate", type=float, default=80.0, help="requests a second")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    asyncio.run(_main(options.url, options.key, options.rate, options.seed))
+
+
+if __name__ == "__main__":
+    main()
