@@ -320,17 +320,18 @@ class DatabaseWriter:
             _many(cursor, HISTORY, self._rows(entries))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
-            _many(cursor, DAILY, ((*key, *astuple(it)) for key, it in sorted(fold.daily.items())))
+            _many(cursor, DAILY, ((*map(storable, key), *astuple(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
             rollups.upsert(cursor, rollups.DAYS, fold.days())
-            _many(cursor, TOTALS, ((name, value) for name, value in sorted(fold.totals.items()) if value))
+            _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
             for key in sorted(fold.samples):
-                cursor.execute(READ_AVERAGE, key)
+                stored_as = tuple(map(storable, key))
+                cursor.execute(READ_AVERAGE, stored_as)
                 stored = cursor.fetchone()
                 kept = unpack_samples(bytes(stored[0])) if stored else []
                 samples = merge_samples(kept, fold.samples[key])
                 value = learned_speed(samples, time.time())
-                cursor.execute(WRITE_AVERAGE, (*key, value, pack_samples(samples)))
+                cursor.execute(WRITE_AVERAGE, (*stored_as, value, pack_samples(samples)))
         self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
 
     def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:

@@ -47,10 +47,20 @@ only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only the
         {"output_tokens": 2**63},
         {"input_tokens": 10**30},
         {"error": "broken \0 text", "outcome": record.FAILED},
+        {"error": "broken \0 reason", "outcome": record.REJECTED},
+        {"model": "broken \0 name", "output_tokens": 5},
         {"request_body": '{"model": "tiny", "user": "\\u0000"}'},
         {"response_body": '{"text": "\\ud800"}'},
     ],
-    ids=["2**63 tokens", "10**30 tokens", "NUL in an error", "NUL in a body", "half a character in a body"],
+    ids=[
+        "2**63 tokens",
+        "10**30 tokens",
+        "NUL in an error",
+        "NUL in a reason",
+        "NUL in a name",
+        "NUL in a body",
+        "half a character in a body",
+    ],
 )
 def test_a_record_that_the_database_does_not_take_holds_nobody_up(world: World, fields: dict[str, Any]) -> None:
     world.gateway(request(), request(**fields), request())

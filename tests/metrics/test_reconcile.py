@@ -398,6 +398,12 @@ def test_a_record_that_was_set_aside_is_no_difference(world: World, endpoints: o
     assert Told().code == 0
 
 
+def test_a_name_that_no_database_takes_is_the_same_in_all_tables(world: World, endpoints: object) -> None:
+    world.gateway(request(model="ti\0ny", output_tokens=5))
+    world.write()
+    assert Told().code == 0
+
+
 def test_journals_of_another_database_are_none_of_ours(world: World, endpoints: object) -> None:
     world.gateway(*load(7, 10))
     world.gateway(*load(8, 10), database_id="another")
