@@ -3,7 +3,7 @@
 from django.db import models, transaction
 from django.db.models import F
 
-ENDPOINTS, ACCESS, STARTS = "endpoints", "access", "starts"
+ENDPOINTS, ACCESS, STARTS, FIGURES = "endpoints", "access", "starts", "figures"
 
 
 def bump(name: str) -> None:

@@ -43,6 +43,9 @@ REQUESTS_OK, REQUESTS_FAILED, REQUESTS_CANCELLED = "requests_ok", "requests_fail
 INPUT_TOKENS, OUTPUT_TOKENS = "input_tokens", "output_tokens"
 UNRECORDED, DAMAGED = "unrecorded", "damaged_bytes"
 REJECTED = "rejected:"
+# Beside them, what they were at the adoption, and what went from adopted rows into day roll-ups since: with these two,
+# a total can be computed again from the roll-ups.
+ADOPTED, PRUNED_ADOPTED = "adopted:", "pruned_adopted:"
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FAILED_ATTEMPTS = {record.REFUSED, record.FAILED, record.TRUNCATED}

@@ -11,9 +11,17 @@ from django.utils import timezone
 
 from endpoints.fields import iso
 from metrics import rollups
-from metrics.fold import Cell, local_date
+from metrics.fold import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    PRUNED_ADOPTED,
+    REQUESTS_FAILED,
+    REQUESTS_OK,
+    Cell,
+    local_date,
+)
 from metrics.models import MinuteRollUp, RequestHistory
-from metrics.writer import KINDS
+from metrics.writer import KINDS, TOTALS
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement
@@ -91,3 +99,5 @@ def _keep_adopted(ids: Sequence[Any]) -> None:
         days.setdefault(key, Cell()).add(cell)
     with connection.cursor() as cursor:
         rollups.upsert(cursor, rollups.DAYS, days)
+        for name in (REQUESTS_OK, REQUESTS_FAILED, INPUT_TOKENS, OUTPUT_TOKENS) if days else ():
+            cursor.execute(TOTALS, (PRUNED_ADOPTED + name, sum(getattr(cell, name) for cell in days.values())))

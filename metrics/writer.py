@@ -147,6 +147,7 @@ class DatabaseWriter:
         self.folder = folder
         self.zone = zone
         self.backlog = Backlog()
+        self.read_again = threading.Event()  # set by anybody: figures in the database were changed by hand
         self._where = where
         self._history = history
         self._reseed = reseed
@@ -224,6 +225,8 @@ class DatabaseWriter:
         if self.folder.trackers.clock_went_back:
             log.warning("the clock went back: figures are read again")
             self._reseed()
+        if self.read_again.is_set():
+            self._read_again()
         self._known = positions
         step = self._read(positions)
         if step.moves:
@@ -249,6 +252,16 @@ class DatabaseWriter:
         log.error("the database is older than a moment ago: a copy was put back; figures are read again from it")
         self._committed.clear()
         self._reseed()
+
+    def _read_again(self) -> None:
+        """Here and in no other thread: while figures are read, no position may move and no journal go."""
+        log.warning("figures were changed in the database: they are read again from it")
+        self.read_again.clear()  # first: what changes in the meantime asks once more
+        try:
+            self._reseed()
+        except Error:
+            self.read_again.set()
+            raise
 
     def _read(self, positions: dict[str, Position]) -> Step:
         assert self.folder.database_id is not None
@@ -308,17 +321,18 @@ class DatabaseWriter:
             _many(cursor, HISTORY, self._rows(entries))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
-            _many(cursor, DAILY, ((*key, *astuple(it)) for key, it in sorted(fold.daily.items())))
+            _many(cursor, DAILY, ((*map(storable, key), *astuple(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
             rollups.upsert(cursor, rollups.DAYS, fold.days())
-            _many(cursor, TOTALS, ((name, value) for name, value in sorted(fold.totals.items()) if value))
+            _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
             for key in sorted(fold.samples):
-                cursor.execute(READ_AVERAGE, key)
+                stored_as = tuple(map(storable, key))
+                cursor.execute(READ_AVERAGE, stored_as)
                 stored = cursor.fetchone()
                 kept = unpack_samples(bytes(stored[0])) if stored else []
                 samples = merge_samples(kept, fold.samples[key])
                 value = learned_speed(samples, time.time())
-                cursor.execute(WRITE_AVERAGE, (*key, value, pack_samples(samples)))
+                cursor.execute(WRITE_AVERAGE, (*stored_as, value, pack_samples(samples)))
         self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
 
     def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from endpoints.models import Endpoint
 from gateway.config import Config
 from metrics import database
-from metrics.fold import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS_FAILED, REQUESTS_OK
+from metrics.fold import ADOPTED, INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS_FAILED, REQUESTS_OK
 from metrics.models import Baseline, Installation, Total
 from routerdash import prepare, reference
 
@@ -207,5 +207,6 @@ def _set_baselines() -> None:
             OUTPUT_TOKENS: tokens_out,
         }
         for name, value in totals.items():
-            Total.objects.update_or_create(name=name, defaults={"value": value})
+            for told_as in (name, ADOPTED + name):
+                Total.objects.update_or_create(name=told_as, defaults={"value": value})
         Installation.objects.update(adopted_at=timezone.now())

@@ -172,6 +172,8 @@ class Control:
             access.reload()
         if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
             registry.reload()
+        if found.get(changes.FIGURES) != self._changes.get(changes.FIGURES):
+            self.writer.read_again.set()
         if everything:
             self._reloaded_at = time.monotonic()
         self._changes = found

@@ -47,10 +47,20 @@ only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only the
         {"output_tokens": 2**63},
         {"input_tokens": 10**30},
         {"error": "broken \0 text", "outcome": record.FAILED},
+        {"error": "broken \0 reason", "outcome": record.REJECTED},
+        {"model": "broken \0 name", "output_tokens": 5},
         {"request_body": '{"model": "tiny", "user": "\\u0000"}'},
         {"response_body": '{"text": "\\ud800"}'},
     ],
-    ids=["2**63 tokens", "10**30 tokens", "NUL in an error", "NUL in a body", "half a character in a body"],
+    ids=[
+        "2**63 tokens",
+        "10**30 tokens",
+        "NUL in an error",
+        "NUL in a reason",
+        "NUL in a name",
+        "NUL in a body",
+        "half a character in a body",
+    ],
 )
 def test_a_record_that_the_database_does_not_take_holds_nobody_up(world: World, fields: dict[str, Any]) -> None:
     world.gateway(request(), request(**fields), request())
@@ -271,6 +281,15 @@ def test_pruning_leaves_the_average_of_adopted_rows(world: World) -> None:
     assert restored().average_response_time_ms == 250
     tasks.prune_history()
     assert restored().average_response_time_ms == 250
+
+
+def test_what_pruning_moves_into_roll_ups_is_told_apart(world: World) -> None:
+    adopted(ago=30 * 86_400)
+    adopted(ago=31 * 86_400, number=2)
+    tasks.prune_history()
+    assert rows("SELECT SUM(requests_ok) FROM rollup_days") == [(2,)]
+    stored = dict(rows("SELECT name, value FROM metric_totals"))
+    assert (stored["pruned_adopted:requests_ok"], stored["pruned_adopted:requests_failed"]) == (2, 0)
 
 
 @only_sqlite

@@ -169,6 +169,24 @@ def test_sums_are_stored(world: World, endpoints: object) -> None:
     assert MovingAverage.objects.get().value == 50
 
 
+def test_figures_are_read_again_until_that_succeeds(world: World) -> None:
+    world.gateway(request())
+    world.write()
+    answers = [OperationalError("away"), None]
+
+    def reseed() -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    world.writer._reseed = reseed
+    world.writer.read_again.set()
+    with pytest.raises(OperationalError):
+        world.writer.step()
+    world.writer.step()
+    world.writer.step()
+    assert answers == []
+
+
 def test_sums_add_up_over_batches(world: World, endpoints: object) -> None:
     gateway = world.gateway(request())
     world.write()

@@ -197,6 +197,26 @@ def test_people_are_read_when_they_change(loaded: Control) -> None:
     assert access.user(str(made.pk)) is not None
 
 
+def test_figures_that_were_repaired_are_read_again(loaded: Control) -> None:
+    add_endpoint()
+    loaded._prepared()
+    Endpoint.objects.filter(pk=A).update(total_requests=7)
+    changes.bump(changes.FIGURES)
+    loaded._look_for_changes()
+    loaded.writer.step()
+    assert teller.folder.figures().endpoints[A].total == 7
+    assert seeding.seeds == 2
+
+
+def test_figures_are_read_again_once(loaded: Control) -> None:
+    loaded._prepared()
+    changes.bump(changes.FIGURES)
+    for _ in range(3):
+        loaded._look_for_changes()
+        loaded.writer.step()
+    assert seeding.seeds == 2
+
+
 # Names and secrets for others
 
 

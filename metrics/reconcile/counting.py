@@ -1,0 +1,65 @@
+"""What one record counts, written once more: see docs/figures.md."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from gateway import record
+from gateway.record import Entry, RequestRecord
+
+MAX_TOKENS = 1 << 40
+MAX_DURATION_US = 365 * 86_400 * 1_000_000
+MAX_COMPLETED_US = 4_102_444_800_000_000  # 2100
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+Figures = Counter[str]  # by the names that `of` gives
+
+
+def counts(entry: Entry) -> bool:
+    """Is this a request that figures count? One that makes no sense is set aside."""
+    if not isinstance(entry, RequestRecord):
+        return False
+    durations = (entry.duration_us, entry.first_token_us or 0, *(it.duration_us for it in entry.attempts))
+    return (
+        bool(_ID.fullmatch(entry.id))
+        and 0 <= entry.completed_us < MAX_COMPLETED_US
+        and min(durations) >= 0
+        and max(durations) <= MAX_DURATION_US
+    )
+
+
+def of(entries: Iterable[Entry]) -> Figures:
+    figures: Figures = Counter()
+    for entry in entries:
+        if isinstance(entry, RequestRecord) and counts(entry):
+            _add(figures, entry)
+    return figures
+
+
+def _add(figures: Figures, entry: RequestRecord) -> None:
+    if entry.outcome == record.REJECTED:
+        figures[f"rejected/{entry.error or ''}"] += 1
+        return
+    for attempt in entry.attempts:
+        if attempt.outcome != record.CANCELLED:
+            name = f"endpoints/{attempt.endpoint_id}"
+            figures[f"{name}/total_requests"] += 1
+            figures[f"{name}/{'successful' if attempt.outcome == record.OK else 'failed'}_requests"] += 1
+    minute = f"history/{entry.completed_us // 60_000_000}"
+    if entry.outcome == record.OK:
+        figures["stats/successful_requests"] += 1
+        figures[f"{minute}/success"] += 1
+    elif entry.outcome == record.CANCELLED:
+        figures["stats/cancelled_requests"] += 1
+        if entry.endpoint_id is not None:
+            figures[f"endpoints/{entry.endpoint_id}/cancelled_requests"] += 1
+    else:
+        figures["stats/failed_requests"] += 1
+        figures[f"{minute}/error"] += 1
+    figures["stats/total_input_tokens"] += _plausible(entry.input_tokens)
+    figures["stats/total_output_tokens"] += _plausible(entry.output_tokens)
+
+
+def _plausible(tokens: int | None) -> int:
+    return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else 0

@@ -1,0 +1,97 @@
+"""How far back figures can be checked, as of one moment."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.db import connection
+
+from gateway.config import Config
+from metrics.reconcile.comparison import Query
+
+MINUTES_KEPT_DAYS = 8
+
+
+class NotOurs(Exception):
+    """The database is not one of RouterDash's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Minutes count from 1970, UTC."""
+
+    now: float
+    zone: ZoneInfo
+    journal: Path
+    database_id: str
+    adopted_on: str  # the local date; empty: never
+    every_row: bool  # does the history hold successes, too?
+    minutes_since: int  # from here on, all minute roll-ups are there
+    history_since: int  # and from here on, all history rows
+    narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
+    narrow_date: str  # and the last such date
+
+    def days(self, since: int) -> dict[str, tuple[int, int]]:
+        """Local dates that lie wholly behind `since`: their first minute, and the one after their last.
+
+        None up to the adoption: what was counted before is in some tables alone.
+        """
+        last = int(self.now // 60) + 26 * 60  # into tomorrow, whatever the clocks do
+        dates = [
+            (date, list(minutes)) for date, minutes in groupby(range(since - 1, last), lambda at: self.local_date(at))
+        ]
+        return {date: (at[0], at[-1] + 1) for date, at in dates[1:-1] if date > self.adopted_on}
+
+    def local_date(self, minute: int) -> str:
+        return datetime.fromtimestamp(minute * 60, self.zone).date().isoformat()
+
+
+def read(config: Config, since: datetime | None = None) -> Scope:
+    """Inside the transaction that is looked at. `since`: nothing older is compared. Raises NotOurs, Error."""
+    if "installation" not in connection.introspection.table_names():
+        raise NotOurs("it has no table `installation`")
+    found = list(Query("SELECT database_id, adopted_at FROM installation").rows())
+    if len(found) != 1:
+        raise NotOurs("its table `installation` does not say which database it is")
+    database_id, adopted_at = found[0]
+    now = time.time()  # after the first read: what retention deleted before that was too old then
+    asked = since.timestamp() if since else 0.0
+    minutes_since = _whole_hour(max(asked, now - MINUTES_KEPT_DAYS * 86_400))
+    return Scope(
+        now=now,
+        zone=config.zone,
+        journal=config.journal_dir,
+        database_id=str(database_id),
+        adopted_on=moment(adopted_at).astimezone(config.zone).date().isoformat() if adopted_at else "",
+        every_row=config.history == "all",
+        minutes_since=minutes_since,
+        history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
+        narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
+        narrow_date=_last_narrow("rollup_days", "date") or "",
+    )
+
+
+def _last_narrow(table: str, span: str) -> Any:
+    """Newer rows have every column; one of an older release that was added to since does not tell."""
+    ((last,),) = Query(f"SELECT MAX({span}) FROM {table} WHERE requests_rejected IS NULL").rows()  # noqa: S608
+    return last
+
+
+def _whole_hour(seconds: float) -> int:
+    """The first minute of the next whole hour."""
+    return -int(-seconds // 3600) * 60
+
+
+def moment(value: str | datetime) -> datetime:
+    """As either database hands one out."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def bound(minute: int) -> str | datetime:
+    """For `>=` and `<` on completed_at, which SQLite holds as text with any number of digits: cut before them."""
+    start = datetime.fromtimestamp(minute * 60, UTC)
+    return start.strftime("%Y-%m-%dT%H:%M:%S") if connection.vendor == "sqlite" else start

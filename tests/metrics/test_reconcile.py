@@ -1,0 +1,600 @@
+"""The auditor: silent about a database that is right, and loud about each single figure that is not."""
+
+import ast
+import io
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import time_machine
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+
+from access.models import User
+from endpoints import changes
+from gateway import journal
+from gateway.config import load as config_of
+from metrics import seeding
+from metrics.fold import NO_ENDPOINT
+from metrics.reconcile import laws, live
+from metrics.tasks import prune_history
+from tests.access.people import Api
+from tests.metrics.records import AT, NOW, A, load, request
+from tests.metrics.test_seeding import adopted
+from tests.metrics.world import World, rows, without
+from tests.router import ROOT
+
+pytestmark = pytest.mark.django_db
+
+
+class Told:
+    """What one run of the command said."""
+
+    def __init__(self, *options: str, at: float = AT) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.raises(SystemExit) as ended, time_machine.travel(at, tick=False):
+            call_command("reconcile", *options, stdout=out, stderr=err)
+        self.code = ended.value.code
+        self.lines = out.getvalue().splitlines()
+        self.err = err.getvalue()
+
+    def differences(self, *words: str) -> list[str]:
+        """Lines with all these words."""
+        return [line for line in self.lines if all(word in line for word in words)]
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config_of({"ROUTERDASH_DATA_DIR": str(tmp_path), "ROUTERDASH_TIME_ZONE": "UTC"})
+    monkeypatch.setattr(settings, "ROUTERDASH", made)
+
+
+@pytest.fixture
+def busy(world: World, endpoints: object) -> World:
+    """Two days of traffic; its journals are written whole, and gone."""
+    world.gateway(*load(1, 150, seconds=2 * 86_400), *load(2, 150))
+    world.write()
+    world.close()
+    world.gateways.clear()
+    world.writer.step()
+    return world
+
+
+def test_a_database_that_is_right_is_clean(busy: World) -> None:
+    told = Told("--thorough")
+    assert told.lines == ["note: not running: live figures were not compared", "all figures agree"]
+    assert told.code == 0
+
+
+def test_an_empty_database_is_clean(world: World) -> None:
+    world.write()
+    assert Told().code == 0
+
+
+def test_the_journals_of_a_live_writer_are_clean(world: World, endpoints: object) -> None:
+    gateway = world.gateway(*load(3, 100), segment_bytes=4096)
+    world.write()
+    for entry in load(4, 20):
+        gateway.append(entry)
+    world.gateway(*load(5, 20))
+    assert Told().code == 0
+
+
+# Every figure, wrong once. Columns of which a wrong one can be put right, with the law that names it.
+
+DERIVED = [
+    *[("L2", "endpoints", column) for column in laws.COUNTERS],
+    *[("L3", "endpoint_daily_stats", column) for column in laws.COUNTERS],
+    *[("L3", "endpoint_daily_stats", column) for column in laws.SPEED],
+    *[("L3", table, column) for table in ("rollup_minutes", "rollup_days") for column in laws.CELL + laws.WIDE[1:]],
+    *[("L6", f"metric_totals WHERE name = '{name}'", "value") for name in laws.TOTALS],
+]
+
+
+def spoil(table: str, column: str, by: int) -> tuple[int, int]:
+    """One row's figure, changed: as it was and as it is."""
+    table, _, condition = table.partition(" WHERE ")
+    keys = {
+        "endpoints": "id",
+        "endpoint_daily_stats": "endpoint_id, model_id, date, api_kind",
+        "rollup_minutes": "minute, endpoint_id, model, kind, api_key_id",
+        "rollup_days": "date, endpoint_id, model, kind, api_key_id",
+        "metric_totals": "name",
+    }[table]
+    where = condition or f"{column} > 0"
+    *key, old = rows(f"SELECT {keys}, {column} FROM {table} WHERE {where} ORDER BY {keys} DESC LIMIT 1")[0]
+    at = " AND ".join(f"{name} = %s" for name in keys.split(", "))
+    rows(f"UPDATE {table} SET {column} = {column} + %s WHERE {at}", by, *key)
+    return old, old + by
+
+
+def stored() -> dict[str, list[Any]]:
+    tables = ("endpoints", "endpoint_daily_stats", "rollup_minutes", "rollup_days", "metric_totals", "moving_averages")
+    return {table: sorted(map(str, rows(f"SELECT * FROM {table}"))) for table in tables}
+
+
+@pytest.mark.parametrize(("law", "table", "column"), DERIVED)
+def test_a_figure_that_is_too_small_is_named_and_repaired(busy: World, law: str, table: str, column: str) -> None:
+    right = stored()
+    old, new = spoil(table, column, -1)
+    told = Told()
+    assert told.differences(f"{law}: {column} in {table.split()[0]}", f"expected {old}, found {new}")
+    assert told.code == 1
+    mended = Told("--repair")
+    assert mended.differences(f"repaired {law}: {column} in {table.split()[0]}", f"{new} → {old}")
+    assert (mended.code, stored() == right) == (0, True)
+    assert Told().code == 0
+
+
+@pytest.mark.parametrize(("law", "table", "column"), DERIVED)
+def test_a_figure_that_is_too_large_is_made_smaller_only_when_that_is_allowed(
+    busy: World, law: str, table: str, column: str
+) -> None:
+    right = stored()
+    old, new = spoil(table, column, 3)
+    expected = f"expected {old}, found {new}"
+    assert Told().differences(f"{law}: {column} in {table.split()[0]}", expected)
+    wrong = stored()
+    assert (Told("--repair").code, stored() == wrong) == (1, True)  # and no other figure is made of it
+    told = Told("--repair", "--allow-decrease")
+    assert told.differences(f"repaired {law}: {column} in {table.split()[0]}", "(smaller)")
+    assert (told.code, stored() == right, Told().code) == (0, True, 0)
+
+
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_days", "endpoint_daily_stats"])
+def test_a_row_that_is_gone_is_made_again(busy: World, table: str) -> None:
+    right = stored()
+    column = "successful_requests" if table == "endpoint_daily_stats" else "requests_ok"
+    key = "date" if table != "rollup_minutes" else "minute"
+    at = f"{key} = (SELECT max({key}) FROM {table} WHERE {column} > 0)"
+    rows(f"DELETE FROM {table} WHERE {at} AND endpoint_id <> %s", NO_ENDPOINT)  # of refusals, the history knows nothing
+    told = Told()
+    assert told.differences(f"{column} in {table}", "found 0")
+    assert (told.code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_days"])
+def test_a_wrong_refusal_is_named(busy: World, table: str) -> None:
+    spoil(table, "requests_rejected", 1)
+    told = Told()
+    assert told.differences("L3: requests_rejected in rollup_days")
+    assert bool(told.differences("L6: value in metric_totals name=rejected:*")) == (table == "rollup_days")
+
+
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_days"])
+@pytest.mark.parametrize("column", ["durations", "first_tokens"])
+@pytest.mark.parametrize("packed", [None, "{}", '{"0":1}', "no histogram"])
+def test_a_wrong_histogram_is_named_and_repaired(busy: World, table: str, column: str, packed: str | None) -> None:
+    right = stored()
+    span = "minute" if table == "rollup_minutes" else "date"
+    at = f"{span} = (SELECT max({span}) FROM {table} WHERE {column} IS NOT NULL) AND {column} IS NOT NULL"
+    rows(f"UPDATE {table} SET {column} = %s WHERE {at}", packed)
+    told = Told()
+    assert told.differences(f"L3: {column} in {table}", "bucket=", "found 0")
+    assert told.code == 1
+    assert Told("--repair", "--allow-decrease").code == 0
+    assert stored() == right
+
+
+def test_rows_of_before_distributions_are_left_out(busy: World) -> None:
+    narrow = "requests_rejected = NULL, first_token_us = NULL, durations = NULL, first_tokens = NULL"
+    rows(f"UPDATE rollup_days SET {narrow} WHERE date < '2026-03-10'")
+    rows(f"UPDATE rollup_minutes SET {narrow} WHERE minute < %s", int(AT) // 60 - 12 * 60)
+    told = Told()
+    assert told.differences("note: rows up to 2026-03-09 have no distributions")
+    assert told.code == 0
+
+
+def test_a_total_that_is_gone_is_made_again(busy: World) -> None:
+    right = stored()
+    rows("DELETE FROM metric_totals WHERE name = 'requests_ok'")
+    assert (Told().code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+def test_a_figure_below_zero_is_named(busy: World) -> None:
+    rows("UPDATE metric_totals SET value = -7 WHERE name LIKE 'rejected:%%'")
+    told = Told("--repair")
+    assert told.differences("L1: value in metric_totals name=rejected:too_large", "expected 0 or more, found -7")
+    assert told.code == 1
+
+
+def test_the_rows_of_a_deleted_endpoint_must_stay(busy: World) -> None:
+    rows("DELETE FROM endpoints WHERE id = %s", A)
+    assert Told().code == 0
+    rows("DELETE FROM endpoint_daily_stats WHERE endpoint_id = %s", A)
+    told = Told()
+    assert told.differences("L3: total_requests in endpoint_daily_stats", A, "found 0")
+    rows("DELETE FROM rollup_minutes")
+    rows("DELETE FROM rollup_days WHERE endpoint_id = %s", A)
+    assert Told().differences("L6: value in metric_totals name=requests_ok")
+
+
+# The history
+
+
+def latest(outcome: str) -> str:
+    sql = "SELECT id FROM request_history WHERE outcome = %s ORDER BY completed_at DESC LIMIT 1"
+    return str(rows(sql, outcome)[0][0])
+
+
+def test_a_row_that_is_gone_from_the_history_is_named(busy: World) -> None:
+    total = rows("SELECT value FROM metric_totals WHERE name = 'requests_ok'")[0][0]
+    rows("DELETE FROM request_history WHERE id = %s", latest("ok"))
+    told = Told()
+    assert told.differences("L3: requests_ok in rollup_minutes", "expected 0, found 1")
+    assert told.differences("L4: requests_ok in rollup_minutes")
+    assert told.code == Told("--repair").code == 1
+    assert Told("--repair", "--allow-decrease").code == Told().code == 0
+    assert rows("SELECT value FROM metric_totals WHERE name = 'requests_ok'") == [(total - 1,)]
+
+
+def test_a_row_that_is_twice_in_the_history_is_named(busy: World) -> None:
+    columns = ", ".join(name for name in history_columns() if name != "id")
+    rows(
+        f"INSERT INTO request_history (id, {columns}) SELECT '00000000-0000-7000-8000-0000000fffff', {columns} "
+        "FROM request_history WHERE id = %s",
+        latest("ok"),
+    )
+    told = Told()
+    assert told.differences("L3: requests_ok in rollup_minutes")
+    assert told.differences("L4: requests_ok in rollup_minutes")
+    assert (told.code, Told("--repair").code, Told().code) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("old", "new"), [("ok", "failed"), ("failed", "cancelled"), ("cancelled", "ok")])
+def test_a_changed_outcome_is_named(busy: World, old: str, new: str) -> None:
+    rows("UPDATE request_history SET outcome = %s WHERE id = %s", new, latest(old))
+    told = Told()
+    for name in (old, new):
+        assert told.differences(f"L3: requests_{name} in rollup_minutes")
+    assert told.code == 1
+
+
+def test_a_changed_status_is_named(busy: World) -> None:
+    rows("UPDATE request_history SET status = 'error' WHERE id = %s", latest("ok"))
+    assert Told().differences("L4: requests_ok in rollup_minutes")
+
+
+def test_a_damaged_list_of_attempts_is_named(busy: World) -> None:
+    rows("UPDATE request_history SET attempts = '[]' WHERE id = %s", latest("failed"))
+    told = Told()
+    assert told.differences("L3: attempts_failed in rollup_minutes", "expected 0, found")
+    assert told.code == 1
+
+
+def history_columns() -> list[str]:
+    with connection.cursor() as cursor:
+        return [column.name for column in connection.introspection.get_table_description(cursor, "request_history")]
+
+
+def test_with_errors_alone_what_can_be_checked_is(
+    world: World, endpoints: object, monkeypatch: Any, tmp_path: Path
+) -> None:
+    world.writer._history = "errors"
+    world.gateway(*load(6, 100))
+    world.write()
+    made = config_of({"ROUTERDASH_DATA_DIR": str(tmp_path), "ROUTERDASH_HISTORY": "errors"})
+    monkeypatch.setattr(settings, "ROUTERDASH", made)
+    told = Told()
+    assert told.code == 0
+    assert told.differences("note: ROUTERDASH_HISTORY=errors")
+    spoil("rollup_minutes", "requests_failed", 1)
+    assert Told().differences("L3: requests_failed in rollup_minutes")
+
+
+def test_nothing_older_is_compared_when_that_is_asked(busy: World) -> None:
+    rows("DELETE FROM request_history WHERE completed_at < %s", NOW - timedelta(hours=20))
+    assert Told().code == 1
+    assert Told("--since", "2026-03-10").code == 0
+
+
+# Moving averages
+
+
+def test_a_wrong_average_is_named_and_repaired(busy: World) -> None:
+    right = stored()
+    rows("UPDATE moving_averages SET value = value / 2 WHERE endpoint_id = %s", A)
+    told = Told()
+    assert told.differences("averages: value in moving_averages", A)
+    assert (told.code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+@pytest.mark.parametrize("packed", [b"\x90", b"not packed"])
+def test_samples_that_are_not_the_historys_are_named_and_repaired(busy: World, packed: bytes) -> None:
+    right = stored()
+    rows("UPDATE moving_averages SET samples = %s WHERE endpoint_id = %s", packed, A)
+    told = Told()
+    assert told.differences("averages: samples in moving_averages", A, "found 0 samples")
+    assert (told.code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+def test_a_sample_of_another_speed_is_named(busy: World) -> None:
+    key = rows("SELECT endpoint_id, model, kind, samples FROM moving_averages LIMIT 1")[0]
+    samples = msgspec.msgpack.decode(bytes(key[3]))
+    samples[-1][2] += 1
+    at = "endpoint_id = %s AND model = %s AND kind = %s"
+    rows(f"UPDATE moving_averages SET samples = %s WHERE {at}", msgspec.msgpack.encode(samples), *key[:3])
+    assert Told().differences("averages: samples in moving_averages", str(samples[-1]))
+
+
+def test_an_average_that_is_gone_is_made_again(busy: World) -> None:
+    right = stored()
+    rows("DELETE FROM moving_averages WHERE endpoint_id = %s", A)
+    assert (Told().code, Told("--repair").code, stored() == right) == (1, 0, True)
+
+
+def test_samples_are_compared_up_to_a_full_window(world: World, endpoints: object) -> None:
+    world.gateway(*[request(ago=at * 3, output_tokens=at + 1) for at in range(300)])
+    world.write()
+    assert Told().code == 0
+
+
+def test_samples_older_than_the_history_are_left_as_they_are(world: World, endpoints: object) -> None:
+    world.gateway(*[request(ago=at * 86_400, output_tokens=9) for at in range(20)])
+    world.write()
+    with time_machine.travel(AT, tick=False):
+        prune_history()
+    assert Told().code == 0
+
+
+@pytest.mark.parametrize("count", [1, 130])
+def test_samples_of_a_clock_that_ran_ahead_are_no_difference(world: World, endpoints: object, count: int) -> None:
+    ahead = [request(ago=-3600 - at, output_tokens=at + 1) for at in range(3)]
+    with time_machine.travel(AT, tick=False):
+        world.gateway(*ahead, *[request(ago=at, output_tokens=9) for at in range(count)])
+        world.write()
+    assert [Told(at=at).code for at in (AT, AT + 3603, AT + 7200)] == [0, 0, 0]
+    rows("UPDATE moving_averages SET value = value + 1")
+    assert Told().differences("averages: value in moving_averages")
+
+
+# Journals
+
+
+def move(world: World, gateway: journal.Writer, segment: int, position: int) -> None:
+    rows("UPDATE journal_positions SET segment = %s, position = %s WHERE writer = %s", segment, position, gateway.name)
+
+
+def test_a_position_that_went_back_is_named(world: World, endpoints: object) -> None:
+    gateway = world.gateway(*load(7, 10))
+    world.write()
+    move(world, gateway, 1, 0)
+    told = Told()
+    assert told.differences("journal: records behind the position with a row", "expected 0, found")
+    assert told.code == 1
+
+
+def test_a_position_that_went_ahead_is_named(world: World, endpoints: object) -> None:
+    gateway = world.gateway(*load(7, 10))
+    world.write()
+    gateway.append(request())
+    size = (world.path(gateway) / "00000001.seg").stat().st_size
+    move(world, gateway, 1, size)
+    assert Told().differences("journal: records before the position without a row", "expected 0, found 1")
+    move(world, gateway, 1, size + 9)
+    assert Told().differences("journal: position", f"expected at most {size}, found {size + 9}")
+    move(world, gateway, 2, 0)
+    assert Told().differences("journal: the position's segment", "segment 2 is missing")
+
+
+def test_a_row_that_is_gone_is_known_from_the_journal(world: World, endpoints: object) -> None:
+    world.gateway(*load(7, 10))
+    world.write()
+    gone = latest("ok")
+    rows("DELETE FROM request_history WHERE id = %s", gone)
+    assert Told().differences("journal: records before the position without a row", gone)
+
+
+def test_a_record_that_was_set_aside_is_no_difference(world: World, endpoints: object) -> None:
+    world.gateway(request(id="x"), request())
+    world.write()
+    assert Told().code == 0
+
+
+def test_a_name_that_no_database_takes_is_the_same_in_all_tables(world: World, endpoints: object) -> None:
+    world.gateway(request(model="ti\0ny", output_tokens=5))
+    world.write()
+    assert Told().code == 0
+
+
+def test_journals_of_another_database_are_none_of_ours(world: World, endpoints: object) -> None:
+    world.gateway(*load(7, 10))
+    world.gateway(*load(8, 10), database_id="another")
+    world.write()
+    assert Told().code == 0
+
+
+# Adopted databases
+
+
+@pytest.fixture
+def taken_over(world: World, endpoints: object) -> World:
+    """Counted 20 requests and 50 tokens before it was adopted, two of them in its history; traffic since."""
+    world.write()
+    rows("UPDATE installation SET adopted_at = %s", "2026-03-09T12:00:00.000000+00:00")
+    rows("UPDATE endpoints SET total_requests = 20, successful_requests = 15, failed_requests = 5 WHERE id = %s", A)
+    baseline = "endpoint_baselines (endpoint_id, total_requests, successful_requests, failed_requests, daily_total"
+    rows(f"INSERT INTO {baseline}, daily_successful, daily_failed) VALUES (%s, 20, 15, 5, 4, 3, 1)", A)
+    daily = "endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, successful_requests"
+    values = "(%s, 'tiny', '2026-03-09', 'chat_completions', 4, 3, 1, 0, 0)"
+    rows(f"INSERT INTO {daily}, failed_requests, total_output_tokens, total_duration_ms) VALUES {values}", A)
+    for name, value in (("requests_ok", 15), ("requests_failed", 5), ("input_tokens", 20), ("output_tokens", 30)):
+        for told_as in (name, f"adopted:{name}"):
+            rows("INSERT INTO metric_totals (name, value) VALUES (%s, %s)", told_as, value)
+    adopted(ago=86_400 + 3600)
+    adopted(ago=30 * 86_400, number=2)
+    world.gateway(*load(9, 100))
+    world.write()
+    return world
+
+
+def test_an_adopted_database_is_clean(taken_over: World) -> None:
+    assert Told().code == 0
+
+
+def test_it_stays_clean_when_adopted_rows_are_pruned(taken_over: World) -> None:
+    with time_machine.travel(AT, tick=False):
+        assert prune_history() == 1
+    assert Told().code == 0
+    rows("UPDATE metric_totals SET value = value + 1 WHERE name = 'pruned_adopted:requests_ok'")
+    assert Told().differences("L6: value in metric_totals name=requests_ok")
+
+
+def test_a_base_that_was_not_kept_is_said(taken_over: World) -> None:
+    rows("DELETE FROM metric_totals WHERE name LIKE 'adopted:%%'")
+    told = Told()
+    assert told.code == 0
+    assert told.differences("note: adopted by a release that did not keep what the totals began with")
+
+
+# The command
+
+
+def test_differences_as_json(busy: World) -> None:
+    old, new = spoil("endpoints", "failed_requests", -1)
+    (line,) = Told("--json").lines
+    told = json.loads(line)
+    found = {"law": "L2", "what": "failed_requests", "expected": old, "found": new}
+    assert [found.items() <= it.items() for it in told["differences"]].count(True) == 1
+    assert told["clean"] is False
+
+
+def test_a_database_that_is_not_ours_cannot_be_looked_at(db: None) -> None:
+    rows("DELETE FROM installation")
+    told = Told()
+    assert (told.code, told.lines) == (2, [])
+    assert told.err.startswith("reconcile: this database is not RouterDash's")
+
+
+def test_a_table_that_is_away_is_said_in_one_line(world: World, transactional_db: None) -> None:
+    world.write()
+    with without("rollup_days"):
+        told = Told()
+    assert (told.code, told.err.count("\n")) == (2, 1)
+    assert told.err.startswith("reconcile: cannot look: ")
+
+
+def test_a_repair_has_the_figures_read_again(busy: World) -> None:
+    assert Told("--repair").lines[0].startswith("note: ")
+    assert changes.FIGURES not in changes.read()
+    spoil("endpoints", "failed_requests", -1)
+    Told("--repair")
+    assert changes.read()[changes.FIGURES] == 1
+
+
+def test_it_imports_nothing_of_what_it_checks() -> None:
+    """Nor does anything that it imports, however far."""
+    forbidden = {f"metrics.{name}" for name in ("trackers", "folder", "fold", "writer", "seeding", "queries", "teller")}
+    seen: set[str] = set()
+    left = {f"metrics.reconcile.{path.stem}" for path in (ROOT / "metrics" / "reconcile").glob("*.py")}
+    left |= {"metrics.management.commands.reconcile"}
+    while left:
+        name = left.pop()
+        seen.add(name)
+        left |= imports(name) - seen
+    assert seen & (forbidden | {"endpoints.registry"}) == set()
+    assert {"gateway.journal", "metrics.database"} <= seen
+
+
+def imports(name: str) -> set[str]:
+    """Modules of ours that a module's text names, wherever in it."""
+    path = ROOT / name.replace(".", "/")
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {it for it in found if (at := ROOT / it.replace(".", "/")).with_suffix(".py").exists() or at.is_dir()}
+
+
+# What is told. tests/e2e/test_reconcile.py asks a running RouterDash.
+
+
+@pytest.fixture
+def told_of(teller: World, endpoints: object) -> World:
+    """Traffic of which the database has the most, and journals the rest."""
+    gateway = teller.gateway(*load(10, 100))
+    teller.write()
+    with time_machine.travel(AT, tick=False):
+        seeding.seed()
+    for entry in load(11, 30):
+        gateway.append(entry)
+    return teller
+
+
+SHOWN = ("total_requests", "failed_requests", "cancelled_requests", "rejected_requests", "total_tokens")
+NAMES = {
+    "/api/dashboard/overview": ["stats/total_input_tokens", "rejected/too_large", f"endpoints/{A}/cancelled_requests"],
+    "/": [f"endpoints/{A}/failed_requests", "rejected/too_large", *(f"stats/{name}" for name in SHOWN)],
+    "/admin/endpoints/endpoint/": [f"endpoints/{A}/total_requests", f"endpoints/{A}/failed_requests"],
+    "/metrics": ["stats/cancelled_requests", "rejected/too_large", f"endpoints/{A}/successful_requests"],
+}
+
+
+@time_machine.travel(AT, tick=False)
+@pytest.mark.parametrize("path", live.TOLD)
+def test_what_is_told_is_what_is_counted(as_admin: Api, told_of: World, path: str) -> None:
+    told = live._figures(path, as_admin.get(path).content.decode())
+    counted = live.counted(settings.ROUTERDASH)
+    assert [name for name in NAMES[path] if not told.get(name)] == []
+    assert {name: value for name, value in told.items() if name in counted} == {
+        name: counted[name] for name in told if name in counted
+    }
+
+
+def test_pages_tell_figures_that_stand_on_them(as_admin: Api, told_of: World) -> None:
+    """And not only what their script has."""
+    page = live._Page()
+    with time_machine.travel(AT, tick=False):
+        page.feed(as_admin.get("/").content.decode())
+    assert {f"endpoints/{A}/total_requests", *(f"stats/{name}" for name in SHOWN)} <= {*page.figures}
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[socket.socket]:
+    """Something listens where control does."""
+    path = settings.ROUTERDASH.control_socket
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield listening
+    path.unlink()
+
+
+def test_without_an_administrator_nobody_can_be_asked(world: World, control: socket.socket) -> None:
+    world.write()
+    assert Told().differences("note: there is no administrator to ask as")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [(b"", "failed"), (b"HTTP/1.0 404 x\r\n\r\n", "answered 404"), (b"HTTP/1.0 200 x\r\n\r\n{}", "is not")],
+)
+def test_what_cannot_be_compared_is_said(
+    world: World, admin: User, control: socket.socket, answer: bytes, why: str
+) -> None:
+    world.write()
+
+    def serve() -> None:
+        for _ in range(1 + len(live.TOLD)):
+            connection, _ = control.accept()
+            with connection:
+                if connection.recv(4096):
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    told = Told()
+    thread.join()
+    assert told.differences(f"note: GET /api/dashboard/overview {why}")
+    assert told.code == 0
