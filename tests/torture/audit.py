@@ -127,8 +127,6 @@ class Auditor:
         return found
 
     def _reconcile(self) -> list[str]:
-        if "reconcile" not in manage("help").out:
-            return []
         done = manage("reconcile", **self.router.environment)
         return [] if done.code == 0 else [f"reconcile: {line}" for line in (done.out + done.err).splitlines()]
 
