@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-postgres check fmt messages
+.PHONY: help install serve demo test test-postgres torture torture-long check fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -38,6 +38,12 @@ test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's
 test-postgres: $(VENV)/installed-dev ## Run all tests on the PostgreSQL that TEST_DATABASE names
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n 2 $(ARGS)
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
+
+torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
+	$(BIN)/python -m tests.torture kills --workers 2 --minutes 5 $(ARGS)
+
+torture-long: $(VENV)/installed-dev ## The same over 1, 2 and 4 workers on SQLite and 2 on PostgreSQL, 300 kills in all
+	$(BIN)/python -m tests.torture kills --long --minutes 5 --kills 75 $(ARGS)
 
 check: $(VENV)/installed-dev ## Check format, lint, types, import direction, migrations and templates
 	$(BIN)/ruff format --check .
