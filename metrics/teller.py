@@ -22,6 +22,7 @@ class Surroundings:
     def __init__(self) -> None:
         self.in_flight: Callable[[], Mapping[str, int]] = dict  # endpoint id -> requests now, over all workers
         self.unrecorded: Callable[[], int] = lambda: 0  # requests that no journal has taken, nor heard of, yet
+        self.serving: Callable[[], bool] = lambda: False  # have gateways something to serve from?
         self.outdated: Callable[[], bool] = lambda: False  # are endpoints, users or keys those of a while ago?
         self.writer: DatabaseWriter | None = None
 

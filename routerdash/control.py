@@ -65,6 +65,7 @@ class Control:
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = self.publisher.in_flight
         surroundings.unrecorded = self.publisher.unrecorded
+        surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated
         surroundings.writer = self.writer
 

@@ -21,9 +21,11 @@ def health(request: HttpRequest) -> JsonResponse:
 
 
 def ready(request: HttpRequest) -> JsonResponse:
-    """200 once figures are restored; requests to /v1 are served before, from the last snapshot."""
-    reasons = _reasons()
-    return JsonResponse({"ready": trackers.seeded, "reasons": reasons}, status=200 if trackers.seeded else 503)
+    """200 once requests to /v1 are served, be it from the last snapshot: a database that is away is no reason to send
+    nobody here.
+    """
+    serving = surroundings.serving()
+    return JsonResponse({"ready": serving, "reasons": _reasons()}, status=200 if serving else 503)
 
 
 def _reasons() -> list[str]:

@@ -24,6 +24,11 @@ __all__ = ["KEY", "PASSWORD", "ROOT", "RouterDash", "clean_environment", "comman
 KEY = "sk_" + "TestKey0" * 4
 PASSWORD = "correct horse battery staple"
 START_SECONDS = 60.0
+# Of `stats`: what a restart may change.
+PASSING = (
+    "records_waiting", "oldest_waiting_secs", "last_commit_at", "last_batch_ms", "last_batch_records", "writer_errors",
+    "last_seen_at", "figures_version",
+)  # fmt: skip
 
 
 def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
@@ -60,7 +65,8 @@ class RouterDash(Served):
 
     # Processes
 
-    def start(self, *, wait: bool = True) -> "RouterDash":
+    def start(self, *, wait: bool = True, restored: bool = True) -> "RouterDash":
+        """Wait until it serves; unless told otherwise, until its figures are those of the database."""
         self.log = self.log_path.open("ab")
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), "serve"],
@@ -72,6 +78,7 @@ class RouterDash(Served):
         )
         if wait:
             until(self._is_ready, START_SECONDS)
+            until(lambda: not restored or self.stats()["figures_restored"], START_SECONDS)
         return self
 
     def stop(self, within: float = 30) -> int:

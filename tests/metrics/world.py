@@ -39,6 +39,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
         monkeypatch.setattr(folder, name, 0)
     monkeypatch.setattr(surroundings, "in_flight", dict)
     monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
+    monkeypatch.setattr(surroundings, "serving", lambda: False)
     monkeypatch.setattr(surroundings, "outdated", lambda: False)
     monkeypatch.setattr(surroundings, "writer", None)
     monkeypatch.setattr(seeding, "seeds", 0)

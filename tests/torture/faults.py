@@ -260,7 +260,7 @@ def kill_all_while_the_database_is_away(scene: Scene) -> str:
     """The start serves from the snapshot, and what it records waits for the database's return."""
     with scene.away():
         scene.kill_all()
-        scene.router.start()
+        scene.router.start(restored=False)
         time.sleep(scene.rng.uniform(0.5, 2))
     return ""
 

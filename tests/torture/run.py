@@ -51,6 +51,7 @@ class Result:
     kills: int = 0
     audits: int = 0
     done: dict[str, int] = field(default_factory=dict)  # faults by name
+    told: list[str] = field(default_factory=list)  # what a trial measured
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -140,11 +141,9 @@ class Run:
         time.sleep(self.scene.rng.uniform(0.2, 0.8))
 
     def restart(self) -> None:
-        """A clean stop and start: exit code 0, and no figure changes."""
-        self.sender.pause()
-        self.audit()
-        before = self.scene.router.overview()
+        """A clean stop and start: exit code 0, and no figure changes, though the last records are not written yet."""
         self.sender.go()
+        time.sleep(self.scene.rng.uniform(0.1, 0.5))
         self.sender.pause()
         before = self.scene.router.overview()
         code = self.scene.router.stop()
@@ -248,7 +247,8 @@ def report(results: Sequence[Result]) -> int:
     for result in results:
         print(result)
         done = (f"{name.replace('_', ' ')} {count}" for name, count in sorted(result.done.items()))
-        print(f"    {', '.join(done)}")
+        for text in filter(None, (", ".join(done), *result.told)):
+            print(f"    {text}")
         for text in result.wrong:
             print(f"    WRONG: {text}")
     return 1 if any(result.wrong for result in results) else 0

@@ -1,0 +1,335 @@
+"""Trials of one promise each, with figures: long outages, stops under load, reading one's own writes, big starts."""
+
+import http.client
+import json
+import os
+import sqlite3
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from benchmarks.sustained import growth, memory
+from gateway.journal import Writer
+from gateway.record import OK, Attempt, RequestRecord, uuid7
+from tests.router import RouterDash, until
+from tests.torture.run import Result, started
+from tests.torture.traffic import BROKEN, UNSENT
+
+MEMORY_GROWTH = 1.05  # of the last third of a run over the second
+
+
+class Memory:
+    """Resident memory of RouterDash's processes while a trial runs, once a second, by role, in kB."""
+
+    def __init__(self, supervisor: int) -> None:
+        self.samples: dict[str, list[int]] = {}
+        self._supervisor = supervisor
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(1.0):
+            for role, kilobytes in memory(self._supervisor).items():
+                self.samples.setdefault(role, []).append(kilobytes)
+
+    def check(self, result: Result, *, least: int = 60) -> None:
+        """Over fewer seconds than `least` nothing can be said: a process has only just warmed up."""
+        for role in ("gateway", "control"):
+            samples = self.samples.get(role, [])
+            ratio = growth(samples)
+            result.told.append(f"{role}: at most {max(samples, default=0) / 1024:.0f} MiB, last third {ratio:.3f}")
+            if len(samples) >= least and ratio > MEMORY_GROWTH:
+                result.wrong.append(f"the memory of {role} grew to {ratio:.3f}")
+
+
+def outage(*, seconds: float, rate: float, workers: int = 1, seed: int = 1, postgres: bool = False) -> Result:
+    """No database for a long time under load: no client notices, figures move, and all of it is written afterwards."""
+    with started("outage", workers=workers, rate=rate, seed=seed, postgres=postgres) as run:
+        scene, sender, result = run.scene, run.sender, run.result
+        supervisor = scene.router.process
+        assert supervisor is not None
+        sender.go()
+        time.sleep(1)
+        with Memory(supervisor.pid) as watched:
+            with scene.away():
+                end, last = time.monotonic() + seconds, -1
+                while time.monotonic() < end:
+                    time.sleep(min(10.0, seconds / 4))
+                    stats = scene.router.stats()
+                    scene.say(
+                        f"{stats['records_waiting']} records wait, the oldest for {stats['oldest_waiting_secs']:.0f} s"
+                    )
+                    if stats["total_requests"] <= last:
+                        result.wrong.append(f"the figures stand still at {last}")
+                    if stats["records_waiting_secs"] is None or not stats["writer_error"]:
+                        result.wrong.append("the outage is not told")
+                    last = stats["total_requests"]
+                waiting = scene.router.stats()["records_waiting"]
+            back = time.monotonic()
+            until(lambda: scene.router.stats()["records_waiting_secs"] is None, 60, 0.1)
+            result.told.append(f"{waiting} records waited, written {time.monotonic() - back:.1f} s after the return")
+        watched.check(result)
+        run.audit()
+        if bad := sender.tally.total(BROKEN, UNSENT):
+            result.wrong.append(f"{bad} requests were not answered")
+        return run.finish()
+
+
+def drain(*, rate: float = 50.0, workers: int = 2, seconds: float = 10.0, seed: int = 1) -> Result:
+    """SIGTERM under load: whatever was accepted ends whole, exit code 0, and the figures stay."""
+    with started("drain", workers=workers, rate=rate, seed=seed, postgres=False) as run:
+        result, router, sender = run.result, run.scene.router, run.sender
+        sender.go()
+        time.sleep(seconds)
+        code = router.stop()
+        sender.pause()
+        result.told.append(f"exit code {code}")
+        if code:
+            result.wrong.append(f"the stop ended with code {code}")
+        if broken := sender.tally.total(BROKEN):
+            result.wrong.append(f"{broken} responses were broken")
+        stored = _stored(router)
+        router.start()
+        told = router.stats()
+        found = tuple(told[f"{name}_requests"] for name in ("successful", "failed", "cancelled"))
+        if found != stored:
+            result.wrong.append(f"{stored} in the database after the stop, {found} told after the start")
+        run.audit()
+        return run.finish()
+
+
+def _stored(router: RouterDash) -> tuple[int, ...]:
+    totals = dict(router.query("SELECT name, value FROM metric_totals"))
+    return tuple(totals.get(f"requests_{name}", 0) for name in ("ok", "failed", "cancelled"))
+
+
+def read_your_write(*, times: int, workers: int = 4, postgres: bool = False) -> Result:
+    """One request, then a read of its endpoint over a new connection: counted each time, whoever served either."""
+    with started("read your write", workers=workers, rate=1, seed=1, postgres=postgres) as run:
+        router, result = run.scene.router, run.result
+        (endpoint,) = (row for row in router.overview()["endpoints"] if row["name"] == "two")
+        took: list[float] = []
+        begun = time.monotonic()
+        for count in range(1, times + 1):
+            assert router.chat("second").status == 200
+            asked = time.perf_counter()
+            found = router.counters(endpoint["id"])
+            took.append(time.perf_counter() - asked)
+            if found != (count, count, 0):
+                result.wrong.append(f"after request {count} the read says {found}")
+            if count % 1000 == 0:
+                run.scene.say(f"{count} right" if not result.wrong else f"{len(result.wrong)} of {count} wrong")
+        result.sent, result.seconds = times, time.monotonic() - begun
+        took.sort()
+        median, late = statistics.median(took), took[int(len(took) * 0.99)]
+        result.told.append(f"a read took {median * 1000:.1f} ms (p50), {late * 1000:.1f} ms (p99)")
+        return result
+
+
+# A start with much to look back on
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Equal requests of one minute."""
+
+    minute: int
+    endpoint: str
+    model: str
+    rows: int
+    duration_us: int
+
+
+def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
+    """A start with millions of history rows and a backlog in the journal: how soon it serves, and are figures right."""
+    with started("big start", workers=1, rate=1, seed=1, postgres=False) as run:
+        router, result, say = run.scene.router, run.result, run.scene.say
+        ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
+        assert router.stop() == 0
+        database = router.data_dir / "routerdash.sqlite3"
+        cells = _cells(rows, [ids["one"], ids["two"]])
+        _fill(database, cells)
+        say(f"{sum(cell.rows for cell in cells)} rows, {database.stat().st_size >> 20} MiB")
+        _journal(router, database, ids["one"], backlog)
+        say(f"{backlog} records wait in the journal")
+        begun = time.monotonic()
+        router.start(wait=False)
+        until(lambda: _serves(router), 60, 0.005)
+        result.told.append(f"the first request was answered {time.monotonic() - begun:.2f} s after the start")
+        served = time.monotonic() - begun
+        stats = router.stats()
+        result.told.append(f"the first figures were told {time.monotonic() - begun:.2f} s after the start")
+        if time.monotonic() - begun > within:
+            result.wrong.append(f"serving took {served:.1f} s, the first figures {time.monotonic() - begun:.1f} s")
+        expected = sum(cell.rows for cell in cells) + backlog + 1
+        if stats["successful_requests"] != expected:
+            result.wrong.append(f"{stats['successful_requests']} told at the first read, {expected} there")
+        until(lambda: router.stats()["records_waiting"] == 0, 120, 0.1)
+        result.told.append(f"the backlog was written {time.monotonic() - begun:.1f} s after the start")
+        stored = _stored(router)[0]
+        if stored != expected:
+            result.wrong.append(f"{stored} stored, {expected} there")
+        return result
+
+
+def backlog(*, records: int) -> Result:
+    """A long backlog is written steadily, in flat memory, while requests are served."""
+    with started("backlog", workers=1, rate=50, seed=1, postgres=False) as run:
+        router, result, say = run.scene.router, run.result, run.scene.say
+        ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
+        assert router.stop() == 0
+        _journal(router, router.data_dir / "routerdash.sqlite3", ids["one"], records)
+        say(f"{records} records wait in the journal")
+        router.start()
+        assert router.process is not None
+        with Memory(router.process.pid) as watched:
+            run.sender.go()
+            begun = time.monotonic()
+            while (waiting := router.stats()["records_waiting"]) > 200:
+                if time.monotonic() - begun > 600:
+                    result.wrong.append(f"{waiting} records still wait after ten minutes")
+                    break
+                say(f"{waiting} records wait")
+                time.sleep(1)
+            took = time.monotonic() - begun
+        run.sender.pause()
+        result.told.append(f"{records} records written in {took:.0f} s, {records / took:.0f} a second")
+        watched.check(result, least=15)
+        tally = run.sender.tally
+        if bad := tally.total(BROKEN, UNSENT):
+            result.wrong.append(f"{bad} requests were not answered meanwhile")
+        return run.finish()
+
+
+def _cells(rows: int, endpoints: list[str]) -> list[Cell]:
+    """The last six days: each minute and endpoint has equal rows, of durations that differ from cell to cell."""
+    last = int(time.time() // 60) - 61
+    minutes = min(6 * 24 * 60, max(1, rows // len(endpoints)))
+    each = max(1, rows // (minutes * len(endpoints)))
+    return [
+        Cell(minute, endpoint, "whole", each, 50_000 + 37 * (minute % 997))
+        for minute in range(last - minutes, last)
+        for endpoint in endpoints
+    ]
+
+
+def _fill(path: "os.PathLike[str]", cells: list[Cell]) -> None:
+    """Into the database as the writer would have written them."""
+    from metrics.histogram import bucket
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
+            "request_body, duration_ms, status, completed_at, input_tokens, output_tokens, total_tokens, outcome, "
+            "status_code, kind, duration_us, tokens_estimated, streamed, attempts) VALUES (?, ?, 'Chat', ?, ?, 'one', "
+            "'127.0.0.1', '{}', ?, 'success', ?, 5, 8, 13, 'ok', 200, 'chat_completions', ?, 0, 0, ?)",
+            _rows(cells),
+        )
+        for table, span in (("rollup_minutes", lambda cell: cell.minute), ("rollup_days", _date)):
+            column = table.removeprefix("rollup_").removesuffix("s").replace("day", "date")
+            sums: dict[tuple[object, str, str], list[int]] = {}
+            counts: dict[tuple[object, str, str], dict[int, int]] = {}
+            for cell in cells:
+                key = (span(cell), cell.endpoint, cell.model)
+                total = sums.setdefault(key, [0, 0])
+                total[0] += cell.rows
+                total[1] += cell.rows * cell.duration_us
+                histogram = counts.setdefault(key, {})
+                index = bucket(cell.duration_us)
+                histogram[index] = histogram.get(index, 0) + cell.rows
+            connection.executemany(
+                f"INSERT INTO {table} ({column}, endpoint_id, model, kind, api_key_id, requests_ok, requests_failed, "
+                "requests_cancelled, attempts_ok, attempts_failed, input_tokens, output_tokens, ok_duration_us, "
+                "requests_rejected, first_token_us, durations) "
+                "VALUES (?, ?, ?, 'chat_completions', '', ?, 0, 0, ?, 0, ?, ?, ?, 0, 0, ?)",
+                (
+                    (*key, count, count, 5 * count, 8 * count, duration, json.dumps(dict(sorted(counts[key].items()))))
+                    for key, (count, duration) in sums.items()
+                ),
+            )
+        connection.execute(
+            "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, "
+            "successful_requests, failed_requests, total_output_tokens, total_duration_ms) "
+            "SELECT endpoint_id, model, date, kind, attempts_ok, attempts_ok, 0, output_tokens, ok_duration_us / 1000 "
+            "FROM rollup_days WHERE requests_ok > 0"
+        )
+        connection.execute(
+            "UPDATE endpoints SET total_requests = sums.total, successful_requests = sums.total FROM (SELECT "
+            "endpoint_id, SUM(attempts_ok) AS total FROM rollup_days GROUP BY 1) AS sums WHERE sums.endpoint_id = id"
+        )
+        for name, column in (("requests_ok",) * 2, ("input_tokens",) * 2, ("output_tokens",) * 2):
+            connection.execute(
+                f"INSERT INTO metric_totals (name, value) SELECT '{name}', SUM({column}) FROM rollup_days WHERE true "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            )
+        connection.execute("COMMIT")
+
+
+def _date(cell: Cell) -> str:
+    return datetime.fromtimestamp(cell.minute * 60, UTC).date().isoformat()
+
+
+def _rows(cells: list[Cell]) -> Iterator[tuple[object, ...]]:
+    for cell in cells:
+        attempt = {"endpoint_id": cell.endpoint, "outcome": "ok", "status": 200, "duration_us": cell.duration_us}
+        attempts = json.dumps([{**attempt, "error": None}])
+        for number in range(cell.rows):
+            second = cell.minute * 60 + 60 * number / cell.rows
+            moment = datetime.fromtimestamp(second, UTC).isoformat(timespec="microseconds")
+            yield (
+                uuid7(int(second * 1e9)),
+                moment,
+                cell.model,
+                cell.endpoint,
+                max(1, round(cell.duration_us / 1000)),
+                moment,
+                cell.duration_us,
+                attempts,
+            )
+
+
+def _journal(router: RouterDash, database: "os.PathLike[str]", endpoint: str, records: int) -> None:
+    """A gateway's journal that nobody has read."""
+    with closing(sqlite3.connect(database)) as connection:
+        ((database_id,),) = connection.execute("SELECT database_id FROM installation").fetchall()
+    writer = Writer(router.data_dir / "journal", database_id, max_bytes=4 << 30)
+    now = time.time_ns() // 1000
+    for number in range(records):
+        completed = now - (records - number) * 100
+        duration = 20_000 + number % 9_000
+        attempts = (Attempt(endpoint, OK, 200, duration),)
+        entry = RequestRecord(
+            id=uuid7(completed * 1000),
+            completed_us=completed,
+            kind="chat_completions",
+            model="whole",
+            outcome=OK,
+            status=200,
+            duration_us=duration,
+            attempts=attempts,
+            input_tokens=5,
+            output_tokens=8,
+        )
+        assert writer.append(entry)
+    writer.close()
+
+
+def _serves(router: RouterDash) -> bool:
+    try:
+        return router.chat("second").status == 200
+    except (OSError, http.client.HTTPException):
+        return False
