@@ -41,7 +41,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     entry = registry.get(str(endpoint_id))
     if entry is None:
         raise Http404
-    queries.flushed()
+    behind = not queries.flushed()
     moment = Moment.now()
     row = next((row for row in queries.endpoints(moment) if row["id"] == entry.id), None)
     if row is None:
@@ -49,6 +49,8 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     context = {
         "entry": entry,
         "row": row,
+        "stats": queries.stats(moment),
+        "behind": behind,
         "today": queries.today_stats(entry.id, moment),
         "days": queries.daily_stats(entry.id, 7, moment.figures.date),
         "models": queries.model_stats(entry.id),

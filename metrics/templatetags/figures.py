@@ -48,6 +48,17 @@ def speed(value: float | None) -> str:
 
 
 @register.filter
+def span(seconds: float | None) -> str:
+    """Whole seconds, minutes from two of them on, hours from two of them on."""
+    if seconds is None:
+        return NOTHING
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{_number(seconds // size)} {unit}"
+    return f"{_number(seconds // 1)} s"
+
+
+@register.filter
 def duration(milliseconds: float | None) -> str:
     """`340 ms`, from a second on `1.84 s`."""
     if milliseconds is None:

@@ -16,6 +16,11 @@
   const speed = value => (value == null ? NOTHING : number(value, value >= 100 ? 0 : 1));
   const duration = value =>
     value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
+  const span = seconds => {
+    if (seconds == null) return NOTHING;
+    const [size, unit] = [[3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
+    return `${number(Math.floor(seconds / size))} ${unit}`;
+  };
   const rate = (good, total) => {
     if (!total) return NOTHING;
     if (good === total) return `${number(100)} %`;
@@ -138,6 +143,7 @@
       ...Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, count(value)])),
       success_rate: rate(stats.successful_requests, stats.total_requests),
       average_response_time_ms: duration(stats.average_response_time_ms),
+      oldest_waiting_secs: span(stats.oldest_waiting_secs),
     };
     $("[data-figures-version]").dataset.figuresVersion = stats.figures_version;
     $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));

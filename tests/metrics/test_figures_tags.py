@@ -6,7 +6,7 @@ import pytest
 import time_machine
 from django.utils import timezone, translation
 
-from metrics.templatetags.figures import age, clock, count, duration, icon, item, moment, rate, speed
+from metrics.templatetags.figures import age, clock, count, duration, icon, item, moment, rate, span, speed
 from tests.metrics.records import NOW
 
 
@@ -29,6 +29,14 @@ def test_speed_has_three_digits_that_mean_something(value: float | None, text: s
 )
 def test_duration(value: float | None, text: str) -> None:
     assert duration(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0.9, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (9e6, "2,500 h")],
+)
+def test_span(value: float | None, text: str) -> None:
+    assert span(value) == text
 
 
 @pytest.mark.parametrize(

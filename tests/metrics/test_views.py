@@ -12,7 +12,7 @@ from endpoints.registry import registry
 from gateway import record
 from metrics import teller as teller_module
 from tests.access.people import Api, make_user, session_of
-from tests.metrics.records import NOW, A, B, request
+from tests.metrics.records import AT, NOW, A, B, request
 from tests.metrics.world import World, add_endpoint, without
 
 pytestmark = pytest.mark.django_db
@@ -115,6 +115,38 @@ def test_the_page_holds_what_the_api_tells(as_viewer: Api, served: World) -> Non
 def test_the_page_says_of_which_version_its_figures_are(as_viewer: Api, served: World) -> None:
     version = as_viewer.call("GET", "/api/dashboard/stats").json()["figures_version"]
     assert f'data-figures-version="{version}"' in page(as_viewer)
+
+
+@pytest.fixture
+def backlog(served: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two records have been waiting for three minutes."""
+    monkeypatch.setattr(teller_module.surroundings, "writer", served.writer)
+    served.write()
+    served.gateway(request(ago=180), request())
+    served.writer.backlog.behind_since = AT - 180
+    monkeypatch.setattr(served.writer, "flush", lambda timeout=2.0: False)
+    return served
+
+
+WAITING = 'data-show="waiting">'
+
+
+def test_the_overview_says_what_waits_for_the_database(as_viewer: Api, backlog: World) -> None:
+    html = page(as_viewer)
+    assert WAITING in html
+    assert (stat(html, "records_waiting"), stat(html, "oldest_waiting_secs")) == ("2", "3 min")
+    assert "All figures here are live and count them." in html
+
+
+def test_an_endpoints_page_says_which_of_its_figures_wait(as_viewer: Api, backlog: World) -> None:
+    html = page(as_viewer, f"/endpoints/{A}")
+    assert WAITING in html
+    assert "do not count them yet" in html
+
+
+def test_pages_say_nothing_while_each_record_is_written_in_a_moment(as_viewer: Api, served: World) -> None:
+    for path in ("/", f"/endpoints/{A}"):
+        assert WAITING not in page(as_viewer, path)
 
 
 def test_page_and_api_agree(as_viewer: Api, served: World) -> None:
