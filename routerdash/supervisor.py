@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gateway.config import Config
-from gateway.livepage import LivePage
+from gateway.livepage import MAX_WORKERS, LivePage
 from routerdash.prepare import CannotStart
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,10 @@ class Supervisor:
         self._public = _listen(config)
         self._control = _listen_for_control(config)
         self._alive, self._ours = os.pipe()
-        self._children = self._plan(LivePage(config.live_page_path))
+        page = LivePage(config.live_page_path)
+        for worker in range(MAX_WORKERS):  # all processes of before were killed at once, perhaps, and were more
+            page.clear(worker)
+        self._children = self._plan(page)
 
     def run(self) -> int:
         """The exit code, after SIGTERM or SIGINT."""

@@ -73,6 +73,15 @@ def test_only_who_needs_a_socket_gets_it(made: Any) -> None:
     assert given == {"gateway": {public}, "control": {control}, "background": set()}
 
 
+def test_requests_of_gateways_that_are_no_more_are_cleared(made: Any, tmp_path: Path) -> None:
+    """All were killed at once, and there are fewer now."""
+    page = LivePage(settings(tmp_path).live_page_path)
+    page.row(3).set_in_flight(0, 7)
+    page.set_unrecorded(3, 5)
+    made(WORKERS="1")
+    assert (page.in_flight(0), page.unrecorded) == (0, 0)
+
+
 def test_a_dead_gateways_requests_are_cleared(made: Any) -> None:
     supervisor = made(WORKERS="2")
     page = LivePage(supervisor.config.live_page_path)
