@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -79,6 +79,9 @@ class Cell:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         histogram.add(self.durations, other.durations)
         histogram.add(self.first_tokens, other.first_tokens)
+
+    def copy(self) -> "Cell":
+        return replace(self, durations=dict(self.durations), first_tokens=dict(self.first_tokens))
 
     def subtract(self, other: "Cell") -> None:
         """Take away what was added before."""

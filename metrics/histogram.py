@@ -7,7 +7,7 @@ Stored as a JSON object, `{"<bucket>": <count>}`: readable by people, by SQL, an
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -60,17 +60,20 @@ def subtract(total: Histogram, counts: Mapping[int, int]) -> None:
             del total[index]
 
 
-def quantile(counts: Mapping[int, int], share: float) -> float | None:
-    """The value that this share of all values stays below; None where there are none.
+def quantiles(counts: Mapping[int, int], shares: Sequence[float]) -> list[float] | None:
+    """The values that these shares of all values stay below, smallest share first; None where there are none.
 
-    Linear within its bucket, hence off by less than 1/16 of itself.
+    Linear within a bucket, hence off by less than 1/16 of itself.
     """
-    left = share * sum(counts.values())
-    found: float | None = None
+    total = sum(counts.values())
+    if not total:
+        return None
+    found: list[float] = []
+    passed = 0
     for index in sorted(counts):
-        low, high = bounds(index)
-        found = low + (high - low) * min(1.0, left / counts[index])
-        left -= counts[index]
-        if left <= 0:
-            break
+        count = counts[index]
+        while len(found) < len(shares) and shares[len(found)] * total <= passed + count:
+            low, high = bounds(index)
+            found.append(low + (high - low) * (shares[len(found)] * total - passed) / count)
+        passed += count
     return found

@@ -103,6 +103,7 @@ def stats(moment: Moment) -> dict[str, Any]:
     totals = figures.totals
     tokens_in, tokens_out = totals.get(INPUT_TOKENS, 0), totals.get(OUTPUT_TOKENS, 0)
     ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
+    durations, first_tokens = figures.durations, figures.first_tokens
     config = settings.ROUTERDASH
     backlog = surroundings.writer.backlog if surroundings.writer is not None else Backlog()
     return {
@@ -122,13 +123,13 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_active_requests": sum(moment.in_flight.values()),
         "queued_requests": 0,
         "average_response_time_ms": _average_response_time(moment),
-        "p50_response_time_ms": figures.durations.p50,
-        "p95_response_time_ms": figures.durations.p95,
-        "p99_response_time_ms": figures.durations.p99,
-        "average_first_token_ms": figures.first_tokens.average,
-        "p50_first_token_ms": figures.first_tokens.p50,
-        "p95_first_token_ms": figures.first_tokens.p95,
-        "p99_first_token_ms": figures.first_tokens.p99,
+        "p50_response_time_ms": durations.p50,
+        "p95_response_time_ms": durations.p95,
+        "p99_response_time_ms": durations.p99,
+        "average_first_token_ms": first_tokens.average,
+        "p50_first_token_ms": first_tokens.p50,
+        "p95_first_token_ms": first_tokens.p95,
+        "p99_first_token_ms": first_tokens.p99,
         "average_gpu_usage": None,
         "average_gpu_memory_usage": None,
         "last_metrics_updated_at": None,

@@ -157,8 +157,7 @@ class Figures:
     endpoints: Mapping[str, Counters]
     totals: Mapping[str, int]
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
-    durations: Spread  # of answered requests
-    first_tokens: Spread  # from the request to its first token, where an answer was streamed
+    answered: Cell  # what averages and percentiles are told of
     speeds: Mapping[SpeedKey, float]
     today: Mapping[SpeedKey, Daily]
     average_today_ms: Mapping[SpeedKey, float]  # of whole requests, where any was answered
@@ -168,7 +167,18 @@ class Figures:
     @property
     def average_response_time_ms(self) -> float | None:
         """None: nothing was ever served."""
-        return self.durations.average
+        return self.answered.average_ms
+
+    @property
+    def durations(self) -> Spread:
+        """Of answered requests."""
+        return _spread(self.answered.average_ms, self.answered.durations)
+
+    @property
+    def first_tokens(self) -> Spread:
+        """From the request to its first token, where an answer was streamed."""
+        streams = sum(self.answered.first_tokens.values())
+        return _spread(self.answered.first_token_us / streams / 1000 if streams else None, self.answered.first_tokens)
 
 
 class Trackers:
@@ -214,8 +224,7 @@ class Trackers:
                            for key, it in state.endpoints.items()},
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
-                durations=_durations(answered := _answered(state)),
-                first_tokens=_first_tokens(answered),
+                answered=_answered(state).copy(),
                 speeds=_speeds(state, today, now),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
                        for key, it in today.attempts.items()},
@@ -252,18 +261,9 @@ def _answered(state: State) -> Cell:
     return state.latest_day[1]
 
 
-def _durations(answered: Cell) -> Spread:
-    return _spread(answered.average_ms, answered.durations)
-
-
-def _first_tokens(answered: Cell) -> Spread:
-    streams = sum(answered.first_tokens.values())
-    return _spread(answered.first_token_us / streams / 1000 if streams else None, answered.first_tokens)
-
-
 def _spread(average: float | None, counts: Histogram) -> Spread:
-    median, p95, p99 = (histogram.quantile(counts, share) for share in (0.5, 0.95, 0.99))
-    return Spread(average, *(None if value is None else value / 1000 for value in (median, p95, p99)))
+    found = histogram.quantiles(counts, (0.5, 0.95, 0.99))
+    return Spread(average, *(value / 1000 for value in found)) if found else Spread(average, None, None, None)
 
 
 def iso_minute(minute: int) -> str:

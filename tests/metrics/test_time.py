@@ -116,8 +116,8 @@ class Clock:
 
     def plain_median(self, answered: list[RequestRecord], minute: int) -> float | None:
         counts = Counter(histogram.bucket(it.duration_us) for it in self.recent(answered, minute))
-        median = histogram.quantile(counts, 0.5)
-        return None if median is None else median / 1000
+        found = histogram.quantiles(counts, (0.5,))
+        return found[0] / 1000 if found else None
 
     def recent(self, answered: list[RequestRecord], minute: int) -> list[RequestRecord]:
         found = [it for it in answered if it.completed_us // 60_000_000 > minute - 24 * 60]
