@@ -23,7 +23,7 @@ from gateway import journal
 from gateway.config import load as config_of
 from metrics import seeding
 from metrics.fold import NO_ENDPOINT
-from metrics.reconcile import laws, live
+from metrics.reconcile import journals, laws, live
 from metrics.tasks import prune_history
 from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, load, request
@@ -466,6 +466,10 @@ def test_differences_as_json(busy: World) -> None:
     assert told["clean"] is False
 
 
+def test_only_a_repair_can_make_smaller(busy: World) -> None:
+    assert Told("--allow-decrease").code == 2
+
+
 def test_a_database_that_is_not_ours_cannot_be_looked_at(db: None) -> None:
     rows("DELETE FROM installation")
     told = Told()
@@ -549,6 +553,39 @@ def test_what_is_told_is_what_is_counted(as_admin: Api, told_of: World, path: st
     assert {name: value for name, value in told.items() if name in counted} == {
         name: counted[name] for name in told if name in counted
     }
+
+
+@time_machine.travel(AT, tick=False)
+def test_a_journal_that_went_into_the_database_meanwhile_is_not_missed(
+    transactional_db: None, told_of: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its position was read, then it was written and removed: the next look finds all in the database."""
+    before = live.counted(settings.ROUTERDASH)
+    positions = journals.positions
+
+    def write() -> None:
+        told_of.close()
+        told_of.gateways.clear()
+        told_of.write()
+        told_of.writer.step()
+        connection.close()
+
+    def meanwhile() -> Any:
+        known = positions()
+        writer = threading.Thread(target=write)
+        writer.start()
+        writer.join()
+        return known
+
+    monkeypatch.setattr(journals, "positions", meanwhile)
+    assert live.counted(settings.ROUTERDASH) == before
+
+
+@time_machine.travel(AT, tick=False)
+def test_a_position_without_a_journal_hinders_nobody(told_of: World) -> None:
+    before = live.counted(settings.ROUTERDASH)
+    rows("INSERT INTO journal_positions (writer, segment, position) VALUES ('left by a kill', 1, 9)")
+    assert live.counted(settings.ROUTERDASH) == before
 
 
 def test_pages_tell_figures_that_stand_on_them(as_admin: Api, told_of: World) -> None:

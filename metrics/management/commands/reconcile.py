@@ -36,6 +36,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         logs.configure(settings.ROUTERDASH, "reconcile")
+        if options["allow_decrease"] and not options["repair"]:
+            self._refuse("--allow-decrease goes with --repair")
         asked = Asked(options["since"], options["thorough"])
         try:
             if options["repair"]:
