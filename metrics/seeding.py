@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import Error, OperationalError, connection
 from django.db.models import Max, Sum
 
+from endpoints import changes
 from endpoints.models import Endpoint
 from metrics import database, histogram
 from metrics.fold import Cell, Counters, Daily, SpeedKey, local_date, unpack_samples
@@ -51,7 +52,7 @@ def load(now: float) -> State:
     state = State(folder.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-        for step in (_counters, _totals, _minutes, _latest_day, _today, _speeds):
+        for step in (_repairs, _counters, _totals, _minutes, _latest_day, _today, _speeds):
             _gracefully(step, state, now)
     return state
 
@@ -71,6 +72,10 @@ def _gracefully(step: Callable[[State, float], None], state: State, now: float) 
             state.missing += (name,)
             log.warning("figures not restored (%s): %s", name, error)
         cursor.execute("RELEASE SAVEPOINT step")
+
+
+def _repairs(state: State, now: float) -> None:
+    state.repairs = changes.read().get(changes.FIGURES, 0)
 
 
 def _counters(state: State, now: float) -> None:

@@ -77,6 +77,7 @@ class State:
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
     days: dict[str, Today] = field(default_factory=dict)  # by local date; of a clock that ran ahead, later ones too
     read_at: float = 0.0
+    repairs: int = 0  # of figures in the database, up to that
 
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():

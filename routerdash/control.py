@@ -172,7 +172,7 @@ class Control:
             access.reload()
         if everything or found.get(changes.ENDPOINTS) != self._changes.get(changes.ENDPOINTS):
             registry.reload()
-        if found.get(changes.FIGURES) != self._changes.get(changes.FIGURES):
+        if found.get(changes.FIGURES, 0) != trackers.state.repairs:
             self.writer.read_again.set()
         if everything:
             self._reloaded_at = time.monotonic()

@@ -208,6 +208,14 @@ def test_figures_that_were_repaired_are_read_again(loaded: Control) -> None:
     assert seeding.seeds == 2
 
 
+def test_figures_that_were_repaired_during_the_start_are_read_again(loaded: Control) -> None:
+    seeding.seed()
+    changes.bump(changes.FIGURES)
+    loaded._load()
+    loaded._look_for_changes()
+    assert loaded.writer.read_again.is_set()
+
+
 def test_figures_are_read_again_once(loaded: Control) -> None:
     loaded._prepared()
     changes.bump(changes.FIGURES)
