@@ -150,6 +150,28 @@ def test_a_full_journal_disk_is_counted_and_told() -> None:
     drop_database(url)
 
 
+CORRUPTIONS = {
+    "endpoints": "UPDATE endpoints SET total_requests = total_requests + 1, failed_requests = failed_requests + 1",
+    "history": "DELETE FROM request_history WHERE CAST(id AS text) = (SELECT MAX(CAST(id AS text)) FROM request_history)",
+}
+
+
+def test_an_audit_notices() -> None:
+    """What is audited above could be told wrong."""
+    url = new_database()
+    with started("audit", workers=1, rate=RATE, database_url=url, quiet=True) as run:
+        run.sender.go()
+        time.sleep(1)
+        run.audit()
+        assert run.result.wrong == []
+        for sql in CORRUPTIONS.values():
+            run.scene.router.query(sql)
+        run.audit()
+        for named in (*CORRUPTIONS, "reconcile: L2", "reconcile: L3"):
+            assert any(named in text for text in run.result.wrong)
+    drop_database(url)
+
+
 # What is tried at length by `python -m tests.torture`, in short.
 
 
