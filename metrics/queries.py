@@ -106,6 +106,7 @@ def stats(moment: Moment) -> dict[str, Any]:
     durations, first_tokens = figures.durations, figures.first_tokens
     config = settings.ROUTERDASH
     backlog = surroundings.writer.backlog if surroundings.writer is not None else Backlog()
+    late_since = backlog.late_since(figures.at)
     return {
         "total_runtimes": len(entries),
         "online_runtimes": _count(entries, Status.ONLINE),
@@ -142,7 +143,7 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
         "records_waiting": folder.waiting,
-        "records_waiting_secs": None if backlog.behind_since is None else max(0.0, figures.at - backlog.behind_since),
+        "records_waiting_secs": None if late_since is None else max(0.0, figures.at - late_since),
         "oldest_waiting_secs": _oldest_waiting(moment),
         "last_commit_at": json_time(_moment(backlog.last_commit_at)),
         "last_batch_records": backlog.last_batch_records,

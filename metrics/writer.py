@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 2000
 PAUSE_SECONDS = 0.15
+SLOW_SECONDS = 1.0  # for a batch: the database lets the writer wait
 MAX_BACKOFF_SECONDS = 2.0
 
 # How the reference calls a kind; it knows nine names and refuses rows with any other.
@@ -111,11 +112,18 @@ class Backlog:
     """How far the database is behind."""
 
     behind_since: float | None = None  # in seconds since 1970; None while each batch takes all there is
+    busy_since: float | None = None  # with the present batch
     last_commit_at: float | None = None
     last_batch_ms: float | None = None
     last_batch_records: int = 0
     errors: int = 0  # tries that failed since the start
     error: str | None = None
+
+    def late_since(self, now: float) -> float | None:
+        """Since when records wait longer than is usual; None while they do not."""
+        busy_since = self.busy_since
+        hangs = busy_since is not None and now - busy_since > SLOW_SECONDS
+        return self.behind_since or (busy_since if hangs else None)
 
 
 @dataclass(slots=True)
@@ -218,6 +226,13 @@ class DatabaseWriter:
 
     def step(self) -> Step:
         """One transaction at most. Raises django.db.Error when the database is away, Moved when it was not alone."""
+        self.backlog.busy_since = time.time()
+        try:
+            return self._step()
+        finally:
+            self.backlog.busy_since = None
+
+    def _step(self) -> Step:
         database.refuse_moved_files()
         positions = self._positions()
         if any(positions.get(writer, START) < position for writer, position in self._committed.items()):
@@ -438,9 +453,11 @@ class DatabaseWriter:
 
     def _delete_before(self, writer: str, position: Position) -> None:
         directory = self.folder.journals.root / writer
-        for segment in journal.segments(directory):
-            if segment < position[0]:
-                journal.segment_path(directory, segment).unlink(missing_ok=True)
+        folded = [segment for segment in journal.segments(directory) if segment < position[0]]
+        if folded:
+            database.make_durable()
+        for segment in folded:
+            journal.segment_path(directory, segment).unlink(missing_ok=True)
 
     def _discard_if_dead(self, writer: str) -> None:
         """First the directory, in one rename, then its position: without one, it would be read from its start."""
@@ -457,6 +474,7 @@ class DatabaseWriter:
                 stored = cursor.fetchone()
             if stored is None or (int(stored[0]), int(stored[1])) != position:
                 return  # its last records came since: next time
+            database.make_durable()
             hidden = directory.with_name(f".{writer}")
             os.rename(directory, hidden)
             with connection.cursor() as cursor:

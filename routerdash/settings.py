@@ -78,7 +78,9 @@ def database(settings: config.Config) -> dict[str, Any]:
     path = settings.database_path
     if path is None:
         parsed: dict[str, Any] = {**dj_database_url.parse(settings.database_url)}
-        parsed["OPTIONS"] = {**parsed.get("OPTIONS", {}), "connect_timeout": 5}
+        # A server that a network swallows is an error after a while, not after a quarter of an hour.
+        limits = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+        parsed["OPTIONS"] = {**limits, **parsed.get("OPTIONS", {})}
         return parsed
     return {
         "ENGINE": "django.db.backends.sqlite3",

@@ -163,6 +163,14 @@ def test_records_wait_only_once_the_database_is_behind(teller: World, monkeypatc
     assert stats()["records_waiting_secs"] >= 5
 
 
+def test_a_batch_that_the_database_lets_wait_is_told(teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    teller.writer.backlog.busy_since = time.time() - 0.5
+    assert stats()["records_waiting_secs"] is None
+    teller.writer.backlog.busy_since = time.time() - 7
+    assert stats()["records_waiting_secs"] == pytest.approx(7)
+
+
 def test_what_no_journal_takes_is_told_while_it_lasts(teller: World) -> None:
     teller.gateway(Unrecorded(4))
     teller_module.surroundings.unrecorded = lambda: 2

@@ -12,6 +12,7 @@ from django.db import DatabaseError, OperationalError, connection
 from gateway import journal, record
 from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord, Unrecorded
+from metrics import database
 from metrics import writer as writer_module
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
@@ -427,6 +428,31 @@ def test_segments_wait_for_the_trackers(world: World, endpoints: object) -> None
     world.write()
     assert len(segments(world, gateway)) < len(before)
     assert same(restored(), world.figures())
+
+
+def no_disk() -> None:
+    raise OperationalError("the disk does not answer")
+
+
+def test_segments_wait_until_the_commit_is_durable(world: World, endpoints: object, monkeypatch: Any) -> None:
+    """A power cut must not find them deleted, and the database without their records."""
+    gateway = world.gateway(*(request() for _ in range(30)), segment_bytes=2000)
+    kept = journal.segments(world.path(gateway))
+    world.folder.catch_up()
+    monkeypatch.setattr(database, "make_durable", no_disk)
+    with pytest.raises(OperationalError):
+        world.write()
+    assert journal.segments(world.path(gateway)) == kept
+
+
+def test_a_dead_gateways_directory_waits_until_the_commit_is_durable(world: World, monkeypatch: Any) -> None:
+    gateway = world.gateway(request())
+    path = world.path(gateway)
+    gateway.close()
+    monkeypatch.setattr(database, "make_durable", no_disk)
+    with pytest.raises(OperationalError):
+        world.write()
+    assert path.exists()
 
 
 def test_segments_wait_for_the_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ class Client:
             await self._going.wait()
             due = max(due + 1 / self._rate, time.monotonic() - 0.5)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if len(self._open) < MOST_OPEN:
+            if self._going.is_set() and len(self._open) < MOST_OPEN:
                 (model,) = self._rng.choices(names, weights)
                 task = asyncio.create_task(self._one(model))
                 self._open.add(task)
