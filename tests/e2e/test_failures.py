@@ -140,7 +140,8 @@ def test_a_full_journal_disk_is_counted_and_told() -> None:
         run.sender.go()
         with run.scene.full():
             until(lambda: run.scene.router.stats()["records_unrecorded"] > 20)
-            assert "the journal cannot be written" in str(run.scene.router.get("/health").json()["reasons"])
+            # The last bytes that are left may take the count, while they take no record.
+            until(lambda: "the journal cannot be written" in str(run.scene.router.get("/health").json()["reasons"]))
             assert '<span data-stat="records_unrecorded">' in run.auditor.page("/")
         time.sleep(1)
         run.audit()
@@ -167,8 +168,9 @@ def test_an_audit_notices() -> None:
         for sql in CORRUPTIONS.values():
             run.scene.router.query(sql)
         run.audit()
+        found = "\n".join(run.result.wrong)
         for named in (*CORRUPTIONS, "reconcile: L2", "reconcile: L3"):
-            assert any(named in text for text in run.result.wrong)
+            assert named in found
     drop_database(url)
 
 
