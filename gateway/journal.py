@@ -357,17 +357,23 @@ class Writer:
         self._lock = descriptor
 
     def _rotate(self, directory: Path) -> None:
-        if len(segments(directory)) >= self.max_segments:
+        present = segments(directory)
+        if len(present) >= self.max_segments:
             raise OSError("the journal has reached ROUTERDASH_JOURNAL_MAX_MB")
-        self._open_segment(directory, self._segment + 1, directory.name)
+        # Whatever is in the way (copied there by hand, say) is stepped over: this writer never opens it.
+        self._open_segment(directory, max([self._segment, *present]) + 1, directory.name)
 
     def _open_segment(self, directory: Path, segment: int, writer: str) -> None:
-        file = os.open(segment_path(directory, segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        path = segment_path(directory, segment)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         head = frame(SegmentHead(self.database_id, writer))
-        if os.write(file, head) != len(head):
+        try:
+            if os.write(file, head) != len(head):
+                raise OSError("no room for a new segment")
+        except OSError:
             os.close(file)
-            os.unlink(segment_path(directory, segment))
-            raise OSError("no room for a new segment")
+            os.unlink(path)
+            raise
         if self._file != -1:
             if self.durable:
                 os.fdatasync(self._file)
