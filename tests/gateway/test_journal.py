@@ -425,6 +425,19 @@ def refuse(*_: object) -> None:
     raise OSError
 
 
+def test_a_number_that_cannot_be_taken_back_is_told_once(writer, monkeypatch):
+    write(writer, 1)
+    told, real = len(frame(Unrecorded(2))), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        assert [writer.append(make_record()) for _ in range(2)] == [False, False]
+        patch.setattr(os, "write", lambda file, data: real(file, data[: told + 9]))
+        patch.setattr(os, "ftruncate", refuse)
+        assert not writer.append(make_record())
+    (last,) = write(writer, 1)
+    assert read(place(writer), START, 10).entries[2:] == [Unrecorded(2), head(writer), Unrecorded(1), last]
+
+
 @pytest.mark.parametrize("room", [0, 10])
 def test_a_segment_without_room_for_its_head_is_not_begun(make_writer, at_once, room):
     writer = make_writer(segment_bytes=200_000)
