@@ -480,6 +480,19 @@ def test_a_torn_tail_of_a_dead_gateway_does_not_keep_it(world: World, endpoints:
     assert counters() == (1, 1, 0)
 
 
+def test_a_gateway_that_died_before_a_head_goes_after_a_restart_too(world: World) -> None:
+    gateway = world.gateway(request())
+    journal.segment_path(world.path(gateway), 2).write_bytes(b"")
+    gateway.close()
+    world.folder.catch_up()
+    world.writer.step()
+    again = World(world.root)
+    again.reseed()
+    again.write()
+    assert list(world.root.iterdir()) == []
+    assert positions() == {}
+
+
 # The thread
 
 
