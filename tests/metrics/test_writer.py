@@ -344,6 +344,18 @@ def test_who_comes_second_to_a_known_writer_writes_nothing(world: World, endpoin
     assert counters() == (3, 3, 0)
 
 
+def test_who_comes_after_a_journal_was_taken_away_writes_nothing(world: World, endpoints: object) -> None:
+    gateway = world.gateway(request(), request(record.REJECTED, error="unknown_key"), Unrecorded(2))
+    step = world.writer._read(world.writer._positions())
+    gateway.close()
+    world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
+    assert positions() == {}  # so nothing is there to be compared with
+    before = totals()
+    with pytest.raises(Moved):
+        world.writer._commit(step)
+    assert (totals(), positions()) == (before, {})
+
+
 def test_a_directory_copied_by_hand_counts_nowhere(
     world: World, endpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
