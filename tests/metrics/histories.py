@@ -32,7 +32,7 @@ from metrics.folder import Folder
 from metrics.journals import Journals
 from metrics.models import JournalPosition, RequestHistory
 from metrics.trackers import Figures, Trackers
-from metrics.writer import DatabaseWriter, Moved
+from metrics.writer import DatabaseWriter, Moved, Step
 from tests.metrics import laws
 from tests.metrics.records import NOW, load
 from tests.metrics.world import DATABASE, UTC_ZONE, own_database, restored, told, where
@@ -87,6 +87,7 @@ def _small(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
     patch.setattr(folder_module, "BATCH", 5)
     patch.setattr(writer_module, "BATCH", 8)
     patch.setattr(journal, "RETRY_SECONDS", 0.0)
+    patch.setattr(os, "getpid", lambda: 1)
     patch.setattr(secrets, "token_hex", lambda count: f"{rng.getrandbits(8 * count):0{2 * count}x}")
 
 
@@ -138,8 +139,10 @@ class History:
 
     def check_end(self) -> None:
         """Everything is in the database, once, and nothing else is left."""
-        assert list(self.root.iterdir()) == [], self.trail
-        assert {row.writer for row in JournalPosition.objects.all()} <= self.taken_away, self.trail
+        left = [path.name for path in self.root.iterdir()]
+        assert not left, ("left", left, self.trail)
+        left = sorted({row.writer for row in JournalPosition.objects.all()} - self.taken_away)
+        assert not left, ("positions left", left, self.trail)
         self.tell()
         self.restore()
         self._check("in the database", restored(time.time()))
@@ -148,7 +151,7 @@ class History:
         at_once.state.totals[DAMAGED] = self.plain.state.totals[DAMAGED]
         self._check("at once", at_once.figures())
         self._prune()
-        assert sorted(str(row.id) for row in RequestHistory.objects.all()) == sorted(self._kept()), self.trail
+        assert sorted(str(row.id) for row in RequestHistory.objects.all()) == sorted(self._kept()), ("ids", self.trail)
         laws.check_sums()
         laws.check_daily_rows()
         laws.check_totals()
@@ -291,6 +294,7 @@ class History:
         self.folder = Folder(journals, Trackers(UTC_ZONE))
         self._seed()
         self.writer = self._writer()
+        self.tell()
 
     restart_control = start_control
 
@@ -311,18 +315,28 @@ class History:
 
     def step_cut_off(self) -> None:
         """Control is killed in a step, and started again; or the database goes away in it, and comes back."""
-        cut = self.rng.choice(list(CUTS))
-        error = self.rng.choice((Killed, OperationalError))
-        self.trail[-1] += f" {cut} by {error.__name__}"
+        self._cut_off(self.rng.choice(list(CUTS)))
+
+    def cut_off_while_taking_away(self) -> None:
+        """The same while a dead gateway's journal goes."""
+        self.kill_gateway()
+        cut = self.rng.choice(list(CUTS)[-4:])
+        while (step := self._cut_off(cut)) and step.moves:
+            pass
+
+    def _cut_off(self, cut: str) -> Step | None:
+        """A step that ends there; None, if it came that far."""
         owner, name, after = CUTS[cut]
+        error = self.rng.choice((Killed, OperationalError))
         try:
             with failing(owner, name, error, after=after):
-                self.writer.step()
-        except Killed:
+                return self.writer.step()
+        except (Killed, OperationalError):
+            self.trail[-1] += f" {cut} by {error.__name__}"
             self.taken_away |= {path.name[1:] for path in self.root.glob(".*")}
-            self.start_control()
-        except OperationalError:
-            self.taken_away |= {path.name[1:] for path in self.root.glob(".*")}
+        if error is Killed:
+            self.restart_control()
+        return None
 
     def step_while_they_go_on(self) -> None:
         """Gateways record, and die, between a step's reading and its cleaning."""
@@ -349,10 +363,11 @@ class History:
         """Somebody copies a segment whose records are in the database behind itself, and others go on."""
         gateway = self._any_gateway()
         self._write_all()
-        entries = journal.read(gateway.segment.parent, (gateway.writer._segment, 0), 100).entries
-        ids = [entry.id for entry in entries if isinstance(entry, RequestRecord)]
-        if gateway.damage or not 0 < RequestHistory.objects.filter(id__in=ids).count() == len(entries) - 1:
-            return  # what has no row is counted by nothing but its position
+        batch = journal.read(gateway.segment.parent, (gateway.writer._segment, 0), 100)
+        ids = [entry.id for entry in batch.entries if isinstance(entry, RequestRecord)]
+        stored = RequestHistory.objects.filter(id__in=ids).count()
+        if gateway.damage or batch.damaged or not 0 < stored == len(batch.entries) - 1:
+            return  # what has no row is told apart by nothing but its position
         self.gateways.remove(gateway)
         shutil.copy(gateway.segment, journal.segment_path(gateway.segment.parent, gateway.writer._segment + 1))
         gateway.writer.close()
@@ -460,6 +475,7 @@ EVENTS: dict[Event, int] = {
     History.spoil_disk: 2,
     History.step: 12,
     History.step_cut_off: 8,
+    History.cut_off_while_taking_away: 2,
     History.step_while_they_go_on: 3,
     History.two_writers: 3,
     History.restart_control: 2,
