@@ -263,10 +263,12 @@ class Writer:
             log.error("a record of %d bytes is too long for the journal", len(data))
             self.unrecorded += 1
             return False
-        if self.unrecorded:
-            data = frame(Unrecorded(self.unrecorded)) + data
-        if self._ready() and self._write(data):
+        lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
+        data = lost + data
+        stands = self._write(data) if self._ready() else 0
+        if stands >= len(lost):
             self._told()
+        if stands == len(data):
             return True
         if not self.unrecorded:
             log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
@@ -280,7 +282,8 @@ class Writer:
         if self._file != -1 and not os.fstat(self._file).st_nlink:
             log.error("the journal %s was removed; what it held is lost", self.name)
             self.close()
-        if self.unrecorded and self._ready() and self._write(frame(Unrecorded(self.unrecorded))):
+        lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
+        if lost and self._ready() and self._write(lost) == len(lost):
             self._told()
 
     def descriptor(self) -> int | None:
@@ -303,20 +306,22 @@ class Writer:
             log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
         self.unrecorded = 0
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, data: bytes) -> int:
+        """How many bytes of it stand in the segment now."""
         try:
             written = os.write(self._file, data)
         except OSError:
-            return False
+            return 0
         self._size += written
         if written == len(data):
-            return True
+            return written
         try:  # a full disk took part of it: no half record may stand before the next one
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             self._size -= written
+            return 0
         except OSError:
             self._size = self.segment_bytes  # then let it be the torn tail of a sealed segment
-        return False
+            return written
 
     def _ready(self) -> bool:
         """Is there a segment with room? While opening one fails, it is tried at most ten times a second."""
@@ -357,17 +362,23 @@ class Writer:
         self._lock = descriptor
 
     def _rotate(self, directory: Path) -> None:
-        if len(segments(directory)) >= self.max_segments:
+        present = segments(directory)
+        if len(present) >= self.max_segments:
             raise OSError("the journal has reached ROUTERDASH_JOURNAL_MAX_MB")
-        self._open_segment(directory, self._segment + 1, directory.name)
+        # Whatever is in the way (copied there by hand, say) is stepped over: this writer never opens it.
+        self._open_segment(directory, max([self._segment, *present]) + 1, directory.name)
 
     def _open_segment(self, directory: Path, segment: int, writer: str) -> None:
-        file = os.open(segment_path(directory, segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        path = segment_path(directory, segment)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         head = frame(SegmentHead(self.database_id, writer))
-        if os.write(file, head) != len(head):
+        try:
+            if os.write(file, head) != len(head):
+                raise OSError("no room for a new segment")
+        except OSError:
             os.close(file)
-            os.unlink(segment_path(directory, segment))
-            raise OSError("no room for a new segment")
+            os.unlink(path)
+            raise
         if self._file != -1:
             if self.durable:
                 os.fdatasync(self._file)

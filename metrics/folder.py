@@ -52,6 +52,7 @@ class Folder:
         with self.trackers.lock:
             self.database_id = database_id
             self.folded = self.written = 0
+            self.journals.know(state.positions, database_id)
             self._follow(state)
             self.trackers.install(state)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from gateway import journal
@@ -23,6 +24,13 @@ class Journals:
     def writers(self, database_id: str) -> list[str]:
         """Writers whose records belong to this database."""
         return [name for name in journal.writers(self.root) if self._owner(name) == database_id]
+
+    def know(self, writers: Iterable[str], database_id: str) -> None:
+        """These belong to a database, which has positions of them, whatever is left to be read of their heads: a writer
+        may have died before it wrote that of its last segment.
+        """
+        for writer in writers:
+            self._owners.setdefault(writer, database_id)
 
     def read(self, writer: str, position: Position, limit: int) -> Batch:
         """Entries from a position on. A segment that was taken away by hand is passed over, loudly."""

@@ -331,7 +331,8 @@ class DatabaseWriter:
             database.require(self.folder.database_id)
             for writer, old, new in sorted(step.moves):
                 cursor.execute(MOVE, (writer, *new, *old))
-                if cursor.rowcount != 1:
+                # Without a row any move succeeds; but a row goes only after its directory.
+                if cursor.rowcount != 1 or not (self.folder.journals.root / writer).exists():
                     raise Moved(f"{writer} was folded by another process up to beyond {old}")
             _many(cursor, HISTORY, self._rows(entries))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)

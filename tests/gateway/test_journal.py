@@ -374,11 +374,14 @@ def test_a_failing_journal_is_told_once(writer, at_once, caplog):
     assert "3 requests were not recorded" in second
 
 
-def test_a_failed_start_leaves_nothing_behind(writer, at_once):
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_failed_start_leaves_nothing_behind(writer, at_once, room):
     writer.journal.mkdir()
-    with file_size_limit(10):
+    descriptors = os.listdir("/proc/self/fd")
+    with file_size_limit(room):
         assert not writer.append(make_record())
     assert list(writer.journal.iterdir()) == []
+    assert os.listdir("/proc/self/fd") == descriptors
     assert len(write(writer, 1)) == 1
 
 
@@ -422,14 +425,47 @@ def refuse(*_: object) -> None:
     raise OSError
 
 
-def test_a_segment_without_room_for_its_head_is_not_begun(make_writer, at_once):
+def test_a_number_that_cannot_be_taken_back_is_told_once(writer, monkeypatch):
+    write(writer, 1)
+    told, real = len(frame(Unrecorded(2))), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        assert [writer.append(make_record()) for _ in range(2)] == [False, False]
+        patch.setattr(os, "write", lambda file, data: real(file, data[: told + 9]))
+        patch.setattr(os, "ftruncate", refuse)
+        assert not writer.append(make_record())
+    (last,) = write(writer, 1)
+    assert read(place(writer), START, 10).entries[2:] == [Unrecorded(2), head(writer), Unrecorded(1), last]
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_segment_without_room_for_its_head_is_not_begun(make_writer, at_once, room):
     writer = make_writer(segment_bytes=200_000)
     write(writer, 1, response_body="x" * 250_000)
-    with file_size_limit(10):
+    descriptors = os.listdir("/proc/self/fd")
+    with file_size_limit(room):
         assert not writer.append(make_record())
     assert journal.segments(place(writer)) == [1]
+    assert os.listdir("/proc/self/fd") == descriptors
     write(writer, 1)
     assert journal.segments(place(writer)) == [1, 2]
+
+
+def test_a_segment_that_is_in_the_way_is_stepped_over(make_writer, at_once):
+    writer = make_writer(segment_bytes=300)
+    write(writer, 1)
+    journal.segment_path(place(writer), 2).write_bytes(b"")
+    (*_, last) = write(writer, 3)
+    assert journal.segments(place(writer))[:3] == [1, 2, 3]
+    assert read(place(writer), START, 100).entries[-1] == last
+
+
+def test_a_journal_that_was_removed_has_no_next_segment(make_writer, at_once):
+    writer = make_writer(segment_bytes=150)
+    write(writer, 1)
+    shutil.rmtree(place(writer))
+    assert not writer.append(make_record())
+    assert writer.unrecorded == 1
 
 
 def test_a_journal_has_a_budget(make_writer, at_once):

@@ -345,6 +345,18 @@ def test_who_comes_second_to_a_known_writer_writes_nothing(world: World, endpoin
     assert counters() == (3, 3, 0)
 
 
+def test_who_comes_after_a_journal_was_taken_away_writes_nothing(world: World, endpoints: object) -> None:
+    gateway = world.gateway(request(), request(record.REJECTED, error="unknown_key"), Unrecorded(2))
+    step = world.writer._read(world.writer._positions())
+    gateway.close()
+    world.write(DatabaseWriter(world.folder, UTC_ZONE, where))
+    assert positions() == {}  # so nothing is there to be compared with
+    before = totals()
+    with pytest.raises(Moved):
+        world.writer._commit(step)
+    assert (totals(), positions()) == (before, {})
+
+
 def test_a_directory_copied_by_hand_counts_nowhere(
     world: World, endpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -504,6 +516,19 @@ def test_a_torn_tail_of_a_dead_gateway_does_not_keep_it(world: World, endpoints:
     world.write()
     assert not path.exists()
     assert counters() == (1, 1, 0)
+
+
+def test_a_gateway_that_died_before_a_head_goes_after_a_restart_too(world: World) -> None:
+    gateway = world.gateway(request())
+    journal.segment_path(world.path(gateway), 2).write_bytes(b"")
+    gateway.close()
+    world.folder.catch_up()
+    world.writer.step()
+    again = World(world.root)
+    again.reseed()
+    again.write()
+    assert list(world.root.iterdir()) == []
+    assert positions() == {}
 
 
 # The thread

@@ -1,0 +1,331 @@
+"""Do random histories notice a broken rule? Each mutant breaks one, and must be found out for its own reason."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from gateway import journal, record
+from gateway.record import Entry
+from metrics import seeding
+from metrics import trackers as trackers_module
+from metrics import writer as writer_module
+from metrics.fold import Sample
+from metrics.folder import Folder
+from metrics.trackers import State
+from metrics.writer import DatabaseWriter, Step
+from tests.metrics.histories import History, prepared
+from tests.metrics.records import request
+from tests.metrics.world import UTC_ZONE, World, rows, same, where
+
+pytestmark = pytest.mark.django_db
+
+SEEDS = 12
+EVENTS = 150
+FIGURES = "^.'(told|restored|in the database)'"  # what histories say of figures that are not the plain fold's
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, tuple[Mutant, str]] = {}  # by name, with what must be wrong
+
+
+def mutant(reason: str) -> Callable[[Mutant], Mutant]:
+    def register(made: Mutant) -> Mutant:
+        MUTANTS[made.__name__] = made, reason
+        return made
+
+    return register
+
+
+# Positions
+
+
+@mutant(FIGURES)
+def positions_are_set_without_comparing(patch: pytest.MonkeyPatch) -> None:
+    compared = "journal_positions.segment = %s AND journal_positions.position = %s"
+    patch.setattr(writer_module, "MOVE", writer_module.MOVE.replace(compared, "%s + %s IS NOT NULL"))
+
+
+@mutant("was folded by another process")
+def positions_are_kept_in_memory(patch: pytest.MonkeyPatch) -> None:
+    ask = DatabaseWriter._positions
+    patch.setattr(DatabaseWriter, "_positions", lambda self: self._known if self._steps else ask(self))
+
+
+@mutant(FIGURES)
+def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
+    write = DatabaseWriter._write
+
+    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
+        _move(step)
+        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+
+    patch.setattr(DatabaseWriter, "_write", in_two)
+
+
+@mutant(FIGURES)
+def positions_are_committed_behind_the_sums(patch: pytest.MonkeyPatch) -> None:
+    write = DatabaseWriter._write
+
+    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
+        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+        _move(step)
+
+    patch.setattr(DatabaseWriter, "_write", in_two)
+
+
+def _move(step: Step) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        for writer, old, new in sorted(step.moves):
+            if rows("SELECT segment, position FROM journal_positions WHERE writer = %s", writer) == [new]:
+                continue  # at the first try
+            cursor.execute(writer_module.MOVE, (writer, *new, *old))
+            if cursor.rowcount != 1:
+                raise writer_module.Moved(writer)
+
+
+@mutant(FIGURES)
+def tails_are_read_from_their_segments_start(patch: pytest.MonkeyPatch) -> None:
+    seed = Folder.seed
+
+    def from_start(self: Folder, state: State, database_id: str) -> None:
+        state.positions = {writer: (segment, 0) for writer, (segment, _) in state.positions.items()}
+        seed(self, state, database_id)
+
+    patch.setattr(Folder, "seed", from_start)
+
+
+# What is deleted, and when
+
+
+@mutant(FIGURES)
+def segments_go_before_the_trackers_have_read_them(patch: pytest.MonkeyPatch) -> None:
+    def clean(self: DatabaseWriter, step: Step) -> None:
+        for writer, _, new in step.moves:
+            self._delete_before(writer, new)
+        for writer in step.finished:
+            self._discard_if_dead(writer)
+
+    patch.setattr(DatabaseWriter, "_clean", clean)
+
+
+@mutant(FIGURES)
+def segments_go_before_they_are_committed(patch: pytest.MonkeyPatch) -> None:
+    commit = DatabaseWriter._commit
+
+    def clean_first(self: DatabaseWriter, step: Step) -> None:
+        for writer, _, new in step.moves:
+            self._delete_before(writer, min(new, self.folder.position(writer)))
+        commit(self, step)
+
+    patch.setattr(DatabaseWriter, "_commit", clean_first)
+
+
+@mutant(FIGURES)
+def the_segment_of_a_position_goes_too(patch: pytest.MonkeyPatch) -> None:
+    delete = DatabaseWriter._delete_before
+    patch.setattr(
+        DatabaseWriter, "_delete_before", lambda self, writer, position: delete(self, writer, (position[0] + 1, 0))
+    )
+
+
+@mutant("No such file")
+def a_living_writers_directory_goes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(journal, "lock", _open)
+
+
+def _open(directory: Path) -> int | None:
+    return os.open(directory, os.O_RDONLY) if directory.exists() else None
+
+
+@mutant(FIGURES)
+def the_row_goes_before_the_directory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DatabaseWriter, "_discard_if_dead", _row_first)
+
+
+def _row_first(self: DatabaseWriter, writer: str) -> None:
+    directory = self.folder.journals.root / writer
+    held = journal.lock(directory)
+    if held is None:
+        return
+    try:
+        self.folder.catch_up()
+        if self._positions().get(writer) == self.folder.position(writer):
+            rows("DELETE FROM journal_positions WHERE writer = %s", writer)
+            hidden = directory.with_name(f".{writer}")
+            os.rename(directory, hidden)
+            self.folder.forget(writer)
+            self._committed.pop(writer, None)
+            shutil.rmtree(hidden)
+    finally:
+        os.close(held)
+
+
+@mutant(FIGURES)
+def a_dead_writer_is_not_read_once_more(patch: pytest.MonkeyPatch) -> None:
+    """Between the last look and its death it may have recorded something."""
+    discard = DatabaseWriter._discard_if_dead
+
+    def at_once(self: DatabaseWriter, writer: str) -> None:
+        with pytest.MonkeyPatch.context() as without:
+            stored = self._positions().get(writer, journal.START)
+            without.setattr(Folder, "catch_up", lambda self: 0)
+            without.setattr(Folder, "position", lambda self, name: stored)
+            discard(self, writer)
+
+    patch.setattr(DatabaseWriter, "_discard_if_dead", at_once)
+
+
+# Frames
+
+
+@mutant(FIGURES)
+def a_torn_tail_is_waited_for_in_any_segment(patch: pytest.MonkeyPatch) -> None:
+    read = journal._read_segment
+
+    def waits(directory: Path, batch: journal.Batch, limit: int, *, sealed: bool) -> bool:
+        more = read(directory, batch, limit, sealed=False)
+        return more and batch.position[1] == journal.segment_path(directory, batch.position[0]).stat().st_size
+
+    patch.setattr(journal, "_read_segment", waits)
+
+
+@mutant(FIGURES)
+def reading_stops_at_the_first_damage(patch: pytest.MonkeyPatch) -> None:
+    def up_to_damage(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        at = 0
+        while (payload := journal._payload_at(data, at)) is not None:
+            yield at, (at := at + journal.FRAME_BYTES + len(payload)), payload
+
+    patch.setattr(journal, "frames", up_to_damage)
+
+
+@mutant("damaged_bytes")
+def a_short_write_is_not_cut_back(patch: pytest.MonkeyPatch) -> None:
+    write = journal.Writer._write
+
+    def keep(self: journal.Writer, data: bytes) -> int:
+        with pytest.MonkeyPatch.context() as without:
+            without.setattr(os, "ftruncate", lambda file, size: None)
+            return write(self, data)
+
+    patch.setattr(journal.Writer, "_write", keep)
+
+
+@mutant(FIGURES)
+def a_segment_grows_after_the_next_was_begun(patch: pytest.MonkeyPatch) -> None:
+    append, rotate = journal.Writer.append, journal.Writer._rotate
+    before: dict[journal.Writer, int] = {}
+
+    def remember(self: journal.Writer, directory: Path) -> None:
+        old = os.dup(self._file)
+        rotate(self, directory)
+        before[self] = old
+
+    def late(self: journal.Writer, entry: Entry) -> bool:
+        if self not in before:
+            return append(self, entry)
+        os.write(before[self], journal.frame(entry))
+        os.close(before.pop(self))
+        return True
+
+    patch.setattr(journal.Writer, "_rotate", remember)
+    patch.setattr(journal.Writer, "append", late)
+
+
+# Folds. That a sample merged twice counts once needs no mutant: no history that obeys the positions merges one twice.
+# tests/metrics/test_fold.py has it all the same.
+
+
+@mutant("speeds")
+def samples_are_kept_as_they_come(patch: pytest.MonkeyPatch) -> None:
+    def as_they_come(kept: list[Sample], new: list[Sample]) -> list[Sample]:
+        return [*kept, *new][-128:]
+
+    for module in (writer_module, trackers_module):
+        patch.setattr(module, "merge_samples", as_they_come)
+
+
+@mutant(FIGURES)
+def a_known_id_is_left_out_of_the_history_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(writer_module, "HISTORY", writer_module.HISTORY + " ON CONFLICT (id) DO NOTHING")
+
+
+@mutant(FIGURES)
+def figures_are_not_read_again_when_ids_were_known(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(History, "_writer", lambda self: DatabaseWriter(self.folder, UTC_ZONE, where))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_rule_is_noticed(
+    tmp_path: Path, endpoints: object, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    apply, reason = MUTANTS[name]
+    apply(monkeypatch)
+    with pytest.raises(Exception, match=reason):
+        _live(tmp_path)
+
+
+def _live(root: Path) -> None:
+    """Some lives, each in a database of its own."""
+    for seed in range(SEEDS):
+        with transaction.atomic(), prepared(root / str(seed), seed) as history:
+            try:
+                history.live(EVENTS)
+                history.end()
+            finally:
+                transaction.set_rollback(True)
+
+
+# Histories are of one thread. What only two at once can do:
+
+
+def write_while_figures_are_read(world: World, patch: pytest.MonkeyPatch) -> None:
+    """Between positions and sums all records are written. Fails if they are counted twice, or not at all."""
+    world.gateway(request(), request(record.FAILED))
+    right = world.figures()
+    read = seeding._counters
+
+    def _counters(state: State, now: float) -> None:
+        other = threading.Thread(target=_write, args=(world,))
+        other.start()
+        other.join()
+        read(state, now)
+
+    patch.setattr(seeding, "_counters", _counters)
+    world.reseed()
+    assert same(world.figures(), right), "told"
+
+
+def _write(world: World) -> None:
+    try:
+        world.write()
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_positions_and_sums_are_read_as_of_one_moment(
+    world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_while_figures_are_read(world, monkeypatch)
+    assert rows("SELECT count(*) FROM request_history") == [(2,)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sums_of_a_later_moment_are_noticed(world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = seeding._gracefully
+
+    def later(*args: Any) -> None:
+        rows("COMMIT")
+        rows("BEGIN")
+        step(*args)
+
+    monkeypatch.setattr(seeding, "_gracefully", later)
+    with pytest.raises(AssertionError, match="told"):
+        write_while_figures_are_read(world, monkeypatch)

@@ -1,0 +1,148 @@
+"""All at once, at full speed: gateways that append and die, the folder, the database writer, and those who read."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from gateway.record import RequestRecord
+from metrics import seeding
+from metrics import writer as writer_module
+from metrics.models import JournalPosition, RequestHistory
+from metrics.writer import DatabaseWriter
+from tests.metrics import appender, laws
+from tests.metrics.appender import Board
+from tests.metrics.records import A
+from tests.metrics.world import DATABASE, UTC_ZONE, World, own_database, restored, same, where
+
+RECORDS = 500  # of each of three processes
+
+
+class Stopped(Exception):
+    """A thread has ended before its time."""
+
+
+class Race:
+    """Threads over one world, until `stop`."""
+
+    def __init__(self, world: World, board: Board) -> None:
+        self.world = world
+        self.board = board
+        self.stop = threading.Event()
+        self.reads = 0
+        self.killed = 0
+        self.writer = DatabaseWriter(world.folder, UTC_ZONE, where, reseed=self._seed)
+
+    def _seed(self) -> None:
+        self.world.folder.seed(seeding.load(time.time()), DATABASE)
+
+    def fold(self) -> None:
+        while not self.stop.is_set():
+            self.world.folder.catch_up()
+
+    def write(self) -> None:
+        """To the end: at the stop all is in the journals."""
+        try:
+            while not self.stop.is_set():
+                self._step()
+            while self._step():
+                pass
+        finally:
+            connection.close()
+
+    def _step(self) -> bool:
+        step = self.writer.step()
+        self.board.commit(sum(isinstance(entry, RequestRecord) for entry in step.batch.entries))
+        return bool(step.moves)
+
+    def read(self) -> None:
+        """Acknowledged before ≤ told ≤ begun after, and never less than before."""
+        last = 0
+        while not self.stop.is_set():
+            low = max(last, self.board.acknowledged)
+            figures = self.world.folder.figures()
+            last = figures.totals.get("requests_ok", 0)
+            assert low <= last <= self.board.begun
+            counters = figures.endpoints.get(A)
+            assert (counters.total if counters else 0) == last
+            self.reads += 1
+            if not self.reads % 100:
+                self.writer.read_again.set()
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def gateways(race: Race, root: Path, path: Path) -> None:
+    """Three processes; the first is killed in the middle, and another takes its place. Not beyond the race's stop."""
+    running = [appender.start(root, DATABASE, path, slot, RECORDS) for slot in range(3)]
+    try:
+        wait(race, lambda: race.board.acknowledged_by(0) >= RECORDS // 2)
+        running[0].kill()
+        race.killed = running[0].pid
+        running.append(appender.start(root, DATABASE, path, 3, RECORDS // 2))
+        wait(race, lambda: all(process.poll() is not None for process in running))
+        assert [process.returncode for process in running] == [-signal.SIGKILL, 0, 0, 0]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def wait(race: Race, done: Callable[[], bool]) -> None:
+    while not done():
+        if race.stop.wait(0.002):
+            raise Stopped
+
+
+def until(done: Callable[[], None], race: Race) -> None:
+    """All threads while `done` goes on; the first error of any of them."""
+    with impatient(), ThreadPoolExecutor() as pool:
+        started = [pool.submit(thread) for thread in (race.fold, race.write, race.read, race.read)]
+        for thread in started:
+            thread.add_done_callback(lambda _: race.stop.set())
+        try:
+            done()
+        except Stopped:
+            pass  # for the reason that a thread tells
+        finally:
+            race.stop.set()
+        for thread in started:
+            thread.result()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_read_lies_between_what_was_acknowledged_and_what_was_begun(
+    world: World, endpoints: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "BATCH", 40)
+    own_database()
+    race = Race(world, Board(tmp_path / "board"))
+    race._seed()
+    until(lambda: gateways(race, world.root, tmp_path / "board"), race)
+    now = time.time()
+    figures = world.trackers.figures(now)
+    assert race.board.acknowledged <= figures.totals["requests_ok"] == RequestHistory.objects.count()
+    assert figures.totals["requests_ok"] <= race.board.begun
+    assert same(restored(now), figures)
+    # One that was killed while it made its directory leaves that, hidden, to the next start.
+    assert [path for path in world.root.iterdir() if not path.match(f".*-{race.killed:x}-*")] == []
+    world.folder.journals.sweep()
+    assert (list(world.root.iterdir()), JournalPosition.objects.count()) == ([], 0)
+    laws.check_all()
+    assert race.reads > 100
