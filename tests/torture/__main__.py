@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from tests.torture import trials
+from tests.torture.postgres import NotInstalled
 from tests.torture.run import Result, report, torture
 
 # name, workers, on PostgreSQL
@@ -67,7 +68,10 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=100_000, help="in the journal at a big start, or of a backlog")
     options = parser.parse_args()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the simulated servers' clients come and go
-    sys.exit(report(TRIALS[options.trial](options)))
+    try:
+        sys.exit(report(TRIALS[options.trial](options)))
+    except NotInstalled as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

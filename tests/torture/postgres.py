@@ -9,11 +9,15 @@ from pathlib import Path
 from benchmarks.process import free_port
 
 
+class NotInstalled(Exception):
+    """The text is one line for the person at the terminal."""
+
+
 class Postgres:
     """A server on a port of its own, with data that go when it does."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError where PostgreSQL's programs are not installed."""
+        """Raises NotInstalled."""
         self._programs = _programs()
         self._directory = Path(tempfile.mkdtemp(prefix="routerdash-postgres-"))
         self.port = free_port()
@@ -56,4 +60,4 @@ def _programs() -> Path:
         return found[-1]
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
-    raise RuntimeError("PostgreSQL's initdb is not installed")
+    raise NotInstalled("PostgreSQL's initdb is not installed: install the package postgresql")
