@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import time_machine
 from django.db import Error, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from gateway import record
 from gateway.openai import CHAT
@@ -305,3 +306,16 @@ def test_the_days_of_a_roll_up_are_summed(world: World) -> None:
     world.write()
     assert DayRollUp.objects.count() == 2
     assert latest_day() == ("2026-03-10", 2, 4_000_000)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL's planner goes by the table's size")
+def test_adopted_rows_are_found_by_their_own_index(world: World) -> None:
+    """Among millions of ours, at each start."""
+    adopted(ago=60)
+    with CaptureQueriesContext(connection) as asked:
+        seeding.load(AT)
+    over_history = [it["sql"] for it in asked if "request_history" in it["sql"]]
+    assert len(over_history) == 3
+    for sql in over_history:
+        plan = " ".join(str(row) for row in rows(f"EXPLAIN QUERY PLAN {sql}"))
+        assert "USING INDEX history_adopted" in plan or "USING COVERING INDEX history_adopted" in plan, sql
