@@ -49,7 +49,7 @@ TRIALS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
         trials.read_your_write(times=options.times, workers=options.workers, postgres=options.postgres)
     ],
     "big-start": lambda options: [trials.big_start(rows=options.rows, backlog=options.records)],
-    "backlog": lambda options: [trials.backlog(records=options.records)],
+    "backlog": lambda options: [trials.backlog(records=options.records, postgres=options.postgres)],
 }
 
 

@@ -162,7 +162,7 @@ def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
         cells = _cells(rows, [ids["one"], ids["two"]])
         _fill(database, cells)
         say(f"{sum(cell.rows for cell in cells)} rows, {database.stat().st_size >> 20} MiB")
-        _journal(router, database, ids["one"], backlog)
+        _journal(router, ids["one"], backlog)
         say(f"{backlog} records wait in the journal")
         begun = time.monotonic()
         router.start(wait=False)
@@ -184,13 +184,13 @@ def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
         return result
 
 
-def backlog(*, records: int) -> Result:
+def backlog(*, records: int, postgres: bool = False) -> Result:
     """A long backlog is written steadily, in flat memory, while requests are served."""
-    with started("backlog", workers=1, rate=50) as run:
+    with started("backlog", workers=1, rate=50, postgres=postgres) as run:
         router, result, say = run.scene.router, run.result, run.scene.say
         ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
         assert router.stop() == 0
-        _journal(router, router.data_dir / "routerdash.sqlite3", ids["one"], records)
+        _journal(router, ids["one"], records)
         say(f"{records} records wait in the journal")
         router.start()
         assert router.process is not None
@@ -302,10 +302,9 @@ def _rows(cells: list[Cell]) -> Iterator[tuple[object, ...]]:
             )
 
 
-def _journal(router: RouterDash, database: "os.PathLike[str]", endpoint: str, records: int) -> None:
+def _journal(router: RouterDash, endpoint: str, records: int) -> None:
     """A gateway's journal that nobody has read."""
-    with closing(sqlite3.connect(database)) as connection:
-        ((database_id,),) = connection.execute("SELECT database_id FROM installation").fetchall()
+    ((database_id,),) = router.query("SELECT database_id FROM installation")
     writer = Writer(router.data_dir / "journal", database_id, max_bytes=4 << 30)
     now = time.time_ns() // 1000
     for number in range(records):
