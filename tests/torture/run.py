@@ -133,14 +133,17 @@ class Run:
         self.auditor = Auditor(scene.router)
 
     def hurt(self, fault: Any) -> None:
-        """One fault under load; afterwards RouterDash runs."""
+        """One fault under load; afterwards RouterDash runs. After each start, every figure is audited."""
         self.sender.go()
         time.sleep(self.scene.rng.uniform(0.3, 1.2))
         self.scene.say(fault.__name__.replace("_", " "))
         self.result.done[fault.__name__] = self.result.done.get(fault.__name__, 0) + 1
+        process = self.scene.router.process
         if fault(self.scene) == RESTART:
             self.scene.router.start()
         time.sleep(self.scene.rng.uniform(0.2, 0.8))
+        if self.scene.router.process is not process:
+            self.audit()
 
     def restart(self) -> None:
         """A clean stop and start: exit code 0, and no figure changes, though the last records are not written yet."""
@@ -153,15 +156,18 @@ class Run:
             self.result.wrong.append(f"a clean stop ended with code {code}")
         self.scene.router.start()
         self._add(identical(before, self.scene.router.overview()))
+        self.audit()
 
     def stop_under_load(self) -> None:
         """SIGTERM while requests run."""
         self.sender.go()
+        time.sleep(self.scene.rng.uniform(0.3, 1.2))
         self.scene.kill_times.append(time.time())
         code = self.scene.router.stop()
         if code:
             self.result.wrong.append(f"a stop under load ended with code {code}")
         self.scene.router.start()
+        self.audit()
 
     def audit(self) -> None:
         self.sender.pause()
@@ -258,9 +264,9 @@ def torture(
             for fault in scene.rng.choices(choice, k=4):
                 run.hurt(fault)
             rounds += 1
+            run.audit()
             if rounds % 4 == 0:
                 run.stop_under_load()
-            run.audit()
             if rounds % 6 == 0:
                 run.restart()
             scene.say(f"{scene.kills} kills, {run.sender.tally.sent} requests")
