@@ -16,6 +16,7 @@ import pytest
 from benchmarks.process import ROOT, clean_environment
 from tests.reference.make_reference_db import make
 from tests.router import RouterDash
+from tests.routerdash.processes import manage
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -79,6 +80,12 @@ def test_totals_include_endpoints_deleted_long_ago(adopted: Adopted) -> None:
     router, expected, _ = adopted
     total = sum(figures["total_requests"] for figures in expected["endpoints"].values())
     assert router.stats()["total_requests"] == total + expected["deleted_endpoint"]["total_requests"]
+
+
+def test_all_figures_agree(adopted: Adopted) -> None:
+    """In the database, and as they are told of it."""
+    done = manage("reconcile", **adopted[0].environment)
+    assert (done.code, done.out) == (0, "all figures agree\n"), done.out
 
 
 def test_daily_rows(adopted: Adopted) -> None:
