@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gateway import journal
@@ -50,13 +50,18 @@ class Journals:
         entries = self.read(writer, position, 8).entries
         return next((entry for entry in entries if isinstance(entry, RequestRecord)), None)
 
-    def sweep(self) -> None:
-        """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed."""
+    def sweep(self, forget: Callable[[str], None]) -> None:
+        """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed. Whoever
+        keeps a position of such a writer is told to `forget` it, before the directory goes.
+        """
         for path in self.root.glob(".*"):
             held = journal.lock(path) if path.is_dir() else None
             if held is not None:
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(held)
+                try:
+                    forget(path.name[1:])
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(held)
 
     def size(self) -> int:
         """Bytes of all segments."""

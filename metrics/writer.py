@@ -222,6 +222,10 @@ class DatabaseWriter:
         found = (self.folder.journals.next_record(name, self._known.get(name, START)) for name in writers)
         return min((entry.completed_us / 1e6 for entry in found if entry is not None), default=None)
 
+    def sweep(self) -> None:
+        """What a kill left half taken away, at a start. Raises django.db.Error."""
+        self.folder.journals.sweep(_delete_position)
+
     # One step
 
     def step(self) -> Step:
@@ -478,13 +482,17 @@ class DatabaseWriter:
             database.make_durable()
             hidden = directory.with_name(f".{writer}")
             os.rename(directory, hidden)
-            with connection.cursor() as cursor:
-                cursor.execute("DELETE FROM journal_positions WHERE writer = %s", (writer,))
+            _delete_position(writer)
             self.folder.forget(writer)
             self._committed.pop(writer, None)
             shutil.rmtree(hidden, ignore_errors=True)
         finally:
             os.close(held)
+
+
+def _delete_position(writer: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM journal_positions WHERE writer = %s", (writer,))
 
 
 def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:

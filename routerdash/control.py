@@ -78,7 +78,6 @@ class Control:
         registry.subscribe(self._registry_changed)
         access.subscribe(self.publisher.publish)
         folder.on_refused_connection(self._refused)
-        folder.journals.sweep()
         await asyncio.to_thread(self._first_look)
         threads = [
             threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
@@ -145,6 +144,7 @@ class Control:
             self._load()
         if not trackers.seeded:
             seeding.seed()
+        self.writer.sweep()
         changes.bump(changes.STARTS)  # a write at last: a read-only database looks fine until then
         self._ready = True
         return True

@@ -102,7 +102,6 @@ class History:
         self.recorded: list[Entry] = []
         self.plain = Trackers(UTC_ZONE)
         self.pruned_before = 0.0
-        self.taken_away: set[str] = set()  # directories whose removal was cut off
         self.trail: list[str] = [f"seed {seed}"]
         own_database()
         self.start_control()
@@ -141,7 +140,7 @@ class History:
         """Everything is in the database, once, and nothing else is left."""
         left = [path.name for path in self.root.iterdir()]
         assert not left, ("left", left, self.trail)
-        left = sorted({row.writer for row in JournalPosition.objects.all()} - self.taken_away)
+        left = sorted(row.writer for row in JournalPosition.objects.all())
         assert not left, ("positions left", left, self.trail)
         self.tell()
         self.restore()
@@ -289,11 +288,10 @@ class History:
 
     def start_control(self) -> None:
         """As `Control.run` begins."""
-        journals = Journals(self.root)
-        journals.sweep()
-        self.folder = Folder(journals, Trackers(UTC_ZONE))
+        self.folder = Folder(Journals(self.root), Trackers(UTC_ZONE))
         self._seed()
         self.writer = self._writer()
+        self.writer.sweep()
         self.tell()
 
     restart_control = start_control
@@ -333,7 +331,6 @@ class History:
                 return self.writer.step()
         except (Killed, OperationalError):
             self.trail[-1] += f" {cut} by {error.__name__}"
-            self.taken_away |= {path.name[1:] for path in self.root.glob(".*")}
         if error is Killed:
             self.restart_control()
         return None

@@ -22,7 +22,7 @@ from gateway.journal import CRC, HEAD, MAGIC, VERSION
 from gateway.openai import CHAT, EMBEDDINGS
 from metrics import api, queries, seeding, tasks
 from metrics.fold import WINDOW, learned_speed, merge_samples
-from metrics.models import Installation, MovingAverage, RequestHistory
+from metrics.models import Installation, JournalPosition, MovingAverage, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import rate
 from metrics.writer import DatabaseWriter
@@ -330,8 +330,18 @@ def test_a_directory_that_was_half_removed_goes(world: World) -> None:
     gateway.close()
     path.rename(world.root / f".{path.name}")  # killed here: the rest of it never came
     world.gateway(request())
-    world.folder.journals.sweep()
+    world.writer.sweep()
     assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []
+
+
+def test_a_position_that_was_left_behind_goes(world: World) -> None:
+    gateway = world.gateway(request())
+    world.write()
+    path = world.path(gateway)
+    gateway.close()
+    path.rename(world.root / f".{path.name}")  # killed here: its position was to be deleted next
+    world.writer.sweep()
+    assert not JournalPosition.objects.exists()
 
 
 # What a review found

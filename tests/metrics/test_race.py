@@ -142,7 +142,7 @@ def test_every_read_lies_between_what_was_acknowledged_and_what_was_begun(
     assert same(restored(now), figures)
     # One that was killed while it made its directory leaves that, hidden, to the next start.
     assert [path for path in world.root.iterdir() if not path.match(f".*-{race.killed:x}-*")] == []
-    world.folder.journals.sweep()
+    world.writer.sweep()
     assert (list(world.root.iterdir()), JournalPosition.objects.count()) == ([], 0)
     laws.check_all()
     assert race.reads > 100

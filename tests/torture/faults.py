@@ -34,7 +34,6 @@ class Scene:
     edited: str = ""  # the endpoint that edits are made on
     kills: int = 0
     kill_times: list[float] = field(default_factory=list)  # of gateways: what their clients saw is uncertain
-    stops: int = 0
 
     # Processes
 
@@ -88,7 +87,6 @@ class Scene:
         victims = self.of(role)
         pid = self.rng.choice(victims) if victims else None
         if pid is not None:
-            self.stops += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         try:
