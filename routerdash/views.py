@@ -1,5 +1,7 @@
 """Is it alive, may it be asked, which release is it."""
 
+import time
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
@@ -34,6 +36,8 @@ def _reasons() -> list[str]:
     writer = surroundings.writer
     if writer is not None and writer.backlog.error is not None:
         reasons.append(f"the database cannot be read or written, see the log; {folder.waiting} records wait for it")
+    elif writer is not None and writer.backlog.late_since(time.time()):
+        reasons.append(f"the database is behind; {folder.waiting} records wait for it")
     if unrecorded := surroundings.unrecorded():
         reasons.append(f"the journal cannot be written, see the log; {unrecorded} requests were served unrecorded")
     if not trackers.seeded:

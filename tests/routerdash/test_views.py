@@ -1,5 +1,7 @@
 """Is it alive, may it be asked, which release is it."""
 
+import time
+
 import pytest
 from django.test import Client
 
@@ -54,6 +56,13 @@ def test_a_database_that_went_away_is_a_reason(client: Client, away: World, monk
     (reason,) = client.get("/health").json()["reasons"]
     assert reason.endswith("2 records wait for it")
     assert client.get("/ready").json()["reasons"] == [reason]
+
+
+def test_a_database_that_is_behind_is_a_reason(client: Client, away: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "writer", away.writer)
+    away.writer.backlog.error = None
+    away.writer.backlog.busy_since = time.time() - 60
+    assert client.get("/health").json()["reasons"] == ["the database is behind; 2 records wait for it"]
 
 
 def test_a_journal_that_cannot_be_written_is_a_reason(
