@@ -247,6 +247,7 @@ class Inference:
         except (UpstreamError, EventTooLong) as error:
             connection.abort()
             failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
+            failed.__traceback__ = None  # which holds this frame, which holds it
             if not self.exchange.started:
                 return self._failed(Failure(0, b"", [], failed, str(failed)))
             if not relay.finished and relay.error is None:

@@ -255,7 +255,8 @@ class Connection(asyncio.Protocol):
         if self.error is None:
             return
         if isinstance(self.error, UpstreamError):
-            raise self.error
+            # A new one each time: one that is kept would keep the frames that it passed, and these the connection.
+            raise UpstreamError(self.error.kind, str(self.error))
         if self.used and not self._heard and time.monotonic() - self._sent_at < STALE_SECONDS:
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -425,6 +427,24 @@ async def test_an_answer_that_breaks_off(part):
         error = await failing(connection.read_all())
         assert (error.kind, str(error)) == (BROKEN, "the connection broke off")
         assert not pool.idle
+
+
+@in_loop
+async def test_what_broke_off_is_let_go_of_at_once():
+    """Not when the collector comes by: its error must not keep the frames that keep it."""
+    broken = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
+    async with serving(each_time(broken)) as (pool, _):
+        connection = await ask(pool)
+        with pytest.raises(UpstreamError):
+            await connection.read_all()
+        left = weakref.ref(connection)
+        gc.disable()
+        try:
+            connection.abort()
+            del connection
+            await soon(lambda: left() is None)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("part", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\ncontent-len", b""])
