@@ -1,5 +1,7 @@
 """One run: start, send, hurt, compare, and again until the time or the kills are used up."""
 
+import http.client
+import itertools
 import json
 import random
 import subprocess
@@ -132,6 +134,18 @@ class Run:
         self.result = result
         self.auditor = Auditor(scene.router)
 
+    def round(self, number: int) -> None:
+        """Some faults, an audit, and now and then a stop."""
+        choice = [*faults.PLAIN, *(faults.WITH_MOUNTS if self.scene.can_mount else ())]
+        for fault in self.scene.rng.choices(choice, k=4):
+            self.hurt(fault)
+        self.audit()
+        if number % 4 == 0:
+            self.stop_under_load()
+        if number % 6 == 0:
+            self.restart()
+        self.scene.say(f"{self.scene.kills} kills, {self.sender.tally.sent} requests")
+
     def hurt(self, fault: Any) -> None:
         """One fault under load; afterwards RouterDash runs. After each start, every figure is audited."""
         self.sender.go()
@@ -255,24 +269,17 @@ def torture(
     with started(
         name, workers=workers, rate=rate, seed=seed, postgres=postgres, database_url=database_url, mounts=True
     ) as run:
-        scene, result = run.scene, run.result
-        scene.say(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
-        choice = [*faults.PLAIN, *(faults.WITH_MOUNTS if scene.can_mount else ())]
+        run.scene.say(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         end = time.monotonic() + minutes * 60
-        rounds = 0
-        while (time.monotonic() < end or scene.kills < kills) and not result.wrong:
-            for fault in scene.rng.choices(choice, k=4):
-                run.hurt(fault)
-            rounds += 1
-            run.audit()
-            if rounds % 4 == 0:
-                run.stop_under_load()
-            if rounds % 6 == 0:
-                run.restart()
-            scene.say(f"{scene.kills} kills, {run.sender.tally.sent} requests")
-        if result.wrong:
-            log = scene.router.log_text()
-            print(log[-6000:], file=sys.stderr)
+        try:
+            for number in itertools.count(1):
+                run.round(number)
+                if run.result.wrong or (time.monotonic() >= end and run.scene.kills >= kills):
+                    break
+        except (AssertionError, OSError, http.client.HTTPException) as error:
+            run.result.wrong.append(f"RouterDash does not answer as it must: {error!r}")
+        if run.result.wrong:
+            print(run.scene.router.log_text()[-6000:], file=sys.stderr)
         return run.finish()
 
 
