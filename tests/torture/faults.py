@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from tests.router import RouterDash, command_of
+from tests.router import RouterDash, command_of, until
 from tests.torture.postgres import Postgres
 
 GATEWAY, CONTROL, BACKGROUND = "gateway.main", "manage.py control", "manage.py background"
@@ -234,12 +234,21 @@ def _move(database: Path, target: Path, ends: Sequence[str]) -> None:
 @contextmanager
 def _read_only_mount(path: Path) -> Iterator[None]:
     """What is open already stays writable; whoever opens it now cannot write. That is how a disk goes bad, too."""
-    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
+    until(lambda: _mount_read_only(path), 10, 0)
     try:
         yield
     finally:
         unmount(path)
+
+
+def _mount_read_only(path: Path) -> bool:
+    """False if somebody opened it for writing between the two steps."""
+    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
+    remount = ["mount", "-o", "remount,bind,ro", str(path)]
+    if subprocess.run(remount, capture_output=True, check=False).returncode:
+        unmount(path)
+        return False
+    return True
 
 
 def mount(path: Path, megabytes: int) -> bool:
