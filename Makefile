@@ -33,10 +33,10 @@ demo: $(VENV)/installed ## Run RouterDash with three simulated servers under gen
 	@exec $(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's own arguments)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-postgres: $(VENV)/installed-dev ## Run all tests on the PostgreSQL that TEST_DATABASE names
-	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n 2 $(ARGS)
+	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
 torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
