@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from benchmarks.sustained import growth, memory
 from gateway.journal import Writer
 from gateway.record import OK, Attempt, RequestRecord, uuid7
+from metrics.histogram import bucket
 from tests.router import RouterDash, until
 from tests.torture.run import Result, started
 from tests.torture.traffic import BROKEN, UNSENT
@@ -227,8 +228,6 @@ def _cells(rows: int, endpoints: list[str]) -> list[Cell]:
 
 def _fill(path: "os.PathLike[str]", cells: list[Cell]) -> None:
     """Into the database as the writer would have written them."""
-    from metrics.histogram import bucket
-
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE")
