@@ -1,6 +1,7 @@
 """A real RouterDash in processes of its own: started, asked, stopped and killed as users and machines do it."""
 
 import http.client
+import http.cookiejar
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -145,6 +148,16 @@ class RouterDash(Served):
             connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
             with connection.getresponse() as response:
                 yield response
+
+    def log_in(self, name: str, password: str) -> tuple[int, urllib.request.OpenerDirector]:
+        """The status of the page that a login leads to, and a browser that is logged in."""
+        jar = http.cookiejar.CookieJar()
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+        browser.open(f"{self.url}/login", timeout=30).read()
+        token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
+        form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+        answer = browser.open(f"{self.url}/login", urllib.parse.urlencode(form).encode(), timeout=30)
+        return answer.status if answer.url != f"{self.url}/login" else 401, browser
 
     # Endpoints and figures
 

@@ -1,11 +1,8 @@
 """A database of the reference, taken over and served: everything that was there is there, by HTTP."""
 
-import http.cookiejar
 import sqlite3
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -114,33 +111,22 @@ def test_the_same_keys_work_for_clients(adopted: Adopted) -> None:
     assert router.get("/v1/models", key=key(expected, "old laptop")).status == 401
 
 
-def log_in(router: RouterDash, name: str, password: str) -> tuple[int, urllib.request.OpenerDirector]:
-    """The status of the page that a login leads to, and a browser that is logged in."""
-    jar = http.cookiejar.CookieJar()
-    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    browser.open(f"{router.url}/login").read()
-    token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
-    form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
-    answer = browser.open(f"{router.url}/login", urllib.parse.urlencode(form).encode())
-    return answer.status if answer.url != f"{router.url}/login" else 401, browser
-
-
 def test_the_same_passwords_log_in(adopted: Adopted) -> None:
     router, expected, _ = adopted
     for name, password in expected["users"].items():
-        assert log_in(router, name, password)[0] == 200
-    assert log_in(router, "admin", "wrong")[0] == 401
+        assert router.log_in(name, password)[0] == 200
+    assert router.log_in("admin", "wrong")[0] == 401
 
 
 def test_an_administrator_is_staff(adopted: Adopted) -> None:
     router, expected, _ = adopted
-    _, browser = log_in(router, "admin", expected["users"]["admin"])
+    _, browser = router.log_in("admin", expected["users"]["admin"])
     assert "gpu-box 1" in browser.open(f"{router.url}/admin/endpoints/endpoint/").read().decode()
 
 
 def test_history_reads(adopted: Adopted) -> None:
     router, expected, path = adopted
-    _, browser = log_in(router, "admin", expected["users"]["admin"])
+    _, browser = router.log_in("admin", expected["users"]["admin"])
     page = browser.open(f"{router.url}/admin/metrics/requesthistory/").read().decode()
     assert "600 requests" in page
     with closing(sqlite3.connect(path)) as connection:

@@ -49,6 +49,14 @@ def with_mounts(run: Run) -> Run:
     return run
 
 
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    """Of a database for one test alone; empty for SQLite."""
+    url = new_database()
+    yield url
+    drop_database(url)
+
+
 def unanswered(run: Run) -> int:
     return run.sender.tally.total(BROKEN, UNSENT)
 
@@ -131,10 +139,9 @@ def test_a_control_process_that_hangs_costs_nothing(run: Run) -> None:
     assert unanswered(run) == before
 
 
-def test_a_full_journal_disk_is_counted_and_told() -> None:
+def test_a_full_journal_disk_is_counted_and_told(database_url: str) -> None:
     """On its own: what was not recorded stays in the figures."""
-    url = new_database()
-    with started("full", workers=1, rate=RATE, database_url=url, mounts=True, quiet=True) as run:
+    with started("full", workers=1, rate=RATE, database_url=database_url, mounts=True, quiet=True) as run:
         if not run.scene.can_mount:
             pytest.skip("this user may not mount file systems")
         run.sender.go()
@@ -148,7 +155,6 @@ def test_a_full_journal_disk_is_counted_and_told() -> None:
         assert run.result.wrong == []
         assert run.sender.tally.total(BROKEN, UNSENT) == 0
         assert "cannot be written; requests go on, unrecorded" in run.scene.router.log_text()
-    drop_database(url)
 
 
 CORRUPTIONS = {
@@ -157,10 +163,9 @@ CORRUPTIONS = {
 }
 
 
-def test_an_audit_notices() -> None:
+def test_an_audit_notices(database_url: str) -> None:
     """What is audited above could be told wrong."""
-    url = new_database()
-    with started("audit", workers=1, rate=RATE, database_url=url, quiet=True) as run:
+    with started("audit", workers=1, rate=RATE, database_url=database_url, quiet=True) as run:
         run.sender.go()
         time.sleep(1)
         run.audit()
@@ -171,16 +176,13 @@ def test_an_audit_notices() -> None:
         found = "\n".join(run.result.wrong)
         for named in (*CORRUPTIONS, "reconcile: L2", "reconcile: L3"):
             assert named in found
-    drop_database(url)
 
 
 # What is tried at length by `python -m tests.torture`, in short.
 
 
-def test_torture() -> None:
-    url = new_database()
-    result = torture("short", workers=2, rate=60, seed=5, database_url=url, minutes=0.2, kills=4)
-    drop_database(url)
+def test_torture(database_url: str) -> None:
+    result = torture("short", workers=2, rate=60, seed=5, database_url=database_url, minutes=0.2, kills=4)
     assert result.wrong == []
     assert result.kills >= 4
     assert result.audits >= 1

@@ -6,11 +6,9 @@ Taken while the client pauses: nothing is in flight, so that all of them must be
 import json
 import math
 import re
-import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from http.cookiejar import CookieJar
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -44,10 +42,11 @@ class Auditor:
         wrong += tally.check_rejected(stats["rejected_requests"], unrecorded)
         wrong += tally.check_tokens(self._tokens(), unrecorded, LARGEST)
         wrong += _differences("stats and history", self._told_totals(stats), _totals(rows))
-        wrong += _differences("stats and the page", _numbers(stats), self._page_stats())
+        page = self.page("/")
+        wrong += _differences("stats and the page", _numbers(stats), _page_stats(page))
         wrong += _differences("stats and Prometheus", _prometheus_of(api), self._prometheus())
         wrong += _differences("endpoints in the API and the database", _endpoint_rows(api), self._stored_endpoints())
-        wrong += _differences("endpoints in the API and on the page", _shown_rows(api), self._page_endpoints())
+        wrong += _differences("endpoints in the API and on the page", _shown_rows(api), _page_endpoints(page))
         wrong += _differences("endpoints in the API and the admin", _shown_rows(api), self._admin_attempts(api))
         wrong += _differences("timeline and history", _timeline(api), self._minutes(api))
         wrong += self._averages(api)
@@ -137,18 +136,11 @@ class Auditor:
 
     def page(self, path: str) -> str:
         if self.browser is None:
-            self.browser = _log_in(self.router)
+            status, self.browser = self.router.log_in("admin", PASSWORD)
+            assert status == 200, "the login failed"
         with self.browser.open(f"{self.router.url}{path}", timeout=30) as answer:
             text: str = answer.read().decode()
         return text
-
-    def _page_stats(self) -> dict[str, int]:
-        found = re.findall(r'data-stat="(\w+)">([\d,]+)<', self.page("/"))
-        return {name: _whole(text) for name, text in found if name in NUMBERS}
-
-    def _page_endpoints(self) -> dict[str, tuple[int, int]]:
-        rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', self.page("/"), re.DOTALL)
-        return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
 
     def _admin_attempts(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
         text = self.page("/admin/endpoints/endpoint/")
@@ -170,6 +162,16 @@ NUMBERS = ("total_requests", "cancelled_requests", "rejected_requests", "total_t
 
 def _numbers(stats: dict[str, Any]) -> dict[str, int]:
     return {name: stats[name] for name in NUMBERS}
+
+
+def _page_stats(page: str) -> dict[str, int]:
+    found = re.findall(r'data-stat="(\w+)">([\d,]+)<', page)
+    return {name: _whole(text) for name, text in found if name in NUMBERS}
+
+
+def _page_endpoints(page: str) -> dict[str, tuple[int, int]]:
+    rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', page, re.DOTALL)
+    return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
 
 
 def _totals(rows: Counter[tuple[str, str]]) -> dict[str, int]:
@@ -246,18 +248,6 @@ def _cell(row: str, name: str) -> int:
     found = re.search(rf'class="field-{name}[^"]*">([\d,]+)<', row)
     assert found, f"the admin does not tell {name}"
     return _whole(found[1])
-
-
-def _log_in(router: RouterDash) -> urllib.request.OpenerDirector:
-    jar = CookieJar()
-    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    browser.addheaders = [("Accept-Language", "en")]
-    browser.open(f"{router.url}/login", timeout=30).read()
-    token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
-    form = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token}
-    answer = browser.open(f"{router.url}/login", urllib.parse.urlencode(form).encode(), timeout=30)
-    assert answer.url != f"{router.url}/login", "the login failed"
-    return browser
 
 
 def identical(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from benchmarks.sustained import growth, memory
 from gateway.journal import Writer
@@ -238,8 +239,10 @@ def _fill(path: "os.PathLike[str]", cells: list[Cell]) -> None:
             "'127.0.0.1', '{}', ?, 'success', ?, 5, 8, 13, 'ok', 200, 'chat_completions', ?, 0, 0, ?)",
             _rows(cells),
         )
-        for table, span in (("rollup_minutes", lambda cell: cell.minute), ("rollup_days", _date)):
-            column = table.removeprefix("rollup_").removesuffix("s").replace("day", "date")
+        for table, column, span in (
+            ("rollup_minutes", "minute", attrgetter("minute")),
+            ("rollup_days", "date", _date),
+        ):
             sums: dict[tuple[object, str, str], list[int]] = {}
             counts: dict[tuple[object, str, str], dict[int, int]] = {}
             for cell in cells:
