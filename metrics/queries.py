@@ -105,8 +105,6 @@ def stats(moment: Moment) -> dict[str, Any]:
     ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
     durations, first_tokens = figures.durations, figures.first_tokens
     config = settings.ROUTERDASH
-    backlog = surroundings.writer.backlog if surroundings.writer is not None else Backlog()
-    late_since = backlog.late_since(figures.at)
     return {
         "total_runtimes": len(entries),
         "online_runtimes": _count(entries, Status.ONLINE),
@@ -142,18 +140,27 @@ def stats(moment: Moment) -> dict[str, Any]:
         "total_input_tokens": tokens_in,
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
+        **_writing(moment),
+        "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
+        "journal_damaged_bytes": totals.get(DAMAGED, 0),
+        "figures_restored": figures.seeded,
+        "figures_version": figures.version,
+    }
+
+
+def _writing(moment: Moment) -> dict[str, Any]:
+    """How far the database is behind the figures."""
+    backlog = surroundings.writer.backlog if surroundings.writer is not None else Backlog()
+    late_since = backlog.late_since(moment.figures.at)
+    return {
         "records_waiting": folder.waiting,
-        "records_waiting_secs": None if late_since is None else max(0.0, figures.at - late_since),
+        "records_waiting_secs": None if late_since is None else max(0.0, moment.figures.at - late_since),
         "oldest_waiting_secs": _oldest_waiting(moment),
         "last_commit_at": json_time(_moment(backlog.last_commit_at)),
         "last_batch_records": backlog.last_batch_records,
         "last_batch_ms": backlog.last_batch_ms,
         "writer_errors": backlog.errors,
         "writer_error": backlog.error,
-        "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
-        "journal_damaged_bytes": totals.get(DAMAGED, 0),
-        "figures_restored": figures.seeded,
-        "figures_version": figures.version,
     }
 
 
