@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway import snapshot
 
@@ -20,13 +21,19 @@ class Candidate(Protocol):
     def operator_state(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The choice and what it rests on: requests in flight for each candidate that was in question."""
 
     endpoint_id: str
-    reason: str
     scores: Mapping[str, int]
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        if len(self.scores) == 1:
+            return "only candidate"
+        ties = list(self.scores.values()).count(self.scores[self.endpoint_id])
+        return "least in flight" if ties == 1 else f"drawn among {ties} with the least in flight"
 
 
 def pick(
@@ -53,9 +60,8 @@ def pick(
         scores[candidate.id] = load(candidate.id)
     if not scores:
         return None
+    if len(scores) == 1:
+        return Decision(next(iter(scores)), scores)
     least = min(scores.values())
     ties = [endpoint for endpoint, count in scores.items() if count == least]
-    reason = "least in flight" if len(ties) == 1 else f"drawn among {len(ties)} with the least in flight"
-    if len(scores) == 1:
-        reason = "only candidate"
-    return Decision(ties[0] if len(ties) == 1 else choose(ties), reason, scores)
+    return Decision(ties[0] if len(ties) == 1 else choose(ties), scores)

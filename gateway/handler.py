@@ -25,7 +25,7 @@ from gateway.exchange import JSON, Exchange
 from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
-from gateway.peer import Hosts, host_name, peer
+from gateway.peer import Hosts, Peers, host_name
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.roster import Roster
 
@@ -47,6 +47,7 @@ class Gateway:
         self.journal: Writer | None = None
         self.stopping = False
         self._hosts = Hosts(config)
+        self._peers = Peers(config.trusted_proxies)
         self._routes: dict[bytes, Route] = {
             path.encode(): (b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
         }
@@ -56,14 +57,14 @@ class Gateway:
 
     def admit(self, exchange: Exchange, socket_ip: str | None) -> Refusal | None:
         """Is this request let in? Decided by its head alone, before any of its body is kept."""
-        exchange.peer = peer(socket_ip, exchange.headers, self.config.trusted_proxies)
-        host = exchange.header(b"host")
+        exchange.peer = self._peers.of(socket_ip, exchange.headers)
+        host = exchange.fields.get(b"host")
         if host is None and exchange.version != "1.0":
             return Refusal(400, INVALID_REQUEST, "The Host header is missing.")
         if host is not None and not self._hosts.allow(host):
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
         if not exchange.path.startswith(b"/v1/"):
-            if int(exchange.header(b"content-length") or 0) > MAX_FORWARDED_BODY:
+            if int(exchange.fields.get(b"content-length", 0)) > MAX_FORWARDED_BODY:
                 return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
             return None
         return self._admit_client(exchange)
@@ -175,7 +176,7 @@ class Gateway:
         return route
 
     def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
-        secret = exchange.header(b"x-api-key") or _bearer(exchange.header(b"authorization"))
+        secret = exchange.fields.get(b"x-api-key") or _bearer(exchange.fields.get(b"authorization"))
         key = self.roster.key(secret) if secret else None
         if not self.config.require_api_key:
             exchange.api_key = key
@@ -197,11 +198,11 @@ class Gateway:
 
     def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
-        origin = exchange.header(b"origin")
-        host = host_name((exchange.header(b"host") or b"").decode("latin-1"))
+        origin = exchange.fields.get(b"origin")
+        host = host_name(exchange.fields.get(b"host", b"").decode("latin-1"))
         if origin is not None and (urlsplit(origin.decode("latin-1")).hostname or "null") != host:
             return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
-        kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+        kind = exchange.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if exchange.method == b"POST" and kind != b"application/json":
             return Refusal(415, INVALID_REQUEST, "Send the body as application/json.")
         return None

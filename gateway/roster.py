@@ -21,30 +21,31 @@ PSEUDONYM = b"routerdash-"  # and what tells installations apart, in Via headers
 class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
-    __slots__ = ("_row", "facts", "in_flight", "pool", "secret", "usage_refused")
+    __slots__ = (
+        "_row", "facts", "id", "in_flight", "operator_state", "pool", "secret", "standing_head", "status",
+        "usage_refused",
+    )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
-        self.facts = facts
         self.pool = pool
-        self.secret = secret
         self.in_flight = 0
         self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
         self._row = row
+        self.learn(facts, secret)
+
+    def learn(self, facts: snapshot.Endpoint, secret: str | None) -> None:
+        """Take over what the snapshot says, after the pool."""
+        self.facts = facts
+        self.id = facts.id
+        self.status = facts.status
+        self.operator_state = facts.operator_state
+        self.secret = secret
+        key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
+        # Headers that go with every request.
+        self.standing_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
-
-    @property
-    def id(self) -> str:
-        return self.facts.id
-
-    @property
-    def status(self) -> str:
-        return self.facts.status
-
-    @property
-    def operator_state(self) -> str:
-        return self.facts.operator_state
 
     def enter(self) -> None:
         self.in_flight += 1
@@ -66,6 +67,17 @@ class Route:
     model: snapshot.Model
 
 
+class Routes(list[Route]):
+    """All that a model's name leads to, with what each request needs of it made ready."""
+
+    __slots__ = ("by_id", "endpoints")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        super().__init__(routes)
+        self.by_id = {route.endpoint.id: route for route in self}
+        self.endpoints = [route.endpoint for route in self]
+
+
 class Roster:
     """Everything a request is checked against. `refresh` swaps the whole in one go."""
 
@@ -83,8 +95,8 @@ class Roster:
         self._sweeper = sweeper
         self._row = page.row(worker)
         self._seen_version = self._warned_version = -1
-        self._routes: dict[str, list[Route]] = {}
-        self._folded: dict[str, list[Route]] = {}
+        self._routes: dict[str, Routes] = {}
+        self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
 
     def refresh(self) -> bool:
@@ -114,12 +126,12 @@ class Roster:
         """For control to read: requests of this worker that are in no journal."""
         self.page.set_unrecorded(self.worker, count)
 
-    def routes(self, model: str) -> list[Route]:
-        """Endpoints that have the model, in any state; empty when nobody knows it."""
+    def routes(self, model: str) -> Routes:
+        """Endpoints that have the model, in any state; none when nobody knows it."""
         found = self._routes.get(model) or self._folded.get(model.casefold())
         if found is None and self.refresh():
             found = self._routes.get(model) or self._folded.get(model.casefold())
-        return found or []
+        return found or Routes()
 
     def key(self, secret: bytes) -> ApiKey | None:
         digest = hashlib.sha256(secret).digest()
@@ -153,7 +165,9 @@ class Roster:
                 exact.setdefault(name, []).append(route)
             for name, route in by_folded.items():
                 folded.setdefault(name, []).append(route)
-        self.endpoints, self._routes, self._folded = endpoints, exact, folded
+        self.endpoints = endpoints
+        self._routes = {name: Routes(routes) for name, routes in exact.items()}
+        self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
         self.snapshot = loaded
         self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
@@ -171,8 +185,7 @@ class Roster:
             self._watch(known)
         if facts.base_url != known.facts.base_url or facts.kind != known.facts.kind:
             known.usage_refused = False
-        known.secret = self._open(facts)
-        known.facts = facts
+        known.learn(facts, self._open(facts))
         return known
 
     def _pool(self, facts: snapshot.Endpoint) -> Pool:
