@@ -11,12 +11,30 @@ from gateway.peer import UNKNOWN, Headers, Peer
 
 if TYPE_CHECKING:
     from gateway.protocol import GatewayProtocol
-    from gateway.snapshot import ApiKey
+    from gateway.snapshot import ApiKey, Snapshot
 
 HeaderList = Iterable[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
 _NO_BODY = {204, 304}
+
+
+class Head:
+    """A request's header lines but Content-Length, and what was made of them.
+
+    Clients repeat themselves: the next request of a connection that bears the same lines shares this object.
+    """
+
+    __slots__ = ("api_key", "fields", "headers", "host_allowed", "keys_of", "onward", "peer")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
+        self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
+        self.peer: Peer | None = None  # until it is looked for, as the others
+        self.host_allowed = False
+        self.api_key: ApiKey | None = None
+        self.keys_of: Snapshot | None = None  # where the key was found
+        self.onward: bytes | None = None  # the lines that an inference server gets to see
 
 
 class Exchange:
@@ -31,8 +49,9 @@ class Exchange:
         "complete",
         "expects_continue",
         "fields",
-        "headers",
+        "head",
         "keep_alive",
+        "length",
         "method",
         "path",
         "peer",
@@ -51,17 +70,17 @@ class Exchange:
         protocol: "GatewayProtocol",
         method: bytes,
         target: bytes,
-        headers: list[tuple[bytes, bytes]],
+        head: Head,
+        length: int | None,
         version: str,
     ) -> None:
         self.protocol: GatewayProtocol | None = protocol
         self.method = method
         self.target = target
-        path, _, query = target.partition(b"?")
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
+        self.path, _, self.query = target.partition(b"?")
+        self.head = head
+        self.fields = head.fields
+        self.length = length  # as Content-Length announces it
         self.version = version
         self.keep_alive = True
         self.expects_continue = False

@@ -113,8 +113,8 @@ class Forwarder:
 def _request(exchange: Exchange) -> tuple[bytes, bytes]:
     body = exchange.take_body()
     lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
-    for name, value in end_to_end(exchange.headers):
-        if name not in (CLIENT_IP, CLIENT_SCHEME, b"content-length", b"expect"):
+    for name, value in end_to_end(exchange.head.headers):
+        if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect"):
             lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.peer.ip or "").encode()))
     lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.peer.scheme.encode()))

@@ -28,6 +28,7 @@ from gateway.journal import Writer
 from gateway.peer import Hosts, Peers, host_name
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.roster import Roster
+from gateway.snapshot import ApiKey
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +58,21 @@ class Gateway:
 
     def admit(self, exchange: Exchange, socket_ip: str | None) -> Refusal | None:
         """Is this request let in? Decided by its head alone, before any of its body is kept."""
-        exchange.peer = self._peers.of(socket_ip, exchange.headers)
-        host = exchange.fields.get(b"host")
-        if host is None and exchange.version != "1.0":
+        head = exchange.head
+        if head.peer is None:
+            head.peer = self._peers.of(socket_ip, head.headers)
+            host = head.fields.get(b"host")
+            head.host_allowed = host is None or self._hosts.allow(host)
+        exchange.peer = head.peer
+        if b"host" not in head.fields and exchange.version != "1.0":
             return Refusal(400, INVALID_REQUEST, "The Host header is missing.")
-        if host is not None and not self._hosts.allow(host):
+        if not head.host_allowed:
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
-        if not exchange.path.startswith(b"/v1/"):
-            if int(exchange.fields.get(b"content-length", 0)) > MAX_FORWARDED_BODY:
-                return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
-            return None
-        return self._admit_client(exchange)
+        if exchange.path.startswith(b"/v1/"):
+            return self._admit_client(exchange)
+        if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
+            return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
+        return None
 
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
@@ -93,10 +98,7 @@ class Gateway:
         try:
             if exchange.refusal is not None:
                 raise exchange.refusal
-            if exchange.path.startswith(b"/v1/"):
-                await self._answer_client(exchange)
-            else:
-                await self.forwarder.forward(exchange)
+            await self._answer(exchange)
             if exchange.write_paused:
                 await exchange.drain()  # before the next request on this connection: its client does not read
         except Refusal as refusal:
@@ -176,25 +178,33 @@ class Gateway:
         return route
 
     def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
-        secret = exchange.fields.get(b"x-api-key") or _bearer(exchange.fields.get(b"authorization"))
-        key = self.roster.key(secret) if secret else None
+        key = self._key(exchange)
         if not self.config.require_api_key:
             exchange.api_key = key
             return self._admit_stranger(exchange)
-        if secret is None:
+        if key is None:
+            if _secret(exchange) is not None:
+                return Refusal(401, INVALID_API_KEY, "This API key is not known.")
             return Refusal(
                 401,
                 INVALID_API_KEY,
                 "An API key is needed: send it as `Authorization: Bearer sk_…` or `X-API-Key: sk_…`.",
             )
-        if key is None:
-            return Refusal(401, INVALID_API_KEY, "This API key is not known.")
         if key.expires_at is not None and key.expires_at <= time.time():
             return Refusal(401, INVALID_API_KEY, "This API key has expired.")
         exchange.api_key = key
         if permission not in key.permissions:
             return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {permission}.")
         return None
+
+    def _key(self, exchange: Exchange) -> ApiKey | None:
+        head = exchange.head
+        if head.keys_of is self.roster.snapshot and head.api_key is not None:
+            return head.api_key
+        secret = _secret(exchange)
+        head.api_key = self.roster.key(secret) if secret else None
+        head.keys_of = self.roster.snapshot
+        return head.api_key
 
     def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
@@ -209,16 +219,15 @@ class Gateway:
 
     # Answers
 
-    async def _answer_client(self, exchange: Exchange) -> None:
+    def _answer(self, exchange: Exchange) -> Awaitable[None]:
+        if not exchange.path.startswith(b"/v1/"):
+            return self.forwarder.forward(exchange)
         route = self._route(exchange)
         assert route is not None  # admitted
-        await route[2](exchange)
+        return route[2](exchange)
 
     def _inference(self, kind: str) -> Callable[[Exchange], Awaitable[None]]:
-        async def answer(exchange: Exchange) -> None:
-            await Inference(self, exchange, kind).run()
-
-        return answer
+        return lambda exchange: Inference(self, exchange, kind).run()
 
     async def _list_models(self, exchange: Exchange) -> None:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.list_models(self.roster)))
@@ -228,7 +237,12 @@ class Gateway:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
 
 
-def _bearer(authorization: bytes | None) -> bytes | None:
+def _secret(exchange: Exchange) -> bytes | None:
+    return exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
+
+
+def bearer(authorization: bytes | None) -> bytes | None:
+    """The key in an Authorization header."""
     if authorization is None or authorization[:7].lower() != b"bearer ":
         return None
     return authorization[7:].strip() or None

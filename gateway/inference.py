@@ -224,27 +224,28 @@ class Inference:
                 raise
 
     def _head(self, endpoint: Endpoint, length: int) -> bytes:
-        exchange = self.exchange
-        lines = [b"POST ", endpoint.pool.prefix, exchange.path]
-        if exchange.query:
-            lines += (b"?", exchange.query)
-        lines += (b" HTTP/1.1\r\n", endpoint.standing_head)
-        for name, value in exchange.headers:
-            if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
-                lines += (name, b": ", value, b"\r\n")
-        # How a router sees that its request comes back to it (RFC 9110, section 7.6.3).
-        lines.append(b"via: ")
-        for router in self.passed:
-            lines += (b"1.1 ", router, b", ")
-        lines.append(
-            b"1.1 %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n"
-            % (self.gateway.roster.pseudonym, self.request_id, length)
+        exchange, pool = self.exchange, endpoint.pool
+        onward = exchange.head.onward
+        if onward is None:
+            onward = exchange.head.onward = _onward(exchange.head.headers)
+        # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
+        passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
+        return b"POST %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            pool.prefix,
+            exchange.path,
+            b"?" + exchange.query if exchange.query else b"",
+            endpoint.standing_head,
+            onward,
+            passed,
+            self.gateway.roster.pseudonym,
+            self.request_id,
+            length,
         )
-        return b"".join(lines)
 
     def _passed(self) -> list[bytes]:
         """By their pseudonyms in Via."""
-        entries = [entry.split() for name, via in self.exchange.headers if name == b"via" for entry in via.split(b",")]
+        headers = self.exchange.head.headers
+        entries = [entry.split() for name, via in headers if name == b"via" for entry in via.split(b",")]
         return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
 
     # To the client
@@ -433,6 +434,15 @@ class Inference:
 
     def _why_cancelled(self) -> str:
         return "RouterDash was stopped" if self.gateway.stopping else "the client left"
+
+
+def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a request's head that an inference server gets to see."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
+            lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines)
 
 
 def _may_retry(status: int) -> bool:

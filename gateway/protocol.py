@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.drive import Drive
 from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Head
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.latest: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.in_head = False
+        self.head: Head | None = None
+        self.length: int | None = None
         self.progress = 0  # heads, pieces of body and ends that the parser has told of
         self.stalled_bytes = 0  # received since: of a head, or of trailers
         self.quiet_since = time.monotonic()
@@ -54,6 +56,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.in_head = True
             self.url = b""
             self.headers = []
+            self.length = None
 
     def on_url(self, url: bytes) -> None:
         if self.in_head:
@@ -61,15 +64,21 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:  # else it is a trailer: nobody has asked for any
-            self.headers.append((name.lower(), value))
+            name = name.lower()
+            if name == b"content-length":
+                self.length = int(value)  # digits, as the parser has seen to
+            else:
+                self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.replaying:
             return
         self.in_head = False
         self.progress += 1
-        parser = self.parser
-        exchange = Exchange(self, parser.get_method(), self.url, self.headers, parser.get_http_version())
+        parser, head = self.parser, self.head
+        if head is None or head.headers != self.headers:
+            self.head = head = Head(self.headers)
+        exchange = Exchange(self, parser.get_method(), self.url, head, self.length, parser.get_http_version())
         exchange.keep_alive = parser.should_keep_alive()
         exchange.arrived = time.monotonic()
         exchange.refusal = self._refusal(exchange)
@@ -125,15 +134,14 @@ class GatewayProtocol(HttpToolsProtocol):
         fields = exchange.fields
         if b"expect" in fields:
             exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
-        if refusal is None and int(fields.get(b"content-length", 0)) > MAX_BODY_BYTES:
+        if refusal is None and exchange.length is not None and exchange.length > MAX_BODY_BYTES:
             return _too_large(MAX_BODY_BYTES)
         return refusal
 
     def _greet(self, exchange: Exchange) -> None:
         """With only its head here, a request is refused early, or told to go on, or simply awaited."""
         if exchange.refusal is not None:
-            fields = exchange.fields
-            big = b"transfer-encoding" in fields or int(fields.get(b"content-length", 0)) > SMALL_BODY_BYTES
+            big = b"transfer-encoding" in exchange.fields or (exchange.length or 0) > SMALL_BODY_BYTES
             if exchange.expects_continue or big:
                 self._refuse_early(exchange)
         elif exchange.expects_continue and exchange.version != "1.0":
@@ -274,15 +282,14 @@ def _too_large(limit: int) -> Refusal:
 
 def _size(exchange: Exchange) -> int:
     """Bytes of a head."""
-    return len(exchange.target) + sum(len(name) + len(value) for name, value in exchange.headers)
+    return len(exchange.target) + sum(len(name) + len(value) for name, value in exchange.head.headers)
 
 
 def _framing(exchange: Exchange) -> bytes:
     """The header that says how long the body is; empty without a body."""
     if b"transfer-encoding" in exchange.fields:
         return b"transfer-encoding: chunked"
-    length = exchange.fields.get(b"content-length")
-    return b"content-length: " + length if length and int(length) else b""
+    return b"content-length: %d" % exchange.length if exchange.length else b""
 
 
 def bound_to(gateway: Gateway) -> type[GatewayProtocol]:

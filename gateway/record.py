@@ -5,6 +5,7 @@ Fields are only ever added at the end, with a default, so that old records stay 
 
 import os
 import time
+from random import Random
 
 import msgspec
 
@@ -76,9 +77,18 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
+_random = Random(os.urandom(32))  # noqa: S311  # ids need not be secret, only unlike each other
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def uuid7(now_ns: int | None = None) -> str:
     """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case."""
-    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    random = int.from_bytes(os.urandom(10)) & 0x0FFF_3FFF_FFFF_FFFF_FFFF
-    text = f"{(milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7000_8000_0000_0000_0000 | random:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000 & 0xFFFF_FFFF_FFFF
+    bits = _random.getrandbits(74)
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # twice as fast
+        milliseconds >> 16,
+        milliseconds & 0xFFFF,
+        bits >> 62,
+        bits >> 48 & 0x3FFF | 0x8000,
+        bits & 0xFFFF_FFFF_FFFF,
+    )

@@ -50,7 +50,9 @@ def _tls() -> ssl.SSLContext:
 
 
 class Sweeper:
-    """Timeouts by one look at all connections five times a second, instead of a timer each."""
+    """Timeouts by one look at all connections five times a second, instead of a timer each; so is told who was heard
+    of, instead of for each piece of an answer.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -60,8 +62,11 @@ class Sweeper:
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for connection in [connection for connection in self.connections if connection.deadline < now]:
-            connection.expire()
+        for connection in list(self.connections):
+            if connection.heard_lately:
+                connection.tell_heard()
+            if connection.deadline < now:
+                connection.expire()
         for pool in [pool for pool in self.pools if not pool.drop_old()]:
             self.pools.discard(pool)
         self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -178,6 +183,7 @@ class Connection(asyncio.Protocol):
         self.usable_until = 0.0
         self.deadline = NEVER
         self.used = False  # has carried an exchange before the present one
+        self.heard_lately = False  # since the sweeper looked
         self._waiter: drive.Drive | asyncio.Future[None] | None = None
         self._idle_seconds = IDLE_SECONDS
         self._begin()
@@ -262,8 +268,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End the connection at once; the upstream sees its client leave."""
         self.deadline = NEVER
+        self._waiter = None
         self.complete = True
         self.transport.abort()
+
+    def tell_heard(self) -> None:
+        self.heard_lately = False
+        self.pool.received()
 
     def expire(self) -> None:
         self.error = UpstreamError(TIMEOUT, "timed out")
@@ -273,6 +284,7 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         self.deadline = NEVER
+        self._waiter = None
         self._chunks.clear()
         self.used = True
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
@@ -291,12 +303,10 @@ class Connection(asyncio.Protocol):
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
 
-    async def _wait(self) -> None:
-        self._waiter = drive.waiter()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _wait(self) -> "drive.Drive | asyncio.Future[None]":
+        """To be awaited until something arrives, or fails: then look again."""
+        self._waiter = waiter = drive.waiter()
+        return waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -313,9 +323,8 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self.transport.abort()
             return
-        self._heard = True
+        self._heard = self.heard_lately = True
         self._uncounted += len(data)
-        self.pool.received()
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -339,6 +348,8 @@ class Connection(asyncio.Protocol):
         self.parser = None  # breaks the cycle of parser and connection
         self._keep_alive = False
         self.pool.sweeper.connections.discard(self)
+        if self.heard_lately:
+            self.tell_heard()
         if not self.complete:
             if self._until_close and self._answered and exc is None and self.error is None:
                 self.complete = True

@@ -131,12 +131,23 @@ async def test_an_answer_without_a_body(status):
 
 
 @in_loop
-async def test_each_byte_received_is_told():
+async def test_that_an_upstream_was_heard_of_is_told():
     told = []
     with upstream(always(OK)) as server:
         async with pool_to(server, received=lambda: told.append(1)) as pool:
             await fetch(pool)
-    assert told
+            await soon(lambda: told)
+
+
+@in_loop
+async def test_that_an_upstream_was_heard_of_is_told_at_its_end_at_the_latest():
+    told = []
+    with upstream(always(OK)) as server:
+        async with pool_to(server, received=lambda: told.append(1)) as pool:
+            pool.sweeper.stop()
+            await fetch(pool)
+            pool.close()
+            await soon(lambda: told)
 
 
 # Kept connections
