@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from gateway import snapshot
 
 # The operator's word and being offline exclude; everything else only orders.
 _RANKS = {snapshot.ONLINE: 0, snapshot.PENDING: 1, snapshot.ERROR: 2}
+_WORST = max(_RANKS.values())
 
 
 class Candidate(Protocol):
@@ -19,6 +20,9 @@ class Candidate(Protocol):
     def status(self) -> str: ...
     @property
     def operator_state(self) -> str: ...
+
+
+C = TypeVar("C", bound=Candidate)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -37,8 +41,8 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def pick(
-    candidates: Sequence[Candidate],
-    load: Callable[[str], int],
+    candidates: Sequence[C],
+    load: Callable[[C], int],
     tried: Collection[str] = (),
     choose: Callable[[Sequence[str]], str] = random.choice,
 ) -> Decision | None:
@@ -46,18 +50,16 @@ def pick(
 
     None when no candidate is left: disabled, draining, offline or already tried.
     """
-    best_rank = len(_RANKS)
+    best_rank = _WORST
     scores: dict[str, int] = {}
     for candidate in candidates:
-        rank = _RANKS.get(candidate.status)
-        if rank is None or rank > best_rank:
-            continue
-        if candidate.operator_state != snapshot.ENABLED or candidate.id in tried:
+        rank = _RANKS.get(candidate.status, _WORST + 1)
+        if rank > best_rank or candidate.operator_state != snapshot.ENABLED or candidate.id in tried:
             continue
         if rank < best_rank:
             best_rank = rank
-            scores.clear()
-        scores[candidate.id] = load(candidate.id)
+            scores = {}
+        scores[candidate.id] = load(candidate)
     if not scores:
         return None
     if len(scores) == 1:

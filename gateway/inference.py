@@ -391,27 +391,28 @@ class Inference:
             self._note(outcome, attempt_status or 0, error)
         usage, estimated = self._streamed_usage() if self.relay is not None else (usage, False)
         keep = self._keeps_bodies(outcome)
-        arrived = self.exchange.arrived
+        request_body = redact(self._request_body) if keep and self._request_body else None
+        exchange = self.exchange
         self.gateway.record(
-            RequestRecord(
-                id=self.id,
-                completed_us=time.time_ns() // 1000,
-                kind=self.kind,
-                model=self.request.model,
-                outcome=outcome,
-                status=status,
-                duration_us=max(1, round((time.monotonic() - arrived) * 1e6)),
-                first_token_us=round((self.first_token - arrived) * 1e6) if self.first_token else None,
-                attempts=tuple(self.attempts),
-                input_tokens=usage.input_tokens if usage else None,
-                output_tokens=usage.output_tokens if usage else None,
-                estimated=estimated,
-                streamed=self.relay is not None,
-                api_key_id=self.exchange.api_key.id if self.exchange.api_key else None,
-                client_ip=self.exchange.peer.ip,
-                error=error,
-                request_body=redact(self._request_body) if keep and self._request_body else None,
-                response_body=redact(answer) if keep and answer else None,
+            RequestRecord(  # by position: by name it would take six times as long
+                self.id,
+                time.time_ns() // 1000,
+                self.kind,
+                self.request.model,
+                outcome,
+                status,
+                max(1, round((time.monotonic() - exchange.arrived) * 1e6)),
+                None if self.first_token is None else round((self.first_token - exchange.arrived) * 1e6),
+                tuple(self.attempts),
+                usage.input_tokens if usage else None,
+                usage.output_tokens if usage else None,
+                estimated,
+                self.relay is not None,  # streamed
+                exchange.api_key.id if exchange.api_key else None,
+                exchange.peer.ip,
+                error,
+                request_body,
+                redact(answer) if keep and answer else None,
             )
         )
         self._leave()

@@ -115,12 +115,11 @@ class Roster:
         self._install(loaded)
         return True
 
-    def load(self, endpoint_id: str) -> int:
+    def load(self, endpoint: Endpoint) -> int:
         """Requests in flight on an endpoint, over all workers."""
-        endpoint = self.endpoints[endpoint_id]
         if self.workers == 1:
             return endpoint.in_flight
-        return endpoint.in_flight + self.page.others_in_flight(endpoint.facts.slot, self.worker)
+        return self.page.in_flight(endpoint.facts.slot, self.workers)
 
     def tell_unrecorded(self, count: int) -> None:
         """For control to read: requests of this worker that are in no journal."""

@@ -43,7 +43,10 @@ DEEP = b"[" * 200_000
         (b'{"model":"m","stream_options":{"include_usage":"true"}}', Request("m", False, False)),
         (b'{"model":"first","model":"last"}', Request("last", False, False, False)),
         (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False, False)),
-        ('{"model":"日本","messages":[{"content":"\\ud83d\\ude00 😀"}]}'.encode(), Request("日本", False, False, False)),
+        (
+            '{"model":"日本","messages":[{"content":"\\ud83d\\ude00 😀"}]}'.encode(),
+            Request("日本", False, False, False),
+        ),
     ],
 )
 def test_what_routing_needs_of_a_request(body, request_):
