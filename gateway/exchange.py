@@ -10,8 +10,9 @@ from gateway.errors import Refusal
 from gateway.peer import UNKNOWN, Headers, Peer
 
 if TYPE_CHECKING:
+    from gateway.handler import Pass, Route
     from gateway.protocol import GatewayProtocol
-    from gateway.snapshot import ApiKey, Snapshot
+    from gateway.snapshot import ApiKey
 
 HeaderList = Iterable[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
@@ -25,15 +26,13 @@ class Head:
     Clients repeat themselves: the next request of a connection that bears the same lines shares this object.
     """
 
-    __slots__ = ("api_key", "fields", "headers", "host_allowed", "keys_of", "onward", "peer")
+    __slots__ = ("fields", "headers", "onward", "passed", "peer")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.headers = headers
         self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
-        self.peer: Peer | None = None  # until it is looked for, as the others
-        self.host_allowed = False
-        self.api_key: ApiKey | None = None
-        self.keys_of: Snapshot | None = None  # where the key was found
+        self.peer: Peer | None = None  # until it is looked for
+        self.passed: Pass | None = None  # why the last request of these lines was let in
         self.onward: bytes | None = None  # the lines that an inference server gets to see
 
 
@@ -59,6 +58,7 @@ class Exchange:
         "query",
         "received",
         "refusal",
+        "route",
         "started",
         "target",
         "task",
@@ -88,6 +88,7 @@ class Exchange:
         self.peer: Peer = UNKNOWN
         self.api_key: ApiKey | None = None
         self.refusal: Refusal | None = None
+        self.route: Route | None = None  # what answers, where it is not control
         self.body_bytes = 0
         self.received = False  # the whole body is here
         self.started = False  # something of the answer was written

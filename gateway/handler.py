@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -25,17 +26,45 @@ from gateway.exchange import JSON, Exchange
 from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
-from gateway.peer import Hosts, Peers, host_name
+from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.roster import Roster
-from gateway.snapshot import ApiKey
+from gateway.snapshot import ApiKey, Snapshot
 
 log = logging.getLogger(__name__)
 
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20
+NEVER = float("inf")
 
-Route = tuple[bytes, str, Callable[[Exchange], Awaitable[None]]]  # method, permission, what answers
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a path takes, and what answers there."""
+
+    method: bytes
+    permission: str
+    answer: Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a request was let in with: another of the same head, method and path is let in again."""
+
+    snapshot: Snapshot
+    method: bytes
+    path: bytes
+    route: Route
+    api_key: ApiKey | None
+    expires_at: float  # seconds since 1970
+
+    def holds_for(self, exchange: Exchange, snapshot: Snapshot | None) -> bool:
+        return (
+            snapshot is self.snapshot
+            and exchange.path == self.path
+            and exchange.method == self.method
+            and (self.expires_at == NEVER or self.expires_at > time.time())
+        )
 
 
 class Gateway:
@@ -50,23 +79,27 @@ class Gateway:
         self._hosts = Hosts(config)
         self._peers = Peers(config.trusted_proxies)
         self._routes: dict[bytes, Route] = {
-            path.encode(): (b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
+            path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
         }
-        self._routes[b"/v1/models"] = (b"GET", READ_MODELS, self._list_models)
+        self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
+        self._model_route = Route(b"GET", READ_MODELS, self._get_model)
 
     # What the protocol calls
 
     def admit(self, exchange: Exchange, socket_ip: str | None) -> Refusal | None:
         """Is this request let in? Decided by its head alone, before any of its body is kept."""
         head = exchange.head
-        if head.peer is None:
-            head.peer = self._peers.of(socket_ip, head.headers)
-            host = head.fields.get(b"host")
-            head.host_allowed = host is None or self._hosts.allow(host)
-        exchange.peer = head.peer
-        if b"host" not in head.fields and exchange.version != "1.0":
+        passed = head.passed
+        if passed is not None and passed.holds_for(exchange, self.roster.snapshot):
+            exchange.peer = head.peer or UNKNOWN
+            exchange.route = passed.route
+            exchange.api_key = passed.api_key
+            return None
+        exchange.peer = head.peer = self._peers.of(socket_ip, head.headers)
+        host = head.fields.get(b"host")
+        if host is None and exchange.version != "1.0":
             return Refusal(400, INVALID_REQUEST, "The Host header is missing.")
-        if not head.host_allowed:
+        if host is not None and not self._hosts.allow(host):
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
         if exchange.path.startswith(b"/v1/"):
             return self._admit_client(exchange)
@@ -98,7 +131,7 @@ class Gateway:
         try:
             if exchange.refusal is not None:
                 raise exchange.refusal
-            await self._answer(exchange)
+            await (self.forwarder.forward if exchange.route is None else exchange.route.answer)(exchange)
             if exchange.write_paused:
                 await exchange.drain()  # before the next request on this connection: its client does not read
         except Refusal as refusal:
@@ -161,50 +194,47 @@ class Gateway:
         if route is None:
             path = exchange.path.decode("latin-1")
             return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(openai.KINDS)}.")
-        method, permission, _ = route
-        refusal = self._admit_key(exchange, permission)
+        refusal = self._admit_key(exchange, route.permission)
         if refusal is not None:
             return refusal
+        method = route.method
         if exchange.method not in (method, b"HEAD" if method == b"GET" else method):
             return Refusal(
                 405, METHOD_NOT_ALLOWED, f"This path takes {method.decode()} only.", headers=((b"allow", method),)
             )
+        exchange.route = route
+        if exchange.version != "1.0":
+            key = exchange.api_key
+            expires_at = NEVER if key is None or key.expires_at is None else key.expires_at
+            exchange.head.passed = Pass(self.roster.snapshot, exchange.method, exchange.path, route, key, expires_at)
         return None
 
     def _route(self, exchange: Exchange) -> Route | None:
         route = self._routes.get(exchange.path)
         if route is None and exchange.path.startswith(b"/v1/models/") and len(exchange.path) > 11:
-            return b"GET", READ_MODELS, self._get_model
+            return self._model_route
         return route
 
     def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
-        key = self._key(exchange)
+        secret = exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
+        key = self.roster.key(secret) if secret else None
         if not self.config.require_api_key:
             exchange.api_key = key
             return self._admit_stranger(exchange)
-        if key is None:
-            if _secret(exchange) is not None:
-                return Refusal(401, INVALID_API_KEY, "This API key is not known.")
+        if secret is None:
             return Refusal(
                 401,
                 INVALID_API_KEY,
                 "An API key is needed: send it as `Authorization: Bearer sk_…` or `X-API-Key: sk_…`.",
             )
+        if key is None:
+            return Refusal(401, INVALID_API_KEY, "This API key is not known.")
         if key.expires_at is not None and key.expires_at <= time.time():
             return Refusal(401, INVALID_API_KEY, "This API key has expired.")
         exchange.api_key = key
         if permission not in key.permissions:
             return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {permission}.")
         return None
-
-    def _key(self, exchange: Exchange) -> ApiKey | None:
-        head = exchange.head
-        if head.keys_of is self.roster.snapshot and head.api_key is not None:
-            return head.api_key
-        secret = _secret(exchange)
-        head.api_key = self.roster.key(secret) if secret else None
-        head.keys_of = self.roster.snapshot
-        return head.api_key
 
     def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
@@ -219,13 +249,6 @@ class Gateway:
 
     # Answers
 
-    def _answer(self, exchange: Exchange) -> Awaitable[None]:
-        if not exchange.path.startswith(b"/v1/"):
-            return self.forwarder.forward(exchange)
-        route = self._route(exchange)
-        assert route is not None  # admitted
-        return route[2](exchange)
-
     def _inference(self, kind: str) -> Callable[[Exchange], Awaitable[None]]:
         return lambda exchange: Inference(self, exchange, kind).run()
 
@@ -235,10 +258,6 @@ class Gateway:
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
-
-
-def _secret(exchange: Exchange) -> bytes | None:
-    return exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

@@ -6,6 +6,7 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,32 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 2  # one retry, on another endpoint, before the first byte
 EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
+MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
-# Headers by allow-list: never credentials or cookies upstream; never cookies, CORS or redirects back.
-_REQUEST_HEADERS = frozenset((b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"))
-_REQUEST_PREFIXES = (b"anthropic-", b"openai-")
-_ANSWER_HEADERS = frozenset((b"content-type", b"content-encoding", b"retry-after", b"cache-control"))
-_ANSWER_PREFIXES = (b"anthropic-", b"openai-", b"x-ratelimit-")
+
+class AllowList(dict[bytes, bool]):
+    """Names of headers, lower case: may they pass? Each is looked at once, and remembered."""
+
+    def __init__(self, names: Iterable[bytes], prefixes: tuple[bytes, ...]) -> None:
+        super().__init__(dict.fromkeys(names, True))
+        self._prefixes = prefixes
+
+    def __missing__(self, name: bytes) -> bool:
+        passes = name.startswith(self._prefixes)
+        if len(self) < MAX_KNOWN and len(name) < MAX_KNOWN_LENGTH:
+            self[name] = passes
+        return passes
+
+
+# Never credentials or cookies upstream; never cookies, CORS or redirects back.
+_ONWARD = AllowList(
+    (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"), (b"anthropic-", b"openai-")
+)
+_BACK = AllowList(
+    (b"content-type", b"content-encoding", b"retry-after", b"cache-control"),
+    (b"anthropic-", b"openai-", b"x-ratelimit-"),
+)
 
 
 @dataclass(slots=True)
@@ -149,14 +169,20 @@ class Inference:
             if asked_usage:
                 connection, answer, asked_usage = await self._ask_for_usage(route, body)
             else:
-                connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=False))
+                adapted = (
+                    body if route.model.id == self.request.model else self._adapted(route, body, include_usage=False)
+                )
+                connection = await self._exchange(endpoint, adapted)
             status = connection.status
             if answer is None and status >= 400 and _may_retry(status):
                 answer = await connection.read_all()
                 return self._failed(Failure(status, answer, connection.headers, None, ""))
-            if status < 400 and answer is None and connection.header(b"content-type").lower().startswith(EVENT_STREAM):
+            content_type = connection.header(b"content-type").lower()
+            if status < 400 and content_type.startswith(EVENT_STREAM):
                 return await self._stream(connection, asked_usage)
-            self._whole(connection, await connection.read_all() if answer is None else answer)
+            if answer is None:
+                answer = await connection.read_all()
+            self._whole(connection, answer, is_json=b"json" in content_type)
         except UpstreamError as error:
             if connection is not None:
                 connection.abort()
@@ -250,12 +276,12 @@ class Inference:
 
     # To the client
 
-    def _whole(self, connection: Connection, body: bytes) -> None:
+    def _whole(self, connection: Connection, body: bytes, *, is_json: bool) -> None:
         status = connection.status
         usage: Usage | None = None
         headers = self._answer_headers(connection.headers)
         if status < 400:
-            if b"json" in connection.header(b"content-type").lower():
+            if is_json:
                 body, usage = read_answer(body, self.request.model)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
@@ -348,7 +374,7 @@ class Inference:
         self.exchange.reply(status, (JSON, (b"x-request-id", self.request_id), *headers), body)
 
     def _answer_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        kept = [header for header in headers if header[0] in _ANSWER_HEADERS or header[0].startswith(_ANSWER_PREFIXES)]
+        kept = [header for header in headers if _BACK[header[0]]]
         kept.append((b"x-request-id", self.request_id))
         return kept
 
@@ -389,8 +415,10 @@ class Inference:
         self.recorded = True
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error)
-        usage, estimated = self._streamed_usage() if self.relay is not None else (usage, False)
-        keep = self._keeps_bodies(outcome)
+        estimated = False
+        if self.relay is not None:
+            usage, estimated = self._streamed_usage()
+        keep = self.gateway.config.store_bodies != "none" and self._keeps_bodies(outcome)
         request_body = redact(self._request_body) if keep and self._request_body else None
         exchange = self.exchange
         self.gateway.record(
@@ -441,7 +469,7 @@ def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The lines of a request's head that an inference server gets to see."""
     lines: list[bytes] = []
     for name, value in headers:
-        if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
+        if _ONWARD[name]:
             lines += (name, b": ", value, b"\r\n")
     return b"".join(lines)
 

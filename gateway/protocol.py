@@ -97,7 +97,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if exchange is None or exchange.complete:
             return
         exchange.add_body(body)
-        if exchange is not self.running and exchange.body_bytes > SMALL_BODY_BYTES:
+        if exchange.body_bytes <= SMALL_BODY_BYTES:
+            return
+        if exchange is not self.running:
             self.flow.pause_reading()  # until its turn: what waits must not fill the memory
         limit = MAX_BODY_BYTES if exchange.path.startswith(b"/v1/") else MAX_FORWARDED_BODY
         if exchange.body_bytes > limit and exchange.refusal is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import snapshot
+from gateway.balancer import rank
 from gateway.livepage import LivePage, Row
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey, Snapshot
@@ -22,8 +23,7 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_row", "facts", "id", "in_flight", "operator_state", "pool", "secret", "standing_head", "status",
-        "usage_refused",
+        "_row", "facts", "id", "in_flight", "pool", "rank", "secret", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -37,8 +37,7 @@ class Endpoint:
         """Take over what the snapshot says, after the pool."""
         self.facts = facts
         self.id = facts.id
-        self.status = facts.status
-        self.operator_state = facts.operator_state
+        self.rank = rank(facts.status, facts.operator_state)
         self.secret = secret
         key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
         # Headers that go with every request.
@@ -56,6 +55,7 @@ class Endpoint:
         self._row.set_in_flight(self.facts.slot, self.in_flight)
 
     def received(self) -> None:
+        """A byte of it came, in this second."""
         self._row.set_last_byte(self.facts.slot, int(time.time()))
 
 

@@ -199,7 +199,6 @@ class Connection(asyncio.Protocol):
         self._heard = False  # any byte of an answer
         self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
         self._sent_at = 0.0
-        self._until_close = False
         self._keep_alive = True
         self._chunks: list[bytes] = []
         self._size = 0
@@ -286,7 +285,10 @@ class Connection(asyncio.Protocol):
         self.deadline = NEVER
         self._waiter = None
         self._chunks.clear()
-        self.used = True
+        if not self.used:  # as they say it the first time
+            self.used = True
+            if kept_for := self.header(b"keep-alive"):
+                self._idle_seconds = _kept_for(kept_for)
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
             self.usable_until = time.monotonic() + self._idle_seconds
             self.pool.keep(self)
@@ -351,13 +353,16 @@ class Connection(asyncio.Protocol):
         if self.heard_lately:
             self.tell_heard()
         if not self.complete:
-            if self._until_close and self._answered and exc is None and self.error is None:
+            if self._answered and exc is None and self.error is None and self._ends_with_its_connection():
                 self.complete = True
             elif self.error is None:
                 self.error = exc or ConnectionResetError()
         elif self in self.pool.idle:
             self.pool.idle.remove(self)
         self._wake()
+
+    def _ends_with_its_connection(self) -> bool:
+        return not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
     # httptools
 
@@ -377,13 +382,6 @@ class Connection(asyncio.Protocol):
             self.headers = []
             return
         self.status = status
-        framed = False
-        for name, value in self.headers:
-            if name == b"content-length" or name == b"transfer-encoding":
-                framed = True
-            elif name == b"keep-alive":
-                self._idle_seconds = _kept_for(value)
-        self._until_close = not framed and status not in (204, 304)
         self._answered = True
         self._uncounted = 0
 

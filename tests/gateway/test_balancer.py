@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import snapshot
-from gateway.balancer import pick
+from gateway.balancer import pick, rank
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,10 @@ class Candidate:
     id: str
     status: str = snapshot.ONLINE
     operator_state: str = snapshot.ENABLED
+
+    @property
+    def rank(self):
+        return rank(self.status, self.operator_state)
 
 
 A, B, C = Candidate("a"), Candidate("b"), Candidate("c")
@@ -93,8 +97,8 @@ def test_nobody_is_nobody():
 
 
 def test_a_decision_says_what_it_rests_on():
-    load = {"a": 2, "b": 1, "c": 0}.__getitem__
-    decision = pick([A, B, Candidate("c", snapshot.PENDING)], load, choose=first)
+    load = {"a": 2, "b": 1, "c": 0}
+    decision = pick([A, B, Candidate("c", snapshot.PENDING)], lambda it: load[it.id], choose=first)
     assert decision is not None
     assert (decision.reason, decision.scores) == ("least in flight", {"a": 2, "b": 1})
 
