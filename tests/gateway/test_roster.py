@@ -153,7 +153,7 @@ def test_new_facts_keep_connections_and_load(roster, control):
     control.publish(make_endpoint("a", "m", slot=3, status=snapshot.ERROR, timeout_secs=1))
     roster.refresh()
     assert roster.endpoints["a"] is endpoint
-    assert (endpoint.pool, endpoint.status, endpoint.in_flight) == (pool, snapshot.ERROR, 1)
+    assert (endpoint.pool, endpoint.facts.status, endpoint.in_flight) == (pool, snapshot.ERROR, 1)
     assert not pool.closed
 
 
