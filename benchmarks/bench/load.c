@@ -5,7 +5,7 @@
  *   load rate PORT FILE RATE SECONDS                    RATE requests a second whether or not answers come (open loop),
  *                                                       each on an idle connection, or on a new one if none is idle
  *   load hold PORT FILE CONNECTIONS SECONDS             opens so many streams, waits for the first event of each, prints,
- *                                                       and holds them until its standard input ends
+ *                                                       and reads on until its standard input ends
  *
  * A stream is whole if it was answered with 200, its chunks are well formed, it has EVENTS events before [DONE] and
  * nothing after it. Times are of CLOCK_MONOTONIC, in µs.
@@ -150,7 +150,7 @@ static void ask(Conn *conn)
 static void event_ended(Conn *conn, long long now)
 {
     int is_done = conn->start_len >= 12 && !memcmp(conn->start, "data: [DONE]", 12);
-    int is_data = conn->start_len >= 5 && !memcmp(conn->start, "data:", 5);
+    int is_data = conn->start_len > 0 && conn->start[0] != ':';
     conn->start_len = 0;
     if (is_done)
         conn->done++;
@@ -401,25 +401,34 @@ static void run_rate(double rate, double seconds)
     print_all((double)(now_us() - start) / 1e6);
 }
 
-static void run_hold(long connections, double seconds)
+static void hold_until(long connections, long long end)
 {
     struct epoll_event ready[MAX_READY];
-    long long start = now_us(), end = start + (long long)(seconds * 1e6);
-    while ((streams_begun < connections || opened < connections) && now_us() < end) {
+    while (end ? now_us() < end && streams_begun < connections : 1) {
         while (opened < connections && opened - streams_begun < OPENING_AT_ONCE)
             ask(connect_one());
-        int n = wait_for(ready, end);
+        int n = wait_for(ready, end ? end : now_us() + 60000000);
         for (int i = 0; i < n; i++) {
+            Conn *conn = ready[i].data.ptr;
+            if (!conn)
+                return; /* standard input has ended */
             if (ready[i].events & EPOLLOUT)
-                send_more(ready[i].data.ptr);
+                send_more(conn);
             if (ready[i].events & ~EPOLLOUT)
-                receive(ready[i].data.ptr);
+                receive(conn);
         }
     }
+}
+
+static void run_hold(long connections, double seconds)
+{
+    long long start = now_us();
+    hold_until(connections, start + (long long)(seconds * 1e6));
     print_all((double)(now_us() - start) / 1e6);
-    char byte;
-    while (read(0, &byte, 1) > 0)
-        ;
+    struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = NULL};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &wanted); /* a pipe that nothing is written to: ready is ended */
+    opened = streams_begun = connections;
+    hold_until(connections, 0);
 }
 
 static void read_request(const char *path)

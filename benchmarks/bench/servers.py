@@ -1,20 +1,31 @@
 """What is measured: each with a port, the processes whose CPU time counts, and its configuration to show."""
 
 import os
+import secrets
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
 
 from benchmarks.bench import proc
-from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, find, pinned
-from benchmarks.process import free_port
-from tests.router import KEY, RouterDash, until
+from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, find, pinned
+from benchmarks.process import ROOT, clean_environment, free_port
+from gateway import snapshot
+from tests.gateway.process import GatewayProcess
+from tests.gateway.samples import make_endpoint
+from tests.reference.make_reference_db import make as make_reference
+from tests.router import KEY, PASSWORD, RouterDash, until
+
+DATABASE = os.environ.get("ROUTERDASH_BENCH_DATABASE", "postgres://postgres@127.0.0.1:5432/postgres")
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
@@ -39,13 +50,13 @@ class Program:
     def pids(self) -> list[int]:
         return proc.tree(self.process.pid)
 
-    def wait_for(self, port: int, path: str = "/v1/models") -> None:
-        """Until it answers with 200. Raises CannotMeasure."""
-        deadline = time.monotonic() + START_SECONDS
+    def wait_for(self, port: int, seconds: float = START_SECONDS) -> None:
+        """Until it tells its models. Raises CannotMeasure."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError, urllib.error.URLError):
                 asked = urllib.request.Request(
-                    f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {KEY}"}
+                    f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": f"Bearer {KEY}"}
                 )
                 with urllib.request.urlopen(asked, timeout=5):  # noqa: S310
                     return
@@ -86,9 +97,41 @@ class Upstreams:
                 total += int(answer.read())
         return total
 
+    def place(self, core: int | None) -> None:
+        for program in self._programs:
+            proc.pin(program.pids(), core)
+
     def stop(self) -> None:
         for program in self._programs:
             program.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a RouterDash counted, and what its upstreams were asked, since their starts."""
+
+    successful: int
+    failed: int
+    cancelled: int
+    posts: int
+
+
+def audit(before: Figures, after: Figures, answered: int, in_flight: int) -> str:
+    """Clients got `answered` whole answers, and left while at most `in_flight` requests were unanswered. What of that
+    the figures between do not say; empty when all is as it must be.
+
+    Every answer a client got whole is recorded before its last bytes leave: successful is at least that. What was in
+    flight is successful if its answer had been sent, cancelled if not. Nothing else was asked, nothing failed, and an
+    upstream was asked once for each success, and at most once for what was cancelled.
+    """
+    successful, cancelled = after.successful - before.successful, after.cancelled - before.cancelled
+    failed, posts = after.failed - before.failed, after.posts - before.posts
+    if failed == 0 and answered <= successful <= posts <= successful + cancelled <= answered + in_flight:
+        return ""
+    return (
+        f"{answered} answers, at most {in_flight} in flight at the end and {posts} requests at the upstreams, "
+        f"but {successful} successful, {cancelled} cancelled and {failed} failed were counted"
+    )
 
 
 class Server:
@@ -112,11 +155,13 @@ class Server:
     def settle(self) -> None:
         """Return when it has done all the work that a run has left it."""
 
-    def counted(self) -> Any:
-        """Its own figures before a run, for `audit`."""
+    def counted(self) -> Figures | None:
+        """Its own figures, if it has any."""
+        return None
 
-    def audit(self, before: Any, answered: int, connections: int, wrong: list[str]) -> None:
-        """Compare its figures with what clients saw; add to `wrong` what is not as it must be."""
+    def reconcile(self) -> str:
+        """What its auditor finds wrong, if it has one."""
+        return ""
 
     def place(self, core: int | None) -> None:
         """Pin what clients' bytes go through to a core, or leave it to the kernel."""
@@ -230,6 +275,10 @@ class Ours(Server):
     """
 
     name = "RouterDash"
+    strengths = (
+        "What this is about: keys and permissions, failover, every request recorded and counted exactly once, a "
+        "dashboard. Everything on, as it is delivered."
+    )
 
     def __init__(self, directory: Path, upstreams: Upstreams, database_url: str = "", **environment: str) -> None:
         directory.mkdir(exist_ok=True)
@@ -243,6 +292,7 @@ class Ours(Server):
         for port in self._upstreams.ports:
             self._register(port)
         self._processes = self._find()
+        self.place(PROXY_CORE)
         return self
 
     def _register(self, port: int) -> None:
@@ -277,9 +327,141 @@ class Ours(Server):
         stats = self.router.stats()
         return bool(stats["records_waiting"] or stats["total_active_requests"])
 
+    def counted(self) -> Figures | None:
+        stats = self.router.stats()
+        return Figures(
+            stats["successful_requests"],
+            stats["failed_requests"],
+            stats["cancelled_requests"],
+            self._upstreams.posts(),
+        )
+
+    def reconcile(self) -> str:
+        """`manage.py reconcile`, while it serves."""
+        done = manage(self.router, "reconcile")
+        return "" if done.returncode == 0 else f"reconcile: {(done.stdout + done.stderr).strip()[-1000:]}"
+
     def stop(self) -> None:
         if self.router.process is not None:
             self.router.stop()
 
 
-Maker = Callable[[Path, Upstreams], Server]
+def manage(router: RouterDash, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`manage.py …` with the settings of this installation."""
+    return subprocess.run(  # noqa: S603
+        [sys.executable, str(ROOT / "manage.py"), *arguments],
+        cwd=router.directory,
+        env=clean_environment(router.environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+class OnPostgres(Ours):
+    """The same on a database of its own in the PostgreSQL that DATABASE names; its connections' processes count."""
+
+    name = "RouterDash on PostgreSQL"
+
+    def __init__(self, directory: Path, upstreams: Upstreams) -> None:
+        self._database = f"routerdash_bench_{secrets.token_hex(6)}"
+        try:
+            self._ask(f'CREATE DATABASE "{self._database}"')
+        except psycopg.Error as error:
+            raise CannotMeasure(f"no PostgreSQL at {DATABASE}: {error}") from None
+        super().__init__(directory, upstreams, urlunsplit(urlsplit(DATABASE)._replace(path=f"/{self._database}")))
+
+    def everything(self) -> list[int]:
+        rows = self._ask("SELECT pid FROM pg_stat_activity WHERE datname = %s", self._database)
+        return [*super().everything(), *(pid for (pid,) in rows)]
+
+    def stop(self) -> None:
+        super().stop()
+        self._ask(f'DROP DATABASE IF EXISTS "{self._database}" WITH (FORCE)')
+
+    def _ask(self, sql: LiteralString, *values: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg.connect(DATABASE, autocommit=True, connect_timeout=5)) as connection:
+            cursor = connection.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
+
+class Adopted(Ours):
+    """The same on a database that it has taken over, with its nine indexes and 20,000 rows of history."""
+
+    name = "RouterDash, adopted database"
+
+    def __init__(self, directory: Path, upstreams: Upstreams) -> None:
+        directory.mkdir(exist_ok=True)
+        path = directory / "load balancer.db"
+        make_reference(path, requests=20_000)
+        super().__init__(directory, upstreams, DATABASE_URL=f"sqlite:///{path}")
+        done = manage(self.router, "adopt")
+        if done.returncode:
+            raise CannotMeasure(f"adopt: {done.stderr}")
+
+
+class Watched(Ours):
+    """The same while 200 dashboards are open."""
+
+    name = "RouterDash, 200 dashboards open"
+    dashboards = 200
+
+    def __init__(self, directory: Path, upstreams: Upstreams, load: Load) -> None:
+        super().__init__(directory, upstreams)
+        self._load = load
+        self._pages: Held | None = None
+
+    def start(self) -> "Ours":
+        super().start()
+        _, browser = self.router.log_in("admin", PASSWORD)
+        jar = next(it.cookiejar for it in _handlers(browser) if isinstance(it, urllib.request.HTTPCookieProcessor))
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
+        head = f"GET /api/dashboard/events HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nCookie: {cookies}\r\n\r\n"
+        request = self._load.directory / "dashboard.http"
+        request.write_text(head, newline="")
+        self._pages = self._load.hold(self.port, request, self.dashboards)
+        return self
+
+    def stop(self) -> None:
+        if self._pages is not None:
+            self._pages.stop()
+        super().stop()
+
+
+def _handlers(browser: urllib.request.OpenerDirector) -> list[Any]:
+    found: list[Any] = browser.handlers  # type: ignore[attr-defined]  # documented, and not in the stubs
+    return found
+
+
+class GatewayAlone(Server):
+    """One gateway process without control: nobody reads its journal."""
+
+    name = "gateway alone"
+    program = "gateway.main"
+
+    def __init__(self, directory: Path, upstreams: Upstreams) -> None:
+        directory.mkdir(exist_ok=True)
+        self._gateway = GatewayProcess(directory)
+        self._gateway.program = self.program
+        self._gateway.add_key(KEY)
+        model = snapshot.Model(MODEL)
+        for port in upstreams.ports:
+            made = make_endpoint(f"server-{port}", model, base_url=f"http://127.0.0.1:{port}")
+            self._gateway.endpoints[made.id] = made
+        self._gateway.start()
+        self.port = self.stream_port = self._gateway.port
+
+    def front(self) -> list[int]:
+        assert self._gateway.process is not None
+        return [self._gateway.process.pid]
+
+    def stop(self) -> None:
+        self._gateway.kill()
+
+
+class Unaccounted(GatewayAlone):
+    """The same without a journal."""
+
+    name = "gateway alone, no journal"
+    program = "benchmarks.bench.unaccounted"

@@ -120,6 +120,11 @@ class Load:
         command = [str(self.directory / "load"), "rate", str(port), str(self.request(port, body)), str(rate)]
         return parse_load(self._run([*command, str(seconds)], LOAD_CORE, seconds))
 
+    def hold(self, port: int, request: Path, connections: int, seconds: float = 60) -> "Held":
+        """So many streams, open until they are stopped. Raises CannotMeasure if not all are within the seconds."""
+        command = [str(self.directory / "load"), "hold", str(port), str(request), str(connections), str(seconds)]
+        return Held(pinned(command, LOAD_CORE), connections)
+
     def _run(self, command: list[str], core: int | None, seconds: float, environment: Any = None) -> str:
         done = subprocess.run(  # noqa: S603
             pinned(command, core), env=environment, capture_output=True, text=True, timeout=seconds + 120
@@ -129,8 +134,27 @@ class Load:
         return done.stdout
 
 
+class Held:
+    """Streams that are open."""
+
+    def __init__(self, command: list[str], connections: int) -> None:
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdout is not None
+        found = parse_load(self._process.stdout.readline().decode())
+        if found.begun < connections:
+            self.stop()
+            raise CannotMeasure(f"only {found.begun} of {connections} streams began ({found.told})")
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=60)
+
+
 def pinned(command: list[str], core: int | None) -> list[str]:
-    return command if core is None else ["taskset", "--cpu-list", str(core), *command]
+    """None: on any core, wherever we run."""
+    cores = f"0-{(os.cpu_count() or 1) - 1}" if core is None else str(core)
+    return ["taskset", "--cpu-list", cores, *command]
 
 
 def chat_body(size: int, *, stream: bool = False, words: str = "") -> bytes:
