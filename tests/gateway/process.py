@@ -28,6 +28,8 @@ RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
 
 
 class GatewayProcess(Served):
+    program = "gateway.main"
+
     def __init__(self, directory: Path, **environment: str) -> None:
         self.key = KEY
         self.environment = {"ROUTERDASH_DATA_DIR": str(directory), **environment}
@@ -50,7 +52,7 @@ class GatewayProcess(Served):
             self.port = listening.getsockname()[1]
             descriptors = (listening.fileno(), alive)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.main", "--worker", "0", "--listen", str(descriptors[0]),
+                [sys.executable, "-m", self.program, "--worker", "0", "--listen", str(descriptors[0]),
                  "--alive", str(alive)],
                 pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
             )  # fmt: skip

@@ -1,0 +1,1 @@
+"""`make bench`: RouterDash beside nginx, HAProxy and other routers, in one run."""

@@ -1,0 +1,252 @@
+"""`python -m benchmarks.bench`: RouterDash beside others, in one run. benchmarks/README.md says more."""
+
+import argparse
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.bench import proc, results, tools
+from benchmarks.bench.cases import CASES, TWO_NGINX, TWO_OURS, Case, Context, Sample
+from benchmarks.bench.peers import PEERS, install
+from benchmarks.bench.servers import (
+    Adopted,
+    Direct,
+    GatewayAlone,
+    Haproxy,
+    Nginx,
+    OnPostgres,
+    Ours,
+    Server,
+    Unaccounted,
+    Upstreams,
+    Watched,
+)
+from tests.router import KEY
+
+USUAL = ("direct", "nginx", "HAProxy", "RouterDash")
+RESULTS = Path(__file__).parent.parent / "RESULTS.md"
+FRESH_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    cases: Sequence[Case]
+    servers: Sequence[str]
+    rounds: int
+    seconds: float
+    out: Path | None
+
+
+class Bench:
+    """Servers run from the first case that needs them: the usual ones to the end, others to the end of their case."""
+
+    def __init__(self, directory: Path, stack: ExitStack, options: Options) -> None:
+        self.directory = directory
+        self.options = options
+        self.load = tools.Load(directory, KEY)
+        self.upstreams = Upstreams(directory)
+        stack.callback(self.upstreams.stop)
+        self.context = Context(self.load, options.seconds)
+        self.shown: dict[str, results.Shown] = {}
+        self._stack = stack
+        self._usual: dict[str, Server] = {}
+        self._number = 0
+
+    def run(self, case: Case) -> list[dict[str, Sample]]:
+        """Samples by round and server."""
+        names = [name for name in case.servers or self.options.servers if case.name not in _cannot(name)]
+        core = tools.LOAD_CORE if case.pinned else None
+        self.context.core = core
+        self.upstreams.place(core)
+        if case.fresh:
+            return [self._fresh(case, names) for _ in range(min(FRESH_ROUNDS, self.options.rounds))]
+        with ExitStack() as stack:
+            servers = {name: self._server(name, stack) for name in names}
+            for server in servers.values():
+                server.place(tools.PROXY_CORE if case.pinned else None)
+                case.run(Context(self.load, 1, core), server)  # warm
+            rounds = [self._round(case, servers) for _ in range(self.options.rounds)]
+            for server in servers.values():
+                if wrong := server.reconcile():
+                    self.context.fault(server, wrong)
+            return rounds
+
+    def _round(self, case: Case, servers: dict[str, Server]) -> dict[str, Sample]:
+        order = random.sample(sorted(servers), len(servers))
+        samples = {name: case.run(self.context, servers[name]) for name in order}
+        results.add_differences(samples)
+        return {name: samples[name] for name in servers}
+
+    def _fresh(self, case: Case, names: Sequence[str]) -> dict[str, Sample]:
+        samples = {}
+        for name in names:
+            with ExitStack() as stack:
+                server = self._make(name, stack)
+                self.load.plain(server.port, self.load.body("plain1500", 1500), 4, 1)  # warm, with nothing large
+                server.settle()
+                samples[name] = case.run(self.context, server)
+        return samples
+
+    def _server(self, name: str, stack: ExitStack) -> Server:
+        if name not in self.options.servers:
+            return self._make(name, stack)
+        if name not in self._usual:
+            self._usual[name] = self._make(name, self._stack)
+        return self._usual[name]
+
+    def _make(self, name: str, stack: ExitStack) -> Server:
+        self._number += 1
+        directory = self.directory / str(self._number)
+        directory.mkdir()
+        server = self._makers()[name](directory)
+        server.name = name
+        stack.callback(server.stop)
+        if isinstance(server, Ours):
+            server.start()
+        where = {str(self.directory): "…", str(Path(__file__).parent.parent.parent): "…"}
+        configuration = server.configuration
+        for path, short in where.items():
+            configuration = configuration.replace(path, short)
+        self.shown.setdefault(name, results.Shown(name, server.version, configuration, server.strengths))
+        return server
+
+    def _makers(self) -> dict[str, Callable[[Path], Server]]:
+        up = self.upstreams
+        return {
+            "direct": lambda directory: Direct(up),
+            "nginx": lambda directory: Nginx(directory, up),
+            TWO_NGINX: lambda directory: Nginx(directory, up, workers=2),
+            "HAProxy": lambda directory: Haproxy(directory, up),
+            "RouterDash": lambda directory: Ours(directory, up),
+            TWO_OURS: lambda directory: Ours(directory, up, ROUTERDASH_WORKERS="2"),
+            OnPostgres.name: lambda directory: OnPostgres(directory, up),
+            Adopted.name: lambda directory: Adopted(directory, up),
+            Watched.name: lambda directory: Watched(directory, up, self.load),
+            GatewayAlone.name: lambda directory: GatewayAlone(directory, up),
+            Unaccounted.name: lambda directory: Unaccounted(directory, up),
+            **{name: lambda directory, peer=peer: peer(directory, up) for name, peer in PEERS.items()},  # type: ignore[misc]
+        }
+
+
+def _cannot(name: str) -> tuple[str, ...]:
+    return PEERS[name].cannot if name in PEERS else ()
+
+
+def report(bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]]) -> results.Report:
+    faults = [f"{text} ({times} times)" if times > 1 else text for text, times in bench.context.faults.items()]
+    return results.Report(
+        command=f"$ {_command()}",
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        machine=proc.machine(),
+        versions=versions(),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        servers=[shown for shown in bench.shown.values() if shown.strengths],
+        cases=found,
+        faults=[text for text in faults if _of_ours(text)],
+        notes=[text for text in faults if not _of_ours(text)],
+    )
+
+
+def _of_ours(fault: str) -> bool:
+    return fault.startswith(("RouterDash", "gateway"))
+
+
+def _command() -> str:
+    return " ".join(["python -m benchmarks.bench", *sys.argv[1:]]) if len(sys.argv) > 1 else "make bench"
+
+
+def versions() -> list[str]:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec", "Django"))
+    commit = tools.version("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
+    return [
+        f"RouterDash {commit}",
+        f"Python {platform.python_version()} ({packages})",
+        tools.version("nginx", "-v").removeprefix("nginx version: "),
+        tools.version("haproxy", "-v").partition(" - ")[0],
+        tools.version("wrk", "-v").partition(" Copyright")[0],
+    ]
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, _end)
+    os.sched_setaffinity(0, {tools.LOAD_CORE})  # what starts from here is placed by its own rules
+    found: list[tuple[Case, results.Rounds]] = []
+    with tempfile.TemporaryDirectory(prefix="routerdash-bench-") as directory, ExitStack() as stack:
+        try:
+            tools.check()
+            for name in options.servers:
+                if name in PEERS:
+                    install(PEERS[name].release)
+            bench = Bench(Path(directory), stack, options)
+            for case in options.cases:
+                rounds = bench.run(case)
+                found.append((case, rounds))
+                say(f"\n## {case.title} (`{case.name}`)\n", *results.table(case, rounds))
+        except tools.CannotMeasure as error:
+            sys.exit(str(error))
+        except KeyboardInterrupt:
+            sys.exit("stopped")
+        finished = report(bench, options, found)
+    say("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
+    say(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
+    if options.out is not None:
+        options.out.write_text(finished.markdown())
+        say(f"written to {options.out}")
+    sys.exit(1 if finished.faults else 0)
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench",
+        description="RouterDash beside nginx, HAProxy and other routers.",
+        epilog=f"Cases: {', '.join(case.name for case in CASES)}. A whole run is written to RESULTS.md.",
+    )
+    parser.add_argument("--cases", default="", help="those alone, separated by commas")
+    parser.add_argument(
+        "--servers", default=",".join(USUAL), help="in the cases that measure all (default: %(default)s)"
+    )
+    parser.add_argument("--peers", action="store_true", help=f"also {', '.join(PEERS)}, from PyPI")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of each run")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: does it work at all?")
+    parser.add_argument("--out", type=Path, help="write the results there")
+    given = parser.parse_args(arguments)
+    wanted = [name for name in given.cases.split(",") if name]
+    if unknown := set(wanted) - {case.name for case in CASES}:
+        parser.error(f"no case {', '.join(sorted(unknown))}")
+    servers = [*given.servers.split(","), *(PEERS if given.peers else ())]
+    if unknown := set(servers) - {*USUAL, *PEERS}:
+        parser.error(f"no server {', '.join(sorted(unknown))}")
+    whole = not wanted and not given.quick
+    return Options(
+        cases=[case for case in CASES if not wanted or case.name in wanted],
+        servers=servers,
+        rounds=2 if given.quick else given.rounds,
+        seconds=1 if given.quick else given.seconds,
+        out=given.out or (RESULTS if whole else None),
+    )
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""From samples to medians, ratios, tables and the file of results."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.bench.cases import HEADINGS, RATIOS, TWO_OURS, Case, Sample
+
+YARDSTICK = "nginx"
+OURS = "RouterDash"
+Rounds = Sequence[Mapping[str, Sample]]  # one a round: server -> sample
+
+
+def median(rounds: Rounds, server: str, column: str) -> float | None:
+    values = [samples[server][column] for samples in rounds if column in samples.get(server, {})]
+    return statistics.median(values) if values else None
+
+
+def ratio(rounds: Rounds, server: str, column: str, to: str = YARDSTICK) -> float | None:
+    """The median over the rounds of the ratio within a round: a slow spell of the machine hits both."""
+    found = [
+        samples[server][column] / samples[to][column]
+        for samples in rounds
+        if column in samples.get(server, {}) and samples.get(to, {}).get(column)
+    ]
+    return statistics.median(found) if found else None
+
+
+def add_differences(samples: Mapping[str, Sample]) -> None:
+    """What a proxy adds to direct requests, within one round. Goes into its sample."""
+    direct = samples.get("direct", {})
+    for name, sample in samples.items():
+        if name == "direct":
+            continue
+        if "duration" in sample and "duration" in direct:
+            sample["longer"] = sample["duration"] - direct["duration"]
+        for column in ("p50", "p99"):
+            if column in sample and column in direct:
+                sample[f"added_{column}"] = sample[column] - direct[column]
+
+
+# Tables
+
+
+def table(case: Case, rounds: Rounds) -> list[str]:
+    """One case in Markdown; servers in the order of their first round's sample."""
+    names = list(dict.fromkeys(name for samples in rounds for name in samples))
+    columns = [column for column in case.columns if any(median(rounds, name, column) is not None for name in names)]
+    heads = ["", *(HEADINGS[column].format(unit=case.unit) for column in columns)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * len(columns)}"]
+    for name in names:
+        cells = [_cell(rounds, name, column) for column in columns]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return lines
+
+
+def _cell(rounds: Rounds, name: str, column: str) -> str:
+    value = median(rounds, name, column)
+    if value is None or (name == "direct" and column in ("cpu", "all")):
+        return "—"
+    times = ratio(rounds, name, column) if column in RATIOS and name not in (YARDSTICK, "direct") else None
+    return number(value) if times is None else f"{number(value)} ({times:.2f} ×)"
+
+
+def number(value: float) -> str:
+    """Three figures are all that a measurement like this has."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+# Goals
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a case is meant to show: a value of RouterDash's, or its ratio to another server's."""
+
+    text: str
+    case: str
+    column: str
+    limit: float
+    to: str = YARDSTICK  # empty: the value itself
+    server: str = OURS
+    at_least: bool = False
+
+    def found(self, rounds: Rounds) -> float | None:
+        if not self.to:
+            return median(rounds, self.server, self.column)
+        return ratio(rounds, self.server, self.column, self.to)
+
+    def held(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+GOALS = (
+    Goal("gateway's CPU for a plain request, × nginx's", "plain32", "cpu", 2.1),
+    Goal("the same of all processes, until the database has every record, × nginx's", "plain32", "all", 3.0),
+    Goal("p99 of plain requests at saturation, × nginx's", "plain32", "p99", 5.0),
+    Goal("gateway's CPU for an event of 384 streams, × nginx's", "streams384", "cpu", 1.6),
+    Goal("median stream of 384 longer than without a proxy, ms", "streams384", "longer", 5.0, to=""),
+    Goal("gateway's CPU for a request of 200 KB, × nginx's", "body200k", "cpu", 2.6),
+    Goal("median latency added at 200 requests a second, × nginx's", "rate200", "added_p50", 2.5),
+    Goal("memory of a gateway for a stream that waits, KiB", "idle5000", "stream_kib", 40.0, to=""),
+    Goal("requests a second of two workers, × one's", "workers", "rate", 1.25, to=OURS, server=TWO_OURS, at_least=True),
+)
+
+
+def goals(found: Mapping[str, Rounds]) -> list[str]:
+    """The goals whose cases were run, in Markdown."""
+    lines = ["| goal | | found | |", "|---|--:|--:|---|"]
+    for goal in GOALS:
+        value = goal.found(found.get(goal.case, ()))
+        if value is not None:
+            sign = "≥" if goal.at_least else "≤"
+            held = "held" if goal.held(value) else "**missed**"
+            lines.append(f"| {goal.text} | {sign} {goal.limit:g} | {value:.2f} | {held} |")
+    return lines
+
+
+# The file
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A server as the results tell of it."""
+
+    name: str
+    version: str
+    configuration: str
+    strengths: str
+
+
+@dataclass(frozen=True)
+class Report:
+    command: str
+    date: str
+    machine: str
+    versions: Sequence[str]
+    rounds: int
+    seconds: float
+    servers: Sequence[Shown]
+    cases: Sequence[tuple[Case, Rounds]]
+    faults: Sequence[str]  # of RouterDash
+    notes: Sequence[str]  # what others did not answer as they should
+
+    def markdown(self) -> str:
+        parts = [_HEAD.format(report=self, versions="; ".join(self.versions))]
+        parts += ["## Goals", "\n".join(goals({case.name: rounds for case, rounds in self.cases}))]
+        for case, rounds in self.cases:
+            parts += [f"## {case.title} (`{case.name}`)", "\n".join(table(case, rounds))]
+            parts += [case.note] if case.note else []
+        parts += ["## RouterDash's own figures", "\n".join(self._audit())]
+        parts += ["## Who was measured, and how they were set up", *self._setups()]
+        return "\n\n".join(parts) + "\n"
+
+    def _audit(self) -> Iterable[str]:
+        yield _AUDIT
+        yield ""
+        if self.faults:
+            yield from (f"* **Wrong:** {text}" for text in self.faults)
+        else:
+            yield "All of it held in every run."
+        yield from (f"* Of others: {text}" for text in self.notes)
+
+    def _setups(self) -> Iterable[str]:
+        for server in self.servers:
+            yield f"### {server.name} {server.version}".rstrip()
+            if server.strengths:
+                yield server.strengths
+            if server.configuration:
+                yield f"```\n{server.configuration.strip()}\n```"
+
+
+_HEAD = """\
+# Results
+
+Written by `make bench`; numbers are of this one run, and say little about another machine.
+
+```
+{report.command}
+```
+
+* {report.date}; {report.machine}
+* {versions}
+* {report.rounds} rounds, {report.seconds:g} s each. In every round each server has its turn, in an order drawn anew; a
+  number is the median of the rounds, a ratio (×) the median of the ratios to nginx within the rounds.
+* CPU time is user and system time of processes, from `/proc`; *all processes* counts all that a server has until it
+  has no work left: RouterDash until the database has every record.
+* What is measured runs on core 0, the load and the upstreams on core 1; so do RouterDash's processes other than the
+  gateway, as on any machine with more than one core.
+* Requests are chats of 1.5 KB unless told otherwise, answers 607 bytes, events 210 bytes. The upstreams are two
+  processes of `benchmarks/bench/upstream.c`, which cost next to nothing. Requests carry an API key; RouterDash and
+  LiteLLM check it, the others need not.
+* p50 and p99 are at saturation, where requests wait for one another, except at 200 requests a second."""
+
+_AUDIT = """\
+After every run RouterDash's figures were compared with what the clients and the upstreams saw: no failure; at least as
+many successes as clients had whole answers; for each success one request at an upstream; successes and cancellations
+together no more than those answers and the requests in flight when the clients left (with streams and at a fixed rate:
+exactly the answers). After every case `manage.py reconcile` compared database, journals and what is told."""
