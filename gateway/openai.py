@@ -6,7 +6,7 @@ apart into raw values and putting it together again, so that what we do not know
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -277,15 +277,14 @@ def upstream_message(body: bytes) -> str:
 # Events of a stream
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct):
     """What one event of a stream says."""
 
     model: str | None = None
     usage: Usage | None = None
     usage_only: bool = False  # carries nothing but usage
     deltas: int = 0  # pieces of output; counted as a token each if no usage is told
-    choices: list[tuple[int, bool]] = field(default_factory=list)  # index of each that has output, and whether it ends
+    choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None
