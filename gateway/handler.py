@@ -77,7 +77,7 @@ class Gateway:
         self.journal: Writer | None = None
         self.stopping = False
         self._hosts = Hosts(config)
-        self._peers = Peers(config.trusted_proxies)
+        self._peers = Peers(config.trusted_proxies, config.scheme)
         self._routes: dict[bytes, Route] = {
             path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
         }

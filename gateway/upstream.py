@@ -27,6 +27,7 @@ MAX_BODY_BYTES = 256 << 20
 MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
+MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
@@ -181,6 +182,7 @@ class Connection(asyncio.Protocol):
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport
         self.usable_until = 0.0
+        self.retires_at = time.monotonic() + MAX_AGE_SECONDS
         self.deadline = NEVER
         self.used = False  # has carried an exchange before the present one
         self.heard_lately = False  # since the sweeper looked
@@ -289,8 +291,8 @@ class Connection(asyncio.Protocol):
             self.used = True
             if kept_for := self.header(b"keep-alive"):
                 self._idle_seconds = _kept_for(kept_for)
+        self.usable_until = min(time.monotonic() + self._idle_seconds, self.retires_at)
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
-            self.usable_until = time.monotonic() + self._idle_seconds
             self.pool.keep(self)
         else:
             self.transport.abort()
