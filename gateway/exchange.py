@@ -174,9 +174,8 @@ class Exchange:
 
     def _write(self, data: bytes) -> None:
         self.started = True
-        protocol = self.protocol
-        if protocol is not None and not protocol.transport.is_closing():
-            protocol.transport.write(data)
+        if self.protocol is not None:
+            self.protocol.write(data)
 
 
 HOP_BY_HOP = frozenset(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
+from gateway.outbox import Outbox
 from gateway.record import CONNECTION_REFUSED
 
 CONNECT_SECONDS = 5.0
@@ -51,12 +52,13 @@ def _tls() -> ssl.SSLContext:
 
 
 class Sweeper:
-    """Timeouts by one look at all connections five times a second, instead of a timer each; so is told who was heard
-    of, instead of for each piece of an answer.
+    """What all connections of a loop share. Timeouts by one look at all of them five times a second, instead of a timer
+    each; so is told who was heard of, instead of for each piece of an answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -214,11 +216,12 @@ class Connection(asyncio.Protocol):
         self._begin()
         self._sent_at = now = time.monotonic()
         self.deadline = NEVER if timeout is None else now + timeout
+        outbox = self.pool.sweeper.outbox
         if len(body) < 16384:
-            self.transport.write(head + body)
+            outbox.write(self.transport, head + body)
         else:
-            self.transport.write(head)
-            self.transport.write(body)
+            outbox.write(self.transport, head)
+            outbox.write(self.transport, body)
 
     def wait_at_most(self, timeout: float | None) -> None:
         """From now on, `timeout` seconds until the connection fails with TIMEOUT."""
