@@ -500,7 +500,12 @@ def test_what_was_put_stands_after_the_flush(writer):
 def test_a_flush_is_one_write(writer, monkeypatch):
     write(writer, 1)
     written = []
-    monkeypatch.setattr(os, "write", lambda file, data: written.append(data) or len(data))
+
+    def count(file, data):
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", count)
     records = [make_record() for _ in range(5)]
     for record in records:
         writer.put(record)
