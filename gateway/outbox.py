@@ -7,6 +7,8 @@ instead of for each. What is put here leaves at the end of the turn, in the orde
 import asyncio
 from collections.abc import Callable
 
+Data = bytes | bytearray | memoryview
+
 MAX_BYTES = 128 << 10  # more than that does not wait for the turn's end
 
 
@@ -16,11 +18,11 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.before: Callable[[], None] = lambda: None  # what has to be done before any byte leaves
         self._loop = loop
-        self._writes: list[tuple[asyncio.Transport, bytes]] = []
+        self._writes: list[tuple[asyncio.Transport, Data]] = []
         self._size = 0
         self._due = False
 
-    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+    def write(self, transport: asyncio.Transport, data: Data) -> None:
         """What others wrote to the transport before, they must have written through here."""
         self._writes.append((transport, data))
         self.put(len(data))

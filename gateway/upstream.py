@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
-from gateway.outbox import Outbox
+from gateway.outbox import Data, Outbox
 from gateway.record import CONNECTION_REFUSED
 
 CONNECT_SECONDS = 5.0
@@ -29,6 +29,8 @@ MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
 MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
+
+SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent in one packet
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
@@ -211,17 +213,20 @@ class Connection(asyncio.Protocol):
 
     # An exchange
 
-    def send(self, head: bytes, body: bytes, timeout: float | None) -> None:
-        """Write a request. `timeout` seconds until the head of the answer, None for no limit."""
+    def send(self, head: bytes, body: Sequence[Data], timeout: float | None) -> None:
+        """Write a request, whose body may be in pieces. `timeout` seconds until the head of the answer, None for no
+        limit.
+        """
         self._begin()
         self._sent_at = now = time.monotonic()
         self.deadline = NEVER if timeout is None else now + timeout
-        outbox = self.pool.sweeper.outbox
-        if len(body) < 16384:
-            outbox.write(self.transport, head + body)
-        else:
-            outbox.write(self.transport, head)
-            outbox.write(self.transport, body)
+        write = self.pool.sweeper.outbox.write
+        if (len(body[0]) if len(body) == 1 else sum(map(len, body))) < SMALL_BYTES:
+            write(self.transport, b"".join((head, *body)))
+            return
+        write(self.transport, head)
+        for piece in body:
+            write(self.transport, piece)
 
     def wait_at_most(self, timeout: float | None) -> None:
         """From now on, `timeout` seconds until the connection fails with TIMEOUT."""

@@ -21,6 +21,7 @@ from gateway.openai import (
     read_responses_event,
     rename_model,
     upstream_message,
+    with_usage,
 )
 from tests.gateway import captures
 
@@ -432,7 +433,7 @@ KEYS_LIKE_IT = st.sampled_from(
 def test_the_wish_for_usage_is_put_in_front(fields, key, ascii_only, indent):
     body = json.dumps({**fields, key: 1}, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "replace")
     assert not parse_request(body).has_options
-    spliced = adapt_request(body, model=None, include_usage=True, has_options=False)
+    spliced = b"".join(with_usage(body))
     found = json.loads(spliced)
     assert found.pop("stream_options") == {"include_usage": True}
     assert (found, spliced.count(body[body.index(b"{") + 1 :])) == (json.loads(body), 1)
@@ -444,7 +445,7 @@ def test_options_that_are_there_are_found_however_they_are_spelt(key, value):
     body = b'{"model":"m","stream":true,%b:%b}' % (key, value)
     request = parse_request(body)
     assert request.has_options
-    asked = adapt_request(body, model=None, include_usage=True, has_options=request.has_options)
+    asked = adapt_request(body, model=None, include_usage=True)
     assert json.loads(asked)["stream_options"] == {"include_usage": True}
 
 
