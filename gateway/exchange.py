@@ -181,8 +181,9 @@ class Exchange:
 
     def _write(self, data: bytes) -> None:
         self.started = True
-        if self.protocol is not None:
-            self.protocol.write(data)
+        protocol = self.protocol
+        if protocol is not None:
+            protocol.gateway.outbox.write(protocol.transport, data)
 
 
 HOP_BY_HOP = frozenset(

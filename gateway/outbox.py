@@ -25,16 +25,15 @@ class Outbox:
     def write(self, transport: asyncio.Transport, data: Data) -> None:
         """What others wrote to the transport before, they must have written through here."""
         self._writes.append((transport, data))
-        self.put(len(data))
+        self._size += len(data)
+        if self._size > MAX_BYTES or not self._due:
+            self._see_to_it()
 
     def put(self, size: int) -> None:
         """Something of so many bytes is to be written, if only by `before`."""
         self._size += size
-        if self._size > MAX_BYTES:
-            self.flush()
-        elif not self._due:
-            self._due = True
-            self._loop.call_soon(self._end_of_turn)
+        if self._size > MAX_BYTES or not self._due:
+            self._see_to_it()
 
     def flush(self) -> None:
         """Write everything now: before a connection is closed, say."""
@@ -44,6 +43,13 @@ class Outbox:
         for transport, data in writes:
             if not transport.is_closing():
                 transport.write(data)
+
+    def _see_to_it(self) -> None:
+        if self._size > MAX_BYTES:
+            self.flush()
+        else:
+            self._due = True
+            self._loop.call_soon(self._end_of_turn)
 
     def _end_of_turn(self) -> None:
         self._due = False
