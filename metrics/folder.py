@@ -81,7 +81,7 @@ class Folder:
             batch = self.journals.read(writer, position, BATCH)
             fold = Fold(self.trackers.zone).add_all(batch.entries)
             if batch.damaged:
-                fold.totals[DAMAGED] += batch.damaged
+                fold.others[DAMAGED] += batch.damaged
             state.positions[writer] = batch.position
             if not batch.entries and not batch.damaged:
                 return count

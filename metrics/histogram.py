@@ -52,6 +52,12 @@ def add(total: Histogram, counts: Mapping[int, int]) -> None:
         total[index] = total.get(index, 0) + count
 
 
+def count(counts: Histogram, value: int) -> None:
+    """One more whole number."""
+    index = bucket(value)
+    counts[index] = counts.get(index, 0) + 1
+
+
 def subtract(total: Histogram, counts: Mapping[int, int]) -> None:
     """Take away what was added before."""
     for index, count in counts.items():

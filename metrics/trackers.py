@@ -83,10 +83,16 @@ class State:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
+        minutes: dict[int, Cell] = {}
         for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
+            minutes.setdefault(minute, Cell()).add(cell)
+            if cell.requests_ok:
+                answered = self.day(local_date(minute, self.zone)).answered
+                answered.setdefault((endpoint_id, model, kind), Cell()).add(cell)
+        for minute, cell in minutes.items():
             self.add_minute(minute, cell)
             if cell.requests_ok:
-                self._answered(minute, (endpoint_id, model, kind), cell)
+                self._answered(local_date(minute, self.zone), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
         for (endpoint_id, model, date, kind), daily in fold.daily.items():
@@ -121,13 +127,11 @@ class State:
                 self.recent.add(cell)
         self.since = since
 
-    def _answered(self, minute: int, key: SpeedKey, cell: Cell) -> None:
-        date = local_date(minute, self.zone)
+    def _answered(self, date: str, cell: Cell) -> None:
         if self.latest_day is None or date > self.latest_day[0]:
             self.latest_day = (date, Cell())
         if date == self.latest_day[0]:
             self.latest_day[1].add(cell)
-        self.day(date).answered.setdefault(key, Cell()).add(cell)
 
 
 @dataclass(frozen=True, slots=True)
