@@ -12,9 +12,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -32,12 +33,13 @@ from metrics.fold import (
     NO_ENDPOINT,
     UNRECORDED,
     Fold,
+    Sample,
+    SpeedKey,
     learned_speed,
     merge_samples,
     milliseconds,
     pack_samples,
     plausible,
-    sound,
     unpack_samples,
 )
 from metrics.folder import Folder
@@ -71,7 +73,7 @@ def _upsert(table: str, keys: tuple[str, ...], sums: tuple[str, ...]) -> str:
     return f"{_insert(table, keys + sums)} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
 
 
-HISTORY = _insert("request_history", _HISTORY_COLUMNS)
+HISTORY = "request_history"
 DAILY = _upsert(
     "endpoint_daily_stats",
     ("endpoint_id", "model_id", "date", "api_kind"),
@@ -88,11 +90,15 @@ MOVE = (
     "SET segment = excluded.segment, position = excluded.position "
     "WHERE journal_positions.segment = %s AND journal_positions.position = %s"
 )
-READ_AVERAGE = "SELECT samples FROM moving_averages WHERE endpoint_id = %s AND model = %s AND kind = %s"
+AVERAGES = "moving_averages"
+_AVERAGE_KEYS = ("endpoint_id", "model", "kind")
 WRITE_AVERAGE = (
-    "INSERT INTO moving_averages (endpoint_id, model, kind, value, samples) VALUES (%s, %s, %s, %s, %s) "
+    f"INSERT INTO {AVERAGES} (endpoint_id, model, kind, value, samples) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608
     "ON CONFLICT (endpoint_id, model, kind) DO UPDATE SET value = excluded.value, samples = excluded.samples"
 )
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Moved(Exception):
@@ -328,8 +334,8 @@ class DatabaseWriter:
 
     def _write(self, step: Step, entries: list[record.Entry], *, set_aside: int = 0) -> None:
         fold = Fold(self.zone).add_all(entries)
-        fold.totals[DAMAGED] += step.batch.damaged
-        fold.totals[UNRECORDED] += set_aside
+        fold.others[DAMAGED] += step.batch.damaged
+        fold.others[UNRECORDED] += set_aside
         assert self.folder.database_id is not None
         with transaction.atomic(), connection.cursor() as cursor:
             database.require(self.folder.database_id)
@@ -338,69 +344,32 @@ class DatabaseWriter:
                 # Without a row any move succeeds; but a row goes only after its directory.
                 if cursor.rowcount != 1 or not (self.folder.journals.root / writer).exists():
                     raise Moved(f"{writer} was folded by another process up to beyond {old}")
-            _many(cursor, HISTORY, self._rows(entries))
+            database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
             _many(cursor, DAILY, ((*map(storable, key), *astuple(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
-            rollups.upsert(cursor, rollups.DAYS, fold.days())
+            rollups.upsert(cursor, rollups.DAYS, fold.days)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
-            for key in sorted(fold.samples):
-                stored_as = tuple(map(storable, key))
-                cursor.execute(READ_AVERAGE, stored_as)
-                stored = cursor.fetchone()
-                kept = unpack_samples(bytes(stored[0])) if stored else []
-                samples = merge_samples(kept, fold.samples[key])
-                value = learned_speed(samples, time.time())
-                cursor.execute(WRITE_AVERAGE, (*stored_as, value, pack_samples(samples)))
+            _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))
         self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
 
-    def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:
+    def _rows(self, entries: Iterable[RequestRecord]) -> Iterator[tuple[Any, ...]]:
+        where: dict[str | None, Where] = {None: Where("N/A", "0.0.0.0")}  # noqa: S104
         for entry in entries:
-            if not isinstance(entry, RequestRecord) or entry.outcome == record.REJECTED or not sound(entry):
+            if entry.outcome == record.REJECTED or (self._history != "all" and entry.outcome == record.OK):
                 continue
-            if self._history == "all" or entry.outcome != record.OK:
-                yield self._row(entry)
-
-    def _row(self, entry: RequestRecord) -> tuple[Any, ...]:
-        where = self._where(entry.endpoint_id) if entry.endpoint_id else Where("N/A", "0.0.0.0")  # noqa: S104
-        done = datetime.fromtimestamp(entry.completed_us / 1e6, UTC).isoformat(timespec="microseconds")
-        tokens = (plausible(entry.input_tokens), plausible(entry.output_tokens))
-        ok = entry.outcome == record.OK
-        return (
-            entry.id,
-            done,
-            REQUEST_TYPES.get(entry.kind, "Chat"),
-            storable(entry.model),
-            entry.endpoint_id or NO_ENDPOINT,
-            where.name,
-            where.ip,
-            entry.client_ip,
-            _json_body(entry.request_body) or json.dumps({"model": storable(entry.model)}, ensure_ascii=False),
-            _json_body(entry.response_body),
-            milliseconds(entry.duration_us),
-            "success" if ok else "error",
-            None if ok else storable(entry.error or f"HTTP {entry.status}"),
-            done,
-            *tokens,
-            None if tokens == (None, None) else sum(count or 0 for count in tokens),
-            entry.api_key_id,
-            entry.outcome,
-            entry.status,
-            entry.kind,
-            entry.duration_us,
-            entry.first_token_us,
-            entry.estimated,
-            entry.streamed,
-            _json_body(msgspec.json.encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()),
-        )
+            endpoint_id = entry.endpoint_id
+            if endpoint_id is not None and endpoint_id not in where:
+                where[endpoint_id] = self._where(endpoint_id)
+            yield _row(entry, endpoint_id, where[endpoint_id])
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Does the database take its row and its sums? Tried, and taken back."""
         fold = Fold(self.zone).add_all([entry])
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                _many(cursor, HISTORY, self._rows([entry]))
+                database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
@@ -488,6 +457,79 @@ class DatabaseWriter:
             shutil.rmtree(hidden, ignore_errors=True)
         finally:
             os.close(held)
+
+
+def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of moving averages, with these samples."""
+    new: dict[tuple[str, ...], list[Sample]] = {}
+    for key in sorted(samples):
+        new.setdefault(tuple(map(storable, key)), []).extend(samples[key])
+    stored = database.find(cursor, AVERAGES, _AVERAGE_KEYS, ("samples",), list(new))
+    now = time.time()
+    for stored_as, added in new.items():
+        kept = unpack_samples(bytes(stored[stored_as][0])) if stored_as in stored else []
+        merged = merge_samples(kept, added)
+        yield (*stored_as, learned_speed(merged, now), pack_samples(merged))
+
+
+def _row(entry: RequestRecord, endpoint_id: str | None, where: Where) -> tuple[Any, ...]:
+    """Of the history, in the order of its columns."""
+    done = _moment(entry.completed_us)
+    model, request_body = _of_model(entry.model)
+    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
+    ok = entry.outcome == record.OK
+    return (
+        entry.id,
+        done,
+        REQUEST_TYPES.get(entry.kind, "Chat"),
+        model,
+        endpoint_id or NO_ENDPOINT,
+        where.name,
+        where.ip,
+        entry.client_ip,
+        _json_body(entry.request_body) or request_body,
+        _json_body(entry.response_body),
+        milliseconds(entry.duration_us),
+        "success" if ok else "error",
+        None if ok else storable(entry.error or f"HTTP {entry.status}"),
+        done,
+        tokens_in,
+        tokens_out,
+        None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
+        entry.api_key_id,
+        entry.outcome,
+        entry.status,
+        entry.kind,
+        entry.duration_us,
+        entry.first_token_us,
+        entry.estimated,
+        entry.streamed,
+        _attempts(entry),
+    )
+
+
+def _moment(microseconds: int) -> str:
+    """As `endpoints.fields.iso` writes moments."""
+    second, rest = divmod(microseconds, 1_000_000)
+    return f"{_second(second)}.{rest:06d}+00:00"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=1024)
+def _of_model(name: str) -> tuple[str, str]:
+    """Its name as the database takes it, and what stands in place of a body that was not stored."""
+    name = storable(name)
+    return name, json.dumps({"model": name}, ensure_ascii=False)
+
+
+def _attempts(entry: RequestRecord) -> str | None:
+    """As a list of JSON objects."""
+    text = _encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()
+    return _json_body(text) if "\\u" in text else text
 
 
 def _delete_position(writer: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from gateway import journal, record
 from gateway.record import Entry
-from metrics import seeding
+from metrics import database, seeding
 from metrics import trackers as trackers_module
 from metrics import writer as writer_module
 from metrics.fold import Sample
@@ -253,7 +253,11 @@ def samples_are_kept_as_they_come(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(FIGURES)
 def a_known_id_is_left_out_of_the_history_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(writer_module, "HISTORY", writer_module.HISTORY + " ON CONFLICT (id) DO NOTHING")
+    def insert(cursor: Any, table: str, columns: Sequence[str], rows: Iterable[Any]) -> None:
+        statement = writer_module._insert(table, columns) + " ON CONFLICT (id) DO NOTHING"
+        writer_module._many(cursor, statement, rows)
+
+    patch.setattr(database, "insert", insert)
 
 
 @mutant(FIGURES)

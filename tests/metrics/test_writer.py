@@ -284,16 +284,14 @@ def stored() -> list[Any]:
     return [rows(f"SELECT count(*) FROM {table}") for table in tables]
 
 
-@pytest.mark.parametrize(
-    "statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "TOTALS", "READ_AVERAGE", "WRITE_AVERAGE"]
-)
+@pytest.mark.parametrize("statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "TOTALS", "AVERAGES", "WRITE_AVERAGE"])
 def test_a_failure_anywhere_in_the_transaction_leaves_nothing(
     world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     world.gateway(*load(3, 30))
     before = stored()
     with monkeypatch.context() as broken:
-        broken.setattr(writer_module, statement, getattr(writer_module, statement).replace("(", "(nonsense ", 1) + " x")
+        broken.setattr(writer_module, statement, getattr(writer_module, statement).replace("(", "(nonsense ", 1) + "_x")
         with pytest.raises(DatabaseError):
             world.writer.step()
     assert stored() == before
