@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import itemgetter
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -87,6 +88,11 @@ class Cell:
         self.first_token_us += other.first_token_us
         histogram.add(self.durations, other.durations)
         histogram.add(self.first_tokens, other.first_tokens)
+
+    def __add__(self, other: "Cell") -> "Cell":
+        made = self.copy()
+        made.add(other)
+        return made
 
     def copy(self) -> "Cell":
         made = Cell()
@@ -166,6 +172,13 @@ class Spoken:
     duration_ms: int = 0
     samples: list[Sample] = field(default_factory=list)
 
+    def __add__(self, other: "Spoken") -> "Spoken":
+        return Spoken(
+            self.output_tokens + other.output_tokens,
+            self.duration_ms + other.duration_ms,
+            [*self.samples, *other.samples],
+        )
+
 
 @dataclass
 class Fold:
@@ -180,6 +193,19 @@ class Fold:
     others: Counter[str] = field(default_factory=Counter)  # totals that no cells sum up to
     refused_connections: set[str] = field(default_factory=set)  # endpoints to look at now
     counted: list[RequestRecord] = field(default_factory=list)
+
+    def __add__(self, other: "Fold") -> "Fold":
+        """The figures of both, which stay as they are."""
+        return Fold(
+            self.zone,
+            _joined(self.cells, other.cells),
+            _joined(self.spoken, other.spoken),
+            Counter(
+                {name: self.others[name] + other.others[name] for name in self.others.keys() | other.others.keys()}
+            ),
+            self.refused_connections | other.refused_connections,
+            [*self.counted, *other.counted],
+        )
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         for entry in entries:
@@ -293,6 +319,17 @@ class Fold:
         for (minute, endpoint_id, model, kind, key), cell in self.cells.items():
             found.setdefault((local_date(minute, self.zone), endpoint_id, model, kind, key), Cell()).add(cell)
         return found
+
+
+_Key = TypeVar("_Key")
+_Sum = TypeVar("_Sum", Cell, Spoken)
+
+
+def _joined(one: dict[_Key, _Sum], other: dict[_Key, _Sum]) -> dict[_Key, _Sum]:
+    joined = dict(one)
+    for key, value in other.items():
+        joined[key] = joined[key] + value if key in joined else value
+    return joined
 
 
 def sound(entry: RequestRecord) -> bool:

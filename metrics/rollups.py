@@ -53,17 +53,11 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     rows: dict[tuple[Any, ...], Cell] = {}
     for key in sorted(cells):
         stored_as = tuple(storable(part) if isinstance(part, str) else part for part in key)
-        rows[stored_as] = _sum(rows[stored_as], cells[key]) if stored_as in rows else cells[key]
+        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
     # Without a duration there is no first token either, and nothing to add to what is stored.
     stored = find(cursor, table.name, table.keys, _HISTOGRAMS, [key for key, cell in rows.items() if cell.durations])
     if rows:
         cursor.executemany(table.write, [_row(key, cell, *stored.get(key, (None, None))) for key, cell in rows.items()])
-
-
-def _sum(one: Cell, other: Cell) -> Cell:
-    made = one.copy()
-    made.add(other)
-    return made
 
 
 def _row(key: tuple[Any, ...], cell: Cell, durations: str | None, first_tokens: str | None) -> tuple[Any, ...]:

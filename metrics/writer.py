@@ -23,7 +23,7 @@ import msgspec
 from django.db import DataError, Error, IntegrityError, connection, transaction
 
 from gateway import journal, record
-from gateway.journal import START, Batch, Position
+from gateway.journal import START, Position
 from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord
 from metrics import database, rollups
@@ -43,6 +43,7 @@ from metrics.fold import (
     unpack_samples,
 )
 from metrics.folder import Folder
+from metrics.journals import Part
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +138,21 @@ class Step:
     """One batch: what was read, and which positions it moves."""
 
     moves: list[tuple[str, Position, Position]] = field(default_factory=list)
-    batch: Batch = field(default_factory=lambda: Batch(START))
+    parts: list[Part] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)  # writers read to their end
 
     @property
+    def entries(self) -> list[record.Entry]:
+        return [entry for part in self.parts for entry in part.batch.entries]
+
+    @property
+    def records(self) -> int:
+        """How many requests."""
+        return sum(part.records for part in self.parts)
+
+    @property
     def full(self) -> bool:
-        return len(self.batch.entries) >= BATCH
+        return sum(len(part.batch.entries) for part in self.parts) >= BATCH
 
 
 class DatabaseWriter:
@@ -260,7 +270,7 @@ class DatabaseWriter:
             self._committed |= {writer: new for writer, _, new in step.moves}
             database.refuse_moved_files()  # before anything is deleted that was committed to nowhere
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
-            self.backlog.last_batch_records = sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
+            self.backlog.last_batch_records = step.records
             self.backlog.last_commit_at = time.time()
             self._known = positions | {writer: new for writer, _, new in step.moves}
         self._note(step)
@@ -292,12 +302,15 @@ class DatabaseWriter:
         assert self.folder.database_id is not None
         step = Step()
         for writer in self.folder.journals.writers(self.folder.database_id):
-            old = positions.get(writer, START)
-            batch = self.folder.journals.read(writer, old, BATCH - len(step.batch.entries))
-            if batch.position != old or writer not in positions:
-                step.moves.append((writer, old, batch.position))
-                step.batch.entries += batch.entries
-                step.batch.damaged += batch.damaged
+            old = new = positions.get(writer, START)
+            while not step.full:
+                part = self.folder.journals.part(writer, new, BATCH, self.zone)
+                if part.batch.position == new:
+                    break
+                step.parts.append(part)
+                new = part.batch.position
+            if new != old or writer not in positions:
+                step.moves.append((writer, old, new))
             else:
                 step.finished.append(writer)
             if step.full:
@@ -305,17 +318,18 @@ class DatabaseWriter:
         return step
 
     def _commit(self, step: Step) -> None:
-        entries = step.batch.entries
+        folds = [part.fold for part in step.parts]
         try:
-            self._write(step, entries)
+            self._write(step, sum(folds[1:], start=folds[0]) if folds else Fold(self.zone))
         except IntegrityError as error:
             # A segment copied by hand, say. The id decides, for the row and for every sum.
+            entries = step.entries
             fresh = self._unknown(entries)
             if len(fresh) == len(entries):
                 self._set_aside(step, error)
                 return
             log.error("%d records were in the database already", len(entries) - len(fresh))
-            self._write(step, fresh)
+            self._write(step, self._fold(step, fresh))
             self._reseed()
         except (DataError, OverflowError, ValueError) as error:
             self._set_aside(step, error)
@@ -324,18 +338,23 @@ class DatabaseWriter:
         """One record that the database does not take must not hold up all that follow it. Raises `error` if it takes
         none at all: then it is not the records that are wrong.
         """
-        entries = step.batch.entries
+        entries = step.entries
         taken = [entry for entry in entries if self._accepts(entry)]
         if len(entries) > 1 and not taken:
             raise error
         log.error("%d records cannot be stored: %s", len(entries) - len(taken), error)
-        self._write(step, taken, set_aside=len(entries) - len(taken))
+        fold = self._fold(step, taken)
+        fold.others[UNRECORDED] += len(entries) - len(taken)
+        self._write(step, fold)
         self._reseed()
 
-    def _write(self, step: Step, entries: list[record.Entry], *, set_aside: int = 0) -> None:
+    def _fold(self, step: Step, entries: list[record.Entry]) -> Fold:
+        """Of a step of which only these entries are written."""
         fold = Fold(self.zone).add_all(entries)
-        fold.others[DAMAGED] += step.batch.damaged
-        fold.others[UNRECORDED] += set_aside
+        fold.others[DAMAGED] += sum(part.batch.damaged for part in step.parts)
+        return fold
+
+    def _write(self, step: Step, fold: Fold) -> None:
         assert self.folder.database_id is not None
         with transaction.atomic(), connection.cursor() as cursor:
             database.require(self.folder.database_id)
@@ -352,7 +371,7 @@ class DatabaseWriter:
             rollups.upsert(cursor, rollups.DAYS, fold.days)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
             _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))
-        self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
+        self.folder.written += step.records
 
     def _rows(self, entries: Iterable[RequestRecord]) -> Iterator[tuple[Any, ...]]:
         where: dict[str | None, Where] = {None: Where("N/A", "0.0.0.0")}  # noqa: S104

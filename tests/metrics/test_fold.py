@@ -402,6 +402,14 @@ def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) ->
 
 
 @settings(deadline=None)
+@given(REQUESTS, REQUESTS)
+def test_folds_add_up(some: list[RequestRecord], others: list[RequestRecord]) -> None:
+    one, other = fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3))
+    assert one + other == fold(*some, Unrecorded(2), *others, Unrecorded(3))
+    assert (one, other) == (fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3)))
+
+
+@settings(deadline=None)
 @given(REQUESTS)
 def test_days_hold_what_the_cells_hold(entries: list[RequestRecord]) -> None:
     found = fold(*entries, zone=ZoneInfo("Europe/Berlin"))

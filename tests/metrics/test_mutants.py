@@ -16,7 +16,7 @@ from gateway.record import Entry
 from metrics import database, seeding
 from metrics import trackers as trackers_module
 from metrics import writer as writer_module
-from metrics.fold import Sample
+from metrics.fold import Fold, Sample
 from metrics.folder import Folder
 from metrics.trackers import State
 from metrics.writer import DatabaseWriter, Step
@@ -61,9 +61,9 @@ def positions_are_kept_in_memory(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
+    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
         _move(step)
-        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+        write(self, replace(step, moves=[]), fold)
 
     patch.setattr(DatabaseWriter, "_write", in_two)
 
@@ -72,8 +72,8 @@ def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_behind_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
-        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
+        write(self, replace(step, moves=[]), fold)
         _move(step)
 
     patch.setattr(DatabaseWriter, "_write", in_two)

@@ -275,7 +275,7 @@ def test_nothing_new_writes_nothing(world: World) -> None:
     world.write()
     before = rows("SELECT * FROM metric_totals")
     step = world.writer.step()
-    assert (step.moves, step.batch.entries) == ([], [])
+    assert (step.moves, step.entries) == ([], [])
     assert rows("SELECT * FROM metric_totals") == before
 
 
