@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,7 +23,7 @@ import msgspec
 
 from gateway import record
 from gateway.openai import CHAT, COMPLETIONS, RESPONSES
-from gateway.record import Entry, RequestRecord, Unrecorded
+from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
 from metrics import histogram
 from metrics.histogram import Histogram
 
@@ -170,14 +170,11 @@ class Spoken:
 
     output_tokens: int = 0
     duration_ms: int = 0
-    samples: list[Sample] = field(default_factory=list)
+    entries: list[RequestRecord] = field(default_factory=list)
 
     def __add__(self, other: "Spoken") -> "Spoken":
-        return Spoken(
-            self.output_tokens + other.output_tokens,
-            self.duration_ms + other.duration_ms,
-            [*self.samples, *other.samples],
-        )
+        tokens, duration_ms = self.output_tokens + other.output_tokens, self.duration_ms + other.duration_ms
+        return Spoken(tokens, duration_ms, [*self.entries, *other.entries])
 
 
 @dataclass
@@ -221,37 +218,36 @@ class Fold:
 
     def _add(self, entry: RequestRecord) -> None:
         self.counted.append(entry)
-        outcome = entry.outcome
-        minute = entry.completed_us // MINUTE_US
+        outcome, attempts = entry.outcome, entry.attempts
+        minute, api_key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
         if outcome == record.REJECTED:
             self.others[REJECTED + (entry.error or "")] += 1
             # Not by model: anybody can make up names.
-            self._cell((minute, NO_ENDPOINT, "", "", entry.api_key_id or "")).requests_rejected += 1
+            self._cell((minute, NO_ENDPOINT, "", "", api_key_id)).requests_rejected += 1
             return
-        endpoint_id, key = NO_ENDPOINT, entry.api_key_id or ""
-        cell: Cell | None = None
-        for attempt in entry.attempts:
-            endpoint_id = attempt.endpoint_id
-            cell = self._cell((minute, endpoint_id, entry.model, entry.kind, key))
+        model, kind = entry.model, entry.kind
+        for attempt in attempts:
+            cell = self._cell((minute, attempt.endpoint_id, model, kind, api_key_id))
             if attempt.outcome == record.OK:
                 cell.attempts_ok += 1
             elif attempt.outcome != record.CANCELLED:
                 cell.attempts_failed += 1
                 if attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
-                    self.refused_connections.add(endpoint_id)
-        if cell is None:
-            cell = self._cell((minute, NO_ENDPOINT, entry.model, entry.kind, key))
-        tokens_out = plausible(entry.output_tokens) or 0
+                    self.refused_connections.add(attempt.endpoint_id)
+        if not attempts:
+            cell = self._cell((minute, NO_ENDPOINT, model, kind, api_key_id))
+        # From here on `cell` is that of the endpoint which made the answer.
+        tokens = plausible(entry.output_tokens)
         if outcome == record.OK:
             cell.answered(entry.duration_us, entry.first_token_us)
-            if tokens_out and entry.attempts and entry.kind in _KINDS_WITH_SPEED:
-                self._add_speed(entry, tokens_out, entry.attempts[-1].duration_us, minute)
+            if tokens and attempts and kind in _KINDS_WITH_SPEED and attempts[-1].duration_us > 0:
+                self._add_speed(entry, tokens, attempts[-1], minute)
         elif outcome == record.CANCELLED:
             cell.requests_cancelled += 1
         else:
             cell.requests_failed += 1
         cell.input_tokens += plausible(entry.input_tokens) or 0
-        cell.output_tokens += tokens_out
+        cell.output_tokens += tokens or 0
 
     def _cell(self, key: CellKey) -> Cell:
         cell = self.cells.get(key)
@@ -259,17 +255,15 @@ class Fold:
             cell = self.cells[key] = Cell()
         return cell
 
-    def _add_speed(self, entry: RequestRecord, tokens: int, duration_us: int, minute: int) -> None:
+    def _add_speed(self, entry: RequestRecord, tokens: int, attempt: Attempt, minute: int) -> None:
         """Output tokens over the whole duration of the attempt that made them."""
-        if duration_us <= 0:
-            return
-        key = (entry.attempts[-1].endpoint_id, entry.model, local_date(minute, self.zone), entry.kind)
+        key = (attempt.endpoint_id, entry.model, local_date(minute, self.zone), entry.kind)
         spoken = self.spoken.get(key)
         if spoken is None:
             spoken = self.spoken[key] = Spoken()
         spoken.output_tokens += tokens
-        spoken.duration_ms += milliseconds(duration_us)
-        spoken.samples.append((entry.completed_us, int(entry.id[-12:], 16), tokens / (duration_us / 1e6)))
+        spoken.duration_ms += milliseconds(attempt.duration_us)
+        spoken.entries.append(entry)
 
     @cached_property
     def endpoints(self) -> dict[str, Counters]:
@@ -295,10 +289,12 @@ class Fold:
 
     @cached_property
     def samples(self) -> dict[SpeedKey, list[Sample]]:
-        found: dict[SpeedKey, list[Sample]] = {}
+        """Sorted, and no more of them than a moving average is made of."""
+        entries: dict[SpeedKey, list[RequestRecord]] = {}
         for (endpoint_id, model, _, kind), spoken in self.spoken.items():
-            found.setdefault((endpoint_id, model, kind), []).extend(spoken.samples)
-        return found
+            entries.setdefault((endpoint_id, model, kind), []).extend(spoken.entries)
+        now = time.time()
+        return {key: window(sorted(map(_sample, _latest(found, now))), now) for key, found in entries.items()}
 
     @cached_property
     def totals(self) -> Counter[str]:
@@ -345,6 +341,27 @@ def sound(entry: RequestRecord) -> bool:
     )
 
 
+def _latest(entries: list[RequestRecord], now: float) -> list[RequestRecord]:
+    """The only ones that a window of samples can be made of, and few more: of many, most need not be looked at."""
+    if len(entries) <= WINDOW:
+        return entries
+    entries = sorted(entries, key=_completed_us)
+    come = bisect_right(entries, _horizon(now), key=_completed_us)
+    first = max(0, come - WINDOW)
+    while first and entries[first - 1].completed_us == entries[first].completed_us:
+        first -= 1  # which of those that ended at one moment is the last is for their samples to say
+    return entries[first:]
+
+
+def _sample(entry: RequestRecord) -> Sample:
+    attempt = entry.attempts[-1]
+    assert entry.output_tokens is not None
+    return entry.completed_us, int(entry.id[-12:], 16), entry.output_tokens / (attempt.duration_us / 1e6)
+
+
+_completed_us = attrgetter("completed_us")
+
+
 def plausible(tokens: int | None) -> int | None:
     """A count of tokens as an upstream told it; None for what no answer can have had."""
     return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else None
@@ -352,7 +369,7 @@ def plausible(tokens: int | None) -> int | None:
 
 def milliseconds(microseconds: int) -> int:
     """As the reference's integer columns hold a duration: never 0."""
-    return max(1, round(microseconds / 1000))
+    return round(microseconds / 1000) or 1
 
 
 @lru_cache(maxsize=4096)
@@ -369,12 +386,15 @@ def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
     """
     new = sorted({*new})
     after = kept and new and new[0] > kept[-1]  # nearly always
-    merged = [*kept, *new] if after else sorted({*kept, *new})
-    now = time.time()
-    if not runs_ahead(merged, now):
-        return merged[-WINDOW:]
-    come = _come(merged, now)
-    return [*come[-WINDOW:], *merged[len(come) :][-WINDOW:]]
+    return window([*kept, *new] if after else sorted({*kept, *new}), time.time())
+
+
+def window(samples: list[Sample], now: float) -> list[Sample]:
+    """The last WINDOW of sorted samples, and beside these of what runs ahead."""
+    if not runs_ahead(samples, now):
+        return samples[-WINDOW:]
+    come = _come(samples, now)
+    return [*come[-WINDOW:], *samples[len(come) :][-WINDOW:]]
 
 
 def runs_ahead(samples: list[Sample], now: float) -> bool:
@@ -396,9 +416,11 @@ def learned_speed(samples: list[Sample], now: float) -> float | None:
 
 def moving_average(samples: list[Sample]) -> float | None:
     """Exponential, first sample as it is (contract: α = 0.2)."""
-    value: float | None = None
-    for _, _, speed in samples:
-        value = speed if value is None else ALPHA * speed + (1 - ALPHA) * value
+    if not samples:
+        return None
+    value, old = samples[0][2], 1 - ALPHA
+    for _, _, speed in samples[1:]:
+        value = ALPHA * speed + old * value
     return value
 
 
