@@ -1,6 +1,7 @@
 """What the database is: there, ours, and at one moment."""
 
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from metrics.models import Installation
+
+# sqlite3 looks in three places how to adapt a value that is no number or text, and raises where there is nothing: for
+# most columns of most rows. In the first of these it finds what is registered.
+sqlite3.register_adapter(type(None), lambda none: none)
+sqlite3.register_adapter(bool, int)
 
 
 @contextmanager
