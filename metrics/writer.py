@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 2000
 PAUSE_SECONDS = 0.15
+BUSY_RECORDS = 20  # in a batch: under load it pays to let the next one grow
+BUSY_PAUSE_SECONDS = 0.5
 SLOW_SECONDS = 1.0  # for a batch: the database lets the writer wait
 MAX_BACKOFF_SECONDS = 2.0
 
@@ -188,6 +190,7 @@ class DatabaseWriter:
         """Until `stop`, then once more to the end. `prepare` sees to it that there is a database to write to."""
         backoff = PAUSE_SECONDS
         while not stop.is_set():
+            written = None
             try:
                 written = self.step() if prepare() else None
             except Moved as error:
@@ -202,7 +205,8 @@ class DatabaseWriter:
                 backoff = PAUSE_SECONDS
                 if written and written.full:
                     continue
-            self._wake.wait(backoff)
+            busy = written is not None and written.records >= BUSY_RECORDS
+            self._wake.wait(BUSY_PAUSE_SECONDS if busy else backoff)
             self._wake.clear()
         self.finish()
 

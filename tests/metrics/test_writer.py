@@ -16,7 +16,7 @@ from metrics import database
 from metrics import writer as writer_module
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
-from metrics.writer import MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
+from metrics.writer import BUSY_PAUSE_SECONDS, MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
 from tests.metrics import laws, strict
 from tests.metrics.records import AT, ENDED, KEY, NOW, A, attempt, load, request
 from tests.metrics.world import UTC_ZONE, World, own_database, restored, rows, same, where
@@ -612,6 +612,13 @@ def test_full_batches_follow_each_other_without_a_pause(world: World, monkeypatc
     world.gateway(*[request() for _ in range(10)])
     assert len(run(world, lambda: True)) == 1
     assert RequestHistory.objects.count() == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_batches_grow_under_load(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "BUSY_RECORDS", 3)
+    world.gateway(*[request() for _ in range(3)])
+    assert run(world, lambda: True, 2) == [BUSY_PAUSE_SECONDS, PAUSE_SECONDS]
 
 
 @pytest.mark.django_db(transaction=True)
