@@ -23,8 +23,8 @@ _decode = msgspec.json.Decoder(Histogram).decode
 
 def bucket(value: int) -> int:
     """The bucket of a whole number from 0 on."""
-    shift = max(0, value.bit_length() - _BITS - 1)
-    return (shift << _BITS) + (value >> shift)
+    shift = value.bit_length() - _BITS - 1
+    return (shift << _BITS) + (value >> shift) if shift > 0 else value
 
 
 def bounds(index: int) -> tuple[int, int]:

@@ -13,9 +13,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -101,6 +102,7 @@ WRITE_AVERAGE = (
 )
 
 
+_daily_sums = attrgetter("total", "successful", "failed", "output_tokens", "duration_ms")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -370,7 +372,7 @@ class DatabaseWriter:
             database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
-            _many(cursor, DAILY, ((*map(storable, key), *astuple(it)) for key, it in sorted(fold.daily.items())))
+            _many(cursor, DAILY, ((*map(storable, key), *_daily_sums(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
             rollups.upsert(cursor, rollups.DAYS, fold.days)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
