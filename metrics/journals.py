@@ -105,10 +105,12 @@ class Journals:
             while self._kept_bytes > KEPT_BYTES:
                 self._take(next(iter(self._kept)))
 
-    def next_record(self, writer: str, position: Position) -> RequestRecord | None:
-        """The first one behind a position."""
-        entries = self.read(writer, position, 8).entries
-        return next((entry for entry in entries if isinstance(entry, RequestRecord)), None)
+    def next_end(self, writer: str, position: Position) -> int | None:
+        """When the first request behind a position ended, in µs since 1970; None where there is none yet."""
+        with self._lock:
+            kept = next((part.batch for key, part in self._kept.items() if key[:2] == (writer, position)), None)
+        found = None if kept is None else _first_end(kept)
+        return _first_end(self.read(writer, position, 8)) if found is None else found
 
     def sweep(self, forget: Callable[[str], None]) -> None:
         """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed. Whoever
@@ -158,6 +160,10 @@ class Journals:
         if text not in self._warned:
             self._warned.add(text)
             log.error("journal %s", text)
+
+
+def _first_end(batch: Batch) -> int | None:
+    return next((entry.completed_us for entry in batch.entries if isinstance(entry, RequestRecord)), None)
 
 
 __all__ = ["START", "Journals"]

@@ -183,6 +183,7 @@ class DatabaseWriter:
         self._progress = threading.Condition()
         self._committed: dict[str, Position] = {}  # how far this process has written
         self._known: dict[str, Position] = {}  # how far the database was when last looked at
+        self._waiting: dict[str, tuple[Position, int]] = {}  # where each waits, and when its first record ended
         self._steps = 0
         self._idle_steps = 0
 
@@ -240,9 +241,15 @@ class DatabaseWriter:
         As far as this process has seen the database; without any look at it, every record there is waits.
         """
         assert self.folder.database_id is not None
-        writers = self.folder.journals.writers(self.folder.database_id)
-        found = (self.folder.journals.next_record(name, self._known.get(name, START)) for name in writers)
-        return min((entry.completed_us / 1e6 for entry in found if entry is not None), default=None)
+        waiting: dict[str, tuple[Position, int]] = {}
+        for writer in self.folder.journals.writers(self.folder.database_id):
+            position = self._known.get(writer, START)
+            seen = self._waiting.get(writer)  # asked again and again, it stays the same until more is written
+            end = seen[1] if seen and seen[0] == position else self.folder.journals.next_end(writer, position)
+            if end is not None:
+                waiting[writer] = (position, end)
+        self._waiting = waiting
+        return min((end / 1e6 for _, end in waiting.values()), default=None)
 
     def sweep(self) -> None:
         """What a kill left half taken away, at a start. Raises django.db.Error."""
