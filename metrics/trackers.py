@@ -76,6 +76,7 @@ class State:
     latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
     days: dict[str, Today] = field(default_factory=dict)  # by local date; of a clock that ran ahead, later ones too
+    turned: int = -1  # at which minute
     read_at: float = 0.0
     repairs: int = 0  # of figures in the database, up to that
 
@@ -108,7 +109,10 @@ class State:
 
     def turn(self, now: float) -> None:
         """Let go of what no figure looks back to any more, not even when the clock is set back a little."""
-        self._look_back_to(int(now // 60) - AVERAGE_MINUTES)
+        if self.turned == (this := int(now // 60)):
+            return
+        self.turned = this
+        self._look_back_to(this - AVERAGE_MINUTES)
         minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
@@ -250,10 +254,13 @@ def _speeds(state: State, today: Today, now: float) -> dict[SpeedKey, float]:
     return speeds | {key: value for key, it in state.speeds.items() if (value := it.value(now)) is not None}
 
 
+_NOTHING = Cell()
+
+
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:
     last = int(now // 60)
     minutes = range(last - TIMELINE_MINUTES + 1, last + 1)
-    found = (state.minutes.get(minute) or Cell() for minute in minutes)
+    found = (state.minutes.get(minute, _NOTHING) for minute in minutes)
     return tuple(Slot(minute, it.requests_ok, it.requests_failed) for minute, it in zip(minutes, found, strict=True))
 
 
