@@ -313,7 +313,8 @@ class Fold:
         """The cells summed by local date."""
         found: dict[DayKey, Cell] = {}
         for (minute, endpoint_id, model, kind, key), cell in self.cells.items():
-            found.setdefault((local_date(minute, self.zone), endpoint_id, model, kind, key), Cell()).add(cell)
+            day = (local_date(minute, self.zone), endpoint_id, model, kind, key)
+            found[day] = found[day] + cell if day in found else cell
         return found
 
 

@@ -5,7 +5,7 @@ One instance lives in control. Readers hold the lock for as long as they copy; t
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +36,8 @@ CLOCK_SLACK_SECONDS = 3 * 3600.0  # so far back a clock may be set, and nothing 
 class Today:
     """One local date, by models on endpoints."""
 
-    attempts: dict[SpeedKey, Daily] = field(default_factory=dict)
-    answered: dict[SpeedKey, Cell] = field(default_factory=dict)
+    attempts: defaultdict[SpeedKey, Daily] = field(default_factory=lambda: defaultdict(Daily))
+    answered: defaultdict[SpeedKey, Cell] = field(default_factory=lambda: defaultdict(Cell))
 
 
 @dataclass(slots=True)
@@ -84,12 +84,11 @@ class State:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
-        minutes: dict[int, Cell] = {}
+        minutes: defaultdict[int, Cell] = defaultdict(Cell)
         for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
-            minutes.setdefault(minute, Cell()).add(cell)
+            minutes[minute].add(cell)
             if cell.requests_ok:
-                answered = self.day(local_date(minute, self.zone)).answered
-                answered.setdefault((endpoint_id, model, kind), Cell()).add(cell)
+                self.day(local_date(minute, self.zone)).answered[endpoint_id, model, kind].add(cell)
         for minute, cell in minutes.items():
             self.add_minute(minute, cell)
             if cell.requests_ok:
@@ -97,10 +96,12 @@ class State:
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
         for (endpoint_id, model, date, kind), daily in fold.daily.items():
-            self.day(date).attempts.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+            self.day(date).attempts[endpoint_id, model, kind].add(daily)
 
     def day(self, date: str) -> Today:
-        return self.days.setdefault(date, Today())
+        if date not in self.days:
+            self.days[date] = Today()
+        return self.days[date]
 
     def add_minute(self, minute: int, cell: Cell) -> None:
         self.minutes.setdefault(minute, Cell()).add(cell)
