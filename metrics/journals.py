@@ -78,6 +78,9 @@ class Journals:
         """
         with self._lock:
             kept = self._take((writer, position, zone))
+            if kept is not None:  # both are so far: nobody comes for what is kept of before
+                for behind in [it for it in self._kept if it[0] == writer and it[1] < position]:
+                    self._take(behind)
         if kept is not None and len(kept.batch.entries) <= limit:
             return kept
         batch = self.read(writer, position, limit)

@@ -145,6 +145,14 @@ def test_who_comes_second_takes_what_the_first_has_read(world: World) -> None:
     assert [part.fold for part in first] == [part.fold for part in third]
 
 
+def test_what_nobody_comes_for_goes(world: World) -> None:
+    gateway = world.gateway(*load(1, 20))
+    journals, name = world.folder.journals, world.path(gateway).name
+    first = parts(journals, name, 8, 8)
+    journals.part(name, first[0].batch.position, 8, UTC_ZONE)
+    assert (journals._kept, journals._kept_bytes) == ({}, 0)
+
+
 def test_a_kept_part_that_is_too_long_is_read_again(world: World) -> None:
     gateway = world.gateway(*load(1, 20))
     journals, name = world.folder.journals, world.path(gateway).name

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
 
 from gateway import journal, record
+from gateway.journal import Batch, Position
 from gateway.record import Entry
 from metrics import database, seeding
 from metrics import trackers as trackers_module
 from metrics import writer as writer_module
 from metrics.fold import Fold, Sample
 from metrics.folder import Folder
+from metrics.journals import Journals, Part
 from metrics.trackers import State
 from metrics.writer import DatabaseWriter, Step
 from tests.metrics.histories import History, prepared
@@ -236,6 +239,24 @@ def a_segment_grows_after_the_next_was_begun(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(journal.Writer, "_rotate", remember)
     patch.setattr(journal.Writer, "append", late)
+
+
+# What folder and writer share
+
+
+@mutant(FIGURES)
+def a_kept_part_is_taken_wherever_it_begins(patch: pytest.MonkeyPatch) -> None:
+    take = Journals._take
+
+    def any_of_it(self: Journals, key: tuple[str, Position, ZoneInfo]) -> Part | None:
+        return take(self, next((kept for kept in self._kept if kept[0] == key[0]), key))
+
+    patch.setattr(Journals, "_take", any_of_it)
+
+
+@mutant(FIGURES)
+def what_is_cut_off_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Batch, "cut", lambda self, position: replace(self, position=position))
 
 
 # Folds. That a sample merged twice counts once needs no mutant: no history that obeys the positions merges one twice.
