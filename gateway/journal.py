@@ -25,6 +25,7 @@ import shutil
 import struct
 import time
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,7 +41,8 @@ MAGIC = b"\xf5RJ"
 VERSION = 1
 HEAD = struct.Struct("<3sBI")
 CRC = struct.Struct("<I")
-FRAME_BYTES = HEAD.size + CRC.size
+WHOLE_HEAD = struct.Struct("<3sBII")  # both
+FRAME_BYTES = WHOLE_HEAD.size
 MAX_PAYLOAD = 1 << 20
 CHUNK = 4 << 20  # larger than any frame
 SEGMENT_BYTES = 8 << 20
@@ -90,11 +92,10 @@ def _payload_at(data: bytes, at: int) -> bytes | None:
     body = at + FRAME_BYTES
     if len(data) < body:
         return None
-    magic, version, length = HEAD.unpack_from(data, at)
+    magic, version, length, crc = WHOLE_HEAD.unpack_from(data, at)
     if magic != MAGIC or length > MAX_PAYLOAD or len(data) < body + length:
         return None
     payload = data[body : body + length]
-    (crc,) = CRC.unpack_from(data, at + HEAD.size)
     if crc != zlib.crc32(payload, zlib.crc32(data[at : at + HEAD.size])):
         return None
     if version != VERSION:
@@ -129,6 +130,12 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     starts: list[Position] = field(default_factory=list)  # of each entry
     damaged: int = 0  # bytes stepped over
+    size: int = 0  # bytes of the entries, at most
+
+    def cut(self, position: Position) -> "Batch":
+        """What of it lies before a position in it that an entry begins at, or ends at. For one without damage."""
+        count = bisect_left(self.starts, position)
+        return Batch(position, self.entries[:count], self.starts[:count], size=self.size)
 
 
 def read(directory: Path, position: Position, limit: int) -> Batch:
@@ -183,19 +190,22 @@ def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) ->
 
 def _read_frames(data: bytes, batch: Batch, limit: int) -> tuple[int, bool]:
     """Decode the frames of a chunk that is at the batch's position: bytes used by good ones, and was that the limit?"""
-    used = 0
+    used = good = 0
     segment, offset = batch.position
+    entries, starts = batch.entries, batch.starts
     for start, end, payload in frames(data):
-        batch.damaged += start - used
         used = end
         try:
-            batch.entries.append(decode(payload))
-            batch.starts.append((segment, offset + start))
+            entries.append(decode(payload))
         except msgspec.DecodeError:
-            batch.damaged += end - start
-        if len(batch.entries) >= limit:
-            return used, True
-    return used, False
+            continue
+        starts.append((segment, offset + start))
+        good += end - start
+        if len(entries) >= limit:
+            break
+    batch.size += good
+    batch.damaged += used - good
+    return used, len(entries) >= limit
 
 
 def lock(directory: Path) -> int | None:

@@ -22,7 +22,7 @@ REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 50
 CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control look at the endpoint at once
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One try of a request on one endpoint."""
 
     endpoint_id: str
@@ -32,7 +32,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     error: str | None = None
 
 
-class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r"):
+class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
     """One request that ended. Times in microseconds; `completed_us` since 1970 UTC."""
 
     id: str  # UUIDv7: its first 48 bits are milliseconds, so ids sort by time
@@ -60,13 +60,13 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r"):
         return self.attempts[-1].endpoint_id if self.attempts else None
 
 
-class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u"):
+class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=False):
     """So many requests ended while the journal could not be written."""
 
     count: int
 
 
-class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h"):
+class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h", gc=False):
     """First entry of a segment: which database its records belong to, and who wrote them."""
 
     database_id: str

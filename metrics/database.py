@@ -1,17 +1,24 @@
 """What the database is: there, ours, and at one moment."""
 
 import os
+import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from django.db import OperationalError, connection
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 from django.utils import timezone
 
 from metrics.models import Installation
+
+# sqlite3 looks in three places how to adapt a value that is no number or text, and raises where there is nothing: for
+# most columns of most rows. In the first of these it finds what is registered.
+sqlite3.register_adapter(type(None), lambda none: none)
+sqlite3.register_adapter(bool, int)
 
 
 @contextmanager
@@ -43,6 +50,39 @@ def storable(text: str) -> str:
     if "\0" in text or not text.isprintable():
         text = text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     return text
+
+
+def find(
+    cursor: Any, table: str, keys: Sequence[str], columns: Sequence[str], wanted: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """These columns of the rows with the wanted keys, by key, where there are any: one query for all of them."""
+    if not wanted:
+        return {}
+    if connection.vendor == "postgresql":  # the types of the keys are those of the table's columns
+        listed = "jsonb_array_elements(%s) WITH ORDINALITY AS listed (value, number)"
+        listed += f" CROSS JOIN LATERAL jsonb_populate_record(NULL::{table}, listed.value) AS wanted"
+        number, same = "number - 1", " AND ".join(f"found.{key} = wanted.{key}" for key in keys)
+    else:
+        listed, number = "json_each(%s) AS listed", "listed.key"
+        same = " AND ".join(f"found.{key} = listed.value ->> '{key}'" for key in keys)
+    told = ", ".join(f"found.{column}" for column in columns)
+    # CROSS: SQLite begins with what stands first, and looks for each key in the table's own.
+    sql = f"SELECT {number}, {told} FROM {listed} CROSS JOIN {table} AS found WHERE {same}"  # noqa: S608
+    cursor.execute(sql, [msgspec.json.encode([dict(zip(keys, key, strict=True)) for key in wanted]).decode()])
+    return {wanted[number]: tuple(row) for number, *row in cursor.fetchall()}
+
+
+def insert(cursor: Any, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Many new rows, in the way that costs least. Raises IntegrityError when one is there already."""
+    names = ", ".join(columns)
+    with connection.wrap_database_errors:
+        if connection.vendor == "postgresql":
+            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:  # Django's cursor would keep all rows until the last is written
+            marks = ", ".join("?" * len(columns))
+            connection.connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
 
 
 def require(expected: str) -> None:

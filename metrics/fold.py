@@ -12,10 +12,11 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from functools import lru_cache
-from operator import itemgetter
+from functools import cached_property, lru_cache
+from operator import attrgetter, itemgetter
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -47,13 +48,13 @@ REJECTED = "rejected:"
 # a total can be computed again from the roll-ups.
 ADOPTED, PRUNED_ADOPTED = "adopted:", "pruned_adopted:"
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_FAILED_ATTEMPTS = {record.REFUSED, record.FAILED, record.TRUNCATED}
+_is_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _KINDS_WITH_SPEED = {CHAT, COMPLETIONS, RESPONSES}
 
 Sample = tuple[int, int, float]  # completed_us, tie-break from the id, tokens per second
 SpeedKey = tuple[str, str, str]  # endpoint, model, kind
 CellKey = tuple[int, str, str, str, str]  # minute, endpoint, model, kind, API key
+DayKey = tuple[str, str, str, str, str]  # local date, endpoint, model, kind, API key
 DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
 
 
@@ -75,13 +76,28 @@ class Cell:
     first_tokens: Histogram = field(default_factory=dict)
 
     def add(self, other: "Cell") -> None:
-        for name in CELL_COLUMNS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.requests_ok += other.requests_ok
+        self.requests_failed += other.requests_failed
+        self.requests_cancelled += other.requests_cancelled
+        self.attempts_ok += other.attempts_ok
+        self.attempts_failed += other.attempts_failed
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.ok_duration_us += other.ok_duration_us
+        self.requests_rejected += other.requests_rejected
+        self.first_token_us += other.first_token_us
         histogram.add(self.durations, other.durations)
         histogram.add(self.first_tokens, other.first_tokens)
 
+    def __add__(self, other: "Cell") -> "Cell":
+        made = self.copy()
+        made.add(other)
+        return made
+
     def copy(self) -> "Cell":
-        return replace(self, durations=dict(self.durations), first_tokens=dict(self.first_tokens))
+        made = Cell()
+        made.add(self)
+        return made
 
     def subtract(self, other: "Cell") -> None:
         """Take away what was added before."""
@@ -94,10 +110,10 @@ class Cell:
         """One whole answer."""
         self.requests_ok += 1
         self.ok_duration_us += duration_us
-        histogram.add(self.durations, {histogram.bucket(duration_us): 1})
+        histogram.count(self.durations, duration_us)
         if first_token_us is not None:
             self.first_token_us += first_token_us
-            histogram.add(self.first_tokens, {histogram.bucket(first_token_us): 1})
+            histogram.count(self.first_tokens, first_token_us)
 
     @property
     def average_ms(self) -> float | None:
@@ -149,108 +165,202 @@ class Counters:
 
 
 @dataclass(slots=True)
+class Spoken:
+    """Answers with a speed, of one model and kind on one endpoint on one day."""
+
+    output_tokens: int = 0
+    duration_ms: int = 0
+    entries: list[RequestRecord] = field(default_factory=list)
+
+    def __add__(self, other: "Spoken") -> "Spoken":
+        tokens, duration_ms = self.output_tokens + other.output_tokens, self.duration_ms + other.duration_ms
+        return Spoken(tokens, duration_ms, [*self.entries, *other.entries])
+
+
+@dataclass
 class Fold:
-    """The figures of a batch of entries."""
+    """The figures of a batch of entries. Added to once; then only read, perhaps by several.
+
+    What every record goes through is short: it is counted in a cell or two. All other sums are those of cells.
+    """
 
     zone: ZoneInfo
     cells: dict[CellKey, Cell] = field(default_factory=dict)
-    daily: dict[DailyKey, Daily] = field(default_factory=dict)
-    endpoints: dict[str, Counters] = field(default_factory=dict)
-    samples: dict[SpeedKey, list[Sample]] = field(default_factory=dict)
-    totals: Counter[str] = field(default_factory=Counter)
+    spoken: dict[DailyKey, Spoken] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)  # totals that no cells sum up to
     refused_connections: set[str] = field(default_factory=set)  # endpoints to look at now
+    counted: list[RequestRecord] = field(default_factory=list)
+
+    def __add__(self, other: "Fold") -> "Fold":
+        """The figures of both, which stay as they are."""
+        return Fold(
+            self.zone,
+            _joined(self.cells, other.cells),
+            _joined(self.spoken, other.spoken),
+            Counter(
+                {name: self.others[name] + other.others[name] for name in self.others.keys() | other.others.keys()}
+            ),
+            self.refused_connections | other.refused_connections,
+            [*self.counted, *other.counted],
+        )
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         for entry in entries:
             if isinstance(entry, RequestRecord):
                 if sound(entry):
-                    self.add(entry)
+                    self._add(entry)
                 else:
                     log.error("record %r makes no sense and is set aside", entry.id[:40])
-                    self.totals[UNRECORDED] += 1
+                    self.others[UNRECORDED] += 1
             elif isinstance(entry, Unrecorded):
-                self.totals[UNRECORDED] += entry.count
+                self.others[UNRECORDED] += entry.count
         return self
 
-    def add(self, entry: RequestRecord) -> None:
-        minute = entry.completed_us // MINUTE_US
-        if entry.outcome == record.REJECTED:
-            self.totals[REJECTED + (entry.error or "")] += 1
+    def _add(self, entry: RequestRecord) -> None:
+        self.counted.append(entry)
+        outcome, attempts = entry.outcome, entry.attempts
+        minute, api_key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
+        if outcome == record.REJECTED:
+            self.others[REJECTED + (entry.error or "")] += 1
             # Not by model: anybody can make up names.
-            self.cells.setdefault((minute, NO_ENDPOINT, "", "", entry.api_key_id or ""), Cell()).requests_rejected += 1
+            self._cell((minute, NO_ENDPOINT, "", "", api_key_id)).requests_rejected += 1
             return
-        date = local_date(minute, self.zone)
-        for attempt in entry.attempts:
-            self._add_attempt(entry, attempt, minute, date)
-        self._add_request(entry, minute)
-        self._add_speed(entry, date)
-
-    def _add_attempt(self, entry: RequestRecord, attempt: Attempt, minute: int, date: str) -> None:
-        if attempt.outcome == record.CANCELLED:
-            return
-        ok, failed = attempt.outcome == record.OK, attempt.outcome in _FAILED_ATTEMPTS
-        self.endpoints.setdefault(attempt.endpoint_id, Counters()).add(Counters(1, ok, failed))
-        self.daily.setdefault((attempt.endpoint_id, entry.model, date, entry.kind), Daily()).add(Daily(1, ok, failed))
-        cell = self._cell(entry, attempt.endpoint_id, minute)
-        cell.attempts_ok += ok
-        cell.attempts_failed += failed
-        if failed and attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
-            self.refused_connections.add(attempt.endpoint_id)
-
-    def _add_request(self, entry: RequestRecord, minute: int) -> None:
-        cell = self._cell(entry, entry.endpoint_id or NO_ENDPOINT, minute)
-        if entry.outcome == record.OK:
+        model, kind = entry.model, entry.kind
+        for attempt in attempts:
+            cell = self._cell((minute, attempt.endpoint_id, model, kind, api_key_id))
+            if attempt.outcome == record.OK:
+                cell.attempts_ok += 1
+            elif attempt.outcome != record.CANCELLED:
+                cell.attempts_failed += 1
+                if attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
+                    self.refused_connections.add(attempt.endpoint_id)
+        if not attempts:
+            cell = self._cell((minute, NO_ENDPOINT, model, kind, api_key_id))
+        # From here on `cell` is that of the endpoint which made the answer.
+        tokens = plausible(entry.output_tokens)
+        if outcome == record.OK:
             cell.answered(entry.duration_us, entry.first_token_us)
-            self.totals[REQUESTS_OK] += 1
-        elif entry.outcome == record.CANCELLED:
+            if tokens and attempts and kind in _KINDS_WITH_SPEED and attempts[-1].duration_us > 0:
+                self._add_speed(entry, tokens, attempts[-1], minute)
+        elif outcome == record.CANCELLED:
             cell.requests_cancelled += 1
-            self.totals[REQUESTS_CANCELLED] += 1
-            if entry.endpoint_id is not None:
-                self.endpoints.setdefault(entry.endpoint_id, Counters()).cancelled += 1
         else:
             cell.requests_failed += 1
-            self.totals[REQUESTS_FAILED] += 1
-        tokens_in, tokens_out = plausible(entry.input_tokens) or 0, plausible(entry.output_tokens) or 0
-        cell.input_tokens += tokens_in
-        cell.output_tokens += tokens_out
-        self.totals[INPUT_TOKENS] += tokens_in
-        self.totals[OUTPUT_TOKENS] += tokens_out
+        cell.input_tokens += plausible(entry.input_tokens) or 0
+        cell.output_tokens += tokens or 0
 
-    def _add_speed(self, entry: RequestRecord, date: str) -> None:
+    def _cell(self, key: CellKey) -> Cell:
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cells[key] = Cell()
+        return cell
+
+    def _add_speed(self, entry: RequestRecord, tokens: int, attempt: Attempt, minute: int) -> None:
         """Output tokens over the whole duration of the attempt that made them."""
-        if entry.outcome != record.OK or entry.kind not in _KINDS_WITH_SPEED or not entry.attempts:
-            return
-        attempt, tokens = entry.attempts[-1], plausible(entry.output_tokens)
-        if not tokens or attempt.duration_us <= 0:
-            return
-        daily = self.daily[attempt.endpoint_id, entry.model, date, entry.kind]
-        daily.output_tokens += tokens
-        daily.duration_ms += milliseconds(attempt.duration_us)
-        key = (attempt.endpoint_id, entry.model, entry.kind)
-        speed = tokens / (attempt.duration_us / 1e6)
-        self.samples.setdefault(key, []).append((entry.completed_us, int(entry.id[-12:], 16), speed))
+        key = (attempt.endpoint_id, entry.model, local_date(minute, self.zone), entry.kind)
+        spoken = self.spoken.get(key)
+        if spoken is None:
+            spoken = self.spoken[key] = Spoken()
+        spoken.output_tokens += tokens
+        spoken.duration_ms += milliseconds(attempt.duration_us)
+        spoken.entries.append(entry)
 
-    def _cell(self, entry: RequestRecord, endpoint_id: str, minute: int) -> Cell:
-        key = (minute, endpoint_id, entry.model, entry.kind, entry.api_key_id or "")
-        return self.cells.setdefault(key, Cell())
+    @cached_property
+    def endpoints(self) -> dict[str, Counters]:
+        found: dict[str, Counters] = {}
+        for (_, endpoint_id, *_), cell in self.cells.items():
+            if endpoint_id == NO_ENDPOINT:
+                continue
+            attempts = cell.attempts_ok + cell.attempts_failed
+            counters = Counters(attempts, cell.attempts_ok, cell.attempts_failed, cell.requests_cancelled)
+            found.setdefault(endpoint_id, Counters()).add(counters)
+        return found
 
-    def days(self) -> dict[tuple[str, str, str, str, str], Cell]:
+    @cached_property
+    def daily(self) -> dict[DailyKey, Daily]:
+        found: dict[DailyKey, Daily] = {}
+        for (minute, endpoint_id, model, kind, _), cell in self.cells.items():
+            if attempts := cell.attempts_ok + cell.attempts_failed:
+                key = (endpoint_id, model, local_date(minute, self.zone), kind)
+                found.setdefault(key, Daily()).add(Daily(attempts, cell.attempts_ok, cell.attempts_failed))
+        for key, spoken in self.spoken.items():
+            found[key].add(Daily(output_tokens=spoken.output_tokens, duration_ms=spoken.duration_ms))
+        return found
+
+    @cached_property
+    def samples(self) -> dict[SpeedKey, list[Sample]]:
+        """Sorted, and no more of them than a moving average is made of."""
+        entries: dict[SpeedKey, list[RequestRecord]] = {}
+        for (endpoint_id, model, _, kind), spoken in self.spoken.items():
+            entries.setdefault((endpoint_id, model, kind), []).extend(spoken.entries)
+        now = time.time()
+        return {key: window(sorted(map(_sample, _latest(found, now))), now) for key, found in entries.items()}
+
+    @cached_property
+    def totals(self) -> Counter[str]:
+        """None of them zero."""
+        found = Counter(self.others)
+        for cell in self.cells.values():
+            found[REQUESTS_OK] += cell.requests_ok
+            found[REQUESTS_FAILED] += cell.requests_failed
+            found[REQUESTS_CANCELLED] += cell.requests_cancelled
+            found[INPUT_TOKENS] += cell.input_tokens
+            found[OUTPUT_TOKENS] += cell.output_tokens
+        return Counter({name: value for name, value in found.items() if value})
+
+    @cached_property
+    def days(self) -> dict[DayKey, Cell]:
         """The cells summed by local date."""
-        days: dict[tuple[str, str, str, str, str], Cell] = {}
-        for (minute, *rest), cell in self.cells.items():
-            endpoint, model, kind, key = rest
-            days.setdefault((local_date(minute, self.zone), endpoint, model, kind, key), Cell()).add(cell)
-        return days
+        found: dict[DayKey, Cell] = {}
+        for (minute, endpoint_id, model, kind, key), cell in self.cells.items():
+            day = (local_date(minute, self.zone), endpoint_id, model, kind, key)
+            found[day] = found[day] + cell if day in found else cell
+        return found
+
+
+_Key = TypeVar("_Key")
+_Sum = TypeVar("_Sum", Cell, Spoken)
+
+
+def _joined(one: dict[_Key, _Sum], other: dict[_Key, _Sum]) -> dict[_Key, _Sum]:
+    joined = dict(one)
+    for key, value in other.items():
+        joined[key] = joined[key] + value if key in joined else value
+    return joined
 
 
 def sound(entry: RequestRecord) -> bool:
     """Can it be counted? One that cannot (a damaged or hand-made journal) must not take its neighbours along."""
-    durations = (entry.duration_us, entry.first_token_us or 0, *(attempt.duration_us for attempt in entry.attempts))
+    for attempt in entry.attempts:
+        if not 0 <= attempt.duration_us <= MAX_DURATION_US:
+            return False
     return (
-        _ID.fullmatch(entry.id) is not None
+        0 <= entry.duration_us <= MAX_DURATION_US
+        and (entry.first_token_us is None or 0 <= entry.first_token_us <= MAX_DURATION_US)
         and 0 <= entry.completed_us < MAX_COMPLETED_US
-        and all(0 <= duration <= MAX_DURATION_US for duration in durations)
+        and _is_id(entry.id) is not None
     )
+
+
+def _latest(entries: list[RequestRecord], now: float) -> list[RequestRecord]:
+    """The only ones that a window of samples can be made of, and few more: of many, most need not be looked at."""
+    if len(entries) <= WINDOW:
+        return entries
+    entries = sorted(entries, key=_completed_us)
+    come = bisect_right(entries, _horizon(now), key=_completed_us)
+    first = max(0, come - WINDOW)
+    while first and entries[first - 1].completed_us == entries[first].completed_us:
+        first -= 1  # which of those that ended at one moment is the last is for their samples to say
+    return entries[first:]
+
+
+def _sample(entry: RequestRecord) -> Sample:
+    attempt = entry.attempts[-1]
+    assert entry.output_tokens is not None
+    return entry.completed_us, int(entry.id[-12:], 16), entry.output_tokens / (attempt.duration_us / 1e6)
+
+
+_completed_us = attrgetter("completed_us")
 
 
 def plausible(tokens: int | None) -> int | None:
@@ -260,7 +370,7 @@ def plausible(tokens: int | None) -> int | None:
 
 def milliseconds(microseconds: int) -> int:
     """As the reference's integer columns hold a duration: never 0."""
-    return max(1, round(microseconds / 1000))
+    return round(microseconds / 1000) or 1
 
 
 @lru_cache(maxsize=4096)
@@ -277,12 +387,15 @@ def merge_samples(kept: list[Sample], new: list[Sample]) -> list[Sample]:
     """
     new = sorted({*new})
     after = kept and new and new[0] > kept[-1]  # nearly always
-    merged = [*kept, *new] if after else sorted({*kept, *new})
-    now = time.time()
-    if not runs_ahead(merged, now):
-        return merged[-WINDOW:]
-    come = _come(merged, now)
-    return [*come[-WINDOW:], *merged[len(come) :][-WINDOW:]]
+    return window([*kept, *new] if after else sorted({*kept, *new}), time.time())
+
+
+def window(samples: list[Sample], now: float) -> list[Sample]:
+    """The last WINDOW of sorted samples, and beside these of what runs ahead."""
+    if not runs_ahead(samples, now):
+        return samples[-WINDOW:]
+    come = _come(samples, now)
+    return [*come[-WINDOW:], *samples[len(come) :][-WINDOW:]]
 
 
 def runs_ahead(samples: list[Sample], now: float) -> bool:
@@ -304,9 +417,11 @@ def learned_speed(samples: list[Sample], now: float) -> float | None:
 
 def moving_average(samples: list[Sample]) -> float | None:
     """Exponential, first sample as it is (contract: α = 0.2)."""
-    value: float | None = None
-    for _, _, speed in samples:
-        value = speed if value is None else ALPHA * speed + (1 - ALPHA) * value
+    if not samples:
+        return None
+    value, old = samples[0][2], 1 - ALPHA
+    for _, _, speed in samples[1:]:
+        value = ALPHA * speed + old * value
     return value
 
 

@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable
 
 from gateway.journal import START, Position
-from gateway.record import RequestRecord
-from metrics.fold import DAMAGED, Fold
 from metrics.journals import Journals
 from metrics.trackers import Figures, State, Trackers
 
 log = logging.getLogger(__name__)
 
-BATCH = 5000
+BATCH = 2000
 
 
 class Folder:
@@ -78,19 +76,13 @@ class Folder:
         count = 0
         while True:
             position = state.positions.get(writer, START)
-            batch = self.journals.read(writer, position, BATCH)
-            fold = Fold(self.trackers.zone).add_all(batch.entries)
-            if batch.damaged:
-                fold.totals[DAMAGED] += batch.damaged
-            state.positions[writer] = batch.position
-            if not batch.entries and not batch.damaged:
+            part = self.journals.part(writer, position, BATCH, self.trackers.zone)
+            state.positions[writer] = part.batch.position
+            if not part.batch.entries and not part.batch.damaged:
                 return count
-            state.add(fold)
+            state.add(part.fold)
             self.trackers.version += 1  # also for what is no request: damage, and what went unrecorded
-            records = sum(isinstance(entry, RequestRecord) for entry in batch.entries)
-            self.folded += records
-            count += records
-            for endpoint_id in fold.refused_connections:
+            self.folded += part.records
+            count += part.records
+            for endpoint_id in part.fold.refused_connections:
                 self._refused(endpoint_id)
-            if len(batch.entries) < BATCH:
-                return count

@@ -23,8 +23,8 @@ _decode = msgspec.json.Decoder(Histogram).decode
 
 def bucket(value: int) -> int:
     """The bucket of a whole number from 0 on."""
-    shift = max(0, value.bit_length() - _BITS - 1)
-    return (shift << _BITS) + (value >> shift)
+    shift = value.bit_length() - _BITS - 1
+    return (shift << _BITS) + (value >> shift) if shift > 0 else value
 
 
 def bounds(index: int) -> tuple[int, int]:
@@ -50,6 +50,12 @@ def unpack(packed: str | None) -> Histogram:
 def add(total: Histogram, counts: Mapping[int, int]) -> None:
     for index, count in counts.items():
         total[index] = total.get(index, 0) + count
+
+
+def count(counts: Histogram, value: int) -> None:
+    """One more whole number."""
+    index = bucket(value)
+    counts[index] = counts.get(index, 0) + 1
 
 
 def subtract(total: Histogram, counts: Mapping[int, int]) -> None:

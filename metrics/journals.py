@@ -3,14 +3,36 @@
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from gateway import journal
 from gateway.journal import START, Batch, Gone, Position, UnknownVersion
 from gateway.record import RequestRecord
+from metrics.fold import DAMAGED, Fold
 
 log = logging.getLogger(__name__)
+
+KEPT_BYTES = 4 << 20  # of a journal, which take some times as much decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of one journal, and what it counts."""
+
+    batch: Batch
+    fold: Fold
+    records: int  # requests
+
+    @classmethod
+    def of(cls, batch: Batch, zone: ZoneInfo) -> "Part":
+        fold = Fold(zone).add_all(batch.entries)
+        if batch.damaged:
+            fold.others[DAMAGED] += batch.damaged
+        return cls(batch, fold, sum(isinstance(entry, RequestRecord) for entry in batch.entries))
 
 
 class Journals:
@@ -20,6 +42,9 @@ class Journals:
         self.root = root
         self._owners: dict[str, str] = {}  # writer -> database id, once read
         self._warned: set[str] = set()
+        self._kept: dict[tuple[str, Position, ZoneInfo], Part] = {}  # oldest first
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
 
     def writers(self, database_id: str) -> list[str]:
         """Writers whose records belong to this database."""
@@ -45,10 +70,50 @@ class Journals:
             self._warn(f"{writer} was written by a newer release ({error}): left alone")
             return Batch(position)
 
-    def next_record(self, writer: str, position: Position) -> RequestRecord | None:
-        """The first one behind a position."""
-        entries = self.read(writer, position, 8).entries
-        return next((entry for entry in entries if isinstance(entry, RequestRecord)), None)
+    def part(self, writer: str, position: Position, limit: int, zone: ZoneInfo) -> Part:
+        """The next piece from a position on, of up to `limit` entries, with its figures.
+
+        Whatever is read is read twice, by the folder and by the database writer, each at its own pace. So a piece is
+        kept for whoever comes second, within bounds; it is the same that would be read again.
+        """
+        with self._lock:
+            kept = self._take((writer, position, zone))
+            if kept is not None:  # both are so far: nobody comes for what is kept of before
+                for behind in [it for it in self._kept if it[0] == writer and it[1] < position]:
+                    self._take(behind)
+        if kept is not None and len(kept.batch.entries) <= limit:
+            return kept
+        batch = self.read(writer, position, limit)
+        with self._lock:
+            # Not beyond where a kept piece begins: otherwise who fell behind would never come to use one again.
+            ahead = [at for name, at, in_zone in self._kept if name == writer and in_zone == zone and at > position]
+        if ahead and min(ahead) < batch.position and not batch.damaged:
+            batch = batch.cut(min(ahead))
+        part = Part.of(batch, zone)
+        if batch.entries:
+            self._keep((writer, position, zone), part)
+        return part
+
+    def _take(self, key: tuple[str, Position, ZoneInfo]) -> Part | None:
+        part = self._kept.pop(key, None)
+        if part is not None:
+            self._kept_bytes -= part.batch.size
+        return part
+
+    def _keep(self, key: tuple[str, Position, ZoneInfo], part: Part) -> None:
+        with self._lock:
+            self._take(key)
+            self._kept[key] = part
+            self._kept_bytes += part.batch.size
+            while self._kept_bytes > KEPT_BYTES:
+                self._take(next(iter(self._kept)))
+
+    def next_end(self, writer: str, position: Position) -> int | None:
+        """When the first request behind a position ended, in µs since 1970; None where there is none yet."""
+        with self._lock:
+            kept = next((part.batch for key, part in self._kept.items() if key[:2] == (writer, position)), None)
+        found = None if kept is None else _first_end(kept)
+        return _first_end(self.read(writer, position, 8)) if found is None else found
 
     def sweep(self, forget: Callable[[str], None]) -> None:
         """Hidden directories that a kill left between two steps: being made by a dead writer, or half removed. Whoever
@@ -98,6 +163,10 @@ class Journals:
         if text not in self._warned:
             self._warned.add(text)
             log.error("journal %s", text)
+
+
+def _first_end(batch: Batch) -> int | None:
+    return next((entry.completed_us for entry in batch.entries if isinstance(entry, RequestRecord)), None)
 
 
 __all__ = ["START", "Journals"]

@@ -5,15 +5,17 @@ There is one writer, so a histogram is read, added to, and written back; a sum i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from metrics import histogram
-from metrics.database import storable
+from metrics.database import find, storable
 from metrics.fold import CELL_COLUMNS, Cell
 from metrics.histogram import Histogram
 
 _DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 _HISTOGRAMS = ("durations", "first_tokens")
+_sums = attrgetter(*CELL_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +26,12 @@ class RollUpTable:
     span: str
 
     @property
-    def read(self) -> str:
-        where = " AND ".join(f"{column} = %s" for column in (self.span, *_DIMENSIONS))
-        return f"SELECT {', '.join(_HISTOGRAMS)} FROM {self.name} WHERE {where}"  # noqa: S608
+    def keys(self) -> tuple[str, ...]:
+        return (self.span, *_DIMENSIONS)
 
     @property
     def write(self) -> str:
-        keys = (self.span, *_DIMENSIONS)
+        keys = self.keys
         columns = (*keys, *CELL_COLUMNS, *_HISTOGRAMS)
         # COALESCE: rows of releases that did not count this yet
         sums = [f"{name} = COALESCE({self.name}.{name}, 0) + excluded.{name}" for name in CELL_COLUMNS]
@@ -49,23 +50,18 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     """Add the cells to a table; `cells` by (span, endpoint, model, kind, key). In order of their keys: two writers that
     meet on PostgreSQL never wait for each other in a circle.
     """
-    rows = [_row(cursor, table, key, cells[key]) for key in sorted(cells)]
+    rows: dict[tuple[Any, ...], Cell] = {}
+    for key in sorted(cells):
+        stored_as = tuple(storable(part) if isinstance(part, str) else part for part in key)
+        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
+    # Without a duration there is no first token either, and nothing to add to what is stored.
+    stored = find(cursor, table.name, table.keys, _HISTOGRAMS, [key for key, cell in rows.items() if cell.durations])
     if rows:
-        cursor.executemany(table.write, rows)
+        cursor.executemany(table.write, [_row(key, cell, *stored.get(key, (None, None))) for key, cell in rows.items()])
 
 
-def _row(cursor: Any, table: RollUpTable, key: tuple[Any, ...], cell: Cell) -> tuple[Any, ...]:
-    key = tuple(storable(part) if isinstance(part, str) else part for part in key)
-    stored: tuple[str | None, ...] = (None, None)
-    if cell.durations:  # without a duration there is no first token either
-        cursor.execute(table.read, key)
-        stored = cursor.fetchone() or stored
-    return (
-        *key,
-        *(getattr(cell, name) for name in CELL_COLUMNS),
-        _merged(stored[0], cell.durations),
-        _merged(stored[1], cell.first_tokens),
-    )
+def _row(key: tuple[Any, ...], cell: Cell, durations: str | None, first_tokens: str | None) -> tuple[Any, ...]:
+    return (*key, *_sums(cell), _merged(durations, cell.durations), _merged(first_tokens, cell.first_tokens))
 
 
 def _merged(stored: str | None, new: Histogram) -> str | None:

@@ -184,7 +184,7 @@ def _today(state: State, now: float) -> None:
     for date, endpoint_id, model, kind, *sums in answered.values_list(
         "date", "endpoint_id", "model", "kind", *_ANSWERS
     ):
-        state.day(date).answered.setdefault(_key(endpoint_id, model, kind), Cell()).add(_answers(sums))
+        state.day(date).answered[_key(endpoint_id, model, kind)].add(_answers(sums))
 
 
 def _speeds(state: State, now: float) -> None:

@@ -5,7 +5,7 @@ One instance lives in control. Readers hold the lock for as long as they copy; t
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +36,8 @@ CLOCK_SLACK_SECONDS = 3 * 3600.0  # so far back a clock may be set, and nothing 
 class Today:
     """One local date, by models on endpoints."""
 
-    attempts: dict[SpeedKey, Daily] = field(default_factory=dict)
-    answered: dict[SpeedKey, Cell] = field(default_factory=dict)
+    attempts: defaultdict[SpeedKey, Daily] = field(default_factory=lambda: defaultdict(Daily))
+    answered: defaultdict[SpeedKey, Cell] = field(default_factory=lambda: defaultdict(Cell))
 
 
 @dataclass(slots=True)
@@ -76,6 +76,7 @@ class State:
     latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
     speeds: dict[SpeedKey, Speed] = field(default_factory=dict)
     days: dict[str, Today] = field(default_factory=dict)  # by local date; of a clock that ran ahead, later ones too
+    turned: int = -1  # at which minute
     read_at: float = 0.0
     repairs: int = 0  # of figures in the database, up to that
 
@@ -83,17 +84,24 @@ class State:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
+        minutes: defaultdict[int, Cell] = defaultdict(Cell)
         for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
+            minutes[minute].add(cell)
+            if cell.requests_ok:
+                self.day(local_date(minute, self.zone)).answered[endpoint_id, model, kind].add(cell)
+        for minute, cell in minutes.items():
             self.add_minute(minute, cell)
             if cell.requests_ok:
-                self._answered(minute, (endpoint_id, model, kind), cell)
+                self._answered(local_date(minute, self.zone), cell)
         for key, samples in fold.samples.items():
             self.speeds.setdefault(key, Speed()).add(samples)
         for (endpoint_id, model, date, kind), daily in fold.daily.items():
-            self.day(date).attempts.setdefault((endpoint_id, model, kind), Daily()).add(daily)
+            self.day(date).attempts[endpoint_id, model, kind].add(daily)
 
     def day(self, date: str) -> Today:
-        return self.days.setdefault(date, Today())
+        if date not in self.days:
+            self.days[date] = Today()
+        return self.days[date]
 
     def add_minute(self, minute: int, cell: Cell) -> None:
         self.minutes.setdefault(minute, Cell()).add(cell)
@@ -102,7 +110,10 @@ class State:
 
     def turn(self, now: float) -> None:
         """Let go of what no figure looks back to any more, not even when the clock is set back a little."""
-        self._look_back_to(int(now // 60) - AVERAGE_MINUTES)
+        if self.turned == (this := int(now // 60)):
+            return
+        self.turned = this
+        self._look_back_to(this - AVERAGE_MINUTES)
         minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
@@ -121,13 +132,11 @@ class State:
                 self.recent.add(cell)
         self.since = since
 
-    def _answered(self, minute: int, key: SpeedKey, cell: Cell) -> None:
-        date = local_date(minute, self.zone)
+    def _answered(self, date: str, cell: Cell) -> None:
         if self.latest_day is None or date > self.latest_day[0]:
             self.latest_day = (date, Cell())
         if date == self.latest_day[0]:
             self.latest_day[1].add(cell)
-        self.day(date).answered.setdefault(key, Cell()).add(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +255,13 @@ def _speeds(state: State, today: Today, now: float) -> dict[SpeedKey, float]:
     return speeds | {key: value for key, it in state.speeds.items() if (value := it.value(now)) is not None}
 
 
+_NOTHING = Cell()
+
+
 def _timeline(state: State, now: float) -> tuple[Slot, ...]:
     last = int(now // 60)
     minutes = range(last - TIMELINE_MINUTES + 1, last + 1)
-    found = (state.minutes.get(minute) or Cell() for minute in minutes)
+    found = (state.minutes.get(minute, _NOTHING) for minute in minutes)
     return tuple(Slot(minute, it.requests_ok, it.requests_failed) for minute, it in zip(minutes, found, strict=True))
 
 

@@ -12,9 +12,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,7 +24,7 @@ import msgspec
 from django.db import DataError, Error, IntegrityError, connection, transaction
 
 from gateway import journal, record
-from gateway.journal import START, Batch, Position
+from gateway.journal import START, Position
 from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord
 from metrics import database, rollups
@@ -32,20 +34,24 @@ from metrics.fold import (
     NO_ENDPOINT,
     UNRECORDED,
     Fold,
+    Sample,
+    SpeedKey,
     learned_speed,
     merge_samples,
     milliseconds,
     pack_samples,
     plausible,
-    sound,
     unpack_samples,
 )
 from metrics.folder import Folder
+from metrics.journals import Part
 
 log = logging.getLogger(__name__)
 
 BATCH = 2000
 PAUSE_SECONDS = 0.15
+BUSY_RECORDS = 20  # in a batch: under load it pays to let the next one grow
+BUSY_PAUSE_SECONDS = 0.5
 SLOW_SECONDS = 1.0  # for a batch: the database lets the writer wait
 MAX_BACKOFF_SECONDS = 2.0
 
@@ -71,7 +77,7 @@ def _upsert(table: str, keys: tuple[str, ...], sums: tuple[str, ...]) -> str:
     return f"{_insert(table, keys + sums)} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
 
 
-HISTORY = _insert("request_history", _HISTORY_COLUMNS)
+HISTORY = "request_history"
 DAILY = _upsert(
     "endpoint_daily_stats",
     ("endpoint_id", "model_id", "date", "api_kind"),
@@ -88,11 +94,16 @@ MOVE = (
     "SET segment = excluded.segment, position = excluded.position "
     "WHERE journal_positions.segment = %s AND journal_positions.position = %s"
 )
-READ_AVERAGE = "SELECT samples FROM moving_averages WHERE endpoint_id = %s AND model = %s AND kind = %s"
+AVERAGES = "moving_averages"
+_AVERAGE_KEYS = ("endpoint_id", "model", "kind")
 WRITE_AVERAGE = (
-    "INSERT INTO moving_averages (endpoint_id, model, kind, value, samples) VALUES (%s, %s, %s, %s, %s) "
+    f"INSERT INTO {AVERAGES} (endpoint_id, model, kind, value, samples) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608
     "ON CONFLICT (endpoint_id, model, kind) DO UPDATE SET value = excluded.value, samples = excluded.samples"
 )
+
+
+_daily_sums = attrgetter("total", "successful", "failed", "output_tokens", "duration_ms")
+_encode = msgspec.json.Encoder().encode
 
 
 class Moved(Exception):
@@ -131,12 +142,21 @@ class Step:
     """One batch: what was read, and which positions it moves."""
 
     moves: list[tuple[str, Position, Position]] = field(default_factory=list)
-    batch: Batch = field(default_factory=lambda: Batch(START))
+    parts: list[Part] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)  # writers read to their end
 
     @property
+    def entries(self) -> list[record.Entry]:
+        return [entry for part in self.parts for entry in part.batch.entries]
+
+    @property
+    def records(self) -> int:
+        """How many requests."""
+        return sum(part.records for part in self.parts)
+
+    @property
     def full(self) -> bool:
-        return len(self.batch.entries) >= BATCH
+        return sum(len(part.batch.entries) for part in self.parts) >= BATCH
 
 
 class DatabaseWriter:
@@ -163,6 +183,7 @@ class DatabaseWriter:
         self._progress = threading.Condition()
         self._committed: dict[str, Position] = {}  # how far this process has written
         self._known: dict[str, Position] = {}  # how far the database was when last looked at
+        self._waiting: dict[str, tuple[Position, int]] = {}  # where each waits, and when its first record ended
         self._steps = 0
         self._idle_steps = 0
 
@@ -172,6 +193,7 @@ class DatabaseWriter:
         """Until `stop`, then once more to the end. `prepare` sees to it that there is a database to write to."""
         backoff = PAUSE_SECONDS
         while not stop.is_set():
+            written = None
             try:
                 written = self.step() if prepare() else None
             except Moved as error:
@@ -186,7 +208,8 @@ class DatabaseWriter:
                 backoff = PAUSE_SECONDS
                 if written and written.full:
                     continue
-            self._wake.wait(backoff)
+            busy = written is not None and written.records >= BUSY_RECORDS
+            self._wake.wait(BUSY_PAUSE_SECONDS if busy else backoff)
             self._wake.clear()
         self.finish()
 
@@ -218,9 +241,15 @@ class DatabaseWriter:
         As far as this process has seen the database; without any look at it, every record there is waits.
         """
         assert self.folder.database_id is not None
-        writers = self.folder.journals.writers(self.folder.database_id)
-        found = (self.folder.journals.next_record(name, self._known.get(name, START)) for name in writers)
-        return min((entry.completed_us / 1e6 for entry in found if entry is not None), default=None)
+        waiting: dict[str, tuple[Position, int]] = {}
+        for writer in self.folder.journals.writers(self.folder.database_id):
+            position = self._known.get(writer, START)
+            seen = self._waiting.get(writer)  # asked again and again, it stays the same until more is written
+            end = seen[1] if seen and seen[0] == position else self.folder.journals.next_end(writer, position)
+            if end is not None:
+                waiting[writer] = (position, end)
+        self._waiting = waiting
+        return min((end / 1e6 for _, end in waiting.values()), default=None)
 
     def sweep(self) -> None:
         """What a kill left half taken away, at a start. Raises django.db.Error."""
@@ -254,7 +283,7 @@ class DatabaseWriter:
             self._committed |= {writer: new for writer, _, new in step.moves}
             database.refuse_moved_files()  # before anything is deleted that was committed to nowhere
             self.backlog.last_batch_ms = (time.perf_counter() - started) * 1000
-            self.backlog.last_batch_records = sum(isinstance(entry, RequestRecord) for entry in step.batch.entries)
+            self.backlog.last_batch_records = step.records
             self.backlog.last_commit_at = time.time()
             self._known = positions | {writer: new for writer, _, new in step.moves}
         self._note(step)
@@ -286,12 +315,15 @@ class DatabaseWriter:
         assert self.folder.database_id is not None
         step = Step()
         for writer in self.folder.journals.writers(self.folder.database_id):
-            old = positions.get(writer, START)
-            batch = self.folder.journals.read(writer, old, BATCH - len(step.batch.entries))
-            if batch.position != old or writer not in positions:
-                step.moves.append((writer, old, batch.position))
-                step.batch.entries += batch.entries
-                step.batch.damaged += batch.damaged
+            old = new = positions.get(writer, START)
+            while not step.full:
+                part = self.folder.journals.part(writer, new, BATCH, self.zone)
+                if part.batch.position == new:
+                    break
+                step.parts.append(part)
+                new = part.batch.position
+            if new != old or writer not in positions:
+                step.moves.append((writer, old, new))
             else:
                 step.finished.append(writer)
             if step.full:
@@ -299,17 +331,18 @@ class DatabaseWriter:
         return step
 
     def _commit(self, step: Step) -> None:
-        entries = step.batch.entries
+        folds = [part.fold for part in step.parts]
         try:
-            self._write(step, entries)
+            self._write(step, sum(folds[1:], start=folds[0]) if folds else Fold(self.zone))
         except IntegrityError as error:
             # A segment copied by hand, say. The id decides, for the row and for every sum.
+            entries = step.entries
             fresh = self._unknown(entries)
             if len(fresh) == len(entries):
                 self._set_aside(step, error)
                 return
             log.error("%d records were in the database already", len(entries) - len(fresh))
-            self._write(step, fresh)
+            self._write(step, self._fold(step, fresh))
             self._reseed()
         except (DataError, OverflowError, ValueError) as error:
             self._set_aside(step, error)
@@ -318,18 +351,23 @@ class DatabaseWriter:
         """One record that the database does not take must not hold up all that follow it. Raises `error` if it takes
         none at all: then it is not the records that are wrong.
         """
-        entries = step.batch.entries
+        entries = step.entries
         taken = [entry for entry in entries if self._accepts(entry)]
         if len(entries) > 1 and not taken:
             raise error
         log.error("%d records cannot be stored: %s", len(entries) - len(taken), error)
-        self._write(step, taken, set_aside=len(entries) - len(taken))
+        fold = self._fold(step, taken)
+        fold.others[UNRECORDED] += len(entries) - len(taken)
+        self._write(step, fold)
         self._reseed()
 
-    def _write(self, step: Step, entries: list[record.Entry], *, set_aside: int = 0) -> None:
+    def _fold(self, step: Step, entries: list[record.Entry]) -> Fold:
+        """Of a step of which only these entries are written."""
         fold = Fold(self.zone).add_all(entries)
-        fold.totals[DAMAGED] += step.batch.damaged
-        fold.totals[UNRECORDED] += set_aside
+        fold.others[DAMAGED] += sum(part.batch.damaged for part in step.parts)
+        return fold
+
+    def _write(self, step: Step, fold: Fold) -> None:
         assert self.folder.database_id is not None
         with transaction.atomic(), connection.cursor() as cursor:
             database.require(self.folder.database_id)
@@ -338,69 +376,32 @@ class DatabaseWriter:
                 # Without a row any move succeeds; but a row goes only after its directory.
                 if cursor.rowcount != 1 or not (self.folder.journals.root / writer).exists():
                     raise Moved(f"{writer} was folded by another process up to beyond {old}")
-            _many(cursor, HISTORY, self._rows(entries))
+            database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
-            _many(cursor, DAILY, ((*map(storable, key), *astuple(it)) for key, it in sorted(fold.daily.items())))
+            _many(cursor, DAILY, ((*map(storable, key), *_daily_sums(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
-            rollups.upsert(cursor, rollups.DAYS, fold.days())
+            rollups.upsert(cursor, rollups.DAYS, fold.days)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
-            for key in sorted(fold.samples):
-                stored_as = tuple(map(storable, key))
-                cursor.execute(READ_AVERAGE, stored_as)
-                stored = cursor.fetchone()
-                kept = unpack_samples(bytes(stored[0])) if stored else []
-                samples = merge_samples(kept, fold.samples[key])
-                value = learned_speed(samples, time.time())
-                cursor.execute(WRITE_AVERAGE, (*stored_as, value, pack_samples(samples)))
-        self.folder.written += sum(isinstance(entry, RequestRecord) for entry in entries)
+            _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))
+        self.folder.written += step.records
 
-    def _rows(self, entries: Iterable[record.Entry]) -> Iterable[tuple[Any, ...]]:
+    def _rows(self, entries: Iterable[RequestRecord]) -> Iterator[tuple[Any, ...]]:
+        where: dict[str | None, Where] = {None: Where("N/A", "0.0.0.0")}  # noqa: S104
         for entry in entries:
-            if not isinstance(entry, RequestRecord) or entry.outcome == record.REJECTED or not sound(entry):
+            if entry.outcome == record.REJECTED or (self._history != "all" and entry.outcome == record.OK):
                 continue
-            if self._history == "all" or entry.outcome != record.OK:
-                yield self._row(entry)
-
-    def _row(self, entry: RequestRecord) -> tuple[Any, ...]:
-        where = self._where(entry.endpoint_id) if entry.endpoint_id else Where("N/A", "0.0.0.0")  # noqa: S104
-        done = datetime.fromtimestamp(entry.completed_us / 1e6, UTC).isoformat(timespec="microseconds")
-        tokens = (plausible(entry.input_tokens), plausible(entry.output_tokens))
-        ok = entry.outcome == record.OK
-        return (
-            entry.id,
-            done,
-            REQUEST_TYPES.get(entry.kind, "Chat"),
-            storable(entry.model),
-            entry.endpoint_id or NO_ENDPOINT,
-            where.name,
-            where.ip,
-            entry.client_ip,
-            _json_body(entry.request_body) or json.dumps({"model": storable(entry.model)}, ensure_ascii=False),
-            _json_body(entry.response_body),
-            milliseconds(entry.duration_us),
-            "success" if ok else "error",
-            None if ok else storable(entry.error or f"HTTP {entry.status}"),
-            done,
-            *tokens,
-            None if tokens == (None, None) else sum(count or 0 for count in tokens),
-            entry.api_key_id,
-            entry.outcome,
-            entry.status,
-            entry.kind,
-            entry.duration_us,
-            entry.first_token_us,
-            entry.estimated,
-            entry.streamed,
-            _json_body(msgspec.json.encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()),
-        )
+            endpoint_id = entry.endpoint_id
+            if endpoint_id is not None and endpoint_id not in where:
+                where[endpoint_id] = self._where(endpoint_id)
+            yield _row(entry, endpoint_id, where[endpoint_id])
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Does the database take its row and its sums? Tried, and taken back."""
         fold = Fold(self.zone).add_all([entry])
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                _many(cursor, HISTORY, self._rows([entry]))
+                database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
@@ -488,6 +489,79 @@ class DatabaseWriter:
             shutil.rmtree(hidden, ignore_errors=True)
         finally:
             os.close(held)
+
+
+def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of moving averages, with these samples."""
+    new: dict[tuple[str, ...], list[Sample]] = {}
+    for key in sorted(samples):
+        new.setdefault(tuple(map(storable, key)), []).extend(samples[key])
+    stored = database.find(cursor, AVERAGES, _AVERAGE_KEYS, ("samples",), list(new))
+    now = time.time()
+    for stored_as, added in new.items():
+        kept = unpack_samples(bytes(stored[stored_as][0])) if stored_as in stored else []
+        merged = merge_samples(kept, added)
+        yield (*stored_as, learned_speed(merged, now), pack_samples(merged))
+
+
+def _row(entry: RequestRecord, endpoint_id: str | None, where: Where) -> tuple[Any, ...]:
+    """Of the history, in the order of its columns."""
+    done = _moment(entry.completed_us)
+    model, request_body = _of_model(entry.model)
+    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
+    ok = entry.outcome == record.OK
+    return (
+        entry.id,
+        done,
+        REQUEST_TYPES.get(entry.kind, "Chat"),
+        model,
+        endpoint_id or NO_ENDPOINT,
+        where.name,
+        where.ip,
+        entry.client_ip,
+        _json_body(entry.request_body) or request_body,
+        _json_body(entry.response_body),
+        milliseconds(entry.duration_us),
+        "success" if ok else "error",
+        None if ok else storable(entry.error or f"HTTP {entry.status}"),
+        done,
+        tokens_in,
+        tokens_out,
+        None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
+        entry.api_key_id,
+        entry.outcome,
+        entry.status,
+        entry.kind,
+        entry.duration_us,
+        entry.first_token_us,
+        entry.estimated,
+        entry.streamed,
+        _attempts(entry),
+    )
+
+
+def _moment(microseconds: int) -> str:
+    """As `endpoints.fields.iso` writes moments."""
+    second, rest = divmod(microseconds, 1_000_000)
+    return f"{_second(second)}.{rest:06d}+00:00"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=1024)
+def _of_model(name: str) -> tuple[str, str]:
+    """Its name as the database takes it, and what stands in place of a body that was not stored."""
+    name = storable(name)
+    return name, json.dumps({"model": name}, ensure_ascii=False)
+
+
+def _attempts(entry: RequestRecord) -> str | None:
+    """As a list of JSON objects."""
+    text = _encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()
+    return _json_body(text) if "\\u" in text else text
 
 
 def _delete_position(writer: str) -> None:

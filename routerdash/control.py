@@ -88,6 +88,7 @@ class Control:
         tasks = [asyncio.create_task(self.health.run()), asyncio.create_task(self._tick())]
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # batches of records are many objects, and no garbage
         try:
             await server.serve(sockets=[listen])
         finally:

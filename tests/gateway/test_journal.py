@@ -111,6 +111,22 @@ def test_each_entry_is_read_again_where_it_starts(make_writer):
     assert [read(place(writer), start, 1).entries[0] for start in batch.starts] == batch.entries
 
 
+def test_a_batch_is_cut_where_entries_begin_and_end(make_writer):
+    writer = make_writer(segment_bytes=300)
+    write(writer, 5)
+    batch = read(place(writer), START, 100)
+    for count in range(1, len(batch.entries)):
+        first = read(place(writer), START, count)
+        assert batch.cut(first.position).entries == batch.cut(batch.starts[count]).entries == first.entries
+        assert batch.cut(first.position).position == first.position
+
+
+def test_the_bytes_of_entries_are_counted_without_damage(tmp_path):
+    good = frame(Unrecorded(1))
+    directory = segment_of(tmp_path / "w", b"garbage", good, frame(Unrecorded(2))[:-1], good)
+    assert read(directory, START, 100).size == 2 * len(good)
+
+
 def test_what_is_damaged_starts_nowhere(tmp_path):
     good = frame(Unrecorded(1))
     directory = segment_of(tmp_path / "w", b"garbage", good, frame(Unrecorded(2))[:-1], good)

@@ -206,7 +206,7 @@ class History:
     def _settle(self, gateway: Gateway) -> None:
         """Something good stands behind it: what is no record is known to be damage."""
         fold = Fold(UTC_ZONE)
-        fold.totals[DAMAGED] = gateway.damage
+        fold.others[DAMAGED] = gateway.damage
         gateway.damage = 0
         self.plain.add(fold)
 

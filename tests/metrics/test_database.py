@@ -4,11 +4,12 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import Error, connection
+from django.db import Error, IntegrityError, connection, transaction
 
-from metrics.database import database_id, read_moment
+from metrics.database import database_id, find, insert, read_moment
 from metrics.models import Installation, Total
-from tests.metrics.world import without
+from tests.metrics.records import A, B
+from tests.metrics.world import rows, without
 
 pytestmark = pytest.mark.django_db
 
@@ -78,3 +79,56 @@ def test_inside_a_transaction_the_moment_is_the_transactions() -> None:
     with read_moment():
         assert Total.objects.get().value == 1
     assert Total.objects.get().value == 1
+
+
+# Many rows at once
+
+
+def test_rows_are_found_by_their_keys() -> None:
+    keys = ("endpoint_id", "model", "kind")
+    for endpoint_id, model, value in ((A, "tiny", 1.0), (A, 'it\'s "ü"', 2.0), (B, "tiny", 3.0)):
+        rows("INSERT INTO moving_averages VALUES (%s, %s, 'chat', %s, %s)", endpoint_id, model, value, b"x")
+    wanted = [(B, "tiny", "chat"), (A, 'it\'s "ü"', "chat"), (B, "large", "chat")]
+    with connection.cursor() as cursor:
+        assert find(cursor, "moving_averages", keys, ("value",), wanted) == {wanted[0]: (3.0,), wanted[1]: (2.0,)}
+        assert find(cursor, "moving_averages", keys, ("value",), []) == {}
+
+
+def test_numbers_are_keys_too() -> None:
+    insert_totals = [("one", 1), ("two", 2)]
+    with connection.cursor() as cursor:
+        insert(cursor, "metric_totals", ("name", "value"), insert_totals)
+        assert find(cursor, "metric_totals", ("value",), ("name",), [(2,), (3,)]) == {(2,): ("two",)}
+
+
+def test_keys_are_looked_up_in_their_index() -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # as if there were many rows
+        find(
+            _Explaining(cursor), "moving_averages", ("endpoint_id", "model", "kind"), ("value",), [(A, "tiny", "chat")]
+        )
+        plan = str(cursor.fetchall())
+    assert "SEARCH found USING INDEX" in plan or "Index Scan using moving_averages_pkey" in plan
+
+
+class _Explaining:
+    """A cursor that says how it would find, and finds nothing."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def execute(self, sql: str, values: Any) -> None:
+        prefix = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+        self._cursor.execute(f"{prefix} {sql}", values)
+
+    def fetchall(self) -> list[Any]:
+        return []
+
+
+def test_a_row_that_is_there_already_is_an_error() -> None:
+    with connection.cursor() as cursor:
+        insert(cursor, "metric_totals", ("name", "value"), iter([("one", 1)]))
+        with pytest.raises(IntegrityError), transaction.atomic():
+            insert(cursor, "metric_totals", ("name", "value"), iter([("two", 2), ("one", 1)]))
+    assert list(Total.objects.values_list("name", "value")) == [("one", 1)]

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -200,7 +201,7 @@ def test_cells_of_a_failed_over_attempt_stand_under_its_endpoint() -> None:
 
 
 def test_days_are_the_cells_summed() -> None:
-    days = fold(request(ago=600), request(), request(ago=86_400)).days()
+    days = fold(request(ago=600), request(), request(ago=86_400)).days
     assert {key[0]: cell.requests_ok for key, cell in days.items()} == {"2026-03-10": 2, "2026-03-09": 1}
 
 
@@ -394,9 +395,18 @@ def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) ->
     rng.shuffle(shuffled)
     one, other = fold(*entries), fold(*shuffled)
     for found in (one, other):
-        for samples in found.samples.values():
-            samples.sort()
+        for spoken in found.spoken.values():
+            spoken.entries.sort(key=attrgetter("id"))
+        found.counted.sort(key=attrgetter("id"))
     assert one == other
+
+
+@settings(deadline=None)
+@given(REQUESTS, REQUESTS)
+def test_folds_add_up(some: list[RequestRecord], others: list[RequestRecord]) -> None:
+    one, other = fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3))
+    assert one + other == fold(*some, Unrecorded(2), *others, Unrecorded(3))
+    assert (one, other) == (fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3)))
 
 
 @settings(deadline=None)
@@ -404,6 +414,6 @@ def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) ->
 def test_days_hold_what_the_cells_hold(entries: list[RequestRecord]) -> None:
     found = fold(*entries, zone=ZoneInfo("Europe/Berlin"))
     for name in CELL_COLUMNS:
-        assert sum(getattr(cell, name) for cell in found.days().values()) == sum(
+        assert sum(getattr(cell, name) for cell in found.days.values()) == sum(
             getattr(cell, name) for cell in found.cells.values()
         )

@@ -3,21 +3,24 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
 
 from gateway import journal, record
+from gateway.journal import Batch, Position
 from gateway.record import Entry
-from metrics import seeding
+from metrics import database, seeding
 from metrics import trackers as trackers_module
 from metrics import writer as writer_module
-from metrics.fold import Sample
+from metrics.fold import Fold, Sample
 from metrics.folder import Folder
+from metrics.journals import Journals, Part
 from metrics.trackers import State
 from metrics.writer import DatabaseWriter, Step
 from tests.metrics.histories import History, prepared
@@ -61,9 +64,9 @@ def positions_are_kept_in_memory(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
+    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
         _move(step)
-        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+        write(self, replace(step, moves=[]), fold)
 
     patch.setattr(DatabaseWriter, "_write", in_two)
 
@@ -72,8 +75,8 @@ def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_behind_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, entries: list[Entry], *, set_aside: int = 0) -> None:
-        write(self, replace(step, moves=[]), entries, set_aside=set_aside)
+    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
+        write(self, replace(step, moves=[]), fold)
         _move(step)
 
     patch.setattr(DatabaseWriter, "_write", in_two)
@@ -238,6 +241,24 @@ def a_segment_grows_after_the_next_was_begun(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal.Writer, "append", late)
 
 
+# What folder and writer share
+
+
+@mutant(FIGURES)
+def a_kept_part_is_taken_wherever_it_begins(patch: pytest.MonkeyPatch) -> None:
+    take = Journals._take
+
+    def any_of_it(self: Journals, key: tuple[str, Position, ZoneInfo]) -> Part | None:
+        return take(self, next((kept for kept in self._kept if kept[0] == key[0]), key))
+
+    patch.setattr(Journals, "_take", any_of_it)
+
+
+@mutant(FIGURES)
+def what_is_cut_off_is_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Batch, "cut", lambda self, position: replace(self, position=position))
+
+
 # Folds. That a sample merged twice counts once needs no mutant: no history that obeys the positions merges one twice.
 # tests/metrics/test_fold.py has it all the same.
 
@@ -253,7 +274,11 @@ def samples_are_kept_as_they_come(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(FIGURES)
 def a_known_id_is_left_out_of_the_history_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(writer_module, "HISTORY", writer_module.HISTORY + " ON CONFLICT (id) DO NOTHING")
+    def insert(cursor: Any, table: str, columns: Sequence[str], rows: Iterable[Any]) -> None:
+        statement = writer_module._insert(table, columns) + " ON CONFLICT (id) DO NOTHING"
+        writer_module._many(cursor, statement, rows)
+
+    patch.setattr(database, "insert", insert)
 
 
 @mutant(FIGURES)

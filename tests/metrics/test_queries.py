@@ -12,11 +12,12 @@ from django.db import OperationalError
 
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
-from gateway import record
+from gateway import journal, record
 from gateway.openai import CHAT, COMPLETIONS
 from gateway.record import Unrecorded
 from metrics import queries
 from metrics import teller as teller_module
+from metrics.journals import Journals
 from metrics.models import DailyStat
 from metrics.queries import Moment
 from tests.metrics.records import AT, NOW, A, B, attempt, request
@@ -138,6 +139,28 @@ def test_the_oldest_waiting_record_has_an_age(teller: World, endpoints: object, 
     assert stats()["oldest_waiting_secs"] is None
     gateway.append(request(ago=30))
     assert stats()["oldest_waiting_secs"] == 30
+
+
+def test_who_waits_longest_is_read_once(teller: World, endpoints: object, monkeypatch: Any) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    teller.gateway(request(ago=50))
+    gateway = teller.gateway(request(ago=60))
+    assert stats()["oldest_waiting_secs"] == 60
+    with monkeypatch.context() as patch:
+        patch.setattr(Journals, "next_end", None)
+        assert stats()["oldest_waiting_secs"] == 60
+    teller.write()
+    gateway.append(request(ago=20))
+    assert stats()["oldest_waiting_secs"] == 20
+
+
+def test_who_waits_is_known_from_what_was_folded(teller: World, endpoints: object, monkeypatch: Any) -> None:
+    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
+    teller.gateway(request(ago=50))
+    teller.folder.catch_up()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "read", None)
+        assert teller.writer.oldest_waiting() == AT - 50
 
 
 def test_the_writer_tells_of_its_last_batch(teller: World, endpoints: object, monkeypatch: Any) -> None:

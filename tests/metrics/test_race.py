@@ -59,7 +59,7 @@ class Race:
 
     def _step(self) -> bool:
         step = self.writer.step()
-        self.board.commit(sum(isinstance(entry, RequestRecord) for entry in step.batch.entries))
+        self.board.commit(sum(isinstance(entry, RequestRecord) for entry in step.entries))
         return bool(step.moves)
 
     def read(self) -> None:

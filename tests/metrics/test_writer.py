@@ -16,7 +16,7 @@ from metrics import database
 from metrics import writer as writer_module
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
-from metrics.writer import MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
+from metrics.writer import BUSY_PAUSE_SECONDS, MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
 from tests.metrics import laws, strict
 from tests.metrics.records import AT, ENDED, KEY, NOW, A, attempt, load, request
 from tests.metrics.world import UTC_ZONE, World, own_database, restored, rows, same, where
@@ -275,7 +275,7 @@ def test_nothing_new_writes_nothing(world: World) -> None:
     world.write()
     before = rows("SELECT * FROM metric_totals")
     step = world.writer.step()
-    assert (step.moves, step.batch.entries) == ([], [])
+    assert (step.moves, step.entries) == ([], [])
     assert rows("SELECT * FROM metric_totals") == before
 
 
@@ -284,16 +284,14 @@ def stored() -> list[Any]:
     return [rows(f"SELECT count(*) FROM {table}") for table in tables]
 
 
-@pytest.mark.parametrize(
-    "statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "TOTALS", "READ_AVERAGE", "WRITE_AVERAGE"]
-)
+@pytest.mark.parametrize("statement", ["MOVE", "HISTORY", "ENDPOINTS", "DAILY", "TOTALS", "AVERAGES", "WRITE_AVERAGE"])
 def test_a_failure_anywhere_in_the_transaction_leaves_nothing(
     world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     world.gateway(*load(3, 30))
     before = stored()
     with monkeypatch.context() as broken:
-        broken.setattr(writer_module, statement, getattr(writer_module, statement).replace("(", "(nonsense ", 1) + " x")
+        broken.setattr(writer_module, statement, getattr(writer_module, statement).replace("(", "(nonsense ", 1) + "_x")
         with pytest.raises(DatabaseError):
             world.writer.step()
     assert stored() == before
@@ -614,6 +612,13 @@ def test_full_batches_follow_each_other_without_a_pause(world: World, monkeypatc
     world.gateway(*[request() for _ in range(10)])
     assert len(run(world, lambda: True)) == 1
     assert RequestHistory.objects.count() == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_batches_grow_under_load(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "BUSY_RECORDS", 3)
+    world.gateway(*[request() for _ in range(3)])
+    assert run(world, lambda: True, 2) == [BUSY_PAUSE_SECONDS, PAUSE_SECONDS]
 
 
 @pytest.mark.django_db(transaction=True)
