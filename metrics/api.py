@@ -1,13 +1,13 @@
 """/api/dashboard, and the figures below /api/endpoints/{id}. Every figure is told by metrics.queries."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -27,6 +27,7 @@ from metrics.serializers import (
     OverviewSerializer,
     StatsSerializer,
 )
+from metrics.streams import LastingResponse
 
 MAX_DAYS = 365
 SESSION_SECONDS = 15.0
@@ -109,7 +110,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         return JsonResponse({"error": "Log in first."}, status=401)
     if user.must_change_password:
         return JsonResponse({"error": "password_change_required"}, status=403)
-    response = StreamingHttpResponse(_while_allowed(request), content_type="text/event-stream")
+    response = LastingResponse(_while_allowed(request), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
@@ -121,7 +122,7 @@ async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
         now = time.monotonic()
         if now - looked_at > SESSION_SECONDS:
             looked_at = now
-            if not await sync_to_async(_still_logged_in)(request):
+            if not await asyncio.to_thread(_still_logged_in, request):
                 return
         yield event
 
