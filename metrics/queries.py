@@ -1,19 +1,24 @@
 """What is told: the dashboard's figures as the JSON API names them. Pages, admin and API all come here."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
-from django.db.models import F, Sum
+from django.db import connection
+from django.db.models import F, QuerySet, Sum
+from django.db.models.functions import Substr
 
 from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
+from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
     INPUT_TOKENS,
+    NO_ENDPOINT,
     OUTPUT_TOKENS,
     REJECTED,
     REQUESTS_CANCELLED,
@@ -23,7 +28,8 @@ from metrics.fold import (
     Counters,
     Daily,
 )
-from metrics.models import DailyStat
+from metrics.history import Cursor, Page, Row, Wanted
+from metrics.models import DailyStat, DayRollUp
 from metrics.teller import folder, surroundings
 from metrics.trackers import Figures, iso_minute
 from metrics.writer import Backlog
@@ -290,3 +296,74 @@ def transitions(endpoint_id: str, limit: int = 20) -> list[HealthCheck]:
     """The last changes of an endpoint's status, newest first, each with its cause."""
     checks = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
     return list(checks.order_by("-id")[:limit])
+
+
+def requests(wanted: Wanted, cursor: str | None, size: int) -> Page:
+    """A page of the history, newest first. Two queries. Raises metrics.history.BadCursor."""
+    vendor = vendor_name()
+    return requests_history.page(_run, vendor, wanted, Cursor.decode(cursor, vendor) if cursor else None, size)
+
+
+def vendor_name() -> requests_history.Vendor:
+    return "postgresql" if connection.vendor == "postgresql" else "sqlite"
+
+
+def _run(sql: str, values: Sequence[Any]) -> list[Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+
+# How usage is grouped: the name in the API, and what roll-ups have for it.
+USAGE_BY = {"day": "date", "month": "month", "model": "model", "endpoint": "endpoint_id", "key": "api_key_id"}
+_USED = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+
+
+def usage(by: str, since: date, until: date, **only: str) -> dict[str, Any]:
+    """Requests and tokens of local days, both ends included, from the day roll-ups. `only` are values of their columns
+    `model`, `endpoint_id` and `api_key_id`. One query, and one for the names of keys.
+
+    In time by day and month; else the most requests first.
+    """
+    column = USAGE_BY[by]
+    days = DayRollUp.objects.filter(date__gte=since.isoformat(), date__lte=until.isoformat(), **only)
+    if by == "month":
+        days = days.annotate(month=Substr("date", 1, 7))
+    sums: Any = days.values_list(column).annotate(*map(Sum, _USED))
+    # Refusals of ours stand in the roll-ups, too, under no model: they are no usage.
+    used = {str(value): _used(counts) for value, *counts in sums if any(counts)}
+    names = _names(by, used)
+    rows: list[dict[str, Any]] = [{**names[value], **used[value]} for value in sorted(used)]
+    if by not in ("day", "month"):
+        rows.sort(key=lambda row: -row["requests"])  # equal ones stay in the order of their names
+    total = {name: sum(row[name] for row in rows) for name in _used((0,) * len(_USED))}
+    return {"by": by, "since": since.isoformat(), "until": until.isoformat(), "rows": rows, "total": total}
+
+
+def _used(sums: Sequence[int]) -> dict[str, int]:
+    ok, failed, cancelled, tokens_in, tokens_out = sums
+    return {
+        "requests": ok + failed,
+        "successful_requests": ok,
+        "failed_requests": failed,
+        "cancelled_requests": cancelled,
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
+
+
+def _names(by: str, values: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """What the API calls each value; null for no endpoint and no key, and for names of what is gone."""
+    if by == "endpoint":
+        return {
+            value: {"endpoint_id": None if value == NO_ENDPOINT else value, "endpoint_name": registry.name(value)}
+            for value in values
+        }
+    if by == "key":
+        # By name: keys belong to `access`, which this app does not import.
+        keys: QuerySet[Any] = apps.get_model("access", "ApiKey")._default_manager.values_list("pk", "name")
+        names = {str(key): name for key, name in keys}
+        return {value: {"api_key_id": value or None, "api_key_name": names.get(value)} for value in values}
+    return {value: {"model_id" if by == "model" else by: value} for value in values}
