@@ -197,7 +197,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
     looked_at = 0.0
-    async for event in hub.listen():
+    async for event in hub.listen(request.headers.get("Last-Event-ID", "")):
         now = time.monotonic()
         if now - looked_at > SESSION_SECONDS:
             looked_at = now

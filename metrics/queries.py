@@ -1,7 +1,7 @@
 """What is told: the dashboard's figures as the JSON API names them. Pages, admin and API all come here."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from metrics.fold import (
     UNRECORDED,
     Counters,
     Daily,
+    SpeedKey,
 )
 from metrics.history import Cursor, Page, Row, Wanted
 from metrics.models import DailyStat, DayRollUp
@@ -67,11 +68,43 @@ def overview(moment: Moment | None = None) -> dict[str, Any]:
     }
 
 
+# What may change of an endpoint while an overview of it is open.
+_LIVE = (
+    "id", "status", "operator_state", "last_error", "latency_ms", "active_requests", "total_requests",
+    "successful_requests", "failed_requests", "cancelled_requests", "model_count",
+)  # fmt: skip
+SPEEDS_SHOWN = 50
+
+
 def live(moment: Moment | None = None) -> dict[str, Any]:
-    """The overview as pages get it pushed: with each model's speed, which the page shows too."""
+    """What an open overview shows and keeps up to date: of hundreds of models, the speeds of the busiest today."""
     moment = moment or Moment.now()
-    tps = {entry.id: model_tps(entry.id, moment) for entry in moment.entries}
-    return overview(moment) | {"model_tps": tps}
+    speeds = _speed_keys(moment)
+    return {
+        "stats": stats(moment),
+        "endpoints": [{name: row[name] for name in _LIVE} for row in endpoints(moment)],
+        "history": history(moment.figures),
+        "speeds": busiest(moment, speeds),
+        "speeds_known": len(speeds),
+        "generated_at": json_time(datetime.now(UTC)),
+    }
+
+
+def busiest(moment: Moment, speeds: list[SpeedKey]) -> list[dict[str, Any]]:
+    """Those models on endpoints that answered most today, by names."""
+    today, names = moment.figures.today, {entry.id: entry.name for entry in moment.entries}
+
+    def answers(key: SpeedKey) -> int:
+        return today[key].successful if key in today else 0
+
+    def place(key: SpeedKey) -> tuple[str, ...]:
+        return names[key[0]], *key
+
+    chosen = sorted(speeds, key=lambda key: (-answers(key), place(key)))[:SPEEDS_SHOWN]
+    return [
+        {"endpoint_id": key[0], "endpoint_name": names[key[0]], **_speed(key, moment)}
+        for key in sorted(chosen, key=place)
+    ]
 
 
 def endpoints(moment: Moment) -> list[dict[str, Any]]:
@@ -207,16 +240,22 @@ def history(figures: Figures) -> list[dict[str, Any]]:
 def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
     """One entry for each endpoint with a speed: today's tokens over today's time, over all models and kinds."""
     rows: list[dict[str, Any]] = []
+    models: dict[str, set[str]] = {}
+    for endpoint_id, model, _ in moment.figures.speeds:
+        models.setdefault(endpoint_id, set()).add(model)
+    answered: dict[str, list[Daily]] = {}
+    for (endpoint_id, *_), daily in moment.figures.today.items():
+        if daily.has_speed:
+            answered.setdefault(endpoint_id, []).append(daily)
     for entry in moment.entries:
-        models = {model for endpoint_id, model, _ in moment.figures.speeds if endpoint_id == entry.id}
-        if not models:
+        if entry.id not in models:
             continue
-        today = [it for key, it in moment.figures.today.items() if key[0] == entry.id and it.has_speed]
+        today = answered.get(entry.id, [])
         tokens, duration = sum(it.output_tokens for it in today), sum(it.duration_ms for it in today)
         rows.append(
             {
                 "endpoint_id": entry.id,
-                "model_count": len(models),
+                "model_count": len(models[entry.id]),
                 "aggregate_tps": tokens / (duration / 1000) if tokens and duration else None,
                 "total_output_tokens": tokens,
                 "total_requests": sum(it.successful for it in today),
@@ -227,23 +266,38 @@ def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
 
 def model_tps(endpoint_id: str, moment: Moment) -> list[dict[str, Any]]:
     """Speeds of one endpoint's models: the moving average, and today's sums beside it."""
+    keys = {key for key in (*moment.figures.speeds, *moment.figures.today) if key[0] == endpoint_id}
+    return [_speed(key, moment) for key in sorted(keys)]
+
+
+def all_model_tps(moment: Moment) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Those of every endpoint, in the order of the endpoints."""
+    rows: dict[str, list[SpeedKey]] = {}
+    for key in sorted(_speed_keys(moment)):
+        rows.setdefault(key[0], []).append(key)
+    for entry in moment.entries:
+        for key in rows.get(entry.id, ()):
+            yield entry, _speed(key, moment)
+
+
+def _speed_keys(moment: Moment) -> list[SpeedKey]:
+    """Each model on each endpoint that has a speed or answers of today."""
+    known = {entry.id for entry in moment.entries}
+    return [key for key in moment.figures.speeds.keys() | moment.figures.today.keys() if key[0] in known]
+
+
+def _speed(key: SpeedKey, moment: Moment) -> dict[str, Any]:
     figures = moment.figures
-    keys = {key for key in (*figures.speeds, *figures.today) if key[0] == endpoint_id}
-    rows: list[dict[str, Any]] = []
-    for key in sorted(keys):
-        today = figures.today.get(key) or Daily()
-        rows.append(
-            {
-                "model_id": key[1],
-                "api_kind": key[2],
-                "source": "production",
-                "tps": figures.speeds.get(key),
-                "request_count": today.successful,
-                "total_output_tokens": today.output_tokens,
-                "average_duration_ms": figures.average_today_ms.get(key),
-            }
-        )
-    return rows
+    today = figures.today.get(key) or Daily()
+    return {
+        "model_id": key[1],
+        "api_kind": key[2],
+        "source": "production",
+        "tps": figures.speeds.get(key),
+        "request_count": today.successful,
+        "total_output_tokens": today.output_tokens,
+        "average_duration_ms": figures.average_today_ms.get(key),
+    }
 
 
 # Figures that only the database has. What waits in the journals is written first.

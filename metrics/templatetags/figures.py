@@ -36,7 +36,9 @@ def _number(value: float, digits: int = 0) -> str:
 @register.filter
 def count(value: int | None) -> str:
     """A whole number with separators."""
-    return NOTHING if value is None else _number(value)
+    if value is None:
+        return NOTHING
+    return str(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
 
 
 @register.filter

@@ -19,7 +19,7 @@ from metrics import queries
 from metrics import teller as teller_module
 from metrics.models import DailyStat
 from metrics.queries import Moment
-from tests.metrics.records import AT, NOW, A, B, attempt, request
+from tests.metrics.records import AT, NOW, A, B, attempt, load, request
 from tests.metrics.world import World, add_endpoint
 
 pytestmark = pytest.mark.django_db
@@ -415,5 +415,23 @@ def test_the_overview_is_of_one_moment(teller: World, endpoints: object) -> None
 def test_pages_are_told_each_models_speed_too(teller: World, endpoints: object) -> None:
     teller.gateway(request(output_tokens=100))
     found = queries.live()
-    assert [row["tps"] for row in found["model_tps"][A]] == [50]
-    assert found["model_tps"][B] == []
+    assert [(row["endpoint_name"], row["tps"]) for row in found["speeds"]] == [("a", 50)]
+    assert found["speeds_known"] == 1
+
+
+def test_of_many_speeds_pages_are_told_those_of_the_busiest(
+    teller: World, endpoints: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "SPEEDS_SHOWN", 2)
+    busy = [request(model=model, endpoint=B) for model in ("z", "z", "z", "b", "b")]
+    teller.gateway(request(model="once"), *busy)
+    found = queries.live()
+    assert [row["model_id"] for row in found["speeds"]] == ["b", "z"]
+    assert found["speeds_known"] == 3
+
+
+def test_all_speeds_are_those_of_each_endpoint(teller: World, endpoints: object) -> None:
+    teller.gateway(*load(6, 60))
+    moment = Moment.now()
+    each = [(entry, row) for entry in moment.entries for row in queries.model_tps(entry.id, moment)]
+    assert list(queries.all_model_tps(moment)) == each != []

@@ -172,7 +172,8 @@ settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptPasswordHasher"]
 with time_machine.travel(datetime.fromisoformat("%s"), tick=False):
     seeding.seed()
     moment = Moment.now()
-    told = queries.live(moment)
+    told = queries.overview(moment)
+    told["model_tps"] = [{"endpoint_id": entry.id, **row} for entry, row in queries.all_model_tps(moment)]
     told["daily"] = {it["id"]: queries.daily_stats(it["id"], 365, moment.figures.date) for it in told["endpoints"]}
 told["users"] = {name: bool(authenticate(username=name, password=word)) for name, word in json.loads('''%s''').items()}
 told["keys"] = {key.id: [key.hash, sorted(key.permissions), key.expires_at] for key in access.directory().keys.values()}
@@ -210,13 +211,8 @@ def test_tokens(adopted: Adopted, told: Any) -> None:
 
 
 def test_speeds_of_today(adopted: Adopted, told: Any) -> None:
-    names = ("model_id", "api_kind", "tps")
-    found = [
-        {"endpoint_id": endpoint_id, **{name: row[name] for name in names}}
-        for endpoint_id, models in told["model_tps"].items()
-        for row in models
-        if row["tps"] is not None
-    ]
+    names = ("endpoint_id", "model_id", "api_kind", "tps")
+    found = [{name: row[name] for name in names} for row in told["model_tps"] if row["tps"] is not None]
     assert found
     by_key = sorted(found, key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"]))
     assert by_key == sorted(
