@@ -99,13 +99,13 @@ def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
         minute = last - minutes + at // busy
         server, model = pairs[(minute * 37 + at % busy) % len(pairs)]
         count = each + (at < more)
-        key = _key(int(model.rpartition("-")[2]) % KEYS)
-        cells.append(Cell(minute, server, model, key, count, int(at % 50 == 0), 50_000 + 1000 * (at % 997)))
+        cells.append(Cell(minute, server, model, key_of(model), count, int(at % 50 == 0), 50_000 + 1000 * (at % 997)))
     return cells
 
 
-def _key(number: int) -> str:
-    return str(uuid.UUID(int=(0xC << 124) | (4 << 76) | (8 << 60) | number))
+def key_of(model: str) -> str:
+    """The id of the API key by which it was asked for."""
+    return str(uuid.UUID(int=(0xC << 124) | (4 << 76) | (8 << 60) | int(model.rpartition("-")[2]) % KEYS))
 
 
 class Sink(Protocol):
