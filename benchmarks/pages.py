@@ -175,11 +175,15 @@ def simulated() -> Iterator[None]:
     for at, server in enumerate(servers()):
         behaviour = {"port": FIRST_PORT + at, "models": server.models, "tokens": 8}
         command += ["--endpoint", json.dumps(behaviour)]
-    process = subprocess.Popen(command, env=clean_environment({}), cwd=ROOT)  # noqa: S603
+    process = _quiet(command)
     try:
         yield
     finally:
         stop(process, 10)
+
+
+def _quiet(command: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, env=clean_environment({}), cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 # What runs beside, in processes of its own
@@ -489,6 +493,7 @@ def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> N
                 opened.send("stop")
                 received = opened.recv()
                 size, events = size + received[0], events + received[1]
+            time.sleep(2)  # until they are forgotten
     without, with_pages = (statistics.median(rates[opened]) for opened in (False, True))
     print(
         f"{count} open pages: {with_pages:.0f} requests a second, {without:.0f} without "
@@ -504,7 +509,7 @@ def add_fast_and_slow(made: Installation) -> "list[subprocess.Popen[bytes]]":
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(free_port())]
     for name, port in ports.items():
         command += ["--endpoint", json.dumps({"port": port, "models": [name], **how[name]})]
-    process = subprocess.Popen(command, env=clean_environment({}), cwd=ROOT)  # noqa: S603
+    process = _quiet(command)
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
     for name, port in ports.items():
         body = json.dumps({"name": f"{name}-{port}", "base_url": f"http://127.0.0.1:{port}"})

@@ -1,5 +1,5 @@
-"""The program that reads an export: `python -m metrics.export`, a process of its own for each, started by
-metrics.downloads. It takes a `Job` as JSON from its standard input and writes rows to its standard output.
+"""The program that reads an export: a process of its own for each, started by metrics.downloads. It takes a `Job` as
+JSON from its standard input and writes rows to its standard output.
 
 In control the rows would hold its one interpreter lock, and figures and live pages would wait. Here they cost what the
 machine has to spare: the process yields to every other. It knows no Django, so it begins at once; it reads a page at a
@@ -106,7 +106,8 @@ def _out(data: bytes) -> None:
 
 
 def main() -> None:
-    os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):  # Linux: only what nobody else wants of the machine
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
         write(job, connect(job), _out)
@@ -114,7 +115,3 @@ def main() -> None:
         pass  # nobody listens any more
     except (sqlite3.Error, psycopg.Error) as error:
         sys.exit(f"the export broke off: {error}")
-
-
-if __name__ == "__main__":
-    main()

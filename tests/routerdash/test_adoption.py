@@ -630,3 +630,58 @@ os._exit(9)
 def test_a_copy_that_cannot_be_put_back_is_named(original: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotAdopt, match="could not be put back"):
         adoption._put_back(original, tmp_path)
+
+
+# Indexes
+
+
+def of_the_history(path: Path) -> set[str]:
+    return {
+        row[0] for row in read(path, "SELECT name FROM sqlite_master WHERE tbl_name = 'request_history' AND sql > ''")
+    }
+
+
+def test_the_references_indexes_stay_unless_asked(adopted: Adopted) -> None:
+    assert of_the_history(adopted.original) <= of_the_history(adopted.path)
+    assert "9 indexes of request_history are used by no page and cost each request" in adopted.done.out
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """Taken over without the reference's indexes."""
+    directory = tmp_path_factory.mktemp("slim")
+    path = directory / "llmlb.db"
+    make(path, requests=20, now=NOW, zone=UTC)
+    return path, adopt(path, directory / "data", "--drop-indexes")
+
+
+def test_indexes_are_dropped_when_asked(slim: tuple[Path, Done]) -> None:
+    path, done = slim
+    assert done.code == 0, done.err
+    assert {name for name in of_the_history(path) if name.startswith("idx_")} == set()
+    assert {"history_completed", "history_endpoint", "history_adopted", "history_failed"} < of_the_history(path)
+    assert "a written request costs" in done.out
+    assert read(path, "SELECT count(*) FROM request_history") == [(20,)]
+
+
+def test_dropped_indexes_can_be_made_again(slim: tuple[Path, Done], tmp_path: Path) -> None:
+    path, done = slim
+    shutil.copy(path, tmp_path / "again.db")
+    original = tmp_path / "original.db"
+    make(original, requests=1, now=NOW, zone=UTC)
+    with closing(sqlite3.connect(tmp_path / "again.db")) as connection:
+        for line in done.out.splitlines():
+            if line.startswith("dropped; to make it again: "):
+                connection.execute(line.partition(": ")[2])
+    assert of_the_history(original) <= of_the_history(tmp_path / "again.db")
+
+
+def test_indexes_are_dropped_later_too(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "later.db"
+    shutil.copy(taken_over, path)
+    assert adopt(path, tmp_path / "data", "--dry-run", "--drop-indexes").code == 0
+    assert "idx_request_history_model" in of_the_history(path)
+    assert adopt(path, tmp_path / "data", "--drop-indexes").code == 0
+    assert "idx_request_history_model" not in of_the_history(path)
+    again = adopt(path, tmp_path / "data", "--drop-indexes")
+    assert (again.code, "dropped" in again.out) == (0, False)
