@@ -432,7 +432,7 @@ def export_speed(made: Installation, form: str, seconds: float = 10.0) -> None:
 
 def disturbance(made: Installation, seconds: float) -> None:
     """Streams of clients, and how soon a finished request is told, without and with ten exports."""
-    for count in (0, 10, 0, 10):
+    for count in (0, 10, 0, 10, 0, 10):
         with ExitStack() as stack:
             reading = stack.enter_context(beside(exports, made.port, made.cookie, count)) if count else None
             watching = stack.enter_context(beside(streams, made.port, 8))
