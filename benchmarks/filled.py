@@ -173,13 +173,12 @@ def opened(database: str) -> Iterator[Sink]:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def fill(database: str, servers: Sequence[Server], rows: int, *, known: bool = False) -> list[Cell]:
-    """Everything; the cells it is made of. With `known` the endpoints are in the database already."""
+def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
+    """Everything; the cells it is made of."""
     now = time.time()
     cells = spread(servers, rows, now)
     with opened(database) as sink:
-        if not known:
-            _endpoints(sink, servers, now)
+        _endpoints(sink, servers, now)
         indexes = sink.run(sink.indexes)
         for name, _ in indexes:
             sink.run(f"DROP INDEX {name}")

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.db.models import F
 
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
@@ -435,3 +436,10 @@ def test_all_speeds_are_those_of_each_endpoint(teller: World, endpoints: object)
     moment = Moment.now()
     each = [(entry, row) for entry in moment.entries for row in queries.model_tps(entry.id, moment)]
     assert list(queries.all_model_tps(moment)) == each != []
+
+
+def test_changes_of_status_are_found_by_their_own_index(endpoints: object) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("plans of PostgreSQL follow its statistics")
+    checks = HealthCheck.objects.filter(endpoint_id=A).exclude(status_before=F("status_after")).order_by("-id")
+    assert "USING INDEX checks_changes (endpoint_id=?)" in checks.explain()
