@@ -304,8 +304,11 @@ def _speed(key: SpeedKey, moment: Moment) -> dict[str, Any]:
 
 
 def flushed() -> bool:
-    """Everything that was recorded is in the database now; False while that has to catch up."""
-    return surroundings.writer.flush() if surroundings.writer is not None else True
+    """Everything that was recorded is in the database now; False while that has to catch up, which nobody waits for."""
+    writer = surroundings.writer
+    if writer is None:
+        return True
+    return writer.backlog.late_since(time.time()) is None and writer.flush()
 
 
 def today_stats(endpoint_id: str, moment: Moment) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from metrics import history
 from metrics import teller as teller_module
 from metrics.admin import RequestHistoryAdmin
 from metrics.models import RequestHistory
+from metrics.writer import Backlog
 from tests.access.people import Api, key_for, make_user
 from tests.metrics.records import KEY, NOW, A, B, attempt, request
 from tests.metrics.test_seeding import adopted
@@ -198,6 +199,8 @@ def test_what_waits_is_written_before_the_history_is_shown(as_admin: Api, monkey
     asked: list[bool] = []
 
     class Writer:
+        backlog = Backlog()
+
         def flush(self) -> bool:
             asked.append(True)
             return True

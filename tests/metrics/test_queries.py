@@ -20,6 +20,7 @@ from metrics import queries
 from metrics import teller as teller_module
 from metrics.models import DailyStat
 from metrics.queries import Moment
+from metrics.writer import Backlog
 from tests.metrics.records import AT, NOW, A, B, attempt, load, request
 from tests.metrics.world import World, add_endpoint
 
@@ -397,8 +398,16 @@ def test_without_a_writer_there_is_nothing_to_wait_for() -> None:
     assert queries.flushed() is True
 
 
-def test_figures_of_the_database_wait_for_the_writer() -> None:
-    teller_module.surroundings.writer = SimpleNamespace(flush=lambda: False)  # type: ignore[assignment]
+@pytest.mark.parametrize("done", [True, False])
+def test_figures_of_the_database_wait_for_the_writer(done: bool) -> None:
+    writer: Any = SimpleNamespace(flush=lambda: done, backlog=Backlog())
+    teller_module.surroundings.writer = writer
+    assert queries.flushed() is done
+
+
+def test_nobody_waits_for_a_writer_that_is_far_behind() -> None:
+    writer: Any = SimpleNamespace(flush=lambda: pytest.fail("waited"), backlog=Backlog(behind_since=AT - 5))
+    teller_module.surroundings.writer = writer
     assert queries.flushed() is False
 
 
