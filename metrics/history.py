@@ -9,12 +9,13 @@ Knows no Django: an export reads in a process of its own (metrics.export).
 
 import base64
 import binascii
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+import msgspec
 
 from gateway import record
 from metrics.fold import NO_ENDPOINT
@@ -239,7 +240,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _attempts(stored: Any) -> list[dict[str, Any]]:
-    tries = json.loads(stored) if isinstance(stored, str) else stored
+    tries = msgspec.json.decode(stored) if isinstance(stored, str) else stored
     return [
         {
             "endpoint_id": it["endpoint_id"],
