@@ -98,10 +98,9 @@ class Hub:
 
     async def _advance(self) -> None:
         """One event more: from the figures of before to those of now."""
-        self._told_at, self._seen_then = time.monotonic(), self._seen()
-        before = self._state
-        now, changed = await asyncio.to_thread(_step, before)
-        self._state = now
+        self._told_at, seen = time.monotonic(), self._seen()
+        self._state, changed = await asyncio.to_thread(_step, self._state)
+        self._seen_then = seen  # only now: what could not be told is tried again
         self._number += 1
         if changed is None:  # other endpoints, or nothing was told before
             self._changes.clear()
