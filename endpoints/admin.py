@@ -98,6 +98,7 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         "disable",
     )
     list_select_related = ("options",)
+    list_per_page = 50
     readonly_fields: ClassVar[tuple[str, ...]] = (
         "shown_status",
         "shown_latency",

@@ -247,6 +247,14 @@ class HealthCheck(models.Model):
         db_table = "endpoint_health_checks"
         verbose_name = _("health check")
         verbose_name_plural = _("health checks")
+        indexes: ClassVar = [
+            # The few changes of status among millions of checks.
+            models.Index(
+                fields=["endpoint", "id"],
+                condition=~models.Q(status_before=models.F("status_after")),
+                name="checks_changes",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.endpoint_id} {self.checked_at}: {self.status_before} → {self.status_after}"

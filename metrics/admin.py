@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -18,7 +22,8 @@ from endpoints.admin import EndpointAdmin, table
 from endpoints.admin_base import CarefulAdmin
 from endpoints.models import Endpoint
 from gateway import record
-from metrics import queries
+from metrics import history, queries
+from metrics.history import BadCursor, Row, Wanted
 from metrics.models import DailyStat, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import NOTHING, count, duration, moment
@@ -105,11 +110,17 @@ OUTCOMES = {
     record.CANCELLED: gettext_lazy("Cancelled"),
     record.NO_ENDPOINT: gettext_lazy("No endpoint"),
 }
-# What rows have that the reference wrote.
-STATUSES = {"success": record.OK, "error": record.FAILED}
+CURSOR = "cursor"
 
 
-class OutcomeFilter(admin.SimpleListFilter):
+class HistoryFilter(admin.SimpleListFilter):
+    """Says what is wanted; the list asks metrics.history for it."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RequestHistory]) -> QuerySet[RequestHistory]:
+        return queryset
+
+
+class OutcomeFilter(HistoryFilter):
     """By how a request ended, without asking the table which outcomes there are."""
 
     title = gettext_lazy("outcome")
@@ -118,8 +129,69 @@ class OutcomeFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
         return OUTCOMES.items()
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[RequestHistory]) -> QuerySet[RequestHistory]:
-        return queryset.filter(outcome=self.value()) if self.value() else queryset
+
+class BeforeFilter(HistoryFilter):
+    """Where to begin, for who looks for something old."""
+
+    title = gettext_lazy("completed")
+    parameter_name = "before"
+    hours: ClassVar = {
+        "1": gettext_lazy("More than an hour ago"),
+        "24": gettext_lazy("More than a day ago"),
+        "72": gettext_lazy("More than three days ago"),
+        "168": gettext_lazy("More than a week ago"),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return self.hours.items()
+
+
+class HistoryList(ChangeList):
+    """A page that costs the same however many requests there are: no count, no OFFSET, no order but by time."""
+
+    cursor: str | None = None
+    looked_back_to: datetime | None = None
+    older: str | None = None  # the address of the next page
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
+        """Never evaluated; what it is told of filters is kept."""
+        self.params.pop(ORDER_VAR, None)
+        self.params.pop(CURSOR, None)
+        self.filter_params.pop(ORDER_VAR, None)
+        self.cursor = next(iter(self.filter_params.pop(CURSOR, [])), None)
+        return super().get_queryset(request, exclude_parameters)
+
+    def get_results(self, request: HttpRequest) -> None:
+        try:
+            page = queries.requests(self._wanted(), self.cursor, self.list_per_page)
+        except BadCursor:
+            raise IncorrectLookupParameters from None
+        self.result_list = [_listed(row) for row in page.rows]
+        self.result_count = self.full_result_count = len(self.result_list)
+        self.show_full_result_count = self.can_show_all = self.multi_page = self.show_admin_actions = False
+        self.paginator = None
+        if page.next is not None:
+            self.looked_back_to = page.looked_back_to
+            self.older = self.get_query_string({CURSOR: page.next.encode()})
+
+    @property
+    def newest(self) -> str:
+        """The address of the first page."""
+        return self.get_query_string()
+
+    def _wanted(self) -> Wanted:
+        chosen = {spec.parameter_name: spec.value() for spec in self.filter_specs if isinstance(spec, HistoryFilter)}
+        outcome, hours = chosen["outcome"], chosen["before"]
+        if not ((outcome is None or outcome in OUTCOMES) and (hours is None or hours in BeforeFilter.hours)):
+            raise IncorrectLookupParameters
+        until = None if hours is None else timezone.now() - timedelta(hours=int(hours))
+        return Wanted(outcome=outcome, until=until, text=self.query.strip() or None)
+
+
+def _listed(row: Row) -> RequestHistory:
+    """As much of a request as the list shows: bodies stay in the database."""
+    columns = dict(zip(history.COLUMNS, row, strict=True))
+    return RequestHistory(**{**columns, "completed_at": history.moment(columns["completed_at"])})
 
 
 @admin.register(RequestHistory)
@@ -134,12 +206,18 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "tokens",
         "client_ip",
     )
-    list_filter = (OutcomeFilter,)
+    list_filter = (
+        OutcomeFilter,
+        BeforeFilter,
+    )
     search_fields = (
         "model",
         "endpoint_name",
         "client_ip",
     )
+    search_help_text = gettext_lazy("Part of the name of a model or an endpoint, or of a client's address.")
+    sortable_by = ()
+    show_facets = admin.ShowFacets.NEVER  # they are counts
     show_full_result_count = False
     list_per_page = 50
     fieldsets: ClassVar[Any] = (
@@ -162,17 +240,20 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "response_panel",
     )
 
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        return HistoryList
+
     def get_fieldsets(self, request: HttpRequest, obj: RequestHistory | None = None) -> Any:
         bodies = [
             name for name, stored in (("request_panel", _asked(obj)), ("response_panel", _answered(obj))) if stored
         ]
         return (*self.fieldsets, (_("Bodies"), {"fields": bodies})) if bodies else self.fieldsets
 
-    @admin.display(description=gettext_lazy("completed"), ordering="completed_at")
+    @admin.display(description=gettext_lazy("completed"))
     def completed(self, obj: RequestHistory) -> str:
         return moment(obj.completed_at)
 
-    @admin.display(description=gettext_lazy("endpoint"), ordering="endpoint_name")
+    @admin.display(description=gettext_lazy("endpoint"))
     def shown_endpoint(self, obj: RequestHistory) -> str:
         return NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name)
 
@@ -192,16 +273,16 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         key = apps.get_model("access", "ApiKey")._default_manager.filter(pk=obj.api_key_id).first()
         return _linked("admin:access_apikey_change", key) or _("deleted: %(id)s") % {"id": obj.api_key_id}
 
-    @admin.display(description=gettext_lazy("outcome"), ordering="outcome")
+    @admin.display(description=gettext_lazy("outcome"))
     def shown_outcome(self, obj: RequestHistory) -> str:
-        word = _outcome(obj.outcome or STATUSES.get(obj.status, obj.status))
+        word = _outcome(obj.outcome or history.STATUSES.get(obj.status, obj.status))
         return format_html("{} <small>{}</small>", word, obj.status_code) if obj.status_code else word
 
-    @admin.display(description=gettext_lazy("duration"), ordering="duration_ms")
+    @admin.display(description=gettext_lazy("duration"))
     def duration(self, obj: RequestHistory) -> str:
         return duration(obj.duration_ms)
 
-    @admin.display(description=gettext_lazy("tokens in / out"), ordering="total_tokens")
+    @admin.display(description=gettext_lazy("tokens in / out"))
     def tokens(self, obj: RequestHistory) -> str:
         return NOTHING if obj.total_tokens is None else f"{count(obj.input_tokens)} / {count(obj.output_tokens)}"
 

@@ -1,13 +1,15 @@
 """/api/dashboard, and the figures below /api/endpoints/{id}. Every figure is told by metrics.queries."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -16,17 +18,26 @@ from rest_framework.views import APIView
 
 from endpoints.api import entry_or_404
 from metrics import queries
+from metrics.downloads import RETRY_SECONDS, downloads, job
 from metrics.events import hub
+from metrics.history import BadCursor, told
+from metrics.prometheus import OneFormat
 from metrics.queries import Moment
 from metrics.serializers import (
     DashboardEndpointSerializer,
     DayStatsSerializer,
+    ExportQuerySerializer,
     MinuteSerializer,
     ModelStatsSerializer,
     ModelTpsSerializer,
     OverviewSerializer,
+    RequestPageQuerySerializer,
+    RequestPageSerializer,
     StatsSerializer,
+    UsageQuerySerializer,
+    UsageSerializer,
 )
+from metrics.streams import LastingResponse
 
 MAX_DAYS = 365
 SESSION_SECONDS = 15.0
@@ -98,6 +109,75 @@ class BadRequest(APIException):
     status_code = 400
 
 
+class Busy(APIException):
+    """Sent with `Retry-After`."""
+
+    status_code = 429
+    wait = RETRY_SECONDS
+    default_detail = "As many exports run as may at once; try again in a moment."
+
+
+class Requests(APIView):
+    @extend_schema(parameters=[RequestPageQuerySerializer], responses=RequestPageSerializer)
+    def get(self, request: Request) -> Response:
+        """The history, newest first, without bodies. What no index answers is looked for in at most 10,000 requests a
+        page: such a page may have few requests or none, and still a `next`.
+        """
+        query = RequestPageQuerySerializer(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        queries.flushed()
+        try:
+            page = queries.requests(query.wanted, query.validated_data.get("cursor"), query.validated_data["limit"])
+        except BadCursor:
+            raise BadRequest("cursor: not one that `next` gave; leave it out to begin with the newest") from None
+        return Response(
+            {
+                "requests": [told(row) for row in page.rows],
+                "next": page.next.encode() if page.next else None,
+                "looked_back_to": queries.json_time(page.looked_back_to) if page.next else None,
+            }
+        )
+
+
+class RequestsExport(APIView):
+    content_negotiation_class = OneFormat
+
+    @extend_schema(
+        parameters=[ExportQuerySerializer],
+        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/x-ndjson"): OpenApiTypes.STR},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """Everything wanted, newest first, of any size: a header line and CSV, or a JSON object a line. At most ten run
+        at once.
+        """
+        query = ExportQuerySerializer(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        if downloads.full:
+            raise Busy
+        queries.flushed()
+        queries.requests(query.wanted, None, 1)  # a database that is away is an error now, not a download of nothing
+        form = query.validated_data["format"]
+        kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
+        response = LastingResponse(downloads.read(job(query.wanted, form)), content_type=kind)
+        name = f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+class Usage(APIView):
+    @extend_schema(parameters=[UsageQuerySerializer], responses=UsageSerializer)
+    def get(self, request: Request) -> Response:
+        """Requests and tokens by local day, month, model, endpoint or API key; at most three years at a time."""
+        today = date.fromisoformat(Moment.now().figures.date)
+        query = UsageQuerySerializer(data=request.query_params.dict(), context={"today": today})
+        query.is_valid(raise_exception=True)
+        given = query.validated_data
+        only = {name: str(given[name]) for name in ("model", "endpoint_id", "api_key_id") if name in given}
+        queries.flushed()
+        return Response(queries.usage(given["by"], given["since"], given["until"], **only))
+
+
 async def events(request: HttpRequest) -> HttpResponseBase:
     """The overview as server-sent events, for pages of a session.
 
@@ -109,7 +189,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         return JsonResponse({"error": "Log in first."}, status=401)
     if user.must_change_password:
         return JsonResponse({"error": "password_change_required"}, status=403)
-    response = StreamingHttpResponse(_while_allowed(request), content_type="text/event-stream")
+    response = LastingResponse(_while_allowed(request), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
@@ -117,11 +197,11 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
     looked_at = 0.0
-    async for event in hub.listen():
+    async for event in hub.listen(request.headers.get("Last-Event-ID", "")):
         now = time.monotonic()
         if now - looked_at > SESSION_SECONDS:
             looked_at = now
-            if not await sync_to_async(_still_logged_in)(request):
+            if not await asyncio.to_thread(_still_logged_in, request):
                 return
         yield event
 
@@ -137,6 +217,9 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/dashboard/stats", Stats, "api-stats"),
     ("api/dashboard/endpoints", Endpoints, "api-dashboard-endpoints"),
     ("api/dashboard/request-history", History, "api-request-history"),
+    ("api/requests", Requests, "api-requests"),
+    ("api/requests/export", RequestsExport, "api-requests-export"),
+    ("api/usage", Usage, "api-usage"),
     ("api/endpoints/<uuid:endpoint_id>/today-stats", TodayStats, "api-today-stats"),
     ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),
     ("api/endpoints/<uuid:endpoint_id>/model-stats", ModelStats, "api-model-stats"),

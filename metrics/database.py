@@ -127,7 +127,7 @@ def make_durable() -> None:
     if connection.vendor != "sqlite":
         return
     try:
-        wal = os.open(f"{_path(connection)}-wal", os.O_RDONLY)  # SQLite has no locks on it that closing would drop
+        wal = os.open(f"{path(connection)}-wal", os.O_RDONLY)  # SQLite has no locks on it that closing would drop
     except FileNotFoundError:
         return
     try:
@@ -137,11 +137,11 @@ def make_durable() -> None:
 
 
 def _files(connection: Any) -> tuple[int | None, int | None]:
-    path = _path(connection)
-    return _inode(path), _inode(f"{path}-wal")
+    file = path(connection)
+    return _inode(file), _inode(f"{file}-wal")
 
 
-def _path(connection: Any) -> str:
+def path(connection: Any) -> str:
     """Of the main database, as SQLite was asked for it."""
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA database_list")

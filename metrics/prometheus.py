@@ -49,8 +49,7 @@ class Told(Collector):
         yield from _endpoints_now(endpoints)
         speeds = [
             (entry.id, entry.name, row["model_id"], row["api_kind"], row["tps"])
-            for entry in self.moment.entries
-            for row in queries.model_tps(entry.id, self.moment)
+            for entry, row in queries.all_model_tps(self.moment)
         ]
         yield _gauge(
             "routerdash_endpoint_tokens_per_second",

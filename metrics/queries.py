@@ -1,19 +1,24 @@
 """What is told: the dashboard's figures as the JSON API names them. Pages, admin and API all come here."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
-from django.db.models import F, Sum
+from django.db import connection
+from django.db.models import F, QuerySet, Sum
+from django.db.models.functions import Substr
 
 from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
+from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
     INPUT_TOKENS,
+    NO_ENDPOINT,
     OUTPUT_TOKENS,
     REJECTED,
     REQUESTS_CANCELLED,
@@ -22,8 +27,10 @@ from metrics.fold import (
     UNRECORDED,
     Counters,
     Daily,
+    SpeedKey,
 )
-from metrics.models import DailyStat
+from metrics.history import Cursor, Page, Row, Wanted
+from metrics.models import DailyStat, DayRollUp
 from metrics.teller import folder, surroundings
 from metrics.trackers import Figures, iso_minute
 from metrics.writer import Backlog
@@ -61,11 +68,43 @@ def overview(moment: Moment | None = None) -> dict[str, Any]:
     }
 
 
+# What may change of an endpoint while an overview of it is open.
+_LIVE = (
+    "id", "status", "operator_state", "last_error", "latency_ms", "active_requests", "total_requests",
+    "successful_requests", "failed_requests", "cancelled_requests", "model_count",
+)  # fmt: skip
+SPEEDS_SHOWN = 50
+
+
 def live(moment: Moment | None = None) -> dict[str, Any]:
-    """The overview as pages get it pushed: with each model's speed, which the page shows too."""
+    """What an open overview shows and keeps up to date: of hundreds of models, the speeds of the busiest today."""
     moment = moment or Moment.now()
-    tps = {entry.id: model_tps(entry.id, moment) for entry in moment.entries}
-    return overview(moment) | {"model_tps": tps}
+    speeds = _speed_keys(moment)
+    return {
+        "stats": stats(moment),
+        "endpoints": [{name: row[name] for name in _LIVE} for row in endpoints(moment)],
+        "history": history(moment.figures),
+        "speeds": busiest(moment, speeds),
+        "speeds_known": len(speeds),
+        "generated_at": json_time(datetime.now(UTC)),
+    }
+
+
+def busiest(moment: Moment, speeds: list[SpeedKey]) -> list[dict[str, Any]]:
+    """Those models on endpoints that answered most today, by names."""
+    today, names = moment.figures.today, {entry.id: entry.name for entry in moment.entries}
+
+    def answers(key: SpeedKey) -> int:
+        return today[key].successful if key in today else 0
+
+    def place(key: SpeedKey) -> tuple[str, ...]:
+        return names[key[0]], *key
+
+    chosen = sorted(speeds, key=lambda key: (-answers(key), place(key)))[:SPEEDS_SHOWN]
+    return [
+        {"endpoint_id": key[0], "endpoint_name": names[key[0]], **_speed(key, moment)}
+        for key in sorted(chosen, key=place)
+    ]
 
 
 def endpoints(moment: Moment) -> list[dict[str, Any]]:
@@ -201,16 +240,22 @@ def history(figures: Figures) -> list[dict[str, Any]]:
 def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
     """One entry for each endpoint with a speed: today's tokens over today's time, over all models and kinds."""
     rows: list[dict[str, Any]] = []
+    models: dict[str, set[str]] = {}
+    for endpoint_id, model, _ in moment.figures.speeds:
+        models.setdefault(endpoint_id, set()).add(model)
+    answered: dict[str, list[Daily]] = {}
+    for (endpoint_id, *_), daily in moment.figures.today.items():
+        if daily.has_speed:
+            answered.setdefault(endpoint_id, []).append(daily)
     for entry in moment.entries:
-        models = {model for endpoint_id, model, _ in moment.figures.speeds if endpoint_id == entry.id}
-        if not models:
+        if entry.id not in models:
             continue
-        today = [it for key, it in moment.figures.today.items() if key[0] == entry.id and it.has_speed]
+        today = answered.get(entry.id, [])
         tokens, duration = sum(it.output_tokens for it in today), sum(it.duration_ms for it in today)
         rows.append(
             {
                 "endpoint_id": entry.id,
-                "model_count": len(models),
+                "model_count": len(models[entry.id]),
                 "aggregate_tps": tokens / (duration / 1000) if tokens and duration else None,
                 "total_output_tokens": tokens,
                 "total_requests": sum(it.successful for it in today),
@@ -221,31 +266,49 @@ def endpoint_tps(moment: Moment) -> list[dict[str, Any]]:
 
 def model_tps(endpoint_id: str, moment: Moment) -> list[dict[str, Any]]:
     """Speeds of one endpoint's models: the moving average, and today's sums beside it."""
+    keys = {key for key in (*moment.figures.speeds, *moment.figures.today) if key[0] == endpoint_id}
+    return [_speed(key, moment) for key in sorted(keys)]
+
+
+def all_model_tps(moment: Moment) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Those of every endpoint, in the order of the endpoints."""
+    rows: dict[str, list[SpeedKey]] = {}
+    for key in sorted(_speed_keys(moment)):
+        rows.setdefault(key[0], []).append(key)
+    for entry in moment.entries:
+        for key in rows.get(entry.id, ()):
+            yield entry, _speed(key, moment)
+
+
+def _speed_keys(moment: Moment) -> list[SpeedKey]:
+    """Each model on each endpoint that has a speed or answers of today."""
+    known = {entry.id for entry in moment.entries}
+    return [key for key in moment.figures.speeds.keys() | moment.figures.today.keys() if key[0] in known]
+
+
+def _speed(key: SpeedKey, moment: Moment) -> dict[str, Any]:
     figures = moment.figures
-    keys = {key for key in (*figures.speeds, *figures.today) if key[0] == endpoint_id}
-    rows: list[dict[str, Any]] = []
-    for key in sorted(keys):
-        today = figures.today.get(key) or Daily()
-        rows.append(
-            {
-                "model_id": key[1],
-                "api_kind": key[2],
-                "source": "production",
-                "tps": figures.speeds.get(key),
-                "request_count": today.successful,
-                "total_output_tokens": today.output_tokens,
-                "average_duration_ms": figures.average_today_ms.get(key),
-            }
-        )
-    return rows
+    today = figures.today.get(key) or Daily()
+    return {
+        "model_id": key[1],
+        "api_kind": key[2],
+        "source": "production",
+        "tps": figures.speeds.get(key),
+        "request_count": today.successful,
+        "total_output_tokens": today.output_tokens,
+        "average_duration_ms": figures.average_today_ms.get(key),
+    }
 
 
 # Figures that only the database has. What waits in the journals is written first.
 
 
 def flushed() -> bool:
-    """Everything that was recorded is in the database now; False while that has to catch up."""
-    return surroundings.writer.flush() if surroundings.writer is not None else True
+    """Everything that was recorded is in the database now; False while that has to catch up, which nobody waits for."""
+    writer = surroundings.writer
+    if writer is None:
+        return True
+    return writer.backlog.late_since(time.time()) is None and writer.flush()
 
 
 def today_stats(endpoint_id: str, moment: Moment) -> dict[str, Any]:
@@ -290,3 +353,74 @@ def transitions(endpoint_id: str, limit: int = 20) -> list[HealthCheck]:
     """The last changes of an endpoint's status, newest first, each with its cause."""
     checks = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
     return list(checks.order_by("-id")[:limit])
+
+
+def requests(wanted: Wanted, cursor: str | None, size: int) -> Page:
+    """A page of the history, newest first. Two queries. Raises metrics.history.BadCursor."""
+    vendor = vendor_name()
+    return requests_history.page(_run, vendor, wanted, Cursor.decode(cursor, vendor) if cursor else None, size)
+
+
+def vendor_name() -> requests_history.Vendor:
+    return "postgresql" if connection.vendor == "postgresql" else "sqlite"
+
+
+def _run(sql: str, values: Sequence[Any]) -> list[Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+
+# How usage is grouped: the name in the API, and what roll-ups have for it.
+USAGE_BY = {"day": "date", "month": "month", "model": "model", "endpoint": "endpoint_id", "key": "api_key_id"}
+_USED = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+
+
+def usage(by: str, since: date, until: date, **only: str) -> dict[str, Any]:
+    """Requests and tokens of local days, both ends included, from the day roll-ups. `only` are values of their columns
+    `model`, `endpoint_id` and `api_key_id`. One query, and one for the names of keys.
+
+    In time by day and month; else the most requests first.
+    """
+    column = USAGE_BY[by]
+    days = DayRollUp.objects.filter(date__gte=since.isoformat(), date__lte=until.isoformat(), **only)
+    if by == "month":
+        days = days.annotate(month=Substr("date", 1, 7))
+    sums: Any = days.values_list(column).annotate(*map(Sum, _USED))
+    # Refusals of ours stand in the roll-ups, too, under no model: they are no usage.
+    used = {str(value): _used(counts) for value, *counts in sums if any(counts)}
+    names = _names(by, used)
+    rows: list[dict[str, Any]] = [{**names[value], **used[value]} for value in sorted(used)]
+    if by not in ("day", "month"):
+        rows.sort(key=lambda row: -row["requests"])  # equal ones stay in the order of their names
+    total = {name: sum(row[name] for row in rows) for name in _used((0,) * len(_USED))}
+    return {"by": by, "since": since.isoformat(), "until": until.isoformat(), "rows": rows, "total": total}
+
+
+def _used(sums: Sequence[int]) -> dict[str, int]:
+    ok, failed, cancelled, tokens_in, tokens_out = sums
+    return {
+        "requests": ok + failed,
+        "successful_requests": ok,
+        "failed_requests": failed,
+        "cancelled_requests": cancelled,
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
+
+
+def _names(by: str, values: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """What the API calls each value; null for no endpoint and no key, and for names of what is gone."""
+    if by == "endpoint":
+        return {
+            value: {"endpoint_id": None if value == NO_ENDPOINT else value, "endpoint_name": registry.name(value)}
+            for value in values
+        }
+    if by == "key":
+        # By name: keys belong to `access`, which this app does not import.
+        keys: QuerySet[Any] = apps.get_model("access", "ApiKey")._default_manager.values_list("pk", "name")
+        names = {str(key): name for key, name in keys}
+        return {value: {"api_key_id": value or None, "api_key_name": names.get(value)} for value in values}
+    return {value: {"model_id" if by == "model" else by: value} for value in values}

@@ -1,10 +1,15 @@
 """Figures as the JSON API tells them, for its schema: the values come from metrics.queries as they are."""
 
+from datetime import date, timedelta
 from typing import Any
 
 from rest_framework import serializers
 
 from endpoints.models import Kind, OperatorState, Status
+from metrics.history import OUTCOMES, Wanted
+from metrics.queries import USAGE_BY
+
+MAX_USAGE_DAYS = 3 * 366
 
 
 class DashboardEndpointSerializer(serializers.Serializer[Any]):
@@ -135,3 +140,137 @@ class ModelTpsSerializer(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
         """`source` cannot be declared like the others: it is a name of DRF's own fields."""
         return {**super().get_fields(), "source": serializers.CharField(help_text="Always `production`.")}
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()
+    outcome = serializers.CharField()
+    status_code = serializers.IntegerField(allow_null=True)
+    duration_ms = serializers.FloatField()
+    error = serializers.CharField(allow_null=True)
+
+
+class RequestSerializer(serializers.Serializer[Any]):
+    """One request of the history, as metrics.history tells it."""
+
+    id = serializers.CharField()
+    completed_at = serializers.DateTimeField(allow_null=True)
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    endpoint_id = serializers.UUIDField(allow_null=True, help_text="Null: no endpoint could be asked.")
+    endpoint_name = serializers.CharField(allow_null=True)
+    client_ip = serializers.CharField(allow_null=True)
+    api_key_id = serializers.UUIDField(allow_null=True)
+    outcome = serializers.CharField(help_text="`ok`, `refused`, `failed`, `truncated`, `cancelled`, `no_endpoint`.")
+    status_code = serializers.IntegerField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    streamed = serializers.BooleanField(allow_null=True)
+    duration_ms = serializers.FloatField()
+    first_token_ms = serializers.FloatField(allow_null=True)
+    input_tokens = serializers.IntegerField(allow_null=True)
+    output_tokens = serializers.IntegerField(allow_null=True)
+    total_tokens = serializers.IntegerField(allow_null=True)
+    tokens_estimated = serializers.BooleanField(allow_null=True)
+    attempts = AttemptSerializer(many=True)
+
+
+class RequestPageSerializer(serializers.Serializer[Any]):
+    requests = RequestSerializer(many=True)
+    next = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null: there is nothing older.")
+    looked_back_to = serializers.DateTimeField(
+        allow_null=True, help_text="Older requests have not been looked at yet; null: all have."
+    )
+
+
+class QuerySerializer(serializers.Serializer[Any]):
+    """What may stand behind the question mark. An unknown name is an error: it would have been meant to leave out
+    something.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        if unknown := sorted(set(data) - set(self.fields)):
+            known = ", ".join(sorted(self.fields))
+            raise serializers.ValidationError(
+                {name: [f"There is no such parameter; known are {known}."] for name in unknown}
+            )
+        return super().to_internal_value(data)
+
+
+class RequestQuerySerializer(QuerySerializer):
+    since = serializers.DateTimeField(required=False, help_text="Completed then or later.")
+    until = serializers.DateTimeField(required=False, help_text="Completed before.")
+    endpoint_id = serializers.UUIDField(required=False)
+    outcome = serializers.ChoiceField(OUTCOMES, required=False)
+    model = serializers.CharField(required=False, help_text="The name that the client asked for.")
+    api_key_id = serializers.UUIDField(required=False)
+    client_ip = serializers.IPAddressField(required=False)
+    streamed = serializers.BooleanField(required=False, allow_null=True, default=None)
+    min_duration_ms = serializers.FloatField(required=False, min_value=0, max_value=1e12)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("since") and attrs.get("until") and attrs["since"] >= attrs["until"]:
+            raise serializers.ValidationError({"since": ["It must lie before `until`."]})
+        return attrs
+
+    @property
+    def wanted(self) -> Wanted:
+        given = {name: value for name, value in self.validated_data.items() if name in Wanted.__dataclass_fields__}
+        ids = {name: str(given[name]) for name in ("endpoint_id", "api_key_id") if name in given}
+        return Wanted(**{**given, **ids})
+
+
+class RequestPageQuerySerializer(RequestQuerySerializer):
+    cursor = serializers.CharField(required=False, help_text="`next` of the page before.")
+    limit = serializers.IntegerField(default=50, min_value=1, max_value=500)
+
+
+class ExportQuerySerializer(RequestQuerySerializer):
+    format = serializers.ChoiceField(("csv", "jsonl"), default="csv")
+
+
+class UsageQuerySerializer(QuerySerializer):
+    by = serializers.ChoiceField(tuple(USAGE_BY), default="day")
+    since = serializers.DateField(required=False, help_text="The first local day; 29 days before `until` if not given.")
+    until = serializers.DateField(required=False, help_text="The last local day, inclusive; today if not given.")
+    model = serializers.CharField(required=False)
+    endpoint_id = serializers.UUIDField(required=False)
+    api_key_id = serializers.UUIDField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        until: date = attrs.setdefault("until", self.context["today"])
+        since: date = attrs.setdefault("since", until - timedelta(days=29))
+        if since > until:
+            raise serializers.ValidationError({"since": ["It must not lie behind `until`."]})
+        if (until - since).days >= MAX_USAGE_DAYS:
+            raise serializers.ValidationError({"since": [f"At most {MAX_USAGE_DAYS} days at a time."]})
+        return attrs
+
+
+class UsedSerializer(serializers.Serializer[Any]):
+    requests = serializers.IntegerField(help_text="Without cancelled ones.")
+    successful_requests = serializers.IntegerField()
+    failed_requests = serializers.IntegerField()
+    cancelled_requests = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+
+
+class UsageRowSerializer(UsedSerializer):
+    """With what `by` says."""
+
+    day = serializers.DateField(required=False)
+    month = serializers.CharField(required=False, help_text="`YYYY-MM`")
+    model_id = serializers.CharField(required=False)
+    endpoint_id = serializers.UUIDField(required=False, allow_null=True)
+    endpoint_name = serializers.CharField(required=False, allow_null=True)
+    api_key_id = serializers.UUIDField(required=False, allow_null=True)
+    api_key_name = serializers.CharField(required=False, allow_null=True)
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    by = serializers.ChoiceField(tuple(USAGE_BY))
+    since = serializers.DateField()
+    until = serializers.DateField()
+    rows = UsageRowSerializer(many=True)
+    total = UsedSerializer()

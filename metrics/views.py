@@ -18,7 +18,7 @@ from metrics.queries import Moment
 def overview(request: HttpRequest) -> HttpResponse:
     """Needs no database: everything on it is in memory."""
     moment = Moment.now()
-    context = {"live": queries.live(moment), "entries": _entries(moment), "speeds": _speeds(moment)}
+    context = {"live": queries.live(moment), "entries": _entries(moment), "shown": queries.SPEEDS_SHOWN}
     return render(request, "overview.html", context)
 
 
@@ -27,11 +27,6 @@ def _entries(moment: Moment) -> list[dict[str, Any]]:
     order = {"offline": 0, "error": 1, "pending": 2, "online": 3}
     rows = [row | {"entry": entry} for row, entry in zip(queries.endpoints(moment), moment.entries, strict=True)]
     return sorted(rows, key=lambda row: (order.get(row["status"], 0), row["name"]))
-
-
-def _speeds(moment: Moment) -> list[dict[str, Any]]:
-    entries = sorted(moment.entries, key=lambda entry: entry.name)
-    return [row | {"endpoint": entry.name} for entry in entries for row in queries.model_tps(entry.id, moment)]
 
 
 @never_cache

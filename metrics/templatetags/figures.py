@@ -3,6 +3,7 @@
 import math
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -20,6 +21,7 @@ NOTHING = "—"  # never measured, as against a measured 0
 
 
 @register.simple_tag
+@lru_cache(maxsize=256)
 def icon(name: str, css: str = "") -> SafeString:
     """A symbol of the sprite, for the eye alone: the word stands beside it."""
     return format_html(
@@ -36,7 +38,9 @@ def _number(value: float, digits: int = 0) -> str:
 @register.filter
 def count(value: int | None) -> str:
     """A whole number with separators."""
-    return NOTHING if value is None else _number(value)
+    if value is None:
+        return NOTHING
+    return str(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
 
 
 @register.filter

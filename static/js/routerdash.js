@@ -187,32 +187,37 @@
     table.replaceChildren(row);
   }
 
-  function showSpeeds(live) {
+  const speedKey = row => [row.endpoint_id, row.model_id, row.api_kind].join("\n");
+  let speedRows = new Map();
+
+  function fillSpeed(row, it) {
+    const heads = $$("thead th", $("[data-speeds]").parentElement);
+    fill(row, [
+      it.endpoint_name,
+      it.model_id,
+      it.api_kind,
+      speed(it.tps),
+      count(it.request_count),
+      count(it.total_output_tokens),
+    ]);
+    [...row.children].forEach((cell, at) => {
+      cell.className = ["w2", "w2 mono", "opt w0", "n", "n w2", "n opt w0"][at];
+      if (at === 3 || at === 4) cell.dataset.label = heads[at].textContent;
+    });
+    return row;
+  }
+
+  function showSpeeds(speeds) {
     const table = $("[data-speeds]");
     if (!table) return;
-    const heads = $$("thead th", table.parentElement);
-    const rows = live.endpoints.flatMap(endpoint =>
-      (live.model_tps[endpoint.id] ?? []).map(model => ({ endpoint, model })),
-    );
-    rows.sort((one, other) => one.endpoint.name.localeCompare(other.endpoint.name));
-    if (!rows.length) return showNone(table);
-    table.replaceChildren(
-      ...rows.map(({ endpoint, model }) => {
-        const row = fill(document.createElement("tr"), [
-          endpoint.name,
-          model.model_id,
-          model.api_kind,
-          speed(model.tps),
-          count(model.request_count),
-          count(model.total_output_tokens),
-        ]);
-        [...row.children].forEach((cell, at) => {
-          cell.className = ["w2", "w2 mono", "opt w0", "n", "n w2", "n opt w0"][at];
-          if (at === 3 || at === 4) cell.dataset.label = heads[at].textContent;
-        });
-        return row;
-      }),
-    );
+    speedRows = new Map(speeds.map(it => [speedKey(it), fillSpeed(document.createElement("tr"), it)]));
+    if (speeds.length) table.replaceChildren(...speedRows.values());
+    else showNone(table);
+  }
+
+  function showMore() {
+    const note = $("[data-speeds-more]");
+    if (note) note.hidden = live.speeds_known <= live.speeds.length;
   }
 
   const minutesTable = $("[data-minutes-table]");
@@ -227,23 +232,62 @@
     });
   }
 
-  let shape = null;
-  function show(live) {
-    const known = live.endpoints.map(it => it.id).sort().join();
-    if (shape !== null && shape !== known) return location.reload(); // endpoints came or went: rows are the server's work
-    shape = known;
-    showStats(live.stats);
-    live.endpoints.forEach(endpoint => {
-      const row = $(`[data-endpoint="${endpoint.id}"]`);
+  /* ---- what is shown: everything at first, then what changes (metrics/events.py) */
+  let live = null;
+  let rows = new Map();
+  const shapeOf = it => it.endpoints.map(endpoint => endpoint.id).sort().join();
+
+  function showRows(endpoints) {
+    endpoints.forEach(endpoint => {
+      const row = rows.get(endpoint.id);
       if (row) showEndpoint(row, endpoint);
     });
-    showSpeeds(live);
-    drawMinutes(live.history);
-    showMinutes(live.history);
-    set($("[data-clock]"), clock.format(new Date(live.generated_at)));
   }
 
-  show(JSON.parse($("#live").textContent));
+  function showHistory() {
+    drawMinutes(live.history);
+    showMinutes(live.history);
+  }
+
+  const showClock = () => set($("[data-clock]"), clock.format(new Date(live.generated_at)));
+
+  function showAll(fresh) {
+    // endpoints came or went: rows are the server's work
+    if (live !== null && shapeOf(live) !== shapeOf(fresh)) return location.reload();
+    live = fresh;
+    rows = new Map($$("[data-endpoint]").map(row => [row.dataset.endpoint, row]));
+    showStats(live.stats);
+    showRows(live.endpoints);
+    showSpeeds(live.speeds);
+    showMore();
+    showHistory();
+    showClock();
+  }
+
+  function showChanges(part) {
+    live.generated_at = part.generated_at;
+    if (part.stats) showStats(Object.assign(live.stats, part.stats));
+    if (part.endpoints) {
+      const touched = live.endpoints.filter(endpoint => endpoint.id in part.endpoints);
+      touched.forEach(endpoint => Object.assign(endpoint, part.endpoints[endpoint.id]));
+      showRows(touched);
+    }
+    if (part.all_speeds) showSpeeds((live.speeds = part.all_speeds));
+    (part.speeds ?? []).forEach(it => {
+      const row = speedRows.get(speedKey(it));
+      if (row) fillSpeed(row, it);
+    });
+    live.speeds_known = part.speeds_known ?? live.speeds_known;
+    showMore();
+    if (part.history) {
+      const minutes = new Map([...live.history, ...part.history].map(slot => [slot.minute, slot]));
+      live.history = [...minutes.values()].slice(-60);
+      showHistory();
+    }
+    showClock();
+  }
+
+  showAll(JSON.parse($("#live").textContent));
 
   /* ---- one event stream; the browser reconnects by itself, unless the session has ended */
   let heard = Date.now();
@@ -253,11 +297,13 @@
       heard = Date.now();
       state("live");
     });
-    source.addEventListener("overview", event => {
-      heard = Date.now();
-      state("live");
-      show(JSON.parse(event.data));
-    });
+    for (const [name, show] of [["overview", showAll], ["changes", showChanges]]) {
+      source.addEventListener(name, event => {
+        heard = Date.now();
+        state("live");
+        show(JSON.parse(event.data));
+      });
+    }
     source.addEventListener("error", () => {
       state("reconnecting");
       if (source.readyState === EventSource.CLOSED) {

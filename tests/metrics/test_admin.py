@@ -1,20 +1,27 @@
 """Figures in the admin: live ones beside endpoints, and a history that is only read."""
 
 import re
+import uuid
+from html import unescape
 from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey, User
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, EndpointModel
 from gateway import record
+from metrics import history
 from metrics import teller as teller_module
+from metrics.admin import RequestHistoryAdmin
 from metrics.models import RequestHistory
-from tests.access.people import Api, key_for
+from metrics.writer import Backlog
+from tests.access.people import Api, key_for, make_user
 from tests.metrics.records import KEY, NOW, A, B, attempt, request
 from tests.metrics.test_seeding import adopted
-from tests.metrics.world import World
+from tests.metrics.world import World, add_endpoint
 
 pytestmark = pytest.mark.django_db
 
@@ -192,6 +199,8 @@ def test_what_waits_is_written_before_the_history_is_shown(as_admin: Api, monkey
     asked: list[bool] = []
 
     class Writer:
+        backlog = Backlog()
+
         def flush(self) -> bool:
             asked.append(True)
             return True
@@ -199,3 +208,102 @@ def test_what_waits_is_written_before_the_history_is_shown(as_admin: Api, monkey
     monkeypatch.setattr(teller_module.surroundings, "writer", Writer())
     page(as_admin, HISTORY)
     assert asked
+
+
+# Lists cost the same, however much there is
+
+
+def links(html: str) -> list[str]:
+    """Where the foot of a list leads."""
+    foot = html.split('<p class="paginator">')[1].split("</p>")[0]
+    return [unescape(link) for link in re.findall(r'href="([^"]+)"', foot)]
+
+
+def test_the_history_is_read_page_by_page(as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RequestHistoryAdmin, "list_per_page", 3)
+    teller.gateway(*(request(model=f"m{number}", ago=number) for number in range(7)))
+    teller.write()
+    html = page(as_admin, HISTORY)
+    assert cells(html, "model") == ["m0", "m1", "m2"]
+    assert "Looked back to 2026-03-10 12:00:28." in words(html)
+    (older,) = links(html)
+    html = page(as_admin, HISTORY + older)
+    assert cells(html, "model") == ["m3", "m4", "m5"]
+    newest, older = links(html)
+    html = page(as_admin, HISTORY + older)
+    assert cells(html, "model") == ["m6"]
+    assert "There is nothing older." in words(html)
+    assert cells(page(as_admin, HISTORY + newest), "model") == ["m0", "m1", "m2"]
+
+
+def test_a_search_says_how_far_it_has_looked(as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "LOOK", 2)
+    teller.gateway(*(request(model="old" if number == 4 else "new", ago=number) for number in range(6)))
+    teller.write()
+    html = page(as_admin, f"{HISTORY}?q=old")
+    assert cells(html, "model") == []
+    assert "Looked back to 2026-03-10 12:00:28." in words(html)
+    (older,) = links(html)
+    assert cells(page(as_admin, HISTORY + older), "model") == ["old"]
+
+
+def test_the_history_begins_where_one_wants(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(model="new"), request(model="old", ago=2 * 3600))
+    teller.write()
+    assert cells(page(as_admin, f"{HISTORY}?before=1"), "model") == ["old"]
+
+
+def test_the_history_has_one_order(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(model="a", ago=2), request(model="b", ago=1), request(model="c", ago=3))
+    teller.write()
+    for order in ("2", "-2", "1.-2", "nonsense"):
+        assert cells(page(as_admin, f"{HISTORY}?o={order}"), "model") == ["b", "a", "c"]
+    assert "sortable" not in page(as_admin, HISTORY)
+
+
+@pytest.mark.parametrize("query", ["cursor=x", "outcome=fine", "before=7", "p=x", "_facets=1&cursor=%00"])
+def test_wrong_words_lead_back_to_the_list(as_admin: Api, teller: World, query: str) -> None:
+    teller.write()
+    response = as_admin.get(f"{HISTORY}?{query}", follow=True)
+    assert response.status_code == 200
+
+
+PATHS = (
+    HISTORY,
+    f"{HISTORY}?q=tiny",
+    f"{HISTORY}?outcome=failed",
+    f"{HISTORY}?before=1&_facets=1",
+    LIST,
+    f"{LIST}?status=pending",
+    f"{LIST}?q=a",
+    "/admin/access/user/",
+    "/admin/access/apikey/",
+    f"/endpoints/{A}",
+    "/",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_pages_cost_as_many_queries_whatever_there_is(
+    as_admin: Api, admin: User, teller: World, endpoints: object, path: str
+) -> None:
+    found: list[list[str]] = []
+    for count in (2, 20):
+        _more_of_all(count, admin, teller)
+        page(as_admin, path)  # caches are filled
+        with CaptureQueriesContext(connection) as captured:
+            page(as_admin, path)
+        found.append([it["sql"] for it in captured])
+    assert len(found[0]) == len(found[1])
+    assert [sql for sql in found[1] if "COUNT" in sql and "request_history" in sql] == []
+
+
+def _more_of_all(count: int, admin: User, teller: World) -> None:
+    for number in range(count):
+        name = f"{count}-{number}"
+        endpoint = add_endpoint(str(uuid.uuid4()), name)
+        EndpointModel.objects.create(endpoint=endpoint, model_id="tiny", capabilities=[])
+        key_for(make_user(name), name=name)
+        outcome = record.FAILED if number % 2 else record.OK
+        teller.gateway(request(outcome, model=name, ago=number), request(endpoint=str(endpoint.pk), ago=7200))
+    teller.write()

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import random
+import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,7 @@ from metrics import api, events
 from metrics import teller as teller_module
 from metrics.events import HEARTBEAT_SECONDS, MIN_GAP_SECONDS, Hub
 from tests.access.people import make_user
-from tests.metrics.records import AT, A, request
+from tests.metrics.records import AT, A, B, load, request
 from tests.metrics.world import World, add_endpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,12 +57,15 @@ def hub(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Hub:
     return made
 
 
-def parse(event: bytes) -> tuple[str, Any]:
-    """Its id and its data."""
+def parse(event: bytes) -> tuple[str, str, Any]:
+    """Its id, its name and its data."""
     lines = dict(line.split(": ", 1) for line in event.decode().strip().splitlines() if line)
     assert event.endswith(b"\n\n")
-    assert lines["event"] == "overview"
-    return lines["id"], json.loads(lines["data"])
+    return lines["id"], lines["event"], json.loads(lines["data"])
+
+
+def data(event: bytes) -> Any:
+    return parse(event)[2]
 
 
 Scenario = Callable[[AsyncIterator[bytes]], Awaitable[None]]
@@ -77,34 +83,48 @@ def listening(hub: Hub, scenario: Scenario) -> None:
     asyncio.run(run())
 
 
-async def waiting(stream: AsyncIterator[bytes], hub: Hub) -> list[bytes]:
+def waiting(hub: Hub) -> list[bytes]:
     """Events that were sent and not yet taken."""
-    (queue,) = hub._listeners
-    return [queue.get_nowait() for _ in range(queue.qsize())]
+    (listener,) = hub._listeners
+    found = list(listener.pending)
+    listener.pending.clear()
+    return found
+
+
+def change(latency: int) -> None:
+    registry.note_check(A, success=True, latency_ms=latency, error=None)
+
+
+async def first_of(hub: Hub, last_id: str = "") -> bytes:
+    stream = hub.listen(last_id)
+    try:
+        return await anext(stream)
+    finally:
+        await stream.aclose()  # type: ignore[attr-defined]
 
 
 def test_the_first_event_is_the_overview(hub: Hub, teller: World) -> None:
     teller.gateway(request())
-
-    async def first() -> bytes:
-        return await anext(hub.listen())
-
-    event = asyncio.run(first())
+    event = asyncio.run(first_of(hub))
     assert event.startswith(b"retry: 2000\n\n")
-    assert parse(event)[1]["stats"]["total_requests"] == 1
+    _, name, told = parse(event)
+    assert (name, told["stats"]["total_requests"]) == ("overview", 1)
 
 
-def test_a_change_is_told(hub: Hub, teller: World, clock: Clock) -> None:
+def test_a_change_is_told_and_nothing_else(hub: Hub, teller: World, clock: Clock) -> None:
     gateway = teller.gateway()
 
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        await hub.tell()
         gateway.append(request())
         teller.folder.catch_up()
         clock.pass_by(MIN_GAP_SECONDS)
         await hub.tell()
-        last = (await waiting(stream, hub))[-1]
-        assert parse(last)[1]["endpoints"][0]["total_requests"] == 1
+        (event,) = waiting(hub)
+        _, name, told = parse(event)
+        assert name == "changes"
+        assert told["endpoints"] == {A: {"total_requests": 1, "successful_requests": 1}}
+        assert told["stats"]["total_requests"] == 1
+        assert "online_runtimes" not in told["stats"]
 
     listening(hub, scenario)
 
@@ -112,85 +132,197 @@ def test_a_change_is_told(hub: Hub, teller: World, clock: Clock) -> None:
 @pytest.mark.parametrize("what", ["in flight", "registry", "minute"])
 def test_each_kind_of_change_is_told(hub: Hub, clock: Clock, what: str) -> None:
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        await hub.tell()
-        await waiting(stream, hub)
         if what == "in flight":
             teller_module.surroundings.in_flight = lambda: {A: 1}
         elif what == "registry":
-            registry.note_check(A, success=True, latency_ms=5, error=None)
+            change(5)
         clock.pass_by(60 if what == "minute" else MIN_GAP_SECONDS)
         await hub.tell()
-        assert len(await waiting(stream, hub)) == 1
+        assert len(waiting(hub)) == 1
 
     listening(hub, scenario)
 
 
 def test_nothing_new_is_not_told(hub: Hub, clock: Clock) -> None:
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        await hub.tell()
-        await waiting(stream, hub)
         clock.pass_by(MIN_GAP_SECONDS)
         await hub.tell()
-        assert await waiting(stream, hub) == []
+        assert waiting(hub) == []
 
     listening(hub, scenario)
 
 
 def test_a_quiet_stream_beats_now_and_then(hub: Hub, clock: Clock) -> None:
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        await hub.tell()
-        await waiting(stream, hub)
         clock.pass_by(HEARTBEAT_SECONDS)
         await hub.tell()
-        assert len(await waiting(stream, hub)) == 1
+        (event,) = waiting(hub)
+        assert set(data(event)) == {"generated_at"}
 
     listening(hub, scenario)
 
 
 def test_at_most_four_events_a_second(hub: Hub, clock: Clock) -> None:
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        await hub.tell()
-        await waiting(stream, hub)
-        for _ in range(4):
+        for latency in range(4):
             clock.pass_by(MIN_GAP_SECONDS / 8)
-            registry.note_check(A, success=True, latency_ms=5, error=None)
+            change(latency)
             await hub.tell()
-        assert await waiting(stream, hub) == []
+        assert waiting(hub) == []
 
     listening(hub, scenario)
 
 
-def test_a_page_that_does_not_keep_up_gets_the_newest(hub: Hub, clock: Clock) -> None:
+def test_very_many_pages_get_fewer(hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST_SENDS", 0.5)
+
     async def scenario(stream: AsyncIterator[bytes]) -> None:
-        for latency in range(1, 6):
-            clock.pass_by(MIN_GAP_SECONDS)
-            registry.note_check(A, success=True, latency_ms=latency, error=None)
+        change(5)
+        for passed in (1.9, 0.1):
+            clock.pass_by(passed)
             await hub.tell()
-        told = [parse(event)[1]["endpoints"][0]["latency_ms"] for event in await waiting(stream, hub)]
-        assert told == [4, 5]
+        assert len(waiting(hub)) == 1
 
     listening(hub, scenario)
 
 
-def test_all_listeners_are_told_the_same(hub: Hub) -> None:
+def test_a_page_that_does_not_keep_up_gets_everything_anew(hub: Hub, clock: Clock) -> None:
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        for latency in range(1, events.MOST_PENDING + 3):
+            clock.pass_by(MIN_GAP_SECONDS)
+            change(latency)
+            await hub.tell()
+        _, name, told = parse(await anext(stream))
+        assert (name, told["endpoints"][0]["latency_ms"]) == ("overview", events.MOST_PENDING + 2)
+        clock.pass_by(MIN_GAP_SECONDS)
+        change(77)
+        await hub.tell()
+        assert data(await anext(stream))["endpoints"] == {A: {"latency_ms": 77}}
+
+    listening(hub, scenario)
+
+
+def test_all_listeners_are_told_the_same(hub: Hub, clock: Clock) -> None:
     async def run() -> None:
         streams = [hub.listen() for _ in range(3)]
-        for stream in streams:
-            await anext(stream)
-        await hub.tell()
         assert len({await anext(stream) for stream in streams}) == 1
-
-    asyncio.run(run())
-
-
-def test_numbers_grow(hub: Hub) -> None:
-    async def run() -> None:
-        stream = hub.listen()
-        first = await anext(stream)
+        clock.pass_by(MIN_GAP_SECONDS)
+        change(5)
         await hub.tell()
-        assert int(parse(await anext(stream))[0]) > int(parse(first)[0])
+        told = [await anext(stream) for stream in streams]
+        assert len({id(event) for event in told}) == 1  # encoded once
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(run())
+
+
+def test_other_endpoints_are_told_whole(hub: Hub, clock: Clock) -> None:
+    def added() -> None:
+        add_endpoint(B, "b")
+
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        await asyncio.to_thread(in_own_connection, added)
+        clock.pass_by(MIN_GAP_SECONDS)
+        await hub.tell()
+        (event,) = waiting(hub)
+        _, name, told = parse(event)
+        assert (name, [it["id"] for it in told["endpoints"]]) == ("overview", [A, B])
+
+    listening(hub, scenario)
+
+
+@pytest.mark.parametrize("missed", [0, 1, 3])
+def test_a_page_that_comes_back_gets_what_it_missed(hub: Hub, clock: Clock, missed: int) -> None:
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        clock.pass_by(MIN_GAP_SECONDS)
+        change(1)
+        await hub.tell()
+        last_id, _, _ = parse(waiting(hub)[0])
+        for latency in range(missed):
+            clock.pass_by(MIN_GAP_SECONDS)
+            change(10 + latency)
+            await hub.tell()
+        told = (await first_of(hub, last_id)).split(b"\n\n")[1:-1]
+        assert [data(event + b"\n\n")["endpoints"] for event in told] == [
+            {A: {"latency_ms": 10 + latency}} for latency in range(missed)
+        ]
+
+    listening(hub, scenario)
+
+
+@pytest.mark.parametrize(
+    "last_id", ["", "x", "-", "-1", "{epoch}-", "{epoch}-0", "{epoch}-99", "other-1", "{epoch}-1²"]
+)
+def test_a_page_whose_past_is_unknown_gets_everything(hub: Hub, clock: Clock, last_id: str) -> None:
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        event = await first_of(hub, last_id.format(epoch=hub._epoch))
+        assert parse(event)[1] == "overview"
+
+    listening(hub, scenario)
+
+
+def test_what_was_forgotten_is_told_whole(hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub._changes = deque(maxlen=2)
+
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        for latency in range(4):
+            clock.pass_by(MIN_GAP_SECONDS)
+            change(latency)
+            await hub.tell()
+        assert parse(await first_of(hub, f"{hub._epoch}-2"))[1] == "overview"
+        assert parse(await first_of(hub, f"{hub._epoch}-4"))[1] == "changes"
+
+    listening(hub, scenario)
+
+
+def test_changes_lead_from_any_state_to_the_next(hub: Hub, teller: World, clock: Clock) -> None:
+    """A page that applies every change shows what a page shows that opens now."""
+    gateway = teller.gateway()
+    rng = random.Random(5)
+
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        shown = data(await first_of(hub))
+        for _ in range(40):
+            for record in load(rng.randrange(1000), rng.randrange(3)):
+                gateway.append(record)
+            teller.folder.catch_up()
+            change(rng.randrange(9))
+            clock.pass_by(rng.choice((MIN_GAP_SECONDS, 61)))
+            await hub.tell()
+            for event in waiting(hub):
+                apply(shown, data(event))
+            assert shown == data(await first_of(hub))
+
+    listening(hub, scenario)
+
+
+def apply(shown: Any, told: Any) -> None:
+    """As static/js/routerdash.js does."""
+    shown["generated_at"] = told["generated_at"]
+    shown["stats"] |= told.get("stats", {})
+    for endpoint in shown["endpoints"]:
+        endpoint |= told.get("endpoints", {}).get(endpoint["id"], {})
+    minutes = {slot["minute"]: slot for slot in (*shown["history"], *told.get("history", ()))}
+    shown["history"] = list(minutes.values())[-60:]
+    shown["speeds"] = told.get("all_speeds", shown["speeds"])
+    rows = {events._model(row): row for row in told.get("speeds", ())}
+    shown["speeds"] = [rows.get(events._model(row), row) for row in shown["speeds"]]
+    shown["speeds_known"] = told.get("speeds_known", shown["speeds_known"])
+
+
+def test_an_event_is_no_larger_for_what_does_not_change(hub: Hub, clock: Clock) -> None:
+    for number in range(100):
+        add_endpoint(str(uuid.uuid4()), f"other-{number}")
+
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        change(5)
+        clock.pass_by(MIN_GAP_SECONDS)
+        await hub.tell()
+        (event,) = waiting(hub)
+        assert len(event) < 500
+
+    listening(hub, scenario)
 
 
 def test_who_left_is_forgotten(hub: Hub) -> None:
@@ -247,7 +379,7 @@ def test_a_viewer_gets_events(hub: Hub) -> None:
         response = await _ask(client)
         assert response.headers["Content-Type"] == "text/event-stream"
         assert response.headers["Cache-Control"] == "no-store"
-        assert set(parse(await anext(aiter(response.streaming_content)))[1]) > {"stats", "endpoints", "model_tps"}
+        assert set(data(await anext(aiter(response.streaming_content)))) > {"stats", "endpoints", "speeds"}
 
     asyncio.run(run())
 
@@ -288,7 +420,7 @@ def test_events_go_on_while_the_session_does(hub: Hub, clock: Clock) -> None:
         for _ in range(3):
             clock.pass_by(api.SESSION_SECONDS + 1)
             await hub.tell()
-            assert parse(await anext(stream))
+            assert data(await anext(stream))
 
     asyncio.run(run())
 

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.db.models import F
 
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
@@ -20,7 +21,8 @@ from metrics import teller as teller_module
 from metrics.journals import Journals
 from metrics.models import DailyStat
 from metrics.queries import Moment
-from tests.metrics.records import AT, NOW, A, B, attempt, request
+from metrics.writer import Backlog
+from tests.metrics.records import AT, NOW, A, B, attempt, load, request
 from tests.metrics.world import World, add_endpoint
 
 pytestmark = pytest.mark.django_db
@@ -419,8 +421,16 @@ def test_without_a_writer_there_is_nothing_to_wait_for() -> None:
     assert queries.flushed() is True
 
 
-def test_figures_of_the_database_wait_for_the_writer() -> None:
-    teller_module.surroundings.writer = SimpleNamespace(flush=lambda: False)  # type: ignore[assignment]
+@pytest.mark.parametrize("done", [True, False])
+def test_figures_of_the_database_wait_for_the_writer(done: bool) -> None:
+    writer: Any = SimpleNamespace(flush=lambda: done, backlog=Backlog())
+    teller_module.surroundings.writer = writer
+    assert queries.flushed() is done
+
+
+def test_nobody_waits_for_a_writer_that_is_far_behind() -> None:
+    writer: Any = SimpleNamespace(flush=lambda: pytest.fail("waited"), backlog=Backlog(behind_since=AT - 5))
+    teller_module.surroundings.writer = writer
     assert queries.flushed() is False
 
 
@@ -438,5 +448,30 @@ def test_the_overview_is_of_one_moment(teller: World, endpoints: object) -> None
 def test_pages_are_told_each_models_speed_too(teller: World, endpoints: object) -> None:
     teller.gateway(request(output_tokens=100))
     found = queries.live()
-    assert [row["tps"] for row in found["model_tps"][A]] == [50]
-    assert found["model_tps"][B] == []
+    assert [(row["endpoint_name"], row["tps"]) for row in found["speeds"]] == [("a", 50)]
+    assert found["speeds_known"] == 1
+
+
+def test_of_many_speeds_pages_are_told_those_of_the_busiest(
+    teller: World, endpoints: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "SPEEDS_SHOWN", 2)
+    busy = [request(model=model, endpoint=B) for model in ("z", "z", "z", "b", "b")]
+    teller.gateway(request(model="once"), *busy)
+    found = queries.live()
+    assert [row["model_id"] for row in found["speeds"]] == ["b", "z"]
+    assert found["speeds_known"] == 3
+
+
+def test_all_speeds_are_those_of_each_endpoint(teller: World, endpoints: object) -> None:
+    teller.gateway(*load(6, 60))
+    moment = Moment.now()
+    each = [(entry, row) for entry in moment.entries for row in queries.model_tps(entry.id, moment)]
+    assert list(queries.all_model_tps(moment)) == each != []
+
+
+def test_changes_of_status_are_found_by_their_own_index(endpoints: object) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("plans of PostgreSQL follow its statistics")
+    checks = HealthCheck.objects.filter(endpoint_id=A).exclude(status_before=F("status_after")).order_by("-id")
+    assert "USING INDEX checks_changes (endpoint_id=?)" in checks.explain()

@@ -109,7 +109,9 @@ def test_the_page_holds_what_the_api_tells(as_viewer: Api, served: World) -> Non
     assert found is not None
     live = json.loads(found[1])
     told = as_viewer.call("GET", "/api/dashboard/overview").json()
-    assert (live["endpoints"], live["stats"], live["history"]) == (told["endpoints"], told["stats"], told["history"])
+    assert (live["stats"], live["history"]) == (told["stats"], told["history"])
+    for endpoint, shown in zip(told["endpoints"], live["endpoints"], strict=True):
+        assert endpoint | shown == endpoint
 
 
 def test_the_page_says_of_which_version_its_figures_are(as_viewer: Api, served: World) -> None:

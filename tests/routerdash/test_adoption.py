@@ -172,7 +172,8 @@ settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptPasswordHasher"]
 with time_machine.travel(datetime.fromisoformat("%s"), tick=False):
     seeding.seed()
     moment = Moment.now()
-    told = queries.live(moment)
+    told = queries.overview(moment)
+    told["model_tps"] = [{"endpoint_id": entry.id, **row} for entry, row in queries.all_model_tps(moment)]
     told["daily"] = {it["id"]: queries.daily_stats(it["id"], 365, moment.figures.date) for it in told["endpoints"]}
 told["users"] = {name: bool(authenticate(username=name, password=word)) for name, word in json.loads('''%s''').items()}
 told["keys"] = {key.id: [key.hash, sorted(key.permissions), key.expires_at] for key in access.directory().keys.values()}
@@ -210,13 +211,8 @@ def test_tokens(adopted: Adopted, told: Any) -> None:
 
 
 def test_speeds_of_today(adopted: Adopted, told: Any) -> None:
-    names = ("model_id", "api_kind", "tps")
-    found = [
-        {"endpoint_id": endpoint_id, **{name: row[name] for name in names}}
-        for endpoint_id, models in told["model_tps"].items()
-        for row in models
-        if row["tps"] is not None
-    ]
+    names = ("endpoint_id", "model_id", "api_kind", "tps")
+    found = [{name: row[name] for name in names} for row in told["model_tps"] if row["tps"] is not None]
     assert found
     by_key = sorted(found, key=lambda row: (row["endpoint_id"], row["model_id"], row["api_kind"]))
     assert by_key == sorted(
@@ -634,3 +630,58 @@ os._exit(9)
 def test_a_copy_that_cannot_be_put_back_is_named(original: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotAdopt, match="could not be put back"):
         adoption._put_back(original, tmp_path)
+
+
+# Indexes
+
+
+def of_the_history(path: Path) -> set[str]:
+    return {
+        row[0] for row in read(path, "SELECT name FROM sqlite_master WHERE tbl_name = 'request_history' AND sql > ''")
+    }
+
+
+def test_the_references_indexes_stay_unless_asked(adopted: Adopted) -> None:
+    assert of_the_history(adopted.original) <= of_the_history(adopted.path)
+    assert "9 indexes of request_history are used by no page and cost each request" in adopted.done.out
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """Taken over without the reference's indexes."""
+    directory = tmp_path_factory.mktemp("slim")
+    path = directory / "llmlb.db"
+    make(path, requests=20, now=NOW, zone=UTC)
+    return path, adopt(path, directory / "data", "--drop-indexes")
+
+
+def test_indexes_are_dropped_when_asked(slim: tuple[Path, Done]) -> None:
+    path, done = slim
+    assert done.code == 0, done.err
+    assert {name for name in of_the_history(path) if name.startswith("idx_")} == set()
+    assert {"history_completed", "history_endpoint", "history_adopted", "history_failed"} < of_the_history(path)
+    assert "a written request costs" in done.out
+    assert read(path, "SELECT count(*) FROM request_history") == [(20,)]
+
+
+def test_dropped_indexes_can_be_made_again(slim: tuple[Path, Done], tmp_path: Path) -> None:
+    path, done = slim
+    shutil.copy(path, tmp_path / "again.db")
+    original = tmp_path / "original.db"
+    make(original, requests=1, now=NOW, zone=UTC)
+    with closing(sqlite3.connect(tmp_path / "again.db")) as connection:
+        for line in done.out.splitlines():
+            if line.startswith("dropped; to make it again: "):
+                connection.execute(line.partition(": ")[2])
+    assert of_the_history(original) <= of_the_history(tmp_path / "again.db")
+
+
+def test_indexes_are_dropped_later_too(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "later.db"
+    shutil.copy(taken_over, path)
+    assert adopt(path, tmp_path / "data", "--dry-run", "--drop-indexes").code == 0
+    assert "idx_request_history_model" in of_the_history(path)
+    assert adopt(path, tmp_path / "data", "--drop-indexes").code == 0
+    assert "idx_request_history_model" not in of_the_history(path)
+    again = adopt(path, tmp_path / "data", "--drop-indexes")
+    assert (again.code, "dropped" in again.out) == (0, False)

@@ -19,7 +19,8 @@ CONTRACT = [
     "api/dashboard/request-history", "api/dashboard/events", "api/endpoints", f"api/endpoints/{A}",
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
-    f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}",
+    f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
+    "api/usage",
 ]  # fmt: skip
 
 

@@ -1,22 +1,15 @@
 """Trials of one promise each, with figures: long outages, stops under load, reading one's own writes, big starts."""
 
 import http.client
-import json
-import os
-import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from operator import attrgetter
 
+from benchmarks import filled
+from benchmarks.process import free_port
 from benchmarks.sustained import growth, memory
 from gateway.journal import Writer
 from gateway.record import OK, Attempt, RequestRecord, uuid7
-from metrics.histogram import bucket
 from tests.router import RouterDash, until
 from tests.torture.run import Result, started
 from tests.torture.traffic import BROKEN, UNSENT
@@ -143,39 +136,33 @@ def read_your_write(*, times: int, workers: int = 4, postgres: bool = False) -> 
 # A start with much to look back on
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Equal requests of one minute."""
-
-    minute: int
-    endpoint: str
-    model: str
-    rows: int
-    duration_us: int
-
-
-def big_start(*, rows: int, backlog: int, within: float = 5.0) -> Result:
-    """A start with millions of history rows and a backlog in the journal: how soon it serves, and are figures right."""
+def big_start(*, rows: int, backlog: int, within: float = 2.0) -> Result:
+    """A start with 200 endpoints, 500 models, millions of history rows and a backlog in the journal: how soon it serves
+    the first request, and whether the first figures are right.
+    """
     with started("big start", workers=1, rate=1) as run:
         router, result, say = run.scene.router, run.result, run.scene.say
-        ids = {row["name"]: row["id"] for row in router.overview()["endpoints"]}
+        before = router.stats()["successful_requests"]
         assert router.stop() == 0
         database = router.data_dir / "routerdash.sqlite3"
-        cells = _cells(rows, [ids["one"], ids["two"]])
-        _fill(database, cells)
+        fleet = filled.fleet([free_port()])
+        cells = filled.fill(str(database), fleet, rows)
         say(f"{sum(cell.rows for cell in cells)} rows, {database.stat().st_size >> 20} MiB")
-        _journal(router, ids["one"], backlog)
+        router.start()
+        until(lambda: len(router.overview()["endpoints"]) >= len(fleet), 60)  # and so the gateways' snapshot has them
+        assert router.stop() == 0
+        _journal(router, fleet[0].id, backlog)
         say(f"{backlog} records wait in the journal")
         begun = time.monotonic()
         router.start(wait=False)
         until(lambda: _serves(router), 60, 0.005)
-        result.told.append(f"the first request was answered {time.monotonic() - begun:.2f} s after the start")
         served = time.monotonic() - begun
+        result.told.append(f"the first request was answered {served:.2f} s after the start")
+        if served > within:
+            result.wrong.append(f"serving took {served:.1f} s")
         stats = router.stats()
         result.told.append(f"the first figures were told {time.monotonic() - begun:.2f} s after the start")
-        if time.monotonic() - begun > within:
-            result.wrong.append(f"serving took {served:.1f} s, the first figures {time.monotonic() - begun:.1f} s")
-        expected = sum(cell.rows for cell in cells) + backlog + 1
+        expected = before + sum(cell.ok for cell in cells) + backlog + 1
         if stats["successful_requests"] != expected:
             result.wrong.append(f"{stats['successful_requests']} told at the first read, {expected} there")
         until(lambda: router.stats()["records_waiting"] == 0, 120, 0.1)
@@ -213,95 +200,6 @@ def backlog(*, records: int, postgres: bool = False) -> Result:
         if bad := tally.total(BROKEN, UNSENT):
             result.wrong.append(f"{bad} requests were not answered meanwhile")
         return run.finish()
-
-
-def _cells(rows: int, endpoints: list[str]) -> list[Cell]:
-    """The last six days: each minute and endpoint has equal rows, of durations that differ from cell to cell."""
-    last = int(time.time() // 60) - 61
-    minutes = min(6 * 24 * 60, max(1, rows // len(endpoints)))
-    each = max(1, rows // (minutes * len(endpoints)))
-    return [
-        Cell(minute, endpoint, "whole", each, 50_000 + 37 * (minute % 997))
-        for minute in range(last - minutes, last)
-        for endpoint in endpoints
-    ]
-
-
-def _fill(path: "os.PathLike[str]", cells: list[Cell]) -> None:
-    """Into the database as the writer would have written them."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
-            "request_body, duration_ms, status, completed_at, input_tokens, output_tokens, total_tokens, outcome, "
-            "status_code, kind, duration_us, tokens_estimated, streamed, attempts) VALUES (?, ?, 'Chat', ?, ?, 'one', "
-            "'127.0.0.1', '{}', ?, 'success', ?, 5, 8, 13, 'ok', 200, 'chat_completions', ?, 0, 0, ?)",
-            _rows(cells),
-        )
-        for table, column, span in (
-            ("rollup_minutes", "minute", attrgetter("minute")),
-            ("rollup_days", "date", _date),
-        ):
-            sums: dict[tuple[object, str, str], list[int]] = {}
-            counts: dict[tuple[object, str, str], dict[int, int]] = {}
-            for cell in cells:
-                key = (span(cell), cell.endpoint, cell.model)
-                total = sums.setdefault(key, [0, 0])
-                total[0] += cell.rows
-                total[1] += cell.rows * cell.duration_us
-                histogram = counts.setdefault(key, {})
-                index = bucket(cell.duration_us)
-                histogram[index] = histogram.get(index, 0) + cell.rows
-            connection.executemany(
-                f"INSERT INTO {table} ({column}, endpoint_id, model, kind, api_key_id, requests_ok, requests_failed, "
-                "requests_cancelled, attempts_ok, attempts_failed, input_tokens, output_tokens, ok_duration_us, "
-                "requests_rejected, first_token_us, durations) "
-                "VALUES (?, ?, ?, 'chat_completions', '', ?, 0, 0, ?, 0, ?, ?, ?, 0, 0, ?)",
-                (
-                    (*key, count, count, 5 * count, 8 * count, duration, json.dumps(dict(sorted(counts[key].items()))))
-                    for key, (count, duration) in sums.items()
-                ),
-            )
-        connection.execute(
-            "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, "
-            "successful_requests, failed_requests, total_output_tokens, total_duration_ms) "
-            "SELECT endpoint_id, model, date, kind, attempts_ok, attempts_ok, 0, output_tokens, ok_duration_us / 1000 "
-            "FROM rollup_days WHERE requests_ok > 0"
-        )
-        connection.execute(
-            "UPDATE endpoints SET total_requests = sums.total, successful_requests = sums.total FROM (SELECT "
-            "endpoint_id, SUM(attempts_ok) AS total FROM rollup_days GROUP BY 1) AS sums WHERE sums.endpoint_id = id"
-        )
-        for name, column in (("requests_ok",) * 2, ("input_tokens",) * 2, ("output_tokens",) * 2):
-            connection.execute(
-                f"INSERT INTO metric_totals (name, value) SELECT '{name}', SUM({column}) FROM rollup_days WHERE true "
-                "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-            )
-        connection.execute("COMMIT")
-
-
-def _date(cell: Cell) -> str:
-    return datetime.fromtimestamp(cell.minute * 60, UTC).date().isoformat()
-
-
-def _rows(cells: list[Cell]) -> Iterator[tuple[object, ...]]:
-    for cell in cells:
-        attempt = {"endpoint_id": cell.endpoint, "outcome": "ok", "status": 200, "duration_us": cell.duration_us}
-        attempts = json.dumps([{**attempt, "error": None}])
-        for number in range(cell.rows):
-            second = cell.minute * 60 + 60 * number / cell.rows
-            moment = datetime.fromtimestamp(second, UTC).isoformat(timespec="microseconds")
-            yield (
-                uuid7(int(second * 1e9)),
-                moment,
-                cell.model,
-                cell.endpoint,
-                max(1, round(cell.duration_us / 1000)),
-                moment,
-                cell.duration_us,
-                attempts,
-            )
 
 
 def _journal(router: RouterDash, endpoint: str, records: int) -> None:

@@ -23,7 +23,13 @@ class Command(BaseCommand):
             help="also move the servers' keys from plain text into RouterDash's sealed column; llmlb then has none",
         )
 
-    def handle(self, *args: Any, dry_run: bool, encrypt_keys: bool, **options: Any) -> None:
+        parser.add_argument(
+            "--drop-indexes",
+            action="store_true",
+            help="also drop llmlb's indexes of the history, which no page uses; says how to make them again",
+        )
+
+    def handle(self, *args: Any, dry_run: bool, encrypt_keys: bool, drop_indexes: bool, **options: Any) -> None:
         logs.configure(settings.ROUTERDASH, "adopt")
         path = settings.ROUTERDASH.database_path
         if path is None:
@@ -40,6 +46,8 @@ class Command(BaseCommand):
             if encrypt_keys and found.plain_keys:
                 count = adoption.encrypt_keys(settings.ROUTERDASH, self.stdout.write)
                 self.stdout.write(f"{count} keys are sealed; llmlb cannot read them any more")
+            if drop_indexes and found.idle_indexes:
+                adoption.drop_indexes(found, self.stdout.write)
         except adoption.CannotAdopt as error:
             self._refuse(str(error))
 
@@ -51,6 +59,12 @@ class Command(BaseCommand):
         if found.plain_keys:
             self.stdout.write(
                 f"{found.plain_keys} keys of servers stand in plain text, as llmlb left them; --encrypt-keys seals them"
+            )
+
+        if found.idle_indexes:
+            self.stdout.write(
+                f"{len(found.idle_indexes)} indexes of request_history are used by no page and cost each request; "
+                "--drop-indexes drops them"
             )
 
     def _refuse(self, text: str) -> NoReturn:

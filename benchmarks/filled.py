@@ -1,0 +1,311 @@
+"""Databases that look as if RouterDash had run for days: a fleet of endpoints, history, roll-ups, daily rows, counters.
+
+`fill` writes them as the writer would have, many times as fast, into a database that RouterDash has made and does not
+use just now. All figures agree with each other: `manage.py reconcile` finds nothing.
+"""
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import psycopg
+
+from gateway.record import FAILED, OK, uuid7
+from metrics.fold import pack_samples
+from metrics.histogram import bucket, pack
+
+DAYS = 6  # within the usual retention, whatever the hour
+MODELS_OF_AN_ENDPOINT = 5
+KEYS = 20
+BUSY = 100  # pairs of endpoint and model with requests in one minute, at most
+CHECKS = 200  # stored health checks of an endpoint
+INPUT, OUTPUT = 5, 8  # tokens of an answer
+FIRST_TOKEN_US = 20_000
+KIND = "chat_completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    id: str
+    name: str
+    url: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Equal requests of one minute: `rows` of them, the first `failed` of which failed."""
+
+    minute: int
+    server: Server
+    model: str
+    key: str
+    rows: int
+    failed: int
+    duration_us: int
+
+    @property
+    def ok(self) -> int:
+        return self.rows - self.failed
+
+
+@dataclass(slots=True)
+class Sums:
+    """Of cells, as a roll-up has them."""
+
+    ok: int = 0
+    failed: int = 0
+    duration_us: int = 0
+    durations: dict[int, int] = field(default_factory=dict)
+
+    def add(self, cell: Cell) -> None:
+        self.ok += cell.ok
+        self.failed += cell.failed
+        self.duration_us += cell.ok * cell.duration_us
+        if cell.ok:
+            index = bucket(cell.duration_us)
+            self.durations[index] = self.durations.get(index, 0) + cell.ok
+
+
+def fleet(ports: Sequence[int], endpoints: int = 200, models: int = 500) -> list[Server]:
+    """Endpoints at these ports in turn (paths tell them apart), each with a few of the models."""
+    count = min(models, MODELS_OF_AN_ENDPOINT)
+    return [
+        Server(
+            str(uuid.UUID(int=(0xE << 124) | (4 << 76) | (8 << 60) | at)),
+            f"server-{at:03d}",
+            f"http://127.0.0.1:{ports[at % len(ports)]}" + (f"/{at}" if at >= len(ports) else ""),
+            tuple(f"model-{(at * count + one) % models:03d}" for one in range(count)),
+        )
+        for at in range(endpoints)
+    ]
+
+
+def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
+    """`rows` requests over the last days, not in the last hour, whose minutes a start would have to look back to."""
+    pairs = [(server, model) for server in servers for model in server.models]
+    last = int(now // 60) - 61
+    minutes = max(1, min(DAYS * 24 * 60, rows))
+    busy = max(1, min(BUSY, len(pairs), rows // minutes // 10))
+    each, more = divmod(rows, minutes * busy)
+    cells: list[Cell] = []
+    for at in range(minutes * busy):
+        minute = last - minutes + at // busy
+        server, model = pairs[(minute * 37 + at % busy) % len(pairs)]
+        count = each + (at < more)
+        cells.append(Cell(minute, server, model, key_of(model), count, int(at % 50 == 0), 50_000 + 1000 * (at % 997)))
+    return cells
+
+
+def key_of(model: str) -> str:
+    """The id of the API key by which it was asked for."""
+    return str(uuid.UUID(int=(0xC << 124) | (4 << 76) | (8 << 60) | int(model.rpartition("-")[2]) % KEYS))
+
+
+class Sink(Protocol):
+    """A database that takes many rows."""
+
+    def many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None: ...
+    def run(self, sql: str) -> list[tuple[Any, ...]]: ...
+    @property
+    def indexes(self) -> str:
+        """SQL that tells the names of the history's indexes and how they are made."""
+        ...
+
+
+class Sqlite:
+    indexes = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'request_history' AND sql IS NOT NULL"
+    )
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        marks = ", ".join("?" * len(columns))
+        self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)  # noqa: S608
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql).fetchall()
+
+
+class Postgres:
+    indexes = (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'request_history' AND indexname LIKE 'history_%'"
+    )
+
+    def __init__(self, connection: "psycopg.Connection[Any]") -> None:
+        self._connection = connection
+
+    def many(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        with (
+            self._connection.cursor() as cursor,
+            cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def opened(database: str) -> Iterator[Sink]:
+    """A path of a SQLite file, or the URL of a PostgreSQL database; one transaction."""
+    if database.startswith("postgres"):
+        with psycopg.connect(database) as connection:
+            yield Postgres(connection)
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")  # which it would have done by itself in the meantime
+        return
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        yield Sqlite(connection)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
+    """Everything; the cells it is made of."""
+    now = time.time()
+    cells = spread(servers, rows, now)
+    with opened(database) as sink:
+        _endpoints(sink, servers, now)
+        indexes = sink.run(sink.indexes)
+        for name, _ in indexes:
+            sink.run(f"DROP INDEX {name}")
+        _history(sink, cells)
+        for _, how in indexes:
+            sink.run(how)
+        _roll_ups(sink, cells)
+        _speeds(sink, servers, now)
+        _sums(sink)
+    return cells
+
+
+def _endpoints(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    stamp = _iso(now)
+    sink.many(
+        "endpoints",
+        ("id", "name", "base_url", "status", "health_check_interval_secs", "inference_timeout_secs", "latency_ms",
+         "last_seen", "error_count", "registered_at", "endpoint_type", "total_requests", "successful_requests",
+         "failed_requests"),
+        ((it.id, it.name, it.url, "online", 60, 120, 12, stamp, 0, stamp, "openai_compatible", 0, 0, 0)
+         for it in servers),
+    )  # fmt: skip
+    sink.many(
+        "endpoint_models",
+        ("endpoint_id", "model_id", "capabilities", "last_checked", "supported_apis"),
+        ((it.id, model, '["chat"]', stamp, '["chat_completions"]') for it in servers for model in it.models),
+    )
+    sink.many(
+        "endpoint_health_checks",
+        ("endpoint_id", "checked_at", "success", "latency_ms", "status_before", "status_after"),
+        (
+            (it.id, _iso(now - 60 * (CHECKS - at)), True, 12, "online" if at else "pending", "online")
+            for at in range(CHECKS)
+            for it in servers
+        ),
+    )
+
+
+def _history(sink: Sink, cells: Sequence[Cell]) -> None:
+    sink.many(
+        "request_history",
+        ("id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
+         "request_body", "duration_ms", "status", "error_message", "completed_at", "input_tokens", "output_tokens",
+         "total_tokens", "api_key_id", "outcome", "status_code", "kind", "duration_us", "first_token_us",
+         "tokens_estimated", "streamed", "attempts"),
+        _rows(cells),
+    )  # fmt: skip
+
+
+def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
+    """In the order of their completion, as they would have come."""
+    at = 0
+    while at < len(cells):
+        minute = cells[at].minute
+        together = [cell for cell in cells[at : at + BUSY] if cell.minute == minute]
+        at += len(together)
+        made = [(number / cell.rows, cell, number) for cell in together for number in range(cell.rows)]
+        for share, cell, number in sorted(made, key=lambda it: it[0]):
+            yield _row(cell, cell.minute * 60 + 60 * share, ok=number >= cell.failed, number=number)
+
+
+def _row(cell: Cell, second: float, *, ok: bool, number: int) -> tuple[Any, ...]:
+    done, outcome, status = _iso(second), OK if ok else FAILED, 200 if ok else 502
+    attempt = {"endpoint_id": cell.server.id, "outcome": outcome, "status": status, "duration_us": cell.duration_us}
+    tokens = (INPUT, OUTPUT, INPUT + OUTPUT) if ok else (None, None, None)
+    return (
+        uuid7(int(second * 1e9)), done, "Chat", cell.model, cell.server.id, cell.server.name, "127.0.0.1",
+        f"192.0.2.{number % 250}", f'{{"model": "{cell.model}"}}', max(1, round(cell.duration_us / 1000)),
+        "success" if ok else "error", None if ok else "HTTP 500", done, *tokens, cell.key, outcome, status, KIND,
+        cell.duration_us, FIRST_TOKEN_US if ok else None, False, True, json.dumps([{**attempt, "error": None}]),
+    )  # fmt: skip
+
+
+def _roll_ups(sink: Sink, cells: Sequence[Cell]) -> None:
+    for table, span in (("rollup_minutes", "minute"), ("rollup_days", "date")):
+        sums: dict[tuple[Any, ...], Sums] = {}
+        for cell in cells:
+            when = cell.minute if span == "minute" else _date(cell.minute)
+            sums.setdefault((when, cell.server.id, cell.model, cell.key), Sums()).add(cell)
+        sink.many(
+            table,
+            (span, "endpoint_id", "model", "kind", "api_key_id", "requests_ok", "requests_failed",
+             "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens",
+             "ok_duration_us", "requests_rejected", "first_token_us", "durations", "first_tokens"),
+            ((when, endpoint, model, KIND, key, it.ok, it.failed, 0, it.ok, it.failed, INPUT * it.ok, OUTPUT * it.ok,
+              it.duration_us, 0, FIRST_TOKEN_US * it.ok, pack(it.durations),
+              pack({bucket(FIRST_TOKEN_US): it.ok} if it.ok else {}))
+             for (when, endpoint, model, key), it in sums.items()),
+        )  # fmt: skip
+
+
+def _speeds(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    at = int((now - 7200) * 1e6)
+    sink.many(
+        "moving_averages",
+        ("endpoint_id", "model", "kind", "value", "samples"),
+        (
+            (it.id, model, KIND, 100.0 + place, pack_samples([(at + place, place, 100.0 + place)]))
+            for it in servers
+            for place, model in enumerate(it.models)
+        ),
+    )
+
+
+def _sums(sink: Sink) -> None:
+    """What is a sum over the roll-ups by another name."""
+    sink.run(
+        "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, "
+        "successful_requests, failed_requests, total_output_tokens, total_duration_ms) SELECT endpoint_id, model, "
+        "date, kind, SUM(attempts_ok + attempts_failed), SUM(attempts_ok), SUM(attempts_failed), SUM(output_tokens), "
+        "SUM(ok_duration_us) / 1000 FROM rollup_days WHERE requests_ok + requests_failed > 0 GROUP BY 1, 2, 3, 4"
+    )
+    sink.run(
+        "UPDATE endpoints SET total_requests = sums.ok + sums.failed, successful_requests = sums.ok, failed_requests = "
+        "sums.failed FROM (SELECT endpoint_id, SUM(attempts_ok) AS ok, SUM(attempts_failed) AS failed FROM "
+        "rollup_days GROUP BY 1) AS sums WHERE sums.endpoint_id = id"
+    )
+    for name in ("requests_ok", "requests_failed", "input_tokens", "output_tokens"):
+        sink.run(
+            f"INSERT INTO metric_totals (name, value) SELECT '{name}', COALESCE(SUM({name}), 0) FROM rollup_days "  # noqa: S608
+            "WHERE true ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+
+
+def _date(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).date().isoformat()
+
+
+def _iso(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat(timespec="microseconds")

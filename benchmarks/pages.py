@@ -1,0 +1,574 @@
+"""Pages, lists, filters, exports and live events on databases of different sizes, side by side.
+
+    python -m benchmarks.pages --rows 10000 10000000 [--database postgres://…/postgres] [--directory /big/disk]
+
+Makes a database of each size (200 endpoints, 500 models), runs RouterDash on each under gentle traffic, and asks all of
+them in turns for the same pages. Then, on the largest: how fast an export is, what ten of them do to the streams of
+clients and to figures, and what 200 open pages cost. With --directory the databases are kept and used again.
+
+What is compared was measured in one run: the machine and its other work are the same for both sides of a ratio.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import multiprocessing
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+
+from benchmarks import filled
+from benchmarks.process import ROOT, clean_environment, free_port, stop
+
+PASSWORD, KEY = "correct horse battery staple", "sk_" + "Pages000" * 4  # of installations of our own
+FIRST_PORT = 21000  # of the simulated servers, whose addresses stand in the databases
+ENDPOINTS, MODELS = 200, 500
+REQUESTS_PER_SECOND = 10.0
+LIMIT_MS, LIMIT_RATIO = 150.0, 1.5
+START_SECONDS = 60.0
+WARM_UP = 3  # rounds that are not counted
+
+
+@dataclass
+class Installation:
+    """One RouterDash: where it is, how large, and what a browser of it sends."""
+
+    name: str
+    rows: int
+    directory: Path
+    database: str  # URL; empty for SQLite
+    port: int = 0
+    cookie: str = ""
+
+    @property
+    def filled(self) -> Path:
+        return self.directory / "filled"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return clean_environment(
+            {
+                "ROUTERDASH_DATA_DIR": str(self.directory),
+                "ROUTERDASH_PORT": str(self.port),
+                "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
+                "ROUTERDASH_BOOTSTRAP_API_KEY": KEY,
+                "ROUTERDASH_TIME_ZONE": "UTC",
+                "ROUTERDASH_LOG_LEVEL": "error",
+                "DATABASE_URL": self.database,
+            }
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.port = free_port()
+        command = [sys.executable, "manage.py", "serve"]
+        process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL)  # noqa: S603
+        try:
+            _until(lambda: self.get("/ready")[0] == 200)
+            _until(lambda: json.loads(self.get("/api/dashboard/stats", KEY)[1])["figures_restored"])
+            yield
+        finally:
+            stop(process, 40)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
+    def get(self, path: str, key: str = "") -> tuple[int, bytes]:
+        with closing(self.connect()) as connection:
+            connection.request("GET", path, headers={"X-API-Key": key} if key else {"Cookie": self.cookie})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def log_in(self) -> None:
+        with closing(self.connect()) as connection:
+            connection.request("GET", "/login")
+            answer = connection.getresponse()
+            answer.read()
+            token = SimpleCookie(answer.headers["Set-Cookie"])["routerdash_csrf"].value
+            form = urllib.parse.urlencode({"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token})
+            headers = {"Cookie": f"routerdash_csrf={token}", "Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("POST", "/login", form, headers)
+            answer = connection.getresponse()
+            answer.read()
+            cookies = [it.partition(";")[0] for it in answer.headers.get_all("Set-Cookie") or ()]
+            self.cookie = "; ".join(cookies)
+
+    def ask(self, connection: http.client.HTTPConnection, path: str) -> tuple[float, bytes]:
+        """Milliseconds, and what came."""
+        begun = time.perf_counter()
+        connection.request("GET", path, headers={"Cookie": self.cookie})
+        answer = connection.getresponse()
+        body = answer.read()
+        took = (time.perf_counter() - begun) * 1000
+        if answer.status != 200:
+            raise SystemExit(f"{self.name}: {path} answers {answer.status}: {body[:300]!r}")
+        return took, body
+
+
+def _until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, http.client.HTTPException, KeyError, ValueError):
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit("RouterDash does not come up; its messages are above")
+        time.sleep(0.05)
+
+
+# Databases
+
+
+def installation(directory: Path, rows: int, server: str) -> Installation:
+    """A filled one, made now if it is not there. Reads and makes databases on `server`, if that is given."""
+    kind = "postgres" if server else "sqlite"
+    made = Installation(f"{rows}", rows, directory / f"{kind}-{rows}", "")
+    if server:
+        made.database = urllib.parse.urlsplit(server)._replace(path=f"/routerdash_pages_{rows}").geturl()
+    if made.filled.exists():
+        return made
+    made.directory.mkdir(parents=True, exist_ok=True)
+    if server:
+        drop(made, server)
+        with closing(psycopg.connect(server, autocommit=True)) as connection:
+            connection.execute(f"CREATE DATABASE routerdash_pages_{rows}".encode())
+    with made.running():
+        pass
+    begun = time.monotonic()
+    filled.fill(made.database or str(made.directory / "routerdash.sqlite3"), servers(), rows)
+    made.filled.touch()
+    print(f"{kind}: {rows} rows in {time.monotonic() - begun:.0f} s", flush=True)
+    return made
+
+
+def drop(made: Installation, server: str) -> None:
+    with closing(psycopg.connect(server, autocommit=True)) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS routerdash_pages_{made.rows} WITH (FORCE)".encode())
+
+
+def servers() -> list[filled.Server]:
+    return filled.fleet(range(FIRST_PORT, FIRST_PORT + ENDPOINTS), ENDPOINTS, MODELS)
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """All servers, in one process."""
+    command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(free_port())]
+    for at, server in enumerate(servers()):
+        behaviour = {"port": FIRST_PORT + at, "models": server.models, "tokens": 8}
+        command += ["--endpoint", json.dumps(behaviour)]
+    process = _quiet(command)
+    try:
+        yield
+    finally:
+        stop(process, 10)
+
+
+def _quiet(command: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, env=clean_environment({}), cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+# What runs beside, in processes of its own
+
+
+@contextmanager
+def beside(work: Callable[..., None], *values: Any) -> "Iterator[multiprocessing.connection.Connection]":
+    """`work(pipe, *values)` runs until it is told to stop by whatever is sent to it."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(there, *values), daemon=True)
+    process.start()
+    try:
+        yield here
+    finally:
+        with suppress(OSError):  # it may have been told already
+            here.send("stop")
+        process.join(15)
+        if process.is_alive():
+            process.terminate()
+
+
+def traffic(pipe: Any, port: int, per_second: float) -> None:
+    """Requests for any model, half of them streamed."""
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        model = f"model-{random.randrange(MODELS):03d}"
+        body = {"model": model, "messages": [], "stream": random.random() < 0.5}
+        async with session.post("/v1/chat/completions", json=body) as answer:
+            await answer.read()
+
+    async def run() -> None:
+        async with _session(port) as session:
+            tasks: set[asyncio.Task[None]] = set()
+            while not pipe.poll():
+                task = asyncio.create_task(one(session))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                await asyncio.sleep(random.expovariate(per_second))
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def streams(pipe: Any, port: int, count: int) -> None:
+    """Slow streams of clients; when told to stop, sends the longest gap in ms between two events of one of them."""
+
+    async def one(session: aiohttp.ClientSession, gaps: list[float]) -> None:
+        body = {"model": "slow", "messages": [], "stream": True}
+        while not pipe.poll():
+            async with session.post("/v1/chat/completions", json=body) as answer:
+                last = None
+                async for _ in answer.content.iter_any():
+                    now = time.perf_counter()
+                    if last is not None:
+                        gaps.append((now - last) * 1000)
+                    last = now
+                    if pipe.poll():
+                        break
+
+    async def run() -> list[float]:
+        gaps: list[float] = []
+        async with _session(port) as session:
+            await asyncio.gather(*(one(session, gaps) for _ in range(count)))
+        return gaps
+
+    pipe.send(asyncio.run(run()))
+
+
+def hammer(pipe: Any, port: int, clients: int) -> None:
+    """As many requests as it takes; each `count` on the pipe is answered with how many there were since the last."""
+
+    async def one(reader: Any, writer: Any, tally: list[int]) -> None:
+        body = b'{"model": "fast", "messages": []}'
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {KEY}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        while True:
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", answer.lower())
+            await reader.readexactly(int(found[1]) if found else 0)
+            tally[0] += 1
+
+    async def run() -> None:
+        tally = [0]
+        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(clients)]
+        tasks = [asyncio.create_task(one(*connection, tally)) for connection in connections]
+        while True:
+            await asyncio.sleep(0.01)
+            if pipe.poll():
+                if pipe.recv() == "stop":
+                    break
+                pipe.send(tally[0])
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(run())
+
+
+def pages_open(pipe: Any, port: int, cookie: str, count: int) -> None:
+    """Open overviews: event streams that are read and thrown away. Sends the bytes they got when told to stop."""
+
+    async def one(received: list[int]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"GET /api/dashboard/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n".encode()
+        )
+        while data := await reader.read(1 << 16):
+            received[0] += len(data)
+            received[1] += data.count(b"\nevent: ")
+
+    async def run() -> list[int]:
+        received = [0, 0]
+        tasks = [asyncio.create_task(one(received)) for _ in range(count)]
+        await asyncio.sleep(1.5)
+        pipe.send("open")
+        received[:] = [0, 0]
+        await asyncio.to_thread(pipe.recv)
+        for task in tasks:
+            task.cancel()
+        return received
+
+    pipe.send(asyncio.run(run()))
+
+
+def exports(pipe: Any, port: int, cookie: str, count: int) -> None:
+    """Downloads that begin anew when they end, read and thrown away. Sends the bytes when told to stop."""
+
+    async def one(session: aiohttp.ClientSession, received: list[int]) -> None:
+        while True:
+            async with session.get("/api/requests/export", headers={"Cookie": cookie}) as answer:
+                async for data in answer.content.iter_any():
+                    received[0] += data.count(b"\n")
+
+    async def run() -> list[int]:
+        received = [0]
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            tasks = [asyncio.create_task(one(session, received)) for _ in range(count)]
+            await asyncio.to_thread(pipe.recv)
+            for task in tasks:
+                task.cancel()
+        return received
+
+    pipe.send(asyncio.run(run()))
+
+
+def _session(port: int) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers, connector=connector)
+
+
+# Pages
+
+
+def paths(made: Installation) -> dict[str, str]:
+    """By what they are called here."""
+    endpoint, model = servers()[5].id, servers()[5].models[0]
+    day = (datetime.now(UTC) - timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    api, admin = "/api/requests", "/admin/metrics/requesthistory/"
+    second = json.loads(made.get(api)[1])["next"]
+    older = re.search(r'<p class="paginator">.*?href="([^"]*)"', made.get(admin)[1].decode(), re.DOTALL)
+    sought = json.loads(made.get(f"{api}?model=none")[1])["next"]
+    return {
+        "overview": "/",
+        "endpoint": f"/endpoints/{endpoint}",
+        "API overview": "/api/dashboard/overview",
+        "API stats": "/api/dashboard/stats",
+        "Prometheus": "/metrics",
+        "requests": api,
+        "requests, second page": f"{api}?cursor={second}",
+        "requests, three days ago": f"{api}?until={day}",
+        "requests of an endpoint": f"{api}?endpoint_id={endpoint}",
+        "requests failed": f"{api}?outcome=failed",
+        "requests cancelled (none)": f"{api}?outcome=cancelled",
+        "requests ok": f"{api}?outcome=ok",
+        "requests of a model": f"{api}?model={model}",
+        "requests of no model": f"{api}?model=none",
+        "requests of no model, further": f"{api}?model=none" + (f"&cursor={sought}" if sought else ""),
+        "requests of a key": f"{api}?api_key_id={filled.key_of(model)}",
+        "requests of a client": f"{api}?client_ip=192.0.2.77",
+        "requests not streamed": f"{api}?streamed=false",
+        "requests slow": f"{api}?min_duration_ms=1040",
+        "requests of an endpoint, failed": f"{api}?endpoint_id={endpoint}&outcome=failed",
+        "usage by day": "/api/usage",
+        "usage by month": "/api/usage?by=month&since=2026-01-01",
+        "usage by model": "/api/usage?by=model",
+        "usage by endpoint": "/api/usage?by=endpoint",
+        "usage by key": "/api/usage?by=key",
+        "admin requests": admin,
+        "admin requests, older": admin + (older[1].replace("&amp;", "&") if older else ""),
+        "admin requests failed": f"{admin}?outcome=failed",
+        "admin requests sought": f"{admin}?q=none",
+        "admin endpoints": "/admin/endpoints/endpoint/",
+        "admin endpoint": f"/admin/endpoints/endpoint/{endpoint}/change/",
+        "admin users": "/admin/access/user/",
+        "admin keys": "/admin/access/apikey/",
+    }
+
+
+def compare(found: list[Installation], times: int) -> list[str]:
+    """Every page of each in turns; the list of what is slower than it may be."""
+    asked = {made.name: paths(made) for made in found}
+    took: dict[tuple[str, str], list[float]] = {}
+    with ExitStack() as stack:
+        connections = {made.name: stack.enter_context(closing(made.connect())) for made in found}
+        for count in range(WARM_UP + times):
+            for page in asked[found[0].name]:
+                for made in found:
+                    milliseconds, _body = made.ask(connections[made.name], asked[made.name][page])
+                    if count >= WARM_UP:
+                        took.setdefault((page, made.name), []).append(milliseconds)
+    print(f"{'':34}" + "".join(f"{made.name:>20}" for made in found) + f"{'ratio':>8}")
+    print(f"{'ms (p50, p95)':34}")
+    wrong: list[str] = []
+    for page in asked[found[0].name]:
+        p95 = [quantile(took[page, made.name], 0.95) for made in found]
+        cells = "".join(
+            f"{quantile(took[page, made.name], 0.5):12.1f}{late:8.1f}" for made, late in zip(found, p95, strict=True)
+        )
+        ratio = p95[-1] / p95[0]
+        print(f"{page:34}{cells}{ratio:8.2f}")
+        if p95[-1] > LIMIT_MS or ratio > LIMIT_RATIO:
+            wrong.append(f"{page}: {p95[-1]:.1f} ms, ratio {ratio:.2f}")
+    return wrong
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+# Exports, and what open pages cost
+
+
+def export_speed(made: Installation, form: str, seconds: float = 10.0) -> None:
+    with closing(made.connect()) as connection:
+        begun = time.perf_counter()
+        connection.request("GET", f"/api/requests/export?format={form}", headers={"Cookie": made.cookie})
+        answer = connection.getresponse()
+        rows, first = 0, 0.0
+        while (data := answer.read1(1 << 16)) and time.perf_counter() - begun < seconds:
+            first = first or time.perf_counter() - begun
+            rows += data.count(b"\n")
+        took = time.perf_counter() - begun
+    print(f"export as {form}: {rows / took:.0f} rows a second, first bytes after {first * 1000:.0f} ms")
+
+
+def disturbance(made: Installation, seconds: float) -> None:
+    """Streams of clients, and how soon a finished request is told, without and with ten exports."""
+    for count in (0, 10, 0, 10, 0, 10):
+        with ExitStack() as stack:
+            reading = stack.enter_context(beside(exports, made.port, made.cookie, count)) if count else None
+            watching = stack.enter_context(beside(streams, made.port, 8))
+            time.sleep(2)
+            delays = figure_delays(made, seconds)
+            watching.send("stop")
+            gaps = watching.recv()
+            rows = 0
+            if reading is not None:
+                reading.send("stop")
+                rows = reading.recv()[0]
+        print(
+            f"{count:2} exports: longest gap of a stream {max(gaps):.0f} ms (p99 {quantile(gaps, 0.99):.0f} ms), "
+            f"a figure is told after {quantile(delays, 0.5):.0f} ms (p95 {quantile(delays, 0.95):.0f} ms, "
+            f"at most {max(delays):.0f} ms)" + (f", {rows / (seconds + 2):.0f} rows a second" if count else "")
+        )
+
+
+def figure_delays(made: Installation, seconds: float) -> list[float]:
+    """From the last byte of an answer until stats tell of it, in ms; a request of ours a moment."""
+    delays: list[float] = []
+    body = json.dumps({"model": "fast", "messages": []})
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    with closing(made.connect()) as asking, closing(made.connect()) as looking:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            _, told = made.ask(looking, "/api/dashboard/stats")
+            before = json.loads(told)["total_requests"]
+            asking.request("POST", "/v1/chat/completions", body, headers)
+            asking.getresponse().read()
+            done = time.perf_counter()
+            while json.loads(made.ask(looking, "/api/dashboard/stats")[1])["total_requests"] <= before:
+                pass
+            delays.append((time.perf_counter() - done) * 1000)
+            time.sleep(0.05)
+    return delays
+
+
+def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> None:
+    """What open pages take from the proxy's throughput at saturation."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    events = size = 0
+    with beside(hammer, made.port, 32) as hammering:
+        time.sleep(2)
+
+        def rate() -> float:
+            hammering.send("count")
+            before, begun = hammering.recv(), time.perf_counter()
+            time.sleep(seconds)
+            hammering.send("count")
+            return float((hammering.recv() - before) / (time.perf_counter() - begun))
+
+        for _ in range(rounds):
+            rates[False].append(rate())
+            with beside(pages_open, made.port, made.cookie, count) as opened:
+                opened.recv()
+                rates[True].append(rate())
+                opened.send("stop")
+                received = opened.recv()
+                size, events = size + received[0], events + received[1]
+            time.sleep(2)  # until they are forgotten
+    without, with_pages = (statistics.median(rates[opened]) for opened in (False, True))
+    print(
+        f"{count} open pages: {with_pages:.0f} requests a second, {without:.0f} without "
+        f"({with_pages / without - 1:+.1%}); {events / rounds / seconds / count:.1f} events a second and page, "
+        f"{size / max(1, events):.0f} bytes each"
+    )
+
+
+def add_fast_and_slow(made: Installation) -> "list[subprocess.Popen[bytes]]":
+    """Two more servers for what is measured beside the pages."""
+    ports = {"fast": free_port(), "slow": free_port()}
+    how: dict[str, dict[str, Any]] = {"fast": {"tokens": 4}, "slow": {"tokens": 400, "tokens_per_second": 50.0}}
+    command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(free_port())]
+    for name, port in ports.items():
+        command += ["--endpoint", json.dumps({"port": port, "models": [name], **how[name]})]
+    process = _quiet(command)
+    headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
+    for name, port in ports.items():
+        body = json.dumps({"name": f"{name}-{port}", "base_url": f"http://127.0.0.1:{port}"})
+        _until(lambda body=body: _post(made, "/api/endpoints", body, headers) == 201)  # type: ignore[misc]
+        ask = json.dumps({"model": name, "messages": [], "max_tokens": 1})
+        _until(lambda ask=ask: _post(made, "/v1/chat/completions", ask, headers) == 200)  # type: ignore[misc]
+    return [process]
+
+
+def _post(made: Installation, path: str, body: str, headers: dict[str, str]) -> int:
+    with closing(made.connect()) as connection:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def run(options: argparse.Namespace, directory: Path) -> list[str]:
+    found = [installation(directory, rows, options.database) for rows in options.rows]
+    wrong: list[str] = []
+    with ExitStack() as stack:
+        stack.enter_context(simulated())
+        for made in found:
+            stack.enter_context(made.running())
+            made.log_in()
+        if options.times:
+            with ExitStack() as sending:
+                for made in found:
+                    sending.enter_context(beside(traffic, made.port, REQUESTS_PER_SECOND))
+                wrong = compare(found, options.times)
+        largest = found[-1]
+        if not options.only_pages:
+            for process in add_fast_and_slow(largest):
+                stack.callback(stop, process, 10)
+            for form in ("csv", "jsonl"):
+                export_speed(largest, form)
+            disturbance(largest, options.seconds)
+            open_pages(largest, 200, 4, options.seconds)
+    if options.database and not options.directory:
+        for made in found:
+            drop(made, options.database)
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="sizes, the smallest first")
+    parser.add_argument("--database", default="", help="a PostgreSQL server; SQLite if not given")
+    parser.add_argument("--directory", type=Path, help="where databases are kept, to be used again")
+    parser.add_argument("--times", type=int, default=60, help="how often each page is asked for")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement beside the pages")
+    parser.add_argument("--only-pages", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="routerdash-pages-") as made:
+        wrong = run(options, options.directory or Path(made))
+    for text in wrong:
+        print(f"SLOW: {text}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Requests of the history, newest first, a page at a time: none costs more for how many rows there are.
+
+A page begins behind the last row of the page before (no OFFSET) and nothing is counted. A time span, an endpoint and
+outcomes that are no success are answered by indexes. Everything else is looked for in the next thousands of these rows;
+where that is not enough to fill a page, it says how far back it has looked, and the next page goes on from there.
+
+Knows no Django: an export reads in a process of its own (metrics.export).
+"""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from gateway import record
+from metrics.fold import NO_ENDPOINT
+
+LOOK = 10_000  # rows that one page looks through
+LOOK_SCATTERED = 2_000  # where each may lie on a page of the disk of its own
+
+OUTCOMES = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT)
+STATUSES = {"success": record.OK, "error": record.FAILED}  # what rows have that the reference wrote
+
+COLUMNS = (
+    "id", "completed_at", "model", "kind", "request_type", "endpoint_id", "endpoint_name", "client_ip", "api_key_id",
+    "outcome", "status", "status_code", "error_message", "streamed", "duration_us", "duration_ms", "first_token_us",
+    "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts",
+)  # fmt: skip
+
+Vendor = Literal["sqlite", "postgresql"]
+Row = Sequence[Any]
+Run = Callable[[str, Sequence[Any]], list[Row]]  # SQL with %s, and the values
+
+
+class BadCursor(ValueError):
+    """A cursor that no page of ours has given out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which requests. `text` is part of the name of a model or an endpoint, or of a client's address."""
+
+    since: datetime | None = None  # of completion, inclusive
+    until: datetime | None = None  # exclusive
+    endpoint_id: str | None = None
+    outcome: str | None = None
+    model: str | None = None
+    api_key_id: str | None = None
+    client_ip: str | None = None
+    streamed: bool | None = None
+    min_duration_ms: float | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page begins: behind this row, or, without an id, before this moment. `moment` as the database has it."""
+
+    moment: str
+    id: str | None
+
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.moment}|{self.id or ''}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str, vendor: Vendor) -> "Cursor":
+        """Raises BadCursor."""
+        try:
+            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+            moment, divider, row_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition("|")
+            if not divider or datetime.fromisoformat(moment).tzinfo is None or "\0" in row_id:
+                raise ValueError(text)
+            if row_id and vendor == "postgresql":
+                row_id = str(uuid.UUID(row_id))
+        except (ValueError, binascii.Error):
+            raise BadCursor(text) from None
+        return cls(moment, row_id or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    rows: list[Row]  # of COLUMNS
+    next: Cursor | None  # None: there is nothing older
+    looked_back_to: datetime | None  # everything wanted since then is in this page or before; None: everything there is
+
+
+def page(run: Run, vendor: Vendor, wanted: Wanted, cursor: Cursor | None, size: int) -> Page:
+    """At most `size` rows, and where the next page begins. At most two queries; raises what `run` raises."""
+    query = _Query(vendor, wanted, cursor)
+    edge = None
+    if query.sought:
+        found = run(*query.edge(LOOK if query.index == "history_completed" else LOOK_SCATTERED))
+        edge = _moment_text(found[0][0]) if found else None
+    rows = run(*query.rows(edge, size + 1))
+    if len(rows) > size:
+        rows = rows[:size]
+        last = Cursor(_moment_text(rows[-1][1]), str(rows[-1][0]))
+        return Page(rows, last, moment(rows[-1][1]))
+    if edge is not None:
+        return Page(rows, Cursor(edge, None), moment(edge))
+    return Page(rows, None, None)
+
+
+class _Query:
+    """Conditions in two parts: what an index answers, and what is sought among that."""
+
+    def __init__(self, vendor: Vendor, wanted: Wanted, cursor: Cursor | None) -> None:
+        self.vendor = vendor
+        self.index = "history_completed"
+        self.indexed: list[tuple[str, tuple[Any, ...]]] = []
+        self.sought: list[tuple[str, tuple[Any, ...]]] = []
+        self.behind: list[tuple[str, tuple[Any, ...]]] = []  # among rows of the cursor's own moment
+        failing = wanted.outcome not in (None, record.OK)
+        if wanted.endpoint_id is not None:
+            self.index = "history_endpoint"
+            self.indexed.append(("endpoint_id = %s", (wanted.endpoint_id,)))
+        elif failing:
+            self.index = "history_failed"
+            self.indexed.append(("status = 'error'", ()))  # no parameter: SQLite must see that the index is of these
+        self._span(wanted, cursor)
+        self._seek(wanted)
+
+    def _span(self, wanted: Wanted, cursor: Cursor | None) -> None:
+        if wanted.since is not None:
+            self.indexed.append(("completed_at >= %s", (self._bound(wanted.since),)))
+        if wanted.until is not None:
+            self.indexed.append(("completed_at < %s", (self._bound(wanted.until),)))
+        if cursor is not None and cursor.id is None:
+            self.indexed.append(("completed_at < %s", (cursor.moment,)))
+        elif cursor is not None:
+            self.indexed.append(("completed_at <= %s", (cursor.moment,)))
+            self.behind.append(("(completed_at < %s OR id < %s)", (cursor.moment, cursor.id)))
+
+    def _seek(self, wanted: Wanted) -> None:
+        equal = {"model": wanted.model, "api_key_id": wanted.api_key_id, "client_ip": wanted.client_ip}
+        self.sought += [(f"{self._plain(name)} = %s", (value,)) for name, value in equal.items() if value is not None]
+        if wanted.outcome == record.FAILED:
+            self.sought.append(("(outcome = %s OR (outcome IS NULL AND status = 'error'))", (record.FAILED,)))
+        elif wanted.outcome == record.OK:
+            self.sought.append((f"{self._plain('status')} = 'success'", ()))
+        elif wanted.outcome is not None:
+            self.sought.append(("outcome = %s", (wanted.outcome,)))
+        if wanted.streamed is not None:
+            self.sought.append(("streamed = %s", (wanted.streamed,)))
+        if wanted.min_duration_ms is not None:
+            self.sought.append(
+                ("COALESCE(duration_us, duration_ms * 1000) >= %s", (round(wanted.min_duration_ms * 1000),))
+            )
+        if wanted.text:
+            part = "instr(lower({}), lower(%s)) > 0" if self.vendor == "sqlite" else "strpos(lower({}), lower(%s)) > 0"
+            names = ("model", "endpoint_name", "client_ip")
+            self.sought.append((f"({' OR '.join(map(part.format, names))})", (wanted.text,) * len(names)))
+
+    def edge(self, look: int) -> tuple[str, list[Any]]:
+        """The moment of the row behind the next `look` ones; none where there are fewer."""
+        return self._select("completed_at", self.indexed, f"ORDER BY completed_at DESC LIMIT 1 OFFSET {look}")
+
+    def rows(self, edge: str | None, limit: int) -> tuple[str, list[Any]]:
+        conditions = [*self.indexed, *self.behind, *self.sought]
+        if edge is not None:
+            conditions.append(("completed_at >= %s", (edge,)))
+        return self._select(", ".join(COLUMNS), conditions, f"ORDER BY completed_at DESC, id DESC LIMIT {limit}")
+
+    def _select(self, columns: str, conditions: list[tuple[str, tuple[Any, ...]]], end: str) -> tuple[str, list[Any]]:
+        # An adopted database has indexes of its own, which SQLite would take for the better ones.
+        hint = f" INDEXED BY {self.index}" if self.vendor == "sqlite" else ""
+        where = " AND ".join(text for text, _ in conditions) or "true"
+        values = [value for _, some in conditions for value in some]
+        return f"SELECT {columns} FROM request_history{hint} WHERE {where} {end}", values  # noqa: S608
+
+    def _plain(self, column: str) -> str:
+        """Not by an index of an adopted database."""
+        return f"+{column}" if self.vendor == "sqlite" else column
+
+    def _bound(self, moment: datetime) -> Any:
+        """For `>=` and `<`. Text is cut before its offset and an empty fraction: the reference writes 0 to 9 digits."""
+        moment = moment.astimezone(UTC)
+        if self.vendor == "postgresql":
+            return moment
+        return moment.replace(tzinfo=None).isoformat(timespec="microseconds" if moment.microsecond else "seconds")
+
+
+def moment(value: Any) -> datetime | None:
+    """A moment as either database gives it; None for what cannot be read."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    found: datetime = value
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _moment_text(value: Any) -> str:
+    return value if isinstance(value, str) else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def told(row: Row) -> dict[str, Any]:
+    """A row as the API tells it: durations in milliseconds, null for what is not known."""
+    it = dict(zip(COLUMNS, row, strict=True))
+    endpoint_id = None if str(it["endpoint_id"]) == NO_ENDPOINT else str(it["endpoint_id"])
+    done = moment(it["completed_at"])
+    return {
+        "id": str(it["id"]),
+        "completed_at": None if done is None else done.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "model": it["model"],
+        "kind": it["kind"] or it["request_type"].lower(),
+        "endpoint_id": endpoint_id,
+        "endpoint_name": None if endpoint_id is None else it["endpoint_name"],
+        "client_ip": it["client_ip"],
+        "api_key_id": None if it["api_key_id"] is None else str(it["api_key_id"]),
+        "outcome": it["outcome"] or STATUSES.get(it["status"], it["status"]),
+        "status_code": it["status_code"],
+        "error": it["error_message"],
+        "streamed": _flag(it["streamed"]),
+        "duration_ms": it["duration_ms"] if it["duration_us"] is None else it["duration_us"] / 1000,
+        "first_token_ms": None if it["first_token_us"] is None else it["first_token_us"] / 1000,
+        "input_tokens": it["input_tokens"],
+        "output_tokens": it["output_tokens"],
+        "total_tokens": it["total_tokens"],
+        "tokens_estimated": _flag(it["tokens_estimated"]),
+        "attempts": _attempts(it["attempts"]),
+    }
+
+
+FIELDS = (
+    "id", "completed_at", "model", "kind", "endpoint_id", "endpoint_name", "client_ip", "api_key_id", "outcome",
+    "status_code", "error", "streamed", "duration_ms", "first_token_ms", "input_tokens", "output_tokens",
+    "total_tokens", "tokens_estimated", "attempts",
+)  # fmt: skip
+
+
+def _flag(value: Any) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _attempts(stored: Any) -> list[dict[str, Any]]:
+    tries = msgspec.json.decode(stored) if isinstance(stored, str) else stored
+    return [
+        {
+            "endpoint_id": it["endpoint_id"],
+            "outcome": it["outcome"],
+            "status_code": it["status"] or None,
+            "duration_ms": it["duration_us"] / 1000,
+            "error": it["error"],
+        }
+        for it in tries or ()
+    ]

@@ -1,0 +1,38 @@
+"""Databases that are filled for measurements are as the writer would have left them."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from benchmarks import filled
+from metrics.models import RequestHistory
+from metrics.reconcile import audit
+from tests.metrics.world import own_database
+from tests.routerdash.conftest import _nothing_left  # noqa: F401
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def database() -> str:
+    """As filled.fill takes it."""
+    it: dict[str, Any] = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return str(it["NAME"])
+    return f"postgres://{quote(it['USER'])}:{quote(it['PASSWORD'])}@{it['HOST']}:{it['PORT']}/{it['NAME']}"
+
+
+@pytest.mark.parametrize("rows", [40, 3000])
+def test_its_figures_agree_with_each_other(rows: int) -> None:
+    own_database()
+    indexes = connection.introspection.get_constraints(connection.cursor(), "request_history").keys()
+    connection.close()
+    servers = filled.fleet([9], endpoints=4, models=7)
+    cells = filled.fill(database(), servers, rows)
+    assert sum(cell.rows for cell in cells) == RequestHistory.objects.count() == rows
+    assert connection.introspection.get_constraints(connection.cursor(), "request_history").keys() == indexes
+    found = audit.look(settings.ROUTERDASH, audit.Asked(thorough=True)).differences
+    # Of the moving averages only one sample each is there.
+    assert {it.law for it in found} <= {"averages"}, [str(it) for it in found if it.law != "averages"][:3]

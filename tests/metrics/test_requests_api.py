@@ -1,0 +1,195 @@
+"""/api/requests and /api/usage: what they tell, to whom, and what they say to wrong input."""
+
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from access.models import INFERENCE, ApiKey, User
+from gateway import record
+from tests.access.people import Api, key_for, with_key
+from tests.metrics.records import KEY, NOW, A, B, request
+from tests.metrics.world import World
+
+pytestmark = pytest.mark.django_db
+
+REQUESTS, USAGE = "/api/requests", "/api/usage"
+DAY = 86_400.0
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def get(api: Api, path: str) -> Any:
+    answer = api.call("GET", path)
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+def test_requests_come_newest_first_in_pages(script: Api, teller: World) -> None:
+    records = [request(ago=second) for second in range(5)]
+    teller.gateway(*records)
+    teller.write()
+    first = get(script, f"{REQUESTS}?limit=3")
+    assert [it["id"] for it in first["requests"]] == [it.id for it in records[:3]]
+    assert first["looked_back_to"] == "2026-03-10T12:00:28.000Z"
+    second = get(script, f"{REQUESTS}?limit=3&cursor={first['next']}")
+    assert [it["id"] for it in second["requests"]] == [it.id for it in records[3:]]
+    assert (second["next"], second["looked_back_to"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("outcome=failed", 1),
+        ("model=other", 1),
+        (f"endpoint_id={B}", 1),
+        (f"api_key_id={KEY}", 1),
+        ("client_ip=192.0.2.9", 1),
+        ("streamed=true", 1),
+        ("streamed=false", 3),
+        ("min_duration_ms=3000", 1),
+        ("since=2026-03-10T12:00:29Z", 3),
+        ("until=2026-03-10T12:00:29Z", 1),
+        ("since=2026-03-10T21:00:29%2B09:00", 3),
+    ],
+)
+def test_requests_are_filtered(script: Api, teller: World, query: str, found: int) -> None:
+    teller.gateway(
+        request(record.FAILED, endpoint=B),
+        request(model="other", streamed=True),
+        request(api_key_id=KEY, client_ip="192.0.2.9", duration_us=3_000_000),
+        request(ago=5),
+    )
+    teller.write()
+    assert len(get(script, f"{REQUESTS}?{query}")["requests"]) == found
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0", "limit=501", "limit=x", "outcome=fine", "since=now", "endpoint_id=7", "api_key_id=x", "client_ip=x",
+        "streamed=perhaps", "min_duration_ms=nan", "min_duration_ms=long", "modle=x",
+        "since=2026-03-10T12:00:00Z&until=2026-03-10T11:00:00Z",
+    ],
+)  # fmt: skip
+def test_wrong_input_is_an_error_in_words(script: Api, query: str) -> None:
+    answer = script.call("GET", f"{REQUESTS}?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0] in answer.json()["fields"]
+
+
+def test_a_wrong_cursor_is_an_error_in_words(script: Api) -> None:
+    answer = script.call("GET", f"{REQUESTS}?cursor=abc")
+    assert (answer.status_code, answer.json()["error"].partition(":")[0]) == (400, "cursor")
+
+
+@pytest.mark.parametrize("path", [REQUESTS, USAGE])
+def test_who_may_read(anybody: Api, as_viewer: Api, admin: User, teller: World, path: str) -> None:
+    weak = with_key(key_for(admin, INFERENCE))
+    found = [api.call("GET", path).status_code for api in (anybody, weak, as_viewer)]
+    assert found == [401, 403, 200]
+
+
+@pytest.mark.parametrize("path", [REQUESTS, f"{REQUESTS}?model=none", USAGE, f"{USAGE}?by=key", f"{USAGE}?by=endpoint"])
+def test_they_cost_as_many_queries_whatever_there_is(script: Api, teller: World, path: str) -> None:
+    get(script, path)  # caches are filled
+    found: list[int] = []
+    for count in (3, 30):
+        teller.gateway(*(request(api_key_id=KEY, model=f"m{number}") for number in range(count)))
+        teller.write()
+        with CaptureQueriesContext(connection) as captured:
+            get(script, path)
+        found.append(len(captured))
+    assert found[0] == found[1] <= 2
+
+
+# Usage
+
+
+def used(ok: int, failed: int = 0, cancelled: int = 0, tokens: tuple[int, int] = (0, 0)) -> dict[str, int]:
+    return {
+        "requests": ok + failed,
+        "successful_requests": ok,
+        "failed_requests": failed,
+        "cancelled_requests": cancelled,
+        "input_tokens": tokens[0],
+        "output_tokens": tokens[1],
+        "total_tokens": sum(tokens),
+    }
+
+
+@pytest.fixture
+def usage(teller: World, endpoints: object, admin: User) -> ApiKey:
+    """Some of it; the key that was used."""
+    key_for(admin, name="notebook")
+    key = ApiKey.objects.get(name="notebook")
+    teller.gateway(
+        request(input_tokens=3, output_tokens=4, api_key_id=str(key.pk)),
+        request(record.FAILED, endpoint=B, ago=DAY),
+        request(record.CANCELLED, model="other", ago=DAY),
+        request(record.NO_ENDPOINT, ago=20 * DAY),
+        request(ago=40 * DAY),
+        request(record.REJECTED, error="unknown_key"),
+    )
+    teller.write()
+    return key
+
+
+def test_usage_by_day(script: Api, usage: ApiKey) -> None:
+    told = get(script, USAGE)
+    assert (told["by"], told["since"], told["until"]) == ("day", "2026-02-09", "2026-03-10")
+    assert told["rows"] == [
+        {"day": "2026-02-18", **used(0, 1)},
+        {"day": "2026-03-09", **used(0, 1, 1)},
+        {"day": "2026-03-10", **used(1, tokens=(3, 4))},
+    ]
+    assert told["total"] == used(1, 2, 1, (3, 4))
+
+
+def test_usage_by_month(script: Api, usage: ApiKey) -> None:
+    told = get(script, f"{USAGE}?by=month&since=2026-01-01")
+    assert [(row["month"], row["requests"]) for row in told["rows"]] == [("2026-01", 1), ("2026-02", 1), ("2026-03", 2)]
+
+
+def test_usage_by_model(script: Api, usage: ApiKey) -> None:
+    rows = get(script, f"{USAGE}?by=model")["rows"]
+    assert [(row["model_id"], row["requests"], row["cancelled_requests"]) for row in rows] == [
+        ("tiny", 3, 0),
+        ("other", 0, 1),
+    ]
+
+
+def test_usage_by_endpoint(script: Api, usage: ApiKey) -> None:
+    rows = get(script, f"{USAGE}?by=endpoint")["rows"]
+    found = {(row["endpoint_id"], row["endpoint_name"]): row["requests"] for row in rows}
+    assert found == {(A, "a"): 1, (B, "b"): 1, (None, None): 1}
+
+
+def test_usage_by_key(script: Api, usage: ApiKey) -> None:
+    rows = get(script, f"{USAGE}?by=key")["rows"]
+    found = {(row["api_key_id"], row["api_key_name"]): row["requests"] for row in rows}
+    assert found == {(str(usage.pk), "notebook"): 1, (None, None): 2}
+
+
+@pytest.mark.parametrize("query", [f"endpoint_id={A}", "model=tiny&since=2026-03-10"])
+def test_usage_of_a_part(script: Api, usage: ApiKey, query: str) -> None:
+    assert get(script, f"{USAGE}?{query}")["total"]["requests"] == 1
+
+
+def test_usage_of_nothing(script: Api, teller: World) -> None:
+    assert get(script, USAGE)["rows"] == []
+
+
+@pytest.mark.parametrize(
+    "query", ["by=hour", "since=today", "since=2026-03-11", "since=1999-01-01", "until=x", "api_key_id=1", "page=2"]
+)
+def test_wrong_words_about_usage_are_errors(script: Api, query: str) -> None:
+    answer = script.call("GET", f"{USAGE}?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0] in answer.json()["fields"]
