@@ -206,8 +206,8 @@ CASES = (
         "request",
         LARGE,
         large(4, 5_000_000),
-        note="nginx writes bodies of more than 512 KB to a file, so its memory does not grow. The growth is that of the "
-        "largest resident size of a server just started, divided by the four requests that are there at a time.",
+        note="nginx writes bodies of more than 512 KB to a file, so its memory does not grow. The growth is that of "
+        "the largest resident size of a server just started, divided by the four requests that are there at a time.",
         fresh=True,
     ),
     Case(
@@ -226,7 +226,7 @@ CASES = (
         ("stream_kib",),
         idle(5000),
         servers=("nginx", "RouterDash"),
-        note="Growth of resident memory from a server just started to the same with 5,000 streams that have had one event.",
+        note="Growth of resident memory from a server just started to one with 5,000 streams that have had one event.",
         fresh=True,
     ),
     Case(
@@ -236,7 +236,7 @@ CASES = (
         PLAIN,
         plain(64),
         servers=("nginx", TWO_NGINX, "RouterDash", TWO_OURS),
-        note="Load and upstreams take their part of the same cores: where there are two, a second worker cannot double it.",
+        note="Load and upstreams take their part of the same cores: of two cores, a second worker does not double it.",
         pinned=False,
     ),
     Case(
@@ -246,8 +246,8 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no journal"),
-        note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose journal "
-        "nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
+        note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
+        "journal nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
     ),
     Case(
         "databases",
@@ -256,9 +256,9 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "RouterDash on PostgreSQL", "RouterDash, adopted database"),
-        note="With PostgreSQL, the server's processes for RouterDash's connections count as processes of RouterDash, its "
-        "own background processes do not. The adopted database has the indexes that came with it, and 20,000 rows of "
-        "history.",
+        note="With PostgreSQL, the server's processes for RouterDash's connections count as RouterDash's, "
+        "its own background processes do not. The adopted database has the indexes that came with it and 20,000 rows "
+        "of history.",
     ),
     Case(
         "dashboards200",
