@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway import snapshot
+from gateway.balancer import EXCLUDED
 from gateway.errors import MODEL_NOT_FOUND, Refusal
 from gateway.roster import Roster, Route
 
@@ -26,11 +27,7 @@ def get_model(roster: Roster, name: str) -> dict[str, Any]:
 
 
 def _serving(routes: Sequence[Route]) -> list[Route]:
-    return [
-        route
-        for route in routes
-        if route.endpoint.status != snapshot.OFFLINE and route.endpoint.operator_state == snapshot.ENABLED
-    ]
+    return [route for route in routes if route.endpoint.rank < EXCLUDED]
 
 
 def _entry(name: str, routes: Sequence[Route]) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def _entry(name: str, routes: Sequence[Route]) -> dict[str, Any]:
         "owned_by": "routerdash",
         "lifecycle_status": "registered",
         "download_progress": None,
-        "ready": any(route.endpoint.status == snapshot.ONLINE for route in _serving(routes)),
+        "ready": any(route.endpoint.facts.status == snapshot.ONLINE for route in _serving(routes)),
         "supported_apis": sorted({api for word in capabilities or {"chat"} for api in _APIS.get(word, ())}),
         "max_tokens": max((model.max_tokens for model in models if model.max_tokens), default=None),
         "endpoint_ids": sorted({route.endpoint.id for route in routes}),

@@ -1,15 +1,16 @@
 """One request and its answer on a client's connection. Knows HTTP's framing; knows nothing of models."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway.drive import Drive
 from gateway.errors import Refusal
-from gateway.peer import Headers, Peer
+from gateway.peer import UNKNOWN, Headers, Peer
 
 if TYPE_CHECKING:
+    from gateway.handler import Pass, Route
     from gateway.protocol import GatewayProtocol
     from gateway.snapshot import ApiKey
 
@@ -17,6 +18,22 @@ HeaderList = Iterable[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
 _NO_BODY = {204, 304}
+
+
+class Head:
+    """A request's header lines but Content-Length, and what was made of them.
+
+    Clients repeat themselves: the next request of a connection that bears the same lines shares this object.
+    """
+
+    __slots__ = ("fields", "headers", "onward", "passed", "peer")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
+        self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
+        self.peer: Peer | None = None  # until it is looked for
+        self.passed: Pass | None = None  # why the last request of these lines was let in
+        self.onward: bytes | None = None  # the lines that an inference server gets to see
 
 
 class Exchange:
@@ -30,8 +47,10 @@ class Exchange:
         "body_bytes",
         "complete",
         "expects_continue",
-        "headers",
+        "fields",
+        "head",
         "keep_alive",
+        "length",
         "method",
         "path",
         "peer",
@@ -39,6 +58,7 @@ class Exchange:
         "query",
         "received",
         "refusal",
+        "route",
         "started",
         "target",
         "task",
@@ -50,40 +70,35 @@ class Exchange:
         protocol: "GatewayProtocol",
         method: bytes,
         target: bytes,
-        headers: list[tuple[bytes, bytes]],
+        head: Head,
+        length: int | None,
         version: str,
     ) -> None:
         self.protocol: GatewayProtocol | None = protocol
         self.method = method
         self.target = target
-        path, _, query = target.partition(b"?")
-        self.path = path
-        self.query = query
-        self.headers = headers
+        self.path, _, self.query = target.partition(b"?")
+        self.head = head
+        self.fields = head.fields
+        self.length = length  # as Content-Length announces it
         self.version = version
         self.keep_alive = True
         self.expects_continue = False
         self.arrived = 0.0  # time.monotonic()
-        self.peer = Peer(None, "http")
+        self.peer: Peer = UNKNOWN
         self.api_key: ApiKey | None = None
         self.refusal: Refusal | None = None
+        self.route: Route | None = None  # what answers, where it is not control
         self.body_bytes = 0
         self.received = False  # the whole body is here
         self.started = False  # something of the answer was written
         self.complete = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: Drive | None = None
         self._body: list[bytes] = []
         self._chunked = False
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method.decode('latin-1')} {self.path.decode('latin-1')}>"
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first header of this (lower-case) name."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
 
     def add_body(self, data: bytes) -> None:
         self.body_bytes += len(data)
@@ -100,17 +115,23 @@ class Exchange:
 
     def reply(self, status: int, headers: HeaderList, body: bytes) -> None:
         """The whole answer in one write."""
-        length = b"" if status in _NO_BODY else b"content-length: %d\r\n" % len(body)
-        head = self._head(status, headers) + length + b"\r\n"
-        self._write(head if self.method == b"HEAD" or status in _NO_BODY else head + body)
+        lines = self._head(status, headers)
+        if status not in _NO_BODY:
+            lines.append(b"content-length: %d\r\n\r\n" % len(body))
+            if self.method != b"HEAD":
+                lines.append(body)
+        else:
+            lines.append(b"\r\n")
+        self._write(b"".join(lines))
 
     def start(self, status: int, headers: HeaderList) -> None:
         """The head of a streamed answer."""
         self._chunked = self.version != "1.0" and self.method != b"HEAD"
         if self.version == "1.0":
             self.keep_alive = False
-        framing = b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
-        self._write(self._head(status, headers) + framing)
+        lines = self._head(status, headers)
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+        self._write(b"".join(lines))
 
     def write(self, data: bytes) -> None:
         if data and self.method != b"HEAD":
@@ -138,21 +159,24 @@ class Exchange:
     def write_paused(self) -> bool:
         return self.protocol is not None and self.protocol.flow.write_paused
 
-    def _head(self, status: int, headers: HeaderList) -> bytes:
+    def _head(self, status: int, headers: HeaderList) -> list[bytes]:
         assert self.protocol is not None
         lines = [STATUS_LINE[status]]
-        lines += [b"%b: %b\r\n" % header for header in self.protocol.server_state.default_headers]
-        lines += [b"%b: %b\r\n" % header for header in headers]
+        for name, value in self.protocol.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         elif self.version == "1.0":
             lines.append(b"connection: keep-alive\r\n")
-        return b"".join(lines)
+        return lines
 
     def _write(self, data: bytes) -> None:
         self.started = True
-        if self.protocol is not None and not self.protocol.transport.is_closing():
-            self.protocol.transport.write(data)
+        protocol = self.protocol
+        if protocol is not None and not protocol.transport.is_closing():
+            protocol.transport.write(data)
 
 
 HOP_BY_HOP = frozenset(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.drive import Drive
 from gateway.exchange import JSON, Exchange, end_to_end
 from gateway.upstream import BROKEN, Connection, Pool, StaleConnection, Sweeper, UpstreamError
 
@@ -27,7 +28,7 @@ class Forwarder:
     def __init__(self, socket: Path, sweeper: Sweeper, ready: Callable[[], bool]) -> None:
         self._pool = Pool("http://control", sweeper, unix_path=str(socket))
         self._ready = ready
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[Drive] = set()
 
     async def forward(self, exchange: Exchange) -> None:
         head, body = _request(exchange)
@@ -51,8 +52,8 @@ class Forwarder:
 
     def end_streams(self) -> None:
         """Open event streams never end by themselves: at a stop they are ended first."""
-        for task in self._open:
-            task.cancel()
+        for running in self._open:
+            running.cancel()
 
     async def _send(self, head: bytes, body: bytes, timeout: float, *, again: bool) -> Connection:
         """`again`: may the request be sent twice? What changes something may have been done before control died."""
@@ -84,9 +85,9 @@ class Forwarder:
             headers = [header for header in headers if header[0] != b"content-length"]
             exchange.reply(connection.status, headers, await connection.read_all())
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+        running = exchange.task
+        assert running is not None
+        self._open.add(running)
         try:
             exchange.start(connection.status, headers)
             while data := await connection.read():
@@ -94,7 +95,7 @@ class Forwarder:
                 await exchange.drain()
             exchange.end()
         finally:
-            self._open.discard(task)
+            self._open.discard(running)
 
     def _answer_alone(self, exchange: Exchange) -> None:
         """The gateway's own word while control is away."""
@@ -112,8 +113,8 @@ class Forwarder:
 def _request(exchange: Exchange) -> tuple[bytes, bytes]:
     body = exchange.take_body()
     lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
-    for name, value in end_to_end(exchange.headers):
-        if name not in (CLIENT_IP, CLIENT_SCHEME, b"content-length", b"expect"):
+    for name, value in end_to_end(exchange.head.headers):
+        if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect"):
             lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.peer.ip or "").encode()))
     lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.peer.scheme.encode()))

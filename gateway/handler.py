@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -25,16 +26,45 @@ from gateway.exchange import JSON, Exchange
 from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
-from gateway.peer import Hosts, host_name, peer
+from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.roster import Roster
+from gateway.snapshot import ApiKey, Snapshot
 
 log = logging.getLogger(__name__)
 
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20
+NEVER = float("inf")
 
-Route = tuple[bytes, str, Callable[[Exchange], Awaitable[None]]]  # method, permission, what answers
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a path takes, and what answers there."""
+
+    method: bytes
+    permission: str
+    answer: Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a request was let in with: another of the same head, method and path is let in again."""
+
+    snapshot: Snapshot
+    method: bytes
+    path: bytes
+    route: Route
+    api_key: ApiKey | None
+    expires_at: float  # seconds since 1970
+
+    def holds_for(self, exchange: Exchange, snapshot: Snapshot | None) -> bool:
+        return (
+            snapshot is self.snapshot
+            and exchange.path == self.path
+            and exchange.method == self.method
+            and (self.expires_at == NEVER or self.expires_at > time.time())
+        )
 
 
 class Gateway:
@@ -47,26 +77,35 @@ class Gateway:
         self.journal: Writer | None = None
         self.stopping = False
         self._hosts = Hosts(config)
+        self._peers = Peers(config.trusted_proxies)
         self._routes: dict[bytes, Route] = {
-            path.encode(): (b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
+            path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
         }
-        self._routes[b"/v1/models"] = (b"GET", READ_MODELS, self._list_models)
+        self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
+        self._model_route = Route(b"GET", READ_MODELS, self._get_model)
 
     # What the protocol calls
 
     def admit(self, exchange: Exchange, socket_ip: str | None) -> Refusal | None:
         """Is this request let in? Decided by its head alone, before any of its body is kept."""
-        exchange.peer = peer(socket_ip, exchange.headers, self.config.trusted_proxies)
-        host = exchange.header(b"host")
+        head = exchange.head
+        passed = head.passed
+        if passed is not None and passed.holds_for(exchange, self.roster.snapshot):
+            exchange.peer = head.peer or UNKNOWN
+            exchange.route = passed.route
+            exchange.api_key = passed.api_key
+            return None
+        exchange.peer = head.peer = self._peers.of(socket_ip, head.headers)
+        host = head.fields.get(b"host")
         if host is None and exchange.version != "1.0":
             return Refusal(400, INVALID_REQUEST, "The Host header is missing.")
         if host is not None and not self._hosts.allow(host):
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
-        if not exchange.path.startswith(b"/v1/"):
-            if int(exchange.header(b"content-length") or 0) > MAX_FORWARDED_BODY:
-                return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
-            return None
-        return self._admit_client(exchange)
+        if exchange.path.startswith(b"/v1/"):
+            return self._admit_client(exchange)
+        if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
+            return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
+        return None
 
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
@@ -92,10 +131,7 @@ class Gateway:
         try:
             if exchange.refusal is not None:
                 raise exchange.refusal
-            if exchange.path.startswith(b"/v1/"):
-                await self._answer_client(exchange)
-            else:
-                await self.forwarder.forward(exchange)
+            await (self.forwarder.forward if exchange.route is None else exchange.route.answer)(exchange)
             if exchange.write_paused:
                 await exchange.drain()  # before the next request on this connection: its client does not read
         except Refusal as refusal:
@@ -158,24 +194,29 @@ class Gateway:
         if route is None:
             path = exchange.path.decode("latin-1")
             return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(openai.KINDS)}.")
-        method, permission, _ = route
-        refusal = self._admit_key(exchange, permission)
+        refusal = self._admit_key(exchange, route.permission)
         if refusal is not None:
             return refusal
+        method = route.method
         if exchange.method not in (method, b"HEAD" if method == b"GET" else method):
             return Refusal(
                 405, METHOD_NOT_ALLOWED, f"This path takes {method.decode()} only.", headers=((b"allow", method),)
             )
+        exchange.route = route
+        if exchange.version != "1.0":
+            key = exchange.api_key
+            expires_at = NEVER if key is None or key.expires_at is None else key.expires_at
+            exchange.head.passed = Pass(self.roster.snapshot, exchange.method, exchange.path, route, key, expires_at)
         return None
 
     def _route(self, exchange: Exchange) -> Route | None:
         route = self._routes.get(exchange.path)
         if route is None and exchange.path.startswith(b"/v1/models/") and len(exchange.path) > 11:
-            return b"GET", READ_MODELS, self._get_model
+            return self._model_route
         return route
 
     def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
-        secret = exchange.header(b"x-api-key") or _bearer(exchange.header(b"authorization"))
+        secret = exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
         key = self.roster.key(secret) if secret else None
         if not self.config.require_api_key:
             exchange.api_key = key
@@ -197,27 +238,19 @@ class Gateway:
 
     def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
-        origin = exchange.header(b"origin")
-        host = host_name((exchange.header(b"host") or b"").decode("latin-1"))
+        origin = exchange.fields.get(b"origin")
+        host = host_name(exchange.fields.get(b"host", b"").decode("latin-1"))
         if origin is not None and (urlsplit(origin.decode("latin-1")).hostname or "null") != host:
             return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
-        kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+        kind = exchange.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if exchange.method == b"POST" and kind != b"application/json":
             return Refusal(415, INVALID_REQUEST, "Send the body as application/json.")
         return None
 
     # Answers
 
-    async def _answer_client(self, exchange: Exchange) -> None:
-        route = self._route(exchange)
-        assert route is not None  # admitted
-        await route[2](exchange)
-
     def _inference(self, kind: str) -> Callable[[Exchange], Awaitable[None]]:
-        async def answer(exchange: Exchange) -> None:
-            await Inference(self, exchange, kind).run()
-
-        return answer
+        return lambda exchange: Inference(self, exchange, kind).run()
 
     async def _list_models(self, exchange: Exchange) -> None:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.list_models(self.roster)))
@@ -227,7 +260,8 @@ class Gateway:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
 
 
-def _bearer(authorization: bytes | None) -> bytes | None:
+def bearer(authorization: bytes | None) -> bytes | None:
+    """The key in an Authorization header."""
     if authorization is None or authorization[:7].lower() != b"bearer ":
         return None
     return authorization[7:].strip() or None

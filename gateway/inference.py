@@ -6,6 +6,7 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,41 @@ from gateway.openai import Request, Usage, adapt_request, dialect, parse_request
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, StreamRelay
-from gateway.roster import PSEUDONYM, Endpoint, Route
+from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
 from gateway.upstream import BROKEN, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 2  # one retry, on another endpoint, before the first byte
+EVENT_STREAM = b"text/event-stream"
+NO_REQUEST = Request("", False, False)
+MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
-# Headers by allow-list: never credentials or cookies upstream; never cookies, CORS or redirects back.
-_REQUEST_HEADERS = frozenset((b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"))
-_REQUEST_PREFIXES = (b"anthropic-", b"openai-")
-_ANSWER_HEADERS = frozenset((b"content-type", b"content-encoding", b"retry-after", b"cache-control"))
-_ANSWER_PREFIXES = (b"anthropic-", b"openai-", b"x-ratelimit-")
+
+class AllowList(dict[bytes, bool]):
+    """Names of headers, lower case: may they pass? Each is looked at once, and remembered."""
+
+    def __init__(self, names: Iterable[bytes], prefixes: tuple[bytes, ...]) -> None:
+        super().__init__(dict.fromkeys(names, True))
+        self._prefixes = prefixes
+
+    def __missing__(self, name: bytes) -> bool:
+        passes = name.startswith(self._prefixes)
+        if len(self) < MAX_KNOWN and len(name) < MAX_KNOWN_LENGTH:
+            self[name] = passes
+        return passes
+
+
+# Never credentials or cookies upstream; never cookies, CORS or redirects back.
+_ONWARD = AllowList(
+    (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"), (b"anthropic-", b"openai-")
+)
+_BACK = AllowList(
+    (b"content-type", b"content-encoding", b"retry-after", b"cache-control"),
+    (b"anthropic-", b"openai-", b"x-ratelimit-"),
+)
 
 
 @dataclass(slots=True)
@@ -60,6 +82,7 @@ class Inference:
         "recorded",
         "relay",
         "request",
+        "request_id",
         "started",
     )
 
@@ -68,7 +91,8 @@ class Inference:
         self.exchange = exchange
         self.kind = kind
         self.id = uuid7()
-        self.request = Request("", False, False)
+        self.request_id = self._request_id()
+        self.request = NO_REQUEST
         self.attempts: list[Attempt] = []
         self.endpoint: Endpoint | None = None  # the one whose in-flight count holds this request
         self.started = 0.0  # of the present attempt
@@ -79,19 +103,21 @@ class Inference:
         self._request_body: bytes | None = None
 
     async def run(self) -> None:
-        self.passed = self._passed()
-        if self.gateway.roster.pseudonym in self.passed:
-            raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
+        roster = self.gateway.roster
+        if b"via" in self.exchange.fields:
+            self.passed = self._passed()
+            if roster.pseudonym in self.passed:
+                raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
         body = self.exchange.take_body()
-        self.request = parse_request(body)
+        self.request = request = parse_request(body)
         if self.gateway.config.store_bodies != "none":
             self._request_body = body
-        routes = self.gateway.roster.routes(self.request.model)
+        routes = roster.routes(request.model)
         if not routes:
             raise Refusal(
                 404,
                 errors.MODEL_NOT_FOUND,
-                f"The model {self.request.model!r} does not exist; GET /v1/models lists those there are.",
+                f"The model {request.model!r} does not exist; GET /v1/models lists those there are.",
                 param="model",
             )
         try:
@@ -109,22 +135,22 @@ class Inference:
         finally:
             self._leave()
 
-    async def _try_each(self, routes: list[Route], body: bytes) -> None:
-        by_id = {route.endpoint.id: route for route in routes}
-        endpoints = [route.endpoint for route in routes]
+    async def _try_each(self, routes: Routes, body: bytes) -> None:
+        roster = self.gateway.roster
+        endpoints = routes.endpoints
         tried: list[str] = []
         failure: Failure | None = None
         while len(tried) < MAX_ATTEMPTS:
-            present = self.gateway.roster.endpoints
-            endpoints = [endpoint for endpoint in endpoints if present.get(endpoint.id) is endpoint]
-            decision = pick(endpoints, self.gateway.roster.load, tried)
+            decision = pick(endpoints, roster.load, tried)
             if decision is None:
                 break
             tried.append(decision.endpoint_id)
-            failure = await self._attempt(by_id[decision.endpoint_id], body)
+            failure = await self._attempt(routes.by_id[decision.endpoint_id], body)
             if failure is None:
                 return
             self._leave()
+            # In the meantime some may have been edited, or be gone.
+            endpoints = [endpoint for endpoint in endpoints if roster.endpoints.get(endpoint.id) is endpoint]
         if failure is None:
             self._no_endpoint()
         else:
@@ -137,15 +163,26 @@ class Inference:
         self.started = time.monotonic()
         self.relay = None
         connection: Connection | None = None
+        answer: bytes | None = None
+        asked_usage = self._has_to_ask_for_usage(endpoint)
         try:
-            connection, answer, asked_usage = await self._send(route, body)
-            if answer is None and _may_retry(connection.status):
+            if asked_usage:
+                connection, answer, asked_usage = await self._ask_for_usage(route, body)
+            else:
+                adapted = (
+                    body if route.model.id == self.request.model else self._adapted(route, body, include_usage=False)
+                )
+                connection = await self._exchange(endpoint, adapted)
+            status = connection.status
+            if answer is None and status >= 400 and _may_retry(status):
                 answer = await connection.read_all()
-                return self._failed(Failure(connection.status, answer, connection.headers, None, ""))
-            streams = connection.status < 400 and answer is None
-            if streams and _header(connection, b"content-type").startswith(b"text/event-stream"):
+                return self._failed(Failure(status, answer, connection.headers, None, ""))
+            content_type = connection.header(b"content-type").lower()
+            if status < 400 and content_type.startswith(EVENT_STREAM):
                 return await self._stream(connection, asked_usage)
-            self._whole(connection, await connection.read_all() if answer is None else answer)
+            if answer is None:
+                answer = await connection.read_all()
+            self._whole(connection, answer, is_json=b"json" in content_type)
         except UpstreamError as error:
             if connection is not None:
                 connection.abort()
@@ -158,31 +195,39 @@ class Inference:
 
     # To the endpoint
 
-    async def _send(self, route: Route, body: bytes) -> tuple[Connection, bytes | None, bool]:
-        """Ask an endpoint: the connection with the head of its answer, the body if it had to be read already, and
-        whether usage was asked for that the client did not want to see.
-        """
-        endpoint = route.endpoint
-        ask = (
-            self.request.stream
-            and not self.request.wants_usage
+    def _has_to_ask_for_usage(self, endpoint: Endpoint) -> bool:
+        """Would the endpoint else not tell the tokens of a stream?"""
+        request = self.request
+        return (
+            request.stream
+            and not request.wants_usage
             and dialect(self.kind).usage_on_request
             and not endpoint.usage_refused
         )
-        model = route.model.id if route.model.id != self.request.model else None
-        connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=ask))
-        if not ask or connection.status not in (400, 422):
-            return connection, None, ask
+
+    def _adapted(self, route: Route, body: bytes, *, include_usage: bool) -> bytes:
+        request = self.request
+        model = route.model.id if route.model.id != request.model else None
+        return adapt_request(body, model=model, include_usage=include_usage, has_options=request.has_options)
+
+    async def _ask_for_usage(self, route: Route, body: bytes) -> tuple[Connection, bytes | None, bool]:
+        """Ask an endpoint for a stream that ends with its usage: the connection with the head of its answer, the body
+        if it had to be read already, and whether usage was asked for that the client did not want to see.
+        """
+        endpoint = route.endpoint
+        connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=True))
+        if connection.status not in (400, 422):
+            return connection, None, True
         try:
             answer = await connection.read_all()
         except BaseException:
             connection.abort()
             raise
         if b"stream_options" not in answer and b"include_usage" not in answer:
-            return connection, answer, ask
+            return connection, answer, True
         # An older server that does not know the option, or one that repeats a bad request in its error: without the
         # option, only the first answers better.
-        connection = await self._exchange(endpoint, adapt_request(body, model=model, include_usage=False))
+        connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=False))
         endpoint.usage_refused = connection.status not in (400, 422)
         return connection, None, False
 
@@ -190,7 +235,9 @@ class Inference:
         head = self._head(endpoint, len(body))
         fresh = False
         while True:
-            connection = await endpoint.pool.acquire(fresh=fresh)
+            connection = None if fresh else endpoint.pool.kept()
+            if connection is None:
+                connection = await endpoint.pool.connect()
             connection.send(head, body, endpoint.facts.timeout_secs)
             try:
                 await connection.head()
@@ -203,36 +250,38 @@ class Inference:
                 raise
 
     def _head(self, endpoint: Endpoint, length: int) -> bytes:
-        pool = endpoint.pool
-        path = self.exchange.path + (b"?" + self.exchange.query if self.exchange.query else b"")
-        lines = [b"POST %b%b HTTP/1.1\r\nhost: %b\r\n" % (pool.prefix, path, pool.authority)]
-        for name, value in self.exchange.headers:
-            if name in _REQUEST_HEADERS or name.startswith(_REQUEST_PREFIXES):
-                lines.append(b"%b: %b\r\n" % (name, value))
-        # How a router sees that its request comes back to it (RFC 9110, section 7.6.3).
-        via = b", ".join(b"1.1 " + router for router in (*self.passed, self.gateway.roster.pseudonym))
-        lines.append(b"via: %b\r\n" % via)
-        if endpoint.secret is not None:
-            lines.append(b"authorization: Bearer %b\r\n" % endpoint.secret.encode())
-        lines.append(
-            b"accept-encoding: identity\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n"
-            % (self._request_id(), length)
+        exchange, pool = self.exchange, endpoint.pool
+        onward = exchange.head.onward
+        if onward is None:
+            onward = exchange.head.onward = _onward(exchange.head.headers)
+        # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
+        passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
+        return b"POST %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            pool.prefix,
+            exchange.path,
+            b"?" + exchange.query if exchange.query else b"",
+            endpoint.standing_head,
+            onward,
+            passed,
+            self.gateway.roster.pseudonym,
+            self.request_id,
+            length,
         )
-        return b"".join(lines)
 
     def _passed(self) -> list[bytes]:
         """By their pseudonyms in Via."""
-        entries = [entry.split() for name, via in self.exchange.headers if name == b"via" for entry in via.split(b",")]
+        headers = self.exchange.head.headers
+        entries = [entry.split() for name, via in headers if name == b"via" for entry in via.split(b",")]
         return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
 
     # To the client
 
-    def _whole(self, connection: Connection, body: bytes) -> None:
+    def _whole(self, connection: Connection, body: bytes, *, is_json: bool) -> None:
         status = connection.status
         usage: Usage | None = None
         headers = self._answer_headers(connection.headers)
         if status < 400:
-            if b"json" in _header(connection, b"content-type"):
+            if is_json:
                 body, usage = read_answer(body, self.request.model)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
@@ -322,16 +371,16 @@ class Inference:
 
     def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         body = error_body(status, code, message, "model" if code == errors.NO_CAPABLE_ENDPOINTS else None)
-        self.exchange.reply(status, (JSON, (b"x-request-id", self._request_id()), *headers), body)
+        self.exchange.reply(status, (JSON, (b"x-request-id", self.request_id), *headers), body)
 
     def _answer_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        kept = [header for header in headers if header[0] in _ANSWER_HEADERS or header[0].startswith(_ANSWER_PREFIXES)]
-        kept.append((b"x-request-id", self._request_id()))
+        kept = [header for header in headers if _BACK[header[0]]]
+        kept.append((b"x-request-id", self.request_id))
         return kept
 
     def _request_id(self) -> bytes:
         """The client's own id, if it is a decent one; it may not break out of a header or a log line."""
-        given = self.exchange.header(b"x-request-id")
+        given = self.exchange.fields.get(b"x-request-id")
         if given is not None and 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
             return given
         return self.id.encode()
@@ -366,29 +415,32 @@ class Inference:
         self.recorded = True
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error)
-        usage, estimated = self._streamed_usage() if self.relay is not None else (usage, False)
-        keep = self._keeps_bodies(outcome)
-        arrived = self.exchange.arrived
+        estimated = False
+        if self.relay is not None:
+            usage, estimated = self._streamed_usage()
+        keep = self.gateway.config.store_bodies != "none" and self._keeps_bodies(outcome)
+        request_body = redact(self._request_body) if keep and self._request_body else None
+        exchange = self.exchange
         self.gateway.record(
-            RequestRecord(
-                id=self.id,
-                completed_us=time.time_ns() // 1000,
-                kind=self.kind,
-                model=self.request.model,
-                outcome=outcome,
-                status=status,
-                duration_us=max(1, round((time.monotonic() - arrived) * 1e6)),
-                first_token_us=round((self.first_token - arrived) * 1e6) if self.first_token else None,
-                attempts=tuple(self.attempts),
-                input_tokens=usage.input_tokens if usage else None,
-                output_tokens=usage.output_tokens if usage else None,
-                estimated=estimated,
-                streamed=self.relay is not None,
-                api_key_id=self.exchange.api_key.id if self.exchange.api_key else None,
-                client_ip=self.exchange.peer.ip,
-                error=error,
-                request_body=redact(self._request_body) if keep and self._request_body else None,
-                response_body=redact(answer) if keep and answer else None,
+            RequestRecord(  # by position: by name it would take six times as long
+                self.id,
+                time.time_ns() // 1000,
+                self.kind,
+                self.request.model,
+                outcome,
+                status,
+                max(1, round((time.monotonic() - exchange.arrived) * 1e6)),
+                None if self.first_token is None else round((self.first_token - exchange.arrived) * 1e6),
+                tuple(self.attempts),
+                usage.input_tokens if usage else None,
+                usage.output_tokens if usage else None,
+                estimated,
+                self.relay is not None,  # streamed
+                exchange.api_key.id if exchange.api_key else None,
+                exchange.peer.ip,
+                error,
+                request_body,
+                redact(answer) if keep and answer else None,
             )
         )
         self._leave()
@@ -413,9 +465,14 @@ class Inference:
         return "RouterDash was stopped" if self.gateway.stopping else "the client left"
 
 
+def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a request's head that an inference server gets to see."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        if _ONWARD[name]:
+            lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines)
+
+
 def _may_retry(status: int) -> bool:
     return status in (408, 429) or (status >= 500 and status != 501)
-
-
-def _header(connection: Connection, name: bytes) -> bytes:
-    return next((value.lower() for key, value in connection.headers if key == name), b"")

@@ -27,6 +27,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -61,8 +62,15 @@ class UnknownVersion(Exception):
 
 def frame(entry: Entry) -> bytes:
     payload = encode(entry)
-    head = HEAD.pack(MAGIC, VERSION, len(payload))
-    return head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
+    head, crc = _head(len(payload))
+    return head + CRC.pack(zlib.crc32(payload, crc)) + payload
+
+
+@lru_cache(maxsize=4096)
+def _head(length: int) -> tuple[bytes, int]:
+    """Of a frame, and its CRC."""
+    packed = HEAD.pack(MAGIC, VERSION, length)
+    return packed, zlib.crc32(packed)
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:

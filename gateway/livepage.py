@@ -59,18 +59,13 @@ class LivePage:
         for word in range(start, start + _ROW_WORDS):
             self._words[word] = 0
 
-    def in_flight(self, slot: int) -> int:
-        """Requests on this endpoint now, over all workers."""
-        words = self._words
-        return sum(words[at] for at in range(2 * slot, MAX_WORKERS * _ROW_WORDS, _ROW_WORDS))
+    def in_flight(self, slot: int, workers: int = MAX_WORKERS) -> int:
+        """Requests on this endpoint now, over so many workers."""
+        return sum(self._words[2 * slot : workers * _ROW_WORDS : _ROW_WORDS])
 
     def last_byte(self, slot: int) -> int:
         """Second (since 1970) at which any worker last received a byte of this endpoint; 0 for never."""
-        words = self._words
-        return max(words[at] for at in range(2 * slot + 1, MAX_WORKERS * _ROW_WORDS, _ROW_WORDS))
-
-    def others_in_flight(self, slot: int, worker: int) -> int:
-        return self.in_flight(slot) - self._words[worker * _ROW_WORDS + 2 * slot]
+        return max(self._words[2 * slot + 1 : MAX_WORKERS * _ROW_WORDS : _ROW_WORDS])
 
 
 class Row:

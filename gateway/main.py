@@ -123,8 +123,9 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
 
 async def _finish(server: Server) -> None:
     """uvicorn has cancelled what outlived the drain limit; let it write its records."""
-    if tasks := list(server.server_state.tasks):
-        await asyncio.wait(tasks, timeout=1)
+    until = time.monotonic() + 1
+    while server.server_state.tasks and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> None:

@@ -7,7 +7,7 @@ apart into raw values and putting it together again, so that what we do not know
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -34,16 +34,16 @@ _PAIRED = re.compile(
 class _Request(msgspec.Struct):
     model: str
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What routing needs of a request's body."""
 
     model: str
     stream: bool
     wants_usage: bool  # the client asked for stream_options.include_usage itself
+    has_options: bool = True  # the body may have a key `stream_options`
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -63,8 +63,10 @@ def parse_request(body: bytes) -> Request:
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     if len(found.model) > MAX_MODEL_NAME:
         raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+    if found.stream_options is msgspec.UNSET:
+        return Request(found.model, found.stream is True, False, has_options=False)
     options = found.stream_options or {}
-    return Request(found.model, bool(found.stream), options.get("include_usage") is True)
+    return Request(found.model, found.stream is True, options.get("include_usage") is True)
 
 
 def _read_request(body: bytes) -> _Request:
@@ -98,10 +100,17 @@ def _param(error: str) -> str | None:
     return None
 
 
-def adapt_request(body: bytes, *, model: str | None, include_usage: bool) -> bytes:
-    """The body with another `model`, and with stream_options.include_usage, where asked for. Raises Refusal (400)."""
+def adapt_request(body: bytes, *, model: str | None, include_usage: bool, has_options: bool = True) -> bytes:
+    """The body with another `model`, and with stream_options.include_usage, where asked for. Raises Refusal (400).
+
+    `has_options` is what `parse_request` found: without that key the wish goes in front of the first one, and all that
+    the client wrote stays as it is.
+    """
     if model is None and not include_usage:
         return body
+    if model is None and not has_options:
+        start = body.index(b"{") + 1  # an object that has a model, hence a comma behind
+        return b"".join((body[:start], b'"stream_options":{"include_usage":true},', memoryview(body)[start:]))
     try:
         fields = _fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what `parse_request` skipped
@@ -128,8 +137,7 @@ def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
 # Answers
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens as the upstream told them."""
 
     input_tokens: int | None
@@ -144,6 +152,21 @@ class _Answer(msgspec.Struct):
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class _UsualUsage(msgspec.Struct):
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    completion_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class _UsualAnswer(msgspec.Struct):
+    """What nearly every answer is; any other is looked at once more."""
+
+    model: str
+    usage: _UsualUsage
+
+
+_decode_usual_answer = msgspec.json.Decoder(_UsualAnswer).decode
 
 
 def read_usage(found: Any) -> Usage | None:
@@ -165,6 +188,16 @@ def _count(usage: dict[str, Any], *names: str) -> int | None:
 
 def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     """A whole JSON answer bearing the asked model name, and its usage. What is no such JSON passes as it is."""
+    try:
+        usual = _decode_usual_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_unusual_answer(body, asked)
+    if usual.model != asked:
+        body = rename_model(body, usual.model, asked)
+    return body, Usage(usual.usage.prompt_tokens, usual.usage.completion_tokens)
+
+
+def _read_unusual_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -17,6 +17,10 @@ class Peer:
     scheme: str  # http or https, as the client's browser sees it
 
 
+UNKNOWN = Peer(None, "http")
+MAX_KNOWN = 10_000  # addresses, and names of hosts, that were looked at before
+
+
 def normalise_ip(text: str) -> str | None:
     """An address in its shortest form, an IPv4-mapped IPv6 one as IPv4; None for what is no address."""
     try:
@@ -27,26 +31,43 @@ def normalise_ip(text: str) -> str | None:
     return str(mapped or address)
 
 
-def peer(socket_ip: str | None, headers: Headers, trusted: Sequence[IPNetwork]) -> Peer:
-    """The client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
-    ip = normalise_ip(socket_ip) if socket_ip else None
-    if ip is None or not _within(ip, trusted):
-        return Peer(ip, "http")
-    forwarded: list[str] = []
-    scheme = "http"
-    for name, value in headers:
-        if name == b"x-forwarded-for":
-            forwarded += value.decode("latin-1").split(",")
-        elif name == b"x-forwarded-proto" and value.strip().lower() == b"https":
-            scheme = "https"
-    for hop in reversed(forwarded):
-        address = normalise_ip(hop)
-        if address is None:
-            break  # what stands left of nonsense is nonsense
-        ip = address
-        if not _within(ip, trusted):
-            break
-    return Peer(ip, scheme)
+class Peers:
+    """Finds the client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
+
+    def __init__(self, trusted: Sequence[IPNetwork]) -> None:
+        self._trusted = trusted
+        self._known: dict[str, tuple[Peer, bool]] = {}  # address of a socket -> the peer itself, and is it a proxy?
+
+    def of(self, socket_ip: str | None, headers: Headers) -> Peer:
+        if socket_ip is None:
+            return UNKNOWN
+        peer, proxy = self._known.get(socket_ip) or self._meet(socket_ip)
+        return self._behind(peer, headers) if proxy else peer
+
+    def _meet(self, socket_ip: str) -> tuple[Peer, bool]:
+        ip = normalise_ip(socket_ip)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        found = self._known[socket_ip] = Peer(ip, "http"), ip is not None and _within(ip, self._trusted)
+        return found
+
+    def _behind(self, proxy: Peer, headers: Headers) -> Peer:
+        ip = proxy.ip
+        forwarded: list[str] = []
+        scheme = "http"
+        for name, value in headers:
+            if name == b"x-forwarded-for":
+                forwarded += value.decode("latin-1").split(",")
+            elif name == b"x-forwarded-proto" and value.strip().lower() == b"https":
+                scheme = "https"
+        for hop in reversed(forwarded):
+            address = normalise_ip(hop)
+            if address is None:
+                break  # what stands left of nonsense is nonsense
+            ip = address
+            if not _within(ip, self._trusted):
+                break
+        return Peer(ip, scheme)
 
 
 def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
@@ -64,9 +85,18 @@ class Hosts:
         self._any = "*" in config.allowed_hosts
         self._names = names | {host.lower() for host in config.allowed_hosts if not host.startswith(".")}
         self._suffixes = tuple(host.lower() for host in config.allowed_hosts if host.startswith("."))
+        self._allowed: set[bytes] = set()  # headers that were
 
     def allow(self, header: bytes) -> bool:
-        name = host_name(header.decode("latin-1"))
+        if header in self._allowed:
+            return True
+        if not self._allows(host_name(header.decode("latin-1"))):
+            return False
+        if len(header) < 256 and len(self._allowed) < MAX_KNOWN:
+            self._allowed.add(header)
+        return True
+
+    def _allows(self, name: str) -> bool:
         if self._any or name in self._names or normalise_ip(name) is not None:
             return True
         return bool(self._suffixes) and ("." + name).endswith(self._suffixes)

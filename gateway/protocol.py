@@ -13,8 +13,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.drive import Drive
 from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Head
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.running: Exchange | None = None
         self.latest: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
-        self.head_bytes = 0
         self.in_head = False
+        self.head: Head | None = None
+        self.length: int | None = None
         self.progress = 0  # heads, pieces of body and ends that the parser has told of
         self.stalled_bytes = 0  # received since: of a head, or of trailers
         self.quiet_since = time.monotonic()
@@ -50,35 +52,34 @@ class GatewayProtocol(HttpToolsProtocol):
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        if self.replaying:
-            return
-        self.in_head = True
-        self.url = b""
-        self.headers = []
-        self.head_bytes = 0
+        if not self.replaying:
+            self.in_head = True
+            self.url = b""
+            self.headers = []
+            self.length = None
 
     def on_url(self, url: bytes) -> None:
-        if self.replaying:
-            return
-        self.head_bytes += len(url)
-        if self.head_bytes <= MAX_HEAD_BYTES:
+        if self.in_head:
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.replaying or not self.in_head:
-            return  # what is not in the head is a trailer: nobody has asked for any
-        self.head_bytes += len(name) + len(value)
-        if self.head_bytes <= MAX_HEAD_BYTES:
-            self.headers.append((name.lower(), value))
+        if self.in_head:  # else it is a trailer: nobody has asked for any
+            name = name.lower()
+            if name == b"content-length":
+                self.length = int(value)  # digits, as the parser has seen to
+            else:
+                self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.replaying:
             return
         self.in_head = False
         self.progress += 1
-        version = self.parser.get_http_version()
-        exchange = Exchange(self, self.parser.get_method(), self.url, self.headers, version)
-        exchange.keep_alive = self.parser.should_keep_alive()
+        parser, head = self.parser, self.head
+        if head is None or head.headers != self.headers:
+            self.head = head = Head(self.headers)
+        exchange = Exchange(self, parser.get_method(), self.url, head, self.length, parser.get_http_version())
+        exchange.keep_alive = parser.should_keep_alive()
         exchange.arrived = time.monotonic()
         exchange.refusal = self._refusal(exchange)
         self.latest = exchange
@@ -96,7 +97,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if exchange is None or exchange.complete:
             return
         exchange.add_body(body)
-        if exchange is not self.running and exchange.body_bytes > SMALL_BODY_BYTES:
+        if exchange.body_bytes <= SMALL_BODY_BYTES:
+            return
+        if exchange is not self.running:
             self.flow.pause_reading()  # until its turn: what waits must not fill the memory
         limit = MAX_BODY_BYTES if exchange.path.startswith(b"/v1/") else MAX_FORWARDED_BODY
         if exchange.body_bytes > limit and exchange.refusal is None:
@@ -110,8 +113,10 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange = self.latest
         if exchange is None:
             return
-        if self.parser.should_upgrade() and _framing(exchange):
-            return  # the body comes when the parser has been told to read on
+        if self.parser.should_upgrade():  # the offer is not taken; what follows is nothing that we could read
+            exchange.keep_alive = False
+            if _framing(exchange):
+                return  # the body comes when the parser has been told to read on
         exchange.received = True
         if self.lingering is not None:
             self.transport.close()
@@ -124,22 +129,22 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.waiting) >= MAX_PIPELINED:
             exchange.keep_alive = False
             return Refusal(429, TOO_MANY_REQUESTS, "Too many requests wait on this connection.")
-        if self.head_bytes > MAX_HEAD_BYTES:
+        if self.stalled_bytes > MAX_HEAD_BYTES and _size(exchange) > MAX_HEAD_BYTES:
             exchange.keep_alive = False
             return Refusal(431, REQUEST_TOO_LARGE, f"The request's head has more than {MAX_HEAD_BYTES >> 10} KiB.")
         refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
-        length = exchange.header(b"content-length")
-        exchange.expects_continue = (exchange.header(b"expect") or b"").lower() == b"100-continue"
-        if refusal is None and length is not None and int(length) > MAX_BODY_BYTES:
+        fields = exchange.fields
+        if b"expect" in fields:
+            exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
+        if refusal is None and exchange.length is not None and exchange.length > MAX_BODY_BYTES:
             return _too_large(MAX_BODY_BYTES)
         return refusal
 
     def _greet(self, exchange: Exchange) -> None:
         """With only its head here, a request is refused early, or told to go on, or simply awaited."""
         if exchange.refusal is not None:
-            length = exchange.header(b"content-length") or b"0"
-            chunked = exchange.header(b"transfer-encoding") is not None
-            if exchange.expects_continue or chunked or int(length) > SMALL_BODY_BYTES:
+            big = b"transfer-encoding" in exchange.fields or (exchange.length or 0) > SMALL_BODY_BYTES
+            if exchange.expects_continue or big:
                 self._refuse_early(exchange)
         elif exchange.expects_continue and exchange.version != "1.0":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -155,13 +160,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self.lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _begin(self, exchange: Exchange) -> None:
-        task = self.loop.create_task(self.gateway.handle(exchange))
-        exchange.task = task
-        self.tasks.add(task)
-        task.add_done_callback(self._done)
+        exchange.task = drive = Drive(self.gateway.handle(exchange), self.loop, self._done)
+        self.tasks.add(drive)  # type: ignore[arg-type]  # as much of a Task as uvicorn needs
+        drive.start()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
+    def _done(self, drive: Drive) -> None:
+        self.tasks.discard(drive)
         exchange, self.running = self.running, None
         assert exchange is not None
         exchange.complete = True
@@ -172,7 +176,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.latest = None
         if self.transport.is_closing():
             return
-        if task.cancelled() or task.exception() is not None or not exchange.started:
+        if drive.exception is not None or not exchange.started:
             self.transport.abort()
         elif not exchange.keep_alive:
             self.transport.close()
@@ -199,21 +203,21 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self.quiet_since = time.monotonic()
         before = self.progress
+        self.stalled_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
             if self.latest is not None and not self.latest.received:
                 self._read_on(self.latest, data[error.args[0] :])
-            else:
-                self._malformed(error)
         except httptools.HttpParserCallbackError as error:
             log.error("a fault of ours in reading a request", exc_info=error.__context__)
-            self._malformed(error)
-        except (httptools.HttpParserError, ValueError) as error:
-            self._malformed(error)
-        self.stalled_bytes = 0 if self.progress > before else self.stalled_bytes + len(data)
-        if self.stalled_bytes > 2 * MAX_HEAD_BYTES:
-            self._malformed(ValueError("a head or a trailer without end"))
+            self._malformed()
+        except (httptools.HttpParserError, ValueError):
+            self._malformed()
+        if self.progress > before:
+            self.stalled_bytes = 0
+        elif self.stalled_bytes > 2 * MAX_HEAD_BYTES:
+            self._malformed()  # a head or a trailer without end
 
     def _read_on(self, exchange: Exchange, rest: bytes) -> None:
         """An offer to upgrade is not taken: what follows is the body, which the parser leaves unread."""
@@ -225,15 +229,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def _malformed(self, error: Exception) -> None:
-        upgrade = isinstance(error, httptools.HttpParserUpgrade)
+    def _malformed(self) -> None:
         unanswered = self.running is None or (self.running.task is None and not self.running.started)
         if unanswered and not self.transport.is_closing():
-            text = b"WebSocket is not offered here.\n" if upgrade else b"This is not a valid HTTP request.\n"
-            self._say(b"400 Bad Request", text)
-        elif upgrade and self.running is not None and self.running.task is not None:
-            self.running.keep_alive = False  # the upgrade is ignored; its request is answered as any other
-            return
+            self._say(b"400 Bad Request", b"This is not a valid HTTP request.\n")
         self.transport.close()
 
     def _say(self, status: bytes, text: bytes) -> None:
@@ -283,12 +282,16 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {limit >> 20} MiB.")
 
 
+def _size(exchange: Exchange) -> int:
+    """Bytes of a head."""
+    return len(exchange.target) + sum(len(name) + len(value) for name, value in exchange.head.headers)
+
+
 def _framing(exchange: Exchange) -> bytes:
     """The header that says how long the body is; empty without a body."""
-    if exchange.header(b"transfer-encoding") is not None:
+    if b"transfer-encoding" in exchange.fields:
         return b"transfer-encoding: chunked"
-    length = exchange.header(b"content-length")
-    return b"content-length: " + length if length and int(length) else b""
+    return b"content-length: %d" % exchange.length if exchange.length else b""
 
 
 def bound_to(gateway: Gateway) -> type[GatewayProtocol]:

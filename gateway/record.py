@@ -5,6 +5,8 @@ Fields are only ever added at the end, with a default, so that old records stay 
 
 import os
 import time
+from functools import lru_cache
+from random import Random
 
 import msgspec
 
@@ -30,7 +32,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     error: str | None = None
 
 
-class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", kw_only=True):
+class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r"):
     """One request that ended. Times in microseconds; `completed_us` since 1970 UTC."""
 
     id: str  # UUIDv7: its first 48 bits are milliseconds, so ids sort by time
@@ -76,9 +78,17 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
+_random = Random(os.urandom(32))  # noqa: S311  # ids need not be secret, only unlike each other
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def uuid7(now_ns: int | None = None) -> str:
-    """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case."""
-    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    random = int.from_bytes(os.urandom(10)) & 0x0FFF_3FFF_FFFF_FFFF_FFFF
-    text = f"{(milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7000_8000_0000_0000_0000 | random:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case. 72 of its bits are random."""
+    random = _random.randbytes(9).hex()
+    prefix = _prefix((time.time_ns() if now_ns is None else now_ns) // 1_000_000)
+    return f"{prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
+
+
+@lru_cache(maxsize=2)
+def _prefix(milliseconds: int) -> str:
+    return f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-7"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import snapshot
+from gateway.balancer import rank
 from gateway.livepage import LivePage, Row
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey, Snapshot
@@ -21,30 +22,29 @@ PSEUDONYM = b"routerdash-"  # and what tells installations apart, in Via headers
 class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
-    __slots__ = ("_row", "facts", "in_flight", "pool", "secret", "usage_refused")
+    __slots__ = (
+        "_row", "facts", "id", "in_flight", "pool", "rank", "secret", "standing_head", "usage_refused",
+    )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
-        self.facts = facts
         self.pool = pool
-        self.secret = secret
         self.in_flight = 0
         self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
         self._row = row
+        self.learn(facts, secret)
+
+    def learn(self, facts: snapshot.Endpoint, secret: str | None) -> None:
+        """Take over what the snapshot says, after the pool."""
+        self.facts = facts
+        self.id = facts.id
+        self.rank = rank(facts.status, facts.operator_state)
+        self.secret = secret
+        key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
+        # Headers that go with every request.
+        self.standing_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
-
-    @property
-    def id(self) -> str:
-        return self.facts.id
-
-    @property
-    def status(self) -> str:
-        return self.facts.status
-
-    @property
-    def operator_state(self) -> str:
-        return self.facts.operator_state
 
     def enter(self) -> None:
         self.in_flight += 1
@@ -55,6 +55,7 @@ class Endpoint:
         self._row.set_in_flight(self.facts.slot, self.in_flight)
 
     def received(self) -> None:
+        """A byte of it came, in this second."""
         self._row.set_last_byte(self.facts.slot, int(time.time()))
 
 
@@ -64,6 +65,17 @@ class Route:
 
     endpoint: Endpoint
     model: snapshot.Model
+
+
+class Routes(list[Route]):
+    """All that a model's name leads to, with what each request needs of it made ready."""
+
+    __slots__ = ("by_id", "endpoints")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        super().__init__(routes)
+        self.by_id = {route.endpoint.id: route for route in self}
+        self.endpoints = [route.endpoint for route in self]
 
 
 class Roster:
@@ -83,8 +95,8 @@ class Roster:
         self._sweeper = sweeper
         self._row = page.row(worker)
         self._seen_version = self._warned_version = -1
-        self._routes: dict[str, list[Route]] = {}
-        self._folded: dict[str, list[Route]] = {}
+        self._routes: dict[str, Routes] = {}
+        self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
 
     def refresh(self) -> bool:
@@ -103,23 +115,22 @@ class Roster:
         self._install(loaded)
         return True
 
-    def load(self, endpoint_id: str) -> int:
+    def load(self, endpoint: Endpoint) -> int:
         """Requests in flight on an endpoint, over all workers."""
-        endpoint = self.endpoints[endpoint_id]
         if self.workers == 1:
             return endpoint.in_flight
-        return endpoint.in_flight + self.page.others_in_flight(endpoint.facts.slot, self.worker)
+        return self.page.in_flight(endpoint.facts.slot, self.workers)
 
     def tell_unrecorded(self, count: int) -> None:
         """For control to read: requests of this worker that are in no journal."""
         self.page.set_unrecorded(self.worker, count)
 
-    def routes(self, model: str) -> list[Route]:
-        """Endpoints that have the model, in any state; empty when nobody knows it."""
+    def routes(self, model: str) -> Routes:
+        """Endpoints that have the model, in any state; none when nobody knows it."""
         found = self._routes.get(model) or self._folded.get(model.casefold())
         if found is None and self.refresh():
             found = self._routes.get(model) or self._folded.get(model.casefold())
-        return found or []
+        return found or Routes()
 
     def key(self, secret: bytes) -> ApiKey | None:
         digest = hashlib.sha256(secret).digest()
@@ -153,7 +164,9 @@ class Roster:
                 exact.setdefault(name, []).append(route)
             for name, route in by_folded.items():
                 folded.setdefault(name, []).append(route)
-        self.endpoints, self._routes, self._folded = endpoints, exact, folded
+        self.endpoints = endpoints
+        self._routes = {name: Routes(routes) for name, routes in exact.items()}
+        self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
         self.snapshot = loaded
         self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
@@ -171,8 +184,7 @@ class Roster:
             self._watch(known)
         if facts.base_url != known.facts.base_url or facts.kind != known.facts.kind:
             known.usage_refused = False
-        known.secret = self._open(facts)
-        known.facts = facts
+        known.learn(facts, self._open(facts))
         return known
 
     def _pool(self, facts: snapshot.Endpoint) -> Pool:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from gateway import drive
 from gateway.record import CONNECTION_REFUSED
 
 CONNECT_SECONDS = 5.0
@@ -25,6 +26,7 @@ BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
 MAX_BODY_BYTES = 256 << 20
 MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
+NEVER = float("inf")
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
@@ -48,18 +50,23 @@ def _tls() -> ssl.SSLContext:
 
 
 class Sweeper:
-    """Timeouts by one look at all connections five times a second, instead of a timer each."""
+    """Timeouts by one look at all connections five times a second, instead of a timer each; so is told who was heard
+    of, instead of for each piece of an answer.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.waiting: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        now = self._loop.time()
-        for connection in [connection for connection in self.waiting if connection.deadline < now]:
-            connection.expire()
+        now = time.monotonic()
+        for connection in list(self.connections):
+            if connection.heard_lately:
+                connection.tell_heard()
+            if connection.deadline < now:
+                connection.expire()
         for pool in [pool for pool in self.pools if not pool.drop_old()]:
             self.pools.discard(pool)
         self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -96,13 +103,29 @@ class Pool:
 
     async def acquire(self, *, fresh: bool = False) -> "Connection":
         """A kept connection, or a new one. Raises UpstreamError."""
+        return (None if fresh else self.kept()) or await self.connect()
+
+    def kept(self) -> "Connection | None":
+        """One that may be used again, if there is any."""
         now = time.monotonic()
-        while self.idle and not fresh:
+        while self.idle:
             connection = self.idle.pop()
             if connection.usable_until > now:
                 return connection
             connection.abort()
-        return await self._connect()
+        return None
+
+    async def connect(self) -> "Connection":
+        """A new one. Raises UpstreamError."""
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            return await connecting
+        except asyncio.CancelledError:
+            connecting.cancel()
+            connecting.add_done_callback(_let_go)
+            raise
+        finally:
+            del connecting  # which holds its error, which holds this frame
 
     def keep(self, connection: "Connection") -> None:
         self.idle.append(connection)
@@ -144,6 +167,12 @@ class Pool:
             self.idle.pop().abort()
 
 
+def _let_go(connecting: "asyncio.Task[Connection]") -> None:
+    """Of a connection that came when nobody wanted it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().abort()
+
+
 class Connection(asyncio.Protocol):
     """One connection, one exchange at a time."""
 
@@ -152,9 +181,10 @@ class Connection(asyncio.Protocol):
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport
         self.usable_until = 0.0
-        self.deadline = 0.0
+        self.deadline = NEVER
         self.used = False  # has carried an exchange before the present one
-        self._waiter: asyncio.Future[None] | None = None
+        self.heard_lately = False  # since the sweeper looked
+        self._waiter: drive.Drive | asyncio.Future[None] | None = None
         self._idle_seconds = IDLE_SECONDS
         self._begin()
         self.complete = True
@@ -169,9 +199,8 @@ class Connection(asyncio.Protocol):
         self._heard = False  # any byte of an answer
         self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
         self._sent_at = 0.0
-        self._until_close = False
         self._keep_alive = True
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._paused = False
         self._collecting = False
@@ -181,9 +210,8 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, timeout: float | None) -> None:
         """Write a request. `timeout` seconds until the head of the answer, None for no limit."""
         self._begin()
-        self._sent_at = time.monotonic()
-        self.wait_at_most(timeout)
-        self.pool.sweeper.waiting.add(self)
+        self._sent_at = now = time.monotonic()
+        self.deadline = NEVER if timeout is None else now + timeout
         if len(body) < 16384:
             self.transport.write(head + body)
         else:
@@ -192,7 +220,14 @@ class Connection(asyncio.Protocol):
 
     def wait_at_most(self, timeout: float | None) -> None:
         """From now on, `timeout` seconds until the connection fails with TIMEOUT."""
-        self.deadline = float("inf") if timeout is None else asyncio.get_running_loop().time() + timeout
+        self.deadline = NEVER if timeout is None else time.monotonic() + timeout
+
+    def header(self, name: bytes) -> bytes:
+        """The answer's first header of this (lower-case) name; empty without one."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return b""
 
     async def head(self) -> None:
         """Until `status` and `headers` are there. Raises UpstreamError, or StaleConnection."""
@@ -208,7 +243,7 @@ class Connection(asyncio.Protocol):
                 return b""
             self._raise_if_broken()
             await self._wait()
-        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
         if self._paused:
@@ -231,20 +266,29 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once; the upstream sees its client leave."""
-        self.pool.sweeper.waiting.discard(self)
+        self.deadline = NEVER
+        self._waiter = None
         self.complete = True
         self.transport.abort()
 
+    def tell_heard(self) -> None:
+        self.heard_lately = False
+        self.pool.received()
+
     def expire(self) -> None:
         self.error = UpstreamError(TIMEOUT, "timed out")
-        self.pool.sweeper.waiting.discard(self)
+        self.deadline = NEVER
         self.transport.abort()
         self._wake()
 
     def _release(self) -> None:
-        self.pool.sweeper.waiting.discard(self)
+        self.deadline = NEVER
+        self._waiter = None
         self._chunks.clear()
-        self.used = True
+        if not self.used:  # as they say it the first time
+            self.used = True
+            if kept_for := self.header(b"keep-alive"):
+                self._idle_seconds = _kept_for(kept_for)
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
             self.usable_until = time.monotonic() + self._idle_seconds
             self.pool.keep(self)
@@ -261,12 +305,10 @@ class Connection(asyncio.Protocol):
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _wait(self) -> "drive.Drive | asyncio.Future[None]":
+        """To be awaited until something arrives, or fails: then look again."""
+        self._waiter = waiter = drive.waiter()
+        return waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -276,15 +318,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, of the same shape
+        self.pool.sweeper.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self.complete or self.parser is None:  # bytes that nobody asked for
             self._keep_alive = False
             self.transport.abort()
             return
-        self._heard = True
+        self._heard = self.heard_lately = True
         self._uncounted += len(data)
-        self.pool.received()
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -307,15 +349,20 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.parser = None  # breaks the cycle of parser and connection
         self._keep_alive = False
-        self.pool.sweeper.waiting.discard(self)
+        self.pool.sweeper.connections.discard(self)
+        if self.heard_lately:
+            self.tell_heard()
         if not self.complete:
-            if self._until_close and self._answered and exc is None and self.error is None:
+            if self._answered and exc is None and self.error is None and self._ends_with_its_connection():
                 self.complete = True
             elif self.error is None:
                 self.error = exc or ConnectionResetError()
         elif self in self.pool.idle:
             self.pool.idle.remove(self)
         self._wake()
+
+    def _ends_with_its_connection(self) -> bool:
+        return not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
     # httptools
 
@@ -335,11 +382,6 @@ class Connection(asyncio.Protocol):
             self.headers = []
             return
         self.status = status
-        names = {name for name, _ in self.headers}
-        self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)
-        for name, value in self.headers:
-            if name == b"keep-alive":
-                self._idle_seconds = _kept_for(value)
         self._answered = True
         self._uncounted = 0
 

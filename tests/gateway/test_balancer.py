@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import snapshot
-from gateway.balancer import pick
+from gateway.balancer import pick, rank
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,10 @@ class Candidate:
     id: str
     status: str = snapshot.ONLINE
     operator_state: str = snapshot.ENABLED
+
+    @property
+    def rank(self):
+        return rank(self.status, self.operator_state)
 
 
 A, B, C = Candidate("a"), Candidate("b"), Candidate("c")
@@ -24,7 +28,7 @@ def first(names):
 
 
 def chosen(candidates, load=IDLE, tried=(), choose=first):
-    decision = pick(candidates, load.__getitem__, tried, choose)
+    decision = pick(candidates, lambda it: load[it.id], tried, choose)
     return decision and decision.endpoint_id
 
 
@@ -47,7 +51,7 @@ def test_without_a_tie_nothing_is_drawn():
 def test_ties_are_drawn_evenly_by_default():
     counts = {"a": 0, "b": 0, "c": 0}
     for _ in range(3000):
-        decision = pick([A, B, C], IDLE.__getitem__)
+        decision = pick([A, B, C], lambda it: IDLE[it.id])
         assert decision is not None
         counts[decision.endpoint_id] += 1
     assert min(counts.values()) > 800
@@ -93,8 +97,8 @@ def test_nobody_is_nobody():
 
 
 def test_a_decision_says_what_it_rests_on():
-    load = {"a": 2, "b": 1, "c": 0}.__getitem__
-    decision = pick([A, B, Candidate("c", snapshot.PENDING)], load, choose=first)
+    load = {"a": 2, "b": 1, "c": 0}
+    decision = pick([A, B, Candidate("c", snapshot.PENDING)], lambda it: load[it.id], choose=first)
     assert decision is not None
     assert (decision.reason, decision.scores) == ("least in flight", {"a": 2, "b": 1})
 
@@ -104,7 +108,7 @@ def test_a_decision_says_what_it_rests_on():
     [([A], "only candidate"), ([A, B], "drawn among 2 with the least in flight")],
 )
 def test_reasons(candidates, reason):
-    decision = pick(candidates, IDLE.__getitem__, choose=first)
+    decision = pick(candidates, lambda it: IDLE[it.id], choose=first)
     assert decision is not None
     assert decision.reason == reason
 
@@ -130,6 +134,6 @@ def test_the_choice_is_never_worse_than_another_that_may_be_asked(candidates, da
         for it in candidates
         if it.status in order and it.operator_state == snapshot.ENABLED and it.id not in tried
     }
-    decision = pick(candidates, load.__getitem__, tried)
+    decision = pick(candidates, lambda it: load[it.id], tried)
     assert (decision is None) == (not allowed)
     assert decision is None or allowed[decision.endpoint_id] == min(allowed.values())

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway import snapshot
-from gateway.handler import _bearer
+from gateway.handler import bearer
 from gateway.livepage import LivePage
 from tests.gateway.process import ALL, KEY, GatewayProcess
 from tests.gateway.samples import make_endpoint
@@ -113,7 +113,7 @@ def test_a_new_key_works_at_once(gateway):
     [(None, None), (b"bearer x", b"x"), (b"Bearer  x ", b"x"), (b"Bearer ", None), (b"Bearerx", None), (b"", None)],
 )
 def test_bearer(header, key):
-    assert _bearer(header) == key
+    assert bearer(header) == key
 
 
 # Paths, methods, hosts

@@ -38,10 +38,10 @@ def test_in_flight_is_the_sum_over_workers(page, same):
     assert (same.in_flight(4), same.in_flight(6)) == (0, 0)
 
 
-def test_others_are_all_workers_but_one(page):
+def test_in_flight_over_so_many_workers(page):
     page.row(0).set_in_flight(5, 3)
     page.row(1).set_in_flight(5, 4)
-    assert (page.others_in_flight(5, 0), page.others_in_flight(5, 1), page.others_in_flight(5, 2)) == (4, 3, 7)
+    assert [page.in_flight(5, workers) for workers in (0, 1, 2, MAX_WORKERS)] == [0, 3, 7, 7]
 
 
 def test_the_last_byte_is_the_latest_of_any_worker(page, same):
@@ -58,7 +58,7 @@ def test_clearing_takes_one_workers_row_alone(page, same):
             page.row(worker).set_last_byte(slot, 1)
     page.version = 9
     same.clear(1)
-    assert [page.others_in_flight(0, worker) for worker in (0, 1, 2)] == [1, 2, 1]
+    assert [page.in_flight(0, workers) for workers in (1, 2, 3)] == [1, 1, 2]
     assert page.in_flight(MAX_ENDPOINTS - 1) == 2
     assert page.version == 9
 

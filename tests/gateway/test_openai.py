@@ -32,18 +32,21 @@ DEEP = b"[" * 200_000
 @pytest.mark.parametrize(
     ("body", "request_"),
     [
-        (b'{"model":"m"}', Request("m", False, False)),
-        (b'{"model":"m","stream":null}', Request("m", False, False)),
-        (b'{"model":"m","stream":false}', Request("m", False, False)),
-        (b' {"stream" : true , "model" : "m"} ', Request("m", True, False)),
+        (b'{"model":"m"}', Request("m", False, False, False)),
+        (b'{"model":"m","stream":null}', Request("m", False, False, False)),
+        (b'{"model":"m","stream":false}', Request("m", False, False, False)),
+        (b' {"stream" : true , "model" : "m"} ', Request("m", True, False, False)),
         (b'{"model":"m","stream":true,"stream_options":null}', Request("m", True, False)),
         (b'{"model":"m","stream":true,"stream_options":{}}', Request("m", True, False)),
         (b'{"model":"m","stream":true,"stream_options":{"include_usage":false}}', Request("m", True, False)),
         (b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}', Request("m", True, True)),
         (b'{"model":"m","stream_options":{"include_usage":"true"}}', Request("m", False, False)),
-        (b'{"model":"first","model":"last"}', Request("last", False, False)),
-        (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False)),
-        ('{"model":"日本","messages":[{"content":"\\ud83d\\ude00 😀"}]}'.encode(), Request("日本", False, False)),
+        (b'{"model":"first","model":"last"}', Request("last", False, False, False)),
+        (b'{"model":"\\u65e5\\u672c"}', Request("日本", False, False, False)),
+        (
+            '{"model":"日本","messages":[{"content":"\\ud83d\\ude00 😀"}]}'.encode(),
+            Request("日本", False, False, False),
+        ),
     ],
 )
 def test_what_routing_needs_of_a_request(body, request_):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import load
-from gateway.peer import Hosts, Peer, host_name, normalise_ip, peer
+from gateway.peer import Hosts, Peer, Peers, host_name, normalise_ip
 
 PROXIES = load({"ROUTERDASH_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}).trusted_proxies
 ADDRESSES = st.ip_addresses().map(str)
@@ -17,6 +17,10 @@ STRANGERS = ADDRESSES.filter(lambda text: not _trusted(text))
 def _trusted(text):
     address = ipaddress.ip_address(normalise_ip(text) or "::")
     return any(address in network for network in PROXIES)
+
+
+def peer(socket_ip, headers, trusted):
+    return Peers(trusted).of(socket_ip, headers)
 
 
 def forwarded(*values, proto=None):

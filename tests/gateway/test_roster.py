@@ -109,10 +109,10 @@ def test_requests_in_flight_are_on_the_live_page(roster, control):
     endpoint = roster.endpoints["a"]
     endpoint.enter()
     endpoint.enter()
-    assert (roster.load("a"), control.page.in_flight(3)) == (2, 2)
+    assert (roster.load(endpoint), control.page.in_flight(3)) == (2, 2)
     endpoint.leave()
     endpoint.leave()
-    assert (roster.load("a"), control.page.in_flight(3)) == (0, 0)
+    assert (roster.load(endpoint), control.page.in_flight(3)) == (0, 0)
 
 
 def test_load_counts_all_workers(control, tmp_path, sweeper):
@@ -125,7 +125,7 @@ def test_load_counts_all_workers(control, tmp_path, sweeper):
         roster.refresh()
         roster.endpoints["a"].enter()
     rosters[1].endpoints["a"].enter()
-    assert [roster.load("a") for roster in rosters] == [3, 3]
+    assert [roster.load(roster.endpoints["a"]) for roster in rosters] == [3, 3]
 
 
 def test_a_byte_received_is_on_the_live_page(roster, control):
@@ -153,7 +153,7 @@ def test_new_facts_keep_connections_and_load(roster, control):
     control.publish(make_endpoint("a", "m", slot=3, status=snapshot.ERROR, timeout_secs=1))
     roster.refresh()
     assert roster.endpoints["a"] is endpoint
-    assert (endpoint.pool, endpoint.status, endpoint.in_flight) == (pool, snapshot.ERROR, 1)
+    assert (endpoint.pool, endpoint.facts.status, endpoint.in_flight) == (pool, snapshot.ERROR, 1)
     assert not pool.closed
 
 

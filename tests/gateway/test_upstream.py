@@ -11,6 +11,7 @@ from gateway.upstream import (
     BUFFER_BYTES,
     CONNECT,
     MAX_HEAD_BYTES,
+    NEVER,
     TIMEOUT,
     Pool,
     StaleConnection,
@@ -130,12 +131,23 @@ async def test_an_answer_without_a_body(status):
 
 
 @in_loop
-async def test_each_byte_received_is_told():
+async def test_that_an_upstream_was_heard_of_is_told():
     told = []
     with upstream(always(OK)) as server:
         async with pool_to(server, received=lambda: told.append(1)) as pool:
             await fetch(pool)
-    assert told
+            await soon(lambda: told)
+
+
+@in_loop
+async def test_that_an_upstream_was_heard_of_is_told_at_its_end_at_the_latest():
+    told = []
+    with upstream(always(OK)) as server:
+        async with pool_to(server, received=lambda: told.append(1)) as pool:
+            pool.sweeper.stop()
+            await fetch(pool)
+            pool.close()
+            await soon(lambda: told)
 
 
 # Kept connections
@@ -316,7 +328,7 @@ async def test_a_head_that_does_not_come(impatient):
     async with serving(opening()) as (pool, _):
         error = await failing(ask(pool, timeout=0.05))
         assert (error.kind, str(error)) == (TIMEOUT, "timed out")
-        assert not pool.sweeper.waiting
+        await soon(lambda: not pool.sweeper.connections)
 
 
 @pytest.mark.parametrize(
@@ -366,13 +378,14 @@ async def test_without_a_timeout_a_connection_waits(impatient):
 
 
 @in_loop
-async def test_nothing_waits_after_its_end():
+async def test_nothing_expires_after_its_end():
     async with serving(always(OK)) as (pool, _):
         connection = await ask(pool)
-        assert pool.sweeper.waiting == {connection}
+        assert connection.deadline < NEVER
         await connection.read_all()
+        assert connection.deadline == NEVER
         (await ask(pool)).abort()
-        assert not pool.sweeper.waiting
+        await soon(lambda: not pool.sweeper.connections)
 
 
 @in_loop
@@ -646,4 +659,4 @@ async def test_kept_connections_are_closed_when_they_are_old(monkeypatch):
 async def test_a_closed_connection_is_not_waited_for():
     async with serving(each_time(b"")) as (pool, _):
         await failing(ask(pool))
-        assert not pool.sweeper.waiting
+        assert not pool.sweeper.connections
