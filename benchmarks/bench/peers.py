@@ -119,7 +119,7 @@ class Litellm(Peer):
     strengths = (
         "One API before more than a hundred providers, each translated into OpenAI's; budgets, teams, guardrails, "
         "caches, fallbacks, and callbacks into many systems of observation. It does more to each request than any "
-        "other here."
+        "other here; cases that ask more a second than it can answer are left out."
     )
     cannot = ("plain128", "streams96", "streams384", "burst512", "rate200")
 

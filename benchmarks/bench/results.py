@@ -163,7 +163,7 @@ class Report:
             yield from (f"* **Wrong:** {text}" for text in self.faults)
         else:
             yield "All of it held in every run."
-        yield from (f"* Of others: {text}" for text in self.notes)
+        yield from (f"* {text}" for text in self.notes)
 
     def _setups(self) -> Iterable[str]:
         for server in self.servers:

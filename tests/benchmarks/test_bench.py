@@ -19,8 +19,8 @@ Requests/sec:  20000.00
 """
 LOAD = (
     '{"seconds": 2.5, "whole": 7, "miscounted": 1, "unfinished": 2, "refused": 0, "broken": 0, "events": 600,'
-    ' "begun": 10, "connections": 5, "duration_us": {"p50": 641000, "p99": 700000, "max": 1}, "first_us": {"p50": 10500, "p99": 1,'
-    ' "max": 1}, "gap_us": {"p50": 1, "p99": 16000, "max": 1}}'
+    ' "begun": 10, "connections": 5, "duration_us": {"p50": 641000, "p99": 700000, "max": 1},'
+    ' "first_us": {"p50": 10500, "p99": 1, "max": 1}, "gap_us": {"p50": 1, "p99": 16000, "max": 1}}'
 )
 
 
