@@ -148,7 +148,9 @@ def _cannot(name: str) -> tuple[str, ...]:
     return PEERS[name].cannot if name in PEERS else ()
 
 
-def report(bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]], commit: str) -> results.Report:
+def report(
+    bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]], commit: str, busy: float
+) -> results.Report:
     faults = [f"{text} ({times} times)" if times > 1 else text for text, times in bench.context.faults.items()]
     return results.Report(
         command=f"$ {_command()}",
@@ -157,6 +159,7 @@ def report(bench: Bench, options: Options, found: list[tuple[Case, results.Round
         versions=[f"RouterDash {commit}", *versions()],
         rounds=options.rounds,
         seconds=options.seconds,
+        busy=busy,
         servers=[bench.shown[name] for name in options.servers if name in bench.shown and name != "direct"],
         cases=found,
         faults=[text for text in faults if _of_ours(text)],
@@ -186,6 +189,7 @@ def main() -> None:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, _end)
     commit = tools.version("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
+    busy = os.getloadavg()[0]
     found: list[tuple[Case, results.Rounds]] = []
     with tempfile.TemporaryDirectory(prefix="routerdash-bench-") as directory, ExitStack() as stack:
         try:
@@ -208,7 +212,7 @@ def main() -> None:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped undisturbed
                 signal.signal(number, signal.SIG_IGN)
-        finished = report(bench, options, found, commit)
+        finished = report(bench, options, found, commit, busy)
     say("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
     say(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
     if options.out is not None:

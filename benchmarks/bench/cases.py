@@ -62,6 +62,7 @@ class Case:
     run: Run
     servers: tuple[str, ...] = ()  # empty: the usual ones
     note: str = ""
+    base: str = ""  # the server that others' rates are compared with
     pinned: bool = True
     fresh: bool = False  # each run on a server that has just been started; then few rounds are enough
 
@@ -236,6 +237,7 @@ CASES = (
         PLAIN,
         plain(64),
         servers=("nginx", TWO_NGINX, "RouterDash", TWO_OURS),
+        base="RouterDash",
         note="Load and upstreams take their part of the same cores: of two cores, a second worker does not double it.",
         pinned=False,
     ),
@@ -246,6 +248,7 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no journal"),
+        base="gateway alone",
         note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
         "journal nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
     ),
@@ -256,6 +259,7 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "RouterDash on PostgreSQL", "RouterDash, adopted database"),
+        base="RouterDash",
         note="With PostgreSQL, the server's processes for RouterDash's connections count as RouterDash's, "
         "its own background processes do not. The adopted database has the indexes that came with it and 20,000 rows "
         "of history.",
@@ -267,6 +271,7 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "RouterDash, 200 dashboards open"),
+        base="RouterDash",
         note="Each page gets the figures as they change, four times a second at most.",
     ),
 )
