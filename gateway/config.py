@@ -6,6 +6,7 @@ A bad value raises ConfigError, whose text is one line that names the variable a
 import hashlib
 import ipaddress
 import os
+import ssl
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -98,6 +99,15 @@ def _path(raw: str) -> Path:
         return Path(raw).expanduser().absolute()
     except RuntimeError:
         raise ValueError("a directory; there is no such user") from None
+
+
+def _file(raw: str) -> Path | None:
+    if not raw:
+        return None
+    path = _path(raw)
+    if not path.is_file():
+        raise ValueError("a file that is there")
+    return path
 
 
 def _public_url(raw: str) -> str:
@@ -211,6 +221,16 @@ class Config:
         _public_url,
         "URL that people use, if a TLS proxy stands in front: trusted origin, secure cookies, snippets.",
     )
+    tls_certificate: Path | None = _setting(
+        "ROUTERDASH_TLS_CERTIFICATE",
+        "",
+        _file,
+        "PEM file with the certificate and those it rests on: RouterDash then speaks HTTPS itself. Renewed ones are "
+        "taken over within ten seconds.",
+    )
+    tls_key: Path | None = _setting(
+        "ROUTERDASH_TLS_KEY", "", _file, "PEM file with the certificate's key; empty: it is in the certificate's file."
+    )
     trusted_proxies: tuple[IPNetwork, ...] = _setting(
         "ROUTERDASH_TRUSTED_PROXIES",
         "",
@@ -299,6 +319,20 @@ class Config:
             return self.host == "localhost"
 
     @property
+    def scheme(self) -> str:
+        """What clients that reach this port without a proxy speak."""
+        return "http" if self.tls_certificate is None else "https"
+
+    def tls(self) -> ssl.SSLContext | None:
+        """For the listening socket, None for plain HTTP. Raises ConfigError."""
+        if self.tls_certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        load_certificate(context, self)
+        return context
+
+    @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
 
@@ -335,6 +369,16 @@ class Config:
             return path
         digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"routerdash-{os.getuid()}-{digest}" / "control.sock"
+
+
+def load_certificate(context: ssl.SSLContext, config: Config) -> None:
+    """Also of a context in use, whose new connections then get it. Raises ConfigError."""
+    assert config.tls_certificate is not None
+    try:
+        context.load_cert_chain(config.tls_certificate, config.tls_key)
+    except (OSError, ValueError):  # ssl.SSLError is one of the first
+        names = " and ".join(str(path) for path in (config.tls_certificate, config.tls_key) if path)
+        raise ConfigError(f"{names} hold no certificate with its key; see ROUTERDASH_TLS_CERTIFICATE") from None
 
 
 def load(environ: Mapping[str, str]) -> Config:

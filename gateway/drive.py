@@ -79,7 +79,12 @@ class Drive:
             return
         finally:
             _current = outer
-        self._done(self)
+        done, self._done = self._done, _told
+        done(self)
+
+
+def _told(drive: Drive) -> None:
+    """Instead of whoever was told of the end, who may hold the drive."""
 
 
 def waiter() -> "Drive | asyncio.Future[None]":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.protocol import GatewayProtocol
     from gateway.snapshot import ApiKey
 
+Body = bytes | bytearray
 HeaderList = Iterable[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
@@ -94,21 +95,27 @@ class Exchange:
         self.started = False  # something of the answer was written
         self.complete = False
         self.task: Drive | None = None
-        self._body: list[bytes] = []
+        self._body: Body = b""
         self._chunked = False
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method.decode('latin-1')} {self.path.decode('latin-1')}>"
 
     def add_body(self, data: bytes) -> None:
-        self.body_bytes += len(data)
+        """A piece of it. The first is nearly always the whole; what grows, grows in place: big ones are copied once."""
         if self.refusal is None:
-            self._body.append(data)
+            if not self.body_bytes:
+                self._body = data
+            elif isinstance(self._body, bytearray):
+                self._body += data
+            else:
+                self._body = bytearray(self._body)
+                self._body += data
+        self.body_bytes += len(data)
 
-    def take_body(self) -> bytes:
-        """The body, which is forgotten here: big ones must not live twice."""
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+    def take_body(self) -> Body:
+        """The body, which is forgotten here."""
+        body, self._body = self._body, b""
         return body
 
     # The answer
@@ -175,8 +182,8 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         self.started = True
         protocol = self.protocol
-        if protocol is not None and not protocol.transport.is_closing():
-            protocol.transport.write(data)
+        if protocol is not None:
+            protocol.gateway.outbox.write(protocol.transport, data)
 
 
 HOP_BY_HOP = frozenset(

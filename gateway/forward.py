@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.drive import Drive
-from gateway.exchange import JSON, Exchange, end_to_end
+from gateway.exchange import JSON, Body, Exchange, end_to_end
 from gateway.upstream import BROKEN, Connection, Pool, StaleConnection, Sweeper, UpstreamError
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class Forwarder:
         for running in self._open:
             running.cancel()
 
-    async def _send(self, head: bytes, body: bytes, timeout: float, *, again: bool) -> Connection:
+    async def _send(self, head: bytes, body: Body, timeout: float, *, again: bool) -> Connection:
         """`again`: may the request be sent twice? What changes something may have been done before control died."""
         fresh = False
         while True:
             connection = await self._pool.acquire(fresh=fresh)
-            connection.send(head, body, timeout)
+            connection.send(head, (body,), timeout)
             try:
                 await connection.head()
                 return connection
@@ -110,7 +110,7 @@ class Forwarder:
             exchange.reply(503, (JSON, (b"retry-after", b"2")), body)
 
 
-def _request(exchange: Exchange) -> tuple[bytes, bytes]:
+def _request(exchange: Exchange) -> tuple[bytes, Body]:
     body = exchange.take_body()
     lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
     for name, value in end_to_end(exchange.head.headers):

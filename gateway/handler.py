@@ -76,8 +76,10 @@ class Gateway:
         self.forwarder = forwarder
         self.journal: Writer | None = None
         self.stopping = False
+        self.outbox = roster.outbox
+        self.outbox.before = self._write_records
         self._hosts = Hosts(config)
-        self._peers = Peers(config.trusted_proxies)
+        self._peers = Peers(config.trusted_proxies, config.scheme)
         self._routes: dict[bytes, Route] = {
             path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
         }
@@ -151,13 +153,20 @@ class Gateway:
     # What answers use
 
     def record(self, record: RequestRecord) -> None:
-        """Into the journal. Without one (no snapshot has ever been read) nothing can be counted yet."""
-        if self.journal is None:
+        """Into the journal, before anything that is written from now on. Without one (no snapshot has ever been read)
+        nothing can be counted yet.
+        """
+        if self.journal is not None:
+            self.outbox.put(self.journal.put(record))
+
+    def _write_records(self) -> None:
+        journal = self.journal
+        if journal is None or not journal.pending:
             return
-        before = self.journal.unrecorded
-        self.journal.append(record)
-        if self.journal.unrecorded != before:
-            self.roster.tell_unrecorded(self.journal.unrecorded)
+        before = journal.unrecorded
+        journal.flush()
+        if journal.unrecorded != before:
+            self.roster.tell_unrecorded(journal.unrecorded)
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING
 from gateway import errors, record
 from gateway.balancer import pick
 from gateway.errors import Refusal, error_body
-from gateway.exchange import JSON, Exchange
-from gateway.openai import Request, Usage, adapt_request, dialect, parse_request, read_answer, upstream_message
+from gateway.exchange import JSON, Body, Exchange
+from gateway.openai import (
+    Request,
+    Usage,
+    adapt_request,
+    dialect,
+    parse_request,
+    read_answer,
+    upstream_message,
+    with_usage,
+)
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, StreamRelay
@@ -29,6 +38,9 @@ EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
+
+
+Pieces = tuple[Body | memoryview, ...]
 
 
 class AllowList(dict[bytes, bool]):
@@ -100,7 +112,7 @@ class Inference:
         self.relay: StreamRelay | None = None  # of a streamed answer
         self.recorded = False
         self.passed: list[bytes] = []  # routers of our kind that the request has been through
-        self._request_body: bytes | None = None
+        self._request_body: Body | None = None
 
     async def run(self) -> None:
         roster = self.gateway.roster
@@ -135,7 +147,7 @@ class Inference:
         finally:
             self._leave()
 
-    async def _try_each(self, routes: Routes, body: bytes) -> None:
+    async def _try_each(self, routes: Routes, body: Body) -> None:
         roster = self.gateway.roster
         endpoints = routes.endpoints
         tried: list[str] = []
@@ -156,7 +168,7 @@ class Inference:
         else:
             self._give_up(failure)
 
-    async def _attempt(self, route: Route, body: bytes) -> Failure | None:
+    async def _attempt(self, route: Route, body: Body) -> Failure | None:
         """None when the client has its answer, whatever it is; a Failure while another endpoint may still be asked."""
         self.endpoint = endpoint = route.endpoint
         endpoint.enter()
@@ -169,10 +181,7 @@ class Inference:
             if asked_usage:
                 connection, answer, asked_usage = await self._ask_for_usage(route, body)
             else:
-                adapted = (
-                    body if route.model.id == self.request.model else self._adapted(route, body, include_usage=False)
-                )
-                connection = await self._exchange(endpoint, adapted)
+                connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=False))
             status = connection.status
             if answer is None and status >= 400 and _may_retry(status):
                 answer = await connection.read_all()
@@ -205,12 +214,14 @@ class Inference:
             and not endpoint.usage_refused
         )
 
-    def _adapted(self, route: Route, body: bytes, *, include_usage: bool) -> bytes:
-        request = self.request
-        model = route.model.id if route.model.id != request.model else None
-        return adapt_request(body, model=model, include_usage=include_usage, has_options=request.has_options)
+    def _adapted(self, route: Route, body: Body, *, include_usage: bool) -> Pieces:
+        """The body as this endpoint is to get it."""
+        model = route.model.id if route.model.id != self.request.model else None
+        if model is None and include_usage and not self.request.has_options:
+            return with_usage(body)
+        return (adapt_request(body, model=model, include_usage=include_usage),)
 
-    async def _ask_for_usage(self, route: Route, body: bytes) -> tuple[Connection, bytes | None, bool]:
+    async def _ask_for_usage(self, route: Route, body: Body) -> tuple[Connection, bytes | None, bool]:
         """Ask an endpoint for a stream that ends with its usage: the connection with the head of its answer, the body
         if it had to be read already, and whether usage was asked for that the client did not want to see.
         """
@@ -231,8 +242,8 @@ class Inference:
         endpoint.usage_refused = connection.status not in (400, 422)
         return connection, None, False
 
-    async def _exchange(self, endpoint: Endpoint, body: bytes) -> Connection:
-        head = self._head(endpoint, len(body))
+    async def _exchange(self, endpoint: Endpoint, body: Pieces) -> Connection:
+        head = self._head(endpoint, len(body[0]) if len(body) == 1 else sum(map(len, body)))
         fresh = False
         while True:
             connection = None if fresh else endpoint.pool.kept()

@@ -252,6 +252,7 @@ class Writer:
         self.durable = durable
         self.name: str | None = None
         self.unrecorded = 0
+        self.pending: list[bytes] = []  # frames
         self._segment = 0
         self._size = 0
         self._file = self._lock = -1
@@ -264,24 +265,50 @@ class Writer:
         """Have a segment before the first record comes: later on, clients may have taken all descriptors."""
         return self._ready()
 
-    def append(self, entry: Entry) -> bool:
-        """One write. True: any process that reads from now on sees it, whatever happens to this one."""
+    def put(self, entry: Entry) -> int:
+        """To be written by the next `flush`; its size in bytes."""
         data = frame(entry)
         if len(data) > FRAME_BYTES + MAX_PAYLOAD:
             log.error("a record of %d bytes is too long for the journal", len(data))
             self.unrecorded += 1
-            return False
-        lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
-        data = lost + data
+            return 0
+        self.pending.append(data)
+        return len(data)
+
+    def flush(self) -> bool:
+        """One write of all that was put. True: any process that reads from now on sees it, whatever happens to this
+        one; else some of it is `unrecorded`.
+        """
+        frames, self.pending = self.pending, []
+        if self.unrecorded:
+            return self._flush_with_unrecorded(frames)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        stands = self._write(data) if self._ready() else 0
+        if stands == len(data):
+            return True
+        log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
+        self._lose(frames, stands)
+        return False
+
+    def append(self, entry: Entry) -> bool:
+        """`put` and `flush` in one."""
+        return bool(self.put(entry)) and self.flush()
+
+    def _flush_with_unrecorded(self, frames: list[bytes]) -> bool:
+        """The same, led by how many were not recorded until now."""
+        lost = frame(Unrecorded(self.unrecorded))
+        data = b"".join((lost, *frames))
         stands = self._write(data) if self._ready() else 0
         if stands >= len(lost):
             self._told()
-        if stands == len(data):
-            return True
-        if not self.unrecorded:
-            log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
-        self.unrecorded += 1
-        return False
+        self._lose(frames, stands - len(lost))
+        return stands == len(data)
+
+    def _lose(self, frames: list[bytes], stands: int) -> None:
+        """Count those of which not every byte is among the first `stands`."""
+        for data in frames:
+            stands -= len(data)
+            self.unrecorded += stands < 0
 
     def check(self) -> None:
         """Now and then: what could not be recorded is told as soon as that is possible, and a journal that was removed
@@ -300,6 +327,8 @@ class Writer:
 
     def close(self) -> None:
         """Let go of the directory: readers then know that nothing more comes. Appending afterwards starts a new one."""
+        if self.pending:
+            self.flush()
         if self._file != -1 and self.durable:
             os.fdatasync(self._file)
         for descriptor in (self._file, self._lock):

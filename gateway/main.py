@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ import uvicorn
 import uvloop
 
 from gateway import logs, sealing
-from gateway.config import Config, load
+from gateway.config import Config, load, load_certificate
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
 from gateway.livepage import LivePage
@@ -30,6 +31,8 @@ from gateway.roster import Roster
 from gateway.upstream import Sweeper
 
 log = logging.getLogger(__name__)
+
+CERTIFICATE_SECONDS = 10.0
 
 
 async def _no_application(scope: object, receive: object, send: object) -> None:
@@ -94,6 +97,9 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     gateway = Gateway(config, roster, forwarder)
     gateway.refresh()
     server = Server(server_config(config, bound_to(gateway), _no_application, config.drain_secs))
+    tls = config.tls()
+    if tls is not None:
+        server.config.ssl_context_factory = lambda *_: tls
 
     def stop() -> None:
         gateway.stopping = True
@@ -105,6 +111,8 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway))]
     if config.journal_fsync_secs:
         repeated.append(every(config.journal_fsync_secs, lambda: _sync(gateway)))
+    if tls is not None:
+        repeated.append(every(CERTIFICATE_SECONDS, Certificate(config, tls).refresh))
     background = [loop.create_task(task) for task in repeated]
     gc.collect()
     gc.freeze()
@@ -145,6 +153,27 @@ def _sweep(server: Server, gateway: Gateway) -> None:
     for connection in list(server.server_state.connections):
         if isinstance(connection, GatewayProtocol):
             connection.expire(now, stopping=gateway.stopping)
+
+
+class Certificate:
+    """Watches the files of a certificate that is in use."""
+
+    def __init__(self, config: Config, context: ssl.SSLContext) -> None:
+        self._config = config
+        self._context = context
+        self._seen = self._changed()
+
+    def refresh(self) -> None:
+        """Take over a renewed one. Raises ConfigError: the old one stays."""
+        changed = self._changed()
+        if changed != self._seen:
+            load_certificate(self._context, self._config)
+            self._seen = changed
+            log.info("the TLS certificate was renewed")
+
+    def _changed(self) -> list[int]:
+        paths = (self._config.tls_certificate, self._config.tls_key)
+        return [path.stat().st_mtime_ns for path in paths if path is not None]
 
 
 async def _sync(gateway: Gateway) -> None:

@@ -6,7 +6,7 @@ apart into raw values and putting it together again, so that what we do not know
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -24,6 +24,8 @@ KINDS = {
 }
 
 MAX_MODEL_NAME = 256
+
+Body = bytes | bytearray
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -43,7 +45,7 @@ class Request(msgspec.Struct, frozen=True):
     model: str
     stream: bool
     wants_usage: bool  # the client asked for stream_options.include_usage itself
-    has_options: bool = True  # the body may have a key `stream_options`
+    has_options: bool = True  # the body has a key `stream_options`
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -51,7 +53,7 @@ _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def parse_request(body: bytes) -> Request:
+def parse_request(body: Body) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
     try:
         found = _read_request(body)
@@ -69,7 +71,7 @@ def parse_request(body: bytes) -> Request:
     return Request(found.model, found.stream is True, options.get("include_usage") is True)
 
 
-def _read_request(body: bytes) -> _Request:
+def _read_request(body: Body) -> _Request:
     try:
         return _decode_request(body)
     except msgspec.ValidationError:
@@ -80,7 +82,7 @@ def _read_request(body: bytes) -> _Request:
         return _decode_request(_replace_surrogates(body))
 
 
-def _replace_surrogates(body: bytes) -> bytes:
+def _replace_surrogates(body: Body) -> bytes:
     """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
     return _PAIRED.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
 
@@ -100,17 +102,10 @@ def _param(error: str) -> str | None:
     return None
 
 
-def adapt_request(body: bytes, *, model: str | None, include_usage: bool, has_options: bool = True) -> bytes:
-    """The body with another `model`, and with stream_options.include_usage, where asked for. Raises Refusal (400).
-
-    `has_options` is what `parse_request` found: without that key the wish goes in front of the first one, and all that
-    the client wrote stays as it is.
-    """
+def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body:
+    """The body with another `model`, and with stream_options.include_usage, where asked for. Raises Refusal (400)."""
     if model is None and not include_usage:
         return body
-    if model is None and not has_options:
-        start = body.index(b"{") + 1  # an object that has a model, hence a comma behind
-        return b"".join((body[:start], b'"stream_options":{"include_usage":true},', memoryview(body)[start:]))
     try:
         fields = _fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what `parse_request` skipped
@@ -123,7 +118,16 @@ def adapt_request(body: bytes, *, model: str | None, include_usage: bool, has_op
     return _encode(fields)
 
 
-def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+def with_usage(body: Body) -> tuple[Body | memoryview, ...]:
+    """A body without stream_options that asks for usage, in pieces: all that the client wrote stays as and where it is.
+
+    The wish goes in front of the first key: `parse_request` has found an object with a model, hence a comma behind.
+    """
+    start = body.index(b"{") + 1
+    return body[:start] + b'"stream_options":{"include_usage":true},', memoryview(body)[start:]
+
+
+def _fields(body: Body) -> dict[str, msgspec.Raw]:
     try:
         return _decode_object(body)
     except msgspec.DecodeError:
@@ -277,15 +281,14 @@ def upstream_message(body: bytes) -> str:
 # Events of a stream
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct):
     """What one event of a stream says."""
 
     model: str | None = None
     usage: Usage | None = None
     usage_only: bool = False  # carries nothing but usage
     deltas: int = 0  # pieces of output; counted as a token each if no usage is told
-    choices: list[tuple[int, bool]] = field(default_factory=list)  # index of each that has output, and whether it ends
+    choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None

@@ -34,8 +34,10 @@ def normalise_ip(text: str) -> str | None:
 class Peers:
     """Finds the client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
 
-    def __init__(self, trusted: Sequence[IPNetwork]) -> None:
+    def __init__(self, trusted: Sequence[IPNetwork], scheme: str = "http") -> None:
+        """`scheme`: what is spoken on the socket itself."""
         self._trusted = trusted
+        self._scheme = scheme
         self._known: dict[str, tuple[Peer, bool]] = {}  # address of a socket -> the peer itself, and is it a proxy?
 
     def of(self, socket_ip: str | None, headers: Headers) -> Peer:
@@ -48,13 +50,13 @@ class Peers:
         ip = normalise_ip(socket_ip)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        found = self._known[socket_ip] = Peer(ip, "http"), ip is not None and _within(ip, self._trusted)
+        found = self._known[socket_ip] = Peer(ip, self._scheme), ip is not None and _within(ip, self._trusted)
         return found
 
     def _behind(self, proxy: Peer, headers: Headers) -> Peer:
         ip = proxy.ip
         forwarded: list[str] = []
-        scheme = "http"
+        scheme = proxy.scheme
         for name, value in headers:
             if name == b"x-forwarded-for":
                 forwarded += value.decode("latin-1").split(",")

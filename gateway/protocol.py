@@ -119,11 +119,20 @@ class GatewayProtocol(HttpToolsProtocol):
                 return  # the body comes when the parser has been told to read on
         exchange.received = True
         if self.lingering is not None:
-            self.transport.close()
+            self.close()
         elif exchange is self.running and not exchange.complete:
             self._begin(exchange)
 
     # Exchanges
+
+    def write(self, data: bytes) -> None:
+        """At the end of this turn of the loop, behind the records of all that has ended in it."""
+        self.gateway.outbox.write(self.transport, data)
+
+    def close(self) -> None:
+        """Behind all that was written."""
+        self.gateway.outbox.flush()
+        self.transport.close()
 
     def _refusal(self, exchange: Exchange) -> Refusal | None:
         if len(self.waiting) >= MAX_PIPELINED:
@@ -147,7 +156,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if exchange.expects_continue or big:
                 self._refuse_early(exchange)
         elif exchange.expects_continue and exchange.version != "1.0":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse_early(self, exchange: Exchange) -> None:
         """Answer now, then let the rest of the body run out: closing at once would reset the answer on its way."""
@@ -157,7 +166,7 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange.complete = True
         self.flow.resume_reading()
         if not self.transport.is_closing():
-            self.lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.lingering = self.loop.call_later(LINGER_SECONDS, self.close)
 
     def _begin(self, exchange: Exchange) -> None:
         exchange.task = drive = Drive(self.gateway.handle(exchange), self.loop, self._done)
@@ -179,7 +188,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if drive.exception is not None or not exchange.started:
             self.transport.abort()
         elif not exchange.keep_alive:
-            self.transport.close()
+            self.close()
         else:
             self._next()
 
@@ -233,11 +242,11 @@ class GatewayProtocol(HttpToolsProtocol):
         unanswered = self.running is None or (self.running.task is None and not self.running.started)
         if unanswered and not self.transport.is_closing():
             self._say(b"400 Bad Request", b"This is not a valid HTTP request.\n")
-        self.transport.close()
+        self.close()
 
     def _say(self, status: bytes, text: bytes) -> None:
         """To a client whose request is none that could be answered in another way."""
-        self.transport.write(
+        self.write(
             b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\nconnection: close\r\n"
             b"content-length: %d\r\n\r\n%b" % (status, len(text), text)
         )
@@ -268,12 +277,12 @@ class GatewayProtocol(HttpToolsProtocol):
         if now - self.quiet_since > limit:
             if receiving:
                 self._say(b"408 Request Timeout", b"The rest of the request did not come in time.\n")
-            self.transport.close()
+            self.close()
 
     def shutdown(self) -> None:
         """The process is to stop: finish what runs, take nothing more."""
         if self.running is None:
-            self.transport.close()
+            self.close()
         else:
             self.running.keep_alive = False
 

@@ -42,9 +42,10 @@ class StreamRelay:
         """Bytes of all events that are complete now. Raises EventTooLong."""
         if self._pending:
             data = self._pending + data
+        end_of_event = _event_end if b"\r" in data else _plain_event_end
         out: list[bytes] = []
         start = 0
-        while (end := _event_end(data, start)) != -1:
+        while (end := end_of_event(data, start)) != -1:
             event = self._pass(data[start:end])
             if event:
                 out.append(event)
@@ -107,6 +108,12 @@ class StreamRelay:
     def _hold(self, raw: bytes) -> bytes:
         self.held += raw
         return b""
+
+
+def _plain_event_end(data: bytes, start: int) -> int:
+    """The same where lines end as nearly everybody ends them."""
+    found = data.find(b"\n\n", start)
+    return found if found == -1 else found + 2
 
 
 def _event_end(data: bytes, start: int) -> int:

@@ -92,6 +92,7 @@ class Roster:
         self.pseudonym = b""  # in Via headers: this installation's, and nobody else's
         self.endpoints: dict[str, Endpoint] = {}
         self._sealer = sealer
+        self.outbox = sweeper.outbox
         self._sweeper = sweeper
         self._row = page.row(worker)
         self._seen_version = self._warned_version = -1

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
+from gateway.outbox import Data, Outbox
 from gateway.record import CONNECTION_REFUSED
 
 CONNECT_SECONDS = 5.0
@@ -27,6 +28,9 @@ MAX_BODY_BYTES = 256 << 20
 MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
+MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
+
+SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent in one packet
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
@@ -50,12 +54,13 @@ def _tls() -> ssl.SSLContext:
 
 
 class Sweeper:
-    """Timeouts by one look at all connections five times a second, instead of a timer each; so is told who was heard
-    of, instead of for each piece of an answer.
+    """What all connections of a loop share. Timeouts by one look at all of them five times a second, instead of a timer
+    each; so is told who was heard of, instead of for each piece of an answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -181,6 +186,7 @@ class Connection(asyncio.Protocol):
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport
         self.usable_until = 0.0
+        self.retires_at = time.monotonic() + MAX_AGE_SECONDS
         self.deadline = NEVER
         self.used = False  # has carried an exchange before the present one
         self.heard_lately = False  # since the sweeper looked
@@ -207,16 +213,20 @@ class Connection(asyncio.Protocol):
 
     # An exchange
 
-    def send(self, head: bytes, body: bytes, timeout: float | None) -> None:
-        """Write a request. `timeout` seconds until the head of the answer, None for no limit."""
+    def send(self, head: bytes, body: Sequence[Data], timeout: float | None) -> None:
+        """Write a request, whose body may be in pieces. `timeout` seconds until the head of the answer, None for no
+        limit.
+        """
         self._begin()
         self._sent_at = now = time.monotonic()
         self.deadline = NEVER if timeout is None else now + timeout
-        if len(body) < 16384:
-            self.transport.write(head + body)
-        else:
-            self.transport.write(head)
-            self.transport.write(body)
+        write = self.pool.sweeper.outbox.write
+        if (len(body[0]) if len(body) == 1 else sum(map(len, body))) < SMALL_BYTES:
+            write(self.transport, b"".join((head, *body)))
+            return
+        write(self.transport, head)
+        for piece in body:
+            write(self.transport, piece)
 
     def wait_at_most(self, timeout: float | None) -> None:
         """From now on, `timeout` seconds until the connection fails with TIMEOUT."""
@@ -289,8 +299,8 @@ class Connection(asyncio.Protocol):
             self.used = True
             if kept_for := self.header(b"keep-alive"):
                 self._idle_seconds = _kept_for(kept_for)
+        self.usable_until = min(time.monotonic() + self._idle_seconds, self.retires_at)
         if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
-            self.usable_until = time.monotonic() + self._idle_seconds
             self.pool.keep(self)
         else:
             self.transport.abort()

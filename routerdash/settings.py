@@ -118,7 +118,7 @@ SESSION_COOKIE_AGE = 14 * 86400
 CSRF_FAILURE_VIEW = "routerdash.errors.csrf_failure"
 CSRF_COOKIE_NAME = "routerdash_csrf"
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
-_https = ROUTERDASH.public_url.startswith("https://")
+_https = ROUTERDASH.public_url.startswith("https://") or ROUTERDASH.scheme == "https"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 CSRF_TRUSTED_ORIGINS = [ROUTERDASH.public_url] if ROUTERDASH.public_url else []
 SECRET_KEY = secret_key.read(ROUTERDASH.data_dir / "secret-key")

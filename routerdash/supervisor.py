@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.config import Config
+from gateway.config import Config, ConfigError
 from gateway.livepage import MAX_WORKERS, LivePage
 from routerdash.prepare import CannotStart
 
@@ -218,8 +218,13 @@ def _hold(config: Config) -> int:
 
 def _listen(config: Config) -> socket.socket:
     try:
+        config.tls()  # whether the certificate can be used is found out here, once, and not by each process
+    except ConfigError as error:
+        raise CannotStart(str(error)) from None
+    try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
+        both = config.host == "::" and socket.has_dualstack_ipv6()
+        listening = socket.create_server((config.host, config.port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise CannotStart(
             f"{config.host} port {config.port} cannot be used ({error.strerror or error}); "
@@ -248,4 +253,4 @@ def _url(config: Config) -> str:
     if config.public_url:
         return f"{config.public_url}/"
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{config.port}/"
+    return f"{config.scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{config.port}/"

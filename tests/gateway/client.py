@@ -44,7 +44,7 @@ async def serving(script):
 async def ask(pool, *, body=b"body", timeout=20.0, fresh=False):
     """Send a request; the connection with the head of its answer."""
     connection = await pool.acquire(fresh=fresh)
-    connection.send(HEAD % len(body), body, timeout)
+    connection.send(HEAD % len(body), (body,), timeout)
     try:
         await connection.head()
     except BaseException:

@@ -2,6 +2,7 @@
 
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,8 +61,9 @@ class Upstream(socketserver.ThreadingTCPServer):
 
     request_queue_size = 128
 
-    def __init__(self, address: Any, script: Script) -> None:
+    def __init__(self, address: Any, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
         self.connections = 0
         self.requests: list[bytes] = []
         self.open: set[socket.socket] = set()
@@ -69,7 +71,14 @@ class Upstream(socketserver.ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        return "http://{}:{}".format(*self.server_address)
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls is not None:  # its handshake is the handling thread's
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def hang_up(self) -> None:
         for connection in list(self.open):
@@ -84,6 +93,10 @@ class Upstream(socketserver.ThreadingTCPServer):
 
 class UnixUpstream(Upstream):
     address_family = socket.AF_UNIX
+
+
+class IPv6Upstream(Upstream):
+    address_family = socket.AF_INET6
 
 
 class _Handler(socketserver.BaseRequestHandler):
@@ -102,9 +115,12 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def upstream(script: Script, path: Path | None = None) -> Iterator[Upstream]:
-    """Serve on a free port of 127.0.0.1, or on a Unix socket."""
-    server = Upstream(("127.0.0.1", 0), script) if path is None else UnixUpstream(str(path), script)
+def upstream(
+    script: Script, path: Path | None = None, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Iterator[Upstream]:
+    """Serve on a free port of an address of this machine, or on a Unix socket."""
+    kind = IPv6Upstream if ":" in host else Upstream
+    server = kind((host, 0), script, tls) if path is None else UnixUpstream(str(path), script)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

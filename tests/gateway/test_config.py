@@ -24,6 +24,8 @@ GOOD = [
     ("ROUTERDASH_ADMIN_PASSWORD", "pass word", "admin_password", "pass word"),
     ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_" + "a1" * 16, "bootstrap_api_key", "sk_" + "a1" * 16),
     ("ROUTERDASH_ALLOWED_HOSTS", "one, .two ,,", "allowed_hosts", ("one", ".two")),
+    ("ROUTERDASH_TLS_CERTIFICATE", __file__, "tls_certificate", Path(__file__)),
+    ("ROUTERDASH_TLS_KEY", __file__, "tls_key", Path(__file__)),
     ("ROUTERDASH_PUBLIC_URL", "https://llm.example/", "public_url", "https://llm.example"),
     ("ROUTERDASH_TRUSTED_PROXIES", "10.1.2.3/8", "trusted_proxies", (ipaddress.ip_network("10.0.0.0/8"),)),
     (

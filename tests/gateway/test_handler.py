@@ -1,8 +1,10 @@
 """Who is let in, and what the gateway answers by itself."""
 
+import http.client
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -360,3 +362,62 @@ def test_a_damaged_snapshot_leaves_the_old_one_in_force(make_gateway, sim):
     LivePage(process.config.live_page_path).version += 1
     until(lambda: "snapshot snapshot" in process.log(), 2)
     assert process.chat(model).status == 200
+
+
+# Requests that bear the same head as the one before them on their connection
+
+
+@pytest.fixture
+def kept(gateway):
+    """A client that keeps its connection."""
+    with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
+
+        def ask(path="/v1/models", key=KEY, method="GET", body=None, **headers):
+            sent = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers}
+            connection.request(method, path, body, sent)
+            with connection.getresponse() as answer:
+                answer.read()
+                return answer.status
+
+        yield ask
+
+
+def test_the_same_again(kept):
+    assert [kept(), kept(), kept()] == [200, 200, 200]
+
+
+def test_a_deleted_key_is_refused_on_a_kept_connection(gateway, kept):
+    key = gateway.add_key("sk_soon_deleted")
+    gateway.publish()
+    assert [kept(key=key), kept(key=key)] == [200, 200]
+    del gateway.keys[key[3:11]]
+    gateway.publish()
+    until(lambda: kept(key=key) == 401)
+
+
+def test_a_key_expires_on_a_kept_connection(gateway, kept):
+    key = gateway.add_key("sk_soon_old", expires_at=time.time() + 0.5)
+    gateway.publish()
+    assert kept(key=key) == 200
+    until(lambda: kept(key=key) == 401)
+
+
+def test_another_key_another_answer(gateway, kept):
+    gateway.add_key("sk_reads_only", ("openai.models.read",))
+    gateway.publish()
+    chat = {"path": CHAT, "method": "POST", "body": b"{}"}
+    assert [kept(**chat), kept(key="sk_reads_only", **chat), kept(**chat)] == [400, 403, 400]
+
+
+def test_the_same_head_for_another_path_or_method(kept):
+    assert [kept(), kept("/v1/nothing"), kept(), kept(method="POST"), kept()] == [200, 404, 200, 405, 200]
+
+
+def test_the_same_head_with_another_host(kept):
+    assert [kept(Host="localhost"), kept(Host="evil.example"), kept(Host="localhost")] == [200, 400, 200]
+
+
+def test_who_asks_is_looked_for_in_each_head(gateway, kept):
+    for client in ("192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.1"):
+        assert kept(CHAT, method="POST", body=b"{}", **{"X-Forwarded-For": client}) == 400
+    assert [record.client_ip for record in gateway.records()] == ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.1"]

@@ -485,6 +485,69 @@ def test_a_record_that_is_too_long_is_counted(writer):
     assert read(place(writer), START, 10).entries == [head(writer), Unrecorded(1), last]
 
 
+# Several at once
+
+
+def test_what_was_put_stands_after_the_flush(writer):
+    records = [make_record() for _ in range(5)]
+    sizes = [writer.put(record) for record in records]
+    assert not journal.writers(writer.journal)
+    assert writer.flush()
+    assert read(place(writer), START, 10).entries == [head(writer), *records]
+    assert sizes == [len(frame(record)) for record in records]
+
+
+def test_a_flush_is_one_write(writer, monkeypatch):
+    write(writer, 1)
+    written = []
+
+    def count(file, data):
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", count)
+    records = [make_record() for _ in range(5)]
+    for record in records:
+        writer.put(record)
+    writer.flush()
+    assert written == [b"".join(map(frame, records))]
+
+
+def test_closing_writes_what_was_put(writer):
+    write(writer, 1)
+    writer.put(make_record())
+    directory = place(writer)
+    writer.close()
+    assert len(requests(read(directory, START, 10))) == 2
+
+
+def test_records_for_which_there_is_no_room_are_counted_each(writer, monkeypatch):
+    before = write(writer, 1)
+    for _ in range(3):
+        writer.put(make_record())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data, write=os.write: write(file, data[:9]))
+        assert not writer.flush()
+    assert writer.unrecorded == 3
+    (last,) = write(writer, 1)
+    assert read(place(writer), START, 10).entries == [head(writer), *before, Unrecorded(3), last]
+
+
+def test_of_a_torn_batch_the_whole_records_are_recorded(writer, monkeypatch):
+    before = write(writer, 1)
+    records = [make_record() for _ in range(3)]
+    room = sum(writer.put(record) for record in records[:2]) + 9
+    writer.put(records[2])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data, write=os.write: write(file, data[:room]))
+        patch.setattr(os, "ftruncate", refuse)
+        assert not writer.flush()
+    assert writer.unrecorded == 1
+    (last,) = write(writer, 1)
+    entries = read(place(writer), START, 20).entries
+    assert entries == [head(writer), *before, *records[:2], head(writer), Unrecorded(1), last]
+
+
 # The lock
 
 

@@ -21,6 +21,7 @@ from gateway.openai import (
     read_responses_event,
     rename_model,
     upstream_message,
+    with_usage,
 )
 from tests.gateway import captures
 
@@ -418,3 +419,35 @@ def test_an_odd_index_hides_no_output(index):
 @pytest.mark.parametrize("read", [read_chunk, read_responses_event])
 def test_a_model_that_is_no_name_is_left_alone(read):
     assert read(b'{"type":"response.created","model":7,"response":{"model":7}}').model is None
+
+
+# Asking for usage without touching what the client wrote
+
+FIELDS_OF_A_STREAM = FIELDS.map(lambda fields: {**fields, "model": "m", "stream": True})
+KEYS_LIKE_IT = st.sampled_from(
+    ["streamXoptions", "stream_options ", " stream_options", "x\\stream_options", 'a"stream_options']
+)
+
+
+@given(FIELDS_OF_A_STREAM, KEYS_LIKE_IT, st.booleans(), st.sampled_from([None, 2]))
+def test_the_wish_for_usage_is_put_in_front(fields, key, ascii_only, indent):
+    body = json.dumps({**fields, key: 1}, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "replace")
+    assert not parse_request(body).has_options
+    spliced = b"".join(with_usage(body))
+    found = json.loads(spliced)
+    assert found.pop("stream_options") == {"include_usage": True}
+    assert (found, spliced.count(body[body.index(b"{") + 1 :])) == (json.loads(body), 1)
+
+
+@pytest.mark.parametrize("key", [b'"stream_options"', b'"stream\\u005foptions"', b'"\\u0073tream_options"'])
+@pytest.mark.parametrize("value", [b"null", b"{}", b'{"include_usage":false}'])
+def test_options_that_are_there_are_found_however_they_are_spelt(key, value):
+    body = b'{"model":"m","stream":true,%b:%b}' % (key, value)
+    request = parse_request(body)
+    assert request.has_options
+    asked = adapt_request(body, model=None, include_usage=True)
+    assert json.loads(asked)["stream_options"] == {"include_usage": True}
+
+
+def test_options_within_something_else_are_none():
+    assert not parse_request(b'{"model":"m","metadata":{"stream_options":{"include_usage":true}}}').has_options

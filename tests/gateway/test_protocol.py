@@ -316,8 +316,8 @@ def half_open(**fields: Any) -> Any:
     """A connection as its timeouts see it, last heard of at second 0."""
     done: list[bytes] = []
     usual = {"running": None, "in_head": False, "quiet_since": 0.0, "done": done}
-    transport = SimpleNamespace(close=lambda: done.append(b"closed"))
-    return SimpleNamespace(**{**usual, **fields}, transport=transport, _say=lambda status, text: done.append(status))
+    close, say = lambda: done.append(b"closed"), lambda status, text: done.append(status)
+    return SimpleNamespace(**{**usual, **fields}, close=close, _say=say)
 
 
 BODY_MISSING = SimpleNamespace(received=False, started=False)

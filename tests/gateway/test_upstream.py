@@ -178,6 +178,16 @@ async def test_a_connection_is_for_one_exchange_at_a_time():
 
 
 @in_loop
+async def test_a_connection_grows_old_in_use_too(monkeypatch):
+    """Its address may lead elsewhere by now."""
+    monkeypatch.setattr(upstreams, "MAX_AGE_SECONDS", 0.0)
+    async with serving(always(OK)) as (pool, server):
+        for _ in range(2):
+            await fetch(pool)
+        assert server.connections == 2
+
+
+@in_loop
 async def test_a_fresh_connection_can_be_asked_for():
     async with serving(always(OK)) as (pool, server):
         await fetch(pool)
@@ -386,6 +396,14 @@ async def test_nothing_expires_after_its_end():
         assert connection.deadline == NEVER
         (await ask(pool)).abort()
         await soon(lambda: not pool.sweeper.connections)
+
+
+@in_loop
+async def test_a_server_at_an_ipv6_address():
+    with upstream(always(OK), host="::1") as server:
+        async with pool_to(server) as pool:
+            assert await fetch(pool) == b"whole"
+            assert pool.authority == b"[::1]:%d" % pool.port
 
 
 @in_loop
