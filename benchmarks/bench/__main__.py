@@ -57,6 +57,8 @@ class Bench:
         self.load = tools.Load(directory, KEY)
         self.upstreams = Upstreams(directory)
         stack.callback(self.upstreams.stop)
+        if options.nice:
+            proc.prefer(self.upstreams.pids(), options.nice)
         self.context = Context(self.load, options.seconds)
         self.shown: dict[str, results.Shown] = {}
         self.omitted: list[str] = []
@@ -119,6 +121,8 @@ class Bench:
         stack.callback(server.stop)
         if isinstance(server, Ours):
             server.start()
+        if self.options.nice:
+            proc.prefer(server.everything(), self.options.nice)
         where = {str(self.directory): "…", str(Path(__file__).parent.parent.parent): "…"}
         configuration = server.configuration
         for path, short in where.items():
@@ -196,7 +200,8 @@ def main() -> None:
             tools.check()
             os.sched_setaffinity(0, {tools.LOAD_CORE})  # what starts from here is placed by its own rules
             if options.nice:
-                os.nice(options.nice)
+                stack.callback(proc.prefer, [os.getpid()], proc.session_niceness())  # it is the terminal's, too
+                proc.prefer([os.getpid()], options.nice)  # inherited by what starts from here
             for name in options.servers:
                 if name in PEERS:
                     install(PEERS[name].release)

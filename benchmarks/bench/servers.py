@@ -97,6 +97,9 @@ class Upstreams:
                 total += int(answer.read())
         return total
 
+    def pids(self) -> list[int]:
+        return [pid for program in self._programs for pid in program.pids()]
+
     def place(self, core: int | None) -> None:
         for program in self._programs:
             proc.pin(program.pids(), core)
