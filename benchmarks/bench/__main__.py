@@ -240,7 +240,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: does it work at all?")
-    parser.add_argument("--nice", type=int, default=0, help="of all of it; -5 helps where others use the machine, too")
+    parser.add_argument("--nice", type=int, default=0, help="of all of it; -10 helps where others use the machine, too")
     parser.add_argument("--out", type=Path, help="write the results there")
     given = parser.parse_args(arguments)
     wanted = [name for name in given.cases.split(",") if name]
