@@ -45,6 +45,7 @@ class Options:
     rounds: int
     seconds: float
     out: Path | None
+    nice: int
 
 
 class Bench:
@@ -56,8 +57,11 @@ class Bench:
         self.load = tools.Load(directory, KEY)
         self.upstreams = Upstreams(directory)
         stack.callback(self.upstreams.stop)
+        if options.nice:
+            proc.prefer(self.upstreams.pids(), options.nice)
         self.context = Context(self.load, options.seconds)
         self.shown: dict[str, results.Shown] = {}
+        self.omitted: list[str] = []
         self._stack = stack
         self._usual: dict[str, Server] = {}
         self._number = 0
@@ -71,7 +75,7 @@ class Bench:
         if case.fresh:
             return [self._fresh(case, names) for _ in range(min(FRESH_ROUNDS, self.options.rounds))]
         with ExitStack() as stack:
-            servers = {name: self._server(name, stack) for name in names}
+            servers = {name: server for name in names if (server := self._server(name, stack)) is not None}
             for server in servers.values():
                 server.place(tools.PROXY_CORE if case.pinned else None)
                 case.run(Context(self.load, 1, core), server)  # warm
@@ -97,9 +101,13 @@ class Bench:
                 samples[name] = case.run(self.context, server)
         return samples
 
-    def _server(self, name: str, stack: ExitStack) -> Server:
+    def _server(self, name: str, stack: ExitStack) -> Server | None:
         if name not in self.options.servers:
-            return self._make(name, stack)
+            try:
+                return self._make(name, stack)
+            except tools.NotHere as error:
+                self.omitted.append(f"{name} was left out: {error}")
+                return None
         if name not in self._usual:
             self._usual[name] = self._make(name, self._stack)
         return self._usual[name]
@@ -113,6 +121,8 @@ class Bench:
         stack.callback(server.stop)
         if isinstance(server, Ours):
             server.start()
+        if self.options.nice:
+            proc.prefer(server.everything(), self.options.nice)
         where = {str(self.directory): "…", str(Path(__file__).parent.parent.parent): "…"}
         configuration = server.configuration
         for path, short in where.items():
@@ -142,19 +152,22 @@ def _cannot(name: str) -> tuple[str, ...]:
     return PEERS[name].cannot if name in PEERS else ()
 
 
-def report(bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]]) -> results.Report:
+def report(
+    bench: Bench, options: Options, found: list[tuple[Case, results.Rounds]], commit: str, busy: float
+) -> results.Report:
     faults = [f"{text} ({times} times)" if times > 1 else text for text, times in bench.context.faults.items()]
     return results.Report(
         command=f"$ {_command()}",
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         machine=proc.machine(),
-        versions=versions(),
+        versions=[f"RouterDash {commit}", *versions()],
         rounds=options.rounds,
         seconds=options.seconds,
-        servers=[shown for shown in bench.shown.values() if shown.strengths],
+        busy=busy,
+        servers=[bench.shown[name] for name in options.servers if name in bench.shown and name != "direct"],
         cases=found,
         faults=[text for text in faults if _of_ours(text)],
-        notes=[text for text in faults if not _of_ours(text)],
+        notes=[*bench.omitted, *(text for text in faults if not _of_ours(text))],
     )
 
 
@@ -168,9 +181,7 @@ def _command() -> str:
 
 def versions() -> list[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec", "Django"))
-    commit = tools.version("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
     return [
-        f"RouterDash {commit}",
         f"Python {platform.python_version()} ({packages})",
         tools.version("nginx", "-v").removeprefix("nginx version: "),
         tools.version("haproxy", "-v").partition(" - ")[0],
@@ -181,11 +192,16 @@ def versions() -> list[str]:
 def main() -> None:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, _end)
-    os.sched_setaffinity(0, {tools.LOAD_CORE})  # what starts from here is placed by its own rules
+    commit = tools.version("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
+    busy = os.getloadavg()[0]
     found: list[tuple[Case, results.Rounds]] = []
     with tempfile.TemporaryDirectory(prefix="routerdash-bench-") as directory, ExitStack() as stack:
         try:
             tools.check()
+            os.sched_setaffinity(0, {tools.LOAD_CORE})  # what starts from here is placed by its own rules
+            if options.nice:
+                stack.callback(proc.prefer, [os.getpid()], proc.session_niceness())  # it is the terminal's, too
+                proc.prefer([os.getpid()], options.nice)  # inherited by what starts from here
             for name in options.servers:
                 if name in PEERS:
                     install(PEERS[name].release)
@@ -198,7 +214,10 @@ def main() -> None:
             sys.exit(str(error))
         except KeyboardInterrupt:
             sys.exit("stopped")
-        finished = report(bench, options, found)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped undisturbed
+                signal.signal(number, signal.SIG_IGN)
+        finished = report(bench, options, found, commit, busy)
     say("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
     say(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
     if options.out is not None:
@@ -221,6 +240,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: does it work at all?")
+    parser.add_argument("--nice", type=int, default=0, help="of all of it; -10 helps where others use the machine, too")
     parser.add_argument("--out", type=Path, help="write the results there")
     given = parser.parse_args(arguments)
     wanted = [name for name in given.cases.split(",") if name]
@@ -236,6 +256,7 @@ def parse(arguments: Sequence[str]) -> Options:
         rounds=2 if given.quick else given.rounds,
         seconds=1 if given.quick else given.seconds,
         out=given.out or (RESULTS if whole else None),
+        nice=given.nice,
     )
 
 

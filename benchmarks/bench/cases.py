@@ -62,6 +62,7 @@ class Case:
     run: Run
     servers: tuple[str, ...] = ()  # empty: the usual ones
     note: str = ""
+    base: str = ""  # the server that others' rates are compared with
     pinned: bool = True
     fresh: bool = False  # each run on a server that has just been started; then few rounds are enough
 
@@ -206,8 +207,8 @@ CASES = (
         "request",
         LARGE,
         large(4, 5_000_000),
-        note="nginx writes bodies of more than 512 KB to a file, so its memory does not grow. The growth is that of the "
-        "largest resident size of a server just started, divided by the four requests that are there at a time.",
+        note="nginx writes bodies of more than 512 KB to a file, so its memory does not grow. The growth is that of "
+        "the largest resident size of a server just started, divided by the four requests that are there at a time.",
         fresh=True,
     ),
     Case(
@@ -226,7 +227,7 @@ CASES = (
         ("stream_kib",),
         idle(5000),
         servers=("nginx", "RouterDash"),
-        note="Growth of resident memory from a server just started to the same with 5,000 streams that have had one event.",
+        note="Growth of resident memory from a server just started to one with 5,000 streams that have had one event.",
         fresh=True,
     ),
     Case(
@@ -236,7 +237,8 @@ CASES = (
         PLAIN,
         plain(64),
         servers=("nginx", TWO_NGINX, "RouterDash", TWO_OURS),
-        note="Load and upstreams take their part of the same cores: where there are two, a second worker cannot double it.",
+        base="RouterDash",
+        note="Load and upstreams take their part of the same cores: of two cores, a second worker does not double it.",
         pinned=False,
     ),
     Case(
@@ -246,8 +248,9 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no journal"),
-        note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose journal "
-        "nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
+        base="gateway alone",
+        note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
+        "journal nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
     ),
     Case(
         "databases",
@@ -256,9 +259,10 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "RouterDash on PostgreSQL", "RouterDash, adopted database"),
-        note="With PostgreSQL, the server's processes for RouterDash's connections count as processes of RouterDash, its "
-        "own background processes do not. The adopted database has the indexes that came with it, and 20,000 rows of "
-        "history.",
+        base="RouterDash",
+        note="With PostgreSQL, the server's processes for RouterDash's connections count as RouterDash's, "
+        "its own background processes do not. The adopted database has the indexes that came with it and 20,000 rows "
+        "of history.",
     ),
     Case(
         "dashboards200",
@@ -267,6 +271,7 @@ CASES = (
         PLAIN,
         plain(32),
         servers=("nginx", "RouterDash", "RouterDash, 200 dashboards open"),
+        base="RouterDash",
         note="Each page gets the figures as they change, four times a second at most.",
     ),
 )

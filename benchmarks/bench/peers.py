@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Peer(Server):
 
     def __init__(self, directory: Path, upstreams: Upstreams) -> None:
         install(self.release)
+        self._upstreams = upstreams
         self.port = self.stream_port = free_port()
         self.version = self.release.version
         urls = [f"http://127.0.0.1:{port}" for port in upstreams.ports]
@@ -67,6 +69,13 @@ class Peer(Server):
 
     def front(self) -> list[int]:
         return self._program.pids()
+
+    def settle(self) -> None:
+        """Until it asks the upstreams nothing more: some work on for clients that have left."""
+        before = -1
+        while before != (now := self._upstreams.posts()):
+            before = now
+            time.sleep(0.5)
 
     def stop(self) -> None:
         self._program.stop()
@@ -83,7 +92,8 @@ class VllmRouter(Peer):
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
         return [
             "-m", "vllm_router.launch_router", "--host", "127.0.0.1", "--port", str(self.port),
-            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warning", "--prometheus-port", str(free_port()),
+            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warning",
+            "--prometheus-port", str(free_port()),
         ]  # fmt: skip
 
 
@@ -98,7 +108,8 @@ class SglangRouter(Peer):
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
         return [
             "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(self.port),
-            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warn", "--prometheus-port", str(free_port()),
+            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warn",
+            "--prometheus-port", str(free_port()),
         ]  # fmt: skip
 
 
@@ -107,8 +118,8 @@ class Litellm(Peer):
     release = Release("litellm", "1.108.7", "[proxy]")
     strengths = (
         "One API before more than a hundred providers, each translated into OpenAI's; budgets, teams, guardrails, "
-        "caches, fallbacks, and callbacks into many systems of observation. It does more to each request than any other "
-        "here."
+        "caches, fallbacks, and callbacks into many systems of observation. It does more to each request than any "
+        "other here; cases that ask more a second than it can answer are left out."
     )
     cannot = ("plain128", "streams96", "streams384", "burst512", "rate200")
 

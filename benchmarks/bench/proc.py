@@ -51,6 +51,22 @@ def pin(pids: Iterable[int], core: int | None) -> None:
                     os.sched_setaffinity(int(thread), cores)
 
 
+def prefer(pids: Iterable[int], nice: int) -> None:
+    """The niceness of processes, and of their sessions, among which Linux may share out the time first."""
+    for pid in pids:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, nice)
+        with suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+
+
+def session_niceness() -> int:
+    """Of the session that we are part of; 0 where Linux has no such thing."""
+    with suppress(OSError):
+        return int(Path("/proc/self/autogroup").read_text().rpartition("nice")[2])
+    return 0
+
+
 def resident_kib(pid: int, field: str = "VmRSS") -> int:
     """VmRSS is now, VmHWM the most since `forget_peak`. KiB; 0 when the process is gone."""
     try:

@@ -49,17 +49,20 @@ def table(case: Case, rounds: Rounds) -> list[str]:
     heads = ["", *(HEADINGS[column].format(unit=case.unit) for column in columns)]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * len(columns)}"]
     for name in names:
-        cells = [_cell(rounds, name, column) for column in columns]
+        cells = [_cell(rounds, name, column, case.base) for column in columns]
         lines.append(f"| {' | '.join([name, *cells])} |")
     return lines
 
 
-def _cell(rounds: Rounds, name: str, column: str) -> str:
+def _cell(rounds: Rounds, name: str, column: str, base: str) -> str:
     value = median(rounds, name, column)
     if value is None or (name == "direct" and column in ("cpu", "all")):
         return "—"
-    times = ratio(rounds, name, column) if column in RATIOS and name not in (YARDSTICK, "direct") else None
-    return number(value) if times is None else f"{number(value)} ({times:.2f} ×)"
+    to = base if column == "rate" and name.startswith((OURS, "gateway")) else YARDSTICK if column in RATIOS else ""
+    times = ratio(rounds, name, column, to) if name not in (to, "direct") else None
+    if times is None:
+        return number(value)
+    return f"{number(value)} ({times:.2f} × {to})" if to != YARDSTICK else f"{number(value)} ({times:.2f} ×)"
 
 
 def number(value: float) -> str:
@@ -141,6 +144,7 @@ class Report:
     versions: Sequence[str]
     rounds: int
     seconds: float
+    busy: float
     servers: Sequence[Shown]
     cases: Sequence[tuple[Case, Rounds]]
     faults: Sequence[str]  # of RouterDash
@@ -163,7 +167,7 @@ class Report:
             yield from (f"* **Wrong:** {text}" for text in self.faults)
         else:
             yield "All of it held in every run."
-        yield from (f"* Of others: {text}" for text in self.notes)
+        yield from (f"* {text}" for text in self.notes)
 
     def _setups(self) -> Iterable[str]:
         for server in self.servers:
@@ -185,8 +189,9 @@ Written by `make bench`; numbers are of this one run, and say little about anoth
 
 * {report.date}; {report.machine}
 * {versions}
-* {report.rounds} rounds, {report.seconds:g} s each. In every round each server has its turn, in an order drawn anew; a
-  number is the median of the rounds, a ratio (×) the median of the ratios to nginx within the rounds.
+* {report.rounds} rounds, {report.seconds:g} s each; the machine's load average before was {report.busy:.1f}. In
+  every round each server has its turn, in an order drawn anew; a number is the median of the rounds, a ratio (×) the
+  median of the ratios to nginx within the rounds.
 * CPU time is user and system time of processes, from `/proc`; *all processes* counts all that a server has until it
   has no work left: RouterDash until the database has every record.
 * What is measured runs on core 0, the load and the upstreams on core 1; so do RouterDash's processes other than the

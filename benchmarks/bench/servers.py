@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from benchmarks.bench import proc
-from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, find, pinned
+from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, NotHere, find, pinned
 from benchmarks.process import ROOT, clean_environment, free_port
 from gateway import snapshot
 from tests.gateway.process import GatewayProcess
@@ -96,6 +96,9 @@ class Upstreams:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/bench/posts", timeout=10) as answer:
                 total += int(answer.read())
         return total
+
+    def pids(self) -> list[int]:
+        return [pid for program in self._programs for pid in program.pids()]
 
     def place(self, core: int | None) -> None:
         for program in self._programs:
@@ -277,7 +280,7 @@ class Ours(Server):
     name = "RouterDash"
     strengths = (
         "What this is about: keys and permissions, failover, every request recorded and counted exactly once, a "
-        "dashboard. Everything on, as it is delivered."
+        "dashboard. Everything is as it is delivered, keys are asked for, only the log is quieter."
     )
 
     def __init__(self, directory: Path, upstreams: Upstreams, database_url: str = "", **environment: str) -> None:
@@ -285,6 +288,7 @@ class Ours(Server):
         settings = {"ROUTERDASH_LOG_LEVEL": "warning", **environment}
         self.router = RouterDash(directory, database_url, **settings)
         self.port = self.stream_port = self.router.port
+        self.configuration = "\n".join(f"{name}={value}" for name, value in settings.items())
         self._upstreams = upstreams
 
     def start(self) -> "Ours":
@@ -369,7 +373,7 @@ class OnPostgres(Ours):
         try:
             self._ask(f'CREATE DATABASE "{self._database}"')
         except psycopg.Error as error:
-            raise CannotMeasure(f"no PostgreSQL at {DATABASE}: {error}") from None
+            raise NotHere(f"no PostgreSQL at {urlsplit(DATABASE).hostname} that could be used: {error}") from None
         super().__init__(directory, upstreams, urlunsplit(urlsplit(DATABASE)._replace(path=f"/{self._database}")))
 
     def everything(self) -> list[int]:

@@ -41,6 +41,10 @@ def version(*command: str) -> str:
     return (done.stdout + done.stderr).strip().partition("\n")[0]
 
 
+class NotHere(CannotMeasure):
+    """One server cannot be measured on this machine; the others can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
     """What wrk found."""

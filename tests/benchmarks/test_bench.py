@@ -1,0 +1,147 @@
+"""The bench's own reckoning: what it parses, how it compares, what it refuses to believe."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bench import proc, results, tools
+from benchmarks.bench.cases import CASES
+from benchmarks.bench.servers import Figures, Upstreams, audit
+from benchmarks.bench.tools import SOURCES, chat_body, parse_load, parse_wrk
+
+WRK = """Running 1s test @ http://127.0.0.1:1/v1/chat/completions
+  1 threads and 32 connections
+Requests/sec:  20000.00
+
+{"requests": 20000, "seconds": 1.000100, "p50_us": 640, "p99_us": 1900, "refused": 1, "broken": 2, "timeouts": 3}
+"""
+LOAD = (
+    '{"seconds": 2.5, "whole": 7, "miscounted": 1, "unfinished": 2, "refused": 0, "broken": 0, "events": 600,'
+    ' "begun": 10, "connections": 5, "duration_us": {"p50": 641000, "p99": 700000, "max": 1},'
+    ' "first_us": {"p50": 10500, "p99": 1, "max": 1}, "gap_us": {"p50": 1, "p99": 16000, "max": 1}}'
+)
+
+
+def test_what_wrk_says() -> None:
+    found = parse_wrk(WRK)
+    assert (found.requests, found.p50_us, found.p99_us, found.wrong) == (20000, 640, 1900, 6)
+
+
+def test_what_the_stream_clients_say() -> None:
+    found = parse_load(LOAD)
+    assert (found.whole, found.wrong, found.told) == (7, 3, "1 miscounted, 2 unfinished")
+    assert (found.events, found.duration_p50_us, found.gap_p99_us) == (600, 641000, 16000)
+
+
+def test_a_stat_line_with_a_name_that_looks_like_one() -> None:
+    ticks = proc.TICKS
+    line = f"7 (a) R 1 (b) S 42 7 7 0 -1 0 0 0 0 0 {ticks} {2 * ticks} {3 * ticks} {4 * ticks} 20 0 1 0 9"
+    assert proc.parse_stat(line) == (42, 10.0)
+
+
+def test_our_own_process_uses_time() -> None:
+    assert proc.cpu_seconds([os.getpid()]) > 0
+    assert proc.stat_of(os.getpid())[0] == os.getppid()
+    assert proc.resident_kib(os.getpid()) > 1000
+    assert proc.tree(os.getpid())[0] == os.getpid()
+
+
+@pytest.mark.parametrize("size", [1500, 200_000, 5_000_000])
+def test_bodies_have_their_size(size: int) -> None:
+    assert abs(len(chat_body(size)) - size) < 50
+
+
+def test_a_body_bears_its_words() -> None:
+    assert b"#bench events=3#" in chat_body(1500, stream=True, words="events=3")
+
+
+ROUNDS = [
+    {"nginx": {"cpu": 20.0, "p50": 1.0}, "RouterDash": {"cpu": 40.0, "p50": 2.0}},
+    {"nginx": {"cpu": 40.0, "p50": 1.0}, "RouterDash": {"cpu": 60.0, "p50": 3.0}},
+    {"nginx": {"cpu": 20.0, "p50": 1.0}, "RouterDash": {"cpu": 50.0, "p50": 9.0}},
+]
+
+
+def test_ratios_are_within_rounds() -> None:
+    assert results.ratio(ROUNDS, "RouterDash", "cpu") == 2.0
+    assert results.median(ROUNDS, "RouterDash", "cpu") == 50.0
+    assert results.ratio(ROUNDS, "RouterDash", "nothing") is None
+
+
+def test_a_table() -> None:
+    case = next(case for case in CASES if case.name == "plain32")
+    assert results.table(case, ROUNDS) == [
+        "|  | CPU µs/request | p50 ms |",
+        "|---|--:|--:|",
+        "| nginx | 20.0 | 1.00 |",
+        "| RouterDash | 50.0 (2.00 ×) | 3.00 |",
+    ]
+
+
+def test_goals_tell_what_was_missed() -> None:
+    assert results.goals({"plain32": ROUNDS})[2:] == [
+        "| gateway's CPU for a plain request, × nginx's | ≤ 2.1 | 2.00 | held |"
+    ]
+    assert "**missed**" in results.goals({"body200k": [{"nginx": {"cpu": 1.0}, "RouterDash": {"cpu": 3.0}}]})[2]
+
+
+def test_every_goal_is_of_a_case() -> None:
+    names = {case.name: case.columns for case in CASES}
+    assert all(goal.column in names[goal.case] for goal in results.GOALS)
+
+
+def test_what_a_proxy_adds() -> None:
+    samples = {"direct": {"duration": 640.0, "p50": 0.1}, "nginx": {"duration": 642.0, "p50": 0.3}}
+    results.add_differences(samples)
+    assert samples["nginx"]["longer"] == 2.0
+    assert samples["nginx"]["added_p50"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("successful", "failed", "cancelled", "posts", "held"),
+    [
+        (100, 0, 0, 100, True),
+        (130, 0, 2, 131, True),  # 30 of what was in flight had been answered, one had not reached an upstream
+        (99, 0, 1, 100, False),  # an answer that a client has is not counted
+        (100, 1, 0, 101, False),
+        (131, 0, 2, 132, False),  # more than was asked
+        (101, 0, 0, 100, False),  # a success that no upstream knows
+        (100, 0, 0, 101, False),  # an upstream was asked for something that is not counted
+    ],
+)
+def test_figures_against_what_was_seen(successful: int, failed: int, cancelled: int, posts: int, held: bool) -> None:
+    before, after = Figures(5, 1, 2, 9), Figures(5 + successful, 1 + failed, 2 + cancelled, 9 + posts)
+    assert (audit(before, after, 100, 32) == "") is held
+
+
+def test_a_missing_program_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "find", lambda program: None if program == "wrk" else program)
+    with pytest.raises(tools.CannotMeasure, match="apt-get install wrk"):
+        tools.check()
+
+
+@pytest.mark.skipif(tools.find("cc") is None or (os.cpu_count() or 1) < 2, reason="needs a C compiler and two cores")
+def test_streams_between_the_compiled_programs(tmp_path: Path) -> None:
+    load = tools.Load(tmp_path, "sk_none")
+    upstreams = Upstreams(tmp_path)
+    try:
+        paced = load.body("paced", 1500, stream=True, words="events=5 pace_us=2000")
+        burst = load.body("burst", 1500, stream=True, words="events=300 pace_us=0")
+        found = [load.streams(upstreams.ports[0], body, 8, 0.2, events) for body, events in ((paced, 5), (burst, 300))]
+        assert [(one.wrong, one.whole > 8) for one in found] == [(0, True), (0, True)]
+        assert load.streams(upstreams.ports[0], paced, 1, 0.1, 6).told.endswith("miscounted")
+        rate = load.rate(upstreams.ports[0], load.body("plain", 1500), 100, 0.3)
+        assert (rate.whole, rate.wrong) == (30, 0)
+        assert upstreams.posts() > sum(one.whole for one in found)
+    finally:
+        upstreams.stop()
+
+
+def test_sources_have_no_warnings(tmp_path: Path) -> None:
+    if tools.find("cc") is None:
+        pytest.skip("needs a C compiler")
+    for name in ("upstream", "load"):
+        command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / name), str(SOURCES / f"{name}.c")]
+        subprocess.run(command, check=True)
