@@ -3,11 +3,12 @@
 from gateway import journal, main
 
 
-def forget(writer: journal.Writer, entry: object) -> None:
-    """In place of Writer.append."""
+def forget(writer: journal.Writer, entry: object) -> int:
+    """In place of Writer.put."""
+    return 0
 
 
 if __name__ == "__main__":
-    assert callable(journal.Writer.append)
-    setattr(journal.Writer, "append", forget)  # noqa: B010  # a method that is replaced on purpose
+    assert callable(journal.Writer.put)
+    setattr(journal.Writer, "put", forget)  # noqa: B010  # a method that is replaced on purpose
     main.main()
