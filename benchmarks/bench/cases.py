@@ -247,10 +247,10 @@ CASES = (
         "request",
         PLAIN,
         plain(32),
-        servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no journal"),
+        servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no records"),
         base="gateway alone",
         note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
-        "journal nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
+        "journal nobody reads; the last row is the same with `Gateway.record` replaced by nothing.",
     ),
     Case(
         "databases",
