@@ -81,9 +81,12 @@ class Bench:
                 case.run(Context(self.load, 1, core), server)  # warm
             rounds = [self._round(case, servers) for _ in range(self.options.rounds)]
             for server in servers.values():
-                if wrong := server.reconcile():
-                    self.context.fault(server, wrong)
+                self._reconcile(server)
             return rounds
+
+    def _reconcile(self, server: Server) -> None:
+        if wrong := server.reconcile():
+            self.context.fault(server, wrong)
 
     def _round(self, case: Case, servers: dict[str, Server]) -> dict[str, Sample]:
         order = random.sample(sorted(servers), len(servers))
@@ -99,6 +102,7 @@ class Bench:
                 self.load.plain(server.port, self.load.body("plain1500", 1500), 4, 1)  # warm, with nothing large
                 server.settle()
                 samples[name] = case.run(self.context, server)
+                self._reconcile(server)
         return samples
 
     def _server(self, name: str, stack: ExitStack) -> Server | None:

@@ -158,6 +158,7 @@ def idle(connections: int) -> Run:
     def run(context: Context, server: Server) -> Sample:
         words = "events=3 pace_us=900000000 first_us=1000"
         body = context.load.body("idle", 1500, stream=True, words=words)
+        counted = server.counted()
         before = sum(map(proc.resident_kib, server.front()))
         held = context.load.hold(server.stream_port, context.load.request(server.stream_port, body), connections)
         try:
@@ -165,6 +166,7 @@ def idle(connections: int) -> Run:
         finally:
             held.stop()
         server.settle()
+        compare(context, server, counted, 0, connections)
         return {"stream_kib": (after - before) / connections}
 
     return run
@@ -247,10 +249,10 @@ CASES = (
         "request",
         PLAIN,
         plain(32),
-        servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no journal"),
+        servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no records"),
         base="gateway alone",
         note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
-        "journal nobody reads; the last row is the same with the journal's `append` replaced by nothing.",
+        "journal nobody reads; the last row is the same with `Gateway.record` replaced by nothing.",
     ),
     Case(
         "databases",

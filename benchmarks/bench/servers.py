@@ -465,7 +465,11 @@ class GatewayAlone(Server):
 
 
 class Unaccounted(GatewayAlone):
-    """The same without a journal."""
+    """The same without records."""
 
-    name = "gateway alone, no journal"
+    name = "gateway alone, no records"
     program = "benchmarks.bench.unaccounted"
+
+    def reconcile(self) -> str:
+        """Did it forget?"""
+        return "it recorded what it was to forget" if self._gateway.records() else ""
