@@ -141,8 +141,10 @@ class Exchange:
         self._write(b"".join(lines))
 
     def write(self, data: bytes) -> None:
-        if data and self.method != b"HEAD":
-            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        protocol = self.protocol
+        if data and self.method != b"HEAD" and protocol is not None:
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+            protocol.gateway.outbox.write(protocol.transport, framed)
 
     async def drain(self) -> None:
         """Until the client has taken enough of what was written."""

@@ -320,34 +320,24 @@ class Inference:
             return None
         outcome = record.OK if relay.whole else record.FAILED
         self._finish(outcome, connection.status, attempt_status=connection.status, error=relay.error)
-        self._start(connection)
+        self.start(connection)
         self.exchange.end(relay.held)
         return None
 
     async def _pump(self, connection: Connection, relay: StreamRelay) -> None:
-        """Until the endpoint ends its body. The time limit starts anew with each event, not with comments."""
+        """Until the endpoint ends its body."""
         limit = self.endpoint.facts.timeout_secs if self.endpoint else None
+        passing = Passing(self, connection, relay, limit)
         connection.wait_at_most(limit)
-        while data := await connection.read():
-            events, held = relay.events, relay.held
-            out = relay.feed(data)
-            moved = relay.events > events and not held
-            if relay.held:
-                limit = GRACE_SECONDS
-            if relay.deltas and self.first_token is None:
-                self.first_token = time.monotonic()
-            if out:
-                self._start(connection)
-                self.exchange.write(out)
-                if self.exchange.write_paused:
-                    connection.wait_at_most(None)  # it is the client who is slow
-                    await self.exchange.drain()
-                    moved = True
-            if moved:
-                connection.wait_at_most(limit)
+        while not await connection.hand_on(passing.take):
+            if passing.failure is not None:
+                raise passing.failure
+            connection.wait_at_most(None)  # it is the client who is slow
+            await self.exchange.drain()
+            connection.wait_at_most(passing.limit)
         relay.end()
 
-    def _start(self, connection: Connection) -> None:
+    def start(self, connection: Connection) -> None:
         if not self.exchange.started:
             headers = self._answer_headers(connection.headers)
             self.exchange.start(connection.status, (*headers, (b"x-accel-buffering", b"no")))
@@ -474,6 +464,42 @@ class Inference:
 
     def _why_cancelled(self) -> str:
         return "RouterDash was stopped" if self.gateway.stopping else "the client left"
+
+
+class Passing:
+    """What happens to each piece of a stream. The time limit starts anew with each event, not with comments."""
+
+    __slots__ = ("_connection", "_inference", "_relay", "failure", "limit")
+
+    def __init__(self, inference: Inference, connection: Connection, relay: StreamRelay, limit: float | None) -> None:
+        self._inference = inference
+        self._connection = connection
+        self._relay = relay
+        self.limit = limit  # seconds
+        self.failure: EventTooLong | None = None
+
+    def take(self, data: bytes) -> bool:
+        """False when the client cannot take more for now, or something failed."""
+        inference, relay = self._inference, self._relay
+        events, held = relay.events, relay.held
+        try:
+            out = relay.feed(data)
+        except EventTooLong as error:
+            self.failure = error
+            return False
+        if relay.held:
+            self.limit = GRACE_SECONDS
+        if inference.first_token is None and relay.deltas:
+            inference.first_token = time.monotonic()
+        if relay.events > events and not held:
+            self._connection.wait_at_most(self.limit)
+        if out:
+            exchange = inference.exchange
+            if not exchange.started:
+                inference.start(self._connection)
+            exchange.write(out)
+            return not exchange.write_paused
+        return True
 
 
 def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:

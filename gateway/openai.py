@@ -339,15 +339,18 @@ def read_chunk(data: bytes) -> Event:
     if data == b"[DONE]":
         return Event(finished=True, last=True)
     chunk = _decode_chunk(data)
-    event = Event(model=_name(chunk.model), usage=read_usage(chunk.usage))
-    if chunk.error is not None:
-        event.error = _sentence(chunk.error)
+    model, error = chunk.model, chunk.error
+    event = Event(model if isinstance(model, str) else None)
+    if chunk.usage is not None:
+        event.usage = read_usage(chunk.usage)
+        event.usage_only = event.usage is not None and not chunk.choices and error is None
+    if error is not None:
+        event.error = _sentence(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
-        event.deltas += has_output
         if has_output or ends:
+            event.deltas += has_output
             event.choices.append((choice.index if isinstance(choice.index, int) else 0, ends))
-    event.usage_only = event.usage is not None and not chunk.choices and chunk.error is None
     return event
 
 

@@ -42,10 +42,13 @@ class StreamRelay:
         """Bytes of all events that are complete now. Raises EventTooLong."""
         if self._pending:
             data = self._pending + data
-        end_of_event = _event_end if b"\r" in data else _plain_event_end
+        plain = b"\r" not in data  # lines end as nearly everybody ends them
         out: list[bytes] = []
         start = 0
-        while (end := end_of_event(data, start)) != -1:
+        while True:
+            end = data.find(b"\n\n", start) + 2 if plain else _event_end(data, start)
+            if end < 2:
+                break
             event = self._pass(data[start:end])
             if event:
                 out.append(event)
@@ -110,12 +113,6 @@ class StreamRelay:
         return b""
 
 
-def _plain_event_end(data: bytes, start: int) -> int:
-    """The same where lines end as nearly everybody ends them."""
-    found = data.find(b"\n\n", start)
-    return found if found == -1 else found + 2
-
-
 def _event_end(data: bytes, start: int) -> int:
     """Behind the empty line that ends the event at `start`; -1 while it has not come."""
     newline = data.find(b"\n", start)
@@ -131,7 +128,7 @@ def _event_end(data: bytes, start: int) -> int:
 
 def _data(raw: bytes) -> bytes:
     """The event's data lines, joined."""
-    if raw.startswith(b"data:") and raw.count(b"\n") <= 2:
-        return raw[5:].strip()
+    if raw.startswith(b"data: ") and raw.count(b"\n") <= 2:
+        return raw[6:].strip()
     lines = [line[5:].strip() for line in raw.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines)

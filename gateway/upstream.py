@@ -210,6 +210,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._paused = False
         self._collecting = False
+        self._take: Callable[[bytes], bool] | None = None
 
     # An exchange
 
@@ -253,6 +254,28 @@ class Connection(asyncio.Protocol):
                 return b""
             self._raise_if_broken()
             await self._wait()
+        return self._taken()
+
+    async def hand_on(self, take: Callable[[bytes], bool]) -> bool:
+        """Give whatever arrives of the body to `take`, in the call that brings it. True at the body's end, False as soon
+        as `take` has said that it wants no more for now. Raises UpstreamError.
+        """
+        try:
+            while True:
+                if self._chunks and not take(self._taken()):
+                    return False
+                if self.complete:
+                    self._release()
+                    return True
+                self._raise_if_broken()
+                self._take = take
+                await self._wait()
+                if self._take is None:
+                    return False
+        finally:
+            self._take = None
+
+    def _taken(self) -> bytes:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
@@ -343,6 +366,11 @@ class Connection(asyncio.Protocol):
             self._break(f"not a proper HTTP answer: {error}")
         if self._uncounted > MAX_HEAD_BYTES:
             self._break("a head or trailer without end")
+        if self._take is not None and self._chunks:
+            if not self._take(self._taken()):
+                self._take = None
+            elif not self.complete and self.error is None:
+                return
         if self._size > BUFFER_BYTES and not (self._paused or self._collecting or self.complete or self.error):
             self._paused = True
             self.transport.pause_reading()
