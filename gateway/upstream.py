@@ -257,8 +257,8 @@ class Connection(asyncio.Protocol):
         return self._taken()
 
     async def hand_on(self, take: Callable[[bytes], bool]) -> bool:
-        """Give whatever arrives of the body to `take`, in the call that brings it. True at the body's end, False as soon
-        as `take` has said that it wants no more for now. Raises UpstreamError.
+        """Give whatever arrives of the body to `take`, in the call that brings it. True at the body's end, False
+        as soon as `take` has said that it wants no more for now. Raises UpstreamError.
         """
         try:
             while True:

@@ -159,7 +159,8 @@ def test_a_full_journal_disk_is_counted_and_told(database_url: str) -> None:
 
 CORRUPTIONS = {
     "endpoints": "UPDATE endpoints SET total_requests = total_requests + 1, failed_requests = failed_requests + 1",
-    "history": "DELETE FROM request_history WHERE completed_at = (SELECT MAX(completed_at) FROM request_history)",
+    "history": "DELETE FROM request_history WHERE completed_at = "
+    "(SELECT MAX(completed_at) FROM request_history WHERE outcome = 'ok')",
 }
 
 
