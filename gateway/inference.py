@@ -79,7 +79,7 @@ class Failure:
 
 
 class Inference:
-    """The life of one request, in one task. `run` raises Refusal for what never reached an endpoint."""
+    """The life of one request, in one coroutine. `run` raises Refusal for what never reached an endpoint."""
 
     __slots__ = (
         "_request_body",
@@ -330,8 +330,8 @@ class Inference:
         passing = Passing(self, connection, relay, limit)
         connection.wait_at_most(limit)
         while not await connection.hand_on(passing.take):
-            if passing.failure is not None:
-                raise passing.failure
+            if passing.too_long:
+                raise EventTooLong
             connection.wait_at_most(None)  # it is the client who is slow
             await self.exchange.drain()
             connection.wait_at_most(passing.limit)
@@ -469,23 +469,23 @@ class Inference:
 class Passing:
     """What happens to each piece of a stream. The time limit starts anew with each event, not with comments."""
 
-    __slots__ = ("_connection", "_inference", "_relay", "failure", "limit")
+    __slots__ = ("_connection", "_inference", "_relay", "limit", "too_long")
 
     def __init__(self, inference: Inference, connection: Connection, relay: StreamRelay, limit: float | None) -> None:
         self._inference = inference
         self._connection = connection
         self._relay = relay
         self.limit = limit  # seconds
-        self.failure: EventTooLong | None = None
+        self.too_long = False
 
     def take(self, data: bytes) -> bool:
-        """False when the client cannot take more for now, or something failed."""
+        """False when the client cannot take more for now, or an event is too long."""
         inference, relay = self._inference, self._relay
         events, held = relay.events, relay.held
         try:
             out = relay.feed(data)
-        except EventTooLong as error:
-            self.failure = error
+        except EventTooLong:
+            self.too_long = True
             return False
         if relay.held:
             self.limit = GRACE_SECONDS

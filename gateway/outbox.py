@@ -5,7 +5,10 @@ instead of for each. What is put here leaves at the end of the turn, in the orde
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 Data = bytes | bytearray | memoryview
 
@@ -37,7 +40,10 @@ class Outbox:
 
     def flush(self) -> None:
         """Write everything now: before a connection is closed, say."""
-        self.before()
+        try:
+            self.before()
+        except Exception:
+            log.exception("what comes before the answers failed; they go on")
         writes, self._writes = self._writes, []
         self._size = 0
         for transport, data in writes:

@@ -88,3 +88,13 @@ async def test_what_is_flushed_is_not_written_again(told):
     box.flush()
     await asyncio.sleep(0)
     assert told.count(("a", b"1")) == 1
+
+
+@in_loop
+async def test_answers_leave_whatever_happens_to_records(told, caplog):
+    box, a, _ = outbox(told)
+    box.before = lambda: 1 / 0
+    box.write(a, b"1")
+    await asyncio.sleep(0)
+    assert told == [("a", b"1")]
+    assert "they go on" in caplog.text

@@ -55,22 +55,69 @@ async def test_a_real_answer(capture):
 
 @in_loop
 async def test_a_body_is_read_as_it_comes():
-    def script(talk):
-        talk.request()
-        talk.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        for number in range(3):
-            talk.send(b"1\r\n%d\r\n" % number)
-            talk.request()
-        talk.send(b"0\r\n\r\n")
-        talk.client_left()
-
-    async with serving(script) as (pool, server):
+    async with serving(paced) as (pool, server):
         connection = await ask(pool)
         for number in range(3):
             assert await connection.read() == b"%d" % number
             connection.transport.write(b"next\r\n\r\n")
         assert await connection.read() == b""
         assert len(server.requests) == 4
+
+
+def paced(talk):
+    """A body in three pieces, each when it is asked for."""
+    talk.request()
+    talk.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    for number in range(3):
+        talk.send(b"1\r\n%d\r\n" % number)
+        talk.request()
+    talk.send(b"0\r\n\r\n")
+    talk.client_left()
+
+
+@in_loop
+async def test_a_body_is_handed_on_as_it_comes():
+    async with serving(paced) as (pool, _):
+        connection, told = await ask(pool), []
+
+        def take(data):
+            told.append(data)
+            connection.transport.write(b"next\r\n\r\n")
+            return True
+
+        assert await connection.hand_on(take)
+        assert told == [b"0", b"1", b"2"]
+        assert len(pool.idle) == 1
+
+
+@in_loop
+async def test_who_is_handed_a_body_may_want_no_more_for_now():
+    async with serving(paced) as (pool, _):
+        connection, told = await ask(pool), []
+
+        def take(data):
+            told.append(data)
+            connection.transport.write(b"next\r\n\r\n")
+            return len(told) != 2
+
+        assert not await connection.hand_on(take)
+        assert told == [b"0", b"1"]
+        assert await connection.hand_on(take)
+        assert told == [b"0", b"1", b"2"]
+
+
+@in_loop
+async def test_a_body_that_breaks_off_is_handed_on_as_far_as_it_came():
+    begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbeg"
+    async with serving(each_time(begun)) as (pool, _):
+        connection, told = await ask(pool), bytearray()
+
+        def take(data):
+            told.extend(data)
+            return True
+
+        error = await failing(connection.hand_on(take))
+        assert (error.kind, told) == (BROKEN, b"beg")
 
 
 @pytest.mark.parametrize(
