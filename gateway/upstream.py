@@ -1,8 +1,8 @@
 """A lean HTTP/1.1 client: one pool of kept-alive connections for each address, parsed by httptools.
 
 `await pool.acquire()`, `connection.send(...)`, `await connection.head()`, then `await connection.read()` until it is
-empty, `await connection.hand_on(...)` or `await connection.read_all()`; in the end the connection returns to its pool by
-itself, or `abort()` ends it. Follows no redirects and reads no proxy variables.
+empty, `await connection.hand_on(...)` or `await connection.read_all()`; in the end the connection returns to its pool
+by itself, or `abort()` ends it. Follows no redirects and reads no proxy variables.
 """
 
 import asyncio

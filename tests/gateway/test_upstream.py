@@ -117,7 +117,7 @@ async def test_a_body_that_breaks_off_is_handed_on_as_far_as_it_came():
             return True
 
         error = await failing(connection.hand_on(take))
-        assert (error.kind, told) == (BROKEN, b"beg")
+        assert (error.kind, bytes(told)) == (BROKEN, b"beg")
 
 
 @pytest.mark.parametrize(
