@@ -12,7 +12,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -74,19 +75,17 @@ def head(form: Format) -> bytes:
     return ",".join(history.FIELDS).encode() + b"\r\n" if form == "csv" else b""
 
 
-def connect(job: Job) -> Run:
-    """Raises sqlite3.Error or psycopg.Error."""
+@contextmanager
+def connect(job: Job) -> Iterator[Run]:
+    """What asks the job's database. Raises sqlite3.Error or psycopg.Error."""
     if job.vendor == "sqlite":
         path = quote(job.database["path"])
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5, isolation_level=None)
-        return lambda sql, values: connection.execute(sql.replace("%s", "?"), values).fetchall()
-    # Never prepared: a plan for any value would be one for the whole table.
-    server = psycopg.connect(**job.database, autocommit=True, prepare_threshold=None)
-
-    def run(sql: str, values: Sequence[Any]) -> list[Row]:
-        return list(server.execute(sql, values).fetchall())
-
-    return run
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5, isolation_level=None)) as file:
+            yield lambda sql, values: file.execute(sql.replace("%s", "?"), values).fetchall()
+    else:
+        # Never prepared: a plan for any value would be one for the whole table.
+        with psycopg.connect(**job.database, autocommit=True, prepare_threshold=None) as server:
+            yield lambda sql, values: list(server.execute(sql, values).fetchall())
 
 
 def write(job: Job, run: Run, out: Callable[[bytes], None]) -> None:
@@ -110,7 +109,8 @@ def main() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
-        write(job, connect(job), _out)
+        with connect(job) as run:
+            write(job, run, _out)
     except BrokenPipeError:
         pass  # nobody listens any more
     except (sqlite3.Error, psycopg.Error) as error:

@@ -1,0 +1,86 @@
+"""Saturation for minutes: no error, figures exact, memory flat.
+
+    python -m benchmarks.saturated --seconds 600
+
+wrk asks as fast as it gets answers, over 32 connections; RouterDash runs for real in a data directory of its own, on
+SQLite. Prints what it found and exits 1 if any of it is not as it must be. Takes half a gigabyte of disk for each
+million of requests.
+"""
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.bench import tools
+from benchmarks.bench.servers import Ours, Upstreams, audit
+from benchmarks.sustained import GROWTH, growth, memory
+from tests.router import KEY
+
+CONNECTIONS = 32
+
+
+def run(seconds: float) -> list[str]:
+    """Everything; the list of what is not as it must be."""
+    tools.check()
+    with tempfile.TemporaryDirectory(prefix="routerdash-saturated-") as directory:
+        load, upstreams = tools.Load(Path(directory), KEY), Upstreams(Path(directory))
+        ours = Ours(Path(directory) / "ours", upstreams)
+        try:
+            ours.start()
+            return _measure(ours, load, seconds)
+        finally:
+            ours.stop()
+            upstreams.stop()
+
+
+def _measure(ours: Ours, load: tools.Load, seconds: float) -> list[str]:
+    samples: dict[str, list[int]] = {}
+    done = threading.Event()
+    watching = threading.Thread(target=_watch, args=(ours, samples, done))
+    before = ours.counted()
+    assert before is not None
+    watching.start()
+    found = load.plain(ours.port, load.body("saturated", 1500), CONNECTIONS, seconds)
+    done.set()
+    watching.join()
+    started = time.monotonic()
+    ours.settle()
+    drained = time.monotonic() - started
+    after = ours.counted()
+    assert after is not None
+    print(
+        f"{found.requests:,} requests, {found.requests / found.seconds:,.0f} a second, p99 {found.p99_us / 1000:.1f} ms"
+    )
+    print(f"the database had every record {drained:.1f} s after the last request")
+    wrong = [text for text in (audit(before, after, found.requests, CONNECTIONS),) if text]
+    if found.wrong:
+        wrong.append(f"{found.wrong} answers were none, or errors")
+    for role, kilobytes in sorted(samples.items()):
+        grown = growth(kilobytes)
+        print(f"{role}: {max(kilobytes) >> 10} MiB at most, last third / second third {grown:.3f}")
+        if grown > GROWTH:
+            wrong.append(f"{role} grew by {grown:.3f}")
+    return wrong
+
+
+def _watch(ours: Ours, samples: dict[str, list[int]], done: threading.Event) -> None:
+    assert ours.router.process is not None
+    while not done.wait(1.0):
+        for role, kilobytes in memory(ours.router.process.pid).items():
+            samples.setdefault(role, []).append(kilobytes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=600.0)
+    wrong = run(parser.parse_args().seconds)
+    for text in wrong:
+        print(f"WRONG: {text}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
