@@ -472,12 +472,15 @@ def test_a_known_model_that_nobody_can_be_asked_for(gateway, sim, facts):
     for endpoint in gateway.endpoints_of(model):
         gateway.endpoints[endpoint.id] = msgspec.structs.replace(endpoint, **facts)
     gateway.publish()
+    until(lambda: gateway.chat(model).status == 503)  # within a moment, where the gateway has seen it as it was
+    gateway.records()
+    asked = simulated.seen.started
     given = gateway.chat(model)
     assert error_of(given) == (503, "no_capable_endpoints")
     assert (given.headers["retry-after"], given.json()["error"]["param"]) == ("5", "model")
     record = gateway.record()
     assert (record.outcome, record.status, record.attempts) == ("no_endpoint", 503, ())
-    assert simulated.seen.started == 0
+    assert simulated.seen.started == asked
 
 
 def test_a_kept_connection_that_has_gone_stale_is_no_attempt(gateway):

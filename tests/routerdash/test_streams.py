@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.test import Client
 
 from metrics.events import hub
@@ -21,14 +23,14 @@ PAGES = 200
 class Page:
     """One open stream of events, as the server sees it."""
 
-    def __init__(self, cookie: str) -> None:
+    def __init__(self, cookie: str, path: str = "/api/dashboard/events") -> None:
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.left = asyncio.Event()
         self._asked = False
         self._scope = {
             "type": "http",
             "method": "GET",
-            "path": "/api/dashboard/events",
+            "path": path,
             "query_string": b"",
             "headers": [(b"cookie", cookie.encode())],
         }
@@ -88,3 +90,25 @@ def test_a_stream_ends_with_its_server(cookie: str, teller: object) -> None:
         assert not hub._listeners
 
     run(scenario)
+
+
+def test_a_download_leaves_no_connection_of_its_request_open(cookie: str, teller: object) -> None:
+    made: list[BaseDatabaseWrapper] = []
+
+    def connected(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        made.append(connection)
+
+    async def scenario() -> None:
+        page = Page(cookie, "/api/requests/export")
+        start = await page.messages.get()
+        assert start["status"] == 200
+        assert made
+        assert [it.connection for it in made] == [None] * len(made)
+        page.left.set()
+        await page.task
+
+    connection_created.connect(connected)
+    try:
+        run(scenario)
+    finally:
+        connection_created.disconnect(connected)
