@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from django.contrib.auth import get_user
+from django.db import connection
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -208,8 +209,11 @@ async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
 
 def _still_logged_in(request: HttpRequest) -> bool:
     """Since the page was opened, the account may be gone, its password changed, or a change of it asked for."""
-    user = get_user(request)
-    return bool(user.is_authenticated and not user.must_change_password)
+    try:
+        user = get_user(request)
+        return bool(user.is_authenticated and not user.must_change_password)
+    finally:
+        connection.close()  # of a thread of the loop's pool, where nobody else would
 
 
 URLS: list[tuple[str, Any, str]] = [

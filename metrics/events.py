@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from django.db import connection
 
 from endpoints.registry import registry
 from metrics import queries
@@ -141,7 +142,10 @@ class Hub:
 
 def _step(before: State) -> tuple[State, bytes | None]:
     """The figures of now, and what has changed since `before`, encoded; None where that is everything."""
-    now = queries.live()
+    try:
+        now = queries.live()
+    finally:
+        connection.close()  # if it was needed at all, of a thread of the loop's pool, where nobody else would
     changed = changes(before, now)
     return now, None if changed is None else _encode(changed)
 

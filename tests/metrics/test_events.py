@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.test import AsyncClient
 
 from access.directory import access
@@ -423,6 +425,30 @@ def test_events_go_on_while_the_session_does(hub: Hub, clock: Clock) -> None:
             assert data(await anext(stream))
 
     asyncio.run(run())
+
+
+def test_looking_at_the_session_leaves_no_connection_open(hub: Hub, clock: Clock) -> None:
+    client = opened(make_user())
+    made: list[BaseDatabaseWrapper] = []
+
+    def connected(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        made.append(connection)
+
+    async def run() -> None:
+        stream = aiter((await _ask(client)).streaming_content)
+        await anext(stream)
+        access.forget()  # then it asks the database
+        connection_created.connect(connected)
+        clock.pass_by(api.SESSION_SECONDS + 1)
+        await hub.tell()
+        await anext(stream)
+
+    try:
+        asyncio.run(run())
+    finally:
+        connection_created.disconnect(connected)
+    assert made
+    assert [it.connection for it in made] == [None] * len(made)
 
 
 def in_own_connection(work: Callable[[], None]) -> None:
