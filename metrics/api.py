@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from django.contrib.auth import get_user
-from django.db import connection
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -213,7 +213,7 @@ def _still_logged_in(request: HttpRequest) -> bool:
         user = get_user(request)
         return bool(user.is_authenticated and not user.must_change_password)
     finally:
-        connection.close()  # of a thread of the loop's pool, where nobody else would
+        close_old_connections()  # of a thread of the pool, where nobody else would
 
 
 URLS: list[tuple[str, Any, str]] = [

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from django.db import connection
+from django.db import close_old_connections
 
 from endpoints.registry import registry
 from metrics import queries
@@ -145,7 +145,7 @@ def _step(before: State) -> tuple[State, bytes | None]:
     try:
         now = queries.live()
     finally:
-        connection.close()  # if it was needed at all, of a thread of the loop's pool, where nobody else would
+        close_old_connections()  # of a thread of the pool, if it had to ask: nobody else would
     changed = changes(before, now)
     return now, None if changed is None else _encode(changed)
 
