@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def install(release: Release) -> None:
     done.touch()
 
 
-class Peer(Server):
+class Peer(Server, ABC):
     """One of them, with one process, asking both upstreams in turn, its log at warnings."""
 
     release: Release
@@ -64,8 +65,9 @@ class Peer(Server):
         self._program = Program(command, directory / "log", PROXY_CORE, env=environment, cwd=directory)
         self._program.wait_for(self.port, START_SECONDS)
 
+    @abstractmethod
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
-        raise NotImplementedError
+        """Of its Python, to start it on `self.port` before these servers."""
 
     def front(self) -> list[int]:
         return self._program.pids()
