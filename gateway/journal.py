@@ -290,35 +290,23 @@ class Writer:
         one; else some of it is `unrecorded`.
         """
         frames, self.pending = self.pending, []
-        if self.unrecorded:
-            return self._flush_with_unrecorded(frames)
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
+        data = b"".join((lost, *frames))
         stands = self._write(data) if self._ready() else 0
+        if stands >= len(lost):
+            self._told()
         if stands == len(data):
             return True
-        log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
-        self._lose(frames, stands)
+        if not self.unrecorded:
+            log.error("the journal in %s cannot be written; requests go on, unrecorded", self.journal)
+        for made in frames:  # those of which not every byte stands
+            stands -= len(made)
+            self.unrecorded += stands < len(lost)
         return False
 
     def append(self, entry: Entry) -> bool:
         """`put` and `flush` in one."""
         return bool(self.put(entry)) and self.flush()
-
-    def _flush_with_unrecorded(self, frames: list[bytes]) -> bool:
-        """The same, led by how many were not recorded until now."""
-        lost = frame(Unrecorded(self.unrecorded))
-        data = b"".join((lost, *frames))
-        stands = self._write(data) if self._ready() else 0
-        if stands >= len(lost):
-            self._told()
-        self._lose(frames, stands - len(lost))
-        return stands == len(data)
-
-    def _lose(self, frames: list[bytes], stands: int) -> None:
-        """Count those of which not every byte is among the first `stands`."""
-        for data in frames:
-            stands -= len(data)
-            self.unrecorded += stands < 0
 
     def check(self) -> None:
         """Now and then: what could not be recorded is told as soon as that is possible, and a journal that was removed
@@ -327,9 +315,8 @@ class Writer:
         if self._file != -1 and not os.fstat(self._file).st_nlink:
             log.error("the journal %s was removed; what it held is lost", self.name)
             self.close()
-        lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
-        if lost and self._ready() and self._write(lost) == len(lost):
-            self._told()
+        if self.unrecorded:
+            self.flush()
 
     def descriptor(self) -> int | None:
         """A copy of the present segment's, to be synced in a thread, and closed."""
