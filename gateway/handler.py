@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20
-NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +55,13 @@ class Pass:
     path: bytes
     route: Route
     api_key: ApiKey | None
-    expires_at: float  # seconds since 1970
 
     def holds_for(self, exchange: Exchange, snapshot: Snapshot | None) -> bool:
         return (
             snapshot is self.snapshot
             and exchange.path == self.path
             and exchange.method == self.method
-            and (self.expires_at == NEVER or self.expires_at > time.time())
+            and not _expired(self.api_key)
         )
 
 
@@ -213,9 +211,7 @@ class Gateway:
             )
         exchange.route = route
         if exchange.version != "1.0":
-            key = exchange.api_key
-            expires_at = NEVER if key is None or key.expires_at is None else key.expires_at
-            exchange.head.passed = Pass(self.roster.snapshot, exchange.method, exchange.path, route, key, expires_at)
+            exchange.head.passed = Pass(self.roster.snapshot, exchange.method, exchange.path, route, exchange.api_key)
         return None
 
     def _route(self, exchange: Exchange) -> Route | None:
@@ -238,7 +234,7 @@ class Gateway:
             )
         if key is None:
             return Refusal(401, INVALID_API_KEY, "This API key is not known.")
-        if key.expires_at is not None and key.expires_at <= time.time():
+        if _expired(key):
             return Refusal(401, INVALID_API_KEY, "This API key has expired.")
         exchange.api_key = key
         if permission not in key.permissions:
@@ -267,6 +263,10 @@ class Gateway:
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
+
+
+def _expired(key: ApiKey | None) -> bool:
+    return key is not None and key.expires_at is not None and key.expires_at <= time.time()
 
 
 def bearer(authorization: bytes | None) -> bytes | None:
