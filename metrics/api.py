@@ -21,7 +21,7 @@ from endpoints.api import entry_or_404
 from metrics import queries
 from metrics.downloads import RETRY_SECONDS, downloads, job
 from metrics.events import hub
-from metrics.history import BadCursor, told
+from metrics.history import BadCursor, json_time, told
 from metrics.prometheus import OneFormat
 from metrics.queries import Moment
 from metrics.serializers import (
@@ -135,7 +135,7 @@ class Requests(APIView):
             {
                 "requests": [told(row) for row in page.rows],
                 "next": page.next.encode() if page.next else None,
-                "looked_back_to": queries.json_time(page.looked_back_to) if page.next else None,
+                "looked_back_to": json_time(page.looked_back_to) if page.next else None,
             }
         )
 

@@ -196,6 +196,11 @@ def moment(value: Any) -> datetime | None:
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def json_time(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with `Z`, as the dashboard's JSON has it."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _moment_text(value: Any) -> str:
     return value if isinstance(value, str) else value.astimezone(UTC).isoformat(timespec="microseconds")
 
@@ -204,10 +209,9 @@ def told(row: Row) -> dict[str, Any]:
     """A row as the API tells it: durations in milliseconds, null for what is not known."""
     it = dict(zip(COLUMNS, row, strict=True))
     endpoint_id = None if str(it["endpoint_id"]) == NO_ENDPOINT else str(it["endpoint_id"])
-    done = moment(it["completed_at"])
     return {
         "id": str(it["id"]),
-        "completed_at": None if done is None else done.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "completed_at": json_time(moment(it["completed_at"])),
         "model": it["model"],
         "kind": it["kind"] or it["request_type"].lower(),
         "endpoint_id": endpoint_id,

@@ -29,16 +29,11 @@ from metrics.fold import (
     Daily,
     SpeedKey,
 )
-from metrics.history import Cursor, Page, Row, Wanted
+from metrics.history import Cursor, Page, Row, Wanted, json_time
 from metrics.models import DailyStat, DayRollUp
 from metrics.teller import folder, surroundings
 from metrics.trackers import Figures, iso_minute
 from metrics.writer import Backlog
-
-
-def json_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with `Z`, as the dashboard's JSON has it."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
