@@ -7,6 +7,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.drive import Drive
 from gateway.errors import Refusal
+from gateway.outbox import Body
 from gateway.peer import UNKNOWN, Headers, Peer
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from gateway.protocol import GatewayProtocol
     from gateway.snapshot import ApiKey
 
-Body = bytes | bytearray
 HeaderList = Iterable[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 

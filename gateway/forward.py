@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from gateway.drive import Drive
-from gateway.exchange import JSON, Body, Exchange, end_to_end
+from gateway.exchange import JSON, Exchange, end_to_end
+from gateway.outbox import Body
 from gateway.upstream import BROKEN, Connection, Pool, StaleConnection, Sweeper, UpstreamError
 
 log = logging.getLogger(__name__)

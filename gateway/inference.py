@@ -6,14 +6,14 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway import errors, record
 from gateway.balancer import pick
 from gateway.errors import Refusal, error_body
-from gateway.exchange import JSON, Body, Exchange
+from gateway.exchange import JSON, Exchange
 from gateway.openai import (
     Request,
     Usage,
@@ -24,6 +24,7 @@ from gateway.openai import (
     upstream_message,
     with_usage,
 )
+from gateway.outbox import Body, Data
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, StreamRelay
@@ -38,9 +39,6 @@ EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
-
-
-Pieces = tuple[Body | memoryview, ...]
 
 
 class AllowList(dict[bytes, bool]):
@@ -214,7 +212,7 @@ class Inference:
             and not endpoint.usage_refused
         )
 
-    def _adapted(self, route: Route, body: Body, *, include_usage: bool) -> Pieces:
+    def _adapted(self, route: Route, body: Body, *, include_usage: bool) -> Sequence[Data]:
         """The body as this endpoint is to get it."""
         model = route.model.id if route.model.id != self.request.model else None
         if model is None and include_usage and not self.request.has_options:
@@ -242,7 +240,7 @@ class Inference:
         endpoint.usage_refused = connection.status not in (400, 422)
         return connection, None, False
 
-    async def _exchange(self, endpoint: Endpoint, body: Pieces) -> Connection:
+    async def _exchange(self, endpoint: Endpoint, body: Sequence[Data]) -> Connection:
         head = self._head(endpoint, len(body[0]) if len(body) == 1 else sum(map(len, body)))
         fresh = False
         while True:

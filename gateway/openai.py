@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.errors import INVALID_REQUEST, Refusal
+from gateway.outbox import Body, Data
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
 
@@ -24,8 +25,6 @@ KINDS = {
 }
 
 MAX_MODEL_NAME = 256
-
-Body = bytes | bytearray
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -118,7 +117,7 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
     return _encode(fields)
 
 
-def with_usage(body: Body) -> tuple[Body | memoryview, ...]:
+def with_usage(body: Body) -> tuple[Data, ...]:
     """A body without stream_options that asks for usage, in pieces: all that the client wrote stays as and where it is.
 
     The wish goes in front of the first key: `parse_request` has found an object with a model, hence a comma behind.

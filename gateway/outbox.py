@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-Data = bytes | bytearray | memoryview
+Body = bytes | bytearray  # of a request: what grew is the second
+Data = Body | memoryview
 
 MAX_BYTES = 128 << 10  # more than that does not wait for the turn's end
 
