@@ -18,6 +18,7 @@ from gateway.openai import CHAT, COMPLETIONS
 from gateway.record import Unrecorded
 from metrics import queries
 from metrics import teller as teller_module
+from metrics.history import json_time
 from metrics.journals import Journals
 from metrics.models import DailyStat
 from metrics.queries import Moment
@@ -55,9 +56,9 @@ def change(**fields: Any) -> None:
 
 
 def test_json_times_are_utc_with_z() -> None:
-    assert queries.json_time(None) is None
+    assert json_time(None) is None
     moment = datetime(2026, 3, 10, 13, 0, 0, 123456, tzinfo=ZoneInfo("Europe/Berlin"))
-    assert queries.json_time(moment) == "2026-03-10T12:00:00.123Z"
+    assert json_time(moment) == "2026-03-10T12:00:00.123Z"
 
 
 def test_one_moment_stays_as_it_was(teller: World, endpoints: object) -> None:
@@ -170,7 +171,7 @@ def test_the_writer_tells_of_its_last_batch(teller: World, endpoints: object, mo
     teller.gateway(request(), request())
     teller.write()
     found = stats()
-    assert (found["last_batch_records"], found["last_commit_at"]) == (2, queries.json_time(NOW))
+    assert (found["last_batch_records"], found["last_commit_at"]) == (2, json_time(NOW))
     assert found["last_batch_ms"] > 0
 
 
@@ -441,7 +442,7 @@ def test_the_overview_is_of_one_moment(teller: World, endpoints: object) -> None
     teller.gateway(request(output_tokens=100))
     found = queries.overview()
     assert set(found) == {"endpoints", "stats", "history", "endpoint_tps", "generated_at", "generation_time_ms"}
-    assert found["generated_at"] == queries.json_time(datetime.fromtimestamp(AT, UTC))
+    assert found["generated_at"] == json_time(datetime.fromtimestamp(AT, UTC))
     assert found["history"][-1]["success"] == found["stats"]["total_requests"] == 1
 
 
