@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.bench import tools
 from benchmarks.bench.servers import Ours, Upstreams, audit
-from benchmarks.sustained import GROWTH, growth, memory
+from benchmarks.sustained import memory, tell_memory
 from tests.router import KEY
 
 CONNECTIONS = 32
@@ -58,12 +58,7 @@ def _measure(ours: Ours, load: tools.Load, seconds: float) -> list[str]:
     wrong = [text for text in (audit(before, after, found.requests, CONNECTIONS),) if text]
     if found.wrong:
         wrong.append(f"{found.wrong} answers were none, or errors")
-    for role, kilobytes in sorted(samples.items()):
-        grown = growth(kilobytes)
-        print(f"{role}: {max(kilobytes) >> 10} MiB at most, last third / second third {grown:.3f}")
-        if grown > GROWTH:
-            wrong.append(f"{role} grew by {grown:.3f}")
-    return wrong
+    return wrong + tell_memory(dict(sorted(samples.items())))
 
 
 def _watch(ours: Ours, samples: dict[str, list[int]], done: threading.Event) -> None:

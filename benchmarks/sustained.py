@@ -27,6 +27,7 @@ import aiohttp
 from benchmarks.process import ROOT, clean_environment, free_port, stop
 
 SERVERS = 4
+WATCHED = ("gateway", "control")
 GROWTH = 1.05  # of the last third's memory over the second third's
 
 
@@ -134,6 +135,17 @@ def growth(samples: list[int]) -> float:
     return statistics.median(samples[2 * third :]) / statistics.median(samples[third : 2 * third])
 
 
+def tell_memory(samples: dict[str, list[int]]) -> list[str]:
+    """Print what each role needed; which of them grew."""
+    wrong = []
+    for role, kilobytes in samples.items():
+        ratio = growth(kilobytes)
+        print(f"{role}: {max(kilobytes) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}")
+        if ratio > GROWTH:
+            wrong.append(f"memory of {role} grew to {ratio:.3f}")
+    return wrong
+
+
 def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
     """Everything; the list of what is not as it must be."""
     key = "sk_" + secrets.token_hex(16)
@@ -165,24 +177,19 @@ def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
 
 
 def report(tally: Tally, stats: dict[str, Any], seconds: float) -> list[str]:
-    grown = {role: growth(tally.memory.get(role, [])) for role in ("gateway", "control")}
     print(f"{tally.whole} whole streams, {tally.events} events, {tally.whole / seconds:.0f} streams/s")
-    for role, ratio in grown.items():
-        print(
-            f"{role}: {max(tally.memory.get(role, [0])) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}"
-        )
+    grown = tell_memory({role: tally.memory[role] for role in WATCHED if role in tally.memory})
     wrong = [f"{len(tally.errors)} errors, the first: {tally.errors[0]}"] if tally.errors else []
     if not tally.whole:
         wrong.append("no stream was received whole")
-    wrong += [f"the memory of {role} was not seen" for role in grown if role not in tally.memory]
+    wrong += [f"the memory of {role} was not seen" for role in WATCHED if role not in tally.memory]
     if stats["total_active_requests"]:
         wrong.append(f"{stats['total_active_requests']} requests are still counted as in flight")
     if (stats["successful_requests"], stats["failed_requests"]) != (tally.whole, 0):
         wrong.append(f"counted {stats['successful_requests']} and {stats['failed_requests']} failed, not {tally.whole}")
     if stats["total_output_tokens"] != tally.events:
         wrong.append(f"counted {stats['total_output_tokens']} tokens, not {tally.events}")
-    wrong += [f"memory of {role} grew to {ratio:.3f}" for role, ratio in grown.items() if ratio > GROWTH]
-    return wrong
+    return wrong + grown
 
 
 def main() -> None:

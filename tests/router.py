@@ -119,6 +119,18 @@ class RouterDash(Served):
             found += [child for child, parent in parents.items() if parent == pid]
         return found
 
+    def manage(self, *arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+        """`manage.py …` with the settings of this installation."""
+        return subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *arguments],
+            cwd=self.directory,
+            env=clean_environment(self.environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace")
 

@@ -4,7 +4,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,7 @@ import psycopg
 
 from benchmarks.bench import proc
 from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, NotHere, find, pinned
-from benchmarks.process import ROOT, clean_environment, free_port
+from benchmarks.process import free_port
 from gateway import snapshot
 from tests.gateway.process import GatewayProcess
 from tests.gateway.samples import make_endpoint
@@ -29,6 +28,7 @@ DATABASE = os.environ.get("ROUTERDASH_BENCH_DATABASE", "postgres://postgres@127.
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
+MANAGE_SECONDS = 600  # for a command on many rows
 DRAIN_SECONDS = 120.0
 
 
@@ -342,25 +342,12 @@ class Ours(Server):
 
     def reconcile(self) -> str:
         """`manage.py reconcile`, while it serves."""
-        done = manage(self.router, "reconcile")
+        done = self.router.manage("reconcile", timeout=MANAGE_SECONDS)
         return "" if done.returncode == 0 else f"reconcile: {(done.stdout + done.stderr).strip()[-1000:]}"
 
     def stop(self) -> None:
         if self.router.process is not None:
             self.router.stop()
-
-
-def manage(router: RouterDash, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`manage.py …` with the settings of this installation."""
-    return subprocess.run(  # noqa: S603
-        [sys.executable, str(ROOT / "manage.py"), *arguments],
-        cwd=router.directory,
-        env=clean_environment(router.environment),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 class OnPostgres(Ours):
@@ -400,7 +387,7 @@ class Adopted(Ours):
         path = directory / "load balancer.db"
         make_reference(path, requests=20_000)
         super().__init__(directory, upstreams, DATABASE_URL=f"sqlite:///{path}")
-        done = manage(self.router, "adopt")
+        done = self.router.manage("adopt", timeout=MANAGE_SECONDS)
         if done.returncode:
             raise CannotMeasure(f"adopt: {done.stderr}")
 

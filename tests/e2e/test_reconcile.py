@@ -1,30 +1,13 @@
 """The auditor beside a RouterDash that serves."""
 
-import subprocess
-import sys
 import threading
-from typing import Any
 
 import pytest
 
-from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def reconcile(router: RouterDash, *options: str) -> Any:
-    """A run of the command, with `returncode` and `stdout`."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), "reconcile", *options],
-        cwd=router.directory,
-        env=clean_environment(router.environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def test_all_figures_agree_under_traffic(router: RouterDash, sim: Simulator) -> None:
@@ -43,12 +26,12 @@ def test_all_figures_agree_under_traffic(router: RouterDash, sim: Simulator) -> 
     for client in clients:
         client.start()
     try:
-        found = [reconcile(router) for _ in range(3)]
+        found = [router.manage("reconcile") for _ in range(3)]
     finally:
         stop.set()
         for client in clients:
             client.join()
-    for done in (*found, reconcile(router)):
+    for done in (*found, router.manage("reconcile")):
         assert (done.stdout, done.stderr, done.returncode) == ("all figures agree\n", "", 0)
     assert router.stats()["failed_requests"] > 0
 
@@ -61,10 +44,10 @@ def test_all_figures_agree_after_a_kill(router: RouterDash, sim: Simulator) -> N
             router.chat(model)
     assert router.request("DELETE", f"/api/endpoints/{ids[1]}").status == 204
     router.kill()
-    done = reconcile(router, "--thorough")
+    done = router.manage("reconcile", "--thorough")
     assert done.stdout == "note: not running: live figures were not compared\nall figures agree\n"
     router.start()
-    assert (reconcile(router).stdout, router.stats()["total_requests"]) == ("all figures agree\n", 30)
+    assert (router.manage("reconcile").stdout, router.stats()["total_requests"]) == ("all figures agree\n", 30)
 
 
 def test_a_wrong_figure_is_named_and_repaired_while_it_runs(router: RouterDash, sim: Simulator) -> None:
@@ -73,15 +56,15 @@ def test_a_wrong_figure_is_named_and_repaired_while_it_runs(router: RouterDash, 
         router.chat()
     until(lambda: router.stats()["records_waiting"] == 0)
     router.query("UPDATE endpoints SET failed_requests = 7, total_requests = 10 WHERE id = ?", endpoint)
-    done = reconcile(router)
+    done = router.manage("reconcile")
     assert done.returncode == 1
     assert f"L2: failed_requests in endpoints id={endpoint}: expected 0, found 7\n" in done.stdout
     told = f"L5: endpoints/{endpoint}/failed_requests in GET "
     for path in ("/api/dashboard/overview", "/", "/admin/endpoints/endpoint/", "/metrics"):
         assert f"{told}{path}: expected 7, found 0\n" in done.stdout
-    assert reconcile(router, "--repair").returncode == 1
-    assert reconcile(router, "--repair", "--allow-decrease").returncode == 0
-    assert reconcile(router).stdout == "all figures agree\n"
+    assert router.manage("reconcile", "--repair").returncode == 1
+    assert router.manage("reconcile", "--repair", "--allow-decrease").returncode == 0
+    assert router.manage("reconcile").stdout == "all figures agree\n"
 
 
 def test_a_running_routerdash_reads_what_was_repaired(router: RouterDash, sim: Simulator) -> None:
@@ -93,6 +76,6 @@ def test_a_running_routerdash_reads_what_was_repaired(router: RouterDash, sim: S
     router.query("UPDATE endpoints SET successful_requests = 1, total_requests = 1 WHERE id = ?", endpoint)
     router.start()
     assert router.counters(endpoint) == (1, 1, 0)
-    assert reconcile(router, "--repair").returncode == 0
+    assert router.manage("reconcile", "--repair").returncode == 0
     until(lambda: router.counters(endpoint) == (3, 3, 0))
-    assert reconcile(router).returncode == 0
+    assert router.manage("reconcile").returncode == 0
