@@ -1,8 +1,12 @@
 """Fixtures of all tests with Django: who calls, and a process that remembers nothing of the test before."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from access.directory import access
 from access.models import READ_ENDPOINTS, User
@@ -50,3 +54,18 @@ def script(admin: User) -> Api:
 @pytest.fixture
 def anybody(db: None) -> Api:
     return Api()
+
+
+@contextmanager
+def connections_made() -> Iterator[list[BaseDatabaseWrapper]]:
+    """Those to the database that are made meanwhile, by any thread."""
+    made: list[BaseDatabaseWrapper] = []
+
+    def connected(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        made.append(connection)
+
+    connection_created.connect(connected)
+    try:
+        yield made
+    finally:
+        connection_created.disconnect(connected)

@@ -75,17 +75,22 @@ def paced(talk):
     talk.client_left()
 
 
+def taking(connection, told, *, pause_after=None):
+    """Takes pieces of a body and asks for the next ones; wants no more for now after so many."""
+
+    def take(data):
+        told.append(data)
+        connection.transport.write(b"next\r\n\r\n")
+        return len(told) != pause_after
+
+    return take
+
+
 @in_loop
 async def test_a_body_is_handed_on_as_it_comes():
     async with serving(paced) as (pool, _):
         connection, told = await ask(pool), []
-
-        def take(data):
-            told.append(data)
-            connection.transport.write(b"next\r\n\r\n")
-            return True
-
-        assert await connection.hand_on(take)
+        assert await connection.hand_on(taking(connection, told))
         assert told == [b"0", b"1", b"2"]
         assert len(pool.idle) == 1
 
@@ -94,12 +99,7 @@ async def test_a_body_is_handed_on_as_it_comes():
 async def test_who_is_handed_a_body_may_want_no_more_for_now():
     async with serving(paced) as (pool, _):
         connection, told = await ask(pool), []
-
-        def take(data):
-            told.append(data)
-            connection.transport.write(b"next\r\n\r\n")
-            return len(told) != 2
-
+        take = taking(connection, told, pause_after=2)
         assert not await connection.hand_on(take)
         assert told == [b"0", b"1"]
         assert await connection.hand_on(take)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 from django.test import AsyncClient
 
 from access.directory import access
@@ -21,6 +20,7 @@ from metrics import api, events
 from metrics import teller as teller_module
 from metrics.events import HEARTBEAT_SECONDS, MIN_GAP_SECONDS, Hub
 from tests.access.people import make_user
+from tests.callers import connections_made
 from tests.metrics.records import AT, A, B, load, request
 from tests.metrics.world import World, add_endpoint
 
@@ -429,24 +429,18 @@ def test_events_go_on_while_the_session_does(hub: Hub, clock: Clock) -> None:
 
 def test_looking_at_the_session_leaves_no_connection_open(hub: Hub, clock: Clock) -> None:
     client = opened(make_user())
-    made: list[BaseDatabaseWrapper] = []
 
-    def connected(connection: BaseDatabaseWrapper, **_: Any) -> None:
-        made.append(connection)
-
-    async def run() -> None:
+    async def run() -> list[BaseDatabaseWrapper]:
         stream = aiter((await _ask(client)).streaming_content)
         await anext(stream)
         access.forget()  # then it asks the database
-        connection_created.connect(connected)
-        clock.pass_by(api.SESSION_SECONDS + 1)
-        await hub.tell()
-        await anext(stream)
+        with connections_made() as made:
+            clock.pass_by(api.SESSION_SECONDS + 1)
+            await hub.tell()
+            await anext(stream)
+        return made
 
-    try:
-        asyncio.run(run())
-    finally:
-        connection_created.disconnect(connected)
+    made = asyncio.run(run())
     assert made
     assert [it.connection for it in made] == [None] * len(made)
 

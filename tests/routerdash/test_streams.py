@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 from django.test import Client
 
 from metrics.events import hub
 from routerdash.asgi import application
 from tests.access.people import make_user
+from tests.callers import connections_made
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,11 +92,6 @@ def test_a_stream_ends_with_its_server(cookie: str, teller: object) -> None:
 
 
 def test_a_download_leaves_no_connection_of_its_request_open(cookie: str, teller: object) -> None:
-    made: list[BaseDatabaseWrapper] = []
-
-    def connected(connection: BaseDatabaseWrapper, **_: Any) -> None:
-        made.append(connection)
-
     async def scenario() -> None:
         page = Page(cookie, "/api/requests/export")
         start = await page.messages.get()
@@ -107,8 +101,5 @@ def test_a_download_leaves_no_connection_of_its_request_open(cookie: str, teller
         page.left.set()
         await page.task
 
-    connection_created.connect(connected)
-    try:
+    with connections_made() as made:
         run(scenario)
-    finally:
-        connection_created.disconnect(connected)
