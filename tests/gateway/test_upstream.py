@@ -89,7 +89,8 @@ def taking(connection, told, *, pause_after=None):
 @in_loop
 async def test_a_body_is_handed_on_as_it_comes():
     async with serving(paced) as (pool, _):
-        connection, told = await ask(pool), []
+        connection = await ask(pool)
+        told: list[bytes] = []
         assert await connection.hand_on(taking(connection, told))
         assert told == [b"0", b"1", b"2"]
         assert len(pool.idle) == 1
@@ -98,7 +99,8 @@ async def test_a_body_is_handed_on_as_it_comes():
 @in_loop
 async def test_who_is_handed_a_body_may_want_no_more_for_now():
     async with serving(paced) as (pool, _):
-        connection, told = await ask(pool), []
+        connection = await ask(pool)
+        told: list[bytes] = []
         take = taking(connection, told, pause_after=2)
         assert not await connection.hand_on(take)
         assert told == [b"0", b"1"]
