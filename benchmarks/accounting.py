@@ -28,7 +28,7 @@ import psycopg
 from benchmarks.process import clean_environment
 from gateway import record
 from gateway.journal import Writer
-from gateway.openai import CHAT, EMBEDDINGS
+from gateway.kinds import CHAT, EMBEDDINGS
 from gateway.record import Attempt, RequestRecord, uuid7
 
 

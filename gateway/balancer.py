@@ -1,7 +1,7 @@
 """Which endpoint takes a request: a pure function of the candidates, their load and what was tried. No I/O, no lock."""
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -10,8 +10,15 @@ from gateway import snapshot
 
 # The operator's word and being offline exclude; everything else only orders.
 _RANKS = {snapshot.ONLINE: 0, snapshot.PENDING: 1, snapshot.ERROR: 2}
-WORST = 2
-EXCLUDED = 3
+OPEN = 3  # its circuit breaker is open, or a trial is under way
+EXCLUDED = 4
+
+# Why an endpoint was chosen.
+ONLY = "only"  # no other could be
+LEAST = "least"  # it had the fewest requests in flight
+DRAWN = "drawn"  # by chance, of those that had the fewest
+TRIAL = "trial"  # every circuit breaker is open, and its trial is due first
+MADE_IT = "made_it"  # it made the response that the request goes on from
 
 
 def rank(status: str, operator_state: str) -> int:
@@ -24,24 +31,27 @@ class Candidate(Protocol):
     def id(self) -> str: ...
     @property
     def rank(self) -> int: ...
+    @property
+    def slots(self) -> int | None:
+        """Requests that it takes at a time; None: any number."""
+
+    @property
+    def trial_due(self) -> float:
+        """When an open circuit breaker lets a request through. Compared with each other alone."""
 
 
 C = TypeVar("C", bound=Candidate)
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The choice and what it rests on: requests in flight for each candidate that was in question."""
 
     endpoint_id: str
-    scores: Mapping[str, int]
+    reason: str
+    scores: tuple[tuple[str, int], ...]
 
-    @property
-    def reason(self) -> str:
-        """In words."""
-        if len(self.scores) == 1:
-            return "only candidate"
-        ties = list(self.scores.values()).count(self.scores[self.endpoint_id])
-        return "least in flight" if ties == 1 else f"drawn among {ties} with the least in flight"
+
+FULL = Decision("", "full", ())  # there are candidates, each with as many requests as it takes
 
 
 def draw(names: Sequence[str]) -> str:
@@ -57,23 +67,42 @@ def pick(
 ) -> Decision | None:
     """The endpoint with the fewest requests in flight among the healthiest; ties are drawn by `choose`.
 
-    None when no candidate is left: disabled, draining, offline or already tried.
+    An open circuit breaker orders last, it never empties: where all are open, the one whose trial is due first is
+    taken. FULL when every candidate is; None when there is none: disabled, draining, offline or already tried.
     """
-    best, least = WORST, 0
-    scores: dict[str, int] = {}
+    best, least, full = OPEN, 0, OPEN + 1
+    scores: list[tuple[str, int]] = []
     ties: list[str] = []
     for candidate in candidates:
-        if candidate.rank > best or candidate.id in tried:
+        rank = candidate.rank
+        if rank > best or candidate.id in tried:
             continue
         count = load(candidate)
-        if candidate.rank < best:
-            best = candidate.rank
-            scores, ties = {}, []
-        scores[candidate.id] = count
+        if candidate.slots is not None and count >= candidate.slots:
+            full = min(full, rank)
+            continue
+        if rank < best:
+            best = rank
+            scores, ties = [], []
+        scores.append((candidate.id, count))
         if not ties or count < least:
             least, ties = count, [candidate.id]
         elif count == least:
             ties.append(candidate.id)
+    if full < OPEN and (best == OPEN or not ties):
+        return FULL  # better to wait for one that works
     if not ties:
-        return None
-    return Decision(ties[0] if len(ties) == 1 else choose(ties), scores)
+        return None if full > OPEN else FULL
+    if len(scores) == 1:
+        return Decision(ties[0], ONLY if best < OPEN else TRIAL, tuple(scores))
+    if best == OPEN:
+        return _first_trial(candidates, scores)
+    if len(ties) == 1:
+        return Decision(ties[0], LEAST, tuple(scores))
+    return Decision(choose(ties), DRAWN, tuple(scores))
+
+
+def _first_trial(candidates: Sequence[C], scores: list[tuple[str, int]]) -> Decision:
+    free = dict(scores)
+    first = min((it for it in candidates if it.id in free), key=lambda it: it.trial_due)
+    return Decision(first.id, TRIAL, tuple(scores))

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from gateway import catalogue, openai
+from gateway import catalogue, kinds
 from gateway.config import Config
 from gateway.errors import (
     HOST_NOT_ALLOWED,
@@ -79,7 +79,7 @@ class Gateway:
         self._hosts = Hosts(config)
         self._peers = Peers(config.trusted_proxies, config.scheme)
         self._routes: dict[bytes, Route] = {
-            path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for path, kind in openai.KINDS.items()
+            kind.path.encode(): Route(b"POST", INFERENCE, self._inference(kind.name)) for kind in kinds.KINDS
         }
         self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
         self._model_route = Route(b"GET", READ_MODELS, self._get_model)
@@ -200,7 +200,7 @@ class Gateway:
         route = self._route(exchange)
         if route is None:
             path = exchange.path.decode("latin-1")
-            return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(openai.KINDS)}.")
+            return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(kinds.BY_PATH)}.")
         refusal = self._admit_key(exchange, route.permission)
         if refusal is not None:
             return refusal

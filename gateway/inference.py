@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway import errors, record
-from gateway.balancer import pick
+from gateway.balancer import FULL, Decision, pick
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.openai import (
@@ -82,6 +82,7 @@ class Inference:
     __slots__ = (
         "_request_body",
         "attempts",
+        "decision",
         "endpoint",
         "exchange",
         "first_token",
@@ -106,6 +107,7 @@ class Inference:
         self.attempts: list[Attempt] = []
         self.endpoint: Endpoint | None = None  # the one whose in-flight count holds this request
         self.started = 0.0  # of the present attempt
+        self.decision: Decision | None = None  # for the present attempt
         self.first_token: float | None = None
         self.relay: StreamRelay | None = None  # of a streamed answer
         self.recorded = False
@@ -152,8 +154,9 @@ class Inference:
         failure: Failure | None = None
         while len(tried) < MAX_ATTEMPTS:
             decision = pick(endpoints, roster.load, tried)
-            if decision is None:
+            if decision is None or decision is FULL:
                 break
+            self.decision = decision
             tried.append(decision.endpoint_id)
             failure = await self._attempt(routes.by_id[decision.endpoint_id], body)
             if failure is None:
@@ -396,7 +399,12 @@ class Inference:
         """The present attempt has ended."""
         assert self.endpoint is not None
         duration = round((time.monotonic() - self.started) * 1e6)
-        self.attempts.append(Attempt(self.endpoint.id, outcome, status, duration, error))
+        at = round((self.started - self.exchange.arrived) * 1e6)
+        decision = self.decision
+        assert decision is not None
+        self.attempts.append(
+            Attempt(self.endpoint.id, outcome, status, duration, error, at, decision.reason, decision.scores)
+        )
 
     def _finish(
         self,

@@ -1,7 +1,8 @@
 """The live page: one small memory-mapped file that all processes of this machine share.
 
-It holds the snapshot's version, for each gateway worker the requests that its journal could not take, and for each
-worker and endpoint slot the requests in flight and the second of the last byte received. A worker writes only what is
+It holds the snapshot's version; for each gateway worker the requests that its journal could not take and those that
+wait in its queue; for each worker and endpoint slot the requests in flight, the second of the last byte received, and
+the state of the circuit breaker. A worker writes only what is
 its own; the supervisor clears a dead worker's. Every cell is an aligned 32- or 64-bit word stored in one go, so readers
 need no lock.
 """
@@ -13,8 +14,9 @@ from pathlib import Path
 MAX_WORKERS = 32
 MAX_ENDPOINTS = 1024
 
-_HEADER_BYTES = 8 * (1 + MAX_WORKERS)
-_ROW_WORDS = 2 * MAX_ENDPOINTS
+_HEADER_BYTES = 8 * (1 + 2 * MAX_WORKERS)
+_CELLS = 3  # of a worker and an endpoint
+_ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
 
 
@@ -24,7 +26,8 @@ class LivePage:
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if os.fstat(descriptor).st_size < _PAGE_BYTES:
+            if os.fstat(descriptor).st_size != _PAGE_BYTES:  # new, or of another release
+                os.ftruncate(descriptor, 0)
                 os.ftruncate(descriptor, _PAGE_BYTES)
             self._map = mmap.mmap(descriptor, _PAGE_BYTES)
         finally:
@@ -45,7 +48,15 @@ class LivePage:
     @property
     def unrecorded(self) -> int:
         """Requests that ended and are in no journal yet, as a number at least: no disk takes them."""
-        return sum(self._header[1:])
+        return sum(self._header[1 : 1 + MAX_WORKERS])
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a free slot, over all workers."""
+        return sum(self._header[1 + MAX_WORKERS :])
+
+    def set_waiting(self, worker: int, count: int) -> None:
+        self._header[1 + MAX_WORKERS + worker] = count
 
     def set_unrecorded(self, worker: int, count: int) -> None:
         self._header[1 + worker] = count
@@ -55,17 +66,24 @@ class LivePage:
 
     def clear(self, worker: int) -> None:
         self.set_unrecorded(worker, 0)
+        self.set_waiting(worker, 0)
         start = worker * _ROW_WORDS
         for word in range(start, start + _ROW_WORDS):
             self._words[word] = 0
 
     def in_flight(self, slot: int, workers: int = MAX_WORKERS) -> int:
         """Requests on this endpoint now, over so many workers."""
-        return sum(self._words[2 * slot : workers * _ROW_WORDS : _ROW_WORDS])
+        return sum(self._words[_CELLS * slot : workers * _ROW_WORDS : _ROW_WORDS])
 
     def last_byte(self, slot: int) -> int:
         """Second (since 1970) at which any worker last received a byte of this endpoint; 0 for never."""
-        return max(self._words[2 * slot + 1 : MAX_WORKERS * _ROW_WORDS : _ROW_WORDS])
+        return max(self._words[_CELLS * slot + 1 : MAX_WORKERS * _ROW_WORDS : _ROW_WORDS])
+
+    def trial_due(self, slot: int, workers: int = MAX_WORKERS) -> int:
+        """0: every worker's circuit breaker for this endpoint is closed. Else the second (since 1970) until which the
+        one that stays open longest is open; in the past, it is half open: a trial is due or under way.
+        """
+        return max(self._words[_CELLS * slot + 2 : workers * _ROW_WORDS : _ROW_WORDS])
 
 
 class Row:
@@ -78,7 +96,10 @@ class Row:
         self._start = start
 
     def set_in_flight(self, slot: int, count: int) -> None:
-        self._words[self._start + 2 * slot] = count
+        self._words[self._start + _CELLS * slot] = count
 
     def set_last_byte(self, slot: int, second: int) -> None:
-        self._words[self._start + 2 * slot + 1] = second
+        self._words[self._start + _CELLS * slot + 1] = second
+
+    def set_trial_due(self, slot: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + 2] = second

@@ -12,17 +12,8 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.errors import INVALID_REQUEST, Refusal
+from gateway.kinds import RESPONSES
 from gateway.outbox import Body, Data
-
-CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
-
-# Path below /v1 and the kind of request it takes.
-KINDS = {
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": COMPLETIONS,
-    "/v1/embeddings": EMBEDDINGS,
-    "/v1/responses": RESPONSES,
-}
 
 MAX_MODEL_NAME = 256
 

@@ -17,6 +17,7 @@ FAILED = "failed"  # 408, 429, 5xx, no connection, timeout
 TRUNCATED = "truncated"  # the answer broke off after its first byte
 CANCELLED = "cancelled"  # the client left
 NO_ENDPOINT = "no_endpoint"  # the model is known, but nothing that has it can be asked
+QUEUE = "queue"  # the queue was full, or the request waited in it for too long
 REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 508: never reached an endpoint
 
 CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control look at the endpoint at once
@@ -30,6 +31,9 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     status: int  # what the upstream answered; 0 if it did not
     duration_us: int
     error: str | None = None
+    at_us: int = 0  # from the request's arrival to the attempt's start
+    reason: str = ""  # why this endpoint, one of gateway.balancer's words
+    scores: tuple[tuple[str, int], ...] = ()  # endpoint and requests in flight, of those it was chosen from
 
 
 class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -37,7 +41,7 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
 
     id: str  # UUIDv7: its first 48 bits are milliseconds, so ids sort by time
     completed_us: int
-    kind: str  # chat_completions, completions, embeddings, responses
+    kind: str  # see gateway.kinds
     model: str  # the name the client asked for
     outcome: str
     status: int  # what the client was told; 0 if it left before
@@ -53,6 +57,8 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     error: str | None = None  # a sentence; for REJECTED the reason's code
     request_body: str | None = None
     response_body: str | None = None
+    queue_us: int | None = None  # waited for a free slot; None: it did not have to
+    request_id: str | None = None  # the client's own x-request-id
 
     @property
     def endpoint_id(self) -> str | None:

@@ -23,12 +23,13 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_row", "facts", "id", "in_flight", "pool", "rank", "secret", "standing_head", "usage_refused",
+        "_row", "facts", "id", "in_flight", "pool", "rank", "secret", "slots", "standing_head", "trial_due", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
         self.pool = pool
         self.in_flight = 0
+        self.trial_due = 0.0
         self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
         self._row = row
         self.learn(facts, secret)
@@ -38,6 +39,7 @@ class Endpoint:
         self.facts = facts
         self.id = facts.id
         self.rank = rank(facts.status, facts.operator_state)
+        self.slots = facts.max_concurrency
         self.secret = secret
         key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
         # Headers that go with every request.

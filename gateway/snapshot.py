@@ -33,7 +33,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     operator_state: str = ENABLED
     sealed_key: str | None = None
-    timeout_secs: float = 120.0  # first byte, gap between chunks, and the whole of an answer that is not streamed
+    timeout_secs: float = 120.0  # to the first event of a stream, and for the whole of any other answer
+    connect_timeout_secs: float = 5.0
+    idle_timeout_secs: float | None = None  # between two events of a stream; None: as `timeout_secs`
+    total_timeout_secs: float | None = None  # of a stream; None: no limit
+    max_concurrency: int | None = None  # requests at a time, over all workers; None: any number
+    drain_until: float | None = None  # seconds since 1970: then a draining endpoint's streams are ended
     models: tuple[Model, ...] = ()
 
 

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import record
-from gateway.openai import CHAT, COMPLETIONS, RESPONSES
+from gateway.kinds import GENERATING
 from gateway.record import Attempt, Entry, RequestRecord, Unrecorded
 from metrics import histogram
 from metrics.histogram import Histogram
@@ -49,7 +49,6 @@ REJECTED = "rejected:"
 ADOPTED, PRUNED_ADOPTED = "adopted:", "pruned_adopted:"
 
 _is_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-_KINDS_WITH_SPEED = {CHAT, COMPLETIONS, RESPONSES}
 
 Sample = tuple[int, int, float]  # completed_us, tie-break from the id, tokens per second
 SpeedKey = tuple[str, str, str]  # endpoint, model, kind
@@ -240,7 +239,7 @@ class Fold:
         tokens = plausible(entry.output_tokens)
         if outcome == record.OK:
             cell.answered(entry.duration_us, entry.first_token_us)
-            if tokens and attempts and kind in _KINDS_WITH_SPEED and attempts[-1].duration_us > 0:
+            if tokens and attempts and kind in GENERATING and attempts[-1].duration_us > 0:
                 self._add_speed(entry, tokens, attempts[-1], minute)
         elif outcome == record.CANCELLED:
             cell.requests_cancelled += 1

@@ -23,9 +23,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from django.db import DataError, Error, IntegrityError, connection, transaction
 
-from gateway import journal, record
+from gateway import journal, kinds, record
 from gateway.journal import START, Position
-from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord
 from metrics import database, rollups
 from metrics.database import storable
@@ -56,8 +55,35 @@ SLOW_SECONDS = 1.0  # for a batch: the database lets the writer wait
 MAX_BACKOFF_SECONDS = 2.0
 
 # How the reference calls a kind; it knows nine names and refuses rows with any other.
-REQUEST_TYPES = {CHAT: "Chat", COMPLETIONS: "Generate", EMBEDDINGS: "Embeddings", RESPONSES: "Chat"}
-KINDS = {"Chat": CHAT, "Generate": COMPLETIONS, "Embeddings": EMBEDDINGS}  # and back
+REQUEST_TYPES = {
+    kinds.CHAT: "Chat",
+    kinds.COMPLETIONS: "Generate",
+    kinds.EMBEDDINGS: "Embeddings",
+    kinds.RESPONSES: "Chat",
+    kinds.MESSAGES: "AnthropicMessages",
+    kinds.COUNT_TOKENS: "AnthropicMessages",
+    kinds.TRANSCRIPTIONS: "Transcription",
+    kinds.TRANSLATIONS: "Transcription",
+    kinds.SPEECH: "Speech",
+    kinds.IMAGES: "ImageGeneration",
+    kinds.IMAGE_EDITS: "ImageEdit",
+    kinds.IMAGE_VARIATIONS: "ImageVariation",
+    kinds.RERANK: "Embeddings",
+    kinds.MODERATIONS: "Chat",
+    kinds.TOKENIZE: "Generate",
+}
+# And back, for rows that the reference wrote.
+KINDS = {
+    "Chat": kinds.CHAT,
+    "Generate": kinds.COMPLETIONS,
+    "Embeddings": kinds.EMBEDDINGS,
+    "Transcription": kinds.TRANSCRIPTIONS,
+    "Speech": kinds.SPEECH,
+    "ImageGeneration": kinds.IMAGES,
+    "ImageEdit": kinds.IMAGE_EDITS,
+    "ImageVariation": kinds.IMAGE_VARIATIONS,
+    "AnthropicMessages": kinds.MESSAGES,
+}
 
 _HISTORY_COLUMNS = (
     "id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",

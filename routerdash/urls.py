@@ -10,7 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 from access import api as access_api
 from access import views as access_views
 from endpoints import api as endpoints_api
-from gateway.openai import KINDS
+from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
 from metrics import prometheus
 from metrics import views as metrics_views
@@ -21,7 +21,7 @@ def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
     return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
 
-_BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in KINDS))
+_BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
     path("", metrics_views.overview, name="overview"),

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.bench.tools import MODEL, chat_body
 from gateway import journal, record
-from gateway.openai import CHAT, adapt_request, dialect, parse_request, read_answer
+from gateway.kinds import CHAT
+from gateway.openai import adapt_request, dialect, parse_request, read_answer
 from gateway.relay import StreamRelay
 from tests.gateway.samples import make_record
 from tests.gateway.scripted import chunk

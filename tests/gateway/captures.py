@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from gateway import openai
+from gateway.kinds import BY_PATH
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "captures"
 SERVERS = ("llama.cpp", "vllm", "transformers")
@@ -50,7 +50,7 @@ class Capture:
 def load(server: str, name: str) -> Capture:
     found = json.loads((FOLDER / server / f"{name}.json").read_text())
     headers = {key.lower(): value for key, value in found["headers"]}
-    kind = openai.KINDS[found["request"]["path"]]
+    kind = BY_PATH[found["request"]["path"]].name
     return Capture(server, name, kind, found["status"], headers, found["body"].encode())
 
 

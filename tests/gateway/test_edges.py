@@ -21,8 +21,9 @@ from gateway import upstream as upstreams
 from gateway.config import ConfigError, load
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
+from gateway.kinds import CHAT
 from gateway.main import every
-from gateway.openai import CHAT, dialect, parse_request, read_answer
+from gateway.openai import dialect, parse_request, read_answer
 from gateway.record import Unrecorded
 from gateway.redact import redact
 from gateway.relay import StreamRelay

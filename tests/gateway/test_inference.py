@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from gateway import snapshot
-from gateway.openai import RESPONSES
+from gateway.kinds import RESPONSES
 from gateway.sealing import Sealer
 from tests.gateway import captures
 from tests.gateway.process import GatewayProcess, read_to_end, read_until

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import relay as relays
-from gateway.openai import CHAT, COMPLETIONS, RESPONSES, Usage, dialect
+from gateway.kinds import CHAT, COMPLETIONS, RESPONSES
+from gateway.openai import Usage, dialect
 from gateway.relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
 from tests.gateway import captures
 from tests.gateway.captures import STREAMS, Capture

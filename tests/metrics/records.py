@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway import record
-from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import Attempt, RequestRecord
 
 NOW = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)

@@ -20,7 +20,7 @@ from access.models import User
 from endpoints.registry import registry
 from gateway import record
 from gateway.journal import CRC, HEAD, MAGIC, VERSION
-from gateway.openai import CHAT, EMBEDDINGS
+from gateway.kinds import CHAT, EMBEDDINGS
 from metrics import api, queries, seeding, tasks
 from metrics.fold import WINDOW, learned_speed, merge_samples
 from metrics.models import Installation, JournalPosition, MovingAverage, RequestHistory

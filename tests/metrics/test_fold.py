@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import record
-from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import Entry, RequestRecord, SegmentHead, Unrecorded
 from metrics.fold import (
     CELL_COLUMNS,

@@ -14,7 +14,7 @@ from django.db.models import F
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from gateway import journal, record
-from gateway.openai import CHAT, COMPLETIONS
+from gateway.kinds import CHAT, COMPLETIONS
 from gateway.record import Unrecorded
 from metrics import queries
 from metrics import teller as teller_module

@@ -10,7 +10,7 @@ from django.db import Error, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from gateway import record
-from gateway.openai import CHAT
+from gateway.kinds import CHAT
 from gateway.record import Unrecorded
 from metrics import seeding, teller
 from metrics.database import database_id

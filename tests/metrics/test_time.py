@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from gateway import record
-from gateway.openai import CHAT
+from gateway.kinds import CHAT
 from gateway.record import RequestRecord
 from metrics import histogram, queries, seeding, teller
 from metrics.fold import CLOCK_SLACK_US, Daily, milliseconds, moving_average

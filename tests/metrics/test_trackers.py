@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway import record
-from gateway.openai import CHAT
+from gateway.kinds import CHAT
 from gateway.record import Entry
 from metrics.fold import Cell, Counters, Daily, Fold
 from metrics.trackers import Slot, Speed, Spread, State, Trackers, iso_minute

@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection
 
 from gateway import journal, record
-from gateway.openai import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.record import RequestRecord, Unrecorded
 from metrics import database
 from metrics import writer as writer_module
