@@ -506,7 +506,7 @@ def test_forms_that_were_changed(config, caplog):
     random_ = random.Random(5)
     control = upstream(always(answer(b"page")), config.control_socket)
     with control, upstream(echo) as server, inside(config, Relay(server.url, "other")) as gateway:
-        attack(gateway, [mutated(random_, random_.choice(good)) for _ in range(300)])
+        attack(gateway, [mutated(random_, random_.choice(good)) for _ in range(1000)])
         attack(gateway, [data[:size] for data in good for size in range(0, len(data), 5)])
     assert not caplog.records
 
