@@ -268,10 +268,24 @@ class Config:
         "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _Whole(1, 3650), "Days that history rows are kept; figures stay."
     )
     queue_max: int = _setting(
-        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Reserved for the request queue; not used by this release."
+        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Requests that may wait for an endpoint at a time; 0: none."
     )
     queue_timeout_secs: int = _setting(
-        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Reserved for the request queue; not used yet."
+        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Seconds that a request waits for an endpoint at most."
+    )
+    keepalive_secs: float = _setting(
+        "ROUTERDASH_KEEPALIVE_SECS",
+        "15",
+        _seconds,
+        "Seconds of silence after which the client of a stream gets a comment, so that nothing on the way gives it up; "
+        "0: never.",
+    )
+    route_headers: bool = _setting(
+        "ROUTERDASH_ROUTE_HEADERS",
+        "true",
+        _flag,
+        "Answers on `/v1` tell the endpoint, the attempts and the wait: `x-routerdash-endpoint`, `-attempts` and "
+        "`-queue-ms`.",
     )
     balancer: str = _setting(
         "ROUTERDASH_BALANCER", "least_inflight", _OneOf(("least_inflight",)), "How an endpoint is chosen."

@@ -282,6 +282,7 @@ class Event(msgspec.Struct):
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None
+    response_id: str | None = None  # of a Responses stream
 
 
 class _Delta(msgspec.Struct):
@@ -308,6 +309,7 @@ class _Chunk(msgspec.Struct):
 
 
 class _ResponsesBody(msgspec.Struct):
+    id: Any = None
     model: Any = None
     usage: Any = None
     error: Any = None
@@ -373,6 +375,7 @@ def read_responses_event(data: bytes) -> Event:
     event = Event(deltas=int(found.type.endswith(".delta")))
     if found.response is not None:
         event.model = _name(found.response.model)
+        event.response_id = _name(found.response.id)
         event.usage = read_usage(found.response.usage)
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
@@ -396,6 +399,7 @@ class Dialect:
 
     read_event: Callable[[bytes], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
+    done: bytes  # behind an answer that is told in one event
 
     def error_event(self, body: bytes) -> bytes:
         """An error that this dialect's clients understand, from an error body in OpenAI's shape."""
@@ -406,8 +410,8 @@ class Dialect:
         return b"data: " + body + b"\n\n"
 
 
-_CHUNKS = Dialect(read_chunk, usage_on_request=True)
-_RESPONSES = Dialect(read_responses_event, usage_on_request=False)
+_CHUNKS = Dialect(read_chunk, usage_on_request=True, done=b"data: [DONE]\n\n")
+_RESPONSES = Dialect(read_responses_event, usage_on_request=False, done=b"")
 
 
 def dialect(kind: str) -> Dialect:

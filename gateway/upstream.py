@@ -102,6 +102,7 @@ class Pool:
         self.received = received
         self.idle: deque[Connection] = deque()  # the last one kept is used first, so that a burst's others grow old
         self.closed = False
+        self.connect_timeout = CONNECT_SECONDS
 
     def __repr__(self) -> str:
         return f"<Pool {self.authority.decode()} {len(self.idle)} idle>"
@@ -146,7 +147,7 @@ class Pool:
     async def _connect(self) -> "Connection":
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(self.connect_timeout):
                 if self.unix_path:
                     _, connection = await loop.create_unix_connection(lambda: Connection(self), self.unix_path)
                 elif self.tls:
@@ -156,7 +157,7 @@ class Pool:
                 else:
                     _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
         except TimeoutError:
-            raise UpstreamError(CONNECT, f"no connection within {CONNECT_SECONDS:g} s") from None
+            raise UpstreamError(CONNECT, f"no connection within {self.connect_timeout:g} s") from None
         except ssl.SSLError as error:
             raise UpstreamError(CONNECT, f"TLS failed: {error.reason or 'handshake'}") from None
         except ConnectionRefusedError:
@@ -304,15 +305,20 @@ class Connection(asyncio.Protocol):
         self.complete = True
         self.transport.abort()
 
+    def fail(self, error: UpstreamError) -> None:
+        """End the connection as if `error` had happened to it."""
+        if self.error is None and not self.complete:
+            self.error = error
+            self.deadline = NEVER
+            self.transport.abort()
+            self._wake()
+
     def tell_heard(self) -> None:
         self.heard_lately = False
         self.pool.received()
 
     def expire(self) -> None:
-        self.error = UpstreamError(TIMEOUT, "timed out")
-        self.deadline = NEVER
-        self.transport.abort()
-        self._wake()
+        self.fail(UpstreamError(TIMEOUT, "timed out"))
 
     def _release(self) -> None:
         self.deadline = NEVER

@@ -60,6 +60,7 @@ REQUEST_TYPES = {
     kinds.COMPLETIONS: "Generate",
     kinds.EMBEDDINGS: "Embeddings",
     kinds.RESPONSES: "Chat",
+    kinds.STORED: "Chat",
     kinds.MESSAGES: "AnthropicMessages",
     kinds.COUNT_TOKENS: "AnthropicMessages",
     kinds.TRANSCRIPTIONS: "Transcription",

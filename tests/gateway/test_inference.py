@@ -77,10 +77,11 @@ def test_an_answer_without_usage_has_no_tokens(gateway, sim):
     assert (record.outcome, record.input_tokens, record.output_tokens) == ("ok", None, None)
 
 
-def test_an_answer_that_is_no_json_passes(gateway, sim):
-    given = gateway.chat(gateway.add(sim.add(fault="not_json")))
-    assert (given.status, given.body) == (200, b"<html>not what you asked for</html>")
-    assert given.headers["content-type"].startswith("text/html")
+def test_an_answer_that_is_no_json_passes(gateway):
+    with upstream(always(answer(b"not what you asked for", 200, "text/plain"))) as server:
+        given = gateway.chat(gateway.add(server))
+    assert (given.status, given.body) == (200, b"not what you asked for")
+    assert given.headers["content-type"] == "text/plain"
     assert gateway.record().outcome == "ok"
 
 
@@ -327,7 +328,8 @@ def test_headers_come_back_by_an_allow_list(gateway):
     dropped = ("Set-Cookie: a=b", "Access-Control-Allow-Origin: *", "Server: secret", "Location: /x", "X-Other: 1")
     with upstream(always(answer(b"{}", 200, "application/json", *kept, *dropped))) as server:
         given = gateway.chat(gateway.add(server))
-    ours = {"date", "content-type", "content-length", "x-request-id"}
+    way = {"x-routerdash-endpoint", "x-routerdash-attempts", "x-routerdash-queue-ms"}
+    ours = {"date", "content-type", "content-length", "x-request-id", *way}
     assert given.headers.keys() == {header.partition(":")[0].lower() for header in kept} | ours
 
 
@@ -406,7 +408,7 @@ def test_a_timeout_is_tried_on_another_endpoint(gateway, sim):
     assert outcomes(gateway.record()) == [("failed", 0), ("ok", 200)]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 501])
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 501])
 def test_what_is_not_the_endpoints_fault_is_passed_on(gateway, sim, status):
     good = sim.add()
     with upstream(refuses(status)) as server:
@@ -417,14 +419,14 @@ def test_what_is_not_the_endpoints_fault_is_passed_on(gateway, sim, status):
     assert (record.error, good.seen.started) == (f"scripted {status}", 0)
 
 
-def test_there_are_two_attempts_and_no_more(gateway, sim):
-    first, second, third = sim.add(fault="500"), sim.add(fault="503"), sim.add()
-    given = gateway.chat(gateway.add(first, second, third))
+def test_after_the_last_attempt_its_reason_is_told(gateway, sim):
+    first, second = sim.add(fault="500"), sim.add(fault="503")
+    given = gateway.chat(gateway.add(first, second))
     assert error_of(given) == (502, "upstream_error")
     assert given.json()["error"]["message"] == "The endpoint failed: simulated 503."
     record = gateway.record()
     assert (record.outcome, record.status, outcomes(record)) == ("failed", 502, [("failed", 500), ("failed", 503)])
-    assert (record.error, third.seen.started) == ("The endpoint failed: simulated 503.", 0)
+    assert record.error == "The endpoint failed: simulated 503."
 
 
 def test_an_only_endpoint_is_asked_once(gateway, sim):
