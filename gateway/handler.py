@@ -27,6 +27,7 @@ from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
 from gateway.kinds import Kind
+from gateway.messages import CountTokens, MessagesInference
 from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
@@ -37,7 +38,11 @@ from gateway.snapshot import ApiKey, Snapshot
 
 log = logging.getLogger(__name__)
 
-_INFERENCES: dict[str, type[Inference]] = {kinds.RESPONSES: ResponsesInference}
+_INFERENCES: dict[str, type[Inference]] = {
+    kinds.RESPONSES: ResponsesInference,
+    kinds.MESSAGES: MessagesInference,
+    kinds.COUNT_TOKENS: CountTokens,
+}
 
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20

@@ -6,9 +6,9 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
 from gateway.balancer import FULL, ONLY, Decision, pick
@@ -16,12 +16,14 @@ from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
 from gateway.openai import (
+    CHUNKS,
+    DIALECTS,
     Request,
     Usage,
     adapt_request,
-    dialect,
     parse_request,
     read_answer,
+    spliced,
     upstream_message,
     with_usage,
 )
@@ -128,7 +130,7 @@ class Inference:
         self.gateway = gateway
         self.exchange = exchange
         self.kind = kind
-        self.dialect = dialect(kind.name)
+        self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.request_id = self._request_id()
         self.request = NO_REQUEST
@@ -152,16 +154,19 @@ class Inference:
         self._request_body: Body | None = None
         self._answer: bytes | None = None  # of the present attempt, if it had to be read already
 
-    async def run(self) -> None:
-        gateway, exchange = self.gateway, self.exchange
-        if b"via" in exchange.fields:
-            self.passed = self._passed()
-            if gateway.roster.pseudonym in self.passed:
-                raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
-        body = exchange.take_body()
+    def run(self) -> Coroutine[Any, Any, None]:
+        """The coroutine to be awaited. Raises Refusal at once for what can be seen to be wrong at once."""
+        if b"via" in self.exchange.fields:
+            self._check_way()
+        body = self.exchange.take_body()
         self.request = self._parse(body)
-        if gateway.config.store_bodies != "none":
+        if self.gateway.config.store_bodies != "none":
             self._request_body = body
+        return self._live(body)
+
+    async def _live(self, body: Body) -> None:
+        """From the moment at which it is known what is asked for."""
+        gateway, exchange = self.gateway, self.exchange
         gateway.running.add(self)
         try:
             await self._serve(body)
@@ -181,8 +186,7 @@ class Inference:
 
     # Where to
 
-    def _parse(self, body: Body) -> Request:
-        return parse_request(body)
+    _parse = staticmethod(parse_request)
 
     def _routes(self) -> Routes:
         """Endpoints that have the model and can do what is asked, in any state. Raises Refusal."""
@@ -325,15 +329,19 @@ class Inference:
 
     # To the endpoint
 
-    async def _ask(self, route: Route, body: Body) -> Connection:
+    def _ask(self, route: Route, body: Body) -> Coroutine[Any, Any, Connection]:
         """Send the request; the connection with the head of the answer. Raises UpstreamError."""
         endpoint = route.endpoint
         request = self.request
         self.asked_usage = (
             request.stream and not request.wants_usage and self.dialect.usage_on_request and not endpoint.usage_refused
         )
-        if not self.asked_usage:
-            return await self._send(endpoint, self._adapted(route, body, include_usage=False))
+        if self.asked_usage:
+            return self._ask_for_usage(route, body)
+        return self._send(endpoint, self._adapted(route, body, include_usage=False))
+
+    async def _ask_for_usage(self, route: Route, body: Body) -> Connection:
+        endpoint = route.endpoint
         connection = await self._send(endpoint, self._adapted(route, body, include_usage=True))
         if connection.status not in (400, 422):
             return connection
@@ -349,8 +357,15 @@ class Inference:
 
     def _adapted(self, route: Route, body: Body, *, include_usage: bool) -> Sequence[Data]:
         """The body as this endpoint is to get it."""
-        model = route.model.id if route.model.id != self.request.model else None
-        if model is None and include_usage and not self.request.has_options:
+        request = self.request
+        model = route.model.id if route.model.id != request.model else None
+        if request.model_at is not None and model is not None:
+            pieces = spliced(body, request.model_at, model)
+            if not include_usage:
+                return pieces
+            if not request.has_options:
+                return (*with_usage(pieces[0]), *pieces[1:])
+        if model is None and include_usage and not request.has_options:
             return with_usage(body)
         return (adapt_request(body, model=model, include_usage=include_usage),)
 
@@ -372,14 +387,15 @@ class Inference:
                 connection.abort()
                 fresh = True  # nothing of an answer had come: not an attempt of its own
 
-    def _head(self, endpoint: Endpoint, path: bytes, length: int) -> bytes:
+    def _head(self, endpoint: Endpoint, path: bytes, length: int | None) -> bytes:
+        """`length` of the body; None: it comes in chunks."""
         exchange, pool = self.exchange, endpoint.pool
         onward = exchange.head.onward
         if onward is None:
             onward = exchange.head.onward = onward_lines(exchange.head.headers)
         # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
         passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
-        return b"%b %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        return b"%b %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\n%b\r\n\r\n" % (
             exchange.method,
             pool.prefix,
             path or self.kind.upstream_path.encode() or exchange.path,
@@ -389,14 +405,16 @@ class Inference:
             passed,
             self.gateway.roster.pseudonym,
             self.request_id,
-            length,
+            b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length,
         )
 
-    def _passed(self) -> list[bytes]:
-        """By their pseudonyms in Via."""
+    def _check_way(self) -> None:
+        """Has the request been here before? Routers name themselves in Via. Raises Refusal."""
         headers = self.exchange.head.headers
         entries = [entry.split() for name, via in headers if name == b"via" for entry in via.split(b",")]
-        return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
+        self.passed = [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
+        if self.gateway.roster.pseudonym in self.passed:
+            raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
 
     # To the client
 

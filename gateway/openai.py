@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.errors import INVALID_REQUEST, Refusal
-from gateway.kinds import RESPONSES
+from gateway.kinds import IMAGE_EDITS, IMAGE_VARIATIONS, IMAGES, RESPONSES, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from gateway.outbox import Body, Data
+from gateway.skim import Top, skim
 
 MAX_MODEL_NAME = 256
+BIG_BYTES = 256 << 10  # of a body that is not parsed whole
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -36,6 +38,7 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool
     wants_usage: bool  # the client asked for stream_options.include_usage itself
     has_options: bool = True  # the body has a key `stream_options`
+    model_at: tuple[int, int] | None = None  # where the model's name stands in a big body
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -45,8 +48,9 @@ _encode = msgspec.json.Encoder().encode
 
 def parse_request(body: Body) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
+    top = skim(body) if len(body) > BIG_BYTES else None
     try:
-        found = _read_request(body)
+        found = _read_request(body if top is None else _excerpt(body, top))
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -55,10 +59,20 @@ def parse_request(body: Body) -> Request:
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     if len(found.model) > MAX_MODEL_NAME:
         raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+    model_at = None if top is None else top.values[b"model"]
     if found.stream_options is msgspec.UNSET:
-        return Request(found.model, found.stream is True, False, has_options=False)
+        return Request(found.model, found.stream is True, False, has_options=False, model_at=model_at)
     options = found.stream_options or {}
-    return Request(found.model, found.stream is True, options.get("include_usage") is True)
+    return Request(found.model, found.stream is True, options.get("include_usage") is True, model_at=model_at)
+
+
+_READ = tuple(name.encode() for name in _Request.__struct_fields__)
+
+
+def _excerpt(body: Body, top: Top) -> bytes:
+    """A big body without what is not read of it."""
+    found = ((name, top.values[name]) for name in _READ if name in top.values)
+    return b"{%b}" % b",".join(b'"%b":%b' % (name, body[start:end]) for name, (start, end) in found)
 
 
 def _read_request(body: Body) -> _Request:
@@ -106,6 +120,11 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
         options = _options(fields.get("stream_options"))
         fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": True}))
     return _encode(fields)
+
+
+def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Data, ...]:
+    """A big body with another model's name, in pieces."""
+    return body[: at[0]], _encode(model), memoryview(body)[at[1] :]
 
 
 def with_usage(body: Body) -> tuple[Data, ...]:
@@ -364,6 +383,34 @@ def _has_output(choice: _Choice) -> bool:
     )
 
 
+class _TypedEvent(msgspec.Struct):
+    type: str = ""
+    usage: Any = None
+    error: Any = None
+    choices: Any = None
+
+
+_decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
+_TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
+
+
+def read_typed_event(data: bytes) -> Event:
+    """An event of a stream of sound, of its text or of pictures, as OpenAI has them. Raises msgspec.DecodeError.
+
+    Some servers write transcripts as chats.
+    """
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    found = _decode_typed_event(data)
+    if found.choices is not None:
+        return read_chunk(data)
+    event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
+    event.finished = found.type in _TYPED_ENDS
+    if found.error is not None:
+        event.error = _sentence(found.error)
+    return event
+
+
 _RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 
@@ -399,7 +446,7 @@ class Dialect:
 
     read_event: Callable[[bytes], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
-    done: bytes  # behind an answer that is told in one event
+    done: bytes = b""  # behind an answer that is told in one event
 
     def error_event(self, body: bytes) -> bytes:
         """An error that this dialect's clients understand, from an error body in OpenAI's shape."""
@@ -410,9 +457,17 @@ class Dialect:
         return b"data: " + body + b"\n\n"
 
 
-_CHUNKS = Dialect(read_chunk, usage_on_request=True, done=b"data: [DONE]\n\n")
-_RESPONSES = Dialect(read_responses_event, usage_on_request=False, done=b"")
+CHUNKS = Dialect(read_chunk, usage_on_request=True, done=b"data: [DONE]\n\n")
+_RESPONSES = Dialect(read_responses_event, usage_on_request=False)
+
+
+_TYPED = Dialect(read_typed_event, usage_on_request=False)
+DIALECTS = {
+    RESPONSES: _RESPONSES,
+    **dict.fromkeys((TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS), _TYPED),
+}
 
 
 def dialect(kind: str) -> Dialect:
-    return _RESPONSES if kind == RESPONSES else _CHUNKS
+    """Of kinds in OpenAI's style."""
+    return DIALECTS.get(kind, CHUNKS)

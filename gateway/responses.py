@@ -74,7 +74,7 @@ class ResponsesInference(Inference):
 
     __slots__ = ("_previous",)
 
-    def _parse(self, body: Body) -> Request:
+    def _parse(self, body: Body) -> Request:  # type: ignore[override]  # not static
         request = parse_request(body)
         self._previous: str | None = None
         if b"previous_response_id" in body:
@@ -111,7 +111,7 @@ class StoredResponse(Inference):
 
     __slots__ = ()
 
-    def _parse(self, body: Body) -> Request:
+    def _parse(self, body: Body) -> Request:  # type: ignore[override]
         return Request("", False, False)
 
     async def _serve(self, body: Body) -> None:

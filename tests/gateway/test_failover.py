@@ -492,3 +492,18 @@ def test_events_of_a_broken_response_are_of_its_dialect(gateway):
     assert events(given)[-1].startswith(b"event: error\n")
     assert b"[DONE]" not in given.body
     assert LAST not in given.body
+
+
+# Big bodies
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_big_body_gets_another_name_where_it_stands(gateway, sim, asked):
+    simulated = sim.add()
+    model = gateway.add(simulated, known_as="its own")
+    content = "x" * 300_000
+    given = gateway.chat(model, stream=asked, messages=[{"role": "user", "content": content}])
+    assert given.status == 200
+    body = simulated.seen.bodies[0]
+    assert (body["model"], body["messages"][0]["content"]) == ("its own", content)
+    assert ("stream_options" in body) is asked
