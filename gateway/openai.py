@@ -7,7 +7,7 @@ apart into raw values and putting it together again, so that what we do not know
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from gateway.kinds import RESPONSES
 from gateway.outbox import Body, Data
 
 MAX_MODEL_NAME = 256
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -46,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 def parse_request(body: Body) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
     try:
-        found = _read_request(body)
+        found = read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -61,15 +63,16 @@ def parse_request(body: Body) -> Request:
     return Request(found.model, found.stream is True, options.get("include_usage") is True)
 
 
-def _read_request(body: Body) -> _Request:
+def read_body(decode: Callable[[Any], T], body: Body) -> T:
+    """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
     try:
-        return _decode_request(body)
+        return decode(body)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         if _SURROGATE.search(body) is None:
             raise
-        return _decode_request(_replace_surrogates(body))
+        return decode(_replace_surrogates(body))
 
 
 def _replace_surrogates(body: Body) -> bytes:
@@ -137,6 +140,13 @@ class Usage(msgspec.Struct, frozen=True):
     input_tokens: int | None
     output_tokens: int | None
 
+    def over(self, earlier: "Usage | None") -> "Usage":
+        """What this one leaves open, the earlier one of the same answer may have told."""
+        if earlier is None:
+            return self
+        made = earlier.input_tokens if self.input_tokens is None else self.input_tokens
+        return Usage(made, earlier.output_tokens if self.output_tokens is None else self.output_tokens)
+
 
 class _Answer(msgspec.Struct):
     """Fields that only count or name are read leniently: an odd one must not hide the others."""
@@ -167,13 +177,13 @@ def read_usage(found: Any) -> Usage | None:
     """An OpenAI `usage` object, of chat or of Responses; None for what tells no tokens."""
     if not isinstance(found, dict):
         return None
-    made = _count(found, "prompt_tokens", "input_tokens")
-    out = _count(found, "completion_tokens", "output_tokens")
+    made = read_count(found, "prompt_tokens", "input_tokens")
+    out = read_count(found, "completion_tokens", "output_tokens")
     return None if made is None and out is None else Usage(made, out)
 
 
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Some servers write 12.0; none can mean a number that is negative or has no end."""
+def read_count(usage: dict[str, Any], *names: str) -> int | None:
+    """The first of the names that is there. Some servers write 12.0; none can mean a number below 0 or without end."""
     number = next((usage[name] for name in names if usage.get(name) is not None), None)
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
@@ -335,7 +345,7 @@ def read_chunk(data: bytes) -> Event:
         event.usage = read_usage(chunk.usage)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
-        event.error = _sentence(error)
+        event.error = sentence(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
@@ -377,14 +387,14 @@ def read_responses_event(data: bytes) -> Event:
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":
-        event.error = _sentence(found.response.error if found.response else None)
+        event.error = sentence(found.response.error if found.response else None)
     elif found.type == "error":
-        event.error = _sentence(found.error if found.error is not None else found.message)
+        event.error = sentence(found.error if found.error is not None else found.message)
         event.last = True
     return event
 
 
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message")
     return str(error or "the upstream reported an error")[:500]

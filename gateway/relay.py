@@ -95,7 +95,7 @@ class StreamRelay:
     def _take(self, event: Event) -> None:
         self.deltas += event.deltas
         if event.usage is not None:
-            self.usage = event.usage
+            self.usage = event.usage.over(self.usage)
         if event.error is not None and self.error is None:
             self.error = event.error
         for index, ends in event.choices:
