@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from gateway import catalogue, kinds, responses
+from gateway import anthropic, catalogue, kinds, responses
 from gateway.config import Config
 from gateway.errors import (
     HOST_NOT_ALLOWED,
@@ -143,7 +143,11 @@ class Gateway:
                     error=refusal.code,
                 )
             )
-        exchange.reply(refusal.status, (JSON, *refusal.headers), refusal.body())
+        if exchange.path.startswith(b"/v1/messages"):
+            body = anthropic.error_body(refusal.status, refusal.code, refusal.message)
+        else:
+            body = refusal.body()
+        exchange.reply(refusal.status, (JSON, *refusal.headers), body)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer a request that has arrived whole."""

@@ -359,12 +359,9 @@ class Inference:
         """The body as this endpoint is to get it."""
         request = self.request
         model = route.model.id if route.model.id != request.model else None
-        if request.model_at is not None and model is not None:
-            pieces = spliced(body, request.model_at, model)
-            if not include_usage:
-                return pieces
-            if not request.has_options:
-                return (*with_usage(pieces[0]), *pieces[1:])
+        if request.model_at is not None and model is not None and not (include_usage and request.has_options):
+            first, *rest = spliced(body, request.model_at, model)
+            return (*(with_usage(first) if include_usage else (first,)), *rest)
         if model is None and include_usage and not request.has_options:
             return with_usage(body)
         return (adapt_request(body, model=model, include_usage=include_usage),)

@@ -7,7 +7,7 @@ apart into raw values and putting it together again, so that what we do not know
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from gateway.skim import Top, skim
 
 MAX_MODEL_NAME = 256
 BIG_BYTES = 256 << 10  # of a body that is not parsed whole
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -50,7 +52,7 @@ def parse_request(body: Body) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
     top = skim(body) if len(body) > BIG_BYTES else None
     try:
-        found = _read_request(body if top is None else _excerpt(body, top))
+        found = read_body(_decode_request, body if top is None else _excerpt(body, top))
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -72,18 +74,19 @@ _READ = tuple(name.encode() for name in _Request.__struct_fields__)
 def _excerpt(body: Body, top: Top) -> bytes:
     """A big body without what is not read of it."""
     found = ((name, top.values[name]) for name in _READ if name in top.values)
-    return b"{%b}" % b",".join(b'"%b":%b' % (name, body[start:end]) for name, (start, end) in found)
+    return b"{%b}" % b",".join(b'"%b":%b' % (name, bytes(body[start:end])) for name, (start, end) in found)
 
 
-def _read_request(body: Body) -> _Request:
+def read_body(decode: Callable[[Any], T], body: Body) -> T:
+    """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
     try:
-        return _decode_request(body)
+        return decode(body)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         if _SURROGATE.search(body) is None:
             raise
-        return _decode_request(_replace_surrogates(body))
+        return decode(_replace_surrogates(body))
 
 
 def _replace_surrogates(body: Body) -> bytes:
@@ -122,7 +125,7 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
     return _encode(fields)
 
 
-def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Data, ...]:
+def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Body, Body, memoryview]:
     """A big body with another model's name, in pieces."""
     return body[: at[0]], _encode(model), memoryview(body)[at[1] :]
 
@@ -156,6 +159,13 @@ class Usage(msgspec.Struct, frozen=True):
     input_tokens: int | None
     output_tokens: int | None
 
+    def over(self, earlier: "Usage | None") -> "Usage":
+        """What this one leaves open, the earlier one of the same answer may have told."""
+        if earlier is None:
+            return self
+        made = earlier.input_tokens if self.input_tokens is None else self.input_tokens
+        return Usage(made, earlier.output_tokens if self.output_tokens is None else self.output_tokens)
+
 
 class _Answer(msgspec.Struct):
     """Fields that only count or name are read leniently: an odd one must not hide the others."""
@@ -186,13 +196,13 @@ def read_usage(found: Any) -> Usage | None:
     """An OpenAI `usage` object, of chat or of Responses; None for what tells no tokens."""
     if not isinstance(found, dict):
         return None
-    made = _count(found, "prompt_tokens", "input_tokens")
-    out = _count(found, "completion_tokens", "output_tokens")
+    made = read_count(found, "prompt_tokens", "input_tokens")
+    out = read_count(found, "completion_tokens", "output_tokens")
     return None if made is None and out is None else Usage(made, out)
 
 
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Some servers write 12.0; none can mean a number that is negative or has no end."""
+def read_count(usage: dict[str, Any], *names: str) -> int | None:
+    """The first of the names that is there. Some servers write 12.0; none can mean a number below 0 or without end."""
     number = next((usage[name] for name in names if usage.get(name) is not None), None)
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
@@ -356,7 +366,7 @@ def read_chunk(data: bytes) -> Event:
         event.usage = read_usage(chunk.usage)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
-        event.error = _sentence(error)
+        event.error = sentence(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
@@ -407,7 +417,7 @@ def read_typed_event(data: bytes) -> Event:
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS
     if found.error is not None:
-        event.error = _sentence(found.error)
+        event.error = sentence(found.error)
     return event
 
 
@@ -427,14 +437,14 @@ def read_responses_event(data: bytes) -> Event:
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":
-        event.error = _sentence(found.response.error if found.response else None)
+        event.error = sentence(found.response.error if found.response else None)
     elif found.type == "error":
-        event.error = _sentence(found.error if found.error is not None else found.message)
+        event.error = sentence(found.error if found.error is not None else found.message)
         event.last = True
     return event
 
 
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message")
     return str(error or "the upstream reported an error")[:500]

@@ -119,7 +119,7 @@ class StreamRelay:
     def _take(self, event: Event) -> None:
         self.deltas += event.deltas
         if event.usage is not None:
-            self.usage = event.usage
+            self.usage = event.usage.over(self.usage)
         if event.response_id is not None:
             self.response_id = event.response_id
         if event.error is not None and self.error is None:

@@ -74,7 +74,7 @@ class ResponsesInference(Inference):
 
     __slots__ = ("_previous",)
 
-    def _parse(self, body: Body) -> Request:  # type: ignore[override]  # not static
+    def _parse(self, body: Body) -> Request:
         request = parse_request(body)
         self._previous: str | None = None
         if b"previous_response_id" in body:
@@ -111,7 +111,7 @@ class StoredResponse(Inference):
 
     __slots__ = ()
 
-    def _parse(self, body: Body) -> Request:  # type: ignore[override]
+    def _parse(self, body: Body) -> Request:
         return Request("", False, False)
 
     async def _serve(self, body: Body) -> None:

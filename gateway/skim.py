@@ -57,7 +57,7 @@ class _Skimmer:
                 raise _Unsure
             start = name.end()
             end = self._value_end(start)
-            values[name[1]] = start, end
+            values[bytes(name[1])] = start, end
             then = _NEXT.match(body, end)
             if then is None:
                 raise _Unsure
@@ -98,7 +98,7 @@ class _Skimmer:
         depth = 0
         while True:
             quote = find(b'"', at)
-            between = body[at:quote] if quote >= 0 else body[at:]
+            between = bytes(body[at:quote] if quote >= 0 else body[at:])
             if between not in _BETWEEN:
                 for bracket in _BRACKET.finditer(between):
                     depth += 1 if bracket[0] in b"[{" else -1

@@ -9,8 +9,8 @@ from gateway.openai import BIG_BYTES, parse_request
 from gateway.skim import BYTES_A_STRING, FREE_STRINGS, skim
 
 
-def values(body):
-    top = skim(body)
+def values(body, kind=bytes):
+    top = skim(kind(body))
     return None if top is None else {name: json.loads(body[start:end]) for name, (start, end) in top.values.items()}
 
 
@@ -28,9 +28,10 @@ def test_it_finds_every_value_at_the_top(found, ascii_only, indent):
     assert values(body) in (None, {name.encode(): value for name, value in found.items()})
 
 
-def test_it_is_sure_of_what_is_usual():
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_it_is_sure_of_what_is_usual(kind):
     body = b' {"model": "a", "messages": [{"content": "say \\"{\\" \\\\"}], "n": -1.5e3, "stream" :true} '
-    assert values(body) == {
+    assert values(body, kind) == {
         b"model": "a",
         b"messages": [{"content": 'say "{" \\'}],
         b"n": -1500.0,
