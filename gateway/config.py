@@ -6,6 +6,7 @@ A bad value raises ConfigError, whose text is one line that names the variable a
 import hashlib
 import ipaddress
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping
@@ -139,6 +140,16 @@ def _names_a_database(url: str) -> bool:
     return bool(parts.path.strip("/")) and bool(parts.hostname or "host=" in parts.query)
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,\"\\]+")
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    origins = tuple(word.rstrip("/").lower() for word in _words(raw))
+    if not all(origin == "*" or (origin.isascii() and _ORIGIN.fullmatch(origin)) for origin in origins):
+        raise ValueError("* or origins separated by commas, such as https://chat.example.com")
+    return origins
+
+
 def _time_zone(raw: str) -> str:
     if raw == "":
         return _system_time_zone()
@@ -254,6 +265,25 @@ class Config:
         "true",
         _flag,
         "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "ROUTERDASH_CORS_ORIGINS",
+        "",
+        _origins,
+        "Origins of pages that may use `/v1` from a browser, separated by commas, such as `https://chat.example.com`; "
+        "`*` for all; empty: none.",
+    )
+    max_connections_per_client: int = _setting(
+        "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT",
+        "1000",
+        _Whole(0, 1_000_000),
+        "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
+    )
+    allow_link_local: bool = _setting(
+        "ROUTERDASH_ALLOW_LINK_LOCAL",
+        "false",
+        _flag,
+        "`true` lets endpoints be at link-local addresses, where clouds tell their secrets to whoever asks.",
     )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
@@ -402,6 +432,8 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"ROUTERDASH_REQUIRE_API_KEY=false needs a loopback ROUTERDASH_HOST such as 127.0.0.1, not {config.host!r}"
         )
+    if not config.require_api_key and "*" in config.cors_origins:
+        raise ConfigError("ROUTERDASH_REQUIRE_API_KEY=false needs ROUTERDASH_CORS_ORIGINS that are named, not '*'")
     return config
 
 

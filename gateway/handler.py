@@ -10,6 +10,7 @@ import msgspec
 
 from gateway import anthropic, catalogue, kinds, responses
 from gateway.config import Config
+from gateway.cors import Cors
 from gateway.errors import (
     HOST_NOT_ALLOWED,
     INVALID_API_KEY,
@@ -23,6 +24,7 @@ from gateway.errors import (
     Refusal,
 )
 from gateway.exchange import JSON, Exchange
+from gateway.forms import FormInference
 from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
@@ -55,6 +57,7 @@ class Route:
     methods: bytes  # as an Allow header has them
     permission: str
     answer: Callable[[Exchange], Awaitable[None]]
+    streams: bool = False  # begins with the head, and reads the body by `Exchange.read_body`
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,12 @@ class Gateway:
         self._silence_looked_for = 0.0
         self.outbox = roster.outbox
         self.outbox.before = self._write_records
+        self.cors = Cors(config.cors_origins) if config.cors_origins else None
         self._hosts = Hosts(config)
         self._peers = Peers(config.trusted_proxies, config.scheme)
         self._routes: dict[bytes, Route] = {
-            kind.path.encode(): Route(b"POST", INFERENCE, self._inference(kind)) for kind in kinds.KINDS
+            kind.path.encode(): Route(b"POST", INFERENCE, self._inference(kind), streams=kind.multipart)
+            for kind in kinds.KINDS
         }
         self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
         self._model_route = Route(b"GET", READ_MODELS, self._get_model)
@@ -110,6 +115,7 @@ class Gateway:
         head = exchange.head
         passed = head.passed
         if passed is not None and passed.holds_for(exchange, self.roster.snapshot):
+            exchange.cors = self.cors
             exchange.peer = head.peer or UNKNOWN
             exchange.route = passed.route
             exchange.api_key = passed.api_key
@@ -236,6 +242,11 @@ class Gateway:
     # Admission
 
     def _admit_client(self, exchange: Exchange) -> Refusal | None:
+        if self.cors is not None:
+            exchange.cors = self.cors
+            if self.cors.is_preflight(exchange):
+                exchange.route = Route(b"OPTIONS", "", self.cors.answer_preflight)
+                return None
         if self.roster.snapshot is None:
             self.refresh()
         if self.roster.snapshot is None:
@@ -244,7 +255,7 @@ class Gateway:
         if route is None:
             path = exchange.path.decode("latin-1")
             return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(kinds.BY_PATH)}.")
-        refusal = self._admit_key(exchange, route.permission)
+        refusal = self._admit_key(exchange, route)
         if refusal is not None:
             return refusal
         methods = route.methods
@@ -266,12 +277,12 @@ class Gateway:
             return self._model_route
         return route
 
-    def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
+    def _admit_key(self, exchange: Exchange, route: Route) -> Refusal | None:
         secret = exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
         key = self.roster.key(secret) if secret else None
         if not self.config.require_api_key:
             exchange.api_key = key
-            return self._admit_stranger(exchange)
+            return self._admit_stranger(exchange, route)
         if secret is None:
             return Refusal(
                 401,
@@ -283,25 +294,30 @@ class Gateway:
         if _expired(key):
             return Refusal(401, INVALID_API_KEY, "This API key has expired.")
         exchange.api_key = key
-        if permission not in key.permissions:
-            return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {permission}.")
+        if route.permission not in key.permissions:
+            return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {route.permission}.")
         return None
 
-    def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
+    def _admit_stranger(self, exchange: Exchange, route: Route) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
         origin = exchange.fields.get(b"origin")
-        host = host_name(exchange.fields.get(b"host", b"").decode("latin-1"))
-        if origin is not None and (urlsplit(origin.decode("latin-1")).hostname or "null") != host:
+        if origin is not None and not self._is_welcome(origin, exchange.fields.get(b"host", b"")):
             return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
         kind = exchange.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if exchange.method == b"POST" and kind != b"application/json":
-            return Refusal(415, INVALID_REQUEST, "Send the body as application/json.")
+        wanted = b"multipart/form-data" if route.streams else b"application/json"
+        if exchange.method == b"POST" and kind != wanted:
+            return Refusal(415, INVALID_REQUEST, f"Send the body as {wanted.decode()}.")
         return None
+
+    def _is_welcome(self, origin: bytes, host: bytes) -> bool:
+        if self.cors is not None and self.cors.allows(origin):
+            return True
+        return (_host_of(origin) or "null") == host_name(host.decode("latin-1"))
 
     # Answers
 
     def _inference(self, kind: Kind) -> Callable[[Exchange], Awaitable[None]]:
-        make = _INFERENCES.get(kind.name, Inference)
+        make = FormInference if kind.multipart else _INFERENCES.get(kind.name, Inference)
         return lambda exchange: make(self, exchange, kind).run()
 
     async def _stored(self, exchange: Exchange) -> None:
@@ -322,6 +338,13 @@ def _takes(methods: bytes, method: bytes) -> bool:
 
 def _expired(key: ApiKey | None) -> bool:
     return key is not None and key.expires_at is not None and key.expires_at <= time.time()
+
+
+def _host_of(origin: bytes) -> str | None:
+    try:
+        return urlsplit(origin.decode("latin-1")).hostname
+    except ValueError:  # brackets that hold no address
+        return None
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

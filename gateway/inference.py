@@ -490,31 +490,26 @@ class Inference:
 
     async def _pass(self, connection: Connection) -> Failure | None:
         """An answer that is neither JSON nor a stream of events: sound, say. Passed on as it comes, but its end."""
-        headers = self._answer_headers(connection.headers)
-        held = await connection.read()
-        if not held:
-            return self._failed(Failure(connection.status, b"", [], None, "an empty answer"))
+        exchange = self.exchange
         try:
             while data := await connection.read():
-                if not self.exchange.started:
-                    self.exchange.start(connection.status, headers)
-                self.exchange.write(held)
-                held = data
-                connection.wait_at_most(None)
-                await self.exchange.drain()
+                if not exchange.started:
+                    exchange.start(connection.status, self._answer_headers(connection.headers))
+                exchange.write(data)
+                connection.wait_at_most(None)  # it may be the client who is slow
+                await exchange.drain()
                 connection.wait_at_most(self.idle_seconds)
         except UpstreamError as error:
-            if not self.exchange.started:
+            if not exchange.started:
                 raise
             # There is no way to say it in such an answer but to break it off.
             self._finish(record.TRUNCATED, connection.status, attempt_status=connection.status, error=str(error))
-            self.exchange.abort()
+            exchange.abort()
             return None
+        if not exchange.started:
+            return self._failed(Failure(connection.status, b"", [], None, "an empty answer"))
         self._finish(record.OK, connection.status, attempt_status=connection.status)
-        if self.exchange.started:
-            self.exchange.end(held)
-        else:
-            self.exchange.reply(connection.status, headers, held)
+        exchange.end()
         return None
 
     @property
@@ -597,16 +592,21 @@ class Inference:
         kept = [header for header in headers if _BACK[header[0]]]
         kept.append((b"x-request-id", self.request_id))
         if self.gateway.config.route_headers:
-            if self.route is not None and len(self.attempts) == 1 and self.queue_us is None:
+            if self._number() == 1 and self.queue_us is None:
+                assert self.route is not None
                 kept += self.route.endpoint.labels
             else:
                 kept += self._labels()
         return kept
 
+    def _number(self) -> int:
+        """Attempts up to now."""
+        return len(self.attempts) + (self.endpoint is not None)
+
     def _labels(self) -> list[tuple[bytes, bytes]]:
         """What RouterDash says of the way that a request took."""
         found = [self.route.endpoint.label] if self.route is not None else []
-        found.append((b"x-routerdash-attempts", b"%d" % len(self.attempts)))
+        found.append((b"x-routerdash-attempts", b"%d" % self._number()))
         found.append((b"x-routerdash-queue-ms", b"%d" % ((self.queue_us or 0) // 1000)))
         return found
 

@@ -380,6 +380,11 @@ def test_answers_tell_the_endpoint_the_attempts_and_the_wait(gateway, sim):
     assert (headers["x-routerdash-attempts"], headers["x-routerdash-queue-ms"]) == ("2", "0")
 
 
+def test_a_stream_tells_the_attempt_that_it_comes_from(gateway, sim):
+    headers = gateway.chat(gateway.add(sim.add(fault="500"), sim.add()), stream=True).headers
+    assert headers["x-routerdash-attempts"] == "2"
+
+
 def test_refusals_of_requests_that_were_tried_tell_it_too(gateway, sim):
     assert gateway.chat(gateway.add(sim.add(fault="500"))).headers["x-routerdash-attempts"] == "1"
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from benchmarks.simulator import Simulator
-from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, GatewayProtocol
+from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, SEND_SECONDS, SLOWEST, GatewayProtocol
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
 from tests.router import until
@@ -312,16 +312,30 @@ def test_a_large_body_and_the_beginning_of_the_next_request_are_no_head_without_
         assert status(read_to_end(connection)) == 200
 
 
-def half_open(**fields: Any) -> Any:
+class HalfOpen(GatewayProtocol):
     """A connection as its timeouts see it, last heard of at second 0."""
-    done: list[bytes] = []
-    usual = {"running": None, "in_head": False, "quiet_since": 0.0, "done": done}
-    close, say = lambda: done.append(b"closed"), lambda status, text: done.append(status)
-    return SimpleNamespace(**{**usual, **fields}, close=close, _say=say)
+
+    def __init__(self, **fields: Any) -> None:
+        self.running, self.in_head, self.quiet_since, self.begun, self.paused_at = None, False, 0.0, 0.0, 0.0
+        self.unsent, self.stuck_since = 0, 0.0
+        self.waiting_for_client = 0
+        self.done: list[bytes] = []
+        self.transport: Any = SimpleNamespace(
+            get_write_buffer_size=lambda: self.waiting_for_client, abort=lambda: self.done.append(b"aborted")
+        )
+        vars(self).update(fields)
+
+    def close(self) -> None:
+        self.done.append(b"closed")
+
+    def _say(self, status: bytes, text: bytes) -> None:
+        self.done.append(status)
 
 
-BODY_MISSING = SimpleNamespace(received=False, started=False)
-RUNNING = SimpleNamespace(received=True, started=False)
+BODY_MISSING = SimpleNamespace(received=False, started=False, streams=False, body_bytes=0)
+RUNNING = SimpleNamespace(received=True, started=False, streams=False, body_bytes=0)
+STREAMING = SimpleNamespace(received=False, started=True, streams=True, body_bytes=9)
+REFUSED = SimpleNamespace(received=False, started=True, streams=False, body_bytes=9)
 
 
 @pytest.mark.parametrize(
@@ -334,11 +348,54 @@ RUNNING = SimpleNamespace(received=True, started=False)
         ({"running": BODY_MISSING}, RECEIVE_SECONDS - 1, False, []),
         ({"running": BODY_MISSING}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
         ({"running": BODY_MISSING}, 2, True, [b"408 Request Timeout", b"closed"]),
+        ({"running": BODY_MISSING, "paused_at": 1.0}, 1e6, False, []),
+        ({"running": STREAMING}, RECEIVE_SECONDS + 1, False, [b"closed"]),
+        ({"running": REFUSED}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, True, []),
     ],
 )
 def test_a_silent_client_is_waited_for_so_long(fields, seconds, stopping, expected):
-    connection = half_open(**fields)
-    GatewayProtocol.expire(connection, float(seconds), stopping=stopping)
+    connection = HalfOpen(**fields)
+    connection.expire(float(seconds), stopping=stopping)
     assert connection.done == expected
+
+
+TIMED_OUT = [b"408 Request Timeout", b"closed"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "expected"),
+    [
+        ({"in_head": True}, RECEIVE_SECONDS - 1, []),
+        ({"in_head": True}, RECEIVE_SECONDS + 1, TIMED_OUT),
+        ({"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})}, RECEIVE_SECONDS + 9, []),
+        (
+            {"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})},
+            RECEIVE_SECONDS + 11,
+            TIMED_OUT,
+        ),
+        ({"running": RUNNING}, 1e6, []),
+    ],
+)
+def test_a_client_that_sends_byte_by_byte_is_waited_for_so_long(fields, seconds, expected):
+    connection = HalfOpen(**fields, quiet_since=float(seconds))
+    connection.expire(float(seconds), stopping=False)
+    assert connection.done == expected
+
+
+def test_a_client_that_takes_nothing_is_given_up():
+    connection = HalfOpen(running=RUNNING, waiting_for_client=100)
+    connection.expire(10.0, stopping=False)
+    connection.expire(10.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == []
+    connection.expire(11.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == [b"aborted"]
+
+
+def test_a_client_that_takes_a_little_is_not():
+    connection = HalfOpen(running=RUNNING, waiting_for_client=100)
+    connection.expire(10.0, stopping=False)
+    connection.waiting_for_client = 99
+    connection.expire(11.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == []
