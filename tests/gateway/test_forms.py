@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.gateway.process import read_to_end, read_until
+from tests.gateway.process import read_to_end
 from tests.gateway.scripted import Talk, always, answer, opening, stream, upstream
 from tests.gateway.test_inference import error_of, outcomes, refuses
 from tests.router import until
