@@ -79,7 +79,7 @@ def _chat(asked: MessagesRequest, model: str) -> dict[str, Any]:
 def tokenize_prompt(body: Body) -> str:
     """The text of a prompt, for an endpoint that counts its tokens by /tokenize. Raises Refusal (400).
 
-    What the model's template puts around it is not in there, nor are images: the count is a little low.
+    The template around each turn is not in there, nor are images: it counts fewer tokens than the prompt has.
     """
     prompt = _read(_decode_prompt, body)
     try:

@@ -326,6 +326,14 @@ def test_bytes_that_are_no_text_are_told_so_even_where_nobody_looks(body):
     assert refused(body).message.startswith("The body is not valid JSON: ")
 
 
+def test_bytes_that_are_no_text_have_no_tokens():
+    body = (
+        b'{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[{"name":"n","input_schema":{"a":"\xff"}}]}'
+    )
+    with pytest.raises(Refusal, match="not valid JSON"):
+        tokenize_prompt(body)
+
+
 def test_half_of_an_emoji_is_replaced():
     body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a\\ud83d"}]}'
     assert json.loads(to_chat(body, "m"))["messages"][0]["content"] == "a\ufffd"
