@@ -24,7 +24,7 @@ _PARAMETER = re.compile(
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _DISPOSITION = re.compile(rb"form-data[ \t]*((?:;.*)?)", re.IGNORECASE | re.DOTALL)
-_PLAIN_CODINGS = (None, b"7bit", b"8bit", b"binary")
+_PLAIN_CODINGS = (b"7bit", b"8bit", b"binary")
 _PLAIN_KIND = re.compile(rb"(?!.*charset).*|.*;[ \t]*charset=\"?(?:utf-8|us-ascii)\"?")
 
 _PREAMBLE, _BEHIND, _HEAD, _BODY, _CLOSED, _EPILOGUE = range(6)
@@ -188,34 +188,35 @@ class Form:
 
     def _named(self, head: bytes) -> str | None:
         """The field that a part is, if it is one to be read."""
-        disposition = coding = None
-        kind = b""
-        for line in head.split(b"\r\n"):
-            found = _LINE.fullmatch(line)
-            if found is None:
-                raise _bad("The head of a part has a line that is none.")
-            name, value = found[1].lower(), found[2].strip(b" \t")
-            if name == b"content-disposition":
-                if disposition is not None:
-                    raise _bad("A part has two dispositions.")
-                disposition = value
-            elif name == b"content-transfer-encoding":
-                coding = value.lower()
-            elif name == b"content-type":
-                kind = value.lower()
-        parameters = _disposition(disposition)
+        lines = _part_lines(head)
+        parameters = _disposition(lines.get(b"content-disposition"))
         field = parameters[b"name"]
         if field not in (b"model", b"stream"):
             return None
         text = field.decode()
         if any(name.startswith(b"filename") for name in parameters):
             raise _bad(f"`{text}` must be a field, not a file.", text)
-        if coding not in _PLAIN_CODINGS or not _PLAIN_KIND.fullmatch(kind):
+        coding, kind = lines.get(b"content-transfer-encoding"), lines.get(b"content-type", b"")
+        if (coding and coding.lower() not in _PLAIN_CODINGS) or not _PLAIN_KIND.fullmatch(kind.lower()):
             raise _bad(f"`{text}` must stand in the form as it is, not encoded.", text)
         if text in self._seen:
             raise _bad(f"The form has two fields `{text}`.", text)
         self._seen.add(text)
         return text
+
+
+def _part_lines(head: bytes) -> dict[bytes, bytes]:
+    """What a part says of itself, by lower-case name."""
+    lines: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n"):
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise _bad("The head of a part has a line that is none.")
+        name = found[1].lower()
+        if name in lines:
+            raise _bad("The head of a part has a line twice.")
+        lines[name] = found[2].strip(b" \t")
+    return lines
 
 
 def _bad(message: str, param: str | None = None) -> Refusal:

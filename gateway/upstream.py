@@ -165,17 +165,26 @@ class Pool:
             raise UpstreamError(CONNECT, "no connection") from None
 
     async def _open(self) -> "Connection":
-        loop = asyncio.get_running_loop()
         if self.unix_path:
+            loop = asyncio.get_running_loop()
             return (await loop.create_unix_connection(lambda: Connection(self), self.unix_path))[1]
         addresses = await self._addresses()
-        options = {"ssl": _tls(), "server_hostname": self.host} if self.tls else {}
         for address in addresses[:-1]:
             try:
-                return (await loop.create_connection(lambda: Connection(self), address, self.port, **options))[1]
+                return await self._open_at(address)
             except OSError:  # TLS that fails is one, too
                 pass
-        return (await loop.create_connection(lambda: Connection(self), addresses[-1], self.port, **options))[1]
+        return await self._open_at(addresses[-1])
+
+    async def _open_at(self, address: str) -> "Connection":
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self),
+            address,
+            self.port,
+            ssl=_tls() if self.tls else None,
+            server_hostname=self.host if self.tls else None,
+        )
+        return connection
 
     async def _addresses(self) -> list[str]:
         """Where to connect to. A name is looked up here and nowhere else, so that what is looked at is what is

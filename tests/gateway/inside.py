@@ -68,8 +68,10 @@ class Inside(threading.Thread):
         self._ready.set()
         await self._ended.wait()
         server.close()
-        for connection in self.connections:
-            connection.transport.abort()
+        while self.connections or self.sweeper.connections:  # their ends have no event
+            for transport in [each.transport for each in self.connections + list(self.sweeper.connections)]:
+                transport.abort()
+            await asyncio.sleep(0.005)
         self.sweeper.stop()
         if self.gateway.journal is not None:
             self.gateway.journal.close()
@@ -106,9 +108,9 @@ class Inside(threading.Thread):
 
 
 @contextmanager
-def inside(config: Config, streamed: Handler) -> Iterator[Inside]:
+def inside(config: Config, streamed: Handler, *endpoints: snapshot.Endpoint) -> Iterator[Inside]:
     key = snapshot.ApiKey(KEY[3:11], hashlib.sha256(KEY.encode()).hexdigest(), ALL, None)
-    Control(config).publish(api_keys=(key,))
+    Control(config).publish(*endpoints, api_keys=(key,))
     made = Inside(config, streamed)
     try:
         yield made

@@ -1,7 +1,8 @@
 """Ten thousand things that no good client sends, to the socket of a running gateway.
 
-None may crash it, hang, make it answer with a fault of its own, or reach an endpoint if it should have been refused; and
-whoever asks properly afterwards is served. ROUTERDASH_HOSTILE=10 tries ten times as many.
+None may crash it, hang, make it answer with a fault of its own,
+or reach an endpoint if it should have been refused; and
+whoever asks properly afterwards is served. HOSTILE_TIMES=10 tries ten times as many.
 """
 
 import json
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tests.gateway.process import KEY, GatewayProcess, read_to_end
 from tests.gateway.scripted import always, answer, upstream
 
-MANY = int(os.environ.get("ROUTERDASH_HOSTILE", "1"))
+MANY = int(os.environ.get("HOSTILE_TIMES", "1"))
 BATCH = 50
 USUAL = f"Host: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
 OWN_FAULT = re.compile(rb"(?:^|\n)HTTP/1\.1 5")
@@ -100,9 +101,10 @@ FRAMINGS = [
     (CHUNKED, b"Transfer-Encoding: identity"),
     (b"Transfer-Encoding: identity", CHUNKED),
     *((b"Transfer-Encoding: " + coding,) for coding in (
-        b"chunked, identity", b"identity, chunked", b"identity", b"gzip", b"gzip, chunked", b"chunked, chunked", b"xchunked",
-        b"chunkedx", b"chunked;q=1", b'"chunked"', b"chunked,", b",chunked", b"\x0bchunked", b"chunked\x0b", b"chunked\x00",
-        b"chunked\xa0", b"\xefchunked", b"", b" ", b"c hunked", b"chunked chunked", b"chunke", b"x: chunked",
+        b"chunked, identity", b"identity, chunked", b"identity", b"gzip", b"gzip, chunked", b"chunked, chunked",
+        b"xchunked", b"chunkedx", b"chunked;q=1", b'"chunked"', b"chunked,", b",chunked", b"\x0bchunked",
+        b"chunked\x0b", b"chunked\x00", b"chunked\xa0", b"\xefchunked", b"", b" ", b"c hunked", b"chunked chunked",
+        b"chunke", b"x: chunked",
     )),
     (b"Transfer-Encoding : chunked",),
     (b"Transfer-Encoding\t: chunked",),
@@ -115,8 +117,9 @@ FRAMINGS = [
     (b"X: y\rTransfer-Encoding: chunked",),
     (b"X: y\r\rTransfer-Encoding: chunked",),
     *((b"Content-Length: " + length,) for length in (
-        b"+5", b"-5", b"0x5", b"5 5", b"5,5", b"5, 5", b"", b" ", b"5;", b"5.0", b"1e1", b"5_0", b"\xd9\xa5", b"5\x00", b"5\x0b",
-        b"18446744073709551616", b"18446744073709551621", b"9" * 40, b"five", b"'5'", b"0b1", b"5\xa0", b"(5)",
+        b"+5", b"-5", b"0x5", b"5 5", b"5,5", b"5, 5", b"", b" ", b"5;", b"5.0", b"1e1", b"5_0", b"\xd9\xa5", b"5\x00",
+        b"5\x0b", b"18446744073709551616", b"18446744073709551621", b"9" * 40, b"five", b"'5'", b"0b1", b"5\xa0",
+        b"(5)",
     )),
     (b"Content-Length: 5", b"Content-Length: 6"),
     (b"Content-Length: 5", b"content-length: 5"),
@@ -129,36 +132,41 @@ FRAMINGS = [
     (b"Host: localhost",),
 ]  # fmt: skip
 HEADS = [
-    b"No colon", b": no name", b" : no name", b"X : y", b"X\t: y", b"X y: z", b"X(y): z", b"X\x00: y", b"\xc3\xa4: y", b"X: a\x00b",
-    b"X: a\x0bb", b"X: a\x1fb", b"X: a\x7fb", b"X: a\rb", b"X: a\nb", b"X: a\n b", b"X: a\r\n b", b"X: a\r\n\tb", b"X: a\r\r\n b",
-    b"X: a\r", b"X: a\n", b"\x00", b"@: x", b"X[]: y", b"X\xa0: y", b"X:\r\n y", b"X: y\r\n ",
+    b"No colon", b": no name", b" : no name", b"X : y", b"X\t: y", b"X y: z", b"X(y): z", b"X\x00: y", b"\xc3\xa4: y",
+    b"X: a\x00b", b"X: a\x0bb", b"X: a\x1fb", b"X: a\x7fb", b"X: a\rb", b"X: a\nb", b"X: a\n b", b"X: a\r\n b",
+    b"X: a\r\n\tb", b"X: a\r\r\n b", b"X: a\r", b"X: a\n", b"\x00", b"@: x", b"X[]: y", b"X\xa0: y", b"X:\r\n y",
+    b"X: y\r\n ",
 ]  # fmt: skip
 LINES = [
-    b"POST http://localhost/v1/chat/completions HTTP/1.1", b"POST http://evil.example/v1/models HTTP/1.1", b"GET * HTTP/1.1",
-    b"OPTIONS * HTTP/1.1", b"GET localhost:443 HTTP/1.1", b"CONNECT localhost:443 HTTP/1.1", b"CONNECT /v1/models HTTP/1.1",
-    b"GET v1/models HTTP/1.1", b"GET \\v1\\models HTTP/1.1", b"GET /v1/models#part HTTP/1.1", b"GET /v1/mod els HTTP/1.1",
-    b"GET /v1/\x00 HTTP/1.1", b"GET /v1/\x7f HTTP/1.1", b"GET /v1/m\xc3\xb6del HTTP/1.1", b"GET /v1/\xff HTTP/1.1",
-    b"GET  HTTP/1.1", b"GET HTTP/1.1", b"GET /v1/models\tHTTP/1.1", b"GET /v1/\tmodels HTTP/1.1", b"GET ?x HTTP/1.1",
-    b"get /v1/models HTTP/1.1", b"GeT /v1/models HTTP/1.1", b"PRI * HTTP/2.0", b"SOURCE /v1/models HTTP/1.1", b"XYZZY / HTTP/1.1",
-    b"M-SEARCH /v1/models HTTP/1.1", b"PROPFIND /v1/models HTTP/1.1", b"DESCRIBE /v1/models RTSP/1.0", b"SOURCE / ICE/1.0",
-    b"G\x00ET /v1/models HTTP/1.1", b" /v1/models HTTP/1.1", b"GET /v1/models HTTP/0.9", b"GET /v1/models HTTP/2.0",
-    b"GET /v1/models HTTP/1.2", b"GET /v1/models HTTP/1", b"GET /v1/models HTTP/1.10", b"GET /v1/models http/1.1",
-    b"GET /v1/models HTTPS/1.1", b"GET /v1/models HTTP/11", b"GET /v1/models HTTP /1.1", b"GET /v1/models HTTP/1.1 x", b"GET /v1/models",
-    b"GET", b"QUERY /v1/models HTTP/1.1", b"UNLOCK /v1/models HTTP/1.1",
+    b"POST http://localhost/v1/chat/completions HTTP/1.1", b"POST http://evil.example/v1/models HTTP/1.1",
+    b"GET * HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET localhost:443 HTTP/1.1", b"CONNECT localhost:443 HTTP/1.1",
+    b"CONNECT /v1/models HTTP/1.1", b"GET v1/models HTTP/1.1", b"GET \\v1\\models HTTP/1.1",
+    b"GET /v1/models#part HTTP/1.1", b"GET /v1/mod els HTTP/1.1", b"GET /v1/\x00 HTTP/1.1", b"GET /v1/\x7f HTTP/1.1",
+    b"GET /v1/m\xc3\xb6del HTTP/1.1", b"GET /v1/\xff HTTP/1.1", b"GET  HTTP/1.1", b"GET HTTP/1.1",
+    b"GET /v1/models\tHTTP/1.1", b"GET /v1/\tmodels HTTP/1.1", b"GET ?x HTTP/1.1", b"get /v1/models HTTP/1.1",
+    b"GeT /v1/models HTTP/1.1", b"PRI * HTTP/2.0", b"SOURCE /v1/models HTTP/1.1", b"XYZZY / HTTP/1.1",
+    b"M-SEARCH /v1/models HTTP/1.1", b"PROPFIND /v1/models HTTP/1.1", b"DESCRIBE /v1/models RTSP/1.0",
+    b"SOURCE / ICE/1.0", b"G\x00ET /v1/models HTTP/1.1", b" /v1/models HTTP/1.1", b"GET /v1/models HTTP/0.9",
+    b"GET /v1/models HTTP/2.0", b"GET /v1/models HTTP/1.2", b"GET /v1/models HTTP/1", b"GET /v1/models HTTP/1.10",
+    b"GET /v1/models http/1.1", b"GET /v1/models HTTPS/1.1", b"GET /v1/models HTTP/11", b"GET /v1/models HTTP /1.1",
+    b"GET /v1/models HTTP/1.1 x", b"GET /v1/models", b"GET", b"QUERY /v1/models HTTP/1.1",
+    b"UNLOCK /v1/models HTTP/1.1",
 ]  # fmt: skip
 CHUNKS = [
-    b"0x5\r\nhello", b"-5\r\nhello", b"+5\r\nhello", b"g\r\nhello", b"\r\nhello", b" 5\r\nhello", b"5 x\r\nhello", b"5\nhello",
-    b"5\rhello", b"F" * 17 + b"\r\nhello", b"1" + b"0" * 16 + b"\r\nhello", b"5\r\nhello0\r\n", b"5\r\nhello\n0\r\n", b"5\r\nhelloX\r\n0",
-    b"5;a\nb\r\nhello", b"5;a\x00\r\nhello", b"5,5\r\nhello", b"\xb5\r\nhello", b"5h\r\nhello", b"5\x00\r\nhello", b"5\r\nhello\r\r\n0\r\n",
-    b"5\x0b\r\nhello", b"0\r\nX y\r\n", b"0\r\n: x\r\n", b"0\r\nX : y\r\n", b"0\r\nX: a\x00b\r\n", b"0\r\nX: a\r\n b\r\n",
+    b"0x5\r\nhello", b"-5\r\nhello", b"+5\r\nhello", b"g\r\nhello", b"\r\nhello", b" 5\r\nhello", b"5 x\r\nhello",
+    b"5\nhello", b"5\rhello", b"F" * 17 + b"\r\nhello", b"1" + b"0" * 16 + b"\r\nhello", b"5\r\nhello0\r\n",
+    b"5\r\nhello\n0\r\n", b"5\r\nhelloX\r\n0", b"5;a\nb\r\nhello", b"5;a\x00\r\nhello", b"5,5\r\nhello",
+    b"\xb5\r\nhello", b"5h\r\nhello", b"5\x00\r\nhello", b"5\r\nhello\r\r\n0\r\n", b"5\x0b\r\nhello", b"0\r\nX y\r\n",
+    b"0\r\n: x\r\n", b"0\r\nX : y\r\n", b"0\r\nX: a\x00b\r\n", b"0\r\nX: a\r\n b\r\n",
 ]  # fmt: skip
 PREFACES = [
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-OpenSSH_9.9\r\n", b"\x00" * 50,
-    b"GET /v1/models\r\n\r\n", b"GET / HTTP/1.1\n\n", b"GET /v1/models HTTP/1.1\nHost: localhost\n\n", b"HTTP/1.1 200 OK\r\n\r\n",
-    b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\n", b"GET /v1/models HTTP/1.1\r\nHost: localhost\n\r\n",
-    b"GET /v1/models HTTP/1.1\nHost: localhost\r\n\r\n", b"GET /v1/models HTTP/1.1\rHost: localhost\r\r", b"\xef\xbb\xbfGET / HTTP/1.1\r\n",
-    b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"EHLO example\r\n", b"*1\r\n$4\r\nPING\r\n", b"{}",
-    b"GET /v1/models HTTP/1.1\r\n Host: localhost\r\n\r\n", b"GET /v1/models HTTP/1.1\r\n\tX: y\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-OpenSSH_9.9\r\n",
+    b"\x00" * 50, b"GET /v1/models\r\n\r\n", b"GET / HTTP/1.1\n\n", b"GET /v1/models HTTP/1.1\nHost: localhost\n\n",
+    b"HTTP/1.1 200 OK\r\n\r\n", b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: localhost\n\r\n", b"GET /v1/models HTTP/1.1\nHost: localhost\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\rHost: localhost\r\r", b"\xef\xbb\xbfGET / HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"EHLO example\r\n", b"*1\r\n$4\r\nPING\r\n",
+    b"{}", b"GET /v1/models HTTP/1.1\r\n Host: localhost\r\n\r\n", b"GET /v1/models HTTP/1.1\r\n\tX: y\r\n\r\n",
 ]  # fmt: skip
 
 
@@ -272,11 +280,14 @@ def test_bodies_that_are_no_requests(target):
     gateway, _, model = target
     name = json.dumps(model)
     bodies = [
-        b"", b"{", b"[]", b"null", b"0", b'"', b"\xff\xfe", b"\xc3\x28", b'{"model":"\xff"}', b'{"model":"\\ud800"}', b'{"model":null}',
-        b'{"model":[]}', b'{"model":""}', b'{"model":"' + b"x" * 300 + b'"}', b'{"model":1e999}', b"[" * 100_000, b'{"a":' * 50_000,
-        b'{"model":"a","model":"b"}', b"\xef\xbb\xbf{}", b"{}" * 1000, b"\0" * 5000, b'{"model":' + b"9" * 10_000 + b"}",
-        *(f'{{"model":{name},"stream":{value}}}'.encode() for value in ("1", '"yes"', "[]", "{}", "1e400", "-0", "nul")),
-        *(f'{{"model":{name},"stream":true,"stream_options":{value}}}'.encode() for value in ("1", '"x"', "[]", "[{}]", '{"a":', "tru")),
+        b"", b"{", b"[]", b"null", b"0", b'"', b"\xff\xfe", b"\xc3\x28", b'{"model":"\xff"}', b'{"model":"\\ud800"}',
+        b'{"model":null}', b'{"model":[]}', b'{"model":""}', b'{"model":"' + b"x" * 300 + b'"}', b'{"model":1e999}',
+        b"[" * 100_000, b'{"a":' * 50_000, b'{"model":"a","model":"b"}', b"\xef\xbb\xbf{}", b"{}" * 1000, b"\0" * 5000,
+        b'{"model":' + b"9" * 10_000 + b"}",
+        *(f'{{"model":{name},"stream":{value}}}'.encode() for value in ("1", '"yes"', "[]", "{}", "1e400", "-0",
+        "nul")),
+        *(f'{{"model":{name},"stream":true,"stream_options":{value}}}'.encode() for value in ("1", '"x"', "[]", "[{}]",
+        '{"a":', "tru")),
     ]  # fmt: skip
     kinds = (
         "chat/completions",
@@ -303,13 +314,15 @@ def test_bodies_that_are_no_requests(target):
 
 NAMES = st.one_of(
     st.sampled_from(
-        ["Content-Length", "Transfer-Encoding", "Host", "Connection", "Expect", "Upgrade", "Content-Type", "X-API-Key", "Via",
+        ["Content-Length", "Transfer-Encoding", "Host", "Connection", "Expect", "Upgrade", "Content-Type", "X-API-Key",
+        "Via",
          "Authorization", "X-Forwarded-For", "X-Request-Id", "Trailer", "Origin", "Access-Control-Request-Method"]
     ).map(str.encode),
     st.binary(max_size=20),
 )  # fmt: skip
 VALUES = st.one_of(
-    st.sampled_from([b"chunked", b"0", b"5", b"close", b"keep-alive", b"100-continue", b"localhost", b"h2c", b"[", b"http://[", b"1.1 x"]),
+    st.sampled_from([b"chunked", b"0", b"5", b"close", b"keep-alive", b"100-continue", b"localhost", b"h2c", b"[",
+    b"http://[", b"1.1 x"]),
     st.binary(max_size=30),
 )  # fmt: skip
 LINE = st.tuples(

@@ -2,6 +2,8 @@
 
 import asyncio
 import queue
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from gateway.multipart import Form
 from gateway.upstream import Pool, UpstreamError
 from tests.gateway.inside import inside
 from tests.gateway.process import read_to_end, read_until
-from tests.gateway.scripted import answer, upstream
+from tests.gateway.samples import make_endpoint
+from tests.gateway.scripted import answer, opening, upstream
 from tests.gateway.test_protocol import code, read_answer, read_answers, status, statuses
 from tests.router import until
 
@@ -26,7 +29,8 @@ class Reader:
     """Reads a body to its end and tells how long it was. `seen`: its pieces; `go`: may the next be read?"""
 
     def __init__(self):
-        self.seen = queue.Queue()
+        self.gateway: Any = None
+        self.seen: queue.Queue[bytes] = queue.Queue()
         self.go = asyncio.Event()
         self.go.set()
         self.cancelled = False
@@ -66,6 +70,24 @@ def say(gateway, data):
     with gateway.connect() as connection:
         connection.sendall(data)
         return read_to_end(connection)
+
+
+def fill(connection, data, held_up):
+    """Send it until the gateway holds us up; how much was sent."""
+    sent = 0
+
+    def full():
+        nonlocal sent
+        try:
+            sent += connection.send(data[sent : sent + MIB])
+        except BlockingIOError:
+            pass
+        return held_up()
+
+    connection.setblocking(False)
+    until(full, pause=0.001)
+    connection.settimeout(30)
+    return sent
 
 
 # Whole bodies
@@ -171,17 +193,10 @@ def test_a_client_is_held_up_by_whoever_does_not_read(reader):
     with reader.gateway.connect() as connection:
         connection.sendall(reader.gateway.head(f"Content-Length: {len(data)}", CLOSE))
         until(lambda: reader.exchange)
-        connection.setblocking(False)
-        sent = 0
         (held,) = reader.gateway.connections
-        while not held.flow.read_paused:
-            try:
-                sent += connection.send(data[sent : sent + MIB])
-            except BlockingIOError:
-                pass
+        sent = fill(connection, data, lambda: held.paused_at)
         assert BUFFER_BYTES < reader.exchange.unread <= 2 * BUFFER_BYTES
         reader.gateway.in_loop(reader.go.set)
-        connection.settimeout(30)
         connection.sendall(data[sent:])
         assert body_of(read_to_end(connection)) == b"%d" % len(data)
 
@@ -410,32 +425,25 @@ def test_an_endpoint_that_refuses_a_form_early_is_heard(config):
 
 
 def test_an_endpoint_that_takes_nothing_holds_up_the_client(config):
-    taken = queue.Queue()
+    taken: queue.Queue[None] = queue.Queue()
 
     def script(talk):
         taken.get()
         echo(talk)
 
     form = FORM % bytes(60 * MIB)
-    with upstream(script) as server, inside(config, Relay(server.url, "other")) as gateway:
+    with upstream(script) as server, inside(config, Relay(server.url, "other")) as gateway:  # noqa: SIM117
         with gateway.connect() as connection:
             connection.sendall(gateway.head(TYPE, f"Content-Length: {len(form)}", CLOSE))
-            connection.setblocking(False)
-            sent = 0
-            while not (gateway.connections and gateway.connections[0].paused_at):
-                try:
-                    sent += connection.send(form[sent : sent + MIB])
-                except BlockingIOError:
-                    pass
+            sent = fill(connection, form, lambda: gateway.connections and gateway.connections[0].paused_at)
             assert sent < len(form)
             taken.put(None)
-            connection.settimeout(30)
             connection.sendall(form[sent:])
             assert body_of(read_to_end(connection)) == b"%d 1" % (len(form) - 4)
 
 
 def test_a_client_that_leaves_in_a_form_leaves_its_endpoint(config):
-    left = queue.Queue()
+    left: queue.Queue[bool] = queue.Queue()
 
     def script(talk):
         talk._file.read(200)
@@ -448,6 +456,45 @@ def test_a_client_that_leaves_in_a_form_leaves_its_endpoint(config):
             connection.sendall(gateway.head(TYPE, f"Content-Length: {MIB}") + (FORM % bytes(MIB))[:1000])
             until(lambda: server.connections)
         assert left.get(timeout=10)
+
+
+# Clients that read nothing
+
+
+EVENT = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 100_000)
+ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + EVENT * 3000
+
+
+@contextmanager
+def reading_nothing(config):
+    """The gateway, and its two connections of a stream that is too large for all buffers."""
+    with upstream(opening(ENDLESS)) as server:
+        body = b'{"model":"m","messages":[],"stream":true}'
+        with (
+            inside(config, refuse, make_endpoint("", "m", base_url=server.url)) as gateway,
+            gateway.connect() as client,
+        ):
+            client.sendall(gateway.head(f"Content-Length: {len(body)}", path="/v1/chat/completions") + body)
+            until(lambda: gateway.sweeper.connections)
+            (above,), (below,) = gateway.sweeper.connections, gateway.connections
+            until(lambda: not above.transport.is_reading())
+            yield gateway, above, below
+
+
+def test_a_client_that_reads_nothing_fills_no_memory(config):
+    with reading_nothing(config) as (gateway, above, below):
+        held = gateway.in_loop(lambda: above._size + below.transport.get_write_buffer_size())
+        assert BUFFER_BYTES < held < 4 * BUFFER_BYTES
+        assert not above.transport.is_reading()
+
+
+def test_a_client_that_reads_nothing_gives_its_endpoint_back(config):
+    with reading_nothing(config) as (gateway, _, below):
+        gateway.in_loop(lambda: below.expire(1e9, stopping=False))
+        gateway.in_loop(lambda: below.expire(1e9 + protocol.SEND_SECONDS + 1, stopping=False))
+        until(lambda: not (gateway.sweeper.connections or gateway.connections))
+        (endpoint,) = gateway.gateway.roster.endpoints.values()
+        assert endpoint.in_flight == 0
 
 
 # Crowds

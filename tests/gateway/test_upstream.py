@@ -698,6 +698,14 @@ async def test_a_name_that_leads_to_several_addresses_is_tried_at_each():
 # Bodies in pieces
 
 
+async def push_without_end(pool, timeout):
+    connection = await pool.connect()
+    connection.begin(HEAD % (1 << 30), timeout)
+    while await connection.push(bytes(1 << 20)):
+        await asyncio.sleep(0)
+    return connection
+
+
 @in_loop
 async def test_a_body_that_is_pushed_arrives_whole():
     async with serving(always(OK)) as (pool, server):
@@ -720,10 +728,7 @@ async def test_a_server_that_answers_early_is_heard_and_not_asked_again():
         talk.client_left()
 
     async with serving(script) as (pool, _):
-        connection = await pool.connect()
-        connection.begin(HEAD % (1 << 30), 20.0)
-        while await connection.push(bytes(1 << 20)):
-            await asyncio.sleep(0)
+        connection = await push_without_end(pool, 20.0)
         await connection.head()
         assert (connection.status, await connection.read_all(), list(pool.idle)) == (413, b"no", [])
 
@@ -732,24 +737,15 @@ async def test_a_server_that_answers_early_is_heard_and_not_asked_again():
 async def test_a_server_that_takes_nothing_is_given_up(impatient):
     over = threading.Event()
     async with serving(lambda talk: over.wait(30)) as (pool, _):
-        connection = await pool.connect()
-        connection.begin(HEAD % (1 << 30), 0.2)
-        with pytest.raises(UpstreamError) as caught:
-            while await connection.push(bytes(1 << 20)):
-                await asyncio.sleep(0)
+        error = await failing(push_without_end(pool, 0.2))
         over.set()
-        assert caught.value.kind == TIMEOUT
+        assert error.kind == TIMEOUT
 
 
 @in_loop
 async def test_a_server_that_leaves_in_a_body_is_broken():
     async with serving(lambda talk: talk.reset()) as (pool, _):
-        connection = await pool.connect()
-        connection.begin(HEAD % (1 << 30), 20.0)
-        with pytest.raises(UpstreamError) as caught:
-            while await connection.push(bytes(1 << 20)):
-                await asyncio.sleep(0)
-        assert caught.value.kind == BROKEN
+        assert (await failing(push_without_end(pool, 20.0))).kind == BROKEN
 
 
 @in_loop
