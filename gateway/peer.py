@@ -31,6 +31,19 @@ def normalise_ip(text: str) -> str | None:
     return str(mapped or address)
 
 
+METADATA = ipaddress.ip_address("fd00:ec2::254")  # a cloud's, that is not link-local
+
+
+def refused_address(ip: str) -> bool:
+    """Must no endpoint be there, unless the settings allow it: link-local and cloud metadata addresses."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_link_local or address == METADATA
+
+
 class Peers:
     """Finds the client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
 

@@ -39,6 +39,7 @@ GOOD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
     ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
     ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
@@ -89,6 +90,7 @@ BAD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "0"),
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3601"),
     ("ROUTERDASH_REQUIRE_API_KEY", "maybe"),
+    ("ROUTERDASH_ALLOW_LINK_LOCAL", "perhaps"),
     ("ROUTERDASH_STORE_BODIES", "some"),
     ("ROUTERDASH_HISTORY", "none"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "0"),
@@ -147,6 +149,7 @@ def test_defaults():
     assert (config.host, config.port, config.workers) == ("127.0.0.1", 32768, 1)
     assert config.data_dir == Path.cwd() / "data"
     assert config.require_api_key
+    assert not config.allow_link_local
     assert config.store_bodies == "none"
     assert config.trusted_proxies == ()
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import load
-from gateway.peer import Hosts, Peer, Peers, host_name, normalise_ip
+from gateway.peer import Hosts, Peer, Peers, host_name, normalise_ip, refused_address
 
 PROXIES = load({"ROUTERDASH_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}).trusted_proxies
 ADDRESSES = st.ip_addresses().map(str)
@@ -175,3 +175,25 @@ def test_any_bytes_are_a_host_or_not(header):
 )
 def test_a_host_without_its_port(host, name):
     assert host_name(host) == name
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "169.254.0.0",
+        "169.254.169.254",
+        "169.254.255.255",
+        "fe80::1",
+        "febf::1",
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_refused(ip):
+    assert refused_address(ip)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "169.253.1.1", "10.0.0.1", "::1", "fec0::1", "fd00:ec2::253", "gpu", ""])
+def test_other_addresses_are_not(ip):
+    assert not refused_address(ip)
