@@ -152,8 +152,8 @@ async def _lm_studio_model(probe: Probe, model: str) -> Told:
 # llama.cpp: one model with so many slots, and what it was started for
 
 
-# Its list calls every model one for completions. Whatever it was not started for it refuses with 501, before it looks
-# at the question: an empty one, which costs nothing.
+# Its list calls every model one for completions. What it was not started for it refuses with 501, before it looks at
+# the question: an empty one, which costs nothing.
 _STARTED_FOR = (
     ("/v1/chat/completions", CAN_CHAT),
     ("/v1/embeddings", CAN_EMBED),
@@ -170,22 +170,29 @@ async def _llamacpp(probe: Probe, models: list[str]) -> Server:
         slots = next((value for value in (props.get("total_slots"),) if _is_slots(value)), 0)
     if props.get("role") == "router":  # it starts a server for each model when that is asked for
         return Server({}, slots)
-    told = await _llamacpp_capabilities(probe)
-    return Server(dict.fromkeys(models, told), slots)
+    found = await _started_for(probe)
+    return Server({it: SILENCE if found is None else Told(capabilities=_narrowed(found, it)) for it in models}, slots)
 
 
 def _is_slots(value: object) -> bool:
     return is_length(value) and isinstance(value, int) and value <= MAX_SLOTS
 
 
-async def _llamacpp_capabilities(probe: Probe) -> Told:
+async def _started_for(probe: Probe) -> tuple[str, ...] | None:
+    """None where it does not say so now."""
     found = []
     for path, word in _STARTED_FOR:
         answer = await _post(probe, path, {})
         if answer.status in (400, 422):
             found.append(word)
         elif answer.status not in (404, 405, 501):
-            return SILENCE
-    if CAN_RERANK in found and CAN_CHAT not in found:
-        found = [CAN_RERANK]  # its embeddings are scores
-    return Told(capabilities=tuple(found))
+            return None
+    return tuple(found)
+
+
+def _narrowed(found: tuple[str, ...], model: str) -> tuple[str, ...]:
+    """One started for embeddings or reranking chats as well, whatever comes of it with such a model."""
+    if CAN_RERANK in found:
+        return (CAN_RERANK,)  # its embeddings are scores
+    by_name = capabilities.guess(model)
+    return by_name if CAN_CHAT not in by_name and set(by_name) <= set(found) else found

@@ -123,7 +123,7 @@ def llamacpp(props: Any = None, **started_for: int) -> dict[str, Any]:
     [
         ({"chat": 400}, ("chat",)),
         ({"embeddings": 400}, ("embeddings",)),
-        ({"embeddings": 400, "rerank": 400}, ("rerank",)),
+        ({"chat": 400, "embeddings": 400, "rerank": 400}, ("rerank",)),
         ({"chat": 400, "embeddings": 400}, ("chat", "embeddings")),
         ({"chat": 400, "rerank": 404}, ("chat",)),
         ({}, ()),
@@ -134,6 +134,17 @@ def test_llamacpp_is_asked_what_it_was_started_for(
 ) -> None:
     found = told(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "a", "b")
     assert found == Server({"a": Told(None, can), "b": Told(None, can)}, 4)
+
+
+@pytest.mark.parametrize(
+    ("started_for", "can"),
+    [({"chat": 400, "embeddings": 400}, ("embeddings",)), ({"chat": 400}, ("chat",))],
+)
+def test_an_embedding_model_does_not_chat_where_it_embeds(
+    serve: Serve, started_for: dict[str, int], can: tuple[str, ...]
+) -> None:
+    found = told(serve(llamacpp(**started_for)).url, Kind.LLAMACPP, "bge-m3")
+    assert found.models["bge-m3"].capabilities == can
 
 
 def test_the_question_is_an_empty_one(serve: Serve) -> None:
