@@ -206,6 +206,8 @@ class Endpoint:
             return web.json_response({"xllm_version": "1.0.0"})
         if path == "/api/health" and behaviour.kind == "xllm":
             return web.json_response({"status": "ok"})
+        if path == "/props" and behaviour.kind == "llamacpp" and behaviour.slots:
+            return web.json_response({"total_slots": behaviour.slots})
         if path == "/health":
             return web.json_response({"status": "ok"})
         return _error(404, "not found")
@@ -226,6 +228,8 @@ class Endpoint:
         if fault == "strict" and "stream_options" in body:
             return _error(400, "unknown field: stream_options")
         path = request.path
+        if behaviour.kind == "llamacpp" and not body:  # a question what it was started for
+            return _error(400 if path == "/v1/chat/completions" else 501, "simulated")
         if path == "/v1/embeddings":
             return self._embeddings(body)
         answer = _Answer(

@@ -248,6 +248,12 @@ class Config:
         _networks,
         "Addresses or networks whose X-Forwarded-For and -Proto are believed; empty: nobody's.",
     )
+    allow_link_local: bool = _setting(
+        "ROUTERDASH_ALLOW_LINK_LOCAL",
+        "false",
+        _flag,
+        "Endpoints may have link-local addresses such as 169.254.1.2 (cloud metadata services live there).",
+    )
     time_zone: str = _setting(
         "ROUTERDASH_TIME_ZONE", "", _time_zone, "Zone of the daily figures; empty: the system's, else UTC."
     )

@@ -80,7 +80,7 @@ class EndpointWithFigures(EndpointAdmin):
 
     @admin.display(description=gettext_lazy("in flight"))
     def in_flight(self, obj: Endpoint) -> str:
-        return self._figure(obj, "active_requests")
+        return format_html("<span data-in-flight>{}</span>", self._figure(obj, "active_requests"))
 
     @admin.display(description=gettext_lazy("days"))
     def daily_panel(self, obj: Endpoint) -> str:

@@ -65,7 +65,7 @@ def overview(moment: Moment | None = None) -> dict[str, Any]:
 
 # What may change of an endpoint while an overview of it is open.
 _LIVE = (
-    "id", "status", "operator_state", "last_error", "latency_ms", "active_requests", "total_requests",
+    "id", "status", "operator_state", "drain_until", "last_error", "latency_ms", "active_requests", "total_requests",
     "successful_requests", "failed_requests", "cancelled_requests", "model_count",
 )  # fmt: skip
 SPEEDS_SHOWN = 50
@@ -114,6 +114,7 @@ def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
         "base_url": entry.base_url,
         "status": entry.status,
         "operator_state": entry.operator_state,
+        "drain_until": json_time(entry.drain_until),
         "endpoint_type": entry.kind,
         "health_check_interval_secs": entry.health_check_interval_secs,
         "inference_timeout_secs": entry.inference_timeout_secs,

@@ -18,6 +18,7 @@ class DashboardEndpointSerializer(serializers.Serializer[Any]):
     base_url = serializers.CharField()
     status = serializers.ChoiceField(choices=Status.choices)
     operator_state = serializers.ChoiceField(choices=OperatorState.choices)
+    drain_until = serializers.DateTimeField(allow_null=True)
     endpoint_type = serializers.ChoiceField(choices=Kind.choices)
     health_check_interval_secs = serializers.IntegerField()
     inference_timeout_secs = serializers.IntegerField()

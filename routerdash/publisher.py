@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import Error
 
 from access.directory import KeyEntry, access
-from endpoints import keys, names
+from endpoints import capabilities, keys, names
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway import snapshot
 from gateway.config import Config
@@ -15,6 +15,8 @@ from gateway.livepage import MAX_ENDPOINTS, LivePage
 from gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_SECS = 5
 
 
 class Publisher:
@@ -111,8 +113,17 @@ def _endpoint(entry: Entry, slot: int) -> snapshot.Endpoint:
         operator_state=entry.operator_state,
         sealed_key=entry.sealed_api_key or _seal(entry),
         timeout_secs=float(entry.inference_timeout_secs),
-        models=tuple(_model(model) for model in entry.models),
+        connect_timeout_secs=float(entry.connect_timeout_secs or CONNECT_TIMEOUT_SECS),
+        idle_timeout_secs=_seconds(entry.idle_timeout_secs),
+        total_timeout_secs=_seconds(entry.total_timeout_secs),
+        max_concurrency=entry.slots,
+        drain_until=entry.drain_until.timestamp() if entry.drain_until else None,
+        models=tuple(_model(model, capabilities.added(list(entry.capabilities))) for model in entry.models),
     )
+
+
+def _seconds(value: int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 _sealed: dict[str, str] = {}
@@ -125,12 +136,12 @@ def _seal(entry: Entry) -> str | None:
     return _sealed.setdefault(entry.plain_api_key, keys.sealer().seal(entry.plain_api_key))
 
 
-def _model(model: ModelEntry) -> snapshot.Model:
+def _model(model: ModelEntry, added: tuple[str, ...]) -> snapshot.Model:
     return snapshot.Model(
         id=model.id,
         canonical=model.canonical_name,
         aliases=names.aliases(model.id, model.canonical_name),
-        capabilities=model.capabilities,
+        capabilities=capabilities.together(model.capabilities, added),
         max_tokens=model.max_tokens,
     )
 

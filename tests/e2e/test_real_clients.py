@@ -59,6 +59,15 @@ def figures(router: RouterDash) -> tuple[int, int, int]:
     return stats["successful_requests"], stats["total_input_tokens"], stats["total_output_tokens"]
 
 
+def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
+    found = {}
+    for endpoint in ready.get("/api/endpoints").json()["endpoints"]:
+        detail = ready.get(f"/api/endpoints/{endpoint['id']}").json()
+        assert detail["learned_slots"] == 4
+        found |= {model["model_id"]: model["capabilities"] for model in detail["models"]}
+    assert found == {REAL: ["chat"], TINY: ["chat"], EMBEDDER: ["embeddings"]}
+
+
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_openai_python(ready: RouterDash, python: Path, model: str) -> None:
     found = run(python, "use_openai.py", ready, model)

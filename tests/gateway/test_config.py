@@ -165,6 +165,7 @@ def test_defaults():
     assert (config.host, config.port, config.workers) == ("127.0.0.1", 32768, 1)
     assert config.data_dir == Path.cwd() / "data"
     assert config.require_api_key
+    assert not config.allow_link_local
     assert config.store_bodies == "none"
     assert config.trusted_proxies == ()
 
