@@ -205,7 +205,6 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "duration",
         "tokens",
         "client_ip",
-        "way",
     )
     list_filter = (
         OutcomeFilter,
@@ -258,7 +257,8 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("endpoint"))
     def shown_endpoint(self, obj: RequestHistory) -> str:
-        return NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name)
+        """It leads to the reasons: there is no room for a column of their own."""
+        return _way(obj, NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name))
 
     @admin.display(description=gettext_lazy("endpoint"))
     def endpoint(self, obj: RequestHistory) -> str:
@@ -283,10 +283,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("way"))
     def way(self, obj: RequestHistory) -> str:
-        try:
-            return format_html('<a href="{}">{}</a>', reverse("request", args=(obj.pk,)), _("Why this node"))
-        except NoReverseMatch:  # an id that was written by hand, and is none
-            return NOTHING
+        return _way(obj, _("Why this node"))
 
     @admin.display(description=gettext_lazy("waited in the queue"))
     def queued(self, obj: RequestHistory) -> str:
@@ -360,6 +357,15 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
 def _has_no_endpoint(obj: RequestHistory) -> bool:
     return bool(obj.endpoint_name == "N/A")
+
+
+def _way(obj: RequestHistory, text: str) -> str:
+    """A link to the page that shows the request's way."""
+    try:
+        page = reverse("request", args=(obj.pk,))
+    except NoReverseMatch:  # an id that was written by hand, and is none
+        return text
+    return format_html('<a href="{}" title="{}">{}</a>', page, _("Why this node"), text)
 
 
 def _linked(page: str, obj: Any) -> str | None:

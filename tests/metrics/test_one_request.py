@@ -194,9 +194,9 @@ def test_only_staff_are_led_to_the_admin(as_admin: Api, as_viewer: Api, teller: 
 
 def test_the_admin_leads_to_the_page(as_admin: Api, teller: World) -> None:
     request_id = written(teller, failed_over())
-    link = f'<a href="/requests/{request_id}">Why this node</a>'
-    for path in ("", f"{request_id}/change/"):
-        assert link in as_admin.get(f"/admin/metrics/requesthistory/{path}").content.decode()
+    for path, text in (("", "a"), (f"{request_id}/change/", "Why this node")):
+        html = as_admin.get(f"/admin/metrics/requesthistory/{path}").content.decode()
+        assert f'<a href="/requests/{request_id}" title="Why this node">{text}</a>' in html
 
 
 @pytest.mark.parametrize("request_id", [NOWHERE, "a"])
