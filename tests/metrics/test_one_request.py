@@ -108,6 +108,13 @@ def test_what_has_no_speed_is_told_without(script: Api, teller: World, fields: d
     assert found["tokens_per_second"] is None
 
 
+def test_it_costs_two_queries(script: Api, teller: World, django_assert_num_queries: Any) -> None:
+    request_id = written(teller, failed_over(api_key_id=KEY))
+    told(script, request_id)
+    with django_assert_num_queries(2):
+        told(script, request_id)
+
+
 @pytest.mark.parametrize("request_id", [NOWHERE, "a", "export/x"])
 def test_an_unknown_request_is_a_404(script: Api, teller: World, request_id: str) -> None:
     teller.write()
