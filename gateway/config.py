@@ -285,12 +285,6 @@ class Config:
         _Whole(0, 1_000_000),
         "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
     )
-    allow_link_local: bool = _setting(
-        "ROUTERDASH_ALLOW_LINK_LOCAL",
-        "false",
-        _flag,
-        "`true` lets endpoints be at link-local addresses, where clouds tell their secrets to whoever asks.",
-    )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
         "none",

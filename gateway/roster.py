@@ -324,14 +324,9 @@ def _by_hash(keys: Iterable[ApiKey]) -> Iterator[tuple[bytes, ApiKey]]:
 
 
 def _names(endpoint: Endpoint) -> tuple[dict[str, Route], dict[str, Route]]:
-    """Names an endpoint's models answer to, exact and casefolded. Its own id for a model wins over another's alias."""
-    exact: dict[str, Route] = {}
-    folded: dict[str, Route] = {}
-    for model in endpoint.facts.models:
-        route = Route(endpoint, model)
-        for alias in (*((model.canonical,) if model.canonical else ()), *model.aliases):
-            exact.setdefault(alias, route)
-            folded.setdefault(alias.casefold(), route)
-    for model in endpoint.facts.models:
-        exact[model.id] = Route(endpoint, model)
-    return exact, folded
+    """Names an endpoint's models answer to, exact and casefolded."""
+    exact, folded = snapshot.names(endpoint.facts.models)
+    return (
+        {name: Route(endpoint, model) for name, model in exact.items()},
+        {name: Route(endpoint, model) for name, model in folded.items()},
+    )
