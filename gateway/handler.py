@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from gateway import anthropic, catalogue, kinds, responses
+from gateway import anthropic, catalogue, kinds, present, responses
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -31,6 +31,7 @@ from gateway.journal import Writer
 from gateway.kinds import Kind
 from gateway.messages import CountTokens, MessagesInference
 from gateway.peer import UNKNOWN, Hosts, Peers, host_name
+from gateway.present import Present
 from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.responses import Makers, ResponsesInference, StoredResponse
@@ -48,6 +49,7 @@ _INFERENCES: dict[str, type[Inference]] = {
 
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20
+TELL_SECONDS = 0.5  # between two tellings of what is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Gateway:
             lambda waiter: waiter.asked.look_again(waiter.tried),
             lambda count: roster.page.set_waiting(roster.worker, count),
         )
-        self._silence_looked_for = 0.0
+        self._silence_looked_for = self._told_at = 0.0
         self.outbox = roster.outbox
         self.outbox.before = self._write_records
         self.cors = Cors(config.cors_origins) if config.cors_origins else None
@@ -226,10 +228,28 @@ class Gateway:
             self._silence_looked_for = now
             for running in list(self.running):
                 running.keep_alive()
+        if now - self._told_at >= TELL_SECONDS and self.roster.page.watched_until > time.time():
+            self._told_at = now
+            self._tell_present()
         if drained := self.roster.drained(time.time()):
             for running in list(self.running):
                 if running.endpoint in drained:
                     running.end_early("the endpoint was drained")
+
+    def _tell_present(self) -> None:
+        """Somebody looks: tell what is here."""
+        since = time.time() - time.monotonic()
+        waiting = [it.asked.waiting(since, position) for position, it in enumerate(self.queue, 1)]
+        running = [it.running(since) for it in self.running if it.endpoint is not None]
+        found = Present(
+            self.roster.worker,
+            time.time(),
+            tuple(waiting[: present.MOST]),
+            tuple(sorted(running, key=lambda it: it.since)[: present.MOST]),
+            len(waiting),
+            len(running),
+        )
+        present.save(self.config.data_dir, found)
 
     def places_left(self) -> int:
         """How many more requests may wait, over all workers."""

@@ -28,6 +28,7 @@ from gateway.openai import (
     with_usage,
 )
 from gateway.outbox import Body, Data
+from gateway.present import Running, Waiting
 from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
@@ -617,6 +618,32 @@ class Inference:
             return given
         return self.id.encode()
 
+    # For whoever looks
+
+    def waiting(self, epoch: float, position: int) -> Waiting:
+        """As one of those in the queue. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+        since = epoch + (self.queued_at or self.exchange.arrived)
+        return Waiting(
+            self.id, self.request.model, self.kind.name, self._key_id(), self.exchange.peer.ip, since, position
+        )
+
+    def running(self, epoch: float) -> Running:
+        """As one of those on an endpoint."""
+        return Running(
+            self.id,
+            self.request.model,
+            self.kind.name,
+            None if self.endpoint is None else self.endpoint.id,
+            self._key_id(),
+            self.exchange.peer.ip,
+            epoch + self.exchange.arrived,
+            self.request.stream,
+            0 if self.relay is None else self.relay.deltas,
+        )
+
+    def _key_id(self) -> str | None:
+        return self.exchange.api_key.id if self.exchange.api_key else None
+
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
@@ -706,9 +733,10 @@ class Inference:
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""
         assert self.relay is not None
-        if self.relay.usage is not None or not self.relay.deltas:
-            return self.relay.usage, False
-        return Usage(None, self.relay.deltas), True
+        usage, deltas = self.relay.usage, self.relay.deltas
+        if not deltas or (usage is not None and usage.output_tokens is not None):
+            return usage, False
+        return Usage(None if usage is None else usage.input_tokens, deltas), True
 
     def _keeps_bodies(self, outcome: str) -> bool:
         wanted = self.gateway.config.store_bodies

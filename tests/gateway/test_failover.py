@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from gateway import snapshot
+from gateway import present, snapshot
 from tests.gateway.process import read_until
 from tests.gateway.scripted import DONE, LAST, Talk, always, answer, chunk, opening, stream, upstream
 from tests.gateway.test_inference import error_of, events, outcomes, told
@@ -512,3 +512,24 @@ def test_a_big_body_gets_another_name_where_it_stands(gateway, sim, asked):
     body = simulated.seen.bodies[0]
     assert (body["model"], body["messages"][0]["content"]) == ("its own", content)
     assert ("stream_options" in body) is asked
+
+
+# For whoever looks
+
+
+def test_what_is_here_is_told_while_somebody_looks(gateway, sim):
+    simulated = sim.add(tokens_per_second=20, tokens=10_000)
+    model = gateway.add(simulated, max_concurrency=1)
+    with gateway.connect() as one, gateway.connect() as two:
+        one.sendall(gateway.chat_bytes(model, stream=True))
+        read_until(one, b"\n\n\r\n")
+        two.sendall(gateway.chat_bytes(model))
+        until(lambda: gateway.page.waiting == 1)
+        assert present.load(gateway.config.data_dir, 0) is None
+        gateway.page.watched_until = int(time.time()) + 5
+        found = until(lambda: present.load(gateway.config.data_dir, 0))
+    (running,), (waiting,) = found.running, found.waiting
+    assert (running.model, running.streamed, running.endpoint_id) == (model, True, gateway.endpoints_of(model)[0].id)
+    assert (waiting.model, waiting.position, waiting.client_ip) == (model, 1, "127.0.0.1")
+    assert 0 <= found.at - waiting.since <= found.at - running.since < 30
+    assert running.deltas >= 1

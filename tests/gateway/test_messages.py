@@ -1,6 +1,7 @@
 """Anthropic's Messages through a real gateway, of endpoints that speak them and of endpoints that do not."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_a_stream_is_translated(gateway):
 
 
 def test_a_stream_of_an_endpoint_that_speaks_them_passes(gateway):
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"model": "tiny", "usage": {"input_tokens": 3, "output_tokens": 1}}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
@@ -209,3 +210,12 @@ def test_one_that_can_do_neither_says_so(gateway):
     with upstream(speaks()) as server:
         given = ask(gateway, gateway.add(server), "/v1/messages/count_tokens")
     assert (given.status, given.json()["error"]["type"]) == (404, "not_found_error")
+
+
+def test_a_stream_that_breaks_off_has_its_tokens_counted(gateway):
+    start = b'data: {"type":"message_start","message":{"usage":{"input_tokens":36,"output_tokens":1}}}\n\n'
+    piece = b'data: {"type":"content_block_delta","delta":{"text":"Hi"}}\n\n'
+    with upstream(speaks(messages=stream(start, piece, piece))) as server:
+        ask(gateway, gateway.add(server), stream=True)
+    record = gateway.record()
+    assert (record.outcome, record.input_tokens, record.output_tokens, record.estimated) == ("truncated", 36, 2, True)

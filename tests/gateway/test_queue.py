@@ -1,5 +1,6 @@
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,8 +27,10 @@ class Places:
         return Decision(waiter.model, "only", ())
 
 
-class Told(Waiter):
+class Told(Waiter[Any]):
     """Notes that it was woken."""
+
+    went: list[Any]
 
     def wake(self):
         self.went.append(self.asked)
@@ -36,7 +39,7 @@ class Told(Waiter):
 class World:
     def __init__(self, **free):
         self.places = Places(**free)
-        self.lengths = []
+        self.lengths: list[int] = []
         self.queue = Queue(self.places, self.lengths.append)
         self.went = []
 

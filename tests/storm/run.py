@@ -61,7 +61,8 @@ async def _rage(
     router: RouterDash, ports: list[int], control: int, seconds: float, clients: int
 ) -> tuple[Seen, dict[str, list[int]], Fleet]:
     headers = {"Authorization": f"Bearer {KEY}"}
-    seen, samples = Seen(), {}
+    seen = Seen()
+    samples: dict[str, list[int]] = {}
     async with (
         aiohttp.ClientSession(router.url, headers=headers) as api,
         aiohttp.ClientSession(f"http://127.0.0.1:{control}") as simulator,
