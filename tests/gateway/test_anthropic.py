@@ -21,8 +21,8 @@ from gateway.relay import StreamRelay
 from tests.gateway import captures
 
 SERVERS = ["llama.cpp", "vllm"]
-STREAMS = [captures.load(f"messages/{server}", "messages_stream") for server in SERVERS]
-ANSWERS = [captures.load(f"messages/{server}", "messages") for server in SERVERS]
+STREAMS = [captures.load(server, "messages_stream") for server in SERVERS]
+ANSWERS = [captures.load(server, "messages") for server in SERVERS]
 
 # Errors
 
