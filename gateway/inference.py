@@ -706,9 +706,10 @@ class Inference:
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""
         assert self.relay is not None
-        if self.relay.usage is not None or not self.relay.deltas:
-            return self.relay.usage, False
-        return Usage(None, self.relay.deltas), True
+        usage, deltas = self.relay.usage, self.relay.deltas
+        if not deltas or (usage is not None and usage.output_tokens is not None):
+            return usage, False
+        return Usage(usage.input_tokens if usage else None, deltas), True
 
     def _keeps_bodies(self, outcome: str) -> bool:
         wanted = self.gateway.config.store_bodies
