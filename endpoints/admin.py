@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminTextInputWidget
+from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
 from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -18,13 +19,25 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from endpoints import operations, sync
+from endpoints import capabilities, operations, sync
 from endpoints.admin_base import CarefulAdmin
 from endpoints.base_url import normalise
+from endpoints.capabilities import CHAT_COMPLETION
 from endpoints.detection import Unsupported
 from endpoints.fields import LineField
-from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind, OperatorState
+from endpoints.models import (
+    LIMITS,
+    Endpoint,
+    EndpointModel,
+    EndpointOptions,
+    HealthCheck,
+    Kind,
+    OperatorState,
+    deadline,
+)
 from endpoints.probe import Unreachable
+from endpoints.registry import registry
+from gateway import kinds
 
 SHOWN_CHECKS = 15
 
@@ -32,10 +45,23 @@ SHOWN_CHECKS = 15
 ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 
 
-LIMITS: Any = (
-    gettext_lazy("Checks and timeouts"),
-    {"fields": ("health_check_interval_secs", "inference_timeout_secs")},
-)
+CHECKS: Any = (gettext_lazy("Checks"), {"fields": ("health_check_interval_secs",)})
+CAN: Any = (gettext_lazy("Capabilities"), {"fields": ("capabilities",)})
+CAN_WORDS = {
+    CHAT_COMPLETION: gettext_lazy("Chat"),
+    kinds.CAN_EMBED: gettext_lazy("Embeddings"),
+    kinds.CAN_TRANSCRIBE: gettext_lazy("Transcription of speech"),
+    kinds.CAN_SPEAK: gettext_lazy("Speech"),
+    kinds.CAN_DRAW: gettext_lazy("Images"),
+    kinds.CAN_RERANK: gettext_lazy("Reranking"),
+    kinds.CAN_MODERATE: gettext_lazy("Moderation"),
+}
+
+
+def _option(name: str) -> Any:
+    """A field of the options in the form of the endpoint."""
+    field: Any = EndpointOptions._meta.get_field(name)
+    return field.formfield(widget=AdminIntegerFieldWidget, min_value=1, max_value=LIMITS[name])
 
 
 class EndpointForm(forms.ModelForm[Endpoint]):
@@ -46,10 +72,44 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         help_text=gettext_lazy("Sent as a bearer token. Stored sealed, never shown. Empty: stays as it is."),
     )
     forget_api_key = forms.BooleanField(label=gettext_lazy("Forget the stored key"), required=False)
+    capabilities = forms.MultipleChoiceField(
+        label=gettext_lazy("All of its models can"),
+        choices=CAN_WORDS.items,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=gettext_lazy(
+            "Added to what is known of each model. Chat alone, the default, adds nothing: a model for embeddings does "
+            "not chat."
+        ),
+    )
+    connect_timeout_secs = _option("connect_timeout_secs")
+    idle_timeout_secs = _option("idle_timeout_secs")
+    total_timeout_secs = _option("total_timeout_secs")
+    max_concurrency = _option("max_concurrency")
 
     class Meta:
         model = Endpoint
-        fields = ("name", "base_url", "health_check_interval_secs", "inference_timeout_secs", "notes")
+        fields = ("name", "base_url", "health_check_interval_secs", "inference_timeout_secs", "notes", "capabilities")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        stored = self.instance.options_or_default
+        self.initial = {name: getattr(stored, name) for name in LIMITS} | dict(self.initial)
+        words = capabilities.normalise(self.instance.capabilities)
+        self.initial["capabilities"] = capabilities.to_store(words)
+
+
+class DrainForm(forms.Form):
+    deadline_secs = forms.IntegerField(
+        label=gettext_lazy("Deadline (s)"),
+        required=False,
+        min_value=0,
+        max_value=86400,
+        widget=AdminIntegerFieldWidget,
+        help_text=gettext_lazy(
+            "Requests that still run after so many seconds are ended; 0 ends them now. Empty: they may finish."
+        ),
+    )
 
 
 class OperatorStateFilter(admin.SimpleListFilter):
@@ -107,6 +167,7 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         "last_error",
         "shown_registered",
         "has_api_key",
+        "learned_slots",
         "models_panel",
         "checks_panel",
     )
@@ -122,11 +183,13 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """A new endpoint has no state to show and no key to forget yet."""
         if obj is None:
-            return (None, {"fields": ("name", "base_url", "api_key", "notes")}), LIMITS
+            return (None, {"fields": ("name", "base_url", "api_key", "notes")}), CHECKS, _limits(), CAN
         first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "notes")})
         return (
             first,
-            LIMITS,
+            CHECKS,
+            _limits("learned_slots"),
+            CAN,
             (_("State"), {"fields": self.state_fields}),
             (_("Models"), {"fields": ("models_panel",)}),
             (_("Last checks"), {"fields": ("checks_panel",)}),
@@ -154,23 +217,27 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
             url = normalise(request.POST.get("base_url", ""))
         except ValueError:
             return None  # the form says so
-        if object_id is not None and self._stands_at(object_id, url):
+        stored = self._stored(object_id)
+        if stored is not None and stored.base_url == url:
             return None
         try:
-            return operations.detect(url, request.POST.get("api_key") or None)
+            return operations.detect(url, request.POST.get("api_key") or _key_for(url, stored))
         except Unreachable as error:
             return _("Saved, but it cannot be reached now: %(why)s.") % {"why": error}
         except Unsupported as error:
             return _("Saved, but its type is not known: %(why)s.") % {"why": error}
 
-    def _stands_at(self, object_id: str, url: str) -> bool:
-        return self._is_id(object_id) and Endpoint.objects.filter(pk=object_id, base_url=url).exists()
+    def _stored(self, object_id: str | None) -> Endpoint | None:
+        if object_id is None or not self._is_id(object_id):
+            return None
+        return Endpoint.objects.select_related("options").filter(pk=object_id).first()
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
         """Another address is another server: it gets its own type, and the old secret does not go there."""
-        moved = form.initial.get("base_url") != obj.base_url
+        before = Endpoint.objects.select_for_update().filter(pk=obj.pk).first() if change else None
+        moves = before is not None and before.moves_to(obj.base_url)
         secret = form.cleaned_data["api_key"] or None
-        orphaned = change and moved and secret is None and self.has_api_key(obj)
+        orphaned = moves and secret is None and self.has_api_key(obj)
         found = request.found_kind  # type: ignore[attr-defined]
         if isinstance(found, Kind):
             obj.endpoint_type = found
@@ -179,8 +246,13 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         super().save_model(request, obj, form, change)
         if change and isinstance(found, Kind):
             obj.save(update_fields=["endpoint_type"])
-        if secret is not None or orphaned or form.cleaned_data.get("forget_api_key"):
+        if moves:
+            obj.forget_server(secret)
+        elif secret is not None or form.cleaned_data.get("forget_api_key"):
             obj.set_api_key(secret)
+        limits = {name: form.cleaned_data[name] for name in LIMITS if name in form.changed_data}
+        if limits:
+            obj.set_options(**limits)
         if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
 
@@ -210,10 +282,20 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("models"))
     def models_panel(self, obj: Endpoint) -> str:
         rows = [
-            (model.model_id, model.canonical_name or "—", _number(model.max_tokens) if model.max_tokens else "—")
+            (
+                model.model_id,
+                model.canonical_name or "—",
+                _number(model.max_tokens) if model.max_tokens else "—",
+                ", ".join(str(CAN_WORDS[word]) for word in capabilities.to_store(_can(model))) or "—",
+            )
             for model in obj.models.order_by("model_id")
         ]
-        return table((_("Model"), _("Canonical name"), _("Context")), rows)
+        return table((_("Model"), _("Canonical name"), _("Context"), _("Capabilities")), rows)
+
+    @admin.display(description=gettext_lazy("slots that the server tells"))
+    def learned_slots(self, obj: Endpoint) -> str:
+        slots = obj.options_or_default.learned_slots
+        return "—" if slots is None else _number(slots)
 
     @admin.display(description=gettext_lazy("checks"))
     def checks_panel(self, obj: Endpoint) -> SafeString:
@@ -238,9 +320,10 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     def response_action(self, request: HttpRequest, queryset: QuerySet[Endpoint], *rest: Any, **more: Any) -> Any:
         """An endpoint's own pages have buttons for these actions; they lead back to where they stand."""
         response = super().response_action(request, queryset, *rest, **more)
-        back = request.POST.get("next")
-        leads_back = isinstance(response, HttpResponseRedirect) and url_has_allowed_host_and_scheme(back, None)
-        return HttpResponseRedirect(back or "") if leads_back else response
+        back = request.POST.get("next", "")
+        return (
+            HttpResponseRedirect(back) if isinstance(response, HttpResponseRedirect) and _leads_back(back) else response
+        )
 
     @admin.action(description=gettext_lazy("Test the connection"))
     def run_test(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
@@ -265,27 +348,74 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
 
     @admin.action(description=gettext_lazy("Enable"))
     def enable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        _set_state(queryset, OperatorState.ENABLED)
-        _say(request, queryset, _("Enabled: %(names)s."))
+        self._set_state(request, queryset, OperatorState.ENABLED, _("Enabled: %(names)s."))
 
     @admin.action(description=gettext_lazy("Drain: take nothing new, finish what runs"))
-    def drain(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        _set_state(queryset, OperatorState.DRAINING)
-        _say(request, queryset, _("Takes nothing new, finishes what runs: %(names)s."))
+    def drain(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> HttpResponse | None:
+        """Asks for the deadline first."""
+        form = DrainForm(request.POST if "confirmed" in request.POST else None)
+        if not form.is_valid():
+            return self._ask_for_deadline(request, queryset, form)
+        seconds = form.cleaned_data["deadline_secs"]
+        said = _("Takes nothing new, finishes what runs: %(names)s.")
+        if seconds is not None:
+            said = ngettext(
+                "Takes nothing new, ends what still runs after %(count)d second: %(names)s.",
+                "Takes nothing new, ends what still runs after %(count)d seconds: %(names)s.",
+                seconds,
+            )
+        self._set_state(request, queryset, OperatorState.DRAINING, said, seconds)
+        return None
 
     @admin.action(description=gettext_lazy("Disable"))
     def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        _set_state(queryset, OperatorState.DISABLED)
-        _say(request, queryset, _("Disabled: %(names)s."))
+        self._set_state(request, queryset, OperatorState.DISABLED, _("Disabled: %(names)s."))
+
+    def _ask_for_deadline(self, request: HttpRequest, queryset: QuerySet[Endpoint], form: DrainForm) -> HttpResponse:
+        running, back = registry.in_flight(), request.POST.get("next", "")
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": _("Drain"),
+            "form": form,
+            "chosen": [(endpoint, running.get(str(endpoint.pk), 0)) for endpoint in queryset],
+            "next": back,
+            "leads_back": _leads_back(back),
+        }
+        return TemplateResponse(request, "admin/endpoints/endpoint/drain.html", context)
+
+    def _set_state(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Endpoint],
+        state: OperatorState,
+        said: str,
+        seconds: int | None = None,
+    ) -> None:
+        chosen = list(queryset)
+        for endpoint in chosen:
+            endpoint.set_operator_state(state, deadline(seconds))
+            self.log_change(request, endpoint, str(state.label))
+        names = ", ".join(endpoint.name for endpoint in chosen)
+        messages.success(request, said % {"names": names, "count": seconds})
 
 
-def _set_state(queryset: QuerySet[Endpoint], state: OperatorState) -> None:
-    for endpoint in queryset:
-        endpoint.set_operator_state(state)
+def _leads_back(url: str) -> bool:
+    """Is this a page of ours?"""
+    return url_has_allowed_host_and_scheme(url, None)
 
 
-def _say(request: HttpRequest, queryset: QuerySet[Endpoint], text: str) -> None:
-    messages.success(request, text % {"names": ", ".join(endpoint.name for endpoint in queryset)})
+def _limits(*more: str) -> Any:
+    return _("Limits"), {"fields": ("inference_timeout_secs", *LIMITS, *more)}
+
+
+def _key_for(url: str, stored: Endpoint | None) -> str | None:
+    """What to ask at a new address with. The stored secret goes nowhere but to its own server."""
+    return None if stored is None or stored.moves_to(url) else operations.secret(stored)
+
+
+def _can(model: EndpointModel) -> tuple[str, ...]:
+    return capabilities.normalise(model.capabilities)
 
 
 def _number(value: int) -> str:

@@ -1,6 +1,7 @@
 """/api/endpoints: reading from the registry, writing to the table."""
 
 import uuid
+from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -13,10 +14,11 @@ from rest_framework.views import APIView
 
 from endpoints import operations, sync
 from endpoints.detection import Unsupported
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
 from endpoints.registry import Entry, registry
 from endpoints.serializers import (
+    DrainSerializer,
     EndpointDetailSerializer,
     EndpointListSerializer,
     EndpointModelsSerializer,
@@ -94,7 +96,7 @@ class EndpointDetail(APIView):
         url = given.validated_data.get("base_url", endpoint.base_url)
         if url != endpoint.base_url:
             _refuse_taken(url, endpoint)
-            _move(endpoint, url, given)
+            given.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, given))
         _store(given, endpoint)
         return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
 
@@ -131,6 +133,38 @@ class EndpointSync(APIView):
         return Response(SyncResultSerializer(result).data)
 
 
+class EndpointOperation(APIView):
+    """What an operator says of an endpoint. The answer is the endpoint, with what still runs there."""
+
+    def say(self, endpoint_id: uuid.UUID, state: OperatorState, drain_until: datetime | None = None) -> Response:
+        with transaction.atomic():
+            row_or_404(endpoint_id, lock=True).set_operator_state(state, drain_until)
+        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+
+
+class EndpointDrain(EndpointOperation):
+    @extend_schema(request=DrainSerializer, responses=EndpointDetailSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Nothing new goes there; what runs may finish, within the deadline if there is one."""
+        given = DrainSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        return self.say(endpoint_id, OperatorState.DRAINING, deadline(given.validated_data["deadline_secs"]))
+
+
+class EndpointDisable(EndpointOperation):
+    @extend_schema(request=None, responses=EndpointDetailSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Nothing new goes there; what runs may finish."""
+        return self.say(endpoint_id, OperatorState.DISABLED)
+
+
+class EndpointEnable(EndpointOperation):
+    @extend_schema(request=None, responses=EndpointDetailSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Requests go there again."""
+        return self.say(endpoint_id, OperatorState.ENABLED)
+
+
 def _detect(url: str, api_key: str | None) -> str:
     try:
         return operations.detect(url, api_key)
@@ -140,13 +174,16 @@ def _detect(url: str, api_key: str | None) -> str:
         raise Failed(400, f"This is no inference server that RouterDash knows: {error}.") from None
 
 
-def _move(endpoint: Endpoint, url: str, given: EndpointWriteSerializer) -> None:
-    """Another address is another server: its type is looked at again, and the old secret does not go there."""
-    sent = "api_key" in given.validated_data
-    kind = _detect(url, given.validated_data["api_key"] or None if sent else None)
-    if not sent:
-        given.validated_data["api_key"] = None
-    given.validated_data["endpoint_type"] = kind
+def _key_for(url: str, endpoint: Endpoint, given: EndpointWriteSerializer) -> str | None:
+    """What to ask at a new address with. The stored secret goes nowhere but to its own server."""
+    if "api_key" in given.validated_data:
+        return given.validated_data["api_key"] or None
+    if endpoint.moves_to(url):
+        return None
+    try:
+        return operations.secret(endpoint)
+    except Unreachable as error:
+        raise Failed(502, f"The endpoint cannot be asked: {error}.") from None
 
 
 def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
@@ -161,7 +198,9 @@ def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
     try:
         with transaction.atomic():
             if not endpoint._state.adding:
-                row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
+                stored = row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
+                if stored.base_url != endpoint.base_url:
+                    raise Failed(409, "Another base URL was saved at the same moment.")  # whose is the secret then?
             return given.write(endpoint)
     except IntegrityError:
         raise Failed(409, "Another endpoint with this name or base URL was saved at the same moment.") from None
@@ -173,4 +212,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/models", EndpointModelList, "api-endpoint-models"),
     ("api/endpoints/<uuid:endpoint_id>/test", EndpointTest, "api-endpoint-test"),
     ("api/endpoints/<uuid:endpoint_id>/sync", EndpointSync, "api-endpoint-sync"),
+    ("api/endpoints/<uuid:endpoint_id>/drain", EndpointDrain, "api-endpoint-drain"),
+    ("api/endpoints/<uuid:endpoint_id>/disable", EndpointDisable, "api-endpoint-disable"),
+    ("api/endpoints/<uuid:endpoint_id>/enable", EndpointEnable, "api-endpoint-enable"),
 ]

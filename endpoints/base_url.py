@@ -1,8 +1,14 @@
 """Base URLs as people paste them, in the one form we store."""
 
+import socket
 from urllib.parse import urlsplit, urlunsplit
 
+from django.conf import settings
 from django.utils.translation import gettext as _
+
+from gateway.peer import refused_address
+
+_PORTS = {"http": 80, "https": 443}
 
 
 def normalise(url: str) -> str:
@@ -18,8 +24,35 @@ def normalise(url: str) -> str:
         raise ValueError(_("Give a URL such as http://192.168.1.10:8000."))
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(_("Leave user, password, query and fragment out of the URL; a key has its own field."))
+    if not settings.ROUTERDASH.allow_link_local and _is_refused(parts.hostname):
+        raise ValueError(
+            _("Link-local and metadata addresses are refused, unless ROUTERDASH_ALLOW_LINK_LOCAL allows them.")
+        )
     path = parts.path.rstrip("/")
     while path.endswith("/v1"):
         path = path.removesuffix("/v1").rstrip("/")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return urlunsplit((parts.scheme, host if port is None else f"{host}:{port}", path, "", ""))
+
+
+def same_server(one: str, other: str) -> bool:
+    """Have both the same scheme, host and port? What cannot be read is no server's address."""
+    found = _server(one)
+    return found is not None and found == _server(other)
+
+
+def _server(url: str) -> tuple[str, str, int | None] | None:
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+
+
+def _is_refused(host: str) -> bool:
+    """Is it such an address in any spelling that resolvers read, 0xA9FEA9FE or 2852039166 too? Names: asked later."""
+    try:
+        found = socket.getaddrinfo(host.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False  # a name: the connection looks at what it leads to
+    return any(refused_address(str(address[0])) for *_, address in found)

@@ -14,7 +14,7 @@ from django.db import Error, close_old_connections
 from django.utils import timezone
 
 from endpoints.models import Endpoint, Kind, Status
-from endpoints.probe import Answer, Probe, Unreachable
+from endpoints.probe import Answer, Probe, Unreachable, session
 from endpoints.registry import Entry, Registry
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class HealthChecker:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as self._session:
+        async with session() as self._session:
             try:
                 while True:
                     self._changed.clear()

@@ -6,7 +6,7 @@ an existing row writes only what staff may edit, so that a form filled in an hou
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints import base_url as base_urls
-from endpoints import keys
+from endpoints import capabilities, keys
 from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
 from gateway import snapshot
 
@@ -28,6 +28,12 @@ STAFF_FIELDS = (
     "notes",
     "capabilities",
 )
+LIMITS = {  # in the options, for staff to edit: from 1 up to this, null where nobody said
+    "connect_timeout_secs": 60,
+    "idle_timeout_secs": 86400,
+    "total_timeout_secs": 86400,
+    "max_concurrency": 10000,
+}
 HEALTH_FIELDS = ("status", "latency_ms", "last_seen", "last_error", "error_count")
 
 FAILURES_TO_OFFLINE = 2
@@ -71,8 +77,13 @@ def merge_latency(new: int | None, old: int | None) -> int | None:
     return old if new is None else new
 
 
+def deadline(seconds: int | None) -> datetime | None:
+    """The moment in so many seconds from now; None for none."""
+    return None if seconds is None else timezone.now() + timedelta(seconds=seconds)
+
+
 def _default_capabilities() -> list[str]:
-    return ["chat_completion"]
+    return list(capabilities.DEFAULT)
 
 
 class Endpoint(models.Model):
@@ -102,7 +113,7 @@ class Endpoint(models.Model):
     error_count = models.IntegerField(default=0, db_default=0)
     registered_at = IsoDateTimeField(_("registered"), default=timezone.now)
     notes = models.TextField(_("notes"), null=True, blank=True)  # noqa: DJ001
-    capabilities = models.JSONField(
+    capabilities = models.JSONField(  # the staff's word: see endpoints.capabilities
         null=True, blank=True, default=_default_capabilities, db_default=models.Value('["chat_completion"]')
     )
     device_info = models.JSONField(null=True, blank=True)
@@ -163,17 +174,29 @@ class Endpoint(models.Model):
 
     def set_api_key(self, secret: str | None) -> None:
         """Seal a new secret, or forget the stored one, wherever it is stored."""
-        self._set_option(sealed_api_key=keys.sealer().seal(secret) if secret else None)
+        self.set_options(sealed_api_key=keys.sealer().seal(secret) if secret else None)
         if self.api_key_encrypted is not None:
             self.api_key_encrypted = None
             self.save(update_fields=["api_key_encrypted"])
 
-    def set_operator_state(self, state: str) -> None:
-        self._set_option(operator_state=state)
+    def moves_to(self, url: str) -> bool:
+        """Is this another server (scheme, host or port)? Then what belongs to the old one, its secret above all, does
+        not go there: `forget_server`.
+        """
+        return not base_urls.same_server(self.base_url, url)
 
-    def _set_option(self, **option: Any) -> None:
-        """Write this one option: what was read of the others may be old by now."""
-        self.options, _created = EndpointOptions.objects.update_or_create(endpoint=self, defaults=option)
+    def forget_server(self, secret: str | None) -> None:
+        """After a move: the new server's secret or none, and nothing that the old server told of itself."""
+        self.set_api_key(secret)
+        self.set_options(learned_slots=None)
+
+    def set_operator_state(self, state: str, drain_until: datetime | None = None) -> None:
+        """`drain_until`: when a draining endpoint's requests are ended that still run; None: they may finish."""
+        self.set_options(operator_state=state, drain_until=drain_until)
+
+    def set_options(self, **options: Any) -> None:
+        """Write these options: what was read of the others may be old by now."""
+        self.options, _created = EndpointOptions.objects.update_or_create(endpoint=self, defaults=options)
 
     @classmethod
     def record_check(
@@ -260,6 +283,11 @@ class HealthCheck(models.Model):
         return f"{self.endpoint_id} {self.checked_at}: {self.status_before} → {self.status_after}"
 
 
+def _limit(name: str, label: Any, text: Any) -> Any:
+    bounds = [MinValueValidator(1), MaxValueValidator(LIMITS[name])]
+    return models.IntegerField(label, null=True, blank=True, validators=bounds, help_text=text)
+
+
 class EndpointOptions(models.Model):
     """What RouterDash knows of an endpoint beyond the existing table.
 
@@ -271,6 +299,22 @@ class EndpointOptions(models.Model):
     )
     operator_state = LineField(_("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
     sealed_api_key = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001
+    drain_until = IsoDateTimeField(_("drain until"), null=True, blank=True, editable=False)
+    connect_timeout_secs = _limit("connect_timeout_secs", _("connect timeout (s)"), _("To reach the server. Empty: 5."))
+    idle_timeout_secs = _limit(
+        "idle_timeout_secs",
+        _("idle timeout (s)"),
+        _("Between two events of a stream. Empty: as the inference timeout."),
+    )
+    total_timeout_secs = _limit(
+        "total_timeout_secs", _("total timeout (s)"), _("For the whole of a stream. Empty: none.")
+    )
+    max_concurrency = _limit(
+        "max_concurrency",
+        _("requests at a time"),
+        _("More of them wait in the queue. Empty: as many as the server tells, else any number."),
+    )
+    learned_slots = models.IntegerField(_("slots that the server tells"), null=True, blank=True, editable=False)
 
     class Meta:
         db_table = "endpoint_options"

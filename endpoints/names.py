@@ -69,11 +69,3 @@ def aliases(model_id: str, canonical: str | None) -> tuple[str, ...]:
         if found is not None:
             names |= {found.canonical, *found.ollama, *found.lm_studio}
     return tuple(sorted(names - {model_id}))
-
-
-def capabilities(model_id: str) -> list[str]:
-    """A guess by the name's last part, as servers do not tell: embedding models are called so."""
-    last = model_id.rsplit("/", 1)[-1].casefold()
-    if last.startswith("embed") or "-embed" in last or "_embed" in last:
-        return ["embeddings"]
-    return ["chat"]

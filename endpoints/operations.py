@@ -64,8 +64,9 @@ def test(endpoint: Endpoint) -> TestResult:
 def sync_models(endpoint: Endpoint) -> sync.SyncResult:
     """Bring its model list up to date now. Raises Unreachable or sync.SyncFailed."""
 
-    async def ask(key: str | None) -> list[sync.Offered]:
+    async def ask(key: str | None) -> sync.Offer:
         async with probe.session() as session:
             return await sync.fetch(Probe(session, endpoint.base_url, key, timeout=10), endpoint.endpoint_type)
 
-    return sync.store(endpoint, asyncio.run(ask(secret(endpoint))))
+    offer = asyncio.run(ask(secret(endpoint)))
+    return sync.store(endpoint, offer.models, offer.slots)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from django.conf import settings
+
+from gateway.peer import refused_address
 
 MAX_ANSWER_BYTES = 8 << 20
 
@@ -74,17 +78,34 @@ class Probe:
         return Answer(response.status, decoded, response.headers.get("Server", ""))
 
 
+class _Refused(OSError):
+    """An address that no endpoint may have."""
+
+
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
+    if isinstance(error.os_error, _Refused):
+        return "its address is link-local or of a metadata service, and ROUTERDASH_ALLOW_LINK_LOCAL is not set"
     if isinstance(error.os_error, ConnectionRefusedError):
         return "connection refused"
     number = error.os_error.errno
     return os.strerror(number).lower() if number else "no connection"
 
 
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """For the very address that is connected to: whatever a name led to before does not count."""
+    family, kind, protocol, _, where = address
+    if refused_address(str(where[0])) and not settings.ROUTERDASH.allow_link_local:
+        raise _Refused("refused address")
+    return socket.socket(family, kind, protocol)
+
+
 @asynccontextmanager
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """For a few questions; a long-lived process keeps one of its own."""
-    async with aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as opened:
+    """Proxy variables are not read, no cookies kept, refused addresses not connected to."""
+    connector = aiohttp.TCPConnector(socket_factory=_socket)
+    async with aiohttp.ClientSession(
+        connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+    ) as opened:
         yield opened

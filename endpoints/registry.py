@@ -49,6 +49,13 @@ class Entry:
     registered_at: datetime | None = None
     notes: str | None = None
     device_info: object = None
+    capabilities: tuple[str, ...] = ()  # the staff's word, as stored
+    connect_timeout_secs: int | None = None
+    idle_timeout_secs: int | None = None
+    total_timeout_secs: int | None = None
+    max_concurrency: int | None = None
+    learned_slots: int | None = None
+    drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
     plain_api_key: str | None = field(default=None, repr=False)  # the reference's column
     models: tuple[ModelEntry, ...] = ()
@@ -57,6 +64,11 @@ class Entry:
     def shown_status(self) -> str:
         """The operator's word goes before what checks say."""
         return self.status if self.operator_state == OperatorState.ENABLED else self.operator_state
+
+    @property
+    def slots(self) -> int | None:
+        """Requests that it gets at a time; None: any number. The staff's word goes before the server's."""
+        return self.max_concurrency or self.learned_slots
 
 
 Listener = Callable[[], None]
@@ -71,6 +83,8 @@ class Registry:
         self._writing = threading.RLock()
         self._listeners: list[Listener] = []
         self.version = 0  # counts the changes
+        # Requests on each endpoint now, over all gateways. Control knows them; elsewhere there are none.
+        self.in_flight: Callable[[], Mapping[str, int]] = dict
 
     def all(self) -> tuple[Entry, ...]:
         """Every endpoint, oldest first. Reads the database the first time."""
@@ -196,6 +210,13 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
         registered_at=row.registered_at,
         notes=row.notes,
         device_info=row.device_info,
+        capabilities=_words(row.capabilities),
+        connect_timeout_secs=options.connect_timeout_secs,
+        idle_timeout_secs=options.idle_timeout_secs,
+        total_timeout_secs=options.total_timeout_secs,
+        max_concurrency=options.max_concurrency,
+        learned_slots=options.learned_slots,
+        drain_until=options.drain_until,
         sealed_api_key=options.sealed_api_key,
         plain_api_key=row.api_key_encrypted,
         models=tuple(models),
@@ -203,11 +224,14 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
 
 
 def _model(row: EndpointModel) -> ModelEntry:
-    words = row.capabilities if isinstance(row.capabilities, list) else []
     return ModelEntry(
         id=row.model_id,
         canonical_name=row.canonical_name,
-        capabilities=tuple(str(word) for word in words),
+        capabilities=_words(row.capabilities),
         max_tokens=row.max_tokens,
         last_checked=row.last_checked,
     )
+
+
+def _words(column: object) -> tuple[str, ...]:
+    return tuple(str(word) for word in column) if isinstance(column, list) else ()

@@ -7,8 +7,10 @@ from django.utils.translation import gettext as _
 from rest_framework import serializers
 
 from endpoints import base_url
-from endpoints.models import Endpoint, Kind, OperatorState, Status
-from endpoints.registry import Entry, ModelEntry
+from endpoints.capabilities import STORED, to_store
+from endpoints.models import LIMITS, Endpoint, Kind, OperatorState, Status
+from endpoints.registry import Entry, ModelEntry, registry
+from gateway.kinds import CAN_CHAT
 
 
 class ModelSerializer(serializers.Serializer[ModelEntry]):
@@ -37,6 +39,17 @@ class EndpointSerializer(serializers.Serializer[Entry]):
     registered_at = serializers.DateTimeField(allow_null=True)
     notes = serializers.CharField(allow_null=True)
     device_info = serializers.JSONField(allow_null=True)
+    capabilities = serializers.ListField(
+        child=serializers.CharField(), help_text="Added to those of each model, unless it is chat_completion alone."
+    )
+    connect_timeout_secs = serializers.IntegerField(allow_null=True, help_text="null: 5.")
+    idle_timeout_secs = serializers.IntegerField(allow_null=True, help_text="null: as inference_timeout_secs.")
+    total_timeout_secs = serializers.IntegerField(allow_null=True, help_text="Of a stream; null: none.")
+    max_concurrency = serializers.IntegerField(allow_null=True, help_text="null: learned_slots, else any number.")
+    learned_slots = serializers.IntegerField(allow_null=True, help_text="Requests at a time, as the server tells.")
+    drain_until = serializers.DateTimeField(
+        allow_null=True, help_text="While draining: when requests are ended that still run; null: never."
+    )
     has_api_key = serializers.SerializerMethodField()
     model_count = serializers.SerializerMethodField()
 
@@ -49,6 +62,10 @@ class EndpointSerializer(serializers.Serializer[Entry]):
 
 class EndpointDetailSerializer(EndpointSerializer):
     models = ModelSerializer(many=True)
+    active_requests = serializers.SerializerMethodField(help_text="Requests that it is working on now.")
+
+    def get_active_requests(self, entry: Entry) -> int:
+        return registry.in_flight().get(entry.id, 0)
 
 
 class EndpointListSerializer(serializers.Serializer[Any]):
@@ -79,6 +96,20 @@ def _default_interval() -> int:
     return int(settings.ROUTERDASH.health_check_interval)
 
 
+def _limit(name: str) -> serializers.IntegerField:
+    return serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=LIMITS[name])
+
+
+class DrainSerializer(serializers.Serializer[Any]):
+    deadline_secs = serializers.IntegerField(
+        min_value=0,
+        max_value=86400,
+        allow_null=True,
+        default=None,
+        help_text="Requests that still run by then are ended; null: they may finish.",
+    )
+
+
 class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
     """What staff may say of an endpoint. On an update every field may be left out."""
 
@@ -90,8 +121,17 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
     health_check_interval_secs = serializers.IntegerField(min_value=1, max_value=3600, default=_default_interval)
     inference_timeout_secs = serializers.IntegerField(min_value=1, max_value=86400, default=120)
     notes = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=20000)
-    capabilities = serializers.ListField(child=serializers.CharField(max_length=50), required=False, max_length=20)
+    capabilities = serializers.ListField(
+        child=serializers.ChoiceField(choices=[*STORED, CAN_CHAT]),
+        required=False,
+        max_length=20,
+        help_text="Added to those of each model, unless it is chat_completion alone.",
+    )
     operator_state = serializers.ChoiceField(choices=OperatorState.choices, required=False)
+    connect_timeout_secs = _limit("connect_timeout_secs")
+    idle_timeout_secs = _limit("idle_timeout_secs")
+    total_timeout_secs = _limit("total_timeout_secs")
+    max_concurrency = _limit("max_concurrency")
 
     def validate_name(self, name: str) -> str:
         others = Endpoint.objects.filter(name=name)
@@ -107,20 +147,29 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         except ValueError as error:
             raise serializers.ValidationError(str(error)) from None
 
+    def validate_capabilities(self, words: list[str]) -> list[str]:
+        return to_store(words)
+
     def write(self, endpoint: Endpoint) -> Endpoint:
         """Apply the validated fields and store the endpoint. Only what was sent is changed."""
         values = dict(self.validated_data)
         secret = values.pop("api_key", _ABSENT)
         state = values.pop("operator_state", None)
+        limits = {name: values.pop(name) for name in LIMITS if name in values}
+        moves = not endpoint._state.adding and endpoint.moves_to(values.get("base_url", endpoint.base_url))
         for name, value in values.items():
             setattr(endpoint, name, value)
         if endpoint._state.adding:
             endpoint.save()
         elif values:
             endpoint.save(update_fields=list(values))
-        if secret is not _ABSENT:
+        if moves:
+            endpoint.forget_server(None if secret is _ABSENT else secret or None)
+        elif secret is not _ABSENT:
             endpoint.set_api_key(secret or None)
-        if state is not None:
+        if limits:
+            endpoint.set_options(**limits)
+        if state not in (None, endpoint.options_or_default.operator_state):
             endpoint.set_operator_state(state)
         return endpoint
 

@@ -3,21 +3,18 @@
 What is not understood changes nothing: an unknown answer never deletes a model, a missing length never erases one.
 """
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from django.db import transaction
 from django.utils import timezone
 
-from endpoints import names
+from endpoints import engines, names
+from endpoints.capabilities import guess, normalise
 from endpoints.models import Endpoint, EndpointModel, Kind
-from endpoints.probe import Answer, Probe, Unreachable
+from endpoints.probe import Answer, Probe
 from endpoints.signals import changed
 from gateway.openai import MAX_MODEL_NAME
-
-METADATA_AT_ONCE = 8
 
 
 class SyncFailed(Exception):
@@ -30,6 +27,16 @@ class Offered:
 
     id: str
     max_tokens: int | None = None
+    capabilities: tuple[str, ...] = ()  # as the server tells; empty: it does not
+    answered: bool = True  # False: the server's own API, which may tell more, gave no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """All of an endpoint's models, and how many requests it takes at a time (0: it does not tell, None: no answer)."""
+
+    models: list[Offered]
+    slots: int | None = 0
 
 
 @dataclass(slots=True)
@@ -40,21 +47,25 @@ class SyncResult:
     updated: int = 0
 
 
-async def fetch(probe: Probe, kind: str) -> list[Offered]:
-    """Ask for the list, and for context lengths where the list does not tell. Raises Unreachable or SyncFailed."""
+async def fetch(probe: Probe, kind: str) -> Offer:
+    """Ask for the list, and the engine's own API for what that does not tell. Raises Unreachable or SyncFailed."""
     answer = await probe.get("/v1/models")
     if not answer.ok:
         raise SyncFailed(f"GET /v1/models answers HTTP {answer.status}")
-    offered = parse(answer)
-    limit = asyncio.Semaphore(METADATA_AT_ONCE)
+    listed = parse(answer)
+    unsure = kind == Kind.LLAMACPP  # its list calls every model one for completions
+    asked = [it.id for it in listed if unsure or it.max_tokens is None or not it.capabilities]
+    server = await engines.ask(probe, kind, asked)
+    return Offer([_complete(it, server.models.get(it.id, engines.NOTHING)) for it in listed], server.slots)
 
-    async def complete(model: Offered) -> Offered:
-        if model.max_tokens is not None:
-            return model
-        async with limit:
-            return Offered(model.id, await _context_length(probe, kind, model.id))
 
-    return list(await asyncio.gather(*(complete(model) for model in offered)))
+def _complete(listed: Offered, told: engines.Told) -> Offered:
+    return Offered(
+        listed.id,
+        listed.max_tokens or told.max_tokens,
+        told.capabilities or listed.capabilities,
+        told.answered,
+    )
 
 
 def parse(answer: Answer) -> list[Offered]:
@@ -74,7 +85,7 @@ def _unique(items: list[Any], *keys: str) -> list[Offered]:
         if isinstance(item, dict):
             name = next((item[key] for key in keys if isinstance(item.get(key), str) and item[key]), None)
             if name is not None and len(name) <= MAX_MODEL_NAME and name.isprintable():
-                found.setdefault(name, Offered(name, _length_in(item)))
+                found.setdefault(name, Offered(name, _length_in(item), normalise(item.get("capabilities"))))
     if items and not found:
         raise SyncFailed("its list of models names none")
     return list(found.values())
@@ -85,47 +96,10 @@ def _length_in(item: dict[str, Any]) -> int | None:
     candidates = [item.get(key) for key in ("max_model_len", "max_context_length", "context_length")]
     if isinstance(meta, dict):
         candidates += [meta.get("n_ctx"), meta.get("n_ctx_train")]
-    return next((value for value in candidates if _is_length(value)), None)
+    return next((value for value in candidates if engines.is_length(value)), None)
 
 
-def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
-
-
-async def _context_length(probe: Probe, kind: str, model: str) -> int | None:
-    """From the engine's own API; None when it does not tell."""
-    try:
-        if kind == Kind.XLLM:
-            return _find_length(await probe.get(f"/api/models/{quote(model, safe='')}/info"))
-        if kind == Kind.LM_STUDIO:
-            return _find_length(await probe.get(f"/api/v1/models/{quote(model, safe='')}"))
-        if kind == Kind.OLLAMA:
-            return _ollama_length(await probe.post("/api/show", {"model": model}))
-    except Unreachable:
-        pass  # the list came, its details did not: they come with the next sync
-    return None
-
-
-def _find_length(answer: Answer) -> int | None:
-    body = answer.body if answer.ok and isinstance(answer.body, dict) else {}
-    return next((body[key] for key in ("max_context_length", "context_length") if _is_length(body.get(key))), None)
-
-
-def _ollama_length(answer: Answer) -> int | None:
-    body = answer.body if answer.ok and isinstance(answer.body, dict) else {}
-    info = body.get("model_info")
-    for key, value in info.items() if isinstance(info, dict) else ():
-        if (key == "context_length" or key.endswith(".context_length")) and _is_length(value):
-            return int(value)
-    for line in str(body.get("parameters", "")).splitlines():
-        name, _, value = line.strip().partition(" ")
-        value = value.strip()
-        if name in ("num_ctx", "context_length", "n_ctx") and value.isascii() and value.isdigit():
-            return int(value) if _is_length(int(value)) else None
-    return None
-
-
-def store(endpoint: Endpoint, offered: list[Offered]) -> SyncResult:
+def store(endpoint: Endpoint, offered: list[Offered], slots: int | None = None) -> SyncResult:
     """Make the table say what the endpoint offers, in one transaction. Raises SyncFailed if it is gone."""
     now = timezone.now()
     result = SyncResult(sorted(model.id for model in offered))
@@ -140,7 +114,7 @@ def store(endpoint: Endpoint, offered: list[Offered]) -> SyncResult:
         for model in offered:
             row = known.get(model.id)
             values = {
-                "capabilities": names.capabilities(model.id),
+                "capabilities": list(_capabilities(model, row)),
                 "last_checked": now,
                 "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
                 "canonical_name": names.canonical_name(model.id, endpoint.endpoint_type),
@@ -150,6 +124,14 @@ def store(endpoint: Endpoint, offered: list[Offered]) -> SyncResult:
             else:
                 EndpointModel.objects.filter(endpoint=endpoint, model_id=model.id).update(**values)
         EndpointModel.objects.bulk_create(new)
+        if slots is not None and (slots or None) != endpoint.options_or_default.learned_slots:
+            endpoint.set_options(learned_slots=slots or None)
         changed(endpoint.pk)
     result.added, result.removed, result.updated = len(new), len(gone), len(offered) - len(new)
     return result
+
+
+def _capabilities(offered: Offered, row: EndpointModel | None) -> tuple[str, ...]:
+    """What the server tells. If it tells nothing a guess; but none for one that only gave no answer this time."""
+    known = normalise(row.capabilities) if row is not None and not offered.answered else ()
+    return offered.capabilities or known or guess(offered.id)

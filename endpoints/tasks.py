@@ -22,7 +22,7 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
     if endpoint is None:
         return "the endpoint is gone"
     try:
-        kind, offered = asyncio.run(_look(endpoint, operations.secret(endpoint), detect))
+        kind, offer = asyncio.run(_look(endpoint, operations.secret(endpoint), detect))
     except (Unreachable, sync.SyncFailed) as error:
         log.info("models of %s not synced: %s", endpoint.name, error)
         return str(error)
@@ -30,13 +30,13 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
     try:
-        result = sync.store(endpoint, offered)
+        result = sync.store(endpoint, offer.models, offer.slots)
     except sync.SyncFailed as error:
         return str(error)
     return f"{len(result.models)} models, {result.added} added, {result.removed} removed"
 
 
-async def _look(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, list[sync.Offered]]:
+async def _look(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, sync.Offer]:
     kind = endpoint.endpoint_type
     async with probe.session() as session:
         ask = Probe(session, endpoint.base_url, key, timeout=10)

@@ -6,9 +6,11 @@ from typing import Any
 from gateway import snapshot
 from gateway.balancer import EXCLUDED
 from gateway.errors import MODEL_NOT_FOUND, Refusal
+from gateway.kinds import CAPABILITIES, KINDS
 from gateway.roster import Roster, Route
 
-_APIS = {"chat": ("chat_completions", "completions", "responses"), "embeddings": ("embeddings",)}
+_APIS = {word: {kind.name for kind in KINDS if kind.capability == word} for word in CAPABILITIES}
+_ALL_APIS = {kind.name for kind in KINDS}
 
 
 def list_models(roster: Roster) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def _serving(routes: Sequence[Route]) -> list[Route]:
 
 def _entry(name: str, routes: Sequence[Route]) -> dict[str, Any]:
     models = [route.model for route in routes]
-    capabilities = {capability for model in models for capability in model.capabilities}
+    capabilities = {word for model in models for word in model.capabilities}
     names = {alias for model in models for alias in (model.id, *model.aliases)}
     return {
         "id": name,
@@ -42,9 +44,17 @@ def _entry(name: str, routes: Sequence[Route]) -> dict[str, Any]:
         "lifecycle_status": "registered",
         "download_progress": None,
         "ready": any(route.endpoint.facts.status == snapshot.ONLINE for route in _serving(routes)),
-        "supported_apis": sorted({api for word in capabilities or {"chat"} for api in _APIS.get(word, ())}),
+        "capabilities": sorted(capabilities),
+        "supported_apis": sorted({api for model in models for api in _apis(model)}),
         "max_tokens": max((model.max_tokens for model in models if model.max_tokens), default=None),
         "endpoint_ids": sorted({route.endpoint.id for route in routes}),
         "canonical_name": next((model.canonical for model in models if model.canonical), None),
         "aliases": sorted(names - {name}),
     }
+
+
+def _apis(model: snapshot.Model) -> set[str]:
+    """The kinds of requests that go to it: all, while its capabilities are unknown."""
+    if not model.capabilities:
+        return _ALL_APIS
+    return {api for word in model.capabilities for api in _APIS.get(word, ())}

@@ -248,6 +248,12 @@ class Config:
         _networks,
         "Addresses or networks whose X-Forwarded-For and -Proto are believed; empty: nobody's.",
     )
+    allow_link_local: bool = _setting(
+        "ROUTERDASH_ALLOW_LINK_LOCAL",
+        "false",
+        _flag,
+        "Endpoints may have link-local addresses such as 169.254.1.2 (cloud metadata services live there).",
+    )
     time_zone: str = _setting(
         "ROUTERDASH_TIME_ZONE", "", _time_zone, "Zone of the daily figures; empty: the system's, else UTC."
     )
@@ -279,12 +285,6 @@ class Config:
         _Whole(0, 1_000_000),
         "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
     )
-    allow_link_local: bool = _setting(
-        "ROUTERDASH_ALLOW_LINK_LOCAL",
-        "false",
-        _flag,
-        "`true` lets endpoints be at link-local addresses, where clouds tell their secrets to whoever asks.",
-    )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
         "none",
@@ -298,10 +298,24 @@ class Config:
         "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _Whole(1, 3650), "Days that history rows are kept; figures stay."
     )
     queue_max: int = _setting(
-        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Reserved for the request queue; not used by this release."
+        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Requests that may wait for an endpoint at a time; 0: none."
     )
     queue_timeout_secs: int = _setting(
-        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Reserved for the request queue; not used yet."
+        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Seconds that a request waits for an endpoint at most."
+    )
+    keepalive_secs: float = _setting(
+        "ROUTERDASH_KEEPALIVE_SECS",
+        "15",
+        _seconds,
+        "Seconds of silence after which the client of a stream gets a comment, so that nothing on the way gives it up; "
+        "0: never.",
+    )
+    route_headers: bool = _setting(
+        "ROUTERDASH_ROUTE_HEADERS",
+        "true",
+        _flag,
+        "Answers on `/v1` tell the endpoint, the attempts and the wait: `x-routerdash-endpoint`, `-attempts` and "
+        "`-queue-ms`.",
     )
     balancer: str = _setting(
         "ROUTERDASH_BALANCER", "least_inflight", _OneOf(("least_inflight",)), "How an endpoint is chosen."

@@ -33,7 +33,7 @@ class Cors:
         asked = exchange.fields.get(b"access-control-request-headers", b"").lower().split(b",")
         names = [name for name in map(bytes.strip, asked) if _ASKABLE.fullmatch(name)]
         headers = [
-            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-methods", b"GET, POST, DELETE"),
             (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
         ]
         if names:

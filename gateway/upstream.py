@@ -394,15 +394,20 @@ class Connection(asyncio.Protocol):
         self.complete = True
         self.transport.abort()
 
+    def fail(self, error: UpstreamError) -> None:
+        """End the connection as if `error` had happened to it."""
+        if self.error is None and not self.complete:
+            self.error = error
+            self.deadline = NEVER
+            self.transport.abort()
+            self._wake()
+
     def tell_heard(self) -> None:
         self.heard_lately = False
         self.pool.received()
 
     def expire(self) -> None:
-        self.error = UpstreamError(TIMEOUT, "timed out")
-        self.deadline = NEVER
-        self.transport.abort()
-        self._wake()
+        self.fail(UpstreamError(TIMEOUT, "timed out"))
 
     def _release(self) -> None:
         self.deadline = NEVER

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -63,7 +64,11 @@ class Control:
         self._reloaded_at = 0.0
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        surroundings.in_flight = self.publisher.in_flight
+        surroundings.in_flight = registry.in_flight = self.publisher.in_flight
+        surroundings.waiting = self.publisher.waiting
+        surroundings.trials = self.publisher.trials
+        surroundings.snapshot = lambda: self.publisher.last
+        surroundings.watch = self.publisher.watch
         surroundings.unrecorded = self.publisher.unrecorded
         surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated
@@ -251,6 +256,11 @@ def _entries(last: Snapshot) -> dict[str, Entry]:
             operator_state=it.operator_state,
             sealed_api_key=it.sealed_key,
             inference_timeout_secs=int(it.timeout_secs),
+            connect_timeout_secs=int(it.connect_timeout_secs),
+            idle_timeout_secs=None if it.idle_timeout_secs is None else int(it.idle_timeout_secs),
+            total_timeout_secs=None if it.total_timeout_secs is None else int(it.total_timeout_secs),
+            max_concurrency=it.max_concurrency,
+            drain_until=None if it.drain_until is None else datetime.fromtimestamp(it.drain_until, UTC),
             models=tuple(
                 ModelEntry(model.id, model.canonical, model.capabilities, model.max_tokens) for model in it.models
             ),

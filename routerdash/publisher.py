@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import Error
 
 from access.directory import KeyEntry, access
-from endpoints import keys, names
+from endpoints import capabilities, keys, names
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway import snapshot
 from gateway.config import Config
@@ -16,12 +16,15 @@ from gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
+CONNECT_TIMEOUT_SECS = 5
+
 
 class Publisher:
     """Writes the snapshot file and its version in the live page."""
 
     def __init__(self, config: Config, page: LivePage) -> None:
         self._path = config.snapshot_path
+        self._workers = config.workers
         self._page = page
         self._lock = threading.Lock()
         self._last = self._read()
@@ -52,6 +55,21 @@ class Publisher:
     def in_flight(self) -> dict[str, int]:
         """Requests on each endpoint now, over all workers."""
         return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self.slots.items()}
+
+    def trials(self) -> dict[str, int]:
+        """Endpoints whose circuit breaker is not closed, with LivePage.trial_due."""
+        slots = self.slots.items()
+        due = ((endpoint_id, self._page.trial_due(slot, self._workers)) for endpoint_id, slot in slots)
+        return {endpoint_id: second for endpoint_id, second in due if second}
+
+    def waiting(self) -> int:
+        return self._page.waiting
+
+    def watch(self, until: int) -> int:
+        """Have the workers tell what is here until this second. Until when they do already."""
+        before = self._page.watched_until
+        self._page.watched_until = until
+        return before
 
     def unrecorded(self) -> int:
         return self._page.unrecorded
@@ -111,8 +129,17 @@ def _endpoint(entry: Entry, slot: int) -> snapshot.Endpoint:
         operator_state=entry.operator_state,
         sealed_key=entry.sealed_api_key or _seal(entry),
         timeout_secs=float(entry.inference_timeout_secs),
-        models=tuple(_model(model) for model in entry.models),
+        connect_timeout_secs=float(entry.connect_timeout_secs or CONNECT_TIMEOUT_SECS),
+        idle_timeout_secs=_seconds(entry.idle_timeout_secs),
+        total_timeout_secs=_seconds(entry.total_timeout_secs),
+        max_concurrency=entry.slots,
+        drain_until=entry.drain_until.timestamp() if entry.drain_until else None,
+        models=tuple(_model(model, capabilities.added(list(entry.capabilities))) for model in entry.models),
     )
+
+
+def _seconds(value: int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 _sealed: dict[str, str] = {}
@@ -125,12 +152,12 @@ def _seal(entry: Entry) -> str | None:
     return _sealed.setdefault(entry.plain_api_key, keys.sealer().seal(entry.plain_api_key))
 
 
-def _model(model: ModelEntry) -> snapshot.Model:
+def _model(model: ModelEntry, added: tuple[str, ...]) -> snapshot.Model:
     return snapshot.Model(
         id=model.id,
         canonical=model.canonical_name,
         aliases=names.aliases(model.id, model.canonical_name),
-        capabilities=model.capabilities,
+        capabilities=capabilities.together(model.capabilities, added),
         max_tokens=model.max_tokens,
     )
 

@@ -95,6 +95,12 @@ def age(moment: datetime | None) -> str:
 
 
 @register.filter
+def left(moment: datetime | None) -> float | None:
+    """Seconds until then; 0 once it has passed."""
+    return None if moment is None else max(0.0, (moment - timezone.now()).total_seconds())
+
+
+@register.filter
 def moment(value: datetime | None) -> str:
     """To the second, in the server's zone, as days are written in tables."""
     return NOTHING if value is None else timezone.localtime(value).strftime("%Y-%m-%d %H:%M:%S")

@@ -174,6 +174,26 @@ def test_actions_of_the_admin(page: Page, router: RouterDash, sim: Simulator) ->
     assert router.endpoint(endpoint)["operator_state"] == "disabled"
 
 
+@pytest.mark.parametrize("path", ["/endpoints/{}", "/admin/endpoints/endpoint/{}/change/"])
+def test_an_endpoint_is_drained_with_a_deadline(page: Page, router: RouterDash, sim: Simulator, path: str) -> None:
+    endpoint = router.add(sim.add(tokens=1000, tokens_per_second=2), name="gpu-box")
+    here = path.format(endpoint)
+    with router.open_stream():
+        log_in(page, here)
+        expect(page.locator("[data-in-flight]")).to_have_text("1")
+        page.get_by_role("button", name="Drain…").click()
+        page.get_by_label("Deadline (s):").fill("3000")
+        expect(page.locator("td:has-text('gpu-box') + td")).to_have_text("1")
+        page.get_by_role("button", name="Drain", exact=True).click()
+        page.wait_for_url(f"**{here}")
+        expect(page.locator("[data-drain]")).to_have_text("Takes nothing new; what still runs is ended in 49 min.")
+        expect(page.locator("[data-in-flight]")).to_have_text("1")
+    expect(page.locator("[data-in-flight]")).to_have_text("0")
+    router.post(f"/api/endpoints/{endpoint}/enable")
+    expect(page.locator("[data-drain]")).to_be_hidden()
+    page.wait_for_selector("[data-status].st-online")
+
+
 def _act(page: Page, action: str) -> None:
     page.locator("input.action-select").check()
     page.locator("select[name=action]").select_option(action)
@@ -183,11 +203,14 @@ def _act(page: Page, action: str) -> None:
 @pytest.mark.parametrize("language", ["en", "ja"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_no_page_scrolls_sideways(page: Page, router: RouterDash, sim: Simulator, language: str, width: int) -> None:
-    endpoint = router.add(sim.add(models=["a-model-with-quite-a-long-name/of-some-organisation"]))
+    model = "a-model-with-quite-a-long-name/of-some-organisation"
+    endpoint = router.add(sim.add(models=[model]))
     log_in(page)
     page.set_viewport_size({"width": width, "height": 900})
     page.context.add_cookies([{"name": "routerdash_language", "value": language, "url": router.url}])
-    for path in ("/", f"/endpoints/{endpoint}", "/account/password"):
+    router.chat(model=model)
+    (request,) = router.get("/api/requests").json()["requests"]
+    for path in ("/", f"/endpoints/{endpoint}", f"/requests/{request['id']}", "/account/password"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("html").get_attribute("lang") == language

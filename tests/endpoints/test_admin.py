@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.simulator import Simulator
-from endpoints.models import Endpoint, EndpointModel, HealthCheck, OperatorState
+from endpoints.models import Endpoint, EndpointModel, HealthCheck, OperatorState, deadline
 from endpoints.registry import registry
 from tests.access.people import Api
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model
@@ -28,6 +28,7 @@ def form(**fields: Any) -> dict[str, Any]:
         "inference_timeout_secs": 120,
         "notes": "",
         "api_key": "",
+        "capabilities": ["chat_completion"],
         **fields,
     }
 
@@ -48,9 +49,9 @@ def saved(response: Any) -> list[str]:
     return [str(message) for message in get_messages(response.wsgi_request)]
 
 
-def act(api: Api, action: str, *endpoints: Endpoint) -> list[str]:
-    sent = {"action": action, "_selected_action": [str(endpoint.pk) for endpoint in endpoints]}
-    return saved(api.post(LIST, sent))
+def act(api: Api, action: str, *endpoints: Endpoint, **sent: Any) -> list[str]:
+    chosen = [str(endpoint.pk) for endpoint in endpoints]
+    return saved(api.post(LIST, {"action": action, "_selected_action": chosen, "confirmed": "yes", **sent}))
 
 
 def page(api: Api, path: str) -> str:
@@ -108,6 +109,14 @@ def test_no_key_makes_no_options(as_admin: Api, sim: Simulator) -> None:
         ("health_check_interval_secs", 0),
         ("health_check_interval_secs", 3601),
         ("inference_timeout_secs", 0),
+        ("base_url", "http://169.254.169.254"),
+        ("base_url", "http://0xA9FEA9FE"),
+        ("connect_timeout_secs", 61),
+        ("idle_timeout_secs", 0),
+        ("total_timeout_secs", 86401),
+        ("max_concurrency", 10001),
+        ("max_concurrency", "many"),
+        ("capabilities", ["telepathy"]),
     ],
 )
 def test_a_wrong_field_is_marked(as_admin: Api, field: str, wrong: Any) -> None:
@@ -212,6 +221,68 @@ def test_a_move_to_nobody_keeps_the_type_and_warns(as_admin: Api, nowhere: str) 
     assert Endpoint.objects.values_list("base_url", "endpoint_type").get() == (nowhere, "vllm")
 
 
+# Limits and capabilities
+
+
+LIMITS = {"connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4}
+
+
+def limits(endpoint: Endpoint) -> dict[str, Any]:
+    options = Endpoint.objects.get(pk=endpoint.pk).options_or_default
+    return {name: getattr(options, name) for name in LIMITS}
+
+
+def test_limits_are_stored_and_shown(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    change(as_admin, endpoint, **LIMITS)
+    assert limits(endpoint) == LIMITS
+    assert 'name="max_concurrency" value="4"' in page(as_admin, f"{LIST}{endpoint.pk}/change/")
+
+
+def test_an_added_endpoint_has_its_limits(as_admin: Api, nowhere: str) -> None:
+    add(as_admin, base_url=nowhere, **LIMITS)
+    assert limits(Endpoint.objects.get()) == LIMITS
+
+
+def test_an_empty_limit_is_none(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_options(**LIMITS)
+    change(as_admin, endpoint, **{**LIMITS, "max_concurrency": ""})
+    assert limits(endpoint) == {**LIMITS, "max_concurrency": None}
+
+
+def test_slots_that_the_server_told_are_shown_alone(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_options(learned_slots=4)
+    change(as_admin, endpoint, learned_slots=9)
+    assert Endpoint.objects.get().options.learned_slots == 4
+    assert "Slots that the server tells: 4" in words(page(as_admin, f"{LIST}{endpoint.pk}/change/"))
+
+
+@pytest.mark.parametrize("chosen", [["embeddings", "rerank"], ["chat_completion"], []])
+def test_capabilities_are_ticked(as_admin: Api, chosen: list[str]) -> None:
+    endpoint = make_endpoint()
+    change(as_admin, endpoint, capabilities=chosen)
+    assert Endpoint.objects.get().capabilities == chosen
+    text = page(as_admin, f"{LIST}{endpoint.pk}/change/")
+    assert re.findall(r'name="capabilities" value="(\w+)"[^>]*checked', text) == chosen
+
+
+@pytest.mark.parametrize("odd", [None, "chat", ["telepathy"], {"chat": 1}])
+def test_odd_capabilities_of_the_reference_are_no_ticks(as_admin: Api, odd: Any) -> None:
+    text = page(as_admin, f"{LIST}{make_endpoint(capabilities=odd).pk}/change/")
+    assert not re.search(r'name="capabilities"[^>]*checked', text)
+
+
+def test_what_each_model_can_is_shown(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "both", capabilities=["chat", "embeddings"])
+    make_model(endpoint, "unknown", capabilities=None)
+    text = words(page(as_admin, f"{LIST}{endpoint.pk}/change/"))
+    assert "both — — Chat, Embeddings" in text
+    assert "unknown — — —" in text
+
+
 # The upstream's key
 
 
@@ -246,6 +317,44 @@ def test_a_move_forgets_the_key_and_says_so(as_admin: Api, serve: Serve) -> None
     assert "The address has changed, so the stored API key was forgotten." in messages
     assert Endpoint.objects.get().api_key is None
     assert {authorization for _, _, authorization in server.asked} == {""}
+
+
+@pytest.mark.parametrize("old", ["sealed", "plain"])
+@pytest.mark.parametrize("before", ["https://127.0.0.1:{}", "http://localhost:{}", "http://127.0.0.1:9"])
+def test_a_key_goes_to_no_other_server(as_admin: Api, serve: Serve, old: str, before: str) -> None:
+    server = serve({"/v1/models": listing("a")})
+    url = before.format(server.url.rsplit(":", 1)[1])
+    endpoint = make_endpoint(base_url=url, api_key_encrypted="sk-old" if old == "plain" else None)
+    if old == "sealed":
+        endpoint.set_api_key("sk-old")
+    change(as_admin, endpoint, base_url=server.url)
+    assert Endpoint.objects.get().api_key is None
+    assert {authorization for _, _, authorization in server.asked} == {""}
+
+
+def test_another_path_keeps_the_key_and_asks_with_it(as_admin: Api, serve: Serve) -> None:
+    server = serve({"/openai/v1/models": listing("a", owned_by="vllm")})
+    endpoint = make_endpoint(base_url=server.url)
+    endpoint.set_api_key("sk-old")
+    messages = change(as_admin, endpoint, base_url=server.url + "/openai")
+    found = Endpoint.objects.get()
+    assert (found.api_key, found.endpoint_type) == ("sk-old", "vllm")
+    assert {authorization for _, _, authorization in server.asked} == {"Bearer sk-old"}
+    assert not any("forgotten" in message for message in messages)
+
+
+def test_a_key_that_cannot_be_opened_is_said(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_options(sealed_api_key="nonsense")
+    messages = change(as_admin, endpoint, base_url=endpoint.base_url + "/openai")
+    assert any("store it again" in message for message in messages)
+
+
+def test_a_move_forgets_the_slots_that_the_old_server_told(as_admin: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_options(learned_slots=4)
+    change(as_admin, endpoint, base_url=sim.add().url)
+    assert Endpoint.objects.get().options.learned_slots is None
 
 
 def test_a_move_without_a_key_warns_of_none(as_admin: Api, sim: Simulator) -> None:
@@ -353,9 +462,85 @@ def test_an_operators_word_is_confirmed(as_admin: Api, action: str, said: str) -
     assert messages in ([f"{said}: one, two."], [f"{said}: two, one."])
 
 
+def test_an_operators_word_is_in_the_history(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    act(as_admin, "disable", endpoint)
+    assert "Disabled" in page(as_admin, f"{LIST}{endpoint.pk}/history/")
+
+
+def ask_to_drain(api: Api, *endpoints: Endpoint, **sent: Any) -> Any:
+    chosen = [str(endpoint.pk) for endpoint in endpoints]
+    return api.post(LIST, {"action": "drain", "_selected_action": chosen, **sent})
+
+
+def test_a_drain_asks_for_the_deadline_first(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = make_endpoint("one"), make_endpoint("two")
+    monkeypatch.setattr(registry, "in_flight", lambda: {str(two.pk): 1234})
+    response = ask_to_drain(as_admin, one, two)
+    text = words(response.content.decode())
+    assert response.status_code == 200
+    assert "one 0" in text
+    assert "two 1,234" in text
+    assert 'name="deadline_secs"' in response.content.decode()
+    assert not hasattr(Endpoint.objects.get(pk=one.pk), "options")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [("", "finishes what runs"), ("0", "after 0 seconds"), ("1", "after 1 second:"), ("60", "60")]
+)
+def test_a_drain_may_have_a_deadline(as_admin: Api, seconds: str, said: str) -> None:
+    (message,) = act(as_admin, "drain", make_endpoint(), deadline_secs=seconds)
+    assert said in message
+    options = Endpoint.objects.get().options
+    assert (options.operator_state, options.drain_until is not None) == ("draining", seconds != "")
+
+
+@pytest.mark.parametrize("wrong", ["-1", "86401", "soon"])
+def test_a_wrong_deadline_is_asked_for_again(as_admin: Api, wrong: str) -> None:
+    endpoint = make_endpoint()
+    response = ask_to_drain(as_admin, endpoint, confirmed="yes", deadline_secs=wrong)
+    assert response.status_code == 200
+    assert response.context["form"].errors
+    assert not hasattr(Endpoint.objects.get(), "options")
+
+
+@pytest.mark.parametrize(
+    ("back", "shown"), [("/endpoints/x", "/endpoints/x"), ("//elsewhere.invalid/", LIST), ("", LIST)]
+)
+def test_a_drain_can_be_called_off(as_admin: Api, back: str, shown: str) -> None:
+    response = ask_to_drain(as_admin, make_endpoint(), next=back)
+    assert f'class="btn" href="{shown}">Cancel' in response.content.decode()
+
+
+@pytest.mark.parametrize("action", ["enable", "disable"])
+def test_another_word_clears_the_deadline(as_admin: Api, action: str) -> None:
+    endpoint = make_endpoint()
+    act(as_admin, "drain", endpoint, deadline_secs="60")
+    act(as_admin, action, endpoint)
+    assert Endpoint.objects.get().options.drain_until is None
+
+
+@pytest.mark.parametrize("path", [LIST + "{}/change/", "/endpoints/{}"])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "; what runs may finish."),
+        (3000, "; what still runs is ended in 49 min."),
+        (0, "; the deadline has passed."),
+    ],
+)
+def test_an_endpoints_pages_tell_the_deadline(as_admin: Api, path: str, seconds: int | None, said: str) -> None:
+    endpoint = make_endpoint()
+    endpoint.set_operator_state("draining", deadline(seconds))
+    registry.reload()
+    html = page(as_admin, path.format(endpoint.pk))
+    assert f'data-live-endpoint="{endpoint.pk}"' in html
+    assert "Takes nothing new" + said in words(html)
+
+
 def press(api: Api, endpoint: Endpoint, back: str) -> Any:
-    """A button of an endpoint's own page."""
-    return api.post(LIST, {"action": "drain", "_selected_action": str(endpoint.pk), "next": back})
+    """A button of an endpoint's own page, and of the one that asks for the deadline."""
+    return api.post(LIST, {"action": "drain", "_selected_action": str(endpoint.pk), "next": back, "confirmed": "yes"})
 
 
 @pytest.mark.parametrize("path", [LIST + "{}/change/", "/endpoints/{}"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ ROUTES = [
     ("GET", "{}/models"),
     ("POST", "{}/test"),
     ("POST", "{}/sync"),
+    ("POST", "{}/drain"),
+    ("POST", "{}/disable"),
+    ("POST", "{}/enable"),
 ]
 READS = [route for route in ROUTES if route[0] == "GET"]
 WRITES = [route for route in ROUTES if route[0] != "GET"]
@@ -119,9 +123,9 @@ def test_a_generated_password_opens_nothing(route: tuple[str, str], nowhere: str
 # What is not there
 
 
-@pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync"])
+@pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync", "/drain", "/disable", "/enable"])
 def test_an_unknown_endpoint_is_404(manager: Api, tail: str) -> None:
-    method = "POST" if tail in ("/test", "/sync") else "GET"
+    method = "GET" if tail in ("", "/models") else "POST"
     assert manager.call(method, MISSING + tail).json() == {"error": "Endpoint not found"}
 
 
@@ -408,6 +412,12 @@ def endpoint(sim: Simulator) -> Endpoint:
         ("health_check_interval_secs", 3600),
         ("inference_timeout_secs", 600),
         ("operator_state", "draining"),
+        ("connect_timeout_secs", 1),
+        ("idle_timeout_secs", 600),
+        ("total_timeout_secs", 3600),
+        ("max_concurrency", 4),
+        ("max_concurrency", None),
+        ("capabilities", ["chat_completion", "rerank"]),
     ],
 )
 def test_one_field_is_changed_and_the_rest_stays(
@@ -429,6 +439,11 @@ def test_many_fields_at_once(manager: Api, endpoint: Endpoint) -> None:
 def test_capabilities_can_be_changed(manager: Api, endpoint: Endpoint) -> None:
     manager.call("PATCH", path_of(endpoint), {"capabilities": ["embeddings"]})
     assert stored().capabilities == ["embeddings"]
+
+
+def test_chat_is_stored_in_the_tables_spelling(manager: Api, endpoint: Endpoint) -> None:
+    manager.call("PATCH", path_of(endpoint), {"capabilities": ["chat", "rerank", "chat_completion"]})
+    assert stored().capabilities == ["chat_completion", "rerank"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
@@ -515,6 +530,61 @@ def test_a_move_with_a_key_takes_it_along(manager: Api, endpoint: Endpoint, sim:
     body = manager.call("PATCH", path_of(endpoint), {"base_url": url, "api_key": "sk-new"}).json()
     assert body["has_api_key"] is True
     assert stored().api_key == "sk-new"
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("old", ["sealed", "plain"])
+@pytest.mark.parametrize("change", ["scheme", "host", "port"])
+def test_a_key_goes_to_no_other_server(manager: Api, serve: Serve, method: str, old: str, change: str) -> None:
+    server = serve({"/v1/models": listing("a")})
+    port = server.url.rsplit(":", 1)[1]
+    before = {"scheme": f"https://127.0.0.1:{port}", "host": f"http://localhost:{port}", "port": "http://127.0.0.1:9"}
+    endpoint = make_endpoint(base_url=before[change], api_key_encrypted="sk-old" if old == "plain" else None)
+    if old == "sealed":
+        endpoint.set_api_key("sk-old")
+    assert manager.call(method, path_of(endpoint), {"base_url": server.url}).json()["has_api_key"] is False
+    assert stored().api_key is None
+    assert {authorization for _, _, authorization in server.asked} == {""}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_another_path_keeps_the_key_and_asks_with_it(manager: Api, serve: Serve, method: str) -> None:
+    server = serve({"/openai/v1/models": listing("a")})
+    endpoint = make_endpoint(base_url=server.url)
+    endpoint.set_api_key("sk-old")
+    body = manager.call(method, path_of(endpoint), {"base_url": server.url + "/openai"}).json()
+    assert (body["base_url"], body["has_api_key"]) == (server.url + "/openai", True)
+    assert {authorization for _, _, authorization in server.asked} == {"Bearer sk-old"}
+
+
+def test_another_path_with_a_key_that_cannot_be_opened_is_502(manager: Api, endpoint: Endpoint) -> None:
+    endpoint.set_options(sealed_api_key="nonsense")
+    response = manager.call("PATCH", path_of(endpoint), {"base_url": endpoint.base_url + "/openai"})
+    assert response.status_code == 502
+    assert "store it again" in response.json()["error"]
+
+
+def test_a_move_forgets_the_slots_that_the_old_server_told(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+    endpoint.set_options(learned_slots=4, max_concurrency=9)
+    body = manager.call("PATCH", path_of(endpoint), {"base_url": sim.add().url}).json()
+    assert (body["learned_slots"], body["max_concurrency"]) == (None, 9)
+
+
+def test_two_moves_at_once_do_not_mix_their_keys(manager: Api, endpoint: Endpoint, serve: Serve) -> None:
+    async def slowly(request: web.Request) -> web.Response:
+        await asyncio.to_thread(meanwhile, lambda: Endpoint.objects.update(base_url="http://elsewhere:1"))
+        return web.json_response(listing("a"))
+
+    body = {"base_url": serve({"/v1/models": slowly}).url, "api_key": "sk-new"}
+    assert manager.call("PATCH", path_of(endpoint), body).status_code == 409
+    assert (stored().base_url, stored().api_key) == ("http://elsewhere:1", None)
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254", "http://0xA9FEA9FE:80"])
+def test_a_link_local_address_is_400(manager: Api, endpoint: Endpoint, url: str) -> None:
+    for response in (add(manager, url, "other"), manager.call("PATCH", path_of(endpoint), {"base_url": url})):
+        assert response.status_code == 400
+        assert "ROUTERDASH_ALLOW_LINK_LOCAL" in response.json()["fields"]["base_url"][0]
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1"])
@@ -612,7 +682,76 @@ def test_a_test_of_nobody_says_why(manager: Api, nowhere: str) -> None:
     assert HealthCheck.objects.get().error_message == "connection refused"
 
 
+# The operator's word
+
+
+@pytest.fixture
+def in_flight(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+    monkeypatch.setattr(registry, "in_flight", lambda: {str(endpoint.pk): 3})
+
+
+@pytest.mark.parametrize(
+    ("operation", "state"), [("drain", "draining"), ("disable", "disabled"), ("enable", "enabled")]
+)
+def test_an_operation_answers_with_what_still_runs(
+    manager: Api, endpoint: Endpoint, in_flight: None, operation: str, state: str
+) -> None:
+    response = manager.call("POST", path_of(endpoint, f"/{operation}"))
+    body = response.json()
+    assert (response.status_code, body["operator_state"], body["active_requests"]) == (200, state, 3)
+    assert body == manager.call("GET", path_of(endpoint)).json()
+
+
+@pytest.mark.parametrize("sent", [{}, {"deadline_secs": None}])
+def test_a_drain_without_a_deadline_waits(manager: Api, endpoint: Endpoint, sent: Any) -> None:
+    assert manager.call("POST", path_of(endpoint, "/drain"), sent).json()["drain_until"] is None
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 86400])
+def test_a_drain_has_a_deadline(manager: Api, endpoint: Endpoint, seconds: int) -> None:
+    earliest = datetime.now(UTC) + timedelta(seconds=seconds)
+    body = manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": seconds}).json()
+    latest = datetime.now(UTC) + timedelta(seconds=seconds)
+    assert earliest <= datetime.fromisoformat(body["drain_until"]) <= latest
+
+
+@pytest.mark.parametrize("wrong", [-1, 86401, 1.5, "soon", True, []])
+def test_a_wrong_deadline_is_400_and_drains_nothing(manager: Api, endpoint: Endpoint, wrong: Any) -> None:
+    response = manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": wrong})
+    assert (response.status_code, list(response.json()["fields"])) == (400, ["deadline_secs"])
+    assert manager.call("GET", path_of(endpoint)).json()["operator_state"] == "enabled"
+
+
+@pytest.mark.parametrize("operation", ["enable", "disable", "drain"])
+def test_another_word_clears_the_deadline(manager: Api, endpoint: Endpoint, operation: str) -> None:
+    manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": 60})
+    assert manager.call("POST", path_of(endpoint, f"/{operation}")).json()["drain_until"] is None
+
+
+@pytest.mark.parametrize(("state", "kept"), [("draining", True), ("enabled", False), ("disabled", False)])
+def test_a_change_of_the_state_alone_clears_the_deadline(
+    manager: Api, endpoint: Endpoint, state: str, kept: bool
+) -> None:
+    manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": 60})
+    body = manager.call("PATCH", path_of(endpoint), {"operator_state": state}).json()
+    assert (body["operator_state"], body["drain_until"] is not None) == (state, kept)
+
+
+def test_what_the_server_told_is_not_edited(manager: Api, endpoint: Endpoint) -> None:
+    body = manager.call("PATCH", path_of(endpoint), {"learned_slots": 7, "drain_until": "2026-01-01"}).json()
+    assert (body["learned_slots"], body["drain_until"]) == (None, None)
+
+
 # Syncing
+
+
+def test_a_llamacpp_tells_its_slots_at_a_sync(manager: Api, serve: Serve) -> None:
+    answers = {"/v1/models": listing("a"), "/props": {"total_slots": 4}, "/v1/embeddings": 400}
+    endpoint = make_endpoint(base_url=serve(answers).url, endpoint_type="llamacpp")
+    manager.call("POST", path_of(endpoint, "/sync"))
+    body = manager.call("GET", path_of(endpoint)).json()
+    assert (body["learned_slots"], body["max_concurrency"]) == (4, None)
+    assert body["models"][0]["capabilities"] == ["embeddings"]
 
 
 def test_a_sync_tells_what_changed(manager: Api, sim: Simulator) -> None:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoints.base_url import normalise
+from endpoints.base_url import normalise, same_server
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,68 @@ def test_a_stored_url_never_ends_in_a_slash(scheme: str, host: str, port: int, s
     stored = normalise(f"{scheme}://{host}:{port}/{'/'.join(segments)}")
     assert not stored.endswith("/")
     assert stored.startswith(f"{scheme.lower()}://{host.lower()}:{port}")
+
+
+LINK_LOCAL = [
+    "http://169.254.169.254",
+    "http://169.254.1.2:8000/v1",
+    "https://169.254.0.1",
+    "http://0xA9FEA9FE",
+    "http://2852039166",
+    "http://169.254.43518:80",
+    "http://0251.0376.0251.0376",
+    "http://[fe80::1]:8000",
+    "http://[fe80::1%25lo]:8000",
+    "http://[febf::1]",
+    "http://[::ffff:169.254.169.254]",
+    "http://[::ffff:a9fe:a9fe]",
+    "http://[fd00:ec2::254]",
+    "http://169。254。169。254",
+]
+
+
+@pytest.mark.parametrize("pasted", LINK_LOCAL)
+def test_link_local_addresses_are_refused_in_every_spelling(pasted: str) -> None:
+    with pytest.raises(ValueError, match="ROUTERDASH_ALLOW_LINK_LOCAL"):
+        normalise(pasted)
+
+
+@pytest.mark.parametrize("pasted", LINK_LOCAL)
+def test_they_are_taken_where_the_settings_allow_them(pasted: str, settings: Any) -> None:
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, allow_link_local=True)
+    assert normalise(pasted)
+
+
+@pytest.mark.parametrize("host", ["169.253.1.1", "0x7f000001", "[fd00:ec2::255]", "[fec0::1]", "169.254.example.com"])
+def test_their_neighbours_are_taken(host: str) -> None:
+    assert normalise(f"http://{host}") == f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://gpu:8000", "http://gpu:8000/openai"),
+        ("http://gpu:8000/a", "http://GPU:8000/b"),
+        ("http://gpu", "http://gpu:80"),
+        ("https://gpu:443", "https://gpu"),
+        (" http://gpu:8000", "http://gpu:8000"),
+    ],
+)
+def test_a_server_is_a_scheme_a_host_and_a_port(one: str, other: str) -> None:
+    assert same_server(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://gpu:8000", "https://gpu:8000"),
+        ("http://gpu:8000", "http://gpu:8001"),
+        ("http://gpu:8000", "http://gpu.example.com:8000"),
+        ("http://gpu", "https://gpu"),
+        ("http://gpu:8000", "http://gpu"),
+        ("http://gpu:many", "http://gpu:many"),
+        ("http://[gpu", "http://[gpu"),
+    ],
+)
+def test_anything_else_is_another_server(one: str, other: str) -> None:
+    assert not same_server(one, other)

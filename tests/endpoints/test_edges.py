@@ -202,11 +202,11 @@ def test_a_latency_is_that_of_the_probe_that_passed(serve: Serve, monkeypatch: p
 
 @pytest.mark.parametrize("told", ["99999999999", "0", "²"])
 def test_a_parameter_that_is_no_length_is_none(serve: Serve, told: str) -> None:
-    async def question(ask: Probe) -> list[Offered]:
+    async def question(ask: Probe) -> sync.Offer:
         return await sync.fetch(ask, Kind.OLLAMA)
 
     server = serve({"/v1/models": listing("a"), "/api/show": {"parameters": f"num_ctx {told}"}})
-    assert asking(question, server.url) == [Offered("a", None)]
+    assert asking(question, server.url).models == [Offered("a", None)]
 
 
 @committed

@@ -17,6 +17,7 @@ from endpoints.models import (
     HealthCheck,
     OperatorState,
     Status,
+    deadline,
     merge_latency,
     next_status,
 )
@@ -413,3 +414,56 @@ def test_rows_say_what_they_are() -> None:
     assert str(make_model(endpoint)) == "tiny"
     assert str(endpoint.options) == f"{endpoint.pk}: draining"
     assert str(HealthCheck.objects.get()).endswith("pending → online")
+
+
+# Another server
+
+
+@pytest.mark.parametrize(
+    ("url", "moves"),
+    [
+        ("http://gpu:8000", False),
+        ("http://gpu:8000/openai", False),
+        ("https://gpu:8000", True),
+        ("http://gpu:8001", True),
+        ("http://gpu2:8000", True),
+        ("http://gpu", True),
+    ],
+)
+def test_another_scheme_host_or_port_is_a_move(url: str, moves: bool) -> None:
+    assert Endpoint(base_url="http://gpu:8000/v2").moves_to(url) is moves
+
+
+def test_after_a_move_nothing_of_the_old_server_is_left() -> None:
+    endpoint = make_endpoint(api_key_encrypted="sk-theirs")
+    endpoint.set_options(learned_slots=4, max_concurrency=2)
+    endpoint.forget_server(None)
+    found = Endpoint.objects.get()
+    assert (found.api_key, found.options.learned_slots, found.options.max_concurrency) == (None, None, 2)
+
+
+# The operator's word
+
+
+def test_a_drain_has_a_deadline_until_another_word() -> None:
+    endpoint = make_endpoint()
+    until = deadline(60)
+    endpoint.set_operator_state("draining", until)
+    assert EndpointOptions.objects.get().drain_until == until
+    endpoint.set_operator_state("enabled")
+    assert EndpointOptions.objects.get().drain_until is None
+
+
+def test_no_deadline_is_no_moment() -> None:
+    assert deadline(None) is None
+
+
+def test_options_are_written_one_by_one() -> None:
+    one, other = make_endpoint(), Endpoint.objects.get()
+    assert other.options_or_default.max_concurrency is None
+    one.set_options(max_concurrency=7)
+    other.set_operator_state("disabled")
+    assert (EndpointOptions.objects.get().max_concurrency, EndpointOptions.objects.get().operator_state) == (
+        7,
+        "disabled",
+    )

@@ -1,7 +1,7 @@
 import pytest
 
 from endpoints.models import Kind
-from endpoints.names import FAMILIES, aliases, canonical_name, capabilities, family
+from endpoints.names import FAMILIES, aliases, canonical_name, family
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 NOMIC = "nomic-ai/nomic-embed-text-v1.5"
@@ -63,16 +63,3 @@ def test_an_unknown_model_has_no_other_names_but_its_canonical_one(
     canonical: str | None, others: tuple[str, ...]
 ) -> None:
     assert aliases("own", canonical) == others
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["embed", "embedding-gemma", "nomic-embed-text", "org/text_embed_small", "Qwen/Qwen3-Embedding-0.6B", "a/b/embed"],
-)
-def test_embedding_models_are_known_by_their_names(name: str) -> None:
-    assert capabilities(name) == ["embeddings"]
-
-
-@pytest.mark.parametrize("name", ["tiny", "embedders/chat", "nomic-embed/chat", "reembed", ""])
-def test_everything_else_chats(name: str) -> None:
-    assert capabilities(name) == ["chat"]

@@ -1,6 +1,8 @@
 import asyncio
+import socket
 import ssl
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,21 @@ def test_a_closed_port_refuses_by_every_address_of_its_name() -> None:
 
 def test_an_unknown_name_cannot_be_resolved() -> None:
     assert why("http://gpu-box.invalid:8000") == "its name cannot be resolved"
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "0xA9FEA9FE", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"]
+)
+def test_what_leads_to_a_link_local_address_is_not_connected_to(host: str) -> None:
+    assert "link-local" in why(f"http://{host}:9")
+    assert "169.254" not in why(f"http://{host}:9")
+
+
+def test_the_settings_may_allow_link_local_addresses(sim: Simulator, settings: Any) -> None:
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, allow_link_local=True)
+    assert get(sim.add().url).status == 200
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("169.254.1.2", 80))
+    probe._socket(address).close()
 
 
 def test_silence_ends_with_the_timeout(sim: Simulator) -> None:

@@ -91,6 +91,29 @@ def test_an_entry_tells_what_the_row_says() -> None:
     assert (entry.name, entry.base_url, entry.kind, entry.models) == ("gpu-box", "http://a:1", "vllm", ())
 
 
+def test_an_entry_tells_the_options() -> None:
+    options = {
+        "connect_timeout_secs": 1,
+        "idle_timeout_secs": 2,
+        "total_timeout_secs": 3,
+        "max_concurrency": 4,
+        "learned_slots": 5,
+        "drain_until": NOON,
+    }
+    endpoint = make_endpoint(capabilities=["embeddings"])
+    endpoint.set_options(**options)
+    entry = entry_of(endpoint)
+    assert {name: getattr(entry, name) for name in options} == options
+    assert entry.capabilities == ("embeddings",)
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "slots"), [(None, None, None), (None, 4, 4), (2, 4, 2), (8, 4, 8), (8, None, 8)]
+)
+def test_the_staffs_word_goes_before_the_servers(said: int | None, told: int | None, slots: int | None) -> None:
+    assert some(max_concurrency=said, learned_slots=told).slots == slots
+
+
 def test_an_entry_tells_the_models_sorted() -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "b", capabilities=["chat"], max_tokens=4096, canonical_name="org/b", last_checked=NOON)

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from benchmarks.simulator import Simulator
-from endpoints import changes, sync
+from endpoints import changes, engines, sync
 from endpoints.models import Endpoint, EndpointModel, Kind
 from endpoints.probe import Answer, Probe, Unreachable
 from endpoints.registry import registry
@@ -21,12 +21,12 @@ def parsed(body: Any) -> list[Offered]:
 
 
 def fetched(url: str, kind: str = Kind.OPENAI_COMPATIBLE, key: str | None = None) -> list[Offered]:
-    async def question(ask: Probe) -> list[Offered]:
+    async def question(ask: Probe) -> sync.Offer:
         return await sync.fetch(ask, kind)
 
     found = asking(question, url, key)
-    assert isinstance(found, list)
-    return found
+    assert isinstance(found, sync.Offer)
+    return found.models
 
 
 def length_from(server: Server, kind: str) -> int | None:
@@ -135,16 +135,16 @@ def test_the_key_is_sent(sim: Simulator) -> None:
     assert fetched(sim.add(api_key="sk-upstream").url, key="sk-upstream") == [Offered("tiny", 4096)]
 
 
-@pytest.mark.parametrize("kind", [Kind.OPENAI_COMPATIBLE, Kind.VLLM, Kind.LLAMACPP])
-def test_other_engines_are_asked_for_the_list_alone(serve: Serve, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [Kind.OPENAI_COMPATIBLE, Kind.VLLM, "of-the-future"])
+def test_other_engines_are_asked_for_the_list_alone(serve: Serve, kind: str) -> None:
     server = serve({"/v1/models": listing("a")})
     assert length_from(server, kind) is None
     assert server.paths() == ["/v1/models"]
 
 
 @pytest.mark.parametrize("kind", [Kind.XLLM, Kind.OLLAMA, Kind.LM_STUDIO])
-def test_lengths_in_the_list_need_no_second_question(serve: Serve, kind: Kind) -> None:
-    server = serve({"/v1/models": listing("a", max_model_len=4096)})
+def test_a_list_that_tells_everything_needs_no_second_question(serve: Serve, kind: Kind) -> None:
+    server = serve({"/v1/models": listing("a", max_model_len=4096, capabilities=["chat"])})
     assert length_from(server, kind) == 4096
     assert server.paths() == ["/v1/models"]
 
@@ -208,6 +208,15 @@ def test_an_engine_that_does_not_tell_leaves_no_length(serve: Serve, kind: Kind,
     assert length_from(serve({"/v1/models": listing("a"), path: body}), kind) is None
 
 
+def test_capabilities_in_the_list_are_read() -> None:
+    assert parsed(listing("a", capabilities=["embeddings", "vision"])) == [Offered("a", None, ("embeddings",))]
+
+
+def test_an_engines_word_goes_before_the_lists(serve: Serve) -> None:
+    answers = {"/v1/models": listing("a", capabilities=["chat"]), "/api/show": {"capabilities": ["embedding"]}}
+    assert fetched(serve(answers).url, Kind.OLLAMA) == [Offered("a", None, ("embeddings",))]
+
+
 def test_a_few_models_are_asked_at_once(serve: Serve) -> None:
     running, peak = 0, 0
 
@@ -222,7 +231,7 @@ def test_a_few_models_are_asked_at_once(serve: Serve) -> None:
     names = [f"m{number}" for number in range(30)]
     answers = {"/v1/models": listing(*names), **{f"/api/models/{name}/info": info for name in names}}
     assert {model.max_tokens for model in fetched(serve(answers).url, Kind.XLLM)} == {8192}
-    assert peak <= sync.METADATA_AT_ONCE
+    assert peak <= engines.AT_ONCE
 
 
 # Storing
@@ -281,6 +290,50 @@ def test_capabilities_are_guessed_by_the_name(endpoint: Endpoint) -> None:
     sync.store(endpoint, [Offered("tiny"), Offered("old-embed")])
     rows = EndpointModel.objects.order_by("model_id").values_list("capabilities", flat=True)
     assert list(rows) == [["embeddings"], ["chat"]]
+
+
+def can(endpoint: Endpoint) -> Any:
+    return EndpointModel.objects.get(endpoint=endpoint).capabilities
+
+
+def test_what_a_server_tells_goes_before_the_guess(endpoint: Endpoint) -> None:
+    sync.store(endpoint, [Offered("tiny-embed", None, ("chat",))])
+    assert can(endpoint) == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"),
+    [
+        (Offered("tiny", answered=False), ["embeddings"]),
+        (Offered("tiny"), ["chat"]),
+        (Offered("tiny", None, ("rerank",), answered=False), ["rerank"]),
+    ],
+)
+def test_a_guess_undoes_nothing_that_a_silent_server_told(endpoint: Endpoint, offered: Offered, kept: Any) -> None:
+    make_model(endpoint, capabilities=["embeddings"])
+    sync.store(endpoint, [offered])
+    assert can(endpoint) == kept
+
+
+@pytest.mark.parametrize("known", [None, [], "chat", ["unheard of"]])
+def test_a_silent_servers_model_of_which_nothing_is_known_is_guessed(endpoint: Endpoint, known: Any) -> None:
+    make_model(endpoint, capabilities=known)
+    sync.store(endpoint, [Offered("tiny", answered=False)])
+    assert can(endpoint) == ["chat"]
+
+
+@pytest.mark.parametrize(("slots", "learned"), [(4, 4), (0, None), (None, 2)])
+def test_slots_are_learned_and_kept_while_nobody_answers(
+    endpoint: Endpoint, slots: int | None, learned: int | None
+) -> None:
+    endpoint.set_options(learned_slots=2)
+    sync.store(endpoint, [], slots)
+    assert Endpoint.objects.get().options.learned_slots == learned
+
+
+def test_a_server_that_tells_no_slots_gets_no_options(endpoint: Endpoint) -> None:
+    sync.store(endpoint, [], 0)
+    assert not hasattr(Endpoint.objects.get(), "options")
 
 
 def test_every_model_is_stamped(endpoint: Endpoint) -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from gateway import catalogue, snapshot
 from gateway.errors import Refusal
+from gateway.kinds import KINDS
 from gateway.snapshot import Model
 from tests.gateway.samples import make_endpoint
 
@@ -40,7 +41,8 @@ def test_a_models_entry(roster_of):
         "lifecycle_status": "registered",
         "download_progress": None,
         "ready": True,
-        "supported_apis": ["chat_completions", "completions", "responses"],
+        "capabilities": ["chat"],
+        "supported_apis": ["chat_completions", "completions", "count_tokens", "messages", "responses", "tokenize"],
         "max_tokens": 4096,
         "endpoint_ids": ["a"],
         "canonical_name": "Qwen/Qwen3-8B",
@@ -56,6 +58,29 @@ def test_one_entry_for_a_model_of_several_endpoints(roster_of):
     assert "embeddings" in entry["supported_apis"]
 
 
+@pytest.mark.parametrize(
+    ("capability", "apis"),
+    [
+        ("embeddings", ["embeddings"]),
+        ("audio_transcription", ["audio_transcriptions", "audio_translations"]),
+        ("audio_speech", ["audio_speech"]),
+        ("image_generation", ["image_edits", "image_generations", "image_variations"]),
+        ("rerank", ["rerank"]),
+        ("moderation", ["moderations"]),
+        ("telepathy", []),
+    ],
+)
+def test_a_capability_is_told_with_what_it_serves(roster_of, capability, apis):
+    (entry,) = listed(roster_of(make_endpoint("a", Model("m", capabilities=(capability,)))))
+    assert (entry["capabilities"], entry["supported_apis"]) == ([capability], apis)
+
+
+def test_a_model_of_unknown_capabilities_gets_every_request(roster_of):
+    (entry,) = listed(roster_of(make_endpoint("a", Model("m")), make_endpoint("b", Model("m", capabilities=("chat",)))))
+    assert entry["capabilities"] == ["chat"]
+    assert entry["supported_apis"] == sorted(kind.name for kind in KINDS)
+
+
 def test_entries_are_sorted_by_name(roster_of):
     assert [entry["id"] for entry in listed(roster_of(make_endpoint("a", "z", "m", "a")))] == ["a", "m", "z"]
 
@@ -64,11 +89,6 @@ def test_a_model_without_a_canonical_name(roster_of):
     (entry,) = listed(roster_of(make_endpoint("a", EMBED)))
     assert (entry["id"], entry["canonical_name"], entry["aliases"]) == ("embed", None, [])
     assert entry["supported_apis"] == ["embeddings"]
-
-
-def test_unknown_capabilities_are_taken_for_chat(roster_of):
-    (entry,) = listed(roster_of(make_endpoint("a", "plain")))
-    assert "chat_completions" in entry["supported_apis"]
 
 
 @pytest.mark.parametrize(

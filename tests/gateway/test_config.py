@@ -53,6 +53,8 @@ GOOD = [
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
     ("ROUTERDASH_QUEUE_MAX", "0", "queue_max", 0),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "1", "queue_timeout_secs", 1),
+    ("ROUTERDASH_KEEPALIVE_SECS", "0", "keepalive_secs", 0.0),
+    ("ROUTERDASH_ROUTE_HEADERS", "false", "route_headers", False),
     ("ROUTERDASH_BALANCER", "least_inflight", "balancer", "least_inflight"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "0.5", "journal_fsync_secs", 0.5),
     ("ROUTERDASH_JOURNAL_MAX_MB", "16", "journal_max_mb", 16),
@@ -108,6 +110,8 @@ BAD = [
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "0"),
     ("ROUTERDASH_QUEUE_MAX", "100001"),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "0"),
+    ("ROUTERDASH_KEEPALIVE_SECS", "-1"),
+    ("ROUTERDASH_ROUTE_HEADERS", "maybe"),
     ("ROUTERDASH_BALANCER", "random"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "-1"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "nan"),
@@ -161,6 +165,7 @@ def test_defaults():
     assert (config.host, config.port, config.workers) == ("127.0.0.1", 32768, 1)
     assert config.data_dir == Path.cwd() / "data"
     assert config.require_api_key
+    assert not config.allow_link_local
     assert config.store_bodies == "none"
     assert config.trusted_proxies == ()
 

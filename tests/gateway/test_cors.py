@@ -7,6 +7,7 @@ from tests.gateway.process import GatewayProcess, read_until
 from tests.gateway.scripted import DONE, LAST, always, chunk, stream, upstream
 
 CHAT = "/v1/chat/completions"
+WAY = "x-request-id, x-routerdash-endpoint, x-routerdash-attempts, x-routerdash-queue-ms"
 PAGE = "https://chat.example.com"
 OTHER = "https://evil.example"
 
@@ -61,7 +62,7 @@ def test_a_browser_may_ask_first(listing):
     assert (answer.status, answer.body) == (204, b"")
     assert told(answer) == {
         "allow-origin": PAGE,
-        "allow-methods": "GET, POST",
+        "allow-methods": "GET, POST, DELETE",
         "allow-headers": "authorization, content-type",
         "max-age": "600",
     }
@@ -103,7 +104,7 @@ def test_only_the_api_is_for_other_pages(listing):
 def test_an_answer_may_be_read(listing, sim):
     answer = listing.post(CHAT, {"model": listing.add(sim.add()), "messages": []}, headers={"Origin": PAGE})
     assert answer.status == 200
-    assert told(answer) == {"allow-origin": PAGE, "expose-headers": "x-request-id"}
+    assert told(answer) == {"allow-origin": PAGE, "expose-headers": WAY}
     assert answer.headers["vary"] == "Origin"
 
 

@@ -215,3 +215,25 @@ def test_some_may_come_as_often_as_they_like(limit, ip):
     crowd = Crowd(limit, Peers(PROXIES))
     assert all(crowd.enter(ip) for _ in range(5))
     crowd.leave(ip)
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "169.254.0.0",
+        "169.254.169.254",
+        "169.254.255.255",
+        "fe80::1",
+        "febf::1",
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_refused(ip):
+    assert refused_address(ip)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "169.253.1.1", "10.0.0.1", "::1", "fec0::1", "fd00:ec2::253", "gpu", ""])
+def test_other_addresses_are_not(ip):
+    assert not refused_address(ip)

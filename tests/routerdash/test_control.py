@@ -1,5 +1,6 @@
 """The control process's services, without its event loop: what it loads, from where, and what it answers to others."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -45,7 +46,8 @@ def published() -> Snapshot:
     """What a control before this one left behind."""
     endpoint = snapshot.Endpoint(
         id=A, slot=3, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online",
-        operator_state="draining", sealed_key="sealed", timeout_secs=7.0,
+        operator_state="draining", sealed_key="sealed", timeout_secs=7.0, connect_timeout_secs=1.0,
+        idle_timeout_secs=2.0, total_timeout_secs=3.0, max_concurrency=4, drain_until=1776254400.0,
         models=(Model("llama3.3:70b", "meta/Llama", ("llama",), ("chat",), 8192),),
     )  # fmt: skip
     return Snapshot(version=4, database_id="db", endpoints=(endpoint,))
@@ -55,6 +57,7 @@ def test_control_tells_what_figures_are_made_of() -> None:
     control = Control()
     assert teller.surroundings.writer is control.writer
     assert (teller.surroundings.in_flight(), teller.surroundings.unrecorded()) == ({}, 0)
+    assert registry.in_flight == teller.surroundings.in_flight
 
 
 # Loading
@@ -94,7 +97,9 @@ def test_a_snapshots_endpoint_is_an_entry_again() -> None:
     assert _entries(published()) == {
         A: Entry(
             id=A, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online", operator_state="draining",
-            sealed_api_key="sealed", inference_timeout_secs=7, models=_entries(published())[A].models,
+            sealed_api_key="sealed", inference_timeout_secs=7, connect_timeout_secs=1, idle_timeout_secs=2,
+            total_timeout_secs=3, max_concurrency=4, drain_until=datetime(2026, 4, 15, 12, tzinfo=UTC),
+            models=_entries(published())[A].models,
         )
     }  # fmt: skip
     (model,) = _entries(published())[A].models

@@ -1,5 +1,6 @@
 """The snapshot that gateways read: when it is written, and what is never in it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,46 @@ def test_an_endpoint_is_published_with_all_that_routing_needs(publisher: Publish
 def test_the_operators_word_is_published(publisher: Publisher, config: Config) -> None:
     add_endpoint().set_operator_state("draining")
     assert published(publisher, config).endpoints[0].operator_state == "draining"
+
+
+def test_limits_are_published(publisher: Publisher, config: Config) -> None:
+    until = datetime(2026, 4, 15, 12, tzinfo=UTC)
+    limits = {"connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4}
+    add_endpoint().set_options(**limits, drain_until=until)
+    (found,) = published(publisher, config).endpoints
+    assert {name: getattr(found, name) for name in limits} == limits
+    assert found.drain_until == until.timestamp()
+
+
+def test_limits_that_nobody_set_are_the_gateways_own(publisher: Publisher, config: Config) -> None:
+    add_endpoint()
+    (found,) = published(publisher, config).endpoints
+    usual = snapshot.Endpoint(id="", slot=0, name="", base_url="", kind="", status="")
+    names = ("connect_timeout_secs", "idle_timeout_secs", "total_timeout_secs", "max_concurrency", "drain_until")
+    assert [getattr(found, name) for name in names] == [getattr(usual, name) for name in names]
+
+
+def test_slots_that_the_server_told_are_published(publisher: Publisher, config: Config) -> None:
+    add_endpoint().set_options(learned_slots=4)
+    assert published(publisher, config).endpoints[0].max_concurrency == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "can"),
+    [
+        (["chat_completion"], ["embeddings"], ("embeddings",)),
+        (["embeddings", "chat_completion"], ["chat"], ("chat", "embeddings")),
+        (["audio_speech"], ["chat_completion"], ("chat", "audio_speech")),
+        (["embeddings"], [], ()),
+        (None, ["chat", "unheard of"], ("chat",)),
+    ],
+)
+def test_what_staff_say_is_added_to_every_model(
+    publisher: Publisher, config: Config, said: list[str] | None, known: list[str], can: tuple[str, ...]
+) -> None:
+    made = add_endpoint(capabilities=said)
+    EndpointModel(endpoint=made, model_id="a", capabilities=known).save(force_insert=True)
+    assert published(publisher, config).endpoints[0].models[0].capabilities == can
 
 
 def test_keys_are_published_by_their_hash(publisher: Publisher, config: Config, admin: User) -> None:
@@ -260,6 +301,29 @@ def test_requests_in_flight_are_read_by_endpoint(publisher: Publisher, config: C
     page.row(0).set_in_flight(publisher.slots[A], 2)
     page.row(3).set_in_flight(publisher.slots[A], 1)
     assert publisher.in_flight() == {A: 3, B: 0}
+
+
+def test_breakers_that_are_not_closed_are_read_by_endpoint(
+    publisher: Publisher, config: Config, page: LivePage
+) -> None:
+    add_endpoint(A, "a")
+    add_endpoint(B, "b")
+    published(publisher, config)
+    page.row(0).set_trial_due(publisher.slots[B], 1_800_000_000)
+    page.row(config.workers).set_trial_due(publisher.slots[A], 1_800_000_000)  # of a worker that is no more
+    assert publisher.trials() == {B: 1_800_000_000}
+
+
+def test_workers_are_told_that_somebody_looks(publisher: Publisher, page: LivePage) -> None:
+    assert publisher.watch(50) == 0
+    assert publisher.watch(60) == 50
+    assert page.watched_until == 60
+
+
+def test_waiting_requests_are_those_of_all_workers(publisher: Publisher, page: LivePage) -> None:
+    page.set_waiting(0, 2)
+    page.set_waiting(1, 3)
+    assert publisher.waiting() == 5
 
 
 def test_the_last_byte_is_read_by_endpoint(publisher: Publisher, config: Config, page: LivePage) -> None:
