@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-postgres torture torture-long bench bench-micro check fmt messages
+.PHONY: help install serve demo test test-postgres torture torture-long storm bench bench-micro check fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,6 +44,9 @@ torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five
 
 torture-long: $(VENV)/installed-dev ## The same over 1, 2 and 4 workers on SQLite and 2 on PostgreSQL, 300 kills in all
 	$(BIN)/python -m tests.torture kills --long --minutes 5 --kills 75 $(ARGS)
+
+storm: $(VENV)/installed-dev ## 500 clients of all kinds while endpoints fail in every way: is anything left over? (ARGS="--minutes 1")
+	$(BIN)/python -m tests.storm $(ARGS)
 
 bench: $(VENV)/installed-dev ## Measure RouterDash beside nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
 	$(BIN)/python -m benchmarks.bench $(ARGS)

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from benchmarks.process import clean_environment
-from gateway import record
+from gateway import balancer, record
 from gateway.journal import Writer
 from gateway.kinds import CHAT, EMBEDDINGS
 from gateway.record import Attempt, RequestRecord, uuid7
@@ -47,11 +47,11 @@ class Variant:
         models = [f"organisation/model-{number}" for number in range(self.models)]
         now = time.time_ns() // 1000
         for number in range(count):
-            yield _request(
-                rng, now - self.gap_us * (count - number), rng.choice(endpoints), rng.choice(models), rng.choice(keys)
-            )
+            candidates = rng.sample(endpoints, min(CANDIDATES, len(endpoints)))
+            yield _request(rng, now - self.gap_us * (count - number), candidates, rng.choice(models), rng.choice(keys))
 
 
+CANDIDATES = 4  # endpoints that have a model, where there are as many
 VARIANTS = {"narrow": Variant(1, 1, 1, 200), "wide": Variant(20, 10, 5, 6000)}
 
 
@@ -59,15 +59,20 @@ def _ids(count: int, rng: random.Random) -> list[str]:
     return [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)]
 
 
-def _request(rng: random.Random, completed_us: int, endpoint: str, model: str, key: str) -> RequestRecord:
-    """97 of 100 are answered, half of them in streams; one in a hundred after an attempt that failed."""
+def _request(rng: random.Random, completed_us: int, candidates: list[str], model: str, key: str) -> RequestRecord:
+    """On the first of the candidates. 97 of 100 are answered, half of them in streams; one in a hundred after an
+    attempt that failed.
+    """
     chance = rng.random()
     outcome = record.OK if chance < 0.97 else record.CANCELLED if chance < 0.98 else record.FAILED
     status = {record.OK: 200, record.CANCELLED: 0, record.FAILED: 502}[outcome]
     duration = int(rng.lognormvariate(14, 1))
-    attempts = [Attempt(endpoint, outcome, status, duration, "HTTP 500" if outcome == record.FAILED else None)]
+    scores = tuple((candidate, rng.randrange(20)) for candidate in candidates)
+    why = balancer.LEAST if len(scores) > 1 else balancer.ONLY
+    error = "HTTP 500" if outcome == record.FAILED else None
+    attempts = [Attempt(candidates[0], outcome, status, duration, error, 90, why, scores)]
     if rng.random() < 0.01:
-        attempts.insert(0, Attempt(endpoint, record.FAILED, 500, 900, "HTTP 500"))
+        attempts.insert(0, Attempt(candidates[-1], record.FAILED, 500, 900, "HTTP 500", 90, why, scores))
     streamed = rng.random() < 0.5
     return RequestRecord(
         id=uuid7(completed_us * 1000),

@@ -12,26 +12,39 @@ import argparse
 import asyncio
 import json
 import random
+import socket
+import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from aiohttp import web
 
+from benchmarks import answers
+
 FAULTS = (
     "",
     "refuse",  # the port is closed
+    "reset",  # takes the connection and resets it
     "hang",  # takes the request, never answers
     "400",
     "401",
     "404",
+    "408",
     "429",
     "500",
     "501",
+    "502",
     "503",
+    "early_400",  # answers before it has read the body
+    "flap",  # every other request fails with 500, the first of them too
+    "empty",  # 200 without a body, or a stream without an event
+    "headers_then_hang",  # the head of an answer and no more; of a stream, comments for ever
+    "comments",  # before the first token of a stream, a comment every 0.05 s
+    "mid_hang",  # hangs in the middle of the answer
     "die",  # the connection breaks in the middle of the answer
     "no_done",  # the stream ends without [DONE]
     "cut",  # the stream ends in the middle, with a proper end of its body
@@ -42,24 +55,20 @@ FAULTS = (
     "not_json",  # 200 with a page of HTML
 )
 
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "seven",
-    "wizards",
-    "brew",
-    "tea",
-    "for",
-    "kings",
-]
+HOURS = 3600.0
+COMMENT_SECONDS = 0.05
+REMEMBERED = 20  # requests
+STORED = 100  # responses
+
+GENERATED: dict[str, type[answers.Answer]] = {
+    "/v1/chat/completions": answers.Chat,
+    "/v1/completions": answers.Completion,
+    "/v1/responses": answers.Response,
+    "/v1/messages": answers.Message,
+    "/v1/audio/transcriptions": answers.Transcript,
+    "/v1/audio/translations": answers.Transcript,
+}
+NEEDED = {"/v1/messages": "max_tokens", "/v1/embeddings": "input", "/v1/moderations": "input"}
 
 
 @dataclass
@@ -73,6 +82,8 @@ class Behaviour:
     tokens: int = 8  # output tokens, unless the request asks for fewer
     prompt_tokens: int = 5
     slots: int = 0  # requests served at a time; 0: any number
+    messages: bool = True  # serves Anthropic's /v1/messages
+    tools: bool = True  # calls the first tool that a request offers
     fault: str = ""
     fault_rate: float = 1.0
     health_fault: str = ""  # hang, 500: for GET /v1/models alone
@@ -87,11 +98,25 @@ class Seen:
     started: int = 0
     finished: int = 0
     cancelled: int = 0
+    cancelled_at: float = 0.0  # time.monotonic() of the last one
     running: int = 0
     peak: int = 0
     probes: int = 0
-    bodies: list[dict[str, Any]] = field(default_factory=list)  # the last 20
+    paths: list[str] = field(default_factory=list)  # of the last 20, as are
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # a file in a form is its name, type and size
     headers: list[dict[str, str]] = field(default_factory=list)
+
+
+class BadRequest(Exception):
+    """What a request lacks, in a sentence."""
+
+
+class _Resetting(asyncio.Protocol):
+    """A connection that ends as soon as it begins."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        _reset(transport)
 
 
 class Endpoint:
@@ -103,9 +128,12 @@ class Endpoint:
         self.port = port
         self.seen = Seen()
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listening: asyncio.Server | None = None
         self._busy = asyncio.Condition()
         self._taken = 0  # slots
+        self._flaps = 0
+        self._stored: dict[str, dict[str, Any]] = {}  # responses, with what was asked under `input`
+        self._news = threading.Condition()  # told when `seen` has changed
 
     @property
     def url(self) -> str:
@@ -114,6 +142,13 @@ class Endpoint:
     def set(self, **changes: Any) -> None:
         """Change its behaviour, from any thread; returns when it is in force."""
         self.simulator.run(self.change(**changes))
+
+    def wait_for(self, condition: Callable[[Seen], bool], seconds: float = 10.0) -> Seen:
+        """Wait, in any other thread, until what was seen is so. Raises TimeoutError."""
+        with self._news:
+            if not self._news.wait_for(lambda: condition(self.seen), seconds):
+                raise TimeoutError(f"not within {seconds} s; {self.seen}")
+        return self.seen
 
     async def change(self, **changes: Any) -> None:
         known = {item.name for item in fields(Behaviour)}
@@ -135,38 +170,58 @@ class Endpoint:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, backlog=1024)
-        await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._protocol, "127.0.0.1", self.port, reuse_address=True, backlog=1024
+        )
+        self.port = self._listening.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         runner, self._runner = self._runner, None
-        if runner is not None:
+        if runner is not None and self._listening is not None:
+            self._listening.close()
             await runner.cleanup()
+
+    def _protocol(self) -> asyncio.Protocol:
+        if self.behaviour.fault == "reset":
+            self._count(started=1)
+            return _Resetting()
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return self._runner.server()
 
     # Requests
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        behaviour = self.behaviour
-        if behaviour.api_key and request.headers.get("authorization") != f"Bearer {behaviour.api_key}":
-            return _error(401, "invalid api key")
-        if request.method == "GET":
+        key = self.behaviour.api_key
+        if key and request.headers.get("x-api-key") != key and request.headers.get("authorization") != f"Bearer {key}":
+            return self._error(request, 401, "invalid api key")
+        if request.method == "GET" and not request.path.startswith("/v1/responses/"):
             return await self._describe(request)
-        self.seen.started += 1
-        self.seen.running += 1
-        self.seen.peak = max(self.seen.peak, self.seen.running)
-        try:
+        with self._counted():
             async with self._slot():
-                response = await self._infer(request)
+                return await self._serve(request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._count(started=1, running=1)
+        try:
+            yield
         except (asyncio.CancelledError, ConnectionResetError):
-            self.seen.cancelled += 1
+            self.seen.cancelled_at = time.monotonic()
+            self._count(cancelled=1, running=-1)
+            raise
+        except BaseException:
+            self._count(running=-1)
             raise
         else:
-            self.seen.finished += 1
-            return response
-        finally:
-            self.seen.running -= 1
+            self._count(finished=1, running=-1)
+
+    def _count(self, **changes: int) -> None:
+        for name, by in changes.items():
+            setattr(self.seen, name, getattr(self.seen, name) + by)
+        self.seen.peak = max(self.seen.peak, self.seen.running)
+        with self._news:
+            self._news.notify_all()
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -189,12 +244,12 @@ class Endpoint:
         behaviour = self.behaviour
         path = "/" + request.match_info["path"]
         models = behaviour.models
-        self.seen.probes += path == "/v1/models"
+        self._count(probes=path == "/v1/models")
         fault = behaviour.health_fault
         if fault == "hang":
-            await asyncio.sleep(3600)
+            await asyncio.sleep(HOURS)
         if fault:
-            return _error(int(fault), "simulated")
+            return self._error(request, int(fault), "simulated")
         if path == "/v1/models":
             owner = {"vllm": "vllm", "lm_studio": "lmstudio"}.get(behaviour.kind, "simulator")
             data = [{"id": model, "object": "model", "owned_by": owner, "max_model_len": 4096} for model in models]
@@ -210,166 +265,243 @@ class Endpoint:
             return web.json_response({"total_slots": behaviour.slots})
         if path == "/health":
             return web.json_response({"status": "ok"})
-        return _error(404, "not found")
+        return self._error(request, 404, "not found")
 
-    async def _infer(self, request: web.Request) -> web.StreamResponse:
-        behaviour = self.behaviour
-        body = await request.json()
-        self.seen.bodies = [*self.seen.bodies[-19:], body]
-        self.seen.headers = [*self.seen.headers[-19:], dict(request.headers)]
-        fault = behaviour.fault if random.random() < behaviour.fault_rate else ""
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        fault = self._fault()
+        self._remember(request)
+        if fault == "reset":
+            assert request.transport is not None
+            _reset(request.transport)
+            return web.Response()
+        if fault == "early_400":
+            return self._error(request, 400, "simulated 400")
+        if request.path.startswith("/v1/responses/") and request.path != "/v1/responses/compact":
+            return self._stored_response(request)
+        try:
+            body = await _read(request)
+        except BadRequest as error:
+            return self._error(request, 400, str(error))
+        self.seen.bodies = [*self.seen.bodies, body][-REMEMBERED:]
+        failed = await self._fail(request, body, fault)
+        return failed if failed is not None else await self._infer(request, body, fault)
+
+    def _fault(self) -> str:
+        fault = self.behaviour.fault if random.random() < self.behaviour.fault_rate else ""
+        if fault == "flap":
+            self._flaps += 1
+            return "500" if self._flaps % 2 else ""
+        return fault
+
+    def _remember(self, request: web.Request) -> None:
+        self.seen.paths = [*self.seen.paths, request.path_qs][-REMEMBERED:]
+        self.seen.headers = [*self.seen.headers, dict(request.headers)][-REMEMBERED:]
+
+    async def _fail(self, request: web.Request, body: dict[str, Any], fault: str) -> web.Response | None:
+        """Faults that leave no answer to speak of."""
         if fault.isdigit():
             headers = {"Retry-After": "1"} if fault == "429" else {}
-            return _error(int(fault), f"simulated {fault}", headers)
+            return self._error(request, int(fault), f"simulated {fault}", headers)
         if fault == "hang":
-            await asyncio.sleep(3600)
+            await asyncio.sleep(HOURS)
         if fault == "not_json":
             return web.Response(text="<html>not what you asked for</html>", content_type="text/html")
         if fault == "strict" and "stream_options" in body:
-            return _error(400, "unknown field: stream_options")
-        path = request.path
+            return self._error(request, 400, "unknown field: stream_options")
+        return None
+
+    async def _infer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
+        behaviour, path = self.behaviour, request.path
+        if path.startswith("/v1/messages") and not behaviour.messages:
+            return self._error(request, 404, "not found")
         if behaviour.kind == "llamacpp" and not body:  # a question what it was started for
-            return _error(400 if path == "/v1/chat/completions" else 501, "simulated")
+            return self._error(request, 400 if path == "/v1/chat/completions" else 501, "simulated")
+        if not body.get("model"):
+            return self._error(request, 400, "model is missing")
+        if (needed := NEEDED.get(path)) and needed not in body:
+            return self._error(request, 400, f"{needed} is missing")
+        if path == "/v1/audio/speech":
+            return await self._speak(request, body, fault)
+        if path in GENERATED:
+            return await self._generate(request, GENERATED[path](behaviour, body, fault), fault)
+        found = self._other(path, body)
+        if found is None:
+            return self._error(request, 404, "not found")
+        return await self._whole(request, found, fault)
+
+    def _other(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        made = self.behaviour.prompt_tokens
         if path == "/v1/embeddings":
-            return self._embeddings(body)
-        answer = _Answer(
-            self, body, responses=path == "/v1/responses", chat=path == "/v1/chat/completions", fault=fault
-        )
-        if body.get("stream"):
-            return await answer.stream(request)
-        return await answer.whole(request)
+            return answers.embeddings(body, made)
+        if path in ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations"):
+            return answers.images(body, made)
+        if path == "/v1/rerank":
+            return answers.rerank(body, made)
+        if path == "/v1/moderations":
+            return answers.moderations(body)
+        if path == "/tokenize":
+            return answers.tokens(body)
+        if path == "/v1/messages/count_tokens":
+            return {"input_tokens": made}
+        if path == "/v1/responses/compact":
+            return answers.Response(self.behaviour, body).compacted()
+        return None
 
-    def _embeddings(self, body: dict[str, Any]) -> web.Response:
-        texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-        data = [{"object": "embedding", "index": at, "embedding": [0.25, -0.5]} for at in range(len(texts))]
-        usage = {"prompt_tokens": self.behaviour.prompt_tokens, "total_tokens": self.behaviour.prompt_tokens}
-        return web.json_response({"object": "list", "model": body["model"], "data": data, "usage": usage})
+    # Answers
 
+    async def _generate(self, request: web.Request, answer: answers.Answer, fault: str) -> web.StreamResponse:
+        body = answer.body
+        if isinstance(answer, answers.Response) and body.get("store", True):
+            self._stored[answer.id] = answer.whole() | {"input": body.get("input")}
+            if len(self._stored) > STORED:
+                del self._stored[next(iter(self._stored))]
+        if body.get("stream") in (True, "true"):
+            return await self._stream(request, answer, fault)
+        if isinstance(answer, answers.Transcript) and body.get("response_format") in ("text", "srt", "vtt"):
+            return web.Response(text=f"{answer.text}\n")
+        pace = answer.count / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
+        await asyncio.sleep(pace)
+        return await self._whole(request, answer.whole(), fault)
 
-class _Answer:
-    """One generated text, whole or streamed, in the dialect of the path it was asked on."""
+    async def _whole(self, request: web.Request, value: dict[str, Any], fault: str) -> web.StreamResponse:
+        await asyncio.sleep(self.behaviour.ttft)
+        text = b"" if fault == "empty" else json.dumps(value).encode()
+        if fault not in ("die", "mid_hang", "headers_then_hang"):
+            return web.Response(body=text, content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(text))})
+        await response.prepare(request)
+        if fault != "headers_then_hang":
+            await response.write(text[: len(text) // 2])
+        if fault != "die":
+            await asyncio.sleep(HOURS)
+        _cut(request)
+        return response
 
-    def __init__(self, endpoint: Endpoint, body: dict[str, Any], *, responses: bool, chat: bool, fault: str) -> None:
-        self.behaviour = endpoint.behaviour
-        self.body = body
-        self.responses = responses
-        self.chat = chat
-        self.fault = fault
-        asked = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
-        self.count = min(self.behaviour.tokens, asked or self.behaviour.tokens)
-        self.words = [WORDS[at % len(WORDS)] + " " for at in range(self.count)]
-        self.model = self.behaviour.canonical_answer or body.get("model", "")
-        self.id = f"sim-{random.getrandbits(48):012x}"
-        self.created = int(time.time())
-
-    async def whole(self, request: web.Request) -> web.StreamResponse:
-        pace = self.count / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
-        await asyncio.sleep(self.behaviour.ttft + pace)
-        text = json.dumps(self._object())
-        if self.fault == "die":
-            response = web.StreamResponse(
-                headers={"Content-Type": "application/json", "Content-Length": str(len(text))}
-            )
-            await response.prepare(request)
-            await response.write(text[: len(text) // 2].encode())
-            _cut(request)
-            return response
-        return web.Response(text=text, content_type="application/json")
-
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    async def _speak(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
+        kind = body.get("response_format") or "mp3"
+        response = web.StreamResponse(headers={"Content-Type": f"audio/{'mpeg' if kind == 'mp3' else kind}"})
         await response.prepare(request)
         await asyncio.sleep(self.behaviour.ttft)
+        pieces = [(bytes([at % 256]) * 1024, True) for at in range(0 if fault == "empty" else self.behaviour.tokens)]
+        return await self._send(request, response, pieces, fault)
+
+    async def _stream(self, request: web.Request, answer: answers.Answer, fault: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if fault == "headers_then_hang":
+            await _comment(response, HOURS)
+        elif fault == "comments":
+            await _comment(response, self.behaviour.ttft)
+        else:
+            await asyncio.sleep(self.behaviour.ttft)
+        if fault == "empty":
+            return response
+        await self._send(request, response, answer.events(), fault, (answer.count + 1) // 2)
+        if fault == "error_event":
+            await response.write(answer.error_event())
+        return response
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        events: Iterable[answers.Event],
+        fault: str,
+        half: int = 1,
+    ) -> web.StreamResponse:
+        """What is paced, and by some faults left in the middle: when `half` of the pieces are sent."""
+        breaks = fault in ("die", "cut", "error_event", "mid_hang")
         gap = 1 / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
-        begun = time.monotonic()
-        for at, event in enumerate(self._events()):
-            if self.fault in ("die", "cut", "error_event") and at >= (self.count + 1) // 2:
-                return await self._break(request, response)
-            if self.fault == "slow_loris":
-                for byte in event:
-                    await response.write(bytes([byte]))
+        begun, sent = time.monotonic(), 0
+        for event, is_piece in events:
+            if breaks and sent == half:
+                break
+            for part in (bytes([byte]) for byte in event) if fault == "slow_loris" else (event,):
+                await response.write(part)
+                if fault == "slow_loris":
                     await asyncio.sleep(0.01)
-            else:
-                await response.write(event)
-            if gap:
-                await asyncio.sleep(max(0.0, begun + (at + 1) * gap - time.monotonic()))
-        return response
-
-    async def _break(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-        if self.fault == "die":
+            sent += is_piece
+            if gap and is_piece:
+                await asyncio.sleep(max(0.0, begun + sent * gap - time.monotonic()))
+        if fault == "mid_hang":
+            await asyncio.sleep(HOURS)
+        if fault == "die":
             _cut(request)
-        elif self.fault == "error_event":
-            await response.write(b'data: {"error": {"message": "simulated error", "type": "server_error"}}\n\n')
         return response
 
-    def _events(self) -> list[bytes]:
-        return self._responses_events() if self.responses else self._chunks()
+    def _stored_response(self, request: web.Request) -> web.Response:
+        """GET, DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items"""
+        name, _, action = request.path.removeprefix("/v1/responses/").partition("/")
+        found = self._stored.get(name)
+        wanted = {("GET", ""), ("DELETE", ""), ("POST", "cancel"), ("GET", "input_items")}
+        if found is None or (request.method, action) not in wanted:
+            return self._error(request, 404, f"there is no response {name!r}")
+        if request.method == "DELETE":
+            del self._stored[name]
+            return web.json_response({"id": name, "object": "response", "deleted": True})
+        if action == "input_items":
+            content = [{"type": "input_text", "text": str(found["input"])}]
+            item = {"type": "message", "id": f"in_{name}", "role": "user", "status": "completed", "content": content}
+            ends = {"first_id": item["id"], "last_id": item["id"], "has_more": False}
+            return web.json_response({"object": "list", "data": [item], **ends})
+        if action == "cancel":
+            found["status"] = "cancelled"
+        return web.json_response({key: value for key, value in found.items() if key != "input"})
 
-    def _chunks(self) -> list[bytes]:
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        base = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-        chunks: list[dict[str, Any]] = [{**base, "choices": [self._piece(word)]} for word in self.words]
-        chunks.append({**base, "choices": [self._piece("") | {"finish_reason": "stop"}]})
-        options = self.body.get("stream_options") or {}
-        if options.get("include_usage") and self.fault != "no_usage":
-            chunks.append({**base, "choices": [], "usage": self._usage()})
-        events = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
-        return events if self.fault == "no_done" else [*events, b"data: [DONE]\n\n"]
-
-    def _piece(self, word: str) -> dict[str, Any]:
-        part: dict[str, Any] = {"delta": {"content": word} if word else {}} if self.chat else {"text": word}
-        return {"index": 0, "finish_reason": None, **part}
-
-    def _responses_events(self) -> list[bytes]:
-        shell = {"id": self.id, "object": "response", "created_at": self.created, "model": self.model}
-        message = {"item_id": "msg", "output_index": 0, "content_index": 0}
-        events: list[dict[str, Any]] = [
-            {"type": "response.created", "response": {**shell, "status": "in_progress", "output": []}}
-        ]
-        events += [{"type": "response.output_text.delta", **message, "delta": word} for word in self.words]
-        events.append({"type": "response.output_text.done", **message, "text": "".join(self.words)})
-        events.append({"type": "response.completed", "response": self._object()})
-        return [
-            b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event | {"sequence_number": at}).encode())
-            for at, event in enumerate(events)
-        ]
-
-    def _object(self) -> dict[str, Any]:
-        text = "".join(self.words)
-        usage = {} if self.fault == "no_usage" else {"usage": self._usage()}
-        if self.responses:
-            content = [{"type": "output_text", "text": text, "annotations": []}]
-            item = {"type": "message", "id": "msg", "role": "assistant", "status": "completed", "content": content}
-            shell = {"id": self.id, "object": "response", "created_at": self.created, "model": self.model}
-            return {**shell, "status": "completed", "output": [item], "parallel_tool_calls": False, "tools": [],
-                    "tool_choice": "auto", "error": None, **usage}  # fmt: skip
-        kind = "chat.completion" if self.chat else "text_completion"
-        part: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, "finish_reason": "stop", "logprobs": None, **part}
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "choices": [choice],
-            **usage,
-        }
-
-    def _usage(self) -> dict[str, int]:
-        made, out = self.behaviour.prompt_tokens, self.count
-        if self.responses:
-            return {"input_tokens": made, "output_tokens": out, "total_tokens": made + out}
-        return {"prompt_tokens": made, "completion_tokens": out, "total_tokens": made + out}
+    def _error(
+        self, request: web.Request, status: int, message: str, headers: dict[str, str] | None = None
+    ) -> web.Response:
+        of_messages = request.path.startswith("/v1/messages")
+        return web.json_response(
+            answers.error(status, message, of_messages=of_messages), status=status, headers=headers
+        )
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    error = {"message": message, "type": "simulated", "code": status}
-    return web.json_response({"error": error}, status=status, headers=headers)
+async def _read(request: web.Request) -> dict[str, Any]:
+    """JSON, or the fields of a form. Raises BadRequest."""
+    if request.content_type == "multipart/form-data":
+        return await _read_form(request)
+    try:
+        body = await request.json()
+    except ValueError as error:
+        raise BadRequest(f"the body is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body is no JSON object")
+    return body
+
+
+async def _read_form(request: web.Request) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        async for part in await request.multipart():
+            data = await part.read()  # type: ignore[union-attr]  # a form within a form is none
+            if part.filename is not None:  # type: ignore[union-attr]
+                kind = part.headers.get("Content-Type", "")
+                found[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}  # type: ignore[union-attr]
+            else:
+                found[str(part.name)] = data.decode()  # type: ignore[union-attr]
+    except (ValueError, AssertionError, AttributeError) as error:
+        raise BadRequest(f"the form cannot be read: {error}") from None
+    return found
+
+
+async def _comment(response: web.StreamResponse, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await response.write(b": still here\n\n")
+        await asyncio.sleep(COMMENT_SECONDS)
 
 
 def _cut(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Closed with RST instead of FIN."""
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Simulator:
@@ -417,11 +549,11 @@ class Simulator:
         async def change(request: web.Request) -> web.Response:
             endpoint = self.endpoints.get(int(request.match_info["port"]))
             if endpoint is None:
-                return _error(404, "no such endpoint")
+                return web.json_response(answers.error(404, "no such endpoint", of_messages=False), status=404)
             try:
                 await endpoint.change(**await request.json())
             except (ValueError, TypeError) as error:
-                return _error(400, str(error))
+                return web.json_response(answers.error(400, str(error), of_messages=False), status=400)
             return web.json_response(asdict(endpoint.behaviour))
 
         application = web.Application()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -18,7 +19,8 @@ ONLY = "only"  # no other could be
 LEAST = "least"  # it had the fewest requests in flight
 DRAWN = "drawn"  # by chance, of those that had the fewest
 TRIAL = "trial"  # every circuit breaker is open, and its trial is due first
-MADE_IT = "made_it"  # it made the response that the request goes on from
+MADE_IT = "made_it"  # it made the response that the request is about
+SEARCHED = "searched"  # nobody remembers which endpoint made the response: each is asked
 
 
 def rank(status: str, operator_state: str) -> int:
@@ -70,9 +72,8 @@ def pick(
     An open circuit breaker orders last, it never empties: where all are open, the one whose trial is due first is
     taken. FULL when every candidate is; None when there is none: disabled, draining, offline or already tried.
     """
-    best, least, full = OPEN, 0, OPEN + 1
-    scores: list[tuple[str, int]] = []
-    ties: list[str] = []
+    best, full = OPEN, EXCLUDED
+    free: list[tuple[str, int]] = []
     for candidate in candidates:
         rank = candidate.rank
         if rank > best or candidate.id in tried:
@@ -80,29 +81,28 @@ def pick(
         count = load(candidate)
         if candidate.slots is not None and count >= candidate.slots:
             full = min(full, rank)
-            continue
-        if rank < best:
-            best = rank
-            scores, ties = [], []
-        scores.append((candidate.id, count))
-        if not ties or count < least:
-            least, ties = count, [candidate.id]
-        elif count == least:
-            ties.append(candidate.id)
-    if full < OPEN and (best == OPEN or not ties):
-        return FULL  # better to wait for one that works
-    if not ties:
-        return None if full > OPEN else FULL
-    if len(scores) == 1:
-        return Decision(ties[0], ONLY if best < OPEN else TRIAL, tuple(scores))
+        elif rank < best:
+            best, free = rank, [(candidate.id, count)]
+        else:
+            free.append((candidate.id, count))
+    if full < OPEN and best == OPEN:
+        return FULL  # better to wait for one that works than to try one that does not
+    if not free:
+        return FULL if full < EXCLUDED else None
     if best == OPEN:
-        return _first_trial(candidates, scores)
+        return Decision(_first_trial(candidates, free), TRIAL, tuple(free))
+    if len(free) == 1:
+        return Decision(free[0][0], ONLY, tuple(free))
+    least = min(free, key=_count)[1]
+    ties = [name for name, count in free if count == least]
     if len(ties) == 1:
-        return Decision(ties[0], LEAST, tuple(scores))
-    return Decision(choose(ties), DRAWN, tuple(scores))
+        return Decision(ties[0], LEAST, tuple(free))
+    return Decision(choose(ties), DRAWN, tuple(free))
 
 
-def _first_trial(candidates: Sequence[C], scores: list[tuple[str, int]]) -> Decision:
-    free = dict(scores)
-    first = min((it for it in candidates if it.id in free), key=lambda it: it.trial_due)
-    return Decision(first.id, TRIAL, tuple(scores))
+_count = itemgetter(1)
+
+
+def _first_trial(candidates: Sequence[C], free: list[tuple[str, int]]) -> str:
+    names = {name for name, _ in free}
+    return min((it for it in candidates if it.id in names), key=lambda it: it.trial_due).id

@@ -6,6 +6,7 @@ A bad value raises ConfigError, whose text is one line that names the variable a
 import hashlib
 import ipaddress
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping
@@ -139,6 +140,16 @@ def _names_a_database(url: str) -> bool:
     return bool(parts.path.strip("/")) and bool(parts.hostname or "host=" in parts.query)
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,\"\\]+")
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    origins = tuple(word.rstrip("/").lower() for word in _words(raw))
+    if not all(origin == "*" or (origin.isascii() and _ORIGIN.fullmatch(origin)) for origin in origins):
+        raise ValueError("* or origins separated by commas, such as https://chat.example.com")
+    return origins
+
+
 def _time_zone(raw: str) -> str:
     if raw == "":
         return _system_time_zone()
@@ -261,6 +272,19 @@ class Config:
         _flag,
         "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
     )
+    cors_origins: tuple[str, ...] = _setting(
+        "ROUTERDASH_CORS_ORIGINS",
+        "",
+        _origins,
+        "Origins of pages that may use `/v1` from a browser, separated by commas, such as `https://chat.example.com`; "
+        "`*` for all; empty: none.",
+    )
+    max_connections_per_client: int = _setting(
+        "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT",
+        "1000",
+        _Whole(0, 1_000_000),
+        "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
+    )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
         "none",
@@ -274,10 +298,24 @@ class Config:
         "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _Whole(1, 3650), "Days that history rows are kept; figures stay."
     )
     queue_max: int = _setting(
-        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Reserved for the request queue; not used by this release."
+        "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Requests that may wait for an endpoint at a time; 0: none."
     )
     queue_timeout_secs: int = _setting(
-        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Reserved for the request queue; not used yet."
+        "ROUTERDASH_QUEUE_TIMEOUT_SECS", "60", _Whole(1, 3600), "Seconds that a request waits for an endpoint at most."
+    )
+    keepalive_secs: float = _setting(
+        "ROUTERDASH_KEEPALIVE_SECS",
+        "15",
+        _seconds,
+        "Seconds of silence after which the client of a stream gets a comment, so that nothing on the way gives it up; "
+        "0: never.",
+    )
+    route_headers: bool = _setting(
+        "ROUTERDASH_ROUTE_HEADERS",
+        "true",
+        _flag,
+        "Answers on `/v1` tell the endpoint, the attempts and the wait: `x-routerdash-endpoint`, `-attempts` and "
+        "`-queue-ms`.",
     )
     balancer: str = _setting(
         "ROUTERDASH_BALANCER", "least_inflight", _OneOf(("least_inflight",)), "How an endpoint is chosen."
@@ -394,6 +432,8 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"ROUTERDASH_REQUIRE_API_KEY=false needs a loopback ROUTERDASH_HOST such as 127.0.0.1, not {config.host!r}"
         )
+    if not config.require_api_key and "*" in config.cors_origins:
+        raise ConfigError("ROUTERDASH_REQUIRE_API_KEY=false needs ROUTERDASH_CORS_ORIGINS that are named, not '*'")
     return config
 
 

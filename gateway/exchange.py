@@ -1,24 +1,28 @@
 """One request and its answer on a client's connection. Knows HTTP's framing; knows nothing of models."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway import drive
 from gateway.drive import Drive
 from gateway.errors import Refusal
 from gateway.outbox import Body
 from gateway.peer import UNKNOWN, Headers, Peer
 
 if TYPE_CHECKING:
+    from gateway.cors import Cors
     from gateway.handler import Pass, Route
     from gateway.protocol import GatewayProtocol
     from gateway.snapshot import ApiKey
 
-HeaderList = Iterable[tuple[bytes, bytes]]
+HeaderList = Sequence[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
 _NO_BODY = {204, 304}
+BUFFER_BYTES = 256 << 10  # of a streamed body that nobody has read yet, at which the client has to wait
 
 
 class Head:
@@ -27,11 +31,13 @@ class Head:
     Clients repeat themselves: the next request of a connection that bears the same lines shares this object.
     """
 
-    __slots__ = ("fields", "headers", "onward", "passed", "peer")
+    __slots__ = ("chunked", "fields", "headers", "lines", "onward", "passed", "peer")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.headers = headers
+        self.lines = len(headers)
         self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
+        self.chunked = b"transfer-encoding" in self.fields  # no other coding is let in
         self.peer: Peer | None = None  # until it is looked for
         self.passed: Pass | None = None  # why the last request of these lines was let in
         self.onward: bytes | None = None  # the lines that an inference server gets to see
@@ -43,10 +49,12 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked",
+        "_reader",
         "api_key",
         "arrived",
         "body_bytes",
         "complete",
+        "cors",
         "expects_continue",
         "fields",
         "head",
@@ -61,6 +69,7 @@ class Exchange:
         "refusal",
         "route",
         "started",
+        "streams",
         "target",
         "task",
         "version",
@@ -92,11 +101,14 @@ class Exchange:
         self.route: Route | None = None  # what answers, where it is not control
         self.body_bytes = 0
         self.received = False  # the whole body is here
+        self.streams = False  # begun before its body is here, which is read by `read_body`
+        self.cors: Cors | None = None  # what pages of other origins are told with the answer
         self.started = False  # something of the answer was written
         self.complete = False
         self.task: Drive | None = None
         self._body: Body = b""
         self._chunked = False
+        self._reader: Drive | asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method.decode('latin-1')} {self.path.decode('latin-1')}>"
@@ -104,7 +116,7 @@ class Exchange:
     def add_body(self, data: bytes) -> None:
         """A piece of it. The first is nearly always the whole; what grows, grows in place: big ones are copied once."""
         if self.refusal is None:
-            if not self.body_bytes:
+            if not self._body:
                 self._body = data
             elif isinstance(self._body, bytearray):
                 self._body += data
@@ -117,6 +129,37 @@ class Exchange:
         """The body, which is forgotten here."""
         body, self._body = self._body, b""
         return body
+
+    # A body that is streamed
+
+    async def read_body(self) -> Body:
+        """What has come of a streamed body; empty at its end. A client that vanishes cancels whoever waits here, like
+        the rest of its request. Raises Refusal (413) for a body that is too large.
+        """
+        protocol = self.protocol
+        assert protocol is not None
+        if self.expects_continue:
+            self.expects_continue = False
+            protocol.encourage(self)
+        while not (self._body or self.received or self.refusal):
+            self._reader = waiter = drive.waiter()
+            await waiter
+        self._reader = None
+        if self.refusal is not None:
+            raise self.refusal
+        body = self.take_body()
+        protocol.go_on_reading()
+        return body
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that wait here."""
+        return len(self._body)
+
+    def wake_reader(self) -> None:
+        """More of the body is here, or its end, or a refusal."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     # The answer
 
@@ -170,11 +213,15 @@ class Exchange:
 
     def _head(self, status: int, headers: HeaderList) -> list[bytes]:
         assert self.protocol is not None
+        if not self.received:
+            self.keep_alive = False  # where the next request begins is not known yet
         lines = [STATUS_LINE[status]]
         for name, value in self.protocol.server_state.default_headers:
             lines += (name, b": ", value, b"\r\n")
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
+        if self.cors is not None:
+            lines += self.cors.lines(self, headers)
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         elif self.version == "1.0":

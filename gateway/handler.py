@@ -8,8 +8,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from gateway import catalogue, kinds
+from gateway import anthropic, catalogue, kinds, present, responses
 from gateway.config import Config
+from gateway.cors import Cors
 from gateway.errors import (
     HOST_NOT_ALLOWED,
     INVALID_API_KEY,
@@ -23,27 +24,42 @@ from gateway.errors import (
     Refusal,
 )
 from gateway.exchange import JSON, Exchange
+from gateway.forms import FormInference
 from gateway.forward import Forwarder
 from gateway.inference import Inference
 from gateway.journal import Writer
+from gateway.kinds import Kind
+from gateway.messages import CountTokens, MessagesInference
 from gateway.peer import UNKNOWN, Hosts, Peers, host_name
+from gateway.present import Present
+from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
+from gateway.responses import Makers, ResponsesInference, StoredResponse
+from gateway.retries import RetryBudget
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
 
 log = logging.getLogger(__name__)
 
+_INFERENCES: dict[str, type[Inference]] = {
+    kinds.RESPONSES: ResponsesInference,
+    kinds.MESSAGES: MessagesInference,
+    kinds.COUNT_TOKENS: CountTokens,
+}
+
 INFERENCE, READ_MODELS = "openai.inference", "openai.models.read"
 MAX_FORWARDED_BODY = 8 << 20
+TELL_SECONDS = 0.5  # between two tellings of what is here
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What a path takes, and what answers there."""
 
-    method: bytes
+    methods: bytes  # as an Allow header has them
     permission: str
     answer: Callable[[Exchange], Awaitable[None]]
+    streams: bool = False  # begins with the head, and reads the body by `Exchange.read_body`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +90,22 @@ class Gateway:
         self.forwarder = forwarder
         self.journal: Writer | None = None
         self.stopping = False
+        self.running: set[Inference] = set()
+        self.retries = RetryBudget()
+        self.makers = Makers()
+        self.queue: Queue[Inference] = Queue(
+            lambda waiter: waiter.asked.look_again(waiter.tried),
+            lambda count: roster.page.set_waiting(roster.worker, count),
+        )
+        self._silence_looked_for = self._told_at = 0.0
         self.outbox = roster.outbox
         self.outbox.before = self._write_records
+        self.cors = Cors(config.cors_origins) if config.cors_origins else None
         self._hosts = Hosts(config)
         self._peers = Peers(config.trusted_proxies, config.scheme)
         self._routes: dict[bytes, Route] = {
-            kind.path.encode(): Route(b"POST", INFERENCE, self._inference(kind.name)) for kind in kinds.KINDS
+            kind.path.encode(): Route(b"POST", INFERENCE, self._inference(kind), streams=kind.multipart)
+            for kind in kinds.KINDS
         }
         self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
         self._model_route = Route(b"GET", READ_MODELS, self._get_model)
@@ -91,6 +117,7 @@ class Gateway:
         head = exchange.head
         passed = head.passed
         if passed is not None and passed.holds_for(exchange, self.roster.snapshot):
+            exchange.cors = self.cors
             exchange.peer = head.peer or UNKNOWN
             exchange.route = passed.route
             exchange.api_key = passed.api_key
@@ -124,7 +151,11 @@ class Gateway:
                     error=refusal.code,
                 )
             )
-        exchange.reply(refusal.status, (JSON, *refusal.headers), refusal.body())
+        if exchange.path.startswith(b"/v1/messages"):
+            body = anthropic.error_body(refusal.status, refusal.code, refusal.message)
+        else:
+            body = refusal.body()
+        exchange.reply(refusal.status, (JSON, *refusal.headers), body)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer a request that has arrived whole."""
@@ -184,15 +215,58 @@ class Gateway:
             self.journal.open()
 
     def look_around(self) -> None:
-        """Many times a second: a new snapshot, and how the journal stands."""
+        """Many times a second: a new snapshot, what other workers do, who waits, and how the journal stands."""
+        now = time.monotonic()
         self.refresh()
+        self.roster.look_around()
+        self.queue.look_around(now)
         if self.journal is not None:
             self.journal.check()
             self.roster.tell_unrecorded(self.journal.unrecorded)
+        silence = self.config.keepalive_secs
+        if silence and now - self._silence_looked_for >= silence:
+            self._silence_looked_for = now
+            for running in list(self.running):
+                running.keep_alive()
+        if now - self._told_at >= TELL_SECONDS and self.roster.page.watched_until > time.time():
+            self._told_at = now
+            self._tell_present()
+        if drained := self.roster.drained(time.time()):
+            for running in list(self.running):
+                if running.endpoint in drained:
+                    running.end_early("the endpoint was drained")
+
+    def _tell_present(self) -> None:
+        """Somebody looks: tell what is here."""
+        since = time.time() - time.monotonic()
+        waiting = [it.asked.waiting(since, position) for position, it in enumerate(self.queue, 1)]
+        running = [it.running(since) for it in self.running if it.endpoint is not None]
+        found = Present(
+            self.roster.worker,
+            time.time(),
+            tuple(waiting[: present.MOST]),
+            tuple(sorted(running, key=lambda it: it.since)[: present.MOST]),
+            len(waiting),
+            len(running),
+        )
+        present.save(self.config.data_dir, found)
+
+    def places_left(self) -> int:
+        """How many more requests may wait, over all workers."""
+        return self.config.queue_max - self.roster.waiting()
+
+    def queue_moves(self) -> None:
+        """A request has left its endpoint while others wait."""
+        self.queue.nudge(self.outbox.loop)
 
     # Admission
 
     def _admit_client(self, exchange: Exchange) -> Refusal | None:
+        if self.cors is not None:
+            exchange.cors = self.cors
+            if self.cors.is_preflight(exchange):
+                exchange.route = Route(b"OPTIONS", "", self.cors.answer_preflight)
+                return None
         if self.roster.snapshot is None:
             self.refresh()
         if self.roster.snapshot is None:
@@ -201,13 +275,13 @@ class Gateway:
         if route is None:
             path = exchange.path.decode("latin-1")
             return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(kinds.BY_PATH)}.")
-        refusal = self._admit_key(exchange, route.permission)
+        refusal = self._admit_key(exchange, route)
         if refusal is not None:
             return refusal
-        method = route.method
-        if exchange.method not in (method, b"HEAD" if method == b"GET" else method):
+        methods = route.methods
+        if exchange.method != methods and not _takes(methods, exchange.method):
             return Refusal(
-                405, METHOD_NOT_ALLOWED, f"This path takes {method.decode()} only.", headers=((b"allow", method),)
+                405, METHOD_NOT_ALLOWED, f"This path takes {methods.decode()} only.", headers=((b"allow", methods),)
             )
         exchange.route = route
         if exchange.version != "1.0":
@@ -216,16 +290,19 @@ class Gateway:
 
     def _route(self, exchange: Exchange) -> Route | None:
         route = self._routes.get(exchange.path)
+        if route is None and exchange.path.startswith(b"/v1/responses/"):
+            methods = responses.check_path(exchange.path)
+            return None if methods is None else Route(methods, INFERENCE, self._stored)
         if route is None and exchange.path.startswith(b"/v1/models/") and len(exchange.path) > 11:
             return self._model_route
         return route
 
-    def _admit_key(self, exchange: Exchange, permission: str) -> Refusal | None:
+    def _admit_key(self, exchange: Exchange, route: Route) -> Refusal | None:
         secret = exchange.fields.get(b"x-api-key") or bearer(exchange.fields.get(b"authorization"))
         key = self.roster.key(secret) if secret else None
         if not self.config.require_api_key:
             exchange.api_key = key
-            return self._admit_stranger(exchange)
+            return self._admit_stranger(exchange, route)
         if secret is None:
             return Refusal(
                 401,
@@ -237,25 +314,34 @@ class Gateway:
         if _expired(key):
             return Refusal(401, INVALID_API_KEY, "This API key has expired.")
         exchange.api_key = key
-        if permission not in key.permissions:
-            return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {permission}.")
+        if route.permission not in key.permissions:
+            return Refusal(403, PERMISSION_DENIED, f"This API key lacks the permission {route.permission}.")
         return None
 
-    def _admit_stranger(self, exchange: Exchange) -> Refusal | None:
+    def _admit_stranger(self, exchange: Exchange, route: Route) -> Refusal | None:
         """Without keys, a page of another site must not get its visitor's browser to ask us."""
         origin = exchange.fields.get(b"origin")
-        host = host_name(exchange.fields.get(b"host", b"").decode("latin-1"))
-        if origin is not None and (urlsplit(origin.decode("latin-1")).hostname or "null") != host:
+        if origin is not None and not self._is_welcome(origin, exchange.fields.get(b"host", b"")):
             return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
         kind = exchange.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if exchange.method == b"POST" and kind != b"application/json":
-            return Refusal(415, INVALID_REQUEST, "Send the body as application/json.")
+        wanted = b"multipart/form-data" if route.streams else b"application/json"
+        if exchange.method == b"POST" and kind != wanted:
+            return Refusal(415, INVALID_REQUEST, f"Send the body as {wanted.decode()}.")
         return None
+
+    def _is_welcome(self, origin: bytes, host: bytes) -> bool:
+        if self.cors is not None and self.cors.allows(origin):
+            return True
+        return (_host_of(origin) or "null") == host_name(host.decode("latin-1"))
 
     # Answers
 
-    def _inference(self, kind: str) -> Callable[[Exchange], Awaitable[None]]:
-        return lambda exchange: Inference(self, exchange, kind).run()
+    def _inference(self, kind: Kind) -> Callable[[Exchange], Awaitable[None]]:
+        make = FormInference if kind.multipart else _INFERENCES.get(kind.name, Inference)
+        return lambda exchange: make(self, exchange, kind).run()
+
+    async def _stored(self, exchange: Exchange) -> None:
+        await StoredResponse(self, exchange, kinds.STORED_RESPONSES).run()
 
     async def _list_models(self, exchange: Exchange) -> None:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.list_models(self.roster)))
@@ -265,8 +351,20 @@ class Gateway:
         exchange.reply(200, (JSON,), msgspec.json.encode(catalogue.get_model(self.roster, name)))
 
 
+def _takes(methods: bytes, method: bytes) -> bool:
+    allowed = methods.split(b", ")
+    return method in allowed or (method == b"HEAD" and b"GET" in allowed)
+
+
 def _expired(key: ApiKey | None) -> bool:
     return key is not None and key.expires_at is not None and key.expires_at <= time.time()
+
+
+def _host_of(origin: bytes) -> str | None:
+    try:
+        return urlsplit(origin.decode("latin-1")).hostname
+    except ValueError:  # brackets that hold no address
+        return None
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

@@ -6,35 +6,42 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
-from gateway.balancer import FULL, Decision, pick
+from gateway.balancer import FULL, ONLY, Decision, pick
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
+from gateway.kinds import Kind
 from gateway.openai import (
+    CHUNKS,
+    DIALECTS,
     Request,
     Usage,
     adapt_request,
-    dialect,
     parse_request,
     read_answer,
+    spliced,
     upstream_message,
     with_usage,
 )
 from gateway.outbox import Body, Data
+from gateway.present import Running, Waiting
+from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
-from gateway.relay import EventTooLong, StreamRelay
+from gateway.relay import EventTooLong, Relay, StreamRelay
+from gateway.retries import SHARE
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
-from gateway.upstream import BROKEN, TIMEOUT, Connection, StaleConnection, UpstreamError
+from gateway.upstream import BROKEN, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
-MAX_ATTEMPTS = 2  # one retry, on another endpoint, before the first byte
+MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
+MAX_SCORES = 8  # candidates that a record tells of
 EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
@@ -76,13 +83,30 @@ class Failure:
     message: str
 
 
+class TurnedAway(Exception):
+    """The queue is full, or a request waited in it for too long."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
 class Inference:
-    """The life of one request, in one coroutine. `run` raises Refusal for what never reached an endpoint."""
+    """The life of one request, in one coroutine. `run` raises Refusal for what never reached an endpoint.
+
+    Kinds whose bodies or answers are of another make are its subclasses.
+    """
 
     __slots__ = (
+        "_answer",
         "_request_body",
+        "asked_usage",
         "attempts",
+        "connection",
         "decision",
+        "dialect",
         "endpoint",
         "exchange",
         "first_token",
@@ -90,52 +114,65 @@ class Inference:
         "id",
         "kind",
         "passed",
+        "queue_us",
+        "queued_at",
         "recorded",
         "relay",
         "request",
         "request_id",
+        "route",
+        "seen_events",
+        "sent",
         "started",
+        "trial",
     )
 
-    def __init__(self, gateway: "Gateway", exchange: Exchange, kind: str) -> None:
+    def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.kind = kind
+        self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.request_id = self._request_id()
         self.request = NO_REQUEST
         self.attempts: list[Attempt] = []
-        self.endpoint: Endpoint | None = None  # the one whose in-flight count holds this request
-        self.started = 0.0  # of the present attempt
-        self.decision: Decision | None = None  # for the present attempt
+        # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
+        self.route: Route | None = None
+        self.decision: Decision | None = None
+        self.endpoint: Endpoint | None = None
+        self.connection: Connection | None = None  # with the head of an answer
+        self.started = 0.0
+        self.trial = False  # its endpoint's circuit breaker is not closed
+        self.asked_usage = False  # of what the client did not ask for
+        self.sent = False  # something of an answer went to the client, not just comments
         self.first_token: float | None = None
-        self.relay: StreamRelay | None = None  # of a streamed answer
+        self.relay: Relay | None = None  # of a streamed answer
         self.recorded = False
         self.passed: list[bytes] = []  # routers of our kind that the request has been through
+        self.queue_us: int | None = None  # in the queue, all in all
+        self.queued_at: float | None = None  # time.monotonic(), while it waits there
+        self.seen_events = -1  # at the last look for silence
         self._request_body: Body | None = None
+        self._answer: bytes | None = None  # of the present attempt, if it had to be read already
 
-    async def run(self) -> None:
-        roster = self.gateway.roster
+    def run(self) -> Coroutine[Any, Any, None]:
+        """The coroutine to be awaited. Raises Refusal at once for what can be seen to be wrong at once."""
         if b"via" in self.exchange.fields:
-            self.passed = self._passed()
-            if roster.pseudonym in self.passed:
-                raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
+            self._check_way()
         body = self.exchange.take_body()
-        self.request = request = parse_request(body)
+        self.request = self._parse(body)
         if self.gateway.config.store_bodies != "none":
             self._request_body = body
-        routes = roster.routes(request.model)
-        if not routes:
-            raise Refusal(
-                404,
-                errors.MODEL_NOT_FOUND,
-                f"The model {request.model!r} does not exist; GET /v1/models lists those there are.",
-                param="model",
-            )
+        return self._live(body)
+
+    async def _live(self, body: Body) -> None:
+        """From the moment at which it is known what is asked for."""
+        gateway, exchange = self.gateway, self.exchange
+        gateway.running.add(self)
         try:
-            await self._try_each(routes, body)
+            await self._serve(body)
         except asyncio.CancelledError:
-            self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
+            self._finish(record.CANCELLED, 200 if exchange.started else 0, error=self._why_cancelled())
             raise
         except Refusal:
             raise
@@ -145,177 +182,290 @@ class Inference:
             self._finish(record.FAILED, 500, attempt_status=asked, error="RouterDash failed; its log says why")
             raise
         finally:
+            gateway.running.discard(self)
             self._leave()
 
-    async def _try_each(self, routes: Routes, body: Body) -> None:
-        roster = self.gateway.roster
-        endpoints = routes.endpoints
+    # Where to
+
+    _parse = staticmethod(parse_request)
+
+    def _routes(self) -> Routes:
+        """Endpoints that have the model and can do what is asked, in any state. Raises Refusal."""
+        model = self.request.model
+        known = self.gateway.roster.routes(model)
+        if not known:
+            raise Refusal(
+                404,
+                errors.MODEL_NOT_FOUND,
+                f"The model {model!r} does not exist; GET /v1/models lists those there are.",
+                param="model",
+            )
+        capable = known.capable_of(self.kind.capability)
+        if not capable:
+            raise Refusal(
+                400,
+                errors.MODEL_NOT_CAPABLE,
+                f"The model {model!r} is not one for {self.kind.path}: that takes the capability "
+                f"{self.kind.capability}; GET /v1/models tells what each can do.",
+                param="model",
+            )
+        return capable
+
+    async def _serve(self, body: Body) -> None:
+        gateway = self.gateway
+        routes = self._routes()
         tried: list[str] = []
         failure: Failure | None = None
-        while len(tried) < MAX_ATTEMPTS:
-            decision = pick(endpoints, roster.load, tried)
-            if decision is None or decision is FULL:
+        gateway.retries.balance += SHARE
+        while True:
+            decision = FULL if gateway.queue.length else self._take(routes, tried)
+            if decision is FULL:
+                try:
+                    decision = await self._wait(routes, tried)
+                except TurnedAway as told:
+                    self._finish(record.QUEUE, told.status, error=told.message)
+                    self._refuse(told.status, told.code, told.message, ((b"retry-after", b"1"),))
+                    return
+            if decision is None:
                 break
-            self.decision = decision
-            tried.append(decision.endpoint_id)
-            failure = await self._attempt(routes.by_id[decision.endpoint_id], body)
+            assert self.route is not None
+            tried.append(self.route.endpoint.id)
+            failure = await self._attempt(self.route, body)
             if failure is None:
                 return
             self._leave()
-            # In the meantime some may have been edited, or be gone.
-            endpoints = [endpoint for endpoint in endpoints if roster.endpoints.get(endpoint.id) is endpoint]
+            if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
+                break
+            routes = gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
         if failure is None:
             self._no_endpoint()
         else:
             self._give_up(failure)
 
+    def _can_repeat(self) -> bool:
+        """Is what was sent still there to be sent again?"""
+        return True
+
+    async def _wait(self, routes: Routes, tried: list[str]) -> Decision | None:
+        """For a free slot; None when nothing is left to wait for. Raises TurnedAway."""
+        queue = self.gateway.queue
+        if not queue.waits_for(self.request.model):
+            decision = self._take(routes, tried)
+            if decision is not FULL:
+                return decision
+        if self.gateway.places_left() <= 0:
+            raise TurnedAway(429, errors.QUEUE_FULL, "Too many requests wait for an endpoint already.")
+        now = time.monotonic()
+        key = self.exchange.api_key.id if self.exchange.api_key else self.exchange.peer.ip or ""
+        until = now + self.gateway.config.queue_timeout_secs
+        waiter = Waiter(self, key, self.request.model, tried, self.exchange.arrived, until)
+        self.queued_at = now
+        queue.add(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            queue.remove(waiter)
+            self.queued_at = None
+            self.queue_us = (self.queue_us or 0) + round((time.monotonic() - now) * 1e6)
+        if waiter.decision is FULL:
+            raise TurnedAway(503, errors.QUEUE_TIMEOUT, "No endpoint became free in time.")
+        return waiter.decision
+
+    def look_again(self, tried: Collection[str]) -> Decision | None:
+        """Could it go now? Asked by the queue."""
+        routes = self.gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
+        return self._take(routes, tried)
+
+    def _take(self, routes: Routes, tried: Collection[str]) -> Decision | None:
+        """Choose an endpoint and enter it. FULL, and None, as of `pick`."""
+        decision = pick(routes.endpoints, self.gateway.roster.load, tried)
+        if decision is None or decision is FULL:
+            return decision
+        return self._enter(routes.by_id[decision.endpoint_id], decision)
+
+    def _enter(self, route: Route, decision: Decision) -> Decision:
+        endpoint = route.endpoint
+        if endpoint.slots is None:
+            endpoint.enter()
+        elif not self.gateway.roster.take(endpoint):
+            return FULL
+        self.route, self.decision, self.endpoint = route, decision, endpoint
+        if endpoint.breaker.due is not None:
+            self.trial = True
+            endpoint.begin_trial()
+        return decision
+
     async def _attempt(self, route: Route, body: Body) -> Failure | None:
         """None when the client has its answer, whatever it is; a Failure while another endpoint may still be asked."""
-        self.endpoint = endpoint = route.endpoint
-        endpoint.enter()
         self.started = time.monotonic()
-        self.relay = None
-        connection: Connection | None = None
-        answer: bytes | None = None
-        asked_usage = self._has_to_ask_for_usage(endpoint)
+        self.relay = self._answer = None
         try:
-            if asked_usage:
-                connection, answer, asked_usage = await self._ask_for_usage(route, body)
-            else:
-                connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=False))
+            connection = await self._ask(route, body)
             status = connection.status
-            if answer is None and status >= 400 and _may_retry(status):
+            if status >= 400 and _may_retry(status):
                 answer = await connection.read_all()
                 return self._failed(Failure(status, answer, connection.headers, None, ""))
             content_type = connection.header(b"content-type").lower()
-            if status < 400 and content_type.startswith(EVENT_STREAM):
-                return await self._stream(connection, asked_usage)
-            if answer is None:
-                answer = await connection.read_all()
+            if status < 400:
+                if content_type.startswith(EVENT_STREAM):
+                    return await self._stream(connection)
+                if self.kind.binary and b"json" not in content_type:
+                    return await self._pass(connection)
+            answer = await connection.read_all() if self._answer is None else self._answer
+            if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, content_type)):
+                return self._failed(Failure(status, b"", [], None, why))
             self._whole(connection, answer, is_json=b"json" in content_type)
         except UpstreamError as error:
-            if connection is not None:
-                connection.abort()
+            self._hang_up()
             return self._failed(Failure(0, b"", [], error, str(error)))
         except BaseException:
-            if connection is not None:
-                connection.abort()
+            self._hang_up()
             raise
         return None
 
+    def _hang_up(self) -> None:
+        if self.connection is not None:
+            self.connection.abort()
+            self.connection = None
+
     # To the endpoint
 
-    def _has_to_ask_for_usage(self, endpoint: Endpoint) -> bool:
-        """Would the endpoint else not tell the tokens of a stream?"""
+    def _ask(self, route: Route, body: Body) -> Coroutine[Any, Any, Connection]:
+        """Send the request; the connection with the head of the answer. Raises UpstreamError."""
+        endpoint = route.endpoint
         request = self.request
-        return (
-            request.stream
-            and not request.wants_usage
-            and dialect(self.kind).usage_on_request
-            and not endpoint.usage_refused
+        self.asked_usage = (
+            request.stream and not request.wants_usage and self.dialect.usage_on_request and not endpoint.usage_refused
         )
+        if self.asked_usage:
+            return self._ask_for_usage(route, body)
+        return self._send(endpoint, self._adapted(route, body, include_usage=False))
+
+    async def _ask_for_usage(self, route: Route, body: Body) -> Connection:
+        endpoint = route.endpoint
+        connection = await self._send(endpoint, self._adapted(route, body, include_usage=True))
+        if connection.status not in (400, 422):
+            return connection
+        answer = self._answer = await connection.read_all()
+        if b"stream_options" not in answer and b"include_usage" not in answer:
+            return connection
+        # An older server that does not know the option, or one that repeats a bad request in its error: without the
+        # option, only the first answers better.
+        connection = await self._send(endpoint, self._adapted(route, body, include_usage=False))
+        endpoint.usage_refused = connection.status not in (400, 422)
+        self.asked_usage, self._answer = False, None
+        return connection
 
     def _adapted(self, route: Route, body: Body, *, include_usage: bool) -> Sequence[Data]:
         """The body as this endpoint is to get it."""
-        model = route.model.id if route.model.id != self.request.model else None
-        if model is None and include_usage and not self.request.has_options:
+        request = self.request
+        model = route.model.id if route.model.id != request.model else None
+        if request.model_at is not None and model is not None and not (include_usage and request.has_options):
+            first, *rest = spliced(body, request.model_at, model)
+            return (*(with_usage(first) if include_usage else (first,)), *rest)
+        if model is None and include_usage and not request.has_options:
             return with_usage(body)
         return (adapt_request(body, model=model, include_usage=include_usage),)
 
-    async def _ask_for_usage(self, route: Route, body: Body) -> tuple[Connection, bytes | None, bool]:
-        """Ask an endpoint for a stream that ends with its usage: the connection with the head of its answer, the body
-        if it had to be read already, and whether usage was asked for that the client did not want to see.
-        """
-        endpoint = route.endpoint
-        connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=True))
-        if connection.status not in (400, 422):
-            return connection, None, True
-        try:
-            answer = await connection.read_all()
-        except BaseException:
-            connection.abort()
-            raise
-        if b"stream_options" not in answer and b"include_usage" not in answer:
-            return connection, answer, True
-        # An older server that does not know the option, or one that repeats a bad request in its error: without the
-        # option, only the first answers better.
-        connection = await self._exchange(endpoint, self._adapted(route, body, include_usage=False))
-        endpoint.usage_refused = connection.status not in (400, 422)
-        return connection, None, False
-
-    async def _exchange(self, endpoint: Endpoint, body: Sequence[Data]) -> Connection:
-        head = self._head(endpoint, len(body[0]) if len(body) == 1 else sum(map(len, body)))
+    async def _send(
+        self, endpoint: Endpoint, body: Sequence[Data], path: bytes = b"", timeout: float | None = None
+    ) -> Connection:
+        head = self._head(endpoint, path, len(body[0]) if len(body) == 1 else sum(map(len, body)))
         fresh = False
         while True:
             connection = None if fresh else endpoint.pool.kept()
             if connection is None:
                 connection = await endpoint.pool.connect()
-            connection.send(head, body, endpoint.facts.timeout_secs)
+            self.connection = connection
+            connection.send(head, body, timeout or endpoint.facts.timeout_secs)
             try:
                 await connection.head()
                 return connection
             except StaleConnection:
                 connection.abort()
                 fresh = True  # nothing of an answer had come: not an attempt of its own
-            except BaseException:
-                connection.abort()
-                raise
 
-    def _head(self, endpoint: Endpoint, length: int) -> bytes:
+    def _head(self, endpoint: Endpoint, path: bytes, length: int | None) -> bytes:
+        """`length` of the body; None: it comes in chunks."""
         exchange, pool = self.exchange, endpoint.pool
         onward = exchange.head.onward
         if onward is None:
-            onward = exchange.head.onward = _onward(exchange.head.headers)
+            onward = exchange.head.onward = onward_lines(exchange.head.headers)
         # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
         passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
-        return b"POST %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        return b"%b %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\n%b\r\n\r\n" % (
+            exchange.method,
             pool.prefix,
-            exchange.path,
+            path or self.kind.upstream_path.encode() or exchange.path,
             b"?" + exchange.query if exchange.query else b"",
             endpoint.standing_head,
             onward,
             passed,
             self.gateway.roster.pseudonym,
             self.request_id,
-            length,
+            b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length,
         )
 
-    def _passed(self) -> list[bytes]:
-        """By their pseudonyms in Via."""
+    def _check_way(self) -> None:
+        """Has the request been here before? Routers name themselves in Via. Raises Refusal."""
         headers = self.exchange.head.headers
         entries = [entry.split() for name, via in headers if name == b"via" for entry in via.split(b",")]
-        return [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
+        self.passed = [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
+        if self.gateway.roster.pseudonym in self.passed:
+            raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")
 
     # To the client
 
     def _whole(self, connection: Connection, body: bytes, *, is_json: bool) -> None:
         status = connection.status
         usage: Usage | None = None
-        headers = self._answer_headers(connection.headers)
         if status < 400:
             if is_json:
-                body, usage = read_answer(body, self.request.model)
+                body, usage = self._read(body)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
             message = upstream_message(body)
+            body = self._refused(status, body)
             self._finish(record.REFUSED, status, attempt_status=status, error=message, answer=body)
-        self.exchange.reply(status, headers, body)
+        if self.exchange.started:
+            self._reply_late(status, body)
+        else:
+            self.exchange.reply(status, self._answer_headers(connection.headers), body)
 
-    async def _stream(self, connection: Connection, hide_usage: bool) -> Failure | None:
-        relay = self.relay = StreamRelay(dialect(self.kind), self.request.model, hide_usage=hide_usage)
+    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+        """A whole answer as the client is to get it, and its usage. Raises UpstreamError for what is none."""
+        return read_answer(body, self.request.model)
+
+    def _refused(self, status: int, body: bytes) -> bytes:
+        """The endpoint's refusal as the client is to get it."""
+        return body
+
+    def _reply_late(self, status: int, body: bytes) -> None:
+        """To a client that was told by comments that its stream is alive: all in one event."""
+        exchange = self.exchange
+        if status < 400:
+            exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
+        else:
+            exchange.end(self.dialect.error_event(body if body.startswith(b"{") else _as_error(status, body)))
+
+    async def _stream(self, connection: Connection) -> Failure | None:
+        relay = self.relay = self._new_relay()
         try:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
             connection.abort()
             failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
             failed.__traceback__ = None  # which holds this frame, which holds it
-            if not self.exchange.started:
-                return self._failed(Failure(0, b"", [], failed, str(failed)))
+            if not self.sent and not relay.whole:
+                self.relay = None
+                return self._failed(Failure(0, b"", [], failed, relay.error or str(failed)))
             if not relay.finished and relay.error is None:
                 self._break_off(connection.status, failed)
                 return None
-        if not self.exchange.started and not relay.finished and relay.error is None:
-            return self._failed(Failure(0, b"", [], None, "the stream ended before its first event"))
+        if not self.sent and not relay.whole:
+            self.relay = None
+            why = relay.error or "the stream ended before its first event"
+            return self._failed(Failure(0, b"", [], None, why))
         if relay.error is None and not relay.finished:
             self._break_off(connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
             return None
@@ -325,32 +475,85 @@ class Inference:
         self.exchange.end(relay.held)
         return None
 
-    async def _pump(self, connection: Connection, relay: StreamRelay) -> None:
+    def _new_relay(self) -> Relay:
+        return StreamRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
+
+    async def _pump(self, connection: Connection, relay: Relay) -> None:
         """Until the endpoint ends its body."""
-        limit = self.endpoint.facts.timeout_secs if self.endpoint else None
-        passing = Passing(self, connection, relay, limit)
-        connection.wait_at_most(limit)
+        passing = Passing(self, connection, relay)
         while not await connection.hand_on(passing.take):
             if passing.too_long:
                 raise EventTooLong
             connection.wait_at_most(None)  # it is the client who is slow
             await self.exchange.drain()
-            connection.wait_at_most(passing.limit)
+            passing.wait()
         relay.end()
+
+    async def _pass(self, connection: Connection) -> Failure | None:
+        """An answer that is neither JSON nor a stream of events: sound, say. Passed on as it comes, but its end."""
+        exchange = self.exchange
+        try:
+            while data := await connection.read():
+                if not exchange.started:
+                    exchange.start(connection.status, self._answer_headers(connection.headers))
+                exchange.write(data)
+                connection.wait_at_most(None)  # it may be the client who is slow
+                await exchange.drain()
+                connection.wait_at_most(self.idle_seconds)
+        except UpstreamError as error:
+            if not exchange.started:
+                raise
+            # There is no way to say it in such an answer but to break it off.
+            self._finish(record.TRUNCATED, connection.status, attempt_status=connection.status, error=str(error))
+            exchange.abort()
+            return None
+        if not exchange.started:
+            return self._failed(Failure(connection.status, b"", [], None, "an empty answer"))
+        self._finish(record.OK, connection.status, attempt_status=connection.status)
+        exchange.end()
+        return None
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """The longest that a stream may be silent between two events."""
+        if self.endpoint is None:
+            return None
+        facts = self.endpoint.facts
+        return facts.timeout_secs if facts.idle_timeout_secs is None else facts.idle_timeout_secs
 
     def start(self, connection: Connection) -> None:
         if not self.exchange.started:
             headers = self._answer_headers(connection.headers)
             self.exchange.start(connection.status, (*headers, (b"x-accel-buffering", b"no")))
 
+    def keep_alive(self) -> None:
+        """Now and then: a comment, if the client of a stream has heard nothing since the last look. It is no token."""
+        if not self.request.stream or not self.kind.generates or self.recorded:
+            return
+        events = self.relay.events if self.relay is not None else 0
+        if events != self.seen_events:
+            self.seen_events = events
+            return
+        exchange = self.exchange
+        if not exchange.started:
+            headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
+            exchange.start(200, (*headers, *self._answer_headers([])))
+        exchange.write(b": waiting\n\n")
+
+    def end_early(self, why: str) -> None:
+        """An operator's word: what still runs at the end of a drain. It breaks off as if the endpoint had."""
+        if self.connection is not None and self.endpoint is not None:
+            self.connection.fail(UpstreamError(BROKEN, why))
+
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
         if error.kind == TIMEOUT:
-            body = error_body(504, errors.UPSTREAM_TIMEOUT, "The endpoint stopped sending in the middle of its answer.")
+            code, message = 504, "The endpoint stopped sending in the middle of its answer."
         else:
-            body = error_body(502, errors.UPSTREAM_ERROR, "The endpoint broke off in the middle of its answer.")
+            code, message = 502, "The endpoint broke off in the middle of its answer."
         self._finish(record.TRUNCATED, status, attempt_status=status, error=str(error))
-        self.exchange.end(dialect(self.kind).error_event(body))
+        name = errors.UPSTREAM_TIMEOUT if code == 504 else errors.UPSTREAM_ERROR
+        self.exchange.end(self.dialect.error_event(error_body(code, name, message)))
 
     def _no_endpoint(self) -> None:
         message = f"No endpoint that has the model {self.request.model!r} can be asked now."
@@ -361,7 +564,11 @@ class Inference:
         """Every attempt failed: tell the last one's reason."""
         if failure.status in (408, 429):
             self._finish(record.FAILED, failure.status, error=failure.message, answer=failure.body)
-            self.exchange.reply(failure.status, self._answer_headers(failure.headers), failure.body)
+            body = self._refused(failure.status, failure.body)
+            if self.exchange.started:
+                self._reply_late(failure.status, body)
+            else:
+                self.exchange.reply(failure.status, self._answer_headers(failure.headers), body)
         elif failure.error is not None and failure.error.kind == TIMEOUT:
             message = "The endpoint did not answer in time."
             self._finish(record.FAILED, 504, error=message, answer=failure.body)
@@ -372,13 +579,37 @@ class Inference:
             self._refuse(502, errors.UPSTREAM_ERROR, message)
 
     def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        body = error_body(status, code, message, "model" if code == errors.NO_CAPABLE_ENDPOINTS else None)
-        self.exchange.reply(status, (JSON, (b"x-request-id", self.request_id), *headers), body)
+        param = "model" if code == errors.NO_CAPABLE_ENDPOINTS else None
+        if self.exchange.started:
+            self.exchange.end(self.dialect.error_event(error_body(status, code, message, param)))
+            return
+        body = self._error_body(status, code, message, param)
+        self.exchange.reply(status, (JSON, *self._answer_headers([]), *headers), body)
+
+    def _error_body(self, status: int, code: str, message: str, param: str | None) -> bytes:
+        return error_body(status, code, message, param)
 
     def _answer_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         kept = [header for header in headers if _BACK[header[0]]]
         kept.append((b"x-request-id", self.request_id))
+        if self.gateway.config.route_headers:
+            if self._number() == 1 and self.queue_us is None:
+                assert self.route is not None
+                kept += self.route.endpoint.labels
+            else:
+                kept += self._labels()
         return kept
+
+    def _number(self) -> int:
+        """Attempts up to now."""
+        return len(self.attempts) + (self.endpoint is not None)
+
+    def _labels(self) -> list[tuple[bytes, bytes]]:
+        """What RouterDash says of the way that a request took."""
+        found = [self.route.endpoint.label] if self.route is not None else []
+        found.append((b"x-routerdash-attempts", b"%d" % self._number()))
+        found.append((b"x-routerdash-queue-ms", b"%d" % ((self.queue_us or 0) // 1000)))
+        return found
 
     def _request_id(self) -> bytes:
         """The client's own id, if it is a decent one; it may not break out of a header or a log line."""
@@ -387,23 +618,61 @@ class Inference:
             return given
         return self.id.encode()
 
+    # For whoever looks
+
+    def waiting(self, epoch: float, position: int) -> Waiting:
+        """As one of those in the queue. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+        since = epoch + (self.queued_at or self.exchange.arrived)
+        return Waiting(
+            self.id, self.request.model, self.kind.name, self._key_id(), self.exchange.peer.ip, since, position
+        )
+
+    def running(self, epoch: float) -> Running:
+        """As one of those on an endpoint."""
+        return Running(
+            self.id,
+            self.request.model,
+            self.kind.name,
+            None if self.endpoint is None else self.endpoint.id,
+            self._key_id(),
+            self.exchange.peer.ip,
+            epoch + self.exchange.arrived,
+            self.request.stream,
+            0 if self.relay is None else self.relay.deltas,
+        )
+
+    def _key_id(self) -> str | None:
+        return self.exchange.api_key.id if self.exchange.api_key else None
+
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
         if not failure.message:
             failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
         self._note(record.FAILED, failure.status, failure.message)
+        self._blame(_pause(failure))
         return failure
+
+    def _blame(self, pause: float | None = None) -> None:
+        if self.endpoint is not None:
+            self.endpoint.failed(pause)
 
     def _note(self, outcome: str, status: int, error: str | None) -> None:
         """The present attempt has ended."""
-        assert self.endpoint is not None
-        duration = round((time.monotonic() - self.started) * 1e6)
-        at = round((self.started - self.exchange.arrived) * 1e6)
         decision = self.decision
         assert decision is not None
+        now, arrived = time.monotonic(), self.exchange.arrived
         self.attempts.append(
-            Attempt(self.endpoint.id, outcome, status, duration, error, at, decision.reason, decision.scores)
+            Attempt(  # by position: by name it would take six times as long
+                decision.endpoint_id,
+                outcome,
+                status,
+                round((now - self.started) * 1e6),
+                error,
+                max(0, round((self.started - arrived) * 1e6)),
+                decision.reason,
+                () if decision.reason == ONLY else decision.scores[:MAX_SCORES],
+            )
         )
 
     def _finish(
@@ -422,17 +691,24 @@ class Inference:
         self.recorded = True
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error)
+            if outcome == record.OK:
+                assert self.endpoint is not None
+                self.endpoint.did_well()
+            elif outcome in (record.FAILED, record.TRUNCATED):
+                self._blame()
         estimated = False
         if self.relay is not None:
             usage, estimated = self._streamed_usage()
         keep = self.gateway.config.store_bodies != "none" and self._keeps_bodies(outcome)
         request_body = redact(self._request_body) if keep and self._request_body else None
         exchange = self.exchange
+        if exchange.started and status >= 400:
+            status = 200  # as a stream that was kept alive has told
         self.gateway.record(
-            RequestRecord(  # by position: by name it would take six times as long
+            RequestRecord(  # by position
                 self.id,
                 time.time_ns() // 1000,
-                self.kind,
+                self.kind.name,
                 self.request.model,
                 outcome,
                 status,
@@ -448,6 +724,8 @@ class Inference:
                 error,
                 request_body,
                 redact(answer) if keep and answer else None,
+                self.queue_us,
+                None if b"x-request-id" not in exchange.fields else self.request_id.decode(),
             )
         )
         self._leave()
@@ -455,34 +733,49 @@ class Inference:
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""
         assert self.relay is not None
-        if self.relay.usage is not None or not self.relay.deltas:
-            return self.relay.usage, False
-        return Usage(None, self.relay.deltas), True
+        usage, deltas = self.relay.usage, self.relay.deltas
+        if not deltas or (usage is not None and usage.output_tokens is not None):
+            return usage, False
+        return Usage(None if usage is None else usage.input_tokens, deltas), True
 
     def _keeps_bodies(self, outcome: str) -> bool:
         wanted = self.gateway.config.store_bodies
         return wanted == "all" or (wanted == "errors" and outcome != record.OK)
 
     def _leave(self) -> None:
-        if self.endpoint is not None:
-            self.endpoint.leave()
-            self.endpoint = None
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        self.endpoint = self.connection = None
+        endpoint.leave()
+        if self.trial:
+            self.trial = False
+            endpoint.end_trial()
+        if self.gateway.queue.length:
+            self.gateway.queue_moves()
 
     def _why_cancelled(self) -> str:
         return "RouterDash was stopped" if self.gateway.stopping else "the client left"
 
 
 class Passing:
-    """What happens to each piece of a stream. The time limit starts anew with each event, not with comments."""
+    """What happens to each piece of a stream. Each event gives the next its time; comments give none."""
 
-    __slots__ = ("_connection", "_inference", "_relay", "limit", "too_long")
+    __slots__ = ("_connection", "_end", "_idle", "_inference", "_relay", "too_long")
 
-    def __init__(self, inference: Inference, connection: Connection, relay: StreamRelay, limit: float | None) -> None:
+    def __init__(self, inference: Inference, connection: Connection, relay: Relay) -> None:
         self._inference = inference
         self._connection = connection
         self._relay = relay
-        self.limit = limit  # seconds
+        self._idle = inference.idle_seconds
+        total = None if inference.endpoint is None else inference.endpoint.facts.total_timeout_secs
+        self._end = NEVER if total is None else inference.started + total
         self.too_long = False
+
+    def wait(self) -> None:
+        """From now on for the next event, within the time of the whole stream."""
+        idle = self._idle
+        self._connection.deadline = self._end if idle is None else min(self._end, time.monotonic() + idle)
 
     def take(self, data: bytes) -> bool:
         """False when the client cannot take more for now, or an event is too long."""
@@ -494,21 +787,24 @@ class Passing:
             self.too_long = True
             return False
         if relay.held:
-            self.limit = GRACE_SECONDS
+            self._idle = GRACE_SECONDS
         if inference.first_token is None and relay.deltas:
             inference.first_token = time.monotonic()
         if relay.events > events and not held:
-            self._connection.wait_at_most(self.limit)
+            self.wait()
         if out:
-            exchange = inference.exchange
-            if not exchange.started:
+            if not inference.sent:
+                if relay.error is not None and not relay.deltas:
+                    return True  # it begins with its failure: another endpoint may still be asked
+                inference.sent = True
                 inference.start(self._connection)
+            exchange = inference.exchange
             exchange.write(out)
             return not exchange.write_paused
         return True
 
 
-def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:
+def onward_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The lines of a request's head that an inference server gets to see."""
     lines: list[bytes] = []
     for name, value in headers:
@@ -518,4 +814,26 @@ def _onward(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _may_retry(status: int) -> bool:
-    return status in (408, 429) or (status >= 500 and status != 501)
+    """Not the client's fault: another endpoint may do better. 401 refuses the key that RouterDash sent."""
+    return status in (401, 408, 429) or (status >= 500 and status != 501)
+
+
+def _is_no_answer(answer: bytes, content_type: bytes) -> str | None:
+    """Why a 200 is none. An endpoint that fails fast in this way would draw every request."""
+    if not answer.strip():
+        return "an empty answer"
+    if content_type.startswith(b"text/html"):
+        return "a web page instead of an answer"
+    return None
+
+
+def _pause(failure: Failure) -> float | None:
+    """Seconds for which the endpoint asked to be left alone."""
+    if failure.status not in (429, 503):
+        return None
+    value = next((value for name, value in failure.headers if name == b"retry-after"), b"")
+    return float(value) if value.isdigit() and len(value) < 10 else None
+
+
+def _as_error(status: int, body: bytes) -> bytes:
+    return error_body(status, errors.UPSTREAM_ERROR, upstream_message(body))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
+STORED = "stored_responses"  # looked up, cancelled, deleted
 MESSAGES, COUNT_TOKENS = "messages", "count_tokens"  # Anthropic's
 TRANSCRIPTIONS, TRANSLATIONS, SPEECH = "audio_transcriptions", "audio_translations", "audio_speech"
 IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS = "image_generations", "image_edits", "image_variations"
@@ -23,6 +24,7 @@ class Kind:
     path: str  # as clients and endpoints know it
     capability: str
     upstream_path: str = ""  # where the endpoint has it in another place
+    binary: bool = False  # answers with sound or pictures
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens a second are a speed
 
@@ -41,7 +43,7 @@ KINDS = (
     Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT),
     Kind(TRANSCRIPTIONS, "/v1/audio/transcriptions", CAN_TRANSCRIBE, multipart=True),
     Kind(TRANSLATIONS, "/v1/audio/translations", CAN_TRANSCRIBE, multipart=True),
-    Kind(SPEECH, "/v1/audio/speech", CAN_SPEAK),
+    Kind(SPEECH, "/v1/audio/speech", CAN_SPEAK, binary=True),
     Kind(IMAGES, "/v1/images/generations", CAN_DRAW),
     Kind(IMAGE_EDITS, "/v1/images/edits", CAN_DRAW, multipart=True),
     Kind(IMAGE_VARIATIONS, "/v1/images/variations", CAN_DRAW, multipart=True),
@@ -49,6 +51,8 @@ KINDS = (
     Kind(MODERATIONS, "/v1/moderations", CAN_MODERATE),
     Kind(TOKENIZE, "/v1/tokenize", CAN_CHAT, upstream_path="/tokenize"),
 )
+STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT)
+
 BY_PATH = {kind.path: kind for kind in KINDS}
-BY_NAME = {kind.name: kind for kind in KINDS}
+BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES)}
 GENERATING = frozenset(kind.name for kind in KINDS if kind.generates)

@@ -1,10 +1,10 @@
 """The live page: one small memory-mapped file that all processes of this machine share.
 
 It holds the snapshot's version; for each gateway worker the requests that its journal could not take and those that
-wait in its queue; for each worker and endpoint slot the requests in flight, the second of the last byte received, and
-the state of the circuit breaker. A worker writes only what is
-its own; the supervisor clears a dead worker's. Every cell is an aligned 32- or 64-bit word stored in one go, so readers
-need no lock.
+wait in its queue; until when somebody looks at the requests that are here; for each worker and endpoint slot the
+requests in flight, the second of the last byte received, and the state of the circuit breaker. A worker writes only
+what is its own; the supervisor clears a dead worker's. Every cell is an aligned 32- or 64-bit word stored in one go, so
+readers need no lock.
 """
 
 import mmap
@@ -14,7 +14,10 @@ from pathlib import Path
 MAX_WORKERS = 32
 MAX_ENDPOINTS = 1024
 
-_HEADER_BYTES = 8 * (1 + 2 * MAX_WORKERS)
+_UNRECORDED = 1  # the first word of each part of the header
+_WAITING = _UNRECORDED + MAX_WORKERS
+_WATCHED = _WAITING + MAX_WORKERS
+_HEADER_BYTES = 8 * (_WATCHED + 1)
 _CELLS = 3  # of a worker and an endpoint
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
@@ -48,18 +51,27 @@ class LivePage:
     @property
     def unrecorded(self) -> int:
         """Requests that ended and are in no journal yet, as a number at least: no disk takes them."""
-        return sum(self._header[1 : 1 + MAX_WORKERS])
+        return sum(self._header[_UNRECORDED:_WAITING])
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a free slot, over all workers."""
-        return sum(self._header[1 + MAX_WORKERS :])
+        return sum(self._header[_WAITING:_WATCHED])
+
+    @property
+    def watched_until(self) -> int:
+        """Second (since 1970) until which workers tell what is here, see gateway.present. Control writes it."""
+        return self._header[_WATCHED]
+
+    @watched_until.setter
+    def watched_until(self, second: int) -> None:
+        self._header[_WATCHED] = second
 
     def set_waiting(self, worker: int, count: int) -> None:
-        self._header[1 + MAX_WORKERS + worker] = count
+        self._header[_WAITING + worker] = count
 
     def set_unrecorded(self, worker: int, count: int) -> None:
-        self._header[1 + worker] = count
+        self._header[_UNRECORDED + worker] = count
 
     def row(self, worker: int) -> "Row":
         return Row(self._words, worker * _ROW_WORDS)

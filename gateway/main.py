@@ -90,7 +90,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     page = LivePage(config.live_page_path)
     page.clear(worker)
-    sweeper = Sweeper(loop)
+    sweeper = Sweeper(loop, allow_link_local=config.allow_link_local)
     sealer = sealing.load(config.encryption_keys, config.key_file)
     roster = Roster(config.snapshot_path, page, sealer, sweeper, worker=worker, workers=config.workers)
     forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)

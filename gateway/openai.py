@@ -7,15 +7,19 @@ apart into raw values and putting it together again, so that what we do not know
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from gateway.errors import INVALID_REQUEST, Refusal
-from gateway.kinds import RESPONSES
+from gateway.kinds import IMAGE_EDITS, IMAGE_VARIATIONS, IMAGES, RESPONSES, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from gateway.outbox import Body, Data
+from gateway.skim import Top, skim
 
 MAX_MODEL_NAME = 256
+BIG_BYTES = 256 << 10  # of a body that is not parsed whole
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIRED = re.compile(
@@ -36,6 +40,7 @@ class Request(msgspec.Struct, frozen=True):
     stream: bool
     wants_usage: bool  # the client asked for stream_options.include_usage itself
     has_options: bool = True  # the body has a key `stream_options`
+    model_at: tuple[int, int] | None = None  # where the model's name stands in a big body
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -45,8 +50,9 @@ _encode = msgspec.json.Encoder().encode
 
 def parse_request(body: Body) -> Request:
     """Raises Refusal (400) with a sentence that says what is wrong where."""
+    top = skim(body) if len(body) > BIG_BYTES else None
     try:
-        found = _read_request(body)
+        found = read_body(_decode_request, body if top is None else _excerpt(body, top))
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -55,21 +61,32 @@ def parse_request(body: Body) -> Request:
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     if len(found.model) > MAX_MODEL_NAME:
         raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+    model_at = None if top is None else top.values[b"model"]
     if found.stream_options is msgspec.UNSET:
-        return Request(found.model, found.stream is True, False, has_options=False)
+        return Request(found.model, found.stream is True, False, has_options=False, model_at=model_at)
     options = found.stream_options or {}
-    return Request(found.model, found.stream is True, options.get("include_usage") is True)
+    return Request(found.model, found.stream is True, options.get("include_usage") is True, model_at=model_at)
 
 
-def _read_request(body: Body) -> _Request:
+_READ = tuple(name.encode() for name in _Request.__struct_fields__)
+
+
+def _excerpt(body: Body, top: Top) -> bytes:
+    """A big body without what is not read of it."""
+    found = ((name, top.values[name]) for name in _READ if name in top.values)
+    return b"{%b}" % b",".join(b'"%b":%b' % (name, bytes(body[start:end])) for name, (start, end) in found)
+
+
+def read_body(decode: Callable[[Any], T], body: Body) -> T:
+    """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
     try:
-        return _decode_request(body)
+        return decode(body)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         if _SURROGATE.search(body) is None:
             raise
-        return _decode_request(_replace_surrogates(body))
+        return decode(_replace_surrogates(body))
 
 
 def _replace_surrogates(body: Body) -> bytes:
@@ -108,6 +125,11 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
     return _encode(fields)
 
 
+def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Body, Body, memoryview]:
+    """A big body with another model's name, in pieces."""
+    return body[: at[0]], _encode(model), memoryview(body)[at[1] :]
+
+
 def with_usage(body: Body) -> tuple[Data, ...]:
     """A body without stream_options that asks for usage, in pieces: all that the client wrote stays as and where it is.
 
@@ -136,6 +158,13 @@ class Usage(msgspec.Struct, frozen=True):
 
     input_tokens: int | None
     output_tokens: int | None
+
+    def over(self, earlier: "Usage | None") -> "Usage":
+        """What this one leaves open, the earlier one of the same answer may have told."""
+        if earlier is None:
+            return self
+        made = earlier.input_tokens if self.input_tokens is None else self.input_tokens
+        return Usage(made, earlier.output_tokens if self.output_tokens is None else self.output_tokens)
 
 
 class _Answer(msgspec.Struct):
@@ -167,13 +196,13 @@ def read_usage(found: Any) -> Usage | None:
     """An OpenAI `usage` object, of chat or of Responses; None for what tells no tokens."""
     if not isinstance(found, dict):
         return None
-    made = _count(found, "prompt_tokens", "input_tokens")
-    out = _count(found, "completion_tokens", "output_tokens")
+    made = read_count(found, "prompt_tokens", "input_tokens")
+    out = read_count(found, "completion_tokens", "output_tokens")
     return None if made is None and out is None else Usage(made, out)
 
 
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Some servers write 12.0; none can mean a number that is negative or has no end."""
+def read_count(usage: dict[str, Any], *names: str) -> int | None:
+    """The first of the names that is there. Some servers write 12.0; none can mean a number below 0 or without end."""
     number = next((usage[name] for name in names if usage.get(name) is not None), None)
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
@@ -282,6 +311,7 @@ class Event(msgspec.Struct):
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
     error: str | None = None
+    response_id: str | None = None  # of a Responses stream
 
 
 class _Delta(msgspec.Struct):
@@ -308,6 +338,7 @@ class _Chunk(msgspec.Struct):
 
 
 class _ResponsesBody(msgspec.Struct):
+    id: Any = None
     model: Any = None
     usage: Any = None
     error: Any = None
@@ -335,7 +366,7 @@ def read_chunk(data: bytes) -> Event:
         event.usage = read_usage(chunk.usage)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
-        event.error = _sentence(error)
+        event.error = sentence(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
@@ -362,6 +393,34 @@ def _has_output(choice: _Choice) -> bool:
     )
 
 
+class _TypedEvent(msgspec.Struct):
+    type: str = ""
+    usage: Any = None
+    error: Any = None
+    choices: Any = None
+
+
+_decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
+_TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
+
+
+def read_typed_event(data: bytes) -> Event:
+    """An event of a stream of sound, of its text or of pictures, as OpenAI has them. Raises msgspec.DecodeError.
+
+    Some servers write transcripts as chats.
+    """
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    found = _decode_typed_event(data)
+    if found.choices is not None:
+        return read_chunk(data)
+    event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
+    event.finished = found.type in _TYPED_ENDS
+    if found.error is not None:
+        event.error = sentence(found.error)
+    return event
+
+
 _RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 
@@ -373,18 +432,19 @@ def read_responses_event(data: bytes) -> Event:
     event = Event(deltas=int(found.type.endswith(".delta")))
     if found.response is not None:
         event.model = _name(found.response.model)
+        event.response_id = _name(found.response.id)
         event.usage = read_usage(found.response.usage)
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":
-        event.error = _sentence(found.response.error if found.response else None)
+        event.error = sentence(found.response.error if found.response else None)
     elif found.type == "error":
-        event.error = _sentence(found.error if found.error is not None else found.message)
+        event.error = sentence(found.error if found.error is not None else found.message)
         event.last = True
     return event
 
 
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message")
     return str(error or "the upstream reported an error")[:500]
@@ -396,6 +456,7 @@ class Dialect:
 
     read_event: Callable[[bytes], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
+    done: bytes = b""  # behind an answer that is told in one event
 
     def error_event(self, body: bytes) -> bytes:
         """An error that this dialect's clients understand, from an error body in OpenAI's shape."""
@@ -406,9 +467,17 @@ class Dialect:
         return b"data: " + body + b"\n\n"
 
 
-_CHUNKS = Dialect(read_chunk, usage_on_request=True)
+CHUNKS = Dialect(read_chunk, usage_on_request=True, done=b"data: [DONE]\n\n")
 _RESPONSES = Dialect(read_responses_event, usage_on_request=False)
 
 
+_TYPED = Dialect(read_typed_event, usage_on_request=False)
+DIALECTS = {
+    RESPONSES: _RESPONSES,
+    **dict.fromkeys((TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS), _TYPED),
+}
+
+
 def dialect(kind: str) -> Dialect:
-    return _RESPONSES if kind == RESPONSES else _CHUNKS
+    """Of kinds in OpenAI's style."""
+    return DIALECTS.get(kind, CHUNKS)

@@ -21,7 +21,7 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.before: Callable[[], None] = lambda: None  # what has to be done before any byte leaves
-        self._loop = loop
+        self.loop = loop
         self._writes: list[tuple[asyncio.Transport, Data]] = []
         self._size = 0
         self._due = False
@@ -56,7 +56,7 @@ class Outbox:
             self.flush()
         else:
             self._due = True
-            self._loop.call_soon(self._end_of_turn)
+            self.loop.call_soon(self._end_of_turn)
 
     def _end_of_turn(self) -> None:
         self._due = False

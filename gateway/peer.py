@@ -31,17 +31,17 @@ def normalise_ip(text: str) -> str | None:
     return str(mapped or address)
 
 
-METADATA = ipaddress.ip_address("fd00:ec2::254")  # a cloud's, that is not link-local
+LINK_LOCAL = (
+    ipaddress.ip_network("169.254.0.0/16"),  # clouds tell their secrets at 169.254.169.254
+    ipaddress.ip_network("fe80::/10"),
+    ipaddress.ip_network("fd00:ec2::254/128"),  # where Amazon's tell them over IPv6
+)
 
 
 def refused_address(ip: str) -> bool:
-    """Must no endpoint be there, unless the settings allow it: link-local and cloud metadata addresses."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_link_local or address == METADATA
+    """Is this an address where no inference server can be, but a cloud's metadata? Its scope (`%eth0`) may follow."""
+    shortest = normalise_ip(ip.partition("%")[0])
+    return shortest is not None and _within(shortest, LINK_LOCAL)
 
 
 class Peers:
@@ -58,6 +58,10 @@ class Peers:
             return UNKNOWN
         peer, proxy = self._known.get(socket_ip) or self._meet(socket_ip)
         return self._behind(peer, headers) if proxy else peer
+
+    def is_proxy(self, socket_ip: str) -> bool:
+        """Is this a trusted one?"""
+        return (self._known.get(socket_ip) or self._meet(socket_ip))[1]
 
     def _meet(self, socket_ip: str) -> tuple[Peer, bool]:
         ip = normalise_ip(socket_ip)
@@ -88,6 +92,32 @@ class Peers:
 def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
     address = ipaddress.ip_address(ip)
     return any(address in network for network in networks)
+
+
+class Crowd:
+    """Counts the connections of each client, of which nobody may have more than a limit; 0: there is none."""
+
+    def __init__(self, limit: int, peers: Peers) -> None:
+        self._limit = limit
+        self._peers = peers
+        self._connections: dict[str, int] = {}
+
+    def enter(self, socket_ip: str | None) -> bool:
+        """May it connect once more? A trusted proxy, who speaks for many, always may. If so, `leave` must follow."""
+        if not self._limit or socket_ip is None:
+            return True
+        count = self._connections.get(socket_ip, 0)
+        if count >= self._limit and not self._peers.is_proxy(socket_ip):
+            return False
+        self._connections[socket_ip] = count + 1
+        return True
+
+    def leave(self, socket_ip: str | None) -> None:
+        if not self._limit or socket_ip is None:
+            return
+        count = self._connections.pop(socket_ip)
+        if count > 1:
+            self._connections[socket_ip] = count - 1
 
 
 class Hosts:

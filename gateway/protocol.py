@@ -6,6 +6,7 @@ answered on a connection, pipelined ones wait.
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from typing import Any
@@ -15,25 +16,43 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.drive import Drive
 from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
-from gateway.exchange import Exchange, Head
+from gateway.exchange import BUFFER_BYTES, Exchange, Head
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
+from gateway.peer import Crowd, Peers
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
+MAX_STREAMED_BYTES = 256 << 20  # of a body that is passed on as it comes
 MAX_HEAD_BYTES = 64 << 10
+MAX_HEADER_LINES = 100
 MAX_PIPELINED = 16
 SMALL_BODY_BYTES = 64 << 10
 LINGER_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 75  # between two requests on a connection
-RECEIVE_SECONDS = 60.0  # without a byte, in the middle of a request
+RECEIVE_SECONDS = 60.0  # without a byte, in the middle of a request; also for the whole of a head
+SLOWEST = 1024  # bytes of a body a second, on average, for which it is waited longer
+SEND_SECONDS = 120.0  # in which a client takes nothing of what was written for it
+TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
+
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
+_TARGET = re.compile(rb"/[!\"$-~]*")  # no fragment, nothing that must be escaped
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_SINGLE = frozenset((b"host", b"content-type", b"transfer-encoding", b"expect"))
+
+
+class Malformed(Exception):
+    """A request that another server might read in another way than we do, if it took it."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client's connection."""
 
-    gateway: Gateway  # set on the subclass that `bound_to` makes
+    # Set on the subclass that `bound_to` makes.
+    gateway: Gateway
+    crowd: Crowd
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,14 +65,24 @@ class GatewayProtocol(HttpToolsProtocol):
         self.progress = 0  # heads, pieces of body and ends that the parser has told of
         self.stalled_bytes = 0  # received since: of a head, or of trailers
         self.quiet_since = time.monotonic()
+        self.begun = self.quiet_since  # the request that is being received; later, as long as it was not read
+        self.paused_at = 0.0  # reading, for a body that its reader does not take fast enough
+        self.unsent = 0  # bytes that wait for the client to take them
+        self.stuck_since = self.quiet_since
+        self.entered = False  # is counted among its client's connections
+        self.request_line: tuple[bytes, bytes, str] = (b"", b"", "")  # the last one that was found proper
         self.replaying = False
+        self.closed = False  # nothing that still comes is a request
         self.lingering: asyncio.TimerHandle | None = None
 
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
+        if self.closed:
+            raise Malformed("a request behind one that ended the connection")
         if not self.replaying:
             self.in_head = True
+            self.begun = self.quiet_since
             self.url = b""
             self.headers = []
             self.length = None
@@ -66,6 +95,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.in_head:  # else it is a trailer: nobody has asked for any
             name = name.lower()
             if name == b"content-length":
+                if self.length is not None:
+                    raise Malformed("two lengths")
                 self.length = int(value)  # digits, as the parser has seen to
             else:
                 self.headers.append((name, value))
@@ -76,9 +107,17 @@ class GatewayProtocol(HttpToolsProtocol):
         self.in_head = False
         self.progress += 1
         parser, head = self.parser, self.head
+        request_line = parser.get_method(), self.url, parser.get_http_version()
+        if request_line != self.request_line:
+            _check_line(*request_line)
+            self.request_line = request_line
         if head is None or head.headers != self.headers:
+            _check_headers(self.headers)
             self.head = head = Head(self.headers)
-        exchange = Exchange(self, parser.get_method(), self.url, head, self.length, parser.get_http_version())
+        method, url, version = request_line
+        if head.chunked and (self.length is not None or version == "1.0"):
+            raise Malformed("a length that is told twice, or to nobody")
+        exchange = Exchange(self, method, url, head, self.length, version)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.arrived = time.monotonic()
         exchange.refusal = self._refusal(exchange)
@@ -97,16 +136,24 @@ class GatewayProtocol(HttpToolsProtocol):
         if exchange is None or exchange.complete:
             return
         exchange.add_body(body)
-        if exchange.body_bytes <= SMALL_BODY_BYTES:
-            return
+        if exchange.body_bytes > SMALL_BODY_BYTES:
+            self._bound(exchange)
+        if exchange.streams:
+            exchange.wake_reader()
+
+    def _bound(self, exchange: Exchange) -> None:
+        """What comes must not fill the memory."""
         if exchange is not self.running:
-            self.flow.pause_reading()  # until its turn: what waits must not fill the memory
-        limit = MAX_BODY_BYTES if exchange.path.startswith(b"/v1/") else MAX_FORWARDED_BODY
+            self.flow.pause_reading()  # until its turn
+        limit = _limit(exchange)
         if exchange.body_bytes > limit and exchange.refusal is None:
             exchange.refusal = _too_large(limit)
             exchange.take_body()
-            if exchange is self.running:
+            if exchange is self.running and not exchange.streams:
                 self._refuse_early(exchange)
+        elif exchange.streams and exchange.unread > BUFFER_BYTES and not self.flow.read_paused:
+            self.paused_at = time.monotonic()
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         self.progress += 1
@@ -120,6 +167,8 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange.received = True
         if self.lingering is not None:
             self.close()
+        elif exchange.task is not None:
+            exchange.wake_reader()
         elif exchange is self.running and not exchange.complete:
             self._begin(exchange)
 
@@ -131,6 +180,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Behind all that was written."""
+        self.closed = True
         self.gateway.outbox.flush()
         self.transport.close()
 
@@ -141,12 +191,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.stalled_bytes > MAX_HEAD_BYTES and _size(exchange) > MAX_HEAD_BYTES:
             exchange.keep_alive = False
             return Refusal(431, REQUEST_TOO_LARGE, f"The request's head has more than {MAX_HEAD_BYTES >> 10} KiB.")
+        if exchange.head.lines > MAX_HEADER_LINES:
+            exchange.keep_alive = False
+            return Refusal(431, REQUEST_TOO_LARGE, f"The request's head has more than {MAX_HEADER_LINES} lines.")
         refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
         fields = exchange.fields
         if b"expect" in fields:
             exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
-        if refusal is None and exchange.length is not None and exchange.length > MAX_BODY_BYTES:
-            return _too_large(MAX_BODY_BYTES)
+        if refusal is None:
+            exchange.streams = exchange.route is not None and exchange.route.streams
+            if exchange.length is not None and exchange.length > SMALL_BODY_BYTES:
+                limit = _limit(exchange)
+                return _too_large(limit) if exchange.length > limit else None
         return refusal
 
     def _greet(self, exchange: Exchange) -> None:
@@ -155,8 +211,23 @@ class GatewayProtocol(HttpToolsProtocol):
             big = b"transfer-encoding" in exchange.fields or (exchange.length or 0) > SMALL_BODY_BYTES
             if exchange.expects_continue or big:
                 self._refuse_early(exchange)
-        elif exchange.expects_continue and exchange.version != "1.0":
+        elif exchange.streams:
+            self._begin(exchange)
+        elif exchange.expects_continue:
+            self.encourage(exchange)
+
+    def encourage(self, exchange: Exchange) -> None:
+        """Tell a client that waits with its body for our word to go on."""
+        if exchange.version != "1.0" and not exchange.body_bytes and not exchange.received:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def go_on_reading(self) -> None:
+        """Of a streamed body: what was here is taken."""
+        if self.paused_at and not self.waiting:
+            self.quiet_since = now = time.monotonic()
+            self.begun += now - self.paused_at  # it was not the client who was slow
+            self.paused_at = 0.0
+            self.flow.resume_reading()
 
     def _refuse_early(self, exchange: Exchange) -> None:
         """Answer now, then let the rest of the body run out: closing at once would reset the answer on its way."""
@@ -164,9 +235,14 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange.keep_alive = False
         self.gateway.refuse(exchange, exchange.refusal)
         exchange.complete = True
+        self._linger(LINGER_SECONDS)
+
+    def _linger(self, seconds: float) -> None:
+        """Read on, and forget what comes, until the body is over or this time is."""
+        self.paused_at = 0.0
         self.flow.resume_reading()
         if not self.transport.is_closing():
-            self.lingering = self.loop.call_later(LINGER_SECONDS, self.close)
+            self.lingering = self.loop.call_later(seconds, self.close)
 
     def _begin(self, exchange: Exchange) -> None:
         exchange.task = drive = Drive(self.gateway.handle(exchange), self.loop, self._done)
@@ -181,12 +257,16 @@ class GatewayProtocol(HttpToolsProtocol):
         # Without these two lines each request would be a reference cycle that only the collector can free.
         exchange.task = None
         exchange.protocol = None
-        if self.latest is exchange:
+        if self.latest is exchange and exchange.received:
             self.latest = None
         if self.transport.is_closing():
-            return
-        if drive.exception is not None or not exchange.started:
+            self.closed = True
+        elif drive.exception is not None or not exchange.started:
+            self.closed = True
             self.transport.abort()
+        elif not exchange.received:  # answered before its body was here
+            exchange.take_body()
+            self._linger(LINGER_SECONDS)
         elif not exchange.keep_alive:
             self.close()
         else:
@@ -195,7 +275,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _next(self) -> None:
         """What uvicorn does when a response is complete, for exchanges."""
         self.server_state.total_requests += 1
-        self.quiet_since = time.monotonic()
+        self.quiet_since = self.begun = time.monotonic()
+        self.paused_at = 0.0
         if self.waiting:
             self.running = exchange = self.waiting.popleft()
             if not self.waiting:
@@ -209,20 +290,32 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # asyncio.Protocol
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.entered = self.crowd.enter(self.client[0] if self.client else None)
+        if not self.entered:
+            self._say(b"503 Service Unavailable", b"Too many connections come from this address.\n")
+            self._linger(TURNED_AWAY_SECONDS)
+
     def data_received(self, data: bytes) -> None:
+        if not self.entered:
+            return
         self.quiet_since = time.monotonic()
         before = self.progress
         self.stalled_bytes += len(data)
+        offered = -1  # where an offer to upgrade ends
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
-            if self.latest is not None and not self.latest.received:
-                self._read_on(self.latest, data[error.args[0] :])
+            offered = error.args[0]
         except httptools.HttpParserCallbackError as error:
-            log.error("a fault of ours in reading a request", exc_info=error.__context__)
+            if not isinstance(error.__context__, Malformed):
+                log.error("a fault of ours in reading a request", exc_info=error.__context__)
             self._malformed()
         except (httptools.HttpParserError, ValueError):
             self._malformed()
+        if offered >= 0 and self.latest is not None and not self.latest.received:
+            self._read_on(self.latest, data[offered:])
         if self.progress > before:
             self.stalled_bytes = 0
         elif self.stalled_bytes > 2 * MAX_HEAD_BYTES:
@@ -239,7 +332,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.data_received(rest)
 
     def _malformed(self) -> None:
-        unanswered = self.running is None or (self.running.task is None and not self.running.started)
+        running = self.running
+        unanswered = running is None or not (running.started or (running.task and running.received))
         if unanswered and not self.transport.is_closing():
             self._say(b"400 Bad Request", b"This is not a valid HTTP request.\n")
         self.close()
@@ -254,6 +348,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.cycle = None  # type: ignore[assignment]  # uvicorn's own exchange: there is none
         super().connection_lost(exc)
+        if self.entered:
+            self.entered = False
+            self.crowd.leave(self.client[0] if self.client else None)
         if self.lingering is not None:
             self.lingering.cancel()
             self.lingering = None
@@ -268,16 +365,37 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def expire(self, now: float, *, stopping: bool) -> None:
         """Looked at twice a second: is it the client that everything waits for, and for too long?"""
-        receiving = self.in_head or (self.running is not None and not self.running.received)
-        if self.running is not None and (self.running.received or self.running.started):
+        if self._is_stuck(now):
+            self.transport.abort()
             return
-        limit = RECEIVE_SECONDS if receiving else float(KEEP_ALIVE_SECONDS)
-        if stopping:
-            limit = STOPPING_SECONDS
-        if now - self.quiet_since > limit:
-            if receiving:
+        running = self.running
+        receiving = self.in_head or (running is not None and not running.received)
+        if running is not None and (running.received or (running.started and not running.streams)):
+            return
+        if self.paused_at:
+            return  # it is the endpoint that does not take what the client sends
+        if now - self.quiet_since > self._patience(receiving, stopping) or (receiving and self._crawls(now)):
+            if receiving and (running is None or not running.started):
                 self._say(b"408 Request Timeout", b"The rest of the request did not come in time.\n")
             self.close()
+
+    def _patience(self, receiving: bool, stopping: bool) -> float:
+        """Seconds without a byte."""
+        if stopping:
+            return STOPPING_SECONDS
+        return RECEIVE_SECONDS if receiving else float(KEEP_ALIVE_SECONDS)
+
+    def _crawls(self, now: float) -> bool:
+        """Does a request come so slowly that it may never end?"""
+        received = 0 if self.in_head or self.running is None else self.running.body_bytes
+        return now - self.begun > RECEIVE_SECONDS + received / SLOWEST
+
+    def _is_stuck(self, now: float) -> bool:
+        """Has the client, for too long, taken nothing of what was written for it? Closing would wait for it, too."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self.unsent:
+            self.unsent, self.stuck_since = unsent, now
+        return now - self.stuck_since > SEND_SECONDS
 
     def shutdown(self) -> None:
         """The process is to stop: finish what runs, take nothing more."""
@@ -285,6 +403,31 @@ class GatewayProtocol(HttpToolsProtocol):
             self.close()
         else:
             self.running.keep_alive = False
+
+
+def _check_line(method: bytes, target: bytes, version: str) -> None:
+    """Raises Malformed. Of methods the parser knows those of other protocols too, and HTTP/0.9 has no heads."""
+    if method not in METHODS or not _TARGET.fullmatch(target) or version not in ("1.1", "1.0"):
+        raise Malformed("the first line of a request")
+
+
+def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raises Malformed. The parser is lenient where it would rather serve old clients."""
+    singles: set[bytes] = set()
+    for name, value in headers:
+        if _CONTROL.search(value):
+            raise Malformed("a value")
+        if name in _SINGLE:
+            if name in singles or (name == b"transfer-encoding" and value.lower() != b"chunked"):
+                raise Malformed(name.decode())
+            singles.add(name)
+
+
+def _limit(exchange: Exchange) -> int:
+    """Most bytes of its body."""
+    if exchange.streams:
+        return MAX_STREAMED_BYTES
+    return MAX_BODY_BYTES if exchange.path.startswith(b"/v1/") else MAX_FORWARDED_BODY
 
 
 def _too_large(limit: int) -> Refusal:
@@ -305,4 +448,6 @@ def _framing(exchange: Exchange) -> bytes:
 
 def bound_to(gateway: Gateway) -> type[GatewayProtocol]:
     """The protocol class that uvicorn makes an instance of for each connection to this gateway."""
-    return type("BoundProtocol", (GatewayProtocol,), {"gateway": gateway})
+    config = gateway.config
+    crowd = Crowd(config.max_connections_per_client, Peers(config.trusted_proxies))
+    return type("BoundProtocol", (GatewayProtocol,), {"gateway": gateway, "crowd": crowd})

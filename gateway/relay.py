@@ -4,6 +4,8 @@ What ends an answer is held back until the record of the request is in the journ
 Comments before the first event are held back too: they are no answer, and another endpoint may still be asked.
 """
 
+from typing import Protocol
+
 import msgspec
 
 from gateway.openai import Dialect, Event, Usage, rename_model
@@ -16,6 +18,27 @@ class EventTooLong(Exception):
     """More than 16 MiB without the end of an event."""
 
 
+class Relay(Protocol):
+    """What becomes of a stream on its way to the client."""
+
+    usage: Usage | None
+    events: int  # comments, which only keep a connection alive, are none
+    deltas: int  # pieces of output
+    finished: bool
+    error: str | None
+    held: bytes  # what ends the answer: to be sent when the request is recorded
+
+    @property
+    def whole(self) -> bool:
+        """Has the answer come to its end, as the dialect marks it?"""
+
+    def feed(self, data: bytes) -> bytes:
+        """The upstream's bytes as they come; the bytes to send on. Raises EventTooLong."""
+
+    def end(self) -> None:
+        """The upstream has ended its answer."""
+
+
 class StreamRelay:
     """Feed it the upstream's bytes as they come; it returns the bytes to send on."""
 
@@ -26,6 +49,7 @@ class StreamRelay:
         self.finished = False
         self.error: str | None = None
         self.held = b""
+        self.response_id: str | None = None
         self._open: set[int] = set()  # choices that have begun and not ended
         self._dialect = dialect
         self._asked = asked_model
@@ -95,7 +119,9 @@ class StreamRelay:
     def _take(self, event: Event) -> None:
         self.deltas += event.deltas
         if event.usage is not None:
-            self.usage = event.usage
+            self.usage = event.usage.over(self.usage)
+        if event.response_id is not None:
+            self.response_id = event.response_id
         if event.error is not None and self.error is None:
             self.error = event.error
         for index, ends in event.choices:

@@ -2,19 +2,25 @@
 
 import hashlib
 import logging
+import math
+import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from gateway import snapshot
-from gateway.balancer import rank
+from gateway.balancer import OPEN, rank
+from gateway.breaker import Breaker
 from gateway.livepage import LivePage, Row
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey, Snapshot
 from gateway.upstream import Pool, Sweeper
 
 log = logging.getLogger(__name__)
+
+_HEADER_SAFE = "".join(sorted(set(string.printable) - set(string.whitespace) - {"%"})) + " "
 
 PSEUDONYM = b"routerdash-"  # and what tells installations apart, in Via headers
 
@@ -23,27 +29,39 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_row", "facts", "id", "in_flight", "pool", "rank", "secret", "slots", "standing_head", "trial_due", "usage_refused",
+        "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "labels", "lacks", "pool",
+        "rank", "secret", "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
         self.pool = pool
         self.in_flight = 0
-        self.trial_due = 0.0
-        self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
+        self.breaker = Breaker()
+        self._told_due = 0
         self._row = row
+        self.forget()
         self.learn(facts, secret)
 
     def learn(self, facts: snapshot.Endpoint, secret: str | None) -> None:
         """Take over what the snapshot says, after the pool."""
         self.facts = facts
         self.id = facts.id
-        self.rank = rank(facts.status, facts.operator_state)
-        self.slots = facts.max_concurrency
         self.secret = secret
+        self.slots = facts.max_concurrency
+        self.pool.connect_timeout = facts.connect_timeout_secs
+        self.label = (b"x-routerdash-endpoint", quote(facts.name, safe=_HEADER_SAFE).encode())
+        self.labels = (self.label, (b"x-routerdash-attempts", b"1"), (b"x-routerdash-queue-ms", b"0"))  # as a rule
         key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
         # Headers that go with every request.
         self.standing_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
+        self._health = rank(facts.status, facts.operator_state)
+        self.settle()
+
+    def forget(self) -> None:
+        """What was learned by asking: it is another server now."""
+        self.usage_refused = False  # it answered 4xx to stream_options: not asked again until it is edited
+        self.lacks: set[str] = set()  # paths that it does not have
+        self.breaker.close()
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
@@ -60,6 +78,58 @@ class Endpoint:
         """A byte of it came, in this second."""
         self._row.set_last_byte(self.facts.slot, int(time.time()))
 
+    # The circuit breaker
+
+    @property
+    def trial_due(self) -> float:
+        """See gateway.balancer.Candidate."""
+        return self.breaker.due or 0.0
+
+    def did_well(self) -> None:
+        """An attempt brought its answer."""
+        self.breaker.good()
+        if self._told_due:
+            log.info("%s: its circuit breaker closes", self.facts.name)
+            self.settle()
+
+    def failed(self, pause: float | None = None) -> None:
+        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone."""
+        now = time.monotonic()
+        if self.breaker.bad(now, pause=pause):
+            due = self.breaker.due or now
+            log.warning("%s: its circuit breaker opens for %.1f s", self.facts.name, due - now)
+            self.settle()
+
+    def begin_trial(self) -> None:
+        """An attempt although the breaker is not closed."""
+        self.breaker.trials += 1
+        self.settle()
+
+    def end_trial(self) -> None:
+        self.breaker.trials -= 1
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the rank follow health, operator and breaker; tell others of the last."""
+        breaker = self.breaker
+        now = time.monotonic()
+        self.rank = OPEN if self._health < OPEN and breaker.blocks(now) else self._health
+        due = 0 if breaker.due is None else math.ceil(time.time() + breaker.due - now)
+        if due != self._told_due:
+            self._told_due = due
+            self._row.set_trial_due(self.facts.slot, due)
+
+    def look_around(self, told_by_others: int) -> None:
+        """Many times a second: a trial may be due; another worker's breaker may have opened."""
+        breaker = self.breaker
+        if told_by_others and breaker.due is None:
+            ahead = told_by_others - time.time()
+            if ahead > 1.0:  # it is told in whole seconds: what is left of one may have ended since
+                breaker.due = time.monotonic() + ahead
+                self.settle()
+        elif breaker.due is not None:
+            self.settle()
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -72,12 +142,21 @@ class Route:
 class Routes(list[Route]):
     """All that a model's name leads to, with what each request needs of it made ready."""
 
-    __slots__ = ("by_id", "endpoints")
+    __slots__ = ("_capable", "by_id", "endpoints")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         super().__init__(routes)
         self.by_id = {route.endpoint.id: route for route in self}
         self.endpoints = [route.endpoint for route in self]
+        self._capable: dict[str, Routes | None] = {}  # None: all are, and a reference to itself would be a cycle
+
+    def capable_of(self, capability: str) -> "Routes":
+        """Those whose model can do it. One of which nothing is known may."""
+        if capability not in self._capable:
+            able = [it for it in self if not it.model.capabilities or capability in it.model.capabilities]
+            self._capable[capability] = None if len(able) == len(self) else Routes(able)
+        found = self._capable[capability]
+        return self if found is None else found
 
 
 class Roster:
@@ -96,6 +175,7 @@ class Roster:
         self._sealer = sealer
         self.outbox = sweeper.outbox
         self._sweeper = sweeper
+        self._draining: list[Endpoint] = []
         self._row = page.row(worker)
         self._seen_version = self._warned_version = -1
         self._routes: dict[str, Routes] = {}
@@ -118,11 +198,39 @@ class Roster:
         self._install(loaded)
         return True
 
+    def look_around(self) -> None:
+        """Many times a second, beside `refresh`."""
+        several = self.workers > 1
+        for endpoint in self.endpoints.values():
+            told = self.page.trial_due(endpoint.facts.slot, self.workers) if several else 0
+            if told or endpoint.breaker.due is not None:
+                endpoint.look_around(told)
+
     def load(self, endpoint: Endpoint) -> int:
         """Requests in flight on an endpoint, over all workers."""
         if self.workers == 1:
             return endpoint.in_flight
         return self.page.in_flight(endpoint.facts.slot, self.workers)
+
+    def take(self, endpoint: Endpoint) -> bool:
+        """Enter the endpoint; False, and nothing is changed, if another worker took its last slot a moment before."""
+        endpoint.enter()
+        if endpoint.slots is None or self.workers == 1 or self.load(endpoint) <= endpoint.slots:
+            return True
+        endpoint.leave()
+        return False
+
+    def waiting(self) -> int:
+        """Requests in the queues of all workers."""
+        return self.page.waiting
+
+    def drained(self, now: float) -> set[Endpoint]:
+        """Those whose streams were to end by `now` (seconds since 1970), and have not."""
+        return {
+            endpoint
+            for endpoint in self._draining
+            if endpoint.in_flight and endpoint.facts.drain_until is not None and endpoint.facts.drain_until <= now
+        }
 
     def tell_unrecorded(self, count: int) -> None:
         """For control to read: requests of this worker that are in no journal."""
@@ -168,6 +276,7 @@ class Roster:
             for name, route in by_folded.items():
                 folded.setdefault(name, []).append(route)
         self.endpoints = endpoints
+        self._draining = [it for it in endpoints.values() if it.facts.operator_state == snapshot.DRAINING]
         self._routes = {name: Routes(routes) for name, routes in exact.items()}
         self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
@@ -186,7 +295,7 @@ class Roster:
             known.pool = self._pool(facts)
             self._watch(known)
         if facts.base_url != known.facts.base_url or facts.kind != known.facts.kind:
-            known.usage_refused = False
+            known.forget()
         known.learn(facts, self._open(facts))
         return known
 
@@ -215,14 +324,9 @@ def _by_hash(keys: Iterable[ApiKey]) -> Iterator[tuple[bytes, ApiKey]]:
 
 
 def _names(endpoint: Endpoint) -> tuple[dict[str, Route], dict[str, Route]]:
-    """Names an endpoint's models answer to, exact and casefolded. Its own id for a model wins over another's alias."""
-    exact: dict[str, Route] = {}
-    folded: dict[str, Route] = {}
-    for model in endpoint.facts.models:
-        route = Route(endpoint, model)
-        for alias in (*((model.canonical,) if model.canonical else ()), *model.aliases):
-            exact.setdefault(alias, route)
-            folded.setdefault(alias.casefold(), route)
-    for model in endpoint.facts.models:
-        exact[model.id] = Route(endpoint, model)
-    return exact, folded
+    """Names an endpoint's models answer to, exact and casefolded."""
+    exact, folded = snapshot.names(endpoint.facts.models)
+    return (
+        {name: Route(endpoint, model) for name, model in exact.items()},
+        {name: Route(endpoint, model) for name, model in folded.items()},
+    )

@@ -3,6 +3,7 @@
 Plain values only; an upstream's secret stays sealed in here (gateway/sealing.py).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,21 @@ class Model(msgspec.Struct, frozen=True, array_like=True):
     aliases: tuple[str, ...] = ()  # every other name it answers to, matched without regard to case
     capabilities: tuple[str, ...] = ()  # chat, embeddings, …; empty: unknown
     max_tokens: int | None = None
+
+
+def names(models: Sequence[Model]) -> tuple[dict[str, Model], dict[str, Model]]:
+    """Names that an endpoint's models answer to, exact and casefolded. Its own id for a model wins over another's
+    alias.
+    """
+    exact: dict[str, Model] = {}
+    folded: dict[str, Model] = {}
+    for model in models:
+        for alias in (*((model.canonical,) if model.canonical else ()), *model.aliases):
+            exact.setdefault(alias, model)
+            folded.setdefault(alias.casefold(), model)
+    for model in models:
+        exact[model.id] = model
+    return exact, folded
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,10 +2,12 @@
 
 `await pool.acquire()`, `connection.send(...)`, `await connection.head()`, then `await connection.read()` until it is
 empty, `await connection.hand_on(...)` or `await connection.read_all()`; in the end the connection returns to its pool
-by itself, or `abort()` ends it. Follows no redirects and reads no proxy variables.
+by itself, or `abort()` ends it. Instead of `send`, a body that comes bit by bit: `begin(...)`, `await push(...)` for
+each piece, `finish()`. Follows no redirects and reads no proxy variables.
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import deque
@@ -18,6 +20,7 @@ import httptools
 
 from gateway import drive
 from gateway.outbox import Data, Outbox
+from gateway.peer import normalise_ip, refused_address
 from gateway.record import CONNECTION_REFUSED
 
 CONNECT_SECONDS = 5.0
@@ -33,6 +36,7 @@ MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name lead
 SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent in one packet
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
+LINK_LOCAL = "its address is link-local; see ROUTERDASH_ALLOW_LINK_LOCAL"
 
 
 class UpstreamError(Exception):
@@ -58,8 +62,9 @@ class Sweeper:
     each; so is told who was heard of, instead of for each piece of an answer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, allow_link_local: bool = False) -> None:
         self._loop = loop
+        self.allow_link_local = allow_link_local
         self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
@@ -90,6 +95,7 @@ class Pool:
         *,
         unix_path: str | None = None,
         received: Callable[[], None] = lambda: None,
+        connect_timeout: float = CONNECT_SECONDS,
     ) -> None:
         parts = urlsplit(base_url)
         self.tls = parts.scheme == "https"
@@ -100,6 +106,7 @@ class Pool:
         self.unix_path = unix_path
         self.sweeper = sweeper
         self.received = received
+        self.connect_timeout = connect_timeout  # seconds; may be changed
         self.idle: deque[Connection] = deque()  # the last one kept is used first, so that a burst's others grow old
         self.closed = False
 
@@ -144,26 +151,56 @@ class Pool:
         return len(self.idle)
 
     async def _connect(self) -> "Connection":
-        loop = asyncio.get_running_loop()
+        limit = self.connect_timeout
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                if self.unix_path:
-                    _, connection = await loop.create_unix_connection(lambda: Connection(self), self.unix_path)
-                elif self.tls:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self), self.host, self.port, ssl=_tls(), server_hostname=self.host
-                    )
-                else:
-                    _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+            async with asyncio.timeout(limit):
+                return await self._open()
         except TimeoutError:
-            raise UpstreamError(CONNECT, f"no connection within {CONNECT_SECONDS:g} s") from None
+            raise UpstreamError(CONNECT, f"no connection within {limit:g} s") from None
         except ssl.SSLError as error:
             raise UpstreamError(CONNECT, f"TLS failed: {error.reason or 'handshake'}") from None
         except ConnectionRefusedError:
             raise UpstreamError(CONNECT, CONNECTION_REFUSED) from None
         except (OSError, ValueError):  # ValueError: a host that is no name
             raise UpstreamError(CONNECT, "no connection") from None
+
+    async def _open(self) -> "Connection":
+        if self.unix_path:
+            loop = asyncio.get_running_loop()
+            return (await loop.create_unix_connection(lambda: Connection(self), self.unix_path))[1]
+        addresses = await self._addresses()
+        for address in addresses[:-1]:
+            try:
+                return await self._open_at(address)
+            except OSError:  # TLS that fails is one, too
+                pass
+        return await self._open_at(addresses[-1])
+
+    async def _open_at(self, address: str) -> "Connection":
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self),
+            address,
+            self.port,
+            ssl=_tls() if self.tls else None,
+            server_hostname=self.host if self.tls else None,
+        )
         return connection
+
+    async def _addresses(self) -> list[str]:
+        """Where to connect to. A name is looked up here and nowhere else, so that what is looked at is what is
+        connected to: a name may lead elsewhere the next time. Raises UpstreamError if no address may be asked.
+        """
+        if normalise_ip(self.host) is not None:
+            found = [self.host]
+        else:
+            loop = asyncio.get_running_loop()
+            told = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            found = [str(address[0]) for *_, address in told]
+        if not self.sweeper.allow_link_local:
+            found = [address for address in found if not refused_address(address)]
+        if not found:
+            raise UpstreamError(CONNECT, LINK_LOCAL)
+        return found
 
     def close(self) -> None:
         """Close what is idle now; what is in use closes at its end."""
@@ -192,10 +229,11 @@ class Connection(asyncio.Protocol):
         self.heard_lately = False  # since the sweeper looked
         self._waiter: drive.Drive | asyncio.Future[None] | None = None
         self._idle_seconds = IDLE_SECONDS
-        self._begin()
+        self._full = False  # more is waiting to be sent than should
+        self._reset()
         self.complete = True
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
@@ -211,6 +249,9 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._collecting = False
         self._take: Callable[[bytes], bool] | None = None
+        self._pushing = False  # the request's body is not whole
+        self._chunked = False
+        self._push_seconds: float | None = None
 
     # An exchange
 
@@ -218,7 +259,7 @@ class Connection(asyncio.Protocol):
         """Write a request, whose body may be in pieces. `timeout` seconds until the head of the answer, None for no
         limit.
         """
-        self._begin()
+        self._reset()
         self._sent_at = now = time.monotonic()
         self.deadline = NEVER if timeout is None else now + timeout
         write = self.pool.sweeper.outbox.write
@@ -228,6 +269,51 @@ class Connection(asyncio.Protocol):
         write(self.transport, head)
         for piece in body:
             write(self.transport, piece)
+
+    def begin(self, head: bytes, timeout: float | None, *, chunked: bool = False) -> None:
+        """Write a request's head, whose body is pushed: `chunked`, or of the length that the head tells. `timeout`
+        seconds that the upstream may take nothing of it, and then until the head of its answer; None for no limit.
+
+        A kept connection may turn out to be stale with half of a body gone: whoever cannot send it again connects anew.
+        """
+        self._reset()
+        self._sent_at = time.monotonic()
+        self._pushing = True
+        self._chunked = chunked
+        self._push_seconds = timeout
+        self.deadline = NEVER
+        self.pool.sweeper.outbox.write(self.transport, head)
+
+    async def push(self, data: Data) -> bool:
+        """A piece of the body, as soon as the upstream has taken enough of what went before. False if it has answered
+        already: then nothing more should be pushed, and the answer read. Raises UpstreamError, or StaleConnection.
+        """
+        while self._full and not self._answered:
+            self._raise_if_broken()
+            self.wait_at_most(self._push_seconds)
+            await self._wait()
+        if self._answered:
+            self.wait_at_most(self._push_seconds)
+            return False
+        self.deadline = NEVER
+        self._raise_if_broken()
+        if data:
+            write = self.pool.sweeper.outbox.write
+            if self._chunked:
+                write(self.transport, b"%x\r\n" % len(data))
+                write(self.transport, data)
+                write(self.transport, b"\r\n")
+            else:
+                write(self.transport, data)
+        return True
+
+    def finish(self) -> None:
+        """The body is whole."""
+        self._pushing = False
+        if self._chunked:
+            self.pool.sweeper.outbox.write(self.transport, b"0\r\n\r\n")
+        self._sent_at = time.monotonic()
+        self.wait_at_most(self._push_seconds)
 
     def wait_at_most(self, timeout: float | None) -> None:
         """From now on, `timeout` seconds until the connection fails with TIMEOUT."""
@@ -304,15 +390,20 @@ class Connection(asyncio.Protocol):
         self.complete = True
         self.transport.abort()
 
+    def fail(self, error: UpstreamError) -> None:
+        """End the connection as if `error` had happened to it."""
+        if self.error is None and not self.complete:
+            self.error = error
+            self.deadline = NEVER
+            self.transport.abort()
+            self._wake()
+
     def tell_heard(self) -> None:
         self.heard_lately = False
         self.pool.received()
 
     def expire(self) -> None:
-        self.error = UpstreamError(TIMEOUT, "timed out")
-        self.deadline = NEVER
-        self.transport.abort()
-        self._wake()
+        self.fail(UpstreamError(TIMEOUT, "timed out"))
 
     def _release(self) -> None:
         self.deadline = NEVER
@@ -323,7 +414,8 @@ class Connection(asyncio.Protocol):
             if kept_for := self.header(b"keep-alive"):
                 self._idle_seconds = _kept_for(kept_for)
         self.usable_until = min(time.monotonic() + self._idle_seconds, self.retires_at)
-        if self._keep_alive and self.error is None and not self.pool.closed and not self.transport.is_closing():
+        fit = self._keep_alive and not self._pushing and self.error is None
+        if fit and not self.pool.closed and not self.transport.is_closing():
             self.pool.keep(self)
         else:
             self.transport.abort()
@@ -380,6 +472,14 @@ class Connection(asyncio.Protocol):
         if self.error is None:
             self.error = UpstreamError(BROKEN, why)
         self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._pushing:
+            self._wake()
 
     def eof_received(self) -> None:
         return None

@@ -12,7 +12,8 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
+from django.template.loader import render_to_string
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -21,12 +22,12 @@ from django.utils.translation import gettext_lazy
 from endpoints.admin import EndpointAdmin, table
 from endpoints.admin_base import CarefulAdmin
 from endpoints.models import Endpoint
-from gateway import record
-from metrics import history, queries
+from metrics import breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
 from metrics.models import DailyStat, RequestHistory
 from metrics.queries import Moment
 from metrics.templatetags.figures import NOTHING, count, duration, moment
+from metrics.words import OUTCOMES
 
 SHOWN_DAYS = 14
 
@@ -40,6 +41,7 @@ class EndpointWithFigures(EndpointAdmin):
     list_display = (
         "name",
         "shown_status",
+        "breaker",
         "endpoint_type",
         "base_url",
         "shown_latency",
@@ -49,12 +51,13 @@ class EndpointWithFigures(EndpointAdmin):
     )
     readonly_fields = (
         *EndpointAdmin.readonly_fields,
+        "breaker",
         "attempts",
         "failures",
         "in_flight",
         "daily_panel",
     )
-    state_fields = (*EndpointAdmin.state_fields, "attempts", "failures", "in_flight")
+    state_fields = (*EndpointAdmin.state_fields, "breaker", "attempts", "failures", "in_flight")
 
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
@@ -69,6 +72,11 @@ class EndpointWithFigures(EndpointAdmin):
 
     def _figure(self, obj: Endpoint, name: str) -> str:
         return count(self._told.get(str(obj.pk), {}).get(name, 0))
+
+    @admin.display(description=gettext_lazy("circuit breaker"))
+    def breaker(self, obj: Endpoint) -> str:
+        state = self._told.get(str(obj.pk), {}).get("breaker", breakers.CLOSED)
+        return render_to_string("inc/breaker.html", {"state": state})
 
     @admin.display(description=gettext_lazy("attempts"))
     def attempts(self, obj: Endpoint) -> str:
@@ -102,14 +110,6 @@ class EndpointWithFigures(EndpointAdmin):
         )
 
 
-OUTCOMES = {
-    record.OK: gettext_lazy("OK"),
-    record.REFUSED: gettext_lazy("Refused by the endpoint"),
-    record.FAILED: gettext_lazy("Failed"),
-    record.TRUNCATED: gettext_lazy("Broken off"),
-    record.CANCELLED: gettext_lazy("Cancelled"),
-    record.NO_ENDPOINT: gettext_lazy("No endpoint"),
-}
 CURSOR = "cursor"
 
 
@@ -221,9 +221,9 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     show_full_result_count = False
     list_per_page = 50
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": ("completed", "model", "kind", "shown_streamed", "key", "client_ip")}),
+        (None, {"fields": ("completed", "model", "kind", "shown_streamed", "key", "client_ip", "request_id", "way")}),
         (gettext_lazy("Outcome"), {"fields": ("shown_outcome", "error_message", "endpoint", "attempts_panel")}),
-        (gettext_lazy("Figures"), {"fields": ("duration", "first_token", "input_count", "output_count")}),
+        (gettext_lazy("Figures"), {"fields": ("queued", "duration", "first_token", "input_count", "output_count")}),
     )
     readonly_fields = (
         "completed",
@@ -232,6 +232,8 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "shown_outcome",
         "endpoint",
         "attempts_panel",
+        "way",
+        "queued",
         "duration",
         "first_token",
         "input_count",
@@ -255,7 +257,8 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("endpoint"))
     def shown_endpoint(self, obj: RequestHistory) -> str:
-        return NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name)
+        """It leads to the reasons: there is no room for a column of their own."""
+        return _way(obj, NOTHING if _has_no_endpoint(obj) else str(obj.endpoint_name))
 
     @admin.display(description=gettext_lazy("endpoint"))
     def endpoint(self, obj: RequestHistory) -> str:
@@ -275,8 +278,16 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("outcome"))
     def shown_outcome(self, obj: RequestHistory) -> str:
-        word = _outcome(obj.outcome or history.STATUSES.get(obj.status, obj.status))
+        word = words.outcome(obj.outcome or history.STATUSES.get(obj.status, obj.status))
         return format_html("{} <small>{}</small>", word, obj.status_code) if obj.status_code else word
+
+    @admin.display(description=gettext_lazy("way"))
+    def way(self, obj: RequestHistory) -> str:
+        return _way(obj, _("Why this node"))
+
+    @admin.display(description=gettext_lazy("waited in the queue"))
+    def queued(self, obj: RequestHistory) -> str:
+        return NOTHING if obj.queue_us is None else duration(obj.queue_us / 1000)
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, obj: RequestHistory) -> str:
@@ -305,17 +316,18 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("attempts"))
     def attempts_panel(self, obj: RequestHistory) -> str:
-        tries = obj.attempts or []
-        names = {str(it.pk): it.name for it in Endpoint.objects.filter(pk__in={it["endpoint_id"] for it in tries})}
+        tries = history.attempts(obj.attempts)
+        names = {str(it.pk): it.name for it in Endpoint.objects.filter(pk__in={it.endpoint_id for it in tries})}
         return table(
-            (_("Endpoint"), _("Outcome"), _("Status code"), _("Duration"), _("Error")),
+            (_("Endpoint"), _("Chosen because"), _("Outcome"), _("Status code"), _("Duration"), _("Error")),
             [
                 (
-                    names.get(it["endpoint_id"], it["endpoint_id"]),
-                    _outcome(it["outcome"]),
-                    it["status"] or NOTHING,
-                    duration(it["duration_us"] / 1000),
-                    it["error"] or "",
+                    names.get(it.endpoint_id, it.endpoint_id),
+                    words.reason(it.reason),
+                    words.outcome(it.outcome),
+                    it.status or NOTHING,
+                    duration(it.duration_us / 1000),
+                    it.error or "",
                 )
                 for it in tries
             ],
@@ -347,8 +359,13 @@ def _has_no_endpoint(obj: RequestHistory) -> bool:
     return bool(obj.endpoint_name == "N/A")
 
 
-def _outcome(name: str) -> str:
-    return str(OUTCOMES.get(name, name))
+def _way(obj: RequestHistory, text: str) -> str:
+    """A link to the page that shows the request's way."""
+    try:
+        page = reverse("request", args=(obj.pk,))
+    except NoReverseMatch:  # an id that was written by hand, and is none
+        return text
+    return format_html('<a href="{}" title="{}">{}</a>', page, _("Why this node"), text)
 
 
 def _linked(page: str, obj: Any) -> str | None:

@@ -12,13 +12,14 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.api import entry_or_404
-from metrics import queries
+from endpoints.registry import registry
+from metrics import live, queries, routes
 from metrics.downloads import RETRY_SECONDS, downloads, job
 from metrics.events import hub
 from metrics.history import BadCursor, json_time, told
@@ -28,17 +29,22 @@ from metrics.serializers import (
     DashboardEndpointSerializer,
     DayStatsSerializer,
     ExportQuerySerializer,
+    LiveSerializer,
     MinuteSerializer,
     ModelStatsSerializer,
     ModelTpsSerializer,
     OverviewSerializer,
+    RequestDetailSerializer,
     RequestPageQuerySerializer,
     RequestPageSerializer,
+    RouteQuerySerializer,
+    RouteSerializer,
     StatsSerializer,
     UsageQuerySerializer,
     UsageSerializer,
 )
 from metrics.streams import LastingResponse
+from metrics.teller import surroundings
 
 MAX_DAYS = 365
 SESSION_SECONDS = 15.0
@@ -110,6 +116,11 @@ class BadRequest(APIException):
     status_code = 400
 
 
+class NotReady(APIException):
+    status_code = 503
+    default_detail = "No endpoints have been published to the gateways yet."
+
+
 class Busy(APIException):
     """Sent with `Retry-After`."""
 
@@ -133,11 +144,47 @@ class Requests(APIView):
             raise BadRequest("cursor: not one that `next` gave; leave it out to begin with the newest") from None
         return Response(
             {
-                "requests": [told(row) for row in page.rows],
+                "requests": [told(row, registry.name) for row in page.rows],
                 "next": page.next.encode() if page.next else None,
                 "looked_back_to": json_time(page.looked_back_to) if page.next else None,
             }
         )
+
+
+class RequestDetail(APIView):
+    @extend_schema(operation_id="request_retrieve", responses=RequestDetailSerializer)
+    def get(self, request: Request, request_id: uuid.UUID) -> Response:
+        """One request of the history, and why it went where it did. Without bodies."""
+        queries.flushed()
+        found = queries.request(str(request_id))
+        if found is None:
+            raise NotFound("The history has no request of this id; it may be older than what is kept.")
+        return Response(found)
+
+
+class Route(APIView):
+    @extend_schema(parameters=[RouteQuerySerializer], responses=RouteSerializer)
+    def get(self, request: Request) -> Response:
+        """Where a request for this model would go now, and why: every endpoint that has it."""
+        query = RouteQuerySerializer(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        model, kind = query.validated_data["model"], query.validated_data["kind"]
+        known = surroundings.snapshot()
+        if known is None:
+            raise NotReady
+        found = routes.candidates(known, model, kind, surroundings.in_flight(), surroundings.trials(), time.time())
+        if not found:
+            raise NotFound(f"The model {model!r} does not exist; GET /v1/models lists those there are.")
+        return Response(routes.told(model, kind, found))
+
+
+class Live(APIView):
+    @extend_schema(responses=LiveSerializer)
+    def get(self, request: Request) -> Response:
+        """The requests that wait and that run now, oldest first: at most 200 of each of every worker. The first look
+        takes up to a second; who looks again within ten gets what is half a second old at most.
+        """
+        return Response(live.look())
 
 
 class RequestsExport(APIView):
@@ -223,6 +270,9 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/dashboard/request-history", History, "api-request-history"),
     ("api/requests", Requests, "api-requests"),
     ("api/requests/export", RequestsExport, "api-requests-export"),
+    ("api/requests/<uuid:request_id>", RequestDetail, "api-request"),
+    ("api/route", Route, "api-route"),
+    ("api/live", Live, "api-live"),
     ("api/usage", Usage, "api-usage"),
     ("api/endpoints/<uuid:endpoint_id>/today-stats", TodayStats, "api-today-stats"),
     ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),

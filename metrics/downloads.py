@@ -10,6 +10,7 @@ import msgspec
 from django.conf import settings
 from django.db import connection
 
+from endpoints.registry import registry
 from metrics import database
 from metrics.export import Format, Job
 from metrics.history import Wanted
@@ -77,7 +78,8 @@ def _environment() -> dict[str, str]:
 
 def job(wanted: Wanted, form: Format) -> bytes:
     """What the process is told, a password of the database among it: it goes through a pipe."""
-    made = Job(vendor=vendor_name(), database=_parameters(), wanted=wanted, format=form)
+    names = {entry.id: entry.name for entry in registry.all()}
+    made = Job(vendor=vendor_name(), database=_parameters(), wanted=wanted, format=form, names=names)
     return msgspec.json.encode(made)
 
 

@@ -20,7 +20,7 @@ import msgspec
 from django.db import close_old_connections
 
 from endpoints.registry import registry
-from metrics import queries
+from metrics import breakers, queries
 from metrics.teller import folder, surroundings
 
 MIN_GAP_SECONDS = 0.25
@@ -129,12 +129,16 @@ class Hub:
         return b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (self._epoch.encode(), self._number, name, data)
 
     def _seen(self) -> tuple[object, ...]:
-        minute = int(time.time() // 60)
+        now = time.time()
+        minute = int(now // 60)
         return (
             folder.trackers.version,
             folder.waiting,
             registry.version,
             dict(surroundings.in_flight()),
+            surroundings.waiting(),
+            # A breaker becomes half open by time alone.
+            {key: (due, breakers.state(due, now)) for key, due in surroundings.trials().items()},
             surroundings.unrecorded(),
             minute,
         )

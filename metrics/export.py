@@ -21,7 +21,7 @@ import msgspec
 import psycopg
 
 from metrics import history
-from metrics.history import Cursor, Row, Run, Vendor, Wanted
+from metrics.history import Cursor, NameOf, Row, Run, Vendor, Wanted, nameless
 
 PAGE = 2000  # rows read at a time
 STALLED_SECONDS = 300  # so long may the reader take for one page of them
@@ -35,6 +35,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     database: dict[str, Any]  # SQLite: `path`; PostgreSQL: psycopg's parameters
     wanted: Wanted
     format: Format
+    names: dict[str, str] = {}  # of endpoints, by their ids
 
 
 def pages(run: Run, vendor: Vendor, wanted: Wanted) -> Iterator[list[Row]]:
@@ -48,15 +49,15 @@ def pages(run: Run, vendor: Vendor, wanted: Wanted) -> Iterator[list[Row]]:
         cursor = page.next
 
 
-def lines(rows: list[Row]) -> bytes:
+def lines(rows: list[Row], name_of: NameOf = nameless) -> bytes:
     """A JSON object a line."""
-    return b"".join(msgspec.json.encode(history.told(row)) + b"\n" for row in rows)
+    return b"".join(msgspec.json.encode(history.told(row, name_of)) + b"\n" for row in rows)
 
 
-def table(rows: list[Row]) -> bytes:
+def table(rows: list[Row], name_of: NameOf = nameless) -> bytes:
     """CSV by RFC 4180, without its head; `attempts` is their number."""
     text = io.StringIO()
-    csv.writer(text).writerows(_cells(history.told(row)) for row in rows)
+    csv.writer(text).writerows(_cells(history.told(row, name_of)) for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -92,7 +93,7 @@ def write(job: Job, run: Run, out: Callable[[bytes], None]) -> None:
     encode = table if job.format == "csv" else lines
     out(head(job.format))
     for rows in pages(run, job.vendor, job.wanted):
-        out(encode(rows))
+        out(encode(rows, job.names.get))
 
 
 def _out(data: bytes) -> None:

@@ -18,23 +18,41 @@ from typing import Any, Literal
 import msgspec
 
 from gateway import record
+from gateway.balancer import ONLY
 from metrics.fold import NO_ENDPOINT
 
 LOOK = 10_000  # rows that one page looks through
 LOOK_SCATTERED = 2_000  # where each may lie on a page of the disk of its own
 
-OUTCOMES = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT)
+OUTCOMES = (
+    record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE,
+)  # fmt: skip
 STATUSES = {"success": record.OK, "error": record.FAILED}  # what rows have that the reference wrote
 
 COLUMNS = (
     "id", "completed_at", "model", "kind", "request_type", "endpoint_id", "endpoint_name", "client_ip", "api_key_id",
     "outcome", "status", "status_code", "error_message", "streamed", "duration_us", "duration_ms", "first_token_us",
-    "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts",
+    "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts", "queue_us", "request_id",
 )  # fmt: skip
 
 Vendor = Literal["sqlite", "postgresql"]
 Row = Sequence[Any]
 Run = Callable[[str, Sequence[Any]], list[Row]]  # SQL with %s, and the values
+NameOf = Callable[[str], str | None]  # what an endpoint of this id is called, or was
+
+
+class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """An attempt as a history row holds it: an object without what goes without saying."""
+
+    endpoint_id: str
+    outcome: str
+    status: int
+    duration_us: int
+    error: str | None = None
+    at_us: int = 0  # from the request's arrival
+    reason: str = ""  # one of gateway.balancer's words
+    scores: dict[str, int] = {}  # endpoint and requests in flight
+    candidates: int = 0  # of how many these scores are the first; 0: all are here
 
 
 class BadCursor(ValueError):
@@ -104,6 +122,12 @@ def page(run: Run, vendor: Vendor, wanted: Wanted, cursor: Cursor | None, size: 
     if edge is not None:
         return Page(rows, Cursor(edge, None), moment(edge))
     return Page(rows, None, None)
+
+
+def one(run: Run, request_id: str) -> Row | None:
+    """The row of this id, by the primary key; None where there is none."""
+    rows = run(f"SELECT {', '.join(COLUMNS)} FROM request_history WHERE id = %s", [request_id])  # noqa: S608
+    return rows[0] if rows else None
 
 
 class _Query:
@@ -205,10 +229,20 @@ def _moment_text(value: Any) -> str:
     return value if isinstance(value, str) else value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def told(row: Row) -> dict[str, Any]:
+def nameless(endpoint_id: str) -> str | None:
+    """Where nobody knows endpoints by name."""
+    return None
+
+
+def told(row: Row, name_of: NameOf = nameless) -> dict[str, Any]:
     """A row as the API tells it: durations in milliseconds, null for what is not known."""
     it = dict(zip(COLUMNS, row, strict=True))
     endpoint_id = None if str(it["endpoint_id"]) == NO_ENDPOINT else str(it["endpoint_id"])
+
+    def known(some_id: str) -> str | None:
+        """The row itself knows what its endpoint was called."""
+        return name_of(some_id) or (it["endpoint_name"] if some_id == endpoint_id else None)
+
     return {
         "id": str(it["id"]),
         "completed_at": json_time(moment(it["completed_at"])),
@@ -228,14 +262,16 @@ def told(row: Row) -> dict[str, Any]:
         "output_tokens": it["output_tokens"],
         "total_tokens": it["total_tokens"],
         "tokens_estimated": _flag(it["tokens_estimated"]),
-        "attempts": _attempts(it["attempts"]),
+        "attempts": [_attempt(attempt, known) for attempt in attempts(it["attempts"])],
+        "queue_ms": None if it["queue_us"] is None else it["queue_us"] / 1000,
+        "request_id": it["request_id"],
     }
 
 
 FIELDS = (
     "id", "completed_at", "model", "kind", "endpoint_id", "endpoint_name", "client_ip", "api_key_id", "outcome",
     "status_code", "error", "streamed", "duration_ms", "first_token_ms", "input_tokens", "output_tokens",
-    "total_tokens", "tokens_estimated", "attempts",
+    "total_tokens", "tokens_estimated", "attempts", "queue_ms", "request_id",
 )  # fmt: skip
 
 
@@ -243,15 +279,32 @@ def _flag(value: Any) -> bool | None:
     return None if value is None else bool(value)
 
 
-def _attempts(stored: Any) -> list[dict[str, Any]]:
-    tries = msgspec.json.decode(stored) if isinstance(stored, str) else stored
-    return [
-        {
-            "endpoint_id": it["endpoint_id"],
-            "outcome": it["outcome"],
-            "status_code": it["status"] or None,
-            "duration_ms": it["duration_us"] / 1000,
-            "error": it["error"],
-        }
-        for it in tries or ()
-    ]
+_attempts_of = msgspec.json.Decoder(list[StoredAttempt]).decode
+
+
+def attempts(stored: Any) -> list[StoredAttempt]:
+    """SQLite gives text, PostgreSQL what it stands for. None of a row that was damaged by hand."""
+    if stored is None:
+        return []
+    try:
+        return _attempts_of(stored) if isinstance(stored, str) else msgspec.convert(stored, list[StoredAttempt])
+    except (msgspec.DecodeError, UnicodeError):
+        return []
+
+
+def _attempt(it: StoredAttempt, name_of: NameOf) -> dict[str, Any]:
+    return {
+        "endpoint_id": it.endpoint_id,
+        "endpoint_name": name_of(it.endpoint_id),
+        "outcome": it.outcome,
+        "status_code": it.status or None,
+        "at_ms": it.at_us / 1000,
+        "duration_ms": it.duration_us / 1000,
+        "error": it.error,
+        "reason": it.reason or None,
+        "scores": [
+            {"endpoint_id": key, "endpoint_name": name_of(key), "in_flight": count}
+            for key, count in sorted(it.scores.items(), key=lambda score: (score[1], score[0]))
+        ],
+        "candidates": it.candidates or len(it.scores) or int(it.reason == ONLY),
+    }

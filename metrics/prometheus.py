@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
-from metrics import queries
+from metrics import breakers, queries
 from metrics.queries import Moment
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
@@ -91,6 +91,7 @@ def _stats_now(stats: dict[str, Any]) -> Iterator[Metric]:
     average = _seconds(stats["average_response_time_ms"])
     for name, documentation, value in (
         ("in_flight_requests", "Requests that endpoints are working on now.", stats["total_active_requests"]),
+        ("queued_requests", "Requests that wait for an endpoint to have a free slot.", stats["queued_requests"]),
         ("average_response_time_seconds", "As on the overview: of the last 24 hours.", average),
         ("records_waiting", "Records in the figures already, not yet in the database.", stats["records_waiting"]),
         ("records_waiting_seconds", "For so long has the database been behind.", stats["records_waiting_secs"]),
@@ -121,6 +122,12 @@ def _endpoints_now(endpoints: list[dict[str, Any]]) -> Iterator[Metric]:
         "1 for what the operator says, 0 for the others.",
         _one_of(endpoints, "operator_state", OperatorState.values),
         (*ENDPOINT, "state"),
+    )
+    yield _gauge(
+        "routerdash_endpoint_breaker_open",
+        "1 while its circuit breaker keeps requests away from it, 0 while it is closed or on trial.",
+        [(row["id"], row["name"], row["breaker"] == breakers.OPEN) for row in endpoints],
+        ENDPOINT,
     )
 
 

@@ -14,6 +14,9 @@ from django.db.models.functions import Substr
 
 from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
+from gateway import record
+from gateway.kinds import GENERATING
+from metrics import breakers
 from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
@@ -43,11 +46,20 @@ class Moment:
     figures: Figures
     entries: tuple[Entry, ...]
     in_flight: Mapping[str, int]
+    waiting: int
+    trials: Mapping[str, int]
     unrecorded: int
 
     @classmethod
     def now(cls) -> "Moment":
-        return cls(folder.figures(), registry.all(), surroundings.in_flight(), surroundings.unrecorded())
+        return cls(
+            folder.figures(),
+            registry.all(),
+            surroundings.in_flight(),
+            surroundings.waiting(),
+            surroundings.trials(),
+            surroundings.unrecorded(),
+        )
 
 
 def overview(moment: Moment | None = None) -> dict[str, Any]:
@@ -65,8 +77,8 @@ def overview(moment: Moment | None = None) -> dict[str, Any]:
 
 # What may change of an endpoint while an overview of it is open.
 _LIVE = (
-    "id", "status", "operator_state", "drain_until", "last_error", "latency_ms", "active_requests", "total_requests",
-    "successful_requests", "failed_requests", "cancelled_requests", "model_count",
+    "id", "status", "operator_state", "drain_until", "breaker", "breaker_trial_due", "last_error", "latency_ms",
+    "active_requests", "total_requests", "successful_requests", "failed_requests", "cancelled_requests", "model_count",
 )  # fmt: skip
 SPEEDS_SHOWN = 50
 
@@ -108,6 +120,7 @@ def endpoints(moment: Moment) -> list[dict[str, Any]]:
 
 def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
     counters = moment.figures.endpoints.get(entry.id) or Counters()
+    trial_due = moment.trials.get(entry.id, 0)
     return {
         "id": entry.id,
         "name": entry.name,
@@ -130,6 +143,8 @@ def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
         "failed_requests": counters.failed,
         "cancelled_requests": counters.cancelled,
         "active_requests": moment.in_flight.get(entry.id, 0),
+        "breaker": breakers.state(trial_due, moment.figures.at),
+        "breaker_trial_due": breakers.told_due(trial_due),
     }
 
 
@@ -155,7 +170,7 @@ def stats(moment: Moment) -> dict[str, Any]:
             name.removeprefix(REJECTED): count for name, count in sorted(totals.items()) if name.startswith(REJECTED)
         },
         "total_active_requests": sum(moment.in_flight.values()),
-        "queued_requests": 0,
+        "queued_requests": moment.waiting,
         "average_response_time_ms": _average_response_time(moment),
         "p50_response_time_ms": durations.p50,
         "p95_response_time_ms": durations.p95,
@@ -357,6 +372,27 @@ def requests(wanted: Wanted, cursor: str | None, size: int) -> Page:
     return requests_history.page(_run, vendor, wanted, Cursor.decode(cursor, vendor) if cursor else None, size)
 
 
+def request(request_id: str) -> dict[str, Any] | None:
+    """One request of the history with all names; None where there is none. Two queries."""
+    row = requests_history.one(_run, request_id)
+    if row is None:
+        return None
+    told = requests_history.told(row, registry.name)
+    return {
+        **told,
+        "api_key_name": told["api_key_id"] and key_names().get(told["api_key_id"]),
+        "tokens_per_second": _speed_of(told),
+    }
+
+
+def _speed_of(told: dict[str, Any]) -> float | None:
+    """Of one answer, as it goes into the moving average: output tokens over the whole attempt that made them."""
+    if told["outcome"] != record.OK or told["kind"] not in GENERATING or not told["attempts"]:
+        return None
+    seconds = told["attempts"][-1]["duration_ms"] / 1000
+    return told["output_tokens"] / seconds if told["output_tokens"] and seconds else None
+
+
 def vendor_name() -> requests_history.Vendor:
     return "postgresql" if connection.vendor == "postgresql" else "sqlite"
 
@@ -394,6 +430,12 @@ def usage(by: str, since: date, until: date, **only: str) -> dict[str, Any]:
     return {"by": by, "since": since.isoformat(), "until": until.isoformat(), "rows": rows, "total": total}
 
 
+def key_names() -> dict[str, str]:
+    """What API keys are called, by their ids. By name: keys belong to `access`, which this app does not import."""
+    keys: QuerySet[Any] = apps.get_model("access", "ApiKey")._default_manager.values_list("pk", "name")
+    return {str(key): name for key, name in keys}
+
+
 def _used(sums: Sequence[int]) -> dict[str, int]:
     ok, failed, cancelled, tokens_in, tokens_out = sums
     return {
@@ -415,8 +457,6 @@ def _names(by: str, values: Iterable[str]) -> dict[str, dict[str, str | None]]:
             for value in values
         }
     if by == "key":
-        # By name: keys belong to `access`, which this app does not import.
-        keys: QuerySet[Any] = apps.get_model("access", "ApiKey")._default_manager.values_list("pk", "name")
-        names = {str(key): name for key, name in keys}
+        names = key_names()
         return {value: {"api_key_id": value or None, "api_key_name": names.get(value)} for value in values}
     return {value: {"model_id" if by == "model" else by: value} for value in values}

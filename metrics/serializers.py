@@ -6,8 +6,12 @@ from typing import Any
 from rest_framework import serializers
 
 from endpoints.models import Kind, OperatorState, Status
+from gateway.kinds import BY_NAME, CHAT
+from metrics.breakers import STATES
 from metrics.history import OUTCOMES, Wanted
 from metrics.queries import USAGE_BY
+from metrics.routes import EXCLUDED
+from metrics.routes import REASONS as ROUTE_REASONS
 
 MAX_USAGE_DAYS = 3 * 366
 
@@ -34,6 +38,8 @@ class DashboardEndpointSerializer(serializers.Serializer[Any]):
     failed_requests = serializers.IntegerField()
     cancelled_requests = serializers.IntegerField()
     active_requests = serializers.IntegerField()
+    breaker = serializers.ChoiceField(STATES, help_text="Its circuit breaker; half open: a trial is due or under way.")
+    breaker_trial_due = serializers.DateTimeField(allow_null=True, help_text="Null while the breaker is closed.")
 
 
 class StatsSerializer(serializers.Serializer[Any]):
@@ -49,7 +55,7 @@ class StatsSerializer(serializers.Serializer[Any]):
     rejected_requests = serializers.IntegerField()
     rejected_by_reason = serializers.DictField(child=serializers.IntegerField())
     total_active_requests = serializers.IntegerField()
-    queued_requests = serializers.IntegerField()
+    queued_requests = serializers.IntegerField(help_text="Waiting for an endpoint to have a free slot.")
     average_response_time_ms = serializers.FloatField(allow_null=True)
     p50_response_time_ms = serializers.FloatField(
         allow_null=True, help_text="Of the requests that the average is of. From histograms, within 1/16 of itself."
@@ -143,12 +149,28 @@ class ModelTpsSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "source": serializers.CharField(help_text="Always `production`.")}
 
 
+class ScoreSerializer(serializers.Serializer[Any]):
+    """An endpoint that was in question, with the requests on it at that moment."""
+
+    endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True)
+    in_flight = serializers.IntegerField()
+
+
 class AttemptSerializer(serializers.Serializer[Any]):
     endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True)
     outcome = serializers.CharField()
     status_code = serializers.IntegerField(allow_null=True)
+    at_ms = serializers.FloatField(help_text="From the request's arrival to the attempt's start.")
     duration_ms = serializers.FloatField()
     error = serializers.CharField(allow_null=True)
+    reason = serializers.CharField(
+        allow_null=True,
+        help_text="Why this endpoint: `only`, `least` in flight, `drawn` among these, `trial`, `made_it`.",
+    )
+    scores = ScoreSerializer(many=True, help_text="Eight at most: the chosen one, and those with the least in flight.")
+    candidates = serializers.IntegerField(help_text="How many there were to choose from; 0: not noted.")
 
 
 class RequestSerializer(serializers.Serializer[Any]):
@@ -162,7 +184,9 @@ class RequestSerializer(serializers.Serializer[Any]):
     endpoint_name = serializers.CharField(allow_null=True)
     client_ip = serializers.CharField(allow_null=True)
     api_key_id = serializers.UUIDField(allow_null=True)
-    outcome = serializers.CharField(help_text="`ok`, `refused`, `failed`, `truncated`, `cancelled`, `no_endpoint`.")
+    outcome = serializers.CharField(
+        help_text="`ok`, `refused`, `failed`, `truncated`, `cancelled`, `no_endpoint`, `queue`."
+    )
     status_code = serializers.IntegerField(allow_null=True)
     error = serializers.CharField(allow_null=True)
     streamed = serializers.BooleanField(allow_null=True)
@@ -173,6 +197,15 @@ class RequestSerializer(serializers.Serializer[Any]):
     total_tokens = serializers.IntegerField(allow_null=True)
     tokens_estimated = serializers.BooleanField(allow_null=True)
     attempts = AttemptSerializer(many=True)
+    queue_ms = serializers.FloatField(allow_null=True, help_text="Waited for a free slot; null: it did not have to.")
+    request_id = serializers.CharField(allow_null=True, help_text="What the client sent as `x-request-id`.")
+
+
+class RequestDetailSerializer(RequestSerializer):
+    """With what only one request is worth looking up for."""
+
+    api_key_name = serializers.CharField(allow_null=True)
+    tokens_per_second = serializers.FloatField(allow_null=True, help_text="Output tokens over the whole answer.")
 
 
 class RequestPageSerializer(serializers.Serializer[Any]):
@@ -227,6 +260,78 @@ class RequestPageQuerySerializer(RequestQuerySerializer):
 
 class ExportQuerySerializer(RequestQuerySerializer):
     format = serializers.ChoiceField(("csv", "jsonl"), default="csv")
+
+
+class RouteQuerySerializer(QuerySerializer):
+    model = serializers.CharField(trim_whitespace=False, help_text="Any name that clients may ask for.")
+    kind = serializers.ChoiceField(
+        tuple(BY_NAME),
+        default=CHAT,
+        error_messages={"invalid_choice": f'There is no kind "{{input}}"; known are {", ".join(BY_NAME)}.'},
+    )
+
+
+class RouteDecisionSerializer(serializers.Serializer[Any]):
+    endpoint_ids = serializers.ListField(
+        child=serializers.UUIDField(), help_text="Where it would go; of several, to each with the same chance."
+    )
+    reason = serializers.ChoiceField(ROUTE_REASONS, help_text="`wait`: every endpoint is full.")
+
+
+class RouteEndpointSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()
+    name = serializers.CharField()
+    model = serializers.CharField(help_text="What the endpoint calls the model.")
+    status = serializers.ChoiceField(choices=Status.choices)
+    operator_state = serializers.ChoiceField(choices=OperatorState.choices)
+    breaker = serializers.ChoiceField(STATES)
+    trial_due = serializers.DateTimeField(allow_null=True)
+    in_flight = serializers.IntegerField()
+    max_concurrency = serializers.IntegerField(allow_null=True, help_text="Null: any number.")
+    capable = serializers.BooleanField(help_text="Of this kind of request; where that is not known, yes.")
+    excluded = serializers.ChoiceField(EXCLUDED, allow_null=True, help_text="Why it is not in question now.")
+
+
+class RouteSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    decision = RouteDecisionSerializer(allow_null=True, help_text="Null: no endpoint can be asked.")
+    endpoints = RouteEndpointSerializer(many=True)
+
+
+class PresentSerializer(serializers.Serializer[Any]):
+    """A request that is here now."""
+
+    id = serializers.CharField()
+    worker = serializers.IntegerField()
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    api_key_id = serializers.UUIDField(allow_null=True)
+    api_key_name = serializers.CharField(allow_null=True)
+    client_ip = serializers.CharField(allow_null=True)
+    since = serializers.DateTimeField(help_text="When it arrived.")
+    age_ms = serializers.FloatField()
+
+
+class WaitingSerializer(PresentSerializer):
+    position = serializers.IntegerField(help_text="In its worker's queue; 1 goes first.")
+
+
+class RunningSerializer(PresentSerializer):
+    endpoint_id = serializers.UUIDField(allow_null=True)
+    endpoint_name = serializers.CharField(allow_null=True)
+    streamed = serializers.BooleanField()
+    deltas = serializers.IntegerField(help_text="Pieces of its stream that have gone to the client.")
+
+
+class LiveSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    workers = serializers.IntegerField()
+    workers_told = serializers.IntegerField(help_text="Workers that have told what they have within three seconds.")
+    waiting_total = serializers.IntegerField()
+    running_total = serializers.IntegerField()
+    waiting = WaitingSerializer(many=True)
+    running = RunningSerializer(many=True)
 
 
 class UsageQuerySerializer(QuerySerializer):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from django.conf import settings
 
+from gateway.snapshot import Snapshot
 from metrics.folder import Folder
 from metrics.journals import Journals
 from metrics.trackers import Trackers
@@ -21,6 +22,11 @@ class Surroundings:
 
     def __init__(self) -> None:
         self.in_flight: Callable[[], Mapping[str, int]] = dict  # endpoint id -> requests now, over all workers
+        self.waiting: Callable[[], int] = lambda: 0  # requests in the queues of all workers
+        self.trials: Callable[[], Mapping[str, int]] = dict  # endpoint id -> see LivePage.trial_due; only what is not 0
+        self.snapshot: Callable[[], Snapshot | None] = lambda: None  # what gateways route by
+        # Have workers tell what is here until this second; the answer is until when they did already.
+        self.watch: Callable[[int], int] = lambda until: 0
         self.unrecorded: Callable[[], int] = lambda: 0  # requests that no journal has taken, nor heard of, yet
         self.serving: Callable[[], bool] = lambda: False  # have gateways something to serve from?
         self.outdated: Callable[[], bool] = lambda: False  # are endpoints, users or keys those of a while ago?

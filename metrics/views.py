@@ -1,6 +1,7 @@
 """The pages of figures: rendered whole by the server, kept up to date by events."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -9,7 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
-from metrics import queries
+from metrics import history, queries, waterfall
 from metrics.queries import Moment
 
 
@@ -53,3 +54,24 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "checks": queries.transitions(entry.id),
     }
     return render(request, "endpoint.html", context)
+
+
+@never_cache
+@login_required
+def request_page(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
+    """One request of the history: the way it took, and why. Needs the database."""
+    queries.flushed()
+    told = queries.request(str(request_id))
+    if told is None:
+        raise Http404
+    ended = history.moment(told["completed_at"])
+    assert ended is not None
+    context = {
+        "it": told,
+        "ended": ended,
+        "arrived": ended - timedelta(milliseconds=told["duration_ms"]),
+        "spans": list(waterfall.spans(told)),
+        "total_ms": waterfall.total_ms(told),
+        "known": {entry.id for entry in registry.all()},
+    }
+    return render(request, "request.html", context)

@@ -24,8 +24,9 @@ import msgspec
 from django.db import DataError, Error, IntegrityError, connection, transaction
 
 from gateway import journal, kinds, record
+from gateway.balancer import ONLY
 from gateway.journal import START, Position
-from gateway.record import RequestRecord
+from gateway.record import Attempt, RequestRecord
 from metrics import database, rollups
 from metrics.database import storable
 from metrics.fold import (
@@ -43,6 +44,7 @@ from metrics.fold import (
     unpack_samples,
 )
 from metrics.folder import Folder
+from metrics.history import StoredAttempt
 from metrics.journals import Part
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ REQUEST_TYPES = {
     kinds.COMPLETIONS: "Generate",
     kinds.EMBEDDINGS: "Embeddings",
     kinds.RESPONSES: "Chat",
+    kinds.STORED: "Chat",
     kinds.MESSAGES: "AnthropicMessages",
     kinds.COUNT_TOKENS: "AnthropicMessages",
     kinds.TRANSCRIPTIONS: "Transcription",
@@ -89,7 +92,7 @@ _HISTORY_COLUMNS = (
     "id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
     "request_body", "response_body", "duration_ms", "status", "error_message", "completed_at", "input_tokens",
     "output_tokens", "total_tokens", "api_key_id", "outcome", "status_code", "kind", "duration_us", "first_token_us",
-    "tokens_estimated", "streamed", "attempts",
+    "tokens_estimated", "streamed", "attempts", "queue_us", "request_id",
 )  # fmt: skip
 
 
@@ -130,6 +133,7 @@ WRITE_AVERAGE = (
 
 _daily_sums = attrgetter("total", "successful", "failed", "output_tokens", "duration_ms")
 _encode = msgspec.json.Encoder().encode
+MOST_SCORES = 8  # kept of a choice: among hundreds of endpoints each would have its line in every row
 
 
 class Moved(Exception):
@@ -563,6 +567,8 @@ def _row(entry: RequestRecord, endpoint_id: str | None, where: Where) -> tuple[A
         entry.estimated,
         entry.streamed,
         _attempts(entry),
+        entry.queue_us,
+        entry.request_id and storable(entry.request_id),
     )
 
 
@@ -586,8 +592,27 @@ def _of_model(name: str) -> tuple[str, str]:
 
 def _attempts(entry: RequestRecord) -> str | None:
     """As a list of JSON objects."""
-    text = _encode([msgspec.structs.asdict(attempt) for attempt in entry.attempts]).decode()
+    text = _encode([_stored(attempt) for attempt in entry.attempts]).decode()
     return _json_body(text) if "\\u" in text else text
+
+
+def _stored(attempt: Attempt) -> StoredAttempt:
+    """Without what goes without saying: an endpoint that was the only one has nobody to be compared with."""
+    scores = attempt.scores
+    if not scores or attempt.reason == ONLY:
+        return StoredAttempt(
+            attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
+            attempt.reason,
+        )  # fmt: skip
+    candidates = len(scores)
+    if candidates > MOST_SCORES:
+        # The chosen one, and those that had the least to do.
+        by_load = sorted(scores, key=lambda score: (score[0] != attempt.endpoint_id, score[1]))
+        scores = tuple(by_load[:MOST_SCORES])
+    return StoredAttempt(
+        attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
+        attempt.reason, dict(scores), candidates if candidates > MOST_SCORES else 0,
+    )  # fmt: skip
 
 
 def _delete_position(writer: str) -> None:

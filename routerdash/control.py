@@ -65,6 +65,10 @@ class Control:
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = registry.in_flight = self.publisher.in_flight
+        surroundings.waiting = self.publisher.waiting
+        surroundings.trials = self.publisher.trials
+        surroundings.snapshot = lambda: self.publisher.last
+        surroundings.watch = self.publisher.watch
         surroundings.unrecorded = self.publisher.unrecorded
         surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated

@@ -24,6 +24,7 @@ class Publisher:
 
     def __init__(self, config: Config, page: LivePage) -> None:
         self._path = config.snapshot_path
+        self._workers = config.workers
         self._page = page
         self._lock = threading.Lock()
         self._last = self._read()
@@ -54,6 +55,21 @@ class Publisher:
     def in_flight(self) -> dict[str, int]:
         """Requests on each endpoint now, over all workers."""
         return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self.slots.items()}
+
+    def trials(self) -> dict[str, int]:
+        """Endpoints whose circuit breaker is not closed, with LivePage.trial_due."""
+        slots = self.slots.items()
+        due = ((endpoint_id, self._page.trial_due(slot, self._workers)) for endpoint_id, slot in slots)
+        return {endpoint_id: second for endpoint_id, second in due if second}
+
+    def waiting(self) -> int:
+        return self._page.waiting
+
+    def watch(self, until: int) -> int:
+        """Have the workers tell what is here until this second. Until when they do already."""
+        before = self._page.watched_until
+        self._page.watched_until = until
+        return before
 
     def unrecorded(self) -> int:
         return self._page.unrecorded

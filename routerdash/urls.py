@@ -26,6 +26,7 @@ _BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
 urlpatterns = [
     path("", metrics_views.overview, name="overview"),
     path("endpoints/<uuid:endpoint_id>", metrics_views.endpoint, name="endpoint"),
+    path("requests/<uuid:request_id>", metrics_views.request_page, name="request"),
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),

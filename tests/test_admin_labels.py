@@ -13,8 +13,8 @@ from django.utils import translation
 
 from access.models import ApiKey, User
 from endpoints.models import Endpoint
-from metrics.admin import OUTCOMES
 from metrics.models import RequestHistory
+from metrics.words import OUTCOMES
 
 ROWS = (Endpoint(), ApiKey(), User(), RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}))
 

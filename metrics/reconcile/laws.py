@@ -57,7 +57,8 @@ def last_duration() -> str:
     return "CAST(attempts->-1->>'duration_us' AS bigint)"
 
 
-HAS_SPEED = "outcome = 'ok' AND kind IN ('chat_completions', 'completions', 'responses') AND output_tokens > 0"
+_SPEAK = "'chat_completions', 'completions', 'responses', 'messages'"
+HAS_SPEED = f"outcome = 'ok' AND kind IN ({_SPEAK}) AND output_tokens > 0"
 
 
 # Derived figures, each from what is nearer to the requests: in this order a repair goes.

@@ -163,11 +163,17 @@
     [...($("[data-statuses]")?.content.children ?? [])].map(it => [it.className.replace("st st-", ""), it]),
   );
 
+  const breakers = Object.fromEntries(
+    [...($("[data-breakers]")?.content.children ?? [])].map(it => [it.dataset.breaker, it]),
+  );
+
   function showEndpoint(row, endpoint) {
     $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
     const name = endpoint.operator_state === "enabled" ? endpoint.status : endpoint.operator_state;
     const status = $("[data-status]", row);
     if (statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
+    const breaker = $("[data-breaker]", row);
+    if (breaker.dataset.breaker !== endpoint.breaker) breaker.replaceWith(breakers[endpoint.breaker].cloneNode(true));
     set($("[data-error]", row), endpoint.last_error ?? "");
     const latency = $("[data-latency]", row);
     const stale = endpoint.status === "offline" && endpoint.latency_ms != null;

@@ -1,1 +1,56 @@
-"""Scripts that real client libraries run against RouterDash; each prints what it was told, as JSON."""
+"""Scripts that real client libraries run against RouterDash; each prints what it was told, as JSON.
+
+Python's run in a virtual environment of requirements.txt (tests.llamacpp.environment makes it), JavaScript's by node in
+a folder with the packages of package-lock.json.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import llamacpp
+
+HERE = Path(__file__).parent
+
+
+def node(script: str, *arguments: str) -> list[str]:
+    """The command that runs one of the scripts. Skips the test where there is no node, or no packages can be had."""
+    program = shutil.which("node")
+    if program is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    folder = _packages()
+    shutil.copy(HERE / script, folder / script)  # node looks for packages beside the script
+    return [program, str(folder / script), *arguments]
+
+
+def _packages() -> Path:
+    folder = llamacpp.CACHE / "node-clients"
+    lock = (HERE / "package-lock.json").read_text()
+    mark = folder / "installed.txt"
+    with llamacpp.alone("node-clients"):
+        if not mark.exists() or mark.read_text() != lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(HERE / name, folder / name)
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                pytest.skip(f"npm cannot install the packages: {done.stderr.strip().splitlines()[:1]}")
+            mark.write_text(lock)
+    return folder
+
+
+def configure_llm(home: Path, base_url: str, keys: dict[str, str], models: list[str]) -> Path:
+    """The user folder of `llm`: each model with each key, as `MODEL-KEY`."""
+    entries = [
+        {"model_id": f"{model}-{key}", "model_name": model, "api_base": base_url, "api_key_name": key}
+        for model in models
+        for key in keys
+    ]
+    (home / "extra-openai-models.yaml").write_text(json.dumps(entries))
+    (home / "keys.json").write_text(json.dumps(keys))
+    return home

@@ -9,13 +9,22 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 def main(base_url: str, key: str, model: str, embedder: str) -> None:
     chat = ChatOpenAI(base_url=base_url, api_key=key, model=model, max_tokens=8, max_retries=0)
     answer = chat.invoke("Say hello in five words.")
-    told = [{"input": answer.usage_metadata["input_tokens"], "output": answer.usage_metadata["output_tokens"]}]
-    pieces = list(chat.stream("Say hello in five words.", stream_usage=True))
-    usage = next(piece.usage_metadata for piece in reversed(pieces) if piece.usage_metadata)
-    told.append({"input": usage["input_tokens"], "output": usage["output_tokens"]})
+    told = [_told(answer)]
+    told.append(_told(_whole(chat.stream("Say hello in five words.", stream_usage=True))))
     embeddings = OpenAIEmbeddings(base_url=base_url, api_key=key, model=embedder, check_embedding_ctx_length=False)
     assert len(embeddings.embed_documents(["a", "b"])) == 2
     print(json.dumps({"told": told}))
+
+
+def _whole(pieces):
+    """The message that the pieces of a stream are of."""
+    first, *others = pieces
+    return sum(others, first)
+
+
+def _told(message):
+    usage = message.usage_metadata
+    return {"input": usage["input_tokens"], "output": usage["output_tokens"]}
 
 
 if __name__ == "__main__":

@@ -203,11 +203,14 @@ def _act(page: Page, action: str) -> None:
 @pytest.mark.parametrize("language", ["en", "ja"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_no_page_scrolls_sideways(page: Page, router: RouterDash, sim: Simulator, language: str, width: int) -> None:
-    endpoint = router.add(sim.add(models=["a-model-with-quite-a-long-name/of-some-organisation"]))
+    model = "a-model-with-quite-a-long-name/of-some-organisation"
+    endpoint = router.add(sim.add(models=[model]))
     log_in(page)
     page.set_viewport_size({"width": width, "height": 900})
     page.context.add_cookies([{"name": "routerdash_language", "value": language, "url": router.url}])
-    for path in ("/", f"/endpoints/{endpoint}", "/account/password"):
+    router.chat(model=model)
+    (request,) = router.get("/api/requests").json()["requests"]
+    for path in ("/", f"/endpoints/{endpoint}", f"/requests/{request['id']}", "/account/password"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("html").get_attribute("lang") == language

@@ -47,11 +47,14 @@ def ready(router: RouterDash, servers: dict[str, str]) -> RouterDash:
     return router
 
 
-def run(python: Path, script: str, router: RouterDash, model: str) -> Any:
-    command = [str(python), str(HERE / script), f"{router.url}/v1", KEY, model, EMBEDDER]
+def run(command: list[str]) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def script(python: Path, name: str) -> list[str]:
+    return [str(python), str(HERE / name)]
 
 
 def figures(router: RouterDash) -> tuple[int, int, int]:
@@ -68,34 +71,54 @@ def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
     assert found == {REAL: ["chat"], TINY: ["chat"], EMBEDDER: ["embeddings"]}
 
 
+def sums(told: list[dict[str, int]]) -> tuple[int, int]:
+    return sum(one["input"] for one in told), sum(one["output"] for one in told)
+
+
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_openai_python(ready: RouterDash, python: Path, model: str) -> None:
-    found = run(python, "use_openai.py", ready, model)
+    found = run([*script(python, "use_openai.py"), f"{ready.url}/v1", KEY, model, EMBEDDER])
     told = found["told"]
     # One stream did not ask for usage: its client was told none, and we count what the server told us.
     ok, made, out = figures(ready)
     hidden_in = told[1]["input"]
     assert ok == len(told) + 1
-    assert made == sum(one["input"] for one in told) + hidden_in
-    assert 1 <= out - sum(one["output"] for one in told) <= MAX_TOKENS
+    assert made == sums(told)[0] + hidden_in
+    assert 1 <= out - sums(told)[1] <= MAX_TOKENS
     assert found["errors"] == ["NotFoundError", "AuthenticationError"]
     assert ready.stats()["rejected_by_reason"] == {"invalid_api_key": 1, "model_not_found": 1}
 
 
+@pytest.mark.parametrize("model", [REAL, TINY])
+def test_anthropic_python(ready: RouterDash, python: Path, model: str) -> None:
+    found = run([*script(python, "use_anthropic.py"), ready.url, KEY, model])
+    assert found["counted"] == found["told"][0]["input"]
+    rows = ready.get("/api/requests").json()["requests"]
+    answered = [row for row in rows if row["kind"] == "messages"]
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert sorted((row["input_tokens"], row["output_tokens"]) for row in answered) == sorted(
+        (one["input"], one["output"]) for one in found["told"]
+    )
+
+
 def test_langchain(ready: RouterDash, python: Path) -> None:
-    told = run(python, "use_langchain.py", ready, REAL)["told"]
+    told = run([*script(python, "use_langchain.py"), f"{ready.url}/v1", KEY, REAL, EMBEDDER])["told"]
     ok, made, out = figures(ready)
-    embedded = made - sum(one["input"] for one in told)
+    embedded = made - sums(told)[0]
     assert ok == len(told) + 1
     assert embedded > 0  # langchain does not tell the embedding's usage
-    assert out == sum(one["output"] for one in told)
+    assert out == sums(told)[1]
+
+
+@pytest.mark.parametrize("model", [REAL, TINY])
+def test_ai_sdk(ready: RouterDash, model: str) -> None:
+    told = run(clients.node("use_ai_sdk.mjs", f"{ready.url}/v1", KEY, model, EMBEDDER))["told"]
+    assert figures(ready) == (len(told), *sums(told))
 
 
 def test_llm(ready: RouterDash, python: Path, tmp_path: Path) -> None:
-    model = {"model_id": "routed", "model_name": REAL, "api_base": f"{ready.url}/v1", "api_key_name": "routerdash"}
-    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))
-    (tmp_path / "keys.json").write_text(json.dumps({"routerdash": KEY}))
-    told = [_llm(python, tmp_path, *extra) for extra in ((), ("--no-stream",))]
+    home = clients.configure_llm(tmp_path, f"{ready.url}/v1", {"key": KEY}, [REAL])
+    told = [_llm(python, home, *extra) for extra in ((), ("--no-stream",))]
     ok, made, out = figures(ready)
     assert ok == 2
     assert (made, out) == (sum(one[0] for one in told), sum(one[1] for one in told))
@@ -103,21 +126,10 @@ def test_llm(ready: RouterDash, python: Path, tmp_path: Path) -> None:
 
 def _llm(python: Path, home: Path, *extra: str) -> tuple[int, int]:
     """Input and output tokens as the program prints them."""
-    command = [
-        str(python.with_name("llm")),
-        "prompt",
-        "-m",
-        "routed",
-        "-u",
-        "-o",
-        "max_tokens",
-        "8",
-        *extra,
-        "Say hello.",
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "LLM_USER_PATH": str(home)}, capture_output=True, text=True, timeout=120
-    )
+    options = ["-m", f"{REAL}-key", "-u", "-o", "max_tokens", "8"]
+    command = [str(python.with_name("llm")), "prompt", *options, *extra, "Say hello."]
+    environment = {**os.environ, "LLM_USER_PATH": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = re.search(r"(\d+) input, (\d+) output", done.stderr)
     assert found, done.stderr

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from endpoints.detection import Unsupported, detect
 from endpoints.models import Kind
 from endpoints.probe import Unreachable
 from tests.endpoints.conftest import Serve, asking, break_off, hang, listing
+from tests.gateway import captures
 
 LM_STUDIO_ITEM = {"id": "qwen", "publisher": "lmstudio-community", "arch": "qwen2", "state": "loaded"}
 OLLAMA = {"models": [{"name": "llama3.3:70b"}]}
@@ -215,3 +217,18 @@ def test_a_page_is_unsupported(serve: Serve) -> None:
     paths = ("/v1/models", "/api/system", "/api/v1/models", "/api/tags", "/v1/version")
     with pytest.raises(Unsupported):
         kind(serve(dict.fromkeys(paths, page)).url)
+
+
+# Lists of real servers
+
+
+@pytest.mark.parametrize(("server", "expected"), [("llama.cpp", Kind.LLAMACPP), ("vllm", Kind.VLLM)])
+def test_a_real_list_of_models_tells_its_server(serve: Serve, server: str, expected: Kind) -> None:
+    capture = captures.load(server, "models")
+    assert kind(serve({"/v1/models": json.loads(capture.body)}, capture.headers.get("server", "")).url) == expected
+
+
+def test_a_real_server_that_cannot_list_its_models_is_unsupported(serve: Serve) -> None:
+    assert captures.load("transformers", "models").status == 500
+    with pytest.raises(Unsupported, match="HTTP 500"):
+        kind(serve({"/v1/models": 500}).url)

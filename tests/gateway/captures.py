@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from gateway.kinds import BY_PATH
+from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, KINDS, RESPONSES
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "captures"
 SERVERS = ("llama.cpp", "vllm", "transformers")
+OPENAI = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 
 
 @dataclass(frozen=True)
 class Capture:
     server: str
     name: str
-    kind: str
+    kind: str  # empty for what RouterDash does not relay
     status: int
     headers: dict[str, str]
     body: bytes
@@ -45,20 +46,29 @@ class Capture:
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in self.events)
         return f"{head}transfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
 
+    def renamed(self, asked: str) -> bytes:
+        """The body as a client that asked for this name is to get it."""
+        return self.body.replace(f'"model":"{self.model}"'.encode(), f'"model":"{asked}"'.encode())
+
 
 @cache
 def load(server: str, name: str) -> Capture:
     found = json.loads((FOLDER / server / f"{name}.json").read_text())
     headers = {key.lower(): value for key, value in found["headers"]}
-    kind = BY_PATH[found["request"]["path"]].name
+    request = found["request"]
+    kind = next((it.name for it in KINDS if request["path"] == it.asked_at and request["method"] == "POST"), "")
     return Capture(server, name, kind, found["status"], headers, found["body"].encode())
 
 
 @cache
 def everything() -> tuple[Capture, ...]:
-    return tuple(load(server, path.stem) for server in SERVERS for path in sorted((FOLDER / server).glob("*.json")))
+    """Answers to what RouterDash relays."""
+    names = [(server, path.stem) for server in SERVERS for path in sorted((FOLDER / server).glob("*.json"))]
+    return tuple(capture for server, name in names if (capture := load(server, name)).kind)
 
 
-STREAMS = [capture for capture in everything() if capture.streamed]
-ANSWERS = [capture for capture in everything() if not capture.streamed and capture.status < 400]
+STREAMS = [capture for capture in everything() if capture.streamed and capture.kind in OPENAI]
+ANSWERS = [
+    capture for capture in everything() if not capture.streamed and capture.status < 400 and capture.kind in OPENAI
+]
 ERRORS = [capture for capture in everything() if capture.status >= 400]

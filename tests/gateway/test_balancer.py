@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import snapshot
-from gateway.balancer import pick, rank
+from gateway.balancer import DRAWN, FULL, LEAST, ONLY, OPEN, TRIAL, pick, rank
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,13 @@ class Candidate:
     id: str
     status: str = snapshot.ONLINE
     operator_state: str = snapshot.ENABLED
+    slots: int | None = None
+    trial_due: float = 0.0  # not 0: its circuit breaker is open
 
     @property
     def rank(self):
-        return rank(self.status, self.operator_state)
+        own = rank(self.status, self.operator_state)
+        return OPEN if self.trial_due and own < OPEN else own
 
 
 A, B, C = Candidate("a"), Candidate("b"), Candidate("c")
@@ -100,17 +103,66 @@ def test_a_decision_says_what_it_rests_on():
     load = {"a": 2, "b": 1, "c": 0}
     decision = pick([A, B, Candidate("c", snapshot.PENDING)], lambda it: load[it.id], choose=first)
     assert decision is not None
-    assert (decision.reason, decision.scores) == ("least in flight", {"a": 2, "b": 1})
+    assert (decision.reason, decision.scores) == (LEAST, (("a", 2), ("b", 1)))
 
 
 @pytest.mark.parametrize(
     ("candidates", "reason"),
-    [([A], "only candidate"), ([A, B], "drawn among 2 with the least in flight")],
+    [([A], ONLY), ([A, B], DRAWN), ([Candidate("a", trial_due=1.0)], TRIAL)],
 )
 def test_reasons(candidates, reason):
     decision = pick(candidates, lambda it: IDLE[it.id], choose=first)
     assert decision is not None
     assert decision.reason == reason
+
+
+# Slots
+
+
+def limited(name, slots, **fields):
+    return Candidate(name, slots=slots, **fields)
+
+
+def test_one_that_is_full_is_passed_over():
+    assert chosen([limited("a", 2), B], {"a": 2, "b": 7}) == "b"
+
+
+def test_one_more_than_its_slots_is_full_too():
+    assert chosen([limited("a", 2), B], {"a": 3, "b": 7}) == "b"
+
+
+def test_when_all_are_full_a_request_has_to_wait():
+    assert pick([limited("a", 1), limited("b", 1)], lambda it: 1) is FULL
+
+
+def test_those_that_were_tried_are_not_waited_for():
+    assert pick([limited("a", 1)], lambda it: 1, ["a"]) is None
+
+
+def test_a_sick_one_with_a_free_slot_is_better_than_waiting():
+    assert chosen([limited("a", 1), Candidate("b", snapshot.ERROR)], {"a": 1, "b": 0}) == "b"
+
+
+# Circuit breakers
+
+
+def test_an_open_breaker_orders_last():
+    assert chosen([Candidate("a", trial_due=5.0), Candidate("b", snapshot.ERROR)]) == "b"
+
+
+def test_when_all_are_open_the_one_whose_trial_is_due_first_is_tried():
+    candidates = [Candidate("a", trial_due=7.0), Candidate("b", trial_due=5.0), Candidate("c", trial_due=6.0)]
+    decision = pick(candidates, lambda it: {"a": 0, "b": 9, "c": 0}[it.id])
+    assert decision is not None
+    assert (decision.endpoint_id, decision.reason) == ("b", TRIAL)
+
+
+def test_it_is_better_to_wait_for_one_that_works():
+    assert pick([limited("a", 1), Candidate("b", trial_due=5.0)], lambda it: 1) is FULL
+
+
+def test_an_open_breaker_does_not_bring_back_what_is_excluded():
+    assert chosen([Candidate("a", snapshot.OFFLINE, trial_due=5.0)]) is None
 
 
 CANDIDATES = st.lists(

@@ -39,12 +39,22 @@ GOOD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
     ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
     ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_CORS_ORIGINS", "*", "cors_origins", ("*",)),
+    (
+        "ROUTERDASH_CORS_ORIGINS",
+        "https://Chat.example.com/, http://localhost:3000,tauri://localhost,http://[::1]:80",
+        "cors_origins",
+        ("https://chat.example.com", "http://localhost:3000", "tauri://localhost", "http://[::1]:80"),
+    ),
+    ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
     ("ROUTERDASH_QUEUE_MAX", "0", "queue_max", 0),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "1", "queue_timeout_secs", 1),
+    ("ROUTERDASH_KEEPALIVE_SECS", "0", "keepalive_secs", 0.0),
+    ("ROUTERDASH_ROUTE_HEADERS", "false", "route_headers", False),
     ("ROUTERDASH_BALANCER", "least_inflight", "balancer", "least_inflight"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "0.5", "journal_fsync_secs", 0.5),
     ("ROUTERDASH_JOURNAL_MAX_MB", "16", "journal_max_mb", 16),
@@ -90,12 +100,18 @@ BAD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "0"),
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3601"),
     ("ROUTERDASH_REQUIRE_API_KEY", "maybe"),
+    ("ROUTERDASH_CORS_ORIGINS", "chat.example.com"),
+    ("ROUTERDASH_CORS_ORIGINS", "https://chat.example.com/path"),
+    ("ROUTERDASH_CORS_ORIGINS", "null"),
+    ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "-1"),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "perhaps"),
     ("ROUTERDASH_STORE_BODIES", "some"),
     ("ROUTERDASH_HISTORY", "none"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "0"),
     ("ROUTERDASH_QUEUE_MAX", "100001"),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "0"),
+    ("ROUTERDASH_KEEPALIVE_SECS", "-1"),
+    ("ROUTERDASH_ROUTE_HEADERS", "maybe"),
     ("ROUTERDASH_BALANCER", "random"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "-1"),
     ("ROUTERDASH_JOURNAL_FSYNC_SECS", "nan"),
@@ -171,6 +187,11 @@ def test_every_default_is_a_good_value():
 def test_no_key_needs_a_loopback_address(host):
     with pytest.raises(ConfigError, match=r"^ROUTERDASH_REQUIRE_API_KEY=false needs a loopback ROUTERDASH_HOST"):
         load({"ROUTERDASH_REQUIRE_API_KEY": "false", "ROUTERDASH_HOST": host})
+
+
+def test_no_key_and_pages_of_everywhere_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"^ROUTERDASH_REQUIRE_API_KEY=false needs ROUTERDASH_CORS_ORIGINS that are"):
+        load({"ROUTERDASH_REQUIRE_API_KEY": "false", "ROUTERDASH_CORS_ORIGINS": "*"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])

@@ -206,7 +206,8 @@ def test_an_error_that_a_stream_tells_before_it_breaks_off_is_kept(gateway, path
         given = gateway.post(path, {"model": gateway.add(server), "stream": True})
     record = gateway.record()
     assert b"out of memory" in given.body
-    assert (record.outcome, record.error) == ("failed", "out of memory")
+    assert record.outcome == "failed"
+    assert "out of memory" in record.error
 
 
 def test_a_refusal_in_the_form_of_a_stream_is_a_refusal(gateway):

@@ -12,7 +12,6 @@ from benchmarks.simulator import Simulator
 from gateway import snapshot
 from gateway.kinds import RESPONSES
 from gateway.sealing import Sealer
-from tests.gateway import captures
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, Talk, always, answer, chunk, each_time, opening, stream, upstream
 from tests.http import Answer
@@ -77,10 +76,11 @@ def test_an_answer_without_usage_has_no_tokens(gateway, sim):
     assert (record.outcome, record.input_tokens, record.output_tokens) == ("ok", None, None)
 
 
-def test_an_answer_that_is_no_json_passes(gateway, sim):
-    given = gateway.chat(gateway.add(sim.add(fault="not_json")))
-    assert (given.status, given.body) == (200, b"<html>not what you asked for</html>")
-    assert given.headers["content-type"].startswith("text/html")
+def test_an_answer_that_is_no_json_passes(gateway):
+    with upstream(always(answer(b"not what you asked for", 200, "text/plain"))) as server:
+        given = gateway.chat(gateway.add(server))
+    assert (given.status, given.body) == (200, b"not what you asked for")
+    assert given.headers["content-type"] == "text/plain"
     assert gateway.record().outcome == "ok"
 
 
@@ -91,29 +91,6 @@ def test_what_is_no_error_is_ok(gateway, status):
     assert given.status == status
     assert "location" not in given.headers
     assert (gateway.record().outcome, gateway.records()) == ("ok", [])
-
-
-# Real answers, through the gateway
-
-
-@pytest.mark.parametrize("capture", captures.everything(), ids=str)
-def test_a_real_answer_passes_to_the_byte(gateway, capture):
-    with upstream(always(capture.http)) as server:
-        model = gateway.add(server)
-        given = ask(gateway, capture.kind, model) if capture.kind in PATHS else embed(gateway, model)
-    if capture.status == 500:
-        assert error_of(given) == (502, "upstream_error")
-    else:
-        expected = capture.body.replace(f'"model":"{capture.model}"'.encode(), f'"model":"{model}"'.encode())
-        assert (given.status, given.body) == (capture.status, expected)
-        assert given.headers["content-type"] == capture.headers["content-type"]
-    record = gateway.record()
-    outcome = "ok" if capture.status < 400 else "refused" if capture.status in (400, 404, 422, 501) else "failed"
-    assert (record.outcome, record.streamed) == (outcome, capture.streamed)
-
-
-def embed(gateway, model):
-    return gateway.post("/v1/embeddings", {"model": model, "input": "x"})
 
 
 # Streams
@@ -206,7 +183,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error(gateway, sim, kind, fault):
     last = told(given)[-1]
     error = last if kind == RESPONSES else last["error"]
     assert (error["code"], b"[DONE]" in given.body) == ("upstream_error", False)
-    assert b"completed" not in given.body
+    assert b"response.completed" not in given.body
     record = gateway.record()
     assert (record.outcome, record.status, outcomes(record)) == ("truncated", 200, [("truncated", 200)])
     assert (record.estimated, (record.output_tokens or 0) < 8) == (True, True)
@@ -327,7 +304,8 @@ def test_headers_come_back_by_an_allow_list(gateway):
     dropped = ("Set-Cookie: a=b", "Access-Control-Allow-Origin: *", "Server: secret", "Location: /x", "X-Other: 1")
     with upstream(always(answer(b"{}", 200, "application/json", *kept, *dropped))) as server:
         given = gateway.chat(gateway.add(server))
-    ours = {"date", "content-type", "content-length", "x-request-id"}
+    way = {"x-routerdash-endpoint", "x-routerdash-attempts", "x-routerdash-queue-ms"}
+    ours = {"date", "content-type", "content-length", "x-request-id", *way}
     assert given.headers.keys() == {header.partition(":")[0].lower() for header in kept} | ours
 
 
@@ -406,7 +384,7 @@ def test_a_timeout_is_tried_on_another_endpoint(gateway, sim):
     assert outcomes(gateway.record()) == [("failed", 0), ("ok", 200)]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 501])
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 501])
 def test_what_is_not_the_endpoints_fault_is_passed_on(gateway, sim, status):
     good = sim.add()
     with upstream(refuses(status)) as server:
@@ -417,14 +395,14 @@ def test_what_is_not_the_endpoints_fault_is_passed_on(gateway, sim, status):
     assert (record.error, good.seen.started) == (f"scripted {status}", 0)
 
 
-def test_there_are_two_attempts_and_no_more(gateway, sim):
-    first, second, third = sim.add(fault="500"), sim.add(fault="503"), sim.add()
-    given = gateway.chat(gateway.add(first, second, third))
+def test_after_the_last_attempt_its_reason_is_told(gateway, sim):
+    first, second = sim.add(fault="500"), sim.add(fault="503")
+    given = gateway.chat(gateway.add(first, second))
     assert error_of(given) == (502, "upstream_error")
     assert given.json()["error"]["message"] == "The endpoint failed: simulated 503."
     record = gateway.record()
     assert (record.outcome, record.status, outcomes(record)) == ("failed", 502, [("failed", 500), ("failed", 503)])
-    assert (record.error, third.seen.started) == ("The endpoint failed: simulated 503.", 0)
+    assert record.error == "The endpoint failed: simulated 503."
 
 
 def test_an_only_endpoint_is_asked_once(gateway, sim):
@@ -545,7 +523,7 @@ def test_a_client_that_leaves_a_stream_has_its_tokens_counted(gateway, sim):
     with gateway.connect() as connection:
         connection.sendall(gateway.chat_bytes(model, stream=True))
         received = b""
-        while received.count(b"data: {") < 5:
+        while received.count(b"data: {") < 6:  # the first of which says who speaks
             received += connection.recv(1 << 16)
     record = gateway.record_soon()
     assert (record.streamed, record.estimated) == (True, True)

@@ -69,10 +69,10 @@ def test_an_old_page_survives_being_opened(page, tmp_path):
     assert LivePage(tmp_path / "live").in_flight(1) == 1
 
 
-def test_a_file_that_is_too_short_is_made_longer(tmp_path):
+def test_a_file_of_another_size_begins_anew(tmp_path):
     (tmp_path / "live").write_bytes(b"\5")
     page = LivePage(tmp_path / "live")
-    assert (page.version, page.in_flight(MAX_ENDPOINTS - 1)) == (5, 0)
+    assert (page.version, page.in_flight(MAX_ENDPOINTS - 1)) == (0, 0)
 
 
 PROGRAM = """
@@ -96,3 +96,27 @@ def test_unrecorded_requests_are_summed_over_workers(page, same):
     assert same.unrecorded == 2**40 + 2
     same.clear(0)
     assert (page.unrecorded, page.version) == (2**40, 0)
+
+
+def test_waiting_requests_are_summed_over_workers(page, same):
+    page.set_waiting(0, 2)
+    page.set_waiting(MAX_WORKERS - 1, 5)
+    page.watched_until = 9
+    assert (same.waiting, same.unrecorded) == (7, 0)
+    same.clear(0)
+    assert page.waiting == 5
+
+
+def test_who_looks_is_seen_by_everybody(page, same):
+    page.watched_until = 1_800_000_000
+    assert same.watched_until == 1_800_000_000
+    assert (same.version, same.waiting, same.in_flight(0)) == (0, 0, 0)
+    same.clear(MAX_WORKERS - 1)
+    assert page.watched_until == 1_800_000_000
+
+
+def test_the_breaker_that_stays_open_longest_is_told(page, same):
+    page.row(0).set_trial_due(5, 1_800_000_000)
+    page.row(1).set_trial_due(5, 1_800_000_009)
+    assert [same.trial_due(5, workers) for workers in (1, 2)] == [1_800_000_000, 1_800_000_009]
+    assert (same.trial_due(4), same.last_byte(5)) == (0, 0)

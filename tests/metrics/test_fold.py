@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import record
-from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from gateway.record import Entry, RequestRecord, SegmentHead, Unrecorded
 from metrics.fold import (
     CELL_COLUMNS,
@@ -94,7 +94,7 @@ def test_a_client_that_left_counts_as_cancelled_alone() -> None:
     assert tell(request(record.CANCELLED, output_tokens=9)) == Told(counters=(0, 0, 0, 1))
 
 
-@pytest.mark.parametrize("outcome", [record.NO_ENDPOINT, "queue"])
+@pytest.mark.parametrize("outcome", [record.NO_ENDPOINT, record.QUEUE])
 def test_a_request_that_reached_no_endpoint_is_an_error_of_the_timeline_alone(outcome: str) -> None:
     assert tell(request(outcome)) == Told(timeline=(0, 1))
 
@@ -162,7 +162,7 @@ def test_speed_is_that_of_the_attempt_that_answered() -> None:
     assert tell(entry).speed == 20
 
 
-@pytest.mark.parametrize("kind", [CHAT, COMPLETIONS, RESPONSES])
+@pytest.mark.parametrize("kind", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])
 def test_kinds_that_speak_have_a_speed(kind: str) -> None:
     assert list(fold(request(kind=kind, output_tokens=1)).samples) == [(A, "tiny", kind)]
 
@@ -364,7 +364,7 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
         ago=draw(st.integers(0, 3 * 86_400)),
         kind=draw(st.sampled_from(KINDS)),
         model=draw(st.sampled_from(("tiny", "large"))),
-        attempts=() if outcome in (record.NO_ENDPOINT, "queue", record.REJECTED) else (*failed, last),
+        attempts=() if outcome in (record.NO_ENDPOINT, record.QUEUE, record.REJECTED) else (*failed, last),
         duration_us=duration,
         output_tokens=draw(st.none() | st.integers(0, 500)),
         input_tokens=draw(st.none() | st.integers(0, 500)),

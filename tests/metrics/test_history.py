@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from gateway import record
-from gateway.record import RequestRecord
+from gateway import balancer, record
+from gateway.record import Attempt, RequestRecord
 from metrics import history, queries
 from metrics.history import BadCursor, Cursor, Page, Wanted
 from metrics.models import RequestHistory
@@ -48,6 +48,7 @@ WANTED: dict[str, tuple[Wanted, Any]] = {
     "endpoint": (Wanted(endpoint_id=A), lambda it: it.endpoint_id == A),
     "failed": (Wanted(outcome=record.FAILED), lambda it: it.outcome == record.FAILED),
     "ok": (Wanted(outcome=record.OK), lambda it: it.outcome == record.OK),
+    "queue": (Wanted(outcome=record.QUEUE), lambda it: it.outcome == record.QUEUE),
     "no endpoint": (Wanted(outcome=record.NO_ENDPOINT), lambda it: it.outcome == record.NO_ENDPOINT),
     "model": (Wanted(model="tiny"), lambda it: it.model == "tiny"),
     "key": (Wanted(api_key_id=KEY), lambda it: it.api_key_id == KEY),
@@ -169,6 +170,8 @@ def test_a_row_is_told_whole(world: World) -> None:
         duration_us=2_500_500,
         input_tokens=3,
         output_tokens=4,
+        queue_us=250,
+        request_id="client-7",
     )
     written(world, told_as)
     (row,) = queries.requests(Wanted(), None, 1).rows
@@ -191,9 +194,85 @@ def test_a_row_is_told_whole(world: World) -> None:
         "output_tokens": 4,
         "total_tokens": 7,
         "tokens_estimated": False,
-        "attempts": [{"endpoint_id": A, "outcome": "failed", "status_code": 502, "duration_ms": 2500.5, "error": None}],
+        "attempts": [
+            {
+                "endpoint_id": A,
+                "endpoint_name": "a",
+                "outcome": "failed",
+                "status_code": 502,
+                "at_ms": 0.0,
+                "duration_ms": 2500.5,
+                "error": None,
+                "reason": None,
+                "scores": [],
+                "candidates": 0,
+            }
+        ],
+        "queue_ms": 0.25,
+        "request_id": "client-7",
     }
     assert tuple(history.told(row)) == history.FIELDS
+
+
+NAMES = {A: "a", B: "b"}.get
+
+
+def attempts_of(world: World, *tries: Attempt) -> list[dict[str, Any]]:
+    """As they are told of a request with these."""
+    written(world, request(attempts=tries))
+    (row,) = queries.requests(Wanted(), None, 1).rows
+    found: list[dict[str, Any]] = history.told(row, NAMES)["attempts"]
+    return found
+
+
+def test_a_choice_is_told_with_what_it_was_made_of(world: World) -> None:
+    tried = Attempt(B, record.OK, 200, 5000, at_us=1500, reason=balancer.LEAST, scores=((A, 3), (B, 1)))
+    (told,) = attempts_of(world, tried)
+    assert (told["at_ms"], told["reason"], told["candidates"]) == (1.5, "least", 2)
+    assert [(it["endpoint_name"], it["in_flight"]) for it in told["scores"]] == [("b", 1), ("a", 3)]
+
+
+def test_the_only_one_is_compared_with_nobody(world: World) -> None:
+    (told,) = attempts_of(world, Attempt(A, record.OK, 200, 5, reason=balancer.ONLY, scores=((A, 3),)))
+    assert (told["reason"], told["scores"], told["candidates"]) == ("only", [], 1)
+
+
+def test_of_many_candidates_the_chosen_and_the_least_loaded_are_kept(world: World) -> None:
+    many = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(40)]
+    scores = tuple((name, number) for number, name in enumerate(many))
+    (told,) = attempts_of(world, Attempt(many[30], record.OK, 200, 5, reason=balancer.MADE_IT, scores=scores))
+    assert [it["in_flight"] for it in told["scores"]] == [0, 1, 2, 3, 4, 5, 6, 30]
+    assert told["candidates"] == 40
+
+
+FORMER = [{"endpoint_id": A, "outcome": "ok", "status": 200, "duration_us": 5000, "error": None}]
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"), [(FORMER, 1), ([], 0), (None, 0), ({"a": 1}, 0), ([{"x": 1}], 0), ("x", 0)]
+)
+def test_attempts_of_any_row_can_be_told(world: World, stored: Any, told: int) -> None:
+    written(world, request())
+    RequestHistory.objects.update(attempts=stored)
+    (row,) = queries.requests(Wanted(), None, 1).rows
+    assert len(history.told(row)["attempts"]) == told
+
+
+def test_a_former_row_has_no_reasons(world: World) -> None:
+    written(world, request())
+    RequestHistory.objects.update(attempts=FORMER)
+    (row,) = queries.requests(Wanted(), None, 1).rows
+    (told,) = history.told(row)["attempts"]
+    assert (told["duration_ms"], told["at_ms"], told["reason"], told["scores"]) == (5.0, 0.0, None, [])
+
+
+def test_one_row_is_found_by_its_id(world: World) -> None:
+    records = [request(ago=seconds) for seconds in range(3)]
+    written(world, *records)
+    row = history.one(queries._run, records[1].id)
+    assert row is not None
+    assert history.told(row)["id"] == records[1].id
+    assert history.one(queries._run, A) is None
 
 
 def test_a_row_without_an_endpoint_names_none(world: World) -> None:

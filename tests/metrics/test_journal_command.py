@@ -213,7 +213,16 @@ def test_each_entry_is_a_line(world: World, run: Run) -> None:
     assert (first["entry"]["id"], first["entry"]["completed_us"]) == (made.id, made.completed_us)
     assert first["entry"]["request_body"] == '{"model": "tiny"}'
     assert first["entry"]["attempts"] == [
-        {"endpoint_id": A, "outcome": "failed", "status": 502, "duration_us": 2_000_000, "error": None}
+        {
+            "endpoint_id": A,
+            "outcome": "failed",
+            "status": 502,
+            "duration_us": 2_000_000,
+            "error": None,
+            "at_us": 0,
+            "reason": "",
+            "scores": [],
+        }
     ]
     assert (second["type"], second["entry"]) == ("unrecorded", {"count": 4})
 

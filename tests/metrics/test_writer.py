@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, OperationalError, connection
 
-from gateway import journal, record
+from gateway import balancer, journal, record
 from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
-from gateway.record import RequestRecord, Unrecorded
+from gateway.record import Attempt, RequestRecord, Unrecorded
 from metrics import database
 from metrics import writer as writer_module
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.writer import BUSY_PAUSE_SECONDS, MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
 from tests.metrics import laws, strict
-from tests.metrics.records import AT, ENDED, KEY, NOW, A, attempt, load, request
+from tests.metrics.records import AT, ENDED, KEY, KINDS, NOW, A, B, attempt, load, request
 from tests.metrics.world import UTC_ZONE, World, own_database, restored, rows, same, where
 
 pytestmark = pytest.mark.django_db
@@ -83,7 +83,44 @@ def test_a_row_holds_what_the_record_said(world: World) -> None:
 
 def test_attempts_are_stored_with_the_row(world: World) -> None:
     row = only_row(world, request(attempts=(attempt(record.FAILED, error="HTTP 500"), attempt())))
-    assert [(it["outcome"], it["error"]) for it in row.attempts or ()] == [("failed", "HTTP 500"), ("ok", None)]
+    assert [(it["outcome"], it.get("error")) for it in row.attempts or ()] == [("failed", "HTTP 500"), ("ok", None)]
+
+
+def stored_attempts(world: World, *tries: Attempt) -> str:
+    """The text of the column."""
+    only_row(world, request(attempts=tries))
+    found: str = rows("SELECT CAST(attempts AS TEXT) FROM request_history")[0][0]
+    return found.replace(" ", "")
+
+
+@only_sqlite
+def test_what_goes_without_saying_is_not_stored(world: World) -> None:
+    told = stored_attempts(world, Attempt(A, record.OK, 200, 5, reason=balancer.ONLY, scores=((A, 3),)))
+    assert told == f'[{{"endpoint_id":"{A}","outcome":"ok","status":200,"duration_us":5,"reason":"only"}}]'
+
+
+def test_a_choice_is_stored_with_what_it_was_made_of(world: World) -> None:
+    told = stored_attempts(world, Attempt(A, record.OK, 200, 5, None, 7, balancer.LEAST, ((A, 0), (B, 4))))
+    (stored,) = json.loads(told)
+    assert (stored["at_us"], stored["reason"], stored["scores"]) == (7, "least", {A: 0, B: 4})
+    assert "candidates" not in stored
+
+
+def test_a_wait_and_the_clients_own_id_are_stored(world: World) -> None:
+    row = only_row(world, request(record.QUEUE, queue_us=60_000_000, request_id="trace\0"))
+    assert (row.queue_us, row.request_id) == (60_000_000, "trace\ufffd")
+
+
+def test_who_did_not_wait_has_no_time_of_it(world: World) -> None:
+    row = only_row(world, request())
+    assert (row.queue_us, row.request_id) == (None, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_name_that_the_reference_knows(world: World, kind: str) -> None:
+    row = only_row(world, request(kind=kind))
+    assert row.kind == kind
+    assert row.request_type in writer_module.KINDS
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     for name in ("folded", "written"):
         monkeypatch.setattr(folder, name, 0)
     monkeypatch.setattr(surroundings, "in_flight", dict)
+    monkeypatch.setattr(surroundings, "waiting", lambda: 0)
+    monkeypatch.setattr(surroundings, "trials", dict)
+    monkeypatch.setattr(surroundings, "snapshot", lambda: None)
+    monkeypatch.setattr(surroundings, "watch", lambda until: 0)
     monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
     monkeypatch.setattr(surroundings, "serving", lambda: False)
     monkeypatch.setattr(surroundings, "outdated", lambda: False)

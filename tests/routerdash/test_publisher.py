@@ -303,6 +303,29 @@ def test_requests_in_flight_are_read_by_endpoint(publisher: Publisher, config: C
     assert publisher.in_flight() == {A: 3, B: 0}
 
 
+def test_breakers_that_are_not_closed_are_read_by_endpoint(
+    publisher: Publisher, config: Config, page: LivePage
+) -> None:
+    add_endpoint(A, "a")
+    add_endpoint(B, "b")
+    published(publisher, config)
+    page.row(0).set_trial_due(publisher.slots[B], 1_800_000_000)
+    page.row(config.workers).set_trial_due(publisher.slots[A], 1_800_000_000)  # of a worker that is no more
+    assert publisher.trials() == {B: 1_800_000_000}
+
+
+def test_workers_are_told_that_somebody_looks(publisher: Publisher, page: LivePage) -> None:
+    assert publisher.watch(50) == 0
+    assert publisher.watch(60) == 50
+    assert page.watched_until == 60
+
+
+def test_waiting_requests_are_those_of_all_workers(publisher: Publisher, page: LivePage) -> None:
+    page.set_waiting(0, 2)
+    page.set_waiting(1, 3)
+    assert publisher.waiting() == 5
+
+
 def test_the_last_byte_is_read_by_endpoint(publisher: Publisher, config: Config, page: LivePage) -> None:
     add_endpoint()
     published(publisher, config)

@@ -20,7 +20,7 @@ CONTRACT = [
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
     f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
-    "api/usage",
+    "api/usage", f"api/requests/{A}", "api/route", "api/live",
 ]  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def test_pages_have_names() -> None:
     found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready", "metrics")]
     assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready", "/metrics"]
     assert reverse("endpoint", args=[A]) == f"/endpoints/{A}"
+    assert reverse("request", args=[A]) == f"/requests/{A}"
 
 
 def test_admin_without_its_slash_leads_there(client: Any) -> None:

@@ -1,0 +1,128 @@
+"""Anthropic's Messages: passed through where the endpoint speaks them, else translated to chat completions and back.
+
+Which endpoints speak them, nobody says: each is asked in Anthropic's own way once, and remembered if it has no such
+path, until it is edited.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway import anthropic
+from gateway.anthropic_answer import NoChatCompletion, from_chat
+from gateway.anthropic_request import to_chat, tokenize_prompt
+from gateway.anthropic_stream import MessagesRelay
+from gateway.exchange import Exchange
+from gateway.inference import Inference
+from gateway.kinds import BY_NAME, CHAT, TOKENIZE, Kind
+from gateway.openai import Usage
+from gateway.outbox import Body
+from gateway.relay import Relay, StreamRelay
+from gateway.roster import Route
+from gateway.upstream import BROKEN, Connection, UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.handler import Gateway
+
+_NO_SUCH_PATH = frozenset((404, 405, 501))
+_CHAT_PATH = BY_NAME[CHAT].path.encode()
+_TOKENIZE_PATH = BY_NAME[TOKENIZE].asked_at.encode()
+
+
+class MessagesInference(Inference):
+    """POST /v1/messages."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
+        super().__init__(gateway, exchange, kind)
+        self.dialect = anthropic.DIALECT
+        self._native = True  # the present attempt asks the endpoint in Anthropic's way
+
+    async def _ask(self, route: Route, body: Body) -> Connection:
+        endpoint = route.endpoint
+        path = self.kind.path
+        self._native = path not in endpoint.lacks
+        if self._native:
+            connection = await self._send(endpoint, self._adapted(route, body, include_usage=False))
+            if connection.status not in _NO_SUCH_PATH:
+                return connection
+            await connection.read_all()
+            self._native = False
+        connection = await self._ask_translated(route, body)
+        if connection.status not in _NO_SUCH_PATH:  # else it is not the path that it lacks
+            endpoint.lacks.add(path)
+        return connection
+
+    async def _ask_translated(self, route: Route, body: Body) -> Connection:
+        endpoint = route.endpoint
+        chat = to_chat(body, route.model.id)
+        if endpoint.usage_refused:
+            chat = _without_options(chat)
+        connection = await self._send(endpoint, (chat,), _CHAT_PATH)
+        if connection.status not in (400, 422) or not self.request.stream:
+            return connection
+        answer = self._answer = await connection.read_all()
+        if b"stream_options" not in answer and b"include_usage" not in answer:
+            return connection
+        self._answer = None
+        endpoint.usage_refused = True
+        return await self._send(endpoint, (_without_options(chat),), _CHAT_PATH)
+
+    def _new_relay(self) -> Relay:
+        if self._native:
+            return StreamRelay(self.dialect, self.request.model, hide_usage=False)
+        return MessagesRelay(self.request.model)
+
+    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+        if self._native:
+            return anthropic.read_message(body, self.request.model)
+        try:
+            return from_chat(body, self.request.model)
+        except NoChatCompletion as error:
+            raise UpstreamError(BROKEN, str(error)) from None
+
+    def _refused(self, status: int, body: bytes) -> bytes:
+        return anthropic.upstream_error_body(body, status)
+
+    def _error_body(self, status: int, code: str, message: str, param: str | None) -> bytes:
+        return anthropic.error_body(status, code, message, self.request_id.decode())
+
+
+class CountTokens(MessagesInference):
+    """POST /v1/messages/count_tokens; of an endpoint that cannot, by what it makes of the prompt's text."""
+
+    __slots__ = ()
+
+    async def _ask_translated(self, route: Route, body: Body) -> Connection:
+        text = tokenize_prompt(body)
+        # vLLM reads `prompt`, llama.cpp `content`.
+        asked = msgspec.json.encode({"model": route.model.id, "prompt": text, "content": text})
+        return await self._send(route.endpoint, (asked,), _TOKENIZE_PATH)
+
+    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+        if self._native:
+            return body, None
+        count = _count(body)
+        if count is None:
+            raise UpstreamError(BROKEN, "it tells no tokens")
+        return anthropic.counted(count), None
+
+
+def _count(body: bytes) -> int | None:
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    count, tokens = found.get("count"), found.get("tokens")
+    if isinstance(count, int):
+        return count
+    return len(tokens) if isinstance(tokens, list) else None
+
+
+def _without_options(chat: bytes) -> bytes:
+    fields: dict[str, msgspec.Raw] = msgspec.json.decode(chat, type=dict[str, msgspec.Raw])
+    fields.pop("stream_options", None)
+    return msgspec.json.encode(fields)

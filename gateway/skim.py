@@ -1,0 +1,116 @@
+"""Looks at the top of a big JSON object without reading what lies deeper: a picture or a whole book passes unread.
+
+Jumps from string to string, of which such bodies have few. What it is not sure of it leaves to a real parser.
+"""
+
+import re
+from dataclasses import dataclass
+
+from gateway.outbox import Body
+
+FREE_STRINGS = 32  # then only as long as the strings are long enough for it to pay
+BYTES_A_STRING = 4096
+
+_NAME = re.compile(rb'\s*"([^"\\]*)"\s*:\s*')
+_SCALAR = re.compile(rb"true|false|null|-?[0-9][0-9.eE+-]*")
+_NEXT = re.compile(rb"\s*([,}])")
+_BRACKET = re.compile(rb"[\[\]{}]")
+_BETWEEN = frozenset((b",", b":", b", ", b": "))  # two strings, mostly
+_SPACE = re.compile(rb"\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """Where the values of an object's names lie; of a name that is there twice, the last."""
+
+    values: dict[bytes, tuple[int, int]]
+
+
+class _Unsure(Exception):
+    pass
+
+
+def skim(body: Body) -> Top | None:
+    """None for what is no object, is broken at its top, or has too many strings."""
+    try:
+        return Top(_Skimmer(body).top())
+    except _Unsure:
+        return None
+
+
+class _Skimmer:
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._strings = 0
+        self._escapes = body.find(b"\\") >= 0
+
+    def top(self) -> dict[bytes, tuple[int, int]]:
+        body = self._body
+        at = _SPACE.match(body).end()  # type: ignore[union-attr]  # it matches anything
+        if body[at : at + 1] != b"{":
+            raise _Unsure
+        at += 1
+        values: dict[bytes, tuple[int, int]] = {}
+        while True:
+            name = _NAME.match(body, at)
+            if name is None:
+                raise _Unsure
+            start = name.end()
+            end = self._value_end(start)
+            values[bytes(name[1])] = start, end
+            then = _NEXT.match(body, end)
+            if then is None:
+                raise _Unsure
+            at = then.end()
+            if then[1] == b"}":
+                if _SPACE.match(body, at).end() != len(body):  # type: ignore[union-attr]
+                    raise _Unsure
+                return values
+
+    def _value_end(self, at: int) -> int:
+        first = self._body[at : at + 1]
+        if first == b'"':
+            return self._string_end(at)
+        if first in (b"[", b"{"):
+            return self._nested_end(at)
+        scalar = _SCALAR.match(self._body, at)
+        if scalar is None:
+            raise _Unsure
+        return scalar.end()
+
+    def _string_end(self, at: int) -> int:
+        """Behind the string that begins at `at`."""
+        body = self._body
+        self._strings += 1
+        if self._strings > FREE_STRINGS and at < (self._strings - FREE_STRINGS) * BYTES_A_STRING:
+            raise _Unsure
+        end = body.find(b'"', at + 1)
+        if self._escapes:
+            while end > 0 and _is_escaped(body, end):
+                end = body.find(b'"', end + 1)
+        if end < 0:
+            raise _Unsure
+        return end + 1
+
+    def _nested_end(self, at: int) -> int:
+        """Behind the array or object that begins at `at`."""
+        body, find, string_end = self._body, self._body.find, self._string_end
+        depth = 0
+        while True:
+            quote = find(b'"', at)
+            between = bytes(body[at:quote] if quote >= 0 else body[at:])
+            if between not in _BETWEEN:
+                for bracket in _BRACKET.finditer(between):
+                    depth += 1 if bracket[0] in b"[{" else -1
+                    if depth == 0:
+                        return at + bracket.end()
+            if quote < 0:
+                raise _Unsure
+            at = string_end(quote)
+
+
+def _is_escaped(body: Body, quote: int) -> bool:
+    first = quote
+    while body[first - 1] == 0x5C:
+        first -= 1
+    return (quote - first) % 2 == 1

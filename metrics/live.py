@@ -1,0 +1,105 @@
+"""The requests that are here now, of all workers. These tell them while somebody asks (gateway.present)."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import Error
+
+from endpoints.registry import registry
+from gateway import present
+from gateway.present import Present, Running, Waiting
+from metrics import queries
+from metrics.history import json_time
+from metrics.teller import surroundings
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 10  # so long do workers go on telling after a look
+FRESH_SECONDS = 3.0  # what is older is of a worker that died or hangs
+FIRST_LOOK_SECONDS = 1.0  # to wait for workers that nobody had looked at
+STEP_SECONDS = 0.05
+
+
+def look() -> dict[str, Any]:
+    """What is waiting and running now, oldest first, as the API tells it. Takes up to a second where nobody looked
+    before.
+    """
+    asked = time.time()
+    watched_until = surroundings.watch(math.ceil(asked) + WATCH_SECONDS)
+    found = _load()
+    if watched_until < asked:
+        deadline = time.monotonic() + FIRST_LOOK_SECONDS
+        while not _all_since(found, asked) and time.monotonic() < deadline:
+            time.sleep(STEP_SECONDS)
+            found = _load()
+    return _told(found)
+
+
+def _load() -> list[Present]:
+    """Of the workers that there are, what they have told just now."""
+    config = settings.ROUTERDASH
+    found = [present.load(config.data_dir, worker) for worker in range(config.workers)]
+    now = time.time()
+    return [it for it in found if it is not None and abs(now - it.at) < FRESH_SECONDS]
+
+
+def _all_since(found: list[Present], moment: float) -> bool:
+    return sum(it.at >= moment for it in found) == settings.ROUTERDASH.workers
+
+
+def _told(found: list[Present]) -> dict[str, Any]:
+    now = time.time()
+    waiting = [(it, of.worker) for of in found for it in of.waiting]
+    running = [(it, of.worker) for of in found for it in of.running]
+    keys = _key_names() if waiting or running else {}
+    return {
+        "at": json_time(datetime.fromtimestamp(now, UTC)),
+        "workers": settings.ROUTERDASH.workers,
+        "workers_told": len(found),
+        "waiting_total": sum(it.waiting_total for it in found),
+        "running_total": sum(it.running_total for it in found),
+        "waiting": [
+            {**_common(it, worker, now, keys), "position": it.position} for it, worker in sorted(waiting, key=_age)
+        ],
+        "running": [
+            {
+                **_common(it, worker, now, keys),
+                "endpoint_id": it.endpoint_id,
+                "endpoint_name": it.endpoint_id and registry.name(it.endpoint_id),
+                "streamed": it.streamed,
+                "deltas": it.deltas,
+            }
+            for it, worker in sorted(running, key=_age)
+        ],
+    }
+
+
+def _age(entry: tuple[Waiting | Running, int]) -> tuple[float, str]:
+    return entry[0].since, entry[0].id
+
+
+def _common(it: Waiting | Running, worker: int, now: float, keys: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "worker": worker,
+        "model": it.model,
+        "kind": it.kind,
+        "api_key_id": it.api_key_id,
+        "api_key_name": keys.get(it.api_key_id or ""),
+        "client_ip": it.client_ip,
+        "since": json_time(datetime.fromtimestamp(it.since, UTC)),
+        "age_ms": max(0.0, (now - it.since) * 1000),
+    }
+
+
+def _key_names() -> Mapping[str, str]:
+    try:
+        return queries.key_names()
+    except Error as error:  # what is here is told all the same
+        log.warning("names of API keys cannot be read: %s", error)
+        return {}

@@ -1,0 +1,37 @@
+"""How the words of records are written on pages, and how their time is drawn."""
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from metrics import waterfall, words
+from metrics.waterfall import Span
+
+register = template.Library()
+
+register.filter("outcome_word", words.outcome)
+register.filter("reason_word", words.reason)
+
+# Classes of the bars.
+_CSS = {
+    waterfall.QUEUE: "wf-queue",
+    waterfall.ATTEMPT: "wf-whole",
+    waterfall.FIRST_TOKEN: "wf-first",
+    waterfall.STREAM: "wf-stream",
+}
+_LEAST = 0.9  # percent: a part is never too short to see
+
+
+@register.simple_tag
+def bar(span: Span, total_ms: float) -> SafeString:
+    """A part of a request's time on the scale of the whole. The figure stands beside it."""
+    start, length = (100 * value / total_ms if total_ms else 0.0 for value in (span.start_ms, span.length_ms))
+    length = max(_LEAST, length)
+    css = "wf-bad" if waterfall.went_wrong(span.outcome) and span.what != waterfall.FIRST_TOKEN else _CSS[span.what]
+    return format_html(
+        '<svg class="wf" aria-hidden="true"><rect class="wf-bg" width="100%" height="100%"/>'
+        '<rect class="{}" x="{}%" width="{}%" height="100%" rx="1"/></svg>',
+        css,
+        f"{min(start, 100 - length):.2f}",
+        f"{length:.2f}",
+    )

@@ -1,0 +1,32 @@
+"""anthropic-python calls a tool, whole and streamed, and tells the result. Arguments: URL without /v1, key, model."""
+
+import json
+import sys
+
+import anthropic
+
+MESSAGES = [{"role": "user", "content": "What is the weather in Paris?"}]
+TOOL = {
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
+
+def main(base_url: str, key: str, model: str) -> None:
+    client = anthropic.Anthropic(base_url=base_url, api_key=key, max_retries=0)
+    asked = {"model": model, "max_tokens": 60, "tools": [TOOL], "tool_choice": {"type": "any"}}
+    message = client.messages.create(messages=MESSAGES, **asked)
+    with client.messages.stream(messages=MESSAGES, **asked) as stream:
+        streamed = stream.get_final_message()
+    assert (message.stop_reason, streamed.stop_reason) == ("tool_use", "tool_use")
+    block = message.content[0]
+    result = {"type": "tool_result", "tool_use_id": block.id, "content": "Sunny."}
+    turns = [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    answer = client.messages.create(messages=[*MESSAGES, *turns], **asked)
+    calls = [{"name": it.content[0].name, "arguments": it.content[0].input} for it in (message, streamed)]
+    print(json.dumps({"calls": calls, "answer": answer.content[0].text}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

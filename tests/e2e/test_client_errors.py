@@ -1,0 +1,176 @@
+"""What goes wrong reaches each real client as the exception that its users expect, and never as a success."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests import clients, llamacpp
+from tests.router import KEY, RouterDash, until
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+HERE = Path(clients.__file__).parent
+FAULTS = {"works": "", "refuses": "400", "limits": "429", "fails": "500", "closed": "", "breaks": "die"}
+# The status that a client is told, by case; see clients/failing.py.
+STATUSES = {"unauthorized": 401, "unknown": 404, "bad": 400, "limited": 429, "failed": 502, "closed": 503}
+CLASSES = {
+    "unauthorized": "AuthenticationError",
+    "unknown": "NotFoundError",
+    "bad": "BadRequestError",
+    "limited": "RateLimitError",
+    "failed": "InternalServerError",
+    "closed": "InternalServerError",
+}
+SAID = {"bad": "simulated 400", "unknown": "does not exist", "unauthorized": "API key is not known"}
+every_case = pytest.mark.parametrize("case", [name + end for name in STATUSES for end in ("", " streamed")])
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return llamacpp.environment("clients", HERE / "requirements.txt")
+
+
+@pytest.fixture(scope="module")
+def failing(shared_router: RouterDash) -> Iterator[RouterDash]:
+    """A router of six servers, each with a model that is named after what it does."""
+    with Simulator() as simulator:
+        for model, fault in FAULTS.items():
+            endpoint = shared_router.add(simulator.add(models=[model], fault=fault))
+            if model == "closed":
+                shared_router.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": "disabled"})
+        until(lambda: shared_router.chat("closed").status == 503)
+        yield shared_router
+
+
+def run(command: list[str], timeout: float = 120) -> Any:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check(told: Any, case: str, name: str) -> None:
+    found = told["raised"][case]
+    kind = case.partition(" ")[0]
+    assert name in found["classes"], found
+    assert found["status"] == STATUSES[kind], found
+    assert SAID.get(kind, "") in found["message"]
+
+
+# openai-python
+
+
+@pytest.fixture(scope="module")
+def openai_told(failing: RouterDash, python: Path) -> Any:
+    return run([str(python), str(HERE / "fail_openai.py"), f"{failing.url}/v1", KEY])
+
+
+@every_case
+def test_openai(openai_told: Any, case: str) -> None:
+    check(openai_told, case, CLASSES[case.partition(" ")[0]])
+
+
+def test_openai_and_a_stream_that_breaks(openai_told: Any) -> None:
+    found = openai_told["raised"]["broken streamed"]
+    assert found["classes"][0] == "APIError"
+    assert "broke off in the middle of its answer" in found["message"]
+
+
+def test_openai_and_a_response_that_breaks(openai_told: Any) -> None:
+    assert openai_told["last"]["type"] == "error"
+    assert "broke off in the middle of its answer" in openai_told["last"]["message"]
+
+
+# anthropic-python
+
+
+@pytest.fixture(scope="module")
+def anthropic_told(failing: RouterDash, python: Path) -> Any:
+    return run([str(python), str(HERE / "fail_anthropic.py"), failing.url, KEY])
+
+
+@every_case
+def test_anthropic(anthropic_told: Any, case: str) -> None:
+    check(anthropic_told, case, CLASSES[case.partition(" ")[0]])
+
+
+def test_anthropic_and_a_stream_that_breaks(anthropic_told: Any) -> None:
+    found = anthropic_told["raised"]["broken streamed"]
+    assert "APIError" in found["classes"]
+    assert "broke off in the middle of its answer" in found["message"]
+
+
+# langchain-openai
+
+
+@pytest.fixture(scope="module")
+def langchain_told(failing: RouterDash, python: Path) -> Any:
+    return run([str(python), str(HERE / "fail_langchain.py"), f"{failing.url}/v1", KEY])
+
+
+@every_case
+def test_langchain(langchain_told: Any, case: str) -> None:
+    check(langchain_told, case, CLASSES[case.partition(" ")[0]])
+
+
+def test_langchain_and_a_stream_that_breaks(langchain_told: Any) -> None:
+    found = langchain_told["raised"]["broken streamed"]
+    assert "APIError" in found["classes"]
+    assert "broke off in the middle of its answer" in found["message"]
+
+
+# AI SDK
+
+
+@pytest.fixture(scope="module")
+def ai_sdk_told(failing: RouterDash) -> Any:
+    return run(clients.node("fail_ai_sdk.mjs", f"{failing.url}/v1", KEY))
+
+
+@every_case
+def test_ai_sdk(ai_sdk_told: Any, case: str) -> None:
+    check(ai_sdk_told, case, "AI_APICallError")
+
+
+def test_ai_sdk_and_a_stream_that_breaks(ai_sdk_told: Any) -> None:
+    found = ai_sdk_told["raised"]["broken streamed"]
+    assert found["classes"], found
+    assert "broke off in the middle of its answer" in found["message"]
+
+
+# llm
+
+
+@pytest.fixture(scope="module")
+def llm_home(failing: RouterDash, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keys = {"right": KEY, "wrong": "sk_wrong"}
+    home = tmp_path_factory.mktemp("llm")
+    return clients.configure_llm(home, f"{failing.url}/v1", keys, [*FAULTS, "no-such-model"])
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "words"),
+    [
+        ("works", "wrong", "API key is not known"),
+        ("no-such-model", "right", "does not exist"),
+        ("refuses", "right", "simulated 400"),
+        ("limits", "right", "simulated 429"),
+        ("fails", "right", "simulated 500"),
+        ("closed", "right", "can be asked now"),
+        ("breaks", "right", "broke off in the middle of its answer"),
+    ],
+)
+@pytest.mark.parametrize("extra", [[], ["--no-stream"]], ids=["stream", "whole"])
+def test_llm(python: Path, llm_home: Path, model: str, key: str, words: str, extra: list[str]) -> None:
+    command = [str(python.with_name("llm")), "prompt", "-m", f"{model}-{key}", *extra, "Say hello."]
+    environment = {**os.environ, "LLM_USER_PATH": str(llm_home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    if (model, extra) == ("breaks", ["--no-stream"]):
+        words = "broke off"
+    assert words in done.stderr

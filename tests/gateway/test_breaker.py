@@ -1,0 +1,160 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+
+
+def breaker():
+    return Breaker(jitter=lambda: 1.0)
+
+
+def opened(at=100.0):
+    it = breaker()
+    for _ in range(5):
+        it.bad(at)
+    return it
+
+
+def test_it_begins_closed():
+    assert breaker().state(0) == CLOSED
+    assert not breaker().blocks(0)
+
+
+def test_four_failures_in_a_row_do_not_open_it():
+    it = breaker()
+    assert [it.bad(1.0) for _ in range(4)] == [False] * 4
+    assert it.state(1.0) == CLOSED
+
+
+def test_the_fifth_in_a_row_does():
+    it = opened(1.0)
+    assert (it.state(1.0), it.blocks(1.0), it.due) == (OPEN, True, 3.0)
+
+
+def test_a_success_in_between_begins_the_row_anew():
+    it = breaker()
+    for _ in range(4):
+        it.bad(1.0)
+    it.good()
+    assert not any(it.bad(1.0) for _ in range(4))
+
+
+def test_half_of_twenty_in_thirty_seconds_open_it():
+    it = breaker()
+    for at in range(10):
+        it.good()
+        found = it.bad(10.0 + at)
+    assert found
+
+
+def test_nineteen_are_not_enough():
+    it = breaker()
+    for at in range(9):
+        it.good()
+        assert not it.bad(10.0 + at)
+    assert not it.bad(20.0)
+
+
+def test_less_than_half_is_not_enough():
+    it = breaker()
+    for _ in range(30):
+        it.good()
+        it.good()
+        assert not it.bad(10.0)
+
+
+def test_what_failed_long_ago_does_not_count():
+    it = breaker()
+    for _ in range(9):
+        it.good()
+        it.bad(10.0)
+    it.turn(41.0)
+    it.good()
+    assert not it.bad(41.0)
+
+
+def test_a_slow_turn_keeps_what_the_window_still_holds():
+    it = breaker()
+    for at in range(10):
+        it.turn(at * 2.9)  # less than a bucket each time
+        it.good()
+        found = it.bad(at * 2.9)
+    assert found
+
+
+def test_half_open_when_its_time_has_come():
+    it = opened(100.0)
+    assert (it.state(102.0), it.blocks(102.0)) == (HALF_OPEN, False)
+
+
+def test_one_trial_at_a_time():
+    it = opened(100.0)
+    it.trials += 1
+    assert it.blocks(102.0)
+
+
+def test_a_good_trial_closes_it():
+    it = opened(100.0)
+    it.good()
+    assert it.state(102.0) == CLOSED
+
+
+def test_each_failed_trial_doubles_the_pause_up_to_a_minute():
+    it, now, pauses = opened(100.0), 102.0, []
+    for _ in range(7):
+        assert it.bad(now)
+        pauses.append(it.due - now)
+        now = it.due
+    assert pauses == pytest.approx([4, 8, 16, 32, 60, 60, 60])
+
+
+def test_after_a_success_the_pauses_begin_anew():
+    it = opened(100.0)
+    it.bad(102.0)
+    it.good()
+    for _ in range(5):
+        it.bad(200.0)
+    assert it.due == 202.0
+
+
+def test_failures_of_attempts_that_were_under_way_change_nothing():
+    it = opened(100.0)
+    assert not it.bad(101.0)
+    assert it.due == 102.0
+
+
+def test_an_endpoint_that_asks_for_a_pause_gets_it_at_once():
+    it = breaker()
+    assert it.bad(100.0, pause=7.0)
+    assert it.due == 107.0
+
+
+def test_no_longer_than_a_minute():
+    it = breaker()
+    it.bad(100.0, pause=3600.0)
+    assert it.due == 160.0
+
+
+def test_the_pause_has_jitter():
+    dues = set()
+    for _ in range(20):
+        it = Breaker()
+        for _ in range(5):
+            it.bad(0.0)
+        dues.add(it.due)
+    assert len(dues) > 10
+    assert all(due is not None and 1.8 <= due <= 2.2 for due in dues)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=200))
+def test_it_is_never_open_for_more_than_a_minute(steps):
+    it, now = Breaker(), 0.0
+    for ended_well, passed in steps:
+        now += passed
+        it.turn(now)
+        if ended_well:
+            it.good()
+        else:
+            it.bad(now)
+        assert it.due is None or it.due <= now + 66

@@ -1,0 +1,195 @@
+"""One storm from its beginning to the verdict."""
+
+import asyncio
+import json
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.process import clean_environment, free_port
+from benchmarks.sustained import memory, running, tell_memory
+from tests.router import KEY, RouterDash, until
+from tests.storm.clients import BROKEN, LEFT, MODELS, REFUSED, WHOLE, Seen, client
+from tests.storm.trouble import Fleet
+
+ENDPOINTS = 6
+KEYS = 6  # the first is greedy: it has half of the clients
+WINDOW_SECONDS = 20.0  # in which each key is served at least once
+QUIET_SECONDS = 40.0  # for what still runs to come to its end
+
+
+@contextmanager
+def simulators(ports: list[int], control: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(control)]
+    models = sorted({model for some in MODELS.values() for model in some})
+    for number, port in enumerate(ports):
+        behaviour = {"port": port, "models": models, "tokens": 12, "tokens_per_second": 60.0, "ttft": 0.05}
+        behaviour["messages"] = number % 2 == 0
+        command += ["--endpoint", json.dumps(behaviour)]
+    with running(command, clean_environment({})):
+        yield
+
+
+def storm(*, seconds: float, clients: int, workers: int = 2, directory: Path | None = None) -> list[str]:
+    """What is not as it must be."""
+    with tempfile.TemporaryDirectory(prefix="routerdash-storm-") as made:
+        router = RouterDash(
+            directory or Path(made),
+            ROUTERDASH_WORKERS=str(workers),
+            ROUTERDASH_KEEPALIVE_SECS="1",
+            ROUTERDASH_QUEUE_TIMEOUT_SECS="10",
+            ROUTERDASH_LOG_LEVEL="error",
+        )
+        ports, control = [free_port() for _ in range(ENDPOINTS)], free_port()
+        with simulators(ports, control):
+            router.start()
+            try:
+                seen, samples, fleet = asyncio.run(_rage(router, ports, control, seconds, clients))
+                return _tell(seen, fleet) + _judge(router, seen, fleet, seconds) + tell_memory(samples)
+            finally:
+                router.stop()
+
+
+async def _rage(
+    router: RouterDash, ports: list[int], control: int, seconds: float, clients: int
+) -> tuple[Seen, dict[str, list[int]], Fleet]:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    seen = Seen()
+    samples: dict[str, list[int]] = {}
+    async with (
+        aiohttp.ClientSession(router.url, headers=headers) as api,
+        aiohttp.ClientSession(f"http://127.0.0.1:{control}") as simulator,
+        aiohttp.ClientSession(router.url, connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        fleet = Fleet(api, simulator)
+        for port in ports:
+            await fleet.register(port)
+        keys = _make_keys(router)
+        end = time.monotonic() + seconds
+        owners = [keys[0] if number % 2 else keys[1 + number // 2 % (KEYS - 1)] for number in range(clients)]
+        tasks = [asyncio.ensure_future(client(session, key, seen, end)) for key in owners]
+        tasks.append(asyncio.ensure_future(fleet.trouble(end)))
+        while not all(task.done() for task in tasks[:-1]):
+            assert router.process is not None
+            for role, kilobytes in memory(router.process.pid).items():
+                samples.setdefault(role, []).append(kilobytes)
+            await asyncio.sleep(1)
+            if tasks[-1].done():
+                tasks[-1].result()
+                await fleet.calm()
+        await asyncio.gather(*tasks)
+        await fleet.calm()
+    return seen, {role: samples[role] for role in ("gateway", "control") if role in samples}, fleet
+
+
+def _make_keys(router: RouterDash) -> list[str]:
+    """API keys are made in a browser; here by the command that does what it does."""
+    made = router.manage("shell", "-c", _KEYS % KEYS)
+    assert made.returncode == 0, made.stderr
+    keys: list[str] = json.loads(made.stdout.strip().splitlines()[-1])
+    until(lambda: all(router.get("/v1/models", key=key).status == 200 for key in keys))
+    return keys
+
+
+_KEYS = """
+import json
+from access.models import ApiKey, User
+user = User.objects.first()
+permissions = ["openai.inference", "openai.models.read"]
+made = [ApiKey.issue(user, f"storm {number}", permissions) for number in range(%d)]
+print(json.dumps([secret for _, secret in made]))
+"""
+
+
+def _tell(seen: Seen, fleet: Fleet) -> list[str]:
+    ended = Counter(seen.ended.values())
+    print(f"{len(seen.ended)} requests: {dict(ended)}; statuses {dict(sorted(seen.statuses.items()))}")
+    print(f"befell them: {dict(sorted(fleet.done.items()))}")
+    wrong = [f"a client saw {text}" for text in seen.odd[:10]]
+    wrong += [f"the API answered {text}" for text in fleet.refused[:10]]
+    return wrong if ended[WHOLE] else [*wrong, "nobody got an answer"]
+
+
+def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list[str]:
+    wrong: list[str] = []
+    try:
+        until(lambda: not any(_left_over(router)), QUIET_SECONDS)
+    except AssertionError:
+        running_, waiting = _left_over(router)
+        wrong.append(f"{running_} requests are in flight and {waiting} wait although nobody asks")
+    until(lambda: router.stats()["records_waiting"] == 0, QUIET_SECONDS)
+    wrong += _compare(rows(router), seen.ended)
+    wrong += _starved(seen, seconds)
+    found = router.manage("reconcile", timeout=300)
+    if found.returncode:
+        wrong.append(f"reconcile: {found.stdout[-2000:]}")
+    if "Traceback" in router.log_text():
+        wrong.append(f"the log has a traceback: {router.log_text()[-3000:]}")
+    return wrong
+
+
+def _left_over(router: RouterDash) -> tuple[int, int]:
+    stats = router.stats()
+    return stats["total_active_requests"], stats["queued_requests"]
+
+
+def rows(router: RouterDash) -> dict[str, list[str]]:
+    """The outcomes in the history by the client's own id."""
+    found: dict[str, list[str]] = {}
+    with closing(sqlite3.connect(router.data_dir / "routerdash.sqlite3")) as database:
+        for name, outcome in database.execute("SELECT request_id, outcome FROM request_history"):
+            found.setdefault(name, []).append(outcome)
+    return found
+
+
+EXPECTED = {
+    WHOLE: {"ok"},
+    REFUSED: {"refused", "failed", "no_endpoint", "queue"},
+    BROKEN: {"truncated", "failed", "refused", "no_endpoint", "queue"},
+}
+
+
+def _compare(found: dict[str, list[str]], ended: dict[str, str]) -> list[str]:
+    """Exactly one row a request, and one that says what its client saw. Who left may have left before or after."""
+    wrong: Counter[str] = Counter()
+    for name, how in ended.items():
+        outcomes = found.get(name, [])
+        if len(outcomes) > 1:
+            wrong["requests have several rows"] += 1
+        elif not outcomes and how != LEFT:
+            wrong[f"requests that were {how} have no row"] += 1
+        elif outcomes and how != LEFT and outcomes[0] not in EXPECTED[how]:
+            wrong[f"requests that were {how} have a row that says {outcomes[0]}"] += 1
+    wrong["rows belong to nobody"] = len(found.keys() - ended.keys())
+    return [f"{count} {what}" for what, count in wrong.items() if count]
+
+
+def _starved(seen: Seen, seconds: float) -> list[str]:
+    """In each stretch in which anybody was served, each key was."""
+    everybody = sorted(at for times in seen.served.values() for at in times)
+    if not everybody:
+        return []
+    wrong = []
+    start = everybody[0]
+    for number in range(int(seconds // WINDOW_SECONDS)):
+        lo, hi = start + number * WINDOW_SECONDS, start + (number + 1) * WINDOW_SECONDS
+        if sum(lo <= at < hi for at in everybody) < 20 * KEYS:
+            continue
+        for number_of_key, times in enumerate(seen.served.values()):
+            if not any(lo <= at < hi for at in times):
+                wrong.append(f"key {number_of_key} was not served from second {lo - start:.0f} to {hi - start:.0f}")
+    return wrong
+
+
+def verdict(wrong: list[Any]) -> int:
+    for text in wrong:
+        print(f"WRONG: {text}")
+    return 1 if wrong else 0
