@@ -53,6 +53,20 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     scores: tuple[tuple[str, int], ...]
 
 
+MOST_NOTED = 8  # candidates that a record tells of: among hundreds, each would be a line of every record
+
+
+def noted(decision: Decision) -> tuple[tuple[str, int], ...]:
+    """The scores that a record tells of; of many, the chosen one's and the least of the others. None of an only one."""
+    scores = decision.scores
+    if decision.reason == ONLY:
+        return ()
+    if len(scores) <= MOST_NOTED:
+        return scores
+    by_load = sorted(scores, key=lambda score: (score[0] != decision.endpoint_id, score[1]))
+    return tuple(by_load[:MOST_NOTED])
+
+
 FULL = Decision("", "full", ())  # there are candidates, each with as many requests as it takes
 
 

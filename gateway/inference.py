@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
-from gateway.balancer import FULL, ONLY, Decision, pick
+from gateway.balancer import FULL, Decision, noted, pick
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
-MAX_SCORES = 8  # candidates that a record tells of
 EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
@@ -671,7 +670,7 @@ class Inference:
                 error,
                 max(0, round((self.started - arrived) * 1e6)),
                 decision.reason,
-                () if decision.reason == ONLY else decision.scores[:MAX_SCORES],
+                noted(decision),
             )
         )
 

@@ -62,8 +62,8 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
 
     @property
     def endpoint_id(self) -> str | None:
-        """The endpoint that made the answer, or the last that failed to."""
-        return self.attempts[-1].endpoint_id if self.attempts else None
+        """The endpoint that made the answer, or the last that failed to; none for who gave up in the queue."""
+        return self.attempts[-1].endpoint_id if self.attempts and self.outcome != QUEUE else None
 
 
 class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=False):

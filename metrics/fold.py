@@ -233,7 +233,7 @@ class Fold:
                 cell.attempts_failed += 1
                 if attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
                     self.refused_connections.add(attempt.endpoint_id)
-        if not attempts:
+        if not attempts or outcome == record.QUEUE:
             cell = self._cell((minute, NO_ENDPOINT, model, kind, api_key_id))
         # From here on `cell` is that of the endpoint which made the answer.
         tokens = plausible(entry.output_tokens)

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import msgspec
 
 from gateway import record
-from gateway.balancer import ONLY
 from metrics.fold import NO_ENDPOINT
 
 LOOK = 10_000  # rows that one page looks through
@@ -52,7 +51,6 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     at_us: int = 0  # from the request's arrival
     reason: str = ""  # one of gateway.balancer's words
     scores: dict[str, int] = {}  # endpoint and requests in flight
-    candidates: int = 0  # of how many these scores are the first; 0: all are here
 
 
 class BadCursor(ValueError):
@@ -306,5 +304,4 @@ def _attempt(it: StoredAttempt, name_of: NameOf) -> dict[str, Any]:
             {"endpoint_id": key, "endpoint_name": name_of(key), "in_flight": count}
             for key, count in sorted(it.scores.items(), key=lambda score: (score[1], score[0]))
         ],
-        "candidates": it.candidates or len(it.scores) or int(it.reason == ONLY),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from rest_framework import serializers
 
 from endpoints.models import Kind, OperatorState, Status
-from gateway.kinds import BY_NAME, CHAT
+from gateway.kinds import CHAT, KINDS
 from metrics.breakers import STATES
 from metrics.history import OUTCOMES, Wanted
 from metrics.queries import USAGE_BY
@@ -14,6 +14,7 @@ from metrics.routes import EXCLUDED
 from metrics.routes import REASONS as ROUTE_REASONS
 
 MAX_USAGE_DAYS = 3 * 366
+ROUTED = tuple(kind.name for kind in KINDS)  # kinds of requests that name a model
 
 
 class DashboardEndpointSerializer(serializers.Serializer[Any]):
@@ -167,10 +168,9 @@ class AttemptSerializer(serializers.Serializer[Any]):
     error = serializers.CharField(allow_null=True)
     reason = serializers.CharField(
         allow_null=True,
-        help_text="Why this endpoint: `only`, `least` in flight, `drawn` among these, `trial`, `made_it`.",
+        help_text="Why this endpoint: `only`, `least` in flight, `drawn` among these, `trial`, `made_it`, `searched`.",
     )
     scores = ScoreSerializer(many=True, help_text="Eight at most: the chosen one, and those with the least in flight.")
-    candidates = serializers.IntegerField(help_text="How many there were to choose from; 0: not noted.")
 
 
 class RequestSerializer(serializers.Serializer[Any]):
@@ -265,9 +265,9 @@ class ExportQuerySerializer(RequestQuerySerializer):
 class RouteQuerySerializer(QuerySerializer):
     model = serializers.CharField(trim_whitespace=False, help_text="Any name that clients may ask for.")
     kind = serializers.ChoiceField(
-        tuple(BY_NAME),
+        ROUTED,
         default=CHAT,
-        error_messages={"invalid_choice": f'There is no kind "{{input}}"; known are {", ".join(BY_NAME)}.'},
+        error_messages={"invalid_choice": f'There is no kind "{{input}}"; known are {", ".join(ROUTED)}.'},
     )
 
 

@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
+from gateway.balancer import MOST_NOTED
 from metrics import history, queries, waterfall
 from metrics.queries import Moment
 
@@ -72,6 +73,7 @@ def request_page(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
         "arrived": ended - timedelta(milliseconds=told["duration_ms"]),
         "spans": list(waterfall.spans(told)),
         "total_ms": waterfall.total_ms(told),
+        "most_noted": MOST_NOTED,
         "known": {entry.id for entry in registry.all()},
     }
     return render(request, "request.html", context)

@@ -1,7 +1,7 @@
 """Where the time of one request went: in the queue, in each attempt, before its first token and behind it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway import record
@@ -22,22 +22,33 @@ class Span:
 
 def spans(told: dict[str, Any]) -> Iterator[Span]:
     """Of a request as metrics.history tells it, in the order in which they began."""
-    attempts = told["attempts"]
-    if told["queue_ms"] is not None:
-        # It may have waited again, after an attempt: all of it stands before the first that there was.
-        end = attempts[0]["at_ms"] if attempts else told["duration_ms"]
-        start = max(0.0, end - told["queue_ms"])
-        yield Span(QUEUE, start, told["queue_ms"])
+    tries = list(_attempts(told["attempts"]))
+    parts = [] if told["queue_ms"] is None else [_wait(told, tries)]
+    for it in tries:
+        first = told["first_token_ms"] if it is tries[-1] else None
+        end = it.start_ms + it.length_ms
+        if first is None or not it.start_ms <= first <= end:
+            parts.append(it)
+        else:
+            parts.append(replace(it, what=FIRST_TOKEN, length_ms=first - it.start_ms))
+            parts.append(replace(it, what=STREAM, start_ms=first, length_ms=end - first))
+    yield from sorted(parts, key=lambda it: it.start_ms)
+
+
+def _attempts(attempts: list[dict[str, Any]]) -> Iterator[Span]:
     end = 0.0
     for number, attempt in enumerate(attempts, 1):
         start = attempt["at_ms"] or end  # rows of former releases do not say when it began
         end = start + attempt["duration_ms"]
-        first = told["first_token_ms"] if number == len(attempts) else None
-        if first is None or not start <= first <= end:
-            yield Span(ATTEMPT, start, attempt["duration_ms"], number, attempt["outcome"])
-            continue
-        yield Span(FIRST_TOKEN, start, first - start, number, attempt["outcome"])
-        yield Span(STREAM, first, end - first, number, attempt["outcome"])
+        yield Span(ATTEMPT, start, attempt["duration_ms"], number, attempt["outcome"])
+
+
+def _wait(told: dict[str, Any], tries: list[Span]) -> Span:
+    """In the widest gap before, between and behind the attempts, at its end: nobody has noted where it was."""
+    starts = [it.start_ms for it in tries] + [told["duration_ms"]]
+    ends = [0.0] + [it.start_ms + it.length_ms for it in tries]
+    end = max(zip(starts, ends, strict=True), key=lambda gap: gap[0] - gap[1])[0]
+    return Span(QUEUE, max(0.0, end - told["queue_ms"]), told["queue_ms"])
 
 
 def total_ms(told: dict[str, Any]) -> float:

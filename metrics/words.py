@@ -19,7 +19,8 @@ REASONS = {
     balancer.LEAST: gettext_lazy("It had the fewest requests in flight."),
     balancer.DRAWN: gettext_lazy("Drawn by chance among those with the fewest requests in flight."),
     balancer.TRIAL: gettext_lazy("Every circuit breaker was open, and its trial was due first."),
-    balancer.MADE_IT: gettext_lazy("It made the response that this request goes on from."),
+    balancer.MADE_IT: gettext_lazy("It made the response that this request is about."),
+    balancer.SEARCHED: gettext_lazy("Nobody remembers which endpoint made the response: each was asked."),
 }
 
 

@@ -133,7 +133,6 @@ WRITE_AVERAGE = (
 
 _daily_sums = attrgetter("total", "successful", "failed", "output_tokens", "duration_ms")
 _encode = msgspec.json.Encoder().encode
-MOST_SCORES = 8  # kept of a choice: among hundreds of endpoints each would have its line in every row
 
 
 class Moved(Exception):
@@ -597,21 +596,9 @@ def _attempts(entry: RequestRecord) -> str | None:
 
 
 def _stored(attempt: Attempt) -> StoredAttempt:
-    """Without what goes without saying: an endpoint that was the only one has nobody to be compared with."""
-    scores = attempt.scores
-    if not scores or attempt.reason == ONLY:
-        return StoredAttempt(
-            attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
-            attempt.reason,
-        )  # fmt: skip
-    candidates = len(scores)
-    if candidates > MOST_SCORES:
-        # The chosen one, and those that had the least to do.
-        by_load = sorted(scores, key=lambda score: (score[0] != attempt.endpoint_id, score[1]))
-        scores = tuple(by_load[:MOST_SCORES])
     return StoredAttempt(
         attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
-        attempt.reason, dict(scores), candidates if candidates > MOST_SCORES else 0,
+        attempt.reason, dict(attempt.scores) if attempt.reason != ONLY else {},
     )  # fmt: skip
 
 

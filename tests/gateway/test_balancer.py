@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import snapshot
-from gateway.balancer import DRAWN, FULL, LEAST, ONLY, OPEN, TRIAL, pick, rank
+from gateway.balancer import DRAWN, FULL, LEAST, MOST_NOTED, ONLY, OPEN, TRIAL, Decision, noted, pick, rank
 
 
 @dataclass(frozen=True)
@@ -189,3 +189,21 @@ def test_the_choice_is_never_worse_than_another_that_may_be_asked(candidates, da
     decision = pick(candidates, lambda it: load[it.id], tried)
     assert (decision is None) == (not allowed)
     assert decision is None or allowed[decision.endpoint_id] == min(allowed.values())
+
+
+# What a record tells of
+
+
+def test_a_choice_among_few_is_noted_whole():
+    scores = (("a", 3), ("b", 1))
+    assert noted(Decision("b", LEAST, scores)) == scores
+
+
+def test_the_only_one_is_compared_with_nobody():
+    assert noted(Decision("a", ONLY, (("a", 3),))) == ()
+
+
+def test_of_many_the_chosen_one_and_the_least_are_noted():
+    scores = tuple((f"e{number}", number) for number in range(40))
+    found = noted(Decision("e30", LEAST, scores))
+    assert found == (("e30", 30), *scores[: MOST_NOTED - 1])

@@ -49,7 +49,8 @@ def check_hours() -> None:
     attempts_in_rows: Counter[int] = Counter()
     for row in RequestHistory.objects.exclude(outcome=None):
         made = [attempt["outcome"] for attempt in row.attempts or ()]
-        failed_over = len(made) - 1 if made else 0
+        answered = row.outcome != record.QUEUE  # else all its attempts had failed before it gave up
+        failed_over = len(made) - answered if made else 0
         own = 1 if row.outcome in ROW_OUTCOMES else 0
         attempts_in_rows[int(row.completed_at.timestamp()) // 3600] += own + failed_over
     assert +rolled_up == +attempts_in_rows

@@ -29,7 +29,7 @@ STATUS = {
     record.REJECTED: 401,
 }
 ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE)
-KINDS = tuple(kind.name for kind in kinds.KINDS)
+KINDS = tuple(kinds.BY_NAME)
 
 _numbers = itertools.count(1)
 
@@ -74,8 +74,9 @@ def load(seed: int, count: int, *, seconds: float = 3600.0) -> list[RequestRecor
 def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
     outcome = rng.choice((record.OK,) * 6 + (*ENDED, record.REJECTED))
     attempts: list[Attempt] = []
-    if outcome not in WITHOUT_ENDPOINT:
+    if outcome not in WITHOUT_ENDPOINT or outcome == record.QUEUE:  # also after one that failed it
         attempts = [attempt(record.FAILED, rng.choice((A, B)), duration_us=5) for _ in range(rng.choice((0, 0, 0, 1)))]
+    if outcome not in WITHOUT_ENDPOINT:
         attempts.append(attempt(outcome, rng.choice((A, B)), duration_us=rng.randrange(1, 9_000_000)))
     spoke = outcome == record.OK or rng.random() < 0.2
     return request(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import record
 from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
-from gateway.record import Entry, RequestRecord, SegmentHead, Unrecorded
+from gateway.record import Attempt, Entry, RequestRecord, SegmentHead, Unrecorded
 from metrics.fold import (
     CELL_COLUMNS,
     NO_ENDPOINT,
@@ -97,6 +97,14 @@ def test_a_client_that_left_counts_as_cancelled_alone() -> None:
 @pytest.mark.parametrize("outcome", [record.NO_ENDPOINT, record.QUEUE])
 def test_a_request_that_reached_no_endpoint_is_an_error_of_the_timeline_alone(outcome: str) -> None:
     assert tell(request(outcome)) == Told(timeline=(0, 1))
+
+
+def test_who_gives_up_in_the_queue_after_an_attempt_has_no_endpoint() -> None:
+    entry = request(record.QUEUE, attempts=(attempt(record.FAILED, A),))
+    assert entry.endpoint_id is None
+    cells = fold(entry).cells
+    assert cells[MINUTE, NO_ENDPOINT, "tiny", CHAT, ""] == Cell(requests_failed=1)
+    assert cells[MINUTE, A, "tiny", CHAT, ""] == Cell(attempts_failed=1)
 
 
 def test_a_rejection_counts_by_its_reason_alone() -> None:
@@ -364,13 +372,19 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
         ago=draw(st.integers(0, 3 * 86_400)),
         kind=draw(st.sampled_from(KINDS)),
         model=draw(st.sampled_from(("tiny", "large"))),
-        attempts=() if outcome in (record.NO_ENDPOINT, record.QUEUE, record.REJECTED) else (*failed, last),
+        attempts=_attempts(outcome, failed, last),
         duration_us=duration,
         output_tokens=draw(st.none() | st.integers(0, 500)),
         input_tokens=draw(st.none() | st.integers(0, 500)),
         api_key_id=draw(st.sampled_from((None, KEY))),
         error="a_reason",
     )
+
+
+def _attempts(outcome: str, failed: tuple[Attempt, ...], last: Attempt) -> tuple[Attempt, ...]:
+    if outcome == record.QUEUE:
+        return failed
+    return () if outcome in (record.NO_ENDPOINT, record.REJECTED) else (*failed, last)
 
 
 REQUESTS = st.lists(any_request(), max_size=40, unique_by=lambda entry: entry.id)

@@ -162,10 +162,14 @@ def test_the_page_says_why_no_endpoint_was_asked(as_viewer: Api, teller: World, 
     assert sentence in seen(page(as_viewer, written(teller, request(outcome))))
 
 
-def test_of_many_candidates_the_page_says_how_many_there_were(as_viewer: Api, teller: World) -> None:
-    scores = tuple((f"{number:08d}-0000-4000-8000-000000000000", number) for number in range(30))
+@pytest.mark.parametrize(("count", "said"), [(7, False), (8, True)])
+def test_where_there_may_have_been_more_candidates_the_page_says_so(
+    as_viewer: Api, teller: World, count: int, said: bool
+) -> None:
+    scores = tuple((f"{number:08d}-0000-4000-8000-000000000000", number) for number in range(count))
     tried = Attempt(scores[0][0], record.OK, 200, 5, None, 0, balancer.LEAST, scores)
-    assert "There were 30 candidates" in seen(page(as_viewer, written(teller, request(attempts=(tried,)))))
+    html = page(as_viewer, written(teller, request(attempts=(tried,))))
+    assert ("No more are noted" in html) == said
 
 
 def test_an_adopted_request_has_a_page(as_viewer: Api, teller: World) -> None:
@@ -238,7 +242,7 @@ def test_the_page_says_that_it_needs_the_database(as_viewer: Api, teller: World)
 
 
 def test_every_reason_has_its_words() -> None:
-    known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.MADE_IT]
+    known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.MADE_IT, balancer.SEARCHED]
     assert list(words.REASONS) == known
     assert words.reason("of a newer release") == "of a newer release"
 

@@ -37,6 +37,16 @@ def test_a_wait_stands_before_the_first_attempt() -> None:
     assert parts(tried(410, 590), queue_ms=400) == [(QUEUE, 10, 400), (ATTEMPT, 410, 590)]
 
 
+def test_a_wait_behind_an_attempt_stands_there() -> None:
+    found = parts(tried(0, 90, record.FAILED), queue_ms=900)
+    assert found == [(ATTEMPT, 0, 90), (QUEUE, 100, 900)]
+
+
+def test_a_wait_between_attempts_stands_there() -> None:
+    found = parts(tried(10, 90, record.FAILED), tried(600, 400), queue_ms=450)
+    assert [(what, start) for what, start, _ in found] == [(ATTEMPT, 10), (QUEUE, 150), (ATTEMPT, 600)]
+
+
 def test_a_wait_in_vain_is_all_there_was() -> None:
     assert list(spans(told(queue_ms=1000))) == [Span(QUEUE, 0, 1000)]
 

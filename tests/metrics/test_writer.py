@@ -103,7 +103,7 @@ def test_a_choice_is_stored_with_what_it_was_made_of(world: World) -> None:
     told = stored_attempts(world, Attempt(A, record.OK, 200, 5, None, 7, balancer.LEAST, ((A, 0), (B, 4))))
     (stored,) = json.loads(told)
     assert (stored["at_us"], stored["reason"], stored["scores"]) == (7, "least", {A: 0, B: 4})
-    assert "candidates" not in stored
+    assert "error" not in stored
 
 
 def test_a_wait_and_the_clients_own_id_are_stored(world: World) -> None:
