@@ -417,7 +417,8 @@ def _has_result(body: dict[str, Any]) -> bool:
 
 def _value(schema: Any) -> Any:
     values: dict[str, Any] = {"string": WORDS[1], "integer": 7, "number": 0.5, "boolean": True, "array": []}
-    return values.get(schema.get("type") if isinstance(schema, dict) else "", {})
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return values.get(str(kind), {})
 
 
 def _messages_usage(made: int, out: int) -> dict[str, Any]:

@@ -476,7 +476,7 @@ async def _read_form(request: web.Request) -> dict[str, Any]:
         async for part in await request.multipart():
             data = await part.read()  # type: ignore[union-attr]  # a form within a form is none
             if part.filename is not None:  # type: ignore[union-attr]
-                kind = part.headers.get("Content-Type", "")
+                kind = part.headers.get("Content-Type", "")  # type: ignore[union-attr]
                 found[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}  # type: ignore[union-attr]
             else:
                 found[str(part.name)] = data.decode()  # type: ignore[union-attr]

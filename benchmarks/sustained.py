@@ -64,7 +64,7 @@ async def stream(session: aiohttp.ClientSession, tally: Tally, until: float) -> 
             tally.errors.append(f"{answer.status} {text[-200:]!r}")
         else:
             tally.whole += 1
-            tally.events += text.count(b"data: ") - 2  # the finish reason and [DONE]
+            tally.events += text.count(b"data: ") - 3  # the role, the finish reason and [DONE]
 
 
 async def measure(url: str, key: str, supervisor: int, clients: int, seconds: float, tally: Tally) -> dict[str, Any]:

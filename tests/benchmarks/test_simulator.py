@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import closing
+from typing import Any
 
 import aiohttp
 import pytest
@@ -32,7 +33,7 @@ def post(endpoint: Endpoint, path: str, **fields) -> Answer:
     return Client(endpoint).post(path, {**BODY, **fields})
 
 
-def events(answer: Answer) -> list[dict]:
+def events(answer: Answer) -> list[dict[str, Any]]:
     """The JSON of a stream's events, [DONE] aside."""
     found = [event.rpartition(b"data: ")[2] for event in answer.body.split(b"\n\n") if event]
     return [json.loads(data) for data in found if data != b"[DONE]"]
@@ -149,7 +150,7 @@ def test_an_answer_that_is_cut_short_says_so(sim: Simulator, path: str, field: s
 # Calls of tools
 
 
-def arguments(path: str, found: list[dict]) -> str:
+def arguments(path: str, found: list[dict[str, Any]]) -> str:
     """Put together from a stream's fragments."""
     if path == "/v1/messages":
         return "".join(

@@ -6,6 +6,7 @@ The first half holds for every capture; the second names each way in which the s
 import json
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_transformers_tells_usage_unasked_in_its_last_chunk(gateway):
 @pytest.mark.parametrize("server", ["llama.cpp", "vllm"])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_others_tell_usage_in_a_chunk_of_its_own(gateway, server, wanted):
-    options = {"stream_options": {"include_usage": True}} if wanted else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if wanted else {}
     _, given = replay(gateway, load(server, "chat_stream_usage"), stream=True, **options)
     assert (b'"choices":[],' in given.body) is wanted
     assert gateway.record().output_tokens == 8
