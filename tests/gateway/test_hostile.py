@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.gateway.process import KEY, GatewayProcess, read_to_end
 from tests.gateway.scripted import always, answer, upstream
+from tests.router import until
 
 MANY = int(os.environ.get("HOSTILE_TIMES", "1"))
 BATCH = 50
@@ -36,7 +37,9 @@ def _target(tmp_path_factory):
     ).start()
     control = process.config.control_socket
     with upstream(always(answer(b"page")), control), upstream(always(answer(b'{"model":"tiny"}'))) as server:
-        yield process, server, process.add(server)
+        model = process.add(server)
+        yield process, server, model
+        until(lambda: process.in_flight(model) == 0)
         log = process.log()
         process.kill()
     assert "Traceback" not in log
@@ -262,6 +265,14 @@ def good_requests(model):
         line = b"POST %b HTTP/1.1" % path
         yield post(typed, b"Content-Length: %d" % len(form), end, line=line, body=form)
         yield post(typed, CHUNKED, end, line=line, body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(form), form))
+
+
+def test_good_requests_are_served(target):
+    gateway, server, model = target
+    before = len(server.requests)
+    found = [statuses(gateway.say(data))[-1] for data in good_requests(model)]
+    assert found == [200, 200, 200, 400, 400, 400, 200, 200, 200, 200, 200, 200, 200]
+    assert len(server.requests) - before == 9
 
 
 def test_good_requests_that_were_changed(target):
