@@ -45,10 +45,7 @@ SHOWN_CHECKS = 15
 ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
 
 
-CHECKS: Any = (
-    gettext_lazy("Checks and timeouts"),
-    {"fields": ("health_check_interval_secs", "inference_timeout_secs")},
-)
+CHECKS: Any = (gettext_lazy("Checks"), {"fields": ("health_check_interval_secs",)})
 CAN: Any = (gettext_lazy("Capabilities"), {"fields": ("capabilities",)})
 CAN_WORDS = {
     CHAT_COMPLETION: gettext_lazy("Chat"),
@@ -409,7 +406,7 @@ def _leads_back(url: str) -> bool:
 
 
 def _limits(*more: str) -> Any:
-    return _("Limits"), {"fields": (*LIMITS, *more)}
+    return _("Limits"), {"fields": ("inference_timeout_secs", *LIMITS, *more)}
 
 
 def _key_for(url: str, stored: Endpoint | None) -> str | None:

@@ -53,6 +53,6 @@ def _is_refused(host: str) -> bool:
     """Is it such an address in any spelling that resolvers read, 0xA9FEA9FE or 2852039166 too? Names: asked later."""
     try:
         found = socket.getaddrinfo(host.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         return False  # a name: the connection looks at what it leads to
     return any(refused_address(str(address[0])) for *_, address in found)

@@ -6,7 +6,6 @@ answered on a connection, pipelined ones wait.
 
 import asyncio
 import logging
-import re
 import time
 from collections import deque
 from typing import Any
@@ -17,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.drive import Drive
 from gateway.errors import REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
 from gateway.exchange import BUFFER_BYTES, Exchange, Head
+from gateway.grammar import Malformed, check_headers, check_line
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 from gateway.peer import Crowd, Peers
 
@@ -35,16 +35,6 @@ SLOWEST = 1024  # bytes of a body a second, on average, for which it is waited l
 SEND_SECONDS = 120.0  # in which a client takes nothing of what was written for it
 TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
-
-
-METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
-_TARGET = re.compile(rb"/[!\"$-~]*")  # no fragment, nothing that must be escaped
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_SINGLE = frozenset((b"host", b"content-type", b"transfer-encoding", b"expect"))
-
-
-class Malformed(Exception):
-    """A request that another server might read in another way than we do, if it took it."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -109,10 +99,10 @@ class GatewayProtocol(HttpToolsProtocol):
         parser, head = self.parser, self.head
         request_line = parser.get_method(), self.url, parser.get_http_version()
         if request_line != self.request_line:
-            _check_line(*request_line)
+            check_line(*request_line)
             self.request_line = request_line
         if head is None or head.headers != self.headers:
-            _check_headers(self.headers)
+            check_headers(self.headers)
             self.head = head = Head(self.headers)
         method, url, version = request_line
         if head.chunked and (self.length is not None or version == "1.0"):
@@ -403,24 +393,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.close()
         else:
             self.running.keep_alive = False
-
-
-def _check_line(method: bytes, target: bytes, version: str) -> None:
-    """Raises Malformed. Of methods the parser knows those of other protocols too, and HTTP/0.9 has no heads."""
-    if method not in METHODS or not _TARGET.fullmatch(target) or version not in ("1.1", "1.0"):
-        raise Malformed("the first line of a request")
-
-
-def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raises Malformed. The parser is lenient where it would rather serve old clients."""
-    singles: set[bytes] = set()
-    for name, value in headers:
-        if _CONTROL.search(value):
-            raise Malformed("a value")
-        if name in _SINGLE:
-            if name in singles or (name == b"transfer-encoding" and value.lower() != b"chunked"):
-                raise Malformed(name.decode())
-            singles.add(name)
 
 
 def _limit(exchange: Exchange) -> int:

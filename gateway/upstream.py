@@ -154,7 +154,7 @@ class Pool:
         limit = self.connect_timeout
         try:
             async with asyncio.timeout(limit):
-                return await self._open()
+                connection = await self._open()
         except TimeoutError:
             raise UpstreamError(CONNECT, f"no connection within {limit:g} s") from None
         except ssl.SSLError as error:
@@ -163,6 +163,10 @@ class Pool:
             raise UpstreamError(CONNECT, CONNECTION_REFUSED) from None
         except (OSError, ValueError):  # ValueError: a host that is no name
             raise UpstreamError(CONNECT, "no connection") from None
+        if connection.parser is not None:  # else it is lost already
+            # Not when it is made: whoever is cancelled right then is never told of its end.
+            self.sweeper.connections.add(connection)
+        return connection
 
     async def _open(self) -> "Connection":
         if self.unix_path:
@@ -443,7 +447,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, of the same shape
-        self.pool.sweeper.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self.complete or self.parser is None:  # bytes that nobody asked for

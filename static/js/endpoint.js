@@ -17,9 +17,10 @@
   }
 
   const drain = $("[data-drain]");
+  let ahead = 0; // of this clock, the server's
   function countDown() {
     const until = drain.dataset.drain;
-    const left = Math.max(0, (Date.parse(until) - Date.now()) / 1000);
+    const left = Math.max(0, (Date.parse(until) - Date.now() - ahead) / 1000);
     const { open, timed, over } = drain.dataset;
     set(drain, !until ? open : left > 0 ? timed.replace("{time}", span(left)) : over);
   }
@@ -28,10 +29,10 @@
     [...($("[data-statuses]")?.content.children ?? [])].map(it => [it.className.replace("st st-", ""), it]),
   );
   const live = {};
-  const reloads = Boolean(document.body.dataset.page); // not in the admin, whose form may be half filled in
+  const rendered = $("[data-live-endpoint]").dataset.liveState; // none in the admin, whose form may be half filled in
   function show(changed) {
     // the buttons of another state are the server's work
-    if (reloads && live.operator_state && live.operator_state !== (changed.operator_state ?? live.operator_state)) return location.reload();
+    if (rendered && rendered !== (changed.operator_state ?? rendered)) return location.reload();
     Object.assign(live, changed);
     set($("[data-in-flight]"), number(live.active_requests));
     const name = live.operator_state === "enabled" ? live.status : live.operator_state;
@@ -45,12 +46,17 @@
   countDown();
   setInterval(countDown, 1000);
   const source = new EventSource("/api/dashboard/events");
+  function hear(event) {
+    const told = JSON.parse(event.data);
+    ahead = Date.parse(told.generated_at) - Date.now();
+    return told.endpoints ?? [];
+  }
   source.addEventListener("overview", event => {
-    const found = JSON.parse(event.data).endpoints.find(it => it.id === id);
+    const found = hear(event).find(it => it.id === id);
     if (found) show(found);
   });
   source.addEventListener("changes", event => {
-    const found = JSON.parse(event.data).endpoints?.[id];
+    const found = hear(event)[id];
     if (found && live.status) show(found);
   });
 })();

@@ -63,7 +63,7 @@ def figures(router: RouterDash) -> tuple[int, int, int]:
 
 
 def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
-    found = {}
+    found: dict[str, list[str]] = {}
     for endpoint in ready.get("/api/endpoints").json()["endpoints"]:
         detail = ready.get(f"/api/endpoints/{endpoint['id']}").json()
         assert detail["learned_slots"] == 4

@@ -376,8 +376,8 @@ def test_the_list_shows_state_and_latency(as_admin: Api) -> None:
     make_endpoint("measured", status="online", latency_ms=120)
     make_endpoint("draining", status="online").set_operator_state("draining")
     text = words(page(as_admin, LIST))
-    assert "measured Online OpenAI-compatible http://measured.invalid:8000 120 ms" in text
-    assert "draining Draining OpenAI-compatible http://draining.invalid:8000 —" in text
+    assert "measured Online Breaker closed OpenAI-compatible http://measured.invalid:8000 120 ms" in text
+    assert "draining Draining Breaker closed OpenAI-compatible http://draining.invalid:8000 —" in text
 
 
 @pytest.mark.parametrize(("state", "found"), [("enabled", {"new", "enabled"}), ("draining", {"draining"})])

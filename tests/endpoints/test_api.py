@@ -10,7 +10,7 @@ from aiohttp import web
 
 from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 from benchmarks.simulator import Simulator
-from endpoints.models import Endpoint, EndpointModel, HealthCheck
+from endpoints.models import LIMITS, Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, session_of, with_key, without_database
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model, meanwhile, sql
@@ -264,6 +264,12 @@ def test_defaults_are_those_of_the_reference(manager: Api, sim: Simulator) -> No
 def test_capabilities_are_stored(manager: Api, sim: Simulator) -> None:
     add(manager, sim.add().url, capabilities=["embeddings", "chat_completion"])
     assert stored().capabilities == ["embeddings", "chat_completion"]
+
+
+def test_an_endpoint_is_added_with_its_limits(manager: Api, sim: Simulator) -> None:
+    limits: dict[str, Any] = dict.fromkeys(LIMITS, 7)
+    body = add(manager, sim.add().url, **limits).json()
+    assert {name: body[name] for name in limits} == limits
 
 
 @pytest.mark.parametrize("tail", ["/", "/v1", "/v1/"])
@@ -680,6 +686,13 @@ def test_a_test_of_nobody_says_why(manager: Api, nowhere: str) -> None:
     response = manager.call("POST", path_of(make_endpoint(base_url=nowhere), "/test"))
     assert (response.status_code, response.json()["error"]) == (200, "connection refused")
     assert HealthCheck.objects.get().error_message == "connection refused"
+
+
+def test_a_stored_link_local_address_is_not_connected_to(manager: Api) -> None:
+    endpoint = make_endpoint(base_url="http://169.254.169.254")
+    endpoint.set_api_key("sk-upstream")
+    assert "link-local" in manager.call("POST", path_of(endpoint, "/test")).json()["error"]
+    assert manager.call("POST", path_of(endpoint, "/sync")).status_code == 503
 
 
 # The operator's word

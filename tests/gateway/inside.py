@@ -25,17 +25,19 @@ from gateway.upstream import Sweeper
 from tests.gateway.conftest import Control
 from tests.gateway.process import ALL, KEY
 from tests.gateway.samples import KEY as SEALING_KEY
+from tests.http import Served
 
 PATH = "/v1/streamed"
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
-class Inside(threading.Thread):
+class Inside(threading.Thread, Served):
     """`streamed` answers POST on PATH, whose bodies are streamed."""
 
     def __init__(self, config: Config, streamed: Handler) -> None:
         super().__init__(daemon=True)
         self.config = config
+        self.key = KEY
         self.streamed = streamed
         self.gateway: Gateway
         self.state = ServerState()

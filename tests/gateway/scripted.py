@@ -21,7 +21,7 @@ class Talk:
         self._requests = requests
 
     def request(self) -> bytes:
-        """The next request, whole; empty when the client has closed."""
+        """The next request, whole, its body without chunks; empty when the client has closed."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             line = self._file.readline()
@@ -29,8 +29,18 @@ class Talk:
                 return b""
             head += line
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-        self._requests.append(head + self._file.read(int(fields.get(b"content-length", 0))))
+        if b"transfer-encoding" in fields:
+            body = b"".join(iter(self._chunk, b""))
+        else:
+            body = self._file.read(int(fields.get(b"content-length", 0)))
+        self._requests.append(head + body)
         return self._requests[-1]
+
+    def _chunk(self) -> bytes:
+        """Empty for the last; raises ValueError when the client has closed."""
+        data = self._file.read(int(self._file.readline(), 16))
+        self._file.readline()
+        return data
 
     def send(self, *pieces: bytes) -> None:
         for piece in pieces:

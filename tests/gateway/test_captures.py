@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gateway.errors import UPSTREAM_ERROR
-from gateway.kinds import BY_NAME, CHAT, EMBEDDINGS, MESSAGES, RESPONSES
+from gateway.kinds import BY_NAME, CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 from gateway.openai import dialect, read_answer
 from gateway.relay import StreamRelay
 from tests.gateway import captures
@@ -21,12 +21,15 @@ from tests.http import Answer
 
 PASSED_ON = (400, 404, 422, 501)  # of errors
 PAUSE = 0.003  # seconds between two pieces, so that they hardly ever arrive as one
-EVERYTHING = captures.everything()
+ANTHROPIC = (MESSAGES, COUNT_TOKENS)
+# A server without Messages is asked for a chat: its 404 does not pass.
+EVERYTHING = [it for it in captures.everything() if it.kind not in ANTHROPIC or it.status != 404]
 every_capture = pytest.mark.parametrize("capture", EVERYTHING, ids=str)
 
 
 def ask(gateway: GatewayProcess, kind: str, model: str, **fields) -> Answer:
-    body = {"model": model, "messages": [], "prompt": "", "input": "", "max_tokens": 8, **fields}
+    messages = [{"role": "user", "content": "Say hello in five words."}]
+    body = {"model": model, "messages": messages, "prompt": "", "input": "", "max_tokens": 8, **fields}
     return gateway.post(BY_NAME[kind].path, body)
 
 
@@ -304,3 +307,36 @@ def test_the_others_have_messages(gateway, server):
 def test_tokens_are_counted_by_those_that_have_messages(gateway, server):
     _, given = replay(gateway, load(server, "messages_count_tokens"))
     assert given.json()["input_tokens"] == 36
+
+
+def transformers(name: str) -> Script:
+    """Has no Messages, and this capture for any other path."""
+
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            talk.send(load("transformers", "messages" if b"/v1/messages" in request.split(b"\r\n")[0] else name).http)
+
+    return script
+
+
+def test_transformers_has_no_messages_and_is_asked_for_a_chat(gateway):
+    _, given = replay(gateway, load("transformers", "messages"), transformers("chat"))
+    message = given.json()
+    assert (message["type"], message["stop_reason"]) == ("message", "max_tokens")
+    assert message["content"] == [{"type": "text", "text": "Hello, welcome to my little corner of"}]
+    record = gateway.record()
+    assert (record.kind, record.outcome, record.input_tokens, record.output_tokens) == (MESSAGES, "ok", 36, 8)
+
+
+def test_transformers_has_no_messages_and_is_asked_for_a_streamed_chat(gateway):
+    _, given = replay(gateway, load("transformers", "messages_stream"), transformers("chat_stream"), stream=True)
+    assert given.body.startswith(b"event: message_start\n")
+    assert given.body.endswith(b'data: {"type":"message_stop"}\n\n')
+    record = gateway.record()
+    assert (record.kind, record.outcome, record.input_tokens, record.output_tokens) == (MESSAGES, "ok", 36, 8)
+
+
+def test_transformers_cannot_count_tokens_in_any_way(gateway):
+    _, given = replay(gateway, load("transformers", "messages_count_tokens"), transformers("tokenize"))
+    assert (given.status, given.json()["error"]["type"]) == (404, "not_found_error")
+    assert gateway.record().outcome == "refused"

@@ -299,6 +299,9 @@ def test_bodies_that_are_no_requests(target):
         "images/edits",
         "rerank",
     )
+    lengths = [b"1", b"70000", b"9" * 10, b"9" * 18, b"18446744073709551615"]
+    attack(gateway, [post(b"Content-Length: " + length, body=b"{}") for length in lengths for _ in range(5)])
+    attack(gateway, [post(CHUNKED, body=size + b"\r\n{}") for size in (b"3", b"FFFF", b"F" * 8, b"F" * 15, b"F" * 16)])
     inputs = [
         post(
             b"Content-Length: %d" % len(body),

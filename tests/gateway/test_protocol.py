@@ -140,6 +140,13 @@ def test_a_pipelined_request_whose_body_comes_later(gateway, model):
         assert status(read_to_end(connection)) == 200
 
 
+def test_nothing_behind_the_last_request_of_a_connection_is_served(gateway, model):
+    received = gateway.say(gateway.head("GET /v1/nothing", CLOSE) + gateway.chat_bytes(model, CLOSE))
+    assert statuses(received) == [404]
+    assert gateway.chat(model).status == 200
+    assert [record.status for record in gateway.records()] == [404, 200]
+
+
 def test_a_refused_request_leaves_the_connection_to_the_next(gateway, model):
     refused = gateway.head("GET /v1/nothing")
     assert statuses(gateway.say(refused * 3 + gateway.chat_bytes(model, CLOSE))) == [404, 404, 404, 200]
@@ -242,6 +249,38 @@ def test_what_is_no_http_gets_400(gateway, data):
 def test_a_head_that_is_too_large(gateway):
     received = gateway.say(gateway.head("GET /v1/models", *(f"X-Filler-{n}: {'x' * 1000}" for n in range(70))))
     assert (statuses(received), code(received)) == ([431], "request_too_large")
+
+
+def test_a_head_of_many_lines(gateway):
+    lines = [f"X-Line-{number}: x" for number in range(97)]  # and three that say who asks
+    assert statuses(gateway.say(gateway.head("GET /v1/models", *lines, version="1.0"))) == [200]
+    received = gateway.say(gateway.head("GET /v1/models", *lines, CLOSE))
+    assert (statuses(received), code(received)) == ([431], "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "line", ["GET http://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
+)
+def test_a_target_that_is_no_path_and_a_method_that_is_not_ours(gateway, line):
+    assert statuses(gateway.say(gateway.head(line))) == [400]
+
+
+@pytest.mark.parametrize("lines", [["Host: localhost"], ["Transfer-Encoding: gzip, chunked"], ["Content-Type: a/b"]])
+def test_lines_that_could_be_read_in_two_ways(gateway, lines):
+    assert statuses(gateway.say(gateway.head("POST /v1/completions", *lines) + b"0\r\n\r\n")) == [400]
+
+
+def test_a_head_that_repeats_but_for_its_length_is_looked_at_again(gateway, model):
+    chunked = gateway.head("POST /v1/completions", "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n\r\n"
+    told_twice = gateway.head("POST /v1/completions", "Transfer-Encoding: chunked", "Content-Length: 5")
+    assert statuses(gateway.say(chunked + told_twice + b"0\r\n\r\n")) == [400, 400]
+
+
+@pytest.mark.parametrize("behind", ["", "Transfer-Encoding: chunked"])
+def test_garbage_behind_an_upgrade_is_no_fault_of_ours(gateway, behind):
+    head = gateway.head("GET /v1/models", "Connection: Upgrade", "Upgrade: h2c", *([behind] if behind else []))
+    assert statuses(gateway.say(head + b"0\r\n\r\nPRI * HTTP/2.0\r\n\r\n")) == [200]
+    assert "a fault of ours" not in gateway.log()
 
 
 def test_an_address_that_is_too_long(gateway):

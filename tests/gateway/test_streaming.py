@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import random
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +14,11 @@ from gateway.errors import INVALID_REQUEST, Refusal
 from gateway.exchange import BUFFER_BYTES
 from gateway.multipart import Form
 from gateway.upstream import Pool, UpstreamError
-from tests.gateway.inside import inside
+from tests.gateway.inside import PATH, inside
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.samples import make_endpoint
-from tests.gateway.scripted import answer, opening, upstream
+from tests.gateway.scripted import always, answer, opening, upstream
+from tests.gateway.test_hostile import USUAL, attack, mutated
 from tests.gateway.test_protocol import code, read_answer, read_answers, status, statuses
 from tests.router import until
 
@@ -62,8 +64,8 @@ def chunk(data):
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def body_of(received):
-    return received.split(b"\r\n\r\n", 1)[1]
+def body_of(message):
+    return message.partition(b"\r\n\r\n")[2]
 
 
 def say(gateway, data):
@@ -205,7 +207,7 @@ def test_the_time_in_which_a_client_is_held_up_is_not_its_own(reader):
     reader.gateway.in_loop(reader.go.clear)
     with reader.gateway.connect() as connection:
         connection.sendall(reader.gateway.head(f"Content-Length: {MIB}", CLOSE) + bytes(MIB))
-        (held,) = reader.gateway.connections
+        (held,) = until(lambda: reader.gateway.connections)
         until(lambda: held.paused_at)
         reader.gateway.in_loop(lambda: held.expire(1e9, stopping=False))
         reader.gateway.in_loop(reader.go.set)
@@ -323,8 +325,9 @@ def test_a_handler_that_fails_in_the_body(config, caplog):
         await exchange.read_body()
         raise ZeroDivisionError
 
-    with inside(config, fail) as gateway:
-        assert statuses(say(gateway, gateway.head("Content-Length: 9") + b"12345")) == [500]
+    with inside(config, fail) as gateway, gateway.connect() as connection:
+        connection.sendall(gateway.head("Content-Length: 9") + b"12345")
+        assert status(read_until(connection, b"}}")) == 500
 
 
 # To an endpoint
@@ -338,7 +341,7 @@ class Relay:
         self.name = name
 
     async def __call__(self, exchange):
-        form = Form(exchange.fields[b"content-type"])
+        form = Form(exchange.fields.get(b"content-type", b""))
         while form.model is None:
             if not (piece := await exchange.read_body()):
                 form.finish()
@@ -378,22 +381,9 @@ FORM = (
 TYPE = "Content-Type: multipart/form-data; boundary=XX"
 
 
-def body_sent(talk):
-    """A request's body, in either framing."""
-    file = talk._file
-    head = b"".join(iter(file.readline, b"\r\n"))
-    if b"content-length: " in head:
-        return file.read(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-    body = b""
-    while size := int(file.readline(), 16):
-        body += file.read(size)
-        file.readline()
-    file.readline()
-    return body
-
-
 def echo(talk):
-    body = body_sent(talk)
+    """Tells how long the body was, and whether it bears the other name."""
+    body = body_of(talk.request())
     talk.send(answer(b"%d %d" % (len(body), body.count(b"\r\nother\r\n"))))
 
 
@@ -495,6 +485,30 @@ def test_a_client_that_reads_nothing_gives_its_endpoint_back(config):
         until(lambda: not (gateway.sweeper.connections or gateway.connections))
         (endpoint,) = gateway.gateway.roster.endpoints.values()
         assert endpoint.in_flight == 0
+
+
+# Nonsense
+
+
+def test_forms_that_were_changed(config, caplog):
+    """What test_hostile tries with bodies that are received whole first."""
+    form = FORM % b"RIFF\r\n--X\r\n"
+    known = f"POST {PATH} HTTP/1.1\r\n".encode() + USUAL + f"{TYPE}\r\n{CLOSE}\r\n".encode()
+    good = [
+        known + b"Content-Length: %d\r\n\r\n" % len(form) + form,
+        known
+        + b"Expect: 100-continue\r\n"
+        + f"{CHUNKED}\r\n\r\n".encode()
+        + chunk(form[:90])
+        + chunk(form[90:])
+        + b"0\r\n\r\n",
+    ]
+    random_ = random.Random(5)
+    control = upstream(always(answer(b"page")), config.control_socket)
+    with control, upstream(echo) as server, inside(config, Relay(server.url, "other")) as gateway:
+        attack(gateway, [mutated(random_, random_.choice(good)) for _ in range(1000)])
+        attack(gateway, [data[:size] for data in good for size in range(0, len(data), 5)])
+    assert not caplog.records
 
 
 # Crowds

@@ -695,6 +695,18 @@ async def test_a_name_that_leads_to_several_addresses_is_tried_at_each():
             pool.close()
 
 
+@in_loop
+async def test_connections_that_nobody_waits_for_any_more_are_let_go_of():
+    async with serving(nothing) as (pool, server):
+        for turns in range(40):
+            connecting = asyncio.create_task(pool.connect())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if not connecting.cancel():
+                connecting.result().abort()
+        await soon(lambda: not (pool.sweeper.connections or server.open))
+
+
 # Bodies in pieces
 
 
@@ -744,7 +756,7 @@ async def test_a_server_that_takes_nothing_is_given_up(impatient):
 
 @in_loop
 async def test_a_server_that_leaves_in_a_body_is_broken():
-    async with serving(lambda talk: talk.reset()) as (pool, _):
+    async with serving(lambda talk: (talk._file.read(10), talk.reset())) as (pool, _):
         assert (await failing(push_without_end(pool, 20.0))).kind == BROKEN
 
 

@@ -18,6 +18,10 @@ PATIENCE = aiohttp.ClientTimeout(total=60)
 PAUSE_SECONDS = (0.2, 3.0)
 
 CHATS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+EMBEDDINGS, TRANSCRIPTIONS = "/v1/embeddings", "/v1/audio/transcriptions"
+# What is asked of each path; by their names RouterDash knows what they can do.
+MODELS = {**dict.fromkeys(CHATS, ("tiny", "small")), EMBEDDINGS: ("embed-tiny",), TRANSCRIPTIONS: ("whisper-tiny",)}
+SOUND = b"RIFF" + bytes(20_000)
 
 
 @dataclass
@@ -40,19 +44,19 @@ def body_of(path: str, model: str, *, stream: bool) -> dict[str, Any]:
         return {**usual, "input": "Say something of the weather."}
     if path == "/v1/completions":
         return {**usual, "prompt": "The weather"}
-    if path == "/v1/embeddings":
+    if path == EMBEDDINGS:
         return {"model": model, "input": ["a", "b"]}
     return {**usual, "messages": messages, "max_tokens": 64}
 
 
-async def client(session: aiohttp.ClientSession, key: str, models: list[str], seen: Seen, until: float) -> None:
+async def client(session: aiohttp.ClientSession, key: str, seen: Seen, until: float) -> None:
     """One after the other, with pauses."""
     rng = random.Random()
     await asyncio.sleep(rng.uniform(0, PAUSE_SECONDS[1]))
     while time.monotonic() < until:
         name = str(uuid.uuid4())
         seen.ended[name] = LEFT
-        ask = asyncio.ensure_future(_ask(session, key, name, rng, models, seen))
+        ask = asyncio.ensure_future(_ask(session, key, name, rng, seen))
         if rng.random() < LEAVING:
             await asyncio.wait([ask], timeout=rng.expovariate(5))
             ask.cancel()
@@ -65,15 +69,23 @@ async def client(session: aiohttp.ClientSession, key: str, models: list[str], se
         await asyncio.sleep(rng.uniform(*PAUSE_SECONDS))
 
 
-async def _ask(
-    session: aiohttp.ClientSession, key: str, name: str, rng: random.Random, models: list[str], seen: Seen
-) -> str:
-    path = rng.choice((*CHATS, *CHATS, "/v1/embeddings"))
-    stream = path != "/v1/embeddings" and rng.random() < 0.7
+def form(model: str) -> aiohttp.FormData:
+    made = aiohttp.FormData()
+    made.add_field("model", model)
+    made.add_field("file", SOUND, filename="a.wav", content_type="audio/wav")
+    return made
+
+
+async def _ask(session: aiohttp.ClientSession, key: str, name: str, rng: random.Random, seen: Seen) -> str:
+    path = rng.choice((*CHATS, *CHATS, EMBEDDINGS, TRANSCRIPTIONS))
+    model = rng.choice(MODELS[path])
     headers = {"Authorization": f"Bearer {key}", "X-Request-Id": name}
-    body = body_of(path, rng.choice(models), stream=stream)
+    if path == TRANSCRIPTIONS:
+        sent: dict[str, Any] = {"data": form(model)}
+    else:
+        sent = {"json": body_of(path, model, stream=path in CHATS and rng.random() < 0.7)}
     try:
-        async with session.post(path, json=body, headers=headers, timeout=PATIENCE) as answer:
+        async with session.post(path, headers=headers, timeout=PATIENCE, **sent) as answer:
             seen.statuses[answer.status] += 1
             received = b""
             async for data in answer.content.iter_any():
@@ -95,16 +107,17 @@ async def _ask(
 
 def _ending(path: str, received: bytes, seen: Seen) -> str:
     """A stream ends whole, or says that it does not."""
-    last = received.rstrip().rsplit(b"\n\n", 1)[-1]
-    if b"error" in last:
+    last = received.rstrip().rsplit(b"\n\n", 1)[-1].rpartition(b"data: ")[2]
+    if last == b"[DONE]":
+        return WHOLE
+    try:
+        event = json.loads(last)
+    except ValueError:
+        event = {}
+    kind = event.get("type")
+    if kind in ("error", "response.failed") or (kind is None and "error" in event):
         return BROKEN
-    if path == "/v1/messages":
-        whole = b"message_stop" in last
-    elif path == "/v1/responses":
-        whole = b"response.completed" in last
-    else:
-        whole = b"[DONE]" in last or b'"finish_reason": "stop"' in received
-    if not whole:
-        seen.odd.append(f"{path}: a stream ended with {last[-200:]!r}")
-        return BROKEN
-    return WHOLE
+    if kind in ("message_stop", "response.completed") or b'"finish_reason": "stop"' in received:
+        return WHOLE
+    seen.odd.append(f"{path}: a stream ended with {last[-200:]!r}")
+    return BROKEN

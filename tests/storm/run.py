@@ -17,11 +17,10 @@ import aiohttp
 from benchmarks.process import clean_environment, free_port
 from benchmarks.sustained import memory, running, tell_memory
 from tests.router import KEY, RouterDash, until
-from tests.storm.clients import BROKEN, LEFT, REFUSED, WHOLE, Seen, client
+from tests.storm.clients import BROKEN, LEFT, MODELS, REFUSED, WHOLE, Seen, client
 from tests.storm.trouble import Fleet
 
 ENDPOINTS = 6
-MODELS = ("tiny", "small")
 KEYS = 6  # the first is greedy: it has half of the clients
 WINDOW_SECONDS = 20.0  # in which each key is served at least once
 QUIET_SECONDS = 40.0  # for what still runs to come to its end
@@ -30,8 +29,10 @@ QUIET_SECONDS = 40.0  # for what still runs to come to its end
 @contextmanager
 def simulators(ports: list[int], control: int) -> Iterator[None]:
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(control)]
-    for port in ports:
-        behaviour = {"port": port, "models": list(MODELS), "tokens": 12, "tokens_per_second": 60.0, "ttft": 0.05}
+    models = sorted({model for some in MODELS.values() for model in some})
+    for number, port in enumerate(ports):
+        behaviour = {"port": port, "models": models, "tokens": 12, "tokens_per_second": 60.0, "ttft": 0.05}
+        behaviour["messages"] = number % 2 == 0
         command += ["--endpoint", json.dumps(behaviour)]
     with running(command, clean_environment({})):
         yield
@@ -74,7 +75,7 @@ async def _rage(
         keys = _make_keys(router)
         end = time.monotonic() + seconds
         owners = [keys[0] if number % 2 else keys[1 + number // 2 % (KEYS - 1)] for number in range(clients)]
-        tasks = [asyncio.ensure_future(client(session, key, list(MODELS), seen, end)) for key in owners]
+        tasks = [asyncio.ensure_future(client(session, key, seen, end)) for key in owners]
         tasks.append(asyncio.ensure_future(fleet.trouble(end)))
         while not all(task.done() for task in tasks[:-1]):
             assert router.process is not None

@@ -1,0 +1,94 @@
+"""What gateways know of each other: slots, circuit breakers, who waits; and what is told of it everywhere."""
+
+import threading
+
+import pytest
+
+from benchmarks.simulator import Simulator
+from tests.conftest import Install
+from tests.http import Answer
+from tests.router import RouterDash, until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def at_once(router: RouterDash, number: int, **fields: object) -> list[Answer]:
+    """So many chats at the same time, each on a connection of its own."""
+    given: list[Answer] = []
+    threads = [threading.Thread(target=lambda: given.append(router.chat(**fields))) for _ in range(number)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return given
+
+
+@pytest.fixture
+def two(install: Install) -> RouterDash:
+    return install(ROUTERDASH_WORKERS="2").start()
+
+
+def test_together_they_send_no_more_than_an_endpoint_takes(two: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add(ttft=0.05)
+    two.add(simulated, max_concurrency=2)
+    given = at_once(two, 30)
+    assert {answer.status for answer in given} == {200}
+    assert simulated.seen.peak <= 2
+    assert two.stats()["queued_requests"] == two.stats()["total_active_requests"] == 0
+    waits = [row["queue_ms"] for row in two.get("/api/requests?limit=50").json()["requests"]]
+    assert sum(wait is not None for wait in waits) >= 20
+
+
+def test_what_waits_and_runs_is_told_of_both(two: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add(ttft=3.0)
+    two.add(simulated, max_concurrency=1)
+    asking = threading.Thread(target=at_once, args=(two, 6))
+    asking.start()
+    until(lambda: two.stats()["queued_requests"] == 5)
+    live = two.get("/api/live").json()
+    assert (live["waiting_total"], live["running_total"], live["workers_told"]) == (5, 1, 2)
+    assert {it["model"] for it in (*live["waiting"], *live["running"])} == {"tiny"}
+    simulated.set(ttft=0.0)
+    asking.join()
+    until(lambda: two.get("/api/live").json()["waiting_total"] == 0)
+
+
+def test_one_breaker_for_both_and_for_all_to_see(two: RouterDash, sim: Simulator) -> None:
+    broken, good = sim.add(), sim.add()
+    endpoint_id = two.add(broken)
+    two.add(good)
+    broken.set(fault="500")
+    assert {answer.status for answer in at_once(two, 40)} == {200}
+    until(lambda: two.endpoint(endpoint_id)["breaker"] == "open")
+    seen = broken.seen.started
+    at_once(two, 20)
+    assert broken.seen.started <= seen + 2  # a trial of each, if its time has come
+    found = two.get("/api/route?model=tiny").json()
+    assert {row["breaker"] for row in found["endpoints"]} >= {"closed"}
+    broken.set(fault="")
+    until(lambda: bool(at_once(two, 4)) and two.endpoint(endpoint_id)["breaker"] == "closed", 30, 0.3)
+
+
+def test_a_drain_with_a_deadline_ends_streams_on_both(two: RouterDash, sim: Simulator) -> None:
+    endpoint_id = two.add(sim.add(tokens=100_000, tokens_per_second=20.0))
+    endings: list[bytes] = []
+
+    def read() -> None:
+        with two.open_stream() as response:
+            endings.append(response.read()[-200:])
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    until(lambda: two.stats()["total_active_requests"] == 6)
+    given = two.post(f"/api/endpoints/{endpoint_id}/drain", {"deadline_secs": 1}).json()
+    assert (given["operator_state"], given["active_requests"]) == ("draining", 6)
+    for thread in threads:
+        thread.join(30)
+    assert len(endings) == 6
+    assert all(b'"error"' in ending for ending in endings)
+    assert two.chat().status == 503
+    assert two.post(f"/api/endpoints/{endpoint_id}/enable").json()["drain_until"] is None
+    rows = two.get("/api/requests?outcome=truncated").json()["requests"]
+    assert len(rows) == 6
+    assert all(row["output_tokens"] for row in rows)
