@@ -57,10 +57,8 @@ MOST_NOTED = 8  # candidates that a record tells of: among hundreds, each would 
 
 
 def noted(decision: Decision) -> tuple[tuple[str, int], ...]:
-    """The scores that a record tells of; of many, the chosen one's and the least of the others. None of an only one."""
+    """The scores that a record tells of; of many, the chosen one's and the least of the others."""
     scores = decision.scores
-    if decision.reason == ONLY:
-        return ()
     if len(scores) <= MOST_NOTED:
         return scores
     by_load = sorted(scores, key=lambda score: (score[0] != decision.endpoint_id, score[1]))

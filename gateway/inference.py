@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
-from gateway.balancer import FULL, Decision, noted, pick
+from gateway.balancer import FULL, ONLY, Decision, noted, pick
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -670,7 +670,7 @@ class Inference:
                 error,
                 max(0, round((self.started - arrived) * 1e6)),
                 decision.reason,
-                noted(decision),
+                () if decision.reason == ONLY else noted(decision),
             )
         )
 

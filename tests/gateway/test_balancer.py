@@ -199,10 +199,6 @@ def test_a_choice_among_few_is_noted_whole():
     assert noted(Decision("b", LEAST, scores)) == scores
 
 
-def test_the_only_one_is_compared_with_nobody():
-    assert noted(Decision("a", ONLY, (("a", 3),))) == ()
-
-
 def test_of_many_the_chosen_one_and_the_least_are_noted():
     scores = tuple((f"e{number}", number) for number in range(40))
     found = noted(Decision("e30", LEAST, scores))
