@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from benchmarks import answers
 
@@ -474,13 +474,15 @@ async def _read_form(request: web.Request) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         async for part in await request.multipart():
-            data = await part.read()  # type: ignore[union-attr]  # a form within a form is none
-            if part.filename is not None:  # type: ignore[union-attr]
-                kind = part.headers.get("Content-Type", "")  # type: ignore[union-attr]
-                found[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}  # type: ignore[union-attr]
+            if not isinstance(part, BodyPartReader):
+                raise BadRequest("a form within a form")
+            data = await part.read()
+            if part.filename is not None:
+                kind = part.headers.get("Content-Type", "")
+                found[str(part.name)] = {"name": part.filename, "type": kind, "size": len(data)}
             else:
-                found[str(part.name)] = data.decode()  # type: ignore[union-attr]
-    except (ValueError, AssertionError, AttributeError) as error:
+                found[str(part.name)] = data.decode()
+    except (ValueError, AssertionError) as error:
         raise BadRequest(f"the form cannot be read: {error}") from None
     return found
 

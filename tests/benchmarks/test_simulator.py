@@ -264,15 +264,19 @@ def test_a_connection_is_reset(sim: Simulator) -> None:
     assert (endpoint.seen.started, endpoint.seen.finished) == (1, 0)
 
 
+def ask_on(connection: http.client.HTTPConnection) -> None:
+    connection.request("POST", "/v1/chat/completions", json.dumps(BODY))
+    connection.getresponse()
+
+
 def test_a_kept_connection_is_reset_too(sim: Simulator) -> None:
     endpoint = sim.add()
     with closing(http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=10)) as connection:
         connection.request("GET", "/health")
         connection.getresponse().read()
         endpoint.set(fault="reset")
-        connection.request("POST", "/v1/chat/completions", json.dumps(BODY))
         with pytest.raises(ConnectionResetError):
-            connection.getresponse()
+            ask_on(connection)
 
 
 def test_a_bad_request_is_told_before_its_body_is_read(sim: Simulator) -> None:
