@@ -226,7 +226,11 @@ class Inference:
                     self._refuse(told.status, told.code, told.message, ((b"retry-after", b"1"),))
                     return
             if decision is None:
-                break
+                if not gateway.roster.refresh():
+                    break
+                # An endpoint may have come in this very moment.
+                routes = gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
+                continue
             assert self.route is not None
             tried.append(self.route.endpoint.id)
             failure = await self._attempt(self.route, body)

@@ -18,7 +18,7 @@ _UNRECORDED = 1  # the first word of each part of the header
 _WAITING = _UNRECORDED + MAX_WORKERS
 _WATCHED = _WAITING + MAX_WORKERS
 _HEADER_BYTES = 8 * (_WATCHED + 1)
-_CELLS = 3  # of a worker and an endpoint
+_CELLS = 4  # of a worker and an endpoint
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
 
@@ -97,6 +97,10 @@ class LivePage:
         """
         return max(self._words[_CELLS * slot + 2 : workers * _ROW_WORDS : _ROW_WORDS])
 
+    def closed_at(self, slot: int, workers: int = MAX_WORKERS) -> int:
+        """Second at which a trial last closed a worker's circuit breaker for this endpoint; 0 for never."""
+        return max(self._words[_CELLS * slot + 3 : workers * _ROW_WORDS : _ROW_WORDS])
+
 
 class Row:
     """One worker's cells."""
@@ -115,3 +119,6 @@ class Row:
 
     def set_trial_due(self, slot: int, second: int) -> None:
         self._words[self._start + _CELLS * slot + 2] = second
+
+    def set_closed_at(self, slot: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + 3] = second

@@ -29,8 +29,8 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "labels", "lacks", "pool",
-        "rank", "secret", "slots", "standing_head", "usage_refused",
+        "_failed_at", "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "labels", "lacks",
+        "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -38,6 +38,7 @@ class Endpoint:
         self.in_flight = 0
         self.breaker = Breaker()
         self._told_due = 0
+        self._failed_at = 0.0  # seconds since 1970
         self._row = row
         self.forget()
         self.learn(facts, secret)
@@ -90,11 +91,13 @@ class Endpoint:
         self.breaker.good()
         if self._told_due:
             log.info("%s: its circuit breaker closes", self.facts.name)
+            self._row.set_closed_at(self.facts.slot, int(time.time()))
             self.settle()
 
     def failed(self, pause: float | None = None) -> None:
         """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone."""
         now = time.monotonic()
+        self._failed_at = time.time()
         if self.breaker.bad(now, pause=pause):
             due = self.breaker.due or now
             log.warning("%s: its circuit breaker opens for %.1f s", self.facts.name, due - now)
@@ -119,16 +122,19 @@ class Endpoint:
             self._told_due = due
             self._row.set_trial_due(self.facts.slot, due)
 
-    def look_around(self, told_by_others: int) -> None:
-        """Many times a second: a trial may be due; another worker's breaker may have opened."""
+    def look_around(self, opened_until: int, closed_at: int) -> None:
+        """Many times a second: a trial may be due; another worker's breaker may have opened, or closed."""
         breaker = self.breaker
-        if told_by_others and breaker.due is None:
-            ahead = told_by_others - time.time()
+        if breaker.due is None:
+            ahead = opened_until - time.time()
             if ahead > 1.0:  # it is told in whole seconds: what is left of one may have ended since
                 breaker.due = time.monotonic() + ahead
+                self._failed_at = time.time()
                 self.settle()
-        elif breaker.due is not None:
-            self.settle()
+            return
+        if closed_at > self._failed_at:
+            breaker.close()
+        self.settle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +208,10 @@ class Roster:
         """Many times a second, beside `refresh`."""
         several = self.workers > 1
         for endpoint in self.endpoints.values():
-            told = self.page.trial_due(endpoint.facts.slot, self.workers) if several else 0
-            if told or endpoint.breaker.due is not None:
-                endpoint.look_around(told)
+            slot = endpoint.facts.slot
+            opened = self.page.trial_due(slot, self.workers) if several else 0
+            if opened or endpoint.breaker.due is not None:
+                endpoint.look_around(opened, self.page.closed_at(slot, self.workers) if several else 0)
 
     def load(self, endpoint: Endpoint) -> int:
         """Requests in flight on an endpoint, over all workers."""

@@ -58,7 +58,7 @@ def test_one_breaker_for_both_and_for_all_to_see(two: RouterDash, sim: Simulator
     endpoint_id = two.add(broken)
     two.add(good)
     broken.set(fault="500")
-    assert {answer.status for answer in at_once(two, 40)} == {200}
+    assert [answer for answer in at_once(two, 40) if answer.status != 200] == []
     until(lambda: two.endpoint(endpoint_id)["breaker"] == "open")
     seen = broken.seen.started
     at_once(two, 20)

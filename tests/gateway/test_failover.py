@@ -533,3 +533,14 @@ def test_what_is_here_is_told_while_somebody_looks(gateway, sim):
     assert (waiting.model, waiting.position, waiting.client_ip) == (model, 1, "127.0.0.1")
     assert 0 <= found.at - waiting.since <= found.at - running.since < 30
     assert running.deltas >= 1
+
+
+def test_an_endpoint_that_was_published_a_moment_ago_is_asked(gateway, sim):
+    good = sim.add()
+    model = gateway.add(sim.add(fault="500"))
+    gateway.chat(model)
+    endpoint = gateway.endpoints_of(model)[0]
+    gateway.endpoints["more"] = msgspec.structs.replace(endpoint, id="more", slot=1021, base_url=good.url)
+    gateway.publish()
+    assert gateway.chat(model).status == 200
+    del gateway.endpoints["more"]

@@ -1,8 +1,10 @@
 import hashlib
 
 import pytest
+import time_machine
 
 from gateway import snapshot
+from gateway.balancer import OPEN
 from gateway.livepage import LivePage
 from gateway.roster import Roster
 from gateway.sealing import Sealer
@@ -220,3 +222,75 @@ def test_a_changed_secret_is_taken_over(roster, control):
         control.publish(make_endpoint("a", "m", sealed_key=Sealer([KEY]).seal(secret)))
         roster.refresh()
         assert roster.endpoints["a"].secret == secret
+
+
+# What workers tell each other of circuit breakers
+
+
+@pytest.fixture
+def two(config, control, sweeper):
+    """The same endpoint as two workers see it."""
+    control.publish(make_endpoint("a", "tiny", slot=7))
+    rosters = [
+        Roster(config.snapshot_path, LivePage(config.live_page_path), Sealer([KEY]), sweeper, worker=worker, workers=2)
+        for worker in (0, 1)
+    ]
+    for roster in rosters:
+        roster.refresh()
+    return rosters
+
+
+def break_it(roster):
+    for _ in range(5):
+        roster.endpoints["a"].failed()
+
+
+def test_a_breaker_that_opens_at_one_is_open_at_the_other(two):
+    break_it(two[0])
+    two[1].look_around()
+    assert [roster.endpoints["a"].rank for roster in two] == [OPEN, OPEN]
+
+
+def test_when_its_time_has_come_each_lets_one_request_through(two):
+    break_it(two[0])
+    two[1].look_around()
+    for roster in two:
+        roster.endpoints["a"].breaker.due = 0.0
+        roster.look_around()
+    assert [roster.endpoints["a"].rank for roster in two] == [0, 0]
+    two[0].endpoints["a"].begin_trial()
+    assert [roster.endpoints["a"].rank for roster in two] == [OPEN, 0]
+
+
+def test_a_good_trial_at_one_closes_both(two):
+    with time_machine.travel(1000.5, tick=False) as clock:
+        break_it(two[0])
+        two[1].look_around()
+        clock.shift(2)
+        two[0].endpoints["a"].did_well()
+        two[1].look_around()
+    assert [roster.endpoints["a"].breaker.due for roster in two] == [None, None]
+    assert two[0].page.trial_due(7) == 0
+
+
+def test_a_failure_after_that_is_news(two):
+    with time_machine.travel(1000.5, tick=False) as clock:
+        break_it(two[0])
+        clock.shift(2)
+        two[0].endpoints["a"].did_well()
+        clock.shift(2)
+        break_it(two[1])
+        for roster in two:
+            roster.look_around()
+    assert [roster.endpoints["a"].rank for roster in two] == [OPEN, OPEN]
+
+
+def test_an_edited_address_is_another_server(roster, control):
+    control.publish(make_endpoint("a", "tiny", slot=7))
+    roster.refresh()
+    break_it(roster)
+    roster.endpoints["a"].lacks.add("/v1/messages")
+    control.publish(make_endpoint("a", "tiny", slot=7, base_url="http://127.0.0.1:2"))
+    roster.refresh()
+    endpoint = roster.endpoints["a"]
+    assert (endpoint.breaker.due, endpoint.lacks, endpoint.rank) == (None, set(), 0)

@@ -257,7 +257,7 @@ def identical(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def _lasting(api: dict[str, Any]) -> dict[str, Any]:
     stats = {name: value for name, value in api["stats"].items() if name not in PASSING}
-    checked = ("latency_ms", "last_seen", "last_error", "error_count", "status")
+    checked = ("latency_ms", "last_seen", "last_error", "error_count", "status", "breaker", "breaker_trial_due")
     endpoints = {
         row["id"]: {name: value for name, value in row.items() if name not in checked} for row in api["endpoints"]
     }
