@@ -22,16 +22,20 @@ def jitter() -> float:
 
 
 class Breaker:
-    """`good()` and `bad(now)` as attempts end. `blocks(now)` says whether requests should go elsewhere."""
+    """As attempts end: `well += 1`, and `good()` if any had failed since the last that did not; or `bad(now)`.
 
-    __slots__ = ("_bad", "_good", "_in_a_row", "_jitter", "_openings", "_turned_at", "due", "trials")
+    `blocks(now)` says whether requests should go elsewhere.
+    """
+
+    __slots__ = ("_bad", "_good", "_jitter", "_openings", "_turned_at", "bad_in_a_row", "due", "trials", "well")
 
     def __init__(self, jitter: Callable[[], float] = jitter) -> None:
         self.due: float | None = None  # None: closed; else when a trial is let through
         self.trials = 0  # requests under way that were let through half open
         self._jitter = jitter
         self._openings = 0  # without a success in between
-        self._in_a_row = 0
+        self.bad_in_a_row = 0
+        self.well = 0  # attempts since the window was last turned
         self._good = [0] * BUCKETS
         self._bad = [0] * BUCKETS
         self._turned_at = 0.0
@@ -50,8 +54,7 @@ class Breaker:
 
     def good(self) -> None:
         """An attempt ended well: closed, whatever was."""
-        self._good[0] += 1
-        self._in_a_row = 0
+        self.bad_in_a_row = 0
         if self.due is not None:
             self.close()
 
@@ -59,7 +62,7 @@ class Breaker:
         """An attempt failed. `pause`: seconds that the endpoint asked to be left alone. True if the breaker opens."""
         self.turn(now)
         self._bad[0] += 1
-        self._in_a_row += 1
+        self.bad_in_a_row += 1
         if self.due is not None and now < self.due:
             return False  # one of those that were under way when it opened
         if pause is not None:
@@ -75,7 +78,7 @@ class Breaker:
     def close(self) -> None:
         """As if nothing had ever failed."""
         self.due = None
-        self._openings = self._in_a_row = 0
+        self._openings = self.bad_in_a_row = self.well = 0
         self._good, self._bad = [0] * BUCKETS, [0] * BUCKETS
 
     def turn(self, now: float) -> None:
@@ -83,13 +86,15 @@ class Breaker:
         passed = int((now - self._turned_at) * BUCKETS / WINDOW_SECONDS)
         if passed <= 0:
             return
+        self._good[0] += self.well
+        self.well = 0
         self._turned_at += passed * WINDOW_SECONDS / BUCKETS
         fresh = [0] * min(passed, BUCKETS)
         self._good = [*fresh, *self._good][:BUCKETS]
         self._bad = [*fresh, *self._bad][:BUCKETS]
 
     def _has_enough(self) -> bool:
-        if self._in_a_row >= IN_A_ROW:
+        if self.bad_in_a_row >= IN_A_ROW:
             return True
         bad = sum(self._bad)
-        return bad >= SHARE * (attempts := bad + sum(self._good)) and attempts >= AT_LEAST
+        return bad >= SHARE * (attempts := bad + sum(self._good) + self.well) and attempts >= AT_LEAST

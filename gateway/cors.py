@@ -40,8 +40,8 @@ class Cors:
             headers.append((b"access-control-allow-headers", b", ".join(names)))
         exchange.reply(204, headers, b"")
 
-    def lines(self, exchange: "Exchange", headers: "HeaderList") -> tuple[bytes, ...]:
-        """Of the head of any answer, which has these headers too."""
+    def lines(self, exchange: "Exchange", headers: "HeaderList", more: bytes) -> tuple[bytes, ...]:
+        """Of the head of any answer, which has these headers and lines too."""
         if self._any:
             allowed: tuple[bytes, ...] = (b"access-control-allow-origin: *\r\n",)
         else:
@@ -50,7 +50,8 @@ class Cors:
             if origin is None or not self.allows(origin):
                 return allowed
             allowed += (b"access-control-allow-origin: %b\r\n" % origin,)
-        told = [name for name, _ in headers if name in _TELLABLE or name.startswith(b"x-routerdash-")]
+        names = [line.partition(b":")[0] for line in more.splitlines()] + [name for name, _ in headers]
+        told = [name for name in names if name in _TELLABLE or name.startswith(b"x-routerdash-")]
         if told:
             allowed += (b"access-control-expose-headers: %b\r\n" % b", ".join(told),)
         return allowed

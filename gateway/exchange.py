@@ -31,10 +31,11 @@ class Head:
     Clients repeat themselves: the next request of a connection that bears the same lines shares this object.
     """
 
-    __slots__ = ("chunked", "fields", "headers", "lines", "onward", "passed", "peer")
+    __slots__ = ("chunked", "fields", "headers", "lines", "onward", "passed", "peer", "raw")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.headers = headers
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self.raw = raw  # as they came
+        self.headers = headers = [(name.lower(), value) for name, value in raw]
         self.lines = len(headers)
         self.fields = dict(reversed(headers))  # by (lower-case) name, the first of each
         self.chunked = b"transfer-encoding" in self.fields  # no other coding is let in
@@ -163,9 +164,9 @@ class Exchange:
 
     # The answer
 
-    def reply(self, status: int, headers: HeaderList, body: bytes) -> None:
-        """The whole answer in one write."""
-        lines = self._head(status, headers)
+    def reply(self, status: int, headers: HeaderList, body: bytes, more: bytes = b"") -> None:
+        """The whole answer in one write. `more` header lines, ready to be sent."""
+        lines = self._head(status, headers, more)
         if status not in _NO_BODY:
             lines.append(b"content-length: %d\r\n\r\n" % len(body))
             if self.method != b"HEAD":
@@ -174,12 +175,12 @@ class Exchange:
             lines.append(b"\r\n")
         self._write(b"".join(lines))
 
-    def start(self, status: int, headers: HeaderList) -> None:
+    def start(self, status: int, headers: HeaderList, more: bytes = b"") -> None:
         """The head of a streamed answer."""
         self._chunked = self.version != "1.0" and self.method != b"HEAD"
         if self.version == "1.0":
             self.keep_alive = False
-        lines = self._head(status, headers)
+        lines = self._head(status, headers, more)
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
         self._write(b"".join(lines))
 
@@ -211,7 +212,7 @@ class Exchange:
     def write_paused(self) -> bool:
         return self.protocol is not None and self.protocol.flow.write_paused
 
-    def _head(self, status: int, headers: HeaderList) -> list[bytes]:
+    def _head(self, status: int, headers: HeaderList, more: bytes) -> list[bytes]:
         assert self.protocol is not None
         if not self.received:
             self.keep_alive = False  # where the next request begins is not known yet
@@ -221,7 +222,9 @@ class Exchange:
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if self.cors is not None:
-            lines += self.cors.lines(self, headers)
+            lines += self.cors.lines(self, headers, more)
+        if more:
+            lines.append(more)
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         elif self.version == "1.0":

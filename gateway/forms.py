@@ -16,8 +16,6 @@ MAX_KEPT_BYTES = 1 << 20  # of a form, for another endpoint
 class FormInference(Inference):
     """A request whose body is multipart/form-data."""
 
-    __slots__ = ("_form",)
-
     async def run(self) -> None:
         self._check_way()
         exchange = self.exchange

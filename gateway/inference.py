@@ -98,33 +98,26 @@ class Inference:
     Kinds whose bodies or answers are of another make are its subclasses.
     """
 
-    __slots__ = (
-        "_answer",
-        "_request_body",
-        "asked_usage",
-        "attempts",
-        "connection",
-        "decision",
-        "dialect",
-        "endpoint",
-        "exchange",
-        "first_token",
-        "gateway",
-        "id",
-        "kind",
-        "passed",
-        "queue_us",
-        "queued_at",
-        "recorded",
-        "relay",
-        "request",
-        "request_id",
-        "route",
-        "seen_events",
-        "sent",
-        "started",
-        "trial",
-    )
+    # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
+    route: Route | None = None
+    decision: Decision | None = None
+    endpoint: Endpoint | None = None
+    connection: Connection | None = None  # with the head of an answer
+    started = 0.0
+    trial = False  # its endpoint's circuit breaker is not closed
+    asked_usage = False  # of what the client did not ask for
+    _answer: bytes | None = None  # if it had to be read already
+
+    request = NO_REQUEST
+    relay: Relay | None = None  # of a streamed answer
+    sent = False  # something of an answer went to the client, not just comments
+    first_token: float | None = None
+    recorded = False
+    passed: Sequence[bytes] = ()  # routers of our kind that the request has been through
+    queue_us: int | None = None  # in the queue, all in all
+    queued_at: float | None = None  # time.monotonic(), while it waits there
+    seen_events = -1  # at the last look for silence
+    _request_body: Body | None = None
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
@@ -133,26 +126,7 @@ class Inference:
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.request_id = self._request_id()
-        self.request = NO_REQUEST
         self.attempts: list[Attempt] = []
-        # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
-        self.route: Route | None = None
-        self.decision: Decision | None = None
-        self.endpoint: Endpoint | None = None
-        self.connection: Connection | None = None  # with the head of an answer
-        self.started = 0.0
-        self.trial = False  # its endpoint's circuit breaker is not closed
-        self.asked_usage = False  # of what the client did not ask for
-        self.sent = False  # something of an answer went to the client, not just comments
-        self.first_token: float | None = None
-        self.relay: Relay | None = None  # of a streamed answer
-        self.recorded = False
-        self.passed: list[bytes] = []  # routers of our kind that the request has been through
-        self.queue_us: int | None = None  # in the queue, all in all
-        self.queued_at: float | None = None  # time.monotonic(), while it waits there
-        self.seen_events = -1  # at the last look for silence
-        self._request_body: Body | None = None
-        self._answer: bytes | None = None  # of the present attempt, if it had to be read already
 
     def run(self) -> Coroutine[Any, Any, None]:
         """The coroutine to be awaited. Raises Refusal at once for what can be seen to be wrong at once."""
@@ -199,7 +173,7 @@ class Inference:
                 f"The model {model!r} does not exist; GET /v1/models lists those there are.",
                 param="model",
             )
-        capable = known.capable_of(self.kind.capability)
+        capable = known.capable[self.kind.capability]
         if not capable:
             raise Refusal(
                 400,
@@ -229,7 +203,7 @@ class Inference:
                 if not gateway.roster.refresh():
                     break
                 # An endpoint may have come in this very moment.
-                routes = gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
+                routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
                 continue
             assert self.route is not None
             tried.append(self.route.endpoint.id)
@@ -239,7 +213,7 @@ class Inference:
             self._leave()
             if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
                 break
-            routes = gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
+            routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
         if failure is None:
             self._no_endpoint()
         else:
@@ -276,17 +250,15 @@ class Inference:
 
     def look_again(self, tried: Collection[str]) -> Decision | None:
         """Could it go now? Asked by the queue."""
-        routes = self.gateway.roster.routes(self.request.model).capable_of(self.kind.capability)
+        routes = self.gateway.roster.routes(self.request.model).capable[self.kind.capability]
         return self._take(routes, tried)
 
     def _take(self, routes: Routes, tried: Collection[str]) -> Decision | None:
         """Choose an endpoint and enter it. FULL, and None, as of `pick`."""
-        decision = pick(routes.endpoints, self.gateway.roster.load, tried)
+        decision = self._pick(routes, tried)
         if decision is None or decision is FULL:
             return decision
-        return self._enter(routes.by_id[decision.endpoint_id], decision)
-
-    def _enter(self, route: Route, decision: Decision) -> Decision:
+        route = routes.by_id[decision.endpoint_id]
         endpoint = route.endpoint
         if endpoint.slots is None:
             endpoint.enter()
@@ -297,6 +269,9 @@ class Inference:
             self.trial = True
             endpoint.begin_trial()
         return decision
+
+    def _pick(self, routes: Routes, tried: Collection[str]) -> Decision | None:
+        return pick(routes.endpoints, self.gateway.roster.load, tried)
 
     async def _attempt(self, route: Route, body: Body) -> Failure | None:
         """None when the client has its answer, whatever it is; a Failure while another endpoint may still be asked."""
@@ -399,7 +374,7 @@ class Inference:
         return b"%b %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\n%b\r\n\r\n" % (
             exchange.method,
             pool.prefix,
-            path or self.kind.upstream_path.encode() or exchange.path,
+            path or self.kind.upstream_path or exchange.path,
             b"?" + exchange.query if exchange.query else b"",
             endpoint.standing_head,
             onward,
@@ -433,7 +408,7 @@ class Inference:
         if self.exchange.started:
             self._reply_late(status, body)
         else:
-            self.exchange.reply(status, self._answer_headers(connection.headers), body)
+            self.exchange.reply(status, _kept(connection.headers), body, self._way())
 
     def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
         """A whole answer as the client is to get it, and its usage. Raises UpstreamError for what is none."""
@@ -498,7 +473,7 @@ class Inference:
         try:
             while data := await connection.read():
                 if not exchange.started:
-                    exchange.start(connection.status, self._answer_headers(connection.headers))
+                    exchange.start(connection.status, _kept(connection.headers), self._way())
                 exchange.write(data)
                 connection.wait_at_most(None)  # it may be the client who is slow
                 await exchange.drain()
@@ -526,8 +501,9 @@ class Inference:
 
     def start(self, connection: Connection) -> None:
         if not self.exchange.started:
-            headers = self._answer_headers(connection.headers)
-            self.exchange.start(connection.status, (*headers, (b"x-accel-buffering", b"no")))
+            headers = _kept(connection.headers)
+            headers.append((b"x-accel-buffering", b"no"))
+            self.exchange.start(connection.status, headers, self._way())
 
     def keep_alive(self) -> None:
         """Now and then: a comment, if the client of a stream has heard nothing since the last look. It is no token."""
@@ -540,7 +516,7 @@ class Inference:
         exchange = self.exchange
         if not exchange.started:
             headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
-            exchange.start(200, (*headers, *self._answer_headers([])))
+            exchange.start(200, headers, self._way())
         exchange.write(b": waiting\n\n")
 
     def end_early(self, why: str) -> None:
@@ -571,7 +547,7 @@ class Inference:
             if self.exchange.started:
                 self._reply_late(failure.status, body)
             else:
-                self.exchange.reply(failure.status, self._answer_headers(failure.headers), body)
+                self.exchange.reply(failure.status, _kept(failure.headers), body, self._way())
         elif failure.error is not None and failure.error.kind == TIMEOUT:
             message = "The endpoint did not answer in time."
             self._finish(record.FAILED, 504, error=message, answer=failure.body)
@@ -587,32 +563,28 @@ class Inference:
             self.exchange.end(self.dialect.error_event(error_body(status, code, message, param)))
             return
         body = self._error_body(status, code, message, param)
-        self.exchange.reply(status, (JSON, *self._answer_headers([]), *headers), body)
+        self.exchange.reply(status, (JSON, *headers), body, self._way())
 
     def _error_body(self, status: int, code: str, message: str, param: str | None) -> bytes:
         return error_body(status, code, message, param)
 
-    def _answer_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        kept = [header for header in headers if _BACK[header[0]]]
-        kept.append((b"x-request-id", self.request_id))
-        if self.gateway.config.route_headers:
-            if self._number() == 1 and self.queue_us is None:
-                assert self.route is not None
-                kept += self.route.endpoint.labels
-            else:
-                kept += self._labels()
-        return kept
-
-    def _number(self) -> int:
-        """Attempts up to now."""
-        return len(self.attempts) + (self.endpoint is not None)
-
-    def _labels(self) -> list[tuple[bytes, bytes]]:
-        """What RouterDash says of the way that a request took."""
-        found = [self.route.endpoint.label] if self.route is not None else []
-        found.append((b"x-routerdash-attempts", b"%d" % self._number()))
-        found.append((b"x-routerdash-queue-ms", b"%d" % ((self.queue_us or 0) // 1000)))
-        return found
+    def _way(self) -> bytes:
+        """Header lines: the request's id, and what RouterDash says of the way that it took."""
+        if not self.gateway.config.route_headers:
+            return b"x-request-id: %b\r\n" % self.request_id
+        attempts = len(self.attempts) + (self.endpoint is not None)  # of a stream, the present one is not noted yet
+        endpoint = b"" if self.route is None else self.route.endpoint.label
+        if attempts == 1 and self.queue_us is None:
+            return b"x-request-id: %b\r\n%bx-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n" % (
+                self.request_id,
+                endpoint,
+            )
+        return b"x-request-id: %b\r\n%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
+            self.request_id,
+            endpoint,
+            attempts,
+            (self.queue_us or 0) // 1000,
+        )
 
     def _request_id(self) -> bytes:
         """The client's own id, if it is a decent one; it may not break out of a header or a log line."""
@@ -672,7 +644,7 @@ class Inference:
                 status,
                 round((now - self.started) * 1e6),
                 error,
-                max(0, round((self.started - arrived) * 1e6)),
+                round((self.started - arrived) * 1e6),
                 decision.reason,
                 () if decision.reason == ONLY else noted(decision),
             )
@@ -695,8 +667,11 @@ class Inference:
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error)
             if outcome == record.OK:
-                assert self.endpoint is not None
-                self.endpoint.did_well()
+                endpoint = self.endpoint
+                assert endpoint is not None
+                endpoint.breaker.well += 1
+                if endpoint.breaker.bad_in_a_row:
+                    endpoint.did_well()
             elif outcome in (record.FAILED, record.TRUNCATED):
                 self._blame()
         estimated = False
@@ -805,6 +780,11 @@ class Passing:
             exchange.write(out)
             return not exchange.write_paused
         return True
+
+
+def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of an endpoint's answer that a client gets to see."""
+    return [header for header in headers if _BACK[header[0]]]
 
 
 def onward_lines(headers: list[tuple[bytes, bytes]]) -> bytes:

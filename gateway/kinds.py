@@ -23,7 +23,7 @@ class Kind:
     name: str  # as records bear it
     path: str  # as clients and endpoints know it
     capability: str
-    upstream_path: str = ""  # where the endpoint has it in another place
+    upstream_path: bytes = b""  # where the endpoint has it in another place
     binary: bool = False  # answers with sound or pictures
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens a second are a speed
@@ -31,7 +31,7 @@ class Kind:
     @property
     def asked_at(self) -> str:
         """The path on the endpoint."""
-        return self.upstream_path or self.path
+        return self.upstream_path.decode() or self.path
 
 
 KINDS = (
@@ -49,7 +49,7 @@ KINDS = (
     Kind(IMAGE_VARIATIONS, "/v1/images/variations", CAN_DRAW, multipart=True),
     Kind(RERANK, "/v1/rerank", CAN_RERANK),
     Kind(MODERATIONS, "/v1/moderations", CAN_MODERATE),
-    Kind(TOKENIZE, "/v1/tokenize", CAN_CHAT, upstream_path="/tokenize"),
+    Kind(TOKENIZE, "/v1/tokenize", CAN_CHAT, upstream_path=b"/tokenize"),
 )
 STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT)
 

@@ -32,8 +32,6 @@ _TOKENIZE_PATH = BY_NAME[TOKENIZE].asked_at.encode()
 class MessagesInference(Inference):
     """POST /v1/messages."""
 
-    __slots__ = ("_native",)
-
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         super().__init__(gateway, exchange, kind)
         self.dialect = anthropic.DIALECT
@@ -91,8 +89,6 @@ class MessagesInference(Inference):
 
 class CountTokens(MessagesInference):
     """POST /v1/messages/count_tokens; of an endpoint that cannot, by what it makes of the prompt's text."""
-
-    __slots__ = ()
 
     async def _ask_translated(self, route: Route, body: Body) -> Connection:
         text = tokenize_prompt(body)

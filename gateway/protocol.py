@@ -83,8 +83,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:  # else it is a trailer: nobody has asked for any
-            name = name.lower()
-            if name == b"content-length":
+            if len(name) == 14 and name.lower() == b"content-length":
                 if self.length is not None:
                     raise Malformed("two lengths")
                 self.length = int(value)  # digits, as the parser has seen to
@@ -101,9 +100,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if request_line != self.request_line:
             check_line(*request_line)
             self.request_line = request_line
-        if head is None or head.headers != self.headers:
-            check_headers(self.headers)
+        if head is None or head.raw != self.headers:
             self.head = head = Head(self.headers)
+            check_headers(head.headers)
         method, url, version = request_line
         if head.chunked and (self.length is not None or version == "1.0"):
             raise Malformed("a length that is told twice, or to nobody")

@@ -72,8 +72,6 @@ def _made(body: bytes) -> _Made:
 class ResponsesInference(Inference):
     """POST /v1/responses. One that goes on from another goes to the endpoint that has the other."""
 
-    __slots__ = ("_previous",)
-
     def _parse(self, body: Body) -> Request:
         request = parse_request(body)
         self._previous: str | None = None
@@ -85,12 +83,12 @@ class ResponsesInference(Inference):
             self._previous = self.gateway.makers.of(previous) if isinstance(previous, str) else None
         return request
 
-    def _take(self, routes: Routes, tried: Collection[str]) -> Decision | None:
+    def _pick(self, routes: Routes, tried: Collection[str]) -> Decision | None:
         if self._previous is not None and self._previous not in tried:
             route = routes.by_id.get(self._previous)
             if route is not None and route.endpoint.rank < EXCLUDED:
-                return self._enter(route, Decision(route.endpoint.id, MADE_IT, ()))
-        return super()._take(routes, tried)
+                return Decision(route.endpoint.id, MADE_IT, ())
+        return super()._pick(routes, tried)
 
     def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
         self._remember(_made(body).id)
@@ -108,8 +106,6 @@ class ResponsesInference(Inference):
 
 class StoredResponse(Inference):
     """GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items: passed to where the response is."""
-
-    __slots__ = ()
 
     def _parse(self, body: Body) -> Request:
         return Request("", False, False)

@@ -29,7 +29,7 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_failed_at", "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "labels", "lacks",
+        "_failed_at", "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "lacks",
         "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
@@ -50,8 +50,7 @@ class Endpoint:
         self.secret = secret
         self.slots = facts.max_concurrency
         self.pool.connect_timeout = facts.connect_timeout_secs
-        self.label = (b"x-routerdash-endpoint", quote(facts.name, safe=_HEADER_SAFE).encode())
-        self.labels = (self.label, (b"x-routerdash-attempts", b"1"), (b"x-routerdash-queue-ms", b"0"))  # as a rule
+        self.label = b"x-routerdash-endpoint: %b\r\n" % quote(facts.name, safe=_HEADER_SAFE).encode()
         key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
         # Headers that go with every request.
         self.standing_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
@@ -87,7 +86,7 @@ class Endpoint:
         return self.breaker.due or 0.0
 
     def did_well(self) -> None:
-        """An attempt brought its answer."""
+        """An attempt brought its answer, after others that did not."""
         self.breaker.good()
         if self._told_due:
             log.info("%s: its circuit breaker closes", self.facts.name)
@@ -148,21 +147,26 @@ class Route:
 class Routes(list[Route]):
     """All that a model's name leads to, with what each request needs of it made ready."""
 
-    __slots__ = ("_capable", "by_id", "endpoints")
+    __slots__ = ("by_id", "capable", "endpoints")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         super().__init__(routes)
         self.by_id = {route.endpoint.id: route for route in self}
         self.endpoints = [route.endpoint for route in self]
-        self._capable: dict[str, Routes | None] = {}  # None: all are, and a reference to itself would be a cycle
+        self.capable = _Capable(self)
 
-    def capable_of(self, capability: str) -> "Routes":
-        """Those whose model can do it. One of which nothing is known may."""
-        if capability not in self._capable:
-            able = [it for it in self if not it.model.capabilities or capability in it.model.capabilities]
-            self._capable[capability] = None if len(able) == len(self) else Routes(able)
-        found = self._capable[capability]
-        return self if found is None else found
+
+class _Capable(dict[str, Routes]):
+    """By capability, those of some routes whose model has it. One of which nothing is known may."""
+
+    def __init__(self, routes: Routes) -> None:
+        super().__init__()
+        self._routes = routes
+
+    def __missing__(self, capability: str) -> Routes:
+        able = [it for it in self._routes if not it.model.capabilities or capability in it.model.capabilities]
+        found = self[capability] = self._routes if len(able) == len(self._routes) else Routes(able)
+        return found
 
 
 class Roster:

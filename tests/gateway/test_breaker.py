@@ -9,6 +9,13 @@ def breaker():
     return Breaker(jitter=lambda: 1.0)
 
 
+def well(it):
+    """An attempt ended well, as callers say it."""
+    it.well += 1
+    if it.bad_in_a_row:
+        it.good()
+
+
 def opened(at=100.0):
     it = breaker()
     for _ in range(5):
@@ -36,14 +43,14 @@ def test_a_success_in_between_begins_the_row_anew():
     it = breaker()
     for _ in range(4):
         it.bad(1.0)
-    it.good()
+    well(it)
     assert not any(it.bad(1.0) for _ in range(4))
 
 
 def test_half_of_twenty_in_thirty_seconds_open_it():
     it = breaker()
     for at in range(10):
-        it.good()
+        well(it)
         found = it.bad(10.0 + at)
     assert found
 
@@ -51,7 +58,7 @@ def test_half_of_twenty_in_thirty_seconds_open_it():
 def test_nineteen_are_not_enough():
     it = breaker()
     for at in range(9):
-        it.good()
+        well(it)
         assert not it.bad(10.0 + at)
     assert not it.bad(20.0)
 
@@ -59,18 +66,18 @@ def test_nineteen_are_not_enough():
 def test_less_than_half_is_not_enough():
     it = breaker()
     for _ in range(30):
-        it.good()
-        it.good()
+        well(it)
+        well(it)
         assert not it.bad(10.0)
 
 
 def test_what_failed_long_ago_does_not_count():
     it = breaker()
     for _ in range(9):
-        it.good()
+        well(it)
         it.bad(10.0)
     it.turn(41.0)
-    it.good()
+    well(it)
     assert not it.bad(41.0)
 
 
@@ -78,7 +85,7 @@ def test_a_slow_turn_keeps_what_the_window_still_holds():
     it = breaker()
     for at in range(10):
         it.turn(at * 2.9)  # less than a bucket each time
-        it.good()
+        well(it)
         found = it.bad(at * 2.9)
     assert found
 
@@ -96,7 +103,7 @@ def test_one_trial_at_a_time():
 
 def test_a_good_trial_closes_it():
     it = opened(100.0)
-    it.good()
+    well(it)
     assert it.state(102.0) == CLOSED
 
 
@@ -112,7 +119,7 @@ def test_each_failed_trial_doubles_the_pause_up_to_a_minute():
 def test_after_a_success_the_pauses_begin_anew():
     it = opened(100.0)
     it.bad(102.0)
-    it.good()
+    well(it)
     for _ in range(5):
         it.bad(200.0)
     assert it.due == 202.0
@@ -154,7 +161,7 @@ def test_it_is_never_open_for_more_than_a_minute(steps):
         now += passed
         it.turn(now)
         if ended_well:
-            it.good()
+            well(it)
         else:
             it.bad(now)
         assert it.due is None or it.due <= now + 66
