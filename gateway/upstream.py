@@ -241,7 +241,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
-        self.error: Exception | None = None
+        # Lost already, between being made and being used: nothing else would tell.
+        self.error: Exception | None = None if self.parser is not None else ConnectionResetError()
         self._informational = False
         self._answered = False
         self._heard = False  # any byte of an answer

@@ -760,6 +760,20 @@ async def test_a_server_that_leaves_in_a_body_is_broken():
         assert (await failing(push_without_end(pool, 20.0))).kind == BROKEN
 
 
+@pytest.mark.parametrize("pushed", [True, False])
+@in_loop
+async def test_a_connection_that_is_lost_before_it_is_used_is_broken(pushed):
+    async with serving(lambda talk: talk.reset()) as (pool, _):
+        connection = await pool.connect()
+        await soon(lambda: connection.transport.is_closing())
+        if pushed:
+            connection.begin(HEAD % 4, 600.0)
+            assert (await failing(connection.push(b"body"))).kind == BROKEN
+        else:
+            connection.send(HEAD % 4, (b"body",), 600.0)
+            assert (await failing(connection.head())).kind == BROKEN
+
+
 @in_loop
 async def test_time_runs_for_the_server_once_the_body_is_whole(impatient):
     async with serving(opening(b"")) as (pool, _):
