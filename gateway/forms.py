@@ -27,7 +27,7 @@ class FormInference(Inference):
             else:
                 form.finish()
         self.request = Request(form.model, form.stream, False)
-        await self._live(b"")
+        await self._serve(b"")
 
     def _can_repeat(self) -> bool:
         return bool(self._form.held)

@@ -136,27 +136,20 @@ class Inference:
         self.request = self._parse(body)
         if self.gateway.config.store_bodies != "none":
             self._request_body = body
-        return self._live(body)
+        return self._serve(body)
 
-    async def _live(self, body: Body) -> None:
-        """From the moment at which it is known what is asked for."""
-        gateway, exchange = self.gateway, self.exchange
-        gateway.running.add(self)
-        try:
-            await self._serve(body)
-        except asyncio.CancelledError:
-            self._finish(record.CANCELLED, 200 if exchange.started else 0, error=self._why_cancelled())
-            raise
-        except Refusal:
-            raise
-        except Exception:
+    def _ended_by(self, error: BaseException) -> None:
+        """What ended the request besides its answer."""
+        if isinstance(error, asyncio.CancelledError):
+            self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
+        elif isinstance(error, Exception) and not isinstance(error, Refusal):
             # A fault of our own is told by the handler; the request is counted all the same.
             asked = None if self.endpoint is None else 0
             self._finish(record.FAILED, 500, attempt_status=asked, error="RouterDash failed; its log says why")
-            raise
-        finally:
-            gateway.running.discard(self)
-            self._leave()
+
+    def _let_go(self) -> None:
+        self.gateway.running.discard(self)
+        self._leave()
 
     # Where to
 
@@ -185,39 +178,45 @@ class Inference:
         return capable
 
     async def _serve(self, body: Body) -> None:
+        """From the moment at which it is known what is asked for."""
         gateway = self.gateway
-        routes = self._routes()
+        gateway.running.add(self)
         tried: list[str] = []
         failure: Failure | None = None
-        gateway.retries.balance += SHARE
-        while True:
-            decision = FULL if gateway.queue.length else self._take(routes, tried)
-            if decision is FULL:
-                try:
+        try:
+            routes = self._routes()
+            gateway.retries.balance += SHARE
+            while True:
+                decision = FULL if gateway.queue.length else self._take(routes, tried)
+                if decision is FULL:
                     decision = await self._wait(routes, tried)
-                except TurnedAway as told:
-                    self._finish(record.QUEUE, told.status, error=told.message)
-                    self._refuse(told.status, told.code, told.message, ((b"retry-after", b"1"),))
+                if decision is None:
+                    if not gateway.roster.refresh():
+                        break
+                    # An endpoint may have come in this very moment.
+                    routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
+                    continue
+                assert self.route is not None
+                tried.append(self.route.endpoint.id)
+                failure = await self._attempt(self.route, body)
+                if failure is None:
                     return
-            if decision is None:
-                if not gateway.roster.refresh():
+                self._leave()
+                if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
                     break
-                # An endpoint may have come in this very moment.
                 routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
-                continue
-            assert self.route is not None
-            tried.append(self.route.endpoint.id)
-            failure = await self._attempt(self.route, body)
             if failure is None:
-                return
-            self._leave()
-            if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
-                break
-            routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
-        if failure is None:
-            self._no_endpoint()
-        else:
-            self._give_up(failure)
+                self._no_endpoint()
+            else:
+                self._give_up(failure)
+        except TurnedAway as told:
+            self._finish(record.QUEUE, told.status, error=told.message)
+            self._refuse(told.status, told.code, told.message, ((b"retry-after", b"1"),))
+        except BaseException as error:
+            self._ended_by(error)
+            raise
+        finally:
+            self._let_go()
 
     def _can_repeat(self) -> bool:
         """Is what was sent still there to be sent again?"""
@@ -289,7 +288,8 @@ class Inference:
                     return await self._stream(connection)
                 if self.kind.binary and b"json" not in content_type:
                     return await self._pass(connection)
-            answer = await connection.read_all() if self._answer is None else self._answer
+            whole = connection.whole() if self._answer is None else self._answer
+            answer = await connection.read_all() if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
             self._whole(connection, answer, is_json=b"json" in content_type)
@@ -357,7 +357,9 @@ class Inference:
             self.connection = connection
             connection.send(head, body, timeout or endpoint.facts.timeout_secs)
             try:
-                await connection.head()
+                while not connection.answered:
+                    connection.raise_if_broken()
+                    await connection.wait()
                 return connection
             except StaleConnection:
                 connection.abort()

@@ -82,26 +82,26 @@ class GatewayProtocol(HttpToolsProtocol):
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.in_head:  # else it is a trailer: nobody has asked for any
-            if len(name) == 14 and name.lower() == b"content-length":
-                if self.length is not None:
-                    raise Malformed("two lengths")
-                self.length = int(value)  # digits, as the parser has seen to
-            else:
-                self.headers.append((name, value))
+        if len(name) == 14 and self.in_head and name.lower() == b"content-length":
+            if self.length is not None:
+                raise Malformed("two lengths")
+            self.length = int(value)  # digits, as the parser has seen to
+        else:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.replaying:
             return
         self.in_head = False
         self.progress += 1
-        parser, head = self.parser, self.head
+        parser, head, headers = self.parser, self.head, self.headers
+        self.headers = []  # for trailers, which nobody has asked for
         request_line = parser.get_method(), self.url, parser.get_http_version()
         if request_line != self.request_line:
             check_line(*request_line)
             self.request_line = request_line
-        if head is None or head.raw != self.headers:
-            self.head = head = Head(self.headers)
+        if head is None or head.raw != headers:
+            self.head = head = Head(headers)
             check_headers(head.headers)
         method, url, version = request_line
         if head.chunked and (self.length is not None or version == "1.0"):

@@ -111,6 +111,16 @@ class StoredResponse(Inference):
         return Request("", False, False)
 
     async def _serve(self, body: Body) -> None:
+        self.gateway.running.add(self)
+        try:
+            await self._search(body)
+        except BaseException as error:
+            self._ended_by(error)
+            raise
+        finally:
+            self._let_go()
+
+    async def _search(self, body: Body) -> None:
         response_id = self.exchange.path.removeprefix(b"/v1/responses/").partition(b"/")[0].decode("latin-1")
         for endpoint, reason in self._candidates(response_id):
             endpoint.enter()  # whatever slots are taken: nothing is generated

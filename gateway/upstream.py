@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
         # Lost already, between being made and being used: nothing else would tell.
         self.error: Exception | None = None if self.parser is not None else ConnectionResetError()
         self._informational = False
-        self._answered = False
+        self.answered = False  # the head of an answer is here
         self._heard = False  # any byte of an answer
         self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
         self._sent_at = 0.0
@@ -293,15 +293,15 @@ class Connection(asyncio.Protocol):
         """A piece of the body, as soon as the upstream has taken enough of what went before. False if it has answered
         already: then nothing more should be pushed, and the answer read. Raises UpstreamError, or StaleConnection.
         """
-        while self._full and not self._answered:
-            self._raise_if_broken()
+        while self._full and not self.answered:
+            self.raise_if_broken()
             self.wait_at_most(self._push_seconds)
-            await self._wait()
-        if self._answered:
+            await self.wait()
+        if self.answered:
             self.wait_at_most(self._push_seconds)
             return False
         self.deadline = NEVER
-        self._raise_if_broken()
+        self.raise_if_broken()
         if data:
             write = self.pool.sweeper.outbox.write
             if self._chunked:
@@ -333,9 +333,9 @@ class Connection(asyncio.Protocol):
 
     async def head(self) -> None:
         """Until `status` and `headers` are there. Raises UpstreamError, or StaleConnection."""
-        while not self._answered:
-            self._raise_if_broken()
-            await self._wait()
+        while not self.answered:
+            self.raise_if_broken()
+            await self.wait()
 
     async def read(self) -> bytes:
         """Whatever has arrived of the body; empty at its end. Raises UpstreamError."""
@@ -343,8 +343,8 @@ class Connection(asyncio.Protocol):
             if self.complete:
                 self._release()
                 return b""
-            self._raise_if_broken()
-            await self._wait()
+            self.raise_if_broken()
+            await self.wait()
         return self._taken()
 
     async def hand_on(self, take: Callable[[bytes], bool]) -> bool:
@@ -358,9 +358,9 @@ class Connection(asyncio.Protocol):
                 if self.complete:
                     self._release()
                     return True
-                self._raise_if_broken()
+                self.raise_if_broken()
                 self._take = take
-                await self._wait()
+                await self.wait()
                 if self._take is None:
                     return False
         finally:
@@ -375,6 +375,14 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
+    def whole(self) -> bytes | None:
+        """The whole body if it is here, as it mostly is by the time its head is looked at; else None."""
+        if not self.complete:
+            return None
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._release()
+        return body
+
     async def read_all(self) -> bytes:
         """The whole body. Raises UpstreamError."""
         self._collecting = True
@@ -382,10 +390,10 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
         while not self.complete:
-            self._raise_if_broken()
-            await self._wait()
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._release()
+            self.raise_if_broken()
+            await self.wait()
+        body = self.whole()
+        assert body is not None
         return body
 
     def abort(self) -> None:
@@ -425,7 +433,8 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def _raise_if_broken(self) -> None:
+    def raise_if_broken(self) -> None:
+        """UpstreamError, or StaleConnection."""
         if self.error is None:
             return
         if isinstance(self.error, UpstreamError):
@@ -435,7 +444,7 @@ class Connection(asyncio.Protocol):
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
 
-    def _wait(self) -> "drive.Drive | asyncio.Future[None]":
+    def wait(self) -> "drive.Drive | asyncio.Future[None]":
         """To be awaited until something arrives, or fails: then look again."""
         self._waiter = waiter = drive.waiter()
         return waiter
@@ -495,7 +504,7 @@ class Connection(asyncio.Protocol):
         if self.heard_lately:
             self.tell_heard()
         if not self.complete:
-            if self._answered and exc is None and self.error is None and self._ends_with_its_connection():
+            if self.answered and exc is None and self.error is None and self._ends_with_its_connection():
                 self.complete = True
             elif self.error is None:
                 self.error = exc or ConnectionResetError()
@@ -513,7 +522,7 @@ class Connection(asyncio.Protocol):
             raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._answered:  # else a trailer
+        if not self.answered:  # else a trailer
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -524,7 +533,7 @@ class Connection(asyncio.Protocol):
             self.headers = []
             return
         self.status = status
-        self._answered = True
+        self.answered = True
         self._uncounted = 0
 
     def on_body(self, body: bytes) -> None:
