@@ -11,6 +11,7 @@ and while it runs `curl -X PATCH 127.0.0.1:9700/9701 -d '{"fault": "500"}'`, `cu
 import argparse
 import asyncio
 import json
+import logging
 import random
 import socket
 import struct
@@ -581,6 +582,7 @@ def main() -> None:
     parser.add_argument("--control", type=int, default=9700, help="port of the control API")
     parser.add_argument("--endpoint", action="append", type=json.loads, default=[], help="a behaviour, as JSON")
     options = parser.parse_args()
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients come and go
     try:
         asyncio.run(_run(options.control, options.endpoint or [{}]))
     except KeyboardInterrupt:

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _INFERENCES: dict[str, type[Inference]] = {
     kinds.RESPONSES: ResponsesInference,
+    kinds.COMPACTIONS: ResponsesInference,
     kinds.MESSAGES: MessagesInference,
     kinds.COUNT_TOKENS: CountTokens,
 }

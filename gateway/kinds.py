@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
+COMPACTIONS = "response_compactions"  # a conversation in fewer tokens
 STORED = "stored_responses"  # looked up, cancelled, deleted
 MESSAGES, COUNT_TOKENS = "messages", "count_tokens"  # Anthropic's
 TRANSCRIPTIONS, TRANSLATIONS, SPEECH = "audio_transcriptions", "audio_translations", "audio_speech"
@@ -39,6 +40,7 @@ KINDS = (
     Kind(COMPLETIONS, "/v1/completions", CAN_CHAT, generates=True),
     Kind(EMBEDDINGS, "/v1/embeddings", CAN_EMBED),
     Kind(RESPONSES, "/v1/responses", CAN_CHAT, generates=True),
+    Kind(COMPACTIONS, "/v1/responses/compact", CAN_CHAT),
     Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True),
     Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT),
     Kind(TRANSCRIPTIONS, "/v1/audio/transcriptions", CAN_TRANSCRIBE, multipart=True),

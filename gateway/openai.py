@@ -12,7 +12,16 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from gateway.errors import INVALID_REQUEST, Refusal
-from gateway.kinds import IMAGE_EDITS, IMAGE_VARIATIONS, IMAGES, RESPONSES, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
+from gateway.kinds import (
+    COMPACTIONS,
+    IMAGE_EDITS,
+    IMAGE_VARIATIONS,
+    IMAGES,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
 from gateway.outbox import Body, Data
 from gateway.skim import Top, skim
 
@@ -474,6 +483,7 @@ _RESPONSES = Dialect(read_responses_event, usage_on_request=False)
 _TYPED = Dialect(read_typed_event, usage_on_request=False)
 DIALECTS = {
     RESPONSES: _RESPONSES,
+    COMPACTIONS: _RESPONSES,
     **dict.fromkeys((TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS), _TYPED),
 }
 

@@ -62,6 +62,7 @@ REQUEST_TYPES = {
     kinds.COMPLETIONS: "Generate",
     kinds.EMBEDDINGS: "Embeddings",
     kinds.RESPONSES: "Chat",
+    kinds.COMPACTIONS: "Chat",
     kinds.STORED: "Chat",
     kinds.MESSAGES: "AnthropicMessages",
     kinds.COUNT_TOKENS: "AnthropicMessages",
