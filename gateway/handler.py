@@ -152,6 +152,9 @@ class Gateway:
                     error=refusal.code,
                 )
             )
+        if exchange.started:  # by comments that kept it alive
+            exchange.abort()
+            return
         if exchange.path.startswith(b"/v1/messages"):
             body = anthropic.error_body(refusal.status, refusal.code, refusal.message)
         else:

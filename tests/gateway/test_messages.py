@@ -1,5 +1,6 @@
 """Anthropic's Messages through a real gateway, of endpoints that speak them and of endpoints that do not."""
 
+import http.client
 import json
 from typing import Any
 
@@ -219,3 +220,12 @@ def test_a_stream_that_breaks_off_has_its_tokens_counted(gateway):
         ask(gateway, gateway.add(server), stream=True)
     record = gateway.record()
     assert (record.outcome, record.input_tokens, record.output_tokens, record.estimated) == ("truncated", 36, 2, True)
+
+
+def test_a_request_that_turns_out_to_be_refused_when_its_stream_is_alive_already_is_broken_off(make_gateway, sim):
+    gateway = make_gateway(ROUTERDASH_KEEPALIVE_SECS="0.2").start()
+    with upstream(speaks(chat_completions=CHAT)) as server:
+        model = gateway.add(sim.add(fault="hang"), server, timeout_secs=1)
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            ask(gateway, model, stream=True, messages=[{"role": "user", "content": [{"type": "hologram"}]}])
+    assert gateway.in_flight(model) == 0
