@@ -426,7 +426,7 @@ class Inference:
         if status < 400:
             exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
         else:
-            exchange.end(self.dialect.error_event(body if body.startswith(b"{") else _as_error(status, body)))
+            exchange.end(self.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, upstream_message(body))))
 
     async def _stream(self, connection: Connection) -> Failure | None:
         relay = self.relay = self._new_relay()
@@ -818,7 +818,3 @@ def _pause(failure: Failure) -> float | None:
         return None
     value = next((value for name, value in failure.headers if name == b"retry-after"), b"")
     return float(value) if value.isdigit() and len(value) < 10 else None
-
-
-def _as_error(status: int, body: bytes) -> bytes:
-    return error_body(status, errors.UPSTREAM_ERROR, upstream_message(body))

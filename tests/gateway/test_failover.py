@@ -318,6 +318,24 @@ def test_after_a_comment_a_failure_is_told_in_the_stream(make_gateway, sim):
     assert gateway.record().outcome == "failed"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_after_a_comment_a_refusal_is_told_in_the_stream(make_gateway, path):
+    gateway = make_gateway(ROUTERDASH_KEEPALIVE_SECS="0.2").start()
+
+    def script(talk: Talk) -> None:
+        talk.request()
+        time.sleep(0.6)
+        talk.send(answer(b'{"error":{"message":"too long"}}', 400))
+
+    with upstream(script) as server:
+        fields = {"messages": [], "input": "", "max_tokens": 1, "stream": True}
+        given = gateway.post(path, {"model": gateway.add(server), **fields})
+    assert given.body.startswith(b": waiting\n\n")
+    assert b"too long" in events(given)[-1]
+    record = gateway.record()
+    assert (record.outcome, record.attempts[0].status) == ("refused", 400)
+
+
 def test_who_asked_for_no_stream_gets_no_comment(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_KEEPALIVE_SECS="0.2").start()
     assert gateway.chat(gateway.add(sim.add(ttft=0.7))).json()["object"] == "chat.completion"

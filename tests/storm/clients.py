@@ -14,7 +14,7 @@ import aiohttp
 WHOLE, REFUSED, BROKEN, LEFT = "whole", "refused", "broken", "left"
 LEAVING = 0.15  # of the requests are given up by their clients
 SLOW = 0.05  # are read slowly
-PATIENCE = aiohttp.ClientTimeout(total=60)
+PATIENCE = aiohttp.ClientTimeout(total=120)
 PAUSE_SECONDS = (0.2, 3.0)
 
 CHATS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")

@@ -23,6 +23,8 @@ from tests.storm.trouble import Fleet
 ENDPOINTS = 6
 KEYS = 6  # the first is greedy: it has half of the clients
 WINDOW_SECONDS = 20.0  # in which each key is served at least once
+# Three attempts of 5 s to connect and 5 s to answer, 10 s in the queue before each, and a stream of slow bytes.
+LONGEST_SECONDS = 100.0
 QUIET_SECONDS = 40.0  # for what still runs to come to its end
 
 
@@ -53,7 +55,7 @@ def storm(*, seconds: float, clients: int, workers: int = 2, directory: Path | N
             router.start()
             try:
                 seen, samples, fleet = asyncio.run(_rage(router, ports, control, seconds, clients))
-                return _tell(seen, fleet) + _judge(router, seen, fleet, seconds) + tell_memory(samples)
+                return _tell(seen, fleet) + _judge(router, seen, fleet, seconds) + _tell_memory(samples)
             finally:
                 router.stop()
 
@@ -81,6 +83,7 @@ async def _rage(
             assert router.process is not None
             for role, kilobytes in memory(router.process.pid).items():
                 samples.setdefault(role, []).append(kilobytes)
+            await _look_for_the_forgotten(api, seen)
             await asyncio.sleep(1)
             if tasks[-1].done():
                 tasks[-1].result()
@@ -88,6 +91,14 @@ async def _rage(
         await asyncio.gather(*tasks)
         await fleet.calm()
     return seen, {role: samples[role] for role in ("gateway", "control") if role in samples}, fleet
+
+
+async def _look_for_the_forgotten(api: aiohttp.ClientSession, seen: Seen) -> None:
+    async with api.get("/api/live") as answer:
+        live = await answer.json()
+    for request in (*live["waiting"], *live["running"]):
+        if request["age_ms"] > LONGEST_SECONDS * 1000:
+            seen.odd.append(f"a request that is here for too long: {request}")
 
 
 def _make_keys(router: RouterDash) -> list[str]:
@@ -116,6 +127,13 @@ def _tell(seen: Seen, fleet: Fleet) -> list[str]:
     wrong = [f"a client saw {text}" for text in seen.odd[:10]]
     wrong += [f"the API answered {text}" for text in fleet.refused[:10]]
     return wrong if ended[WHOLE] else [*wrong, "nobody got an answer"]
+
+
+def _tell_memory(samples: dict[str, list[int]]) -> list[str]:
+    """Control keeps today's figures of endpoints that were deleted: those are told until midnight."""
+    gateways = {role: found for role, found in samples.items() if role == "gateway"}
+    others = {role: found for role, found in samples.items() if role != "gateway"}
+    return tell_memory(gateways) + tell_memory(others, most=1.1)
 
 
 def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list[str]:

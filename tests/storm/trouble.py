@@ -34,7 +34,8 @@ class Fleet:
 
     async def trouble(self, until: float) -> None:
         """One thing after the other."""
-        deeds = (self.fail, self.fail, self.fail, self.heal, self.heal, self.edit, self.drain, self.disable, self.renew)
+        usual = (self.fail, self.fail, self.fail, self.heal, self.heal, self.edit, self.drain, self.disable)
+        deeds = (*usual, *usual, self.renew)
         while time.monotonic() < until:
             deed = self.rng.choice(deeds)
             await deed(self.rng.choice(sorted(self.ids)))
