@@ -72,14 +72,7 @@ class Pass:
     path: bytes
     route: Route
     api_key: ApiKey | None
-
-    def holds_for(self, exchange: Exchange, snapshot: Snapshot | None) -> bool:
-        return (
-            snapshot is self.snapshot
-            and exchange.path == self.path
-            and exchange.method == self.method
-            and not _expired(self.api_key)
-        )
+    expires_at: float | None  # seconds since 1970
 
 
 class Gateway:
@@ -117,7 +110,13 @@ class Gateway:
         """Is this request let in? Decided by its head alone, before any of its body is kept."""
         head = exchange.head
         passed = head.passed
-        if passed is not None and passed.holds_for(exchange, self.roster.snapshot):
+        if (
+            passed is not None
+            and passed.snapshot is self.roster.snapshot
+            and exchange.path == passed.path
+            and exchange.method == passed.method
+            and (passed.expires_at is None or passed.expires_at > time.time())
+        ):
             exchange.cors = self.cors
             exchange.peer = head.peer or UNKNOWN
             exchange.route = passed.route
@@ -167,7 +166,8 @@ class Gateway:
             if exchange.refusal is not None:
                 raise exchange.refusal
             await (self.forwarder.forward if exchange.route is None else exchange.route.answer)(exchange)
-            if exchange.write_paused:
+            protocol = exchange.protocol
+            if protocol is not None and protocol.flow.write_paused:
                 await exchange.drain()  # before the next request on this connection: its client does not read
         except Refusal as refusal:
             self.refuse(exchange, refusal)
@@ -289,7 +289,15 @@ class Gateway:
             )
         exchange.route = route
         if exchange.version != "1.0":
-            exchange.head.passed = Pass(self.roster.snapshot, exchange.method, exchange.path, route, exchange.api_key)
+            key = exchange.api_key
+            exchange.head.passed = Pass(
+                self.roster.snapshot,
+                exchange.method,
+                exchange.path,
+                route,
+                key,
+                None if key is None else key.expires_at,
+            )
         return None
 
     def _route(self, exchange: Exchange) -> Route | None:

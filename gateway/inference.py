@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
-from gateway.balancer import FULL, ONLY, Decision, noted, pick
+from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -109,6 +109,7 @@ class Inference:
     _answer: bytes | None = None  # if it had to be read already
 
     request = NO_REQUEST
+    made_by: str | None = None  # the endpoint that has what the request goes on from
     relay: Relay | None = None  # of a streamed answer
     sent = False  # something of an answer went to the client, not just comments
     first_token: float | None = None
@@ -254,7 +255,11 @@ class Inference:
 
     def _take(self, routes: Routes, tried: Collection[str]) -> Decision | None:
         """Choose an endpoint and enter it. FULL, and None, as of `pick`."""
-        decision = self._pick(routes, tried)
+        decision = None
+        if self.made_by is not None:
+            decision = self._where_it_is(self.made_by, routes, tried)
+        if decision is None:
+            decision = pick(routes.endpoints, self.gateway.roster.load, tried)
         if decision is None or decision is FULL:
             return decision
         route = routes.by_id[decision.endpoint_id]
@@ -269,8 +274,12 @@ class Inference:
             endpoint.begin_trial()
         return decision
 
-    def _pick(self, routes: Routes, tried: Collection[str]) -> Decision | None:
-        return pick(routes.endpoints, self.gateway.roster.load, tried)
+    def _where_it_is(self, made_by: str, routes: Routes, tried: Collection[str]) -> Decision | None:
+        """The endpoint that has what the request goes on from, if it can be asked."""
+        route = routes.by_id.get(made_by)
+        if route is None or route.endpoint.rank >= EXCLUDED or made_by in tried:
+            return None
+        return Decision(made_by, MADE_IT, ())
 
     async def _attempt(self, route: Route, body: Body) -> Failure | None:
         """None when the client has its answer, whatever it is; a Failure while another endpoint may still be asked."""
@@ -343,6 +352,8 @@ class Inference:
             return (*(with_usage(first) if include_usage else (first,)), *rest)
         if model is None and include_usage and not request.has_options:
             return with_usage(body)
+        if model is None and not include_usage:
+            return (body,)
         return (adapt_request(body, model=model, include_usage=include_usage),)
 
     async def _send(
@@ -401,7 +412,7 @@ class Inference:
         usage: Usage | None = None
         if status < 400:
             if is_json:
-                body, usage = self._read(body)
+                body, usage = self._read(body, self.request.model)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
             message = upstream_message(body)
@@ -410,11 +421,12 @@ class Inference:
         if self.exchange.started:
             self._reply_late(status, body)
         else:
-            self.exchange.reply(status, _kept(connection.headers), body, self._way())
+            headers = [header for header in connection.headers if _BACK[header[0]]]
+            self.exchange.reply(status, headers, body, self._way())
 
-    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
-        """A whole answer as the client is to get it, and its usage. Raises UpstreamError for what is none."""
-        return read_answer(body, self.request.model)
+    # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
+    # what is none.
+    _read = staticmethod(read_answer)
 
     def _refused(self, status: int, body: bytes) -> bytes:
         """The endpoint's refusal as the client is to get it."""

@@ -72,11 +72,11 @@ class MessagesInference(Inference):
             return StreamRelay(self.dialect, self.request.model, hide_usage=False)
         return MessagesRelay(self.request.model)
 
-    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+    def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         if self._native:
-            return anthropic.read_message(body, self.request.model)
+            return anthropic.read_message(body, asked)
         try:
-            return from_chat(body, self.request.model)
+            return from_chat(body, asked)
         except NoChatCompletion as error:
             raise UpstreamError(BROKEN, str(error)) from None
 
@@ -96,7 +96,7 @@ class CountTokens(MessagesInference):
         asked = msgspec.json.encode({"model": route.model.id, "prompt": text, "content": text})
         return await self._send(route.endpoint, (asked,), _TOKENIZE_PATH)
 
-    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+    def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         if self._native:
             return body, None
         count = _count(body)

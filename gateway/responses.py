@@ -7,7 +7,6 @@ seen, each endpoint is asked in turn: all but one answer that they do not have i
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -16,10 +15,10 @@ from gateway import errors
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
 from gateway.inference import EVENT_STREAM, Inference
-from gateway.openai import Request, Usage, parse_request
+from gateway.openai import Request, Usage, parse_request, read_answer
 from gateway.outbox import Body
 from gateway.relay import StreamRelay
-from gateway.roster import Endpoint, Route, Routes
+from gateway.roster import Endpoint, Route
 from gateway.snapshot import Model
 from gateway.upstream import UpstreamError
 
@@ -74,25 +73,17 @@ class ResponsesInference(Inference):
 
     def _parse(self, body: Body) -> Request:
         request = parse_request(body)
-        self._previous: str | None = None
         if b"previous_response_id" in body:
             try:
                 previous = _decode_asked(body).previous_response_id
             except (msgspec.DecodeError, UnicodeDecodeError):
                 previous = None  # `parse_request` took it; whatever it is, the endpoint may say
-            self._previous = self.gateway.makers.of(previous) if isinstance(previous, str) else None
+            self.made_by = self.gateway.makers.of(previous) if isinstance(previous, str) else None
         return request
 
-    def _pick(self, routes: Routes, tried: Collection[str]) -> Decision | None:
-        if self._previous is not None and self._previous not in tried:
-            route = routes.by_id.get(self._previous)
-            if route is not None and route.endpoint.rank < EXCLUDED:
-                return Decision(route.endpoint.id, MADE_IT, ())
-        return super()._pick(routes, tried)
-
-    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+    def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         self._remember(_made(body).id)
-        return super()._read(body)
+        return read_answer(body, asked)
 
     def _finish(self, *args: Any, **details: Any) -> None:
         if isinstance(self.relay, StreamRelay):
@@ -163,7 +154,7 @@ class StoredResponse(Inference):
         self._whole(connection, answer, is_json=b"json" in connection.header(b"content-type").lower())
         return True
 
-    def _read(self, body: bytes) -> tuple[bytes, Usage | None]:
+    def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         """Its tokens were counted when it was made."""
         model = _made(body).model
         if isinstance(model, str):
