@@ -42,7 +42,15 @@ def test_a_models_entry(roster_of):
         "download_progress": None,
         "ready": True,
         "capabilities": ["chat"],
-        "supported_apis": ["chat_completions", "completions", "count_tokens", "messages", "responses", "tokenize"],
+        "supported_apis": [
+            "chat_completions",
+            "completions",
+            "count_tokens",
+            "messages",
+            "response_compactions",
+            "responses",
+            "tokenize",
+        ],  # fmt: skip
         "max_tokens": 4096,
         "endpoint_ids": ["a"],
         "canonical_name": "Qwen/Qwen3-8B",
