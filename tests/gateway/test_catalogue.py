@@ -50,7 +50,7 @@ def test_a_models_entry(roster_of):
             "response_compactions",
             "responses",
             "tokenize",
-        ],  # fmt: skip
+        ],
         "max_tokens": 4096,
         "endpoint_ids": ["a"],
         "canonical_name": "Qwen/Qwen3-8B",
