@@ -166,15 +166,29 @@ def test_a_stream_has_no_limit_but_one_that_is_set(gateway, sim):
 # The queue
 
 
+@contextlib.contextmanager
+def busy(gateway, simulated):
+    """A model whose only endpoint works on as many requests as it takes: one, which hangs unless it is slow."""
+    model = gateway.add(simulated, max_concurrency=1)
+    with gateway.connect() as connection:
+        connection.sendall(gateway.chat_bytes(model))
+        until(lambda: simulated.seen.running == 1)
+        yield model
+
+
+@contextlib.contextmanager
+def waiting(gateway, model, *headers, place=1):
+    """The connection of a client that waits in the queue."""
+    with gateway.connect() as connection:
+        connection.sendall(gateway.chat_bytes(model, *headers))
+        until(lambda: gateway.page.waiting == place)
+        yield connection
+
+
 def test_a_request_waits_for_a_free_slot(gateway, sim):
     simulated = sim.add(ttft=0.3)
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one, gateway.connect() as two:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        two.sendall(gateway.chat_bytes(model))
-        until(lambda: gateway.page.waiting == 1)
-        read_until(two, b"}")
+    with busy(gateway, simulated) as model, waiting(gateway, model) as connection:
+        read_until(connection, b"}")
     first, second = gateway.records()
     assert (first.queue_us, gateway.page.waiting, simulated.seen.peak) == (None, 0, 1)
     assert second.queue_us > 50_000
@@ -196,13 +210,7 @@ def test_endpoints_never_get_more_than_they_take(gateway, sim):
 
 def test_a_full_queue_refuses_at_once(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_QUEUE_MAX="1").start()
-    simulated = sim.add(fault="hang")
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one, gateway.connect() as two:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        two.sendall(gateway.chat_bytes(model))
-        until(lambda: gateway.page.waiting == 1)
+    with busy(gateway, sim.add(fault="hang")) as model, waiting(gateway, model):
         given = gateway.chat(model)
     assert error_of(given) == (429, "queue_full")
     assert given.headers["retry-after"] == "1"
@@ -212,11 +220,7 @@ def test_a_full_queue_refuses_at_once(make_gateway, sim):
 
 def test_who_waits_too_long_is_told_so(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_QUEUE_TIMEOUT_SECS="1").start()
-    simulated = sim.add(fault="hang")
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
+    with busy(gateway, sim.add(fault="hang")) as model:
         given = gateway.chat(model)
     assert error_of(given) == (503, "queue_timeout")
     assert gateway.page.waiting == 0
@@ -225,14 +229,9 @@ def test_who_waits_too_long_is_told_so(make_gateway, sim):
 
 
 def test_a_client_that_leaves_the_queue_frees_its_place(gateway, sim):
-    simulated = sim.add(fault="hang")
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        with gateway.connect() as two:
-            two.sendall(gateway.chat_bytes(model))
-            until(lambda: gateway.page.waiting == 1)
+    with busy(gateway, sim.add(fault="hang")) as model:
+        with waiting(gateway, model):
+            pass
         until(lambda: gateway.page.waiting == 0)
         (record,) = until(gateway.records)
         assert (record.outcome, record.attempts, record.status) == ("cancelled", (), 0)
@@ -242,18 +241,10 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gateway, sim):
 
 def test_keys_take_turns(gateway, sim):
     simulated = sim.add(ttft=1.0)
-    model = gateway.add(simulated, max_concurrency=1)
     other = gateway.add_key("sk_" + "OtherKey00" * 3)
-    gateway.publish()
-    hold = gateway.connect()
-    many = [gateway.connect() for _ in range(8)]
-    with hold as first, contextlib.ExitStack() as stack:
-        first.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        connections = [stack.enter_context(it) for it in many]
-        for number, connection in enumerate(connections):
-            connection.sendall(gateway.chat_bytes(model))
-            until(lambda number=number: gateway.page.waiting == number + 1)
+    with busy(gateway, simulated) as model, contextlib.ExitStack() as stack:
+        for place in range(1, 9):
+            stack.enter_context(waiting(gateway, model, place=place))
         simulated.set(ttft=0.01)
         assert gateway.chat_with(model, {"Authorization": f"Bearer {other}"}).status == 200
     served = [record.api_key_id for record in gateway.records()]
@@ -261,31 +252,23 @@ def test_keys_take_turns(gateway, sim):
 
 
 def test_a_waiting_request_sees_an_edit(gateway, sim):
-    simulated, more = sim.add(fault="hang"), sim.add()
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one, gateway.connect() as two:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        two.sendall(gateway.chat_bytes(model))
-        until(lambda: gateway.page.waiting == 1)
+    more = sim.add()
+    with busy(gateway, sim.add(fault="hang")) as model, waiting(gateway, model) as connection:
         endpoint = gateway.endpoints_of(model)[0]
         gateway.endpoints["more"] = msgspec.structs.replace(endpoint, id="more", slot=1022, base_url=more.url)
         gateway.publish()
-        read_until(two, b"}")
+        read_until(connection, b"}")
     del gateway.endpoints["more"]
     assert more.seen.started == 1
 
 
 def test_a_waiting_request_whose_endpoint_goes_is_told_so(gateway, sim):
-    simulated = sim.add(fault="hang")
-    model = gateway.add(simulated, max_concurrency=1)
-    with gateway.connect() as one, gateway.connect() as two:
-        one.sendall(gateway.chat_bytes(model))
-        until(lambda: simulated.seen.running == 1)
-        two.sendall(gateway.chat_bytes(model, "Connection: close"))
-        until(lambda: gateway.page.waiting == 1)
+    with (
+        busy(gateway, sim.add(fault="hang")) as model,
+        waiting(gateway, model, "Connection: close") as connection,
+    ):
         change(gateway, model, operator_state=snapshot.DISABLED)
-        assert b"no_capable_endpoints" in read_until(two, b"}}")
+        assert b"no_capable_endpoints" in read_until(connection, b"}}")
 
 
 # Silence
