@@ -174,9 +174,10 @@ class RouterDash(Served):
     # Endpoints and figures
 
     def add(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
-        """Register a simulated endpoint and wait until it is online with its models; its id."""
+        """Register a simulated endpoint and wait until a gateway knows it online with its models; its id."""
         endpoint_id = self.register(simulated, name, **fields)
         until(lambda: self.serves(endpoint_id, len(simulated.behaviour.models)), 20)
+        until(lambda: self.lists(endpoint_id, len(simulated.behaviour.models)))
         return endpoint_id
 
     def register(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
@@ -188,6 +189,11 @@ class RouterDash(Served):
     def serves(self, endpoint_id: str, models: int) -> bool:
         found = self.get(f"/api/endpoints/{endpoint_id}").json()
         return found["status"] == "online" and len(found["models"]) == models
+
+    def lists(self, endpoint_id: str, models: int) -> bool:
+        """Has a gateway seen it? That is a moment behind what control tells."""
+        found = self.get("/v1/models").json()["data"]
+        return sum(endpoint_id in model["endpoint_ids"] for model in found) == models
 
     def overview(self) -> Any:
         return self.get("/api/dashboard/overview").json()
