@@ -226,7 +226,9 @@ class Inference:
     async def _wait(self, routes: Routes, tried: list[str]) -> Decision | None:
         """For a free slot; None when nothing is left to wait for. Raises TurnedAway."""
         queue = self.gateway.queue
-        if not queue.waits_for(self.request.model):
+        # What can go to the same endpoints waits in one line.
+        line = f"{self.request.model}\n{self.kind.capability}\n{self.made_by or ''}"
+        if not queue.waits_for(line):
             decision = self._take(routes, tried)
             if decision is not FULL:
                 return decision
@@ -235,7 +237,7 @@ class Inference:
         now = time.monotonic()
         key = self.exchange.api_key.id if self.exchange.api_key else self.exchange.peer.ip or ""
         until = now + self.gateway.config.queue_timeout_secs
-        waiter = Waiter(self, key, self.request.model, tried, self.exchange.arrived, until)
+        waiter = Waiter(self, key, line, tried, self.exchange.arrived, until)
         self.queued_at = now
         queue.add(waiter)
         try:
@@ -636,7 +638,9 @@ class Inference:
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.message:
+        if failure.status == 401:  # whose words may quote the key
+            failure.message = "it refuses the key that RouterDash has for it"
+        elif not failure.message:
             failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
         self._note(record.FAILED, failure.status, failure.message)
         self._blame(_pause(failure))

@@ -19,12 +19,12 @@ T = TypeVar("T")
 class Waiter(Generic[T]):
     """One request in the queue: for whom, for what, and since when."""
 
-    __slots__ = ("_wake", "asked", "decision", "key", "model", "since", "tried", "until")
+    __slots__ = ("_wake", "asked", "decision", "key", "line", "since", "tried", "until")
 
-    def __init__(self, asked: T, key: str, model: str, tried: list[str], since: float, until: float) -> None:
+    def __init__(self, asked: T, key: str, line: str, tried: list[str], since: float, until: float) -> None:
         self.asked = asked
         self.key = key
-        self.model = model
+        self.line = line  # names all that wait for the same endpoints
         self.tried = tried  # endpoints that failed to answer it
         self.since = since
         self.until = until
@@ -54,55 +54,55 @@ class Queue(Generic[T]):
         """`told(count)` hears of each change of the length."""
         self._decide = decide
         self._told = told
-        # By key, in the order of their turns; each with its models, and who waits for them.
+        # By key, in the order of their turns; each with its lines.
         self._keys: OrderedDict[str, dict[str, deque[Waiter[T]]]] = OrderedDict()
-        self._models: dict[str, int] = {}
+        self._lines: dict[str, int] = {}  # over all keys: how many wait in each
         self._due = False
         self.length = 0
 
     def __iter__(self) -> Iterator[Waiter[T]]:
         """All that wait, in the order in which they would go if they all waited for the same."""
-        lines = [
-            iter(sorted((waiter for line in models.values() for waiter in line), key=lambda it: it.since))
-            for models in self._keys.values()
+        turns = [
+            iter(sorted((waiter for line in lines.values() for waiter in line), key=lambda it: it.since))
+            for lines in self._keys.values()
         ]
-        while lines:
+        while turns:
             left = []
-            for line in lines:
-                if (waiter := next(line, None)) is not None:
+            for turn in turns:
+                if (waiter := next(turn, None)) is not None:
                     yield waiter
-                    left.append(line)
-            lines = left
+                    left.append(turn)
+            turns = left
 
-    def waits_for(self, model: str) -> bool:
+    def waits_for(self, line: str) -> bool:
         """Has somebody come before who wants the same?"""
-        return model in self._models
+        return line in self._lines
 
     def add(self, waiter: Waiter[T]) -> None:
-        """One that comes again, since what it waited for failed it, has its old place."""
-        line = self._keys.setdefault(waiter.key, {}).setdefault(waiter.model, deque())
+        """One that comes again, since what it waited for failed it, goes before all that came after it."""
+        line = self._keys.setdefault(waiter.key, {}).setdefault(waiter.line, deque())
         if line and line[0].since > waiter.since:
             line.appendleft(waiter)
         else:
             line.append(waiter)
-        self._models[waiter.model] = self._models.get(waiter.model, 0) + 1
+        self._lines[waiter.line] = self._lines.get(waiter.line, 0) + 1
         self.length += 1
         self._told(self.length)
 
     def remove(self, waiter: Waiter[T]) -> None:
         """It has been decided on, or gives up."""
-        models = self._keys.get(waiter.key, {})
-        line = models.get(waiter.model)
+        lines = self._keys.get(waiter.key, {})
+        line = lines.get(waiter.line)
         if line is None or waiter not in line:
             return
         line.remove(waiter)
         if not line:
-            del models[waiter.model]
-        if not models:
+            del lines[waiter.line]
+        if not lines:
             del self._keys[waiter.key]
-        self._models[waiter.model] -= 1
-        if not self._models[waiter.model]:
-            del self._models[waiter.model]
+        self._lines[waiter.line] -= 1
+        if not self._lines[waiter.line]:
+            del self._lines[waiter.line]
         self.length -= 1
         self._told(self.length)
 
@@ -118,9 +118,9 @@ class Queue(Generic[T]):
 
     def dispatch(self) -> None:
         """Let go whoever can: a key at a time, in turn."""
-        full: set[str] = set()  # models for which nothing is free
+        full: set[str] = set()  # lines for which nothing is free
         went = True
-        while went and len(full) < len(self._models):
+        while went and len(full) < len(self._lines):
             went = False
             for key in list(self._keys):
                 waiter = self._next(key, full)
@@ -133,14 +133,15 @@ class Queue(Generic[T]):
 
     def _next(self, key: str, full: set[str]) -> Waiter[T] | None:
         """The first of a key that can go now, with its decision."""
-        models = self._keys.get(key, {})
-        heads = [line[0] for model, line in models.items() if model not in full]
-        for waiter in sorted(heads, key=lambda it: it.since):
-            waiter.decision = self._decide(waiter)
-            if waiter.decision is not FULL:
-                return waiter
-            if not waiter.tried:
-                full.add(waiter.model)
+        lines = [line for name, line in self._keys.get(key, {}).items() if name not in full]
+        for line in sorted(lines, key=lambda it: it[0].since):
+            for waiter in line:
+                waiter.decision = self._decide(waiter)
+                if waiter.decision is not FULL:
+                    return waiter
+                if not waiter.tried:  # else those behind it may go where it has been
+                    full.add(waiter.line)
+                    break
         return None
 
     def look_around(self, now: float) -> None:

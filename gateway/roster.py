@@ -224,9 +224,11 @@ class Roster:
         return self.page.in_flight(endpoint.facts.slot, self.workers)
 
     def take(self, endpoint: Endpoint) -> bool:
-        """Enter the endpoint; False, and nothing is changed, if another worker took its last slot a moment before."""
+        """Enter the endpoint; False, and nothing is changed, if it has no free slot: another worker may have taken the
+        last one a moment before.
+        """
         endpoint.enter()
-        if endpoint.slots is None or self.workers == 1 or self.load(endpoint) <= endpoint.slots:
+        if endpoint.slots is None or self.load(endpoint) <= endpoint.slots:
             return True
         endpoint.leave()
         return False

@@ -118,7 +118,9 @@ def test_an_empty_200_is_a_failure(gateway, sim, given, asked):
 def test_a_key_of_ours_that_is_refused_is_not_the_clients_fault(gateway, sim):
     model = gateway.add(sim.add(api_key="other"), sim.add())
     assert gateway.chat(model).status == 200
-    assert outcomes(gateway.record()) == [("failed", 401), ("ok", 200)]
+    record = gateway.record()
+    assert outcomes(record) == [("failed", 401), ("ok", 200)]
+    assert record.attempts[0].error == "it refuses the key that RouterDash has for it"
 
 
 def test_a_stream_that_begins_with_its_failure_is_tried_on_another_endpoint(gateway, sim):
@@ -249,6 +251,22 @@ def test_keys_take_turns(gateway, sim):
         assert gateway.chat_with(model, {"Authorization": f"Bearer {other}"}).status == 200
     served = [record.api_key_id for record in gateway.records()]
     assert served.index(other[3:11]) <= 2  # behind the one that ran, and one that waited
+
+
+def test_who_waits_for_one_endpoint_does_not_hold_up_who_can_go_to_another(gateway, sim):
+    first, second = sim.add(), sim.add()
+    model = add_equals(gateway, first, second, max_concurrency=1)
+    response = gateway.post("/v1/responses", {"model": model, "input": ""}).json()["id"]
+    maker, other = (first, second) if first.seen.started else (second, first)
+    maker.set(fault="hang")
+    body = {"model": model, "input": "", "previous_response_id": response}
+    with gateway.connect() as one, gateway.connect() as two:
+        for connection, wanted in ((one, 0), (two, 1)):
+            data = json.dumps(body).encode()
+            connection.sendall(gateway.head("POST /v1/responses", f"Content-Length: {len(data)}") + data)
+            until(lambda wanted=wanted: maker.seen.running == 1 and gateway.page.waiting == wanted)
+        assert gateway.chat(model).status == 200
+    assert other.seen.started == 1
 
 
 def test_a_waiting_request_sees_an_edit(gateway, sim):

@@ -19,12 +19,12 @@ class Places:
         self.free = free
 
     def __call__(self, waiter):
-        if waiter.model not in self.free:
+        if waiter.line not in self.free:
             return None  # nothing has it any more
-        if not self.free[waiter.model]:
+        if not self.free[waiter.line]:
             return FULL
-        self.free[waiter.model] -= 1
-        return Decision(waiter.model, "only", ())
+        self.free[waiter.line] -= 1
+        return Decision(waiter.line, "only", ())
 
 
 class Told(Waiter[Any]):
@@ -147,6 +147,15 @@ def test_the_length_is_told():
     world.come("b", key="other")
     world.free()
     assert world.lengths == [1, 2, 1]
+
+
+def test_who_has_been_where_something_is_free_does_not_hold_up_those_behind():
+    world = World(m=1)
+    world.queue._decide = lambda waiter: FULL if waiter.tried else world.places(waiter)
+    world.come("tried", tried=["a"])
+    world.come("fresh")
+    world.queue.dispatch()
+    assert world.went == ["fresh"]
 
 
 def test_it_knows_what_is_waited_for():
