@@ -80,7 +80,9 @@ def router(install: Install) -> RouterDash:
 @pytest.fixture(scope="module")
 def shared_router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterDash]:
     """One running RouterDash for the tests of a module, which leave it as they found it or only look."""
-    running = RouterDash(tmp_path_factory.mktemp("routerdash"), new_database()).start()
-    yield running
-    running.kill()
-    drop_database(running.database_url)
+    running = RouterDash(tmp_path_factory.mktemp("routerdash"), new_database())
+    try:
+        yield running.start()
+    finally:
+        running.kill()
+        drop_database(running.database_url)
