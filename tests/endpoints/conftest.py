@@ -189,7 +189,7 @@ class Running:
             self.call(self.task.cancel)
             self.thread.join()
         self.checker._threads.shutdown()  # what is being stored is stored before the database is emptied
-        self.loop.close()
+        self.loop.close()  # if it never ran
 
     def call(self, function: Any, *arguments: Any) -> None:
         if not self.loop.is_closed():
@@ -209,6 +209,7 @@ class Running:
             pass
         self.loop.run_until_complete(asyncio.sleep(0))  # the endpoints' own tasks end too
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
 
 
 @pytest.fixture
