@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway import errors
-from gateway.openai import Dialect, Event, Usage, read_count, rename_model, sentence, upstream_message
+from gateway.openai import Dialect, Event, Usage, read_any_answer, read_count, sentence, upstream_message
 
 _TYPES = {
     401: "authentication_error",
@@ -71,29 +71,13 @@ def counted(tokens: int) -> bytes:
     return _encode({"input_tokens": tokens})
 
 
-class _Answer(msgspec.Struct):
-    """Read leniently: an odd field must not hide the others."""
-
-    model: Any = None
-    usage: Any = None
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-
-
 def read_message(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     """A whole message bearing the asked model name, and its usage. What is no such JSON passes as it is.
 
     Input tokens are counted as OpenAI counts them: with those that were read from a cache or written to one, which
     Anthropic tells beside `input_tokens`.
     """
-    try:
-        answer = _decode_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body, None
-    if isinstance(answer.model, str) and answer.model != asked:
-        body = rename_model(body, answer.model, asked)
-    return body, _usage(answer.usage)
+    return read_any_answer(body, asked, _usage)
 
 
 def _usage(found: Any) -> Usage | None:

@@ -6,7 +6,7 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
 EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
+NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -235,7 +236,7 @@ class Inference:
         if self.gateway.places_left() <= 0:
             raise TurnedAway(429, errors.QUEUE_FULL, "Too many requests wait for an endpoint already.")
         now = time.monotonic()
-        key = self.exchange.api_key.id if self.exchange.api_key else self.exchange.peer.ip or ""
+        key = self._key_id() or self.exchange.peer.ip or ""
         until = now + self.gateway.config.queue_timeout_secs
         waiter = Waiter(self, key, line, tried, self.exchange.arrived, until)
         self.queued_at = now
@@ -327,12 +328,15 @@ class Inference:
             request.stream and not request.wants_usage and self.dialect.usage_on_request and not endpoint.usage_refused
         )
         if self.asked_usage:
-            return self._ask_for_usage(route, body)
+            asking = self._adapted(route, body, include_usage=True)
+            return self._ask_for_usage(endpoint, asking, lambda: self._adapted(route, body, include_usage=False))
         return self._send(endpoint, self._adapted(route, body, include_usage=False))
 
-    async def _ask_for_usage(self, route: Route, body: Body) -> Connection:
-        endpoint = route.endpoint
-        connection = await self._send(endpoint, self._adapted(route, body, include_usage=True))
+    async def _ask_for_usage(
+        self, endpoint: Endpoint, asking: Sequence[Data], without: Callable[[], Sequence[Data]], path: bytes = b""
+    ) -> Connection:
+        """By a body that asks for it; `without` makes one that does not, for a server that refuses that."""
+        connection = await self._send(endpoint, asking, path)
         if connection.status not in (400, 422):
             return connection
         answer = self._answer = await connection.read_all()
@@ -340,7 +344,7 @@ class Inference:
             return connection
         # An older server that does not know the option, or one that repeats a bad request in its error: without the
         # option, only the first answers better.
-        connection = await self._send(endpoint, self._adapted(route, body, include_usage=False))
+        connection = await self._send(endpoint, without(), path)
         endpoint.usage_refused = connection.status not in (400, 422)
         self.asked_usage, self._answer = False, None
         return connection

@@ -13,7 +13,7 @@ from gateway.anthropic_answer import NoChatCompletion, from_chat
 from gateway.anthropic_request import to_chat, tokenize_prompt
 from gateway.anthropic_stream import MessagesRelay
 from gateway.exchange import Exchange
-from gateway.inference import Inference
+from gateway.inference import NOT_THERE, Inference
 from gateway.kinds import BY_NAME, CHAT, TOKENIZE, Kind
 from gateway.openai import Usage
 from gateway.outbox import Body
@@ -24,7 +24,6 @@ from gateway.upstream import BROKEN, Connection, UpstreamError
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
-_NO_SUCH_PATH = frozenset((404, 405, 501))
 _CHAT_PATH = BY_NAME[CHAT].path.encode()
 _TOKENIZE_PATH = BY_NAME[TOKENIZE].asked_at.encode()
 
@@ -43,12 +42,12 @@ class MessagesInference(Inference):
         self._native = path not in endpoint.lacks
         if self._native:
             connection = await self._send(endpoint, self._adapted(route, body, include_usage=False))
-            if connection.status not in _NO_SUCH_PATH:
+            if connection.status not in NOT_THERE:
                 return connection
             await connection.read_all()
             self._native = False
         connection = await self._ask_translated(route, body)
-        if connection.status not in _NO_SUCH_PATH:  # else it is not the path that it lacks
+        if connection.status not in NOT_THERE:  # else it is not the path that it lacks
             endpoint.lacks.add(path)
         return connection
 
@@ -57,15 +56,9 @@ class MessagesInference(Inference):
         chat = to_chat(body, route.model.id)
         if endpoint.usage_refused:
             chat = _without_options(chat)
-        connection = await self._send(endpoint, (chat,), _CHAT_PATH)
-        if connection.status not in (400, 422) or not self.request.stream:
-            return connection
-        answer = self._answer = await connection.read_all()
-        if b"stream_options" not in answer and b"include_usage" not in answer:
-            return connection
-        self._answer = None
-        endpoint.usage_refused = True
-        return await self._send(endpoint, (_without_options(chat),), _CHAT_PATH)
+        elif self.request.stream:
+            return await self._ask_for_usage(endpoint, (chat,), lambda: (_without_options(chat),), _CHAT_PATH)
+        return await self._send(endpoint, (chat,), _CHAT_PATH)
 
     def _new_relay(self) -> Relay:
         if self._native:

@@ -223,20 +223,21 @@ def read_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     try:
         usual = _decode_usual_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_unusual_answer(body, asked)
+        return read_any_answer(body, asked, read_usage)
     if usual.model != asked:
         body = rename_model(body, usual.model, asked)
     return body, Usage(usual.usage.prompt_tokens, usual.usage.completion_tokens)
 
 
-def _read_unusual_answer(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
+def read_any_answer(body: bytes, asked: str, usage: Callable[[Any], Usage | None]) -> tuple[bytes, Usage | None]:
+    """The same of whatever has a `model` and something that `usage` makes sense of."""
     try:
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body, None
     if isinstance(answer.model, str) and answer.model != asked:
         body = rename_model(body, answer.model, asked)
-    return body, read_usage(answer.usage)
+    return body, usage(answer.usage)
 
 
 def rename_model(data: bytes, found: str, asked: str) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 from gateway import errors
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
-from gateway.inference import EVENT_STREAM, Inference
+from gateway.inference import EVENT_STREAM, NOT_THERE, Inference
 from gateway.openai import Request, Usage, parse_request, read_answer
 from gateway.outbox import Body
 from gateway.relay import StreamRelay
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 MAX_REMEMBERED = 10_000
 SEARCH_SECONDS = 5.0  # for an endpoint to say whether it has a response
 MAX_ID = 256
-_NOT_HERE = frozenset((404, 405, 501))
 
 
 class Makers:
@@ -135,7 +134,7 @@ class StoredResponse(Inference):
         self.started = time.monotonic()
         try:
             connection = await self._send(endpoint, (body,), timeout=SEARCH_SECONDS)
-            if connection.status in _NOT_HERE:
+            if connection.status in NOT_THERE:
                 await connection.read_all()
                 return False
             if connection.status < 400 and connection.header(b"content-type").startswith(EVENT_STREAM):

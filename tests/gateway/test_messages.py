@@ -143,6 +143,16 @@ def test_a_server_that_knows_no_stream_options_is_asked_without(gateway):
     assert gateway.record().estimated
 
 
+def test_a_bad_request_that_its_error_repeats_says_nothing_of_stream_options(gateway):
+    refused = answer(b'{"error":{"message":"bad: {stream_options: {include_usage: true}}"}}', 400)
+    with upstream(speaks(chat_completions=refused)) as server:
+        model = gateway.add(server)
+        for _ in range(2):
+            assert ask(gateway, model, stream=True).status == 400
+    chats = [request for request in server.requests if b"/v1/chat/completions" in request]
+    assert [b"stream_options" in request for request in chats] == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "kind"),
     [
