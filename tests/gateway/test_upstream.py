@@ -763,8 +763,10 @@ async def test_a_server_that_leaves_in_a_body_is_broken():
 @pytest.mark.parametrize("pushed", [True, False])
 @in_loop
 async def test_a_connection_that_is_lost_before_it_is_used_is_broken(pushed):
-    async with serving(lambda talk: talk.reset()) as (pool, _):
+    connected = threading.Event()  # a reset before that would be one of connecting
+    async with serving(lambda talk: (connected.wait(5), talk.reset())) as (pool, _):
         connection = await pool.connect()
+        connected.set()
         await soon(lambda: connection.transport.is_closing())
         if pushed:
             connection.begin(HEAD % 4, 600.0)
