@@ -1,18 +1,24 @@
 """What every page knows."""
 
+from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils import timezone
 
-from routerdash import __version__
+from routerdash import __version__, navigation
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
+    groups = cache(lambda: navigation.links(request))  # when a template asks: an error's page needs no database
     return {
+        "nav": groups,
+        "nav_small": lambda: navigation.small(groups())[0],
+        "nav_rest": lambda: navigation.small(groups())[1],
         "version": __version__,
         "theme": _theme(request),
-        "time_zone": settings.TIME_ZONE,
+        "time_zone": timezone.get_current_timezone_name(),
         "public_url": settings.ROUTERDASH.public_url or f"{request.scheme}://{request.get_host()}",
     }
 

@@ -1,9 +1,11 @@
-"""Headers of every answer to a browser."""
+"""Headers of every answer to a browser, and the zone in which it reads times."""
 
+import zoneinfo
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
+from django.utils import timezone
 
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -37,3 +39,34 @@ class ContentSecurityPolicy:
 def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
     response.headers.setdefault("Content-Security-Policy", POLICY)
     return response
+
+
+ZONE_COOKIE = "routerdash_zone"
+
+
+class ViewersZone:
+    """Pages show times in the zone of their viewer, whose browser names it in a cookie (static/js/shell.js), else in
+    the server's. Days of figures stay the server's: they are counted so.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        zone = _zone(request.COOKIES.get(ZONE_COOKIE, ""))
+        if zone is None:
+            timezone.deactivate()
+        else:
+            timezone.activate(zone)  # of this request's context: it ends with it
+        return self.get_response(request)
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo | None:
+    try:
+        return zoneinfo.ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError):  # no zone, or no name that could be one
+        return None

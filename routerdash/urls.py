@@ -13,7 +13,7 @@ from endpoints import api as endpoints_api
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
 from metrics import prometheus
-from metrics import views as metrics_views
+from metrics.pages import endpoint, overview, requests
 from routerdash import views
 
 
@@ -24,9 +24,9 @@ def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
 _BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
-    path("", metrics_views.overview, name="overview"),
-    path("endpoints/<uuid:endpoint_id>", metrics_views.endpoint, name="endpoint"),
-    path("requests/<uuid:request_id>", metrics_views.request_page, name="request"),
+    *overview.URLS,
+    *endpoint.URLS,
+    *requests.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
 
-pytest_plugins = ["tests.callers"]
+pytest_plugins = ["tests.callers", "tests.browser"]
 
 SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 

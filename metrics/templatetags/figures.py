@@ -1,4 +1,4 @@
-"""How figures are written on pages. static/js/routerdash.js writes them the same way."""
+"""How figures are written on pages. static/js/format.js writes them the same way."""
 
 import math
 from datetime import datetime, timedelta
@@ -102,13 +102,23 @@ def left(moment: datetime | None) -> float | None:
 
 @register.filter
 def moment(value: datetime | None) -> str:
-    """To the second, in the server's zone, as days are written in tables."""
+    """To the second, in the viewer's zone, as days are written in tables."""
     return NOTHING if value is None else timezone.localtime(value).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@register.simple_tag
+def when(value: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> SafeString | str:
+    """A moment in the viewer's zone (`form` as strftime has it), the exact instant with its offset on hover."""
+    if value is None:
+        return NOTHING
+    local = timezone.localtime(value)
+    exact = local.isoformat(sep=" ", timespec="milliseconds")
+    return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, local.strftime(form))
 
 
 @register.filter
 def clock(minute: str) -> str:
-    """A minute of the timeline in the server's zone."""
+    """A minute of the timeline in the viewer's zone."""
     return timezone.localtime(datetime.fromisoformat(minute)).strftime("%H:%M")
 
 

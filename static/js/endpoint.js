@@ -1,20 +1,9 @@
 /* One endpoint's pages, the admin's too: its status, its requests in flight and its deadline follow by themselves. */
 (() => {
   "use strict";
-  const $ = selector => document.querySelector(selector);
+  const { $, set, forms, number, span, follow } = window.RouterDash;
   const id = $("[data-live-endpoint]")?.dataset.liveEndpoint;
   if (!id) return;
-  const lang = document.documentElement.lang === "en" ? "en-US" : document.documentElement.lang;
-  const number = value => new Intl.NumberFormat(lang).format(value);
-  const set = (element, text) => {
-    if (element && element.textContent !== text) element.textContent = text;
-  };
-
-  /* As metrics/templatetags/figures.py writes it. */
-  function span(seconds) {
-    const [size, unit] = [[3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
-    return `${number(Math.floor(seconds / size))} ${unit}`;
-  }
 
   const drain = $("[data-drain]");
   let ahead = 0; // of this clock, the server's
@@ -25,9 +14,7 @@
     set(drain, !until ? open : left > 0 ? timed.replace("{time}", span(left)) : over);
   }
 
-  const statuses = Object.fromEntries(
-    [...($("[data-statuses]")?.content.children ?? [])].map(it => [it.className.replace("st st-", ""), it]),
-  );
+  const statuses = forms("[data-statuses]", it => it.className.replace("st st-", ""));
   const live = {};
   const rendered = $("[data-live-endpoint]").dataset.liveState; // none in the admin, whose form may be half filled in
   function show(changed) {
@@ -45,18 +32,18 @@
 
   countDown();
   setInterval(countDown, 1000);
-  const source = new EventSource("/api/dashboard/events");
-  function hear(event) {
-    const told = JSON.parse(event.data);
+  function hear(told) {
     ahead = Date.parse(told.generated_at) - Date.now();
     return told.endpoints ?? [];
   }
-  source.addEventListener("overview", event => {
-    const found = hear(event).find(it => it.id === id);
-    if (found) show(found);
-  });
-  source.addEventListener("changes", event => {
-    const found = hear(event)[id];
-    if (found && live.status) show(found);
+  follow({
+    overview(told) {
+      const found = hear(told).find(it => it.id === id);
+      if (found) show(found);
+    },
+    changes(told) {
+      const found = hear(told)[id];
+      if (found && live.status) show(found);
+    },
   });
 })();

@@ -15,6 +15,10 @@
     document.dispatchEvent(new Event("themechange"));
   }
 
+  /* ---- the zone of whoever looks, in which the server then writes times */
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone) document.cookie = `routerdash_zone=${zone}; path=/; max-age=31536000; samesite=lax`;
+
   /* ---- copying: the clipboard is only there under HTTPS and on localhost */
   async function copy(button) {
     const field = document.querySelector(button.dataset.copy);

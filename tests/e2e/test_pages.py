@@ -1,67 +1,15 @@
 """Pages in a real browser: they follow the figures by themselves, under the strict policy, asking no other host."""
 
 import re
-import shutil
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from benchmarks.simulator import Simulator
-from tests.router import PASSWORD, RouterDash
+from tests.browser import in_browser, log_in
+from tests.router import RouterDash
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    # Playwright's event loop is not closed when its greenlet ends.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser complains of, and whom else it asks."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, router: RouterDash, complaints: list[str]) -> Iterator[Page]:
-    """A new browser's page. Any complaint fails the test at its end."""
-    context = browser.new_context(base_url=router.url, locale="en")
-    opened = context.new_page()
-
-    def note_message(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    def note_request(request: Request) -> None:
-        if not request.url.startswith((router.url, "data:")):
-            complaints.append(f"asked {request.url}")
-
-    opened.on("console", note_message)
-    opened.on("request", note_request)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    yield opened
-    context.close()
-    assert complaints == []
-
-
-def log_in(page: Page, path: str = "/") -> None:
-    page.goto(path)
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+pytestmark = in_browser
 
 
 def test_login_leads_back_to_the_page_that_was_asked_for(page: Page, router: RouterDash, sim: Simulator) -> None:

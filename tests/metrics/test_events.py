@@ -318,7 +318,7 @@ def test_changes_lead_from_any_state_to_the_next(hub: Hub, teller: World, clock:
 
 
 def apply(shown: Any, told: Any) -> None:
-    """As static/js/routerdash.js does."""
+    """As static/js/overview.js does."""
     shown["generated_at"] = told["generated_at"]
     shown["stats"] |= told.get("stats", {})
     for endpoint in shown["endpoints"]:

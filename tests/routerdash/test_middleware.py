@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
+from django.utils import timezone
 
 from access.models import ApiKey
 from metrics.models import RequestHistory
-from routerdash.middleware import POLICY, ContentSecurityPolicy
+from routerdash.middleware import POLICY, ContentSecurityPolicy, ViewersZone
 from tests.access.people import Api, key_for
 from tests.metrics.records import A, request
 from tests.metrics.world import World, add_endpoint
@@ -169,3 +170,17 @@ def test_what_an_action_asks_has_nothing_inline(as_admin: Api, filled: None) -> 
     response = as_admin.post("/admin/endpoints/endpoint/", chosen)
     assert b"Are you sure" in response.content
     assert inline(response) == []
+
+
+@pytest.mark.parametrize(
+    ("cookie", "zone"),
+    [("Asia/Tokyo", "Asia/Tokyo"), ("", "UTC"), ("../etc", "UTC"), ("No/Where", "UTC"), ("a\x00", "UTC")],
+)
+def test_times_are_shown_in_the_zone_that_the_browser_names(cookie: str, zone: str, settings: Any) -> None:
+    settings.TIME_ZONE = "UTC"
+    request = RequestFactory().get("/")
+    request.COOKIES["routerdash_zone"] = cookie
+    answer = ViewersZone(lambda _: HttpResponse(timezone.get_current_timezone_name()))(request)
+    timezone.deactivate()
+    assert isinstance(answer, HttpResponse)
+    assert answer.content.decode() == zone

@@ -1,58 +1,13 @@
-/* RouterDash: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
+/* The overview: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
 (() => {
   "use strict";
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const root = document.documentElement;
-  const body = document.body;
-  const zone = body.dataset.timeZone || undefined;
-  const lang = root.lang === "en" ? "en-US" : root.lang;
-
-  /* Written as metrics/templatetags/figures.py writes them. */
-  const NOTHING = "—";
-  const number = (value, digits = 0) =>
-    new Intl.NumberFormat(lang, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
-  const count = value => (value == null ? NOTHING : number(value));
-  const speed = value => (value == null ? NOTHING : number(value, value >= 100 ? 0 : 1));
-  const duration = value =>
-    value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
-  const span = seconds => {
-    if (seconds == null) return NOTHING;
-    const [size, unit] = [[3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
-    return `${number(Math.floor(seconds / size))} ${unit}`;
-  };
-  const rate = (good, total) => {
-    if (!total) return NOTHING;
-    if (good === total) return `${number(100)} %`;
-    const percent = (100 * good) / total;
-    const digits = percent >= 99 ? 2 : 1;
-    return `${number(Math.floor(percent * 10 ** digits) / 10 ** digits, digits)} %`; // never 100 while anything failed
-  };
-  const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
-  const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
-  const set = (element, text) => {
-    if (element && element.textContent !== text) element.textContent = text;
-  };
-
-  /* ---- other tabs of this browser look whether they are still logged in when one has come to the login page */
-  const tabs = new BroadcastChannel("routerdash");
-  if (body.dataset.page === "login") tabs.postMessage("login");
-  if (body.dataset.page !== "overview") return;
-
-  /* ---- the sign: live, connecting, or as of a moment */
-  const sign = $("[data-live-sign]");
-  const word = $("[data-sign-word]");
-  function state(name) {
-    if (sign.dataset.state === name) return;
-    sign.dataset.state = name;
-    set(word, word.dataset[name]);
-    set($("[data-sign-say]"), word.dataset[name]);
-  }
+  const { $, $$, set, forms, lang, zone, number, count, speed, duration, span, rate, hourMinute, NOTHING, follow } =
+    window.RouterDash;
 
   /* ---- the chart: failures on the baseline, successes on top of them */
   const probe = document.createElement("i");
   probe.hidden = true;
-  body.append(probe);
+  document.body.append(probe);
   const colour = name => {
     probe.style.color = `var(${name})`; // a custom property alone would come back as light-dark(…)
     return getComputedStyle(probe).color;
@@ -75,7 +30,7 @@
     function make() {
       plot?.destroy();
       const ink = colour("--ink-3");
-      const font = `11px ${getComputedStyle(body).fontFamily}`;
+      const font = `11px ${getComputedStyle(document.body).fontFamily}`;
       const unfinished = slots.map((_, at) => (at === slots.length - 1 ? colour("--c-ok-soft") : colour("--c-ok")));
       plot = new uPlot(
         {
@@ -159,13 +114,8 @@
     attention.hidden = !Object.values(shown).some(Boolean);
   }
 
-  const statuses = Object.fromEntries(
-    [...($("[data-statuses]")?.content.children ?? [])].map(it => [it.className.replace("st st-", ""), it]),
-  );
-
-  const breakers = Object.fromEntries(
-    [...($("[data-breakers]")?.content.children ?? [])].map(it => [it.dataset.breaker, it]),
-  );
+  const statuses = forms("[data-statuses]", it => it.className.replace("st st-", ""));
+  const breakers = forms("[data-breakers]", it => it.dataset.breaker);
 
   function showEndpoint(row, endpoint) {
     $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
@@ -255,8 +205,6 @@
     showMinutes(live.history);
   }
 
-  const showClock = () => set($("[data-clock]"), clock.format(new Date(live.generated_at)));
-
   function showAll(fresh) {
     // endpoints came or went: rows are the server's work
     if (live !== null && shapeOf(live) !== shapeOf(fresh)) return location.reload();
@@ -267,7 +215,6 @@
     showSpeeds(live.speeds);
     showMore();
     showHistory();
-    showClock();
   }
 
   function showChanges(part) {
@@ -290,44 +237,9 @@
       live.history = [...minutes.values()].slice(-60);
       showHistory();
     }
-    showClock();
   }
 
   showAll(JSON.parse($("#live").textContent));
 
-  /* ---- one event stream; the browser reconnects by itself, unless the session has ended */
-  let heard = Date.now();
-  function connect() {
-    const source = new EventSource("/api/dashboard/events");
-    source.addEventListener("open", () => {
-      heard = Date.now();
-      state("live");
-    });
-    for (const [name, show] of [["overview", showAll], ["changes", showChanges]]) {
-      source.addEventListener(name, event => {
-        heard = Date.now();
-        state("live");
-        show(JSON.parse(event.data));
-      });
-    }
-    source.addEventListener("error", () => {
-      state("reconnecting");
-      if (source.readyState === EventSource.CLOSED) {
-        source.close();
-        setTimeout(connectAgain, 5000);
-      }
-    });
-  }
-  /* Whoever has logged out since, or must change a password first, is sent there by the server. */
-  async function ended() {
-    const answer = await fetch("/api/dashboard/stats").catch(() => null);
-    return answer?.status === 401 || answer?.status === 403;
-  }
-  const reloadIfEnded = async () => (await ended()) && location.reload();
-  const connectAgain = async () => ((await ended()) ? location.reload() : connect());
-  tabs.addEventListener("message", reloadIfEnded);
-  setInterval(() => {
-    if (Date.now() - heard > 20000) state("stale");
-  }, 1000);
-  connect();
+  follow({ overview: showAll, changes: showChanges });
 })();

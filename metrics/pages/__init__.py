@@ -1,0 +1,1 @@
+"""The pages of figures: rendered whole by the server, kept up to date by events. Each module has its own URLS."""

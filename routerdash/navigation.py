@@ -1,0 +1,81 @@
+"""The places of the dashboard, as the rail, the bar of small screens and the keyboard name them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`covers` are the url names of pages that belong to it; `key` is pressed after `g`."""
+
+    name: str
+    label: str | Promise
+    icon: str
+    key: str
+    covers: tuple[str, ...] = ()
+    staff: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    name: str
+    url: str
+    label: str | Promise
+    icon: str
+    key: str
+    current: bool
+
+
+GROUPS = (
+    (
+        Place("overview", _("Overview"), "overview", "o"),
+        Place("live", _("Live"), "live", "l"),
+        Place("requests", _("Requests"), "requests", "r", ("request",)),
+    ),
+    (
+        Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover")),
+        Place("models", _("Models"), "models", "m", ("model",)),
+        Place("playground", _("Playground"), "chat", "p"),
+    ),
+    (
+        Place("usage", _("Usage"), "usage", "u"),
+        Place("clients", _("Clients"), "clients", "c", ("client",)),
+        Place("keys", _("API keys"), "key", "k"),
+    ),
+    (
+        Place("admin:index", _("Admin"), "admin", "a", staff=True),
+        Place("api-docs", _("API"), "code", "d"),
+    ),
+)
+SMALL = ("overview", "endpoints", "requests", "playground")
+
+
+def links(request: HttpRequest) -> list[list[Link]]:
+    """For whoever asks; groups without any are left out."""
+    match = request.resolver_match
+    here = match.view_name if match else ""
+    staff = bool(getattr(getattr(request, "user", None), "is_staff", False))
+    groups = ([link for place in group if (link := _link(place, here, staff=staff))] for group in GROUPS)
+    return [group for group in groups if group]
+
+
+def _link(place: Place, here: str, *, staff: bool) -> Link | None:
+    if place.staff and not staff:
+        return None
+    try:
+        url = reverse(place.name)
+    except NoReverseMatch:
+        return None
+    return Link(place.name, url, place.label, place.icon, place.key, here in (place.name, *place.covers))
+
+
+def small(groups: Iterable[Iterable[Link]]) -> tuple[list[Link], list[Link]]:
+    """What fits the bar of a small screen, and the rest, which is behind "More"."""
+    every = list(chain.from_iterable(groups))
+    return [it for it in every if it.name in SMALL], [it for it in every if it.name not in SMALL]
