@@ -35,7 +35,7 @@ demo: $(VENV)/installed ## Run RouterDash with three simulated servers under gen
 test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's own arguments)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-test-postgres: $(VENV)/installed-dev ## Run all tests on the PostgreSQL that TEST_DATABASE names
+test-postgres: $(VENV)/installed-dev ## Run the tests that know of the database on the PostgreSQL that TEST_DATABASE names
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 

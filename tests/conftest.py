@@ -16,6 +16,25 @@ pytest_plugins = ["tests.callers", "tests.browser"]
 SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 
 
+# What a test has that knows of the database.
+DATABASE_FIXTURES = {"db", "transactional_db", "install", "router", "shared", "shared_router", "database_url"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL only what may go otherwise there: on SQLite, which is tried first, everything is."""
+    if SERVER and not config.option.keyword and not config.option.file_or_dir:
+        kept = [item for item in items if _knows_the_database(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+
+
+def _knows_the_database(item: pytest.Item) -> bool:
+    if item.get_closest_marker("one_database"):
+        return False
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("django_db") is not None or not fixtures.isdisjoint(DATABASE_FIXTURES)
+
+
 def pytest_report_header() -> str:
     return f"database: {'PostgreSQL' if SERVER else 'SQLite'}"
 

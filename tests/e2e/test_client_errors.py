@@ -13,7 +13,7 @@ from benchmarks.simulator import Simulator
 from tests import clients, llamacpp
 from tests.router import KEY, RouterDash, until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(600)]
 
 HERE = Path(clients.__file__).parent
 FAULTS = {"works": "", "refuses": "400", "limits": "429", "fails": "500", "closed": "", "breaks": "die"}

@@ -15,7 +15,7 @@ from benchmarks.simulator import Simulator
 from tests import clients, llamacpp
 from tests.router import KEY, RouterDash
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(600)]
 
 HERE = Path(clients.__file__).parent
 CALL = {"name": "get_weather", "arguments": {"city": "quick"}}

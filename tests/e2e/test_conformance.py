@@ -15,7 +15,7 @@ from benchmarks.simulator import Simulator
 from tests import clients, llamacpp
 from tests.router import KEY, RouterDash, until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(600)]
 
 FORMATS = ("openai-chat", "open-responses", "anthropic")
 every_format = pytest.mark.parametrize("api", FORMATS)

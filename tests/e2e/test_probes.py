@@ -17,7 +17,7 @@ import pytest
 from benchmarks.simulator import Endpoint, Simulator
 from tests.router import KEY, RouterDash, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
 TRIES = 5
 SEEN_SECONDS = 0.2

@@ -13,7 +13,7 @@ import pytest
 from tests import clients, llamacpp
 from tests.router import KEY, RouterDash, until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(600)]
 
 HERE = Path(clients.__file__).parent
 MAX_TOKENS = 8  # as the script asks for; a real model may stop before
