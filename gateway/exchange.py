@@ -47,34 +47,23 @@ class Head:
 class Exchange:
     """Made when a request's head has arrived, done when its answer is written or its client has left."""
 
-    __slots__ = (
-        "_body",
-        "_chunked",
-        "_reader",
-        "api_key",
-        "arrived",
-        "body_bytes",
-        "complete",
-        "cors",
-        "expects_continue",
-        "fields",
-        "head",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "peer",
-        "protocol",
-        "query",
-        "received",
-        "refusal",
-        "route",
-        "started",
-        "streams",
-        "target",
-        "task",
-        "version",
-    )
+    keep_alive = True
+    expects_continue = False
+    arrived = 0.0  # time.monotonic()
+    peer: Peer = UNKNOWN
+    api_key: "ApiKey | None" = None
+    refusal: Refusal | None = None
+    route: "Route | None" = None  # what answers, where it is not control
+    body_bytes = 0
+    received = False  # the whole body is here
+    streams = False  # begun before its body is here, which is read by `read_body`
+    cors: "Cors | None" = None  # what pages of other origins are told with the answer
+    started = False  # something of the answer was written
+    complete = False
+    task: Drive | None = None
+    _body: Body = b""
+    _chunked = False
+    _reader: "Drive | asyncio.Future[None] | None" = None
 
     def __init__(
         self,
@@ -93,23 +82,6 @@ class Exchange:
         self.fields = head.fields
         self.length = length  # as Content-Length announces it
         self.version = version
-        self.keep_alive = True
-        self.expects_continue = False
-        self.arrived = 0.0  # time.monotonic()
-        self.peer: Peer = UNKNOWN
-        self.api_key: ApiKey | None = None
-        self.refusal: Refusal | None = None
-        self.route: Route | None = None  # what answers, where it is not control
-        self.body_bytes = 0
-        self.received = False  # the whole body is here
-        self.streams = False  # begun before its body is here, which is read by `read_body`
-        self.cors: Cors | None = None  # what pages of other origins are told with the answer
-        self.started = False  # something of the answer was written
-        self.complete = False
-        self.task: Drive | None = None
-        self._body: Body = b""
-        self._chunked = False
-        self._reader: Drive | asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method.decode('latin-1')} {self.path.decode('latin-1')}>"
@@ -125,6 +97,12 @@ class Exchange:
                 self._body = bytearray(self._body)
                 self._body += data
         self.body_bytes += len(data)
+
+    def receive(self, body: bytes) -> None:
+        """All of it, at once."""
+        self._body = body
+        self.body_bytes = self.length or 0
+        self.received = True
 
     def take_body(self) -> Body:
         """The body, which is forgotten here."""

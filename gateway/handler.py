@@ -84,6 +84,7 @@ class Gateway:
         self.forwarder = forwarder
         self.journal: Writer | None = None
         self.stopping = False
+        self.keeps_bodies = config.store_bodies != "none"
         self.running: set[Inference] = set()
         self.retries = RetryBudget()
         self.makers = Makers()

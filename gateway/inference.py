@@ -120,6 +120,7 @@ class Inference:
     queued_at: float | None = None  # time.monotonic(), while it waits there
     seen_events = -1  # at the last look for silence
     _request_body: Body | None = None
+    own_id: str | None = None  # as its client names it
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
@@ -127,7 +128,8 @@ class Inference:
         self.kind = kind
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
-        self.request_id = self._request_id()
+        given = exchange.fields.get(b"x-request-id")
+        self.request_id = self.id.encode() if given is None else self._own_id(given)
         self.attempts: list[Attempt] = []
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -136,7 +138,7 @@ class Inference:
             self._check_way()
         body = self.exchange.take_body()
         self.request = self._parse(body)
-        if self.gateway.config.store_bodies != "none":
+        if self.gateway.keeps_bodies:
             self._request_body = body
         return self._serve(body)
 
@@ -606,12 +608,12 @@ class Inference:
             (self.queue_us or 0) // 1000,
         )
 
-    def _request_id(self) -> bytes:
-        """The client's own id, if it is a decent one; it may not break out of a header or a log line."""
-        given = self.exchange.fields.get(b"x-request-id")
-        if given is not None and 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable():
-            return given
-        return self.id.encode()
+    def _own_id(self, given: bytes) -> bytes:
+        """The client's own id, if it is a decent one, else ours: it may not break out of a header or a log line."""
+        decent = 0 < len(given) <= 128 and given.isascii() and given.decode().isprintable()
+        request_id = given if decent else self.id.encode()
+        self.own_id = request_id.decode()
+        return request_id
 
     # For whoever looks
 
@@ -699,7 +701,7 @@ class Inference:
         estimated = False
         if self.relay is not None:
             usage, estimated = self._streamed_usage()
-        keep = self.gateway.config.store_bodies != "none" and self._keeps_bodies(outcome)
+        keep = self.gateway.keeps_bodies and self._keeps_bodies(outcome)
         request_body = redact(self._request_body) if keep and self._request_body else None
         exchange = self.exchange
         if exchange.started and status >= 400:
@@ -725,7 +727,7 @@ class Inference:
                 request_body,
                 redact(answer) if keep and answer else None,
                 self.queue_us,
-                None if b"x-request-id" not in exchange.fields else self.request_id.decode(),
+                self.own_id,
             )
         )
         self._leave()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -34,7 +35,23 @@ RECEIVE_SECONDS = 60.0  # without a byte, in the middle of a request; also for t
 SLOWEST = 1024  # bytes of a body a second, on average, for which it is waited longer
 SEND_SECONDS = 120.0  # in which a client takes nothing of what was written for it
 TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
+LENGTH = b"\r\ncontent-length: "
+MAX_DIGITS = 5  # of the length of a small body
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request that the parser has read. The next of its connection nearly always differs in its body alone, which its
+    bytes tell.
+    """
+
+    prefix: bytes  # of the request, up to the digits of its length
+    length_at: int  # where those are
+    suffix: bytes  # from behind them to the end of the head
+    method: bytes
+    target: bytes
+    head: Head
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -51,6 +68,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.waiting: deque[Exchange] = deque()
         self.in_head = False
         self.head: Head | None = None
+        self.known: Known | None = None
         self.length: int | None = None
         self.progress = 0  # heads, pieces of body and ends that the parser has told of
         self.stalled_bytes = 0  # received since: of a head, or of trailers
@@ -290,7 +308,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self.entered:
             return
         self.quiet_since = time.monotonic()
-        before = self.progress
+        # Between two requests; in the middle of one, its body may look like anything.
+        if self.latest is None and not self.in_head and self._knows(data):
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        before, at_once = self.progress, not self.stalled_bytes
         self.stalled_bytes += len(data)
         offered = -1  # where an offer to upgrade ends
         try:
@@ -307,8 +331,50 @@ class GatewayProtocol(HttpToolsProtocol):
             self._read_on(self.latest, data[offered:])
         if self.progress > before:
             self.stalled_bytes = 0
+            if at_once and self.progress == before + 3:  # a head, a body, an end
+                self._learn(data)
         elif self.stalled_bytes > 2 * MAX_HEAD_BYTES:
             self._malformed()  # a head or a trailer without end
+
+    def _learn(self, data: bytes) -> None:
+        """Of a request that came in one piece: what the next may have in common with it."""
+        exchange = self.latest
+        if exchange is None or not exchange.keep_alive or exchange.version != "1.1" or exchange.streams:
+            return
+        length = exchange.length
+        if length is None or length > SMALL_BODY_BYTES or exchange.expects_continue:
+            return
+        head = data[: len(data) - length]
+        at = head.lower().find(LENGTH)
+        digits = b"%d" % length
+        if at < 0 or not head.endswith(b"\r\n\r\n"):
+            return
+        prefix, suffix = head[: at + len(LENGTH)], head[at + len(LENGTH) :]
+        if suffix.startswith(digits + b"\r"):
+            suffix = suffix[len(digits) :]
+            self.known = Known(prefix, len(prefix), suffix, exchange.method, exchange.target, exchange.head)
+
+    def _knows(self, data: bytes) -> bool:
+        """Is this the known request with another body, and nothing else? Then it has begun."""
+        known = self.known
+        if known is None or self.closed or not data.startswith(known.prefix):
+            return False
+        at, suffix = known.length_at, known.suffix
+        end = data.find(b"\r", at, at + MAX_DIGITS + 1)
+        digits = data[at:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(suffix, end):
+            return False
+        body, length = data[end + len(suffix) :], int(digits)
+        if len(body) != length or length > SMALL_BODY_BYTES:
+            return False
+        exchange = Exchange(self, known.method, known.target, known.head, length, "1.1")
+        exchange.arrived = self.begun = self.quiet_since
+        exchange.refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
+        exchange.receive(body)
+        self.stalled_bytes = 0
+        self.running = self.latest = exchange
+        self._begin(exchange)
+        return True
 
     def _read_on(self, exchange: Exchange, rest: bytes) -> None:
         """An offer to upgrade is not taken: what follows is the body, which the parser leaves unread."""

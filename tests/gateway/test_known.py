@@ -1,0 +1,116 @@
+"""Requests that repeat the head of the one before: told by their bytes, and never answered otherwise for it."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.gateway.process import GatewayProcess, read_to_end
+from tests.gateway.test_protocol import model as model
+from tests.gateway.test_protocol import read_answer, statuses
+from tests.router import until
+
+LENGTH = b"Content-Length: "
+
+
+def with_length(request: bytes, length: bytes) -> bytes:
+    """The same request, telling another length."""
+    before, _, rest = request.partition(LENGTH)
+    return before + LENGTH + length + rest[rest.index(b"\r\n") :]
+
+
+def size(request: bytes) -> int:
+    return len(request.partition(b"\r\n\r\n")[2])
+
+
+# What comes behind a request, made from its bytes.
+FOLLOW_UPS: dict[str, Callable[[bytes], bytes]] = {
+    "the same": lambda it: it,
+    "a large body": lambda it: with_length(it, b"%d" % (size(it) + 100_000)) + b" " * 100_000,
+    "two at once": lambda it: it + it,
+    "another head": lambda it: it.replace(LENGTH, b"X-Else: 1\r\n" + LENGTH),
+    "too short": lambda it: with_length(it, b"%d" % (size(it) - 1)),
+    "leading zeros": lambda it: with_length(it, b"00%d" % size(it)),
+    "no length": lambda it: with_length(it, b""),
+    "letters": lambda it: with_length(it, b"12a"),
+    "a sign": lambda it: with_length(it, b"+%d" % size(it)),
+    "many digits": lambda it: with_length(it, b"9" * 30),
+    "other digits": lambda it: with_length(it, "١٢".encode()),
+    "two lengths": lambda it: it.replace(LENGTH, b"Content-Length: 5\r\n" + LENGTH),
+    "a bare line feed": lambda it: it.replace(b"\r\n\r\n", b"\n\n"),
+    "chunks, too": lambda it: it.replace(LENGTH, b"Transfer-Encoding: chunked\r\n" + LENGTH),
+    "another key": lambda it: it.replace(b"Bearer sk_", b"Bearer sk-"),
+    "a blank line before": lambda it: b"\r\n" + it,
+    "no JSON": lambda it: it[: -size(it)] + b"{" * size(it),
+}
+
+
+def alone(gateway: GatewayProcess, request: bytes) -> list[int]:
+    """The answers to a connection's first request and, if that leaves it open, to another that ends it."""
+    return statuses(gateway.say(request + gateway.head("GET /v1/models", "Connection: close")))
+
+
+def behind(gateway: GatewayProcess, first: bytes, request: bytes, expected: list[int]) -> list[int]:
+    """The same, behind a request that is answered."""
+    received = b""
+    with gateway.connect() as connection:
+        connection.sendall(first)
+        read_answer(connection)
+        connection.sendall(request)
+        if expected[-1] == 200:  # what is sent to a connection that is closed would take its last bytes away
+            while len(statuses(received)) < len(expected) - 1:
+                received += connection.recv(1 << 16)
+            connection.sendall(gateway.head("GET /v1/models", "Connection: close"))
+        return statuses(received + read_to_end(connection))
+
+
+@pytest.mark.parametrize("make", FOLLOW_UPS.values(), ids=FOLLOW_UPS)
+def test_a_follow_up_is_answered_as_a_first_one(
+    gateway: GatewayProcess, model: str, make: Callable[[bytes], bytes]
+) -> None:
+    request = gateway.chat_bytes(model)
+    expected = alone(gateway, make(request))
+    assert behind(gateway, request, make(request), expected) == expected
+
+
+def test_a_body_that_looks_like_a_request_is_a_body(gateway: GatewayProcess, model: str) -> None:
+    inner = gateway.chat_bytes(model)
+    outer = gateway.head("POST /v1/chat/completions", f"Content-Length: {len(inner)}")
+    with gateway.connect() as connection:
+        connection.sendall(inner)
+        read_answer(connection)
+        connection.sendall(outer)
+        connection.sendall(inner)
+        assert statuses(read_answer(connection)) == [400]
+
+
+@pytest.mark.parametrize("at", [1, 60, -1])
+def test_a_follow_up_may_come_in_pieces(gateway: GatewayProcess, model: str, at: int) -> None:
+    request = gateway.chat_bytes(model)
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(request)
+        read_answer(connection)
+        connection.sendall(request[:at])
+        connection.sendall(request[at:])
+        assert statuses(read_answer(connection)) == [200]
+
+
+def test_a_key_that_is_taken_away_is_so_for_the_next_request(gateway: GatewayProcess, model: str) -> None:
+    request = gateway.chat_bytes(model)
+    with gateway.connect() as connection:
+        connection.sendall(request)
+        read_answer(connection)
+        kept = dict(gateway.keys)
+        gateway.keys.clear()
+        gateway.publish()
+        try:
+            until(lambda: _status(connection, request) == 401)
+        finally:
+            gateway.keys.update(kept)
+            gateway.publish()
+
+
+def _status(connection: socket.socket, request: bytes) -> int:
+    connection.sendall(request)
+    return statuses(read_answer(connection))[0]
