@@ -10,6 +10,7 @@ from gateway.outbox import Body
 
 FREE_STRINGS = 32  # then only as long as the strings are long enough for it to pay
 BYTES_A_STRING = 4096
+MOST_BACKSLASHES = 64  # in front of a quotation mark
 
 _NAME = re.compile(rb'\s*"([^"\\]*)"\s*:\s*')
 _SCALAR = re.compile(rb"true|false|null|-?[0-9][0-9.eE+-]*")
@@ -81,16 +82,21 @@ class _Skimmer:
     def _string_end(self, at: int) -> int:
         """Behind the string that begins at `at`."""
         body = self._body
-        self._strings += 1
-        if self._strings > FREE_STRINGS and at < (self._strings - FREE_STRINGS) * BYTES_A_STRING:
-            raise _Unsure
+        self._count(at)
         end = body.find(b'"', at + 1)
         if self._escapes:
             while end > 0 and _is_escaped(body, end):
+                self._count(end)
                 end = body.find(b'"', end + 1)
         if end < 0:
             raise _Unsure
         return end + 1
+
+    def _count(self, at: int) -> None:
+        """A quotation mark: too many of them, and a real parser is quicker."""
+        self._strings += 1
+        if self._strings > FREE_STRINGS and at < (self._strings - FREE_STRINGS) * BYTES_A_STRING:
+            raise _Unsure
 
     def _nested_end(self, at: int) -> int:
         """Behind the array or object that begins at `at`."""
@@ -110,7 +116,8 @@ class _Skimmer:
 
 
 def _is_escaped(body: Body, quote: int) -> bool:
-    first = quote
-    while body[first - 1] == 0x5C:
-        first -= 1
-    return (quote - first) % 2 == 1
+    before = bytes(body[max(0, quote - MOST_BACKSLASHES) : quote])
+    backslashes = len(before) - len(before.rstrip(b"\\"))
+    if backslashes == MOST_BACKSLASHES:
+        raise _Unsure
+    return backslashes % 2 == 1

@@ -60,6 +60,15 @@ def test_many_short_strings_are_left_to_a_parser(length):
     assert (skim(body) is None) is (length == 2)
 
 
+@pytest.mark.parametrize("text", ['"' * 100, "\\" * 100])
+def test_many_escapes_are_left_to_a_parser(text):
+    assert skim(json.dumps({"model": "a", "prompt": text}).encode()) is None
+
+
+def test_a_few_escapes_are_not():
+    assert values(json.dumps({"model": "a", "prompt": '\\"\\\\'}).encode()) is not None
+
+
 # As a request
 
 
