@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _HEADER_SAFE = "".join(sorted(set(string.printable) - set(string.whitespace) - {"%"})) + " "
 
+NEWS_SECONDS = 1.0  # behind the close of a breaker: what others told before it is none
 PSEUDONYM = b"routerdash-"  # and what tells installations apart, in Via headers
 
 
@@ -29,8 +30,8 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_failed_at", "_health", "_row", "_told_due", "breaker", "facts", "id", "in_flight", "label", "lacks",
-        "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
+        "_closed_at", "_failed_at", "_health", "_row", "_told_due", "_well_seen", "breaker", "facts", "id", "in_flight",
+        "label", "lacks", "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -38,7 +39,8 @@ class Endpoint:
         self.in_flight = 0
         self.breaker = Breaker()
         self._told_due = 0
-        self._failed_at = 0.0  # seconds since 1970
+        self._failed_at = self._closed_at = 0.0  # seconds since 1970
+        self._well_seen = 0  # of the breaker's `well`, at the last look
         self._row = row
         self.forget()
         self.learn(facts, secret)
@@ -90,7 +92,8 @@ class Endpoint:
         self.breaker.good()
         if self._told_due:
             log.info("%s: its circuit breaker closes", self.facts.name)
-            self._row.set_closed_at(self.facts.slot, int(time.time()))
+            self._closed_at = time.time()
+            self._row.set_closed_at(self.facts.slot, int(self._closed_at))
             self.settle()
 
     def failed(self, pause: float | None = None) -> None:
@@ -125,15 +128,25 @@ class Endpoint:
         """Many times a second: a trial may be due; another worker's breaker may have opened, or closed."""
         breaker = self.breaker
         if breaker.due is None:
-            ahead = opened_until - time.time()
-            if ahead > 1.0:  # it is told in whole seconds: what is left of one may have ended since
-                breaker.due = time.monotonic() + ahead
-                self._failed_at = time.time()
-                self.settle()
+            self._look_at_others(opened_until - time.time())
             return
         if closed_at > self._failed_at:
             breaker.close()
+            self._closed_at = time.time()
         self.settle()
+
+    def _look_at_others(self, ahead: float) -> None:
+        """For how many seconds another worker's breaker stays open; less than none: it is half open."""
+        breaker, now = self.breaker, time.time()
+        if ahead > 1.0:  # it is told in whole seconds: what is left of one may have ended since
+            if now - self._closed_at > NEWS_SECONDS:
+                breaker.due = time.monotonic() + ahead
+                self._failed_at = now
+                self.settle()
+        elif ahead < 0.0 and breaker.well not in (0, self._well_seen):
+            # It gets no requests that it could try the endpoint with; here they go well.
+            self._well_seen = breaker.well
+            self._row.set_closed_at(self.facts.slot, int(now))
 
 
 @dataclass(frozen=True, slots=True)

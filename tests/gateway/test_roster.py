@@ -273,6 +273,27 @@ def test_a_good_trial_at_one_closes_both(two):
     assert two[0].page.trial_due(7) == 0
 
 
+def test_what_the_other_told_before_a_good_trial_is_no_news(two):
+    with time_machine.travel(1000.5, tick=False) as clock:
+        break_it(two[0])
+        two[1].look_around()
+        clock.shift(1)
+        two[0].endpoints["a"].did_well()
+        for roster in two:  # the first to look is the one that closed
+            roster.look_around()
+    assert [roster.endpoints["a"].breaker.due for roster in two] == [None, None]
+
+
+def test_what_goes_well_at_one_closes_the_other_that_has_no_requests(two):
+    with time_machine.travel(1000.5, tick=False) as clock:
+        break_it(two[0])
+        clock.shift(3)
+        two[1].endpoints["a"].breaker.well += 1
+        for roster in reversed(two):
+            roster.look_around()
+    assert two[0].endpoints["a"].breaker.due is None
+
+
 def test_a_failure_after_that_is_news(two):
     with time_machine.travel(1000.5, tick=False) as clock:
         break_it(two[0])
