@@ -7,6 +7,7 @@ inherited, its journal is read by control, its row of the live page is cleared w
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -33,6 +34,9 @@ from gateway.upstream import Sweeper
 log = logging.getLogger(__name__)
 
 CERTIFICATE_SECONDS = 10.0
+# glibc's names, and how much freed memory it may keep instead of giving it back with each large body.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, MAPPED_BYTES = 32 << 20, 4 << 20
 
 
 async def _no_application(scope: object, receive: object, send: object) -> None:
@@ -186,6 +190,16 @@ async def _sync(gateway: Gateway) -> None:
         os.close(descriptor)
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep what bodies of some hundred KB leave: a third of their time went into getting and clearing the
+    same pages anew. Another C library is left as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worker", type=int, required=True)
@@ -194,6 +208,7 @@ def main() -> None:
     options = parser.parse_args()
     config = load(os.environ)
     raise_descriptor_limit()
+    keep_freed_memory()
     logs.configure(config, f"gateway-{options.worker}")
     watch_parent(options.alive)
     listen = socket.socket(fileno=options.listen)

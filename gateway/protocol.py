@@ -36,7 +36,9 @@ SLOWEST = 1024  # bytes of a body a second, on average, for which it is waited l
 SEND_SECONDS = 120.0  # in which a client takes nothing of what was written for it
 TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
 LENGTH = b"\r\ncontent-length: "
-MAX_DIGITS = 5  # of the length of a small body
+KNOWN_BODY_BYTES = 1 << 20  # larger ones go through the parser
+MOST_PIECES = 32
+MAX_DIGITS = 7  # of such a body's length
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
 
 
@@ -69,6 +71,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.in_head = False
         self.head: Head | None = None
         self.known: Known | None = None
+        self.missing = 0  # bytes of a known request's body that are still to come
+        self.pieces: list[bytes | bytearray] = []  # of it
         self.length: int | None = None
         self.progress = 0  # heads, pieces of body and ends that the parser has told of
         self.stalled_bytes = 0  # received since: of a head, or of trailers
@@ -188,6 +192,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def close(self) -> None:
         """Behind all that was written."""
         self.closed = True
+        self.missing = 0
         self.gateway.outbox.flush()
         self.transport.close()
 
@@ -309,12 +314,14 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self.quiet_since = time.monotonic()
         # Between two requests; in the middle of one, its body may look like anything.
-        if self.latest is None and not self.in_head and self._knows(data):
-            return
-        self._parse(data)
+        if self.missing:
+            self._collect(data)
+        elif self.latest is not None or self.in_head or not self._knows(data):
+            self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        before, at_once = self.progress, not self.stalled_bytes
+        before = self.progress
+        between = self.latest is None and not self.in_head and not self.stalled_bytes
         self.stalled_bytes += len(data)
         offered = -1  # where an offer to upgrade ends
         try:
@@ -331,31 +338,26 @@ class GatewayProtocol(HttpToolsProtocol):
             self._read_on(self.latest, data[offered:])
         if self.progress > before:
             self.stalled_bytes = 0
-            if at_once and self.progress == before + 3:  # a head, a body, an end
-                self._learn(data)
+            if between and self.latest is not None and self.progress == before + 2 + self.latest.received:
+                self._learn(data, self.latest)  # a head, a body or a part of one, and the end if it is whole
         elif self.stalled_bytes > 2 * MAX_HEAD_BYTES:
             self._malformed()  # a head or a trailer without end
 
-    def _learn(self, data: bytes) -> None:
-        """Of a request that came in one piece: what the next may have in common with it."""
-        exchange = self.latest
-        if exchange is None or not exchange.keep_alive or exchange.version != "1.1" or exchange.streams:
+    def _learn(self, data: bytes, exchange: Exchange) -> None:
+        """Of a request that `data` begins with: what the next may have in common with it."""
+        if exchange.length is None or not exchange.keep_alive or exchange.version != "1.1":
             return
-        length = exchange.length
-        if length is None or length > SMALL_BODY_BYTES or exchange.expects_continue:
+        if exchange.streams or exchange.expects_continue:
             return
-        head = data[: len(data) - length]
-        at = head.lower().find(LENGTH)
-        digits = b"%d" % length
-        if at < 0 or not head.endswith(b"\r\n\r\n"):
-            return
-        prefix, suffix = head[: at + len(LENGTH)], head[at + len(LENGTH) :]
-        if suffix.startswith(digits + b"\r"):
-            suffix = suffix[len(digits) :]
-            self.known = Known(prefix, len(prefix), suffix, exchange.method, exchange.target, exchange.head)
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        at = head.lower().find(LENGTH) + len(LENGTH)
+        digits = b"%d\r" % exchange.length
+        if at >= len(LENGTH) and head.startswith(digits, at):
+            suffix = head[at + len(digits) - 1 :]
+            self.known = Known(head[:at], at, suffix, exchange.method, exchange.target, exchange.head)
 
     def _knows(self, data: bytes) -> bool:
-        """Is this the known request with another body, and nothing else? Then it has begun."""
+        """Is this the known request with another body, or with the first part of one? Then it has begun."""
         known = self.known
         if known is None or self.closed or not data.startswith(known.prefix):
             return False
@@ -365,16 +367,44 @@ class GatewayProtocol(HttpToolsProtocol):
         if end < 0 or not digits.isdigit() or not data.startswith(suffix, end):
             return False
         body, length = data[end + len(suffix) :], int(digits)
-        if len(body) != length or length > SMALL_BODY_BYTES:
+        missing = length - len(body)
+        if missing < 0 or length > KNOWN_BODY_BYTES:
             return False
         exchange = Exchange(self, known.method, known.target, known.head, length, "1.1")
         exchange.arrived = self.begun = self.quiet_since
         exchange.refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
-        exchange.receive(body)
+        if missing and exchange.refusal is not None:
+            return False  # it is told before the rest comes
         self.stalled_bytes = 0
         self.running = self.latest = exchange
-        self._begin(exchange)
+        if missing:
+            exchange.body_bytes = len(body)
+            self.pieces, self.missing = [body], missing
+        else:
+            exchange.receive(body)
+            self._begin(exchange)
         return True
+
+    def _collect(self, data: bytes) -> None:
+        """More of a known request's body, which goes past the parser: so it is copied once."""
+        exchange = self.latest
+        assert exchange is not None
+        rest = data[self.missing :]
+        piece = data[: self.missing] if rest else data
+        if len(self.pieces) <= MOST_PIECES:
+            self.pieces.append(piece)
+        else:  # a client that sends byte by byte must not have each of them kept as an object
+            last = self.pieces[-1]
+            self.pieces[-1] = last = last if isinstance(last, bytearray) else bytearray(last)
+            last += piece
+        self.missing -= len(piece)
+        exchange.body_bytes += len(piece)
+        if not self.missing:
+            body, self.pieces = b"".join(self.pieces), []
+            exchange.receive(body)
+            self._begin(exchange)
+            if rest:
+                self._parse(rest)
 
     def _read_on(self, exchange: Exchange, rest: bytes) -> None:
         """An offer to upgrade is not taken: what follows is the body, which the parser leaves unread."""

@@ -27,7 +27,9 @@ def size(request: bytes) -> int:
 FOLLOW_UPS: dict[str, Callable[[bytes], bytes]] = {
     "the same": lambda it: it,
     "a large body": lambda it: with_length(it, b"%d" % (size(it) + 100_000)) + b" " * 100_000,
+    "a larger one": lambda it: with_length(it, b"%d" % (size(it) + 2_000_000)) + b" " * 2_000_000,
     "two at once": lambda it: it + it,
+    "a large one, and another": lambda it: with_length(it, b"%d" % (size(it) + 300_000)) + b" " * 300_000 + it,
     "another head": lambda it: it.replace(LENGTH, b"X-Else: 1\r\n" + LENGTH),
     "too short": lambda it: with_length(it, b"%d" % (size(it) - 1)),
     "leading zeros": lambda it: with_length(it, b"00%d" % size(it)),
@@ -82,6 +84,36 @@ def test_a_body_that_looks_like_a_request_is_a_body(gateway: GatewayProcess, mod
         connection.sendall(outer)
         connection.sendall(inner)
         assert statuses(read_answer(connection)) == [400]
+
+
+def test_a_large_request_is_known_from_the_next_one(gateway: GatewayProcess, model: str) -> None:
+    request = FOLLOW_UPS["a large body"](gateway.chat_bytes(model))
+    with gateway.connect() as connection:
+        for _ in range(3):
+            connection.sendall(request)
+            assert statuses(read_answer(connection)) == [200]
+
+
+def test_a_body_in_very_many_pieces_is_whole(gateway: GatewayProcess, model: str) -> None:
+    request = gateway.chat_bytes(model)
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(request)
+        read_answer(connection)
+        start = len(request) - size(request)
+        connection.sendall(request[:start])
+        for at in range(start, len(request)):
+            connection.sendall(request[at : at + 1])
+        assert statuses(read_answer(connection)) == [200]
+
+
+def test_a_large_body_without_a_key_is_refused_before_it_is_here(gateway: GatewayProcess, model: str) -> None:
+    request = gateway.chat_bytes(model).replace(b"Bearer sk_", b"Bearer sk-")
+    with gateway.connect() as connection:
+        connection.sendall(request)
+        assert statuses(read_answer(connection)) == [401]
+        connection.sendall(with_length(request, b"900000"))
+        assert statuses(read_answer(connection)) == [401]
 
 
 @pytest.mark.parametrize("at", [1, 60, -1])
