@@ -26,6 +26,7 @@ class KeyEntry:
     owner_id: str
     permissions: tuple[str, ...]
     expires_at: float | None  # seconds since 1970
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class Access:
 
     def key(self, hashed: str) -> KeyEntry | None:
         return self.directory().keys.get(hashed)
+
+    def key_names(self) -> dict[str, str]:
+        """What API keys are called, by their ids; none while nothing has been read."""
+        return {key.id: key.name for key in self._directory.keys.values()} if self._directory else {}
+
+    def generated_passwords(self) -> list[tuple[str, str, datetime]]:
+        """Administrators who must still change theirs: id, name, and when they were made."""
+        users = self._directory.users if self._directory else {}
+        found = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
+        return [(user_id, str(user.username), user.created_at) for user_id, user in found]
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -103,4 +114,4 @@ def _entry(row: ApiKey, users: Mapping[str, User]) -> KeyEntry:
     expires = row.expires_at.timestamp() if row.expires_at else None
     owner = users.get(str(row.created_by_id))
     granted = row.granted if owner is None or owner.is_admin else tuple(it for it in row.granted if it in READING)
-    return KeyEntry(str(row.pk), row.key_hash, str(row.created_by_id), granted, expires)
+    return KeyEntry(str(row.pk), row.key_hash, str(row.created_by_id), granted, expires, row.name)

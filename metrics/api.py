@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.auth import get_user
 from django.db import close_old_connections
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import APIException, NotFound
@@ -230,22 +230,29 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     """The overview as server-sent events, for pages of a session.
 
     Whether its account still is what it was is looked at every 15 seconds. A logout only takes the cookie from the
-    browser, whose other pages notice by themselves.
+    browser, whose other pages notice by themselves. A page that comes back tells its last event, by header or as
+    `last_event_id`; with `once`, it gets what it does not know and no more: for where no stream comes through.
     """
     user = await request.auser()
     if not user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
     if user.must_change_password:
         return JsonResponse({"error": "password_change_required"}, status=403)
-    response = LastingResponse(_while_allowed(request), content_type="text/event-stream")
+    last_id = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id", "")
+    kind = "text/event-stream"
+    response: HttpResponseBase
+    if "once" in request.GET:
+        response = HttpResponse(await hub.missed(last_id), content_type=kind)
+    else:
+        response = LastingResponse(_while_allowed(request, last_id), content_type=kind)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _while_allowed(request: HttpRequest) -> AsyncIterator[bytes]:
+async def _while_allowed(request: HttpRequest, last_id: str) -> AsyncIterator[bytes]:
     looked_at = 0.0
-    async for event in hub.listen(request.headers.get("Last-Event-ID", "")):
+    async for event in hub.listen(last_id):
         now = time.monotonic()
         if now - looked_at > SESSION_SECONDS:
             looked_at = now

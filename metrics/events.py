@@ -1,9 +1,9 @@
 """Live events for open pages: the figures whole when a page opens, then what has changed, encoded once for all pages.
 
-    event: overview   everything that queries.live tells
-    event: changes    `stats` and `endpoints` (by id) with the fields that changed; `history` with the minutes that did;
-                      `speeds` with the rows that did, or, where other models are the busiest now, `all_speeds`;
-                      `speeds_known`, how many there are
+    event: overview   everything that board.live tells
+    event: changes    `stats` and `endpoints` (by id) with the fields that changed; `history` and `minutes` with the
+                      minutes that did; `speeds` with the rows that did, or, where other models are the busiest now,
+                      `all_speeds`; `speeds_known`, how many there are; `busiest`, `attention` and `marks` whole
 
 An id is `<epoch>-<number>`: a page that comes back with its last one (Last-Event-ID) gets what it missed. At most four
 are sent a second, fewer while very many pages are open, and only when something has changed.
@@ -13,14 +13,15 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 from django.db import close_old_connections
 
 from endpoints.registry import registry
-from metrics import breakers, queries
+from metrics import board, breakers
+from metrics.marks import marks
 from metrics.teller import folder, surroundings
 
 MIN_GAP_SECONDS = 0.25
@@ -75,7 +76,7 @@ class Hub:
         async with self._telling:
             await self._advance()
 
-    async def listen(self, last_id: str = "") -> AsyncIterator[bytes]:
+    async def listen(self, last_id: str = "") -> AsyncGenerator[bytes]:
         """Events, beginning with what a page of this last id does not know: all present figures, if it has none."""
         async with self._telling:
             if time.monotonic() - self._told_at >= MIN_GAP_SECONDS:
@@ -96,6 +97,14 @@ class Hub:
                     yield listener.pending.popleft()
         finally:
             self._listeners.discard(listener)
+
+    async def missed(self, last_id: str = "") -> bytes:
+        """What a page of this last id does not know, for those that no stream reaches: they ask again and again."""
+        stream = self.listen(last_id)
+        try:
+            return await anext(stream)
+        finally:
+            await stream.aclose()
 
     async def _advance(self) -> None:
         """One event more: from the figures of before to those of now."""
@@ -135,6 +144,7 @@ class Hub:
             folder.trackers.version,
             folder.waiting,
             registry.version,
+            marks.version,
             dict(surroundings.in_flight()),
             surroundings.waiting(),
             # A breaker becomes half open by time alone.
@@ -147,7 +157,7 @@ class Hub:
 def _step(before: State) -> tuple[State, bytes | None]:
     """The figures of now, and what has changed since `before`, encoded; None where that is everything."""
     try:
-        now = queries.live()
+        now = board.live()
     finally:
         close_old_connections()  # of a thread of the pool, if it had to ask: nobody else would
     changed = changes(before, now)
@@ -164,14 +174,17 @@ def changes(before: State, now: State) -> State | None:
         "stats": _fields(before["stats"], now["stats"]),
         "endpoints": {new["id"]: _fields(old, new) for old, new in pairs if old != new},
         "history": _rows(before["history"], now["history"], _minute),
+        "minutes": _rows(before["minutes"], now["minutes"], _minute),
     }
     if list(map(_model, before["speeds"])) == list(map(_model, now["speeds"])):
         parts["speeds"] = _rows(before["speeds"], now["speeds"], _model)
     else:
         parts["all_speeds"] = now["speeds"]
-    if before["speeds_known"] != now["speeds_known"]:
-        parts["speeds_known"] = now["speeds_known"]
-    return found | {name: part for name, part in parts.items() if part}
+    whole = {name: now[name] for name in _WHOLE if before[name] != now[name]}  # also where nothing is left
+    return found | {name: part for name, part in parts.items() if part} | whole
+
+
+_WHOLE = ("speeds_known", "busiest", "attention", "marks")
 
 
 def _fields(old: State, new: State) -> State:

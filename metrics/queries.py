@@ -16,7 +16,7 @@ from endpoints.models import HealthCheck, OperatorState, Status
 from endpoints.registry import Entry, registry
 from gateway import record
 from gateway.kinds import GENERATING
-from metrics import breakers
+from metrics import breakers, hour
 from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
@@ -33,6 +33,7 @@ from metrics.fold import (
     SpeedKey,
 )
 from metrics.history import Cursor, Page, Row, Wanted, json_time
+from metrics.marks import marks
 from metrics.models import DailyStat, DayRollUp
 from metrics.teller import folder, surroundings
 from metrics.trackers import Figures, iso_minute
@@ -77,8 +78,9 @@ def overview(moment: Moment | None = None) -> dict[str, Any]:
 
 # What may change of an endpoint while an overview of it is open.
 _LIVE = (
-    "id", "status", "operator_state", "drain_until", "breaker", "breaker_trial_due", "last_error", "latency_ms",
-    "active_requests", "total_requests", "successful_requests", "failed_requests", "cancelled_requests", "model_count",
+    "id", "status", "status_since", "operator_state", "drain_until", "breaker", "breaker_trial_due", "last_error",
+    "last_seen", "latency_ms", "active_requests", "slots", "tokens_per_second", "recent_attempts", "recent_failures",
+    "total_requests", "successful_requests", "failed_requests", "cancelled_requests", "model_count",
 )  # fmt: skip
 SPEEDS_SHOWN = 50
 
@@ -115,10 +117,11 @@ def busiest(moment: Moment, speeds: list[SpeedKey]) -> list[dict[str, Any]]:
 
 
 def endpoints(moment: Moment) -> list[dict[str, Any]]:
-    return [_endpoint(entry, moment) for entry in moment.entries]
+    speeds = {row["endpoint_id"]: row["aggregate_tps"] for row in endpoint_tps(moment)}
+    return [_endpoint(entry, moment, speeds.get(entry.id)) for entry in moment.entries]
 
 
-def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
+def _endpoint(entry: Entry, moment: Moment, speed: float | None) -> dict[str, Any]:
     counters = moment.figures.endpoints.get(entry.id) or Counters()
     trial_due = moment.trials.get(entry.id, 0)
     return {
@@ -126,6 +129,7 @@ def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
         "name": entry.name,
         "base_url": entry.base_url,
         "status": entry.status,
+        "status_since": json_time(marks.since(entry.id, entry.status)),
         "operator_state": entry.operator_state,
         "drain_until": json_time(entry.drain_until),
         "endpoint_type": entry.kind,
@@ -143,6 +147,10 @@ def _endpoint(entry: Entry, moment: Moment) -> dict[str, Any]:
         "failed_requests": counters.failed,
         "cancelled_requests": counters.cancelled,
         "active_requests": moment.in_flight.get(entry.id, 0),
+        "slots": entry.slots,
+        "tokens_per_second": speed,
+        "recent_attempts": moment.figures.hour.get((hour.ATTEMPTS, entry.id), 0),
+        "recent_failures": moment.figures.hour.get((hour.FAILED, entry.id), 0),
         "breaker": breakers.state(trial_due, moment.figures.at),
         "breaker_trial_due": breakers.told_due(trial_due),
     }
@@ -153,7 +161,7 @@ def stats(moment: Moment) -> dict[str, Any]:
     totals = figures.totals
     tokens_in, tokens_out = totals.get(INPUT_TOKENS, 0), totals.get(OUTPUT_TOKENS, 0)
     ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
-    durations, first_tokens = figures.durations, figures.first_tokens
+    durations, first_tokens, today = figures.durations, figures.first_tokens, figures.totals_today
     config = settings.ROUTERDASH
     return {
         "total_runtimes": len(entries),
@@ -179,6 +187,11 @@ def stats(moment: Moment) -> dict[str, Any]:
         "p50_first_token_ms": first_tokens.p50,
         "p95_first_token_ms": first_tokens.p95,
         "p99_first_token_ms": first_tokens.p99,
+        "tokens_per_second": figures.tokens_per_second,
+        "today_requests": today.get(REQUESTS_OK, 0) + today.get(REQUESTS_FAILED, 0),
+        "today_failed_requests": today.get(REQUESTS_FAILED, 0),
+        "today_input_tokens": today.get(INPUT_TOKENS, 0),
+        "today_output_tokens": today.get(OUTPUT_TOKENS, 0),
         "average_gpu_usage": None,
         "average_gpu_memory_usage": None,
         "last_metrics_updated_at": None,
@@ -352,10 +365,11 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]
     ]
 
 
-def model_stats(endpoint_id: str) -> list[dict[str, Any]]:
-    """All time, busiest model first."""
+def model_stats(endpoint_id: str | None = None) -> list[dict[str, Any]]:
+    """All time, busiest model first: of one endpoint, or over all that there are."""
     names = ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms")
-    sums = DailyStat.objects.filter(endpoint_id=endpoint_id).values_list("model_id").annotate(*map(Sum, names))
+    known = [entry.id for entry in registry.all()] if endpoint_id is None else [endpoint_id]
+    sums = DailyStat.objects.filter(endpoint_id__in=known).values_list("model_id").annotate(*map(Sum, names))
     rows = [dict(zip(("model_id", *names), row, strict=True)) for row in sums]
     return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
 

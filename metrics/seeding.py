@@ -15,7 +15,7 @@ from django.db.models import Max, Sum
 
 from endpoints import changes
 from endpoints.models import Endpoint
-from metrics import database, histogram
+from metrics import database, histogram, hour
 from metrics.fold import Cell, Counters, Daily, SpeedKey, local_date, unpack_samples
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.teller import folder
@@ -52,7 +52,7 @@ def load(now: float) -> State:
     state = State(folder.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-        for step in (_repairs, _counters, _totals, _minutes, _latest_day, _today, _speeds):
+        for step in (_repairs, _counters, _totals, _minutes, _hour, _latest_day, _today, _speeds):
             _gracefully(step, state, now)
     return state
 
@@ -95,15 +95,27 @@ def _minutes(state: State, now: float) -> None:
     """The last 24 hours: our roll-ups, and rows without an outcome, which the reference wrote."""
     since = earliest_minute(now) - AVERAGE_MINUTES
     recent = MinuteRollUp.objects.filter(minute__gt=since)
-    sums = recent.values_list("minute").annotate(*map(Sum, _ANSWERS))
+    sums = recent.values_list("minute").annotate(*map(Sum, (*_ANSWERS, *_TOKENS)))
     for minute, *found in sums:
-        state.add_minute(minute, _answers(found))
+        cell = _answers(found[: len(_ANSWERS)])
+        cell.input_tokens, cell.output_tokens = found[len(_ANSWERS) :]
+        state.add_minute(minute, cell)
     for minute, *packed in recent.exclude(durations=None).values_list("minute", *_HISTOGRAMS).iterator():
         state.add_minute(minute, _distribution(packed))
-    for minute, ok, failed, duration_ms in _adopted_minutes(since):
-        state.add_minute(minute, Cell(requests_ok=ok, requests_failed=failed, ok_duration_us=duration_ms * 1000))
+    for minute, cell in _adopted_minutes(since):
+        state.add_minute(minute, cell)
 
 
+def _hour(state: State, now: float) -> None:
+    """What the last 60 minutes are summed by. Rows that the reference wrote are not among it."""
+    since = earliest_minute(now) - hour.MINUTES
+    sums = MinuteRollUp.objects.filter(minute__gt=since).values_list("minute", "endpoint_id", "model", "api_key_id")
+    for minute, endpoint_id, model, key, *found in sums.annotate(*map(Sum, _COUNTS)).iterator():
+        state.hour.add(minute, str(endpoint_id), model, key, Cell(**dict(zip(_COUNTS, found, strict=True))))
+
+
+_COUNTS = ("requests_ok", "requests_failed", "attempts_ok", "attempts_failed")
+_TOKENS = ("input_tokens", "output_tokens")
 _ANSWERS = ("requests_ok", "requests_failed", "ok_duration_us", "first_token_us")
 _HISTOGRAMS = ("durations", "first_tokens")
 
@@ -118,23 +130,35 @@ def _distribution(packed: Sequence[str | None]) -> Cell:
     return Cell(durations=durations, first_tokens=first_tokens)
 
 
-def _adopted_minutes(since: int) -> list[tuple[int, int, int, int]]:
-    """(minute, successes, failures, milliseconds of the successes) of rows that are not in our roll-ups."""
+def _adopted_minutes(since: int) -> list[tuple[int, Cell]]:
+    """The minutes of rows that are not in our roll-ups."""
     text = "substr(completed_at, 1, 16)"
     if connection.vendor == "postgresql":
         text = "to_char(completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI')"
     sql = (
         f"SELECT {text}, SUM(CASE WHEN status = 'success' THEN 1 ELSE 0 END), "  # noqa: S608
         "SUM(CASE WHEN status = 'success' THEN 0 ELSE 1 END), "
-        "SUM(CASE WHEN status = 'success' THEN duration_ms ELSE 0 END) "
+        "SUM(CASE WHEN status = 'success' THEN duration_ms ELSE 0 END), "
+        "SUM(COALESCE(input_tokens, 0)), SUM(COALESCE(output_tokens, 0)) "
         f"FROM request_history WHERE completed_at >= %s AND outcome IS NULL GROUP BY {text}"
     )
     with connection.cursor() as cursor:
         cursor.execute(sql, (_bound(datetime.fromtimestamp((since + 1) * 60, UTC)),))
-        return [
-            (int(datetime.fromisoformat(minute + ":00+00:00").timestamp()) // 60, int(ok), int(failed), int(duration))
-            for minute, ok, failed, duration in cursor.fetchall()
-        ]
+        return [(_minute_of(text), _adopted(*map(int, sums))) for text, *sums in cursor.fetchall()]
+
+
+def _minute_of(text: str) -> int:
+    return int(datetime.fromisoformat(text + ":00+00:00").timestamp()) // 60
+
+
+def _adopted(ok: int, failed: int, duration_ms: int, tokens_in: int, tokens_out: int) -> Cell:
+    return Cell(
+        requests_ok=ok,
+        requests_failed=failed,
+        ok_duration_us=duration_ms * 1000,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+    )
 
 
 def _latest_day(state: State, now: float) -> None:

@@ -22,6 +22,7 @@ class DashboardEndpointSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     base_url = serializers.CharField()
     status = serializers.ChoiceField(choices=Status.choices)
+    status_since = serializers.DateTimeField(allow_null=True, help_text="Null where that is not known.")
     operator_state = serializers.ChoiceField(choices=OperatorState.choices)
     drain_until = serializers.DateTimeField(allow_null=True)
     endpoint_type = serializers.ChoiceField(choices=Kind.choices)
@@ -39,6 +40,12 @@ class DashboardEndpointSerializer(serializers.Serializer[Any]):
     failed_requests = serializers.IntegerField()
     cancelled_requests = serializers.IntegerField()
     active_requests = serializers.IntegerField()
+    slots = serializers.IntegerField(allow_null=True, help_text="Requests that it gets at a time; null: any number.")
+    tokens_per_second = serializers.FloatField(
+        allow_null=True, help_text="Of one answer: today's output tokens over the time that their answers took."
+    )
+    recent_attempts = serializers.IntegerField(help_text="In the last 60 minutes, answered and failed.")
+    recent_failures = serializers.IntegerField(help_text="Failed attempts among them.")
     breaker = serializers.ChoiceField(STATES, help_text="Its circuit breaker; half open: a trial is due or under way.")
     breaker_trial_due = serializers.DateTimeField(allow_null=True, help_text="Null while the breaker is closed.")
 
@@ -67,6 +74,13 @@ class StatsSerializer(serializers.Serializer[Any]):
     p50_first_token_ms = serializers.FloatField(allow_null=True)
     p95_first_token_ms = serializers.FloatField(allow_null=True)
     p99_first_token_ms = serializers.FloatField(allow_null=True)
+    tokens_per_second = serializers.FloatField(
+        help_text="Output tokens of what ended in this minute and the one before, over the time since then."
+    )
+    today_requests = serializers.IntegerField(help_text="Of this local day.")
+    today_failed_requests = serializers.IntegerField()
+    today_input_tokens = serializers.IntegerField()
+    today_output_tokens = serializers.IntegerField()
     average_gpu_usage = serializers.FloatField(allow_null=True)
     average_gpu_memory_usage = serializers.FloatField(allow_null=True)
     last_metrics_updated_at = serializers.DateTimeField(allow_null=True)

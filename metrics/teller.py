@@ -4,6 +4,7 @@ Only control fills them. Elsewhere (tests, the shell) they are empty until someb
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from django.conf import settings
 
@@ -30,6 +31,9 @@ class Surroundings:
         self.unrecorded: Callable[[], int] = lambda: 0  # requests that no journal has taken, nor heard of, yet
         self.serving: Callable[[], bool] = lambda: False  # have gateways something to serve from?
         self.outdated: Callable[[], bool] = lambda: False  # are endpoints, users or keys those of a while ago?
+        self.key_names: Callable[[], Mapping[str, str]] = dict  # API key id -> its name, from memory
+        # Administrators who still have a password that was generated for them: id, name, since when.
+        self.generated_passwords: Callable[[], list[tuple[str, str, datetime]]] = list
         self.writer: DatabaseWriter | None = None
 
 

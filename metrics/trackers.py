@@ -12,8 +12,12 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from gateway.journal import Position
-from metrics import histogram
+from metrics import histogram, hour
 from metrics.fold import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REQUESTS_FAILED,
+    REQUESTS_OK,
     Cell,
     Counters,
     Daily,
@@ -26,6 +30,7 @@ from metrics.fold import (
     runs_ahead,
 )
 from metrics.histogram import Histogram
+from metrics.hour import Hour
 
 TIMELINE_MINUTES = 60
 AVERAGE_MINUTES = 24 * 60
@@ -38,6 +43,7 @@ class Today:
 
     attempts: defaultdict[SpeedKey, Daily] = field(default_factory=lambda: defaultdict(Daily))
     answered: defaultdict[SpeedKey, Cell] = field(default_factory=lambda: defaultdict(Cell))
+    totals: Counter[str] = field(default_factory=Counter)  # requests and tokens, under their names in metrics.fold
 
 
 @dataclass(slots=True)
@@ -71,6 +77,8 @@ class State:
     endpoints: dict[str, Counters] = field(default_factory=dict)
     totals: Counter[str] = field(default_factory=Counter)
     minutes: dict[int, Cell] = field(default_factory=dict)  # as far as any figure looks back
+    points: dict[int, "Point"] = field(default_factory=dict)  # told of the last ones before
+    hour: Hour = field(default_factory=Hour)
     recent: Cell = field(default_factory=Cell)  # the sum of those after `since`
     since: int = 0
     latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
@@ -85,8 +93,9 @@ class State:
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
         self.totals.update(fold.totals)
         minutes: defaultdict[int, Cell] = defaultdict(Cell)
-        for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
+        for (minute, endpoint_id, model, kind, api_key_id), cell in fold.cells.items():
             minutes[minute].add(cell)
+            self.hour.add(minute, endpoint_id, model, api_key_id, cell)
             if cell.requests_ok:
                 self.day(local_date(minute, self.zone)).answered[endpoint_id, model, kind].add(cell)
         for minute, cell in minutes.items():
@@ -107,6 +116,11 @@ class State:
         self.minutes.setdefault(minute, Cell()).add(cell)
         if minute > self.since:
             self.recent.add(cell)
+        totals = self.day(local_date(minute, self.zone)).totals
+        totals[REQUESTS_OK] += cell.requests_ok
+        totals[REQUESTS_FAILED] += cell.requests_failed
+        totals[INPUT_TOKENS] += cell.input_tokens
+        totals[OUTPUT_TOKENS] += cell.output_tokens
 
     def turn(self, now: float) -> None:
         """Let go of what no figure looks back to any more, not even when the clock is set back a little."""
@@ -114,6 +128,7 @@ class State:
             return
         self.turned = this
         self._look_back_to(this - AVERAGE_MINUTES)
+        self.hour.turn(this)
         minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
@@ -149,6 +164,19 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """What is told of one minute beside its slot; milliseconds, None where nothing was answered."""
+
+    minute: int
+    answered: int
+    input_tokens: int
+    output_tokens: int
+    average_ms: float | None
+    p95_ms: float | None
+    first_token_ms: float | None  # the median
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """How durations are spread, in milliseconds; None where there are none."""
 
@@ -167,12 +195,21 @@ class Figures:
     endpoints: Mapping[str, Counters]
     totals: Mapping[str, int]
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
+    points: tuple[Point, ...]  # of the same minutes
+    hour: Mapping[hour.Summed, int]  # sums over them
     answered: Cell  # what averages and percentiles are told of
     speeds: Mapping[SpeedKey, float]
     today: Mapping[SpeedKey, Daily]
     average_today_ms: Mapping[SpeedKey, float]  # of whole requests, where any was answered
+    totals_today: Mapping[str, int]  # requests and tokens
     date: str
     seeded: bool  # all of it is restored
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens of the requests that ended in this minute and the one before it, over the time since then."""
+        one, other = self.points[-2:]
+        return (one.output_tokens + other.output_tokens) / (self.at - one.minute * 60)
 
     @property
     def average_response_time_ms(self) -> float | None:
@@ -234,11 +271,14 @@ class Trackers:
                            for key, it in state.endpoints.items()},
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
+                points=_points(state, now),
+                hour=dict(state.hour.sums),
                 answered=_answered(state).copy(),
                 speeds=_speeds(state, today, now),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)
                        for key, it in today.attempts.items()},
                 average_today_ms={key: ms for key, day in today.answered.items() if (ms := day.average_ms)},
+                totals_today=dict(today.totals),
                 date=date,
                 seeded=self.seeded and not state.missing,
             )  # fmt: skip
@@ -263,6 +303,25 @@ def _timeline(state: State, now: float) -> tuple[Slot, ...]:
     minutes = range(last - TIMELINE_MINUTES + 1, last + 1)
     found = (state.minutes.get(minute, _NOTHING) for minute in minutes)
     return tuple(Slot(minute, it.requests_ok, it.requests_failed) for minute, it in zip(minutes, found, strict=True))
+
+
+def _points(state: State, now: float) -> tuple[Point, ...]:
+    """Percentiles take a while: those of a minute in which nothing has ended since are told as before."""
+    last = int(now // 60)
+    found: dict[int, Point] = {}
+    for minute in range(last - TIMELINE_MINUTES + 1, last + 1):
+        cell, known = state.minutes.get(minute, _NOTHING), state.points.get(minute)
+        of = (cell.requests_ok, cell.input_tokens, cell.output_tokens)
+        if known is None or (known.answered, known.input_tokens, known.output_tokens) != of:
+            known = Point(minute, *of, cell.average_ms, _at(cell.durations, 0.95), _at(cell.first_tokens, 0.5))
+        found[minute] = known
+    state.points = found
+    return tuple(found.values())
+
+
+def _at(counts: Histogram, share: float) -> float | None:
+    found = histogram.quantiles(counts, (share,))
+    return found[0] / 1000 if found else None
 
 
 def _answered(state: State) -> Cell:

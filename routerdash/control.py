@@ -20,6 +20,7 @@ from django_q.tasks import async_task
 from access.directory import access
 from endpoints import changes, keys
 from endpoints.health import HealthChecker
+from endpoints.models import Status
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.livepage import LivePage
 from gateway.main import Server
@@ -28,6 +29,8 @@ from gateway.sealing import Unsealable
 from gateway.snapshot import Snapshot
 from metrics import database, seeding
 from metrics.events import hub
+from metrics.gauges import gauges
+from metrics.marks import marks
 from metrics.teller import folder, surroundings, trackers
 from metrics.writer import DatabaseWriter, Where
 from routerdash import prepare
@@ -73,6 +76,8 @@ class Control:
         surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated
         surroundings.writer = self.writer
+        surroundings.key_names = access.key_names
+        surroundings.generated_passwords = access.generated_passwords
 
     # Start and stop
 
@@ -162,6 +167,7 @@ class Control:
                 continue
             try:
                 self._look_for_changes()
+                marks.refresh()
                 self._outdated = False
             except Exception as error:  # noqa: BLE001  # without this thread a deleted key would work for ever
                 if not self._outdated:
@@ -192,9 +198,16 @@ class Control:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await asyncio.to_thread(folder.catch_up)
+                self._gauge()
                 await hub.tell()
             except Exception:
                 log.exception("the tick failed; it goes on")
+
+    def _gauge(self) -> None:
+        now = time.time()
+        if gauges.due(now) and registry.loaded:
+            online = sum(entry.status == Status.ONLINE for entry in registry.all())
+            gauges.note(now, sum(self.publisher.in_flight().values()), self.publisher.waiting(), online)
 
     # What services ask for
 

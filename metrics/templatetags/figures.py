@@ -1,6 +1,7 @@
 """How figures are written on pages. static/js/format.js writes them the same way."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -9,10 +10,11 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.formats import number_format
-from django.utils.html import format_html
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 register = template.Library()
@@ -53,13 +55,30 @@ def speed(value: float | None) -> str:
 
 @register.filter
 def span(seconds: float | None) -> str:
-    """Whole seconds, minutes from two of them on, hours from two of them on."""
+    """Whole seconds, minutes from two of them on, hours and days from two of them on."""
     if seconds is None:
         return NOTHING
-    for size, unit in ((3600, "h"), (60, "min")):
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{_number(seconds // size)} {unit}"
     return f"{_number(seconds // 1)} s"
+
+
+@register.filter
+def compact(value: int | None) -> str:
+    """From a million on, three digits that mean something: `61.8 M`. The full figure stands beside it."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value is not None and value >= size:
+            short = value / size
+            return f"{_number(short, 2 if short < 9.995 else 1 if short < 99.95 else 0)} {unit}"
+    return count(value)
+
+
+@register.filter
+def units(text: str) -> SafeString:
+    """A figure and, small and grey, its unit."""
+    figure, blank, unit = text.partition(" ")
+    return format_html('{}<span class="unit">{}</span>', figure, unit) if blank else format_html("{}", figure)
 
 
 @register.filter
@@ -82,6 +101,12 @@ def rate(good: int, total: int) -> str:
     percent = 100 * good / total
     digits = 2 if percent >= 99 else 1
     return f"{_number(math.floor(percent * 10**digits) / 10**digits, digits)} %"  # never 100 while anything failed
+
+
+@register.filter
+def share(part: int, whole: int) -> str:
+    """Percent with one decimal; rounded up, so that 0 is nothing at all."""
+    return f"{_number(math.ceil(1000 * part / whole) / 10, 1)} %" if whole else NOTHING
 
 
 @register.filter
@@ -117,6 +142,26 @@ def when(value: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> SafeString 
 
 
 @register.filter
+def instant(text: str | None) -> datetime | None:
+    """A moment as the API tells it."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+@register.filter
+def since(value: datetime) -> str:
+    """Today the time, before that the day."""
+    local = timezone.localtime(value)
+    if local.date() == timezone.localdate():
+        return local.strftime("%H:%M")
+    return date_format(local, "n月j日" if get_language() == "ja" else "j M")
+
+
+@register.filter
+def elapsed(value: datetime) -> str:
+    return span(max(0.0, (timezone.now() - value).total_seconds()))
+
+
+@register.filter
 def clock(minute: str) -> str:
     """A minute of the timeline in the viewer's zone."""
     return timezone.localtime(datetime.fromisoformat(minute)).strftime("%H:%M")
@@ -125,3 +170,54 @@ def clock(minute: str) -> str:
 @register.filter
 def item(mapping: dict[str, Any], key: str) -> Any:
     return mapping.get(key)
+
+
+SPARK_WIDTH, SPARK_HEIGHT = 80, 32
+
+
+@register.simple_tag
+def spark(values: Sequence[float | None], key: str, low: float | None = 0.0) -> SafeString:
+    """A line for context: no axis, the last point marked; a gap is stepped over. From `low`, None: from the lowest."""
+    points = _spark_points(values, low)
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    area = f"{points[0][0]:.1f},32 {line} {points[-1][0]:.1f},32" if points else ""
+    last = f"M{points[-1][0]:.1f} {points[-1][1]:.1f}h0" if points else ""
+    return format_html(
+        '<svg class="spark" viewBox="0 0 80 32" preserveAspectRatio="none" aria-hidden="true" data-spark="{}">'
+        '<polygon class="a" points="{}"/><polyline class="l" points="{}"/><path class="p" d="{}"/></svg>',
+        key,
+        area,
+        line,
+        last,
+    )
+
+
+def _spark_points(values: Sequence[float | None], low: float | None) -> list[tuple[float, float]]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    least = min(known) if low is None else low
+    height, step = max(known) - least or 1, SPARK_WIDTH / max(1, len(values) - 1)
+    return [(at * step, 30 - (it - least) / height * 26) for at, it in enumerate(values) if it is not None]
+
+
+BLOCKS = 8
+
+
+@register.simple_tag
+def meter(value: int, most: int | None, css: str = "") -> SafeString | str:
+    """A block for each of up to eight, beyond that a ruler; nothing where there is no most."""
+    if not most:
+        return ""
+    if most <= BLOCKS:
+        width = 100 / most
+        gap = 1.2 if most > 1 else 0
+        parts = [
+            ("f" if at < value else "t", f"{at * width + (gap if at else 0):.2f}", f"{width - (gap if at else 0):.2f}")
+            for at in range(most)
+        ]
+    else:
+        parts = [("t", "0", "100"), ("f", "0", f"{min(100, 100 * value / most):.1f}")]
+    blocks = format_html_join("", '<rect class="{}" x="{}%" width="{}%" height="100%"/>', parts)
+    full = " full" if value >= most and not css else ""
+    return format_html('<svg class="meter {}{}" aria-hidden="true" data-most="{}">{}</svg>', css, full, most, blocks)

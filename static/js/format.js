@@ -12,9 +12,14 @@
   const speed = value => (value == null ? NOTHING : number(value, value >= 100 ? 0 : 1));
   const duration = value =>
     value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
+  const compact = value => {
+    const [size, unit] = [[1e12, "T"], [1e9, "G"], [1e6, "M"]].find(([size]) => value >= size) ?? [];
+    const short = value / size;
+    return size ? `${number(short, short < 9.995 ? 2 : short < 99.95 ? 1 : 0)} ${unit}` : count(value);
+  };
   const span = seconds => {
     if (seconds == null) return NOTHING;
-    const [size, unit] = [[3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
+    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
     return `${number(Math.floor(seconds / size))} ${unit}`;
   };
   const rate = (good, total) => {
@@ -24,6 +29,11 @@
     const digits = percent >= 99 ? 2 : 1;
     return `${number(Math.floor(percent * 10 ** digits) / 10 ** digits, digits)} %`; // never 100 while anything failed
   };
+  const share = (part, whole) => (whole ? `${number(Math.ceil((1000 * part) / whole) / 10, 1)} %` : NOTHING); // 0: none
+  const day = new Intl.DateTimeFormat(lang, { year: "numeric", month: "2-digit", day: "2-digit", timeZone: zone });
+  const monthDay = new Intl.DateTimeFormat(lang === "ja" ? "ja" : "en-GB", { month: lang === "ja" ? "long" : "short", day: "numeric", timeZone: zone });
+  /** Today the time, before that the day. */
+  const since = moment => (day.format(moment) === day.format(new Date()) ? hourMinute : monthDay).format(moment);
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
   const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
   window.RouterDash = {
@@ -32,6 +42,17 @@
     /** Text into an element, only where it differs, so that nothing is selected or announced anew. */
     set(element, text) {
       if (element && element.textContent !== text) element.textContent = text;
+    },
+    /** A figure and its unit, small and grey. */
+    setUnits(element, text) {
+      const [figure, unit] = text.split(" ");
+      if (element.textContent === figure + (unit ?? "")) return;
+      element.textContent = figure;
+      if (!unit) return;
+      const small = document.createElement("span");
+      small.className = "unit";
+      small.textContent = unit;
+      element.append(small);
     },
     /** The children of a <template>, by what `key` says of each. */
     forms(selector, key) {
@@ -44,9 +65,12 @@
     number,
     count,
     speed,
+    compact,
     duration,
     span,
     rate,
+    share,
+    since,
     clock,
     hourMinute,
   };

@@ -1,7 +1,18 @@
-/* Live events of a page: one stream, a sign that says how live it is, and the login page once the session has ended. */
+/* Live events of a page: one stream, a sign that says how live it is, and the login page once the session has ended.
+   A stream that breaks is made anew, later each time and at no common moment, and goes on where it was; where no stream
+   comes through (a proxy that collects answers), the same events are asked for every few seconds. */
 (() => {
   "use strict";
   const { $, set, clock } = window.RouterDash;
+  const EVENTS = "/api/dashboard/events";
+  const FIRST_WAIT = 500; // ms before the first new try, doubled with each one up to the longest
+  const LONGEST_WAIT = 15000;
+  const SILENCE = 25000; // a stream beats every 10 s
+  const OPENING = 6000; // and begins with an event
+  const POLL_EVERY = 3000;
+  const POLLS = 40; // then a stream is tried again
+  const STALE = 20000;
+  const HIDDEN = 30000; // nobody looks at the page: its connection is left to others, of which a browser has six
 
   /* ---- other tabs of this browser look whether they are still logged in when one has come to the login page */
   const tabs = new BroadcastChannel("routerdash");
@@ -22,42 +33,120 @@
     const answer = await fetch("/api/dashboard/stats").catch(() => null);
     return answer?.status === 401 || answer?.status === 403;
   }
+  const reloadIfEnded = async () => (await ended()) && location.reload();
 
-  /** Follow the dashboard's events: `listeners` by the event's name (metrics/events.py), each called with its data. The
-   * browser reconnects by itself, unless the session has ended.
-   */
-  function follow(listeners) {
-    let heard = Date.now();
-    function connect() {
-      const source = new EventSource("/api/dashboard/events");
-      source.addEventListener("open", () => {
-        heard = Date.now();
-        state("live");
-      });
-      for (const [name, show] of Object.entries(listeners)) {
-        source.addEventListener(name, event => {
-          heard = Date.now();
-          state("live");
-          const told = JSON.parse(event.data);
-          if (told.generated_at) set($("[data-clock]"), clock.format(new Date(told.generated_at)));
-          show(told);
-        });
-      }
-      source.addEventListener("error", () => {
-        state("reconnecting");
-        if (source.readyState === EventSource.CLOSED) {
-          source.close();
-          setTimeout(connectAgain, 5000);
-        }
+  const followers = [];
+  let source = null;
+  let lastId = "";
+  let heard = Date.now();
+  let tries = 0;
+  let polls = 0; // how many are left, while no stream comes through
+  let timer = 0;
+  let watch = 0; // for silence
+
+  const later = (task, wait) => {
+    clearTimeout(timer);
+    timer = setTimeout(task, wait);
+  };
+  const address = more => {
+    const query = new URLSearchParams(more);
+    if (lastId) query.set("last_event_id", lastId);
+    return `${EVENTS}?${query}`;
+  };
+
+  function hear(name, id, data) {
+    heard = Date.now();
+    tries = 0;
+    lastId = id;
+    state("live");
+    const told = JSON.parse(data);
+    if (told.generated_at) set($("[data-clock]"), clock.format(new Date(told.generated_at)));
+    followers.forEach(listeners => listeners[name]?.(told));
+  }
+
+  function leave() {
+    clearTimeout(timer);
+    clearTimeout(watch);
+    source?.close();
+    source = null;
+  }
+
+  function stream() {
+    leave();
+    source = new EventSource(address());
+    const silent = wait => {
+      clearTimeout(watch);
+      watch = setTimeout(() => (wait === OPENING ? poll(POLLS) : again()), wait);
+    };
+    silent(OPENING);
+    source.addEventListener("open", () => lastId && silent(SILENCE)); // what has missed nothing gets nothing at first
+    for (const name of ["overview", "changes"]) {
+      source.addEventListener(name, event => {
+        silent(SILENCE);
+        hear(name, event.lastEventId, event.data);
       });
     }
-    const reloadIfEnded = async () => (await ended()) && location.reload();
-    const connectAgain = async () => ((await ended()) ? location.reload() : connect());
-    tabs.addEventListener("message", reloadIfEnded);
+    source.addEventListener("error", () => {
+      const refused = source?.readyState === EventSource.CLOSED;
+      again();
+      if (refused) reloadIfEnded();
+    });
+  }
+
+  function again() {
+    leave();
+    state("reconnecting");
+    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries);
+    tries += 1;
+    later(stream, longest * (0.5 + Math.random() / 2));
+  }
+
+  async function poll(left) {
+    leave();
+    polls = left;
+    const answer = await fetch(address({ once: "" })).catch(() => null);
+    if (source || document.hidden) return;
+    if (answer?.ok) (await answer.text()).split("\n\n").forEach(take);
+    else state("reconnecting");
+    if (answer?.status === 401 || answer?.status === 403) return location.reload();
+    if (answer?.ok) state("live");
+    if (answer?.ok) heard = Date.now();
+    later(() => (left > 0 ? poll(left - 1) : stream()), POLL_EVERY * (0.8 + 0.4 * Math.random()));
+  }
+
+  /* An event as it stands in a stream. */
+  function take(text) {
+    const field = name => text.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
+    if (field("event")) hear(field("event"), field("id"), field("data"));
+  }
+
+  function connect() {
     setInterval(() => {
-      if (Date.now() - heard > 20000) state("stale");
+      if (!document.hidden && Date.now() - heard > STALE) state("stale");
     }, 1000);
-    connect();
+    tabs.addEventListener("message", reloadIfEnded);
+    addEventListener("online", () => !source && stream());
+    let hidden = 0;
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(hidden);
+      if (document.hidden) hidden = setTimeout(leave, HIDDEN);
+      else if (!source) {
+        tries = 0;
+        if (polls > 0) poll(polls);
+        else stream();
+      }
+    });
+    stream();
+  }
+
+  /** Follow the dashboard's events: `listeners` by the event's name (metrics/events.py), each called with its data.
+   * `overview` comes first, and again whenever changes would not do.
+   */
+  function follow(listeners) {
+    followers.push(listeners);
+    if (followers.length === 1) return connect();
+    lastId = ""; // who comes later needs everything, too
+    stream();
   }
 
   window.RouterDash.follow = follow;

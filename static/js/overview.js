@@ -1,8 +1,9 @@
 /* The overview: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
 (() => {
   "use strict";
-  const { $, $$, set, forms, lang, zone, number, count, speed, duration, span, rate, hourMinute, NOTHING, follow } =
+  const { $, $$, set, setUnits, forms, zone, number, count, compact, speed, duration, span, rate, share, since } =
     window.RouterDash;
+  const { hourMinute, NOTHING, follow } = window.RouterDash;
 
   /* ---- the chart: failures on the baseline, successes on top of them */
   const probe = document.createElement("i");
@@ -13,7 +14,55 @@
     return getComputedStyle(probe).color;
   };
 
-  function chart(element, read) {
+  /* Failures are hatched, too: they are told apart without colours. */
+  function hatch() {
+    const canvas = document.createElement("canvas");
+    const ratio = devicePixelRatio || 1;
+    canvas.width = canvas.height = 4 * ratio;
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    pen.fillStyle = colour("--surface");
+    pen.fillRect(0, 0, 4, 4);
+    pen.globalAlpha = 0.45;
+    pen.fillStyle = pen.strokeStyle = colour("--c-bad");
+    pen.fillRect(0, 0, 4, 4);
+    pen.globalAlpha = 1;
+    pen.lineWidth = 1.8;
+    pen.beginPath();
+    for (const from of [-4, 0, 4]) {
+      pen.moveTo(from, 4);
+      pen.lineTo(from + 4, 0);
+    }
+    pen.stroke();
+    return pen.createPattern(canvas, "repeat");
+  }
+
+  /* ---- marks above the chart: the server wrote them, here they get their places and their lines */
+  const tints = { online: "--ok", offline: "--bad", error: "--bad", edit: "--line-strong", pending: "--line-strong" };
+  const marks = () =>
+    $$("[data-at]").map(mark => ({ mark, at: Date.parse(mark.dataset.at) / 1000, kind: mark.dataset.kind }));
+
+  function drawMarks(plot) {
+    const { ctx: pen, bbox } = plot;
+    const [first, last] = [plot.scales.x.min, plot.scales.x.max];
+    pen.save();
+    pen.lineWidth = devicePixelRatio;
+    pen.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+    for (const { mark, at, kind } of marks()) {
+      mark.hidden = at < first || at > last;
+      if (mark.hidden) continue;
+      mark.style.left = `${plot.over.offsetLeft + plot.valToPos(at - 30, "x")}px`; // a bar stands on its minute's middle
+      const x = Math.round(plot.valToPos(at - 30, "x", true)) + 0.5;
+      pen.strokeStyle = colour(tints[kind] ?? "--line-strong");
+      pen.beginPath();
+      pen.moveTo(x, bbox.top);
+      pen.lineTo(x, bbox.top + bbox.height);
+      pen.stroke();
+    }
+    pen.restore();
+  }
+
+  function chart(element, read, open) {
     let slots = [];
     let plot = null;
     const totals = () => slots.map(slot => slot.success + slot.error);
@@ -27,11 +76,14 @@
         slots.map(slot => (slot.error ? Math.max(slot.error, 4 * pixel) : null)), // a failure is never too small to see
       ];
     };
+    const tens = () => slots.map(slot => Date.parse(slot.minute) / 1000).filter(at => at % 600 === 0);
     function make() {
       plot?.destroy();
       const ink = colour("--ink-3");
       const font = `11px ${getComputedStyle(document.body).fontFamily}`;
-      const unfinished = slots.map((_, at) => (at === slots.length - 1 ? colour("--c-ok-soft") : colour("--c-ok")));
+      const [whole, unfinished] = [colour("--c-ok"), colour("--c-ok-soft")];
+      const fills = () => slots.map((_, at) => (at === slots.length - 1 ? unfinished : whole));
+      const bars = more => ({ width: 0, points: { show: false }, ...more });
       plot = new uPlot(
         {
           ...size(),
@@ -41,15 +93,19 @@
           cursor: { x: true, y: false, points: { show: false }, drag: { x: false, y: false } },
           scales: { x: { range: (_, low, high) => [low - 36, high + 36] }, y: { range: () => [0, top()] } },
           axes: [
-            { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 24, gap: 4, space: 56, values: (_, at) => at.map(t => hourMinute.format(t * 1000)) },
-            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 44, values: (_, at) => at.map(n => number(n)) },
+            { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 24, gap: 4, splits: tens, values: (_, at) => at.map(t => hourMinute.format(t * 1000)) },
+            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 44, values: (_, at) => at.map(n => (Number.isInteger(n) ? number(n) : "")) },
           ],
           series: [
             {},
-            { fill: colour("--c-ok"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.7, 40], disp: { fill: { unit: 3, values: () => unfinished } } }) },
-            { fill: colour("--c-bad"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.7, 40] }) },
+            bars({ fill: whole, paths: uPlot.paths.bars({ size: [0.7, 40], disp: { fill: { unit: 3, values: fills } } }) }),
+            bars({ fill: hatch, stroke: colour("--surface"), width: 1, paths: uPlot.paths.bars({ size: [0.7, 40] }) }),
           ],
-          hooks: { setCursor: [it => read(it.cursor.idx == null ? null : slots[it.cursor.idx], slots)] },
+          hooks: {
+            setCursor: [it => read(it.cursor.idx == null ? null : slots[it.cursor.idx], slots)],
+            draw: [drawMarks],
+            ready: [it => it.over.addEventListener("click", () => it.cursor.idx != null && open(slots[it.cursor.idx]))],
+          },
         },
         series(),
         element,
@@ -58,11 +114,15 @@
     const redraw = () => slots.length && make(); // a canvas does not follow the theme by itself
     document.addEventListener("themechange", redraw);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+    let frame = 0;
     new ResizeObserver(() => {
-      if (plot && plot.width !== element.clientWidth) plot.setSize(size());
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => {
+        if (plot && (plot.width !== size().width || plot.height !== size().height)) plot.setSize(size());
+      });
     }).observe(element);
     return fresh => {
-      slots = fresh;
+      slots = fresh ?? slots;
       if (plot) plot.setData(series());
       else make();
       const at = plot.cursor.idx; // whoever points at a minute goes on reading it
@@ -74,12 +134,61 @@
   function read(slot, slots) {
     const sum = name => slots.reduce((total, it) => total + it[name], 0);
     const at = it => hourMinute.format(new Date(it.minute));
+    const [success, error] = slot ? [slot.success, slot.error] : [sum("success"), sum("error")];
     set($("[data-read=time]", readout), slot ? at(slot) : `${at(slots[0])}–${at(slots[slots.length - 1])}`);
-    set($("[data-read=success]", readout), count(slot ? slot.success : sum("success")));
-    set($("[data-read=error]", readout), count(slot ? slot.error : sum("error")));
+    set($("[data-read=success]", readout), count(success));
+    set($("[data-read=error]", readout), count(error));
+    set($("[data-read=rate]", readout), rate(success, success + error));
   }
 
-  const drawMinutes = chart($("[data-chart]"), read);
+  const plotted = $("[data-chart]");
+  const requestsOf = slot => {
+    const until = new Date(Date.parse(slot.minute) + 60000).toISOString();
+    return `${plotted.dataset.requests}?${new URLSearchParams({ since: new Date(slot.minute).toISOString(), until })}`;
+  };
+  if (plotted.dataset.requests) plotted.classList.add("opens");
+  const drawMinutes = chart(plotted, read, slot => plotted.dataset.requests && (location.href = requestsOf(slot)));
+
+  /* ---- how a figure is counted: beside its button; without this, a sheet at the bottom */
+  for (const pop of $$("[popover]")) {
+    pop.addEventListener("toggle", event => {
+      const button = $(`[popovertarget="${pop.id}"]`);
+      button.setAttribute("aria-expanded", String(event.newState === "open"));
+      pop.classList.remove("placed");
+      if (event.newState !== "open" || innerWidth < 640) return;
+      const at = button.getBoundingClientRect();
+      pop.classList.add("placed");
+      pop.style.left = `${Math.max(16, Math.min(at.right - pop.offsetWidth + 8, innerWidth - pop.offsetWidth - 16))}px`;
+      const under = at.bottom + 6;
+      pop.style.top = `${under + pop.offsetHeight < innerHeight ? under : Math.max(8, at.top - pop.offsetHeight - 6)}px`;
+    });
+  }
+
+  /* ---- small lines and meters, as metrics/templatetags/figures.py draws them */
+  function drawSpark(key, values) {
+    const spark = $(`[data-spark=${key}]`);
+    const known = values.filter(value => value != null);
+    if (!known.length) return;
+    const least = key === "success" ? Math.min(...known) : 0;
+    const height = Math.max(...known) - least || 1;
+    const points = values
+      .map((value, at) => value != null && [(at * 80) / (values.length - 1), 30 - ((value - least) / height) * 26])
+      .filter(Boolean)
+      .map(([x, y]) => [x.toFixed(1), y.toFixed(1)]);
+    const line = points.map(point => point.join(",")).join(" ");
+    const last = points[points.length - 1];
+    spark.children[0].setAttribute("points", `${points[0][0]},32 ${line} ${last[0]},32`);
+    spark.children[1].setAttribute("points", line);
+    spark.children[2].setAttribute("d", `M${last.join(" ")}h0`);
+  }
+
+  function fillMeter(meter, value) {
+    const most = Number(meter.dataset.most);
+    const parts = [...meter.children];
+    if (most <= 8) parts.forEach((part, at) => part.setAttribute("class", at < value ? "f" : "t"));
+    else parts[1].setAttribute("width", `${Math.min(100, (100 * value) / most).toFixed(1)}%`);
+    meter.classList.toggle("full", value >= most);
+  }
 
   /* ---- figures into the page */
   const fill = (row, value) => {
@@ -92,30 +201,71 @@
     row.replaceChildren(...cells);
     return row;
   };
+  const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
 
-  function showStats(stats) {
+  function showStats() {
+    const { stats, history } = live;
+    const [ok, failed] = [sum(history, "success"), sum(history, "error")];
+    const today = stats.today_input_tokens + stats.today_output_tokens;
     const texts = {
       ...Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, count(value)])),
-      success_rate: rate(stats.successful_requests, stats.total_requests),
+      tokens_per_second: speed(stats.tokens_per_second),
+      success_rate: rate(ok, ok + failed),
+      recent_failed: count(failed),
+      today_tokens: compact(today),
       average_response_time_ms: duration(stats.average_response_time_ms),
+      p95_response_time_ms: duration(stats.p95_response_time_ms),
+      p50_first_token_ms: duration(stats.p50_first_token_ms),
       oldest_waiting_secs: span(stats.oldest_waiting_secs),
     };
     $("[data-figures-version]").dataset.figuresVersion = stats.figures_version;
-    $$("[data-stat]").forEach(element => set(element, texts[element.dataset.stat]));
+    $$("[data-stat]").forEach(element => {
+      const text = texts[element.dataset.stat];
+      if (element.dataset.units === undefined) set(element, text);
+      else setUnits(element, text);
+    });
+    $("[data-stat=today_tokens]").title = count(today);
     const caption = stats.successful_requests ? "served" : "unserved";
     $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
-    const shown = {
-      unrestored: !stats.figures_restored,
-      waiting: stats.records_waiting_secs != null,
-      unrecorded: stats.records_unrecorded > 0,
-    };
-    $$("[data-show]").forEach(row => (row.hidden = !shown[row.dataset.show]));
-    const attention = $("[data-attention]");
-    attention.hidden = !Object.values(shown).some(Boolean);
+  }
+
+  function showSparks() {
+    const { history, minutes } = live;
+    for (const name of ["online", "in_flight", "queued", "output_tokens", "first_token_ms", "average_ms", "p95_ms"]) {
+      drawSpark(name, minutes.map(minute => minute[name]));
+    }
+    drawSpark("requests", history.map(slot => slot.success + slot.error));
+    drawSpark("success", history.map(({ success, error }) => (success + error ? success / (success + error) : null)));
+    drawSpark("tokens", minutes.map(minute => minute.input_tokens + minute.output_tokens));
+    for (const element of $$("[data-peak]")) {
+      const known = minutes.map(minute => minute[element.dataset.peak]).filter(value => value != null);
+      set(element, count(known.length ? Math.max(...known) : null));
+    }
   }
 
   const statuses = forms("[data-statuses]", it => it.className.replace("st st-", ""));
   const breakers = forms("[data-breakers]", it => it.dataset.breaker);
+
+  function because(endpoint) {
+    if (!["offline", "error"].includes(endpoint.status) || endpoint.operator_state !== "enabled") return "";
+    const at = endpoint.status_since && since(new Date(endpoint.status_since));
+    return [at, endpoint.last_error].filter(Boolean).join(" · ");
+  }
+
+  function showLatency(cell, endpoint) {
+    const [value, old] = [endpoint.latency_ms, endpoint.status === "offline" && endpoint.latency_ms != null];
+    cell.classList.toggle("stale", old);
+    cell.classList.toggle("muted", value == null);
+    if (value == null) return set(cell, NOTHING);
+    if (!old) return setUnits(cell, `${count(value)} ms`);
+    if (!$("small", cell)) cell.replaceChildren($("[data-old]").content.cloneNode(true));
+    setUnits($("span", cell), `${count(value)} ms`);
+    cell.title = endpoint.last_seen ?? "";
+    const note = $("[data-age]", cell);
+    if (!note || !endpoint.last_seen) return;
+    note.dataset.age = endpoint.last_seen;
+    set(note, span(Math.max(0, (Date.now() + ahead - Date.parse(endpoint.last_seen)) / 1000)));
+  }
 
   function showEndpoint(row, endpoint) {
     $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
@@ -124,13 +274,53 @@
     if (statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
     const breaker = $("[data-breaker]", row);
     if (breaker.dataset.breaker !== endpoint.breaker) breaker.replaceWith(breakers[endpoint.breaker].cloneNode(true));
-    set($("[data-error]", row), endpoint.last_error ?? "");
-    const latency = $("[data-latency]", row);
-    const stale = endpoint.status === "offline" && endpoint.latency_ms != null;
-    latency.classList.toggle("stale", stale);
-    latency.classList.toggle("muted", endpoint.latency_ms == null);
-    const text = endpoint.latency_ms == null ? NOTHING : `${count(endpoint.latency_ms)} ms`;
-    if (!(stale && latency.textContent.includes(count(endpoint.latency_ms)))) set(latency, text);
+    set($("[data-error]", row), because(endpoint));
+    showLatency($("[data-latency]", row), endpoint);
+    const meter = $(".meter", row);
+    if (meter) fillMeter(meter, endpoint.active_requests);
+    set($("[data-speed]", row), speed(endpoint.tokens_per_second));
+    const failed = endpoint.recent_attempts ? endpoint.recent_failures / endpoint.recent_attempts : 0;
+    const ratio = $("[data-ratio]", row);
+    ratio.className = failed >= 0.1 ? "bad" : failed >= 0.02 ? "warn" : "";
+    set(ratio, share(endpoint.recent_failures, endpoint.recent_attempts));
+  }
+
+  /* ---- the busiest */
+  function rankRow(list, { id, label, requests }, most) {
+    const row = document.createElement("li");
+    const name = document.createElement(list.dataset.url && id ? "a" : "span");
+    if (name.href !== undefined) name.href = list.dataset.url + encodeURIComponent(id);
+    name.className = id ? (list.dataset.rank === "models" ? "mono" : "") : "muted";
+    name.textContent = label;
+    const figure = document.createElement("span");
+    figure.textContent = count(requests);
+    const meter = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    meter.setAttribute("class", "meter calm");
+    meter.setAttribute("aria-hidden", "true");
+    for (const [part, width] of [["t", 100], ["f", (100 * requests) / most]]) {
+      const rect = document.createElementNS(meter.namespaceURI, "rect");
+      rect.setAttribute("class", part);
+      rect.setAttribute("width", `${width.toFixed(1)}%`);
+      rect.setAttribute("height", "100%");
+      meter.append(rect);
+    }
+    row.append(name, figure, meter);
+    return row;
+  }
+
+  function showBusiest() {
+    const keyLabel = (row, { noKey, deletedKey }) => (row.api_key_id ? (row.api_key_name ?? deletedKey) : noKey);
+    for (const list of $$("[data-rank]")) {
+      const found = live.busiest[list.dataset.rank].map(row => ({
+        id: row.model_id ?? row.api_key_id,
+        label: row.model_id ?? keyLabel(row, list.dataset),
+        requests: row.requests,
+      }));
+      const none = document.createElement("li");
+      none.className = "muted";
+      none.textContent = list.dataset.none;
+      list.replaceChildren(...(found.length ? found.map(row => rankRow(list, row, found[0].requests)) : [none]));
+    }
   }
 
   function showNone(table) {
@@ -188,10 +378,35 @@
     });
   }
 
+  /* ---- parts that the server writes, in the viewer's language: asked for anew when what they are of has changed */
+  async function refresh(name) {
+    const answer = await fetch(`?part=${name}`).catch(() => null);
+    if (!answer?.ok || answer.redirected) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const parts = $$(`[data-part=${name}]`, fresh);
+    $$(`[data-part=${name}]`).forEach((part, at) => parts[at] && part.replaceWith(document.adoptNode(parts[at])));
+    if (name === "marks") drawMinutes();
+    if (name === "endpoints") showTables();
+    if (name === "attention") showStats();
+  }
+  const due = new Map();
+  function refreshSoon(name) {
+    if (!due.has(name)) due.set(name, setTimeout(() => (due.delete(name), refresh(name)), 400 * Math.random())); // not all pages at once
+  }
+
+  /* ---- ages go on by themselves */
+  let ahead = 0; // of this clock, the server's
+  setInterval(() => {
+    for (const element of $$("[data-age]").filter(it => it.dataset.age)) {
+      set(element, span(Math.max(0, (Date.now() + ahead - Date.parse(element.dataset.age)) / 1000)));
+    }
+  }, 5000);
+
   /* ---- what is shown: everything at first, then what changes (metrics/events.py) */
   let live = null;
   let rows = new Map();
-  const shapeOf = it => it.endpoints.map(endpoint => endpoint.id).sort().join();
+  const shapeOf = it => it.endpoints.map(endpoint => `${endpoint.id} ${endpoint.slots}`).sort().join();
+  const asText = JSON.stringify;
 
   function showRows(endpoints) {
     endpoints.forEach(endpoint => {
@@ -205,24 +420,42 @@
     showMinutes(live.history);
   }
 
-  function showAll(fresh) {
-    // endpoints came or went: rows are the server's work
-    if (live !== null && shapeOf(live) !== shapeOf(fresh)) return location.reload();
-    live = fresh;
+  function showTables() {
     rows = new Map($$("[data-endpoint]").map(row => [row.dataset.endpoint, row]));
-    showStats(live.stats);
     showRows(live.endpoints);
     showSpeeds(live.speeds);
     showMore();
+  }
+
+  function showAll(fresh) {
+    const before = live;
+    live = fresh;
+    ahead = Date.parse(live.generated_at) - Date.now();
+    if (before) {
+      // rows are the server's work
+      if (shapeOf(before) !== shapeOf(live)) refreshSoon("endpoints");
+      for (const name of ["attention", "marks"]) if (asText(before[name]) !== asText(live[name])) refreshSoon(name);
+    }
+    showStats();
+    showSparks();
+    showTables();
+    showBusiest();
     showHistory();
   }
 
+  const merged = (old, changed) => {
+    const minutes = new Map([...old, ...changed].map(slot => [slot.minute, slot]));
+    return [...minutes.values()].slice(-60);
+  };
+
   function showChanges(part) {
     live.generated_at = part.generated_at;
-    if (part.stats) showStats(Object.assign(live.stats, part.stats));
+    Object.assign(live.stats, part.stats);
     if (part.endpoints) {
+      const shape = shapeOf(live);
       const touched = live.endpoints.filter(endpoint => endpoint.id in part.endpoints);
       touched.forEach(endpoint => Object.assign(endpoint, part.endpoints[endpoint.id]));
+      if (shape !== shapeOf(live)) refreshSoon("endpoints");
       showRows(touched);
     }
     if (part.all_speeds) showSpeeds((live.speeds = part.all_speeds));
@@ -232,10 +465,20 @@
     });
     live.speeds_known = part.speeds_known ?? live.speeds_known;
     showMore();
-    if (part.history) {
-      const minutes = new Map([...live.history, ...part.history].map(slot => [slot.minute, slot]));
-      live.history = [...minutes.values()].slice(-60);
-      showHistory();
+    if (part.history) live.history = merged(live.history, part.history);
+    if (part.minutes) live.minutes = merged(live.minutes, part.minutes);
+    if (part.history) showHistory();
+    if (part.history || part.minutes) showSparks();
+    if (part.stats || part.history) showStats();
+    if (part.busiest) {
+      live.busiest = part.busiest;
+      showBusiest();
+    }
+    for (const name of ["attention", "marks"]) {
+      if (part[name]) {
+        live[name] = part[name];
+        refreshSoon(name);
+      }
     }
   }
 

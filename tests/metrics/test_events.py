@@ -5,7 +5,7 @@ import json
 import random
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +71,7 @@ def data(event: bytes) -> Any:
     return parse(event)[2]
 
 
-Scenario = Callable[[AsyncIterator[bytes]], Awaitable[None]]
+Scenario = Callable[[AsyncGenerator[bytes]], Awaitable[None]]
 
 
 def listening(hub: Hub, scenario: Scenario) -> None:
@@ -81,7 +81,7 @@ def listening(hub: Hub, scenario: Scenario) -> None:
         stream = hub.listen()
         await anext(stream)
         await scenario(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
     asyncio.run(run())
 
@@ -103,7 +103,7 @@ async def first_of(hub: Hub, last_id: str = "") -> bytes:
     try:
         return await anext(stream)
     finally:
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
 
 def test_the_first_event_is_the_overview(hub: Hub, teller: World) -> None:
@@ -117,7 +117,7 @@ def test_the_first_event_is_the_overview(hub: Hub, teller: World) -> None:
 def test_a_change_is_told_and_nothing_else(hub: Hub, teller: World, clock: Clock) -> None:
     gateway = teller.gateway()
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         gateway.append(request())
         teller.folder.catch_up()
         clock.pass_by(MIN_GAP_SECONDS)
@@ -134,7 +134,7 @@ def test_a_change_is_told_and_nothing_else(hub: Hub, teller: World, clock: Clock
 
 @pytest.mark.parametrize("what", ["in flight", "waiting", "breaker", "registry", "minute"])
 def test_each_kind_of_change_is_told(hub: Hub, clock: Clock, what: str) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         if what == "in flight":
             teller_module.surroundings.in_flight = lambda: {A: 1}
         elif what == "waiting":
@@ -154,7 +154,7 @@ def test_a_breaker_that_becomes_half_open_is_told(hub: Hub, clock: Clock, monkey
     teller_module.surroundings.trials = lambda: {A: int(AT) + 2}
     monkeypatch.setattr(trackers_module, "time", SimpleNamespace(time=clock))
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         clock.pass_by(3)
         await hub.tell()
         (event,) = waiting(hub)
@@ -164,7 +164,7 @@ def test_a_breaker_that_becomes_half_open_is_told(hub: Hub, clock: Clock, monkey
 
 
 def test_nothing_new_is_not_told(hub: Hub, clock: Clock) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         clock.pass_by(MIN_GAP_SECONDS)
         await hub.tell()
         assert waiting(hub) == []
@@ -173,7 +173,7 @@ def test_nothing_new_is_not_told(hub: Hub, clock: Clock) -> None:
 
 
 def test_a_quiet_stream_beats_now_and_then(hub: Hub, clock: Clock) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         clock.pass_by(HEARTBEAT_SECONDS)
         await hub.tell()
         (event,) = waiting(hub)
@@ -183,7 +183,7 @@ def test_a_quiet_stream_beats_now_and_then(hub: Hub, clock: Clock) -> None:
 
 
 def test_at_most_four_events_a_second(hub: Hub, clock: Clock) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         for latency in range(4):
             clock.pass_by(MIN_GAP_SECONDS / 8)
             change(latency)
@@ -196,7 +196,7 @@ def test_at_most_four_events_a_second(hub: Hub, clock: Clock) -> None:
 def test_very_many_pages_get_fewer(hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MOST_SENDS", 0.5)
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         change(5)
         for passed in (1.9, 0.1):
             clock.pass_by(passed)
@@ -207,7 +207,7 @@ def test_very_many_pages_get_fewer(hub: Hub, clock: Clock, monkeypatch: pytest.M
 
 
 def test_a_page_that_does_not_keep_up_gets_everything_anew(hub: Hub, clock: Clock) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         for latency in range(1, events.MOST_PENDING + 3):
             clock.pass_by(MIN_GAP_SECONDS)
             change(latency)
@@ -232,7 +232,7 @@ def test_all_listeners_are_told_the_same(hub: Hub, clock: Clock) -> None:
         told = [await anext(stream) for stream in streams]
         assert len({id(event) for event in told}) == 1  # encoded once
         for stream in streams:
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
     asyncio.run(run())
 
@@ -241,7 +241,7 @@ def test_other_endpoints_are_told_whole(hub: Hub, clock: Clock) -> None:
     def added() -> None:
         add_endpoint(B, "b")
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         await asyncio.to_thread(in_own_connection, added)
         clock.pass_by(MIN_GAP_SECONDS)
         await hub.tell()
@@ -254,7 +254,7 @@ def test_other_endpoints_are_told_whole(hub: Hub, clock: Clock) -> None:
 
 @pytest.mark.parametrize("missed", [0, 1, 3])
 def test_a_page_that_comes_back_gets_what_it_missed(hub: Hub, clock: Clock, missed: int) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         clock.pass_by(MIN_GAP_SECONDS)
         change(1)
         await hub.tell()
@@ -275,7 +275,7 @@ def test_a_page_that_comes_back_gets_what_it_missed(hub: Hub, clock: Clock, miss
     "last_id", ["", "x", "-", "-1", "{epoch}-", "{epoch}-0", "{epoch}-99", "other-1", "{epoch}-1²"]
 )
 def test_a_page_whose_past_is_unknown_gets_everything(hub: Hub, clock: Clock, last_id: str) -> None:
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         event = await first_of(hub, last_id.format(epoch=hub._epoch))
         assert parse(event)[1] == "overview"
 
@@ -285,7 +285,7 @@ def test_a_page_whose_past_is_unknown_gets_everything(hub: Hub, clock: Clock, la
 def test_what_was_forgotten_is_told_whole(hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     hub._changes = deque(maxlen=2)
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         for latency in range(4):
             clock.pass_by(MIN_GAP_SECONDS)
             change(latency)
@@ -301,7 +301,7 @@ def test_changes_lead_from_any_state_to_the_next(hub: Hub, teller: World, clock:
     gateway = teller.gateway()
     rng = random.Random(5)
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         shown = data(await first_of(hub))
         for _ in range(40):
             for record in load(rng.randrange(1000), rng.randrange(3)):
@@ -323,19 +323,20 @@ def apply(shown: Any, told: Any) -> None:
     shown["stats"] |= told.get("stats", {})
     for endpoint in shown["endpoints"]:
         endpoint |= told.get("endpoints", {}).get(endpoint["id"], {})
-    minutes = {slot["minute"]: slot for slot in (*shown["history"], *told.get("history", ()))}
-    shown["history"] = list(minutes.values())[-60:]
+    for name in ("history", "minutes"):
+        minutes = {slot["minute"]: slot for slot in (*shown[name], *told.get(name, ()))}
+        shown[name] = list(minutes.values())[-60:]
     shown["speeds"] = told.get("all_speeds", shown["speeds"])
     rows = {events._model(row): row for row in told.get("speeds", ())}
     shown["speeds"] = [rows.get(events._model(row), row) for row in shown["speeds"]]
-    shown["speeds_known"] = told.get("speeds_known", shown["speeds_known"])
+    shown |= {name: told[name] for name in events._WHOLE if name in told}
 
 
 def test_an_event_is_no_larger_for_what_does_not_change(hub: Hub, clock: Clock) -> None:
     for number in range(100):
         add_endpoint(str(uuid.uuid4()), f"other-{number}")
 
-    async def scenario(stream: AsyncIterator[bytes]) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
         change(5)
         clock.pass_by(MIN_GAP_SECONDS)
         await hub.tell()
@@ -346,7 +347,7 @@ def test_an_event_is_no_larger_for_what_does_not_change(hub: Hub, clock: Clock) 
 
 
 def test_who_left_is_forgotten(hub: Hub) -> None:
-    async def nothing(stream: AsyncIterator[bytes]) -> None:
+    async def nothing(stream: AsyncGenerator[bytes]) -> None:
         assert len(hub._listeners) == 1
 
     listening(hub, nothing)

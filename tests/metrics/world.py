@@ -15,7 +15,9 @@ from gateway import journal
 from gateway.record import Entry
 from metrics import seeding, teller
 from metrics.folder import Folder
+from metrics.gauges import gauges as teller_gauges
 from metrics.journals import Journals
+from metrics.marks import marks as teller_marks
 from metrics.models import Installation
 from metrics.trackers import Figures, State, Trackers
 from metrics.writer import DatabaseWriter, Where
@@ -45,7 +47,11 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
     monkeypatch.setattr(surroundings, "serving", lambda: False)
     monkeypatch.setattr(surroundings, "outdated", lambda: False)
+    monkeypatch.setattr(surroundings, "key_names", dict)
+    monkeypatch.setattr(surroundings, "generated_passwords", list)
     monkeypatch.setattr(surroundings, "writer", None)
+    teller_marks.forget()
+    teller_gauges.forget()
     monkeypatch.setattr(seeding, "seeds", 0)
 
 
