@@ -206,8 +206,8 @@
   }
 
   function showAll(fresh) {
-    // endpoints came or went: rows are the server's work
-    if (live !== null && shapeOf(live) !== shapeOf(fresh)) return location.reload();
+    // endpoints came or went: rows are the server's work; first_run.js goes on by itself
+    if (live !== null && shapeOf(live) !== shapeOf(fresh) && !$("[data-first-run]")) return location.reload();
     live = fresh;
     rows = new Map($$("[data-endpoint]").map(row => [row.dataset.endpoint, row]));
     showStats(live.stats);
