@@ -21,7 +21,7 @@ from rest_framework.exceptions import ValidationError
 
 from access.admin import OFFERED
 from access.api import make, own_keys
-from access.models import VIEWER_PERMISSIONS, ApiKey, User
+from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 
 USED_DAYS = 30
 
@@ -110,6 +110,7 @@ def keys(request: HttpRequest, used: Used) -> HttpResponse:
         "made": made,
         "rows": [(row, *found.get(str(row.pk), (0, None))) for row in rows],
         "days": USED_DAYS,
+        "most": len(PERMISSIONS),
         "now": timezone.now(),
     }
     return render(request, "keys.html", context)

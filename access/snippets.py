@@ -63,7 +63,8 @@ _TEXTS = (
         """curl @url@/chat/completions \\
   -H "Authorization: Bearer @key@" \\
   -H "Content-Type: application/json" \\
-  -d '{"model": "@model@", "messages": [{"role": "user", "content": "Hello"}]}'""",
+  -d '{"model": "@model@",
+       "messages": [{"role": "user", "content": "Hello"}]}'""",
     ),
     (
         "python",

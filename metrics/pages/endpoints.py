@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -27,6 +29,8 @@ SEVERITY = (
     Status.OFFLINE, Status.ERROR, Status.PENDING, OperatorState.DRAINING, Status.ONLINE, OperatorState.DISABLED,
 )  # fmt: skip
 _RANK = {str(state): rank for rank, state in enumerate(SEVERITY)}
+
+KINDS: dict[str, Any] = dict(Kind.choices)
 
 Row = dict[str, Any]
 Key = Callable[[Row], Any]
@@ -122,12 +126,24 @@ def rows(asked: Asked, moment: Moment) -> list[Row]:
     """Those of the selection, sorted; equal ones by name."""
     chosen = {entry.id for entry in asked.selection.of(moment.entries)}
     pairs = zip(queries.endpoints(moment), moment.entries, strict=True)
-    found = [row | {"entry": entry} for row, entry in pairs if entry.id in chosen]
+    found = [
+        row | {"entry": entry, "kind": KINDS.get(entry.kind, entry.kind)} for row, entry in pairs if entry.id in chosen
+    ]
     key = BY_NAME[asked.sort].key
     found.sort(key=_name)
     measured = [row for row in found if key(row) is not None]
     measured.sort(key=key, reverse=asked.down)
     return measured + [row for row in found if key(row) is None]
+
+
+def _marked(found: list[Row]) -> list[Row]:
+    """With the signs of status and breaker: there are few different ones, so each is rendered once."""
+    status = cache(lambda state: render_to_string("inc/status.html", {"state": state}))
+    breaker = cache(lambda state: render_to_string("inc/breaker.html", {"state": state, "quiet": True}))
+    return [
+        row | {"status_mark": status(row["entry"].shown_status), "breaker_mark": breaker(row["breaker"])}
+        for row in found
+    ]
 
 
 def choices(entries: Iterable[Entry]) -> dict[str, list[tuple[str, Any, int]]]:
@@ -158,7 +174,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
     context = {
         "asked": asked,
         "heads": [asked.head(column) for column in COLUMNS],
-        "rows": found[(page - 1) * PAGE : page * PAGE],
+        "rows": _marked(found[(page - 1) * PAGE : page * PAGE]),
         "found": len(found),
         "total": len(registry.all()),
         "page": page,

@@ -22,6 +22,7 @@
     const told = $("[data-chosen]");
     if (!told) return;
     set(told, number ? told.dataset.some.replace("{number}", count(number)) : told.dataset.none);
+    $("[data-bulk-bar]").classList.toggle("chosen", number > 0);
     $$("[data-bulk-bar] button").forEach(button => (button.disabled = number === 0));
     const all = $("[data-choose-all]");
     all.checked = number > 0 && number === boxes().length;
