@@ -4,6 +4,8 @@ import uuid
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import NotFound, ValidationError
@@ -29,20 +31,12 @@ class OwnKeys(APIView):
 
     @extend_schema(auth=LOGIN, responses=ApiKeyListSerializer)
     def get(self, request: Request) -> Response:
-        keys: Any = ApiKey.objects.filter(created_by=request.user.pk).order_by("-created_at")
+        keys: Any = own_keys(_person(request))
         return Response({"api_keys": ApiKeySerializer(keys, many=True).data})
 
     @extend_schema(auth=LOGIN, request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
     def post(self, request: Request) -> Response:
-        owner = _person(request)
-        given = ApiKeyCreateSerializer(data=request.data, context={"owner": owner})
-        given.is_valid(raise_exception=True)
-        values = given.validated_data
-        try:
-            with transaction.atomic():
-                row, key = ApiKey.issue(owner, values["name"], values["permissions"], values.get("expires_at"))
-        except IntegrityError:
-            raise _duplicate(values["name"]) from None
+        row, key = make(_person(request), request.data)
         return Response({**ApiKeySerializer(row).data, "key": key}, status=status.HTTP_201_CREATED)
 
 
@@ -69,10 +63,27 @@ class OwnKey(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _own(self, request: Request, key_id: uuid.UUID) -> ApiKey:
-        row = ApiKey.objects.filter(pk=key_id, created_by=request.user.pk).first()
+        row = own_keys(_person(request)).filter(pk=key_id).first()
         if row is None:
             raise NotFound("API key not found")
         return row
+
+
+def own_keys(owner: User) -> QuerySet[ApiKey]:
+    """The newest first."""
+    return ApiKey.objects.filter(created_by=owner.pk).order_by("-created_at")
+
+
+def make(owner: User, data: Any) -> tuple[ApiKey, str]:
+    """A new key of a person: its row, and the key itself. Raises ValidationError."""
+    given = ApiKeyCreateSerializer(data=data, context={"owner": owner})
+    given.is_valid(raise_exception=True)
+    values = given.validated_data
+    try:
+        with transaction.atomic():
+            return ApiKey.issue(owner, values["name"], values["permissions"], values.get("expires_at"))
+    except IntegrityError:
+        raise _duplicate(values["name"]) from None
 
 
 def _person(request: Request) -> User:
@@ -81,7 +92,7 @@ def _person(request: Request) -> User:
 
 
 def _duplicate(name: str) -> ValidationError:
-    return ValidationError({"name": f"API key with this name already exists: '{name}'"})
+    return ValidationError({"name": _("API key with this name already exists: '%(name)s'") % {"name": name}})
 
 
 URLS: list[tuple[str, Any, str]] = [

@@ -45,7 +45,7 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
         if self.instance is not None:
             others = others.exclude(pk=self.instance.pk)
         if others.exists():
-            raise serializers.ValidationError(f"API key with this name already exists: '{name}'")
+            raise serializers.ValidationError(_("API key with this name already exists: '%(name)s'") % {"name": name})
         if (name == BOOTSTRAP) != (getattr(self.instance, "name", None) == BOOTSTRAP):
             raise serializers.ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name

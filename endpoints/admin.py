@@ -7,6 +7,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
@@ -19,7 +20,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from endpoints import capabilities, operations, sync
+from endpoints import capabilities, operations, tags
 from endpoints.admin_base import CarefulAdmin
 from endpoints.base_url import normalise
 from endpoints.capabilities import CHAT_COMPLETION
@@ -82,6 +83,13 @@ class EndpointForm(forms.ModelForm[Endpoint]):
             "not chat."
         ),
     )
+    tags = forms.CharField(
+        label=gettext_lazy("Tags"),
+        required=False,
+        max_length=1000,
+        widget=AdminTextInputWidget,
+        help_text=gettext_lazy("Words to group endpoints by, separated by commas."),
+    )
     connect_timeout_secs = _option("connect_timeout_secs")
     idle_timeout_secs = _option("idle_timeout_secs")
     total_timeout_secs = _option("total_timeout_secs")
@@ -97,6 +105,16 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         self.initial = {name: getattr(stored, name) for name in LIMITS} | dict(self.initial)
         words = capabilities.normalise(self.instance.capabilities)
         self.initial["capabilities"] = capabilities.to_store(words)
+        self.initial["tags"] = ", ".join(stored.tags or [])
+
+    def clean_tags(self) -> list[str]:
+        found = tags.parse(self.cleaned_data["tags"])
+        if len(found) > tags.MOST or any(len(word) > tags.LONGEST for word in found):
+            raise ValidationError(
+                _("At most %(most)d tags of at most %(longest)d characters.")
+                % {"most": tags.MOST, "longest": tags.LONGEST}
+            )
+        return found
 
 
 class DrainForm(forms.Form):
@@ -183,8 +201,8 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """A new endpoint has no state to show and no key to forget yet."""
         if obj is None:
-            return (None, {"fields": ("name", "base_url", "api_key", "notes")}), CHECKS, _limits(), CAN
-        first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "notes")})
+            return (None, {"fields": ("name", "base_url", "api_key", "tags", "notes")}), CHECKS, _limits(), CAN
+        first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "tags", "notes")})
         return (
             first,
             CHECKS,
@@ -250,9 +268,9 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
             obj.forget_server(secret)
         elif secret is not None or form.cleaned_data.get("forget_api_key"):
             obj.set_api_key(secret)
-        limits = {name: form.cleaned_data[name] for name in LIMITS if name in form.changed_data}
-        if limits:
-            obj.set_options(**limits)
+        options = {name: form.cleaned_data[name] for name in (*LIMITS, "tags") if name in form.changed_data}
+        if options:
+            obj.set_options(**options)
         if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
 
@@ -327,8 +345,8 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
 
     @admin.action(description=gettext_lazy("Test the connection"))
     def run_test(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        for endpoint in queryset:
-            result = operations.test(endpoint)
+        chosen = list(queryset)
+        for endpoint, result in zip(chosen, operations.test_all(chosen), strict=True):
             if result.success:
                 messages.success(request, f"{endpoint.name}: {result.latency_ms} ms")
             else:
@@ -336,11 +354,10 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
 
     @admin.action(description=gettext_lazy("Sync the models"))
     def run_sync(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        for endpoint in queryset:
-            try:
-                result = operations.sync_models(endpoint)
-            except (Unreachable, sync.SyncFailed) as error:
-                messages.error(request, f"{endpoint.name}: {error}")
+        chosen = list(queryset)
+        for endpoint, result in zip(chosen, operations.sync_all(chosen), strict=True):
+            if isinstance(result, Exception):
+                messages.error(request, f"{endpoint.name}: {result}")
             else:
                 found = len(result.models)
                 text = ngettext("%(name)s: %(count)d model", "%(name)s: %(count)d models", found)

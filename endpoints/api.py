@@ -1,10 +1,13 @@
 """/api/endpoints: reading from the registry, writing to the table."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound
@@ -12,18 +15,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from endpoints import operations, sync
+from endpoints import discovery, naming, operations, sync
 from endpoints.detection import Unsupported
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
 from endpoints.registry import Entry, registry
+from endpoints.selection import Selection
 from endpoints.serializers import (
+    DetectSerializer,
+    DiscoverySerializer,
     DrainSerializer,
     EndpointDetailSerializer,
     EndpointListSerializer,
     EndpointModelsSerializer,
     EndpointSerializer,
     EndpointWriteSerializer,
+    LookSerializer,
     SyncResultSerializer,
     TestResultSerializer,
 )
@@ -55,27 +62,42 @@ def row_or_404(endpoint_id: uuid.UUID, *, lock: bool = False) -> Endpoint:
 class EndpointList(APIView):
     @extend_schema(
         operation_id="endpoints_list",
-        parameters=[OpenApiParameter("status"), OpenApiParameter("type")],
+        parameters=[
+            OpenApiParameter("q", description="Words in name, address, notes, tags or models; all must be there."),
+            OpenApiParameter("status", description="As shown: `draining` and `disabled` go before what checks say."),
+            OpenApiParameter("type"),
+            OpenApiParameter("model", description="Offered by this name or canonical name."),
+            OpenApiParameter("tag"),
+        ],
         responses=EndpointListSerializer,
     )
     def get(self, request: Request) -> Response:
-        wanted_status, wanted_type = request.query_params.get("status"), request.query_params.get("type")
-        found: Any = [
-            entry
-            for entry in reversed(registry.all())
-            if wanted_status in (None, entry.status) and wanted_type in (None, entry.kind)
-        ]
+        """The newest first. A value that no endpoint has finds none."""
+        asked = request.query_params
+        selection = Selection(*(asked.get(name) for name in ("q", "status", "type", "model", "tag")))
+        found: Any = selection.of(reversed(registry.all()))
         return Response({"endpoints": EndpointSerializer(found, many=True).data, "total": len(found)})
 
     @extend_schema(request=EndpointWriteSerializer, responses={201: EndpointSerializer})
     def post(self, request: Request) -> Response:
-        given = EndpointWriteSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        url = given.validated_data["base_url"]
-        _refuse_taken(url)
-        kind = _detect(url, given.validated_data.get("api_key") or None)
-        endpoint = _store(given, Endpoint(endpoint_type=kind))
+        endpoint = create(request.data)
         return Response(EndpointSerializer(entry_or_404(endpoint.pk)).data, status=status.HTTP_201_CREATED)
+
+
+class EndpointDetect(APIView):
+    @extend_schema(request=DetectSerializer, responses=LookSerializer)
+    def post(self, request: Request) -> Response:
+        """Ask what is at an address, how fast it answers and which models it has. Nothing is stored, and no stored key
+        is sent: only the one that is given here.
+        """
+        return Response(LookSerializer(look(request.data)).data)
+
+
+class EndpointDiscover(APIView):
+    @extend_schema(request=None, responses=DiscoverySerializer)
+    def post(self, request: Request) -> Response:
+        """Look for servers at the usual ports of the machine that RouterDash runs on. Nothing is stored."""
+        return Response(DiscoverySerializer({"places": discovery.discover()}).data)
 
 
 class EndpointDetail(APIView):
@@ -165,13 +187,42 @@ class EndpointEnable(EndpointOperation):
         return self.say(endpoint_id, OperatorState.ENABLED)
 
 
+def create(data: Any) -> Endpoint:
+    """Add an endpoint, once its server has said what it is. Raises Failed or ValidationError."""
+    given = EndpointWriteSerializer(data=data)
+    given.is_valid(raise_exception=True)
+    url = given.validated_data["base_url"]
+    _refuse_taken(url)
+    kind = _detect(url, given.validated_data.get("api_key") or None)
+    return _store(given, Endpoint(endpoint_type=kind))
+
+
+def look(data: Any) -> dict[str, Any]:
+    """What a server tells of itself; for LookSerializer. Raises Failed or ValidationError."""
+    given = DetectSerializer(data=data)
+    given.is_valid(raise_exception=True)
+    url = given.validated_data["base_url"]
+    with _refusals():
+        found = operations.look(url, given.validated_data["api_key"] or None)
+    known = next((entry for entry in registry.all() if entry.base_url == url), None)
+    return {"base_url": url, "look": found, "name": naming.propose(url, found.kind), "registered": known}
+
+
 def _detect(url: str, api_key: str | None) -> str:
-    try:
+    with _refusals():
         return operations.detect(url, api_key)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What a server does not do, as an answer of ours."""
+    try:
+        yield
     except Unreachable as error:
-        raise Failed(502, f"The endpoint cannot be reached: {error}.") from None
+        raise Failed(502, _("The endpoint cannot be reached: %(why)s.") % {"why": error}) from None
     except Unsupported as error:
-        raise Failed(400, f"This is no inference server that RouterDash knows: {error}.") from None
+        text = _("This is no inference server that RouterDash knows: %(why)s.")
+        raise Failed(400, text % {"why": error}) from None
 
 
 def _key_for(url: str, endpoint: Endpoint, given: EndpointWriteSerializer) -> str | None:
@@ -191,7 +242,7 @@ def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
     if endpoint is not None:
         others = others.exclude(pk=endpoint.pk)
     if others.exists():
-        raise Failed(409, "An endpoint with this base URL exists already.")
+        raise Failed(409, _("An endpoint with this base URL exists already."))
 
 
 def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
@@ -203,11 +254,13 @@ def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
                     raise Failed(409, "Another base URL was saved at the same moment.")  # whose is the secret then?
             return given.write(endpoint)
     except IntegrityError:
-        raise Failed(409, "Another endpoint with this name or base URL was saved at the same moment.") from None
+        raise Failed(409, _("Another endpoint with this name or base URL was saved at the same moment.")) from None
 
 
 URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints", EndpointList, "api-endpoints"),
+    ("api/endpoints/detect", EndpointDetect, "api-endpoint-detect"),
+    ("api/endpoints/discover", EndpointDiscover, "api-endpoint-discover"),
     ("api/endpoints/<uuid:endpoint_id>", EndpointDetail, "api-endpoint"),
     ("api/endpoints/<uuid:endpoint_id>/models", EndpointModelList, "api-endpoint-models"),
     ("api/endpoints/<uuid:endpoint_id>/test", EndpointTest, "api-endpoint-test"),

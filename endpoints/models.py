@@ -315,6 +315,7 @@ class EndpointOptions(models.Model):
         _("More of them wait in the queue. Empty: as many as the server tells, else any number."),
     )
     learned_slots = models.IntegerField(_("slots that the server tells"), null=True, blank=True, editable=False)
+    tags = models.JSONField(_("tags"), null=True, blank=True)  # a list of words: see endpoints.tags
 
     class Meta:
         db_table = "endpoint_options"

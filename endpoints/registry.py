@@ -55,6 +55,7 @@ class Entry:
     total_timeout_secs: int | None = None
     max_concurrency: int | None = None
     learned_slots: int | None = None
+    tags: tuple[str, ...] = ()
     drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
     plain_api_key: str | None = field(default=None, repr=False)  # the reference's column
@@ -216,6 +217,7 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
         total_timeout_secs=options.total_timeout_secs,
         max_concurrency=options.max_concurrency,
         learned_slots=options.learned_slots,
+        tags=_words(options.tags),
         drain_until=options.drain_until,
         sealed_api_key=options.sealed_api_key,
         plain_api_key=row.api_key_encrypted,

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from rest_framework import serializers
 
-from endpoints import base_url
+from endpoints import base_url, tags
 from endpoints.capabilities import STORED, to_store
 from endpoints.models import LIMITS, Endpoint, Kind, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
@@ -47,6 +47,7 @@ class EndpointSerializer(serializers.Serializer[Entry]):
     total_timeout_secs = serializers.IntegerField(allow_null=True, help_text="Of a stream; null: none.")
     max_concurrency = serializers.IntegerField(allow_null=True, help_text="null: learned_slots, else any number.")
     learned_slots = serializers.IntegerField(allow_null=True, help_text="Requests at a time, as the server tells.")
+    tags = serializers.ListField(child=serializers.CharField(), help_text="Words by which staff group endpoints.")
     drain_until = serializers.DateTimeField(
         allow_null=True, help_text="While draining: when requests are ended that still run; null: never."
     )
@@ -83,6 +84,62 @@ class TestResultSerializer(serializers.Serializer[Any]):
     latency_ms = serializers.IntegerField(allow_null=True)
     error = serializers.CharField(allow_null=True)
     models_found = serializers.IntegerField(allow_null=True)
+
+
+class DetectSerializer(serializers.Serializer[Any]):
+    base_url = serializers.CharField(max_length=2000)
+    api_key = serializers.CharField(default="", allow_null=True, allow_blank=True, write_only=True)
+
+    def validate_base_url(self, url: str) -> str:
+        return _normalise(url)
+
+
+class OfferedModelSerializer(serializers.Serializer[Any]):
+    model_id = serializers.CharField(source="id")
+    capabilities = serializers.ListField(child=serializers.CharField())
+    max_tokens = serializers.IntegerField(allow_null=True)
+
+
+class RegisteredSerializer(serializers.Serializer[Entry]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class LookSerializer(serializers.Serializer[Any]):
+    """What a server tells before anything is stored."""
+
+    base_url = serializers.CharField(help_text="As it would be stored.")
+    endpoint_type = serializers.ChoiceField(choices=Kind.choices, source="look.kind")
+    latency_ms = serializers.IntegerField(allow_null=True, source="look.latency_ms")
+    models = OfferedModelSerializer(many=True, source="look.models")
+    slots = serializers.IntegerField(
+        allow_null=True, source="look.slots", help_text="Requests at a time; null: it does not tell."
+    )
+    problem = serializers.CharField(allow_null=True, source="look.problem", help_text="Why it names no models.")
+    name = serializers.CharField(help_text="A proposal.")
+    registered = RegisteredSerializer(allow_null=True, help_text="The endpoint that has this address already.")
+
+
+class PlaceSerializer(serializers.Serializer[Any]):
+    """One port that was looked at."""
+
+    port = serializers.IntegerField()
+    usual = serializers.ChoiceField(
+        choices=Kind.choices, allow_null=True, help_text="The type whose port this usually is."
+    )
+    base_url = serializers.CharField()
+    endpoint_type = serializers.ChoiceField(choices=Kind.choices, allow_null=True, help_text="null: no known server.")
+    latency_ms = serializers.IntegerField(allow_null=True)
+    models = OfferedModelSerializer(many=True)
+    slots = serializers.IntegerField(allow_null=True)
+    listens = serializers.BooleanField()
+    problem = serializers.CharField(allow_null=True, help_text="Why it cannot be added as it is.")
+    name = serializers.CharField(allow_null=True, help_text="A proposal.")
+    registered = RegisteredSerializer(allow_null=True)
+
+
+class DiscoverySerializer(serializers.Serializer[Any]):
+    places = PlaceSerializer(many=True)
 
 
 class SyncResultSerializer(serializers.Serializer[Any]):
@@ -128,6 +185,9 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         help_text="Added to those of each model, unless it is chat_completion alone.",
     )
     operator_state = serializers.ChoiceField(choices=OperatorState.choices, required=False)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=tags.LONGEST), required=False, max_length=tags.MOST
+    )
     connect_timeout_secs = _limit("connect_timeout_secs")
     idle_timeout_secs = _limit("idle_timeout_secs")
     total_timeout_secs = _limit("total_timeout_secs")
@@ -142,20 +202,20 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         return name
 
     def validate_base_url(self, url: str) -> str:
-        try:
-            return base_url.normalise(url)
-        except ValueError as error:
-            raise serializers.ValidationError(str(error)) from None
+        return _normalise(url)
 
     def validate_capabilities(self, words: list[str]) -> list[str]:
         return to_store(words)
+
+    def validate_tags(self, words: list[str]) -> list[str]:
+        return tags.normalise(words)
 
     def write(self, endpoint: Endpoint) -> Endpoint:
         """Apply the validated fields and store the endpoint. Only what was sent is changed."""
         values = dict(self.validated_data)
         secret = values.pop("api_key", _ABSENT)
         state = values.pop("operator_state", None)
-        limits = {name: values.pop(name) for name in LIMITS if name in values}
+        options = {name: values.pop(name) for name in (*LIMITS, "tags") if name in values}
         moves = not endpoint._state.adding and endpoint.moves_to(values.get("base_url", endpoint.base_url))
         for name, value in values.items():
             setattr(endpoint, name, value)
@@ -167,11 +227,18 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
             endpoint.forget_server(None if secret is _ABSENT else secret or None)
         elif secret is not _ABSENT:
             endpoint.set_api_key(secret or None)
-        if limits:
-            endpoint.set_options(**limits)
+        if options:
+            endpoint.set_options(**options)
         if state not in (None, endpoint.options_or_default.operator_state):
             endpoint.set_operator_state(state)
         return endpoint
+
+
+def _normalise(url: str) -> str:
+    try:
+        return base_url.normalise(url)
+    except ValueError as error:
+        raise serializers.ValidationError(str(error)) from None
 
 
 _ABSENT: Any = object()

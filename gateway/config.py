@@ -88,6 +88,13 @@ def _words(raw: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in raw.split(",")) if word)
 
 
+def _ports(raw: str) -> tuple[int, ...]:
+    try:
+        return tuple(_Whole(1, 65535)(word) for word in _words(raw))
+    except ValueError:
+        raise ValueError("ports from 1 to 65535 separated by commas, for example 11434,8000") from None
+
+
 def _networks(raw: str) -> tuple[IPNetwork, ...]:
     try:
         return tuple(ipaddress.ip_network(word, strict=False) for word in _words(raw))
@@ -253,6 +260,13 @@ class Config:
         "false",
         _flag,
         "Endpoints may have link-local addresses such as 169.254.1.2 (cloud metadata services live there).",
+    )
+    discover_ports: tuple[int, ...] = _setting(
+        "ROUTERDASH_DISCOVER_PORTS",
+        "11434,1234,8000,8080,9996",
+        _ports,
+        "Ports of 127.0.0.1 where Discover looks for servers, separated by commas: by default those of Ollama, "
+        "LM Studio, vLLM, llama.cpp and xLLM.",
     )
     time_zone: str = _setting(
         "ROUTERDASH_TIME_ZONE", "", _time_zone, "Zone of the daily figures; empty: the system's, else UTC."

@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.db import connection
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Max, QuerySet, Sum
 from django.db.models.functions import Substr
 
 from endpoints.models import HealthCheck, OperatorState, Status
@@ -442,6 +442,14 @@ def usage(by: str, since: date, until: date, **only: str) -> dict[str, Any]:
         rows.sort(key=lambda row: -row["requests"])  # equal ones stay in the order of their names
     total = {name: sum(row[name] for row in rows) for name in _used((0,) * len(_USED))}
     return {"by": by, "since": since.isoformat(), "until": until.isoformat(), "rows": rows, "total": total}
+
+
+def keys_used(ids: Sequence[str], since: date) -> dict[str, tuple[int, str]]:
+    """Of API keys: their requests since that local day, as `usage` counts them, and the last day that had any."""
+    flushed()
+    days = DayRollUp.objects.filter(date__gte=since.isoformat(), api_key_id__in=ids)
+    sums = days.values_list("api_key_id").annotate(Sum("requests_ok"), Sum("requests_failed"), Max("date"))
+    return {key: (ok + failed, last) for key, ok, failed, last in sums}
 
 
 def key_names() -> dict[str, str]:

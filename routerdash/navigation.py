@@ -39,14 +39,14 @@ GROUPS = (
         Place("requests", _("Requests"), "requests", "r", ("request",)),
     ),
     (
-        Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover")),
+        Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover", "endpoints-act")),
         Place("models", _("Models"), "models", "m", ("model",)),
         Place("playground", _("Playground"), "chat", "p"),
     ),
     (
         Place("usage", _("Usage"), "usage", "u"),
         Place("clients", _("Clients"), "clients", "c", ("client",)),
-        Place("keys", _("API keys"), "key", "k"),
+        Place("keys", _("API keys"), "key", "k", ("key-delete",)),
     ),
     (
         Place("admin:index", _("Admin"), "admin", "a", staff=True),

@@ -8,12 +8,14 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
 from access import api as access_api
+from access import pages as access_pages
 from access import views as access_views
 from endpoints import api as endpoints_api
+from endpoints import views as endpoints_views
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import overview_api, prometheus
-from metrics.pages import endpoint, overview, requests
+from metrics import overview_api, prometheus, queries
+from metrics.pages import endpoint, endpoints, overview, requests
 from routerdash import views
 
 
@@ -25,8 +27,12 @@ _BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
     *overview.URLS,
+    *endpoints_views.URLS,
+    *endpoints.URLS,
     *endpoint.URLS,
     *requests.URLS,
+    path("keys", access_pages.keys, {"used": queries.keys_used}, name="keys"),
+    path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),

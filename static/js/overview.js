@@ -407,6 +407,7 @@
   let rows = new Map();
   const shapeOf = it => it.endpoints.map(endpoint => `${endpoint.id} ${endpoint.slots}`).sort().join();
   const asText = JSON.stringify;
+  const refreshRows = () => $("[data-first-run]") || refreshSoon("endpoints"); // the first run's page goes on by itself
 
   function showRows(endpoints) {
     endpoints.forEach(endpoint => {
@@ -433,7 +434,7 @@
     ahead = Date.parse(live.generated_at) - Date.now();
     if (before) {
       // rows are the server's work
-      if (shapeOf(before) !== shapeOf(live)) refreshSoon("endpoints");
+      if (shapeOf(before) !== shapeOf(live)) refreshRows();
       for (const name of ["attention", "marks"]) if (asText(before[name]) !== asText(live[name])) refreshSoon(name);
     }
     showStats();
@@ -455,7 +456,7 @@
       const shape = shapeOf(live);
       const touched = live.endpoints.filter(endpoint => endpoint.id in part.endpoints);
       touched.forEach(endpoint => Object.assign(endpoint, part.endpoints[endpoint.id]));
-      if (shape !== shapeOf(live)) refreshSoon("endpoints");
+      if (shape !== shapeOf(live)) refreshRows();
       showRows(touched);
     }
     if (part.all_speeds) showSpeeds((live.speeds = part.all_speeds));

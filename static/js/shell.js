@@ -22,9 +22,10 @@
   /* ---- copying: the clipboard is only there under HTTPS and on localhost */
   async function copy(button) {
     const field = document.querySelector(button.dataset.copy);
-    field.select();
+    if (field.select) field.select();
+    else getSelection().selectAllChildren(field);
     try {
-      await navigator.clipboard.writeText(field.value);
+      await navigator.clipboard.writeText(field.value ?? field.textContent);
     } catch {
       document.execCommand("copy");
     }

@@ -38,6 +38,8 @@ def stored() -> Endpoint:
 ROUTES = [
     ("GET", LIST),
     ("POST", LIST),
+    ("POST", f"{LIST}/detect"),
+    ("POST", f"{LIST}/discover"),
     ("GET", "{}"),
     ("PUT", "{}"),
     ("PATCH", "{}"),
@@ -187,12 +189,16 @@ def test_the_newest_endpoint_comes_first(manager: Api) -> None:
         ("type=nothing", []),
         ("status=", []),
         ("other=1", ["c", "b", "a"]),
+        ("q=A.invalid", ["a"]),
+        ("tag=Tokyo&type=vllm", ["c"]),
+        ("model=tiny", ["b"]),
+        ("model=", []),
     ],
 )
 def test_the_list_can_be_filtered(manager: Api, query: str, names: list[str]) -> None:
     make_endpoint("a", status="online", endpoint_type="vllm")
-    make_endpoint("b", status="offline", endpoint_type="ollama")
-    make_endpoint("c", status="offline", endpoint_type="vllm")
+    make_model(make_endpoint("b", status="offline", endpoint_type="ollama"), "tiny")
+    make_endpoint("c", status="offline", endpoint_type="vllm").set_options(tags=["tokyo"])
     body = manager.call("GET", f"{LIST}?{query}").json()
     assert ([row["name"] for row in body["endpoints"]], body["total"]) == (names, len(names))
 

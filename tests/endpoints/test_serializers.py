@@ -51,6 +51,7 @@ def test_an_entry_is_told_with_the_contracts_names() -> None:
         "total_timeout_secs": None,
         "max_concurrency": None,
         "learned_slots": None,
+        "tags": [],
         "drain_until": None,
         "has_api_key": False,
         "model_count": 0,

@@ -34,6 +34,7 @@ GOOD = [
         "trusted_proxies",
         (ipaddress.ip_network("::1/128"), ipaddress.ip_network("192.0.2.7/32")),
     ),
+    ("ROUTERDASH_DISCOVER_PORTS", "11434, 8000", "discover_ports", (11434, 8000)),
     ("ROUTERDASH_TIME_ZONE", "Asia/Tokyo", "time_zone", "Asia/Tokyo"),
     ("ROUTERDASH_LANGUAGE", "JA", "language", "ja"),
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
@@ -71,6 +72,8 @@ GOOD = [
 ]
 
 BAD = [
+    ("ROUTERDASH_DISCOVER_PORTS", "8000,0"),
+    ("ROUTERDASH_DISCOVER_PORTS", "http://10.0.0.1:8000"),
     ("ROUTERDASH_PORT", "0"),
     ("ROUTERDASH_PORT", "65536"),
     ("ROUTERDASH_PORT", "-1"),

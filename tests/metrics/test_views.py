@@ -220,8 +220,10 @@ def test_what_needs_attention_is_said(as_viewer: Api, teller: World) -> None:
 
 
 def test_an_empty_installation_says_what_to_do(as_admin: Api, as_viewer: Api) -> None:
-    assert "No endpoint yet" in page(as_viewer)
-    assert "/admin/endpoints/endpoint/add/" in page(as_admin)
+    for path in ("/", "/endpoints"):
+        assert "No endpoints yet." in page(as_viewer, path)
+        assert 'action="/endpoints/add"' in page(as_admin, path)
+        assert "/endpoints/add" not in page(as_viewer, path)
     assert "/admin/" not in page(as_viewer)
 
 

@@ -1,0 +1,156 @@
+"""A person's own API keys."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from access.models import ApiKey, User
+from metrics.models import DayRollUp
+from tests.access.people import Api, key_for, make_user, session_of
+
+pytestmark = pytest.mark.django_db
+
+KEYS = "/keys"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(nothing_cached: None) -> None:
+    """In every test of this room."""
+
+
+def make(api: Api, name: str = "notebook", **fields: Any) -> str:
+    html: str = api.post(KEYS, {"name": name, **fields}).content.decode()
+    return html
+
+
+def shown_key(html: str) -> str:
+    found = re.search(r'value="(sk_\w+)"', html)
+    return found[1] if found else ""
+
+
+def test_the_page_is_for_people_who_logged_in(anybody: Api) -> None:
+    assert anybody.get(KEYS)["Location"] == "/login?next=/keys"
+
+
+def test_a_key_is_made_and_shown_once(as_viewer: Api, viewer: User) -> None:
+    html = make(as_viewer)
+    key = shown_key(html)
+    assert html.count(key) >= 4  # the field, and a snippet for each language
+    row = ApiKey.objects.get()
+    assert (row.name, row.key_prefix, row.granted) == ("notebook", key[:10], ("openai.inference", "openai.models.read"))
+    again = as_viewer.get(KEYS)
+    assert key not in again.content.decode()
+    assert "no-store" in again["Cache-Control"]
+
+
+def test_an_administrator_chooses_permissions_and_an_expiry(as_admin: Api) -> None:
+    make(as_admin, permissions=["metrics.read"], expires="30")
+    row = ApiKey.objects.get()
+    assert row.granted == ("metrics.read",)
+    assert row.expires_at is not None
+    assert timedelta(days=29) < row.expires_at - timezone.now() < timedelta(days=31)
+
+
+def test_a_viewer_cannot_choose_permissions(as_viewer: Api) -> None:
+    make(as_viewer, permissions=["endpoints.manage"])
+    assert "endpoints.manage" not in ApiKey.objects.get().granted
+    assert 'name="permissions"' not in as_viewer.get(KEYS).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"name": "taken"}, "already exists"),
+        ({"name": ""}, "This field is required."),
+        ({"name": "bootstrap"}, "This name is kept"),
+        ({"name": "x", "expires": "31"}, "Select a valid choice"),
+        ({"name": "x", "permissions": ["root"]}, "Select a valid choice"),
+    ],
+)
+def test_what_is_wrong_is_said(as_admin: Api, admin: User, fields: dict[str, Any], sentence: str) -> None:
+    key_for(admin, "metrics.read", name="taken")
+    html = make(as_admin, **fields)
+    assert sentence in html
+    assert shown_key(html) == ""
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_free_name_is_proposed(as_viewer: Api, viewer: User) -> None:
+    assert 'value="my laptop"' in as_viewer.get(KEYS).content.decode()
+    key_for(viewer, name="my laptop")
+    assert 'value="my laptop 2"' in as_viewer.get(KEYS).content.decode()
+
+
+def test_an_open_page_gets_the_key_and_snippets_alone(as_viewer: Api) -> None:
+    html = as_viewer.post(KEYS, {"name": "x"}, headers={"HX-Request": "true"}).content.decode()
+    assert "<html" not in html
+    assert shown_key(html)
+    again = as_viewer.post(KEYS, {"name": "x"}, headers={"HX-Request": "true"}).content.decode()
+    assert "already exists" in again
+    assert shown_key(again) == ""
+
+
+def test_everybody_sees_their_own_alone(as_viewer: Api, viewer: User, admin: User) -> None:
+    key_for(viewer, name="mine")
+    key_for(admin, name="theirs")
+    html = as_viewer.get(KEYS).content.decode()
+    assert ">mine<" in html
+    assert ">theirs<" not in html
+    assert "/admin/access/apikey/" not in html
+
+
+def test_requests_and_the_last_day_are_told(as_viewer: Api, viewer: User) -> None:
+    key_for(viewer, name="mine")
+    today = timezone.now().date()
+    for day, ok, failed in ((today, 1200, 34), (today - timedelta(days=1), 1, 0), (today - timedelta(days=40), 500, 0)):
+        _used(ApiKey.objects.get(), day.isoformat(), ok, failed)
+    html = as_viewer.get(KEYS).content.decode()
+    assert ">1,235<" in html
+    assert f">{today.isoformat()}<" in html
+    told = as_viewer.call("GET", f"/api/usage?by=key&since={today - timedelta(days=29)}&until={today}").json()
+    assert [row["requests"] for row in told["rows"]] == [1235]
+
+
+def _used(key: ApiKey, date: str, ok: int, failed: int) -> None:
+    zero = dict.fromkeys(("requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens"), 0)
+    DayRollUp(
+        date=date, endpoint_id="00000000-0000-0000-0000-000000000000", model="m", kind="chat_completions",
+        api_key_id=str(key.pk), requests_ok=ok, requests_failed=failed, ok_duration_us=0, **zero,
+    ).save(force_insert=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_the_page_takes_three_queries(
+    as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any
+) -> None:
+    for at in range(number):
+        key_for(viewer, name=f"key {at}")
+    as_viewer.get(KEYS)
+    with django_assert_num_queries(3):  # the keys, the names that are taken, what was used
+        as_viewer.get(KEYS)
+
+
+def test_deleting_asks_first(as_viewer: Api, viewer: User) -> None:
+    key_for(viewer, name="mine")
+    path = f"{KEYS}/{ApiKey.objects.get().pk}/delete"
+    assert "Delete the key mine?" in as_viewer.get(path).content.decode()
+    assert ApiKey.objects.count() == 1
+    response = as_viewer.post(path, follow=True)
+    assert "Deleted: mine." in response.content.decode()
+    assert ApiKey.objects.count() == 0
+
+
+def test_nobody_deletes_another_persons_key(as_viewer: Api) -> None:
+    other = make_user("olaf")
+    key_for(other, name="theirs")
+    path = f"{KEYS}/{ApiKey.objects.get().pk}/delete"
+    assert as_viewer.get(path).status_code == 404
+    assert as_viewer.post(path).status_code == 404
+    assert ApiKey.objects.count() == 1
+
+
+def test_keys_are_made_with_a_csrf_token_alone(viewer: User) -> None:
+    assert session_of(viewer, enforce_csrf_checks=True).post(KEYS, {"name": "x"}).status_code == 403

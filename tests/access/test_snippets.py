@@ -1,0 +1,57 @@
+"""Snippets hold values of any shape, each as its language wants it."""
+
+import ast
+import json
+import shlex
+
+import pytest
+
+from access.snippets import first_model, snippets
+from endpoints.models import EndpointModel
+from endpoints.registry import registry
+from tests.endpoints.conftest import make_endpoint, make_model
+
+pytestmark = pytest.mark.django_db
+
+URL = "http://127.0.0.1:32768"
+NAMES = ["qwen3:8b", "meta-llama/Llama-3.3-70B-Instruct", 'it\'s "odd" \\ $(x)', "東京/モデル"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(nothing_cached: None) -> None:
+    """In every test of this room."""
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_the_shell_reads_what_was_meant(model: str) -> None:
+    words = shlex.split(snippets(URL, "sk_x", model)[0].text.replace("\\\n", ""))
+    assert words[:2] == ["curl", f"{URL}/v1/chat/completions"]
+    assert "Authorization: Bearer sk_x" in words
+    assert json.loads(words[-1])["model"] == model
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_python_reads_what_was_meant(model: str) -> None:
+    tree = ast.parse(snippets(URL, "sk_x", model)[1].text)
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert {f"{URL}/v1", "sk_x", model} <= set(texts)
+
+
+def test_without_a_key_its_place_is_shown() -> None:
+    assert all("sk_…" in snippet.text for snippet in snippets(URL))
+
+
+def test_the_model_is_one_that_chats_and_is_online() -> None:
+    away, here = make_endpoint("away", status="offline"), make_endpoint("here", status="online")
+    make_model(away, "away", capabilities=["chat"])
+    for model, word in (("a-embedder", "embeddings"), ("b-chatter", "chat")):
+        EndpointModel(endpoint=here, model_id=model, capabilities=[word]).save(force_insert=True)
+    registry.reload()
+    assert first_model() == "b-chatter"
+    here.set_operator_state("disabled")
+    registry.reload()
+    assert first_model() == "away"
+
+
+def test_without_models_there_is_none() -> None:
+    assert first_model() is None

@@ -1,0 +1,109 @@
+"""Servers on this machine: what is told of each port, and what is never asked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+
+from benchmarks.process import free_port
+from benchmarks.simulator import Simulator
+from endpoints import discovery
+from endpoints.discovery import Place, discover
+from tests.endpoints.conftest import Serve, hang, make_endpoint
+
+pytestmark = pytest.mark.django_db
+
+Look = Callable[..., list[Place]]
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Look:
+    """Discover, at these ports instead of the usual ones."""
+
+    def at(*ports: int, own: int = 32768) -> list[Place]:
+        config = replace(settings.ROUTERDASH, discover_ports=ports, port=own)
+        monkeypatch.setattr(settings, "ROUTERDASH", config)
+        return discover()
+
+    return at
+
+
+def test_a_server_is_told_with_its_models(look: Look, sim: Simulator) -> None:
+    url = sim.add(kind="ollama", models=["qwen3:8b", "gemma3:12b"]).url
+    (place,) = look(port_of(url))
+    assert (place.endpoint_type, place.base_url, place.listens, place.problem) == ("ollama", url, True, None)
+    assert [model.id for model in place.models] == ["qwen3:8b", "gemma3:12b"]
+    assert (place.name, place.registered) == ("ollama", None)
+
+
+def test_an_empty_port_is_silent(look: Look) -> None:
+    (place,) = look(free_port())
+    assert (place.listens, place.endpoint_type, place.problem) == (False, None, "connection refused")
+
+
+def test_a_server_that_wants_a_key_says_so(look: Look, sim: Simulator) -> None:
+    (place,) = look(port_of(sim.add(api_key="secret").url))
+    assert (place.listens, place.endpoint_type) == (True, None)
+    assert "HTTP 401" in str(place.problem)
+
+
+def test_a_server_that_is_added_is_marked(look: Look, sim: Simulator) -> None:
+    port = port_of(sim.add().url)
+    endpoint = make_endpoint("mine", f"http://localhost:{port}")
+    (place,) = look(port)
+    assert place.registered is not None
+    assert place.registered.id == str(endpoint.pk)
+
+
+def test_the_same_port_of_another_machine_is_not_this_one(look: Look, sim: Simulator) -> None:
+    port = port_of(sim.add().url)
+    make_endpoint("other", f"http://192.0.2.7:{port}")
+    assert look(port)[0].registered is None
+
+
+def test_routerdash_does_not_offer_itself(look: Look, sim: Simulator) -> None:
+    port = port_of(sim.add().url)
+    assert look(port, own=port) == []
+
+
+def test_no_key_is_sent(look: Look, serve: Serve) -> None:
+    server = serve({})
+    make_endpoint("mine", server.url).set_api_key("sk-stored")
+    look(port_of(server.url))
+    assert server.asked
+    assert {authorization for *_, authorization in server.asked} == {""}
+
+
+def test_slow_ports_are_asked_together_and_given_up(
+    look: Look, serve: Serve, monkeypatch: pytest.MonkeyPatch, sim: Simulator
+) -> None:
+    monkeypatch.setattr(discovery, "ANSWER_SECONDS", 0.1)
+    silent = [port_of(serve({"/v1/models": hang}).url) for _ in range(3)]
+    places = look(*silent, port_of(sim.add().url))
+    assert [place.problem for place in places] == [*["no answer within 0.1 s"] * 3, None]
+    assert [place.listens for place in places] == [True] * 4
+
+
+def test_usual_ports_are_named() -> None:
+    assert [Place(port).usual for port in settings.ROUTERDASH.discover_ports] == list(discovery.USUAL_PORTS.values())
+
+
+def test_the_api_tells_what_was_found(as_admin: Any, look: Look, sim: Simulator) -> None:
+    port = port_of(sim.add(kind="vllm", models=["tiny"]).url)
+    look(port)
+    (place,) = as_admin.call("POST", "/api/endpoints/discover").json()["places"]
+    assert (place["port"], place["endpoint_type"], place["listens"], place["usual"]) == (port, "vllm", True, None)
+    assert place["models"][0]["model_id"] == "tiny"
+
+
+def test_discover_is_no_read(as_admin: Any) -> None:
+    assert as_admin.call("GET", "/api/endpoints/discover").status_code == 405

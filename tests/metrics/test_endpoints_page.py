@@ -1,0 +1,140 @@
+"""The list of endpoints: what is chosen, in which order, by which figures; without a query."""
+
+import re
+from typing import Any
+
+import pytest
+
+from endpoints.models import EndpointModel
+from endpoints.registry import registry
+from gateway import record
+from metrics import teller as teller_module
+from metrics.pages.endpoints import Asked
+from tests.access.people import Api
+from tests.metrics.records import A, B, request
+from tests.metrics.test_views import page, row, value
+from tests.metrics.world import World, add_endpoint
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/endpoints"
+C = "cccccccc-0000-4000-8000-000000000003"
+
+
+@pytest.fixture
+def three(teller: World) -> World:
+    """An online vLLM server, an offline one that was measured, and one that nobody has asked yet."""
+    a = add_endpoint(A, "Alpha", status="online", endpoint_type="vllm", latency_ms=20, notes="in the basement")
+    a.set_options(tags=["tokyo", "rack 3"], max_concurrency=8)
+    EndpointModel(endpoint=a, model_id="org/tiny").save(force_insert=True)
+    add_endpoint(B, "beta", status="offline", endpoint_type="ollama", latency_ms=5, last_error="connection refused")
+    add_endpoint(C, "gamma", status="pending", endpoint_type="ollama").set_options(tags=["osaka"])
+    registry.reload()
+    teller.gateway(request(), request(record.FAILED), request(endpoint=B))
+    return teller
+
+
+def names(html: str) -> list[str]:
+    return re.findall(r'<a href="/endpoints/[0-9a-f-]{36}">([^<]*)</a>', html)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["beta", "gamma", "Alpha"]),
+        ("q=basement", ["Alpha"]),
+        ("q=tiny", ["Alpha"]),
+        ("q=nothing+at+all", []),
+        ("status=offline", ["beta"]),
+        ("type=ollama&sort=name", ["beta", "gamma"]),
+        ("model=org/tiny", ["Alpha"]),
+        ("tag=osaka", ["gamma"]),
+        ("sort=name", ["Alpha", "beta", "gamma"]),
+        ("sort=-name", ["gamma", "beta", "Alpha"]),
+        ("sort=latency", ["beta", "Alpha", "gamma"]),
+        ("sort=-latency", ["Alpha", "beta", "gamma"]),
+        ("sort=-attempts", ["Alpha", "beta", "gamma"]),
+        ("sort=-failed", ["Alpha", "beta", "gamma"]),
+        ("sort=-models", ["Alpha", "beta", "gamma"]),
+        ("status=&type=&q=", ["beta", "gamma", "Alpha"]),
+    ],
+)
+def test_the_address_says_what_is_shown(as_viewer: Api, three: World, query: str, found: list[str]) -> None:
+    assert names(page(as_viewer, f"{LIST}?{query}")) == found
+
+
+@pytest.mark.parametrize("query", ["q=basement", "status=offline", "type=ollama", "model=org/tiny", "tag=osaka"])
+def test_the_api_finds_the_same(as_viewer: Api, three: World, query: str) -> None:
+    told = as_viewer.call("GET", f"/api/endpoints?{query}").json()["endpoints"]
+    assert sorted(it["name"] for it in told) == sorted(names(page(as_viewer, f"{LIST}?{query}")))
+
+
+@pytest.mark.parametrize("query", ["sort=colour", "page=0x1", "page=-1", "sort=%00&page=99999999"])
+def test_what_means_nothing_is_left_out_and_said(as_viewer: Api, three: World, query: str) -> None:
+    html = page(as_viewer, f"{LIST}?{query}")
+    assert len(names(html)) == 3
+    assert "Left out, since it means nothing here" in html
+
+
+def test_figures_are_those_of_the_api(as_viewer: Api, three: World) -> None:
+    teller_module.surroundings.in_flight = lambda: {A: 3}
+    told = {it["id"]: it for it in as_viewer.call("GET", "/api/dashboard/endpoints").json()}[A]
+    html = page(as_viewer, LIST)
+    assert told["total_requests"] == 2
+    for name in ("active_requests", "total_requests", "failed_requests", "model_count"):
+        assert value(html, name) == str(told[name])
+    assert "/ 8" in row(html)
+
+
+def test_a_kept_latency_is_shown_as_old(as_viewer: Api, three: World) -> None:
+    assert 'class="stale" data-latency' in row(page(as_viewer, LIST), B)
+    assert "connection refused" in row(page(as_viewer, LIST), B)
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_the_list_asks_no_database(as_viewer: Api, rows: int, django_assert_num_queries: Any) -> None:
+    for number in range(rows):
+        add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"box{number}")
+    page(as_viewer, LIST)
+    with django_assert_num_queries(0):
+        assert len(names(page(as_viewer, LIST))) == rows
+
+
+def test_an_open_page_gets_the_table_alone(as_viewer: Api, three: World) -> None:
+    part = as_viewer.get(LIST, headers={"HX-Request": "true"}).content.decode()
+    assert "<html" not in part
+    assert len(names(part)) == 3
+    back = as_viewer.get(LIST, headers={"HX-Request": "true", "HX-History-Restore-Request": "true"}).content.decode()
+    assert "<html" in back
+
+
+def test_heads_say_how_it_is_sorted_and_lead_to_the_other_way(as_viewer: Api, three: World) -> None:
+    html = page(as_viewer, f"{LIST}?type=ollama&sort=-latency")
+    assert 'aria-sort="descending"><a class="ep-sort" href="?type=ollama&amp;sort=latency"' in html
+    assert html.count("aria-sort=") == 1
+
+
+def test_an_address_names_only_what_differs() -> None:
+    assert Asked.of({"sort": "status", "q": " "}).query() == ""
+    assert Asked.of({"sort": "-name", "tag": "東京", "page": "2"}).query() == "tag=%E6%9D%B1%E4%BA%AC&sort=-name"
+
+
+def test_more_than_a_page_is_paged(as_viewer: Api, three: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics.pages.endpoints.PAGE", 2)
+    assert names(page(as_viewer, f"{LIST}?sort=name")) == ["Alpha", "beta"]
+    assert names(page(as_viewer, f"{LIST}?sort=name&page=2")) == ["gamma"]
+    assert names(page(as_viewer, f"{LIST}?sort=name&page=9")) == ["gamma"]
+
+
+def test_viewers_get_no_buttons(as_viewer: Api, as_admin: Api, three: World) -> None:
+    for mark in ('name="action"', 'type="checkbox"', "/endpoints/add", "/endpoints/discover"):
+        assert mark in page(as_admin, LIST)
+        assert mark not in page(as_viewer, LIST)
+
+
+def test_names_and_tags_cannot_bring_markup_in(as_admin: Api) -> None:
+    add_endpoint(A, "<b>x", base_url="http://x.invalid", last_error="</td><script>").set_options(tags=["<i>"])
+    registry.reload()
+    html = page(as_admin, f"{LIST}?q=<script>alert(1)</script>") + page(as_admin, LIST)
+    for mark in ("<b>x", "<i>", "</td><script>", "<script>alert"):
+        assert mark not in html
