@@ -20,6 +20,7 @@ from metrics.fold import (
     Fold,
     Sample,
     SpeedKey,
+    Usage,
     learned_speed,
     local_date,
     merge_samples,
@@ -69,6 +70,7 @@ class State:
     missing: tuple[str, ...] = ()  # what a damaged table did not tell
     positions: dict[str, Position] = field(default_factory=dict)
     endpoints: dict[str, Counters] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)  # by endpoint
     totals: Counter[str] = field(default_factory=Counter)
     minutes: dict[int, Cell] = field(default_factory=dict)  # as far as any figure looks back
     recent: Cell = field(default_factory=Cell)  # the sum of those after `since`
@@ -83,6 +85,8 @@ class State:
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
+        for endpoint_id, usage in fold.usage.items():
+            self.usage.setdefault(endpoint_id, Usage()).add(usage)
         self.totals.update(fold.totals)
         minutes: defaultdict[int, Cell] = defaultdict(Cell)
         for (minute, endpoint_id, model, kind, _), cell in fold.cells.items():
@@ -165,6 +169,7 @@ class Figures:
     version: int
     at: float
     endpoints: Mapping[str, Counters]
+    usage: Mapping[str, Usage]
     totals: Mapping[str, int]
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
     answered: Cell  # what averages and percentiles are told of
@@ -232,6 +237,8 @@ class Trackers:
                 at=now,
                 endpoints={key: Counters(it.total, it.successful, it.failed, it.cancelled)
                            for key, it in state.endpoints.items()},
+                usage={key: Usage(it.answers, it.duration_us, it.input_tokens, it.output_tokens)
+                       for key, it in state.usage.items()},
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
                 answered=_answered(state).copy(),

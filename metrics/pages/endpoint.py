@@ -24,7 +24,7 @@ from metrics.queries import Moment
 RANGES = (1, 7, 30, 90)
 DEFAULT_RANGE = 30
 SHOWN_EDITS = 10
-SHOWN_SPANS = 12
+SHOWN_SPANS = 8
 DEADLINES = (0, 60, 300, 900, 3600)  # seconds, offered for a drain
 
 
