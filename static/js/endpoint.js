@@ -239,7 +239,8 @@
   async function act(form, button) {
     const body = new FormData(form, button);
     button.setAttribute("aria-busy", "true");
-    const answer = await fetch(form.action, { method: "POST", body }).catch(() => null);
+    const url = form.getAttribute("action"); // `form.action` is a button of this name
+    const answer = await fetch(url, { method: "POST", body }).catch(() => null);
     button.removeAttribute("aria-busy");
     if (!answer?.ok || !new URL(answer.url).pathname.endsWith(id)) return location.reload(); // say, to log in
     const fresh = take(await answer.text(), true);
