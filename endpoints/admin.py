@@ -20,7 +20,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from endpoints import capabilities, operations, tags
+from endpoints import capabilities, edits, operations, tags
 from endpoints.admin_base import CarefulAdmin
 from endpoints.base_url import normalise
 from endpoints.capabilities import CHAT_COMPLETION
@@ -274,6 +274,15 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
 
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """Django's, with old and new values beside the names of the fields."""
+        told: Any = super().construct_change_message(request, form, formsets, add)
+        for part in told if not add else ():
+            given = {name: form.cleaned_data.get(name) for name in form.changed_data if name not in edits.LONG}
+            part["values"] = {name: [form.initial.get(name), value] for name, value in given.items()}
+            part["values"] |= {name: [None, None] for name in form.changed_data if name in edits.LONG}
+        return told
+
     # Columns and panels
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
@@ -411,8 +420,9 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     ) -> None:
         chosen = list(queryset)
         for endpoint in chosen:
+            before = endpoint.options_or_default.operator_state
             endpoint.set_operator_state(state, deadline(seconds))
-            self.log_change(request, endpoint, str(state.label))
+            self.log_change(request, endpoint, edits.message({edits.STATE: (before, state.value)}))
         names = ", ".join(endpoint.name for endpoint in chosen)
         messages.success(request, said % {"names": names, "count": seconds})
 

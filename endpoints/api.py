@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from endpoints import discovery, naming, operations, sync
+from endpoints import discovery, edits, naming, operations, sync
 from endpoints.detection import Unsupported
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
@@ -80,7 +80,7 @@ class EndpointList(APIView):
 
     @extend_schema(request=EndpointWriteSerializer, responses={201: EndpointSerializer})
     def post(self, request: Request) -> Response:
-        endpoint = create(request.data)
+        endpoint = create(request, request.data)
         return Response(EndpointSerializer(entry_or_404(endpoint.pk)).data, status=status.HTTP_201_CREATED)
 
 
@@ -119,12 +119,15 @@ class EndpointDetail(APIView):
         if url != endpoint.base_url:
             _refuse_taken(url, endpoint)
             given.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, given))
-        _store(given, endpoint)
+        _store(request, given, endpoint)
         return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        row_or_404(endpoint_id).delete()
+        endpoint = row_or_404(endpoint_id)
+        with transaction.atomic():
+            edits.note_deleted(request, endpoint)
+            endpoint.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -158,9 +161,14 @@ class EndpointSync(APIView):
 class EndpointOperation(APIView):
     """What an operator says of an endpoint. The answer is the endpoint, with what still runs there."""
 
-    def say(self, endpoint_id: uuid.UUID, state: OperatorState, drain_until: datetime | None = None) -> Response:
+    def say(
+        self, request: Request, endpoint_id: uuid.UUID, state: OperatorState, drain_until: datetime | None = None
+    ) -> Response:
         with transaction.atomic():
-            row_or_404(endpoint_id, lock=True).set_operator_state(state, drain_until)
+            endpoint = row_or_404(endpoint_id, lock=True)
+            before = edits.values(endpoint)
+            endpoint.set_operator_state(state, drain_until)
+            edits.note_changed(request, endpoint, before)
         return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
 
 
@@ -170,31 +178,31 @@ class EndpointDrain(EndpointOperation):
         """Nothing new goes there; what runs may finish, within the deadline if there is one."""
         given = DrainSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        return self.say(endpoint_id, OperatorState.DRAINING, deadline(given.validated_data["deadline_secs"]))
+        return self.say(request, endpoint_id, OperatorState.DRAINING, deadline(given.validated_data["deadline_secs"]))
 
 
 class EndpointDisable(EndpointOperation):
     @extend_schema(request=None, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Nothing new goes there; what runs may finish."""
-        return self.say(endpoint_id, OperatorState.DISABLED)
+        return self.say(request, endpoint_id, OperatorState.DISABLED)
 
 
 class EndpointEnable(EndpointOperation):
     @extend_schema(request=None, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Requests go there again."""
-        return self.say(endpoint_id, OperatorState.ENABLED)
+        return self.say(request, endpoint_id, OperatorState.ENABLED)
 
 
-def create(data: Any) -> Endpoint:
+def create(request: edits.AnyRequest, data: Any) -> Endpoint:
     """Add an endpoint, once its server has said what it is. Raises Failed or ValidationError."""
     given = EndpointWriteSerializer(data=data)
     given.is_valid(raise_exception=True)
     url = given.validated_data["base_url"]
     _refuse_taken(url)
     kind = _detect(url, given.validated_data.get("api_key") or None)
-    return _store(given, Endpoint(endpoint_type=kind))
+    return _store(request, given, Endpoint(endpoint_type=kind))
 
 
 def look(data: Any) -> dict[str, Any]:
@@ -245,14 +253,18 @@ def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
         raise Failed(409, _("An endpoint with this base URL exists already."))
 
 
-def _store(given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
+def _store(request: edits.AnyRequest, given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
     try:
         with transaction.atomic():
             if not endpoint._state.adding:
                 stored = row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
                 if stored.base_url != endpoint.base_url:
                     raise Failed(409, "Another base URL was saved at the same moment.")  # whose is the secret then?
-            return given.write(endpoint)
+                before = edits.values(stored)
+                edits.note_changed(request, given.write(endpoint), before)
+            else:
+                edits.note_added(request, given.write(endpoint))
+            return endpoint
     except IntegrityError:
         raise Failed(409, _("Another endpoint with this name or base URL was saved at the same moment.")) from None
 

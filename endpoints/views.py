@@ -68,7 +68,7 @@ def add(request: HttpRequest) -> HttpResponse:
         if "look" in request.POST:
             looked = _told(form, lambda: api.look(form.given()))
         else:
-            added = _told(form, lambda: api.create(form.given()))
+            added = _told(form, lambda: api.create(request, form.given()))
     if is_htmx(request):
         return _added_in_place(request, form, added)
     back = request.POST.get("next", "")

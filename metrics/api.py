@@ -17,10 +17,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints import edits
 from endpoints.api import entry_or_404
 from endpoints.registry import registry
-from metrics import live, queries, routes
+from metrics import daily, live, queries, routes, uptime
 from metrics.downloads import RETRY_SECONDS, downloads, job
+from metrics.endpoint_serializers import EditSerializer, FailureSerializer, HealthSerializer, ModelDaysSerializer
 from metrics.events import hub
 from metrics.history import BadCursor, json_time, told
 from metrics.prometheus import OneFormat
@@ -31,7 +33,6 @@ from metrics.serializers import (
     ExportQuerySerializer,
     LiveSerializer,
     MinuteSerializer,
-    ModelStatsSerializer,
     ModelTpsSerializer,
     OverviewSerializer,
     RequestDetailSerializer,
@@ -89,21 +90,64 @@ class DailyStats(APIView):
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Days that have requests, oldest first."""
         entry = entry_or_404(endpoint_id)
-        text = request.query_params.get("days", "7")
-        if not text.isascii() or not text.isdigit():
-            raise BadRequest("days must be a whole number from 1 to 365")
+        days = _days(request.query_params.get("days", "7"))
         queries.flushed()
-        days = min(MAX_DAYS, max(1, int(text[:9])))
         return Response(queries.daily_stats(entry.id, days, Moment.now().figures.date))
 
 
+def _days(text: str) -> int:
+    """Clamped as the reference does."""
+    if not text.isascii() or not text.isdigit():
+        raise BadRequest("days must be a whole number from 1 to 365")
+    return min(MAX_DAYS, max(1, int(text[:9])))
+
+
 class ModelStats(APIView):
-    @extend_schema(responses=ModelStatsSerializer(many=True))
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description="1 to 365: so many local days; all time if not given")],
+        responses=ModelDaysSerializer(many=True),
+    )
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """All time, busiest model first."""
+        """Busiest model first. Over `days`, with speeds, medians and all output tokens."""
+        entry = entry_or_404(endpoint_id)
+        days = _days(request.query_params["days"]) if "days" in request.query_params else None
+        queries.flushed()
+        if days is not None:
+            return Response(daily.model_stats(entry.id, days, Moment.now().figures.date))
+        return Response(queries.model_stats(entry.id))
+
+
+class Health(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description="1 to 30, 30 if not given")],
+        responses=HealthSerializer,
+    )
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """What an endpoint was during the last local days, and the share of time it was online."""
+        entry = entry_or_404(endpoint_id)
+        text = request.query_params.get("days", str(uptime.MAX_DAYS))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= uptime.MAX_DAYS:
+            raise BadRequest(f"days must be a whole number from 1 to {uptime.MAX_DAYS}")
+        return Response(uptime.told(entry, int(text)))
+
+
+class Failures(APIView):
+    @extend_schema(responses=FailureSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """The last requests that an endpoint failed, newest first, at most eight: of the last 2,000 that it was the
+        last to be asked for, and of the last 2,000 of all endpoints, which may have gone on to another one.
+        """
         entry = entry_or_404(endpoint_id)
         queries.flushed()
-        return Response(queries.model_stats(entry.id))
+        return Response(queries.failures(entry.id))
+
+
+class Edits(APIView):
+    @extend_schema(responses=EditSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Who changed what of an endpoint, in the admin or through the API, newest first, at most 500."""
+        found: Any = edits.latest(entry_or_404(endpoint_id).id)
+        return Response(EditSerializer(found, many=True).data)
 
 
 class ModelTps(APIView):
@@ -285,4 +329,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),
     ("api/endpoints/<uuid:endpoint_id>/model-stats", ModelStats, "api-model-stats"),
     ("api/endpoints/<uuid:endpoint_id>/model-tps", ModelTps, "api-model-tps"),
+    ("api/endpoints/<uuid:endpoint_id>/health", Health, "api-endpoint-health"),
+    ("api/endpoints/<uuid:endpoint_id>/failures", Failures, "api-endpoint-failures"),
+    ("api/endpoints/<uuid:endpoint_id>/edits", Edits, "api-endpoint-edits"),
 ]

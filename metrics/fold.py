@@ -44,6 +44,9 @@ REQUESTS_OK, REQUESTS_FAILED, REQUESTS_CANCELLED = "requests_ok", "requests_fail
 INPUT_TOKENS, OUTPUT_TOKENS = "input_tokens", "output_tokens"
 UNRECORDED, DAMAGED = "unrecorded", "damaged_bytes"
 REJECTED = "rejected:"
+# Answers by their duration, each under the power of two (µs) that it is below, and the sum of their durations.
+ANSWERS_BELOW, ANSWERS_US = "answers_below_us:", "answers_us"
+BELOW_LOW, BELOW_HIGH = 13, 29  # 8 ms, 9 min: the powers; under the second stands what takes longer, too
 # Beside them, what they were at the adoption, and what went from adopted rows into day roll-ups since: with these two,
 # a total can be computed again from the roll-ups.
 ADOPTED, PRUNED_ADOPTED = "adopted:", "pruned_adopted:"
@@ -164,6 +167,22 @@ class Counters:
 
 
 @dataclass(slots=True)
+class Usage:
+    """What an endpoint answered, over all time: the sums of its day roll-ups."""
+
+    answers: int = 0
+    duration_us: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, other: "Usage") -> None:
+        self.answers += other.answers
+        self.duration_us += other.duration_us
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+
+
+@dataclass(slots=True)
 class Spoken:
     """Answers with a speed, of one model and kind on one endpoint on one day."""
 
@@ -276,6 +295,15 @@ class Fold:
         return found
 
     @cached_property
+    def usage(self) -> dict[str, Usage]:
+        found: dict[str, Usage] = {}
+        for (_, endpoint_id, *_), cell in self.cells.items():
+            if endpoint_id != NO_ENDPOINT:
+                usage = Usage(cell.requests_ok, cell.ok_duration_us, cell.input_tokens, cell.output_tokens)
+                found.setdefault(endpoint_id, Usage()).add(usage)
+        return found
+
+    @cached_property
     def daily(self) -> dict[DailyKey, Daily]:
         found: dict[DailyKey, Daily] = {}
         for (minute, endpoint_id, model, kind, _), cell in self.cells.items():
@@ -305,6 +333,9 @@ class Fold:
             found[REQUESTS_CANCELLED] += cell.requests_cancelled
             found[INPUT_TOKENS] += cell.input_tokens
             found[OUTPUT_TOKENS] += cell.output_tokens
+            found[ANSWERS_US] += cell.ok_duration_us
+            for index, count in cell.durations.items():
+                found[_below(index)] += count
         return Counter({name: value for name, value in found.items() if value})
 
     @cached_property
@@ -315,6 +346,13 @@ class Fold:
             day = (local_date(minute, self.zone), endpoint_id, model, kind, key)
             found[day] = found[day] + cell if day in found else cell
         return found
+
+
+@lru_cache(maxsize=1024)
+def _below(index: int) -> str:
+    """The total that the answers of a bucket are counted in. No bucket holds a power of two but as its first value."""
+    power = histogram.bounds(index)[0].bit_length()
+    return f"{ANSWERS_BELOW}{min(BELOW_HIGH, max(BELOW_LOW, power))}"
 
 
 _Key = TypeVar("_Key")

@@ -4,14 +4,20 @@ What the JSON API tells as null is left out. Counters are left out until all fig
 the lesser values for a reset, and what comes back for new.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from rest_framework.negotiation import BaseContentNegotiation
@@ -20,6 +26,7 @@ from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
 from metrics import breakers, queries
+from metrics.fold import ANSWERS_BELOW, ANSWERS_US, BELOW_HIGH, BELOW_LOW, Usage
 from metrics.queries import Moment
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
@@ -44,9 +51,13 @@ class Told(Collector):
         stats, endpoints = queries.stats(self.moment), queries.endpoints(self.moment)
         if stats["figures_restored"]:
             yield from _totals(stats)
+            yield _answers(self.moment.figures.totals)
             yield from _endpoint_totals(endpoints)
+            yield from _endpoint_usage(self.moment)
         yield from _stats_now(stats)
         yield from _endpoints_now(endpoints)
+        slots = [(it.id, it.name, it.slots) for it in self.moment.entries]
+        yield _gauge("routerdash_endpoint_slots", "Requests that the endpoint gets at a time.", slots, ENDPOINT)
         speeds = [
             (entry.id, entry.name, row["model_id"], row["api_kind"], row["tps"])
             for entry, row in queries.all_model_tps(self.moment)
@@ -85,6 +96,35 @@ def _endpoint_totals(endpoints: list[dict[str, Any]]) -> Iterator[Metric]:
         _of_each(endpoints, "cancelled_requests"),
         ENDPOINT,
     )
+
+
+def _answers(totals: Mapping[str, int]) -> Metric:
+    """Their bounds are powers of two in µs: there, the histograms of the roll-ups are exact."""
+    family = HistogramMetricFamily("routerdash_answer_seconds", "Whole durations of successful requests.")
+    below, buckets = 0, []
+    for power in range(BELOW_LOW, BELOW_HIGH + 1):
+        below += totals.get(f"{ANSWERS_BELOW}{power}", 0)
+        buckets.append(("+Inf" if power == BELOW_HIGH else str(2**power / 1e6), float(below)))
+    family.add_metric([], buckets, totals.get(ANSWERS_US, 0) / 1e6)
+    return family
+
+
+def _endpoint_usage(moment: Moment) -> Iterator[Metric]:
+    used = [(it, moment.figures.usage.get(it.id) or Usage()) for it in moment.entries]
+    tokens = [
+        (it.id, it.name, direction, count)
+        for it, usage in used
+        for direction, count in (("input", usage.input_tokens), ("output", usage.output_tokens))
+    ]
+    yield _counter(
+        "routerdash_endpoint_tokens_total", "Tokens of requests on the endpoint.", tokens, (*ENDPOINT, "direction")
+    )
+    durations = SummaryMetricFamily(
+        "routerdash_endpoint_answer_seconds", "Whole durations of the endpoint's successful requests.", labels=ENDPOINT
+    )
+    for it, usage in used:
+        durations.add_metric([it.id, it.name], usage.answers, usage.duration_us / 1e6)
+    yield durations
 
 
 def _stats_now(stats: dict[str, Any]) -> Iterator[Metric]:

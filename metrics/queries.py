@@ -9,14 +9,15 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.db import connection
-from django.db.models import F, Max, QuerySet, Sum
+from django.db.models import Max, QuerySet, Sum
 from django.db.models.functions import Substr
 
-from endpoints.models import HealthCheck, OperatorState, Status
+from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
 from gateway import record
 from gateway.kinds import GENERATING
 from metrics import breakers, hour
+from metrics import failures as last_failures
 from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
@@ -374,10 +375,9 @@ def model_stats(endpoint_id: str | None = None) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
 
 
-def transitions(endpoint_id: str, limit: int = 20) -> list[HealthCheck]:
-    """The last changes of an endpoint's status, newest first, each with its cause."""
-    checks = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
-    return list(checks.order_by("-id")[:limit])
+def failures(endpoint_id: str) -> list[dict[str, Any]]:
+    """The last requests that an endpoint failed, newest first. Two queries."""
+    return last_failures.latest(_run, vendor_name(), endpoint_id)
 
 
 def requests(wanted: Wanted, cursor: str | None, size: int) -> Page:

@@ -16,7 +16,7 @@ from django.db.models import Max, Sum
 from endpoints import changes
 from endpoints.models import Endpoint
 from metrics import database, histogram, hour
-from metrics.fold import Cell, Counters, Daily, SpeedKey, local_date, unpack_samples
+from metrics.fold import NO_ENDPOINT, Cell, Counters, Daily, SpeedKey, Usage, local_date, unpack_samples
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
 from metrics.teller import folder
 from metrics.trackers import AVERAGE_MINUTES, Speed, State, earliest_minute
@@ -81,10 +81,14 @@ def _repairs(state: State, now: float) -> None:
 def _counters(state: State, now: float) -> None:
     for row in Endpoint.objects.values_list("id", "total_requests", "successful_requests", "failed_requests"):
         state.endpoints[str(row[0])] = Counters(*row[1:])
-    cancelled = DayRollUp.objects.values("endpoint_id").annotate(count=Sum("requests_cancelled"))
-    for found in cancelled:
-        if str(found["endpoint_id"]) in state.endpoints:
-            state.endpoints[str(found["endpoint_id"])].cancelled = found["count"]
+    sums = DayRollUp.objects.exclude(endpoint_id=NO_ENDPOINT).values_list("endpoint_id").annotate(*map(Sum, _USAGE))
+    for endpoint_id, cancelled, *usage in sums:
+        if str(endpoint_id) in state.endpoints:
+            state.endpoints[str(endpoint_id)].cancelled = cancelled
+        state.usage[str(endpoint_id)] = Usage(*usage)
+
+
+_USAGE = ("requests_cancelled", "requests_ok", "ok_duration_us", "input_tokens", "output_tokens")
 
 
 def _totals(state: State, now: float) -> None:

@@ -24,6 +24,7 @@ from metrics.fold import (
     Fold,
     Sample,
     SpeedKey,
+    Usage,
     learned_speed,
     local_date,
     merge_samples,
@@ -75,6 +76,7 @@ class State:
     missing: tuple[str, ...] = ()  # what a damaged table did not tell
     positions: dict[str, Position] = field(default_factory=dict)
     endpoints: dict[str, Counters] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)  # by endpoint
     totals: Counter[str] = field(default_factory=Counter)
     minutes: dict[int, Cell] = field(default_factory=dict)  # as far as any figure looks back
     points: dict[int, "Point"] = field(default_factory=dict)  # told of the last ones before
@@ -91,6 +93,8 @@ class State:
     def add(self, fold: Fold) -> None:
         for endpoint_id, counters in fold.endpoints.items():
             self.endpoints.setdefault(endpoint_id, Counters()).add(counters)
+        for endpoint_id, usage in fold.usage.items():
+            self.usage.setdefault(endpoint_id, Usage()).add(usage)
         self.totals.update(fold.totals)
         minutes: defaultdict[int, Cell] = defaultdict(Cell)
         for (minute, endpoint_id, model, kind, api_key_id), cell in fold.cells.items():
@@ -193,6 +197,7 @@ class Figures:
     version: int
     at: float
     endpoints: Mapping[str, Counters]
+    usage: Mapping[str, Usage]
     totals: Mapping[str, int]
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
     points: tuple[Point, ...]  # of the same minutes
@@ -269,6 +274,8 @@ class Trackers:
                 at=now,
                 endpoints={key: Counters(it.total, it.successful, it.failed, it.cancelled)
                            for key, it in state.endpoints.items()},
+                usage={key: Usage(it.answers, it.duration_us, it.input_tokens, it.output_tokens)
+                       for key, it in state.usage.items()},
                 totals=dict(state.totals),
                 timeline=_timeline(state, now),
                 points=_points(state, now),

@@ -119,7 +119,8 @@ def _counted(config: Config, *, patient: bool) -> Figures:
         figures[f"endpoints/{endpoint_id}/cancelled_requests"] += int(count)
     for name, value in Query("SELECT name, value FROM metric_totals").rows():
         told_as = TOTALS.get(name) or (name.replace(":", "/", 1) if name.startswith("rejected:") else "")
-        figures[told_as] += value
+        if told_as:  # others are told by nothing that is compared
+            figures[told_as] += value
     for minute, success, error in _minutes(scope):
         figures[f"history/{minute}/success"] += int(success)
         figures[f"history/{minute}/error"] += int(error)

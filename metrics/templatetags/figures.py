@@ -92,7 +92,7 @@ def duration(milliseconds: float | None) -> str:
 
 
 @register.filter
-def rate(good: int, total: int) -> str:
+def rate(good: float, total: float) -> str:
     """Percent: two decimals from 99 on, else one."""
     if not total:
         return NOTHING

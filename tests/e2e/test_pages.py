@@ -122,10 +122,9 @@ def test_actions_of_the_admin(page: Page, router: RouterDash, sim: Simulator) ->
     assert router.endpoint(endpoint)["operator_state"] == "disabled"
 
 
-@pytest.mark.parametrize("path", ["/endpoints/{}", "/admin/endpoints/endpoint/{}/change/"])
-def test_an_endpoint_is_drained_with_a_deadline(page: Page, router: RouterDash, sim: Simulator, path: str) -> None:
+def test_an_endpoint_is_drained_with_a_deadline(page: Page, router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add(tokens=1000, tokens_per_second=2), name="gpu-box")
-    here = path.format(endpoint)
+    here = f"/admin/endpoints/endpoint/{endpoint}/change/"
     with router.open_stream():
         log_in(page, here)
         expect(page.locator("[data-in-flight]")).to_have_text("1")

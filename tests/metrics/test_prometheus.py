@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db.models import Sum
 from prometheus_client.parser import text_string_to_metric_families
 
 from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, READ_METRICS, User
@@ -14,6 +15,7 @@ from endpoints.registry import registry
 from gateway import record
 from metrics import prometheus, queries
 from metrics import teller as teller_module
+from metrics.models import DayRollUp
 from metrics.queries import Moment
 from tests.access.people import Api, key_for, make_user, session_of, with_key
 from tests.metrics.records import NOW, A, B, load, request
@@ -45,6 +47,7 @@ def restored(teller: World) -> World:
 def served(restored: World, endpoints: tuple[Endpoint, Endpoint]) -> World:
     """Every metric has a value; two gateways have written."""
     Endpoint.objects.filter(pk=A).update(latency_ms=120, status="online")
+    endpoints[0].set_options(max_concurrency=4)
     registry.reload()
     restored.gateway(*load(seed=7, count=60))
     restored.gateway(request(output_tokens=100, input_tokens=3), request(record.REJECTED, error="invalid_api_key"))
@@ -80,7 +83,8 @@ class Scrape:
 
     @property
     def counters(self) -> dict[Any, float]:
-        return {key: value for key, value in self.samples.items() if key[0].endswith("_total")}
+        ends = ("_total", "_bucket", "_count", "_sum")
+        return {key: value for key, value in self.samples.items() if key[0].endswith(ends)}
 
 
 def of(row: dict[str, Any]) -> dict[str, str]:
@@ -145,6 +149,32 @@ def test_attempts_cancelled_and_in_flight_are_those_of_each_endpoint(served: Wor
         assert found("endpoint_attempts_total", **of(row), outcome="failed") == row["failed_requests"] > 0
         assert found("endpoint_cancelled_total", **of(row)) == row["cancelled_requests"]
         assert found("endpoint_in_flight_requests", **of(row)) == row["active_requests"]
+
+
+def test_answers_are_counted_by_their_duration(restored: World, endpoints: object) -> None:
+    durations = (1, 8191, 8192, 50_000, 2_000_000, 2**28 - 1, 2**28, 10**10)
+    restored.gateway(*[request(duration_us=it) for it in durations], request(record.FAILED))
+    found = Scrape()
+    for bound in (0.008192, 0.016384, 0.065536, 2.097152, 268.435456):
+        assert found("answer_seconds_bucket", le=str(bound)) == sum(it / 1e6 < bound for it in durations)
+    assert found("answer_seconds_bucket", le="+Inf") == found("answer_seconds_count") == len(durations)
+    assert found("answer_seconds_sum") == pytest.approx(sum(durations) / 1e6)
+
+
+def test_what_an_endpoint_answered_is_that_of_its_roll_ups(served: World) -> None:
+    served.write()
+    found = Scrape()
+    for row in queries.endpoints(Moment.now()):
+        days = DayRollUp.objects.filter(endpoint_id=row["id"])
+        sums = days.aggregate(*map(Sum, ("requests_ok", "ok_duration_us", "input_tokens", "output_tokens")))
+        assert found("endpoint_answer_seconds_count", **of(row)) == sums["requests_ok__sum"] > 0
+        assert found("endpoint_answer_seconds_sum", **of(row)) == pytest.approx(sums["ok_duration_us__sum"] / 1e6)
+        for name in ("input", "output"):
+            assert found("endpoint_tokens_total", **of(row), direction=name) == sums[f"{name}_tokens__sum"] > 0
+
+
+def test_slots_are_left_out_where_there_is_no_limit(served: World) -> None:
+    assert Scrape().all("endpoint_slots") == [{"endpoint_id": A, "endpoint_name": "a"}]
 
 
 def test_speeds_are_those_of_each_model(served: World) -> None:

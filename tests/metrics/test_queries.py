@@ -408,16 +408,6 @@ def test_models_of_all_time_busiest_first() -> None:
     assert found[1]["total_output_tokens"] == 9
 
 
-def test_changes_of_status_newest_first(endpoints: object) -> None:
-    for at, (before, after) in enumerate([("pending", "online"), ("online", "online"), ("online", "error")]):
-        HealthCheck.objects.create(
-            endpoint_id=A, checked_at=NOW + timedelta(seconds=at), success=after == "online",
-            status_before=before, status_after=after,
-        )  # fmt: skip
-    assert [it.status_after for it in queries.transitions(A)] == ["error", "online"]
-    assert len(queries.transitions(A, limit=1)) == 1
-
-
 def test_without_a_writer_there_is_nothing_to_wait_for() -> None:
     assert queries.flushed() is True
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from endpoints.models import Endpoint, EndpointModel, HealthCheck
+from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway import record
 from metrics import teller as teller_module
@@ -242,29 +242,6 @@ def test_a_generated_password_opens_the_password_page_alone() -> None:
 
 
 # An endpoint's page
-
-
-def test_an_endpoint_has_its_page(as_viewer: Api, served: World) -> None:
-    html = page(as_viewer, f"/endpoints/{A}")
-    assert "<dd>2<small>1 failed</small></dd>" in html
-    assert '<td class="n">8,192</td>' in html
-    assert '<td class="n">617</td>' in html
-    assert '2026-03-10</th><td class="n">2</td><td class="n">1</td><td class="n">1</td>' in html
-
-
-def test_an_endpoint_without_anything_says_so(as_viewer: Api, endpoints: object) -> None:
-    html = page(as_viewer, f"/endpoints/{A}")
-    for text in ("None known yet", "Nothing yet.", "No model has answered yet.", "None yet."):
-        assert text in html
-
-
-def test_changes_of_status_are_shown_with_their_cause(as_viewer: Api, endpoints: object) -> None:
-    HealthCheck.objects.create(
-        endpoint_id=A, checked_at=NOW, success=False, error_message="no route", status_before="online",
-        status_after="error",
-    )  # fmt: skip
-    html = page(as_viewer, f"/endpoints/{A}")
-    assert "Online → Error no route" in re.sub(r"(<[^>]+>|\s)+", " ", html)
 
 
 @pytest.mark.parametrize("endpoint_id", [NOWHERE, "a"])

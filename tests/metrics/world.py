@@ -14,6 +14,7 @@ from endpoints.registry import registry
 from gateway import journal
 from gateway.record import Entry
 from metrics import seeding, teller
+from metrics.fold import Usage
 from metrics.folder import Folder
 from metrics.gauges import gauges as teller_gauges
 from metrics.journals import Journals
@@ -124,6 +125,7 @@ def told(figures: Figures) -> dict[str, Any]:
     """Every figure by name, without what is zero because nothing was counted."""
     return {
         "endpoints": {key: it for key, it in figures.endpoints.items() if it.total or it.cancelled},
+        "usage": {key: it for key, it in figures.usage.items() if it != Usage()},
         "totals": {name: value for name, value in figures.totals.items() if value},
         "timeline": figures.timeline,
         "durations": figures.durations,

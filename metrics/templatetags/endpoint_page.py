@@ -1,0 +1,195 @@
+"""What only an endpoint's page draws and words."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+from django import template
+from django.utils import formats, timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from endpoints.edits import API_KEY, STATE, Edit
+from endpoints.models import LIMITS, Endpoint, EndpointOptions, OperatorState, Status
+from metrics import uptime
+from metrics.templatetags.figures import NOTHING, count, rate, span
+from metrics.uptime import CELLS, LATER, Timeline
+
+register = template.Library()
+
+DAY_SECONDS = 86400.0
+GRID_HEIGHT = 104.0
+LABELS = 5  # dates below the grid
+LOW = 0.99  # a day below that is named
+
+HATCHED = mark_safe(' fill="url(#hatch-bad)"')
+
+CLASSES = {
+    LATER: "day-later", "online": "day-online", "pending": "day-unknown", uptime.UNKNOWN: "day-unknown",
+    "draining": "day-draining", "disabled": "day-disabled", "error": "day-error", "offline": "day-offline",
+}  # fmt: skip
+
+
+@register.filter
+def lasting(seconds: float | None) -> str:
+    """As `span`, in days from two of them on."""
+    if seconds is not None and seconds >= 2 * DAY_SECONDS:
+        return f"{count(int(seconds // DAY_SECONDS))} d"
+    return span(seconds)
+
+
+@register.filter
+def up(seconds: dict[str, float]) -> str:
+    """Percent of the measured time; never 100 while any of it was not online."""
+    return rate(seconds[Status.ONLINE], measured(seconds))
+
+
+@register.filter
+def measured(seconds: dict[str, float]) -> float:
+    return sum(seconds[state] for state in uptime.MEASURED)
+
+
+@register.filter
+def day_month(day: date | datetime) -> str:
+    # Translators: day and month as Django's date filter writes them, as short as can be
+    return formats.date_format(timezone.localtime(day) if isinstance(day, datetime) else day, _("j M"))
+
+
+@register.simple_tag
+def health_grid(timeline: Timeline) -> SafeString:
+    """A column for each day, midnight at its top and at its foot; said in words for those who do not see it."""
+    width = 100 / len(timeline.days)
+    every = -(-len(timeline.days) // LABELS)
+    marks: list[tuple[str, str, str, str, str, SafeString | str]] = []
+    words: list[tuple[str, str, str, str]] = []
+    low: list[str] = []
+    for at, day in enumerate(timeline.days):
+        for state, first, cells in day.runs:
+            top, height = first * GRID_HEIGHT / CELLS, cells * GRID_HEIGHT / CELLS
+            marks.append(
+                (
+                    CLASSES[state],
+                    f"{at * width:.3f}",
+                    f"{width:.3f}",
+                    f"{top:.2f}",
+                    f"{height:.2f}",
+                    HATCHED if state == Status.ERROR else "",
+                )
+            )
+        middle = f"{(at + 0.5) * width:.3f}"
+        if day.uptime is not None and day.uptime < LOW:
+            low.append(f"{day_month(day.date)} {up(day.seconds)}")
+            words.append(("low", middle, "118", up(day.seconds).replace(" ", "")))
+        if at % every == every // 2:
+            words.append(("", middle, "134", day_month(day.date)))
+    between = [(f"{at * width:.3f}",) for at in range(1, len(timeline.days))]
+    said = ngettext("Health of %(count)d day.", "Health of %(count)d days.", len(timeline.days))
+    label = said % {"count": len(timeline.days)}
+    if low:
+        label += " " + _("Online for less than 99 percent of: %(days)s.") % {"days": ", ".join(low)}
+    return format_html(
+        '<svg class="days" role="img" aria-label="{}"><defs><pattern id="hatch-bad" width="5" height="5" '
+        'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="5" height="5"/>'
+        '<path class="hatch-line" d="M1 0v5"/></pattern></defs>{}{}{}</svg>',
+        label,
+        format_html_join("", '<rect class="{}" x="{}%" width="{}%" y="{}" height="{}"{}/>', marks),
+        format_html_join("", '<line class="between" x1="{0}%" x2="{0}%" y1="0" y2="104"/>', between),
+        format_html_join("", '<text class="{}" x="{}%" y="{}" text-anchor="middle">{}</text>', words),
+    )
+
+
+@register.simple_tag
+def latency_line(latencies: Sequence[int | None]) -> SafeString | str:
+    """The last checks, from 0 up to the slowest; a gap where nothing was measured."""
+    known = [it for it in latencies if it is not None]
+    if len(known) < 2:
+        return ""
+    top, step = max(known), 200 / (len(latencies) - 1)
+    path, drawing = "", False
+    for at, value in enumerate(latencies):
+        if value is not None:
+            path += f"{'L' if drawing else 'M'}{at * step:.1f} {34 - value / top * 32:.1f}"
+        drawing = value is not None
+    label = _("Latency of the last %(count)s checks: %(low)s to %(high)s ms.")
+    told = {"count": count(len(latencies)), "low": count(min(known)), "high": count(top)}
+    return format_html(
+        '<svg class="line" role="img" aria-label="{}" viewBox="0 0 200 36" preserveAspectRatio="none">'
+        '<path d="{}"/></svg>',
+        label % told,
+        path,
+    )
+
+
+@register.simple_tag
+def drain_left(since: datetime | None, until: datetime | None) -> str:
+    """How much of a drain is left, in percent."""
+    if since is None or until is None or until <= since:
+        return "0"
+    return f"{max(0.0, min(1.0, (until - timezone.now()) / (until - since))) * 100:.2f}"
+
+
+@register.filter
+def total(days: Sequence[Any]) -> int:
+    return sum(day.total for day in days)
+
+
+@register.filter
+def unknown(seconds: dict[str, float]) -> float:
+    """Before the first check, too."""
+    return seconds[uptime.UNKNOWN] + seconds[Status.PENDING]
+
+
+@register.filter
+def instant(text: str | None) -> datetime | None:
+    """A moment as the JSON API tells it."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+@register.filter
+def offered(models: dict[str, Any], name: str) -> Any:
+    return models.get(name)
+
+
+@register.filter
+def deadline_word(seconds: int) -> str:
+    if not seconds:
+        return _("end it now")
+    if seconds < 60:
+        return ngettext("within %(count)d second", "within %(count)d seconds", seconds) % {"count": seconds}
+    minutes = seconds // 60
+    return ngettext("within %(count)d minute", "within %(count)d minutes", minutes) % {"count": minutes}
+
+
+@register.filter
+def told(edit: Edit) -> list[str]:
+    """What an edit changed, one field a line: `Health check interval (s): 30 → 60`."""
+    return [_told(name, *pair) for name, pair in edit.values.items()]
+
+
+def _told(name: str, before: Any, after: Any) -> str:
+    if before is None and after is None:
+        return _field(name)
+    return _("%(field)s: %(before)s → %(after)s") % {
+        "field": _field(name),
+        "before": _value(name, before),
+        "after": _value(name, after),
+    }
+
+
+def _field(name: str) -> str:
+    if name in (API_KEY, "forget_api_key"):
+        return _("API key of the server")
+    model: Any = EndpointOptions if name in (*LIMITS, STATE) else Endpoint
+    known = {field.name for field in model._meta.get_fields()}
+    return capfirst(str(model._meta.get_field(name).verbose_name)) if name in known else name
+
+
+def _value(name: str, value: Any) -> str:
+    if value in (None, ""):
+        return NOTHING
+    if name == STATE and value in OperatorState.values:
+        return str(OperatorState(value).label)
+    return count(value) if isinstance(value, int) else str(value)

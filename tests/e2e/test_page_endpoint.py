@@ -1,0 +1,129 @@
+"""An endpoint's page in a browser: it follows by itself, its buttons work in place, everybody can read it."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations
+from tests.router import RouterDash, until
+
+pytestmark = in_browser
+
+
+@pytest.fixture
+def endpoint(router: RouterDash, sim: Simulator) -> str:
+    return router.add(sim.add(models=["tiny", "org/a-model"]), name="gpu-box")
+
+
+def test_figures_follow_by_themselves(page: Page, router: RouterDash, endpoint: str) -> None:
+    router.chat()
+    log_in(page, f"/endpoints/{endpoint}?days=7")
+    expect(page.locator("[data-today=total]")).to_have_text("1")
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    for _ in range(3):
+        router.chat()
+    expect(page.locator("[data-today=total]")).to_have_text("4")
+    expect(page.locator("[data-value=total_requests]")).to_have_text("4")
+    expect(page.locator("[data-read=ok]")).to_have_text("4")
+    models = page.locator("[data-part=models] tr")
+    expect(models.locator("[data-label=Attempts]")).to_have_text("4", timeout=15000)
+    told = router.get(f"/api/endpoints/{endpoint}/daily-stats?days=7").json()
+    row = page.locator("[data-day]").first
+    assert row.get_attribute("data-ok") == str(told[-1]["successful_requests"])
+    page.get_by_role("link", name="90 d").click()
+    page.wait_for_url("**?days=90")
+    page.go_back()
+    expect(page.get_by_role("link", name="7 d", exact=True)).to_have_attribute("aria-current", "true")
+
+
+def test_a_drain_with_a_deadline_counts_down_and_is_cancelled_in_place(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
+    endpoint = router.add(sim.add(tokens=1000, tokens_per_second=2), name="gpu-box")
+    with router.open_stream():
+        log_in(page, f"/endpoints/{endpoint}")
+        expect(page.locator("[data-in-flight]")).to_have_text("1")
+        expect(page.locator("[data-running] tbody tr")).to_contain_text("tiny")
+        page.evaluate("window.still = true")
+        page.locator("[data-menu] summary").click()
+        page.get_by_label("within 60 minutes").check()
+        page.get_by_role("button", name="Drain", exact=True).click()
+        expect(page.locator("[data-drain]")).to_have_text("Takes nothing new; what still runs is ended in 59 min.")
+        expect(page.locator("[data-answered]")).to_contain_text("ends what still runs after 3600 seconds: gpu-box.")
+        page.wait_for_selector("[data-status].st-draining")
+        expect(page.locator("[data-in-flight-too]")).to_have_text("1")
+        assert router.endpoint(endpoint)["operator_state"] == "draining"
+        expect(page.locator("[data-part=edits]")).to_contain_text("Operator's state: Enabled → Draining")
+    expect(page.locator("[data-in-flight]")).to_have_text("0")
+    page.get_by_role("button", name="Cancel the drain").click()
+    page.wait_for_selector("[data-status].st-online")
+    expect(page.locator("[data-drainbar]")).to_be_hidden()
+    assert router.endpoint(endpoint)["operator_state"] == "enabled"
+    router.post(f"/api/endpoints/{endpoint}/disable")
+    page.wait_for_selector("[data-status].st-disabled")
+    expect(page.get_by_role("button", name="Enable", exact=True)).to_be_visible()
+    assert page.evaluate("window.still")  # all of it without leaving the page
+
+
+def test_it_is_tested_and_synced_in_place(page: Page, router: RouterDash, endpoint: str, sim: Simulator) -> None:
+    log_in(page, f"/endpoints/{endpoint}")
+    page.evaluate("window.still = true")
+    page.get_by_role("button", name="Test", exact=True).click()
+    expect(page.locator("[data-answered]")).to_contain_text("gpu-box: ")
+    (simulated,) = sim.endpoints.values()
+    simulated.behaviour.models = ["tiny", "another"]
+    page.get_by_role("button", name="Sync", exact=True).click()
+    expect(page.locator("[data-answered]")).to_contain_text("gpu-box: 2 models")
+    expect(page.locator("[data-part=offered]")).to_contain_text("another")
+    expect(page.get_by_role("button", name="Sync", exact=True)).to_be_focused()
+    assert page.evaluate("window.still")
+
+
+def test_without_scripts_it_reads_and_acts(browser: Browser, router: RouterDash, endpoint: str) -> None:
+    router.chat()
+    context = browser.new_context(base_url=router.url, java_script_enabled=False, locale="en")
+    page = context.new_page()
+    log_in(page, f"/endpoints/{endpoint}?days=7")
+    assert page.locator("[data-day]").first.locator("td").first.inner_text() == "1"
+    assert page.locator("[data-part=models] tr").count() == 1
+    page.locator("[data-menu] summary").click()
+    page.get_by_label("may finish").check()
+    page.get_by_role("button", name="Drain", exact=True).click()
+    page.wait_for_url(f"**/endpoints/{endpoint}?days=7")
+    assert page.locator("[data-status].st-draining").is_visible()
+    page.get_by_role("button", name="Cancel the drain").click()
+    page.wait_for_selector("[data-status].st-online")
+    context.close()
+
+
+def test_everybody_can_read_it(page: Page, router: RouterDash, endpoint: str, sim: Simulator) -> None:
+    (simulated,) = sim.endpoints.values()
+    simulated.behaviour.fault = "500"
+    router.chat()
+    simulated.behaviour.fault = None
+    router.chat(model="org/a-model")
+    router.post(f"/api/endpoints/{endpoint}/drain", {"deadline_secs": 600})
+    log_in(page)
+    for theme, language, width in (("dark", "en", 1440), ("light", "ja", 390), ("light", "en", 1024)):
+        look(page, theme=theme, language=language, width=width)
+        page.goto(f"/endpoints/{endpoint}")
+        page.wait_for_selector("[data-chart] canvas")
+        page.wait_for_selector("[data-live-sign][data-state=live]")
+        for summary in page.locator("main summary").all():
+            summary.click()
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_day_of_the_chart_opens_its_requests(page: Page, router: RouterDash, endpoint: str) -> None:
+    router.chat()
+    log_in(page, f"/endpoints/{endpoint}?days=1")
+    page.wait_for_selector("[data-chart] canvas")
+    asked: list[Any] = []
+    page.route("**/requests?**", lambda route: (asked.append(route.request.url), route.fulfill(body="ok")))
+    page.locator("[data-chart] .u-over").hover()
+    page.locator("[data-chart] .u-over").click()
+    until(lambda: page.url.split("?")[0].endswith("/requests"))
+    assert f"endpoint={endpoint}&since=" in asked[0]
