@@ -12,21 +12,25 @@ from access import views as access_views
 from endpoints import api as endpoints_api
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import prometheus
-from metrics.pages import endpoint, overview, requests
-from routerdash import views
+from metrics import catalogue_api, prometheus
+from metrics.pages import endpoint, live, models, overview, requests
+from routerdash import playground, views
 
 
 def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
     return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
 
-_BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
+_BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
     *overview.URLS,
     *endpoint.URLS,
     *requests.URLS,
+    *live.URLS,
+    path("models", views.models, name="models"),
+    *models.URLS,
+    *playground.PAGES,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
@@ -40,6 +44,8 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/dashboard/events", metrics_api.events, name="api-events"),
     *_api(metrics_api.URLS),
+    *_api(catalogue_api.URLS),
+    *_api(playground.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),

@@ -60,5 +60,5 @@
     connect();
   }
 
-  window.RouterDash.follow = follow;
+  Object.assign(window.RouterDash, { follow, sign: state });
 })();

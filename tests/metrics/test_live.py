@@ -76,7 +76,8 @@ def test_a_request_is_told_with_all_names(tell: Tell, admin: User) -> None:
         {
             "id": "r", "worker": 1, "model": "tiny", "kind": "chat_completions", "api_key_id": key,
             "api_key_name": "notebook", "client_ip": None, "since": "2026-03-10T12:00:27.500Z", "age_ms": 2500.0,
-            "endpoint_id": A, "endpoint_name": "a", "streamed": True, "deltas": 3,
+            "endpoint_id": A, "endpoint_name": "a", "streamed": True, "deltas": 3, "phase": "stream",
+            "first_token_ms": None,
         }
     ]  # fmt: skip
 
