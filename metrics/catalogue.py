@@ -161,7 +161,6 @@ def _is_wanted(offered: Offered, wanted: Wanted) -> bool:
 def _row(offered: Offered, moment: Moment, asked: Sequence[Mapping[str, Any]], speeds: list[Row]) -> Row:
     offers = sorted(offered.offers, key=lambda offer: (_severity(offer[0]), offer[0].name))
     by_endpoint = _by_endpoint(speeds)
-    fastest = max((it["tps"] for it in speeds if it["tps"] is not None), default=None)
     return {
         "id": offered.name,
         "object": "model",
@@ -187,14 +186,19 @@ def _row(offered: Offered, moment: Moment, asked: Sequence[Mapping[str, Any]], s
                 "max_tokens": model.max_tokens,
                 "active_requests": moment.in_flight.get(entry.id, 0),
                 "max_concurrency": entry.slots,
+                "fastest_tps": _fastest(by_endpoint.get(entry.id, ())),
                 "speeds": by_endpoint.get(entry.id, []),
             }
             for entry, model in offers
         ],
         "endpoints_online": sum(entry.shown_status == Status.ONLINE for entry, _ in offers),
-        "fastest_tps": fastest,
+        "fastest_tps": _fastest(speeds),
         **{name: sum(it[name] or 0 for it in asked) for name in _COUNTED},
     }
+
+
+def _fastest(speeds: Iterable[Row]) -> float | None:
+    return max((it["tps"] for it in speeds), default=None)
 
 
 def _severity(entry: Entry) -> int:

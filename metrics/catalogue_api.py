@@ -38,7 +38,7 @@ class SpeedSerializer(serializers.Serializer[Any]):
     endpoint_id = serializers.UUIDField()
     model_id = serializers.CharField(help_text="The name that clients asked for.")
     api_kind = serializers.CharField()
-    tps = serializers.FloatField(allow_null=True)
+    tps = serializers.FloatField()
     request_count = serializers.IntegerField(help_text="Answers today.")
 
 
@@ -52,6 +52,7 @@ class OfferSerializer(serializers.Serializer[Any]):
     max_tokens = serializers.IntegerField(allow_null=True)
     active_requests = serializers.IntegerField(help_text="For any of the endpoint's models.")
     max_concurrency = serializers.IntegerField(allow_null=True, help_text="Null: any number.")
+    fastest_tps = serializers.FloatField(allow_null=True)
     speeds = SpeedSerializer(many=True)
 
 
@@ -100,7 +101,7 @@ class ModelDaySerializer(serializers.Serializer[Any]):
     average_duration_ms = serializers.FloatField(allow_null=True, help_text="Of the answered ones.")
 
 
-class ModelSerializer(CatalogueModelSerializer):
+class CatalogueModelDetailSerializer(CatalogueModelSerializer):
     asked_names = serializers.ListField(child=serializers.CharField(), help_text="Names asked for in these days.")
     days = ModelDaySerializer(many=True)
 
@@ -121,7 +122,7 @@ class Model(APIView):
     @extend_schema(
         operation_id="dashboard_models_retrieve",
         parameters=[OpenApiParameter("name", str, OpenApiParameter.PATH, description="Any of its names.")],
-        responses=ModelSerializer,
+        responses=CatalogueModelDetailSerializer,
     )
     def get(self, request: Request, name: str) -> Response:
         """One model with its last 30 local days."""

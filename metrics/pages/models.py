@@ -28,13 +28,14 @@ FILTERS = ("q", "capability", "endpoint_id", "state")
 @login_required
 def models(request: HttpRequest) -> HttpResponse:
     """A parameter that means nothing is left out, and named."""
-    given = {name: value for name, value in request.GET.dict().items() if value and name != "page"}
+    asked = {name: value for name, value in request.GET.dict().items() if value and name != "page"}
+    given = {name: value for name, value in asked.items() if name in (*FILTERS, "sort")}
     query = ModelsQuerySerializer(data=given)
-    ignored = [] if query.is_valid() else sorted(query.errors)
-    if ignored:
-        given = {name: given[name] for name in given.keys() - set(ignored)}
+    if not query.is_valid():
+        given = {name: value for name, value in given.items() if name not in query.errors}
         query = ModelsQuerySerializer(data=given)
         query.is_valid(raise_exception=True)
+    ignored = sorted(asked.keys() - given.keys())
     behind = not queries.flushed()
     moment = Moment.now()
     found = catalogue.models(moment, query.wanted)
