@@ -20,6 +20,7 @@ LEAST = "least"  # it had the fewest requests in flight
 DRAWN = "drawn"  # by chance, of those that had the fewest
 TRIAL = "trial"  # every circuit breaker is open, and its trial is due first
 MADE_IT = "made_it"  # it made the response that the request is about
+PINNED = "pinned"  # the playground asked for this very endpoint
 SEARCHED = "searched"  # nobody remembers which endpoint made the response: each is asked
 
 

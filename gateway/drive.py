@@ -35,6 +35,10 @@ class Drive:
         """Raise CancelledError where the coroutine waits, soon."""
         self._loop.call_soon(self._cancel)
 
+    def throw(self, error: BaseException) -> None:
+        """Raise it where the coroutine waits, at once. Not to be called by that coroutine."""
+        self._step(error)
+
     # What it waits for
 
     def __await__(self) -> Generator["Drive", None, None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.drive import Drive
-from gateway.exchange import JSON, Exchange, end_to_end
+from gateway.exchange import JSON, Exchange, HeaderList, end_to_end
 from gateway.outbox import Body
 from gateway.upstream import BROKEN, Connection, Pool, StaleConnection, Sweeper, UpstreamError
 
@@ -45,10 +45,19 @@ class Forwarder:
             if exchange.started:
                 exchange.abort()
             else:
-                self._answer_alone(exchange)
+                self.answer_alone(exchange)
         except asyncio.CancelledError:
             if connection is not None:
                 connection.abort()
+            raise
+
+    async def ask(self, exchange: Exchange) -> tuple[int, HeaderList, bytes]:
+        """What control says to a request's head, without its body. Raises UpstreamError."""
+        connection = await self._send(_head(exchange, 0), b"", ANSWER_SECONDS, again=False)
+        try:
+            return connection.status, end_to_end(connection.headers), await connection.read_all()
+        except BaseException:
+            connection.abort()
             raise
 
     def end_streams(self) -> None:
@@ -98,7 +107,7 @@ class Forwarder:
         finally:
             self._open.discard(running)
 
-    def _answer_alone(self, exchange: Exchange) -> None:
+    def answer_alone(self, exchange: Exchange) -> None:
         """The gateway's own word while control is away."""
         reason = "the control process does not answer; requests to /v1 are served and counted"
         if exchange.path == b"/health":
@@ -113,11 +122,15 @@ class Forwarder:
 
 def _request(exchange: Exchange) -> tuple[bytes, Body]:
     body = exchange.take_body()
+    return _head(exchange, len(body)), body
+
+
+def _head(exchange: Exchange, length: int) -> bytes:
     lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
     for name, value in end_to_end(exchange.head.headers):
         if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect"):
             lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.peer.ip or "").encode()))
     lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.peer.scheme.encode()))
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    return b"".join(lines), body
+    lines.append(b"content-length: %d\r\n\r\n" % length)
+    return b"".join(lines)

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
-from gateway import anthropic, catalogue, kinds, present, responses
+from gateway import anthropic, cancels, catalogue, kinds, playground, present, responses
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -93,6 +93,7 @@ class Gateway:
             lambda count: roster.page.set_waiting(roster.worker, count),
         )
         self._silence_looked_for = self._told_at = 0.0
+        self._cancels = roster.page.cancels
         self.outbox = roster.outbox
         self.outbox.before = self._write_records
         self.cors = Cors(config.cors_origins) if config.cors_origins else None
@@ -104,6 +105,7 @@ class Gateway:
         }
         self._routes[b"/v1/models"] = Route(b"GET", READ_MODELS, self._list_models)
         self._model_route = Route(b"GET", READ_MODELS, self._get_model)
+        self._playground = Route(b"POST", "", lambda exchange: playground.answer(self, exchange))
 
     # What the protocol calls
 
@@ -131,6 +133,8 @@ class Gateway:
             return Refusal(400, HOST_NOT_ALLOWED, "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS.")
         if exchange.path.startswith(b"/v1/"):
             return self._admit_client(exchange)
+        if exchange.path == playground.PATH and exchange.method == b"POST":
+            exchange.route = self._playground
         if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
             return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
         return None
@@ -236,6 +240,9 @@ class Gateway:
         if now - self._told_at >= TELL_SECONDS and self.roster.page.watched_until > time.time():
             self._told_at = now
             self._tell_present()
+        if self._cancels != self.roster.page.cancels:
+            self._cancels = self.roster.page.cancels
+            self._cancel()
         if drained := self.roster.drained(time.time()):
             for running in list(self.running):
                 if running.endpoint in drained:
@@ -255,6 +262,13 @@ class Gateway:
             len(running),
         )
         present.save(self.config.data_dir, found)
+
+    def _cancel(self) -> None:
+        """Operators want requests ended: those of them that are here."""
+        wanted = {it.id for it in cancels.load(self.config.data_dir)}
+        for running in [it for it in self.running if it.id in wanted]:
+            log.info("request %s is cancelled by an operator", running.id)
+            running.cancel()
 
     def places_left(self) -> int:
         """How many more requests may wait, over all workers."""

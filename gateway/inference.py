@@ -45,6 +45,7 @@ EVENT_STREAM = b"text/event-stream"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
+CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -121,6 +122,7 @@ class Inference:
     seen_events = -1  # at the last look for silence
     _request_body: Body | None = None
     own_id: str | None = None  # as its client names it
+    cancelled = False  # by an operator
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
@@ -143,13 +145,18 @@ class Inference:
         return self._serve(body)
 
     def _ended_by(self, error: BaseException) -> None:
-        """What ended the request besides its answer."""
+        """What ended the request besides its answer. Raises it again, but for an operator's word."""
+        if isinstance(error, asyncio.CancelledError) and self.cancelled:
+            self._finish(record.CANCELLED, CANCELLED_STATUS, error="an operator cancelled it")
+            self._tell_cancelled()
+            return
         if isinstance(error, asyncio.CancelledError):
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
         elif isinstance(error, Exception) and not isinstance(error, Refusal):
             # A fault of our own is told by the handler; the request is counted all the same.
             asked = None if self.endpoint is None else 0
             self._finish(record.FAILED, 500, attempt_status=asked, error="RouterDash failed; its log says why")
+        raise error
 
     def _let_go(self) -> None:
         self.gateway.running.discard(self)
@@ -181,6 +188,10 @@ class Inference:
             )
         return capable
 
+    def _routes_again(self) -> Routes:
+        """The same at another moment: by then there may be none."""
+        return self.gateway.roster.routes(self.request.model).capable[self.kind.capability]
+
     async def _serve(self, body: Body) -> None:
         """From the moment at which it is known what is asked for."""
         gateway = self.gateway
@@ -197,8 +208,7 @@ class Inference:
                 if decision is None:
                     if not gateway.roster.refresh():
                         break
-                    # An endpoint may have come in this very moment.
-                    routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
+                    routes = self._routes_again()  # an endpoint may have come in this very moment
                     continue
                 assert self.route is not None
                 tried.append(self.route.endpoint.id)
@@ -208,7 +218,7 @@ class Inference:
                 self._leave()
                 if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
                     break
-                routes = gateway.roster.routes(self.request.model).capable[self.kind.capability]
+                routes = self._routes_again()
             if failure is None:
                 self._no_endpoint()
             else:
@@ -216,9 +226,8 @@ class Inference:
         except TurnedAway as told:
             self._finish(record.QUEUE, told.status, error=told.message)
             self._refuse(told.status, told.code, told.message, ((b"retry-after", b"1"),))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again there
             self._ended_by(error)
-            raise
         finally:
             self._let_go()
 
@@ -255,8 +264,7 @@ class Inference:
 
     def look_again(self, tried: Collection[str]) -> Decision | None:
         """Could it go now? Asked by the queue."""
-        routes = self.gateway.roster.routes(self.request.model).capable[self.kind.capability]
-        return self._take(routes, tried)
+        return self._take(self._routes_again(), tried)
 
     def _take(self, routes: Routes, tried: Collection[str]) -> Decision | None:
         """Choose an endpoint and enter it. FULL, and None, as of `pick`."""
@@ -546,6 +554,19 @@ class Inference:
         if self.connection is not None and self.endpoint is not None:
             self.connection.fail(UpstreamError(BROKEN, why))
 
+    def cancel(self) -> None:
+        """An operator's word: it ends now, wherever it waits, and its client is told."""
+        task = self.exchange.task
+        if task is not None and not self.recorded:
+            self.cancelled = True
+            task.throw(asyncio.CancelledError())
+
+    def _tell_cancelled(self) -> None:
+        if self.exchange.started and self.kind.binary and self.relay is None:
+            self.exchange.abort()  # half of a sound: there is no way to say it in there
+        else:
+            self._refuse(CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.")
+
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
         if error.kind == TIMEOUT:
@@ -636,6 +657,7 @@ class Inference:
             epoch + self.exchange.arrived,
             self.request.stream,
             0 if self.relay is None else self.relay.deltas,
+            None if self.first_token is None else epoch + self.first_token,
         )
 
     def _key_id(self) -> str | None:

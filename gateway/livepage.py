@@ -1,10 +1,10 @@
 """The live page: one small memory-mapped file that all processes of this machine share.
 
 It holds the snapshot's version; for each gateway worker the requests that its journal could not take and those that
-wait in its queue; until when somebody looks at the requests that are here; for each worker and endpoint slot the
-requests in flight, the second of the last byte received, and the state of the circuit breaker. A worker writes only
-what is its own; the supervisor clears a dead worker's. Every cell is an aligned 32- or 64-bit word stored in one go, so
-readers need no lock.
+wait in its queue; until when somebody looks at the requests that are here; how many of them operators have cancelled;
+for each worker and endpoint slot the requests in flight, the second of the last byte received, and the state of the
+circuit breaker. A worker writes only what is its own; the supervisor clears a dead worker's. Every cell is an aligned
+32- or 64-bit word stored in one go, so readers need no lock.
 """
 
 import mmap
@@ -17,7 +17,8 @@ MAX_ENDPOINTS = 1024
 _UNRECORDED = 1  # the first word of each part of the header
 _WAITING = _UNRECORDED + MAX_WORKERS
 _WATCHED = _WAITING + MAX_WORKERS
-_HEADER_BYTES = 8 * (_WATCHED + 1)
+_CANCELS = _WATCHED + 1
+_HEADER_BYTES = 8 * (_CANCELS + 1)
 _CELLS = 4  # of a worker and an endpoint
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
@@ -66,6 +67,15 @@ class LivePage:
     @watched_until.setter
     def watched_until(self, second: int) -> None:
         self._header[_WATCHED] = second
+
+    @property
+    def cancels(self) -> int:
+        """Counts the requests that operators want ended, see gateway.cancels. Control writes it."""
+        return self._header[_CANCELS]
+
+    @cancels.setter
+    def cancels(self, value: int) -> None:
+        self._header[_CANCELS] = value
 
     def set_waiting(self, worker: int, count: int) -> None:
         self._header[_WAITING + worker] = count

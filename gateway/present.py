@@ -24,7 +24,9 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A request that an endpoint is working on. `deltas` are the pieces of its stream that have gone to the client."""
+    """A request that an endpoint is working on. `deltas` are the pieces of its stream that have gone to the client,
+    the first of them at `first_token`.
+    """
 
     id: str
     model: str
@@ -35,6 +37,7 @@ class Running(msgspec.Struct, frozen=True):
     since: float
     streamed: bool
     deltas: int
+    first_token: float | None = None
 
 
 class Present(msgspec.Struct, frozen=True):

@@ -104,9 +104,8 @@ class StoredResponse(Inference):
         self.gateway.running.add(self)
         try:
             await self._search(body)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again there
             self._ended_by(error)
-            raise
         finally:
             self._let_go()
 

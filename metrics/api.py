@@ -28,6 +28,7 @@ from metrics.history import BadCursor, json_time, told
 from metrics.prometheus import OneFormat
 from metrics.queries import Moment
 from metrics.serializers import (
+    CancelledSerializer,
     DashboardEndpointSerializer,
     DayStatsSerializer,
     ExportQuerySerializer,
@@ -231,6 +232,17 @@ class Live(APIView):
         return Response(live.look())
 
 
+class LiveCancel(APIView):
+    @extend_schema(request=None, responses={202: CancelledSerializer})
+    def post(self, request: Request, request_id: uuid.UUID) -> Response:
+        """End a request that is here now. Its client is told so: by an error (499 `request_cancelled`), or by an event
+        at the end of its stream. Asking again within a minute changes nothing.
+        """
+        if not live.cancel(str(request_id)):
+            raise NotFound("No request of this id is here now.")
+        return Response({"id": str(request_id), "cancelled": True}, status=202)
+
+
 class RequestsExport(APIView):
     content_negotiation_class = OneFormat
 
@@ -324,6 +336,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/requests/<uuid:request_id>", RequestDetail, "api-request"),
     ("api/route", Route, "api-route"),
     ("api/live", Live, "api-live"),
+    ("api/live/<uuid:request_id>/cancel", LiveCancel, "api-live-cancel"),
     ("api/usage", Usage, "api-usage"),
     ("api/endpoints/<uuid:endpoint_id>/today-stats", TodayStats, "api-today-stats"),
     ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),

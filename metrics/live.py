@@ -12,12 +12,14 @@ from django.db import Error
 
 from endpoints.registry import registry
 from gateway import present
-from gateway.present import Present, Running, Waiting
+from gateway.present import MOST, Present, Running, Waiting
 from metrics import queries
 from metrics.history import json_time
 from metrics.teller import surroundings
 
 log = logging.getLogger(__name__)
+
+__all__ = ["MOST", "PHASES", "cancel", "look"]
 
 WATCH_SECONDS = 10  # so long do workers go on telling after a look
 FRESH_SECONDS = 3.0  # what is older is of a worker that died or hangs
@@ -25,19 +27,35 @@ FIRST_LOOK_SECONDS = 1.0  # to wait for workers that nobody had looked at
 STEP_SECONDS = 0.05
 
 
-def look() -> dict[str, Any]:
+# What a request does now.
+IN_QUEUE, TO_FIRST_TOKEN, STREAMS, IS_ANSWERED = "queue", "first_token", "stream", "answer"
+PHASES = (IN_QUEUE, TO_FIRST_TOKEN, STREAMS, IS_ANSWERED)
+
+
+def look(*, patient: bool = True) -> dict[str, Any]:
     """What is waiting and running now, oldest first, as the API tells it. Takes up to a second where nobody looked
-    before.
+    before; who is not patient gets what workers have told by now.
     """
     asked = time.time()
     watched_until = surroundings.watch(math.ceil(asked) + WATCH_SECONDS)
     found = _load()
-    if watched_until < asked:
+    if patient and watched_until < asked:
         deadline = time.monotonic() + FIRST_LOOK_SECONDS
         while not _all_since(found, asked) and time.monotonic() < deadline:
             time.sleep(STEP_SECONDS)
             found = _load()
     return _told(found)
+
+
+def cancel(request_id: str) -> bool:
+    """Have a request ended that is here; once more is no more. False: it is not among those that are told."""
+    if request_id in surroundings.cancelled():
+        return True
+    told = look()
+    if not any(row["id"] == request_id for row in (*told["waiting"], *told["running"])):
+        return False
+    surroundings.cancel(request_id)
+    return True
 
 
 def _load() -> list[Present]:
@@ -64,7 +82,8 @@ def _told(found: list[Present]) -> dict[str, Any]:
         "waiting_total": sum(it.waiting_total for it in found),
         "running_total": sum(it.running_total for it in found),
         "waiting": [
-            {**_common(it, worker, now, keys), "position": it.position} for it, worker in sorted(waiting, key=_age)
+            {**_common(it, worker, now, keys), "phase": IN_QUEUE, "position": it.position}
+            for it, worker in sorted(waiting, key=_age)
         ],
         "running": [
             {
@@ -73,10 +92,18 @@ def _told(found: list[Present]) -> dict[str, Any]:
                 "endpoint_name": it.endpoint_id and registry.name(it.endpoint_id),
                 "streamed": it.streamed,
                 "deltas": it.deltas,
+                "phase": _phase(it),
+                "first_token_ms": None if it.first_token is None else max(0.0, (it.first_token - it.since) * 1000),
             }
             for it, worker in sorted(running, key=_age)
         ],
     }
+
+
+def _phase(it: Running) -> str:
+    if not it.streamed:
+        return IS_ANSWERED
+    return STREAMS if it.deltas else TO_FIRST_TOKEN
 
 
 def _age(entry: tuple[Waiting | Running, int]) -> tuple[float, str]:

@@ -9,6 +9,7 @@ from endpoints.models import Kind, OperatorState, Status
 from gateway.kinds import CHAT, KINDS
 from metrics.breakers import STATES
 from metrics.history import OUTCOMES, Wanted
+from metrics.live import PHASES
 from metrics.queries import USAGE_BY
 from metrics.routes import EXCLUDED
 from metrics.routes import REASONS as ROUTE_REASONS
@@ -325,6 +326,10 @@ class PresentSerializer(serializers.Serializer[Any]):
     client_ip = serializers.CharField(allow_null=True)
     since = serializers.DateTimeField(help_text="When it arrived.")
     age_ms = serializers.FloatField()
+    phase = serializers.ChoiceField(
+        PHASES,
+        help_text="`queue`, `first_token`: the first is awaited, `stream`: it has come; `answer`: not streamed.",
+    )
 
 
 class WaitingSerializer(PresentSerializer):
@@ -336,6 +341,12 @@ class RunningSerializer(PresentSerializer):
     endpoint_name = serializers.CharField(allow_null=True)
     streamed = serializers.BooleanField()
     deltas = serializers.IntegerField(help_text="Pieces of its stream that have gone to the client.")
+    first_token_ms = serializers.FloatField(allow_null=True, help_text="After its arrival; null: none has come yet.")
+
+
+class CancelledSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    cancelled = serializers.BooleanField(help_text="True: its worker is told, and ends it in a moment.")
 
 
 class LiveSerializer(serializers.Serializer[Any]):

@@ -3,7 +3,7 @@
 Only control fills them. Elsewhere (tests, the shell) they are empty until somebody seeds them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 
 from django.conf import settings
@@ -28,6 +28,8 @@ class Surroundings:
         self.snapshot: Callable[[], Snapshot | None] = lambda: None  # what gateways route by
         # Have workers tell what is here until this second; the answer is until when they did already.
         self.watch: Callable[[int], int] = lambda until: 0
+        self.cancel: Callable[[str], None] = lambda request_id: None  # have the worker that has it end this request
+        self.cancelled: Callable[[], Container[str]] = frozenset  # those of the last minute
         self.unrecorded: Callable[[], int] = lambda: 0  # requests that no journal has taken, nor heard of, yet
         self.serving: Callable[[], bool] = lambda: False  # have gateways something to serve from?
         self.outdated: Callable[[], bool] = lambda: False  # are endpoints, users or keys those of a while ago?

@@ -72,6 +72,8 @@ class Control:
         surroundings.trials = self.publisher.trials
         surroundings.snapshot = lambda: self.publisher.last
         surroundings.watch = self.publisher.watch
+        surroundings.cancel = self.publisher.cancel
+        surroundings.cancelled = self.publisher.cancelled
         surroundings.unrecorded = self.publisher.unrecorded
         surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 
 from django.db import Error
@@ -9,7 +10,8 @@ from django.db import Error
 from access.directory import KeyEntry, access
 from endpoints import capabilities, keys, names
 from endpoints.registry import Entry, ModelEntry, registry
-from gateway import snapshot
+from gateway import cancels, snapshot
+from gateway.cancels import Cancel
 from gateway.config import Config
 from gateway.livepage import MAX_ENDPOINTS, LivePage
 from gateway.snapshot import Snapshot
@@ -24,6 +26,8 @@ class Publisher:
 
     def __init__(self, config: Config, page: LivePage) -> None:
         self._path = config.snapshot_path
+        self._data_dir = config.data_dir
+        self._cancels = cancels.load(config.data_dir)
         self._workers = config.workers
         self._page = page
         self._lock = threading.Lock()
@@ -70,6 +74,22 @@ class Publisher:
         before = self._page.watched_until
         self._page.watched_until = until
         return before
+
+    def cancel(self, request_id: str) -> None:
+        """Have the worker that has this request end it. Raises OSError."""
+        with self._lock:
+            if request_id not in self.cancelled():
+                self._cancels = (*self._recent(), Cancel(request_id, time.time()))
+                cancels.save(self._data_dir, self._cancels)
+                self._page.cancels += 1
+
+    def cancelled(self) -> frozenset[str]:
+        """The requests of the last minute that were to be ended."""
+        return frozenset(it.id for it in self._recent())
+
+    def _recent(self) -> tuple[Cancel, ...]:
+        now = time.time()
+        return tuple(it for it in self._cancels if abs(now - it.at) < cancels.KEPT_SECONDS)
 
     def unrecorded(self) -> int:
         return self._page.unrecorded

@@ -14,16 +14,16 @@ from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import overview_api, prometheus, queries
-from metrics.pages import endpoint, endpoints, overview, requests
-from routerdash import views
+from metrics import catalogue_api, overview_api, prometheus, queries
+from metrics.pages import endpoint, endpoints, live, models, overview, requests
+from routerdash import playground, views
 
 
 def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
     return [path(route, view.as_view(), name=name) for route, view, name in urls]
 
 
-_BESIDE_V1 = ("v1", "models", *(path.removeprefix("/v1/") for path in BY_PATH))
+_BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
 
 urlpatterns = [
     *overview.URLS,
@@ -33,6 +33,10 @@ urlpatterns = [
     *requests.URLS,
     path("keys", access_pages.keys, {"used": queries.keys_used}, name="keys"),
     path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
+    *live.URLS,
+    path("models", views.models, name="models"),
+    *models.URLS,
+    *playground.PAGES,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
@@ -47,6 +51,8 @@ urlpatterns = [
     path("api/dashboard/events", metrics_api.events, name="api-events"),
     *_api(metrics_api.URLS),
     *_api(overview_api.URLS),
+    *_api(catalogue_api.URLS),
+    *_api(playground.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),

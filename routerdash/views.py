@@ -2,7 +2,7 @@
 
 import time
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from access.permissions import ANYBODY
 from gateway.errors import NOT_FOUND, Refusal
+from metrics.pages.models import models as models_page
 from metrics.teller import folder, surroundings, trackers
 from routerdash import __version__
 
@@ -56,6 +57,15 @@ def beside_v1(request: HttpRequest) -> HttpResponse:
         404, NOT_FOUND, f"The API is below /v1: use {request.scheme}://{request.get_host()}/v1 as base URL."
     )
     return HttpResponse(refusal.body(), status=refusal.status, content_type="application/json")
+
+
+@csrf_exempt
+def models(request: HttpRequest) -> HttpResponseBase:
+    """The page for people; who shows a key, or posts, meant the API."""
+    meant_the_api = "Authorization" in request.headers or "X-API-Key" in request.headers
+    if meant_the_api or request.method not in ("GET", "HEAD"):
+        return beside_v1(request)
+    return models_page(request)
 
 
 class VersionSerializer(serializers.Serializer[None]):

@@ -11,6 +11,9 @@ register = template.Library()
 
 register.filter("outcome_word", words.outcome)
 register.filter("reason_word", words.reason)
+register.filter("route_word", words.route)
+register.filter("phase_word", words.phase)
+register.filter("excluded_word", words.left_out)
 
 # Classes of the bars.
 _CSS = {

@@ -149,5 +149,5 @@
     stream();
   }
 
-  window.RouterDash.follow = follow;
+  Object.assign(window.RouterDash, { follow, sign: state });
 })();

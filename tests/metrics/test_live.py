@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import time_machine
 
-from access.models import INFERENCE, ApiKey, User
+from access.models import INFERENCE, MANAGE_ENDPOINTS, ApiKey, User
 from endpoints.models import Endpoint
 from gateway import present
 from gateway.present import Present, Running, Waiting
 from metrics import live
 from metrics import teller as teller_module
-from tests.access.people import Api, key_for, with_key
+from tests.access.people import Api, key_for, session_of, with_key
 from tests.metrics.records import AT, KEY, NOW, A
 from tests.metrics.world import without
 
@@ -76,7 +76,8 @@ def test_a_request_is_told_with_all_names(tell: Tell, admin: User) -> None:
         {
             "id": "r", "worker": 1, "model": "tiny", "kind": "chat_completions", "api_key_id": key,
             "api_key_name": "notebook", "client_ip": None, "since": "2026-03-10T12:00:27.500Z", "age_ms": 2500.0,
-            "endpoint_id": A, "endpoint_name": "a", "streamed": True, "deltas": 3,
+            "endpoint_id": A, "endpoint_name": "a", "streamed": True, "deltas": 3, "phase": "stream",
+            "first_token_ms": None,
         }
     ]  # fmt: skip
 
@@ -155,3 +156,126 @@ def test_without_the_database_only_names_are_missing(as_viewer: Api, tell: Tell)
     with without("api_keys"):
         (row,) = as_viewer.call("GET", LIVE).json()["running"]
     assert (row["id"], row["api_key_name"], row["endpoint_name"]) == ("r", None, "a")
+
+
+# What they do, and ending it
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase"),
+    [
+        ({"deltas": 0}, "first_token"),
+        ({"deltas": 1, "first_token": AT - 0.5}, "stream"),
+        ({"streamed": False, "deltas": 0}, "answer"),
+    ],
+)
+def test_what_a_running_request_does(tell: Tell, fields: dict[str, Any], phase: str) -> None:
+    tell(0, running=(running("r", **fields),), running_total=1)
+    (row,) = live.look()["running"]
+    assert (row["phase"], row["first_token_ms"]) == (phase, 500.0 if phase == "stream" else None)
+
+
+def test_what_waits_is_in_the_queue(tell: Tell) -> None:
+    tell(0, waiting=(waiting("w"),), waiting_total=1)
+    assert live.look()["waiting"][0]["phase"] == "queue"
+
+
+def test_who_is_not_patient_waits_for_nobody(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    teller_module.surroundings.watch = lambda until: 0
+    monkeypatch.setattr(live, "time", SimpleNamespace(time=lambda: AT))  # which cannot sleep
+    assert live.look(patient=False)["workers_told"] == 0
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests that workers were to end."""
+    found: list[str] = []
+    monkeypatch.setattr(teller_module.surroundings, "cancel", found.append)
+    monkeypatch.setattr(teller_module.surroundings, "cancelled", lambda: found)
+    return found
+
+
+RUNS, WAITS, GONE = (f"0192a000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3))
+
+
+@pytest.fixture
+def two_here(tell: Tell) -> None:
+    tell(0, running=(running(RUNS),), running_total=1)
+    tell(1, waiting=(waiting(WAITS),), waiting_total=1)
+
+
+def cancel(api: Api, request_id: str = RUNS) -> Any:
+    return api.call("POST", f"{LIVE}/{request_id}/cancel")
+
+
+@pytest.mark.parametrize("request_id", [RUNS, WAITS])
+def test_an_administrator_ends_a_request(as_admin: Api, two_here: None, asked: list[str], request_id: str) -> None:
+    response = cancel(as_admin, request_id)
+    assert (response.status_code, response.json()) == (202, {"id": request_id, "cancelled": True})
+    assert asked == [request_id]
+
+
+def test_once_more_changes_nothing(as_admin: Api, two_here: None, asked: list[str], tell: Tell) -> None:
+    cancel(as_admin)
+    tell(0)  # it is gone
+    assert cancel(as_admin).status_code == 202
+    assert asked == [RUNS]
+
+
+def test_what_is_not_here_cannot_be_ended(as_admin: Api, two_here: None, asked: list[str]) -> None:
+    assert cancel(as_admin, GONE).status_code == 404
+    assert as_admin.call("POST", f"{LIVE}/{RUNS[:-1]}/cancel").status_code == 404
+    assert asked == []
+
+
+def test_who_may_end_requests(
+    anybody: Api, as_viewer: Api, script: Api, admin: User, two_here: None, asked: list[str]
+) -> None:
+    managing = with_key(key_for(admin, MANAGE_ENDPOINTS, name="manages"))
+    given = [cancel(api).status_code for api in (anybody, as_viewer, script, managing)]
+    assert given == [401, 403, 403, 202]
+
+
+def test_a_session_needs_the_pages_token(admin: User, two_here: None, asked: list[str]) -> None:
+    assert cancel(session_of(admin, enforce_csrf_checks=True)).status_code == 403
+    assert asked == []
+
+
+# The page
+
+
+def page(client: Api) -> str:
+    response = client.get("/live")
+    assert response.status_code == 200
+    text: str = response.content.decode()
+    return text
+
+
+def test_the_page_has_what_is_told(as_admin: Api, two_here: None) -> None:
+    html = page(as_admin)
+    assert f'data-request="{RUNS}"' in html
+    assert f'data-request="{WAITS}"' in html
+    assert html.count("Streaming") == 2  # the row's and the script's
+
+
+def test_only_administrators_are_offered_to_end_them(as_admin: Api, as_viewer: Api, two_here: None) -> None:
+    assert ["data-cancel" in page(api) for api in (as_admin, as_viewer)] == [True, False]
+
+
+def test_what_clients_call_their_models_is_escaped(as_viewer: Api, tell: Tell) -> None:
+    tell(0, running=(running("r", model="<b>x"),), running_total=1)
+    assert "&lt;b&gt;x" in page(as_viewer)
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+def test_the_page_asks_for_names_of_keys_alone(
+    as_viewer: Api, tell: Tell, django_assert_num_queries: Any, rows: int
+) -> None:
+    tell(0, running=tuple(running(str(number)) for number in range(rows)), running_total=rows)
+    page(as_viewer)
+    with django_assert_num_queries(1):
+        page(as_viewer)
+
+
+def test_the_page_needs_a_login(anybody: Api) -> None:
+    assert anybody.get("/live")["Location"] == "/login?next=/live"

@@ -45,6 +45,8 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     monkeypatch.setattr(surroundings, "trials", dict)
     monkeypatch.setattr(surroundings, "snapshot", lambda: None)
     monkeypatch.setattr(surroundings, "watch", lambda until: 0)
+    monkeypatch.setattr(surroundings, "cancel", lambda request_id: None)
+    monkeypatch.setattr(surroundings, "cancelled", frozenset)
     monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
     monkeypatch.setattr(surroundings, "serving", lambda: False)
     monkeypatch.setattr(surroundings, "outdated", lambda: False)

@@ -4,20 +4,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from access.directory import access
 from access.models import INFERENCE, ApiKey, User
 from endpoints import keys
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
-from gateway import snapshot
+from gateway import cancels, snapshot
 from gateway.config import Config
 from gateway.livepage import LivePage
 from gateway.snapshot import Snapshot
 from routerdash import publisher as publisher_module
 from routerdash.publisher import Publisher
 from tests.access.people import key_for
-from tests.metrics.records import A, B
+from tests.metrics.records import NOW, A, B
 from tests.metrics.world import add_endpoint
 
 pytestmark = pytest.mark.django_db
@@ -347,3 +348,34 @@ def test_slots_are_swapped_and_never_changed_in_place(publisher: Publisher) -> N
     add_endpoint()
     publisher.publish()
     assert (before, len(publisher.slots)) == ({}, 1)
+
+
+# Requests that operators end
+
+
+def test_workers_are_told_which_request_to_end(publisher: Publisher, config: Config, page: LivePage) -> None:
+    publisher.cancel("one")
+    publisher.cancel("two")
+    assert [it.id for it in cancels.load(config.data_dir)] == ["one", "two"]
+    assert page.cancels == 2
+
+
+def test_once_more_tells_nothing_new(publisher: Publisher, page: LivePage) -> None:
+    publisher.cancel("one")
+    publisher.cancel("one")
+    assert page.cancels == 1
+    assert publisher.cancelled() == {"one"}
+
+
+def test_after_a_minute_it_is_forgotten(publisher: Publisher, config: Config) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        publisher.cancel("one")
+        clock.shift(cancels.KEPT_SECONDS)
+        assert publisher.cancelled() == set()
+        publisher.cancel("two")
+    assert [it.id for it in cancels.load(config.data_dir)] == ["two"]
+
+
+def test_a_new_control_remembers_it(publisher: Publisher, config: Config, page: LivePage) -> None:
+    publisher.cancel("one")
+    assert Publisher(config, page).cancelled() == {"one"}

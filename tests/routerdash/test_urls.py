@@ -8,6 +8,8 @@ from django.urls import Resolver404, URLPattern, resolve, reverse
 from access import api as access_api
 from endpoints import api as endpoints_api
 from metrics import api as metrics_api
+from metrics import catalogue_api
+from routerdash import playground
 from routerdash.urls import urlpatterns
 from tests.metrics.records import A
 
@@ -20,7 +22,8 @@ CONTRACT = [
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
     f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
-    "api/usage", f"api/requests/{A}", "api/route", "api/live",
+    "api/usage", f"api/requests/{A}", "api/route", "api/live", f"api/live/{A}/cancel", "api/dashboard/models",
+    "api/dashboard/model-stats", "api/playground/chat",
 ]  # fmt: skip
 
 
@@ -42,7 +45,11 @@ def test_every_path_has_a_name_of_its_own() -> None:
 
 
 def test_every_list_of_the_api_is_taken_in() -> None:
-    listed = {name for module in (access_api, endpoints_api, metrics_api) for *_, name in module.URLS}
+    listed = {
+        name
+        for module in (access_api, endpoints_api, metrics_api, catalogue_api, playground)
+        for *_, name in module.URLS
+    }
     assert listed <= {it.name for it in API}
 
 
@@ -54,6 +61,9 @@ def test_the_gateways_own_paths_never_come_here() -> None:
 def test_pages_have_names() -> None:
     found = [reverse(name) for name in ("overview", "login", "logout", "password-change", "health", "ready", "metrics")]
     assert found == ["/", "/login", "/logout", "/account/password", "/health", "/ready", "/metrics"]
+    found = [reverse(name) for name in ("models", "live", "playground")]
+    assert found == ["/models", "/live", "/playground"]
+    assert reverse("model", args=["meta/llama?#"]) == "/models/meta/llama%3F%23"
     assert reverse("endpoint", args=[A]) == f"/endpoints/{A}"
     assert reverse("request", args=[A]) == f"/requests/{A}"
 

@@ -82,8 +82,19 @@ def test_a_wrong_key_does_not_matter_there(client: Client) -> None:
     assert client.get("/api/version", headers={"X-API-Key": "sk_wrong"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1", "/models", "/chat/completions", "/embeddings", "/responses"])
+@pytest.mark.parametrize("path", ["/v1", "/chat/completions", "/embeddings", "/responses"])
 def test_a_client_without_v1_is_told_of_it(client: Client, path: str) -> None:
     for response in (client.get(path), client.post(path, {})):
         assert response.status_code == 404
         assert "use http://testserver/v1 as base URL" in response.json()["error"]["message"]
+
+
+def test_a_client_without_v1_that_asks_for_models_is_told_of_it(client: Client) -> None:
+    for headers in ({"Authorization": "Bearer sk_x"}, {"X-API-Key": "sk_x"}):
+        assert client.get("/models", headers=headers).status_code == 404
+    assert client.post("/models").status_code == 404
+
+
+@pytest.mark.django_db
+def test_people_get_a_page_of_models(client: Client) -> None:
+    assert client.get("/models")["Location"] == "/login?next=/models"

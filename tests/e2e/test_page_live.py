@@ -1,0 +1,84 @@
+"""The live page in a real browser, and requests that an operator ends, over all gateways."""
+
+import http.client
+import json
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in
+from tests.conftest import Install
+from tests.router import RouterDash, until
+
+pytestmark = in_browser
+
+
+def test_a_request_is_seen_and_ended(page: Page, router: RouterDash, sim: Simulator, complaints: list[str]) -> None:
+    simulated = sim.add(tokens=100_000, tokens_per_second=50)
+    endpoint = router.add(simulated, name="gpu-box")
+    log_in(page, "/live")
+    expect(page.get_by_text("No request is in flight.")).to_be_visible()
+    with router.open_stream(max_tokens=100_000) as stream:
+        row = page.locator("[data-kind=running] [data-request]")
+        expect(row).to_have_count(1)
+        expect(row).to_contain_text("gpu-box")
+        expect(row).to_contain_text("Streaming")
+        expect(row).to_contain_text("bootstrap")
+        button = row.locator("[data-cancel]")
+        button.click()
+        expect(button).to_have_text("Cancel now?")
+        assert simulated.seen.cancelled == 0
+        button.click()
+        expect(row).to_have_count(0)
+        assert b"An operator cancelled this request." in stream.read()
+    expect(page.locator("[data-say]")).to_have_text("The request is cancelled.")
+    until(lambda: simulated.seen.cancelled == 1)
+    assert router.counters(endpoint) == (0, 0, 0)
+    (told,) = router.get("/api/requests").json()["requests"]
+    assert (told["outcome"], told["error"]) == ("cancelled", "an operator cancelled it")
+    assert router.manage("reconcile").returncode == 0
+
+
+def test_what_waits_is_ended_wherever_it_is(install: Install, sim: Simulator) -> None:
+    router = install(ROUTERDASH_WORKERS="2").start()
+    simulated = sim.add(ttft=60.0)
+    router.add(simulated, max_concurrency=1)
+    clients = [http.client.HTTPConnection("127.0.0.1", router.port, timeout=60) for _ in range(8)]
+    body = json.dumps({"model": "tiny", "messages": []})
+    for client in clients:
+        client.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {router.key}"})
+    until(lambda: router.stats()["queued_requests"] == 7)
+    live = until(lambda: (told := router.get("/api/live").json())["waiting_total"] == 7 and told)
+    rows = [*live["waiting"], *live["running"]]  # of either worker, as the kernel gave them connections
+    for row in rows:
+        assert router.post(f"/api/live/{row['id']}/cancel").status == 202
+    assert {client.getresponse().status for client in clients} <= {499}
+    until(lambda: router.stats()["queued_requests"] == router.stats()["total_active_requests"] == 0)
+    again = router.post(f"/api/live/{rows[0]['id']}/cancel")
+    unknown = router.post("/api/live/0192a000-0000-7000-8000-000000000001/cancel")
+    assert (again.status, unknown.status) == (202, 404)
+    assert router.stats()["cancelled_requests"] == 8
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.usefixtures("complaints")
+def test_without_a_script_the_page_can_be_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(tokens=100_000, tokens_per_second=20))
+    log_in(page)
+    state = page.context.storage_state()
+    browser = page.context.browser
+    assert browser is not None
+    plain = browser.new_context(
+        base_url=router.url, java_script_enabled=False, locale="en", storage_state=state
+    ).new_page()
+    with router.open_stream(max_tokens=100_000):
+        until(lambda: router.get("/api/live").json()["running_total"] == 1)
+        plain.goto("/live")
+        expect(plain.locator("[data-kind=running] [data-request]")).to_have_count(1)
+        expect(plain.get_by_role("link", name="Look again")).to_be_visible()
+        assert not plain.locator("[data-cancel]").first.is_visible()
+        plain.goto("/playground")
+        expect(plain.get_by_text("The playground needs JavaScript.")).to_be_visible()
+    plain.context.close()

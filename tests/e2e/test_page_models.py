@@ -1,0 +1,60 @@
+"""The models' pages in a real browser: filters stand in the address, figures follow, axe finds nothing."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations
+from tests.router import RouterDash
+
+pytestmark = in_browser
+
+LONG = "an-organisation/a-model-with-quite-a-long-name-of-its-own"
+
+
+def test_filters_stand_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(models=["tiny", "text-embed-small", LONG]), name="gpu-box")
+    log_in(page, "/models")
+    expect(page.locator("[data-rows] tr")).to_have_count(3)
+    page.get_by_label("Can").select_option("embeddings")
+    page.wait_for_url("**/models?capability=embeddings")
+    expect(page.locator("[data-rows] tr")).to_have_count(1)
+    page.go_back()
+    page.get_by_label("Name", exact=True).fill("long-name")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/models?q=long-name")
+    page.get_by_role("link", name=LONG).click()
+    page.wait_for_url(f"**/models/{LONG}")
+    expect(page.get_by_text("To the only endpoint that is in question.")).to_be_visible()
+    page.get_by_label("Kind of request").select_option("messages")
+    page.wait_for_url(f"**/models/{LONG}?kind=messages")
+
+
+def test_the_figures_follow(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(tokens_per_second=100))
+    log_in(page, "/models")
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    page.evaluate("window.loadedOnce = true")
+    router.chat()
+    today = page.locator("[data-part=tiny] td").nth(4)
+    expect(today).to_have_text("1", timeout=10_000)
+    page.goto("/models/tiny")
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    router.chat()
+    expect(page.locator("[data-part=facts]")).to_contain_text(re.compile(r"Requests today\s*2"), timeout=10_000)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_they_are_for_everybody(page: Page, router: RouterDash, sim: Simulator, width: int) -> None:
+    router.add(sim.add(models=["tiny", LONG], tokens_per_second=100), name="a-machine-in-the-basement")
+    router.chat(model=LONG)
+    log_in(page)
+    paths = ("/models", f"/models/{LONG}", "/live", "/playground")
+    for theme, language in (("light", "en"), ("dark", "ja")):
+        look(page, theme=theme, language=language, width=width)
+        for path in paths:
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert violations(page) == [], path
