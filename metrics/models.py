@@ -152,6 +152,29 @@ class DayRollUp(RollUp):
         return f"{self.date} {self.endpoint_id} {self.model}"
 
 
+class ClientHourRollUp(models.Model):
+    """Requests of one client's address with one key for one model in one hour. `hour`: hours since 1970, UTC."""
+
+    pk = models.CompositePrimaryKey("hour", "client_ip", "api_key_id", "model")
+    hour = models.BigIntegerField()
+    client_ip = LineField()
+    api_key_id = LineField()  # empty: none
+    model = LineField()
+    requests_ok = models.BigIntegerField()
+    requests_failed = models.BigIntegerField()
+    requests_cancelled = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    last_us = models.BigIntegerField(null=True)  # when the last of them ended; null where a repair made the row
+
+    class Meta:
+        db_table = "rollup_client_hours"
+        indexes: ClassVar = [models.Index(fields=["client_ip", "hour"], name="client_hours_client")]
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.client_ip} {self.model}"
+
+
 class MovingAverage(models.Model):
     """The last speeds of one model on one endpoint; `samples` is what metrics.fold makes of them."""
 

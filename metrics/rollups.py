@@ -10,9 +10,11 @@ from typing import Any
 
 from metrics import histogram
 from metrics.database import find, storable
-from metrics.fold import CELL_COLUMNS, Cell
+from metrics.fold import CELL_COLUMNS, Cell, ClientCell, ClientKey
 from metrics.histogram import Histogram
 
+CLIENT_KEYS = ("hour", "client_ip", "api_key_id", "model")
+CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 _DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 _HISTOGRAMS = ("durations", "first_tokens")
 _sums = attrgetter(*CELL_COLUMNS)
@@ -58,6 +60,33 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     stored = find(cursor, table.name, table.keys, _HISTOGRAMS, [key for key, cell in rows.items() if cell.durations])
     if rows:
         cursor.executemany(table.write, [_row(key, cell, *stored.get(key, (None, None))) for key, cell in rows.items()])
+
+
+_CLIENTS = "rollup_client_hours"
+_CLIENT_COLUMNS = (*CLIENT_KEYS, *CLIENT_SUMS, "last_us")
+WRITE_CLIENTS = (
+    f"INSERT INTO {_CLIENTS} ({', '.join(_CLIENT_COLUMNS)}) VALUES ({', '.join(['%s'] * len(_CLIENT_COLUMNS))}) "  # noqa: S608
+    f"ON CONFLICT ({', '.join(CLIENT_KEYS)}) DO UPDATE SET "
+    + ", ".join(f"{name} = {_CLIENTS}.{name} + excluded.{name}" for name in CLIENT_SUMS)
+    + f", last_us = CASE WHEN {_CLIENTS}.last_us > excluded.last_us THEN {_CLIENTS}.last_us ELSE excluded.last_us END"
+)
+_client_sums = attrgetter(*CLIENT_SUMS, "last_us")
+
+
+def upsert_clients(cursor: Any, cells: Mapping[ClientKey, ClientCell]) -> None:
+    """Add the cells to the hours of clients, in order of their keys as well."""
+    rows = [
+        (
+            hour,
+            storable(client_ip),
+            api_key_id,
+            storable(model),
+            *_client_sums(cells[hour, client_ip, api_key_id, model]),
+        )
+        for hour, client_ip, api_key_id, model in sorted(cells)
+    ]
+    if rows:
+        cursor.executemany(WRITE_CLIENTS, rows)
 
 
 def _row(key: tuple[Any, ...], cell: Cell, durations: str | None, first_tokens: str | None) -> tuple[Any, ...]:

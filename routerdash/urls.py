@@ -12,7 +12,7 @@ from access import views as access_views
 from endpoints import api as endpoints_api
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import prometheus
+from metrics import clients_api, prometheus, usage_api
 from metrics.pages import endpoint, overview, requests
 from routerdash import views
 
@@ -40,6 +40,8 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/dashboard/events", metrics_api.events, name="api-events"),
     *_api(metrics_api.URLS),
+    *_api(usage_api.URLS),
+    *_api(clients_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),

@@ -18,6 +18,8 @@ WIDE = ("requests_rejected", "first_token_us")  # null in rows of before these w
 COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 SPEED = ("total_output_tokens", "total_duration_ms")
 DAILY = ("endpoint_id", "model_id", "date", "api_kind")
+CLIENT_HOUR = ("hour", "client_ip", "api_key_id", "model")
+CLIENT = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
 # Every table with figures: its key and its counts, none of which is ever below zero.
@@ -27,6 +29,7 @@ TABLES = {
     "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
     "rollup_minutes": (("minute", *DIMENSIONS), CELL + WIDE),
     "rollup_days": (("date", *DIMENSIONS), CELL + WIDE),
+    "rollup_client_hours": (CLIENT_HOUR, CLIENT),
     "metric_totals": (("name",), ("value",)),
 }
 
@@ -160,6 +163,30 @@ def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Compar
     )
 
 
+def clients(scope: Scope) -> Comparison | None:
+    """L3: the hours of clients are the history's requests, from the first whole hour on in which they were counted."""
+    if scope.clients_since is None:
+        return None
+    since = max(scope.history_since, scope.clients_since)
+    requests = (
+        f"SELECT {_minute()} / 60 AS hour, client_ip, COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "  # noqa: S608
+        "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
+        "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
+        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
+        "COALESCE(input_tokens, 0) AS input_tokens, COALESCE(output_tokens, 0) AS output_tokens "
+        "FROM request_history WHERE outcome IS NOT NULL AND client_ip IS NOT NULL AND completed_at >= %s"
+    )
+    return Comparison(
+        law="L3",
+        table="rollup_client_hours",
+        source="request_history",
+        keys=CLIENT_HOUR,
+        columns=CLIENT if scope.every_row else ("requests_failed", "requests_cancelled"),
+        expected=Query(requests, (bound(since),)),
+        found=Query("SELECT * FROM rollup_client_hours WHERE hour >= %s", (since // 60,)),
+    )
+
+
 def daily_attempts(scope: Scope) -> Comparison:
     """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well."""
     return Comparison(
@@ -290,6 +317,7 @@ DERIVED: tuple[Derivation, ...] = (
     first_tokens,
     days,
     wide_days,
+    clients,
     daily_attempts,
     daily_speeds,
     daily_sums,
