@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.apps import apps
@@ -66,7 +67,9 @@ class Period:
         return sorted({day[:7] for day in self.dates()})
 
 
-def usage(by: str, period: Period, *, compare: bool = False, **only: str) -> dict[str, Any]:
+def usage(
+    by: str, period: Period, only: Mapping[str, str] = MappingProxyType({}), *, compare: bool = False
+) -> dict[str, Any]:
     """`only` are values of the roll-ups' columns `model`, `endpoint_id` and `api_key_id`.
 
     In time by day and month; else the most requests first. One query, one for names of keys, and one to compare: then

@@ -119,7 +119,7 @@ class MonthlyTokens(APIView):
 def _usage(query: Any) -> dict[str, Any]:
     queries.flushed()
     given = query.validated_data
-    return usage.usage(given["by"], query.period, compare=given["compare"], **query.only)
+    return usage.usage(given["by"], query.period, query.only, compare=given["compare"])
 
 
 def _tokens(row: dict[str, Any]) -> dict[str, int]:

@@ -13,7 +13,9 @@ from endpoints import api as endpoints_api
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
 from metrics import clients_api, prometheus, usage_api
+from metrics.pages import clients as clients_page
 from metrics.pages import endpoint, overview, requests
+from metrics.pages import usage as usage_page
 from routerdash import views
 
 
@@ -27,6 +29,8 @@ urlpatterns = [
     *overview.URLS,
     *endpoint.URLS,
     *requests.URLS,
+    *usage_page.URLS,
+    *clients_page.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
