@@ -108,6 +108,11 @@ def hour_now() -> int:
     return int(time.time() // 3600)
 
 
+def first_day(hours: int | None) -> int:
+    """The day, since 1970 in UTC, in which the first of the last hours lies; None: the first there may be."""
+    return 0 if hours is None else (hour_now() - hours + 1) // 24
+
+
 def counted_since() -> datetime | None:
     """The hour with the first request that was counted by client; None: there was none yet."""
     ((hour,),) = _rows("SELECT MIN(hour) FROM rollup_client_hours")
@@ -115,14 +120,18 @@ def counted_since() -> datetime | None:
 
 
 def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
-    """Every client of the last hours, the greatest first. Three queries."""
+    """Every client of the last hours, the greatest first. Four queries. Keys are those of the days (UTC) that these
+    hours lie in.
+    """
     clients: dict[str, Sent] = {}
-    sql = f"SELECT client_ip, api_key_id, {_SUMS} FROM rollup_client_hours WHERE hour > %s GROUP BY 1, 2"  # noqa: S608
-    for address, key, *sums in _rows(sql, hour_now() - hours):
-        client = clients.setdefault(client_of(address), Sent())
-        client.add(sums)
-        if key:
-            client.keys.add(key)
+    # An expression, or SQLite would walk through all there ever was in the order of addresses, to save itself a sort.
+    sql = f"SELECT client_ip || '', {_SUMS} FROM rollup_client_hours WHERE hour > %s GROUP BY 1"  # noqa: S608
+    for address, *sums in _rows(sql, hour_now() - hours):
+        clients.setdefault(client_of(address), Sent()).add(sums)
+    used = "SELECT DISTINCT client_ip || '', api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''"
+    for address, key in _rows(used, first_day(hours)):
+        if (ip := client_of(address)) in clients:
+            clients[ip].keys.add(key)
     for ip, count in _lately().items():
         if ip in clients:
             clients[ip].lately = count
@@ -139,7 +148,7 @@ def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
 def _lately() -> dict[str, int]:
     """How many requests each client sent in the present hour or in the last whole one, whichever had more."""
     hours: dict[tuple[str, int], int] = {}
-    sql = f"SELECT client_ip, hour, SUM({_SENT}) FROM rollup_client_hours WHERE hour > %s GROUP BY 1, 2"  # noqa: S608
+    sql = f"SELECT client_ip, hour, {_SENT} FROM rollup_client_hours WHERE hour > %s"  # noqa: S608
     for address, hour, count in _rows(sql, hour_now() - 2):
         key = (client_of(address), int(hour))
         hours[key] = hours.get(key, 0) + int(count)
@@ -173,13 +182,10 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
     """Two queries; of these addresses alone, if there are any given, one."""
     first = hour_now() - hours + 1
     where, values = _of(addresses)
-    plain = "SUM(CASE WHEN client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"
-    # A row for each client of an hour, so that its address counts once: many keys and models may be behind it.
+    plain = "SUM(CASE WHEN client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"  # a row each
     sql = (
-        f"SELECT hour, SUM(sent), SUM(failed), SUM(tokens_in), SUM(tokens_out), {plain} FROM ("  # noqa: S608
-        f"SELECT hour, client_ip, SUM({_SENT}) AS sent, SUM(requests_failed) AS failed, "
-        "SUM(input_tokens) AS tokens_in, SUM(output_tokens) AS tokens_out "
-        f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour, client_ip) AS each_client GROUP BY hour"
+        f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), {plain} "  # noqa: S608
+        f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
     )
     found = {int(hour): [int(value) for value in sums] for hour, *sums in _rows(sql, first, *values)}
     networks = _networks(first) if addresses is None else {}
@@ -188,6 +194,8 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
     for hour in range(first, first + hours):
         sums = dict(zip(names, found.get(hour, [0] * len(names)), strict=True))
         sums["unique_ips"] += len(networks.get(hour, ()))
+        if addresses is not None:
+            sums["unique_ips"] = int(sums["request_count"] > 0)  # of one client
         rows.append({"hour": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:00:00"), **sums})
     return Hours(first, rows)
 
@@ -195,17 +203,17 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
 def _networks(first: int) -> dict[int, set[str]]:
     """Clients that have many addresses, by hour."""
     found: dict[int, set[str]] = {}
-    sql = "SELECT DISTINCT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip LIKE '%%:%%'"
+    sql = "SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip LIKE '%%:%%'"
     for hour, address in _rows(sql, first):
         found.setdefault(int(hour), set()).add(client_of(address))
     return found
 
 
 def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """What was asked for, the most requests first; `hours` None: ever. One query."""
+    """What was asked for on the days (UTC) that these hours lie in (None: ever), the most requests first. One query."""
     where, values = _of(addresses)
-    sql = f"SELECT model, SUM({_SENT}) FROM rollup_client_hours WHERE hour > %s{where} GROUP BY model"  # noqa: S608
-    counts = [(str(model), int(count)) for model, count in _rows(sql, _behind(hours), *values)]
+    sql = f"SELECT model, SUM({_SENT}) FROM rollup_client_days WHERE day >= %s{where} GROUP BY model"  # noqa: S608
+    counts = [(str(model), int(count)) for model, count in _rows(sql, first_day(hours), *values)]
     total = sum(count for _, count in counts)
     return [
         {"model": model, "request_count": count, "percentage": round(100 * count / total, 1)}
@@ -214,11 +222,11 @@ def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[di
     ]
 
 
-def keys(hours: int | None, addresses: Sequence[str]) -> list[dict[str, Any]]:
-    """Which API keys were used, the most requests first. Two queries."""
+def keys(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """Which API keys were ever used, the most requests first. Two queries."""
     where, values = _of(addresses)
-    sql = f"SELECT api_key_id, SUM({_SENT}) FROM rollup_client_hours WHERE hour > %s{where} GROUP BY api_key_id"  # noqa: S608
-    counts = [(str(key), int(count)) for key, count in _rows(sql, _behind(hours), *values) if key]
+    sql = f"SELECT api_key_id, SUM({_SENT}) FROM rollup_client_days WHERE day >= %s{where} GROUP BY api_key_id"  # noqa: S608
+    counts = [(str(key), int(count)) for key, count in _rows(sql, first_day(None), *values) if key]
     names = queries.key_names()
     return [
         {"api_key_id": key, "name": names.get(key), "request_count": count}
@@ -310,10 +318,6 @@ def store_setting(key: str, value: str) -> None:
     Setting.objects.update_or_create(
         key=key, defaults={"value": value, "updated_at": timezone.now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")}
     )
-
-
-def _behind(hours: int | None) -> int:
-    return -1 if hours is None else hour_now() - hours
 
 
 def _of(addresses: Sequence[str] | None) -> tuple[str, tuple[Any, ...]]:

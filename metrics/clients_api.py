@@ -63,7 +63,7 @@ class RankedSerializer(serializers.Serializer[Any]):
     is_alert = serializers.BooleanField(
         help_text="It sent as many as `ip_alert_threshold` in the present hour (of the clock, UTC) or the one before."
     )
-    api_key_count = serializers.IntegerField()
+    api_key_count = serializers.IntegerField(help_text="On those days, whole ones of UTC, that the range touches.")
 
 
 class RankingSerializer(serializers.Serializer[Any]):
@@ -168,7 +168,7 @@ class Timeline(APIView):
 class Models(APIView):
     @extend_schema(parameters=[RangeSerializer], responses=SharedModelSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """What clients asked for, the most requests first."""
+        """What clients asked for, the most requests first: on those days, whole ones of UTC, that the range touches."""
         query = _checked(RangeSerializer, request)
         queries.flushed()
         return Response(clients.models(query.hours))
@@ -229,7 +229,7 @@ class Keys(APIView):
         """The API keys that one client ever used."""
         name = _client(client)
         queries.flushed()
-        return Response(clients.keys(None, clients.seen(name).addresses))
+        return Response(clients.keys(clients.seen(name).addresses))
 
 
 class Settings(APIView):

@@ -56,7 +56,7 @@ SpeedKey = tuple[str, str, str]  # endpoint, model, kind
 CellKey = tuple[int, str, str, str, str]  # minute, endpoint, model, kind, API key
 DayKey = tuple[str, str, str, str, str]  # local date, endpoint, model, kind, API key
 DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
-ClientKey = tuple[int, str, str, str]  # hour, client's address, API key, model
+ClientKey = tuple[int, str, str, str]  # hour since 1970, UTC; client's address, API key, model
 
 
 @dataclass(slots=True)
@@ -180,7 +180,7 @@ class Spoken:
 
 @dataclass(slots=True)
 class ClientCell:
-    """What is summed over an hour of a client's requests: the columns of their roll-up."""
+    """What is summed over requests of a client: the columns of their roll-ups."""
 
     requests_ok: int = 0
     requests_failed: int = 0
@@ -188,6 +188,14 @@ class ClientCell:
     input_tokens: int = 0
     output_tokens: int = 0
     last_us: int = 0  # when the last of them ended
+
+    def add(self, other: "ClientCell") -> None:
+        self.requests_ok += other.requests_ok
+        self.requests_failed += other.requests_failed
+        self.requests_cancelled += other.requests_cancelled
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.last_us = max(self.last_us, other.last_us)
 
 
 @dataclass

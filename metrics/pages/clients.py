@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -55,6 +55,9 @@ def ranking(request: HttpRequest) -> HttpResponse:
         "number": number,
         "pages": pages,
         "models": clients.models(clients.RANGES[span]),
+        "models_since": datetime.fromtimestamp(clients.first_day(clients.RANGES[span]) * 86_400, UTC)
+        .date()
+        .isoformat(),
         "since": clients.counted_since(),
         "threshold": clients.threshold(),
         **_over_time(hours, span),
@@ -87,7 +90,7 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
         "first_seen": history.moment(told["first_seen"]) if told["first_seen"] else None,
         "last_seen": history.moment(told["last_seen"]) if told["last_seen"] else None,
         "models": clients.models(None, seen.addresses),
-        "keys": clients.keys(None, seen.addresses),
+        "keys": clients.keys(seen.addresses),
         "recent": [it | {"ended": history.moment(it["completed_at"])} for it in clients.recent(seen.addresses)],
         "requests_url": f"{requests_url}?client={quote(name)}" if requests_url and "/" not in name else None,
         **_over_time(hours, span),

@@ -112,4 +112,6 @@ def _shown(name: str, value: object) -> object:
         return datetime.fromtimestamp(int(str(value)) * 60, UTC).strftime("%Y-%m-%dT%H:%MZ")
     if name == "hour":
         return datetime.fromtimestamp(int(str(value)) * 3600, UTC).strftime("%Y-%m-%dT%HZ")
+    if name == "day":
+        return datetime.fromtimestamp(int(str(value)) * 86_400, UTC).date().isoformat()
     return value

@@ -18,7 +18,8 @@ WIDE = ("requests_rejected", "first_token_us")  # null in rows of before these w
 COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 SPEED = ("total_output_tokens", "total_duration_ms")
 DAILY = ("endpoint_id", "model_id", "date", "api_kind")
-CLIENT_HOUR = ("hour", "client_ip", "api_key_id", "model")
+CLIENT_HOUR = ("hour", "client_ip")
+CLIENT_DAY = ("day", "client_ip", "api_key_id", "model")
 CLIENT = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
@@ -30,6 +31,7 @@ TABLES = {
     "rollup_minutes": (("minute", *DIMENSIONS), CELL + WIDE),
     "rollup_days": (("date", *DIMENSIONS), CELL + WIDE),
     "rollup_client_hours": (CLIENT_HOUR, CLIENT),
+    "rollup_client_days": (CLIENT_DAY, CLIENT),
     "metric_totals": (("name",), ("value",)),
 }
 
@@ -163,13 +165,24 @@ def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Compar
     )
 
 
-def clients(scope: Scope) -> Comparison | None:
+def client_hours(scope: Scope) -> Comparison | None:
     """L3: the hours of clients are the history's requests, from the first whole hour on in which they were counted."""
+    return _clients(scope, "rollup_client_hours", CLIENT_HOUR, 60)
+
+
+def client_days(scope: Scope) -> Comparison | None:
+    """L3: so are their days (UTC), by key and model."""
+    return _clients(scope, "rollup_client_days", CLIENT_DAY, 24 * 60)
+
+
+def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> Comparison | None:
     if scope.clients_since is None:
         return None
-    since = max(scope.history_since, scope.clients_since)
+    span = keys[0]
+    first = -(-max(scope.history_since, scope.clients_since) // minutes)  # the next whole one
     requests = (
-        f"SELECT {_minute()} / 60 AS hour, client_ip, COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "  # noqa: S608
+        f"SELECT {_minute()} / {minutes} AS {span}, client_ip, "  # noqa: S608
+        "COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "
         "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
         "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
         "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
@@ -178,12 +191,12 @@ def clients(scope: Scope) -> Comparison | None:
     )
     return Comparison(
         law="L3",
-        table="rollup_client_hours",
+        table=table,
         source="request_history",
-        keys=CLIENT_HOUR,
+        keys=keys,
         columns=CLIENT if scope.every_row else ("requests_failed", "requests_cancelled"),
-        expected=Query(requests, (bound(since),)),
-        found=Query("SELECT * FROM rollup_client_hours WHERE hour >= %s", (since // 60,)),
+        expected=Query(requests, (bound(first * minutes),)),
+        found=Query(f"SELECT * FROM {table} WHERE {span} >= %s", (first,)),  # noqa: S608
     )
 
 
@@ -317,7 +330,8 @@ DERIVED: tuple[Derivation, ...] = (
     first_tokens,
     days,
     wide_days,
-    clients,
+    client_hours,
+    client_days,
     daily_attempts,
     daily_speeds,
     daily_sums,
