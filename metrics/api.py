@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth import get_user
@@ -42,8 +42,6 @@ from metrics.serializers import (
     RouteQuerySerializer,
     RouteSerializer,
     StatsSerializer,
-    UsageQuerySerializer,
-    UsageSerializer,
 )
 from metrics.streams import LastingResponse
 from metrics.teller import surroundings
@@ -269,19 +267,6 @@ class RequestsExport(APIView):
         return response
 
 
-class Usage(APIView):
-    @extend_schema(parameters=[UsageQuerySerializer], responses=UsageSerializer)
-    def get(self, request: Request) -> Response:
-        """Requests and tokens by local day, month, model, endpoint or API key; at most three years at a time."""
-        today = date.fromisoformat(Moment.now().figures.date)
-        query = UsageQuerySerializer(data=request.query_params.dict(), context={"today": today})
-        query.is_valid(raise_exception=True)
-        given = query.validated_data
-        only = {name: str(given[name]) for name in ("model", "endpoint_id", "api_key_id") if name in given}
-        queries.flushed()
-        return Response(queries.usage(given["by"], given["since"], given["until"], **only))
-
-
 async def events(request: HttpRequest) -> HttpResponseBase:
     """The overview as server-sent events, for pages of a session.
 
@@ -337,7 +322,6 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/route", Route, "api-route"),
     ("api/live", Live, "api-live"),
     ("api/live/<uuid:request_id>/cancel", LiveCancel, "api-live-cancel"),
-    ("api/usage", Usage, "api-usage"),
     ("api/endpoints/<uuid:endpoint_id>/today-stats", TodayStats, "api-today-stats"),
     ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),
     ("api/endpoints/<uuid:endpoint_id>/model-stats", ModelStats, "api-model-stats"),

@@ -63,10 +63,11 @@ def table(rows: list[Row], name_of: NameOf = nameless) -> bytes:
 
 def _cells(told: dict[str, Any]) -> list[Any]:
     told["attempts"] = len(told["attempts"])
-    return [_cell(value) for value in told.values()]
+    return [cell(value) for value in told.values()]
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """As a spreadsheet takes it for what it is."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
     return str(value).lower() if isinstance(value, bool) else value

@@ -38,6 +38,7 @@ WINDOW = 128
 
 NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
 MINUTE_US = 60_000_000
+HOUR_US = 3600_000_000
 
 # Names in metric_totals; refusals add one each under "rejected:" and their code.
 REQUESTS_OK, REQUESTS_FAILED, REQUESTS_CANCELLED = "requests_ok", "requests_failed", "requests_cancelled"
@@ -58,6 +59,7 @@ SpeedKey = tuple[str, str, str]  # endpoint, model, kind
 CellKey = tuple[int, str, str, str, str]  # minute, endpoint, model, kind, API key
 DayKey = tuple[str, str, str, str, str]  # local date, endpoint, model, kind, API key
 DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
+ClientKey = tuple[int, str, str, str]  # hour since 1970, UTC; client's address, API key, model
 
 
 @dataclass(slots=True)
@@ -193,6 +195,26 @@ class Spoken:
     def __add__(self, other: "Spoken") -> "Spoken":
         tokens, duration_ms = self.output_tokens + other.output_tokens, self.duration_ms + other.duration_ms
         return Spoken(tokens, duration_ms, [*self.entries, *other.entries])
+
+
+@dataclass(slots=True)
+class ClientCell:
+    """What is summed over requests of a client: the columns of their roll-ups."""
+
+    requests_ok: int = 0
+    requests_failed: int = 0
+    requests_cancelled: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    last_us: int = 0  # when the last of them ended
+
+    def add(self, other: "ClientCell") -> None:
+        self.requests_ok += other.requests_ok
+        self.requests_failed += other.requests_failed
+        self.requests_cancelled += other.requests_cancelled
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.last_us = max(self.last_us, other.last_us)
 
 
 @dataclass
@@ -337,6 +359,33 @@ class Fold:
             for index, count in cell.durations.items():
                 found[_below(index)] += count
         return Counter({name: value for name, value in found.items() if value})
+
+    @cached_property
+    def clients(self) -> dict[ClientKey, ClientCell]:
+        """Those that the history has, by whoever sent them. Only for the database: nothing in memory looks at it."""
+        found: dict[ClientKey, ClientCell] = {}
+        for entry in self.counted:
+            client_ip, outcome = entry.client_ip, entry.outcome
+            if client_ip is None or outcome == record.REJECTED:
+                continue
+            done = entry.completed_us
+            key = (done // HOUR_US, client_ip, entry.api_key_id or "", entry.model)
+            cell = found.get(key)
+            if cell is None:
+                cell = found[key] = ClientCell()
+            if outcome == record.OK:
+                cell.requests_ok += 1
+            elif outcome == record.CANCELLED:
+                cell.requests_cancelled += 1
+            else:
+                cell.requests_failed += 1
+            if tokens := entry.input_tokens:
+                cell.input_tokens += plausible(tokens) or 0
+            if tokens := entry.output_tokens:
+                cell.output_tokens += plausible(tokens) or 0
+            if done > cell.last_us:
+                cell.last_us = done
+        return found
 
     @cached_property
     def days(self) -> dict[DayKey, Cell]:

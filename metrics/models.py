@@ -152,6 +152,52 @@ class DayRollUp(RollUp):
         return f"{self.date} {self.endpoint_id} {self.model}"
 
 
+class ClientRollUp(models.Model):
+    """Sums of what one client's address sent in one span of time."""
+
+    pk: models.CompositePrimaryKey
+    client_ip = LineField()
+    requests_ok = models.BigIntegerField()
+    requests_failed = models.BigIntegerField()
+    requests_cancelled = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class ClientHourRollUp(ClientRollUp):
+    """`hour`: hours since 1970, UTC."""
+
+    pk = models.CompositePrimaryKey("hour", "client_ip")
+    hour = models.BigIntegerField()
+    last_us = models.BigIntegerField(null=True)  # when the last of them ended; null where a repair made the row
+
+    class Meta:
+        db_table = "rollup_client_hours"
+        indexes: ClassVar = [models.Index(fields=["client_ip", "hour"], name="client_hours_client")]
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.client_ip}"
+
+
+class ClientDayRollUp(ClientRollUp):
+    """With which key and for which model. `day`: days since 1970, UTC."""
+
+    pk = models.CompositePrimaryKey("day", "client_ip", "api_key_id", "model")
+    day = models.BigIntegerField()
+    api_key_id = LineField()  # empty: none
+    model = LineField()
+
+    class Meta:
+        db_table = "rollup_client_days"
+        indexes: ClassVar = [models.Index(fields=["client_ip", "day"], name="client_days_client")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.client_ip} {self.model}"
+
+
 class MovingAverage(models.Model):
     """The last speeds of one model on one endpoint; `samples` is what metrics.fold makes of them."""
 

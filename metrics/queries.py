@@ -10,7 +10,6 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connection
 from django.db.models import Max, QuerySet, Sum
-from django.db.models.functions import Substr
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
@@ -22,7 +21,6 @@ from metrics import history as requests_history
 from metrics.fold import (
     DAMAGED,
     INPUT_TOKENS,
-    NO_ENDPOINT,
     OUTPUT_TOKENS,
     REJECTED,
     REQUESTS_CANCELLED,
@@ -418,32 +416,6 @@ def _run(sql: str, values: Sequence[Any]) -> list[Row]:
         return rows
 
 
-# How usage is grouped: the name in the API, and what roll-ups have for it.
-USAGE_BY = {"day": "date", "month": "month", "model": "model", "endpoint": "endpoint_id", "key": "api_key_id"}
-_USED = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
-
-
-def usage(by: str, since: date, until: date, **only: str) -> dict[str, Any]:
-    """Requests and tokens of local days, both ends included, from the day roll-ups. `only` are values of their columns
-    `model`, `endpoint_id` and `api_key_id`. One query, and one for the names of keys.
-
-    In time by day and month; else the most requests first.
-    """
-    column = USAGE_BY[by]
-    days = DayRollUp.objects.filter(date__gte=since.isoformat(), date__lte=until.isoformat(), **only)
-    if by == "month":
-        days = days.annotate(month=Substr("date", 1, 7))
-    sums: Any = days.values_list(column).annotate(*map(Sum, _USED))
-    # Refusals of ours stand in the roll-ups, too, under no model: they are no usage.
-    used = {str(value): _used(counts) for value, *counts in sums if any(counts)}
-    names = _names(by, used)
-    rows: list[dict[str, Any]] = [{**names[value], **used[value]} for value in sorted(used)]
-    if by not in ("day", "month"):
-        rows.sort(key=lambda row: -row["requests"])  # equal ones stay in the order of their names
-    total = {name: sum(row[name] for row in rows) for name in _used((0,) * len(_USED))}
-    return {"by": by, "since": since.isoformat(), "until": until.isoformat(), "rows": rows, "total": total}
-
-
 def keys_used(ids: Sequence[str], since: date) -> dict[str, tuple[int, str]]:
     """Of API keys: their requests since that local day, as `usage` counts them, and the last day that had any."""
     flushed()
@@ -456,29 +428,3 @@ def key_names() -> dict[str, str]:
     """What API keys are called, by their ids. By name: keys belong to `access`, which this app does not import."""
     keys: QuerySet[Any] = apps.get_model("access", "ApiKey")._default_manager.values_list("pk", "name")
     return {str(key): name for key, name in keys}
-
-
-def _used(sums: Sequence[int]) -> dict[str, int]:
-    ok, failed, cancelled, tokens_in, tokens_out = sums
-    return {
-        "requests": ok + failed,
-        "successful_requests": ok,
-        "failed_requests": failed,
-        "cancelled_requests": cancelled,
-        "input_tokens": tokens_in,
-        "output_tokens": tokens_out,
-        "total_tokens": tokens_in + tokens_out,
-    }
-
-
-def _names(by: str, values: Iterable[str]) -> dict[str, dict[str, str | None]]:
-    """What the API calls each value; null for no endpoint and no key, and for names of what is gone."""
-    if by == "endpoint":
-        return {
-            value: {"endpoint_id": None if value == NO_ENDPOINT else value, "endpoint_name": registry.name(value)}
-            for value in values
-        }
-    if by == "key":
-        names = key_names()
-        return {value: {"api_key_id": value or None, "api_key_name": names.get(value)} for value in values}
-    return {value: {"model_id" if by == "model" else by: value} for value in values}

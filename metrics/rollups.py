@@ -5,12 +5,12 @@ There is one writer, so a histogram is read, added to, and written back; a sum i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from metrics import histogram
 from metrics.database import find, storable
-from metrics.fold import CELL_COLUMNS, Cell
+from metrics.fold import CELL_COLUMNS, Cell, ClientCell, ClientKey
 from metrics.histogram import Histogram
 
 _DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
@@ -42,6 +42,17 @@ class RollUpTable:
         )
 
 
+def upsert_of(table: str, keys: tuple[str, ...], sums: tuple[str, ...], **others: str) -> str:
+    """A statement that adds `sums` to a row, or makes it; `others` say what becomes of their columns."""
+    columns = (*keys, *sums, *others)
+    added = [f"{name} = {table}.{name} + excluded.{name}" for name in sums]
+    made = [f"{name} = {becomes.format(table=table)}" for name, becomes in others.items()]
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))}) "  # noqa: S608
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {', '.join((*added, *made))}"
+    )
+
+
 MINUTES = RollUpTable("rollup_minutes", "minute")
 DAYS = RollUpTable("rollup_days", "date")
 
@@ -58,6 +69,34 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     stored = find(cursor, table.name, table.keys, _HISTOGRAMS, [key for key, cell in rows.items() if cell.durations])
     if rows:
         cursor.executemany(table.write, [_row(key, cell, *stored.get(key, (None, None))) for key, cell in rows.items()])
+
+
+_CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+CLIENT_HOURS = upsert_of(
+    "rollup_client_hours",
+    ("hour", "client_ip"),
+    _CLIENT_SUMS,
+    last_us="CASE WHEN {table}.last_us > excluded.last_us THEN {table}.last_us ELSE excluded.last_us END",
+)
+CLIENT_DAYS = upsert_of("rollup_client_days", ("day", "client_ip", "api_key_id", "model"), _CLIENT_SUMS)
+_client_sums = attrgetter(*_CLIENT_SUMS)
+_client_hour = attrgetter(*_CLIENT_SUMS, "last_us")
+
+
+def upsert_clients(cursor: Any, cells: Mapping[ClientKey, ClientCell]) -> None:
+    """Add the cells to the hours and days of clients, in order of their keys as well."""
+    hours: dict[tuple[Any, ...], ClientCell] = {}
+    days: dict[tuple[Any, ...], ClientCell] = {}
+    for (hour, client_ip, api_key_id, model), cell in cells.items():
+        client_ip = storable(client_ip)
+        hours.setdefault((hour, client_ip), ClientCell()).add(cell)
+        days.setdefault((hour // 24, client_ip, api_key_id, storable(model)), ClientCell()).add(cell)
+    if cells:
+        cursor.executemany(CLIENT_HOURS, [(*key, *_client_hour(cell)) for key, cell in sorted(hours.items(), key=_key)])
+        cursor.executemany(CLIENT_DAYS, [(*key, *_client_sums(cell)) for key, cell in sorted(days.items(), key=_key)])
+
+
+_key = itemgetter(0)
 
 
 def _row(key: tuple[Any, ...], cell: Cell, durations: str | None, first_tokens: str | None) -> tuple[Any, ...]:

@@ -10,11 +10,12 @@ from gateway.kinds import CHAT, KINDS
 from metrics.breakers import STATES
 from metrics.history import OUTCOMES, Wanted
 from metrics.live import PHASES
-from metrics.queries import USAGE_BY
 from metrics.routes import EXCLUDED
 from metrics.routes import REASONS as ROUTE_REASONS
+from metrics.usage import BY, Period
 
 MAX_USAGE_DAYS = 3 * 366
+FIRST_DATE = date(1970, 1, 1)
 ROUTED = tuple(kind.name for kind in KINDS)  # kinds of requests that name a model
 
 
@@ -360,28 +361,47 @@ class LiveSerializer(serializers.Serializer[Any]):
 
 
 class UsageQuerySerializer(QuerySerializer):
-    by = serializers.ChoiceField(tuple(USAGE_BY), default="day")
+    by = serializers.ChoiceField(tuple(BY), default="day")
     since = serializers.DateField(required=False, help_text="The first local day; 29 days before `until` if not given.")
     until = serializers.DateField(required=False, help_text="The last local day, inclusive; today if not given.")
     model = serializers.CharField(required=False)
     endpoint_id = serializers.UUIDField(required=False)
     api_key_id = serializers.UUIDField(required=False)
+    compare = serializers.BooleanField(default=False, help_text="Tell the period before as well, which is as long.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         until: date = attrs.setdefault("until", self.context["today"])
-        since: date = attrs.setdefault("since", until - timedelta(days=29))
+        since: date = attrs.setdefault("since", max(until, FIRST_DATE + timedelta(days=29)) - timedelta(days=29))
         if since > until:
             raise serializers.ValidationError({"since": ["It must not lie behind `until`."]})
         if (until - since).days >= MAX_USAGE_DAYS:
             raise serializers.ValidationError({"since": [f"At most {MAX_USAGE_DAYS} days at a time."]})
+        if since < FIRST_DATE:
+            raise serializers.ValidationError({"since": [f"Not before {FIRST_DATE}."]})
         return attrs
+
+    @property
+    def period(self) -> Period:
+        return Period(self.validated_data["since"], self.validated_data["until"])
+
+    @property
+    def only(self) -> dict[str, str]:
+        given = self.validated_data
+        return {name: str(given[name]) for name in ("model", "endpoint_id", "api_key_id") if name in given}
+
+
+class UsageExportQuerySerializer(UsageQuerySerializer):
+    format = serializers.ChoiceField(("csv", "json"), default="csv")
 
 
 class UsedSerializer(serializers.Serializer[Any]):
-    requests = serializers.IntegerField(help_text="Without cancelled ones.")
+    requests = serializers.IntegerField(help_text="Without cancelled and rejected ones.")
     successful_requests = serializers.IntegerField()
     failed_requests = serializers.IntegerField()
     cancelled_requests = serializers.IntegerField()
+    rejected_requests = serializers.IntegerField(
+        help_text="Refused by RouterDash itself. They came to no model: by model, they are in the total alone."
+    )
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
@@ -397,11 +417,24 @@ class UsageRowSerializer(UsedSerializer):
     endpoint_name = serializers.CharField(required=False, allow_null=True)
     api_key_id = serializers.UUIDField(required=False, allow_null=True)
     api_key_name = serializers.CharField(required=False, allow_null=True)
+    user_id = serializers.UUIDField(required=False, allow_null=True, help_text="Null: no key, or one that is gone.")
+    username = serializers.CharField(required=False, allow_null=True, help_text="The owner of the key.")
+    previous_requests = serializers.IntegerField(required=False, help_text="With `compare`, of what is no time.")
+    previous_total_tokens = serializers.IntegerField(required=False)
+
+
+class PreviousSerializer(serializers.Serializer[Any]):
+    """As many days, right before."""
+
+    since = serializers.DateField()
+    until = serializers.DateField()
+    total = UsedSerializer()
 
 
 class UsageSerializer(serializers.Serializer[Any]):
-    by = serializers.ChoiceField(tuple(USAGE_BY))
+    by = serializers.ChoiceField(tuple(BY))
     since = serializers.DateField()
     until = serializers.DateField()
     rows = UsageRowSerializer(many=True)
     total = UsedSerializer()
+    previous = PreviousSerializer(required=False)

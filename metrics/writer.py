@@ -412,6 +412,7 @@ class DatabaseWriter:
             _many(cursor, DAILY, ((*map(storable, key), *_daily_sums(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
             rollups.upsert(cursor, rollups.DAYS, fold.days)
+            rollups.upsert_clients(cursor, fold.clients)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
             _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))
         self.folder.written += step.records

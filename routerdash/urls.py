@@ -14,8 +14,10 @@ from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import catalogue_api, overview_api, prometheus, queries
+from metrics import catalogue_api, clients_api, overview_api, prometheus, queries, usage_api
+from metrics.pages import clients as clients_page
 from metrics.pages import endpoint, endpoints, live, models, overview, requests
+from metrics.pages import usage as usage_page
 from routerdash import playground, views
 
 
@@ -37,6 +39,8 @@ urlpatterns = [
     path("models", views.models, name="models"),
     *models.URLS,
     *playground.PAGES,
+    *usage_page.URLS,
+    *clients_page.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
@@ -53,6 +57,8 @@ urlpatterns = [
     *_api(overview_api.URLS),
     *_api(catalogue_api.URLS),
     *_api(playground.URLS),
+    *_api(usage_api.URLS),
+    *_api(clients_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),

@@ -110,4 +110,8 @@ def where(table: str, keys: tuple[str, ...], key: tuple[Any, ...]) -> str:
 def _shown(name: str, value: object) -> object:
     if name == "minute":
         return datetime.fromtimestamp(int(str(value)) * 60, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    if name == "hour":
+        return datetime.fromtimestamp(int(str(value)) * 3600, UTC).strftime("%Y-%m-%dT%HZ")
+    if name == "day":
+        return datetime.fromtimestamp(int(str(value)) * 86_400, UTC).date().isoformat()
     return value

@@ -18,6 +18,9 @@ WIDE = ("requests_rejected", "first_token_us")  # null in rows of before these w
 COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 SPEED = ("total_output_tokens", "total_duration_ms")
 DAILY = ("endpoint_id", "model_id", "date", "api_kind")
+CLIENT_HOUR = ("hour", "client_ip")
+CLIENT_DAY = ("day", "client_ip", "api_key_id", "model")
+CLIENT = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
 # Every table with figures: its key and its counts, none of which is ever below zero.
@@ -27,6 +30,8 @@ TABLES = {
     "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
     "rollup_minutes": (("minute", *DIMENSIONS), CELL + WIDE),
     "rollup_days": (("date", *DIMENSIONS), CELL + WIDE),
+    "rollup_client_hours": (CLIENT_HOUR, CLIENT),
+    "rollup_client_days": (CLIENT_DAY, CLIENT),
     "metric_totals": (("name",), ("value",)),
 }
 
@@ -160,6 +165,41 @@ def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Compar
     )
 
 
+def client_hours(scope: Scope) -> Comparison | None:
+    """L3: the hours of clients are the history's requests, from the first whole hour on in which they were counted."""
+    return _clients(scope, "rollup_client_hours", CLIENT_HOUR, 60)
+
+
+def client_days(scope: Scope) -> Comparison | None:
+    """L3: so are their days (UTC), by key and model."""
+    return _clients(scope, "rollup_client_days", CLIENT_DAY, 24 * 60)
+
+
+def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> Comparison | None:
+    if scope.clients_since is None:
+        return None
+    span = keys[0]
+    first = -(-max(scope.history_since, scope.clients_since) // minutes)  # the next whole one
+    requests = (
+        f"SELECT {_minute()} / {minutes} AS {span}, client_ip, "  # noqa: S608
+        "COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "
+        "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
+        "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
+        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
+        "COALESCE(input_tokens, 0) AS input_tokens, COALESCE(output_tokens, 0) AS output_tokens "
+        "FROM request_history WHERE outcome IS NOT NULL AND client_ip IS NOT NULL AND completed_at >= %s"
+    )
+    return Comparison(
+        law="L3",
+        table=table,
+        source="request_history",
+        keys=keys,
+        columns=CLIENT if scope.every_row else ("requests_failed", "requests_cancelled"),
+        expected=Query(requests, (bound(first * minutes),)),
+        found=Query(f"SELECT * FROM {table} WHERE {span} >= %s", (first,)),  # noqa: S608
+    )
+
+
 def daily_attempts(scope: Scope) -> Comparison:
     """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well."""
     return Comparison(
@@ -290,6 +330,8 @@ DERIVED: tuple[Derivation, ...] = (
     first_tokens,
     days,
     wide_days,
+    client_hours,
+    client_days,
     daily_attempts,
     daily_speeds,
     daily_sums,

@@ -34,6 +34,7 @@ class Scope:
     history_since: int  # and from here on, all history rows
     narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
     narrow_date: str  # and the last such date
+    clients_since: int | None  # from here on, clients are counted; None: there are none yet
 
     def days(self, since: int) -> dict[str, tuple[int, int]]:
         """Local dates that lie wholly behind `since`: their first minute, and the one after their last.
@@ -72,6 +73,7 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
         narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
         narrow_date=_last_narrow("rollup_days", "date") or "",
+        clients_since=_clients_since(),
     )
 
 
@@ -79,6 +81,12 @@ def _last_narrow(table: str, span: str) -> Any:
     """Newer rows have every column; one of an older release that was added to since does not tell."""
     ((last,),) = Query(f"SELECT MAX({span}) FROM {table} WHERE requests_rejected IS NULL").rows()  # noqa: S608
     return last
+
+
+def _clients_since() -> int | None:
+    """The first hour with any may have begun with a release that did not count them."""
+    ((first,),) = Query("SELECT MIN(hour) FROM rollup_client_hours").rows()
+    return None if first is None else (int(first) + 1) * 60
 
 
 def _whole_hour(seconds: float) -> int:

@@ -109,7 +109,7 @@ def test_pages_follow_each_other(teller: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_numbers_are_no_text() -> None:
-    assert [export._cell(value) for value in (-1, -1.5, True, None, "a")] == [-1, -1.5, "true", None, "a"]
+    assert [export.cell(value) for value in (-1, -1.5, True, None, "a")] == [-1, -1.5, "true", None, "a"]
 
 
 def test_wrong_input_is_an_error_in_words(script: Api, teller: World) -> None:

@@ -112,12 +112,15 @@ def test_they_cost_as_many_queries_whatever_there_is(script: Api, teller: World,
 # Usage
 
 
-def used(ok: int, failed: int = 0, cancelled: int = 0, tokens: tuple[int, int] = (0, 0)) -> dict[str, int]:
+def used(
+    ok: int, failed: int = 0, cancelled: int = 0, tokens: tuple[int, int] = (0, 0), rejected: int = 0
+) -> dict[str, int]:
     return {
         "requests": ok + failed,
         "successful_requests": ok,
         "failed_requests": failed,
         "cancelled_requests": cancelled,
+        "rejected_requests": rejected,
         "input_tokens": tokens[0],
         "output_tokens": tokens[1],
         "total_tokens": sum(tokens),
@@ -147,9 +150,9 @@ def test_usage_by_day(script: Api, usage: ApiKey) -> None:
     assert told["rows"] == [
         {"day": "2026-02-18", **used(0, 1)},
         {"day": "2026-03-09", **used(0, 1, 1)},
-        {"day": "2026-03-10", **used(1, tokens=(3, 4))},
+        {"day": "2026-03-10", **used(1, tokens=(3, 4), rejected=1)},
     ]
-    assert told["total"] == used(1, 2, 1, (3, 4))
+    assert told["total"] == used(1, 2, 1, (3, 4), 1)
 
 
 def test_usage_by_month(script: Api, usage: ApiKey) -> None:

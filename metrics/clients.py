@@ -1,0 +1,352 @@
+"""Who sends requests: figures by client, from the hours of clients (rollup_client_hours). The history is not looked at,
+but for the last few requests of one client.
+
+A client is an IPv4 address, or an IPv6 /64: within one, a machine changes its address as it likes. What it sent is
+every request that the history takes, so those that it cancelled, too.
+"""
+
+import ipaddress
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from django.db import connection
+from django.utils import timezone
+
+from metrics import queries
+from metrics.history import Wanted, json_time, told
+from metrics.models import Setting
+
+RANGES = {"24h": 24, "7d": 7 * 24, "30d": 30 * 24}  # in hours, the present one among them
+HEATMAP_HOURS = 7 * 24
+SORTS = ("requests", "failed", "tokens", "last_seen")
+RECENT = 20
+RECENT_ADDRESSES = 5  # of a network: the last requests of so many are looked for
+
+THRESHOLD = "ip_alert_threshold"
+DEFAULT_THRESHOLD = 100
+
+_SENT = "requests_ok + requests_failed + requests_cancelled"
+_SUMS = (
+    f"COALESCE(SUM({_SENT}), 0), COALESCE(SUM(requests_failed), 0), COALESCE(SUM(requests_cancelled), 0), "
+    "COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), MAX(last_us)"
+)
+
+
+class BadClient(ValueError):
+    """Neither an address nor a network of IPv6 with 64 bits."""
+
+
+@lru_cache(maxsize=8192)
+def client_of(address: str) -> str:
+    """The client that an address belongs to."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address  # of a journal that was made by hand
+    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+
+
+def named(text: str) -> str:
+    """A client as somebody writes it: any address, or a /64. Raises BadClient."""
+    try:
+        if "/" not in text:
+            return str(ipaddress.ip_address(text))
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise BadClient(text) from None
+    if network.version != 6 or network.prefixlen != 64:
+        raise BadClient(text)
+    return str(network)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one client sent."""
+
+    requests: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    last_us: int | None = None
+    keys: set[str] = field(default_factory=set)
+    lately: int = 0  # in its busier hour of the last two
+
+    def add(self, sums: Sequence[Any]) -> None:
+        requests, failed, cancelled, tokens_in, tokens_out, last_us = sums
+        self.requests += int(requests)
+        self.failed += int(failed)
+        self.cancelled += int(cancelled)
+        self.input_tokens += int(tokens_in)
+        self.output_tokens += int(tokens_out)
+        if last_us is not None:
+            self.last_us = max(self.last_us or 0, int(last_us))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {
+            "request_count": self.requests,
+            "failed_count": self.failed,
+            "cancelled_count": self.cancelled,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+            "last_seen": json_time(_moment(self.last_us)),
+        }
+
+
+def hour_now() -> int:
+    return int(time.time() // 3600)
+
+
+def first_day(hours: int | None) -> int:
+    """The day, since 1970 in UTC, in which the first of the last hours lies; None: the first there may be."""
+    return 0 if hours is None else (hour_now() - hours + 1) // 24
+
+
+def counted_since() -> datetime | None:
+    """The hour with the first request that was counted by client; None: there was none yet."""
+    ((hour,),) = _rows("SELECT MIN(hour) FROM rollup_client_hours")
+    return None if hour is None else datetime.fromtimestamp(int(hour) * 3600, UTC)
+
+
+def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
+    """Every client of the last hours, the greatest first. Four queries. Keys are those of the days (UTC) that these
+    hours lie in.
+    """
+    clients: dict[str, Sent] = {}
+    # An expression, or SQLite would walk through all there ever was in the order of addresses, to save itself a sort.
+    sql = f"SELECT client_ip || '', {_SUMS} FROM rollup_client_hours WHERE hour > %s GROUP BY 1"  # noqa: S608
+    for address, *sums in _rows(sql, hour_now() - hours):
+        clients.setdefault(client_of(address), Sent()).add(sums)
+    used = "SELECT DISTINCT client_ip || '', api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''"
+    for address, key in _rows(used, first_day(hours)):
+        if (ip := client_of(address)) in clients:
+            clients[ip].keys.add(key)
+    for ip, count in _lately().items():
+        if ip in clients:
+            clients[ip].lately = count
+    limit = threshold()
+    rows = [
+        {"ip": ip, **it.told, "is_alert": it.lately >= limit, "api_key_count": len(it.keys)}
+        for ip, it in sorted(clients.items())
+    ]
+    columns = {"requests": "request_count", "failed": "failed_count", "tokens": "total_tokens"}
+    column = columns.get(sort, sort)
+    return sorted(rows, key=lambda row: row[column] or "" if sort == "last_seen" else row[column], reverse=True)
+
+
+def _lately() -> dict[str, int]:
+    """How many requests each client sent in the present hour or in the last whole one, whichever had more."""
+    hours: dict[tuple[str, int], int] = {}
+    sql = f"SELECT client_ip, hour, {_SENT} FROM rollup_client_hours WHERE hour > %s"  # noqa: S608
+    for address, hour, count in _rows(sql, hour_now() - 2):
+        key = (client_of(address), int(hour))
+        hours[key] = hours.get(key, 0) + int(count)
+    found: dict[str, int] = {}
+    for (client, _), count in hours.items():
+        found[client] = max(found.get(client, 0), count)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Each of the last hours, oldest first, those without a request as well. Hours since 1970, UTC."""
+
+    first: int
+    rows: list[dict[str, Any]]
+
+    def last(self, hours: int) -> list[dict[str, Any]]:
+        return self.rows[-hours:]
+
+    def heatmap(self, zone: tzinfo) -> list[dict[str, int]]:
+        """Of the last seven days, by day of the week (0: Sunday) and hour of whoever lives in this zone."""
+        counts = dict.fromkeys(((day, hour) for day in range(7) for hour in range(24)), 0)
+        for number, row in enumerate(self.rows):
+            local = datetime.fromtimestamp((self.first + number) * 3600, zone)
+            if number >= len(self.rows) - HEATMAP_HOURS:
+                counts[local.isoweekday() % 7, local.hour] += row["request_count"]
+        return [{"day_of_week": day, "hour": hour, "count": count} for (day, hour), count in counts.items()]
+
+
+def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
+    """Two queries; of these addresses alone, if there are any given, one."""
+    first = hour_now() - hours + 1
+    where, values = _of(addresses)
+    plain = "SUM(CASE WHEN client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"  # a row each
+    sql = (
+        f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), {plain} "  # noqa: S608
+        f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
+    )
+    found = {int(hour): [int(value) for value in sums] for hour, *sums in _rows(sql, first, *values)}
+    networks = _networks(first) if addresses is None else {}
+    names = ("request_count", "failed_count", "input_tokens", "output_tokens", "unique_ips")
+    rows = []
+    for hour in range(first, first + hours):
+        sums = dict(zip(names, found.get(hour, [0] * len(names)), strict=True))
+        sums["unique_ips"] += len(networks.get(hour, ()))
+        if addresses is not None:
+            sums["unique_ips"] = int(sums["request_count"] > 0)  # of one client
+        rows.append({"hour": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:00:00"), **sums})
+    return Hours(first, rows)
+
+
+def _networks(first: int) -> dict[int, set[str]]:
+    """Clients that have many addresses, by hour."""
+    found: dict[int, set[str]] = {}
+    sql = "SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip LIKE '%%:%%'"
+    for hour, address in _rows(sql, first):
+        found.setdefault(int(hour), set()).add(client_of(address))
+    return found
+
+
+def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """What was asked for on the days (UTC) that these hours lie in (None: ever), the most requests first. One query."""
+    where, values = _of(addresses)
+    sql = f"SELECT model, SUM({_SENT}) FROM rollup_client_days WHERE day >= %s{where} GROUP BY model"  # noqa: S608
+    counts = [(str(model), int(count)) for model, count in _rows(sql, first_day(hours), *values)]
+    total = sum(count for _, count in counts)
+    return [
+        {"model": model, "request_count": count, "percentage": round(100 * count / total, 1)}
+        for model, count in sorted(counts, key=lambda it: (-it[1], it[0]))
+        if count
+    ]
+
+
+def keys(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """Which API keys were ever used, the most requests first. Two queries."""
+    where, values = _of(addresses)
+    sql = f"SELECT api_key_id, SUM({_SENT}) FROM rollup_client_days WHERE day >= %s{where} GROUP BY api_key_id"  # noqa: S608
+    counts = [(str(key), int(count)) for key, count in _rows(sql, first_day(None), *values) if key]
+    names = queries.key_names()
+    return [
+        {"api_key_id": key, "name": names.get(key), "request_count": count}
+        for key, count in sorted(counts, key=lambda it: (-it[1], it[0]))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Addresses of one client, the one that was seen last first, and all that they ever sent."""
+
+    addresses: list[str]
+    sent: Sent
+    first_hour: int | None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        first = None if self.first_hour is None else datetime.fromtimestamp(self.first_hour * 3600, UTC)
+        told = self.sent.told
+        return {
+            "total_requests": told.pop("request_count"),
+            "failed_requests": told.pop("failed_count"),
+            "cancelled_requests": told.pop("cancelled_count"),
+            "first_seen": json_time(first),
+            **told,
+            "addresses": self.addresses,
+        }
+
+
+def seen(client: str) -> Seen:
+    """Of an address or a network as `named` gives it, over all time. One query, by the index of addresses."""
+    where, values = "client_ip = %s", (client,)
+    if "/" in client:
+        where, values = _begins(_first_part(client))
+    sql = f"SELECT client_ip, MIN(hour), {_SUMS} FROM rollup_client_hours WHERE {where} GROUP BY client_ip"  # noqa: S608
+    sent, last, first_hours = Sent(), {}, []
+    for address, first_hour, *sums in _rows(sql, *values):
+        if address == client or client_of(address) == client:
+            sent.add(sums)
+            last[address] = int(sums[-1] or 0)
+            first_hours.append(int(first_hour))
+    addresses = sorted(last, key=lambda address: (-last[address], address))
+    return Seen(addresses, sent, min(first_hours, default=None))
+
+
+def hourly_pattern(addresses: Sequence[str]) -> list[dict[str, int]]:
+    """Requests by hour of the day, UTC, over all time. One query."""
+    where, values = _of(addresses)
+    sql = f"SELECT hour %% 24 AS hour, SUM({_SENT}) FROM rollup_client_hours WHERE hour > %s{where} GROUP BY hour %% 24"  # noqa: S608
+    counts = {int(hour): int(count) for hour, count in _rows(sql, 0, *values)}
+    return [{"hour": hour, "count": counts.get(hour, 0)} for hour in range(24)]
+
+
+def recent(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """The last requests, among the latest that the history has. Two queries for each of at most five addresses."""
+    found: list[dict[str, Any]] = []
+    for address in addresses[:RECENT_ADDRESSES]:
+        page = queries.requests(Wanted(client_ip=address), None, RECENT)
+        found.extend(map(told, page.rows))
+    return sorted(found, key=lambda it: (it["completed_at"] or "", it["id"]), reverse=True)[:RECENT]
+
+
+# The threshold
+
+
+def threshold() -> int:
+    """So many requests in an hour have a client marked."""
+    return effective(Setting.objects.filter(key=THRESHOLD).values_list("value", flat=True).first())
+
+
+def whole(text: str) -> int | None:
+    """A threshold as somebody wrote it; None for what cannot be one."""
+    text = text.strip()
+    return int(text) if 1 <= len(text) <= 18 and text.isascii() and text.isdigit() and int(text) else None
+
+
+def effective(stored: str | None) -> int:
+    """The reference's row may hold anything."""
+    return whole(stored or "") or DEFAULT_THRESHOLD
+
+
+def setting(key: str) -> str:
+    """What is stored under a key, empty where nothing is; of the threshold, what it means."""
+    stored = Setting.objects.filter(key=key).values_list("value", flat=True).first()
+    return str(effective(stored)) if key == THRESHOLD else (stored or "")
+
+
+def store_setting(key: str, value: str) -> None:
+    Setting.objects.update_or_create(
+        key=key, defaults={"value": value, "updated_at": timezone.now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")}
+    )
+
+
+def _of(addresses: Sequence[str] | None) -> tuple[str, tuple[Any, ...]]:
+    """A condition for any number of addresses."""
+    if addresses is None:
+        return "", ()
+    if connection.vendor == "postgresql":
+        return " AND client_ip = ANY(%s)", (list(addresses),)
+    listed = msgspec.json.encode(list(addresses)).decode()
+    return " AND client_ip IN (SELECT value FROM json_each(%s))", (listed,)
+
+
+def _first_part(network: str) -> str:
+    """How the text of every address of a network begins."""
+    first = int(ipaddress.ip_network(network).network_address)
+    return "::" if first == 0 else f"{first >> 112:x}:"
+
+
+def _begins(prefix: str) -> tuple[str, tuple[Any, ...]]:
+    if connection.vendor == "postgresql":
+        return "client_ip LIKE %s", (f"{prefix}%",)
+    return "client_ip >= %s AND client_ip < %s", (prefix, prefix[:-1] + ";")  # behind the colon; by the index
+
+
+def _moment(us: int | None) -> datetime | None:
+    return None if us is None else datetime.fromtimestamp(us / 1e6, UTC)
+
+
+def _rows(sql: str, *values: Any) -> Iterable[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return list(cursor.fetchall())
