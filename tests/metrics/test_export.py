@@ -20,7 +20,7 @@ from gateway import balancer, record
 from gateway.record import Attempt
 from metrics import downloads as downloads_module
 from metrics import export, history
-from metrics.downloads import BrokenOff, downloads, job
+from metrics.downloads import BrokenOff, Progress, downloads, job
 from metrics.history import Wanted
 from tests.access.people import Api, key_for, make_admin, make_user, with_key
 from tests.metrics.records import A, B, load, request
@@ -139,9 +139,9 @@ def test_a_reader_that_leaves_ends_the_process(teller: World, monkeypatch: pytes
     seen: list[asyncio.subprocess.Process] = []
     bytes_of = downloads_module._bytes_of
 
-    def noted(process: asyncio.subprocess.Process, text: bytes) -> AsyncIterator[bytes]:
+    def noted(process: asyncio.subprocess.Process, text: bytes, progress: Progress) -> AsyncIterator[bytes]:
         seen.append(process)
-        return bytes_of(process, text)
+        return bytes_of(process, text, progress)
 
     monkeypatch.setattr(downloads_module, "_bytes_of", noted)
 

@@ -209,6 +209,7 @@ def test_a_row_is_told_whole(world: World) -> None:
         ],
         "queue_ms": 0.25,
         "request_id": "client-7",
+        "tokens_per_second": None,
     }
     assert tuple(history.told(row)) == history.FIELDS
 
