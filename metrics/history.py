@@ -176,7 +176,7 @@ def one(run: Run, request_id: str) -> Row | None:
 
 # How many attempts a row has; none of a row that was damaged by hand.
 _ATTEMPTS = {
-    "sqlite": "CASE WHEN json_valid(attempts) THEN json_array_length(attempts) ELSE 0 END",
+    "sqlite": "COALESCE(json_array_length(attempts), 0)",
     "postgresql": "CASE WHEN jsonb_typeof(attempts) = 'array' THEN jsonb_array_length(attempts) ELSE 0 END",
 }
 

@@ -123,13 +123,15 @@ def understood(parameters: Mapping[str, str]) -> Asked:
 
 def _canonical(request: HttpRequest) -> str | None:
     """An address without empty fields, and of moments that mean the same to everybody; None if it is one already."""
-    given = {name: str(value).strip() for name, value in request.GET.items()}
+    lists = {name: [text.strip() for text in map(str, texts)] for name, texts in request.GET.lists()}
+    given = {name: next((text for text in reversed(texts) if text), "") for name, texts in lists.items()}
     for name in ("since", "until"):
         found = _naive(given.get(name, ""))
         if found is not None:
             given[name] = found.astimezone(UTC).isoformat().replace("+00:00", "Z")
     kept = {name: value for name, value in given.items() if value}
-    return f"{reverse('requests')}?{urlencode(kept)}" if kept != request.GET.dict() else None
+    same = {name: [value] for name, value in kept.items()} == dict(request.GET.lists())
+    return None if same else f"{reverse('requests')}?{urlencode(kept)}"
 
 
 def _naive(text: str) -> datetime | None:
@@ -289,13 +291,16 @@ def _periods(asked: Asked) -> Iterator[dict[str, Any]]:
 
 def _fields(asked: Asked, keys: Mapping[str, str]) -> dict[str, Any]:
     """Of the form: what there is to choose from, and what is chosen."""
-    given = dict(asked.given)
+    given, period = dict(asked.given), None
+    if given.get("since", "").startswith("-"):
+        period = given.pop("since")  # it stays as it is, unless a moment is given instead
     for name in ("since", "until"):
         if name in given:
             moment = timezone.localtime(asked.query.validated_data[name])
             given[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
     return {
         "given": given,
+        "period": period,
         "endpoints": sorted((entry.name, entry.id) for entry in registry.all()),
         "models": sorted({model.id for entry in registry.all() for model in entry.models}),
         "outcomes": OUTCOMES.items(),

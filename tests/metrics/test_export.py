@@ -125,6 +125,24 @@ def test_only_so_many_run_at_once(script: Api, teller: World, monkeypatch: pytes
     assert (answer.status_code, answer["Retry-After"]) == (429, "10")
 
 
+def test_it_says_how_far_it_is(script: Api, teller: World) -> None:
+    name = "dddddddd-0000-4000-8000-000000000004"
+    assert script.call("GET", f"{EXPORT}s/{name}").status_code == 404
+    teller.gateway(*(request(error="two\nlines") for _ in range(5)))
+    teller.write()
+    _, text = download(f"?progress={name}")
+    told = script.call("GET", f"{EXPORT}s/{name}").json()
+    assert told == {"state": "done", "rows": 5, "bytes": len(text)}
+
+
+def test_only_the_last_exports_are_remembered() -> None:
+    made = downloads_module.Downloads()
+    for number in range(downloads_module.REMEMBERED + 1):
+        made.follow(str(number))
+    assert made.progress("0") is None
+    assert made.progress("1") == Progress()
+
+
 def test_who_may_not_read_exports_nothing(anybody: Api) -> None:
     assert anybody.call("GET", EXPORT).status_code == 401
 
@@ -161,10 +179,13 @@ def test_a_reader_that_leaves_ends_the_process(teller: World, monkeypatch: pytes
 def test_an_export_that_fails_breaks_off(capfd: pytest.CaptureFixture[str]) -> None:
     text = json.dumps({"vendor": "sqlite", "database": {"path": "/nowhere"}, "wanted": {}, "format": "csv"}).encode()
 
+    progress = Progress()
+
     async def run() -> None:
         with pytest.raises(BrokenOff):
-            _ = [part async for part in downloads.read(text)]
+            _ = [part async for part in downloads.read(text, progress)]
 
     asyncio.run(run())
     assert "the export broke off: unable to open database file" in capfd.readouterr().err
+    assert progress.state == downloads_module.FAILED
     assert downloads.running == 0
