@@ -116,13 +116,15 @@ def test_it_costs_as_many_queries_whatever_there_is(as_viewer: Api, teller: Worl
 
 @pytest.mark.parametrize(
     "query",
-    ["?since=yesterday", "?limit=x", "?outcome=fine", "?modle=x", "?min_tokens=-4", "?client_ip=a&retried=x", "?limit=0",
-     "?since=2026-03-10T12:00:00Z&until=2026-03-10T11:00:00Z", "?cursor=abc", "?endpoint_id=%00", "?model=%ED%A0%80"],
+    [
+        "?since=yesterday", "?limit=x", "?outcome=fine", "?modle=x", "?min_tokens=-4", "?client_ip=a&retried=x",
+        "?limit=0", "?since=2026-03-10T12:01:00Z&until=2026-03-10T12:00:59Z", "?cursor=abc", "?endpoint_id=%00",
+    ],
 )  # fmt: skip
 def test_what_it_does_not_understand_is_left_out_and_said_so(as_viewer: Api, traffic: World, query: str) -> None:
     html = page(as_viewer, query)
     assert '<li class="warning">' in html
-    assert len(shown(html)) == 50 or "model" in query
+    assert len(shown(html)) == 50
 
 
 def test_an_unknown_request_beside_the_list_is_said_so(as_viewer: Api, traffic: World) -> None:
