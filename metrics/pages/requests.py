@@ -31,6 +31,7 @@ from gateway.balancer import MOST_NOTED
 from metrics import bodies, downloads, history, queries, waterfall, words
 from metrics.history import BadCursor, Page
 from metrics.serializers import ExportQuerySerializer, RequestPageQuerySerializer
+from metrics.templatetags.figures import moment
 
 PERIODS = (
     ("-15m", gettext_lazy("15 min")),
@@ -52,7 +53,7 @@ LABELS = {
     "status_code": gettext_lazy("Status code"),
     "api_key_id": gettext_lazy("API key"),
     "client_ip": gettext_lazy("Client"),
-    "min_duration_ms": gettext_lazy("At least (ms)"),
+    "min_duration_ms": gettext_lazy("Duration, at least (ms)"),
     "min_tokens": gettext_lazy("Tokens, at least"),
     "retried": gettext_lazy("Retried"),
     "streamed": gettext_lazy("Streamed"),
@@ -271,6 +272,8 @@ def _value(asked: Asked, name: str, keys: Mapping[str, str]) -> Any:
         return keys.get(str(value), value)
     if name == "outcome":
         return OUTCOMES[value]
+    if isinstance(value, datetime):
+        return moment(value)
     if isinstance(value, bool):
         return _("Yes") if value else _("No")
     return value
@@ -296,8 +299,8 @@ def _fields(asked: Asked, keys: Mapping[str, str]) -> dict[str, Any]:
         period = given.pop("since")  # it stays as it is, unless a moment is given instead
     for name in ("since", "until"):
         if name in given:
-            moment = timezone.localtime(asked.query.validated_data[name])
-            given[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
+            local = timezone.localtime(asked.query.validated_data[name])
+            given[name] = local.strftime("%Y-%m-%dT%H:%M:%S")
     return {
         "given": given,
         "period": period,

@@ -153,6 +153,23 @@ def test_filters_are_chips_that_can_be_taken_off(as_viewer: Api, traffic: World)
     assert f'href="/requests?endpoint_id={A}&amp;min_tokens=5"' in html  # the one that has a button
 
 
+@pytest.mark.parametrize(
+    ("query", "chip"),
+    [
+        ("since=2026-03-10T11:00:00Z", "Since <b>2026-03-10 11:00:00</b>"),
+        ("until=-1m", "Until <b>2026-03-10 11:59:30</b>"),
+        ("outcome=failed", "Outcome <b>Failed</b>"),
+        ("streamed=true", "Streamed <b>Yes</b>"),
+        ("retried=false", "Retried <b>No</b>"),
+        (f"api_key_id={KEY}", f"API key <b>{KEY}</b>"),
+        (f"endpoint_id={KEY}", f"Endpoint <b>{KEY}</b>"),
+        ("min_duration_ms=5", "Duration, at least (ms) <b>5.0</b>"),
+    ],
+)
+def test_chips_say_what_they_are(as_viewer: Api, query: str, chip: str) -> None:
+    assert f'<a class="chip chip-on" href="/requests">{chip}' in page(as_viewer, f"?{query}")
+
+
 def test_it_says_when_it_has_not_looked_at_everything(
     as_viewer: Api, traffic: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
