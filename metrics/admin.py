@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 from endpoints.admin import EndpointAdmin, table
 from endpoints.admin_base import CarefulAdmin
 from endpoints.models import Endpoint
-from metrics import breakers, history, queries, words
+from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
 from metrics.models import DailyStat, RequestHistory
 from metrics.queries import Moment
@@ -246,10 +246,23 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         return HistoryList
 
     def get_fieldsets(self, request: HttpRequest, obj: RequestHistory | None = None) -> Any:
-        bodies = [
+        panels = [
             name for name, stored in (("request_panel", _asked(obj)), ("response_panel", _answered(obj))) if stored
         ]
-        return (*self.fieldsets, (_("Bodies"), {"fields": bodies})) if bodies else self.fieldsets
+        return (*self.fieldsets, (_("Bodies"), {"fields": panels})) if panels else self.fieldsets
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: RequestHistory | None = None,
+    ) -> Any:
+        if obj is not None and (_asked(obj) or _answered(obj)):
+            bodies.note(request.user, str(obj.pk), obj.model)
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     @admin.display(description=gettext_lazy("completed"))
     def completed(self, obj: RequestHistory) -> str:
@@ -373,8 +386,7 @@ def _linked(page: str, obj: Any) -> str | None:
 
 
 def _asked(obj: RequestHistory | None) -> bool:
-    """The column is never empty: where bodies are not stored it names the model alone."""
-    return obj is not None and (not isinstance(obj.request_body, dict) or bool(set(obj.request_body) - {"model"}))
+    return obj is not None and bodies.stored(obj.request_body, None)[0] is not None
 
 
 def _answered(obj: RequestHistory | None) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth import get_user
@@ -12,7 +11,7 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,17 +19,19 @@ from rest_framework.views import APIView
 from endpoints import edits
 from endpoints.api import entry_or_404
 from endpoints.registry import registry
-from metrics import daily, live, queries, routes, uptime
-from metrics.downloads import RETRY_SECONDS, downloads, job
+from metrics import bodies, daily, live, queries, routes, uptime
+from metrics.downloads import RETRY_SECONDS, answer, downloads
 from metrics.endpoint_serializers import EditSerializer, FailureSerializer, HealthSerializer, ModelDaysSerializer
 from metrics.events import hub
 from metrics.history import BadCursor, json_time, told
 from metrics.prometheus import OneFormat
 from metrics.queries import Moment
 from metrics.serializers import (
+    BodiesSerializer,
     CancelledSerializer,
     DashboardEndpointSerializer,
     DayStatsSerializer,
+    ExportProgressSerializer,
     ExportQuerySerializer,
     LiveSerializer,
     MinuteSerializer,
@@ -48,6 +49,7 @@ from metrics.teller import surroundings
 
 MAX_DAYS = 365
 SESSION_SECONDS = 15.0
+NO_REQUEST = "The history has no request of this id; it may be older than what is kept."
 
 
 class Overview(APIView):
@@ -189,6 +191,7 @@ class Requests(APIView):
             {
                 "requests": [told(row, registry.name) for row in page.rows],
                 "next": page.next.encode() if page.next else None,
+                "previous": page.previous.encode() if page.previous else None,
                 "looked_back_to": json_time(page.looked_back_to) if page.next else None,
             }
         )
@@ -201,8 +204,23 @@ class RequestDetail(APIView):
         queries.flushed()
         found = queries.request(str(request_id))
         if found is None:
-            raise NotFound("The history has no request of this id; it may be older than what is kept.")
+            raise NotFound(NO_REQUEST)
         return Response(found)
+
+
+class RequestBodies(APIView):
+    permission_needed = "session"  # a key never (access.permissions)
+
+    @extend_schema(operation_id="request_bodies", responses=BodiesSerializer)
+    def get(self, request: Request, request_id: uuid.UUID) -> Response:
+        """What was stored of what a request asked and got. Administrators only; each look goes into the admin's log."""
+        if not bodies.may_see(request.user):
+            raise PermissionDenied("Administrators only.")
+        queries.flushed()
+        found = bodies.look(request.user, str(request_id))
+        if found is None:
+            raise NotFound(NO_REQUEST)
+        return Response({"request": found.request, "response": found.response})
 
 
 class Route(APIView):
@@ -256,15 +274,18 @@ class RequestsExport(APIView):
         query.is_valid(raise_exception=True)
         if downloads.full:
             raise Busy
-        queries.flushed()
-        queries.requests(query.wanted, None, 1)  # a database that is away is an error now, not a download of nothing
-        form = query.validated_data["format"]
-        kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
-        response = LastingResponse(downloads.read(job(query.wanted, form)), content_type=kind)
-        name = f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
-        response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        name = query.validated_data.get("progress")
+        return answer(query.wanted, query.validated_data["format"], name and str(name))
+
+
+class ExportProgress(APIView):
+    @extend_schema(operation_id="request_export_progress", responses=ExportProgressSerializer)
+    def get(self, request: Request, name: uuid.UUID) -> Response:
+        """How far an export is that was asked for with `progress`: of the last hundred."""
+        progress = downloads.progress(str(name))
+        if progress is None:
+            raise NotFound("No export has been asked for by this id lately.")
+        return Response({"state": progress.state, "rows": progress.rows, "bytes": progress.bytes})
 
 
 async def events(request: HttpRequest) -> HttpResponseBase:
@@ -318,7 +339,9 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/dashboard/request-history", History, "api-request-history"),
     ("api/requests", Requests, "api-requests"),
     ("api/requests/export", RequestsExport, "api-requests-export"),
+    ("api/requests/exports/<uuid:name>", ExportProgress, "api-requests-export-progress"),
     ("api/requests/<uuid:request_id>", RequestDetail, "api-request"),
+    ("api/requests/<uuid:request_id>/bodies", RequestBodies, "api-request-bodies"),
     ("api/route", Route, "api-route"),
     ("api/live", Live, "api-live"),
     ("api/live/<uuid:request_id>/cancel", LiveCancel, "api-live-cancel"),

@@ -3,22 +3,29 @@
 import asyncio
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from django.conf import settings
 from django.db import connection
+from django.http.response import HttpResponseBase
 
 from endpoints.registry import registry
-from metrics import database
-from metrics.export import Format, Job
+from metrics import database, queries
+from metrics.export import FRAME, Format, Job
 from metrics.history import Wanted
 from metrics.queries import vendor_name
+from metrics.streams import LastingResponse
 
 MOST_AT_ONCE = 10
 RETRY_SECONDS = 10
 CHUNK = 1 << 16
+REMEMBERED = 100  # exports whose progress can be asked for, also behind their end
+RUNNING, DONE, FAILED = STATES = ("running", "done", "failed")
 # It yields before it loads anything: ten that begin at once would take the machine for a while.
 COMMAND = (sys.executable, "-c", "import os; os.nice(19); from metrics.export import main; main()")
 
@@ -27,19 +34,41 @@ class BrokenOff(Exception):
     """An export ended before its end. Its process has said why, on the standard error that it shares with this one."""
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far an export is: what has been handed on to whoever reads it."""
+
+    state: str = RUNNING
+    rows: int = 0
+    bytes: int = 0
+
+
 class Downloads:
-    """Those that run now."""
+    """Those that run now, and how far they are, by the ids that their readers gave them."""
 
     def __init__(self) -> None:
         self.running = 0
+        self._progress: OrderedDict[str, Progress] = OrderedDict()
+
+    def progress(self, name: str) -> Progress | None:
+        return self._progress.get(name)
+
+    def follow(self, name: str) -> Progress:
+        """Of a new one."""
+        made = self._progress[name] = Progress()
+        self._progress.move_to_end(name)
+        while len(self._progress) > REMEMBERED:
+            self._progress.popitem(last=False)
+        return made
 
     @property
     def full(self) -> bool:
         return self.running >= MOST_AT_ONCE
 
-    async def read(self, job: bytes) -> AsyncIterator[bytes]:
+    async def read(self, job: bytes, progress: Progress | None = None) -> AsyncIterator[bytes]:
         """The bytes of one. Raises BrokenOff; whoever stops reading ends the process."""
         self.running += 1
+        progress = progress or Progress()
         try:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND,
@@ -50,25 +79,41 @@ class Downloads:
                 env=_environment(),
             )
             try:
-                async for chunk in _bytes_of(process, job):
+                async for chunk in _bytes_of(process, job, progress):
                     yield chunk
+                progress.state = DONE
             finally:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
         finally:
             self.running -= 1
+            if progress.state == RUNNING:
+                progress.state = FAILED
 
 
-async def _bytes_of(process: asyncio.subprocess.Process, job: bytes) -> AsyncIterator[bytes]:
+async def _bytes_of(process: asyncio.subprocess.Process, job: bytes, progress: Progress) -> AsyncIterator[bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(job)
     process.stdin.close()
-    while chunk := await process.stdout.read(CHUNK):
-        yield chunk
-    if code := await process.wait():
-        raise BrokenOff(f"code {code}")
+    while head := await process.stdout.read(FRAME.size):
+        try:
+            left, rows = FRAME.unpack(head + await process.stdout.readexactly(FRAME.size - len(head)))
+            while left:
+                chunk = await process.stdout.read(min(left, CHUNK))
+                if not chunk:
+                    raise asyncio.IncompleteReadError(b"", left)
+                left -= len(chunk)
+                yield chunk
+                progress.bytes += len(chunk)
+            progress.rows += rows
+        except asyncio.IncompleteReadError:
+            break  # it has ended in the middle: its code says so
+    else:
+        if not await process.wait():
+            return
+    raise BrokenOff(f"code {await process.wait()}")
 
 
 def _environment() -> dict[str, str]:
@@ -92,3 +137,16 @@ def _parameters() -> dict[str, Any]:
 
 
 downloads = Downloads()
+
+
+def answer(wanted: Wanted, form: Format, name: str | None = None) -> HttpResponseBase:
+    """An export of everything wanted, to be saved as a file; `name` is what its progress is asked for by."""
+    queries.flushed()
+    queries.requests(wanted, None, 1)  # a database that is away is an error now, not a download of nothing
+    kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
+    progress = None if name is None else downloads.follow(name)
+    response = LastingResponse(downloads.read(job(wanted, form), progress), content_type=kind)
+    file = f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+    response.headers["Content-Disposition"] = f'attachment; filename="{file}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,5 +1,6 @@
 """The program that reads an export: a process of its own for each, started by metrics.downloads. It takes a `Job` as
-JSON from its standard input and writes rows to its standard output.
+JSON from its standard input and writes rows to its standard output, in frames: `FRAME` says how many bytes follow, and
+how many rows these are.
 
 In control the rows would hold its one interpreter lock, and figures and live pages would wait. Here they cost what the
 machine has to spare: the process yields to every other. It knows no Django, so it begins at once; it reads a page at a
@@ -11,6 +12,7 @@ import io
 import os
 import signal
 import sqlite3
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +27,7 @@ from metrics.history import Cursor, NameOf, Row, Run, Vendor, Wanted, nameless
 
 PAGE = 2000  # rows read at a time
 STALLED_SECONDS = 300  # so long may the reader take for one page of them
+FRAME = struct.Struct(">II")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
 
 Format = Literal["csv", "jsonl"]
@@ -92,9 +95,13 @@ def connect(job: Job) -> Iterator[Run]:
 
 def write(job: Job, run: Run, out: Callable[[bytes], None]) -> None:
     encode = table if job.format == "csv" else lines
-    out(head(job.format))
+
+    def frame(data: bytes, rows: int) -> None:
+        out(FRAME.pack(len(data), rows) + data)
+
+    frame(head(job.format), 0)
     for rows in pages(run, job.vendor, job.wanted):
-        out(encode(rows, job.names.get))
+        frame(encode(rows, job.names.get), len(rows))
 
 
 def _out(data: bytes) -> None:

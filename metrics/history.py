@@ -1,8 +1,9 @@
 """Requests of the history, newest first, a page at a time: none costs more for how many rows there are.
 
-A page begins behind the last row of the page before (no OFFSET) and nothing is counted. A time span, an endpoint and
-outcomes that are no success are answered by indexes. Everything else is looked for in the next thousands of these rows;
-where that is not enough to fill a page, it says how far back it has looked, and the next page goes on from there.
+A page begins behind the last row of the page before (no OFFSET) and nothing is counted. A time span, an endpoint,
+outcomes that are no success and the id that a client gave are answered by indexes. Everything else is looked for in the
+next thousands of these rows; where that is not enough to fill a page, it says how far back it has looked, and the next
+page goes on from there. A page of newer rows goes the same way in the other direction.
 
 Knows no Django: an export reads in a process of its own (metrics.export).
 """
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway import record
+from gateway.kinds import GENERATING
 from metrics.fold import NO_ENDPOINT
 
 LOOK = 10_000  # rows that one page looks through
@@ -26,6 +28,7 @@ LOOK_SCATTERED = 2_000  # where each may lie on a page of the disk of its own
 OUTCOMES = (
     record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE,
 )  # fmt: skip
+ERROR = "error"  # any outcome but `ok`
 STATUSES = {"success": record.OK, "error": record.FAILED}  # what rows have that the reference wrote
 
 COLUMNS = (
@@ -33,6 +36,8 @@ COLUMNS = (
     "outcome", "status", "status_code", "error_message", "streamed", "duration_us", "duration_ms", "first_token_us",
     "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts", "queue_us", "request_id",
 )  # fmt: skip
+
+NIL_ID = str(uuid.UUID(int=0))  # before every id
 
 Vendor = Literal["sqlite", "postgresql"]
 Row = Sequence[Any]
@@ -59,7 +64,9 @@ class BadCursor(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which requests. `text` is part of the name of a model or an endpoint, or of a client's address."""
+    """Which requests. `text` is part of the name of a model or an endpoint, or of a client's address; `outcome` may be
+    ERROR; who was `retried` had more than one attempt.
+    """
 
     since: datetime | None = None  # of completion, inclusive
     until: datetime | None = None  # exclusive
@@ -70,32 +77,44 @@ class Wanted:
     client_ip: str | None = None
     streamed: bool | None = None
     min_duration_ms: float | None = None
+    min_tokens: int | None = None  # in and out
+    status_code: int | None = None
+    retried: bool | None = None
+    request_id: str | None = None  # the client's own
     text: str | None = None
+
+
+_NEWER = "+"  # in front of the moment of a cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page begins: behind this row, or, without an id, before this moment. `moment` as the database has it."""
+    """Where a page begins: behind this row, or, without an id, before this moment; one of `newer` rows goes the other
+    way, from the first row after this one, or after this moment. `moment` as the database has it.
+    """
 
     moment: str
     id: str | None
+    newer: bool = False
 
     def encode(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.moment}|{self.id or ''}".encode()).decode().rstrip("=")
+        text = f"{_NEWER if self.newer else ''}{self.moment}|{self.id or ''}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str, vendor: Vendor) -> "Cursor":
         """Raises BadCursor."""
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-            moment, divider, row_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition("|")
+            text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+            moment, divider, row_id = text.removeprefix(_NEWER).partition("|")
             if not divider or datetime.fromisoformat(moment).tzinfo is None or "\0" in row_id:
                 raise ValueError(text)
             if row_id and vendor == "postgresql":
                 row_id = str(uuid.UUID(row_id))
         except (ValueError, binascii.Error):
             raise BadCursor(text) from None
-        return cls(moment, row_id or None)
+        return cls(moment, row_id or None, text.startswith(_NEWER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +122,50 @@ class Page:
     rows: list[Row]  # of COLUMNS
     next: Cursor | None  # None: there is nothing older
     looked_back_to: datetime | None  # everything wanted since then is in this page or before; None: everything there is
+    previous: Cursor | None = None  # of newer rows; None: there were none when this page was read
+    cut: bool = False  # the rows are fewer than asked for only because no more were looked at
 
 
 def page(run: Run, vendor: Vendor, wanted: Wanted, cursor: Cursor | None, size: int) -> Page:
-    """At most `size` rows, and where the next page begins. At most two queries; raises what `run` raises."""
+    """At most `size` rows, and where the pages beside it begin. At most two queries; raises what `run` raises."""
     query = _Query(vendor, wanted, cursor)
     edge = None
     if query.sought:
         found = run(*query.edge(LOOK if query.index == "history_completed" else LOOK_SCATTERED))
-        edge = _moment_text(found[0][0]) if found else None
+        edge = moment_text(found[0][0]) if found else None
     rows = run(*query.rows(edge, size + 1))
+    if cursor is not None and cursor.newer:
+        return _newer(rows, edge, size, cursor)
+    return _older(rows, edge, size, cursor)
+
+
+def _older(rows: list[Row], edge: str | None, size: int, cursor: Cursor | None) -> Page:
+    previous = None
+    if cursor is not None:
+        previous = _at(rows[0], newer=True) if rows else Cursor(cursor.moment, NIL_ID, newer=True)
     if len(rows) > size:
         rows = rows[:size]
-        last = Cursor(_moment_text(rows[-1][1]), str(rows[-1][0]))
-        return Page(rows, last, moment(rows[-1][1]))
+        return Page(rows, _at(rows[-1]), moment(rows[-1][1]), previous)
     if edge is not None:
-        return Page(rows, Cursor(edge, None), moment(edge))
-    return Page(rows, None, None)
+        return Page(rows, Cursor(edge, None), moment(edge), previous, cut=True)
+    return Page(rows, None, None, previous)
+
+
+def _newer(rows: list[Row], edge: str | None, size: int, cursor: Cursor) -> Page:
+    """Of rows that come oldest first."""
+    full = len(rows) > size
+    rows = rows[size - 1 :: -1] if full else rows[::-1]
+    older = _at(rows[-1]) if rows else Cursor(edge or cursor.moment, None)
+    back_to = moment(rows[-1][1] if rows else older.moment)
+    if full:
+        return Page(rows, older, back_to, _at(rows[0], newer=True))
+    if edge is not None:
+        return Page(rows, older, back_to, Cursor(edge, None, newer=True), cut=True)
+    return Page(rows, older, back_to, None)
+
+
+def _at(row: Row, *, newer: bool = False) -> Cursor:
+    return Cursor(moment_text(row[1]), str(row[0]), newer)
 
 
 def one(run: Run, request_id: str) -> Row | None:
@@ -128,17 +174,28 @@ def one(run: Run, request_id: str) -> Row | None:
     return rows[0] if rows else None
 
 
+# How many attempts a row has; none of a row that was damaged by hand.
+_ATTEMPTS = {
+    "sqlite": "COALESCE(json_array_length(attempts), 0)",
+    "postgresql": "CASE WHEN jsonb_typeof(attempts) = 'array' THEN jsonb_array_length(attempts) ELSE 0 END",
+}
+
+
 class _Query:
     """Conditions in two parts: what an index answers, and what is sought among that."""
 
     def __init__(self, vendor: Vendor, wanted: Wanted, cursor: Cursor | None) -> None:
         self.vendor = vendor
+        self.newer = cursor is not None and cursor.newer
         self.index = "history_completed"
         self.indexed: list[tuple[str, tuple[Any, ...]]] = []
         self.sought: list[tuple[str, tuple[Any, ...]]] = []
         self.behind: list[tuple[str, tuple[Any, ...]]] = []  # among rows of the cursor's own moment
         failing = wanted.outcome not in (None, record.OK)
-        if wanted.endpoint_id is not None:
+        if wanted.request_id is not None:
+            self.index = "history_request_id"
+            self.indexed.append(("request_id = %s", (wanted.request_id,)))
+        elif wanted.endpoint_id is not None:
             self.index = "history_endpoint"
             self.indexed.append(("endpoint_id = %s", (wanted.endpoint_id,)))
         elif failing:
@@ -152,41 +209,63 @@ class _Query:
             self.indexed.append(("completed_at >= %s", (self._bound(wanted.since),)))
         if wanted.until is not None:
             self.indexed.append(("completed_at < %s", (self._bound(wanted.until),)))
-        if cursor is not None and cursor.id is None:
-            self.indexed.append(("completed_at < %s", (cursor.moment,)))
-        elif cursor is not None:
-            self.indexed.append(("completed_at <= %s", (cursor.moment,)))
-            self.behind.append(("(completed_at < %s OR id < %s)", (cursor.moment, cursor.id)))
+        if cursor is None:
+            return
+        way = ">" if cursor.newer else "<"
+        if cursor.id is None:
+            self.indexed.append((f"completed_at {way} %s", (cursor.moment,)))
+        else:
+            self.indexed.append((f"completed_at {way}= %s", (cursor.moment,)))
+            self.behind.append((f"(completed_at {way} %s OR id {way} %s)", (cursor.moment, cursor.id)))
 
     def _seek(self, wanted: Wanted) -> None:
-        equal = {"model": wanted.model, "api_key_id": wanted.api_key_id, "client_ip": wanted.client_ip}
+        equal = {
+            "model": wanted.model,
+            "api_key_id": wanted.api_key_id,
+            "client_ip": wanted.client_ip,
+            "status_code": wanted.status_code,
+            "endpoint_id": wanted.endpoint_id if self.index != "history_endpoint" else None,
+        }
         self.sought += [(f"{self._plain(name)} = %s", (value,)) for name, value in equal.items() if value is not None]
-        if wanted.outcome == record.FAILED:
-            self.sought.append(("(outcome = %s OR (outcome IS NULL AND status = 'error'))", (record.FAILED,)))
-        elif wanted.outcome == record.OK:
-            self.sought.append((f"{self._plain('status')} = 'success'", ()))
-        elif wanted.outcome is not None:
-            self.sought.append(("outcome = %s", (wanted.outcome,)))
+        self.sought += self._outcome(wanted.outcome)
         if wanted.streamed is not None:
             self.sought.append(("streamed = %s", (wanted.streamed,)))
         if wanted.min_duration_ms is not None:
             self.sought.append(
                 ("COALESCE(duration_us, duration_ms * 1000) >= %s", (round(wanted.min_duration_ms * 1000),))
             )
+        if wanted.min_tokens is not None:
+            tokens = "COALESCE(total_tokens, COALESCE(input_tokens, 0) + COALESCE(output_tokens, 0))"
+            self.sought.append((f"{tokens} >= %s", (wanted.min_tokens,)))
+        if wanted.retried is not None:
+            self.sought.append((f"{_ATTEMPTS[self.vendor]} {'>' if wanted.retried else '<='} 1", ()))
         if wanted.text:
             part = "instr(lower({}), lower(%s)) > 0" if self.vendor == "sqlite" else "strpos(lower({}), lower(%s)) > 0"
             names = ("model", "endpoint_name", "client_ip")
             self.sought.append((f"({' OR '.join(map(part.format, names))})", (wanted.text,) * len(names)))
 
+    def _outcome(self, outcome: str | None) -> list[tuple[str, tuple[Any, ...]]]:
+        """Rows that the reference wrote have none, but a status."""
+        if outcome is None or (outcome == ERROR and self.index == "history_failed"):
+            return []
+        if outcome == record.FAILED:
+            return [("(outcome = %s OR (outcome IS NULL AND status = 'error'))", (record.FAILED,))]
+        if outcome in (record.OK, ERROR):
+            return [(f"{self._plain('status')} = '{'success' if outcome == record.OK else 'error'}'", ())]
+        return [("outcome = %s", (outcome,))]
+
     def edge(self, look: int) -> tuple[str, list[Any]]:
         """The moment of the row behind the next `look` ones; none where there are fewer."""
-        return self._select("completed_at", self.indexed, f"ORDER BY completed_at DESC LIMIT 1 OFFSET {look}")
+        way = "ASC" if self.newer else "DESC"
+        return self._select("completed_at", self.indexed, f"ORDER BY completed_at {way} LIMIT 1 OFFSET {look}")
 
     def rows(self, edge: str | None, limit: int) -> tuple[str, list[Any]]:
+        """Newest first; those of a cursor of newer rows oldest first."""
         conditions = [*self.indexed, *self.behind, *self.sought]
         if edge is not None:
-            conditions.append(("completed_at >= %s", (edge,)))
-        return self._select(", ".join(COLUMNS), conditions, f"ORDER BY completed_at DESC, id DESC LIMIT {limit}")
+            conditions.append((f"completed_at {'<=' if self.newer else '>='} %s", (edge,)))
+        way = "ASC" if self.newer else "DESC"
+        return self._select(", ".join(COLUMNS), conditions, f"ORDER BY completed_at {way}, id {way} LIMIT {limit}")
 
     def _select(self, columns: str, conditions: list[tuple[str, tuple[Any, ...]]], end: str) -> tuple[str, list[Any]]:
         # An adopted database has indexes of its own, which SQLite would take for the better ones.
@@ -223,7 +302,7 @@ def json_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment_text(value: Any) -> str:
+def moment_text(value: Any) -> str:
     return value if isinstance(value, str) else value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -241,6 +320,7 @@ def told(row: Row, name_of: NameOf = nameless) -> dict[str, Any]:
         """The row itself knows what its endpoint was called."""
         return name_of(some_id) or (it["endpoint_name"] if some_id == endpoint_id else None)
 
+    tries = attempts(it["attempts"])
     return {
         "id": str(it["id"]),
         "completed_at": json_time(moment(it["completed_at"])),
@@ -260,16 +340,25 @@ def told(row: Row, name_of: NameOf = nameless) -> dict[str, Any]:
         "output_tokens": it["output_tokens"],
         "total_tokens": it["total_tokens"],
         "tokens_estimated": _flag(it["tokens_estimated"]),
-        "attempts": [_attempt(attempt, known) for attempt in attempts(it["attempts"])],
+        "attempts": [_attempt(attempt, known) for attempt in tries],
         "queue_ms": None if it["queue_us"] is None else it["queue_us"] / 1000,
         "request_id": it["request_id"],
+        "tokens_per_second": _speed(it, tries),
     }
+
+
+def _speed(it: dict[str, Any], tries: list[StoredAttempt]) -> float | None:
+    """Of one answer, as it goes into the moving average: output tokens over the whole attempt that made them."""
+    if it["outcome"] != record.OK or it["kind"] not in GENERATING or not tries:
+        return None
+    seconds = tries[-1].duration_us / 1e6
+    return it["output_tokens"] / seconds if it["output_tokens"] and seconds else None
 
 
 FIELDS = (
     "id", "completed_at", "model", "kind", "endpoint_id", "endpoint_name", "client_ip", "api_key_id", "outcome",
     "status_code", "error", "streamed", "duration_ms", "first_token_ms", "input_tokens", "output_tokens",
-    "total_tokens", "tokens_estimated", "attempts", "queue_ms", "request_id",
+    "total_tokens", "tokens_estimated", "attempts", "queue_ms", "request_id", "tokens_per_second",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """What is told: the dashboard's figures as the JSON API names them. Pages, admin and API all come here."""
 
+import json
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,8 +15,6 @@ from django.db.models import Max, QuerySet, Sum
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
-from gateway import record
-from gateway.kinds import GENERATING
 from metrics import breakers, hour
 from metrics import failures as last_failures
 from metrics import history as requests_history
@@ -390,19 +390,31 @@ def request(request_id: str) -> dict[str, Any] | None:
     if row is None:
         return None
     told = requests_history.told(row, registry.name)
-    return {
-        **told,
-        "api_key_name": told["api_key_id"] and key_names().get(told["api_key_id"]),
-        "tokens_per_second": _speed_of(told),
-    }
+    return {**told, "api_key_name": told["api_key_id"] and key_names().get(told["api_key_id"])}
 
 
-def _speed_of(told: dict[str, Any]) -> float | None:
-    """Of one answer, as it goes into the moving average: output tokens over the whole attempt that made them."""
-    if told["outcome"] != record.OK or told["kind"] not in GENERATING or not told["attempts"]:
-        return None
-    seconds = told["attempts"][-1]["duration_ms"] / 1000
-    return told["output_tokens"] / seconds if told["output_tokens"] and seconds else None
+def bodies(request_id: str) -> tuple[str, Any, Any] | None:
+    """A request's model and its stored bodies; None where there is no such request. One query."""
+    rows = _run("SELECT model, request_body, response_body FROM request_history WHERE id = %s", [request_id])
+    return (rows[0][0], _json(rows[0][1]), _json(rows[0][2])) if rows else None
+
+
+def _json(stored: Any) -> Any:
+    """Both databases give text; what is none, in a row that was damaged by hand, stays as it is."""
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        return stored
+
+
+def find(text: str) -> list[dict[str, Any]]:
+    """The request of this id, else those of the last that their client called so, at most two. At most two queries."""
+    try:
+        row = requests_history.one(_run, str(uuid.UUID(text)))
+    except ValueError:
+        row = None
+    rows = [row] if row is not None else requests(Wanted(request_id=text), None, 2).rows
+    return [requests_history.told(it, registry.name) for it in rows]
 
 
 def vendor_name() -> requests_history.Vendor:

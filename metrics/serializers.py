@@ -1,14 +1,19 @@
 """Figures as the JSON API tells them, for its schema: the values come from metrics.queries as they are."""
 
-from datetime import date, timedelta
+import re
+from datetime import date, datetime, timedelta
 from typing import Any
 
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from endpoints.models import Kind, OperatorState, Status
 from gateway.kinds import CHAT, KINDS
 from metrics.breakers import STATES
-from metrics.history import OUTCOMES, Wanted
+from metrics.downloads import STATES as STATES_OF_EXPORTS
+from metrics.history import ERROR, OUTCOMES, Wanted
 from metrics.live import PHASES
 from metrics.routes import EXCLUDED
 from metrics.routes import REASONS as ROUTE_REASONS
@@ -215,18 +220,28 @@ class RequestSerializer(serializers.Serializer[Any]):
     attempts = AttemptSerializer(many=True)
     queue_ms = serializers.FloatField(allow_null=True, help_text="Waited for a free slot; null: it did not have to.")
     request_id = serializers.CharField(allow_null=True, help_text="What the client sent as `x-request-id`.")
+    tokens_per_second = serializers.FloatField(allow_null=True, help_text="Output tokens over the whole answer.")
 
 
 class RequestDetailSerializer(RequestSerializer):
     """With what only one request is worth looking up for."""
 
     api_key_name = serializers.CharField(allow_null=True)
-    tokens_per_second = serializers.FloatField(allow_null=True, help_text="Output tokens over the whole answer.")
+
+
+class BodiesSerializer(serializers.Serializer[Any]):
+    """JSON as it was sent; a string where it is none, or where it was cut at 64 KiB when it was stored."""
+
+    request = serializers.JSONField(allow_null=True, help_text="Null: it was not stored.")
+    response = serializers.JSONField(allow_null=True, help_text="Null: it was not stored; those of streams never are.")
 
 
 class RequestPageSerializer(serializers.Serializer[Any]):
     requests = RequestSerializer(many=True)
     next = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null: there is nothing older.")
+    previous = serializers.CharField(
+        allow_null=True, help_text="`cursor` of the page of newer ones; null: this is the newest."
+    )
     looked_back_to = serializers.DateTimeField(
         allow_null=True, help_text="Older requests have not been looked at yet; null: all have."
     )
@@ -246,16 +261,38 @@ class QuerySerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+_AGO = re.compile(r"-([1-9][0-9]{0,4})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class MomentField(serializers.DateTimeField):
+    """A moment, or how long ago it was: `-15m`, `-24h`, `-7d`."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, str) and (ago := _AGO.fullmatch(value)):
+            return timezone.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return super().to_internal_value(value)
+
+
 class RequestQuerySerializer(QuerySerializer):
-    since = serializers.DateTimeField(required=False, help_text="Completed then or later.")
-    until = serializers.DateTimeField(required=False, help_text="Completed before.")
+    since = MomentField(required=False, help_text="Completed then or later; also as `-15m`, `-24h` or `-7d`.")
+    until = MomentField(required=False, help_text="Completed before; also as `-15m`, `-24h` or `-7d`.")
     endpoint_id = serializers.UUIDField(required=False)
-    outcome = serializers.ChoiceField(OUTCOMES, required=False)
+    outcome = serializers.ChoiceField((*OUTCOMES, ERROR), required=False, help_text="`error`: any but `ok`.")
+    status_code = serializers.IntegerField(required=False, min_value=0, max_value=999)
     model = serializers.CharField(required=False, help_text="The name that the client asked for.")
     api_key_id = serializers.UUIDField(required=False)
     client_ip = serializers.IPAddressField(required=False)
     streamed = serializers.BooleanField(required=False, allow_null=True, default=None)
+    retried = serializers.BooleanField(
+        required=False, allow_null=True, default=None, help_text="Whether it took more than one attempt."
+    )
     min_duration_ms = serializers.FloatField(required=False, min_value=0, max_value=1e12)
+    min_tokens = serializers.IntegerField(
+        required=False, min_value=0, max_value=10**12, help_text="Input and output tokens together."
+    )
+    request_id = serializers.CharField(required=False, help_text="What the client sent as `x-request-id`.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.get("since") and attrs.get("until") and attrs["since"] >= attrs["until"]:
@@ -276,6 +313,15 @@ class RequestPageQuerySerializer(RequestQuerySerializer):
 
 class ExportQuerySerializer(RequestQuerySerializer):
     format = serializers.ChoiceField(("csv", "jsonl"), default="csv")
+    progress = serializers.UUIDField(
+        required=False, help_text="An id of your own, by which /api/requests/exports tells how far it is."
+    )
+
+
+class ExportProgressSerializer(serializers.Serializer[Any]):
+    state = serializers.ChoiceField(STATES_OF_EXPORTS, help_text="`failed`: it broke off, or nobody read on.")
+    rows = serializers.IntegerField(help_text="Handed on so far.")
+    bytes = serializers.IntegerField(help_text="Handed on so far.")
 
 
 class RouteQuerySerializer(QuerySerializer):

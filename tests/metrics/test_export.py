@@ -20,7 +20,7 @@ from gateway import balancer, record
 from gateway.record import Attempt
 from metrics import downloads as downloads_module
 from metrics import export, history
-from metrics.downloads import BrokenOff, downloads, job
+from metrics.downloads import BrokenOff, Progress, downloads, job
 from metrics.history import Wanted
 from tests.access.people import Api, key_for, make_admin, make_user, with_key
 from tests.metrics.records import A, B, load, request
@@ -125,6 +125,24 @@ def test_only_so_many_run_at_once(script: Api, teller: World, monkeypatch: pytes
     assert (answer.status_code, answer["Retry-After"]) == (429, "10")
 
 
+def test_it_says_how_far_it_is(script: Api, teller: World) -> None:
+    name = "dddddddd-0000-4000-8000-000000000004"
+    assert script.call("GET", f"{EXPORT}s/{name}").status_code == 404
+    teller.gateway(*(request(error="two\nlines") for _ in range(5)))
+    teller.write()
+    _, text = download(f"?progress={name}")
+    told = script.call("GET", f"{EXPORT}s/{name}").json()
+    assert told == {"state": "done", "rows": 5, "bytes": len(text)}
+
+
+def test_only_the_last_exports_are_remembered() -> None:
+    made = downloads_module.Downloads()
+    for number in range(downloads_module.REMEMBERED + 1):
+        made.follow(str(number))
+    assert made.progress("0") is None
+    assert made.progress("1") == Progress()
+
+
 def test_who_may_not_read_exports_nothing(anybody: Api) -> None:
     assert anybody.call("GET", EXPORT).status_code == 401
 
@@ -139,9 +157,9 @@ def test_a_reader_that_leaves_ends_the_process(teller: World, monkeypatch: pytes
     seen: list[asyncio.subprocess.Process] = []
     bytes_of = downloads_module._bytes_of
 
-    def noted(process: asyncio.subprocess.Process, text: bytes) -> AsyncIterator[bytes]:
+    def noted(process: asyncio.subprocess.Process, text: bytes, progress: Progress) -> AsyncIterator[bytes]:
         seen.append(process)
-        return bytes_of(process, text)
+        return bytes_of(process, text, progress)
 
     monkeypatch.setattr(downloads_module, "_bytes_of", noted)
 
@@ -161,10 +179,13 @@ def test_a_reader_that_leaves_ends_the_process(teller: World, monkeypatch: pytes
 def test_an_export_that_fails_breaks_off(capfd: pytest.CaptureFixture[str]) -> None:
     text = json.dumps({"vendor": "sqlite", "database": {"path": "/nowhere"}, "wanted": {}, "format": "csv"}).encode()
 
+    progress = Progress()
+
     async def run() -> None:
         with pytest.raises(BrokenOff):
-            _ = [part async for part in downloads.read(text)]
+            _ = [part async for part in downloads.read(text, progress)]
 
     asyncio.run(run())
     assert "the export broke off: unable to open database file" in capfd.readouterr().err
+    assert progress.state == downloads_module.FAILED
     assert downloads.running == 0

@@ -53,6 +53,16 @@ WANTED: dict[str, tuple[Wanted, Any]] = {
     "model": (Wanted(model="tiny"), lambda it: it.model == "tiny"),
     "key": (Wanted(api_key_id=KEY), lambda it: it.api_key_id == KEY),
     "duration": (Wanted(min_duration_ms=5000), lambda it: it.duration_us >= 5_000_000),
+    "any error": (Wanted(outcome=history.ERROR), lambda it: it.outcome != record.OK),
+    "status code": (Wanted(status_code=422), lambda it: it.status == 422),
+    "tokens": (Wanted(min_tokens=500), lambda it: (it.input_tokens or 0) + (it.output_tokens or 0) >= 500),
+    "retried": (Wanted(retried=True), lambda it: len(it.attempts) > 1),
+    "not retried": (Wanted(retried=False), lambda it: len(it.attempts) <= 1),
+    "request id": (Wanted(request_id="of-the-client"), lambda it: it.request_id == "of-the-client"),
+    "request id and endpoint": (
+        Wanted(request_id="of-the-client", endpoint_id=A, outcome=history.ERROR),
+        lambda it: it.request_id == "of-the-client" and it.endpoint_id == A and it.outcome != record.OK,
+    ),
     "text": (Wanted(text="INY"), lambda it: it.model == "tiny"),
     "endpoint and failed": (
         Wanted(endpoint_id=B, outcome=record.FAILED),
@@ -82,6 +92,58 @@ def test_each_row_is_found_once_and_in_order(
     pages = all_pages(wanted, 7)
     assert ids(*pages) == expected([it for it in records if condition(it)])
     assert all(len(page.rows) == 7 or page.looked_back_to is not None for page in pages[:-1])
+
+
+@pytest.mark.parametrize("look", [3, 40, 10_000])
+@pytest.mark.parametrize("name", WANTED)
+def test_newer_pages_have_each_row_once_and_in_order(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, look: int
+) -> None:
+    monkeypatch.setattr(history, "LOOK", look)
+    monkeypatch.setattr(history, "LOOK_SCATTERED", look)
+    wanted, condition = WANTED[name]
+    records = [it for it in load(4, 120) if it.outcome != record.REJECTED]
+    written(world, *records)
+    cursor: Cursor | None = Cursor("2026-01-01T00:00:00.000000+00:00", None, newer=True)
+    pages: list[Page] = []
+    while cursor is not None:
+        pages.insert(0, queries.requests(wanted, cursor.encode(), 7))
+        cursor = pages[0].previous
+    assert ids(*pages) == expected([it for it in records if condition(it)])
+    assert all(len(page.rows) == 7 or page.cut for page in pages[1:])
+
+
+def test_newer_leads_back_to_the_page_before(world: World) -> None:
+    written(world, *(request(ago=seconds) for seconds in (1, 2, 3, 3, 3, 3, 4, 5)))
+    first, second, third = all_pages(Wanted(), 3)
+    assert (first.previous, third.next) == (None, None)
+    for page, before in ((second, first), (third, second)):
+        assert page.previous is not None
+        again = queries.requests(Wanted(), page.previous.encode(), 3)
+        assert ids(again) == ids(before)
+        assert again.next == before.next
+
+
+def test_a_page_of_nothing_leads_both_ways(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "LOOK", 2)
+    written(world, *(request(ago=second, model=model) for second, model in enumerate("a--c--b")))
+    wanted = Wanted(model="c")
+    _, empty, *_ = pages = all_pages(Wanted(model="b"), 3)
+    assert [len(page.rows) for page in pages] == [0, 0, 1]
+    assert (empty.cut, empty.previous is not None) == (True, True)
+    assert empty.previous is not None
+    back = queries.requests(wanted, empty.previous.encode(), 3)
+    assert back.cut
+    assert back.next is not None
+    assert len(queries.requests(wanted, back.next.encode(), 3).rows) == 1
+
+
+def test_attempts_that_were_damaged_by_hand_are_none(world: World) -> None:
+    written(world, request())
+    for text in ("'1'", "NULL", "'{}'", "'null'"):
+        rows(f"UPDATE request_history SET attempts = {text}")
+        assert ids(queries.requests(Wanted(retried=True), None, 5)) == []
+        assert len(ids(queries.requests(Wanted(retried=False), None, 5))) == 1
 
 
 def test_equal_moments_are_no_trap(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +190,9 @@ def test_every_page_is_read_by_an_index(world: World, name: str) -> None:
     wanted = replace(WANTED[name][0], since=NOW)
     cursor = Cursor("2026-03-10T12:00:00.000000+00:00", "x")
     query = history._Query("sqlite", wanted, cursor)
-    for sql, values in (query.edge(5), query.rows("2026-03-10T11:00:00", 5)):
+    back = history._Query("sqlite", wanted, replace(cursor, newer=True))
+    edge = "2026-03-10T11:00:00"
+    for sql, values in (query.edge(5), query.rows(edge, 5), back.edge(5), back.rows(edge, 5)):
         with connection.cursor() as db:
             db.execute(f"EXPLAIN QUERY PLAN {sql}", values)
             plan = [row[3] for row in db.fetchall()]
@@ -209,6 +273,7 @@ def test_a_row_is_told_whole(world: World) -> None:
         ],
         "queue_ms": 0.25,
         "request_id": "client-7",
+        "tokens_per_second": None,
     }
     assert tuple(history.told(row)) == history.FIELDS
 

@@ -91,7 +91,7 @@ def test_it_is_what_the_list_tells_and_more(script: Api, teller: World) -> None:
     found = told(script, written(teller, failed_over()))
     (listed,) = script.call("GET", "/api/requests").json()["requests"]
     assert {name: found[name] for name in listed} == listed
-    assert set(found) - set(listed) == {"api_key_name", "tokens_per_second"}
+    assert set(found) - set(listed) == {"api_key_name"}
 
 
 def test_its_key_is_named(script: Api, teller: World) -> None:

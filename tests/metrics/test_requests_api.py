@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from access.models import INFERENCE, ApiKey, User
 from gateway import record
 from tests.access.people import Api, key_for, with_key
-from tests.metrics.records import KEY, NOW, A, B, request
+from tests.metrics.records import KEY, NOW, A, B, attempt, request
 from tests.metrics.world import World
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +54,16 @@ def test_requests_come_newest_first_in_pages(script: Api, teller: World) -> None
         ("streamed=true", 1),
         ("streamed=false", 3),
         ("min_duration_ms=3000", 1),
+        ("min_tokens=7", 1),
+        ("min_tokens=8", 0),
+        ("status_code=502", 1),
+        ("outcome=error", 1),
+        ("retried=true", 1),
+        ("retried=false", 3),
+        ("request_id=mine", 1),
+        ("since=-1m", 4),
+        ("until=-1m", 0),
+        ("since=-7d&until=-1h", 0),
         ("since=2026-03-10T12:00:29Z", 3),
         ("until=2026-03-10T12:00:29Z", 1),
         ("since=2026-03-10T21:00:29%2B09:00", 3),
@@ -62,9 +72,9 @@ def test_requests_come_newest_first_in_pages(script: Api, teller: World) -> None
 def test_requests_are_filtered(script: Api, teller: World, query: str, found: int) -> None:
     teller.gateway(
         request(record.FAILED, endpoint=B),
-        request(model="other", streamed=True),
+        request(model="other", streamed=True, attempts=(attempt(record.FAILED, B), attempt()), request_id="mine"),
         request(api_key_id=KEY, client_ip="192.0.2.9", duration_us=3_000_000),
-        request(ago=5),
+        request(ago=5, input_tokens=3, output_tokens=4),
     )
     teller.write()
     assert len(get(script, f"{REQUESTS}?{query}")["requests"]) == found
@@ -74,7 +84,8 @@ def test_requests_are_filtered(script: Api, teller: World, query: str, found: in
     "query",
     [
         "limit=0", "limit=501", "limit=x", "outcome=fine", "since=now", "endpoint_id=7", "api_key_id=x", "client_ip=x",
-        "streamed=perhaps", "min_duration_ms=nan", "min_duration_ms=long", "modle=x",
+        "streamed=perhaps", "retried=2x", "min_tokens=-1", "min_tokens=x", "status_code=1000", "since=-1", "since=-0h",
+        "since=-99999999d", "min_duration_ms=nan", "min_duration_ms=long", "modle=x",
         "since=2026-03-10T12:00:00Z&until=2026-03-10T11:00:00Z",
     ],
 )  # fmt: skip
@@ -82,6 +93,16 @@ def test_wrong_input_is_an_error_in_words(script: Api, query: str) -> None:
     answer = script.call("GET", f"{REQUESTS}?{query}")
     assert answer.status_code == 400
     assert query.partition("=")[0] in answer.json()["fields"]
+
+
+def test_newer_requests_are_a_page_away(script: Api, teller: World) -> None:
+    records = [request(ago=second) for second in range(5)]
+    teller.gateway(*records)
+    teller.write()
+    first = get(script, f"{REQUESTS}?limit=2")
+    assert first["previous"] is None
+    second = get(script, f"{REQUESTS}?limit=2&cursor={first['next']}")
+    assert get(script, f"{REQUESTS}?limit=2&cursor={second['previous']}")["requests"] == first["requests"]
 
 
 def test_a_wrong_cursor_is_an_error_in_words(script: Api) -> None:

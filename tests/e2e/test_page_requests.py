@@ -1,0 +1,139 @@
+"""The list of requests in a real browser: it follows what ends, and shows one request beside the others."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations
+from tests.conftest import Install
+from tests.router import RouterDash
+
+pytestmark = in_browser
+
+
+@pytest.fixture
+def router(install: Install) -> RouterDash:
+    return install(ROUTERDASH_STORE_BODIES="all").start()
+
+
+def test_a_tail_follows_and_waits_while_one_is_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    log_in(page, "/requests")
+    page.get_by_role("link", name="Live tail").click()
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    page.evaluate("window.loadedOnce = true")
+    rows = page.locator("[data-rows] tr")
+    router.chat()
+    expect(rows).to_have_count(1)
+    expect(page.locator("[data-empty]")).to_be_hidden()
+
+    rows.first.locator("[data-open]").click()
+    expect(page.locator("[data-drawer]")).to_be_focused()
+    expect(page).to_have_url(re.compile(r"\?tail=1&id="))
+    for _ in range(2):
+        router.chat()
+    expect(page.locator("[data-new-rows]")).to_have_text("Paused while you read. New requests: 2. Show them")
+    expect(rows).to_have_count(1)
+
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-drawer]")).to_have_count(0)
+    expect(rows).to_have_count(3)
+    expect(rows.last.locator("[data-open]")).to_be_focused()
+    page.go_back()
+    expect(page.locator("[data-drawer]")).to_be_visible()
+    assert page.evaluate("window.loadedOnce") is True
+
+
+def test_a_tail_has_no_more_rows_than_a_page(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(models=["tiny", "other"]))
+    router.chat()
+    log_in(page, "/requests?limit=2&model=tiny&tail=1")
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    router.chat(model="other")
+    for _ in range(3):
+        router.chat()
+    newest = [it["id"] for it in router.get("/api/requests?model=tiny").json()["requests"]]
+    rows = page.locator("[data-rows] tr")
+    expect(rows.first).to_have_attribute("data-id", newest[0])
+    expect(rows).to_have_count(2)
+    page.get_by_role("link", name="Older").click()
+    page.wait_for_url("**cursor=**")
+    assert rows.evaluate_all("rows => rows.map(row => row.dataset.id)") == newest[2:]
+
+
+def test_what_is_filtered_by_is_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(models=["tiny", "other"]))
+    router.chat()
+    router.chat(model="other")
+    log_in(page, "/requests?since=-1h")
+    page.locator(".more-filters summary").click()
+    page.get_by_label("Model").fill("other")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_url("**/requests?since=-1h&model=other")
+    rows = page.locator("[data-rows] tr")
+    expect(rows).to_have_count(1)
+    page.get_by_role("link", name="Model other").click()
+    page.wait_for_url("**/requests?since=-1h")
+    expect(rows).to_have_count(2)
+    page.go_back()
+    expect(rows).to_have_count(1)
+
+
+def test_bodies_are_shown_when_asked_for_and_exports_say_how_far_they_are(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
+    router.add(sim.add())
+    router.chat(messages=[{"role": "user", "content": "<i>hello</i>"}])
+    log_in(page, "/requests")
+    page.locator("[data-rows] tr td").first.click()
+    page.get_by_role("link", name="Show the bodies").click()
+    expect(page.get_by_role("group", name="What was asked")).to_contain_text('"content": "<i>hello</i>"')
+    expect(page.locator("[data-drawer]")).to_contain_text("This look has been noted in the admin's log.")
+    ((who,),) = router.query("SELECT COUNT(*) FROM django_admin_log WHERE action_flag = 4")
+    assert who == 1
+
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="CSV").click()
+    assert saved.value.path().read_text().count("\n") == 2
+    expect(page.locator("[data-export-said]")).to_contain_text("Export done: 1 requests")
+
+
+def test_it_is_there_without_scripts(browser: Browser, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    router.chat()
+    context = browser.new_context(base_url=router.url, java_script_enabled=False, locale="en")
+    page = context.new_page()
+    log_in(page, "/requests")
+    page.locator("[data-open]").click()
+    assert "Where the time went" in page.locator("[data-drawer]").inner_text()
+    page.get_by_role("link", name="Close").click()
+    assert page.locator("[data-drawer]").count() == 0
+    assert not page.get_by_text("Live tail").is_visible()
+    context.close()
+
+
+def test_everybody_can_use_it(page: Page, router: RouterDash, sim: Simulator) -> None:
+    model = "a-model-with-quite-a-long-name/of-some-organisation"
+    router.add(sim.add(models=[model, "tiny"]), name="a-machine-in-the-basement")
+    router.chat(model=model)
+    router.chat()
+    sim.endpoints[next(iter(sim.endpoints))].set(fault="500")
+    router.chat()
+    (request, *_) = router.get("/api/requests").json()["requests"]
+    log_in(page)
+    paths = (f"/requests?tail=1&id={request['id']}", f"/requests?model={model}&limit=1", "/requests?q=x&since=x")
+    for theme, language, width in (
+        ("light", "en", 390),
+        ("dark", "ja", 390),
+        ("light", "ja", 1440),
+        ("dark", "en", 1440),
+    ):
+        look(page, theme=theme, language=language, width=width)
+        for path in (*paths, f"/requests/{request['id']}/bodies"):
+            page.goto(path)
+            if page.locator(".more-filters summary").count() and "id=" not in path:
+                page.locator(".more-filters summary").click()
+            assert violations(page) == [], (path, theme, language, width)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, language)
