@@ -61,6 +61,7 @@ check: $(VENV)/installed-dev ## Check format, lint, types, import direction, mig
 	$(BIN)/lint-imports
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/djlint templates --lint --quiet
 
 fmt: $(VENV)/installed-dev ## Format the code

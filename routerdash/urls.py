@@ -14,7 +14,7 @@ from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
 from metrics import prometheus
 from metrics.pages import endpoint, overview, requests
-from routerdash import views
+from routerdash import api_docs, search, views
 
 
 def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
@@ -27,6 +27,8 @@ urlpatterns = [
     *overview.URLS,
     *endpoint.URLS,
     *requests.URLS,
+    *search.URLS,
+    *api_docs.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
@@ -42,6 +44,7 @@ urlpatterns = [
     *_api(metrics_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
+    *_api(search.API_URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]
 
