@@ -1,12 +1,13 @@
 """Endpoints in the admin: what staff edit, what they can do to many at once, and panels that only show."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
@@ -19,7 +20,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from endpoints import capabilities, operations, sync
+from endpoints import capabilities, operations, sync, versions
 from endpoints.admin_base import CarefulAdmin
 from endpoints.base_url import normalise
 from endpoints.capabilities import CHAT_COMPLETION
@@ -27,6 +28,7 @@ from endpoints.detection import Unsupported
 from endpoints.fields import LineField
 from endpoints.models import (
     LIMITS,
+    STAFF_FIELDS,
     Endpoint,
     EndpointModel,
     EndpointOptions,
@@ -64,6 +66,14 @@ def _option(name: str) -> Any:
     return field.formfield(widget=AdminIntegerFieldWidget, min_value=1, max_value=LIMITS[name])
 
 
+class Difference(NamedTuple):
+    """Between what somebody else has saved and what was typed."""
+
+    field: str
+    theirs: str
+    yours: str
+
+
 class EndpointForm(forms.ModelForm[Endpoint]):
     api_key = forms.CharField(
         label=gettext_lazy("API key of the server"),
@@ -95,8 +105,40 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         super().__init__(*args, **options)
         stored = self.instance.options_or_default
         self.initial = {name: getattr(stored, name) for name in LIMITS} | dict(self.initial)
-        words = capabilities.normalise(self.instance.capabilities)
-        self.initial["capabilities"] = capabilities.to_store(words)
+        self.initial["capabilities"] = _words(self.instance.capabilities)
+        self.version = "" if self.instance._state.adding else versions.of(self.instance)
+        self.conflict: list[Difference] = []
+
+    def clean(self) -> dict[str, Any] | None:
+        """Nobody saves over an edit that they have not seen. The form then holds the newer version beside what was
+        typed: whoever sends it once more has seen it.
+        """
+        cleaned = super().clean()
+        seen = self.data.get("version", "")
+        if not seen or self.instance._state.adding:
+            return cleaned
+        stored = Endpoint.objects.select_for_update().filter(pk=self.instance.pk).first()
+        if stored is None:
+            raise ValidationError(_("This endpoint has been deleted meanwhile."))
+        self.version = versions.of(stored)
+        if seen != self.version:
+            self.conflict = list(self._differences(stored, same_secret=versions.same_secret(seen, self.version)))
+        if self.conflict:
+            raise ValidationError(_("Somebody else has changed this endpoint since you opened it. Nothing is saved."))
+        return cleaned
+
+    def _differences(self, stored: Endpoint, *, same_secret: bool) -> Iterator[Difference]:
+        options = stored.options_or_default
+        for name in (*STAFF_FIELDS, *LIMITS):
+            if name in self.cleaned_data:
+                theirs = _written(getattr(options if name in LIMITS else stored, name))
+                yours = _written(_as_stored(name, self.cleaned_data[name]))
+                if theirs != yours:
+                    yield Difference(str(self.fields[name].label), theirs, yours)
+        if not same_secret:
+            typed = self.cleaned_data.get("api_key") and _("another")
+            forgotten = self.cleaned_data.get("forget_api_key") and _("forgotten")
+            yield Difference(str(self.fields["api_key"].label), _("changed"), typed or forgotten or _("not changed"))
 
 
 class DrainForm(forms.Form):
@@ -412,6 +454,29 @@ def _limits(*more: str) -> Any:
 def _key_for(url: str, stored: Endpoint | None) -> str | None:
     """What to ask at a new address with. The stored secret goes nowhere but to its own server."""
     return None if stored is None or stored.moves_to(url) else operations.secret(stored)
+
+
+def _words(stored: Any) -> list[str]:
+    """Capabilities as they are stored, without what nobody knows."""
+    return capabilities.to_store(capabilities.normalise(stored))
+
+
+def _as_stored(name: str, typed: Any) -> Any:
+    """As the save would write it, so that only a difference is one."""
+    if name == "capabilities":
+        return capabilities.to_store(typed)
+    if name == "base_url":
+        try:
+            return normalise(typed)
+        except ValueError:  # which the form says by itself
+            return typed
+    return typed.strip() if name == "name" else typed
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(CAN_WORDS[word]) for word in _words(value)) or "—"
+    return "—" if value in (None, "") else str(value)
 
 
 def _can(model: EndpointModel) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class _Reader:
         _type, asked = _content(said.get("requestBody", {}))
         needed = [it for it in parameters if it["in"] == "query" and it.get("required")]
         query = "&".join(f"{it['name']}={self.sample(it['schema'], name=it['name'])}" for it in needed)
-        security = said.get("security")
+        security: list[Schema] = said.get("security") or []
         return Operation(
             anchor=f"{method.lower()}-{url.strip('/').replace('/', '-').replace('{', '').replace('}', '')}",
             method=method,
