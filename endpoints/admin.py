@@ -8,10 +8,11 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -21,7 +22,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from endpoints import capabilities, operations, sync, versions
-from endpoints.admin_base import CarefulAdmin
+from endpoints.admin_base import CarefulAdmin, CsvExport, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.base_url import normalise
 from endpoints.capabilities import CHAT_COMPLETION
 from endpoints.detection import Unsupported
@@ -171,7 +172,7 @@ class OperatorStateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(CarefulAdmin[Endpoint]):
+class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     form = EndpointForm
     formfield_overrides = ONE_LINE
     list_display: tuple[str, ...] = (
@@ -198,6 +199,21 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         "enable",
         "drain",
         "disable",
+        "export_csv",
+    )
+    exported = (
+        "id",
+        "name",
+        "base_url",
+        "endpoint_type",
+        "status",
+        "operator_state",
+        "health_check_interval_secs",
+        "inference_timeout_secs",
+        *LIMITS,
+        "capabilities",
+        "notes",
+        "registered_at",
     )
     list_select_related = ("options",)
     list_per_page = 50
@@ -298,6 +314,9 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         if orphaned:
             messages.warning(request, _("The address has changed, so the stored API key was forgotten."))
 
+    def export_value(self, obj: Endpoint, name: str) -> Any:
+        return getattr(obj if hasattr(obj, name) else obj.options_or_default, name)
+
     # Columns and panels
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
@@ -342,7 +361,8 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("checks"))
     def checks_panel(self, obj: Endpoint) -> SafeString:
         checks = obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
-        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks})
+        every = f"{reverse('admin:endpoints_healthcheck_changelist')}?endpoint={obj.pk}"
+        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks, "every": every})
 
     # Deleting
 
@@ -397,7 +417,7 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         """Asks for the deadline first."""
         form = DrainForm(request.POST if "confirmed" in request.POST else None)
         if not form.is_valid():
-            return self._ask_for_deadline(request, queryset, form)
+            return self._ask_first(request, queryset, "drain", _("Drain"), form)
         seconds = form.cleaned_data["deadline_secs"]
         said = _("Takes nothing new, finishes what runs: %(names)s.")
         if seconds is not None:
@@ -410,21 +430,33 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         return None
 
     @admin.action(description=gettext_lazy("Disable"))
-    def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+    def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> HttpResponse | None:
+        """From a list it asks first: there, the wrong ones are easily ticked. A button of an endpoint's page acts."""
+        if not ("confirmed" in request.POST or request.POST.get("next")):
+            return self._ask_first(request, queryset, "disable", _("Disable"))
         self._set_state(request, queryset, OperatorState.DISABLED, _("Disabled: %(names)s."))
+        return None
 
-    def _ask_for_deadline(self, request: HttpRequest, queryset: QuerySet[Endpoint], form: DrainForm) -> HttpResponse:
+    def _ask_first(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Endpoint],
+        action: str,
+        title: str,
+        form: DrainForm | None = None,
+    ) -> HttpResponse:
         running, back = registry.in_flight(), request.POST.get("next", "")
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": _("Drain"),
+            "title": title,
+            "action": action,
             "form": form,
             "chosen": [(endpoint, running.get(str(endpoint.pk), 0)) for endpoint in queryset],
             "next": back,
             "leads_back": _leads_back(back),
         }
-        return TemplateResponse(request, "admin/endpoints/endpoint/drain.html", context)
+        return TemplateResponse(request, "admin/endpoints/endpoint/asked.html", context)
 
     def _set_state(
         self,
@@ -440,6 +472,89 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
             self.log_change(request, endpoint, str(state.label))
         names = ", ".join(endpoint.name for endpoint in chosen)
         messages.success(request, said % {"names": names, "count": seconds})
+
+
+@admin.register(EndpointModel)
+class ModelAdmin(FactsAdmin[EndpointModel]):
+    """What servers offer. It is brought up to date by syncs: nobody edits it."""
+
+    list_display = ("name", "shown_endpoint", "canonical", "context", "can", "checked")
+    list_filter = (EndpointFilter,)
+    search_fields = ("model_id", "canonical_name", "endpoint__name")
+    list_select_related = ("endpoint",)
+    ordering = ("model_id", "endpoint_id")
+
+    @admin.display(description=gettext_lazy("model"))
+    def name(self, obj: EndpointModel) -> str:
+        return str(obj.model_id)
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def shown_endpoint(self, obj: EndpointModel) -> str:
+        return _linked(obj.endpoint_id)
+
+    @admin.display(description=gettext_lazy("canonical name"))
+    def canonical(self, obj: EndpointModel) -> str:
+        return obj.canonical_name or "—"
+
+    @admin.display(description=gettext_lazy("context"))
+    def context(self, obj: EndpointModel) -> str:
+        return _number(obj.max_tokens) if obj.max_tokens else "—"
+
+    @admin.display(description=gettext_lazy("capabilities"))
+    def can(self, obj: EndpointModel) -> str:
+        return _written(list(_can(obj)))
+
+    @admin.display(description=gettext_lazy("last checked"))
+    def checked(self, obj: EndpointModel) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.last_checked})
+
+
+class ChangesFilter(admin.SimpleListFilter):
+    """The few checks that changed a status, which have an index of their own."""
+
+    title = gettext_lazy("status")
+    parameter_name = "changes"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [("only", gettext_lazy("Changes alone"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[HealthCheck]) -> QuerySet[HealthCheck]:
+        if not self.value():
+            return queryset
+        every = Endpoint.objects.values("pk")  # named, so that SQLite goes by the index and not through all checks
+        return queryset.exclude(status_before=F("status_after")).filter(endpoint__in=every)
+
+
+@admin.register(HealthCheck)
+class HealthCheckAdmin(FactsAdmin[HealthCheck]):
+    list_display = ("checked", "shown_endpoint", "change", "latency", "error")
+    list_filter = (EndpointFilter, ChangesFilter)
+    ordering = ("-id",)
+
+    @admin.display(description=gettext_lazy("time"))
+    def checked(self, obj: HealthCheck) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.checked_at})
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def shown_endpoint(self, obj: HealthCheck) -> str:
+        return _linked(obj.endpoint_id)
+
+    @admin.display(description=gettext_lazy("status"))
+    def change(self, obj: HealthCheck) -> SafeString:
+        return render_to_string("inc/change.html", {"check": obj})
+
+    @admin.display(description=gettext_lazy("latency"))
+    def latency(self, obj: HealthCheck) -> str:
+        return "—" if obj.latency_ms is None else f"{_number(obj.latency_ms)} ms"
+
+    @admin.display(description=gettext_lazy("error"))
+    def error(self, obj: HealthCheck) -> str:
+        return obj.error_message or ""
+
+
+def _linked(endpoint_id: Any) -> str:
+    page = reverse("admin:endpoints_endpoint_change", args=[endpoint_id])
+    return format_html('<a href="{}">{}</a>', page, endpoint_name(endpoint_id))
 
 
 def _leads_back(url: str) -> bool:
