@@ -6,6 +6,7 @@ from typing import Any, cast
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth import password_validation
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
@@ -62,6 +63,9 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """What an adopted key may do besides stays with it, until it is unticked."""
         super().__init__(*args, **kwargs)
+        if isinstance(widget := self.fields["expires_at"].widget, AdminSplitDateTime):  # one label, two boxes
+            for box, name in zip(widget.widgets, (_("Expires: date"), _("Expires: time")), strict=True):
+                box.attrs["aria-label"] = name
         field = cast("forms.MultipleChoiceField", self.fields["permissions"])
         offered = dict(OFFERED)
         idle = [name for name in self.instance.granted if name not in offered]

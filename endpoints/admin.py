@@ -607,7 +607,7 @@ def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> str:
     if not rows:
         return "—"
     return format_html(
-        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        '<div class="wide" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
         _cells("th", head),
         format_html_join("", "<tr>{}</tr>", ((_cells("td", row),) for row in rows)),
     )
