@@ -66,8 +66,8 @@
 
   function escape(target) {
     if (target.closest(".search") && list()) {
-      suggest(false);
       $("[data-search]").focus();
+      suggest(false);
     }
     for (const open of document.querySelectorAll("details.tab-more[open]")) open.open = false;
   }
