@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-postgres torture torture-long storm bench bench-micro check fmt messages
+.PHONY: help install serve demo screenshots test test-postgres torture torture-long storm bench bench-micro check fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -31,6 +31,9 @@ serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
 
 demo: $(VENV)/installed ## Run RouterDash with three simulated servers under gentle traffic
 	@exec $(BIN)/python -m benchmarks.demo
+
+screenshots: $(VENV)/installed-dev ## Take pictures of the demo's pages into docs/screenshots (ARGS="--to FOLDER --seconds 5")
+	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 
 test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's own arguments)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
@@ -61,6 +64,7 @@ check: $(VENV)/installed-dev ## Check format, lint, types, import direction, mig
 	$(BIN)/lint-imports
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/djlint templates --lint --quiet
 
 fmt: $(VENV)/installed-dev ## Format the code

@@ -5,12 +5,16 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth import password_validation
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -29,7 +33,7 @@ from access.models import (
     new_key,
 )
 from endpoints.admin import ONE_LINE
-from endpoints.admin_base import CarefulAdmin
+from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
 
 admin.site.unregister(Group)  # access goes by role
 
@@ -59,6 +63,9 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """What an adopted key may do besides stays with it, until it is unticked."""
         super().__init__(*args, **kwargs)
+        if isinstance(widget := self.fields["expires_at"].widget, AdminSplitDateTime):  # one label, two boxes
+            for box, name in zip(widget.widgets, (_("Expires: date"), _("Expires: time")), strict=True):
+                box.attrs["aria-label"] = name
         field = cast("forms.MultipleChoiceField", self.fields["permissions"])
         offered = dict(OFFERED)
         idle = [name for name in self.instance.granted if name not in offered]
@@ -80,8 +87,22 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         return expires
 
 
+class ExpiryFilter(admin.SimpleListFilter):
+    title = gettext_lazy("expiry")
+    parameter_name = "expiry"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [("valid", gettext_lazy("Valid")), ("expired", gettext_lazy("Expired"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        expired = Q(expires_at__lte=timezone.now())
+        if self.value() == "expired":
+            return queryset.filter(expired)
+        return queryset.filter(Q(expires_at=None) | ~expired) if self.value() == "valid" else queryset
+
+
 @admin.register(ApiKey)
-class ApiKeyAdmin(CarefulAdmin[ApiKey]):
+class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
     form = ApiKeyForm
     formfield_overrides = ONE_LINE
     list_display = (
@@ -96,7 +117,12 @@ class ApiKeyAdmin(CarefulAdmin[ApiKey]):
         "key_prefix",
         "created_by__username",
     )
+    list_filter = (ExpiryFilter,)
     list_select_related = ("created_by",)
+    list_per_page = 50
+    autocomplete_fields = ("created_by",)
+    actions = ("export_csv",)
+    exported = ("id", "name", "key_prefix", "created_by", "permissions", "created_at", "expires_at")
     readonly_fields = (
         "key_prefix",
         "created_at",
@@ -166,7 +192,7 @@ class UserForm(forms.ModelForm[User]):
 
 
 @admin.register(User)
-class UserAdmin(CarefulAdmin[User]):
+class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     form = UserForm
     formfield_overrides = ONE_LINE
     fields = (
@@ -183,12 +209,53 @@ class UserAdmin(CarefulAdmin[User]):
     )
     list_filter = ("role",)
     search_fields = ("username",)
+    ordering = ("username",)
+    list_per_page = 50
+    actions = ("export_csv",)
+    exported = ("id", "username", "role", "created_at", "last_login", "must_change_password")
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if password := form.cleaned_data["new_password"]:
             obj.set_password(password)
         super().save_model(request, obj, form, change)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What they did in the admin goes with them: nobody deletes a row of that log by itself."""
+        found, counts, needed, kept = super().get_deleted_objects(objs, request)
+        return found, counts, needed - {LogEntry._meta.verbose_name}, kept
+
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Nobody deletes the account they are using; so there is always an administrator left."""
         return super().has_delete_permission(request, obj) and obj != request.user
+
+
+@admin.register(LogEntry)
+class LogAdmin(FactsAdmin[LogEntry]):
+    """Who has changed what in the admin."""
+
+    list_display = ("at", "user", "did", "kind", "what", "how")
+    list_filter = ("action_flag",)
+    search_fields = ("object_repr", "user__username")
+    list_select_related = ("user", "content_type")
+    ordering = ("-id",)
+
+    @admin.display(description=gettext_lazy("time"))
+    def at(self, obj: LogEntry) -> str:
+        return timezone.localtime(obj.action_time).strftime("%Y-%m-%d %H:%M:%S")
+
+    @admin.display(description=gettext_lazy("action"))
+    def did(self, obj: LogEntry) -> str:
+        return str(obj.get_action_flag_display())
+
+    @admin.display(description=gettext_lazy("kind"))
+    def kind(self, obj: LogEntry) -> str:
+        return str(obj.content_type.name) if obj.content_type else ""
+
+    @admin.display(description=gettext_lazy("name"))
+    def what(self, obj: LogEntry) -> str:
+        page = None if obj.is_deletion() else obj.get_admin_url()
+        return format_html('<a href="{}">{}</a>', page, obj.object_repr) if page else str(obj.object_repr)
+
+    @admin.display(description=gettext_lazy("details"))
+    def how(self, obj: LogEntry) -> str:
+        return str(obj.get_change_message())

@@ -23,7 +23,7 @@ from access.serializers import (
     NewApiKeySerializer,
 )
 
-LOGIN: Any = [{"cookieAuth": []}]  # in the schema: a key does not do
+LOGIN: Any = [{"session": []}]  # in the schema: a key does not do
 
 
 class OwnKeys(APIView):

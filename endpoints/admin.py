@@ -1,17 +1,18 @@
 """Endpoints in the admin: what staff edit, what they can do to many at once, and panels that only show."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -20,14 +21,15 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from endpoints import capabilities, edits, operations, tags
-from endpoints.admin_base import CarefulAdmin
+from endpoints import capabilities, edits, operations, tags, versions
+from endpoints.admin_base import CarefulAdmin, CsvExport, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.base_url import normalise
 from endpoints.capabilities import CHAT_COMPLETION
 from endpoints.detection import Unsupported
 from endpoints.fields import LineField
 from endpoints.models import (
     LIMITS,
+    STAFF_FIELDS,
     Endpoint,
     EndpointModel,
     EndpointOptions,
@@ -63,6 +65,14 @@ def _option(name: str) -> Any:
     """A field of the options in the form of the endpoint."""
     field: Any = EndpointOptions._meta.get_field(name)
     return field.formfield(widget=AdminIntegerFieldWidget, min_value=1, max_value=LIMITS[name])
+
+
+class Difference(NamedTuple):
+    """Between what somebody else has saved and what was typed."""
+
+    field: str
+    theirs: str
+    yours: str
 
 
 class EndpointForm(forms.ModelForm[Endpoint]):
@@ -103,9 +113,10 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         super().__init__(*args, **options)
         stored = self.instance.options_or_default
         self.initial = {name: getattr(stored, name) for name in LIMITS} | dict(self.initial)
-        words = capabilities.normalise(self.instance.capabilities)
-        self.initial["capabilities"] = capabilities.to_store(words)
+        self.initial["capabilities"] = _words(self.instance.capabilities)
         self.initial["tags"] = ", ".join(stored.tags or [])
+        self.version = "" if self.instance._state.adding else versions.of(self.instance)
+        self.conflict: list[Difference] = []
 
     def clean_tags(self) -> list[str]:
         found = tags.parse(self.cleaned_data["tags"])
@@ -115,6 +126,40 @@ class EndpointForm(forms.ModelForm[Endpoint]):
                 % {"most": tags.MOST, "longest": tags.LONGEST}
             )
         return found
+
+    def clean(self) -> dict[str, Any] | None:
+        """Nobody saves over an edit that they have not seen. The form then holds the newer version beside what was
+        typed: whoever sends it once more has seen it.
+        """
+        cleaned = super().clean()
+        seen = self.data.get("version", "")
+        if not seen or self.instance._state.adding:
+            return cleaned
+        stored = Endpoint.objects.select_for_update().filter(pk=self.instance.pk).first()
+        if stored is None:
+            raise ValidationError(_("This endpoint has been deleted meanwhile."))
+        self.version = versions.of(stored)
+        if seen != self.version:
+            self.conflict = list(self._differences(stored, same_secret=versions.same_secret(seen, self.version)))
+        if self.conflict:
+            raise ValidationError(_("Somebody else has changed this endpoint since you opened it. Nothing is saved."))
+        return cleaned
+
+    def _differences(self, stored: Endpoint, *, same_secret: bool) -> Iterator[Difference]:
+        options = stored.options_or_default
+        for name in (*STAFF_FIELDS, *LIMITS):
+            if name in self.cleaned_data:
+                theirs = _written(getattr(options if name in LIMITS else stored, name))
+                yours = _written(_as_stored(name, self.cleaned_data[name]))
+                if theirs != yours:
+                    yield Difference(str(self.fields[name].label), theirs, yours)
+        theirs, yours = ", ".join(options.tags or []), ", ".join(self.cleaned_data.get("tags", []))
+        if theirs != yours:
+            yield Difference(str(self.fields["tags"].label), theirs or "—", yours or "—")
+        if not same_secret:
+            typed = self.cleaned_data.get("api_key") and _("another")
+            forgotten = self.cleaned_data.get("forget_api_key") and _("forgotten")
+            yield Difference(str(self.fields["api_key"].label), _("changed"), typed or forgotten or _("not changed"))
 
 
 class DrainForm(forms.Form):
@@ -147,7 +192,7 @@ class OperatorStateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(CarefulAdmin[Endpoint]):
+class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     form = EndpointForm
     formfield_overrides = ONE_LINE
     list_display: tuple[str, ...] = (
@@ -174,6 +219,21 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         "enable",
         "drain",
         "disable",
+        "export_csv",
+    )
+    exported = (
+        "id",
+        "name",
+        "base_url",
+        "endpoint_type",
+        "status",
+        "operator_state",
+        "health_check_interval_secs",
+        "inference_timeout_secs",
+        *LIMITS,
+        "capabilities",
+        "notes",
+        "registered_at",
     )
     list_select_related = ("options",)
     list_per_page = 50
@@ -283,6 +343,9 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
             part["values"] |= {name: [None, None] for name in form.changed_data if name in edits.LONG}
         return told
 
+    def export_value(self, obj: Endpoint, name: str) -> Any:
+        return getattr(obj if hasattr(obj, name) else obj.options_or_default, name)
+
     # Columns and panels
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
@@ -327,7 +390,8 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("checks"))
     def checks_panel(self, obj: Endpoint) -> SafeString:
         checks = obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
-        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks})
+        every = f"{reverse('admin:endpoints_healthcheck_changelist')}?endpoint={obj.pk}"
+        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks, "every": every})
 
     # Deleting
 
@@ -381,7 +445,7 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         """Asks for the deadline first."""
         form = DrainForm(request.POST if "confirmed" in request.POST else None)
         if not form.is_valid():
-            return self._ask_for_deadline(request, queryset, form)
+            return self._ask_first(request, queryset, "drain", _("Drain"), form)
         seconds = form.cleaned_data["deadline_secs"]
         said = _("Takes nothing new, finishes what runs: %(names)s.")
         if seconds is not None:
@@ -394,21 +458,33 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         return None
 
     @admin.action(description=gettext_lazy("Disable"))
-    def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
+    def disable(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> HttpResponse | None:
+        """From a list it asks first: there, the wrong ones are easily ticked. A button of an endpoint's page acts."""
+        if not ("confirmed" in request.POST or request.POST.get("next")):
+            return self._ask_first(request, queryset, "disable", _("Disable"))
         self._set_state(request, queryset, OperatorState.DISABLED, _("Disabled: %(names)s."))
+        return None
 
-    def _ask_for_deadline(self, request: HttpRequest, queryset: QuerySet[Endpoint], form: DrainForm) -> HttpResponse:
+    def _ask_first(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Endpoint],
+        action: str,
+        title: str,
+        form: DrainForm | None = None,
+    ) -> HttpResponse:
         running, back = registry.in_flight(), request.POST.get("next", "")
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": _("Drain"),
+            "title": title,
+            "action": action,
             "form": form,
             "chosen": [(endpoint, running.get(str(endpoint.pk), 0)) for endpoint in queryset],
             "next": back,
             "leads_back": _leads_back(back),
         }
-        return TemplateResponse(request, "admin/endpoints/endpoint/drain.html", context)
+        return TemplateResponse(request, "admin/endpoints/endpoint/asked.html", context)
 
     def _set_state(
         self,
@@ -427,6 +503,89 @@ class EndpointAdmin(CarefulAdmin[Endpoint]):
         messages.success(request, said % {"names": names, "count": seconds})
 
 
+@admin.register(EndpointModel)
+class ModelAdmin(FactsAdmin[EndpointModel]):
+    """What servers offer. It is brought up to date by syncs: nobody edits it."""
+
+    list_display = ("name", "shown_endpoint", "canonical", "context", "can", "checked")
+    list_filter = (EndpointFilter,)
+    search_fields = ("model_id", "canonical_name", "endpoint__name")
+    list_select_related = ("endpoint",)
+    ordering = ("model_id", "endpoint_id")
+
+    @admin.display(description=gettext_lazy("model"))
+    def name(self, obj: EndpointModel) -> str:
+        return str(obj.model_id)
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def shown_endpoint(self, obj: EndpointModel) -> str:
+        return _linked(obj.endpoint_id)
+
+    @admin.display(description=gettext_lazy("canonical name"))
+    def canonical(self, obj: EndpointModel) -> str:
+        return obj.canonical_name or "—"
+
+    @admin.display(description=gettext_lazy("context"))
+    def context(self, obj: EndpointModel) -> str:
+        return _number(obj.max_tokens) if obj.max_tokens else "—"
+
+    @admin.display(description=gettext_lazy("capabilities"))
+    def can(self, obj: EndpointModel) -> str:
+        return _written(list(_can(obj)))
+
+    @admin.display(description=gettext_lazy("last checked"))
+    def checked(self, obj: EndpointModel) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.last_checked})
+
+
+class ChangesFilter(admin.SimpleListFilter):
+    """The few checks that changed a status, which have an index of their own."""
+
+    title = gettext_lazy("status")
+    parameter_name = "changes"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [("only", gettext_lazy("Changes alone"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[HealthCheck]) -> QuerySet[HealthCheck]:
+        if not self.value():
+            return queryset
+        every = Endpoint.objects.values("pk")  # named, so that SQLite goes by the index and not through all checks
+        return queryset.exclude(status_before=F("status_after")).filter(endpoint__in=every)
+
+
+@admin.register(HealthCheck)
+class HealthCheckAdmin(FactsAdmin[HealthCheck]):
+    list_display = ("checked", "shown_endpoint", "change", "latency", "error")
+    list_filter = (EndpointFilter, ChangesFilter)
+    ordering = ("-id",)
+
+    @admin.display(description=gettext_lazy("time"))
+    def checked(self, obj: HealthCheck) -> SafeString:
+        return render_to_string("inc/moment.html", {"value": obj.checked_at})
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def shown_endpoint(self, obj: HealthCheck) -> str:
+        return _linked(obj.endpoint_id)
+
+    @admin.display(description=gettext_lazy("status"))
+    def change(self, obj: HealthCheck) -> SafeString:
+        return render_to_string("inc/change.html", {"check": obj})
+
+    @admin.display(description=gettext_lazy("latency"))
+    def latency(self, obj: HealthCheck) -> str:
+        return "—" if obj.latency_ms is None else f"{_number(obj.latency_ms)} ms"
+
+    @admin.display(description=gettext_lazy("error"))
+    def error(self, obj: HealthCheck) -> str:
+        return obj.error_message or ""
+
+
+def _linked(endpoint_id: Any) -> str:
+    page = reverse("admin:endpoints_endpoint_change", args=[endpoint_id])
+    return format_html('<a href="{}">{}</a>', page, endpoint_name(endpoint_id))
+
+
 def _leads_back(url: str) -> bool:
     """Is this a page of ours?"""
     return url_has_allowed_host_and_scheme(url, None)
@@ -439,6 +598,29 @@ def _limits(*more: str) -> Any:
 def _key_for(url: str, stored: Endpoint | None) -> str | None:
     """What to ask at a new address with. The stored secret goes nowhere but to its own server."""
     return None if stored is None or stored.moves_to(url) else operations.secret(stored)
+
+
+def _words(stored: Any) -> list[str]:
+    """Capabilities as they are stored, without what nobody knows."""
+    return capabilities.to_store(capabilities.normalise(stored))
+
+
+def _as_stored(name: str, typed: Any) -> Any:
+    """As the save would write it, so that only a difference is one."""
+    if name == "capabilities":
+        return capabilities.to_store(typed)
+    if name == "base_url":
+        try:
+            return normalise(typed)
+        except ValueError:  # which the form says by itself
+            return typed
+    return typed.strip() if name == "name" else typed
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(CAN_WORDS[word]) for word in _words(value)) or "—"
+    return "—" if value in (None, "") else str(value)
 
 
 def _can(model: EndpointModel) -> tuple[str, ...]:
@@ -454,7 +636,7 @@ def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> str:
     if not rows:
         return "—"
     return format_html(
-        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        '<div class="wide" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
         _cells("th", head),
         format_html_join("", "<tr>{}</tr>", ((_cells("td", row),) for row in rows)),
     )

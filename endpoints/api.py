@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from endpoints import discovery, edits, naming, operations, sync
+from endpoints import discovery, edits, naming, operations, sync, versions
 from endpoints.detection import Unsupported
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
@@ -49,6 +49,12 @@ def entry_or_404(endpoint_id: uuid.UUID) -> Entry:
     if entry is None:
         raise NotFound("Endpoint not found")
     return entry
+
+
+def _told(endpoint_id: uuid.UUID) -> Response:
+    """The endpoint, with its version."""
+    entry = entry_or_404(endpoint_id)
+    return Response(EndpointDetailSerializer(entry).data, headers={"ETag": f'"{versions.of_entry(entry)}"'})
 
 
 def row_or_404(endpoint_id: uuid.UUID, *, lock: bool = False) -> Endpoint:
@@ -100,18 +106,25 @@ class EndpointDiscover(APIView):
         return Response(DiscoverySerializer({"places": discovery.discover()}).data)
 
 
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="The `ETag` that was read: 412 if staff has changed it since."
+)
+
+
 class EndpointDetail(APIView):
     @extend_schema(responses=EndpointDetailSerializer)
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+        """Its `ETag` changes with what staff may edit, not with checks and figures."""
+        return _told(endpoint_id)
 
-    @extend_schema(request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
+    @extend_schema(parameters=[IF_MATCH], request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
     def put(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """As PATCH: what is left out stays as it is."""
         return self.patch(request, endpoint_id)
 
-    @extend_schema(request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
+    @extend_schema(parameters=[IF_MATCH], request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
     def patch(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Only what is sent is changed."""
         endpoint = row_or_404(endpoint_id)
         given = EndpointWriteSerializer(endpoint, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
@@ -119,8 +132,8 @@ class EndpointDetail(APIView):
         if url != endpoint.base_url:
             _refuse_taken(url, endpoint)
             given.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, given))
-        _store(request, given, endpoint)
-        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+        _store(request, given, endpoint, request.headers.get("If-Match", "*"))
+        return _told(endpoint_id)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, endpoint_id: uuid.UUID) -> Response:
@@ -253,13 +266,23 @@ def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
         raise Failed(409, _("An endpoint with this base URL exists already."))
 
 
-def _store(request: edits.AnyRequest, given: EndpointWriteSerializer, endpoint: Endpoint) -> Endpoint:
+def _matches(if_match: str, stored: Endpoint) -> bool:
+    """As RFC 9110 has it: any of several versions will do, and a star is any version at all."""
+    wanted = [it.strip().removeprefix("W/").strip('"') for it in if_match.split(",")]
+    return "*" in wanted or versions.of(stored) in wanted
+
+
+def _store(
+    request: edits.AnyRequest, given: EndpointWriteSerializer, endpoint: Endpoint, if_match: str = "*"
+) -> Endpoint:
     try:
         with transaction.atomic():
             if not endpoint._state.adding:
                 stored = row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
                 if stored.base_url != endpoint.base_url:
                     raise Failed(409, "Another base URL was saved at the same moment.")  # whose is the secret then?
+                if not _matches(if_match, stored):
+                    raise Failed(412, "The endpoint has been changed since it was read; read it again.")
                 before = edits.values(stored)
                 edits.note_changed(request, given.write(endpoint), before)
             else:

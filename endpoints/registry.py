@@ -193,6 +193,11 @@ def _read_one(endpoint_id: str) -> Entry | None:
     return _entry(row, [_model(model) for model in row.models.order_by("model_id")])
 
 
+def entry_of(row: Endpoint) -> Entry:
+    """A row as it is kept here, without its models."""
+    return _entry(row, [])
+
+
 def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
     options = row.options_or_default
     return Entry(

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from endpoints.admin import EndpointAdmin, table
-from endpoints.admin_base import CarefulAdmin
+from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.models import Endpoint
 from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
@@ -108,6 +108,60 @@ class EndpointWithFigures(EndpointAdmin):
                 for row in rows
             ],
         )
+
+
+@admin.register(DailyStat)
+class DailyStatAdmin(FactsAdmin[DailyStat]):
+    """Those of deleted endpoints stay, and stand here by id where nobody remembers the name."""
+
+    list_display = (
+        "day",
+        "shown_endpoint",
+        "shown_model",
+        "api",
+        "attempts",
+        "failures",
+        "output_tokens",
+        "whole_duration",
+    )
+    list_filter = (EndpointFilter,)
+    ordering = ("-date", "endpoint_id", "model_id", "api_kind")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DailyStat]:
+        queries.flushed()
+        return super().get_queryset(request)
+
+    @admin.display(description=gettext_lazy("day"))
+    def day(self, obj: DailyStat) -> str:
+        return str(obj.date)
+
+    @admin.display(description=gettext_lazy("endpoint"))
+    def shown_endpoint(self, obj: DailyStat) -> str:
+        return endpoint_name(obj.endpoint_id)
+
+    @admin.display(description=gettext_lazy("model"))
+    def shown_model(self, obj: DailyStat) -> str:
+        return str(obj.model_id)
+
+    @admin.display(description=gettext_lazy("API"))
+    def api(self, obj: DailyStat) -> str:
+        return str(obj.api_kind)
+
+    @admin.display(description=gettext_lazy("attempts"))
+    def attempts(self, obj: DailyStat) -> str:
+        return count(obj.total_requests)
+
+    @admin.display(description=gettext_lazy("failed"))
+    def failures(self, obj: DailyStat) -> str:
+        return count(obj.failed_requests)
+
+    @admin.display(description=gettext_lazy("output tokens"))
+    def output_tokens(self, obj: DailyStat) -> str:
+        return count(obj.total_output_tokens)
+
+    @admin.display(description=gettext_lazy("duration in all"))
+    def whole_duration(self, obj: DailyStat) -> str:
+        return duration(obj.total_duration_ms)
 
 
 CURSOR = "cursor"

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.generic import RedirectView
 
 from access.views import Logout
+from endpoints.admin_base import FactsAdmin
 
 
 class AdminSite(admin.AdminSite):
@@ -18,10 +19,16 @@ class AdminSite(admin.AdminSite):
     index_title = _("Administration")
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
-        """Not django-q2's pages: a schedule made there may name any function, `os.system` too."""
+        """Not django-q2's pages: a schedule made there may name any function, `os.system` too. And lists of facts whose
+        rows have a key of several columns: Django refuses these, for pages of rows that such lists do not have.
+        """
         models: Any = [model_or_iterable] if isinstance(model_or_iterable, type) else model_or_iterable
         ours = [model for model in models if model._meta.app_label != "django_q"]
-        super().register(ours, admin_class, **options)
+        for model in ours:
+            if model._meta.is_composite_pk and issubclass(admin_class, FactsAdmin):
+                self._registry[model] = admin_class(model, self)
+            else:
+                super().register(model, admin_class, **options)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.user.is_authenticated:  # a viewer: logging in again would not help

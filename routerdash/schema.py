@@ -13,6 +13,15 @@ ERROR = {
 }
 
 
+def add_tags(result: dict[str, Any], **kwargs: object) -> dict[str, Any]:
+    """Operations go together by the first part of their path below /api."""
+    for path, operations in result["paths"].items():
+        tag = path.removeprefix("/api").strip("/").partition("/")[0]
+        for operation in operations.values():
+            operation["tags"] = [tag]
+    return result
+
+
 def add_errors(result: dict[str, Any], **kwargs: object) -> dict[str, Any]:
     """Each operation may answer with an error, in the one shape that routerdash.errors gives them."""
     result["components"]["schemas"]["Error"] = ERROR

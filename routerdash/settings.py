@@ -164,7 +164,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": __version__,
     "SERVE_PERMISSIONS": ["access.permissions.HasPermission"],
     "SERVE_INCLUDE_SCHEMA": False,
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "routerdash.schema.add_errors"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "routerdash.schema.add_errors",
+        "routerdash.schema.add_tags",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "endpoints.models.Status.choices",
         "OperatorStateEnum": "endpoints.models.OperatorState.choices",

@@ -18,7 +18,7 @@ from metrics import catalogue_api, clients_api, overview_api, prometheus, querie
 from metrics.pages import clients as clients_page
 from metrics.pages import endpoint, endpoints, live, models, overview, requests
 from metrics.pages import usage as usage_page
-from routerdash import playground, views
+from routerdash import api_docs, playground, search, views
 
 
 def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
@@ -41,6 +41,8 @@ urlpatterns = [
     *playground.PAGES,
     *usage_page.URLS,
     *clients_page.URLS,
+    *search.URLS,
+    *api_docs.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
@@ -61,6 +63,7 @@ urlpatterns = [
     *_api(clients_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
+    *_api(search.API_URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
 ]
 

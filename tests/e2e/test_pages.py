@@ -118,6 +118,7 @@ def test_actions_of_the_admin(page: Page, router: RouterDash, sim: Simulator) ->
         _act(page, action)
         page.wait_for_selector(f"li.success:has-text('{text}')")
     _act(page, "disable")
+    page.get_by_role("button", name="Disable", exact=True).click()
     page.wait_for_selector(".st-disabled")
     assert router.endpoint(endpoint)["operator_state"] == "disabled"
 

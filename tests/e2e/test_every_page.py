@@ -1,0 +1,137 @@
+"""Every page there is, found by the paths themselves: nothing wrong for axe in either theme, no complaint of the
+browser, no other host, nothing that scrolls sideways, in both languages, on a phone and on a desk.
+
+A new page without arguments is taken in by itself; for arguments of a new name `EXAMPLES` needs one.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from django.contrib import admin
+from django.urls import URLPattern, get_resolver, reverse
+from playwright.sync_api import Browser, Page, TimeoutError
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations, watched_page
+from tests.router import RouterDash, until
+
+pytestmark = [*in_browser, pytest.mark.timeout(600)]
+
+MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
+# Not pages: for machines, or they only lead on.
+NOT_PAGES = {"logout", "metrics", "health", "ready"}
+# Shown to whoever has not logged in.
+BEFORE_LOGIN = {"login"}
+
+
+def own_pages() -> Iterator[URLPattern]:
+    for pattern in get_resolver().url_patterns:
+        if not isinstance(pattern, URLPattern) or str(pattern.pattern).startswith(("api/", "v1")):
+            continue
+        if pattern.name and pattern.name not in NOT_PAGES and not pattern.name.startswith("beside-"):
+            yield pattern
+
+
+def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
+    """A value for each argument that a path may take."""
+    return {
+        "endpoint_id": endpoint_id,
+        "request_id": request_id,
+        "key_id": key_id,
+        "api_key_id": key_id,
+        "model": MODEL,
+        "model_id": MODEL,
+        "name": MODEL,
+        "client": "127.0.0.1",
+        "client_ip": "127.0.0.1",
+        "address": "127.0.0.1",
+    }
+
+
+def path_of(pattern: URLPattern, known: dict[str, str]) -> str:
+    arguments = pattern.pattern.converters
+    missing = sorted(set(arguments) - set(known))
+    assert not missing, f"tell an example of {missing}, which {pattern.name} takes"
+    return reverse(str(pattern.name), kwargs={name: known[name] for name in arguments})
+
+
+def admin_pages(known: dict[str, str]) -> Iterator[str]:
+    """Its index, each list, each form that adds, and one that changes where there is a row."""
+    yield reverse("admin:index")
+    rows = {"endpoint": known["endpoint_id"], "requesthistory": known["request_id"], "apikey": known["key_id"]}
+    for model, page in admin.site._registry.items():
+        opts = model._meta
+        names = {it.name for it in page.get_urls() if it.name}
+        base = f"{opts.app_label}_{opts.model_name}"
+        yield reverse(f"admin:{base}_changelist")
+        if f"{base}_add" in names and opts.model_name != "requesthistory":
+            yield reverse(f"admin:{base}_add")
+        if opts.model_name in rows:
+            for kind in ("change", "history", *(("delete",) if opts.model_name != "requesthistory" else ())):
+                yield reverse(f"admin:{base}_{kind}", args=[rows[str(opts.model_name)]])
+
+
+@pytest.fixture(scope="module")
+def served(shared_router: RouterDash, simulator: Simulator) -> dict[str, str]:
+    """Endpoints with something to show, requests that went well and not, and one of each for a path to name."""
+    endpoint = shared_router.add(simulator.add(models=[MODEL]), name="東京ワークステーション-in-the-basement")
+    for _ in range(3):
+        shared_router.chat(model=MODEL)
+    shared_router.chat(model="no-such-model")
+    (newest, *_rest) = until(lambda: shared_router.get("/api/requests").json()["requests"])
+    ((key,),) = shared_router.query("SELECT id FROM api_keys")
+    return examples(endpoint, newest["id"], str(key))
+
+
+@pytest.fixture
+def visitor(browser: Browser, shared_router: RouterDash, complaints: list[str]) -> Iterator[Page]:
+    yield from watched_page(browser, shared_router, complaints)
+
+
+def paths(known: dict[str, str]) -> list[str]:
+    pages = [it for it in own_pages() if it.name not in BEFORE_LOGIN]
+    also = ["/api/docs/", "/search?q=a", "/no-such-page"]
+    return list(dict.fromkeys([*(path_of(it, known) for it in pages), *also, *admin_pages(known)]))
+
+
+def faults(page: Page, path: str) -> Iterator[str]:
+    """What is wrong with this page on a desk and on a phone; what axe says is asked where there is less room."""
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        try:  # charts follow the window a moment later
+            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=5000)
+        except TimeoutError:
+            yield f"{path}: wider than {width}"
+    yield from (f"{path}: {it}" for it in violations(page))
+
+
+def settled(page: Page, path: str) -> None:
+    answer = page.goto(path)
+    assert answer is not None
+    assert answer.status == (404 if path == "/no-such-page" else 200), path
+    assert "text/html" in answer.headers["content-type"], path
+
+
+@pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "ja")])
+def test_every_page(visitor: Page, served: dict[str, str], complaints: list[str], theme: str, language: str) -> None:
+    visitor.goto("/login")
+    look(visitor, theme=theme, language="en", width=1440)
+    log_in(visitor)
+    look(visitor, theme=theme, language=language, width=1440)
+    found: list[str] = []
+    for path in paths(served):
+        settled(visitor, path)
+        root = visitor.locator("html")
+        assert (root.get_attribute("data-theme"), root.get_attribute("lang")) == (theme, language), path
+        found += faults(visitor, path)
+        found += [f"{path}: {text}" for text in complaints if "404 (Not Found)" not in text or path != "/no-such-page"]
+        complaints.clear()
+    assert found == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_login(visitor: Page, theme: str) -> None:
+    visitor.goto("/login")
+    look(visitor, theme=theme, language="ja", width=1440)
+    visitor.goto("/login")
+    assert list(faults(visitor, "/login")) == []

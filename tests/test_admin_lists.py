@@ -1,0 +1,219 @@
+"""Every list of the admin: its cost does not grow with its rows, and facts can only be read."""
+
+import csv
+import io
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from access.models import ApiKey, User
+from endpoints import admin_base
+from endpoints.models import Endpoint, EndpointModel, HealthCheck, Status
+from endpoints.registry import registry
+from metrics.models import DailyStat, RequestHistory
+from tests.access.people import Api, make_user
+from tests.metrics.records import A
+from tests.metrics.world import add_endpoint
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_alone")]
+
+
+@pytest.fixture
+def _alone(nothing_cached: None) -> None:
+    """Nothing of another test."""
+
+
+def url(model: Any, page: str = "changelist") -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}")
+
+
+def fill(user: User, rows: int, prefix: str) -> None:
+    """So many more rows of each kind."""
+    endpoints = [Endpoint(name=f"{prefix}{n}", base_url=f"http://{prefix}{n}.invalid") for n in range(rows)]
+    Endpoint.objects.bulk_create(endpoints)
+    one = endpoints[0]
+    EndpointModel.objects.bulk_create(EndpointModel(endpoint=it, model_id=f"org/model-{it.name}") for it in endpoints)
+    HealthCheck.objects.bulk_create(check(it) for it in endpoints)
+    DailyStat.objects.bulk_create(
+        DailyStat(endpoint_id=one.pk, model_id=it.name, date="2026-11-24") for it in endpoints
+    )
+    ApiKey.objects.bulk_create(ApiKey(name=it.name, key_hash=it.name, created_by=user) for it in endpoints)
+    kind = ContentType.objects.get_for_model(Endpoint)
+    LogEntry.objects.bulk_create(
+        LogEntry(user_id=user.pk, content_type=kind, object_id=it.pk, object_repr=it.name, action_flag=CHANGE)
+        for it in endpoints
+    )
+    registry.reload()
+
+
+def check(endpoint: Endpoint, before: str = Status.ONLINE, after: str = Status.ONLINE) -> HealthCheck:
+    return HealthCheck(
+        endpoint=endpoint, checked_at=timezone.now(), success=True, status_before=before, status_after=after
+    )
+
+
+MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
+FACTS = [model for model in MODELS if isinstance(admin.site.get_model_admin(model), admin_base.FactsAdmin)]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+def test_a_list_asks_as_often_for_many_rows_as_for_few(as_admin: Api, admin: User, model: Any) -> None:
+    fill(admin, 2, "few")
+    as_admin.get(url(model))
+    with CaptureQueriesContext(
+        connection,
+    ) as few:
+        assert as_admin.get(url(model)).status_code == 200
+    fill(admin, 60, "many")
+    with CaptureQueriesContext(connection) as many:
+        response = as_admin.get(url(model))
+    assert len(many) == len(few) <= 8
+    assert len(response.context["cl"].result_list) <= 50
+
+
+@pytest.mark.parametrize("model", [*FACTS, RequestHistory], ids=lambda model: model._meta.label)
+def test_nothing_counts_all_facts(as_admin: Api, admin: User, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_base, "MOST_PAGED", 55)
+    fill(admin, 60, "many")
+    with CaptureQueriesContext(connection) as asked:
+        response = as_admin.get(url(model))
+    counts = [it["sql"] for it in asked if "COUNT(" in it["sql"]]
+    assert [sql for sql in counts if "LIMIT 55" not in sql] == []
+    assert response.context["cl"].result_count <= 55
+    assert as_admin.get(f"{url(model)}?p=99").status_code in (200, 302)
+
+
+@pytest.mark.parametrize("model", FACTS, ids=lambda model: model._meta.label)
+def test_facts_can_only_be_read(as_admin: Api, admin: User, model: Any) -> None:
+    fill(admin, 1, "one")
+    row = model._default_manager.first()
+    for page in ("add/", f"{row.pk}/change/", f"{row.pk}/delete/", f"{row.pk}/history/"):
+        assert as_admin.get(url(model) + page).status_code == 404
+    html = as_admin.get(url(model)).content.decode()
+    assert 'name="action"' not in html
+    assert "addlink" not in html.split('id="content"')[1]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+def test_lists_are_for_staff(as_viewer: Api, model: Any) -> None:
+    assert as_viewer.get(url(model)).status_code == 302
+
+
+@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat])
+def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
+    fill(admin, 3, "gpu-")
+    one = model._default_manager.first()
+    found = as_admin.get(url(model), {"endpoint": str(one.endpoint_id)}).context["cl"].result_list
+    assert {row.endpoint_id for row in found} == {one.endpoint_id}
+    for odd in ("nonsense", "0" * 32, "'"):
+        assert list(as_admin.get(url(model), {"endpoint": odd}).context["cl"].result_list) == []
+
+
+def test_changes_of_status_come_from_their_own_index(as_admin: Api) -> None:
+    endpoint = add_endpoint(A)
+    HealthCheck.objects.bulk_create([check(endpoint), check(endpoint, after=Status.ERROR), check(endpoint)])
+    with CaptureQueriesContext(connection) as asked:
+        response = as_admin.get(url(HealthCheck), {"changes": "only"})
+    assert len(response.context["cl"].result_list) == 1
+    listed = next(it["sql"] for it in asked if "ORDER BY" in it["sql"] and "checked_at" in it["sql"])
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {listed}")
+            assert any("checks_changes" in row[3] for row in cursor.fetchall())
+
+
+def test_facts_are_escaped(as_admin: Api) -> None:
+    endpoint = add_endpoint(A, "<script>alert(1)</script>")
+    EndpointModel(endpoint=endpoint, model_id="<script>alert(2)</script>").save(force_insert=True)
+    failed = check(endpoint, after=Status.ERROR)
+    failed.error_message = "<script>alert(3)</script>"
+    failed.save()
+    registry.reload()
+    DailyStat.objects.create(endpoint_id=endpoint.pk, model_id="<script>alert(4)</script>", date="2026-11-24")
+    for model in FACTS:
+        html = as_admin.get(url(model)).content.decode()
+        assert "<script>alert(" not in html, model
+
+
+def test_the_log_tells_who_changed_what(as_admin: Api, admin: User) -> None:
+    endpoint = add_endpoint(A, "gpu-box")
+    as_admin.post(url(Endpoint), {"action": "enable", "_selected_action": [str(endpoint.pk)]})
+    html = as_admin.get(url(LogEntry)).content.decode()
+    for shown in ("ada", "gpu-box", "Enabled"):
+        assert shown in html
+
+
+# Exports
+
+
+def exported(api: Api, model: Any, *rows: Any) -> list[dict[str, str]]:
+    answer = api.post(url(model), {"action": "export_csv", "_selected_action": [str(row.pk) for row in rows]})
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    return list(csv.DictReader(io.StringIO(answer.content.decode())))
+
+
+def test_chosen_endpoints_are_exported_without_secrets(as_admin: Api) -> None:
+    endpoint = add_endpoint(A, "東京")
+    Endpoint.objects.update(notes="=HYPERLINK(1)")
+    endpoint.set_api_key("sk-secret")
+    endpoint.set_options(max_concurrency=4)
+    (row,) = exported(as_admin, Endpoint, endpoint)
+    assert (row["name"], row["max_concurrency"], row["operator_state"]) == ("東京", "4", "enabled")
+    assert row["notes"] == "'=HYPERLINK(1)"  # nothing for a spreadsheet to run
+    assert not any("sk-secret" in value or value.startswith("gAAAA") for value in row.values())
+
+
+def test_chosen_keys_are_exported_without_hashes(as_admin: Api, admin: User) -> None:
+    row, key = ApiKey.issue(admin, "notebook", ["endpoints.read"])
+    (told,) = exported(as_admin, ApiKey, row)
+    assert (told["name"], told["created_by"], told["permissions"]) == ("notebook", "ada", "endpoints.read")
+    assert not {key, row.key_hash} & set(told.values())
+
+
+def test_chosen_people_are_exported_without_passwords(as_admin: Api, admin: User) -> None:
+    (told,) = exported(as_admin, User, admin)
+    assert told["username"] == "ada"
+    assert not any("$2b$" in value for value in told.values())
+
+
+# People and keys
+
+
+def test_an_owner_is_found_by_typing(as_admin: Api, admin: User) -> None:
+    make_user("vera")
+    asked = {"app_label": "access", "model_name": "apikey", "field_name": "created_by", "term": "ver"}
+    found = as_admin.get(reverse("admin:autocomplete"), asked).json()["results"]
+    assert [it["text"] for it in found] == ["vera"]
+
+
+@pytest.mark.parametrize(("expiry", "names"), [("valid", {"new", "never"}), ("expired", {"old"}), ("odd", None)])
+def test_keys_by_their_expiry(as_admin: Api, admin: User, expiry: str, names: set[str] | None) -> None:
+    ApiKey.issue(admin, "never", [])
+    ApiKey.issue(admin, "new", [], timezone.now() + timedelta(days=1))
+    ApiKey.issue(admin, "old", [], timezone.now() - timedelta(days=1))
+    found = as_admin.get(url(ApiKey), {"expiry": expiry}).context["cl"].result_list
+    assert {row.name for row in found} == (names or {"never", "new", "old"})
+
+
+def test_disabling_from_a_list_asks_first(as_admin: Api) -> None:
+    endpoint = add_endpoint(A)
+    sent = {"action": "disable", "_selected_action": [str(endpoint.pk)]}
+    assert "In flight" in as_admin.post(url(Endpoint), sent).content.decode()
+    assert Endpoint.objects.get().options_or_default.operator_state == "enabled"
+    as_admin.post(url(Endpoint), {**sent, "confirmed": "yes"})
+    assert Endpoint.objects.get().options_or_default.operator_state == "disabled"
+
+
+def test_a_button_of_a_page_disables_at_once(as_admin: Api) -> None:
+    endpoint = add_endpoint(A)
+    sent = {"action": "disable", "_selected_action": [str(endpoint.pk)], "next": f"/endpoints/{A}"}
+    assert as_admin.post(url(Endpoint), sent)["Location"] == f"/endpoints/{A}"
+    assert Endpoint.objects.get().options_or_default.operator_state == "disabled"
