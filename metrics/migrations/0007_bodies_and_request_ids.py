@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metrics', '0005_queue_and_request_id'),
+        ('metrics', '0006_clients'),
     ]
 
     operations = [
