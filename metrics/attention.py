@@ -89,7 +89,7 @@ def _endpoints(entries: tuple[Entry, ...], trials: dict[str, str]) -> Iterator[I
         )
     for entry in wanted:
         state = trials.get(entry.id, breakers.CLOSED)
-        if state != breakers.CLOSED and entry not in away:
+        if state != breakers.CLOSED and entry.status not in (Status.OFFLINE, Status.ERROR):
             severity = BAD if state == breakers.OPEN else WARN
             yield _item(BREAKER, severity, cause=state, endpoint_id=entry.id, endpoint_name=entry.name)
 

@@ -1,10 +1,9 @@
 """Sums of the last 60 minutes by endpoint, model and API key: what is busy now, and what fails."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from metrics.fold import NO_ENDPOINT, Cell
+from metrics.fold import Cell
 
 MINUTES = 60
 KEPT = 4 * 60  # minutes: further back the clock is not set without all figures being read again
@@ -17,25 +16,25 @@ Summed = tuple[str, str]
 
 @dataclass(slots=True)
 class Hour:
-    minutes: dict[int, Counter[Summed]] = field(default_factory=dict)
-    sums: Counter[Summed] = field(default_factory=Counter)  # of those after `since`; none of them zero
+    minutes: dict[int, dict[Summed, int]] = field(default_factory=dict)
+    sums: dict[Summed, int] = field(default_factory=dict)  # of those after `since`; none of them zero
     since: int = 0
 
     def add(self, minute: int, endpoint_id: str, model: str, api_key_id: str, cell: Cell) -> None:
         """The models and keys have requests that were answered or failed, the endpoints attempts."""
-        found: Counter[Summed] = Counter()
-        if endpoint_id != NO_ENDPOINT:
-            found[ATTEMPTS, endpoint_id] = cell.attempts_ok + cell.attempts_failed
-            found[FAILED, endpoint_id] = cell.attempts_failed
-        if requests := cell.requests_ok + cell.requests_failed:
-            found[MODEL, model] = requests
-            found[KEY, api_key_id] = requests
-        found = Counter({key: count for key, count in found.items() if count})
-        if not found:
-            return
-        self.minutes.setdefault(minute, Counter()).update(found)
-        if minute > self.since:
-            self.sums.update(found)
+        counts = self.minutes.get(minute)
+        if counts is None:
+            counts = self.minutes[minute] = {}
+        summed = (counts, self.sums) if minute > self.since else (counts,)
+        requests, attempts = cell.requests_ok + cell.requests_failed, cell.attempts_ok + cell.attempts_failed
+        for to in summed:
+            if attempts:
+                to[ATTEMPTS, endpoint_id] = to.get((ATTEMPTS, endpoint_id), 0) + attempts
+            if cell.attempts_failed:
+                to[FAILED, endpoint_id] = to.get((FAILED, endpoint_id), 0) + cell.attempts_failed
+            if requests:
+                to[MODEL, model] = to.get((MODEL, model), 0) + requests
+                to[KEY, api_key_id] = to.get((KEY, api_key_id), 0) + requests
 
     def turn(self, this: int) -> None:
         """`this` is the present minute, the last of the 60. Only what changes sides is added or taken away."""
@@ -43,12 +42,11 @@ class Hour:
         if since == self.since:
             return
         for minute, counts in self.minutes.items():
-            if self.since < minute <= since:
-                self.sums.subtract(counts)
-            elif since < minute <= self.since:
-                self.sums.update(counts)
+            sign = -1 if self.since < minute <= since else 1 if since < minute <= self.since else 0
+            for key, count in counts.items() if sign else ():
+                self.sums[key] = self.sums.get(key, 0) + sign * count
         self.since = since
-        self.sums = Counter({key: count for key, count in self.sums.items() if count})
+        self.sums = {key: count for key, count in self.sums.items() if count}
         for old in [minute for minute in self.minutes if minute <= this - KEPT]:
             del self.minutes[old]
 

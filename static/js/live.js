@@ -132,6 +132,7 @@
       if (document.hidden) hidden = setTimeout(leave, HIDDEN);
       else if (!source) {
         tries = 0;
+        state("reconnecting");
         if (polls > 0) poll(polls);
         else stream();
       }

@@ -39,8 +39,9 @@
 
   /* ---- marks above the chart: the server wrote them, here they get their places and their lines */
   const tints = { online: "--ok", offline: "--bad", error: "--bad", edit: "--line-strong", pending: "--line-strong" };
+  /* a minute's bar has its middle where the minute begins: half a minute further back */
   const marks = () =>
-    $$("[data-at]").map(mark => ({ mark, at: Date.parse(mark.dataset.at) / 1000, kind: mark.dataset.kind }));
+    $$("[data-at]").map(mark => ({ mark, at: Date.parse(mark.dataset.at) / 1000 - 30, kind: mark.dataset.kind }));
 
   function drawMarks(plot) {
     const { ctx: pen, bbox } = plot;
@@ -51,8 +52,8 @@
     for (const { mark, at, kind } of marks()) {
       mark.hidden = at < first || at > last;
       if (mark.hidden) continue;
-      mark.style.left = `${plot.over.offsetLeft + plot.valToPos(at - 30, "x")}px`; // a bar stands on its minute's middle
-      const x = Math.round(plot.valToPos(at - 30, "x", true)) + 0.5;
+      mark.style.left = `${plot.over.offsetLeft + plot.valToPos(at, "x")}px`;
+      const x = Math.round(plot.valToPos(at, "x", true)) + 0.5;
       pen.strokeStyle = colour(tints[kind] ?? "--line-strong");
       pen.beginPath();
       pen.moveTo(x, bbox.top);

@@ -137,3 +137,22 @@ def test_the_key_of_a_demoted_administrator_only_reads() -> None:
     found = access.key(hash_key(key))
     assert found is not None
     assert set(found.permissions) == {"endpoints.read", "openai.inference"}
+
+
+def test_names_of_keys_are_told_from_memory(django_assert_num_queries: Any) -> None:
+    key = key_for(make_user(), name="notebook")
+    access.forget()
+    with django_assert_num_queries(0):
+        assert access.key_names() == {}
+    found = access.key(hash_key(key))
+    assert found is not None
+    assert access.key_names() == {found.id: "notebook"}
+
+
+def test_administrators_with_a_generated_password_are_told() -> None:
+    ada = make_admin(must_change_password=True)
+    make_admin("grace")
+    make_user(must_change_password=True)
+    assert access.generated_passwords() == []
+    access.reload()
+    assert access.generated_passwords() == [(str(ada.pk), "ada", ada.created_at)]

@@ -63,7 +63,7 @@ def test_the_overview_follows_without_reloading(page: Page, router: RouterDash, 
     for _ in range(2):
         router.post(f"/api/endpoints/{endpoint}/test")
     page.wait_for_selector("[data-status].st-offline")
-    assert page.locator("[data-latency].stale").inner_text().strip().endswith("ms")
+    assert page.locator("[data-latency].stale > span").inner_text().strip().endswith("ms")
     version = router.stats()["figures_version"]
     expect(page.locator("[data-figures-version]")).to_have_attribute("data-figures-version", str(version))
     assert page.evaluate("window.loadedOnce") is True

@@ -472,3 +472,36 @@ def in_own_connection(work: Callable[[], None]) -> None:
         work()
     finally:
         connection.close()
+
+
+def test_a_page_that_no_stream_reaches_asks_for_what_it_missed(hub: Hub, clock: Clock) -> None:
+    client = opened(make_user())
+
+    async def ask(last_id: str) -> Any:
+        response = await client.get(f"/api/dashboard/events?once=&last_event_id={last_id}")
+        assert response.headers["Content-Type"] == "text/event-stream"
+        return parse(response.content)
+
+    async def run() -> None:
+        last_id, name, _ = await ask("")
+        assert name == "overview"
+        clock.pass_by(MIN_GAP_SECONDS)
+        change(5)
+        _, name, told = await ask(last_id)
+        assert (name, told["endpoints"]) == ("changes", {A: {"latency_ms": 5}})
+        assert not hub._listeners
+
+    asyncio.run(run())
+
+
+def test_a_stream_goes_on_where_its_address_says(hub: Hub, clock: Clock) -> None:
+    client = opened(make_user())
+
+    async def run() -> None:
+        last_id, _, _ = parse(await first_of(hub))
+        clock.pass_by(MIN_GAP_SECONDS)
+        change(5)
+        response: Any = await client.get(f"/api/dashboard/events?last_event_id={last_id}")
+        assert parse(await anext(aiter(response.streaming_content)))[1] == "changes"
+
+    asyncio.run(run())

@@ -6,7 +6,26 @@ import pytest
 import time_machine
 from django.utils import timezone, translation
 
-from metrics.templatetags.figures import age, clock, count, duration, icon, item, moment, rate, span, speed
+from metrics.templatetags.figures import (
+    age,
+    clock,
+    compact,
+    count,
+    duration,
+    elapsed,
+    icon,
+    instant,
+    item,
+    meter,
+    moment,
+    rate,
+    share,
+    since,
+    span,
+    spark,
+    speed,
+    units,
+)  # fmt: skip
 from tests.metrics.records import NOW
 
 
@@ -79,3 +98,65 @@ def test_an_icon_cannot_bring_markup_in() -> None:
 
 def test_item_looks_up() -> None:
     assert (item({"a": 1}, "a"), item({"a": 1}, "b")) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "—"), (0, "0"), (999_999, "999,999"), (1_234_567, "1.23 M"), (61_837_221, "61.8 M"), (9_996_000, "10.0 M")],
+)
+def test_compact(value: int | None, text: str) -> None:
+    assert compact(value) == text
+
+
+def test_compact_goes_on_beyond_millions() -> None:
+    assert [compact(value) for value in (123_456_789, 5_000_000_000, 7 * 10**12)] == ["123 M", "5.00 G", "7.00 T"]
+
+
+def test_units_are_small() -> None:
+    assert units("1.84 s") == '1.84<span class="unit">s</span>'
+    assert units("—") == "—"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"), [(0, 0, "—"), (0, 9, "0.0 %"), (1, 9999, "0.1 %"), (9, 9, "100.0 %")]
+)
+def test_a_share_is_nothing_only_where_there_is_none(part: int, whole: int, text: str) -> None:
+    assert share(part, whole) == text
+
+
+@time_machine.travel(NOW, tick=False)
+@pytest.mark.parametrize(("language", "text"), [("en", "9 Mar"), ("ja", "3月9日")])
+def test_since_is_the_time_and_before_today_the_day(language: str, text: str) -> None:
+    with translation.override(language):
+        assert since(NOW - timedelta(hours=1)) == "11:00"
+        assert since(NOW - timedelta(days=1)) == text
+
+
+@time_machine.travel(NOW, tick=False)
+def test_elapsed_is_never_negative() -> None:
+    assert [elapsed(NOW - timedelta(seconds=seconds)) for seconds in (1320, -9)] == ["22 min", "0 s"]
+
+
+def test_an_instant_is_as_the_api_tells_it() -> None:
+    assert instant("2026-03-10T12:00:30.000Z") == NOW
+    assert instant(None) is None
+
+
+def test_a_spark_steps_over_what_is_not_known() -> None:
+    drawn = spark([None, 0, None, 4], "x")
+    assert 'points="26.7,30.0 80.0,4.0"' in drawn
+    assert 'd="M80.0 4.0h0"' in drawn
+    assert 'points=""' in spark([None, None], "x")
+
+
+def test_a_spark_of_a_rate_begins_with_the_lowest() -> None:
+    assert 'points="0.0,30.0 80.0,4.0"' in spark([0.98, 1.0], "x", None)
+
+
+def test_a_meter_has_blocks_for_few_and_a_ruler_for_many() -> None:
+    few, many = meter(1, 4), meter(16, 64)
+    assert (few.count('class="f"'), few.count('class="t"')) == (1, 3)
+    assert 'class="f" x="0%" width="25.0%"' in many
+    assert "full" not in few
+    assert "full" in meter(4, 4)
+    assert meter(3, None) == ""

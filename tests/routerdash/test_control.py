@@ -1,5 +1,6 @@
 """The control process's services, without its event loop: what it loads, from where, and what it answers to others."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.config import Config, load
 from gateway.snapshot import Model, Snapshot
 from metrics import seeding, teller
 from metrics.database import database_id
+from metrics.gauges import gauges
 from metrics.writer import Where
 from routerdash import prepare
 from routerdash.control import Control, _entries
@@ -275,3 +277,13 @@ def test_models_come_with_the_registry(loaded: Control) -> None:
     entry = registry.get(A)
     assert entry is not None
     assert [model.id for model in entry.models] == ["tiny"]
+
+
+def test_load_is_looked_at_now_and_then(loaded: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_endpoint(A, "a", status="online")
+    monkeypatch.setattr(loaded.publisher, "in_flight", lambda: {A: 3})
+    before = int(time.time() // 60)
+    loaded._gauge()
+    found = gauges.at(before) or gauges.at(before + 1)
+    assert found is not None
+    assert (found.in_flight, found.waiting, found.online) == (3, 0, 1)

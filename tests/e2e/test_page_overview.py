@@ -1,0 +1,149 @@
+"""The overview in a real browser: it follows by itself, says what needs a person, and never jumps."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations
+from tests.router import RouterDash, until
+
+pytestmark = in_browser
+
+# Layout shifts since the page was opened, as the browser measures them.
+WATCH_SHIFTS = """
+new PerformanceObserver(list => list.getEntries().forEach(it => (window.shifted = (window.shifted ?? 0) + it.value)))
+  .observe({type: "layout-shift", buffered: false})
+"""
+
+
+def live(page: Page) -> None:
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+
+
+def test_nothing_moves_while_figures_do(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    router.add(simulated, name="gpu-box", max_concurrency=4)
+    router.chat()
+    log_in(page)
+    live(page)
+    expect(page.locator("[data-rank=api_keys] li > :first-child")).to_have_text("bootstrap")
+    page.evaluate(WATCH_SHIFTS)
+    for number in range(2, 12):
+        router.chat(stream=number % 2 == 0)
+        expect(page.locator("[data-stat=today_requests]")).to_have_text(str(number))
+    expect(page.locator("[data-rank=models] li > span").last).to_have_text("11")
+    simulated.set(tokens=1000, tokens_per_second=2)
+    with router.open_stream():
+        expect(page.locator("[data-value=active_requests]")).to_have_text("1")
+        expect(page.locator(".load .meter .f")).to_have_count(1)
+    expect(page.locator(".load .meter .f")).to_have_count(0)
+    assert page.evaluate("window.shifted ?? 0") < 0.0005  # a figure that gains a digit pushes its unit a little
+
+
+def test_what_needs_a_person_comes_and_goes_by_itself(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated, name="gpu-box")
+    log_in(page)
+    live(page)
+    page.evaluate("window.loadedOnce = true")
+    assert not page.locator("[data-attention]").is_visible()
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    row = page.locator("[data-show=offline]")
+    expect(row).to_contain_text("gpu-box is offline")
+    expect(row).to_contain_text("One of its models is online nowhere else.")
+    expect(row.locator(".age")).to_contain_text(re.compile(r"since \d\d:\d\d · \d+ s"))
+    expect(page.locator(".mk[data-kind=offline]")).to_be_visible()
+    told = router.get("/api/dashboard/attention").json()
+    assert [(it["kind"], it["endpoint_name"]) for it in told] == [("offline", "gpu-box")]
+    simulated.set(fault="")
+    router.post(f"/api/endpoints/{endpoint}/test")
+    expect(page.locator("[data-attention]")).to_have_count(0)
+    router.add(sim.add(), name="other")  # a row more, without a reload
+    expect(page.locator("[data-endpoint]")).to_have_count(2)
+    assert page.evaluate("window.loadedOnce") is True
+
+
+def test_a_restart_shows_the_same_figures_and_the_page_comes_back(
+    page: Page, router: RouterDash, sim: Simulator, complaints: list[str]
+) -> None:
+    router.add(sim.add(), name="gpu-box")
+    for _ in range(3):
+        router.chat(stream=True)
+    log_in(page)
+    live(page)
+    names = ("today_requests", "success_rate", "today_tokens", "p95_response_time_ms", "p50_first_token_ms")
+
+    def shown() -> list[str]:
+        return [page.locator(f"[data-stat={name}]").inner_text() for name in names]
+
+    before, busiest = shown(), router.get("/api/dashboard/busiest").json()
+    page.evaluate("window.loadedOnce = true")
+    router.stop()
+    page.wait_for_selector("[data-live-sign]:not([data-state=live])")
+    router.start()
+    live(page)
+    assert shown() == before
+    assert router.get("/api/dashboard/busiest").json() == busiest
+    router.chat()
+    expect(page.locator("[data-stat=today_requests]")).to_have_text("4")
+    assert page.evaluate("window.loadedOnce") is True
+    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]  # while it was away
+
+
+def test_where_no_stream_comes_through_the_page_asks(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(), name="gpu-box")
+
+    def hold(route: Route) -> Any:
+        """As a proxy that collects an answer until it ends: a stream has none."""
+        return route.continue_() if "once" in route.request.url else None
+
+    page.route("**/api/dashboard/events*", hold)
+    log_in(page)
+    live(page)
+    router.chat()
+    expect(page.locator("[data-stat=today_requests]")).to_have_text("1", timeout=15_000)
+    page.unroute("**/api/dashboard/events*")
+
+
+def test_how_a_figure_is_counted_is_said_and_true(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(), name="gpu-box")
+    router.chat()
+    log_in(page)
+    live(page)
+    buttons = page.locator(".how")
+    assert buttons.count() == 10
+    for number in range(10):
+        buttons.nth(number).click()
+        pop = page.locator(".pop:popover-open")
+        expect(pop).to_have_count(1)
+        path, fields = (pop.locator("code").nth(at).inner_text() for at in (0, 1))
+        told = json.dumps(router.get(path).json())
+        assert all(f'"{field}"' in told for field in fields.split(", ")), path
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_it_can_be_used_by_everybody(page: Page, router: RouterDash, sim: Simulator, language: str) -> None:
+    router.add(sim.add(), name="gpu-box", max_concurrency=2)
+    away = sim.add(models=["an-organisation/a-model-with-quite-a-long-name"])
+    endpoint = router.add(away, name="東京ワークステーション 4090")
+    router.chat()
+    away.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    until(lambda: router.get("/api/dashboard/attention").json()[0]["since"])
+    log_in(page)
+    for theme in ("light", "dark"):
+        for width in (390, 1440):
+            look(page, theme=theme, language=language, width=width)
+            page.goto("/")
+            live(page)
+            assert page.locator("[data-show=offline]").is_visible()
+            assert violations(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
