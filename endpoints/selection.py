@@ -31,7 +31,8 @@ class Selection:
 
 def _offers(entry: Entry, name: str) -> bool:
     wanted = name.casefold()
-    return any(wanted in (it.id.casefold(), (it.canonical_name or "").casefold()) for it in entry.models)
+    names = (name for it in entry.models for name in (it.id, it.canonical_name) if name)
+    return any(name.casefold() == wanted for name in names)
 
 
 def _mentions(entry: Entry, text: str) -> bool:

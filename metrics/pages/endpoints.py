@@ -13,6 +13,7 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.functional import Promise
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
@@ -64,6 +65,12 @@ COLUMNS = (
     Column("failed", _("Failed"), lambda row: row["failed_requests"], down=True),
     Column("models", _("Models"), lambda row: row["model_count"], down=True, css="n opt"),
 )
+# As a list to choose from, where there are no heads to press: on phones.
+ORDERS = [
+    (f"{sign}{it.name}", format_lazy("{} {}", it.label, arrow))
+    for it in COLUMNS
+    for sign, arrow in (("", "↑"), ("-", "↓"))
+]
 BY_NAME = {column.name: column for column in COLUMNS}
 DEFAULT = "status"
 
@@ -179,6 +186,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
         "total": len(registry.all()),
         "page": page,
         "pages": pages,
+        "orders": ORDERS,
         "page_numbers": [(number, asked.query(page=str(number))) for number in range(1, pages + 1)],
         "stats": queries.stats(moment),
         "sorted_by": ("-" if asked.down else "") + asked.sort,

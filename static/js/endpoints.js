@@ -107,7 +107,10 @@
     if (moved && filters.elements.status.value) refresh();
   }
 
-  document.addEventListener("htmx:afterSwap", findRows);
+  document.addEventListener("htmx:afterSwap", () => {
+    findRows();
+    filters.elements.sort.value = $("[data-list]").dataset.list; // a press on a head has sorted it
+  });
   findRows();
   follow({ overview: showAll, changes: showChanges });
 })();

@@ -89,8 +89,7 @@ def test_a_logout_ends_the_live_figures_of_other_tabs(page: Page, complaints: li
 
 def test_an_endpoint_is_added_in_the_admin(page: Page, router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(kind="vllm")
-    log_in(page)
-    page.get_by_role("link", name="Add endpoint").click()
+    log_in(page, "/admin/endpoints/endpoint/add/")
     page.get_by_label("Name:").fill("gpu-box")
     page.get_by_label("Base URL:").fill(f"{simulated.url}/v1/")
     page.get_by_role("button", name="Save", exact=True).click()
