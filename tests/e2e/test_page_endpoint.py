@@ -100,7 +100,7 @@ def test_everybody_can_read_it(page: Page, router: RouterDash, endpoint: str, si
     (simulated,) = sim.endpoints.values()
     simulated.behaviour.fault = "500"
     router.chat()
-    simulated.behaviour.fault = None
+    simulated.behaviour.fault = ""
     router.chat(model="org/a-model")
     router.post(f"/api/endpoints/{endpoint}/drain", {"deadline_secs": 600})
     log_in(page)
