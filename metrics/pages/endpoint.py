@@ -97,7 +97,7 @@ def _device(told: object) -> list[tuple[str, str]]:
         return []
     return [
         (str(name).replace("_", " "), str(value))
-        for name, value in told.items()
+        for name, value in sorted(told.items())
         if isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
     ][:12]
 

@@ -117,9 +117,10 @@ def latency_line(latencies: Sequence[int | None]) -> SafeString | str:
     told = {"count": count(len(latencies)), "low": count(min(known)), "high": count(top)}
     return format_html(
         '<svg class="line" role="img" aria-label="{}" viewBox="0 0 200 36" preserveAspectRatio="none">'
-        '<path d="{}"/></svg>',
+        '<path d="{}"/></svg> <span class="muted">0–{} ms</span>',
         label % told,
         path,
+        told["high"],
     )
 
 
