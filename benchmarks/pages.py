@@ -344,6 +344,7 @@ def paths(made: Installation) -> dict[str, str]:
     day = (datetime.now(UTC) - timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
     api, admin = "/api/requests", "/admin/metrics/requesthistory/"
     second = json.loads(made.get(api)[1])["next"]
+    newer = json.loads(made.get(f"{api}?cursor={second}")[1])["previous"]
     older = re.search(r'<p class="paginator">.*?href="([^"]*)"', made.get(admin)[1].decode(), re.DOTALL)
     sought = json.loads(made.get(f"{api}?model=none")[1])["next"]
     return {
@@ -367,6 +368,15 @@ def paths(made: Installation) -> dict[str, str]:
         "requests not streamed": f"{api}?streamed=false",
         "requests slow": f"{api}?min_duration_ms=1040",
         "requests of an endpoint, failed": f"{api}?endpoint_id={endpoint}&outcome=failed",
+        "requests not ok": f"{api}?outcome=error",
+        "requests of a status (none)": f"{api}?status_code=418",
+        "requests retried (none)": f"{api}?retried=true",
+        "requests of many tokens (none)": f"{api}?min_tokens=1000000",
+        "requests of a client's id (none)": f"{api}?request_id=none",
+        "requests, newer": f"{api}?cursor={newer}",
+        "page of requests": "/requests",
+        "page of requests, sought": "/requests?retried=true&since=-24h",
+        "page of requests, new rows": f"/requests?part=rows&after={day}",
         "usage by day": "/api/usage",
         "usage by month": "/api/usage?by=month&since=2026-01-01",
         "usage by model": "/api/usage?by=model",
