@@ -4,11 +4,11 @@ Endpoints with the same canonical name for a model are one row, as in GET /v1/mo
 its model's name leads to: the name as it is written first, then one that is the same but for capitals.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 from django.db.models import Q, Sum
 
@@ -76,12 +76,13 @@ class Catalogue:
         offered.offers.append((entry, model))
         offered.aliases.add(model.id)
         offered.aliases.update(_aliases(model.id, model.canonical_name))
-        able = capabilities.together(model.capabilities, added)
+        able = _together(model.capabilities, added)
         offered.capabilities.update(able)
         offered.known = offered.known and bool(able)
 
 
 _aliases = lru_cache(maxsize=4096)(names.aliases)
+_together = lru_cache(maxsize=1024)(capabilities.together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +96,42 @@ class Wanted:
     sort: str = BY_NAME
 
 
-def models(moment: Moment, wanted: Wanted) -> list[Row]:
-    """Rows for what is wanted. One query."""
+class Rows(Sequence[Row]):
+    """Models in order, each made into a row when it is looked at: a page shows few of thousands."""
+
+    def __init__(self, found: list[Offered], make: Callable[[Offered], Row]) -> None:
+        self._found = found
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return [self._make(offered) for offered in self._found[at]]
+        return self._make(self._found[at])
+
+
+def models(moment: Moment, wanted: Wanted) -> Rows:
+    """What is wanted. One query."""
     catalogue = Catalogue(moment.entries)
     asked = _asked(catalogue, _counts(moment.figures.date, WEEK))
     speeds = _speeds(catalogue, moment)
-    rows = [
-        _row(offered, moment, asked.get(offered.name, ()), speeds.get(offered.name, []))
-        for offered in catalogue.all.values()
-        if _is_wanted(offered, wanted)
-    ]
-    if wanted.state:
-        rows = [row for row in rows if row["ready"] == (wanted.state == READY)]
-    return _sorted(rows, wanted.sort)
+
+    def place(offered: Offered) -> tuple[Any, ...]:
+        if wanted.sort == BY_REQUESTS:
+            return tuple(-sum(it[name] for it in asked.get(offered.name, ())) for name in _REQUESTS)
+        if wanted.sort == BY_SPEED:
+            return (-(_fastest(speeds.get(offered.name, ())) or 0),)
+        return (-_online(offered), -len(offered.offers)) if wanted.sort == BY_ENDPOINTS else ()
+
+    found = [offered for offered in catalogue.all.values() if _is_wanted(offered, wanted)]
+    found.sort(key=lambda offered: (*place(offered), offered.name.casefold(), offered.name))
+    return Rows(found, lambda it: _row(it, moment, asked.get(it.name, ()), speeds.get(it.name, [])))
 
 
 def model(moment: Moment, name: str, days: int = MONTH) -> Row | None:
@@ -155,6 +179,8 @@ def _is_wanted(offered: Offered, wanted: Wanted) -> bool:
         return False
     if wanted.capability and wanted.capability not in offered.capabilities:
         return False
+    if wanted.state and bool(_online(offered)) != (wanted.state == READY):
+        return False
     return not wanted.endpoint_id or any(entry.id == wanted.endpoint_id for entry, _ in offered.offers)
 
 
@@ -168,7 +194,7 @@ def _row(offered: Offered, moment: Moment, asked: Sequence[Mapping[str, Any]], s
         "owned_by": "routerdash",
         "lifecycle_status": "registered",
         "download_progress": None,
-        "ready": any(entry.shown_status == Status.ONLINE for entry, _ in offers),
+        "ready": _online(offered) > 0,
         "capabilities": [word for word in CAPABILITIES if word in offered.capabilities],
         "supported_apis": _apis(offered),
         "max_tokens": max((model.max_tokens for _, model in offers if model.max_tokens), default=None),
@@ -191,10 +217,14 @@ def _row(offered: Offered, moment: Moment, asked: Sequence[Mapping[str, Any]], s
             }
             for entry, model in offers
         ],
-        "endpoints_online": sum(entry.shown_status == Status.ONLINE for entry, _ in offers),
+        "endpoints_online": _online(offered),
         "fastest_tps": _fastest(speeds),
         **{name: sum(it[name] or 0 for it in asked) for name in _COUNTED},
     }
+
+
+def _online(offered: Offered) -> int:
+    return sum(entry.shown_status == Status.ONLINE for entry, _ in offered.offers)
 
 
 def _fastest(speeds: Iterable[Row]) -> float | None:
@@ -214,17 +244,6 @@ def _apis(offered: Offered) -> list[str]:
     if not offered.known:
         return _ALL_APIS
     return sorted(api for word in offered.capabilities for api in _APIS[word])
-
-
-def _sorted(rows: list[Row], sort: str) -> list[Row]:
-    rows.sort(key=lambda row: (row["id"].casefold(), row["id"]))
-    if sort == BY_REQUESTS:
-        rows.sort(key=lambda row: (-row["requests_7_days"], -row["requests_today"]))
-    elif sort == BY_SPEED:
-        rows.sort(key=lambda row: -(row["fastest_tps"] or 0))
-    elif sort == BY_ENDPOINTS:
-        rows.sort(key=lambda row: (-row["endpoints_online"], -len(row["endpoints"])))
-    return rows
 
 
 # Speeds
@@ -258,6 +277,7 @@ def _by_endpoint(speeds: list[Row]) -> dict[str, list[Row]]:
 
 # Counts, from the day roll-ups
 
+_REQUESTS = ("requests_7_days", "requests_today")  # by which models are sorted
 _COUNTED = (
     "requests_today", "failed_today", "cancelled_today",
     "requests_7_days", "failed_7_days", "cancelled_7_days", "input_tokens_7_days", "output_tokens_7_days",

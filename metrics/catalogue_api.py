@@ -115,7 +115,7 @@ class Models(APIView):
         query = ModelsQuerySerializer(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         queries.flushed()
-        return Response({"object": "list", "data": catalogue.models(Moment.now(), query.wanted)})
+        return Response({"object": "list", "data": list(catalogue.models(Moment.now(), query.wanted))})
 
 
 class Model(APIView):

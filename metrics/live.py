@@ -12,14 +12,12 @@ from django.db import Error
 
 from endpoints.registry import registry
 from gateway import present
-from gateway.present import MOST, Present, Running, Waiting
+from gateway.present import Present, Running, Waiting
 from metrics import queries
 from metrics.history import json_time
 from metrics.teller import surroundings
 
 log = logging.getLogger(__name__)
-
-__all__ = ["MOST", "PHASES", "cancel", "look"]
 
 WATCH_SECONDS = 10  # so long do workers go on telling after a look
 FRESH_SECONDS = 3.0  # what is older is of a worker that died or hangs

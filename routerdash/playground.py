@@ -15,7 +15,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import ensure_csrf_cookie
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -95,26 +94,24 @@ class Chat(APIView):
 
 @never_cache
 @login_required
-@ensure_csrf_cookie
 def playground(request: HttpRequest) -> HttpResponse:
-    offered = sorted(Catalogue(registry.all()).all.values(), key=lambda it: it.name.casefold())
+    entries = sorted(registry.all(), key=lambda entry: (entry.shown_status != "online", entry.name))
+    places = {entry.id: at for at, entry in enumerate(entries)}
+    offered = sorted(Catalogue(entries).all.values(), key=lambda it: it.name.casefold())
     context = {
-        "models": [_model(it) for it in offered if not it.known or CAN_CHAT in it.capabilities],
+        "endpoints": [{"id": it.id, "name": it.name, "online": it.shown_status == "online"} for it in entries],
+        "models": [_model(it, places) for it in offered if not it.known or CAN_CHAT in it.capabilities],
         "max_image_bytes": MAX_IMAGE_BYTES,
     }
     return render(request, "playground.html", context)
 
 
-def _model(offered: Offered) -> dict[str, Any]:
-    """What a page needs to offer it: endpoints, those that answer first."""
-    endpoints = {entry.id: entry for entry, _ in offered.offers}.values()
+def _model(offered: Offered, places: dict[str, int]) -> dict[str, Any]:
+    """What a page needs to offer it; endpoints by their places among all."""
     return {
         "name": offered.name,
-        "aliases": sorted(offered.aliases),
-        "endpoints": [
-            {"id": entry.id, "name": entry.name, "online": entry.shown_status == "online"}
-            for entry in sorted(endpoints, key=lambda entry: (entry.shown_status != "online", entry.name))
-        ],
+        "aliases": sorted(offered.aliases - {offered.name}),
+        "endpoints": sorted({places[entry.id] for entry, _ in offered.offers}),
     }
 
 

@@ -6,13 +6,14 @@ from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.cache import never_cache
 
+from gateway.present import MOST
 from metrics import live
 
 
 @never_cache
 @login_required
 def live_requests(request: HttpRequest) -> HttpResponse:
-    return render(request, "live.html", {"live": live.look(patient=False), "most": live.MOST, "phases": live.PHASES})
+    return render(request, "live.html", {"live": live.look(patient=False), "most": MOST, "phases": live.PHASES})
 
 
 URLS = [path("live", live_requests, name="live")]

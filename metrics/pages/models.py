@@ -19,7 +19,7 @@ from metrics.catalogue import STATES
 from metrics.catalogue_api import ModelsQuerySerializer
 from metrics.queries import Moment
 
-PAGE = 50
+PAGE = 40
 SHOWN_OFFERS = 4  # of a row of the list; its own page has all
 FILTERS = ("q", "capability", "endpoint_id", "state")
 

@@ -4,6 +4,7 @@
   const { $, $$, set, number, count, speed, duration, NOTHING } = window.RouterDash;
   const play = $("[data-play]");
   if (!play) return;
+  const endpoints = JSON.parse($("#endpoints").textContent); // those that answer come first
   const models = JSON.parse($("#models").textContent);
   const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
   const token = $("[name=csrfmiddlewaretoken]", play).value;
@@ -46,9 +47,9 @@
       });
     }
     offer() {
-      const endpoints = models.find(it => it.name === model.value)?.endpoints ?? [];
+      const able = models.find(it => it.name === model.value).endpoints.map(at => endpoints[at]);
       const option = it => make("option", { value: it.id, textContent: it.online ? it.name : words.offline.replace("{name}", it.name) });
-      this.select.replaceChildren(make("option", { value: "", textContent: words.router }), ...endpoints.map(option));
+      this.select.replaceChildren(make("option", { value: "", textContent: words.router }), ...able.map(option));
       this.select.value = targets[this.at];
       if (this.select.selectedIndex < 0) this.select.value = targets[this.at] = "";
       this.label.textContent = wanted === 1 ? words.one : [words.left, words.right][this.at];

@@ -22,7 +22,7 @@ def say(page: Page, text: str) -> None:
 
 
 def test_an_answer_streams_and_is_counted(page: Page, router: RouterDash, sim: Simulator) -> None:
-    simulated = sim.add(tokens=12, tokens_per_second=60, ttft=0.1)
+    simulated = sim.add(tokens=12, tokens_per_second=20, ttft=0.1)
     endpoint = router.add(simulated, name="gpu-box")
     log_in(page, "/playground?model=tiny")
     page.get_by_label("System prompt").fill("Be brief.")
