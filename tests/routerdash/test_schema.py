@@ -1,5 +1,6 @@
 """The description of the API: complete, and written without a warning."""
 
+import re
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_every_path_is_described(schema: Any) -> None:
-    paths = {str(it.pattern).replace("<uuid:", "{").replace(">", "}") for it in API} - NOT_DESCRIBED | {"metrics"}
+    paths = {re.sub(r"<\w+:(\w+)>", r"{\1}", str(it.pattern)) for it in API} - NOT_DESCRIBED | {"metrics"}
     assert {path.removeprefix("/") for path in schema["paths"]} == paths
 
 

@@ -8,6 +8,7 @@ from django.urls import Resolver404, URLPattern, resolve, reverse
 from access import api as access_api
 from endpoints import api as endpoints_api
 from metrics import api as metrics_api
+from metrics import clients_api, usage_api
 from routerdash.urls import urlpatterns
 from tests.metrics.records import A
 
@@ -20,7 +21,11 @@ CONTRACT = [
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
     f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
-    "api/usage", f"api/requests/{A}", "api/route", "api/live",
+    "api/usage", "api/usage/export", f"api/requests/{A}", "api/route", "api/live", "api/dashboard/clients",
+    "api/dashboard/clients/timeline", "api/dashboard/clients/models", "api/dashboard/clients/heatmap",
+    "api/dashboard/clients/192.0.2.1/detail", "api/dashboard/clients/2001:db8::/64/api-keys",
+    "api/dashboard/settings/ip_alert_threshold", "api/dashboard/stats/tokens", "api/dashboard/stats/tokens/daily",
+    "api/dashboard/stats/tokens/monthly",
 ]  # fmt: skip
 
 
@@ -42,7 +47,9 @@ def test_every_path_has_a_name_of_its_own() -> None:
 
 
 def test_every_list_of_the_api_is_taken_in() -> None:
-    listed = {name for module in (access_api, endpoints_api, metrics_api) for *_, name in module.URLS}
+    listed = {
+        name for module in (access_api, endpoints_api, metrics_api, clients_api, usage_api) for *_, name in module.URLS
+    }
     assert listed <= {it.name for it in API}
 
 
