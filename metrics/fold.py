@@ -379,10 +379,11 @@ class Fold:
                 cell.requests_cancelled += 1
             else:
                 cell.requests_failed += 1
-            if tokens := entry.input_tokens:
-                cell.input_tokens += plausible(tokens) or 0
-            if tokens := entry.output_tokens:
-                cell.output_tokens += plausible(tokens) or 0
+            # As `plausible` has it, without a call for each.
+            if (tokens := entry.input_tokens) and 0 < tokens <= MAX_TOKENS:
+                cell.input_tokens += tokens
+            if (tokens := entry.output_tokens) and 0 < tokens <= MAX_TOKENS:
+                cell.output_tokens += tokens
             if done > cell.last_us:
                 cell.last_us = done
         return found

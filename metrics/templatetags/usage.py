@@ -50,6 +50,15 @@ def share(part: int, whole: int) -> SafeString:
     )
 
 
+# Of the heatmap: none, and quarters of the busiest hour.
+SHADES = ("heat-0", "heat-1", "heat-2", "heat-3", "heat-4")
+
+
+@register.filter
+def shade(level: int) -> str:
+    return SHADES[level]
+
+
 @register.simple_tag(takes_context=True)
 def here(context: dict[str, Any], *drop: str, **change: Any) -> str:
     """This page's address with other parameters: some without, some changed."""

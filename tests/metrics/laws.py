@@ -17,6 +17,7 @@ def check_all() -> None:
     check_daily_rows()
     check_hours()
     check_roll_ups()
+    check_clients()
     check_totals()
 
 
@@ -54,6 +55,24 @@ def check_hours() -> None:
         own = 1 if row.outcome in ROW_OUTCOMES else 0
         attempts_in_rows[int(row.completed_at.timestamp()) // 3600] += own + failed_over
     assert +rolled_up == +attempts_in_rows
+
+
+def check_clients() -> None:
+    """L3: the hours and days of clients have each request of the history once."""
+    sent: Counter[tuple[int, str, str]] = Counter()
+    for row in RequestHistory.objects.exclude(outcome=None).exclude(client_ip=None):
+        assert row.client_ip is not None
+        kind = {record.OK: "ok", record.CANCELLED: "cancelled"}.get(row.outcome or "", "failed")
+        sent[int(row.completed_at.timestamp()) // 3600, row.client_ip, kind] += 1
+    for table, span, hours in (("rollup_client_hours", "hour", 1), ("rollup_client_days", "day", 24)):
+        expected: Counter[tuple[int, str, str]] = Counter()
+        for (hour, client_ip, kind), count in sent.items():
+            expected[hour // hours, client_ip, kind] += count
+        found: Counter[tuple[int, str, str]] = Counter()
+        for kind in ("ok", "failed", "cancelled"):
+            for at, client_ip, count in rows(f"SELECT {span}, client_ip, requests_{kind} FROM {table}"):
+                found[at, client_ip, kind] += count
+        assert +found == +expected
 
 
 def check_timeline(figures: Figures) -> None:

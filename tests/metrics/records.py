@@ -5,6 +5,8 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from gateway import kinds, record
 from gateway.kinds import CHAT
 from gateway.record import Attempt, RequestRecord
@@ -30,6 +32,7 @@ STATUS = {
 }
 ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE)
 KINDS = tuple(kinds.BY_NAME)
+CLIENTS = ("192.0.2.1", "2001:db8::5", None)
 
 _numbers = itertools.count(1)
 
@@ -79,7 +82,7 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
     if outcome not in WITHOUT_ENDPOINT:
         attempts.append(attempt(outcome, rng.choice((A, B)), duration_us=rng.randrange(1, 9_000_000)))
     spoke = outcome == record.OK or rng.random() < 0.2
-    return request(
+    made = request(
         outcome,
         ago=rng.uniform(0, seconds),
         kind=rng.choice(KINDS),
@@ -94,3 +97,4 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         queue_us=rng.choice((None, rng.randrange(1, 5_000_000))),
         request_id=rng.choice((None, "of-the-client")),
     )
+    return msgspec.structs.replace(made, client_ip=CLIENTS[made.duration_us % len(CLIENTS)])

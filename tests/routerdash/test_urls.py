@@ -8,7 +8,7 @@ from django.urls import Resolver404, URLPattern, resolve, reverse
 from access import api as access_api
 from endpoints import api as endpoints_api
 from metrics import api as metrics_api
-from metrics import catalogue_api
+from metrics import catalogue_api, clients_api, overview_api, usage_api
 from routerdash import playground
 from routerdash.urls import urlpatterns
 from tests.metrics.records import A
@@ -22,8 +22,13 @@ CONTRACT = [
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
     f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
-    "api/usage", f"api/requests/{A}", "api/route", "api/live", f"api/live/{A}/cancel", "api/dashboard/models",
+    f"api/live/{A}/cancel", "api/dashboard/models",
     "api/dashboard/model-stats", "api/playground/chat",
+    "api/usage", "api/usage/export", f"api/requests/{A}", "api/route", "api/live", "api/dashboard/clients",
+    "api/dashboard/clients/timeline", "api/dashboard/clients/models", "api/dashboard/clients/heatmap",
+    "api/dashboard/clients/192.0.2.1/detail", "api/dashboard/clients/2001:db8::/64/api-keys",
+    "api/dashboard/settings/ip_alert_threshold", "api/dashboard/stats/tokens", "api/dashboard/stats/tokens/daily",
+    "api/dashboard/stats/tokens/monthly",
 ]  # fmt: skip
 
 
@@ -47,7 +52,9 @@ def test_every_path_has_a_name_of_its_own() -> None:
 def test_every_list_of_the_api_is_taken_in() -> None:
     listed = {
         name
-        for module in (access_api, endpoints_api, metrics_api, catalogue_api, playground)
+        for module in (
+            access_api, catalogue_api, clients_api, endpoints_api, metrics_api, overview_api, playground, usage_api,
+        )  # fmt: skip
         for *_, name in module.URLS
     }
     assert listed <= {it.name for it in API}

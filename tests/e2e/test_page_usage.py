@@ -1,0 +1,47 @@
+"""The usage page in a real browser."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from benchmarks.simulator import Simulator
+from tests.browser import in_browser, log_in, look, violations
+from tests.router import RouterDash
+
+pytestmark = in_browser
+
+
+def test_usage_is_chosen_by_the_address_and_back_works(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add(models=["org/one", "two"]))
+    for model in ("org/one", "org/one", "two"):
+        router.chat(model=model)
+    log_in(page, "/usage")
+    expect(page.locator("[data-read=one]")).not_to_be_empty()  # the chart is drawn
+    assert page.locator("tfoot td").first.inner_text() == "3"
+    page.get_by_role("link", name="Model", exact=True).click()
+    page.wait_for_url("**/usage?by=model")
+    page.get_by_role("link", name="org/one").click()
+    page.wait_for_url(re.compile(r"model=org%2Fone"))
+    assert page.get_by_label("Model").input_value() == "org/one"
+    assert page.locator("tfoot td").first.inner_text() == "2"
+    page.go_back()
+    expect(page.locator("tfoot td").first).to_have_text("3")
+    with page.expect_download() as started:
+        page.get_by_role("link", name="CSV").click()
+    assert "org/one,2,2,0,0,0," in started.value.path().read_text()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_usage_is_readable_by_everybody(page: Page, router: RouterDash, sim: Simulator, width: int) -> None:
+    model = "a-model-with-quite-a-long-name/of-some-organisation"
+    router.add(sim.add(models=[model]))
+    router.chat(model=model)
+    log_in(page)
+    for theme, language in (("light", "en"), ("dark", "ja")):
+        look(page, theme=theme, language=language, width=width)
+        for by in ("day", "model", "user"):
+            page.goto(f"/usage?by={by}&measure=requests")
+            expect(page.locator("[data-read=one]")).to_have_text("1")
+            assert violations(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,465 @@
+"""Who sends requests: counted once whatever dies, told by address and network, in the zone of whoever looks."""
+
+import math
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from access.models import READ_ENDPOINTS, ApiKey, User
+from gateway import record
+from gateway.record import uuid7
+from metrics import clients
+from metrics.models import Setting
+from metrics.writer import DatabaseWriter, Where
+from tests.access.people import Api, key_for, with_key
+from tests.metrics import laws
+from tests.metrics.records import AT, KEY, NOW, load, request
+from tests.metrics.world import UTC_ZONE, World, own_database, rows, where
+
+pytestmark = pytest.mark.django_db
+
+CLIENTS = "/api/dashboard/clients"
+ONE, NETWORK = "192.0.2.1", "2001:db8:0:7::/64"
+HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def get(api: Api, path: str) -> Any:
+    answer = api.call("GET", path)
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+def sent(
+    count: int, client_ip: str | None = ONE, outcome: str = record.OK, **fields: Any
+) -> list[record.RequestRecord]:
+    return [request(outcome, client_ip=client_ip, **fields) for _ in range(count)]
+
+
+def hours_of_clients() -> list[tuple[Any, ...]]:
+    return rows(
+        "SELECT client_ip, requests_ok, requests_failed, requests_cancelled FROM rollup_client_hours ORDER BY 1"
+    )
+
+
+# How they are counted
+
+
+def test_each_outcome_has_its_place(world: World) -> None:
+    refused = request(record.REJECTED, client_ip=ONE, error="unknown_key")
+    ended = [request(outcome, client_ip=ONE) for outcome in (record.OK, record.FAILED, record.QUEUE, record.CANCELLED)]
+    world.gateway(*ended, refused, request(client_ip=None))
+    world.write()
+    assert hours_of_clients() == [(ONE, 1, 2, 1)]
+
+
+def test_batches_add_up_and_the_last_moment_stays(world: World) -> None:
+    gateway = world.gateway(*sent(1, input_tokens=3, output_tokens=4))
+    world.write()
+    gateway.append(request(client_ip=ONE, ago=10, input_tokens=1, output_tokens=1))
+    world.write()
+    assert rows("SELECT requests_ok, input_tokens, output_tokens, last_us FROM rollup_client_hours") == [
+        (2, 4, 5, round(AT * 1e6))
+    ]
+
+
+def test_days_are_by_key_and_model(world: World) -> None:
+    world.gateway(*sent(2, api_key_id=KEY), *sent(1, model="large"))
+    world.write()
+    found = rows("SELECT day, api_key_id, model, requests_ok FROM rollup_client_days ORDER BY model")
+    assert found == [(int(AT // 86_400), "", "large", 1), (int(AT // 86_400), KEY, "tiny", 2)]
+
+
+def test_a_crash_between_batches_counts_once(world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics.writer.BATCH", 10)
+
+    def crash(endpoint_id: str) -> Where:
+        raise KeyboardInterrupt
+
+    own_database()
+    world.gateway(*load(7, 40))
+    world.writer.step()
+    with pytest.raises(KeyboardInterrupt):
+        DatabaseWriter(world.folder, UTC_ZONE, crash).step()
+    monkeypatch.setattr(world.writer, "_clean", lambda step: 1 // 0)
+    with pytest.raises(ZeroDivisionError):  # committed; dead before it could say so
+        world.writer.step()
+    world.write(DatabaseWriter(world.folder, UTC_ZONE, where))  # a new process
+    laws.check_all()
+    assert sum(row[1] + row[2] + row[3] for row in hours_of_clients()) > 10
+
+
+def test_a_failed_transaction_leaves_no_client(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_database()
+    world.gateway(*sent(3))
+    with monkeypatch.context() as broken:
+        broken.setattr("metrics.writer.TOTALS", "nonsense")  # what is written next
+        with pytest.raises(Exception, match="nonsense"):
+            world.writer.step()
+    assert hours_of_clients() == []
+    world.write()
+    assert hours_of_clients() == [(ONE, 3, 0, 0)]
+
+
+# Who they are
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:7:aaaa::1", NETWORK),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no address", "no address"),
+    ],
+)
+def test_an_address_belongs_to_a_client(address: str, client: str) -> None:
+    assert clients.client_of(address) == client
+
+
+@pytest.mark.parametrize("text", ["", "somebody", "192.0.2.0/24", "2001:db8::/48", "1.2.3", "<script>"])
+def test_what_is_no_client_has_no_name(text: str) -> None:
+    with pytest.raises(clients.BadClient):
+        clients.named(text)
+
+
+@pytest.mark.parametrize(("text", "name"), [("2001:DB8:0::7", "2001:db8::7"), ("2001:db8:0:7::9/64", NETWORK)])
+def test_a_client_is_named_in_one_way(text: str, name: str) -> None:
+    assert clients.named(text) == name
+
+
+# The ranking
+
+
+@pytest.fixture
+def busy(teller: World, endpoints: object, admin: User) -> World:
+    """Three clients, one of them a network; the first has a key and failures."""
+    key_for(admin, name="notebook")
+    key = str(ApiKey.objects.get(name="notebook").pk)
+    teller.gateway(
+        *sent(5, api_key_id=key, input_tokens=10, output_tokens=2),
+        *sent(2, outcome=record.FAILED, ago=30 * HOUR),
+        *sent(2, "2001:db8:0:7::5", model="large"),
+        *sent(1, "2001:db8:0:7:aaaa::1", ago=2 * HOUR),
+        *sent(1, "198.51.100.9", ago=9 * 24 * HOUR),
+    )
+    teller.write()
+    return teller
+
+
+def test_the_ranking_is_by_requests(script: Api, busy: World) -> None:
+    told = get(script, CLIENTS)
+    assert [(row["ip"], row["request_count"]) for row in told["rankings"]] == [(ONE, 5), (NETWORK, 3)]
+    assert told["rankings"][0] == {
+        "ip": ONE, "request_count": 5, "failed_count": 0, "cancelled_count": 0, "input_tokens": 50, "output_tokens": 10,
+        "total_tokens": 60, "last_seen": "2026-03-10T12:00:30.000Z", "is_alert": False, "api_key_count": 1,
+    }  # fmt: skip
+    assert (told["total_count"], told["page"], told["per_page"]) == (2, 1, 20)
+    assert told["counted_since"] == "2026-03-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(("query", "found"), [
+    ("range=7d", [(ONE, 7), (NETWORK, 3)]),
+    ("range=30d", [(ONE, 7), (NETWORK, 3), ("198.51.100.9", 1)]),
+    ("range=30d&sort=failed", [(ONE, 7), ("2001:db8:0:7::/64", 3), ("198.51.100.9", 1)]),
+    ("range=30d&sort=last_seen&per_page=1&page=3", [("198.51.100.9", 1)]),
+    ("range=30d&ip=2001:", [(NETWORK, 3)]),
+    ("page=7", []),
+])  # fmt: skip
+def test_the_ranking_of_a_part(script: Api, busy: World, query: str, found: list[Any]) -> None:
+    told = [(row["ip"], row["request_count"]) for row in get(script, f"{CLIENTS}?{query}")["rankings"]]
+    assert sorted(told) == sorted(found)
+    assert told[0] == found[0] if found else told == []
+
+
+@pytest.mark.parametrize(("counts", "marked"), [((100, 0), True), ((0, 100), True), ((99, 99), False), ((0, 0), False)])
+def test_a_client_is_marked_for_one_hour_of_the_last_two(
+    script: Api, teller: World, counts: tuple[int, int], marked: bool
+) -> None:
+    here, before = counts
+    teller.gateway(*sent(here), *sent(before, ago=HOUR), *sent(200, ago=2 * HOUR))
+    teller.write()
+    assert get(script, CLIENTS)["rankings"][0]["is_alert"] is marked
+
+
+def test_a_network_is_marked_for_all_its_addresses(script: Api, teller: World) -> None:
+    Setting(key=clients.THRESHOLD, value="6", updated_at="2026-01-01 00:00:00").save()
+    teller.gateway(*sent(3, "2001:db8::1"), *sent(3, "2001:db8::2"))
+    teller.write()
+    assert [row["is_alert"] for row in get(script, CLIENTS)["rankings"]] == [True]
+
+
+# Hours and weeks
+
+
+def test_hours_up_to_the_present_one(script: Api, busy: World) -> None:
+    told = get(script, f"{CLIENTS}/timeline")
+    assert (len(told), told[0]["hour"], told[-1]["hour"]) == (24, "2026-03-09T13:00:00", "2026-03-10T12:00:00")
+    assert told[-1] == {
+        "hour": "2026-03-10T12:00:00", "unique_ips": 2, "request_count": 7, "failed_count": 0, "input_tokens": 50,
+        "output_tokens": 10,
+    }  # fmt: skip
+    assert sum(row["request_count"] for row in get(script, f"{CLIENTS}/timeline?range=30d")) == 11
+
+
+def test_hours_of_one_client(script: Api, busy: World) -> None:
+    told = get(script, f"{CLIENTS}/{NETWORK}/timeline")
+    assert [(row["request_count"], row["unique_ips"]) for row in told[-3:]] == [(1, 1), (0, 0), (2, 1)]
+
+
+def test_two_addresses_of_a_network_are_one_client_of_an_hour(script: Api, teller: World) -> None:
+    teller.gateway(*sent(1, "2001:db8::1"), *sent(1, "2001:db8::2"), *sent(1))
+    teller.write()
+    assert get(script, f"{CLIENTS}/timeline")[-1]["unique_ips"] == 2
+
+
+def cell(told: list[dict[str, int]], day: int, hour: int) -> int:
+    return next(it["count"] for it in told if (it["day_of_week"], it["hour"]) == (day, hour))
+
+
+def test_the_heatmap_is_of_seven_days_in_utc(script: Api, busy: World) -> None:
+    told = get(script, f"{CLIENTS}/heatmap")
+    assert (len(told), sum(it["count"] for it in told)) == (168, 10)
+    assert (cell(told, 2, 12), cell(told, 2, 10), cell(told, 1, 6)) == (7, 1, 2)  # a Tuesday; a Monday
+    assert sum(it["count"] for it in get(script, f"{CLIENTS}/heatmap?ip=2001:db8:0:7::5")) == 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hour"), [("Asia/Tokyo", 2, 21), ("Pacific/Kiritimati", 3, 2), ("Asia/Kolkata", 2, 17)]
+)
+def test_the_heatmap_is_that_of_a_zone(script: Api, busy: World, zone: str, day: int, hour: int) -> None:
+    assert cell(get(script, f"{CLIENTS}/heatmap?time_zone={zone}"), day, hour) == 7
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "day", "counts"),
+    [
+        ("Europe/Berlin", "2026-10-25T12:00", 0, {1: 1, 2: 2, 3: 1}),  # 2 o'clock comes twice
+        ("Europe/Berlin", "2026-03-29T12:00", 0, {1: 1, 2: 0, 3: 1}),  # and never
+        ("Australia/Lord_Howe", "2026-04-05T12:00", 0, {0: 1, 1: 2, 2: 1}),  # half an hour
+    ],
+)
+def test_days_with_other_hours_have_every_request(zone: str, at: str, day: int, counts: dict[int, int]) -> None:
+    with time_machine.travel(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)), tick=False):
+        first = clients.hour_now() - clients.HEATMAP_HOURS + 1
+        each = clients.Hours(first, [{"request_count": 1} for _ in range(clients.HEATMAP_HOURS)])
+        told = each.heatmap(ZoneInfo(zone))
+    assert sum(it["count"] for it in told) == 168
+    assert {hour: cell(told, day, hour) for hour in counts} == counts
+
+
+# One client
+
+
+def test_the_detail_is_of_all_time(script: Api, busy: World) -> None:
+    told = get(script, f"{CLIENTS}/{ONE}/detail")
+    assert (told["total_requests"], told["failed_requests"], told["total_tokens"]) == (7, 2, 60)
+    assert (told["first_seen"], told["last_seen"]) == ("2026-03-09T06:00:00.000Z", "2026-03-10T12:00:30.000Z")
+    assert told["model_distribution"] == [{"model": "tiny", "request_count": 7, "percentage": 100.0}]
+    assert [it for it in told["hourly_pattern"] if it["count"]] == [{"hour": 6, "count": 2}, {"hour": 12, "count": 5}]
+    assert [it["status"] for it in told["recent_requests"]] == ["success"] * 5 + ["error"] * 2
+
+
+@pytest.mark.parametrize("path", [NETWORK, NETWORK.replace("/", "%2F"), "2001:db8:0:7:1::/64"])
+def test_a_network_has_all_its_addresses(script: Api, busy: World, path: str) -> None:
+    told = get(script, f"{CLIENTS}/{path}/detail")
+    assert (told["total_requests"], len(told["recent_requests"])) == (3, 3)
+    assert told["addresses"] == ["2001:db8:0:7::5", "2001:db8:0:7:aaaa::1"]
+
+
+@pytest.mark.parametrize("client", ["203.0.113.200", "2001:db8:9::/64", "::/64"])
+def test_an_unknown_client_is_zeros(script: Api, busy: World, client: str) -> None:
+    told = get(script, f"{CLIENTS}/{client}/detail")
+    assert (told["total_requests"], told["first_seen"], told["recent_requests"]) == (0, None, [])
+    assert [it["count"] for it in told["hourly_pattern"]] == [0] * 24
+
+
+def test_keys_are_told_by_name(script: Api, busy: World) -> None:
+    (told,) = get(script, f"{CLIENTS}/{ONE}/api-keys")
+    assert (told["name"], told["request_count"]) == ("notebook", 5)
+
+
+def test_models_are_those_of_the_days(script: Api, busy: World) -> None:
+    told = get(script, f"{CLIENTS}/models?range=7d")
+    assert told == [
+        {"model": "tiny", "request_count": 8, "percentage": 80.0},
+        {"model": "large", "request_count": 2, "percentage": 20.0},
+    ]
+
+
+@pytest.mark.parametrize("path", [
+    "?range=1h", "?page=0", "?per_page=x", "?sort=ip", "?colour=red", "/timeline?range=",
+    "/heatmap?time_zone=Mars/Base", "/heatmap?time_zone=../etc", "/heatmap?ip=somebody",
+])  # fmt: skip
+def test_wrong_words_are_errors(script: Api, path: str) -> None:
+    assert script.call("GET", CLIENTS + path).status_code == 400
+
+
+def test_what_is_no_client_is_not_found(script: Api) -> None:
+    assert script.call("GET", f"{CLIENTS}/somebody/detail").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["", "/timeline", "/models", "/heatmap", f"/{ONE}/detail", f"/{ONE}/api-keys"])
+def test_they_cost_as_many_queries_whatever_there_is(script: Api, teller: World, path: str) -> None:
+    get(script, CLIENTS + path)  # caches are filled
+    found: list[int] = []
+    for count in (3, 30):
+        others = [request(client_ip=f"2001:db8:{n}::1", id=uuid7(), model=f"m{n}", ago=n * HOUR) for n in range(count)]
+        teller.gateway(*others, *sent(count, api_key_id=KEY))
+        teller.write()
+        with CaptureQueriesContext(connection) as captured:
+            get(script, CLIENTS + path)
+        found.append(len(captured))
+    assert found[0] == found[1] <= 6
+
+
+# The threshold
+
+
+def test_without_a_row_the_threshold_is_100(as_viewer: Api) -> None:
+    assert get(as_viewer, "/api/dashboard/settings/ip_alert_threshold")["value"] == "100"
+    assert get(as_viewer, "/api/dashboard/settings/of-nobody")["value"] == ""
+
+
+@pytest.mark.parametrize("stored", ["", "0", "-1", "many", "1.5", "٣"])
+def test_a_row_that_is_no_threshold_means_100(as_viewer: Api, stored: str) -> None:
+    Setting(key=clients.THRESHOLD, value=stored, updated_at="2026-01-01 00:00:00").save()
+    assert get(as_viewer, "/api/dashboard/settings/ip_alert_threshold")["value"] == "100"
+
+
+def test_an_administrator_sets_it(as_admin: Api) -> None:
+    path = "/api/dashboard/settings/ip_alert_threshold"
+    assert as_admin.call("PUT", path, {"value": " 007 "}).json() == {"key": "ip_alert_threshold", "value": "7"}
+    assert (get(as_admin, path)["value"], clients.threshold()) == ("7", 7)
+    assert rows("SELECT key, value, updated_at FROM settings") == [("ip_alert_threshold", "7", "2026-03-10 12:00:30")]
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "x", "", "9" * 19, None, {}])
+def test_a_wrong_threshold_is_refused(as_admin: Api, value: Any) -> None:
+    assert as_admin.call("PUT", "/api/dashboard/settings/ip_alert_threshold", {"value": value}).status_code == 400
+    assert clients.threshold() == 100
+
+
+def test_nobody_else_sets_it(anybody: Api, as_viewer: Api, admin: User) -> None:
+    key = with_key(key_for(admin, READ_ENDPOINTS, "endpoints.manage"))
+    path, body = "/api/dashboard/settings/ip_alert_threshold", {"value": "7"}
+    assert [api.call("PUT", path, body).status_code for api in (anybody, as_viewer, key)] == [401, 403, 403]
+    assert [api.call("GET", path).status_code for api in (anybody, key)] == [401, 403]
+    assert clients.threshold() == 100
+
+
+# The pages
+
+
+def test_page_and_api_agree(as_viewer: Api, busy: World) -> None:
+    page = as_viewer.get("/clients?range=7d").context
+    told = get(as_viewer, f"{CLIENTS}?range=7d")
+    assert [(row["ip"], row["request_count"], row["failed_count"]) for row in page["rows"]] == [
+        (row["ip"], row["request_count"], row["failed_count"]) for row in told["rankings"]
+    ]
+    assert page["slots"] == get(as_viewer, f"{CLIENTS}/timeline?range=7d")
+    assert page["models"] == get(as_viewer, f"{CLIENTS}/models?range=7d")
+    heat = {(it["day_of_week"], it["hour"]): it["count"] for it in get(as_viewer, f"{CLIENTS}/heatmap")}
+    shown = {((n + 1) % 7, c["hour"]): c["count"] for n, day in enumerate(page["heat"]["days"]) for c in day["hours"]}
+    assert shown == heat
+
+
+def test_a_clients_page_and_api_agree(as_viewer: Api, busy: World) -> None:
+    page = as_viewer.get(f"/clients/{NETWORK}").context
+    told = get(as_viewer, f"{CLIENTS}/{NETWORK}/detail")
+    assert {name: page["it"][name] for name in ("total_requests", "addresses", "total_tokens", "last_seen")} == {
+        name: told[name] for name in ("total_requests", "addresses", "total_tokens", "last_seen")
+    }
+    assert page["models"] == told["model_distribution"]
+    assert [it["id"] for it in page["recent"]] == [it["id"] for it in told["recent_requests"]]
+    assert page["slots"] == get(as_viewer, f"{CLIENTS}/{NETWORK}/timeline")
+
+
+def test_hours_of_a_page_are_the_viewers(as_viewer: Api, busy: World) -> None:
+    as_viewer.cookies["routerdash_zone"] = "Asia/Kolkata"
+    response = as_viewer.get("/clients")
+    text = response.content.decode()
+    assert "2026-03-10 17:30" in text  # the hour from 12:00 on
+    assert "each begins 30 minutes past the hour" in text
+    assert response.context["heat"]["busiest"] == {"day": "Tuesday", "hour": "17", "count": 7}
+
+
+def test_what_makes_no_sense_is_left_out_and_said(as_viewer: Api, busy: World) -> None:
+    response = as_viewer.get("/clients?range=century&sort=beauty&page=99")
+    assert "Left out, as it makes no sense here: range, sort, page." in response.content.decode()
+    assert (response.context["span"], response.context["number"]) == ("24h", 1)
+
+
+def test_an_address_that_is_markup_is_text(as_viewer: Api, teller: World) -> None:
+    teller.gateway(*sent(1, "<script>alert(1)</script>", model="<b>bold</b>"))
+    teller.write()
+    for path in ("/clients", "/clients?ip=%22%3E%3Cscript%3E", f"/clients/{ONE}"):
+        text = as_viewer.get(path).content.decode()
+        assert [part for part in ("<script>alert", "<b>bold", '"><script>') if part in text] == []
+
+
+@pytest.mark.parametrize("path", ["/clients/somebody", "/clients/192.0.2.0/24", "/clients/2001:db8::/48"])
+def test_what_is_no_client_has_no_page(as_viewer: Api, path: str) -> None:
+    assert as_viewer.get(path).status_code == 404
+
+
+def test_pages_are_for_people_who_logged_in(anybody: Api) -> None:
+    for path in ("/clients", f"/clients/{ONE}", "/usage"):
+        assert anybody.get(path).headers["Location"].startswith("/login")
+
+
+@pytest.mark.parametrize("path", ["/clients?range=30d", f"/clients/{ONE}"])
+def test_pages_cost_as_many_queries_whatever_there_is(as_viewer: Api, teller: World, path: str) -> None:
+    as_viewer.get(path)
+    found: list[int] = []
+    for count in (3, 60):
+        others = [request(client_ip=f"10.0.{n}.1", id=uuid7(), model=f"m{n}", ago=n * HOUR) for n in range(count)]
+        teller.gateway(*others, *sent(count, api_key_id=KEY))
+        teller.write()
+        with CaptureQueriesContext(connection) as captured:
+            assert as_viewer.get(path).status_code == 200
+        found.append(len(captured))
+    assert found[0] == found[1] <= 13
+
+
+def test_an_administrator_sets_the_threshold_on_the_page(as_admin: Api) -> None:
+    assert "Save" in as_admin.get("/clients").content.decode()
+    assert as_admin.post("/clients/threshold", {"value": "12"}).headers["Location"] == "/clients"
+    assert clients.threshold() == 12
+    as_admin.post("/clients/threshold", {"value": "none"})
+    assert "must be a whole number of at least 1" in as_admin.get("/clients").content.decode()
+    assert clients.threshold() == 12
+
+
+def test_a_viewer_reads_the_threshold(as_viewer: Api) -> None:
+    text = as_viewer.get("/clients").content.decode()
+    assert "A client is marked from 100 requests in one hour on." in text
+    assert 'action="/clients/threshold"' not in text
+    assert as_viewer.post("/clients/threshold", {"value": "12"}).status_code == 403
+    assert clients.threshold() == 100
+
+
+def test_a_client_that_is_above_the_threshold_is_marked(as_viewer: Api, teller: World) -> None:
+    teller.gateway(*sent(100))
+    teller.write()
+    assert "above the threshold" in as_viewer.get("/clients").content.decode()
+
+
+def test_many_clients_come_in_pages(as_viewer: Api, teller: World) -> None:
+    teller.gateway(*(request(client_ip=f"10.0.{n}.1") for n in range(120)))
+    teller.write()
+    response = as_viewer.get("/clients?page=3")
+    assert (response.context["pages"], len(response.context["rows"])) == (math.ceil(120 / 50), 20)
+    assert "Page 3 of 3" in response.content.decode()

@@ -1,0 +1,345 @@
+"""Usage by time and by who and what: with the period before, as a file, and on its page."""
+
+import csv
+import io
+import json
+import time
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from access.models import ApiKey, User
+from gateway import record
+from gateway.config import load as config_of
+from metrics.pages import usage as usage_page
+from metrics.templatetags.usage import change, percent
+from metrics.trackers import Trackers
+from metrics.usage import Period
+from metrics.writer import DatabaseWriter
+from tests.access.people import Api, key_for, make_user, session_of
+from tests.metrics.records import KEY, NOW, A, B, request
+from tests.metrics.world import World, where
+
+pytestmark = pytest.mark.django_db
+
+USAGE = "/api/usage"
+DAY = 86_400.0
+TODAY = date(2026, 3, 10)
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Any:
+    with time_machine.travel(NOW, tick=False):
+        yield
+
+
+def get(api: Api, path: str) -> Any:
+    answer = api.call("GET", path)
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+@pytest.fixture
+def used(teller: World, endpoints: object, admin: User) -> World:
+    """Two people's keys, one key that is gone, and none; this week and the week before."""
+    for owner, names in ((admin, ("one", "two")), (make_user("yuki"), ("three",))):
+        for name in names:
+            key_for(owner, name=name)
+    keys = {key.name: str(key.pk) for key in ApiKey.objects.all()}
+    teller.gateway(
+        request(api_key_id=keys["one"], input_tokens=30, output_tokens=10),
+        request(api_key_id=keys["two"], input_tokens=5, ago=DAY),
+        request(record.FAILED, api_key_id=keys["three"], endpoint=B, model="large"),
+        request(api_key_id=KEY),
+        request(record.CANCELLED),
+        request(record.REJECTED, error="unknown_key"),
+        request(api_key_id=keys["one"], input_tokens=10, ago=8 * DAY),
+        request(api_key_id=keys["three"], model="large", ago=9 * DAY),
+        request(api_key_id=keys["three"], model="large", ago=9 * DAY),
+    )
+    teller.write()
+    return teller
+
+
+WEEK = "since=2026-03-04&until=2026-03-10"
+
+
+# Periods
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "before"),
+    [
+        ("2026-03-10", "2026-03-10", ("2026-03-09", "2026-03-09")),
+        ("2026-03-04", "2026-03-10", ("2026-02-25", "2026-03-03")),
+        ("2024-03-01", "2024-03-31", ("2024-01-30", "2024-02-29")),
+    ],
+)
+def test_the_period_before_is_as_long(since: str, until: str, before: tuple[str, str]) -> None:
+    period = Period(date.fromisoformat(since), date.fromisoformat(until))
+    found = period.before
+    assert (found.since.isoformat(), found.until.isoformat()) == before
+    assert found.days == period.days
+
+
+def test_months_of_a_period() -> None:
+    assert Period(date(2025, 11, 30), date(2026, 2, 1)).months() == ["2025-11", "2025-12", "2026-01", "2026-02"]
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "told"),
+    [
+        (150, 100, "+50 (+50.0 %)"),
+        (50, 100, "−50 (−50.0 %)"),
+        (100, 100, "±0 (±0.0 %)"),
+        (5, 0, "+5"),
+        (0, 0, "±0"),
+        (0, 7, "−7 (−100 %)"),
+        (1_234_567, 1000, "+1,233,567 (+123,357 %)"),
+        (1001, 1000, "+1 (+0.1 %)"),
+    ],
+)
+def test_a_change(now: int, before: int, told: str) -> None:
+    assert change(now, before) == told
+
+
+def test_there_is_no_percentage_of_nothing() -> None:
+    assert percent(5, 0) == "—"
+
+
+# The API
+
+
+def test_usage_by_user(script: Api, used: World) -> None:
+    rows = get(script, f"{USAGE}?by=user&{WEEK}")["rows"]
+    found = {(row["username"], row["user_id"] is None): (row["requests"], row["rejected_requests"]) for row in rows}
+    assert found == {("ada", False): (2, 0), ("yuki", False): (1, 0), (None, True): (1, 1)}
+
+
+def test_refusals_come_to_no_model(script: Api, used: World) -> None:
+    told = get(script, f"{USAGE}?by=model&{WEEK}")
+    assert [row["model_id"] for row in told["rows"]] == ["tiny", "large"]
+    assert (told["total"]["rejected_requests"], told["total"]["requests"]) == (1, 4)
+
+
+@pytest.mark.parametrize("by", ["day", "month", "model", "endpoint", "key", "user"])
+def test_totals_do_not_depend_on_the_grouping(script: Api, used: World, by: str) -> None:
+    told = get(script, f"{USAGE}?by={by}&{WEEK}&compare=true")
+    assert told["total"] == get(script, f"{USAGE}?{WEEK}")["total"]
+    assert told["previous"]["total"] == get(script, f"{USAGE}?since=2026-02-25&until=2026-03-03")["total"]
+    assert sum(row["requests"] for row in told["rows"]) == told["total"]["requests"]
+
+
+def test_rows_know_their_period_before(script: Api, used: World) -> None:
+    rows = get(script, f"{USAGE}?by=user&{WEEK}&compare=true")["rows"]
+    found = {row["username"]: (row["previous_requests"], row["previous_total_tokens"]) for row in rows}
+    assert found == {"ada": (1, 10), "yuki": (2, 0), None: (0, 0)}
+
+
+def test_without_being_asked_nothing_is_compared(script: Api, used: World) -> None:
+    told = get(script, f"{USAGE}?by=user")
+    assert "previous" not in told
+    assert "previous_requests" not in told["rows"][0]
+
+
+@pytest.mark.parametrize("query", ["until=0001-01-05", "since=1000-01-01&until=1000-01-02", "compare=perhaps"])
+def test_dates_before_all_clocks_are_errors(script: Api, query: str) -> None:
+    assert script.call("GET", f"{USAGE}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("by", ["day", "user", "key"])
+def test_comparing_costs_as_many_queries_whatever_there_is(script: Api, teller: World, admin: User, by: str) -> None:
+    path = f"{USAGE}?by={by}&compare=true"
+    get(script, path)
+    found: list[int] = []
+    for count in (3, 30):
+        for number in range(count):
+            key_for(admin, name=f"{count}-{number}")
+        keys = [str(key.pk) for key in ApiKey.objects.all()]
+        teller.gateway(*(request(api_key_id=key, ago=DAY * at) for at, key in enumerate(keys)))
+        teller.write()
+        with CaptureQueriesContext(connection) as captured:
+            get(script, path)
+        found.append(len(captured))
+    assert found[0] == found[1] <= 3
+
+
+# As a file
+
+
+def test_a_file_of_rows(script: Api, used: World) -> None:
+    answer = script.get(f"{USAGE}/export?by=key&{WEEK}")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="usage-by-key-2026-03-04-2026-03-10.csv"'
+    head, *rows, total = csv.reader(io.StringIO(answer.content.decode()))
+    assert head[:4] == ["api_key_id", "api_key_name", "requests", "successful_requests"]
+    assert sorted(row[1] for row in rows) == ["", "", "one", "three", "two"]
+    assert (total[0], total[2]) == ("total", "4")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_no_cell_is_computed(script: Api, teller: World, admin: User, name: str) -> None:
+    key_for(admin, name="plain")
+    ApiKey.objects.filter(name="plain").update(name=name)
+    teller.gateway(request(api_key_id=str(ApiKey.objects.get(name=name).pk), model=name))
+    teller.write()
+    for by, column in (("key", 1), ("model", 0)):
+        rows = list(csv.reader(io.StringIO(script.get(f"{USAGE}/export?by={by}").content.decode(), newline="")))
+        assert rows[1][column] == f"'{name}"
+
+
+def test_a_file_of_json_is_the_answer(script: Api, used: World) -> None:
+    query = f"by=user&{WEEK}&compare=true"
+    answer = script.get(f"{USAGE}/export?{query}&format=json")
+    assert json.loads(answer.content) == get(script, f"{USAGE}?{query}")
+    assert script.get(f"{USAGE}/export?format=xml").status_code == 400
+
+
+# The reference's tables of tokens
+
+
+def test_tokens_by_day_latest_first(script: Api, used: World) -> None:
+    rows = get(script, "/api/dashboard/stats/tokens/daily?days=3")
+    assert [(row["date"], row["request_count"]) for row in rows] == [("2026-03-10", 4), ("2026-03-09", 1)]
+    assert {name: rows[0][name] for name in ("total_input_tokens", "total_output_tokens", "total_tokens")} == {
+        "total_input_tokens": 30, "total_output_tokens": 10, "total_tokens": 40,
+    }  # fmt: skip
+
+
+def test_tokens_by_month_latest_first(script: Api, used: World) -> None:
+    rows = get(script, "/api/dashboard/stats/tokens/monthly?months=1")
+    assert [(row["month"], row["total_tokens"], row["request_count"]) for row in rows] == [("2026-03", 55, 8)]
+
+
+def test_tokens_of_all_time(script: Api, used: World) -> None:
+    expected = {"total_input_tokens": 45, "total_output_tokens": 10, "total_tokens": 55}
+    assert get(script, "/api/dashboard/stats/tokens") == expected
+
+
+@pytest.mark.parametrize("query", ["daily?days=0", "daily?days=x", "monthly?months=99", "daily?page=1"])
+def test_wrong_words_about_tokens_are_errors(script: Api, query: str) -> None:
+    assert script.call("GET", f"/api/dashboard/stats/tokens/{query}").status_code == 400
+
+
+# Days
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "day"),
+    [
+        ("Asia/Tokyo", "2026-03-09T15:00:00+00:00", "2026-03-10"),
+        ("Asia/Tokyo", "2026-03-09T14:59:59+00:00", "2026-03-09"),
+        ("Europe/Berlin", "2026-03-28T23:00:00+00:00", "2026-03-29"),  # the day of 23 hours begins
+        ("Europe/Berlin", "2026-03-29T21:59:59+00:00", "2026-03-29"),  # and ends
+        ("Europe/Berlin", "2026-03-29T22:00:00+00:00", "2026-03-30"),
+        ("Europe/Berlin", "2026-10-25T22:59:59+00:00", "2026-10-25"),  # that of 25
+        ("Asia/Kolkata", "2026-03-09T18:30:00+00:00", "2026-03-10"),
+    ],
+)
+def test_days_are_the_servers(
+    teller: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, zone: str, moment: str, day: str
+) -> None:
+    made = config_of({"ROUTERDASH_DATA_DIR": str(tmp_path), "ROUTERDASH_TIME_ZONE": zone})
+    monkeypatch.setattr(settings, "ROUTERDASH", made)
+    monkeypatch.setattr(teller.folder, "trackers", Trackers(ZoneInfo(zone)))
+    teller.writer = DatabaseWriter(teller.folder, ZoneInfo(zone), where)
+    with time_machine.travel(moment, tick=False):
+        teller.gateway(request(completed_us=round(time.time() * 1e6)))
+        teller.write()
+        viewer = session_of(make_user("vera"))
+        viewer.cookies["routerdash_zone"] = "Pacific/Kiritimati"  # whoever looks does not change what a day is
+        told = viewer.get("/usage?range=7d").context["told"]
+    assert [(row["day"], told["until"]) for row in told["rows"]] == [(day, day)]
+
+
+# The page
+
+
+@pytest.mark.parametrize("by", ["day", "month", "model", "endpoint", "key", "user"])
+def test_page_and_api_agree(as_viewer: Api, used: World, by: str) -> None:
+    page = as_viewer.get(f"/usage?range=7d&by={by}").context
+    told = get(as_viewer, f"{USAGE}?{page['asked'].api_query}")
+    assert page["told"] == told
+    shown = list(page["shown"])
+    assert (list(reversed(shown)) if by in ("day", "month") else shown) == told["rows"]
+
+
+def test_the_page_has_the_figures(as_viewer: Api, used: World) -> None:
+    text = as_viewer.get("/usage?range=7d&by=user").content.decode()
+    for part in ("yuki", "no key, or a deleted one", "Usage by user", "2026-03-04 to 2026-03-10", "+1 (+33.3 %)"):
+        assert part in text
+
+
+def test_the_chart_has_every_day(as_viewer: Api, used: World) -> None:
+    series = as_viewer.get("/usage?range=7d&by=model").context["series"]
+    assert [slot["at"] for slot in series["slots"]] == [f"2026-03-{day:02d}" for day in range(4, 11)]
+    assert [slot["successful_requests"] for slot in series["slots"]] == [0, 0, 0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("query", "ignored", "since", "range_"),
+    [
+        ({}, (), "2026-02-09", "30d"),
+        ({"range": "month"}, (), "2026-03-01", "month"),
+        ({"range": "century"}, ("range",), "2026-02-09", "30d"),
+        ({"since": "2026-03-01", "until": "2026-03-02"}, (), "2026-03-01", ""),
+        ({"since": "yesterday"}, ("since",), "2026-02-09", "30d"),
+        ({"since": "2026-04-01"}, ("since",), "2026-02-09", "30d"),
+        ({"since": "1971-01-01"}, ("since",), "2026-02-09", "30d"),
+        ({"by": "mood", "measure": "joy", "colour": "red"}, ("by", "colour", "measure"), "2026-02-09", "30d"),
+        ({"endpoint_id": "x", "range": "7d"}, ("endpoint_id",), "2026-03-04", "7d"),
+    ],
+)
+def test_what_makes_no_sense_is_left_out(
+    query: dict[str, str], ignored: tuple[str, ...], since: str, range_: str
+) -> None:
+    asked = usage_page.asked(query, TODAY)
+    assert (asked.ignored, asked.period.since.isoformat(), asked.range) == (ignored, since, range_)
+
+
+def test_what_is_left_out_is_said(as_viewer: Api) -> None:
+    assert "Left out, as it makes no sense here: by." in as_viewer.get("/usage?by=mood").content.decode()
+
+
+def test_names_cannot_bring_markup_in(as_viewer: Api, teller: World) -> None:
+    teller.gateway(request(model="</script><script>alert(1)</script>"))
+    teller.write()
+    for path in ("/usage?by=model", "/usage?model=%3C/script%3E%3Cscript%3Ealert(1)"):
+        assert "<script>alert" not in as_viewer.get(path).content.decode()
+
+
+def test_a_filter_of_what_is_gone_stays_chosen(as_viewer: Api, used: World) -> None:
+    text = as_viewer.get(f"/usage?model=gone/for-good&endpoint_id={A}&api_key_id={KEY}").content.decode()
+    for value in ("gone/for-good", A, KEY):
+        assert f'<option value="{value}" selected>' in text
+
+
+@pytest.mark.parametrize("query", ["", "?by=model", "?by=key", "?by=user"])
+def test_the_page_costs_as_many_queries_whatever_there_is(
+    as_viewer: Api, teller: World, admin: User, query: str
+) -> None:
+    as_viewer.get(f"/usage{query}")
+    found: list[int] = []
+    for count in (2, 40):
+        for number in range(count):
+            key_for(admin, name=f"{count}-{number}")
+        keys = [str(key.pk) for key in ApiKey.objects.all()]
+        teller.gateway(*(request(api_key_id=key, model=key, ago=DAY * (at % 29)) for at, key in enumerate(keys)))
+        teller.write()
+        with CaptureQueriesContext(connection) as captured:
+            assert as_viewer.get(f"/usage{query}").status_code == 200
+        found.append(len(captured))
+    assert found[0] == found[1] <= 7
+
+
+def test_many_rows_are_the_greatest(as_viewer: Api, teller: World) -> None:
+    teller.gateway(*(request(model=f"m{number}") for number in range(210)))
+    teller.write()
+    response = as_viewer.get("/usage?by=model")
+    assert len(response.context["shown"]) == 200
+    assert "The 200 with the most requests; an export has all." in response.content.decode()
