@@ -20,7 +20,7 @@ CONTRACT = [
     f"api/endpoints/{A}/models", f"api/endpoints/{A}/test", f"api/endpoints/{A}/sync",
     f"api/endpoints/{A}/today-stats", f"api/endpoints/{A}/daily-stats", f"api/endpoints/{A}/model-stats",
     f"api/endpoints/{A}/model-tps", "api/me/api-keys", f"api/me/api-keys/{A}", "api/requests", "api/requests/export",
-    "api/usage", f"api/requests/{A}", "api/route", "api/live",
+    "api/usage", f"api/requests/{A}", "api/route", "api/live", "api/search",
 ]  # fmt: skip
 
 
