@@ -22,7 +22,7 @@ def of_entry(entry: Entry) -> str:
     """The fields, and the stored secret, so that one can tell which of both has changed."""
     fields = [getattr(entry, name) for name in (*STAFF_FIELDS, *LIMITS, "tags")]
     secret = entry.sealed_api_key or entry.plain_api_key
-    return f"{_mark(json.dumps(fields))}-{_mark(secret or '')}"
+    return f"{_mark(json.dumps(fields, default=str))}-{_mark(secret or '')}"
 
 
 def same_secret(one: str, other: str) -> bool:

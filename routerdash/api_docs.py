@@ -8,14 +8,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import path
-from django.utils.translation import override
+from django.utils.safestring import SafeString
+from django.utils.translation import get_language, override
 from drf_spectacular.generators import SchemaGenerator
 
 from routerdash.context import site
@@ -234,13 +236,24 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
+@lru_cache(maxsize=1024)
+def _laid_out(operation: Operation, base: str, language: str) -> SafeString:
+    """Kept: all of them together take longer than a page should, and change with the release alone."""
+    return render_to_string("inc/api_operation.html", {"it": operation, "curl": operation.curl(base)})
+
+
 @login_required
 def page(request: HttpRequest) -> HttpResponse:
     asked = request.GET.get("q", "").strip()[:100]
     words = asked.casefold().split()
     found = [Room(room.name, tuple(it for it in room.operations if it.mentions(words))) for room in rooms()]
     base = site(request)["public_url"]
-    shown = [(room.name, [(it, it.curl(base)) for it in room.operations]) for room in found if room.operations]
+    language = get_language() or ""
+    shown = [
+        (room.name, [(it, _laid_out(it, base, language)) for it in room.operations])
+        for room in found
+        if room.operations
+    ]
     return render(request, "api_docs.html", {"rooms": shown, "asked": asked})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from django.contrib import admin
 from django.urls import URLPattern, get_resolver, reverse
-from playwright.sync_api import Browser, Page, TimeoutError
+from playwright.sync_api import Browser, Page
 
 from benchmarks.simulator import Simulator
 from tests.browser import in_browser, log_in, look, violations, watched_page
@@ -94,13 +94,17 @@ def paths(known: dict[str, str]) -> list[str]:
     return list(dict.fromkeys([*(path_of(it, known) for it in pages), *also, *admin_pages(known)]))
 
 
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
 def faults(page: Page, path: str) -> Iterator[str]:
     """What is wrong with this page on a desk and on a phone; what axe says is asked where there is less room."""
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
         try:  # charts follow the window a moment later
-            page.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=5000)
-        except TimeoutError:
+            until(lambda: fits(page), 5)
+        except AssertionError:
             yield f"{path}: wider than {width}"
     yield from (f"{path}: {it}" for it in violations(page))
 

@@ -28,7 +28,7 @@ CONTRACT = [
     "api/dashboard/clients/timeline", "api/dashboard/clients/models", "api/dashboard/clients/heatmap",
     "api/dashboard/clients/192.0.2.1/detail", "api/dashboard/clients/2001:db8::/64/api-keys",
     "api/dashboard/settings/ip_alert_threshold", "api/dashboard/stats/tokens", "api/dashboard/stats/tokens/daily",
-    "api/dashboard/stats/tokens/monthly",
+    "api/dashboard/stats/tokens/monthly", "api/search",
 ]  # fmt: skip
 
 
@@ -53,7 +53,14 @@ def test_every_list_of_the_api_is_taken_in() -> None:
     listed = {
         name
         for module in (
-            access_api, catalogue_api, clients_api, endpoints_api, metrics_api, overview_api, playground, usage_api,
+            access_api,
+            catalogue_api,
+            clients_api,
+            endpoints_api,
+            metrics_api,
+            overview_api,
+            playground,
+            usage_api,
         )  # fmt: skip
         for *_, name in module.URLS
     }
