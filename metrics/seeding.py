@@ -52,7 +52,7 @@ def load(now: float) -> State:
     state = State(folder.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-        for step in (_repairs, _counters, _totals, _minutes, _hour, _latest_day, _today, _speeds):
+        for step in (_repairs, _counters, _totals, _minutes, _latest_day, _today, _speeds):
             _gracefully(step, state, now)
     return state
 
@@ -108,6 +108,7 @@ def _minutes(state: State, now: float) -> None:
         state.add_minute(minute, _distribution(packed))
     for minute, cell in _adopted_minutes(since):
         state.add_minute(minute, cell)
+    _hour(state, now)
 
 
 def _hour(state: State, now: float) -> None:

@@ -170,7 +170,7 @@ def _page_stats(page: str) -> dict[str, int]:
 
 
 def _page_endpoints(page: str) -> dict[str, tuple[int, int]]:
-    rows = re.findall(r'<tr data-endpoint="([^"]+)">(.*?)</tr>', page, re.DOTALL)
+    rows = re.findall(r'<tr [^>]*data-endpoint="([^"]+)"[^>]*>(.*?)</tr>', page, re.DOTALL)
     return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
 
 
