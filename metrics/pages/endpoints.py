@@ -187,6 +187,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
         "page": page,
         "pages": pages,
         "orders": ORDERS,
+        "chosen": asked.filters,
         "page_numbers": [(number, asked.query(page=str(number))) for number in range(1, pages + 1)],
         "stats": queries.stats(moment),
         "sorted_by": ("-" if asked.down else "") + asked.sort,
