@@ -254,7 +254,7 @@ def test_what_was_not_recorded_and_what_was_damaged_is_stored(world: World) -> N
 def test_totals_have_no_zeros(world: World) -> None:
     world.gateway(request())
     world.write()
-    assert totals() == {"requests_ok": 1}
+    assert totals() == {"requests_ok": 1, "answers_us": 2_000_000, "answers_below_us:21": 1}
 
 
 # Laws
