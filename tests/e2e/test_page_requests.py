@@ -97,7 +97,7 @@ def test_bodies_are_shown_when_asked_for_and_exports_say_how_far_they_are(
     with page.expect_download() as saved:
         page.get_by_role("link", name="CSV").click()
     assert saved.value.path().read_text().count("\n") == 2
-    expect(page.locator("[data-export-said]")).to_contain_text("Export done: 1 requests")
+    expect(page.locator("[data-export-said]")).to_contain_text("Export done. Requests: 1")
 
 
 def test_it_is_there_without_scripts(browser: Browser, router: RouterDash, sim: Simulator) -> None:
