@@ -18,6 +18,7 @@ def test_filters_stand_in_the_address(page: Page, router: RouterDash, sim: Simul
     router.add(sim.add(models=["tiny", "text-embed-small", LONG]), name="gpu-box")
     log_in(page, "/models")
     expect(page.locator("[data-rows] tr")).to_have_count(3)
+    page.wait_for_selector("[data-live-sign][data-state=live]")  # by then the script listens
     page.get_by_label("Can").select_option("embeddings")
     page.wait_for_url("**/models?capability=embeddings")
     expect(page.locator("[data-rows] tr")).to_have_count(1)
