@@ -242,7 +242,8 @@ def test_the_page_says_that_it_needs_the_database(as_viewer: Api, teller: World)
 
 
 def test_every_reason_has_its_words() -> None:
-    known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.MADE_IT, balancer.SEARCHED]
+    known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.MADE_IT]
+    known += [balancer.PINNED, balancer.SEARCHED]
     assert list(words.REASONS) == known
     assert words.reason("of a newer release") == "of a newer release"
 
