@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import Sum
+from django.urls import reverse
 
 from metrics import histogram, queries
 from metrics.histogram import Histogram
@@ -47,7 +48,8 @@ def requests_of(endpoint_id: str, of: date) -> str:
     """The page of the requests of a local day."""
     zone = settings.ROUTERDASH.zone
     since, until = (datetime.combine(it, time(), zone).astimezone(UTC) for it in (of, of + timedelta(days=1)))
-    return f"/requests?{urlencode({'endpoint': endpoint_id, 'since': json_time(since), 'until': json_time(until)})}"
+    query = {"endpoint_id": endpoint_id, "since": json_time(since), "until": json_time(until)}
+    return f"{reverse('requests')}?{urlencode(query)}"
 
 
 def model_stats(endpoint_id: str, wanted: int, today: str) -> list[dict[str, Any]]:

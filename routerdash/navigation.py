@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -68,11 +68,9 @@ def links(request: HttpRequest) -> list[list[Link]]:
 def _link(place: Place, here: str, *, staff: bool) -> Link | None:
     if place.staff and not staff:
         return None
-    try:
-        url = reverse(place.name)
-    except NoReverseMatch:
-        return None
-    return Link(place.name, url, place.label, place.icon, place.key, here in (place.name, *place.covers))
+    return Link(
+        place.name, reverse(place.name), place.label, place.icon, place.key, here in (place.name, *place.covers)
+    )
 
 
 def small(groups: Iterable[Iterable[Link]]) -> tuple[list[Link], list[Link]]:

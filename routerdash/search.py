@@ -13,7 +13,7 @@ from django.contrib.auth.decorators import login_required
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -80,15 +80,7 @@ def _models(sought: str) -> Iterator[Found]:
             servers.setdefault(model.id, []).append(entry)
     for name in _best(sought, servers):
         offered = servers[name]
-        yield Found(MODEL, name, _page_of_model(name, offered[0].id), ", ".join(it.name for it in offered[:3]))
-
-
-def _page_of_model(name: str, endpoint_id: str) -> str:
-    """Its own page where there is one, else that of a server which has it."""
-    try:
-        return reverse("model", args=[name])
-    except NoReverseMatch:
-        return reverse("endpoint", args=[endpoint_id])
+        yield Found(MODEL, name, reverse("model", args=[name]), ", ".join(it.name for it in offered[:3]))
 
 
 def _keys(text: str) -> Iterator[Found]:

@@ -11,7 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.dates import WEEKDAYS, WEEKDAYS_ABBR
 from django.utils.translation import gettext as _
@@ -77,7 +77,6 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
     seen = clients.seen(name)
     hours = clients.by_hour(max(clients.RANGES[span], clients.HEATMAP_HOURS), seen.addresses)
     told = seen.told
-    requests_url = _requests_url()
     context = {
         "client": name,
         "network": "/" in name,
@@ -92,7 +91,7 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
         "models": clients.models(None, seen.addresses),
         "keys": clients.keys(seen.addresses),
         "recent": [it | {"ended": history.moment(it["completed_at"])} for it in clients.recent(seen.addresses)],
-        "requests_url": f"{requests_url}?client={quote(name)}" if requests_url and "/" not in name else None,
+        "requests_url": f"{reverse('requests')}?client_ip={quote(name)}" if "/" not in name else None,
         **_over_time(hours, span),
     }
     return render(request, "client.html", context)
@@ -174,13 +173,6 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
     steps = [math.ceil(greatest * level / LEVELS) for level in range(1, LEVELS + 1)]
     marks = [(48 + hour * 25, f"{hour:02d}") for hour in range(0, 24, 3)]
     return {"days": days, "busiest": busiest, "steps": list(enumerate(steps, 1)), "marks": marks, "hours": range(24)}
-
-
-def _requests_url() -> str | None:
-    try:
-        return reverse("requests")
-    except NoReverseMatch:
-        return None
 
 
 URLS = [

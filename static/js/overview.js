@@ -147,8 +147,8 @@
     const until = new Date(Date.parse(slot.minute) + 60000).toISOString();
     return `${plotted.dataset.requests}?${new URLSearchParams({ since: new Date(slot.minute).toISOString(), until })}`;
   };
-  if (plotted.dataset.requests) plotted.classList.add("opens");
-  const drawMinutes = chart(plotted, read, slot => plotted.dataset.requests && (location.href = requestsOf(slot)));
+  plotted.classList.add("opens");
+  const drawMinutes = chart(plotted, read, slot => (location.href = requestsOf(slot)));
 
   /* ---- how a figure is counted: beside its button; without this, a sheet at the bottom */
   for (const pop of $$("[popover]")) {
@@ -289,7 +289,7 @@
   /* ---- the busiest */
   function rankRow(list, { id, label, requests }, most) {
     const row = document.createElement("li");
-    const name = document.createElement(list.dataset.url && id ? "a" : "span");
+    const name = document.createElement(id ? "a" : "span");
     if (name.href !== undefined) name.href = list.dataset.url + encodeURIComponent(id);
     name.className = id ? (list.dataset.rank === "models" ? "mono" : "") : "muted";
     name.textContent = label;

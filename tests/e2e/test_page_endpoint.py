@@ -123,4 +123,4 @@ def test_a_day_of_the_chart_opens_its_requests(page: Page, router: RouterDash, e
     page.locator("[data-chart] .u-over").hover()
     page.locator("[data-chart] .u-over").click()
     until(lambda: page.url.split("?")[0].endswith("/requests"))
-    assert f"endpoint={endpoint}&since=" in page.url
+    assert f"endpoint_id={endpoint}&since=" in page.url

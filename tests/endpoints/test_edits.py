@@ -72,7 +72,7 @@ def test_a_change_in_the_admin_has_old_and_new_values(as_admin: Api, endpoint: E
 
 
 def test_an_action_in_the_admin_is_an_operators_word(as_admin: Api, endpoint: Endpoint) -> None:
-    as_admin.post(CHANGELIST, {"action": "disable", "_selected_action": str(endpoint.pk)})
+    as_admin.post(CHANGELIST, {"action": "disable", "_selected_action": str(endpoint.pk), "confirmed": "yes"})
     assert last(endpoint).state == ("enabled", "disabled")
 
 

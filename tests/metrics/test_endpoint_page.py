@@ -102,7 +102,7 @@ def test_another_range_is_not_known_and_said_so(as_viewer: Api, served: World, d
 
 def test_a_day_leads_to_its_requests(as_viewer: Api, served: World) -> None:
     since, until = "2026-03-10T00%3A00%3A00.000Z", "2026-03-11T00%3A00%3A00.000Z"
-    assert f'href="/requests?endpoint={A}&amp;since={since}&amp;until={until}"' in page(as_viewer, "?days=1")
+    assert f'href="/requests?endpoint_id={A}&amp;since={since}&amp;until={until}"' in page(as_viewer, "?days=1")
 
 
 def test_today_is_that_of_the_api(as_viewer: Api, served: World) -> None:
