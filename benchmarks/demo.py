@@ -118,7 +118,8 @@ def main() -> None:
     port = os.environ.get("ROUTERDASH_PORT", "32768")
     _claim(port)
     key = "sk_" + secrets.token_hex(16)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # As Ctrl-C, which the event loop takes between two steps of its tasks.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
         for behaviour in SERVERS.values():
             simulator.add(**behaviour)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MINUTES = 60
 MOST = 100
 READ_SECONDS = 30.0
+LATE_SECONDS = 1.0  # as long as a change of status is not there yet: it is written behind the status itself
 
 STATUS, ADDED, CHANGED, DELETED = "status", "added", "changed", "deleted"
 WHAT = (STATUS, ADDED, CHANGED, DELETED)
@@ -63,7 +64,8 @@ class Marks:
         """Read them if anything has changed. Never raises for a database that is away."""
         with self._lock:
             rests_on = tuple(_of(entry) for entry in registry.all()) if registry.loaded else ()
-            if rests_on == self._rested_on and time.monotonic() - self._read_at < READ_SECONDS:
+            patience = LATE_SECONDS if self._is_late() else READ_SECONDS
+            if rests_on == self._rested_on and time.monotonic() - self._read_at < patience:
                 return
             try:
                 since = datetime.now(UTC) - timedelta(minutes=MINUTES)
@@ -78,6 +80,12 @@ class Marks:
             if (tuple(found), last) != (self._marks, self._last):
                 self._marks, self._last = tuple(found), last
                 self.version += 1
+
+    def _is_late(self) -> bool:
+        """Is there an endpoint with another status than its last known change led to?"""
+        return any(
+            mark.after != entry.status for entry in registry.all() if (mark := self._last.get(entry.id)) is not None
+        )
 
     def recent(self) -> list[Mark]:
         """Those of the last 60 minutes, oldest first."""

@@ -157,6 +157,7 @@ class Control:
             self._load()
         if not trackers.seeded:
             seeding.seed()
+        marks.refresh()
         self.writer.sweep()
         changes.bump(changes.STARTS)  # a write at last: a read-only database looks fine until then
         self._ready = True

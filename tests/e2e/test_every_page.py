@@ -19,7 +19,7 @@ pytestmark = [*in_browser, pytest.mark.timeout(600)]
 
 MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
 # Not pages: for machines, or they only lead on.
-NOT_PAGES = {"logout", "metrics", "health", "ready"}
+NOT_PAGES = {"logout", "metrics", "health", "ready", "endpoints-act", "clients-threshold", "requests-export"}
 # Shown to whoever has not logged in.
 BEFORE_LOGIN = {"login"}
 

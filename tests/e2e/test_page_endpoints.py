@@ -89,7 +89,7 @@ def test_endpoints_are_found_chosen_and_drained(page: Page, router: RouterDash, 
     page.get_by_label("Tag").select_option("tokyo")
     page.wait_for_url("**/endpoints?tag=tokyo&sort=name")
     expect(rows).to_have_count(1)
-    page.get_by_label("Search").fill("nobody")
+    page.locator("#q").fill("nobody")
     expect(page.get_by_text("No endpoint matches.")).to_be_visible()
     page.go_back()
     expect(rows).to_have_count(1)

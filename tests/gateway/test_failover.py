@@ -544,6 +544,9 @@ def test_what_is_here_is_told_while_somebody_looks(gateway, sim):
         read_until(one, b"\n\n\r\n")
         two.sendall(gateway.chat_bytes(model))
         until(lambda: gateway.page.waiting == 1)
+        gateway.page.watched_until = 0
+        present.path(gateway.config.data_dir, 0).unlink(missing_ok=True)  # of an earlier look
+        time.sleep(0.7)  # more than between two tellings
         assert present.load(gateway.config.data_dir, 0) is None
         gateway.page.watched_until = int(time.time()) + 5
         found = until(lambda: present.load(gateway.config.data_dir, 0))

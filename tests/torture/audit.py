@@ -157,6 +157,7 @@ class Auditor:
         return dict(_samples(text))
 
 
+TOKENS = "routerdash_endpoint_tokens_total"
 NUMBERS = ("total_requests", "cancelled_requests", "rejected_requests", "total_tokens", "total_output_tokens")
 
 
@@ -212,16 +213,22 @@ def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
         told[f"routerdash_endpoint_attempts_total {row['id']} ok"] = row["successful_requests"]
         told[f"routerdash_endpoint_attempts_total {row['id']} failed"] = row["failed_requests"]
         told[f"routerdash_endpoint_cancelled_total {row['id']}"] = row["cancelled_requests"]
+    # No endpoint is deleted here, and nothing else has made any.
+    told[f"{TOKENS} input"], told[f"{TOKENS} output"] = stats["total_input_tokens"], stats["total_output_tokens"]
     return told
 
 
 def _samples(text: str) -> Iterator[tuple[str, float]]:
     """The counters of the Prometheus text: name and labels but for the endpoint's name, and the value."""
+    tokens = Counter[str]()  # over all endpoints
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name.endswith("_total") and not sample.name.startswith("routerdash_journal"):
+            if sample.name == TOKENS:
+                tokens[f"{TOKENS} {sample.labels['direction']}"] += int(sample.value)
+            elif sample.name.endswith("_total") and not sample.name.startswith("routerdash_journal"):
                 labels = [value for label, value in sample.labels.items() if label != "endpoint_name"]
                 yield " ".join((sample.name, *labels)), sample.value
+    yield from tokens.items()
 
 
 def _differences(what: str, one: dict[Any, Any], other: dict[Any, Any]) -> list[str]:
