@@ -119,6 +119,7 @@ def main() -> None:
     _claim(port)
     key = "sk_" + secrets.token_hex(16)
     # As Ctrl-C, which the event loop takes between two steps of its tasks.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
         for behaviour in SERVERS.values():
