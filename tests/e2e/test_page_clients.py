@@ -1,10 +1,9 @@
 """The pages about clients in a real browser."""
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.simulator import Simulator
-from tests.browser import in_browser, log_in, look, violations
+from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
 pytestmark = in_browser
@@ -32,19 +31,3 @@ def test_a_client_is_found_marked_and_looked_into(page: Page, router: RouterDash
     assert page.locator("section[aria-labelledby=recent] tbody tr").count() == 3
     page.locator("section[aria-labelledby=recent] tbody a").first.click()
     page.wait_for_url("**/requests/*")
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-def test_clients_are_readable_by_everybody(page: Page, router: RouterDash, sim: Simulator, width: int) -> None:
-    router.add(sim.add())
-    router.chat()
-    log_in(page)
-    for theme, language in (("light", "en"), ("dark", "ja")):
-        look(page, theme=theme, language=language, width=width)
-        for path in ("/clients?range=30d", f"/clients/{ME}", "/clients/2001:db8::/64"):
-            page.goto(path)
-            expect(page.locator("[data-read=good]")).not_to_be_empty()
-            for summary in page.locator("summary:visible", has_text="table" if language == "en" else "表").all():
-                summary.click()
-            assert violations(page) == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.simulator import Simulator
-from tests.browser import in_browser, log_in, look, violations
+from tests.browser import in_browser, log_in
 from tests.router import RouterDash, until
 
 pytestmark = in_browser
@@ -94,25 +94,6 @@ def test_without_scripts_it_reads_and_acts(browser: Browser, router: RouterDash,
     page.get_by_role("button", name="Cancel the drain").click()
     page.wait_for_selector("[data-status].st-online")
     context.close()
-
-
-def test_everybody_can_read_it(page: Page, router: RouterDash, endpoint: str, sim: Simulator) -> None:
-    (simulated,) = sim.endpoints.values()
-    simulated.behaviour.fault = "500"
-    router.chat()
-    simulated.behaviour.fault = ""
-    router.chat(model="org/a-model")
-    router.post(f"/api/endpoints/{endpoint}/drain", {"deadline_secs": 600})
-    log_in(page)
-    for theme, language, width in (("dark", "en", 1440), ("light", "ja", 390), ("light", "en", 1024)):
-        look(page, theme=theme, language=language, width=width)
-        page.goto(f"/endpoints/{endpoint}")
-        page.wait_for_selector("[data-chart] canvas")
-        page.wait_for_selector("[data-live-sign][data-state=live]")
-        for summary in page.locator("main summary").all():
-            summary.click()
-        assert violations(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_day_of_the_chart_opens_its_requests(page: Page, router: RouterDash, endpoint: str) -> None:

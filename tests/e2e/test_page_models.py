@@ -2,11 +2,10 @@
 
 import re
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.simulator import Simulator
-from tests.browser import in_browser, log_in, look, violations
+from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
 pytestmark = in_browser
@@ -45,17 +44,3 @@ def test_the_figures_follow(page: Page, router: RouterDash, sim: Simulator) -> N
     page.wait_for_selector("[data-live-sign][data-state=live]")
     router.chat()
     expect(page.locator("[data-part=facts]")).to_contain_text(re.compile(r"Requests today\s*2"), timeout=10_000)
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-def test_they_are_for_everybody(page: Page, router: RouterDash, sim: Simulator, width: int) -> None:
-    router.add(sim.add(models=["tiny", LONG], tokens_per_second=100), name="a-machine-in-the-basement")
-    router.chat(model=LONG)
-    log_in(page)
-    paths = ("/models", f"/models/{LONG}", "/live", "/playground")
-    for theme, language in (("light", "en"), ("dark", "ja")):
-        look(page, theme=theme, language=language, width=width)
-        for path in paths:
-            page.goto(path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-            assert violations(page) == [], path

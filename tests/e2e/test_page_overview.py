@@ -4,12 +4,11 @@ import json
 import re
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, Route, expect
 
 from benchmarks.simulator import Simulator
-from tests.browser import in_browser, log_in, look, violations
-from tests.router import RouterDash, until
+from tests.browser import in_browser, log_in
+from tests.router import RouterDash
 
 pytestmark = in_browser
 
@@ -126,24 +125,3 @@ def test_how_a_figure_is_counted_is_said_and_true(page: Page, router: RouterDash
         told = json.dumps(router.get(path).json())
         assert all(f'"{field}"' in told for field in fields.split(", ")), path
         page.keyboard.press("Escape")
-
-
-@pytest.mark.parametrize("language", ["en", "ja"])
-def test_it_can_be_used_by_everybody(page: Page, router: RouterDash, sim: Simulator, language: str) -> None:
-    router.add(sim.add(), name="gpu-box", max_concurrency=2)
-    away = sim.add(models=["an-organisation/a-model-with-quite-a-long-name"])
-    endpoint = router.add(away, name="東京ワークステーション 4090")
-    router.chat()
-    away.set(fault="refuse")
-    for _ in range(2):
-        router.post(f"/api/endpoints/{endpoint}/test")
-    until(lambda: router.get("/api/dashboard/attention").json()[0]["since"])
-    log_in(page)
-    for theme in ("light", "dark"):
-        for width in (390, 1440):
-            look(page, theme=theme, language=language, width=width)
-            page.goto("/")
-            live(page)
-            assert page.locator("[data-show=offline]").is_visible()
-            assert violations(page) == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= width

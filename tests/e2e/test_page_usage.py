@@ -2,11 +2,10 @@
 
 import re
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.simulator import Simulator
-from tests.browser import in_browser, log_in, look, violations
+from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
 pytestmark = in_browser
@@ -30,18 +29,3 @@ def test_usage_is_chosen_by_the_address_and_back_works(page: Page, router: Route
     with page.expect_download() as started:
         page.get_by_role("link", name="CSV").click()
     assert "org/one,2,2,0,0,0," in started.value.path().read_text()
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-def test_usage_is_readable_by_everybody(page: Page, router: RouterDash, sim: Simulator, width: int) -> None:
-    model = "a-model-with-quite-a-long-name/of-some-organisation"
-    router.add(sim.add(models=[model]))
-    router.chat(model=model)
-    log_in(page)
-    for theme, language in (("light", "en"), ("dark", "ja")):
-        look(page, theme=theme, language=language, width=width)
-        for by in ("day", "model", "user"):
-            page.goto(f"/usage?by={by}&measure=requests")
-            expect(page.locator("[data-read=one]")).to_have_text("1")
-            assert violations(page) == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
