@@ -108,7 +108,7 @@ def _requests(text: str) -> Iterator[Found]:
 @login_required
 def page(request: HttpRequest) -> HttpResponse:
     """The whole page, or for the box in the top bar the list alone."""
-    text = request.GET.get("q", "").strip()[:LONGEST]
+    text = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST]
     user: Any = request.user
     found = [*places(request, text), *find(text, keys=user.is_staff)] if text else []
     template = "inc/search_found.html" if request.headers.get("HX-Request") == "true" else "search.html"

@@ -20,7 +20,7 @@ from access.models import (
 )
 from tests.access.people import PASSWORD, Api, key_for, make_admin, make_user, with_key
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 KEYS, USERS = "/admin/access/apikey/", "/admin/access/user/"
 NEW = "another battery staple"
 

@@ -10,7 +10,7 @@ from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User, hash_ke
 from access.serializers import ApiKeyChangeSerializer
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 LIST = "/api/me/api-keys"
 MISSING = f"{LIST}/0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"
 ROUTES = [("GET", LIST), ("POST", LIST), ("PUT", MISSING), ("DELETE", MISSING)]

@@ -10,7 +10,7 @@ from endpoints.registry import registry
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_models import insert_user
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 NEW = "another battery staple"
 
 

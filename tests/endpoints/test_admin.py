@@ -13,7 +13,7 @@ from endpoints.registry import registry
 from tests.access.people import Api
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 LIST = "/admin/endpoints/endpoint/"
 ADD = LIST + "add/"

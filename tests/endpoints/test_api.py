@@ -15,7 +15,7 @@ from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, session_of, with_key, without_database
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model, meanwhile, sql
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_database]
 
 LIST = "/api/endpoints"
 MISSING = f"{LIST}/0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"

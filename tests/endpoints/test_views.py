@@ -12,7 +12,7 @@ from endpoints.registry import registry
 from tests.access.people import Api
 from tests.endpoints.conftest import Serve, listing, make_endpoint
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_database]
 
 ADD = "/endpoints/add"
 ACT = "/endpoints/act"
