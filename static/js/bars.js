@@ -1,15 +1,7 @@
 /* A chart of stacked bars for pages that look back: the lower part on the baseline, the other on top of it. */
 (() => {
   "use strict";
-  const { number } = window.RouterDash;
-
-  const probe = document.createElement("i");
-  probe.hidden = true;
-  document.body.append(probe);
-  const colour = name => {
-    probe.style.color = `var(${name})`; // a custom property alone would come back as light-dark(…)
-    return getComputedStyle(probe).color;
-  };
+  const { number, colour } = window.RouterDash;
 
   const short = new Intl.NumberFormat(window.RouterDash.lang, { notation: "compact", maximumFractionDigits: 1 });
 

@@ -69,35 +69,7 @@
   if (!page) return;
 
   /* ---- days: failures on the baseline, hatched, successes on top of them */
-  const probe = document.createElement("i");
-  probe.hidden = true;
-  document.body.append(probe);
-  const colour = name => {
-    probe.style.color = `var(${name})`; // a custom property alone would come back as light-dark(…)
-    return getComputedStyle(probe).color;
-  };
-  function hatch() {
-    const canvas = document.createElement("canvas");
-    const scale = devicePixelRatio || 1;
-    canvas.width = canvas.height = 4 * scale;
-    const pen = canvas.getContext("2d");
-    pen.scale(scale, scale);
-    pen.fillStyle = colour("--surface");
-    pen.fillRect(0, 0, 4, 4);
-    pen.fillStyle = pen.strokeStyle = colour("--c-bad");
-    pen.globalAlpha = 0.45;
-    pen.fillRect(0, 0, 4, 4);
-    pen.globalAlpha = 1;
-    pen.lineWidth = 1.8;
-    pen.beginPath();
-    for (const from of [-4, 0, 4]) {
-      pen.moveTo(from, 4);
-      pen.lineTo(from + 4, 0);
-    }
-    pen.stroke();
-    return pen.createPattern(canvas, "repeat");
-  }
-
+  const { colour, hatch } = window.RouterDash; // which the admin, without a chart, does not load
   const chart = $("[data-chart]");
   let days = []; // oldest first
   let plot = null;

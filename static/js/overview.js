@@ -3,39 +3,7 @@
   "use strict";
   const { $, $$, set, setUnits, forms, zone, number, count, compact, speed, duration, span, rate, share, since } =
     window.RouterDash;
-  const { hourMinute, NOTHING, follow } = window.RouterDash;
-
-  /* ---- the chart: failures on the baseline, successes on top of them */
-  const probe = document.createElement("i");
-  probe.hidden = true;
-  document.body.append(probe);
-  const colour = name => {
-    probe.style.color = `var(${name})`; // a custom property alone would come back as light-dark(…)
-    return getComputedStyle(probe).color;
-  };
-
-  /* Failures are hatched, too: they are told apart without colours. */
-  function hatch() {
-    const canvas = document.createElement("canvas");
-    const ratio = devicePixelRatio || 1;
-    canvas.width = canvas.height = 4 * ratio;
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    pen.fillStyle = colour("--surface");
-    pen.fillRect(0, 0, 4, 4);
-    pen.globalAlpha = 0.45;
-    pen.fillStyle = pen.strokeStyle = colour("--c-bad");
-    pen.fillRect(0, 0, 4, 4);
-    pen.globalAlpha = 1;
-    pen.lineWidth = 1.8;
-    pen.beginPath();
-    for (const from of [-4, 0, 4]) {
-      pen.moveTo(from, 4);
-      pen.lineTo(from + 4, 0);
-    }
-    pen.stroke();
-    return pen.createPattern(canvas, "repeat");
-  }
+  const { hourMinute, NOTHING, follow, colour, hatch } = window.RouterDash;
 
   /* ---- marks above the chart: the server wrote them, here they get their places and their lines */
   const tints = { online: "--ok", offline: "--bad", error: "--bad", edit: "--line-strong", pending: "--line-strong" };

@@ -488,7 +488,7 @@ def test_a_page_that_no_stream_reaches_asks_for_what_it_missed(hub: Hub, clock: 
         clock.pass_by(MIN_GAP_SECONDS)
         change(5)
         _, name, told = await ask(last_id)
-        assert (name, told["endpoints"][A]["latency_ms"]) == ("changes", 5)
+        assert (name, told["endpoints"]) == ("changes", {A: {"status": "online", "latency_ms": 5}})
         assert not hub._listeners
 
     asyncio.run(run())
