@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from operator import itemgetter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -66,6 +65,7 @@ def noted(decision: Decision) -> tuple[tuple[str, int], ...]:
     return tuple(by_load[:MOST_NOTED])
 
 
+FAR_TOO_MANY = 1 << 62  # requests in flight, for anything to be fewer
 FULL = Decision("", "full", ())  # there are candidates, each with as many requests as it takes
 
 
@@ -87,6 +87,8 @@ def pick(
     """
     best, full = OPEN, EXCLUDED
     free: list[tuple[str, int]] = []
+    ties: list[str] = []  # of those, the ones with the fewest
+    fewest = FAR_TOO_MANY
     for candidate in candidates:
         rank = candidate.rank
         if rank > best or candidate.id in tried:
@@ -95,25 +97,21 @@ def pick(
         if candidate.slots is not None and count >= candidate.slots:
             full = min(full, rank)
         elif rank < best:
-            best, free = rank, [(candidate.id, count)]
+            best, free, ties, fewest = rank, [(candidate.id, count)], [candidate.id], count
         else:
             free.append((candidate.id, count))
-    if full < OPEN and best == OPEN:
+            if count < fewest:
+                fewest, ties = count, [candidate.id]
+            elif count == fewest:
+                ties.append(candidate.id)
+    if best == OPEN and full < (OPEN if free else EXCLUDED):
         return FULL  # better to wait for one that works than to try one that does not
     if not free:
-        return FULL if full < EXCLUDED else None
+        return None
     if best == OPEN:
         return Decision(_first_trial(candidates, free), TRIAL, tuple(free))
-    if len(free) == 1:
-        return Decision(free[0][0], ONLY, tuple(free))
-    least = min(free, key=_count)[1]
-    ties = [name for name, count in free if count == least]
-    if len(ties) == 1:
-        return Decision(ties[0], LEAST, tuple(free))
-    return Decision(choose(ties), DRAWN, tuple(free))
-
-
-_count = itemgetter(1)
+    chosen = ties[0] if len(ties) == 1 else choose(ties)
+    return Decision(chosen, ONLY if len(free) == 1 else LEAST if len(ties) == 1 else DRAWN, tuple(free))
 
 
 def _first_trial(candidates: Sequence[C], free: list[tuple[str, int]]) -> str:

@@ -27,10 +27,6 @@ class Drive:
         self._waits_for: Any = None
         self.exception: BaseException | None = None
 
-    def start(self) -> None:
-        """Up to where the coroutine first has to wait."""
-        self._step()
-
     def cancel(self, msg: str | None = None) -> None:
         """Raise CancelledError where the coroutine waits, soon."""
         self._loop.call_soon(self._cancel)
@@ -47,10 +43,6 @@ class Drive:
     def done(self) -> bool:
         """Does the coroutine await something else by now?"""
         return self._waits_for is not self
-
-    def set_result(self, _: None) -> None:
-        """What the coroutine awaited this for has come."""
-        self._step()
 
     def _arrived(self, future: "asyncio.Future[Any]") -> None:
         if self._waits_for is future:
@@ -85,6 +77,9 @@ class Drive:
             _current = outer
         done, self._done = self._done, _told
         done(self)
+
+    start = _step  # up to where the coroutine first has to wait
+    set_result = _step  # with None: what the coroutine awaited this for has come
 
 
 def _told(drive: Drive) -> None:

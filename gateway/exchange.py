@@ -47,23 +47,11 @@ class Head:
 class Exchange:
     """Made when a request's head has arrived, done when its answer is written or its client has left."""
 
-    keep_alive = True
-    expects_continue = False
-    arrived = 0.0  # time.monotonic()
-    peer: Peer = UNKNOWN
-    api_key: "ApiKey | None" = None
-    refusal: Refusal | None = None
-    route: "Route | None" = None  # what answers, where it is not control
-    body_bytes = 0
-    received = False  # the whole body is here
-    streams = False  # begun before its body is here, which is read by `read_body`
-    cors: "Cors | None" = None  # what pages of other origins are told with the answer
-    started = False  # something of the answer was written
-    complete = False
-    task: Drive | None = None
-    _body: Body = b""
-    _chunked = False
-    _reader: "Drive | asyncio.Future[None] | None" = None
+    __slots__ = (
+        "_body", "_chunked", "_reader", "api_key", "arrived", "body_bytes", "complete", "cors", "expects_continue",
+        "fields", "head", "keep_alive", "length", "method", "path", "peer", "protocol", "query", "received", "refusal",
+        "route", "started", "streams", "target", "task", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,6 +70,23 @@ class Exchange:
         self.fields = head.fields
         self.length = length  # as Content-Length announces it
         self.version = version
+        self.arrived = 0.0  # time.monotonic()
+        self.peer: Peer = UNKNOWN
+        self.api_key: ApiKey | None = None
+        self.refusal: Refusal | None = None
+        self.route: Route | None = None  # what answers, where it is not control
+        self.cors: Cors | None = None  # what pages of other origins are told with the answer
+        self.keep_alive = True
+        self.expects_continue = False
+        self.streams = False  # begun before its body is here, which is read by `read_body`
+        self.body_bytes = 0
+        self.received = False  # the whole body is here
+        self.started = False  # something of the answer was written
+        self.complete = False
+        self.task: Drive | None = None
+        self._body: Body = b""
+        self._chunked = False
+        self._reader: Drive | asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method.decode('latin-1')} {self.path.decode('latin-1')}>"
@@ -194,9 +199,10 @@ class Exchange:
         assert self.protocol is not None
         if not self.received:
             self.keep_alive = False  # where the next request begins is not known yet
-        lines = [STATUS_LINE[status]]
-        for name, value in self.protocol.server_state.default_headers:
-            lines += (name, b": ", value, b"\r\n")
+        standing = self.protocol.server_state.default_headers
+        if standing is not _Standing.headers:
+            _Standing.learn(standing)
+        lines = [STATUS_LINE[status], _Standing.lines]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if self.cors is not None:
@@ -214,6 +220,18 @@ class Exchange:
         protocol = self.protocol
         if protocol is not None:
             protocol.gateway.outbox.write(protocol.transport, data)
+
+
+class _Standing:
+    """The headers of every answer, which uvicorn makes anew each second."""
+
+    headers: HeaderList = ()
+    lines = b""
+
+    @classmethod
+    def learn(cls, headers: HeaderList) -> None:
+        cls.headers = headers
+        cls.lines = b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
 HOP_BY_HOP = frozenset(

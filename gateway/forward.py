@@ -91,7 +91,7 @@ class Forwarder:
             connection.abort()
             exchange.start(connection.status, headers)  # with the length that GET's answer would have
             return
-        if length is not None or connection.status in (204, 304):
+        if length is not None or connection.complete or connection.status in (204, 304):
             headers = [header for header in headers if header[0] != b"content-length"]
             exchange.reply(connection.status, headers, await connection.read_all())
             return

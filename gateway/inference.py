@@ -35,13 +35,13 @@ from gateway.redact import redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
-from gateway.upstream import BROKEN, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
+from gateway.upstream import BROKEN, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
-EVENT_STREAM = b"text/event-stream"
+_AT_ONCE = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
@@ -100,29 +100,11 @@ class Inference:
     Kinds whose bodies or answers are of another make are its subclasses.
     """
 
-    # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
-    route: Route | None = None
-    decision: Decision | None = None
-    endpoint: Endpoint | None = None
-    connection: Connection | None = None  # with the head of an answer
-    started = 0.0
-    trial = False  # its endpoint's circuit breaker is not closed
-    asked_usage = False  # of what the client did not ask for
-    _answer: bytes | None = None  # if it had to be read already
-
-    request = NO_REQUEST
-    made_by: str | None = None  # the endpoint that has what the request goes on from
-    relay: Relay | None = None  # of a streamed answer
-    sent = False  # something of an answer went to the client, not just comments
-    first_token: float | None = None
-    recorded = False
-    passed: Sequence[bytes] = ()  # routers of our kind that the request has been through
-    queue_us: int | None = None  # in the queue, all in all
-    queued_at: float | None = None  # time.monotonic(), while it waits there
-    seen_events = -1  # at the last look for silence
-    _request_body: Body | None = None
-    own_id: str | None = None  # as its client names it
-    cancelled = False  # by an operator
+    __slots__ = (
+        "_answer", "_request_body", "asked_usage", "attempts", "cancelled", "connection", "decision", "dialect",
+        "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed", "queue_us",
+        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "trial",
+    )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
@@ -130,9 +112,31 @@ class Inference:
         self.kind = kind
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
+        self.own_id: str | None = None  # as its client names it
         given = exchange.fields.get(b"x-request-id")
         self.request_id = self.id.encode() if given is None else self._own_id(given)
+        self.request = NO_REQUEST
+        self.made_by: str | None = None  # the endpoint that has what the request goes on from
+        self.passed: Sequence[bytes] = ()  # routers of our kind that the request has been through
+        self.queue_us: int | None = None  # in the queue, all in all
+        self.queued_at: float | None = None  # time.monotonic(), while it waits there
         self.attempts: list[Attempt] = []
+        # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
+        self.route: Route | None = None
+        self.decision: Decision | None = None
+        self.endpoint: Endpoint | None = None
+        self.connection: Connection | None = None  # with the head of an answer
+        self.started = 0.0
+        self.trial = False  # its endpoint's circuit breaker is not closed
+        self.asked_usage = False  # of what the client did not ask for
+        self._answer: bytes | None = None  # if it had to be read already
+        self.relay: Relay | None = None  # of a streamed answer
+        self.sent = False  # something of an answer went to the client, not just comments
+        self.first_token: float | None = None
+        self.seen_events = -1  # at the last look for silence
+        self.recorded = False
+        self.cancelled = False  # by an operator
+        self._request_body: Body | None = None
 
     def run(self) -> Coroutine[Any, Any, None]:
         """The coroutine to be awaited. Raises Refusal at once for what can be seen to be wrong at once."""
@@ -304,17 +308,17 @@ class Inference:
             if status >= 400 and _may_retry(status):
                 answer = await connection.read_all()
                 return self._failed(Failure(status, answer, connection.headers, None, ""))
-            content_type = connection.header(b"content-type").lower()
+            head = connection.answer
             if status < 400:
-                if content_type.startswith(EVENT_STREAM):
+                if head.is_stream:
                     return await self._stream(connection)
-                if self.kind.binary and b"json" not in content_type:
+                if self.kind.binary and not head.is_json:
                     return await self._pass(connection)
             whole = connection.whole() if self._answer is None else self._answer
             answer = await connection.read_all() if whole is None else whole
-            if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, content_type)):
+            if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
-            self._whole(connection, answer, is_json=b"json" in content_type)
+            self._whole(connection, answer)
         except UpstreamError as error:
             self._hang_up()
             return self._failed(Failure(0, b"", [], error, str(error)))
@@ -400,18 +404,13 @@ class Inference:
             onward = exchange.head.onward = onward_lines(exchange.head.headers)
         # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
         passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
-        return b"%b %b%b%b HTTP/1.1\r\n%b%bvia: %b1.1 %b\r\nx-request-id: %b\r\n%b\r\n\r\n" % (
-            exchange.method,
-            pool.prefix,
-            path or self.kind.upstream_path or exchange.path,
-            b"?" + exchange.query if exchange.query else b"",
-            endpoint.standing_head,
-            onward,
-            passed,
-            self.gateway.roster.pseudonym,
-            self.request_id,
-            b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length,
-        )
+        return b"".join((
+            exchange.method, b" ", pool.prefix, path or self.kind.upstream_path or exchange.path,
+            b"?" + exchange.query if exchange.query else b"", b" HTTP/1.1\r\n",
+            endpoint.standing_head, onward, b"via: ", passed, b"1.1 ", self.gateway.roster.pseudonym,
+            b"\r\nx-request-id: ", self.request_id,
+            b"\r\ntransfer-encoding: chunked\r\n\r\n" if length is None else b"\r\ncontent-length: %d\r\n\r\n" % length,
+        ))  # fmt: skip
 
     def _check_way(self) -> None:
         """Has the request been here before? Routers name themselves in Via. Raises Refusal."""
@@ -423,22 +422,28 @@ class Inference:
 
     # To the client
 
-    def _whole(self, connection: Connection, body: bytes, *, is_json: bool) -> None:
+    def _whole(self, connection: Connection, body: bytes) -> None:
         status = connection.status
         usage: Usage | None = None
         if status < 400:
-            if is_json:
+            if connection.answer.is_json:
                 body, usage = self._read(body, self.request.model)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
             message = upstream_message(body)
             body = self._refused(status, body)
             self._finish(record.REFUSED, status, attempt_status=status, error=message, answer=body)
-        if self.exchange.started:
+        exchange = self.exchange
+        if exchange.started:
             self._reply_late(status, body)
+        elif exchange.cors is not None:
+            exchange.reply(status, _kept(connection.headers), body, self._way())
         else:
-            headers = [header for header in connection.headers if _BACK[header[0]]]
-            self.exchange.reply(status, headers, body, self._way())
+            answer = connection.answer
+            kept = answer.kept
+            if kept is None:
+                kept = answer.kept = header_lines(_kept(answer.headers))
+            exchange.reply(status, (), body, kept + self._way())
 
     # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
     # what is none.
@@ -618,10 +623,7 @@ class Inference:
         attempts = len(self.attempts) + (self.endpoint is not None)  # of a stream, the present one is not noted yet
         endpoint = b"" if self.route is None else self.route.endpoint.label
         if attempts == 1 and self.queue_us is None:
-            return b"x-request-id: %b\r\n%bx-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n" % (
-                self.request_id,
-                endpoint,
-            )
+            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, _AT_ONCE))
         return b"x-request-id: %b\r\n%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
             self.request_id,
             endpoint,
@@ -670,7 +672,7 @@ class Inference:
             failure.message = "it refuses the key that RouterDash has for it"
         elif not failure.message:
             failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
-        self._note(record.FAILED, failure.status, failure.message)
+        self._note(record.FAILED, failure.status, failure.message, time.monotonic())
         self._blame(_pause(failure))
         return failure
 
@@ -678,19 +680,19 @@ class Inference:
         if self.endpoint is not None:
             self.endpoint.failed(pause)
 
-    def _note(self, outcome: str, status: int, error: str | None) -> None:
+    def _note(self, outcome: str, status: int, error: str | None, now: float) -> None:
         """The present attempt has ended."""
         decision = self.decision
         assert decision is not None
-        now, arrived = time.monotonic(), self.exchange.arrived
+        started = self.started
         self.attempts.append(
             Attempt(  # by position: by name it would take six times as long
                 decision.endpoint_id,
                 outcome,
                 status,
-                round((now - self.started) * 1e6),
+                int((now - started) * 1e6),
                 error,
-                round((self.started - arrived) * 1e6),
+                int((started - self.exchange.arrived) * 1e6),
                 decision.reason,
                 () if decision.reason == ONLY else noted(decision),
             )
@@ -710,8 +712,10 @@ class Inference:
         if self.recorded:
             return
         self.recorded = True
+        gateway, exchange, relay = self.gateway, self.exchange, self.relay
+        now = time.monotonic()
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
-            self._note(outcome, attempt_status or 0, error)
+            self._note(outcome, attempt_status or 0, error, now)
             if outcome == record.OK:
                 endpoint = self.endpoint
                 assert endpoint is not None
@@ -721,14 +725,15 @@ class Inference:
             elif outcome in (record.FAILED, record.TRUNCATED):
                 self._blame()
         estimated = False
-        if self.relay is not None:
+        if relay is not None:
             usage, estimated = self._streamed_usage()
-        keep = self.gateway.keeps_bodies and self._keeps_bodies(outcome)
-        request_body = redact(self._request_body) if keep and self._request_body else None
-        exchange = self.exchange
-        if exchange.started and status >= 400:
+        asked_with = answered_with = None
+        if gateway.keeps_bodies and self._keeps_bodies(outcome):
+            asked_with = redact(self._request_body) if self._request_body else None
+            answered_with = redact(answer) if answer else None
+        if status >= 400 and exchange.started:
             status = 200  # as a stream that was kept alive has told
-        self.gateway.record(
+        gateway.record(
             RequestRecord(  # by position
                 self.id,
                 time.time_ns() // 1000,
@@ -736,18 +741,18 @@ class Inference:
                 self.request.model,
                 outcome,
                 status,
-                max(1, round((time.monotonic() - exchange.arrived) * 1e6)),
-                None if self.first_token is None else round((self.first_token - exchange.arrived) * 1e6),
+                int((now - exchange.arrived) * 1e6) or 1,
+                None if self.first_token is None else int((self.first_token - exchange.arrived) * 1e6),
                 tuple(self.attempts),
                 usage.input_tokens if usage else None,
                 usage.output_tokens if usage else None,
                 estimated,
-                self.relay is not None,  # streamed
+                relay is not None,  # streamed
                 exchange.api_key.id if exchange.api_key else None,
                 exchange.peer.ip,
                 error,
-                request_body,
-                redact(answer) if keep and answer else None,
+                asked_with,
+                answered_with,
                 self.queue_us,
                 self.own_id,
             )
@@ -833,13 +838,16 @@ def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [header for header in headers if _BACK[header[0]]]
 
 
-def onward_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The lines of a request's head that an inference server gets to see."""
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     lines: list[bytes] = []
     for name, value in headers:
-        if _ONWARD[name]:
-            lines += (name, b": ", value, b"\r\n")
+        lines += (name, b": ", value, b"\r\n")
     return b"".join(lines)
+
+
+def onward_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a request's head that an inference server gets to see."""
+    return header_lines(header for header in headers if _ONWARD[header[0]])
 
 
 def _may_retry(status: int) -> bool:

@@ -121,8 +121,13 @@ class Row:
         self._words = words
         self._start = start
 
+    def in_flight(self, slot: int) -> memoryview:
+        """The one cell of this worker's requests on an endpoint, to be written."""
+        at = self._start + _CELLS * slot
+        return self._words[at : at + 1]
+
     def set_in_flight(self, slot: int, count: int) -> None:
-        self._words[self._start + _CELLS * slot] = count
+        self.in_flight(slot)[0] = count
 
     def set_last_byte(self, slot: int, second: int) -> None:
         self._words[self._start + _CELLS * slot + 1] = second

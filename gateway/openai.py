@@ -72,7 +72,7 @@ def parse_request(body: Body) -> Request:
         raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
     model_at = None if top is None else top.values[b"model"]
     if found.stream_options is msgspec.UNSET:
-        return Request(found.model, found.stream is True, False, has_options=False, model_at=model_at)
+        return Request(found.model, found.stream is True, False, False, model_at)  # by name it takes longer
     options = found.stream_options or {}
     return Request(found.model, found.stream is True, options.get("include_usage") is True, model_at=model_at)
 

@@ -20,6 +20,7 @@ from gateway.exchange import BUFFER_BYTES, Exchange, Head
 from gateway.grammar import Malformed, check_headers, check_line
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 from gateway.peer import Crowd, Peers
+from gateway.template import Template
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +36,16 @@ RECEIVE_SECONDS = 60.0  # without a byte, in the middle of a request; also for t
 SLOWEST = 1024  # bytes of a body a second, on average, for which it is waited longer
 SEND_SECONDS = 120.0  # in which a client takes nothing of what was written for it
 TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
-LENGTH = b"\r\ncontent-length: "
 KNOWN_BODY_BYTES = 1 << 20  # larger ones go through the parser
 MOST_PIECES = 32
-MAX_DIGITS = 7  # of such a body's length
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A request that the parser has read. The next of its connection nearly always differs in its body alone, which its
-    bytes tell.
-    """
+    """A request that the parser has read, for the next of its connection."""
 
-    prefix: bytes  # of the request, up to the digits of its length
-    length_at: int  # where those are
-    suffix: bytes  # from behind them to the end of the head
+    template: Template
     method: bytes
     target: bytes
     head: Head
@@ -349,24 +344,20 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if exchange.streams or exchange.expects_continue:
             return
-        head = data[: data.find(b"\r\n\r\n") + 4]
-        at = head.lower().find(LENGTH) + len(LENGTH)
-        digits = b"%d\r" % exchange.length
-        if at >= len(LENGTH) and head.startswith(digits, at):
-            suffix = head[at + len(digits) - 1 :]
-            self.known = Known(head[:at], at, suffix, exchange.method, exchange.target, exchange.head)
+        template = Template.of(data, exchange.length)
+        if template is not None:
+            self.known = Known(template, exchange.method, exchange.target, exchange.head)
 
     def _knows(self, data: bytes) -> bool:
         """Is this the known request with another body, or with the first part of one? Then it has begun."""
         known = self.known
-        if known is None or self.closed or not data.startswith(known.prefix):
+        if known is None or self.closed:
             return False
-        at, suffix = known.length_at, known.suffix
-        end = data.find(b"\r", at, at + MAX_DIGITS + 1)
-        digits = data[at:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(suffix, end):
+        found = known.template.match(data)
+        if found is None:
             return False
-        body, length = data[end + len(suffix) :], int(digits)
+        at, length = found
+        body = data[at:]
         missing = length - len(body)
         if missing < 0 or length > KNOWN_BODY_BYTES:
             return False

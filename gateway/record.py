@@ -90,7 +90,7 @@ os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 def uuid7(now_ns: int | None = None) -> str:
     """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case. 72 of its bits are random."""
-    random = _random.randbytes(9).hex()
+    random = f"{_random.getrandbits(72):018x}"
     prefix = _prefix((time.time_ns() if now_ns is None else now_ns) // 1_000_000)
     return f"{prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
 

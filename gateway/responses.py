@@ -14,7 +14,7 @@ import msgspec
 from gateway import errors
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
-from gateway.inference import EVENT_STREAM, NOT_THERE, Inference
+from gateway.inference import NOT_THERE, Inference
 from gateway.openai import Request, Usage, parse_request, read_answer
 from gateway.outbox import Body
 from gateway.relay import StreamRelay
@@ -136,7 +136,7 @@ class StoredResponse(Inference):
             if connection.status in NOT_THERE:
                 await connection.read_all()
                 return False
-            if connection.status < 400 and connection.header(b"content-type").startswith(EVENT_STREAM):
+            if connection.status < 400 and connection.answer.is_stream:
                 failure = await self._stream(connection)
                 if failure is not None:
                     self._give_up(failure)
@@ -149,7 +149,7 @@ class StoredResponse(Inference):
         except BaseException:
             self._hang_up()
             raise
-        self._whole(connection, answer, is_json=b"json" in connection.header(b"content-type").lower())
+        self._whole(connection, answer)
         return True
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:

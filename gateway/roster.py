@@ -5,8 +5,9 @@ import logging
 import math
 import string
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,8 +31,8 @@ class Endpoint:
     """An endpoint as this worker sees it: the snapshot's facts, its connections, its requests in flight."""
 
     __slots__ = (
-        "_closed_at", "_failed_at", "_health", "_row", "_told_due", "_well_seen", "breaker", "facts", "id", "in_flight",
-        "label", "lacks", "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
+        "_closed_at", "_failed_at", "_health", "_row", "_told", "_told_due", "_well_seen", "breaker", "facts", "id",
+        "in_flight", "label", "lacks", "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -49,6 +50,7 @@ class Endpoint:
         """Take over what the snapshot says, after the pool."""
         self.facts = facts
         self.id = facts.id
+        self._told = self._row.in_flight(facts.slot)
         self.secret = secret
         self.slots = facts.max_concurrency
         self.pool.connect_timeout = facts.connect_timeout_secs
@@ -69,12 +71,10 @@ class Endpoint:
         return f"<Endpoint {self.facts.name} {self.facts.status}, {self.in_flight} in flight>"
 
     def enter(self) -> None:
-        self.in_flight += 1
-        self._row.set_in_flight(self.facts.slot, self.in_flight)
+        self.in_flight = self._told[0] = self.in_flight + 1
 
     def leave(self) -> None:
-        self.in_flight -= 1
-        self._row.set_in_flight(self.facts.slot, self.in_flight)
+        self.in_flight = self._told[0] = self.in_flight - 1
 
     def received(self) -> None:
         """A byte of it came, in this second."""
@@ -204,6 +204,8 @@ class Roster:
         self._routes: dict[str, Routes] = {}
         self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        # Requests in flight on an endpoint, over all workers.
+        self.load: Callable[[Endpoint], int] = attrgetter("in_flight") if workers == 1 else self._load_of_all
 
     def refresh(self) -> bool:
         """Read the snapshot again if the live page names a newer one. Keeps the old one if that cannot be read."""
@@ -230,10 +232,7 @@ class Roster:
             if opened or endpoint.breaker.due is not None:
                 endpoint.look_around(opened, self.page.closed_at(slot, self.workers) if several else 0)
 
-    def load(self, endpoint: Endpoint) -> int:
-        """Requests in flight on an endpoint, over all workers."""
-        if self.workers == 1:
-            return endpoint.in_flight
+    def _load_of_all(self, endpoint: Endpoint) -> int:
         return self.page.in_flight(endpoint.facts.slot, self.workers)
 
     def take(self, endpoint: Endpoint) -> bool:

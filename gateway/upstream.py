@@ -22,6 +22,7 @@ from gateway import drive
 from gateway.outbox import Data, Outbox
 from gateway.peer import normalise_ip, refused_address
 from gateway.record import CONNECTION_REFUSED
+from gateway.template import Template
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 30.0  # a kept connection older than this is not used again
@@ -32,6 +33,9 @@ MAX_HEAD_BYTES = 256 << 10
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
 MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
+
+LEARN_SECONDS = 0.01  # between two heads of answers that are remembered: no two of a server's may be alike
+EVENT_STREAM = b"text/event-stream"
 
 SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent in one packet
 
@@ -85,6 +89,25 @@ class Sweeper:
         self._timer.cancel()
 
 
+class AnswerHead:
+    """An answer's status and header lines, and what was made of them. Servers repeat themselves: whole answers with the
+    same lines share this object, which tells no length.
+    """
+
+    __slots__ = ("content_type", "headers", "is_json", "is_stream", "kept", "status")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.headers = headers  # names in lower case
+        self.content_type = next((value for name, value in headers if name == b"content-type"), b"").lower()
+        self.is_stream = self.content_type.startswith(EVENT_STREAM)
+        self.is_json = b"json" in self.content_type
+        self.kept: bytes | None = None  # the lines that a client gets to see
+
+
+NO_ANSWER = AnswerHead(0, [])
+
+
 class Pool:
     """Connections to one address. `unix_path` instead of a URL's host for a Unix socket."""
 
@@ -109,6 +132,8 @@ class Pool:
         self.connect_timeout = connect_timeout  # seconds; may be changed
         self.idle: deque[Connection] = deque()  # the last one kept is used first, so that a burst's others grow old
         self.closed = False
+        self.known: tuple[Template, AnswerHead] | None = None  # of an answer that came whole
+        self.learned_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Pool {self.authority.decode()} {len(self.idle)} idle>"
@@ -140,8 +165,9 @@ class Pool:
             del connecting  # which holds its error, which holds this frame
 
     def keep(self, connection: "Connection") -> None:
+        if not self.idle:
+            self.sweeper.pools.add(self)
         self.idle.append(connection)
-        self.sweeper.pools.add(self)
 
     def drop_old(self) -> int:
         """Close kept connections that are too old to be used; how many are left."""
@@ -231,20 +257,16 @@ class Connection(asyncio.Protocol):
         self.deadline = NEVER
         self.used = False  # has carried an exchange before the present one
         self.heard_lately = False  # since the sweeper looked
+        self.answered = False  # the head of an answer is here
+        self.answer = NO_ANSWER
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = True
+        self.error: Exception | None = None
         self._waiter: drive.Drive | asyncio.Future[None] | None = None
         self._idle_seconds = IDLE_SECONDS
         self._full = False  # more is waiting to be sent than should
-        self._reset()
-        self.complete = True
-
-    def _reset(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
-        # Lost already, between being made and being used: nothing else would tell.
-        self.error: Exception | None = None if self.parser is not None else ConnectionResetError()
         self._informational = False
-        self.answered = False  # the head of an answer is here
         self._heard = False  # any byte of an answer
         self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
         self._sent_at = 0.0
@@ -258,6 +280,13 @@ class Connection(asyncio.Protocol):
         self._chunked = False
         self._push_seconds: float | None = None
 
+    def _reset(self) -> None:
+        """For the next exchange; of the one before, `_release` has left nothing."""
+        # Lost already, between being made and being used: nothing else would tell.
+        self.error = None if self.parser is not None else ConnectionResetError()
+        self.answered = self.complete = self._heard = False
+        self._uncounted = 0
+
     # An exchange
 
     def send(self, head: bytes, body: Sequence[Data], timeout: float | None) -> None:
@@ -268,7 +297,10 @@ class Connection(asyncio.Protocol):
         self._sent_at = now = time.monotonic()
         self.deadline = NEVER if timeout is None else now + timeout
         write = self.pool.sweeper.outbox.write
-        if (len(body[0]) if len(body) == 1 else sum(map(len, body))) < SMALL_BYTES:
+        if len(body) == 1 and len(body[0]) < SMALL_BYTES:
+            write(self.transport, head + body[0])
+            return
+        if sum(map(len, body)) < SMALL_BYTES:
             write(self.transport, b"".join((head, *body)))
             return
         write(self.transport, head)
@@ -392,6 +424,7 @@ class Connection(asyncio.Protocol):
         while not self.complete:
             self.raise_if_broken()
             await self.wait()
+        self._collecting = False
         body = self.whole()
         assert body is not None
         return body
@@ -422,11 +455,13 @@ class Connection(asyncio.Protocol):
         self.deadline = NEVER
         self._waiter = None
         self._chunks.clear()
+        self._size = 0
         if not self.used:  # as they say it the first time
             self.used = True
             if kept_for := self.header(b"keep-alive"):
                 self._idle_seconds = _kept_for(kept_for)
-        self.usable_until = min(time.monotonic() + self._idle_seconds, self.retires_at)
+        until = time.monotonic() + self._idle_seconds
+        self.usable_until = until if until < self.retires_at else self.retires_at
         fit = self._keep_alive and not self._pushing and self.error is None
         if fit and not self.pool.closed and not self.transport.is_closing():
             self.pool.keep(self)
@@ -450,8 +485,9 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     # asyncio.Protocol
 
@@ -463,12 +499,19 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self.transport.abort()
             return
+        first = not self._heard
         self._heard = self.heard_lately = True
+        known = self.pool.known
+        if first and known is not None and self._knows(data, *known):
+            self._wake()
+            return
         self._uncounted += len(data)
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a proper HTTP answer: {error}")
+        if first and self.complete and self._sent_at - self.pool.learned_at > LEARN_SECONDS:
+            self._learn(data)
         if self._uncounted > MAX_HEAD_BYTES:
             self._break("a head or trailer without end")
         if self._take is not None and self._chunks:
@@ -480,6 +523,31 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
         self._wake()
+
+    def _learn(self, data: bytes) -> None:
+        """Of an answer that came whole in these bytes: what the next may have in common with it."""
+        if self.error is not None or not self._keep_alive or not self._size:
+            return
+        template = Template.of(data, self._size)
+        # Nothing stands before this head (as 100 Continue would) or behind its body, and HEAD was not what was asked.
+        if template is not None and (found := template.match(data)) and sum(found) == len(data):
+            headers = [header for header in self.headers if header[0] != b"content-length"]
+            self.pool.known = template, AnswerHead(self.status, headers)
+            self.pool.learned_at = self._sent_at
+
+    def _knows(self, data: bytes, template: Template, head: AnswerHead) -> bool:
+        """Is this a whole answer with the known head? Then it is here, and the parser need not see it."""
+        found = template.match(data)
+        if found is None:
+            return False
+        at, length = found
+        if not length or at + length != len(data):
+            return False
+        self.answer = head
+        self.status, self.headers = head.status, head.headers
+        self._chunks.append(data[at:])
+        self.answered = self.complete = True
+        return True
 
     def _break(self, why: str) -> None:
         if self.error is None:
@@ -520,6 +588,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("an answer that nobody asked for")
+        self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.answered:  # else a trailer
@@ -530,9 +599,9 @@ class Connection(asyncio.Protocol):
         status = self.parser.get_status_code()
         if status < 200:
             self._informational = True
-            self.headers = []
             return
         self.status = status
+        self.answer = AnswerHead(status, self.headers)
         self.answered = True
         self._uncounted = 0
 
