@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from django.db import connection
 from django.utils import timezone
 
 from metrics import queries
+from metrics.client_hours import client_of
 from metrics.history import Wanted, json_time, told
 from metrics.models import Setting
 
@@ -39,20 +39,6 @@ _SUMS = (
 
 class BadClient(ValueError):
     """Neither an address nor a network of IPv6 with 64 bits."""
-
-
-@lru_cache(maxsize=8192)
-def client_of(address: str) -> str:
-    """The client that an address belongs to."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address  # of a journal that was made by hand
-    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 def named(text: str) -> str:
