@@ -13,6 +13,7 @@ from metrics.database import find, storable
 from metrics.fold import CELL_COLUMNS, Cell, ClientCell, ClientKey
 from metrics.histogram import Histogram
 
+MINUTES_KEPT_DAYS = 8  # the timeline looks back an hour, the average a day
 _DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 _HISTOGRAMS = ("durations", "first_tokens")
 _sums = attrgetter(*CELL_COLUMNS)

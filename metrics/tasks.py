@@ -25,7 +25,6 @@ from metrics.writer import KINDS, TOTALS
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement
-MINUTE_ROLLUP_DAYS = 8  # the timeline looks back an hour, the average a day
 
 
 def prune_history() -> int:
@@ -36,7 +35,7 @@ def prune_history() -> int:
         with transaction.atomic():
             _keep_adopted(ids)
             deleted += _delete(ids)
-    _prune_minutes(int(time.time() // 60) - MINUTE_ROLLUP_DAYS * 24 * 60)
+    _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
     return deleted
 
 
