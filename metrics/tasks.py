@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
-from metrics import rollups
+from metrics import forgetting, rollups
 from metrics.fold import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
@@ -28,7 +28,9 @@ MOST_PARAMETERS = 500  # of a statement
 
 
 def prune_history() -> int:
-    """Delete history rows beyond retention, and minute roll-ups that no figure looks back to; figures stay."""
+    """Delete history rows beyond retention, and minute roll-ups that no figure looks back to, and forget addresses that
+    are due; figures stay.
+    """
     cutoff = timezone.now() - timedelta(days=settings.ROUTERDASH.history_retention_days)
     deleted = 0
     while ids := _older_than(cutoff):
@@ -36,6 +38,7 @@ def prune_history() -> int:
             _keep_adopted(ids)
             deleted += _delete(ids)
     _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
+    forgetting.forget()
     return deleted
 
 

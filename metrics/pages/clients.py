@@ -60,6 +60,7 @@ def ranking(request: HttpRequest) -> HttpResponse:
         .date()
         .isoformat(),
         "since": clients.counted_since(),
+        "addresses_since": clients.addresses_since(),
         "threshold": clients.threshold(),
         **_over_time(hours, span),
     }
