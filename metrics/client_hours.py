@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from metrics.fold import ClientCell, ClientKey
 
-KEPT = 4  # hours: further back the clock is not set without all figures being read again
+KEPT = 5  # hours, the present one among them: further back the clock is not set without all figures being read again
 MOST_CLIENTS = 20_000  # of an hour; any that come then are told by the database alone
 
 Ranked = tuple[tuple[str, int], ...]

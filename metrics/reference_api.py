@@ -18,13 +18,15 @@ from rest_framework.views import APIView
 from metrics import catalogue, queries, reference
 from metrics.api import Busy
 from metrics.downloads import answer, downloads
-from metrics.history import ERROR, LOOK, OUTCOMES, Wanted
+from metrics.export import Format
+from metrics.history import ERROR, LOOK, LOOK_SCATTERED, OUTCOMES, Wanted
 from metrics.prometheus import OneFormat
 from metrics.queries import Moment
 from metrics.serializers import QuerySerializer
 
 SIZES = (10, 25, 50, 100)
 STATUSES = {"success": OUTCOMES[0], "error": ERROR}
+FORMATS: dict[str, Format] = {"csv": "records-csv", "json": "records-json"}
 ENDPOINT_NAMES = ("endpoint_id", "node_id", "agent_id")  # the same, of three ages of the reference
 
 
@@ -79,7 +81,7 @@ class RecordPageQuerySerializer(RecordsQuerySerializer):
 
 
 class RecordExportQuerySerializer(RecordsQuerySerializer):
-    format = serializers.ChoiceField(("csv", "json"), default="csv")
+    format = serializers.ChoiceField(tuple(FORMATS), default="csv")
 
 
 class RecordStatusSerializer(serializers.Serializer[Any]):
@@ -115,7 +117,8 @@ class RecordPageSerializer(serializers.Serializer[Any]):
     records = RecordSerializer(many=True)
     total_count = serializers.IntegerField()
     total_is_capped = serializers.BooleanField(
-        help_text=f"There may be more than `total_count`: the newest {LOOK:,} were looked through."
+        help_text=f"There may be more than `total_count`, which are those among the newest {LOOK:,} (of an endpoint, or of "
+        f"failed ones, {LOOK_SCATTERED:,})."
     )
     page = serializers.IntegerField()
     per_page = serializers.IntegerField()
@@ -171,7 +174,7 @@ class RecordsExport(APIView):
         if downloads.full:
             raise Busy
         form = query.validated_data["format"]
-        return answer(query.wanted, f"records-{form}", file=f"request_history.{form}")  # type: ignore[arg-type]
+        return answer(query.wanted, FORMATS[form], file=f"request_history.{form}")
 
 
 class RegisteredModelSerializer(serializers.Serializer[Any]):
@@ -194,7 +197,6 @@ class RegisteredModels(APIView):
     @extend_schema(operation_id="models_list", responses=RegisteredModelSerializer(many=True))
     def get(self, request: Request) -> Response:
         """The models that endpoints have, by name, as the reference lists those that were registered with it."""
-        queries.flushed()
         return Response(
             [
                 {

@@ -47,6 +47,12 @@ def test_an_hour_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.busiest(HOUR, 5) == (("192.0.2.1", 2),)
 
 
+def test_what_is_seen_again_by_a_clock_that_was_set_back_is_kept() -> None:
+    made = counted((HOUR - 1, "192.0.2.1", 1))
+    made.turn(HOUR + 3)
+    assert made.busiest(HOUR, 5) == (("192.0.2.1", 1),)
+
+
 def test_old_hours_are_let_go_of() -> None:
     made = counted((HOUR, "192.0.2.1", 1))
     made.turn(HOUR + KEPT)

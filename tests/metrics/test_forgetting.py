@@ -43,7 +43,7 @@ def week(world: World, endpoints: object) -> World:
 def addresses() -> set[tuple[str, str]]:
     """Each with the day of the request."""
     found = RequestHistory.objects.exclude(client_ip=None).values_list("completed_at", "client_ip")
-    return {(moment.date().isoformat(), address) for moment, address in found}
+    return {(moment.date().isoformat(), str(address)) for moment, address in found}
 
 
 SUMS = "SUM(requests_ok), SUM(requests_failed), SUM(requests_cancelled), SUM(input_tokens), SUM(output_tokens)"
