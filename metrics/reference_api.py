@@ -117,8 +117,8 @@ class RecordPageSerializer(serializers.Serializer[Any]):
     records = RecordSerializer(many=True)
     total_count = serializers.IntegerField()
     total_is_capped = serializers.BooleanField(
-        help_text=f"There may be more than `total_count`, which are those among the newest {LOOK:,} (of an endpoint, or of "
-        f"failed ones, {LOOK_SCATTERED:,})."
+        help_text=f"There may be more than `total_count`, which are those among the newest {LOOK:,} "
+        f"({LOOK_SCATTERED:,} of an endpoint, or of failed ones)."
     )
     page = serializers.IntegerField()
     per_page = serializers.IntegerField()
