@@ -31,6 +31,7 @@ from endpoints.serializers import (
     EndpointSerializer,
     EndpointWriteSerializer,
     LookSerializer,
+    ModelInfoSerializer,
     SyncResultSerializer,
     TestResultSerializer,
 )
@@ -149,6 +150,23 @@ class EndpointModelList(APIView):
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         entry = entry_or_404(endpoint_id)
         return Response(EndpointModelsSerializer({"endpoint_id": entry.id, "models": entry.models}).data)
+
+
+class EndpointModelInfo(APIView):
+    @extend_schema(responses=ModelInfoSerializer)
+    def get(self, request: Request, endpoint_id: uuid.UUID, model: str) -> Response:
+        """One model of an endpoint, by the endpoint's own name for it."""
+        entry = entry_or_404(endpoint_id)
+        found = next((it for it in entry.models if it.id == model), None)
+        if found is None:
+            raise NotFound("Model not found")
+        told = {
+            "model_id": found.id,
+            "endpoint_id": entry.id,
+            "max_tokens": found.max_tokens,
+            "last_checked": found.last_checked,
+        }
+        return Response(ModelInfoSerializer(told).data)
 
 
 class EndpointTest(APIView):
@@ -298,6 +316,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/discover", EndpointDiscover, "api-endpoint-discover"),
     ("api/endpoints/<uuid:endpoint_id>", EndpointDetail, "api-endpoint"),
     ("api/endpoints/<uuid:endpoint_id>/models", EndpointModelList, "api-endpoint-models"),
+    ("api/endpoints/<uuid:endpoint_id>/models/<path:model>/info", EndpointModelInfo, "api-endpoint-model-info"),
     ("api/endpoints/<uuid:endpoint_id>/test", EndpointTest, "api-endpoint-test"),
     ("api/endpoints/<uuid:endpoint_id>/sync", EndpointSync, "api-endpoint-sync"),
     ("api/endpoints/<uuid:endpoint_id>/drain", EndpointDrain, "api-endpoint-drain"),

@@ -79,6 +79,13 @@ class EndpointModelsSerializer(serializers.Serializer[Any]):
     models = ModelSerializer(many=True)
 
 
+class ModelInfoSerializer(serializers.Serializer[Any]):
+    model_id = serializers.CharField()
+    endpoint_id = serializers.UUIDField()
+    max_tokens = serializers.IntegerField(allow_null=True)
+    last_checked = serializers.DateTimeField(allow_null=True)
+
+
 class TestResultSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     latency_ms = serializers.IntegerField(allow_null=True)

@@ -311,6 +311,13 @@ class Config:
     history_retention_days: int = _setting(
         "ROUTERDASH_HISTORY_RETENTION_DAYS", "7", _Whole(1, 3650), "Days that history rows are kept; figures stay."
     )
+    client_retention_days: int = _setting(
+        "ROUTERDASH_CLIENT_RETENTION_DAYS",
+        "0",
+        _Whole(0, 3650),
+        "Whole days (UTC) after which clients' addresses are forgotten, in the history and in figures by client; "
+        "0: in the history with its rows, else never.",
+    )
     queue_max: int = _setting(
         "ROUTERDASH_QUEUE_MAX", "100", _Whole(0, 100000), "Requests that may wait for an endpoint at a time; 0: none."
     )

@@ -242,8 +242,9 @@ class Route(APIView):
 class Live(APIView):
     @extend_schema(responses=LiveSerializer)
     def get(self, request: Request) -> Response:
-        """The requests that wait and that run now, oldest first: at most 200 of each of every worker. The first look
-        takes up to a second; who looks again within ten gets what is half a second old at most.
+        """The requests that wait and that run now, oldest first: at most 200 of each of every worker, with how many
+        there are. The first look takes up to a second; who looks again within ten gets what is half a second old at
+        most.
         """
         return Response(live.look())
 

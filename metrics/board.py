@@ -11,8 +11,6 @@ from metrics.queries import Moment
 from metrics.teller import surroundings
 from metrics.trackers import Point, iso_minute
 
-BUSIEST = 5
-
 
 def live(moment: Moment | None = None) -> dict[str, Any]:
     """Everything, of one moment. From memory alone."""
@@ -47,17 +45,20 @@ def _minute(point: Point) -> dict[str, Any]:
     }
 
 
-def busiest(moment: Moment, most: int = BUSIEST) -> dict[str, list[dict[str, Any]]]:
-    """Models and API keys with the most requests in the last 60 minutes."""
+def busiest(moment: Moment) -> dict[str, list[dict[str, Any]]]:
+    """Models and API keys with the most requests in the last 60 minutes, and clients with the most in this hour and the
+    one before.
+    """
     sums, names = moment.figures.hour, surroundings.key_names()
     return {
         "models": [
-            {"model_id": model, "requests": count} for model, count in hour.ranked(sums, hour.MODEL, most)
+            {"model_id": model, "requests": count} for model, count in hour.ranked(sums, hour.MODEL, hour.BUSIEST)
         ],
         "api_keys": [
             {"api_key_id": key or None, "api_key_name": names.get(key), "requests": count}
-            for key, count in hour.ranked(sums, hour.KEY, most)
+            for key, count in hour.ranked(sums, hour.KEY, hour.BUSIEST)
         ],
+        "clients": [{"ip": client, "requests": count} for client, count in moment.figures.clients],
     }  # fmt: skip
 
 

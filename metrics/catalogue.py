@@ -17,7 +17,7 @@ from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, ModelEntry
 from gateway.kinds import CAPABILITIES, KINDS
 from metrics import routes
-from metrics.models import DailyStat, DayRollUp
+from metrics.models import DayRollUp
 from metrics.queries import Moment
 from metrics.teller import surroundings
 
@@ -160,15 +160,6 @@ def route(name: str, kind: str, now: float) -> dict[str, Any] | None:
         return None
     found = routes.candidates(known, name, kind, surroundings.in_flight(), surroundings.trials(), now)
     return routes.told(name, kind, found) if found else None
-
-
-def model_stats(entries: Iterable[Entry]) -> list[Row]:
-    """Attempts of all time by model over the endpoints that there are, busiest first. One query."""
-    columns = ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms")
-    rows = DailyStat.objects.filter(endpoint_id__in=[entry.id for entry in entries])
-    sums = rows.values_list("model_id").annotate(*map(Sum, columns))
-    told = [dict(zip(("model_id", *columns), row, strict=True)) for row in sums]
-    return sorted(told, key=lambda row: (-row["total_requests"], row["model_id"]))
 
 
 # Rows

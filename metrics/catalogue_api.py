@@ -10,12 +10,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
-from endpoints.registry import registry
 from gateway.kinds import CAPABILITIES
 from metrics import catalogue, queries
 from metrics.catalogue import SORTS, STATES, Wanted
 from metrics.queries import Moment
-from metrics.serializers import ModelStatsSerializer, QuerySerializer
+from metrics.serializers import QuerySerializer
 
 SHOWN = (*Status.values, OperatorState.DRAINING.value, OperatorState.DISABLED.value)
 
@@ -133,16 +132,7 @@ class Model(APIView):
         return Response(found)
 
 
-class ModelStats(APIView):
-    @extend_schema(responses=ModelStatsSerializer(many=True))
-    def get(self, request: Request) -> Response:
-        """Attempts of all time over the endpoints that there are, busiest model first."""
-        queries.flushed()
-        return Response(catalogue.model_stats(registry.all()))
-
-
 URLS: list[tuple[str, Any, str]] = [
     ("api/dashboard/models", Models, "api-dashboard-models"),
     ("api/dashboard/models/<path:name>", Model, "api-dashboard-model"),
-    ("api/dashboard/model-stats", ModelStats, "api-dashboard-model-stats"),
 ]

@@ -9,8 +9,7 @@ import ipaddress
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from django.db import connection
 from django.utils import timezone
 
 from metrics import queries
+from metrics.client_hours import client_of
 from metrics.history import Wanted, json_time, told
 from metrics.models import Setting
 
@@ -30,6 +30,10 @@ RECENT_ADDRESSES = 5  # of a network: the last requests of so many are looked fo
 THRESHOLD = "ip_alert_threshold"
 DEFAULT_THRESHOLD = 100
 
+FORGOTTEN = ""  # in the roll-ups: requests whose addresses were forgotten (metrics.forgetting)
+# What that has got to, as settings: days of UTC. What ended before the first has no address any more, or is losing it.
+FORGOTTEN_BEFORE, GONE_BEFORE = OURS = ("client_addresses_forgotten_before", "client_addresses_gone_before")
+
 _SENT = "requests_ok + requests_failed + requests_cancelled"
 _SUMS = (
     f"COALESCE(SUM({_SENT}), 0), COALESCE(SUM(requests_failed), 0), COALESCE(SUM(requests_cancelled), 0), "
@@ -39,20 +43,6 @@ _SUMS = (
 
 class BadClient(ValueError):
     """Neither an address nor a network of IPv6 with 64 bits."""
-
-
-@lru_cache(maxsize=8192)
-def client_of(address: str) -> str:
-    """The client that an address belongs to."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address  # of a journal that was made by hand
-    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 def named(text: str) -> str:
@@ -119,14 +109,20 @@ def counted_since() -> datetime | None:
     return None if hour is None else datetime.fromtimestamp(int(hour) * 3600, UTC)
 
 
+def addresses_since() -> datetime | None:
+    """Addresses of before are forgotten; None: none are."""
+    day = stored_day(FORGOTTEN_BEFORE)
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
     """Every client of the last hours, the greatest first. Four queries. Keys are those of the days (UTC) that these
     hours lie in.
     """
     clients: dict[str, Sent] = {}
     # An expression, or SQLite would walk through all there ever was in the order of addresses, to save itself a sort.
-    sql = f"SELECT client_ip || '', {_SUMS} FROM rollup_client_hours WHERE hour > %s GROUP BY 1"  # noqa: S608
-    for address, *sums in _rows(sql, hour_now() - hours):
+    sql = f"SELECT client_ip || '', {_SUMS} FROM rollup_client_hours WHERE hour > %s AND client_ip <> %s GROUP BY 1"  # noqa: S608
+    for address, *sums in _rows(sql, hour_now() - hours, FORGOTTEN):
         clients.setdefault(client_of(address), Sent()).add(sums)
     used = "SELECT DISTINCT client_ip || '', api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''"
     for address, key in _rows(used, first_day(hours)):
@@ -182,7 +178,7 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
     """Two queries; of these addresses alone, if there are any given, one."""
     first = hour_now() - hours + 1
     where, values = _of(addresses)
-    plain = "SUM(CASE WHEN client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"  # a row each
+    plain = "SUM(CASE WHEN client_ip = '' OR client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"  # a row each
     sql = (
         f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), {plain} "  # noqa: S608
         f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
@@ -318,6 +314,14 @@ def store_setting(key: str, value: str) -> None:
     Setting.objects.update_or_create(
         key=key, defaults={"value": value, "updated_at": timezone.now().astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")}
     )
+
+
+def stored_day(key: str) -> date | None:
+    """None where none is stored, or none that can be read."""
+    try:
+        return date.fromisoformat(setting(key))
+    except ValueError:
+        return None
 
 
 def _of(addresses: Sequence[str] | None) -> tuple[str, tuple[Any, ...]]:

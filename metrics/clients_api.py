@@ -72,6 +72,9 @@ class RankingSerializer(serializers.Serializer[Any]):
     page = serializers.IntegerField()
     per_page = serializers.IntegerField()
     counted_since = serializers.DateTimeField(allow_null=True, help_text="Requests before are not counted by client.")
+    addresses_since = serializers.DateTimeField(
+        allow_null=True, help_text="Addresses of requests before are forgotten: no client has these. Null: none are."
+    )
 
 
 class ClientHourSerializer(serializers.Serializer[Any]):
@@ -152,6 +155,7 @@ class Clients(APIView):
                 "page": given["page"],
                 "per_page": given["per_page"],
                 "counted_since": json_time(clients.counted_since()),
+                "addresses_since": json_time(clients.addresses_since()),
             }
         )
 
@@ -249,6 +253,8 @@ class Settings(APIView):
         given = SettingSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         value = given.validated_data["value"]
+        if key in clients.OURS:
+            raise ValidationError(f"{key} is written by RouterDash itself")
         if key == clients.THRESHOLD:
             limit = clients.whole(value)
             if limit is None:

@@ -139,14 +139,21 @@ def _parameters() -> dict[str, Any]:
 downloads = Downloads()
 
 
-def answer(wanted: Wanted, form: Format, name: str | None = None) -> HttpResponseBase:
+TYPES: dict[Format, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "jsonl": "application/x-ndjson",
+    "records-csv": "text/csv; charset=utf-8",
+    "records-json": "application/json",
+}
+
+
+def answer(wanted: Wanted, form: Format, name: str | None = None, file: str | None = None) -> HttpResponseBase:
     """An export of everything wanted, to be saved as a file; `name` is what its progress is asked for by."""
     queries.flushed()
     queries.requests(wanted, None, 1)  # a database that is away is an error now, not a download of nothing
-    kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
     progress = None if name is None else downloads.follow(name)
-    response = LastingResponse(downloads.read(job(wanted, form), progress), content_type=kind)
-    file = f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+    response = LastingResponse(downloads.read(job(wanted, form), progress), content_type=TYPES[form])
+    file = file or f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
     response.headers["Content-Disposition"] = f'attachment; filename="{file}"'
     response.headers["Cache-Control"] = "no-store"
     return response

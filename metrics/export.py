@@ -14,15 +14,16 @@ import signal
 import sqlite3
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
 import psycopg
 
-from metrics import history
+from metrics import history, reference
 from metrics.history import Cursor, NameOf, Row, Run, Vendor, Wanted, nameless
 
 PAGE = 2000  # rows read at a time
@@ -30,7 +31,7 @@ STALLED_SECONDS = 300  # so long may the reader take for one page of them
 FRAME = struct.Struct(">II")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
 
-Format = Literal["csv", "jsonl"]
+Format = Literal["csv", "jsonl", "records-csv", "records-json"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,16 @@ def pages(run: Run, vendor: Vendor, wanted: Wanted) -> Iterator[list[Row]]:
         cursor = page.next
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How rows become a file: `between` stands between two pages of them."""
+
+    encode: Callable[[list[Row], NameOf], bytes]
+    head: bytes = b""
+    between: bytes = b""
+    tail: bytes = b""
+
+
 def lines(rows: list[Row], name_of: NameOf = nameless) -> bytes:
     """A JSON object a line."""
     return b"".join(msgspec.json.encode(history.told(row, name_of)) + b"\n" for row in rows)
@@ -59,8 +70,22 @@ def lines(rows: list[Row], name_of: NameOf = nameless) -> bytes:
 
 def table(rows: list[Row], name_of: NameOf = nameless) -> bytes:
     """CSV by RFC 4180, without its head; `attempts` is their number."""
+    return _table(_cells(history.told(row, name_of)) for row in rows)
+
+
+def records(rows: list[Row], name_of: NameOf = nameless) -> bytes:
+    """As the reference has them: JSON objects with commas between them."""
+    return b",\n".join(msgspec.json.encode(reference.record(row)) for row in rows)
+
+
+def record_table(rows: list[Row], name_of: NameOf = nameless) -> bytes:
+    """CSV with the reference's columns, without its head."""
+    return _table(map(cell, reference.cells(row)) for row in rows)
+
+
+def _table(rows: Iterable[Iterable[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerows(_cells(history.told(row, name_of)) for row in rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -76,8 +101,16 @@ def cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def head(form: Format) -> bytes:
-    return ",".join(history.FIELDS).encode() + b"\r\n" if form == "csv" else b""
+def _head(columns: Iterable[str]) -> bytes:
+    return ",".join(columns).encode() + b"\r\n"
+
+
+SHAPES: dict[Format, Shape] = {
+    "csv": Shape(table, head=_head(history.FIELDS)),
+    "jsonl": Shape(lines),
+    "records-csv": Shape(record_table, head=_head(reference.FIELDS)),
+    "records-json": Shape(records, head=b"[", between=b",\n", tail=b"]\n"),
+}
 
 
 @contextmanager
@@ -94,14 +127,17 @@ def connect(job: Job) -> Iterator[Run]:
 
 
 def write(job: Job, run: Run, out: Callable[[bytes], None]) -> None:
-    encode = table if job.format == "csv" else lines
+    shape = SHAPES[job.format]
 
     def frame(data: bytes, rows: int) -> None:
         out(FRAME.pack(len(data), rows) + data)
 
-    frame(head(job.format), 0)
+    frame(shape.head, 0)
+    between = b""
     for rows in pages(run, job.vendor, job.wanted):
-        frame(encode(rows, job.names.get), len(rows))
+        frame((between if rows else b"") + shape.encode(rows, job.names.get), len(rows))
+        between = shape.between if rows else between
+    frame(shape.tail, 0)
 
 
 def _out(data: bytes) -> None:

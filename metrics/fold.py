@@ -216,6 +216,12 @@ class ClientCell:
         self.output_tokens += other.output_tokens
         self.last_us = max(self.last_us, other.last_us)
 
+    def __add__(self, other: "ClientCell") -> "ClientCell":
+        made = ClientCell()
+        made.add(self)
+        made.add(other)
+        return made
+
 
 @dataclass
 class Fold:
@@ -233,7 +239,7 @@ class Fold:
 
     def __add__(self, other: "Fold") -> "Fold":
         """The figures of both, which stay as they are."""
-        return Fold(
+        made = Fold(
             self.zone,
             _joined(self.cells, other.cells),
             _joined(self.spoken, other.spoken),
@@ -243,6 +249,8 @@ class Fold:
             self.refused_connections | other.refused_connections,
             [*self.counted, *other.counted],
         )
+        made.clients = _joined(self.clients, other.clients)  # not from each record once more
+        return made
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         for entry in entries:
@@ -362,7 +370,7 @@ class Fold:
 
     @cached_property
     def clients(self) -> dict[ClientKey, ClientCell]:
-        """Those that the history has, by whoever sent them. Only for the database: nothing in memory looks at it."""
+        """Those that the history has, by whoever sent them."""
         found: dict[ClientKey, ClientCell] = {}
         for entry in self.counted:
             client_ip, outcome = entry.client_ip, entry.outcome
@@ -406,7 +414,7 @@ def _below(index: int) -> str:
 
 
 _Key = TypeVar("_Key")
-_Sum = TypeVar("_Sum", Cell, Spoken)
+_Sum = TypeVar("_Sum", Cell, Spoken, ClientCell)
 
 
 def _joined(one: dict[_Key, _Sum], other: dict[_Key, _Sum]) -> dict[_Key, _Sum]:

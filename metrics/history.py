@@ -35,6 +35,7 @@ COLUMNS = (
     "id", "completed_at", "model", "kind", "request_type", "endpoint_id", "endpoint_name", "client_ip", "api_key_id",
     "outcome", "status", "status_code", "error_message", "streamed", "duration_us", "duration_ms", "first_token_us",
     "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts", "queue_us", "request_id",
+    "endpoint_ip",
 )  # fmt: skip
 
 NIL_ID = str(uuid.UUID(int=0))  # before every id
@@ -64,8 +65,8 @@ class BadCursor(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which requests. `text` is part of the name of a model or an endpoint, or of a client's address; `outcome` may be
-    ERROR; who was `retried` had more than one attempt.
+    """Which requests. `text` is part of the name of a model or an endpoint, or of a client's address, `model_part` of a
+    model's name alone; `outcome` may be ERROR; who was `retried` had more than one attempt.
     """
 
     since: datetime | None = None  # of completion, inclusive
@@ -82,6 +83,7 @@ class Wanted:
     retried: bool | None = None
     request_id: str | None = None  # the client's own
     text: str | None = None
+    model_part: str | None = None
 
 
 _NEWER = "+"  # in front of the moment of a cursor
@@ -129,14 +131,42 @@ class Page:
 def page(run: Run, vendor: Vendor, wanted: Wanted, cursor: Cursor | None, size: int) -> Page:
     """At most `size` rows, and where the pages beside it begin. At most two queries; raises what `run` raises."""
     query = _Query(vendor, wanted, cursor)
-    edge = None
-    if query.sought:
-        found = run(*query.edge(LOOK if query.index == "history_completed" else LOOK_SCATTERED))
-        edge = moment_text(found[0][0]) if found else None
+    edge = _edge(run, query)
     rows = run(*query.rows(edge, size + 1))
     if cursor is not None and cursor.newer:
         return _newer(rows, edge, size, cursor)
     return _older(rows, edge, size, cursor)
+
+
+def _edge(run: Run, query: "_Query") -> str | None:
+    """As far as what no index answers is looked for; None: through all there is."""
+    if not query.sought:
+        return None
+    found = run(*query.edge(LOOK if query.index == "history_completed" else LOOK_SCATTERED))
+    return moment_text(found[0][0]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """`count` rows are wanted in all; at least so many if it is `capped`."""
+
+    rows: list[Row]
+    count: int
+    capped: bool
+
+
+def numbered(run: Run, vendor: Vendor, wanted: Wanted, skip: int, size: int) -> Numbered:
+    """The rows behind the newest `skip`, and how many there are, counted up to LOOK. At most three queries."""
+    query = _Query(vendor, wanted, None)
+    edge = _edge(run, query)
+    ((count,),) = run(*query.count(edge, LOOK + 1))
+    return Numbered(run(*query.rows(edge, size, skip)), min(count, LOOK), edge is not None or count > LOOK)
+
+
+def count(run: Run, vendor: Vendor, wanted: Wanted) -> int:
+    """How many, without an end to the search: for what lies in a short time. One query."""
+    ((found,),) = run(*_Query(vendor, wanted, None).count(None))
+    return int(found)
 
 
 def _older(rows: list[Row], edge: str | None, size: int, cursor: Cursor | None) -> Page:
@@ -240,9 +270,13 @@ class _Query:
         if wanted.retried is not None:
             self.sought.append((f"{_ATTEMPTS[self.vendor]} {'>' if wanted.retried else '<='} 1", ()))
         if wanted.text:
-            part = "instr(lower({}), lower(%s)) > 0" if self.vendor == "sqlite" else "strpos(lower({}), lower(%s)) > 0"
-            names = ("model", "endpoint_name", "client_ip")
-            self.sought.append((f"({' OR '.join(map(part.format, names))})", (wanted.text,) * len(names)))
+            self.sought.append(self._part(wanted.text, "model", "endpoint_name", "client_ip"))
+        if wanted.model_part:
+            self.sought.append(self._part(wanted.model_part, "model"))
+
+    def _part(self, text: str, *names: str) -> tuple[str, tuple[Any, ...]]:
+        part = "instr(lower({}), lower(%s)) > 0" if self.vendor == "sqlite" else "strpos(lower({}), lower(%s)) > 0"
+        return f"({' OR '.join(map(part.format, names))})", (text,) * len(names)
 
     def _outcome(self, outcome: str | None) -> list[tuple[str, tuple[Any, ...]]]:
         """Rows that the reference wrote have none, but a status."""
@@ -259,13 +293,22 @@ class _Query:
         way = "ASC" if self.newer else "DESC"
         return self._select("completed_at", self.indexed, f"ORDER BY completed_at {way} LIMIT 1 OFFSET {look}")
 
-    def rows(self, edge: str | None, limit: int) -> tuple[str, list[Any]]:
+    def rows(self, edge: str | None, limit: int, skip: int = 0) -> tuple[str, list[Any]]:
         """Newest first; those of a cursor of newer rows oldest first."""
-        conditions = [*self.indexed, *self.behind, *self.sought]
-        if edge is not None:
-            conditions.append((f"completed_at {'<=' if self.newer else '>='} %s", (edge,)))
         way = "ASC" if self.newer else "DESC"
-        return self._select(", ".join(COLUMNS), conditions, f"ORDER BY completed_at {way}, id {way} LIMIT {limit}")
+        end = f"ORDER BY completed_at {way}, id {way} LIMIT {limit} OFFSET {skip}"
+        return self._select(", ".join(COLUMNS), self._conditions(edge), end)
+
+    def count(self, edge: str | None, most: int | None = None) -> tuple[str, list[Any]]:
+        """How many, up to `most`."""
+        sql, values = self._select("1 AS one", self._conditions(edge), "" if most is None else f"LIMIT {most}")
+        return f"SELECT COUNT(*) FROM ({sql}) AS found", values  # noqa: S608
+
+    def _conditions(self, edge: str | None) -> list[tuple[str, tuple[Any, ...]]]:
+        found = [*self.indexed, *self.behind, *self.sought]
+        if edge is not None:
+            found.append((f"completed_at {'<=' if self.newer else '>='} %s", (edge,)))
+        return found
 
     def _select(self, columns: str, conditions: list[tuple[str, tuple[Any, ...]]], end: str) -> tuple[str, list[Any]]:
         # An adopted database has indexes of its own, which SQLite would take for the better ones.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from metrics.fold import Cell
 
 MINUTES = 60
+BUSIEST = 5  # are told
 KEPT = 4 * 60  # minutes: further back the clock is not set without all figures being read again
 
 # What is summed, each with an id: of an endpoint, a model's name, of an API key (empty: none).

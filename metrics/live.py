@@ -46,11 +46,14 @@ def look(*, patient: bool = True) -> dict[str, Any]:
 
 
 def cancel(request_id: str) -> bool:
-    """Have a request ended that is here; once more is no more. False: it is not among those that are told."""
+    """Have a request ended that is here; once more is no more. False: it is not here. Where workers have more than they
+    tell, it may be among the others: then they look for it themselves.
+    """
     if request_id in surroundings.cancelled():
         return True
     told = look()
-    if not any(row["id"] == request_id for row in (*told["waiting"], *told["running"])):
+    cut = told["waiting_is_cut"] or told["running_is_cut"]
+    if not cut and not any(row["id"] == request_id for row in (*told["waiting"], *told["running"])):
         return False
     surroundings.cancel(request_id)
     return True
@@ -79,6 +82,8 @@ def _told(found: list[Present]) -> dict[str, Any]:
         "workers_told": len(found),
         "waiting_total": sum(it.waiting_total for it in found),
         "running_total": sum(it.running_total for it in found),
+        "waiting_is_cut": any(it.waiting_total > len(it.waiting) for it in found),
+        "running_is_cut": any(it.running_total > len(it.running) for it in found),
         "waiting": [
             {**_common(it, worker, now, keys), "phase": IN_QUEUE, "position": it.position}
             for it, worker in sorted(waiting, key=_age)

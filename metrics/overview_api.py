@@ -44,9 +44,18 @@ class BusyKeySerializer(serializers.Serializer[Any]):
     requests = serializers.IntegerField()
 
 
+class BusyClientSerializer(serializers.Serializer[Any]):
+    ip = serializers.CharField(help_text="An IPv4 address, or a /64 of IPv6.")
+    requests = serializers.IntegerField(help_text="With failed and cancelled ones, as of every client's figures.")
+
+
 class BusiestSerializer(serializers.Serializer[Any]):
     models = BusyModelSerializer(many=True)
     api_keys = BusyKeySerializer(many=True)
+    clients = BusyClientSerializer(
+        many=True,
+        help_text="In the present hour (of the clock, UTC) and the one before, among the first 20,000 of each.",
+    )
 
 
 class MarkSerializer(serializers.Serializer[Any]):
@@ -93,7 +102,9 @@ class Attention(APIView):
 class Busiest(APIView):
     @extend_schema(responses=BusiestSerializer)
     def get(self, request: Request) -> Response:
-        """The five models and the five API keys with the most requests in the last 60 minutes."""
+        """The five models and API keys with the most requests in the last 60 minutes, and the five clients with the
+        most in this hour and the one before.
+        """
         return Response(board.busiest(Moment.now()))
 
 

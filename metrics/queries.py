@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,8 @@ from django.db.models import Max, QuerySet, Sum
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
-from metrics import breakers, hour
+from gateway.record import OK
+from metrics import breakers, database, hour, rollups
 from metrics import failures as last_failures
 from metrics import history as requests_history
 from metrics.fold import (
@@ -31,7 +32,7 @@ from metrics.fold import (
     Daily,
     SpeedKey,
 )
-from metrics.history import Cursor, Page, Row, Wanted, json_time
+from metrics.history import ERROR, Cursor, Page, Row, Wanted, json_time
 from metrics.marks import marks
 from metrics.models import DailyStat, DayRollUp
 from metrics.teller import folder, surroundings
@@ -382,6 +383,57 @@ def requests(wanted: Wanted, cursor: str | None, size: int) -> Page:
     """A page of the history, newest first. Two queries. Raises metrics.history.BadCursor."""
     vendor = vendor_name()
     return requests_history.page(_run, vendor, wanted, Cursor.decode(cursor, vendor) if cursor else None, size)
+
+
+def numbered_requests(wanted: Wanted, skip: int, size: int) -> requests_history.Numbered:
+    """Requests behind the newest `skip`, and how many there are in all, as far as that is known. At most seven queries.
+
+    Where more are wanted than are counted one by one, and roll-ups can tell, they do.
+    """
+    with database.read_moment():
+        found = requests_history.numbered(_run, vendor_name(), wanted, skip, size)
+        total = _summed_requests(wanted) if found.capped else None
+    return found if total is None else replace(found, count=total, capped=False)
+
+
+_SENT = {OK: "requests_ok", ERROR: "requests_failed + requests_cancelled"}
+_ALL_SENT = " + ".join(_SENT.values())
+
+
+def _summed_requests(wanted: Wanted) -> int | None:
+    """How many rows the history has: its first minute is counted, what came after is in the roll-ups. None where these
+    do not know: rows that the reference wrote, others than all of an endpoint or an outcome, minutes long ago.
+    """
+    if wanted != Wanted(endpoint_id=wanted.endpoint_id, outcome=wanted.outcome) or not _has_all(wanted.outcome):
+        return None
+    if _run("SELECT 1 FROM request_history WHERE outcome IS NULL LIMIT 1", ()):
+        return None
+    first = requests_history.moment(_run("SELECT MIN(completed_at) FROM request_history", ())[0][0])
+    if first is None or first < datetime.now(UTC) - timedelta(days=rollups.MINUTES_KEPT_DAYS):
+        return None
+    day = first.astimezone(settings.ROUTERDASH.zone)
+    midnight = (day + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    minute = int(first.timestamp()) // 60
+    of, only = ("", ()) if wanted.endpoint_id is None else (" AND endpoint_id = %s", (wanted.endpoint_id,))
+    sent = _ALL_SENT if wanted.outcome is None else _SENT[wanted.outcome]
+    minutes = f"SELECT SUM({sent}) FROM rollup_minutes WHERE minute > %s AND minute < %s{of}"  # noqa: S608
+    days = f"SELECT SUM({sent}) FROM rollup_days WHERE date > %s{of}"  # noqa: S608
+    until = datetime.fromtimestamp((minute + 1) * 60, UTC)
+    return (
+        requests_history.count(_run, vendor_name(), replace(wanted, until=until))
+        + int(_run(minutes, (minute, int(midnight.timestamp()) // 60, *only))[0][0] or 0)
+        + int(_run(days, (day.date().isoformat(), *only))[0][0] or 0)
+    )
+
+
+def _has_all(outcome: str | None) -> bool:
+    """Does the history get a row for each of them?"""
+    return outcome == ERROR or (outcome in (None, OK) and settings.ROUTERDASH.history == "all")
+
+
+def request_row(request_id: str) -> Row | None:
+    """One request of the history as the database has it; None where there is none. One query."""
+    return requests_history.one(_run, request_id)
 
 
 def request(request_id: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from metrics.database import find, storable
 from metrics.fold import CELL_COLUMNS, Cell, ClientCell, ClientKey
 from metrics.histogram import Histogram
 
+MINUTES_KEPT_DAYS = 8  # the timeline looks back an hour, the average a day
 _DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 _HISTOGRAMS = ("durations", "first_tokens")
 _sums = attrgetter(*CELL_COLUMNS)
@@ -71,16 +72,16 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
         cursor.executemany(table.write, [_row(key, cell, *stored.get(key, (None, None))) for key, cell in rows.items()])
 
 
-_CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
-CLIENT_HOURS = upsert_of(
-    "rollup_client_hours",
-    ("hour", "client_ip"),
-    _CLIENT_SUMS,
-    last_us="CASE WHEN {table}.last_us > excluded.last_us THEN {table}.last_us ELSE excluded.last_us END",
-)
-CLIENT_DAYS = upsert_of("rollup_client_days", ("day", "client_ip", "api_key_id", "model"), _CLIENT_SUMS)
-_client_sums = attrgetter(*_CLIENT_SUMS)
-_client_hour = attrgetter(*_CLIENT_SUMS, "last_us")
+CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+CLIENT_HOURS, CLIENT_DAYS = "rollup_client_hours", "rollup_client_days"
+CLIENT_KEYS = {CLIENT_HOURS: ("hour", "client_ip"), CLIENT_DAYS: ("day", "client_ip", "api_key_id", "model")}
+_LATEST = "CASE WHEN {table}.last_us > excluded.last_us THEN {table}.last_us ELSE excluded.last_us END"
+_WRITE_CLIENTS = {
+    CLIENT_HOURS: upsert_of(CLIENT_HOURS, CLIENT_KEYS[CLIENT_HOURS], CLIENT_SUMS, last_us=_LATEST),
+    CLIENT_DAYS: upsert_of(CLIENT_DAYS, CLIENT_KEYS[CLIENT_DAYS], CLIENT_SUMS),
+}
+CLIENT_COLUMNS = {CLIENT_HOURS: (*CLIENT_SUMS, "last_us"), CLIENT_DAYS: CLIENT_SUMS}
+_client_columns = {table: attrgetter(*columns) for table, columns in CLIENT_COLUMNS.items()}
 
 
 def upsert_clients(cursor: Any, cells: Mapping[ClientKey, ClientCell]) -> None:
@@ -91,9 +92,16 @@ def upsert_clients(cursor: Any, cells: Mapping[ClientKey, ClientCell]) -> None:
         client_ip = storable(client_ip)
         hours.setdefault((hour, client_ip), ClientCell()).add(cell)
         days.setdefault((hour // 24, client_ip, api_key_id, storable(model)), ClientCell()).add(cell)
+    write_clients(cursor, CLIENT_HOURS, hours)
+    write_clients(cursor, CLIENT_DAYS, days)
+
+
+def write_clients(cursor: Any, table: str, cells: Mapping[tuple[Any, ...], ClientCell]) -> None:
+    """Add to rows of CLIENT_HOURS or CLIENT_DAYS, by their keys."""
+    columns = _client_columns[table]
     if cells:
-        cursor.executemany(CLIENT_HOURS, [(*key, *_client_hour(cell)) for key, cell in sorted(hours.items(), key=_key)])
-        cursor.executemany(CLIENT_DAYS, [(*key, *_client_sums(cell)) for key, cell in sorted(days.items(), key=_key)])
+        rows = [(*key, *columns(cell)) for key, cell in sorted(cells.items(), key=_key)]
+        cursor.executemany(_WRITE_CLIENTS[table], rows)
 
 
 _key = itemgetter(0)

@@ -11,13 +11,22 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from django.db import Error, OperationalError, connection
-from django.db.models import Max, Sum
+from django.db.models import F, Max, Sum
 
 from endpoints import changes
 from endpoints.models import Endpoint
-from metrics import database, histogram, hour
+from metrics import client_hours, database, histogram, hour
 from metrics.fold import NO_ENDPOINT, Cell, Counters, Daily, SpeedKey, Usage, local_date, unpack_samples
-from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
+from metrics.models import (
+    ClientHourRollUp,
+    DailyStat,
+    DayRollUp,
+    JournalPosition,
+    MinuteRollUp,
+    MovingAverage,
+    RequestHistory,
+    Total,
+)
 from metrics.teller import folder
 from metrics.trackers import AVERAGE_MINUTES, Speed, State, earliest_minute
 
@@ -52,7 +61,7 @@ def load(now: float) -> State:
     state = State(folder.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-        for step in (_repairs, _counters, _totals, _minutes, _latest_day, _today, _speeds):
+        for step in (_repairs, _counters, _totals, _minutes, _clients, _latest_day, _today, _speeds):
             _gracefully(step, state, now)
     return state
 
@@ -117,6 +126,14 @@ def _hour(state: State, now: float) -> None:
     sums = MinuteRollUp.objects.filter(minute__gt=since).values_list("minute", "endpoint_id", "model", "api_key_id")
     for minute, endpoint_id, model, key, *found in sums.annotate(*map(Sum, _COUNTS)).iterator():
         state.hour.add(minute, str(endpoint_id), model, key, Cell(**dict(zip(_COUNTS, found, strict=True))))
+
+
+def _clients(state: State, now: float) -> None:
+    """The hours of clients, the busiest first: of too many, those are kept."""
+    recent = ClientHourRollUp.objects.filter(hour__gt=int(now // 3600) - client_hours.KEPT)
+    sent = F("requests_ok") + F("requests_failed") + F("requests_cancelled")
+    for row in recent.order_by(sent.desc()).values_list("hour", "client_ip", sent).iterator():
+        state.clients.add(*row)
 
 
 _COUNTS = ("requests_ok", "requests_failed", "attempts_ok", "attempts_failed")

@@ -393,7 +393,10 @@ class RunningSerializer(PresentSerializer):
 
 class CancelledSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
-    cancelled = serializers.BooleanField(help_text="True: its worker is told, and ends it in a moment.")
+    cancelled = serializers.BooleanField(
+        help_text="True: workers are told, and the one that has it ends it in a moment. Where there are more requests "
+        "than are told, that is not known before."
+    )
 
 
 class LiveSerializer(serializers.Serializer[Any]):
@@ -402,6 +405,8 @@ class LiveSerializer(serializers.Serializer[Any]):
     workers_told = serializers.IntegerField(help_text="Workers that have told what they have within three seconds.")
     waiting_total = serializers.IntegerField()
     running_total = serializers.IntegerField()
+    waiting_is_cut = serializers.BooleanField(help_text="There are more than are told: `waiting_total` counts all.")
+    running_is_cut = serializers.BooleanField(help_text="There are more than are told: `running_total` counts all.")
     waiting = WaitingSerializer(many=True)
     running = RunningSerializer(many=True)
 

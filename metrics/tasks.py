@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
-from metrics import rollups
+from metrics import forgetting, rollups
 from metrics.fold import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
@@ -25,18 +25,20 @@ from metrics.writer import KINDS, TOTALS
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement
-MINUTE_ROLLUP_DAYS = 8  # the timeline looks back an hour, the average a day
 
 
 def prune_history() -> int:
-    """Delete history rows beyond retention, and minute roll-ups that no figure looks back to; figures stay."""
+    """Delete history rows beyond retention, and minute roll-ups that no figure looks back to, and forget addresses that
+    are due; figures stay.
+    """
     cutoff = timezone.now() - timedelta(days=settings.ROUTERDASH.history_retention_days)
     deleted = 0
     while ids := _older_than(cutoff):
         with transaction.atomic():
             _keep_adopted(ids)
             deleted += _delete(ids)
-    _prune_minutes(int(time.time() // 60) - MINUTE_ROLLUP_DAYS * 24 * 60)
+    _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
+    forgetting.forget()
     return deleted
 
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.journal import Position
 from metrics import histogram, hour
+from metrics.client_hours import ClientHours
 from metrics.fold import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
@@ -81,6 +82,7 @@ class State:
     minutes: dict[int, Cell] = field(default_factory=dict)  # as far as any figure looks back
     points: dict[int, "Point"] = field(default_factory=dict)  # told of the last ones before
     hour: Hour = field(default_factory=Hour)
+    clients: ClientHours = field(default_factory=ClientHours)
     recent: Cell = field(default_factory=Cell)  # the sum of those after `since`
     since: int = 0
     latest_day: tuple[str, Cell] | None = None  # the last local date on which anything was answered
@@ -96,6 +98,7 @@ class State:
         for endpoint_id, usage in fold.usage.items():
             self.usage.setdefault(endpoint_id, Usage()).add(usage)
         self.totals.update(fold.totals)
+        self.clients.add_all(fold.clients)
         minutes: defaultdict[int, Cell] = defaultdict(Cell)
         for (minute, endpoint_id, model, kind, api_key_id), cell in fold.cells.items():
             minutes[minute].add(cell)
@@ -133,6 +136,7 @@ class State:
         self.turned = this
         self._look_back_to(this - AVERAGE_MINUTES)
         self.hour.turn(this)
+        self.clients.turn(this // 60)
         minute = earliest_minute(now)
         for old in [at for at in self.minutes if at <= minute - AVERAGE_MINUTES]:
             del self.minutes[old]
@@ -202,6 +206,7 @@ class Figures:
     timeline: tuple[Slot, ...]  # 60 whole minutes, oldest first
     points: tuple[Point, ...]  # of the same minutes
     hour: Mapping[hour.Summed, int]  # sums over them
+    clients: tuple[tuple[str, int], ...]  # the busiest in this hour and the one before, with their requests
     answered: Cell  # what averages and percentiles are told of
     speeds: Mapping[SpeedKey, float]
     today: Mapping[SpeedKey, Daily]
@@ -280,6 +285,7 @@ class Trackers:
                 timeline=_timeline(state, now),
                 points=_points(state, now),
                 hour=dict(state.hour.sums),
+                clients=state.clients.busiest(int(now // 3600), hour.BUSIEST),
                 answered=_answered(state).copy(),
                 speeds=_speeds(state, today, now),
                 today={key: Daily(it.total, it.successful, it.failed, it.output_tokens, it.duration_ms)

@@ -85,14 +85,6 @@ class UsageExport(APIView):
         return response
 
 
-class Tokens(APIView):
-    @extend_schema(responses=TokensSerializer)
-    def get(self, request: Request) -> Response:
-        """Over all time."""
-        stats = queries.stats(Moment.now())
-        return Response({name: stats[name] for name in ("total_input_tokens", "total_output_tokens", "total_tokens")})
-
-
 class DailyTokens(APIView):
     @extend_schema(parameters=[DaysSerializer], responses=DayTokensSerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -144,7 +136,6 @@ def _checked(serializer: type[QuerySerializer], request: Request) -> Any:
 URLS: list[tuple[str, Any, str]] = [
     ("api/usage", Usage, "api-usage"),
     ("api/usage/export", UsageExport, "api-usage-export"),
-    ("api/dashboard/stats/tokens", Tokens, "api-tokens"),
     ("api/dashboard/stats/tokens/daily", DailyTokens, "api-tokens-daily"),
     ("api/dashboard/stats/tokens/monthly", MonthlyTokens, "api-tokens-monthly"),
 ]

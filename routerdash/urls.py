@@ -14,7 +14,7 @@ from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from gateway.kinds import BY_PATH
 from metrics import api as metrics_api
-from metrics import catalogue_api, clients_api, overview_api, prometheus, queries, usage_api
+from metrics import catalogue_api, clients_api, overview_api, prometheus, queries, reference_api, usage_api
 from metrics.pages import clients as clients_page
 from metrics.pages import endpoint, endpoints, live, models, overview, requests
 from metrics.pages import usage as usage_page
@@ -61,6 +61,7 @@ urlpatterns = [
     *_api(playground.URLS),
     *_api(usage_api.URLS),
     *_api(clients_api.URLS),
+    *_api(reference_api.URLS),
     *_api(endpoints_api.URLS),
     *_api(access_api.URLS),
     *_api(search.API_URLS),

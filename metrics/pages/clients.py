@@ -20,6 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from metrics import clients, history, queries
+from metrics.client_hours import client_of
 
 RANGES = {"24h": gettext_lazy("24 hours"), "7d": gettext_lazy("7 days"), "30d": gettext_lazy("30 days")}
 SHOWN = 50
@@ -59,6 +60,7 @@ def ranking(request: HttpRequest) -> HttpResponse:
         .date()
         .isoformat(),
         "since": clients.counted_since(),
+        "addresses_since": clients.addresses_since(),
         "threshold": clients.threshold(),
         **_over_time(hours, span),
     }
@@ -80,7 +82,7 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
     context = {
         "client": name,
         "network": "/" in name,
-        "belongs_to": clients.client_of(name) if "/" not in name else name,
+        "belongs_to": client_of(name) if "/" not in name else name,
         "span": span,
         "ranges": RANGES.items(),
         "ignored": ignored,

@@ -60,6 +60,7 @@ COLUMNS = (
     Column("name", _("Name"), _name, css="c-name"),
     Column("status", _("Status"), _severity, css="c-status"),
     Column("in_flight", _("In flight"), lambda row: row["active_requests"], down=True),
+    Column("speed", _("Tokens/s"), lambda row: row["tokens_per_second"], down=True),
     Column("latency", _("Latency"), lambda row: row["latency_ms"]),
     Column("attempts", _("Attempts"), lambda row: row["total_requests"], down=True),
     Column("failed", _("Failed"), lambda row: row["failed_requests"], down=True),

@@ -84,9 +84,13 @@ def _last_narrow(table: str, span: str) -> Any:
 
 
 def _clients_since() -> int | None:
-    """The first hour with any may have begun with a release that did not count them."""
+    """The first hour with any may have begun with a release that did not count them; before a day that is stored, the
+    addresses by which they are counted have been forgotten.
+    """
     ((first,),) = Query("SELECT MIN(hour) FROM rollup_client_hours").rows()
-    return None if first is None else (int(first) + 1) * 60
+    forgotten = Query("SELECT value FROM settings WHERE key = 'client_addresses_forgotten_before'").rows()
+    day = max((datetime.fromisoformat(f"{value}T00:00:00+00:00") for (value,) in forgotten), default=None)
+    return None if first is None else max((int(first) + 1) * 60, int(day.timestamp()) // 60 if day else 0)
 
 
 def _whole_hour(seconds: float) -> int:

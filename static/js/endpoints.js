@@ -1,7 +1,7 @@
 /* The list of endpoints: choosing many, filters without a reload, and figures that follow by themselves. */
 (() => {
   "use strict";
-  const { $, $$, set, forms, count, NOTHING, follow } = window.RouterDash;
+  const { $, $$, set, forms, count, speed, NOTHING, follow } = window.RouterDash;
   const filters = $("#filters");
 
   // Whoever goes back gets that page anew: nothing of it is kept beside the address.
@@ -70,6 +70,7 @@
     if (statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
     const breaker = $("[data-breaker]", row);
     if (breaker.dataset.breaker !== told.breaker) breaker.replaceWith(breakers[told.breaker].cloneNode(true));
+    set($("[data-speed]", row), speed(told.tokens_per_second));
     set($("[data-error]", row), told.last_error ?? "");
     showLatency($("[data-latency]", row), told);
   }

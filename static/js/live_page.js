@@ -38,7 +38,8 @@
     if (button) button.setAttribute("aria-label", `${button.textContent} ${it.model}`);
   }
 
-  function show(kind, form, rows, total) {
+  function show(kind, form, told) {
+    const [rows, total] = [told[kind], told[`${kind}_total`]];
     const panel = $(`[data-kind=${kind}]`);
     const body = $("[data-live]", panel);
     const known = new Map([...body.children].map(row => [row.dataset.request, row]));
@@ -58,7 +59,7 @@
     }
     set($("[data-total]", panel), count(total));
     $("[data-none]", panel).hidden = rows.length > 0;
-    $("[data-more]", panel).hidden = total <= rows.length;
+    $("[data-more]", panel).hidden = !told[`${kind}_is_cut`];
   }
 
   /* ---- asking */
@@ -69,8 +70,8 @@
       if (answer.status === 401 || answer.status === 403) return location.reload();
       if (!answer.ok) throw new Error(String(answer.status));
       const told = await answer.json();
-      show("running", runningRow, told.running, told.running_total);
-      show("waiting", waitingRow, told.waiting, told.waiting_total);
+      show("running", runningRow, told);
+      show("waiting", waitingRow, told);
       $("[data-told]").hidden = told.workers_told === told.workers;
       set($("[data-clock]"), clock.format(new Date(told.at)));
       heard = Date.now();

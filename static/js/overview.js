@@ -259,7 +259,7 @@
     const row = document.createElement("li");
     const name = document.createElement(id ? "a" : "span");
     if (name.href !== undefined) name.href = list.dataset.url + encodeURIComponent(id);
-    name.className = id ? (list.dataset.rank === "models" ? "mono" : "") : "muted";
+    name.className = id ? (list.dataset.rank === "api_keys" ? "" : "mono") : "muted";
     name.textContent = label;
     const figure = document.createElement("span");
     figure.textContent = count(requests);
@@ -281,8 +281,8 @@
     const keyLabel = (row, { noKey, deletedKey }) => (row.api_key_id ? (row.api_key_name ?? deletedKey) : noKey);
     for (const list of $$("[data-rank]")) {
       const found = live.busiest[list.dataset.rank].map(row => ({
-        id: row.model_id ?? row.api_key_id,
-        label: row.model_id ?? keyLabel(row, list.dataset),
+        id: row.model_id ?? row.ip ?? row.api_key_id,
+        label: row.model_id ?? row.ip ?? keyLabel(row, list.dataset),
         requests: row.requests,
       }));
       const none = document.createElement("li");

@@ -35,6 +35,9 @@ def test_nothing_moves_while_figures_do(page: Page, router: RouterDash, sim: Sim
         router.chat(stream=number % 2 == 0)
         expect(page.locator("[data-stat=today_requests]")).to_have_text(str(number))
     expect(page.locator("[data-rank=models] li > span").last).to_have_text("11")
+    client = page.locator("[data-rank=clients] li")
+    expect(client.locator("a")).to_have_attribute("href", "/clients/127.0.0.1")
+    expect(client.locator("span")).to_have_text("11")
     simulated.set(tokens=1000, tokens_per_second=2)
     with router.open_stream():
         expect(page.locator("[data-value=active_requests]")).to_have_text("1")

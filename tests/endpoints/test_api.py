@@ -212,6 +212,16 @@ def test_a_list_takes_no_query_at_all(manager: Api, rows: int, django_assert_num
         assert manager.call("GET", LIST).json()["total"] == rows
 
 
+def test_a_model_of_an_endpoint(manager: Api) -> None:
+    endpoint = make_endpoint()
+    make_model(endpoint, "org/tiny", max_tokens=4096)
+    registry.reload()
+    told = manager.call("GET", path_of(endpoint, "/models/org/tiny/info")).json()
+    assert told == {"model_id": "org/tiny", "endpoint_id": str(endpoint.pk), "max_tokens": 4096, "last_checked": None}
+    assert manager.call("GET", path_of(endpoint, "/models/org%2Ftiny/info")).json() == told
+    assert manager.call("GET", path_of(endpoint, "/models/tiny/info")).json() == {"error": "Model not found"}
+
+
 def test_one_endpoint_with_its_models(manager: Api) -> None:
     endpoint = make_endpoint("gpu-box", "http://gpu:8000", endpoint_type="vllm", latency_ms=120)
     make_model(endpoint, "tiny", capabilities=["chat"], max_tokens=4096)

@@ -52,6 +52,7 @@ GOOD = [
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
+    ("ROUTERDASH_CLIENT_RETENTION_DAYS", "30", "client_retention_days", 30),
     ("ROUTERDASH_QUEUE_MAX", "0", "queue_max", 0),
     ("ROUTERDASH_QUEUE_TIMEOUT_SECS", "1", "queue_timeout_secs", 1),
     ("ROUTERDASH_KEEPALIVE_SECS", "0", "keepalive_secs", 0.0),

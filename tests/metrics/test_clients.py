@@ -14,6 +14,7 @@ from access.models import READ_ENDPOINTS, ApiKey, User
 from gateway import record
 from gateway.record import uuid7
 from metrics import clients
+from metrics.client_hours import client_of
 from metrics.models import Setting
 from metrics.writer import DatabaseWriter, Where
 from tests.access.people import Api, key_for, with_key
@@ -126,7 +127,7 @@ def test_a_failed_transaction_leaves_no_client(world: World, monkeypatch: pytest
     ],
 )
 def test_an_address_belongs_to_a_client(address: str, client: str) -> None:
-    assert clients.client_of(address) == client
+    assert client_of(address) == client
 
 
 @pytest.mark.parametrize("text", ["", "somebody", "192.0.2.0/24", "2001:db8::/48", "1.2.3", "<script>"])

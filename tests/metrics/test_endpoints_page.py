@@ -1,9 +1,11 @@
 """The list of endpoints: what is chosen, in which order, by which figures; without a query."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import time_machine
 
 from endpoints.models import EndpointModel
 from endpoints.registry import registry
@@ -11,7 +13,7 @@ from gateway import record
 from metrics import teller as teller_module
 from metrics.pages.endpoints import Asked
 from tests.access.people import Api
-from tests.metrics.records import A, B, request
+from tests.metrics.records import NOW, A, B, request
 from tests.metrics.test_views import page, row, value
 from tests.metrics.world import World, add_endpoint
 
@@ -19,6 +21,12 @@ pytestmark = pytest.mark.django_db
 
 LIST = "/endpoints"
 C = "cccccccc-0000-4000-8000-000000000003"
+
+
+@pytest.fixture(autouse=True)
+def _now() -> Iterator[None]:
+    with time_machine.travel(NOW, tick=False):
+        yield
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def three(teller: World) -> World:
     add_endpoint(B, "beta", status="offline", endpoint_type="ollama", latency_ms=5, last_error="connection refused")
     add_endpoint(C, "gamma", status="pending", endpoint_type="ollama").set_options(tags=["osaka"])
     registry.reload()
-    teller.gateway(request(), request(record.FAILED), request(endpoint=B))
+    teller.gateway(request(output_tokens=60), request(record.FAILED), request(endpoint=B, output_tokens=61))
     return teller
 
 
@@ -53,6 +61,8 @@ def names(html: str) -> list[str]:
         ("sort=-name", ["gamma", "beta", "Alpha"]),
         ("sort=latency", ["beta", "Alpha", "gamma"]),
         ("sort=-latency", ["Alpha", "beta", "gamma"]),
+        ("sort=speed", ["Alpha", "beta", "gamma"]),
+        ("sort=-speed", ["beta", "Alpha", "gamma"]),
         ("sort=-attempts", ["Alpha", "beta", "gamma"]),
         ("sort=-failed", ["Alpha", "beta", "gamma"]),
         ("sort=-models", ["Alpha", "beta", "gamma"]),
@@ -84,6 +94,7 @@ def test_figures_are_those_of_the_api(as_viewer: Api, three: World) -> None:
     for name in ("active_requests", "total_requests", "failed_requests", "model_count"):
         assert value(html, name) == str(told[name])
     assert "/ 8" in row(html)
+    assert f"<span data-speed>{told['tokens_per_second']}</span>" in row(html)
 
 
 def test_a_kept_latency_is_shown_as_old(as_viewer: Api, three: World) -> None:

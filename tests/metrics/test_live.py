@@ -68,6 +68,20 @@ def test_all_workers_are_put_together_oldest_first(tell: Tell) -> None:
     assert (found["workers"], found["workers_told"]) == (2, 2)
 
 
+@pytest.mark.parametrize(("total", "cut"), [(1, False), (2, True)])
+def test_it_says_whether_there_are_more(tell: Tell, total: int, cut: bool) -> None:
+    tell(0, running=(running("r"),), running_total=total, waiting=(waiting("w"),), waiting_total=1)
+    tell(1, running=(running("s"),), running_total=1)
+    assert (live.look()["running_is_cut"], live.look()["waiting_is_cut"]) == (cut, False)
+
+
+@pytest.mark.parametrize(("total", "hidden"), [(1, True), (2, False)])
+def test_so_does_the_page_without_a_script(as_viewer: Api, tell: Tell, total: int, hidden: bool) -> None:
+    tell(0, running=(running("r"),), running_total=total)
+    running_panel, waiting_panel = as_viewer.get("/live").content.decode().split('data-kind="waiting"')
+    assert ("data-more hidden" in running_panel, "data-more hidden" in waiting_panel) == (hidden, True)
+
+
 def test_a_request_is_told_with_all_names(tell: Tell, admin: User) -> None:
     key_for(admin, name="notebook")
     key = str(ApiKey.objects.get().pk)
@@ -213,6 +227,15 @@ def test_an_administrator_ends_a_request(as_admin: Api, two_here: None, asked: l
     response = cancel(as_admin, request_id)
     assert (response.status_code, response.json()) == (202, {"id": request_id, "cancelled": True})
     assert asked == [request_id]
+
+
+@pytest.mark.parametrize("fields", [{"running_total": 9}, {"waiting_total": 9}])
+def test_of_more_than_are_told_any_can_be_ended(
+    as_admin: Api, tell: Tell, asked: list[str], fields: dict[str, int]
+) -> None:
+    tell(0, **fields)
+    assert cancel(as_admin, GONE).status_code == 202
+    assert asked == [GONE]
 
 
 def test_once_more_changes_nothing(as_admin: Api, two_here: None, asked: list[str], tell: Tell) -> None:

@@ -6,7 +6,7 @@ import pytest
 import time_machine
 
 from gateway import record
-from metrics import board
+from metrics import hour
 from metrics import teller as teller_module
 from metrics.gauges import gauges
 from tests.access.people import Api
@@ -47,9 +47,23 @@ def test_the_busiest(as_viewer: Api, served: World) -> None:
     ]
 
 
+def test_the_busiest_clients(as_viewer: Api, teller: World) -> None:
+    teller.gateway(
+        request(client_ip="192.0.2.1"),
+        request(record.CANCELLED, client_ip="2001:db8::1"),
+        request(ago=3600, client_ip="2001:db8::2"),
+        request(record.REJECTED, client_ip="192.0.2.1"),
+        request(ago=2 * 3600, client_ip="192.0.2.1"),
+    )
+    assert get(as_viewer, "busiest")["clients"] == [
+        {"ip": "2001:db8::/64", "requests": 2},
+        {"ip": "192.0.2.1", "requests": 1},
+    ]
+
+
 def test_only_the_busiest_are_told(as_viewer: Api, teller: World) -> None:
     teller.gateway(*(request(model=f"m{number}") for number in range(9)))
-    assert len(get(as_viewer, "busiest")["models"]) == board.BUSIEST
+    assert len(get(as_viewer, "busiest")["models"]) == hour.BUSIEST
 
 
 def test_figures_by_minute(as_viewer: Api, served: World) -> None:
