@@ -219,6 +219,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         "enable",
         "drain",
         "disable",
+        "reset_breaker",
         "export_csv",
     )
     exported = (
@@ -463,6 +464,19 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         if not ("confirmed" in request.POST or request.POST.get("next")):
             return self._ask_first(request, queryset, "disable", _("Disable"))
         self._set_state(request, queryset, OperatorState.DISABLED, _("Disabled: %(names)s."))
+        return None
+
+    @admin.action(description=gettext_lazy("Reset the circuit breaker"))
+    def reset_breaker(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> HttpResponse | None:
+        """Asks first: requests go to what failed a moment ago."""
+        if "confirmed" not in request.POST:
+            return self._ask_first(request, queryset, "reset_breaker", _("Reset the circuit breaker"))
+        chosen = list(queryset)
+        for endpoint in chosen:
+            self.log_change(request, endpoint, edits.message(edits.RESET))
+            registry.reset_breaker(str(endpoint.pk))
+        names = ", ".join(endpoint.name for endpoint in chosen)
+        messages.success(request, _("Circuit breaker reset: %(names)s.") % {"names": names})
         return None
 
     def _ask_first(
