@@ -24,14 +24,19 @@ from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpo
 from endpoints.models import Endpoint
 from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
-from metrics.models import DailyStat, RequestHistory
+from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
 from metrics.queries import Moment
+from metrics.rollup_admin import ClientDayAdmin, ClientHourAdmin, DateFilter, DayRollUpAdmin, MinuteRollUpAdmin
 from metrics.templatetags.figures import NOTHING, count, duration, moment
 from metrics.words import OUTCOMES
 
 SHOWN_DAYS = 14
 
 admin.site.unregister(Endpoint)
+admin.site.register(MinuteRollUp, MinuteRollUpAdmin)
+admin.site.register(DayRollUp, DayRollUpAdmin)
+admin.site.register(ClientHourRollUp, ClientHourAdmin)
+admin.site.register(ClientDayRollUp, ClientDayAdmin)
 
 
 @admin.register(Endpoint)
@@ -124,7 +129,7 @@ class DailyStatAdmin(FactsAdmin[DailyStat]):
         "output_tokens",
         "whole_duration",
     )
-    list_filter = (EndpointFilter,)
+    list_filter = (DateFilter, EndpointFilter)
     ordering = ("-date", "endpoint_id", "model_id", "api_kind")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DailyStat]:
@@ -185,7 +190,11 @@ class OutcomeFilter(HistoryFilter):
 
 
 class BeforeFilter(HistoryFilter):
-    """Where to begin, for who looks for something old."""
+    """Where to begin, for who looks for something old.
+
+    No hierarchy of dates: Django's would ask all rows which dates there are, and a day of millions is no help among
+    them. A page begins at a moment in an index, wherever that is, and leads on to older ones.
+    """
 
     title = gettext_lazy("completed")
     parameter_name = "before"

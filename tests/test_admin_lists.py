@@ -18,7 +18,7 @@ from access.models import ApiKey, User
 from endpoints import admin_base
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Status
 from endpoints.registry import registry
-from metrics.models import DailyStat, RequestHistory
+from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
 from tests.access.people import Api, make_user
 from tests.metrics.records import A
 from tests.metrics.world import add_endpoint
@@ -45,6 +45,7 @@ def fill(user: User, rows: int, prefix: str) -> None:
     DailyStat.objects.bulk_create(
         DailyStat(endpoint_id=one.pk, model_id=it.name, date="2026-11-24") for it in endpoints
     )
+    fill_rollups(one.pk, [it.name for it in endpoints])
     ApiKey.objects.bulk_create(ApiKey(name=it.name, key_hash=it.name, created_by=user) for it in endpoints)
     kind = ContentType.objects.get_for_model(Endpoint)
     LogEntry.objects.bulk_create(
@@ -52,6 +53,21 @@ def fill(user: User, rows: int, prefix: str) -> None:
         for it in endpoints
     )
     registry.reload()
+
+
+def fill_rollups(endpoint_id: Any, names: list[str]) -> None:
+    clients: dict[str, Any] = dict.fromkeys(CLIENT_SUMS, 1)
+    sums: dict[str, Any] = {**clients, "attempts_ok": 1, "attempts_failed": 0, "ok_duration_us": 1000}
+    cells = [{"endpoint_id": endpoint_id, "model": it, "kind": "embeddings", "api_key_id": "", **sums} for it in names]
+    MinuteRollUp.objects.bulk_create(MinuteRollUp(minute=29_900_000, **it) for it in cells)
+    DayRollUp.objects.bulk_create(DayRollUp(date="2026-11-24", **it) for it in cells)
+    ClientHourRollUp.objects.bulk_create(ClientHourRollUp(hour=498_000, client_ip=it, **clients) for it in names)
+    ClientDayRollUp.objects.bulk_create(
+        ClientDayRollUp(day=20_750, client_ip=it, api_key_id="", model="m", **clients) for it in names
+    )
+
+
+CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
 
 def check(endpoint: Endpoint, before: str = Status.ONLINE, after: str = Status.ONLINE) -> HealthCheck:
@@ -107,7 +123,7 @@ def test_lists_are_for_staff(as_viewer: Api, model: Any) -> None:
     assert as_viewer.get(url(model)).status_code == 302
 
 
-@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat])
+@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat, MinuteRollUp, DayRollUp])
 def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 3, "gpu-")
     one = model._default_manager.first()
