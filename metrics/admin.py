@@ -19,7 +19,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints.admin import EndpointAdmin, table
+from endpoints.admin import EndpointAdmin, every, table
 from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.models import Endpoint
 from metrics import bodies, breakers, history, queries, words
@@ -99,7 +99,7 @@ class EndpointWithFigures(EndpointAdmin):
     def daily_panel(self, obj: Endpoint) -> str:
         queries.flushed()
         rows = DailyStat.objects.filter(endpoint_id=obj.pk).order_by("-date", "model_id")[: SHOWN_DAYS * 4]
-        return table(
+        shown = table(
             (_("Day"), _("Model"), _("API"), _("Attempts"), _("Failed"), _("Output tokens")),
             [
                 (
@@ -113,6 +113,7 @@ class EndpointWithFigures(EndpointAdmin):
                 for row in rows
             ],
         )
+        return shown + every("admin:metrics_dailystat_changelist", obj, _("All days")) if rows else shown
 
 
 @admin.register(DailyStat)
@@ -325,6 +326,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     ) -> Any:
         if obj is not None and (_asked(obj) or _answered(obj)):
             bodies.note(request.user, str(obj.pk), obj.model)
+            context["has_bodies"] = True
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     @admin.display(description=gettext_lazy("completed"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin import site as registered
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
@@ -233,3 +234,48 @@ def test_a_button_of_a_page_disables_at_once(as_admin: Api) -> None:
     sent = {"action": "disable", "_selected_action": [str(endpoint.pk)], "next": f"/endpoints/{A}"}
     assert as_admin.post(url(Endpoint), sent)["Location"] == f"/endpoints/{A}"
     assert Endpoint.objects.get().options_or_default.operator_state == "disabled"
+
+
+# Beside what is edited
+
+
+def test_panels_are_limited_and_lead_to_all(as_admin: Api, admin: User) -> None:
+    endpoint = add_endpoint(A)
+    EndpointModel.objects.bulk_create(EndpointModel(endpoint=endpoint, model_id=f"m{n:03}") for n in range(60))
+    HealthCheck.objects.bulk_create(check(endpoint) for _ in range(60))
+    DailyStat.objects.bulk_create(
+        DailyStat(endpoint_id=endpoint.pk, model_id=f"m{n}", date="2026-11-24") for n in range(60)
+    )
+    html = as_admin.get(url(Endpoint) + f"{endpoint.pk}/change/").content.decode()
+    assert (html.count(">m049<"), html.count(">m050<")) == (1, 0)
+    for model, shown in ((EndpointModel, 50), (HealthCheck, 15), (DailyStat, 56)):
+        panel = html.split(f"{url(model)}?endpoint={A}")[0].rsplit("<tbody>", 1)[1]
+        assert panel.count("<tr>") == shown
+
+
+def test_a_request_leads_to_who_looked_at_its_bodies(as_admin: Api) -> None:
+    row = RequestHistory.objects.create(
+        id=A, timestamp=timezone.now(), completed_at=timezone.now(), request_type="chat", model="m", endpoint_id=A,
+        endpoint_name="a", endpoint_ip="", request_body={"model": "m", "messages": []}, duration_ms=1, status="success",
+    )  # fmt: skip
+    history = url(RequestHistory) + f"{row.pk}/history/"
+    assert history in as_admin.get(url(RequestHistory) + f"{row.pk}/change/").content.decode()
+    assert "Looked at the bodies." in as_admin.get(history).content.decode()
+
+
+@pytest.mark.parametrize("model", [Endpoint, User, ApiKey])
+def test_what_is_edited_leads_to_its_history(as_admin: Api, admin: User, model: Any) -> None:
+    fill(admin, 1, "one")
+    row = model._default_manager.first()
+    history = url(model) + f"{row.pk}/history/"
+    assert history in as_admin.get(url(model) + f"{row.pk}/change/").content.decode()
+    assert as_admin.get(history).status_code == 200
+
+
+@pytest.mark.parametrize("model", [it for it in MODELS if it not in FACTS], ids=lambda model: model._meta.label)
+def test_no_form_offers_all_rows_of_another_table(admin: User, model: Any, rf: Any) -> None:
+    page = registered.get_model_admin(model)
+    request = rf.get("/")
+    request.user = admin
+    choices = [name for name, field in page.get_form(request)().fields.items() if hasattr(field, "queryset")]
+    assert set(choices) <= set(page.get_autocomplete_fields(request))
