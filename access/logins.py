@@ -39,8 +39,9 @@ class Failures:
         """Seconds to wait, if one of the keys has failed too often. Else 0, and this is a failure of each of them until
         it is forgotten: so many attempts at the same time are no way around.
         """
-        now, keys = self._clock(), tuple(keys)
+        keys = tuple(keys)
         with self._lock:
+            now = self._clock()
             wait = max(self._wait(key, now) for key in keys)
             if wait > 0:
                 return wait

@@ -161,12 +161,13 @@ def test_cells_are_filtered_by_endpoint_and_kind(as_admin: Api, served: World, m
 # What they cost
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("model", ROLLUPS)
 @pytest.mark.parametrize("sent", [{}, {"date": "2026-03-10"}, {"endpoint": A}, {"q": CLIENT}])
 def test_no_page_looks_through_the_table_or_sorts_it(
     as_admin: Api, served: World, model: Any, sent: dict[str, str]
 ) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite says in few words how it goes about a query")
     with CaptureQueriesContext(connection) as asked:
         as_admin.get(url(model), sent)
     with connection.cursor() as cursor:
