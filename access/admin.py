@@ -26,6 +26,7 @@ from access.models import (
     READ_ENDPOINTS,
     READ_METRICS,
     READ_MODELS,
+    VIEW_BODIES,
     VIEWER_PERMISSIONS,
     ApiKey,
     Role,
@@ -164,9 +165,18 @@ class UserForm(forms.ModelForm[User]):
         help_text=gettext_lazy("Empty: stays as it is."),
     )
 
+    view_bodies = forms.BooleanField(
+        label=gettext_lazy("May see bodies of requests"),
+        required=False,
+        help_text=gettext_lazy(
+            "What was asked and answered, where ROUTERDASH_STORE_BODIES keeps it. Administrators always may; each look "
+            "is noted in the log."
+        ),
+    )
+
     class Meta:
         model = User
-        fields = ("username", "role", "must_change_password")
+        fields = ("username", "role", "must_change_password", "view_bodies")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """A new user needs a password: its rules are said beforehand."""
@@ -198,12 +208,14 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     fields = (
         "username",
         "role",
+        "view_bodies",
         "new_password",
         "must_change_password",
     )
     list_display = (
         "username",
         "role",
+        "sees_bodies",
         "created_at",
         "last_login",
     )
@@ -212,7 +224,11 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     ordering = ("username",)
     list_per_page = 50
     actions = ("export_csv",)
-    exported = ("id", "username", "role", "created_at", "last_login", "must_change_password")
+    exported = ("id", "username", "role", "view_bodies", "created_at", "last_login", "must_change_password")
+
+    @admin.display(description=gettext_lazy("may see bodies of requests"), boolean=True)
+    def sees_bodies(self, obj: User) -> bool:
+        return obj.has_perm(VIEW_BODIES)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if password := form.cleaned_data["new_password"]:

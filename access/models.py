@@ -37,6 +37,7 @@ PERMISSIONS = (
     "logs.read",
     READ_METRICS,
 )
+VIEW_BODIES = "metrics.view_bodies"  # of people alone: no key has it
 VIEWER_PERMISSIONS = (INFERENCE, READ_MODELS)
 READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS, READ_METRICS)  # the most that a viewer's key may do
 
@@ -71,7 +72,9 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person. Administrators are staff and superusers; viewers read and have no staff pages."""
+    """A person. Administrators are staff and superusers; viewers read and have no staff pages. Bodies of requests are
+    what a viewer does not read unless an administrator grants it.
+    """
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     username = LineField(_("username"), unique=True)
@@ -80,6 +83,7 @@ class User(AbstractBaseUser):
     created_at = IsoDateTimeField(_("created"), default=timezone.now)
     last_login = IsoDateTimeField(_("last login"), null=True, blank=True)
     must_change_password = models.BooleanField(_("must change password"), default=False, db_default=False)
+    view_bodies = models.BooleanField(_("may see bodies of requests"), null=True)  # ours; administrators always may
 
     USERNAME_FIELD = "username"
     REQUIRED_FIELDS: ClassVar = []
@@ -113,10 +117,10 @@ class User(AbstractBaseUser):
     is_staff = is_superuser = is_admin
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        return self.is_admin
+        return self.is_admin or (perm == VIEW_BODIES and bool(self.view_bodies))
 
     def has_perms(self, perms: Iterable[str], obj: object = None) -> bool:
-        return self.is_admin
+        return all(self.has_perm(perm, obj) for perm in perms)
 
     def has_module_perms(self, app_label: str) -> bool:
         return self.is_admin

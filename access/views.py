@@ -1,19 +1,39 @@
 """Login, logout, and the page that changes a password."""
 
+import math
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth import views as auth_views
-from django.contrib.auth.forms import PasswordChangeForm
-from django.http import HttpResponse
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
+
+from access import logins
 
 
 class Login(auth_views.LoginView):
     template_name = "login.html"
     redirect_authenticated_user = True
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Whoever has failed too often is told when to try again, whether the password is right or not."""
+        self.counted = logins.keys(request, request.POST.get("username", ""))
+        wait = logins.failures.attempt(self.counted)
+        if wait <= 0:
+            return super().post(request, *args, **kwargs)
+        form = self.form_class(request, initial={"username": request.POST.get("username", "")})
+        context = self.get_context_data(form=form, minutes=math.ceil(wait / 60))
+        headers = {"Retry-After": str(math.ceil(wait))}
+        return self.render_to_response(context, status=429, headers=headers)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        logins.failures.forget(self.counted)
+        response = super().form_valid(form)
+        logins.remember(response, form.get_user().get_username())
+        return response
 
     def get_redirect_url(self, *args: Any) -> str:
         """Where `next` leads, but not back here: that would turn in a circle."""

@@ -43,6 +43,7 @@ from endpoints.registry import registry
 from gateway import kinds
 
 SHOWN_CHECKS = 15
+SHOWN_MODELS = 50
 
 # The admin would give these its text area, as to any other text.
 ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
@@ -219,6 +220,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         "enable",
         "drain",
         "disable",
+        "reset_breaker",
         "export_csv",
     )
     exported = (
@@ -378,9 +380,10 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
                 _number(model.max_tokens) if model.max_tokens else "—",
                 ", ".join(str(CAN_WORDS[word]) for word in capabilities.to_store(_can(model))) or "—",
             )
-            for model in obj.models.order_by("model_id")
+            for model in obj.models.order_by("model_id")[:SHOWN_MODELS]
         ]
-        return table((_("Model"), _("Canonical name"), _("Context"), _("Capabilities")), rows)
+        shown = table((_("Model"), _("Canonical name"), _("Context"), _("Capabilities")), rows)
+        return shown + every("admin:endpoints_endpointmodel_changelist", obj, _("All models")) if rows else shown
 
     @admin.display(description=gettext_lazy("slots that the server tells"))
     def learned_slots(self, obj: Endpoint) -> str:
@@ -390,8 +393,8 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     @admin.display(description=gettext_lazy("checks"))
     def checks_panel(self, obj: Endpoint) -> SafeString:
         checks = obj.health_checks.order_by("-id")[:SHOWN_CHECKS]
-        every = f"{reverse('admin:endpoints_healthcheck_changelist')}?endpoint={obj.pk}"
-        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks, "every": every})
+        link = every("admin:endpoints_healthcheck_changelist", obj, _("All checks"))
+        return render_to_string("admin/endpoints/endpoint/checks.html", {"checks": checks, "every": link})
 
     # Deleting
 
@@ -463,6 +466,19 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         if not ("confirmed" in request.POST or request.POST.get("next")):
             return self._ask_first(request, queryset, "disable", _("Disable"))
         self._set_state(request, queryset, OperatorState.DISABLED, _("Disabled: %(names)s."))
+        return None
+
+    @admin.action(description=gettext_lazy("Reset the circuit breaker"))
+    def reset_breaker(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> HttpResponse | None:
+        """Asks first: requests go to what failed a moment ago."""
+        if "confirmed" not in request.POST:
+            return self._ask_first(request, queryset, "reset_breaker", _("Reset the circuit breaker"))
+        chosen = list(queryset)
+        for endpoint in chosen:
+            self.log_change(request, endpoint, edits.message(edits.RESET))
+            registry.reset_breaker(str(endpoint.pk))
+        names = ", ".join(endpoint.name for endpoint in chosen)
+        messages.success(request, _("Circuit breaker reset: %(names)s.") % {"names": names})
         return None
 
     def _ask_first(
@@ -631,15 +647,20 @@ def _number(value: int) -> str:
     return number_format(value, force_grouping=True)
 
 
-def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> str:
+def table(head: tuple[object, ...], rows: Sequence[tuple[object, ...]]) -> SafeString:
     """A read-only panel; a dash when there is nothing."""
     if not rows:
-        return "—"
+        return SafeString("—")
     return format_html(
         '<div class="wide" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
         _cells("th", head),
         format_html_join("", "<tr>{}</tr>", ((_cells("td", row),) for row in rows)),
     )
+
+
+def every(changelist: str, endpoint: Endpoint, text: str) -> SafeString:
+    """Below a panel: the list that has all of it."""
+    return format_html('<p><a href="{}?endpoint={}">{}</a></p>', reverse(changelist), endpoint.pk, text)
 
 
 def _cells(tag: str, row: tuple[object, ...]) -> SafeString:

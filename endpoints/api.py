@@ -226,6 +226,18 @@ class EndpointEnable(EndpointOperation):
         return self.say(request, endpoint_id, OperatorState.ENABLED)
 
 
+class EndpointResetBreaker(APIView):
+    @extend_schema(request=None, responses=EndpointDetailSerializer)
+    def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Its circuit breaker closes at once in all gateways, which forget what they counted of failures. If it still
+        fails, it opens again as any other. The answer is the endpoint.
+        """
+        endpoint = row_or_404(endpoint_id)
+        edits.note_reset(request, endpoint)
+        registry.reset_breaker(str(endpoint.pk))
+        return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
+
+
 def create(request: edits.AnyRequest, data: Any) -> Endpoint:
     """Add an endpoint, once its server has said what it is. Raises Failed or ValidationError."""
     given = EndpointWriteSerializer(data=data)
@@ -322,4 +334,5 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/drain", EndpointDrain, "api-endpoint-drain"),
     ("api/endpoints/<uuid:endpoint_id>/disable", EndpointDisable, "api-endpoint-disable"),
     ("api/endpoints/<uuid:endpoint_id>/enable", EndpointEnable, "api-endpoint-enable"),
+    ("api/endpoints/<uuid:endpoint_id>/reset-breaker", EndpointResetBreaker, "api-endpoint-reset-breaker"),
 ]

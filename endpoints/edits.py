@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
-from django.utils.translation import override
+from django.utils.translation import gettext_noop, override
 from rest_framework.request import Request
 
 from endpoints.models import LIMITS, STAFF_FIELDS, Endpoint, EndpointOptions, OperatorState
@@ -21,8 +21,11 @@ from endpoints.models import LIMITS, STAFF_FIELDS, Endpoint, EndpointOptions, Op
 API = "api"
 STATE = "operator_state"
 API_KEY = "api_key"
+BREAKER = "breaker"  # that it was reset; what it was before, gateways knew
 LONG = ("notes", "capabilities", API_KEY)  # that they changed is told, not from what to what
 LOOK = 500  # entries of one endpoint that are read: those of weeks, unless scripts change it all day
+
+RESET: Mapping[str, tuple[Any, Any]] = {BREAKER: (None, None)}  # for `message`
 
 Values = Mapping[str, Any]
 AnyRequest = HttpRequest | Request  # a page's, the API's
@@ -79,6 +82,11 @@ def note_changed(request: AnyRequest, endpoint: Endpoint, before: Values) -> Non
         _note(request, endpoint, CHANGE, message(changed, **_via(request)))
 
 
+def note_reset(request: AnyRequest, endpoint: Endpoint) -> None:
+    """Of its circuit breaker."""
+    _note(request, endpoint, CHANGE, message(RESET, **_via(request)))
+
+
 def message(changed: Mapping[str, tuple[Any, Any]], via: str = "") -> list[dict[str, Any]]:
     """For an entry of the log."""
     told = {name: ([None, None] if name in LONG else list(pair)) for name, pair in changed.items()}
@@ -126,6 +134,8 @@ def _label(name: str, before: Any, after: Any) -> str:
             return f"operator's state ({labels.get(before, before)} → {labels.get(after, after)})"
         if name == API_KEY:
             return "API key of the server"
+        if name == BREAKER:
+            return gettext_noop("circuit breaker (reset)")
         model: Any = EndpointOptions if name in LIMITS else Endpoint
         return str(model._meta.get_field(name).verbose_name)
 

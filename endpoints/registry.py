@@ -86,6 +86,8 @@ class Registry:
         self.version = 0  # counts the changes
         # Requests on each endpoint now, over all gateways. Control knows them; elsewhere there are none.
         self.in_flight: Callable[[], Mapping[str, int]] = dict
+        # Have all gateways close their circuit breakers for an endpoint, and forget what these counted.
+        self.reset_breaker: Callable[[str], None] = lambda endpoint_id: None
 
     def all(self) -> tuple[Entry, ...]:
         """Every endpoint, oldest first. Reads the database the first time."""

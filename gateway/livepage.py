@@ -2,9 +2,10 @@
 
 It holds the snapshot's version; for each gateway worker the requests that its journal could not take and those that
 wait in its queue; until when somebody looks at the requests that are here; how many of them operators have cancelled;
-for each worker and endpoint slot the requests in flight, the second of the last byte received, and the state of the
-circuit breaker. A worker writes only what is its own; the supervisor clears a dead worker's. Every cell is an aligned
-32- or 64-bit word stored in one go, so readers need no lock.
+which circuit breakers they have reset; for each worker and endpoint slot the requests in flight, the second of the last
+byte received, and the state of the circuit breaker. A worker writes only what is its own; the supervisor clears a dead
+worker's, and a reset what workers told of a breaker. Every cell is an aligned 32- or 64-bit word stored in one go, so
+readers need no lock.
 """
 
 import mmap
@@ -18,7 +19,9 @@ _UNRECORDED = 1  # the first word of each part of the header
 _WAITING = _UNRECORDED + MAX_WORKERS
 _WATCHED = _WAITING + MAX_WORKERS
 _CANCELS = _WATCHED + 1
-_HEADER_BYTES = 8 * (_CANCELS + 1)
+_RESETS = _CANCELS + 1
+_LAST_RESETS = _RESETS + 1
+_HEADER_BYTES = 8 * (_LAST_RESETS + MAX_ENDPOINTS)
 _CELLS = 4  # of a worker and an endpoint
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
@@ -76,6 +79,26 @@ class LivePage:
     @cancels.setter
     def cancels(self, value: int) -> None:
         self._header[_CANCELS] = value
+
+    @property
+    def resets(self) -> int:
+        """Counts the circuit breakers that operators have reset, an endpoint's again each time."""
+        return self._header[_RESETS]
+
+    def last_reset(self, slot: int) -> int:
+        """Which of the `resets` was the last of this endpoint; 0 for none."""
+        return self._header[_LAST_RESETS + slot]
+
+    def reset_breaker(self, slot: int) -> None:
+        """Have every worker close its circuit breaker for this endpoint. Control alone does it.
+
+        What they told of these goes first: it is no news any more, however late one of them looks.
+        """
+        for worker in range(MAX_WORKERS):
+            self.row(worker).set_trial_due(slot, 0)
+        number = self.resets + 1
+        self._header[_LAST_RESETS + slot] = number
+        self._header[_RESETS] = number
 
     def set_waiting(self, worker: int, count: int) -> None:
         self._header[_WAITING + worker] = count

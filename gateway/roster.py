@@ -105,6 +105,13 @@ class Endpoint:
             log.warning("%s: its circuit breaker opens for %.1f s", self.facts.name, due - now)
             self.settle()
 
+    def reset(self) -> None:
+        """An operator wants requests to go there, whatever came of those before."""
+        log.info("%s: its circuit breaker is reset by an operator", self.facts.name)
+        self.breaker.close()
+        self._closed_at = time.time()
+        self.settle()
+
     def begin_trial(self) -> None:
         """An attempt although the breaker is not closed."""
         self.breaker.trials += 1
@@ -200,6 +207,7 @@ class Roster:
         self._sweeper = sweeper
         self._draining: list[Endpoint] = []
         self._row = page.row(worker)
+        self._resets = page.resets
         self._seen_version = self._warned_version = -1
         self._routes: dict[str, Routes] = {}
         self._folded: dict[str, Routes] = {}
@@ -225,12 +233,20 @@ class Roster:
 
     def look_around(self) -> None:
         """Many times a second, beside `refresh`."""
+        if self._resets != self.page.resets:
+            self._reset_breakers()
         several = self.workers > 1
         for endpoint in self.endpoints.values():
             slot = endpoint.facts.slot
             opened = self.page.trial_due(slot, self.workers) if several else 0
             if opened or endpoint.breaker.due is not None:
                 endpoint.look_around(opened, self.page.closed_at(slot, self.workers) if several else 0)
+
+    def _reset_breakers(self) -> None:
+        before, self._resets = self._resets, self.page.resets
+        for endpoint in self.endpoints.values():
+            if self.page.last_reset(endpoint.facts.slot) > before:
+                endpoint.reset()
 
     def _load_of_all(self, endpoint: Endpoint) -> int:
         return self.page.in_flight(endpoint.facts.slot, self.workers)

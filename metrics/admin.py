@@ -19,19 +19,24 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints.admin import EndpointAdmin, table
+from endpoints.admin import EndpointAdmin, every, table
 from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.models import Endpoint
 from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
-from metrics.models import DailyStat, RequestHistory
+from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
 from metrics.queries import Moment
+from metrics.rollup_admin import ClientDayAdmin, ClientHourAdmin, DateFilter, DayRollUpAdmin, MinuteRollUpAdmin
 from metrics.templatetags.figures import NOTHING, count, duration, moment
 from metrics.words import OUTCOMES
 
 SHOWN_DAYS = 14
 
 admin.site.unregister(Endpoint)
+admin.site.register(MinuteRollUp, MinuteRollUpAdmin)
+admin.site.register(DayRollUp, DayRollUpAdmin)
+admin.site.register(ClientHourRollUp, ClientHourAdmin)
+admin.site.register(ClientDayRollUp, ClientDayAdmin)
 
 
 @admin.register(Endpoint)
@@ -94,7 +99,7 @@ class EndpointWithFigures(EndpointAdmin):
     def daily_panel(self, obj: Endpoint) -> str:
         queries.flushed()
         rows = DailyStat.objects.filter(endpoint_id=obj.pk).order_by("-date", "model_id")[: SHOWN_DAYS * 4]
-        return table(
+        shown = table(
             (_("Day"), _("Model"), _("API"), _("Attempts"), _("Failed"), _("Output tokens")),
             [
                 (
@@ -108,6 +113,7 @@ class EndpointWithFigures(EndpointAdmin):
                 for row in rows
             ],
         )
+        return shown + every("admin:metrics_dailystat_changelist", obj, _("All days")) if rows else shown
 
 
 @admin.register(DailyStat)
@@ -124,7 +130,7 @@ class DailyStatAdmin(FactsAdmin[DailyStat]):
         "output_tokens",
         "whole_duration",
     )
-    list_filter = (EndpointFilter,)
+    list_filter = (DateFilter, EndpointFilter)
     ordering = ("-date", "endpoint_id", "model_id", "api_kind")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DailyStat]:
@@ -185,7 +191,11 @@ class OutcomeFilter(HistoryFilter):
 
 
 class BeforeFilter(HistoryFilter):
-    """Where to begin, for who looks for something old."""
+    """Where to begin, for who looks for something old.
+
+    No hierarchy of dates: Django's would ask all rows which dates there are, and a day of millions is no help among
+    them. A page begins at a moment in an index, wherever that is, and leads on to older ones.
+    """
 
     title = gettext_lazy("completed")
     parameter_name = "before"
@@ -316,6 +326,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     ) -> Any:
         if obj is not None and (_asked(obj) or _answered(obj)):
             bodies.note(request.user, str(obj.pk), obj.model)
+            context["has_bodies"] = True
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     @admin.display(description=gettext_lazy("completed"))

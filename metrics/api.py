@@ -213,9 +213,11 @@ class RequestBodies(APIView):
 
     @extend_schema(operation_id="request_bodies", responses=BodiesSerializer)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
-        """What was stored of what a request asked and got. Administrators only; each look goes into the admin's log."""
+        """What was stored of what a request asked and got. For administrators, and viewers to whom they have granted
+        it; each look goes into the admin's log.
+        """
         if not bodies.may_see(request.user):
-            raise PermissionDenied("Administrators only.")
+            raise PermissionDenied("Only for administrators, and viewers to whom they grant it.")
         queries.flushed()
         found = bodies.look(request.user, str(request_id))
         if found is None:

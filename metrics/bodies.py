@@ -1,4 +1,6 @@
-"""Bodies that ROUTERDASH_STORE_BODIES has kept: for administrators, and each look at them goes into the admin's log."""
+"""Bodies that ROUTERDASH_STORE_BODIES has kept: for administrators and those to whom they grant it. Each look at them
+goes into the admin's log.
+"""
 
 import json
 import logging

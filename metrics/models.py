@@ -141,6 +141,8 @@ class MinuteRollUp(RollUp):
 
     class Meta:
         db_table = "rollup_minutes"
+        verbose_name = _("roll-ups by minute")
+        verbose_name_plural = _("roll-ups by minute")
 
     def __str__(self) -> str:
         return f"{self.minute} {self.endpoint_id} {self.model}"
@@ -154,6 +156,8 @@ class DayRollUp(RollUp):
 
     class Meta:
         db_table = "rollup_days"
+        verbose_name = _("roll-ups by day")
+        verbose_name_plural = _("roll-ups by day")
 
     def __str__(self) -> str:
         return f"{self.date} {self.endpoint_id} {self.model}"
@@ -183,6 +187,8 @@ class ClientHourRollUp(ClientRollUp):
 
     class Meta:
         db_table = "rollup_client_hours"
+        verbose_name = _("clients by hour")
+        verbose_name_plural = _("clients by hour")
         indexes: ClassVar = [models.Index(fields=["client_ip", "hour"], name="client_hours_client")]
 
     def __str__(self) -> str:
@@ -199,6 +205,8 @@ class ClientDayRollUp(ClientRollUp):
 
     class Meta:
         db_table = "rollup_client_days"
+        verbose_name = _("clients by day")
+        verbose_name_plural = _("clients by day")
         indexes: ClassVar = [models.Index(fields=["client_ip", "day"], name="client_days_client")]
 
     def __str__(self) -> str:

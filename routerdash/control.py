@@ -68,6 +68,7 @@ class Control:
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         surroundings.in_flight = registry.in_flight = self.publisher.in_flight
+        registry.reset_breaker = self.publisher.reset_breaker
         surroundings.waiting = self.publisher.waiting
         surroundings.trials = self.publisher.trials
         surroundings.snapshot = lambda: self.publisher.last

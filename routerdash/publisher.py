@@ -87,6 +87,13 @@ class Publisher:
         """The requests of the last minute that were to be ended."""
         return frozenset(it.id for it in self._recent())
 
+    def reset_breaker(self, endpoint_id: str) -> None:
+        """Have all workers close their circuit breakers for this endpoint."""
+        with self._lock:
+            slot = self.slots.get(endpoint_id)
+            if slot is not None:  # else no worker knows it
+                self._page.reset_breaker(slot)
+
     def _recent(self) -> tuple[Cancel, ...]:
         now = time.time()
         return tuple(it for it in self._cancels if abs(now - it.at) < cancels.KEPT_SECONDS)

@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from access.directory import access
+from access.logins import failures
 from access.models import READ_ENDPOINTS, User
 from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
@@ -20,6 +21,7 @@ def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for cache in (access, registry):
         cache.forget()
         monkeypatch.setattr(cache, "_listeners", [])
+    failures.clear()
     yield
     access.forget()
     registry.forget()

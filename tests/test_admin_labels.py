@@ -14,11 +14,14 @@ from django.utils import translation
 
 from access.models import ApiKey, User
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
-from metrics.models import DailyStat, RequestHistory
+from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
 from metrics.words import OUTCOMES
 
 ROWS = (Endpoint(), ApiKey(), User(), RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}))
-LISTS = (EndpointModel(), HealthCheck(), DailyStat(), LogEntry())  # whose rows have no pages
+LISTS = (  # whose rows have no pages
+    EndpointModel(), HealthCheck(), DailyStat(), LogEntry(), MinuteRollUp(), DayRollUp(), ClientHourRollUp(),
+    ClientDayRollUp(),
+)  # fmt: skip
 
 
 def labels_of_forms(row: Any, user: User) -> Iterator[str]:

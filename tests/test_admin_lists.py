@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin import site as registered
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
@@ -18,7 +19,7 @@ from access.models import ApiKey, User
 from endpoints import admin_base
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Status
 from endpoints.registry import registry
-from metrics.models import DailyStat, RequestHistory
+from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
 from tests.access.people import Api, make_user
 from tests.metrics.records import A
 from tests.metrics.world import add_endpoint
@@ -45,6 +46,7 @@ def fill(user: User, rows: int, prefix: str) -> None:
     DailyStat.objects.bulk_create(
         DailyStat(endpoint_id=one.pk, model_id=it.name, date="2026-11-24") for it in endpoints
     )
+    fill_rollups(one.pk, [it.name for it in endpoints])
     ApiKey.objects.bulk_create(ApiKey(name=it.name, key_hash=it.name, created_by=user) for it in endpoints)
     kind = ContentType.objects.get_for_model(Endpoint)
     LogEntry.objects.bulk_create(
@@ -52,6 +54,21 @@ def fill(user: User, rows: int, prefix: str) -> None:
         for it in endpoints
     )
     registry.reload()
+
+
+def fill_rollups(endpoint_id: Any, names: list[str]) -> None:
+    clients: dict[str, Any] = dict.fromkeys(CLIENT_SUMS, 1)
+    sums: dict[str, Any] = {**clients, "attempts_ok": 1, "attempts_failed": 0, "ok_duration_us": 1000}
+    cells = [{"endpoint_id": endpoint_id, "model": it, "kind": "embeddings", "api_key_id": "", **sums} for it in names]
+    MinuteRollUp.objects.bulk_create(MinuteRollUp(minute=29_900_000, **it) for it in cells)
+    DayRollUp.objects.bulk_create(DayRollUp(date="2026-11-24", **it) for it in cells)
+    ClientHourRollUp.objects.bulk_create(ClientHourRollUp(hour=498_000, client_ip=it, **clients) for it in names)
+    ClientDayRollUp.objects.bulk_create(
+        ClientDayRollUp(day=20_750, client_ip=it, api_key_id="", model="m", **clients) for it in names
+    )
+
+
+CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
 
 def check(endpoint: Endpoint, before: str = Status.ONLINE, after: str = Status.ONLINE) -> HealthCheck:
@@ -107,7 +124,7 @@ def test_lists_are_for_staff(as_viewer: Api, model: Any) -> None:
     assert as_viewer.get(url(model)).status_code == 302
 
 
-@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat])
+@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat, MinuteRollUp, DayRollUp])
 def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 3, "gpu-")
     one = model._default_manager.first()
@@ -217,3 +234,48 @@ def test_a_button_of_a_page_disables_at_once(as_admin: Api) -> None:
     sent = {"action": "disable", "_selected_action": [str(endpoint.pk)], "next": f"/endpoints/{A}"}
     assert as_admin.post(url(Endpoint), sent)["Location"] == f"/endpoints/{A}"
     assert Endpoint.objects.get().options_or_default.operator_state == "disabled"
+
+
+# Beside what is edited
+
+
+def test_panels_are_limited_and_lead_to_all(as_admin: Api, admin: User) -> None:
+    endpoint = add_endpoint(A)
+    EndpointModel.objects.bulk_create(EndpointModel(endpoint=endpoint, model_id=f"m{n:03}") for n in range(60))
+    HealthCheck.objects.bulk_create(check(endpoint) for _ in range(60))
+    DailyStat.objects.bulk_create(
+        DailyStat(endpoint_id=endpoint.pk, model_id=f"m{n}", date="2026-11-24") for n in range(60)
+    )
+    html = as_admin.get(url(Endpoint) + f"{endpoint.pk}/change/").content.decode()
+    assert (html.count(">m049<"), html.count(">m050<")) == (1, 0)
+    for model, shown in ((EndpointModel, 50), (HealthCheck, 15), (DailyStat, 56)):
+        panel = html.split(f"{url(model)}?endpoint={A}")[0].rsplit("<tbody>", 1)[1]
+        assert panel.count("<tr>") == shown
+
+
+def test_a_request_leads_to_who_looked_at_its_bodies(as_admin: Api) -> None:
+    row = RequestHistory.objects.create(
+        id=A, timestamp=timezone.now(), completed_at=timezone.now(), request_type="chat", model="m", endpoint_id=A,
+        endpoint_name="a", endpoint_ip="", request_body={"model": "m", "messages": []}, duration_ms=1, status="success",
+    )  # fmt: skip
+    history = url(RequestHistory) + f"{row.pk}/history/"
+    assert history in as_admin.get(url(RequestHistory) + f"{row.pk}/change/").content.decode()
+    assert "Looked at the bodies." in as_admin.get(history).content.decode()
+
+
+@pytest.mark.parametrize("model", [Endpoint, User, ApiKey])
+def test_what_is_edited_leads_to_its_history(as_admin: Api, admin: User, model: Any) -> None:
+    fill(admin, 1, "one")
+    row = model._default_manager.first()
+    history = url(model) + f"{row.pk}/history/"
+    assert history in as_admin.get(url(model) + f"{row.pk}/change/").content.decode()
+    assert as_admin.get(history).status_code == 200
+
+
+@pytest.mark.parametrize("model", [it for it in MODELS if it not in FACTS], ids=lambda model: model._meta.label)
+def test_no_form_offers_all_rows_of_another_table(admin: User, model: Any, rf: Any) -> None:
+    page = registered.get_model_admin(model)
+    request = rf.get("/")
+    request.user = admin
+    choices = [name for name, field in page.get_form(request)().fields.items() if hasattr(field, "queryset")]
+    assert set(choices) <= set(page.get_autocomplete_fields(request))

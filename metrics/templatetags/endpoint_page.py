@@ -12,7 +12,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from endpoints.edits import API_KEY, STATE, Edit
+from endpoints.edits import API_KEY, BREAKER, STATE, Edit
 from endpoints.models import LIMITS, Endpoint, EndpointOptions, OperatorState, Status
 from metrics import uptime
 from metrics.templatetags.figures import NOTHING, count, rate, span
@@ -183,6 +183,8 @@ def _told(name: str, before: Any, after: Any) -> str:
 def _field(name: str) -> str:
     if name in (API_KEY, "forget_api_key"):
         return _("API key of the server")
+    if name == BREAKER:
+        return _("Circuit breaker reset")
     model: Any = EndpointOptions if name in (*LIMITS, STATE) else Endpoint
     known = {field.name for field in model._meta.get_fields()}
     return capfirst(str(model._meta.get_field(name).verbose_name)) if name in known else name

@@ -37,6 +37,8 @@
     if (status && statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
     const breaker = $("[data-breaker]");
     if (breaker && breakers[live.breaker] && breaker.dataset.breaker !== live.breaker) breaker.replaceWith(breakers[live.breaker].cloneNode(true));
+    const reset = $("[data-reset]");
+    if (reset && live.breaker) reset.hidden = live.breaker === "closed";
     const drain = $("[data-drain]");
     drain.hidden = live.operator_state !== "draining";
     drain.dataset.drain = live.drain_until ?? "";
@@ -219,8 +221,11 @@
     const said = $(".said", fresh);
     said?.removeAttribute("role"); // it comes into an element that has it
     $("[data-answered]").replaceChildren(...(said ? [said] : []));
-    const again = $(`[data-act] [value="${button.value}"]`) ?? $("[data-act] button");
-    if (document.activeElement === document.body) (button.value === "drain" ? $("[data-menu] summary") : again)?.focus();
+    if (document.activeElement !== document.body) return;
+    const same = $(`[data-act] [value="${button.value}"]`);
+    const menu = same?.closest("[data-menu]");
+    const again = menu ? $("summary", menu) : same;
+    (again && !menu?.hidden ? again : $("[data-act] button"))?.focus();
   }
   panel.addEventListener("submit", event => {
     if (!event.target.matches("[data-act]")) return;

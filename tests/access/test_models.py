@@ -105,6 +105,13 @@ def test_a_viewer_is_no_staff_and_has_no_permission() -> None:
     assert not viewer.has_module_perms("endpoints")
 
 
+@pytest.mark.parametrize("granted", [True, False, None])
+def test_a_viewer_may_be_granted_bodies_and_nothing_else(granted: bool | None) -> None:
+    viewer = User(role="viewer", view_bodies=granted)
+    assert viewer.has_perm("metrics.view_bodies") is bool(granted)
+    assert not viewer.has_perms(["metrics.view_bodies", "metrics.view_requesthistory"])
+
+
 def test_rights_follow_the_role() -> None:
     user = make_user()
     user.role = "admin"

@@ -45,7 +45,7 @@ def test_a_drain_with_a_deadline_counts_down_and_is_cancelled_in_place(
         expect(page.locator("[data-in-flight]")).to_have_text("1")
         expect(page.locator("[data-running] tbody tr")).to_contain_text("tiny")
         page.evaluate("window.still = true")
-        page.locator("[data-menu] summary").click()
+        page.get_by_text("Drain…", exact=True).click()
         page.get_by_label("within 60 minutes").check()
         page.get_by_role("button", name="Drain", exact=True).click()
         expect(page.locator("[data-drain]")).to_have_text("Takes nothing new; what still runs is ended in 59 min.")
@@ -63,6 +63,25 @@ def test_a_drain_with_a_deadline_counts_down_and_is_cancelled_in_place(
     page.wait_for_selector("[data-status].st-disabled")
     expect(page.get_by_role("button", name="Enable", exact=True)).to_be_visible()
     assert page.evaluate("window.still")  # all of it without leaving the page
+
+
+def test_an_open_breaker_is_reset_in_place(page: Page, router: RouterDash, endpoint: str, sim: Simulator) -> None:
+    log_in(page, f"/endpoints/{endpoint}")
+    page.evaluate("window.still = true")
+    menu = page.locator("[data-reset]")
+    expect(menu).to_be_hidden()
+    (simulated,) = sim.endpoints.values()
+    simulated.set(fault="500")
+    while router.endpoint(endpoint)["breaker"] == "closed":
+        router.chat()
+    menu.locator("summary").click()
+    page.get_by_role("button", name="Reset the circuit breaker").click()
+    expect(page.locator("[data-answered]")).to_contain_text("Circuit breaker reset: gpu-box.")
+    expect(page.locator("[data-breaker=closed]").first).to_be_visible()
+    expect(menu).to_be_hidden()
+    expect(page.locator("[data-part=edits]")).to_contain_text("Circuit breaker reset")
+    assert router.endpoint(endpoint)["breaker"] == "closed"
+    assert page.evaluate("window.still")
 
 
 def test_it_is_tested_and_synced_in_place(page: Page, router: RouterDash, endpoint: str, sim: Simulator) -> None:
@@ -86,7 +105,7 @@ def test_without_scripts_it_reads_and_acts(browser: Browser, router: RouterDash,
     log_in(page, f"/endpoints/{endpoint}?days=7")
     assert page.locator("[data-day]").first.locator("td").first.inner_text() == "1"
     assert page.locator("[data-part=models] tr").count() == 1
-    page.locator("[data-menu] summary").click()
+    page.get_by_text("Drain…", exact=True).click()
     page.get_by_label("may finish").check()
     page.get_by_role("button", name="Drain", exact=True).click()
     page.wait_for_url(f"**/endpoints/{endpoint}?days=7")

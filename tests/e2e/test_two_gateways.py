@@ -69,6 +69,29 @@ def test_one_breaker_for_both_and_for_all_to_see(two: RouterDash, sim: Simulator
     until(lambda: bool(at_once(two, 4)) and two.endpoint(endpoint_id)["breaker"] == "closed", 30, 0.3)
 
 
+def test_a_reset_closes_the_breaker_of_both_at_once(two: RouterDash, sim: Simulator) -> None:
+    broken, good = sim.add(), sim.add()
+    endpoint_id = two.add(broken)
+    two.add(good)
+    broken.set(fault="500")
+    at_once(two, 40)
+    until(lambda: two.endpoint(endpoint_id)["breaker"] == "open")
+    broken.set(fault="", ttft=3.0)
+    assert two.post(f"/api/endpoints/{endpoint_id}/reset-breaker").status == 200
+    assert two.endpoint(endpoint_id)["breaker"] == "closed"  # before any request could have tried it
+    asking = threading.Thread(target=at_once, args=(two, 40))
+    asking.start()
+    until(lambda: workers_with(two, endpoint_id) == {0, 1})
+    assert two.endpoint(endpoint_id)["breaker"] == "closed"
+    broken.set(ttft=0.0)
+    asking.join()
+
+
+def workers_with(router: RouterDash, endpoint_id: str) -> set[int]:
+    """The gateways that have requests there now."""
+    return {it["worker"] for it in router.get("/api/live").json()["running"] if it["endpoint_id"] == endpoint_id}
+
+
 def test_a_drain_with_a_deadline_ends_streams_on_both(two: RouterDash, sim: Simulator) -> None:
     endpoint_id = two.add(sim.add(tokens=100_000, tokens_per_second=20.0))
     endings: list[bytes] = []

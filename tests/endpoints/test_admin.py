@@ -462,6 +462,18 @@ def test_an_operators_word_is_confirmed(as_admin: Api, action: str, said: str) -
     assert messages in ([f"{said}: one, two."], [f"{said}: two, one."])
 
 
+def test_a_reset_of_the_breaker_asks_first(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(registry, "reset_breaker", told.append)
+    endpoint = make_endpoint()
+    sent = {"action": "reset_breaker", "_selected_action": [str(endpoint.pk)], "next": f"/endpoints/{endpoint.pk}"}
+    assert "forget the failures they counted" in as_admin.post(LIST, sent).content.decode()
+    assert told == []
+    assert act(as_admin, "reset_breaker", endpoint) == ["Circuit breaker reset: gpu-box."]
+    assert told == [str(endpoint.pk)]
+    assert "circuit breaker (reset)" in page(as_admin, f"{LIST}{endpoint.pk}/history/")
+
+
 def test_an_operators_word_is_in_the_history(as_admin: Api) -> None:
     endpoint = make_endpoint()
     act(as_admin, "disable", endpoint)

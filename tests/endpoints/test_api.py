@@ -50,6 +50,7 @@ ROUTES = [
     ("POST", "{}/drain"),
     ("POST", "{}/disable"),
     ("POST", "{}/enable"),
+    ("POST", "{}/reset-breaker"),
 ]
 READS = [route for route in ROUTES if route[0] == "GET"]
 WRITES = [route for route in ROUTES if route[0] != "GET"]
@@ -125,7 +126,7 @@ def test_a_generated_password_opens_nothing(route: tuple[str, str], nowhere: str
 # What is not there
 
 
-@pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync", "/drain", "/disable", "/enable"])
+@pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync", "/drain", "/disable", "/enable", "/reset-breaker"])
 def test_an_unknown_endpoint_is_404(manager: Api, tail: str) -> None:
     method = "GET" if tail in ("", "/models") else "POST"
     assert manager.call(method, MISSING + tail).json() == {"error": "Endpoint not found"}
@@ -728,6 +729,16 @@ def test_an_operation_answers_with_what_still_runs(
     response = manager.call("POST", path_of(endpoint, f"/{operation}"))
     body = response.json()
     assert (response.status_code, body["operator_state"], body["active_requests"]) == (200, state, 3)
+    assert body == manager.call("GET", path_of(endpoint)).json()
+
+
+def test_a_reset_of_the_breaker_reaches_the_gateways(
+    manager: Api, endpoint: Endpoint, in_flight: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(registry, "reset_breaker", told.append)
+    body = manager.call("POST", path_of(endpoint, "/reset-breaker")).json()
+    assert told == [str(endpoint.pk)]
     assert body == manager.call("GET", path_of(endpoint)).json()
 
 

@@ -42,6 +42,13 @@ def test_an_operators_word_through_the_api_is_noted(as_admin: Api, endpoint: End
     assert "Enabled → Disabled" in last(endpoint).text
 
 
+def test_a_reset_of_the_breaker_is_noted(as_admin: Api, endpoint: Endpoint) -> None:
+    as_admin.call("POST", PATH.format(endpoint.pk) + "/reset-breaker")
+    edit = last(endpoint)
+    assert (edit.user, edit.via, edit.values) == ("ada", "api", {"breaker": (None, None)})
+    assert edit.text == "Changed circuit breaker (reset)."
+
+
 def test_nothing_is_noted_where_nothing_changes(as_admin: Api, endpoint: Endpoint) -> None:
     as_admin.call("PATCH", PATH.format(endpoint.pk), {"name": endpoint.name})
     as_admin.call("POST", PATH.format(endpoint.pk) + "/enable")

@@ -120,3 +120,19 @@ def test_the_breaker_that_stays_open_longest_is_told(page, same):
     page.row(1).set_trial_due(5, 1_800_000_009)
     assert [same.trial_due(5, workers) for workers in (1, 2)] == [1_800_000_000, 1_800_000_009]
     assert (same.trial_due(4), same.last_byte(5)) == (0, 0)
+
+
+def test_a_reset_takes_back_what_workers_told_of_one_breaker(page, same):
+    for worker in (0, MAX_WORKERS - 1):
+        for slot in (4, 5):
+            page.row(worker).set_trial_due(slot, 1_800_000_000)
+    same.reset_breaker(5)
+    assert (page.trial_due(4), page.trial_due(5)) == (1_800_000_000, 0)
+    assert (page.version, page.cancels, page.in_flight(5)) == (0, 0, 0)
+
+
+def test_resets_are_numbered(page, same):
+    for slot in (5, MAX_ENDPOINTS - 1, 5):
+        page.reset_breaker(slot)
+    assert same.resets == 3
+    assert [same.last_reset(slot) for slot in (4, 5, MAX_ENDPOINTS - 1)] == [0, 3, 2]

@@ -306,6 +306,54 @@ def test_a_failure_after_that_is_news(two):
     assert [roster.endpoints["a"].rank for roster in two] == [OPEN, OPEN]
 
 
+def test_a_reset_closes_the_breakers_of_all_workers(two, control):
+    break_it(two[0])
+    two[1].look_around()
+    control.page.reset_breaker(7)
+    for roster in two:
+        roster.look_around()
+    assert [(it.endpoints["a"].breaker.due, it.endpoints["a"].rank) for it in two] == [(None, 0), (None, 0)]
+
+
+def test_a_reset_forgets_what_was_counted(two, control):
+    for _ in range(4):
+        two[0].endpoints["a"].failed()
+    control.page.reset_breaker(7)
+    two[0].look_around()
+    two[0].endpoints["a"].failed()
+    assert two[0].endpoints["a"].breaker.due is None
+
+
+def test_a_worker_that_looks_late_does_not_undo_a_reset(two, control):
+    with time_machine.travel(1000.5, tick=False) as clock:
+        for roster in two:
+            break_it(roster)
+        control.page.reset_breaker(7)
+        two[0].look_around()
+        clock.shift(1.5)
+        two[0].look_around()
+    assert two[0].endpoints["a"].breaker.due is None
+
+
+def test_a_failure_after_a_reset_opens_again(two, control):
+    control.page.reset_breaker(7)
+    for roster in two:
+        roster.look_around()
+    break_it(two[1])
+    two[1].look_around()
+    assert two[1].endpoints["a"].rank == OPEN
+    assert control.page.trial_due(7)
+
+
+def test_a_reset_is_of_one_endpoint_and_happens_once(two, control):
+    control.page.reset_breaker(7)
+    two[0].look_around()
+    break_it(two[0])
+    control.page.reset_breaker(6)
+    two[0].look_around()
+    assert two[0].endpoints["a"].rank == OPEN
+
+
 def test_an_edited_address_is_another_server(roster, control):
     control.publish(make_endpoint("a", "tiny", slot=7))
     roster.refresh()

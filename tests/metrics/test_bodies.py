@@ -62,9 +62,30 @@ def test_they_are_for_administrators(as_viewer: Api, anybody: Api, admin: User, 
         assert api.call("GET", f"/api/requests/{one}/bodies").status_code == status
     assert as_viewer.get(f"/requests/{one}/bodies").status_code == 403
     html = as_viewer.get(f"/requests/{one}").content.decode()
-    assert "Only administrators may see what was asked and answered." in html
+    assert "Only administrators, and those to whom they grant it, may see what was asked and answered." in html
     assert "Show the bodies" not in html
     assert looks() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_viewer_sees_them_from_the_moment_it_is_granted_until_it_is_taken_back(
+    as_admin: Api, as_viewer: Api, viewer: User, teller: World
+) -> None:
+    one = written(teller, request_body=ASKED)
+    form = {"username": "vera", "role": "viewer"}
+    for granted, status in (({"view_bodies": "on"}, 200), ({}, 403)):
+        as_admin.post(f"/admin/access/user/{viewer.pk}/change/", form | granted)
+        assert as_viewer.call("GET", f"/api/requests/{one}/bodies").status_code == status
+        assert as_viewer.get(f"/requests/{one}/bodies").status_code == status
+        shown = as_viewer.get(f"/requests/{one}").content.decode()
+        assert ("Show the bodies" in shown) is (status == 200)
+    assert [look[:3] for look in looks() if look[2] == bodies.LOOKED] == [(viewer.pk, one, bodies.LOOKED)] * 2
+
+
+def test_no_key_of_a_viewer_sees_them(viewer: User, teller: World) -> None:
+    User.objects.update(view_bodies=True)
+    one = written(teller, request_body=ASKED)
+    assert with_key(key_for(viewer, READ_ENDPOINTS)).call("GET", f"/api/requests/{one}/bodies").status_code == 403
 
 
 def test_a_page_shows_them_once_they_are_asked_for(as_admin: Api, teller: World) -> None:

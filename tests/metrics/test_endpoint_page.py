@@ -11,6 +11,7 @@ from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from gateway import record
 from metrics.models import DailyStat
+from metrics.teller import surroundings
 from metrics.templatetags.endpoint_page import lasting, latency_line, up
 from tests.access.people import Api, session_of
 from tests.metrics.records import NOW, A, B, attempt, load, request
@@ -263,7 +264,20 @@ def test_administrators_get_buttons_and_viewers_none(as_admin: Api, as_viewer: A
     assert "/admin/" not in html
 
 
-@pytest.mark.parametrize("what", ["test", "sync", "drain", "disable", "enable"])
+@pytest.mark.parametrize(("due", "hidden"), [(0, True), (2_000_000_000, False)])
+def test_an_open_breaker_can_be_reset(
+    as_admin: Api, endpoints: object, monkeypatch: pytest.MonkeyPatch, due: int, hidden: bool
+) -> None:
+    monkeypatch.setattr(surroundings, "trials", lambda: {A: due} if due else {})
+    assert ("data-reset hidden" in page(as_admin)) is hidden
+
+
+def test_a_reset_says_who_did_it(as_admin: Api, endpoints: object) -> None:
+    as_admin.call("POST", f"/api/endpoints/{A}/reset-breaker")
+    assert "Circuit breaker reset by ada, through the API" in words(part(page(as_admin), "edits"))
+
+
+@pytest.mark.parametrize("what", ["test", "sync", "drain", "disable", "enable", "reset-breaker"])
 def test_viewers_who_try_are_refused(as_viewer: Api, endpoints: object, what: str) -> None:
     assert as_viewer.call("POST", f"/api/endpoints/{A}/{what}", {}).status_code == 403
 

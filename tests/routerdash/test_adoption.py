@@ -107,7 +107,13 @@ def test_it_ends_well(adopted: Adopted) -> None:
 def test_everything_old_is_declared_as_it_was(adopted: Adopted) -> None:
     before, after = objects(adopted.original), objects(adopted.path)
     changed = {name for name in before if after.get(name) != before[name]}
-    assert changed == {"table request_history"}
+    assert changed == {"table request_history", "table users"}
+
+
+def test_users_only_have_a_column_more(adopted: Adopted) -> None:
+    before, after = (objects(path)["table users"] for path in (adopted.original, adopted.path))
+    assert after is not None
+    assert after.replace(', "view_bodies" bool NULL', "") == before
 
 
 def test_the_history_only_has_columns_more(adopted: Adopted) -> None:
@@ -117,10 +123,11 @@ def test_the_history_only_has_columns_more(adopted: Adopted) -> None:
     assert after.startswith(before.rstrip(")").rstrip())
 
 
-def test_columns_of_ours_may_be_empty_and_have_no_default(adopted: Adopted) -> None:
-    columns = read(adopted.path, "PRAGMA table_info(request_history)")
-    ours = {row[1]: (row[3], row[4]) for row in columns if row[1] in OURS}
-    assert ours == dict.fromkeys(OURS, (0, None))
+@pytest.mark.parametrize(("table", "names"), [("request_history", OURS), ("users", ["view_bodies"])])
+def test_columns_of_ours_may_be_empty_and_have_no_default(adopted: Adopted, table: str, names: list[str]) -> None:
+    columns = read(adopted.path, f"PRAGMA table_info({table})")
+    ours = {row[1]: (row[3], row[4]) for row in columns if row[1] in names}
+    assert ours == dict.fromkeys(names, (0, None))
 
 
 def test_every_old_row_is_as_it_was(adopted: Adopted) -> None:

@@ -379,3 +379,20 @@ def test_after_a_minute_it_is_forgotten(publisher: Publisher, config: Config) ->
 def test_a_new_control_remembers_it(publisher: Publisher, config: Config, page: LivePage) -> None:
     publisher.cancel("one")
     assert Publisher(config, page).cancelled() == {"one"}
+
+
+# Circuit breakers that operators reset
+
+
+def test_workers_are_told_whose_breaker_to_reset(publisher: Publisher, config: Config, page: LivePage) -> None:
+    add_endpoint()
+    published(publisher, config)
+    page.row(0).set_trial_due(publisher.slots[A], 1_800_000_000)
+    publisher.reset_breaker(A)
+    assert publisher.trials() == {}
+    assert page.last_reset(publisher.slots[A]) == page.resets == 1
+
+
+def test_of_an_endpoint_that_no_worker_knows_nothing_is_reset(publisher: Publisher, page: LivePage) -> None:
+    publisher.reset_breaker(A)
+    assert page.resets == 0
