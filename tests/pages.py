@@ -1,4 +1,4 @@
-"""The pages there are, found by their paths: a new one is taken in by itself, and needs an example of a new argument."""
+"""The pages there are, found by their paths: a new one is taken in by itself."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,284 @@
+"""Every figure on every page is the JSON API's, which is what was sent, what the history has and what reconcile counts.
+
+Pages are found by their paths, figures by reading (`tests/shown.py`): a page without a rule fails, and so does a figure
+that no rule accounts for. A rule (`tests/told.py`) says what the API tells for each place of a page. The API is asked
+before and after a page is read, since some figures move with the clock (ages, uptime): what is shown lies between.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from django.urls import reverse
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.simulator import Simulator
+from gateway import record
+from tests import busy as a_busy
+from tests import shown, told, told_to_machines
+from tests import told_in_admin as in_admin
+from tests.busy import Busy
+from tests.conftest import drop_database, new_database
+from tests.pages import BEFORE_LOGIN, admin_pages, admin_path, own_pages
+from tests.router import RouterDash, until
+from tests.told import Rule, Shown
+
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
+
+# Whose every digit belongs to a text.
+DOCUMENTATION = {"api-docs"}
+
+PASSWORD_RULES = (8, 72)  # characters at least, bytes at most
+
+PAGES: dict[str, list[tuple[str, Rule]]] = {
+    "overview": [("", told.overview)],
+    "endpoints": [("", told.endpoints)],
+    "endpoint-add": [("", told.nothing)],
+    "discover": [("", told.nothing)],
+    "endpoint": [("", told.endpoint), *((f"days={days}", told.endpoint) for days in (1, 7, 90))],
+    "models": [("", told.models), ("state=ready", told.models), ("sort=requests", told.models)],
+    "model": [("", told.model)],
+    "requests": [
+        ("limit=500", told.requests),
+        ("limit=500&outcome=error", told.requests),
+        ("limit=500&retried=true", told.requests),
+        ("limit=20&id={request_id}", told.drawer),
+    ],
+    "request": [("", told.request)],
+    "request-bodies": [("", told.request)],
+    "keys": [("", told.keys)],
+    "key-delete": [("", told.nothing)],
+    "live": [("", told.live)],
+    "playground": [("", told.nothing)],
+    "usage": [
+        *((f"by={by}&range=90d", told.usage) for by in told.CALLED),
+        *((f"by={by}&measure=requests&range={span}", told.usage) for by, span in (("model", "30d"), ("key", "7d"))),
+    ],
+    "clients": [(f"range={span}", told.clients) for span in ("24h", "7d", "30d")],
+    "client": [("", told.client), ("range=30d", told.client)],
+    "search": [("q=org", told.nothing)],
+    "admin:index": [("", told.nothing)],
+    "admin:endpoints_endpoint_changelist": [("", in_admin.endpoints)],
+    "admin:endpoints_endpoint_add": [("", in_admin.new_endpoint)],
+    "admin:endpoints_endpoint_change": [("", in_admin.endpoint)],
+    "admin:endpoints_endpoint_history": [("", in_admin.edits)],
+    "admin:endpoints_endpoint_delete": [("", in_admin.deleted_endpoint)],
+    "admin:endpoints_endpointmodel_changelist": [("", in_admin.models)],
+    "admin:endpoints_healthcheck_changelist": [("", in_admin.checks)],
+    "admin:metrics_dailystat_changelist": [("", in_admin.daily_figures)],
+    "admin:metrics_requesthistory_changelist": [("", in_admin.history)],
+    "admin:metrics_requesthistory_change": [("", in_admin.request)],
+    "admin:metrics_requesthistory_history": [("", told.nothing)],
+    "admin:access_apikey_changelist": [("", in_admin.keys)],
+    "admin:access_apikey_add": [("", told.nothing)],
+    "admin:access_apikey_change": [("", told.nothing)],
+    "admin:access_apikey_history": [("", told.nothing)],
+    "admin:access_apikey_delete": [("", in_admin.constant(1))],
+    "admin:access_user_changelist": [("", in_admin.constant(0, 1, 1))],
+    "admin:access_user_add": [("", in_admin.constant(*PASSWORD_RULES))],
+    "admin:admin_logentry_changelist": [("", in_admin.log)],
+    "password-change": [("", in_admin.constant(*PASSWORD_RULES, panel="change"))],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A page, and what it is asked for."""
+
+    name: str
+    query: str
+    rule: Rule | None
+    argument: str = ""  # of an admin's page about a row
+
+    def path(self, known: dict[str, str]) -> str:
+        if self.name.startswith("admin:"):
+            return admin_path(self.name, self.argument, known)
+        return reverse(self.name, kwargs=None if self.name == "requests" else known)
+
+    def __str__(self) -> str:
+        return f"{self.name}?{self.query}" if self.query else self.name
+
+
+def cases() -> Iterator[Case]:
+    for name in dict.fromkeys(str(it.name) for it in own_pages()):
+        if name not in BEFORE_LOGIN | DOCUMENTATION:
+            yield from (Case(name, query, rule) for query, rule in PAGES.get(name, [("", None)]))
+    for name, argument in admin_pages():
+        yield from (Case(name, query, rule, argument) for query, rule in PAGES.get(name, [("", None)]))
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iterator[Busy]:
+    router = RouterDash(tmp_path_factory.mktemp("busy"), new_database(), **a_busy.ENVIRONMENT)
+    with ExitStack() as stack:
+        stack.callback(drop_database, router.database_url)
+        stack.callback(router.kill)
+        yield a_busy.build(router.start(), simulator, stack)
+
+
+def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
+    """What the paths of a page can name: of each kind one at least."""
+    requests = {
+        (row["outcome"], row["streamed"], len(row["attempts"])): row["id"]
+        for row in busy.api("/api/requests?limit=500")["requests"]
+    }
+    if case.name == "endpoint":
+        return [{"endpoint_id": it} for it in (busy.ids.values() if not case.query else [busy.ids[a_busy.BUSIEST]])]
+    if case.name.startswith("request") or case.argument == "request_id":
+        return [{"request_id": it} for it in requests.values()]
+    if case.name == "model":
+        return [{"name": name} for it in busy.simulated.values() for name in it.behaviour.models]
+    if case.name == "client":
+        every = (a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9")
+        return [{"client": it} for it in (every[:2] if case.query else every)]
+    of_rows = {"endpoint_id": busy.ids[a_busy.BUSIEST], "key_id": busy.keys["laptop"]}
+    named = case.argument or ("key_id" if case.name == "key-delete" else "")
+    return [{named: of_rows[named]}] if named else [{}]
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=str)
+def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
+    rule = case.rule
+    assert rule is not None, f"say in PAGES what the page {case.name} shows"
+    wrong: list[str] = []
+    for known in examples(busy, case):
+        query = case.query.format(**known)
+        path = case.path(known)
+        it = Shown(busy, dict(parse_qsl(query)), known)
+        before = rule(it)
+        page = shown.parsed(busy.page(f"{path}?{query}"))
+        found = told.differences(shown.places(shown.main_of(page)), before, rule(it), busy.names)
+        wrong += [f"{path} {text}" for text in found]
+    assert not wrong, "\n".join(wrong)
+
+
+# What scripts draw
+
+
+def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
+    """What a page has, and what the API told both before and after: a minute may turn, a health check come in."""
+
+    def look() -> tuple[Any, Any] | None:
+        before, found, after = read(), page(), read()
+        return (found, before) if before == after else None
+
+    found: tuple[Any, Any] = until(look)
+    return found
+
+
+def script(busy: Busy, path: str, name: str) -> Any:
+    return json.loads(shown.embedded(shown.parsed(busy.page(path)), name))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda busy: script(busy, "/", "live"),
+        lambda busy: told_to_machines.event(busy.page("/api/dashboard/events?once=1")),
+    ],
+    ids=["page", "events"],
+)
+def test_the_overviews_script_is_told_what_the_api_tells(busy: Busy, read: Callable[[Busy], Any]) -> None:
+    it = Shown(busy, {}, {})
+    found, api = same(lambda: told_to_machines.overview(it), lambda: read(busy))
+    found["stats"] = told_to_machines.steady(found["stats"])
+    del found["generated_at"]
+    assert found == told_to_machines.scripted(found, api)
+
+
+@pytest.mark.parametrize("by", ["day", "month", "model"])
+def test_the_chart_of_usage_is_drawn_from_what_the_api_tells(busy: Busy, by: str) -> None:
+    it, since = Shown(busy, {}, {}), told.today() - timedelta(days=89)
+    api = it.api("/api/usage", by="month" if by == "month" else "day", since=since, until=told.today())["rows"]
+    slots = script(busy, f"/usage?by={by}&range=90d", "series")["slots"]
+    names = ("input_tokens", "output_tokens", "successful_requests", "failed_requests")
+    drawn = {it["at"]: [it[name] for name in names] for it in slots if any(it[name] for name in names)}
+    assert drawn == {it.get("day", it.get("month")): [it[name] for name in names] for it in api}
+
+
+@pytest.mark.parametrize("span", ["24h", "30d"])
+@pytest.mark.parametrize("client", ["", f"/{a_busy.CLIENTS[0]}"])
+def test_the_chart_of_clients_is_drawn_from_what_the_api_tells(busy: Busy, client: str, span: str) -> None:
+    path = f"/api/dashboard/clients{client}/timeline?range={span}"
+    drawn, api = same(lambda: busy.api(path), lambda: script(busy, f"/clients{client}?range={span}", "slots"))
+    assert drawn == api
+
+
+# Machines, and what was sent
+
+
+def test_prometheus_is_told_what_the_api_tells(busy: Busy) -> None:
+    it = Shown(busy, {}, {})
+
+    def scraped() -> told_to_machines.Samples:
+        families = text_string_to_metric_families(busy.router.get("/metrics").body.decode())
+        samples = (row for family in families for row in family.samples)
+        return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
+
+    found, api = same(lambda: told_to_machines.prometheus(it), scraped)
+    assert found.keys() == api.keys()
+    assert found == pytest.approx(api)
+
+
+def test_the_totals_are_what_was_sent(busy: Busy) -> None:
+    stats = busy.api("/api/dashboard/stats")
+    ended = Counter(it.outcome for it in busy.ledger)
+    assert stats["successful_requests"] == ended.pop(record.OK)
+    assert stats["cancelled_requests"] == ended.pop(record.CANCELLED)
+    assert stats["failed_requests"] == ended.total()
+    assert stats["rejected_by_reason"] == busy.rejected
+    sums = [sum(tokens) for tokens in zip(*(it.tokens for it in busy.ledger), strict=True)]
+    assert [stats["total_input_tokens"], stats["total_output_tokens"]] == sums
+
+
+def test_the_history_has_what_was_sent(busy: Busy) -> None:
+    columns = "model, outcome, client_ip, COALESCE(input_tokens, 0), COALESCE(output_tokens, 0), api_key_id"
+    rows = busy.router.query(f"SELECT {columns} FROM request_history")
+    assert Counter((*row[:-1], str(row[-1])) for row in rows) == Counter(
+        (it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger
+    )
+
+
+@pytest.mark.parametrize(("by", "name"), [("model", "model_id"), ("key", "api_key_id")])
+def test_usage_is_what_was_sent(busy: Busy, by: str, name: str) -> None:
+    since = told.today() - timedelta(days=told_to_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by=by, since=since, until=told.today())["rows"]
+    of = {(it.model if by == "model" else busy.keys[it.key]) for it in busy.ledger}
+    assert {it[name] for it in rows if it[name]} == of
+    for row in (it for it in rows if it[name]):
+        sent = [it for it in busy.ledger if row[name] in (it.model, busy.keys[it.key])]
+        ended = Counter(it.outcome for it in sent)
+        assert row["successful_requests"] == ended[record.OK], row
+        assert row["cancelled_requests"] == ended[record.CANCELLED], row
+        assert row["requests"] + row["cancelled_requests"] == len(sent), row
+        assert [row["input_tokens"], row["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)], row
+
+
+@pytest.mark.parametrize("client", [*a_busy.CLIENTS, "127.0.0.1"])
+def test_a_client_has_sent_what_it_sent(busy: Busy, client: str) -> None:
+    told = busy.api(f"/api/dashboard/clients/{client}/detail")
+    sent = [it for it in busy.ledger if it.client == client]
+    ended = Counter(it.outcome for it in sent)
+    assert told["total_requests"] == len(sent)
+    assert told["cancelled_requests"] == ended[record.CANCELLED]
+    assert told["failed_requests"] == len(sent) - ended[record.OK] - ended[record.CANCELLED]
+    assert [told["input_tokens"], told["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)]
+
+
+def test_endpoints_have_the_attempts_that_they_saw(busy: Busy) -> None:
+    # Served elsewhere; refused a connection; reset one that was kept, and then a new one, all in one attempt.
+    unseen = Counter({a_busy.BUSIEST: len(a_busy.DAYS_AGO), "gone": 1, "fragile & <old>": -1})
+    for row in busy.api("/api/dashboard/endpoints"):
+        seen = busy.simulated[row["name"]].seen.started + unseen[row["name"]]
+        assert row["total_requests"] + row["cancelled_requests"] + row["active_requests"] == seen, row
+
+
+def test_reconcile_finds_no_difference(busy: Busy) -> None:
+    done = busy.router.manage("reconcile", "--thorough")
+    assert (done.stdout, done.stderr, done.returncode) == ("all figures agree\n", "", 0)
