@@ -10,6 +10,7 @@ import urllib.request
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,6 +25,7 @@ LARGE, JAPANESE, EMBED = "org/chat/large", "日本語モデル", "embedder"
 FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b", "parked", "shared", "gone-with-it"
 BUSIEST = "東京ワークステーション"
 CLIENTS = ("192.0.2.7", "198.51.100.20", "2001:db8::5", "2001:db8::6")
+NETWORKS = {"2001:db8::5": "2001:db8::/64", "2001:db8::6": "2001:db8::/64"}  # the clients that addresses are of
 DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100)  # requests that another gateway once served
 ZONE = ZoneInfo("Asia/Kathmandu")  # three quarters of an hour off, and another day than UTC for some hours of each
 ENVIRONMENT = {
@@ -44,6 +46,22 @@ class Sent:
     key: str  # its name
     client: str
     tokens: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A request as its row of the history has it."""
+
+    at: datetime  # in the server's zone
+    model: str
+    kind: str
+    outcome: str
+    endpoint_id: str
+    key_id: str
+    client: str
+    tokens: tuple[int, int]
+    duration_ms: float
+    attempts: list[dict[str, Any]]
 
 
 @dataclass
@@ -68,6 +86,19 @@ class Busy:
         names = {*self.ids, *self.secrets, *(name for it in models for name in (it["id"], *it["aliases"]))}
         names |= {it["error"] for row in ended for it in (row, *row["attempts"]) if it["error"]}
         return sorted(names, key=len, reverse=True)
+
+    def history(self) -> list[Ended]:
+        """Every row, by SQL alone."""
+        columns = "completed_at, model, kind, outcome, endpoint_id, api_key_id, client_ip, input_tokens, output_tokens"
+        return [
+            Ended(
+                local(at), model, kind, outcome, str(endpoint_id), str(key_id), client, (into or 0, out or 0),
+                us / 1000, json.loads(attempts) if isinstance(attempts, str) else attempts,
+            )
+            for at, model, kind, outcome, endpoint_id, key_id, client, into, out, us, attempts in self.router.query(
+                f"SELECT {columns}, duration_us, attempts FROM request_history"
+            )
+        ]  # fmt: skip
 
     # Asking as the administrator
 
@@ -127,6 +158,11 @@ class Busy:
             assert response.readline()
         endpoint.wait_for(lambda seen: seen.cancelled == 1)
         self.ledger.append(Sent(model, record.CANCELLED, "bootstrap", "127.0.0.1", (0, 4)))
+
+
+def local(stored: Any) -> datetime:
+    """A moment of the database, in the server's zone."""
+    return (datetime.fromisoformat(stored) if isinstance(stored, str) else stored).astimezone(ZONE)
 
 
 def build(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
@@ -199,7 +235,7 @@ def _of_before(busy: Busy) -> None:
     assert head is not None
     writer = journal.Writer(root, head.database_id)
     for at, days in enumerate(DAYS_AGO):
-        ended = time.time_ns() - (days * 86_400 + at) * 1_000_000_000
+        ended = time.time_ns() - (days * 86_400 + 3600 + at) * 1_000_000_000
         outcome = record.FAILED if at == 1 else record.OK
         tokens = (0, 0) if at == 1 else (100 * days, 1000 * days)
         attempt = Attempt(busy.ids[BUSIEST], outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)

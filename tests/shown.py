@@ -24,9 +24,9 @@ NOT_FIGURES = {
     "an address": re.compile(r"(https?://)?\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f:]*(/64)?"),
     "the beginning of a key": re.compile(r"\bsk_\w+…?"),
     "a day or a month": re.compile(
-        rf"\b\d{{4}}-\d\d(-\d\d)?\b|\b\d\d? ({MONTHS})[a-z]*\b|\b({MONTHS})[a-z.]* \d\d?, \d{{4}},?"
+        rf"\b\d{{4}}-\d\d(-\d\d)?\b|\b\d\d? ({MONTHS})[a-z]*\b|\b({MONTHS})[a-z.]* \d\d?(, \d{{4}})?,?"
     ),
-    "a time of day": re.compile(r"\b\d\d?:\d\d(:\d\d)?( [ap]\.m\.)?"),
+    "a time of day": re.compile(r"\b\d\d?(:\d\d(:\d\d)?( [ap]\.m\.)?| [ap]\.m\.)"),
 }
 NUMBER = re.compile(
     r"[+±\N{MINUS SIGN}]?(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"

@@ -41,7 +41,7 @@ def test_a_digit_that_nobody_can_read_is_no_silence(text):
 
 
 def test_what_is_no_figure_is_taken_out():
-    text = "llama3 at 2026-11-26 15:04:05 from 127.0.0.1:8000 and 2001:db8::/64: 5"
+    text = "llama3 at 2026-11-26 15:04:05, Nov. 26, 2026, 10 p.m. or 15:04 from 127.0.0.1:8000 and 2001:db8::/64: 5"
     assert numbers(without(text, ["llama3"])) == ["5"]
 
 

@@ -703,3 +703,56 @@ def _heat(cells: list[Row]) -> Told:
 
 def _shares(rows: list[Row]) -> Told:
     return table("models", rows[:12], "model", {"Requests": ["request_count"], "Share": ["percentage"]})
+
+
+# What only a script writes
+
+
+def overview_with_script(it: Shown) -> Told:
+    history = it.api("/api/dashboard/request-history")
+    ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
+    read = {"OK": ok, "Failed": failed, "Success": percent(ok, ok + failed)}
+    return overview(it) | _read("minutes", read)
+
+
+def endpoint_with_script(it: Shown) -> Told:
+    running = [row for row in it.api("/api/live")["running"] if row["endpoint_id"] == it.known["endpoint_id"]]
+    return {
+        **endpoint(it),
+        Place("now"): [len(running)],
+        **table("now", running, "model", {"Deltas": ["deltas"], "Age": ["age_ms"]}),
+    }
+
+
+def live_with_script(it: Shown) -> Told:
+    """The speed of what streams, since its first token."""
+    rows = it.api("/api/live")["running"]
+    columns: dict[str, Sequence[Column]] = {"Tokens/s": [_pace]}
+    return live(it) | table("running", rows, "model", columns)
+
+
+def _pace(row: Row) -> float:
+    return float(1000 * row["deltas"] / (row["age_ms"] - row["first_token_ms"]))
+
+
+def usage_with_script(it: Shown) -> Told:
+    total = it.api("/api/usage", since=today() - timedelta(days=29), until=today())["total"]
+    return usage(it) | _read("course", {"In": total["input_tokens"], "Out": total["output_tokens"]})
+
+
+def clients_with_script(it: Shown) -> Told:
+    known = it.api("/api/dashboard/clients")["total_count"]
+    return clients(it) | _read("hours", _sums(it.api("/api/dashboard/clients/timeline")) | {"Clients": known})
+
+
+def client_with_script(it: Shown) -> Told:
+    return client(it) | _read("hours", _sums(it.api(f"/api/dashboard/clients/{it.known['client']}/timeline")))
+
+
+def _sums(hours: list[Row]) -> dict[str, int]:
+    sent, failed = (sum(hour[name] for hour in hours) for name in ("request_count", "failed_count"))
+    return {"Answered or cancelled": sent - failed, "Failed": failed}
+
+
+def _read(panel: str, read: dict[str, Any]) -> Told:
+    return {Place(panel, "", name): [figure] for name, figure in read.items()}

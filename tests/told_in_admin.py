@@ -1,13 +1,10 @@
 """What the admin's pages have to show: as `tests/told.py`, and by rows of the database where they list such rows."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from gateway import record
-from tests.busy import ZONE
+from tests.busy import local
 from tests.shown import Place
 from tests.told import ABSENT, Column, Row, Rule, Shown, Told, latency, table
 
@@ -91,21 +88,17 @@ def _checks(it: Shown, endpoint_id: str | None = None) -> list[Row]:
         "SELECT endpoint_id, checked_at, latency_ms FROM endpoint_health_checks ORDER BY id DESC"
     )
     return [
-        {"at": _moment(at).strftime("%Y-%m-%d %H:%M:%S"), "latency_ms": latency_ms}
+        {"at": local(at).strftime("%Y-%m-%d %H:%M:%S"), "latency_ms": latency_ms}
         for of, at, latency_ms in rows
         if endpoint_id in (None, str(of))
     ]
-
-
-def _moment(stored: Any) -> datetime:
-    return (datetime.fromisoformat(stored) if isinstance(stored, str) else stored).astimezone(ZONE)
 
 
 def history(it: Shown) -> Told:
     return table(
         "",
         it.api("/api/requests", limit=HISTORY)["requests"],
-        lambda row: _moment(row["completed_at"]).strftime("%Y-%m-%d %H:%M:%S"),
+        lambda row: local(row["completed_at"]).strftime("%Y-%m-%d %H:%M:%S"),
         {
             "Outcome": [lambda row: row["status_code"] or ABSENT],
             "Duration": ["duration_ms"],
@@ -153,20 +146,15 @@ class _Day:
 def daily(it: Shown) -> Iterator[Row]:
     """Attempts by local day, endpoint, model and kind, counted from the rows of the history: as the list has them."""
     found: dict[tuple[str, ...], _Day] = {}
-    rows = it.busy.router.query(
-        "SELECT completed_at, model, kind, outcome, output_tokens, attempts FROM request_history"
-    )
-    for completed_at, model, kind, outcome, tokens, stored in rows:
-        attempts = json.loads(stored) if isinstance(stored, str) else stored
-        date = _moment(completed_at).date().isoformat()
-        for attempt in attempts:
+    for row in it.busy.history():
+        for attempt in row.attempts:
             if attempt["outcome"] != record.CANCELLED:
-                day = found.setdefault((date, attempt["endpoint_id"], model, kind), _Day())
+                day = found.setdefault((str(row.at.date()), attempt["endpoint_id"], row.model, row.kind), _Day())
                 day.attempts += 1
                 day.failed += attempt["outcome"] != record.OK
-        if outcome == record.OK and tokens and kind in GENERATING:
-            day.output_tokens += tokens
-            day.duration_ms += max(1, round(attempts[-1]["duration_us"] / 1000))
+        if row.outcome == record.OK and row.tokens[1] and row.kind in GENERATING:
+            day.output_tokens += row.tokens[1]
+            day.duration_ms += max(1, round(row.attempts[-1]["duration_us"] / 1000))
     for key in sorted(sorted(found), key=lambda key: key[0], reverse=True):
         yield dict(zip(("date", "endpoint_id", "model_id", "kind"), key, strict=True)) | vars(found[key])
 

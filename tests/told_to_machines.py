@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import product
 from typing import Any
 
+from gateway import record
 from tests.router import PASSING
 from tests.told import Row, Shown, speeds, today
 
@@ -115,22 +116,22 @@ def _usage(it: Shown, endpoints: list[Row]) -> Samples:
     """Tokens by endpoint, over all days; and how long answers took, by the rows of the history."""
     used = it.api("/api/usage", by="endpoint", since=today() - timedelta(days=EVER), until=today())["rows"]
     tokens = {row["endpoint_id"]: row for row in used}
-    answers = it.busy.router.query("SELECT endpoint_id, duration_us FROM request_history WHERE outcome = 'ok'")
-    counts = Counter(str(of) for of, _ in answers)
+    answers = [row for row in it.busy.history() if row.outcome == record.OK]
+    counts = Counter(row.endpoint_id for row in answers)
     found: Samples = {}
     for row, direction in product(endpoints, ("input", "output")):
         labels = row["id"], row["name"]
         count = tokens.get(row["id"], {}).get(f"{direction}_tokens", 0)
         found["routerdash_endpoint_tokens_total", direction, *labels] = count
         found["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
-        took = sum(duration for of, duration in answers if str(of) == row["id"])
-        found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1e6
+        took = sum(answer.duration_ms for answer in answers if answer.endpoint_id == row["id"])
+        found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
     return found
 
 
 def _answers(it: Shown) -> Samples:
     """Whole durations of successful requests, by the powers of two in µs that they are below."""
-    took = [us for (us,) in it.busy.router.query("SELECT duration_us FROM request_history WHERE outcome = 'ok'")]
+    took = [round(1000 * row.duration_ms) for row in it.busy.history() if row.outcome == record.OK]
     bounds = [2**power for power in range(13, 29)]
     return {
         **{("routerdash_answer_seconds_bucket", str(bound / 1e6)): sum(us < bound for us in took) for bound in bounds},

@@ -7,15 +7,17 @@ before and after a page is read, since some figures move with the clock (ages, u
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 from django.urls import reverse
+from playwright.sync_api import Browser, Page, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.simulator import Simulator
@@ -23,11 +25,12 @@ from gateway import record
 from tests import busy as a_busy
 from tests import shown, told, told_to_machines
 from tests import told_in_admin as in_admin
-from tests.busy import Busy
+from tests.browser import CHROMIUM, log_in
+from tests.busy import Busy, Ended
 from tests.conftest import drop_database, new_database
 from tests.pages import BEFORE_LOGIN, admin_pages, admin_path, own_pages
 from tests.router import RouterDash, until
-from tests.told import Rule, Shown
+from tests.told import Rule, Shown, Told
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
@@ -151,14 +154,61 @@ def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
         query = case.query.format(**known)
         path = case.path(known)
         it = Shown(busy, dict(parse_qsl(query)), known)
-        before = rule(it)
-        page = shown.parsed(busy.page(f"{path}?{query}"))
-        found = told.differences(shown.places(shown.main_of(page)), before, rule(it), busy.names)
-        wrong += [f"{path} {text}" for text in found]
+        wrong += differences(rule, it, path, partial(busy.page, f"{path}?{query}"))
     assert not wrong, "\n".join(wrong)
 
 
-# What scripts draw
+def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
+    """Between a page and what the API tells around it; once more if a minute or an hour has turned meanwhile."""
+
+    def look() -> tuple[Told, str, Told] | None:
+        before, page, after = rule(it), read(), rule(it)
+        return (before, page, after) if before.keys() == after.keys() else None
+
+    before, page, after = until(look)
+    found = shown.places(shown.main_of(shown.parsed(page)))
+    return [f"{path} {text}" for text in told.differences(found, before, after, it.busy.names)]
+
+
+def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
+    found: dict[Any, list[Ended]] = {}
+    for it in busy.history():
+        found.setdefault(by(it), []).append(it)
+    return found
+
+
+# What scripts write and draw
+
+# Pages on which a script writes figures, and by what it is known to have done so.
+SCRIPTED: dict[str, tuple[Rule, str]] = {
+    "overview": (told.overview_with_script, "[data-read=rate]"),
+    "endpoints": (told.endpoints, "[data-chosen]"),
+    "endpoint": (told.endpoint_with_script, "[data-running-count]"),
+    "live": (told.live_with_script, "[data-clock]"),
+    "usage": (told.usage_with_script, "[data-read=one]"),
+    "clients": (told.clients_with_script, "[data-read=clients]"),
+    "client": (told.client_with_script, "[data-read=good]"),
+}
+
+
+def opened(page: Page, path: str, written: str) -> str:
+    page.goto(path)
+    expect(page.locator(written)).not_to_be_empty()
+    return page.content()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_scripts_write_what_the_api_tells(busy: Busy, browser: Browser) -> None:
+    page = browser.new_context(base_url=busy.router.url, locale="en", timezone_id=a_busy.ZONE.key).new_page()
+    log_in(page, "/keys")
+    wrong: list[str] = []
+    known = {"endpoint": {"endpoint_id": busy.ids["holder"]}, "client": {"client": a_busy.CLIENTS[0]}}
+    for name, (rule, written) in SCRIPTED.items():
+        it = Shown(busy, {}, known.get(name, {}))
+        path = reverse(name, kwargs=it.known)
+        wrong += differences(rule, it, path, partial(opened, page, path, written))
+    assert not wrong, "\n".join(wrong)
 
 
 def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
@@ -238,11 +288,8 @@ def test_the_totals_are_what_was_sent(busy: Busy) -> None:
 
 
 def test_the_history_has_what_was_sent(busy: Busy) -> None:
-    columns = "model, outcome, client_ip, COALESCE(input_tokens, 0), COALESCE(output_tokens, 0), api_key_id"
-    rows = busy.router.query(f"SELECT {columns} FROM request_history")
-    assert Counter((*row[:-1], str(row[-1])) for row in rows) == Counter(
-        (it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger
-    )
+    found = Counter((it.model, it.outcome, it.client, *it.tokens, it.key_id) for it in busy.history())
+    assert found == Counter((it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger)
 
 
 @pytest.mark.parametrize(("by", "name"), [("model", "model_id"), ("key", "api_key_id")])
@@ -277,6 +324,79 @@ def test_endpoints_have_the_attempts_that_they_saw(busy: Busy) -> None:
     for row in busy.api("/api/dashboard/endpoints"):
         seen = busy.simulated[row["name"]].seen.started + unseen[row["name"]]
         assert row["total_requests"] + row["cancelled_requests"] + row["active_requests"] == seen, row
+
+
+# What the history has, summed by the test itself
+
+
+def counted(rows: Iterable[Ended]) -> tuple[int, int, int]:
+    """Answered, failed and cancelled."""
+    ended = Counter(it.outcome for it in rows)
+    ok, cancelled = ended[record.OK], ended[record.CANCELLED]
+    return ok, ended.total() - ok - cancelled, cancelled
+
+
+def test_days_have_what_the_history_has(busy: Busy) -> None:
+    since = told.today() - timedelta(days=told_to_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by="day", since=since, until=told.today())["rows"]
+    names = ("successful_requests", "failed_requests", "cancelled_requests")
+    found = {row["day"]: tuple(row[name] for name in names) for row in rows}
+    assert found == {str(day): counted(ended) for day, ended in grouped(busy, lambda it: it.at.date()).items()}
+
+
+def test_minutes_have_what_the_history_has(busy: Busy) -> None:
+    minutes = {row["minute"][:16]: (row["success"], row["error"]) for row in busy.api("/api/dashboard/request-history")}
+    by_minute = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:16])
+    ended = {minute: counted(rows)[:2] for minute, rows in by_minute.items() if minute in minutes}
+    assert {minute: told for minute, told in minutes.items() if any(told)} == ended
+
+
+def test_hours_have_what_the_history_has(busy: Busy) -> None:
+    hours = {row["hour"][:13]: row for row in busy.api("/api/dashboard/clients/timeline?range=30d")}
+    by_hour = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:13])
+    for hour, row in hours.items():
+        ended = by_hour.get(hour, [])
+        assert (row["request_count"], row["failed_count"]) == (len(ended), counted(ended)[1]), hour
+        assert row["unique_ips"] == len({a_busy.NETWORKS.get(it.client, it.client) for it in ended}), hour
+
+
+def test_models_have_what_the_history_has(busy: Busy) -> None:
+    today, week = told.today(), told.today() - timedelta(days=6)
+    by_model = grouped(busy, lambda it: it.model)
+    for row in busy.api("/api/dashboard/models")["data"]:
+        ended = [it for name in {row["id"], *row["aliases"]} for it in by_model.get(name, [])]
+        for since, name in ((today, "today"), (week, "7_days")):
+            ok, failed, cancelled = counted(it for it in ended if it.at.date() >= since)
+            assert row[f"requests_{name}"] == ok + failed, row
+            assert (row[f"failed_{name}"], row[f"cancelled_{name}"]) == (failed, cancelled), row
+
+
+@pytest.mark.parametrize("days", [1, 7, 90])
+def test_an_endpoints_days_have_what_the_history_has(busy: Busy, days: int) -> None:
+    it, endpoint_id = Shown(busy, {}, {}), busy.ids[a_busy.BUSIEST]
+    since = str(told.today() - timedelta(days=days - 1))
+    rows = [row for row in in_admin.daily(it) if row["endpoint_id"] == endpoint_id and row["date"] >= since]
+    for path, told_as, by in (("daily-stats", "date", "date"), ("model-stats", "model_id", "model_id")):
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            sums[row[by], "total"] += row["attempts"]
+            sums[row[by], "failed"] += row["failed"]
+        for row in it.api(f"/api/endpoints/{endpoint_id}/{path}", days=days):
+            assert row["total_requests"] == sums.pop((row[told_as], "total")), row
+            assert row["failed_requests"] == sums.pop((row[told_as], "failed")), row
+        assert not sums
+
+
+def test_times_are_those_of_the_history(busy: Busy) -> None:
+    """Of the last 24 hours."""
+    took = sorted(
+        it.duration_ms
+        for it in busy.history()
+        if it.outcome == record.OK and it.at > datetime.now(UTC) - timedelta(days=1)
+    )
+    stats = busy.api("/api/dashboard/stats")
+    assert stats["average_response_time_ms"] == pytest.approx(sum(took) / len(took))
+    assert took[len(took) // 2 - 1] * 15 / 16 <= stats["p50_response_time_ms"] <= took[len(took) // 2] * 17 / 16
 
 
 def test_reconcile_finds_no_difference(busy: Busy) -> None:
