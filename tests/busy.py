@@ -26,7 +26,7 @@ FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b"
 BUSIEST = "東京ワークステーション"
 CLIENTS = ("192.0.2.7", "198.51.100.20", "2001:db8::5", "2001:db8::6")
 NETWORKS = {"2001:db8::5": "2001:db8::/64", "2001:db8::6": "2001:db8::/64"}  # the clients that addresses are of
-DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100)  # requests that another gateway once served
+DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100, 0)  # requests that another gateway once served
 ZONE = ZoneInfo("Asia/Kathmandu")  # three quarters of an hour off, and another day than UTC for some hours of each
 ENVIRONMENT = {
     "ROUTERDASH_TIME_ZONE": ZONE.key,
@@ -237,7 +237,7 @@ def _of_before(busy: Busy) -> None:
     for at, days in enumerate(DAYS_AGO):
         ended = time.time_ns() - (days * 86_400 + 3600 + at) * 1_000_000_000
         outcome = record.FAILED if at == 1 else record.OK
-        tokens = (0, 0) if at == 1 else (100 * days, 1000 * days)
+        tokens = (0, 0) if at == 1 else (100 * days, 1000 * days) if days else (5_213_009, 61_803_398)
         attempt = Attempt(busy.ids[BUSIEST], outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)
         written = writer.append(
             RequestRecord(

@@ -213,14 +213,15 @@ def behind(it: Shown) -> Told:
 
 
 def endpoints(it: Shown) -> Told:
-    every = it.api("/api/endpoints")["endpoints"]
+    every, found = it.api("/api/endpoints")["endpoints"], it.api("/api/endpoints", **it.query)["endpoints"]
+    shown = {endpoint["id"] for endpoint in found}
     choices = Counter(choice for endpoint in every for choice in _choices(it, endpoint))
     return {
         **behind(it),
-        Place("endpoints"): AnyOrder([len(every), *choices.values(), len(every)]),
+        Place("endpoints"): AnyOrder([len(every), *choices.values(), len(found)]),
         **table(
             "endpoints",
-            it.api("/api/dashboard/endpoints"),
+            [row for row in it.api("/api/dashboard/endpoints") if row["id"] in shown],
             "name",
             {
                 "In flight": ["active_requests", if_any("slots")],
@@ -445,7 +446,8 @@ def ended(row: Row) -> str:
 
 def requests(it: Shown) -> Told:
     query = {name: value for name, value in it.query.items() if name != "id"}
-    return table(
+    wanted = [float(query[name]) for name in ("min_tokens", "min_duration_ms", "status_code") if name in query]
+    return {Place("rq-h"): wanted * 2} | table(  # by what is filtered, and in the form
         "rq-h",
         it.api("/api/requests", **query)["requests"],
         ended,
@@ -563,8 +565,11 @@ SPANS = {"7d": 7, "30d": 30, "90d": 90}
 
 def usage(it: Shown) -> Told:
     by, measure = it.query.get("by", "day"), it.query.get("measure", "tokens")
-    dates = {"since": today() - timedelta(days=SPANS[it.query.get("range", "30d")] - 1), "until": today()}
-    told = it.api("/api/usage", by=by, compare="true", **dates)
+    asked: dict[str, Any] = {
+        name: value for name, value in it.query.items() if name in ("model", "endpoint_id", "api_key_id")
+    }
+    asked |= {"since": today() - timedelta(days=SPANS[it.query.get("range", "30d")] - 1), "until": today()}
+    told = it.api("/api/usage", by=by, compare="true", **asked)
     total, before = told["total"], told["previous"]["total"]
     of = "total_tokens" if measure == "tokens" else "requests"
     reached, in_time = by in ("model", "endpoint"), by in ("day", "month")
@@ -580,7 +585,7 @@ def usage(it: Shown) -> Told:
     last = total | {"previous_requests": before["requests"], "previous_total_tokens": before["total_tokens"]}
     return {
         **_changes(total, before),
-        **({} if in_time else _course(it, dates)),
+        **({} if in_time else _course(it, asked)),
         **table("rows", told["rows"], CALLED[by], columns | against),
         **table("rows", [last], lambda _: "Total", columns | against),
     }
@@ -609,15 +614,15 @@ def _changes(total: Row, before: Row) -> Told:
     }
 
 
-def _course(it: Shown, dates: dict[str, date]) -> Told:
+def _course(it: Shown, asked: dict[str, Any]) -> Told:
     names = {
         "OK": "successful_requests",
         "Failed": "failed_requests",
         "Input tokens": "input_tokens",
         "Output tokens": "output_tokens",
     }
-    found = {row["day"]: row for row in it.api("/api/usage", by="day", **dates)["rows"]}
-    days = [dates["since"] + timedelta(days=at) for at in range((dates["until"] - dates["since"]).days + 1)]
+    found = {row["day"]: row for row in it.api("/api/usage", by="day", **asked)["rows"]}
+    days = [asked["since"] + timedelta(days=at) for at in range((asked["until"] - asked["since"]).days + 1)]
     rows = [dict.fromkeys(names.values(), 0) | {"day": str(day)} | found.get(str(day), {}) for day in days]
     return table("course", rows, "day", {label: [name] for label, name in names.items()})
 

@@ -6,6 +6,7 @@ before and after a page is read, since some figures move with the clock (ages, u
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -41,7 +42,7 @@ PASSWORD_RULES = (8, 72)  # characters at least, bytes at most
 
 PAGES: dict[str, list[tuple[str, Rule]]] = {
     "overview": [("", told.overview)],
-    "endpoints": [("", told.endpoints)],
+    "endpoints": [("", told.endpoints), ("status=offline", told.endpoints), ("q=basement", told.endpoints)],
     "endpoint-add": [("", told.nothing)],
     "discover": [("", told.nothing)],
     "endpoint": [("", told.endpoint), *((f"days={days}", told.endpoint) for days in (1, 7, 90))],
@@ -51,6 +52,7 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
         ("limit=500", told.requests),
         ("limit=500&outcome=error", told.requests),
         ("limit=500&retried=true", told.requests),
+        (f"limit=500&client_ip={a_busy.CLIENTS[0]}&min_tokens=14", told.requests),
         ("limit=20&id={request_id}", told.drawer),
     ],
     "request": [("", told.request)],
@@ -62,6 +64,8 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "usage": [
         *((f"by={by}&range=90d", told.usage) for by in told.CALLED),
         *((f"by={by}&measure=requests&range={span}", told.usage) for by, span in (("model", "30d"), ("key", "7d"))),
+        (f"by=key&range=90d&model={a_busy.LARGE}", told.usage),
+        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", told.usage),
     ],
     "clients": [(f"range={span}", told.clients) for span in ("24h", "7d", "30d")],
     "client": [("", told.client), ("range=30d", told.client)],
@@ -102,7 +106,7 @@ class Case:
     def path(self, known: dict[str, str]) -> str:
         if self.name.startswith("admin:"):
             return admin_path(self.name, self.argument, known)
-        return reverse(self.name, kwargs=None if self.name == "requests" else known)
+        return reverse(self.name, kwargs=None if "{" in self.query else known)
 
     def __str__(self) -> str:
         return f"{self.name}?{self.query}" if self.query else self.name
@@ -133,7 +137,10 @@ def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
     }
     if case.name == "endpoint":
         return [{"endpoint_id": it} for it in (busy.ids.values() if not case.query else [busy.ids[a_busy.BUSIEST]])]
-    if case.name.startswith("request") or case.argument == "request_id":
+    if case.name in ("request", "request-bodies") or "request_id" in (
+        case.argument,
+        *re.findall(r"{(\w+)}", case.query),
+    ):
         return [{"request_id": it} for it in requests.values()]
     if case.name == "model":
         return [{"name": name} for it in busy.simulated.values() for name in it.behaviour.models]
@@ -141,8 +148,8 @@ def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
         every = (a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9")
         return [{"client": it} for it in (every[:2] if case.query else every)]
     of_rows = {"endpoint_id": busy.ids[a_busy.BUSIEST], "key_id": busy.keys["laptop"]}
-    named = case.argument or ("key_id" if case.name == "key-delete" else "")
-    return [{named: of_rows[named]}] if named else [{}]
+    named = {case.argument} | ({"key_id"} if case.name == "key-delete" else set())
+    return [{name: row for name, row in of_rows.items() if name in named or f"{{{name}}}" in case.query}]
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=str)
@@ -397,6 +404,22 @@ def test_times_are_those_of_the_history(busy: Busy) -> None:
     stats = busy.api("/api/dashboard/stats")
     assert stats["average_response_time_ms"] == pytest.approx(sum(took) / len(took))
     assert took[len(took) // 2 - 1] * 15 / 16 <= stats["p50_response_time_ms"] <= took[len(took) // 2] * 17 / 16
+
+
+def test_other_addresses_tell_the_same(busy: Busy) -> None:
+    overview = busy.api("/api/dashboard/overview")
+    assert told_to_machines.steady(overview["stats"]) == told_to_machines.steady(busy.api("/api/dashboard/stats"))
+    stats, tokens = overview["stats"], busy.api("/api/dashboard/stats/tokens")
+    assert tokens == {name: stats[name] for name in tokens}
+    for path in ("daily?days=150", "monthly"):
+        rows = busy.api(f"/api/dashboard/stats/tokens/{path}")
+        assert sum(row["total_tokens"] for row in rows) == stats["total_tokens"]
+        assert sum(row["request_count"] for row in rows) == len(busy.ledger)
+
+
+def test_an_export_has_what_the_api_tells(busy: Busy) -> None:
+    lines = busy.page("/requests/export?format=jsonl").splitlines()
+    assert [json.loads(line) for line in lines] == busy.api("/api/requests?limit=500")["requests"]
 
 
 def test_reconcile_finds_no_difference(busy: Busy) -> None:
