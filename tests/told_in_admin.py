@@ -41,10 +41,14 @@ def new_endpoint(_: Shown) -> Told:
 def endpoint(it: Shown) -> Told:
     entry = it.api(f"/api/endpoints/{it.known['endpoint_id']}")
     row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
+    limits = [
+        entry[name] or ABSENT
+        for name in ("idle_timeout_secs", "total_timeout_secs", "max_concurrency", "learned_slots")
+    ]
     days = [day for day in daily(it) if day["endpoint_id"] == entry["id"]]
     return {
         Place("Checks"): [entry["health_check_interval_secs"]],
-        Place("Limits"): [entry["inference_timeout_secs"], entry["connect_timeout_secs"] or ABSENT, 5],
+        Place("Limits"): [entry["inference_timeout_secs"], entry["connect_timeout_secs"] or ABSENT, 5, *limits],
         Place("State"): [*latency(row), *(row[f"{name}_requests"] for name in ("total", "failed", "active"))],
         **table("Models", entry["models"], "model_id", {"Context": ["max_tokens"]}),
         **table("Last checks", _checks(it, entry["id"])[:CHECKS], "at", {"Latency": ["latency_ms"]}),

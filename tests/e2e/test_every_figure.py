@@ -29,7 +29,7 @@ from tests import told_in_admin as in_admin
 from tests.browser import CHROMIUM, log_in
 from tests.busy import Busy, Ended
 from tests.conftest import drop_database, new_database
-from tests.pages import BEFORE_LOGIN, admin_pages, admin_path, own_pages
+from tests.pages import BEFORE_LOGIN, admin_pages, own_pages
 from tests.router import RouterDash, until
 from tests.told import Rule, Shown, Told
 
@@ -96,28 +96,31 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A page, and what it is asked for."""
+    """A page, what it is asked for, and the arguments that its path takes."""
 
     name: str
     query: str
     rule: Rule | None
-    argument: str = ""  # of an admin's page about a row
+    arguments: tuple[str, ...]
 
     def path(self, known: dict[str, str]) -> str:
-        if self.name.startswith("admin:"):
-            return admin_path(self.name, self.argument, known)
-        return reverse(self.name, kwargs=None if "{" in self.query else known)
+        """The admin calls its only argument by a name of its own."""
+        values = {name: known[name] for name in self.arguments}
+        return reverse(self.name, args=[*values.values()]) if ":" in self.name else reverse(self.name, kwargs=values)
 
     def __str__(self) -> str:
         return f"{self.name}?{self.query}" if self.query else self.name
 
 
 def cases() -> Iterator[Case]:
-    for name in dict.fromkeys(str(it.name) for it in own_pages()):
+    own = {str(it.name): tuple(it.pattern.converters) for it in own_pages()}
+    of_admin = {name: (argument,) if argument else () for name, argument in admin_pages()}
+    for name, arguments in (own | of_admin).items():
         if name not in BEFORE_LOGIN | DOCUMENTATION:
-            yield from (Case(name, query, rule) for query, rule in PAGES.get(name, [("", None)]))
-    for name, argument in admin_pages():
-        yield from (Case(name, query, rule, argument) for query, rule in PAGES.get(name, [("", None)]))
+            yield from (Case(name, query, rule, arguments) for query, rule in PAGES.get(name, [("", None)]))
+
+
+CASES = list(cases())
 
 
 @pytest.fixture(scope="module")
@@ -129,30 +132,29 @@ def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iter
         yield a_busy.build(router.start(), simulator, stack)
 
 
+# What an argument can be: the first ones for filtered pages, too.
+EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
+    "endpoint_id": lambda busy: busy.ids.values(),
+    "request_id": lambda busy: requests_of_each_kind(busy).values(),
+    "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
+    "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
+    "client": lambda _: [a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9"],
+}
+
+
+def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
+    rows = busy.api("/api/requests?limit=500")["requests"]
+    return {(row["outcome"], row["streamed"], len(row["attempts"])): row["id"] for row in rows}
+
+
 def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
-    """What the paths of a page can name: of each kind one at least."""
-    requests = {
-        (row["outcome"], row["streamed"], len(row["attempts"])): row["id"]
-        for row in busy.api("/api/requests?limit=500")["requests"]
-    }
-    if case.name == "endpoint":
-        return [{"endpoint_id": it} for it in (busy.ids.values() if not case.query else [busy.ids[a_busy.BUSIEST]])]
-    if case.name in ("request", "request-bodies") or "request_id" in (
-        case.argument,
-        *re.findall(r"{(\w+)}", case.query),
-    ):
-        return [{"request_id": it} for it in requests.values()]
-    if case.name == "model":
-        return [{"name": name} for it in busy.simulated.values() for name in it.behaviour.models]
-    if case.name == "client":
-        every = (a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9")
-        return [{"client": it} for it in (every[:2] if case.query else every)]
-    of_rows = {"endpoint_id": busy.ids[a_busy.BUSIEST], "key_id": busy.keys["laptop"]}
-    named = {case.argument} | ({"key_id"} if case.name == "key-delete" else set())
-    return [{name: row for name, row in of_rows.items() if name in named or f"{{{name}}}" in case.query}]
+    names = [*case.arguments, *re.findall(r"{(\w+)}", case.query)]
+    rows = zip(*(EXAMPLES[name](busy) for name in names), strict=False) if names else [()]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    return found[:2] if case.query and "request_id" not in names else found
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
     rule = case.rule
     assert rule is not None, f"say in PAGES what the page {case.name} shows"
@@ -163,6 +165,10 @@ def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
         it = Shown(busy, dict(parse_qsl(query)), known)
         wrong += differences(rule, it, path, partial(busy.page, f"{path}?{query}"))
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_rule_is_of_a_page() -> None:
+    assert PAGES.keys() | SCRIPTED.keys() <= {case.name for case in CASES}
 
 
 def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
@@ -380,18 +386,35 @@ def test_models_have_what_the_history_has(busy: Busy) -> None:
 
 @pytest.mark.parametrize("days", [1, 7, 90])
 def test_an_endpoints_days_have_what_the_history_has(busy: Busy, days: int) -> None:
-    it, endpoint_id = Shown(busy, {}, {}), busy.ids[a_busy.BUSIEST]
-    since = str(told.today() - timedelta(days=days - 1))
-    rows = [row for row in in_admin.daily(it) if row["endpoint_id"] == endpoint_id and row["date"] >= since]
-    for path, told_as, by in (("daily-stats", "date", "date"), ("model-stats", "model_id", "model_id")):
-        sums: Counter[tuple[str, str]] = Counter()
-        for row in rows:
-            sums[row[by], "total"] += row["attempts"]
-            sums[row[by], "failed"] += row["failed"]
-        for row in it.api(f"/api/endpoints/{endpoint_id}/{path}", days=days):
-            assert row["total_requests"] == sums.pop((row[told_as], "total")), row
-            assert row["failed_requests"] == sums.pop((row[told_as], "failed")), row
-        assert not sums
+    it, since = Shown(busy, {}, {}), str(told.today() - timedelta(days=days - 1))
+    sums: Counter[tuple[str, ...]] = Counter()
+    for row in in_admin.daily(it):
+        if row["endpoint_id"] in busy.ids.values() and row["date"] >= since:
+            for of in (row["date"], row["model_id"]):
+                sums[row["endpoint_id"], of, "total"] += row["attempts"]
+                sums[row["endpoint_id"], of, "failed"] += row["failed"]
+    found = {
+        (endpoint_id, row[of], name): row[f"{name}_requests"]
+        for endpoint_id in busy.ids.values()
+        for path, of in (("daily-stats", "date"), ("model-stats", "model_id"))
+        for row in it.api(f"/api/endpoints/{endpoint_id}/{path}", days=days)
+        for name in ("total", "failed")
+    }
+    assert found == sums
+
+
+def test_the_last_hour_has_what_the_history_has(busy: Busy) -> None:
+    overview, busiest = busy.api("/api/dashboard/overview"), busy.api("/api/dashboard/busiest")
+    since = datetime.fromisoformat(overview["history"][0]["minute"])
+    ended = [it for it in busy.history() if it.at >= since]
+    tries = [attempt for it in ended for attempt in it.attempts if attempt["outcome"] != record.CANCELLED]
+    for row in overview["endpoints"]:
+        outcomes = Counter(it["outcome"] for it in tries if it["endpoint_id"] == row["id"])
+        assert row["recent_attempts"] == outcomes.total(), row
+        assert row["recent_failures"] == outcomes.total() - outcomes[record.OK], row
+    models = Counter(it.model for it in ended if it.outcome != record.CANCELLED)
+    assert {row["model_id"]: row["requests"] for row in busiest["models"]}.items() <= models.items()
+    assert [row["requests"] for row in busiest["models"]] == sorted(models.values(), reverse=True)[:5]
 
 
 def test_times_are_those_of_the_history(busy: Busy) -> None:
