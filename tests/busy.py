@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "ROUTERDASH_TRUSTED_PROXIES": "127.0.0.1",
     "ROUTERDASH_QUEUE_TIMEOUT_SECS": "3600",
     "ROUTERDASH_HISTORY_RETENTION_DAYS": "365",
+    "ROUTERDASH_STORE_BODIES": "errors",
 }
 LIMITS = {"health_check_interval_secs": 3600, "inference_timeout_secs": 3600}
 

@@ -133,7 +133,9 @@ def named(row: Row, kind: str) -> str | None:
 
 def latency(row: Row) -> list[Any]:
     """Of an endpoint that is offline, with the age of what was measured last."""
-    return [row["latency_ms"], since(row["last_seen"])] if row["status"] == "offline" else [row["latency_ms"]]
+    if row["status"] != "offline" or row["latency_ms"] is None:
+        return [row["latency_ms"]]
+    return [row["latency_ms"], since(row["last_seen"]) if row["last_seen"] else None]
 
 
 def nothing(_: Shown) -> Told:
@@ -247,7 +249,7 @@ def endpoint(it: Shown) -> Told:
     entry, health = it.api(base), it.api(f"{base}/health")
     row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
     counted = it.api(f"{base}/today-stats")
-    minutes = since(row["last_seen"]) // 60_000
+    minutes = since(row["last_seen"]) // 60_000 or ABSENT if row["last_seen"] else None
     slots = entry["max_concurrency"] or entry["learned_slots"] or ABSENT
     return {
         **behind(it),
@@ -261,7 +263,7 @@ def endpoint(it: Shown) -> Told:
             percent(row["successful_requests"], row["total_requests"]),
             row["cancelled_requests"],
         ),
-        **fact("what", "Latency", *latency(row), minutes or ABSENT),
+        **fact("what", "Latency", *latency(row), minutes),
         **fact(
             "what",
             f"Uptime, {health['days']} days",
@@ -587,7 +589,7 @@ def usage(it: Shown) -> Told:
         **_changes(total, before),
         **({} if in_time else _course(it, asked)),
         **table("rows", told["rows"], CALLED[by], columns | against),
-        **table("rows", [last], lambda _: "Total", columns | against),
+        **table("rows", [last] if told["rows"] else [], lambda _: "Total", columns | against),
     }
 
 

@@ -128,6 +128,13 @@ def request(it: Shown) -> Told:
     }
 
 
+def looks(it: Shown) -> Told:
+    """At its bodies, which are noted."""
+    noted = "SELECT count(*) FROM django_admin_log WHERE object_id = ?"
+    ((count,),) = it.busy.router.query(noted, it.known["request_id"])
+    return {Place(""): [count or ABSENT]}
+
+
 def daily_figures(it: Shown) -> Told:
     rows = list(daily(it))
     columns: dict[str, Sequence[Column]] = {

@@ -81,7 +81,7 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "admin:metrics_dailystat_changelist": [("", in_admin.daily_figures)],
     "admin:metrics_requesthistory_changelist": [("", in_admin.history)],
     "admin:metrics_requesthistory_change": [("", in_admin.request)],
-    "admin:metrics_requesthistory_history": [("", told.nothing)],
+    "admin:metrics_requesthistory_history": [("", in_admin.looks)],
     "admin:access_apikey_changelist": [("", in_admin.keys)],
     "admin:access_apikey_add": [("", told.nothing)],
     "admin:access_apikey_change": [("", told.nothing)],
