@@ -141,7 +141,7 @@ def embedded(page: Element, name: str) -> str:
 
 
 def places(part: Element) -> dict[Place, str]:
-    """Every text with a digit, or a dash for what was not measured, by its place."""
+    """Every text by its place, and what attributes tell."""
     found: dict[Place, list[str]] = {}
     for element, text in part.texts():
         found.setdefault(_place(element), []).append(" ".join(text.split()))
@@ -168,9 +168,9 @@ def _panel(element: Element) -> str:
     if labelled is None:
         return ""
     name = labelled.at["aria-labelledby"]
-    return (
-        next(it.name for it in labelled.inside() if it.at.get("id") == name) if name.startswith("fieldset-") else name
-    )
+    if not name.startswith("fieldset-"):
+        return name
+    return next(it.name for it in labelled.inside() if it.at.get("id") == name)
 
 
 def _heads(cell: Element) -> tuple[str, str]:

@@ -24,6 +24,7 @@ Samples = dict[tuple[str, ...], float]  # by the metric's name and the values of
 def overview(it: Shown) -> Row:
     """What the page has and its events tell."""
     endpoints = it.api("/api/dashboard/endpoints")
+    found = speeds(it, endpoints)
     return {
         "stats": steady(it.api("/api/dashboard/stats")),
         "endpoints": endpoints,
@@ -32,8 +33,8 @@ def overview(it: Shown) -> Row:
         "busiest": it.api("/api/dashboard/busiest"),
         "attention": it.api("/api/dashboard/attention"),
         "marks": it.api("/api/dashboard/marks"),
-        "speeds": speeds(it, endpoints),
-        "speeds_known": len(speeds(it, endpoints)),
+        "speeds": found,
+        "speeds_known": len(found),
     }
 
 

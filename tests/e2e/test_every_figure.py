@@ -206,7 +206,7 @@ SCRIPTED: dict[str, tuple[Rule, str]] = {
 
 def opened(page: Page, path: str, written: str) -> str:
     page.goto(path)
-    expect(page.locator(written)).not_to_be_empty()
+    expect(page.locator(written)).not_to_be_empty(timeout=20_000)
     return page.content()
 
 
