@@ -369,7 +369,8 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
 
     @admin.display(description=gettext_lazy("duration"))
     def duration(self, obj: RequestHistory) -> str:
-        return duration(obj.duration_ms)
+        """The whole milliseconds beside it are at least one, and all that rows of llmlb have."""
+        return duration(obj.duration_ms if obj.duration_us is None else obj.duration_us / 1000)
 
     @admin.display(description=gettext_lazy("tokens in / out"))
     def tokens(self, obj: RequestHistory) -> str:

@@ -64,6 +64,10 @@ class HealthSerializer(serializers.Serializer[Any]):
     by_day = HealthDaySerializer(many=True, help_text="Oldest first.")
     spans = HealthSpanSerializer(many=True, help_text="One state after another, newest first, at most 200.")
     spans_total = serializers.IntegerField()
+    latencies_ms = serializers.ListField(
+        child=serializers.IntegerField(allow_null=True),
+        help_text="Of the last 120 checks, oldest first; null where one failed, or where traffic vouched for it.",
+    )
 
 
 class FailureSerializer(RequestSerializer):

@@ -211,6 +211,7 @@ def told(entry: Entry, days: int) -> dict[str, Any]:
             for it in found.latest
         ],
         "spans_total": len(found.spans),
+        "latencies_ms": latencies(entry.id),
     }
 
 

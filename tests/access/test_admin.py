@@ -279,6 +279,12 @@ def test_a_change_is_logged_with_its_author(as_admin: Api, admin: User, viewer: 
     assert (entry.user_id, entry.object_id) == (admin.pk, str(viewer.pk))
 
 
+def test_a_look_at_bodies_is_logged_in_words(as_admin: Api, admin: User) -> None:
+    LogEntry.objects.create(user_id=admin.pk, object_repr="a request", action_flag=4, change_message="")
+    html = as_admin.get("/admin/admin/logentry/").content.decode()
+    assert '<td class="field-did">Looked at</td>' in html
+
+
 # Who may
 
 

@@ -8,29 +8,16 @@ A new page without arguments is taken in by itself; for arguments of a new name 
 from collections.abc import Iterator
 
 import pytest
-from django.contrib import admin
-from django.urls import URLPattern, get_resolver, reverse
 from playwright.sync_api import Browser, Page
 
 from benchmarks.simulator import Simulator
 from tests.browser import in_browser, log_in, look, violations, watched_page
+from tests.pages import BEFORE_LOGIN, admin_pages, admin_path, own_pages, path_of
 from tests.router import RouterDash, until
 
 pytestmark = [*in_browser, pytest.mark.timeout(600)]
 
 MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
-# Not pages: for machines, or they only lead on.
-NOT_PAGES = {"logout", "metrics", "health", "ready", "endpoints-act", "clients-threshold", "requests-export"}
-# Shown to whoever has not logged in.
-BEFORE_LOGIN = {"login"}
-
-
-def own_pages() -> Iterator[URLPattern]:
-    for pattern in get_resolver().url_patterns:
-        if not isinstance(pattern, URLPattern) or str(pattern.pattern).startswith(("api/", "v1")):
-            continue
-        if pattern.name and pattern.name not in NOT_PAGES and not pattern.name.startswith("beside-"):
-            yield pattern
 
 
 def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
@@ -47,29 +34,6 @@ def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
         "client_ip": "127.0.0.1",
         "address": "127.0.0.1",
     }
-
-
-def path_of(pattern: URLPattern, known: dict[str, str]) -> str:
-    arguments = pattern.pattern.converters
-    missing = sorted(set(arguments) - set(known))
-    assert not missing, f"tell an example of {missing}, which {pattern.name} takes"
-    return reverse(str(pattern.name), kwargs={name: known[name] for name in arguments})
-
-
-def admin_pages(known: dict[str, str]) -> Iterator[str]:
-    """Its index, each list, each form that adds, and one that changes where there is a row."""
-    yield reverse("admin:index")
-    rows = {"endpoint": known["endpoint_id"], "requesthistory": known["request_id"], "apikey": known["key_id"]}
-    for model, page in admin.site._registry.items():
-        opts = model._meta
-        names = {it.name for it in page.get_urls() if it.name}
-        base = f"{opts.app_label}_{opts.model_name}"
-        yield reverse(f"admin:{base}_changelist")
-        if f"{base}_add" in names and opts.model_name != "requesthistory":
-            yield reverse(f"admin:{base}_add")
-        if opts.model_name in rows:
-            for kind in ("change", "history", *(("delete",) if opts.model_name != "requesthistory" else ())):
-                yield reverse(f"admin:{base}_{kind}", args=[rows[str(opts.model_name)]])
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +55,9 @@ def visitor(browser: Browser, shared_router: RouterDash, complaints: list[str]) 
 
 def paths(known: dict[str, str]) -> list[str]:
     pages = [it for it in own_pages() if it.name not in BEFORE_LOGIN]
+    of_admin = (admin_path(name, argument, known) for name, argument in admin_pages())
     also = ["/api/docs/", "/search?q=a", "/no-such-page"]
-    return list(dict.fromkeys([*(path_of(it, known) for it in pages), *also, *admin_pages(known)]))
+    return list(dict.fromkeys([*(path_of(it, known) for it in pages), *also, *of_admin]))
 
 
 def fits(page: Page) -> bool:

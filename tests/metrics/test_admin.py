@@ -108,6 +108,13 @@ def test_the_history_writes_figures_as_the_dashboard_does(as_admin: Api, teller:
     assert ">2026-03-10 11:59:30<" in html
 
 
+def test_the_history_tells_durations_as_the_api_does(as_admin: Api, teller: World) -> None:
+    teller.gateway(request(duration_us=300))
+    teller.write()
+    assert as_admin.call("GET", "/api/requests").json()["requests"][0]["duration_ms"] == 0.3
+    assert cells(page(as_admin, HISTORY), "duration") == ["0 ms"]
+
+
 def test_adopted_rows_are_listed_by_status(as_admin: Api) -> None:
     adopted("error")
     assert cells(page(as_admin, HISTORY), "shown_outcome") == ["Failed"]

@@ -9,7 +9,7 @@ import time_machine
 from django.conf import settings
 
 from endpoints.edits import Edit
-from endpoints.models import HealthCheck
+from endpoints.models import Endpoint, HealthCheck
 from endpoints.registry import registry
 from metrics import uptime
 from metrics.uptime import CELLS, Timeline
@@ -239,6 +239,12 @@ def test_the_api_tells_it(as_viewer: Api, online: None) -> None:
     }
     assert [it["date"] for it in told["by_day"]] == ["2026-03-09", "2026-03-10"]
     assert told["uptime"] == pytest.approx(1 - 3600 / (36 * 3600 + 30))
+
+
+def test_the_api_tells_the_latencies_of_the_page(as_viewer: Api, endpoints: object) -> None:
+    for latency in (12, None, 7):
+        Endpoint.record_check(A, success=latency is not None, latency_ms=latency, error=None, at=NOW)
+    assert as_viewer.call("GET", f"/api/endpoints/{A}/health").json()["latencies_ms"] == [12, None, 7]
 
 
 @pytest.mark.parametrize("days", ["0", "31", "x", "-1", "1.5", "9" * 500, "١"])

@@ -1,0 +1,275 @@
+"""A RouterDash with something of everything: endpoints in every state, requests that ended in every way, of several
+keys, clients and days; and a ledger of what was sent, which shares nothing with the figures.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.request
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from benchmarks.simulator import Endpoint, Simulator
+from gateway import journal, record
+from gateway.kinds import CHAT
+from gateway.record import Attempt, RequestRecord, uuid7
+from tests.router import KEY, PASSWORD, RouterDash, until
+
+LARGE, JAPANESE, EMBED = "org/chat/large", "日本語モデル", "embedder"
+FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b", "parked", "shared", "gone-with-it"
+BUSIEST = "東京ワークステーション"
+CLIENTS = ("192.0.2.7", "198.51.100.20", "2001:db8::5", "2001:db8::6")
+NETWORKS = {"2001:db8::5": "2001:db8::/64", "2001:db8::6": "2001:db8::/64"}  # the clients that addresses are of
+DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100, 0)  # requests that another gateway once served
+ZONE = ZoneInfo("Asia/Kathmandu")  # three quarters of an hour off, and another day than UTC for some hours of each
+ENVIRONMENT = {
+    "ROUTERDASH_TIME_ZONE": ZONE.key,
+    "ROUTERDASH_TRUSTED_PROXIES": "127.0.0.1",
+    "ROUTERDASH_QUEUE_TIMEOUT_SECS": "3600",
+    "ROUTERDASH_HISTORY_RETENTION_DAYS": "365",
+    "ROUTERDASH_STORE_BODIES": "errors",
+}
+LIMITS = {"health_check_interval_secs": 3600, "inference_timeout_secs": 3600}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as its client knows it."""
+
+    model: str
+    outcome: str
+    key: str  # its name
+    client: str
+    tokens: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A request as its row of the history has it."""
+
+    at: datetime  # in the server's zone
+    model: str
+    kind: str
+    outcome: str
+    endpoint_id: str
+    key_id: str
+    client: str
+    tokens: tuple[int, int]
+    duration_ms: float
+    attempts: list[dict[str, Any]]
+
+
+@dataclass
+class Busy:
+    router: RouterDash
+    simulated: dict[str, Endpoint]  # by the name of the endpoint
+    ids: dict[str, str]
+    ledger: list[Sent] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)  # by reason
+    keys: dict[str, str] = field(default_factory=dict)  # ids, by name
+    secrets: dict[str, str] = field(default_factory=lambda: {"bootstrap": KEY})
+
+    def __post_init__(self) -> None:
+        status, self.browser = self.router.log_in("admin", PASSWORD)
+        assert status == 200
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What may have a digit, and is no figure: names, and what endpoints said; the longest first."""
+        models = self.api("/api/dashboard/models")["data"]
+        ended = self.api("/api/requests?limit=500")["requests"]
+        names = {*self.ids, *self.secrets, *(name for it in models for name in (it["id"], *it["aliases"]))}
+        names |= {it["error"] for row in ended for it in (row, *row["attempts"]) if it["error"]}
+        return sorted(names, key=len, reverse=True)
+
+    def history(self) -> list[Ended]:
+        """Every row, by SQL alone."""
+        columns = "completed_at, model, kind, outcome, endpoint_id, api_key_id, client_ip, input_tokens, output_tokens"
+        return [
+            Ended(
+                local(at), model, kind, outcome, str(endpoint_id), str(key_id), client, (into or 0, out or 0),
+                us / 1000, json.loads(attempts) if isinstance(attempts, str) else attempts,
+            )
+            for at, model, kind, outcome, endpoint_id, key_id, client, into, out, us, attempts in self.router.query(
+                f"SELECT {columns}, duration_us, attempts FROM request_history"
+            )
+        ]  # fmt: skip
+
+    # Asking as the administrator
+
+    def page(self, path: str) -> str:
+        with self.browser.open(f"{self.router.url}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def api(self, path: str) -> Any:
+        return json.loads(self.page(path))
+
+    def change(self, method: str, path: str, body: Any = None) -> Any:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.page("/keys"))
+        assert token is not None
+        headers = {"Content-Type": "application/json", "X-CSRFToken": token[1]}
+        asked = urllib.request.Request(self.router.url + path, json.dumps(body).encode(), headers, method=method)
+        with self.browser.open(asked, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    def make_key(self, name: str) -> None:
+        made = self.change("POST", "/api/me/api-keys", {"name": name, "permissions": ["openai.inference"]})
+        self.keys[name], self.secrets[name] = made["id"], made["key"]
+
+    def delete_key(self, name: str) -> None:
+        """Nobody asks by it from now on."""
+        self.change("DELETE", f"/api/me/api-keys/{self.keys[name]}")
+        del self.secrets[name]
+
+    # Asking as a client
+
+    def send(
+        self, model: str, outcome: str, tokens: tuple[int, int] = (5, 8), *, times: int = 1, **fields: Any
+    ) -> None:
+        """Each by the next key and from the next client. `tokens` are those that its endpoint is going to tell."""
+        for _ in range(times):
+            status = self.ask(model, outcome, tokens, **fields)
+            assert (status == 200) == (outcome in (record.OK, record.TRUNCATED)), (model, outcome, status)
+
+    def ask(
+        self, model: str, outcome: str, tokens: tuple[int, int], path: str = "/v1/chat/completions", **fields: Any
+    ) -> int:
+        at, names = len(self.ledger), list(self.secrets)
+        name, client = names[at % len(names)], CLIENTS[at // 2 % len(CLIENTS)]
+        body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], **fields}
+        answer = self.router.post(path, body, key=self.secrets[name], headers={"X-Forwarded-For": client})
+        self.ledger.append(Sent(model, outcome, name, client, tokens))
+        return answer.status
+
+    def reject(self, reason: str, body: Any, **options: Any) -> None:
+        assert self.router.post("/v1/chat/completions", body, **options).status >= 400
+        self.rejected[reason] += 1
+
+    def leave(self, model: str) -> None:
+        """A stream whose client goes away."""
+        endpoint = self.simulated["holder"]
+        with self.router.open_stream(model) as response:
+            assert response.readline()
+        endpoint.wait_for(lambda seen: seen.cancelled == 1)
+        self.ledger.append(Sent(model, record.CANCELLED, "bootstrap", "127.0.0.1", (0, 4)))
+
+
+def local(stored: Any) -> datetime:
+    """A moment of the database, in the server's zone."""
+    return (datetime.fromisoformat(stored) if isinstance(stored, str) else stored).astimezone(ZONE)
+
+
+def build(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
+    simulated = {
+        BUSIEST: simulator.add(models=[LARGE, JAPANESE, EMBED], ttft=0.01),
+        "fragile & <old>": simulator.add(models=[FRAGILE, SHARED], ttft=0.005),
+        "holder": simulator.add(models=[HELD], fault="mid_hang"),
+        "gone": simulator.add(models=[AWAY, SHARED], kind="vllm"),
+        "parked": simulator.add(models=[PARKED]),
+        "drained": simulator.add(models=[SHARED, LARGE]),
+        "deleted": simulator.add(models=[DELETED]),
+    }
+    limits: dict[str, Any] = {"holder": {"max_concurrency": 1}, "parked": {"max_concurrency": 12, "tags": ["basement"]}}
+    ids = {name: router.register(it, name, **LIMITS, **limits.get(name, {})) for name, it in simulated.items()}
+    for name, it in simulated.items():
+        until(lambda name=name, it=it: router.lists(ids[name], len(it.behaviour.models)), 20)
+    busy = Busy(router, simulated, ids)
+    (bootstrap,) = busy.api("/api/me/api-keys")["api_keys"]
+    busy.keys[bootstrap["name"]] = bootstrap["id"]
+    for name in ("laptop", "バッチ", "lost"):
+        busy.make_key(name)
+    _serve(busy)
+    _fail(busy)
+    _of_before(busy)
+    _quiet(busy, stack)
+    return busy
+
+
+def _serve(busy: Busy) -> None:
+    busy.send(LARGE, record.OK, times=7)
+    busy.send(LARGE, record.OK, times=5, stream=True)
+    busy.send(JAPANESE, record.OK, times=3, stream=True)
+    busy.send(JAPANESE, record.OK, (5, 3), max_tokens=3)
+    busy.send(EMBED, record.OK, (5, 0), times=4, path="/v1/embeddings", input="hello")
+    busy.send(PARKED, record.OK, times=2)
+    busy.send(SHARED, record.OK, times=6)
+    busy.send(DELETED, record.OK, times=2)
+    router = busy.router
+    assert router.request("DELETE", f"/api/endpoints/{busy.ids.pop('deleted')}").status == 204
+    busy.delete_key("lost")
+
+
+def _fail(busy: Busy) -> None:
+    fragile, gone = busy.simulated["fragile & <old>"], busy.simulated["gone"]
+    fragile.set(fault="400")
+    busy.send(FRAGILE, record.REFUSED, (0, 0), times=3)
+    fragile.set(fault="cut")
+    busy.send(FRAGILE, record.TRUNCATED, (0, 4), stream=True)
+    fragile.set(fault="die")
+    busy.send(FRAGILE, record.TRUNCATED, (0, 4), stream=True)
+    fragile.set(fault="500")
+    busy.send(FRAGILE, record.FAILED, (0, 0), times=2)
+    busy.send(SHARED, record.OK, times=6)  # whichever is asked first, another one answers
+    fragile.set(fault="reset")
+    busy.send(FRAGILE, record.FAILED, (0, 0))
+    gone.set(fault="refuse")
+    busy.send(AWAY, record.FAILED, (0, 0))
+    busy.leave(HELD)
+    hello = {"model": LARGE, "messages": []}
+    for _ in range(3):
+        busy.reject("invalid_api_key", hello, key="sk_nobody")
+    busy.reject("model_not_found", {"model": "nobody-has-it", "messages": []})
+    busy.reject("invalid_request", "no JSON")
+
+
+def _of_before(busy: Busy) -> None:
+    """What a gateway served on other days, whose journal nobody has read yet."""
+    root = busy.router.data_dir / "journal"
+    head = journal.head(root / journal.writers(root)[0])
+    assert head is not None
+    writer = journal.Writer(root, head.database_id)
+    for at, days in enumerate(DAYS_AGO):
+        ended = time.time_ns() - (days * 86_400 + 3600 + at) * 1_000_000_000
+        outcome = record.FAILED if at == 1 else record.OK
+        tokens = (0, 0) if at == 1 else (100 * days, 1000 * days) if days else (5_213_009, 61_803_398)
+        attempt = Attempt(busy.ids[BUSIEST], outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)
+        written = writer.append(
+            RequestRecord(
+                uuid7(ended), ended // 1000, CHAT, LARGE, outcome, 502 if at == 1 else 200, 1_000_000 + 1000 * at,
+                None if at % 2 else 300_000, (attempt,), *tokens, streamed=not at % 2, api_key_id=busy.keys["laptop"],
+                client_ip=CLIENTS[0], queue_us=50_000 if at == 0 else None,
+            )
+        )  # fmt: skip
+        assert written
+        busy.ledger.append(Sent(LARGE, outcome, "laptop", CLIENTS[0], tokens))
+    writer.close()
+
+
+def _quiet(busy: Busy, stack: ExitStack) -> None:
+    """Nothing ends any more: one request hangs and another waits for it; endpoints are in the states they stay in."""
+    router = busy.router
+    for _ in range(3):
+        router.post(f"/api/endpoints/{busy.ids[BUSIEST]}/test")
+    router.post(f"/api/endpoints/{busy.ids['parked']}/disable")
+    router.post(f"/api/endpoints/{busy.ids['drained']}/drain", {})
+    until(lambda: router.endpoint(busy.ids["gone"])["status"] != "online")  # traffic has told
+    router.post(f"/api/endpoints/{busy.ids['gone']}/test")
+    until(lambda: router.endpoint(busy.ids["gone"])["status"] == "offline")
+    while busy.ask(PARKED, record.OK, (5, 8)) == 200:
+        pass  # the gateway has not heard of it yet
+    busy.ledger[-1] = replace(busy.ledger[-1], outcome=record.NO_ENDPOINT, tokens=(0, 0))
+    stack.enter_context(router.open_stream(HELD))
+    waiting = http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)
+    stack.callback(waiting.close)
+    body = json.dumps({"model": HELD, "messages": []})
+    waiting.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
+    until(lambda: router.stats()["queued_requests"] == 1)
+    until(lambda: sum(router.stats()[f"{name}_requests"] for name in ("total", "cancelled")) == len(busy.ledger))
+    until(lambda: router.stats()["records_waiting"] == 0)

@@ -1,0 +1,450 @@
+"""Every figure on every page is the JSON API's, which is what was sent, what the history has and what reconcile counts.
+
+Pages are found by their paths, figures by reading (`tests/shown.py`): a page without a rule fails, and so does a figure
+that no rule accounts for. A rule (`tests/told.py`) says what the API tells for each place of a page. The API is asked
+before and after a page is read, since some figures move with the clock (ages, uptime): what is shown lies between.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Browser, Page, expect
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.simulator import Simulator
+from gateway import record
+from tests import busy as a_busy
+from tests import shown, told, told_to_machines
+from tests import told_in_admin as in_admin
+from tests.browser import CHROMIUM, log_in
+from tests.busy import Busy, Ended
+from tests.conftest import drop_database, new_database
+from tests.pages import BEFORE_LOGIN, admin_pages, own_pages
+from tests.router import RouterDash, until
+from tests.told import Rule, Shown, Told
+
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
+
+# Whose every digit belongs to a text.
+DOCUMENTATION = {"api-docs"}
+
+PASSWORD_RULES = (8, 72)  # characters at least, bytes at most
+
+PAGES: dict[str, list[tuple[str, Rule]]] = {
+    "overview": [("", told.overview)],
+    "endpoints": [("", told.endpoints), ("status=offline", told.endpoints), ("q=basement", told.endpoints)],
+    "endpoint-add": [("", told.nothing)],
+    "discover": [("", told.nothing)],
+    "endpoint": [("", told.endpoint), *((f"days={days}", told.endpoint) for days in (1, 7, 90))],
+    "models": [("", told.models), ("state=ready", told.models), ("sort=requests", told.models)],
+    "model": [("", told.model)],
+    "requests": [
+        ("limit=500", told.requests),
+        ("limit=500&outcome=error", told.requests),
+        ("limit=500&retried=true", told.requests),
+        (f"limit=500&client_ip={a_busy.CLIENTS[0]}&min_tokens=14", told.requests),
+        ("limit=20&id={request_id}", told.drawer),
+    ],
+    "request": [("", told.request)],
+    "request-bodies": [("", told.request)],
+    "keys": [("", told.keys)],
+    "key-delete": [("", told.nothing)],
+    "live": [("", told.live)],
+    "playground": [("", told.nothing)],
+    "usage": [
+        *((f"by={by}&range=90d", told.usage) for by in told.CALLED),
+        *((f"by={by}&measure=requests&range={span}", told.usage) for by, span in (("model", "30d"), ("key", "7d"))),
+        (f"by=key&range=90d&model={a_busy.LARGE}", told.usage),
+        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", told.usage),
+    ],
+    "clients": [(f"range={span}", told.clients) for span in ("24h", "7d", "30d")],
+    "client": [("", told.client), ("range=30d", told.client)],
+    "search": [("q=org", told.nothing)],
+    "admin:index": [("", told.nothing)],
+    "admin:endpoints_endpoint_changelist": [("", in_admin.endpoints)],
+    "admin:endpoints_endpoint_add": [("", in_admin.new_endpoint)],
+    "admin:endpoints_endpoint_change": [("", in_admin.endpoint)],
+    "admin:endpoints_endpoint_history": [("", in_admin.edits)],
+    "admin:endpoints_endpoint_delete": [("", in_admin.deleted_endpoint)],
+    "admin:endpoints_endpointmodel_changelist": [("", in_admin.models)],
+    "admin:endpoints_healthcheck_changelist": [("", in_admin.checks)],
+    "admin:metrics_dailystat_changelist": [("", in_admin.daily_figures)],
+    "admin:metrics_requesthistory_changelist": [("", in_admin.history)],
+    "admin:metrics_requesthistory_change": [("", in_admin.request)],
+    "admin:metrics_requesthistory_history": [("", in_admin.looks)],
+    "admin:access_apikey_changelist": [("", in_admin.keys)],
+    "admin:access_apikey_add": [("", told.nothing)],
+    "admin:access_apikey_change": [("", told.nothing)],
+    "admin:access_apikey_history": [("", told.nothing)],
+    "admin:access_apikey_delete": [("", in_admin.constant(1))],
+    "admin:access_user_changelist": [("", in_admin.constant(0, 1, 1))],
+    "admin:access_user_add": [("", in_admin.constant(*PASSWORD_RULES))],
+    "admin:admin_logentry_changelist": [("", in_admin.log)],
+    "password-change": [("", in_admin.constant(*PASSWORD_RULES, panel="change"))],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A page, what it is asked for, and the arguments that its path takes."""
+
+    name: str
+    query: str
+    rule: Rule | None
+    arguments: tuple[str, ...]
+
+    def path(self, known: dict[str, str]) -> str:
+        """The admin calls its only argument by a name of its own."""
+        values = {name: known[name] for name in self.arguments}
+        return reverse(self.name, args=[*values.values()]) if ":" in self.name else reverse(self.name, kwargs=values)
+
+    def __str__(self) -> str:
+        return f"{self.name}?{self.query}" if self.query else self.name
+
+
+def cases() -> Iterator[Case]:
+    own = {str(it.name): tuple(it.pattern.converters) for it in own_pages()}
+    of_admin = {name: (argument,) if argument else () for name, argument in admin_pages()}
+    for name, arguments in (own | of_admin).items():
+        if name not in BEFORE_LOGIN | DOCUMENTATION:
+            yield from (Case(name, query, rule, arguments) for query, rule in PAGES.get(name, [("", None)]))
+
+
+CASES = list(cases())
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iterator[Busy]:
+    router = RouterDash(tmp_path_factory.mktemp("busy"), new_database(), **a_busy.ENVIRONMENT)
+    with ExitStack() as stack:
+        stack.callback(drop_database, router.database_url)
+        stack.callback(router.kill)
+        yield a_busy.build(router.start(), simulator, stack)
+
+
+# What an argument can be: the first ones for filtered pages, too.
+EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
+    "endpoint_id": lambda busy: busy.ids.values(),
+    "request_id": lambda busy: requests_of_each_kind(busy).values(),
+    "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
+    "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
+    "client": lambda _: [a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9"],
+}
+
+
+def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
+    rows = busy.api("/api/requests?limit=500")["requests"]
+    return {(row["outcome"], row["streamed"], len(row["attempts"])): row["id"] for row in rows}
+
+
+def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
+    names = [*case.arguments, *re.findall(r"{(\w+)}", case.query)]
+    rows = zip(*(EXAMPLES[name](busy) for name in names), strict=False) if names else [()]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    return found[:2] if case.query and "request_id" not in names else found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
+    rule = case.rule
+    assert rule is not None, f"say in PAGES what the page {case.name} shows"
+    wrong: list[str] = []
+    for known in examples(busy, case):
+        query = case.query.format(**known)
+        path = case.path(known)
+        it = Shown(busy, dict(parse_qsl(query)), known)
+        wrong += differences(rule, it, path, partial(busy.page, f"{path}?{query}"))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_rule_is_of_a_page() -> None:
+    assert PAGES.keys() | SCRIPTED.keys() <= {case.name for case in CASES}
+
+
+def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
+    """Between a page and what the API tells around it; once more if a minute or an hour has turned meanwhile."""
+
+    def look() -> tuple[Told, str, Told] | None:
+        before, page, after = rule(it), read(), rule(it)
+        return (before, page, after) if before.keys() == after.keys() else None
+
+    before, page, after = until(look)
+    found = shown.places(shown.main_of(shown.parsed(page)))
+    return [f"{path} {text}" for text in told.differences(found, before, after, it.busy.names)]
+
+
+def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
+    found: dict[Any, list[Ended]] = {}
+    for it in busy.history():
+        found.setdefault(by(it), []).append(it)
+    return found
+
+
+# What scripts write and draw
+
+# Pages on which a script writes figures, and by what it is known to have done so.
+SCRIPTED: dict[str, tuple[Rule, str]] = {
+    "overview": (told.overview_with_script, "[data-read=rate]"),
+    "endpoints": (told.endpoints, "[data-chosen]"),
+    "endpoint": (told.endpoint_with_script, "[data-running-count]"),
+    "live": (told.live_with_script, "[data-clock]"),
+    "usage": (told.usage_with_script, "[data-read=one]"),
+    "clients": (told.clients_with_script, "[data-read=clients]"),
+    "client": (told.client_with_script, "[data-read=good]"),
+}
+
+
+def opened(page: Page, path: str, written: str) -> str:
+    page.goto(path)
+    expect(page.locator(written)).not_to_be_empty(timeout=20_000)
+    return page.content()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_scripts_write_what_the_api_tells(busy: Busy, browser: Browser) -> None:
+    page = browser.new_context(base_url=busy.router.url, locale="en", timezone_id=a_busy.ZONE.key).new_page()
+    log_in(page, "/keys")
+    wrong: list[str] = []
+    known = {"endpoint": {"endpoint_id": busy.ids["holder"]}, "client": {"client": a_busy.CLIENTS[0]}}
+    for name, (rule, written) in SCRIPTED.items():
+        it = Shown(busy, {}, known.get(name, {}))
+        path = reverse(name, kwargs=it.known)
+        wrong += differences(rule, it, path, partial(opened, page, path, written))
+    assert not wrong, "\n".join(wrong)
+
+
+def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
+    """What a page has, and what the API told both before and after: a minute may turn, a health check come in."""
+
+    def look() -> tuple[Any, Any] | None:
+        before, found, after = read(), page(), read()
+        return (found, before) if before == after else None
+
+    found: tuple[Any, Any] = until(look)
+    return found
+
+
+def script(busy: Busy, path: str, name: str) -> Any:
+    return json.loads(shown.embedded(shown.parsed(busy.page(path)), name))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda busy: script(busy, "/", "live"),
+        lambda busy: told_to_machines.event(busy.page("/api/dashboard/events?once=1")),
+    ],
+    ids=["page", "events"],
+)
+def test_the_overviews_script_is_told_what_the_api_tells(busy: Busy, read: Callable[[Busy], Any]) -> None:
+    it = Shown(busy, {}, {})
+    found, api = same(lambda: told_to_machines.overview(it), lambda: read(busy))
+    found["stats"] = told_to_machines.steady(found["stats"])
+    del found["generated_at"]
+    assert found == told_to_machines.scripted(found, api)
+
+
+@pytest.mark.parametrize("by", ["day", "month", "model"])
+def test_the_chart_of_usage_is_drawn_from_what_the_api_tells(busy: Busy, by: str) -> None:
+    it, since = Shown(busy, {}, {}), told.today() - timedelta(days=89)
+    api = it.api("/api/usage", by="month" if by == "month" else "day", since=since, until=told.today())["rows"]
+    slots = script(busy, f"/usage?by={by}&range=90d", "series")["slots"]
+    names = ("input_tokens", "output_tokens", "successful_requests", "failed_requests")
+    drawn = {it["at"]: [it[name] for name in names] for it in slots if any(it[name] for name in names)}
+    assert drawn == {it.get("day", it.get("month")): [it[name] for name in names] for it in api}
+
+
+@pytest.mark.parametrize("span", ["24h", "30d"])
+@pytest.mark.parametrize("client", ["", f"/{a_busy.CLIENTS[0]}"])
+def test_the_chart_of_clients_is_drawn_from_what_the_api_tells(busy: Busy, client: str, span: str) -> None:
+    path = f"/api/dashboard/clients{client}/timeline?range={span}"
+    drawn, api = same(lambda: busy.api(path), lambda: script(busy, f"/clients{client}?range={span}", "slots"))
+    assert drawn == api
+
+
+# Machines, and what was sent
+
+
+def test_prometheus_is_told_what_the_api_tells(busy: Busy) -> None:
+    it = Shown(busy, {}, {})
+
+    def scraped() -> told_to_machines.Samples:
+        families = text_string_to_metric_families(busy.router.get("/metrics").body.decode())
+        samples = (row for family in families for row in family.samples)
+        return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
+
+    found, api = same(lambda: told_to_machines.prometheus(it), scraped)
+    assert found.keys() == api.keys()
+    assert found == pytest.approx(api)
+
+
+def test_the_totals_are_what_was_sent(busy: Busy) -> None:
+    stats = busy.api("/api/dashboard/stats")
+    ended = Counter(it.outcome for it in busy.ledger)
+    assert stats["successful_requests"] == ended.pop(record.OK)
+    assert stats["cancelled_requests"] == ended.pop(record.CANCELLED)
+    assert stats["failed_requests"] == ended.total()
+    assert stats["rejected_by_reason"] == busy.rejected
+    sums = [sum(tokens) for tokens in zip(*(it.tokens for it in busy.ledger), strict=True)]
+    assert [stats["total_input_tokens"], stats["total_output_tokens"]] == sums
+
+
+def test_the_history_has_what_was_sent(busy: Busy) -> None:
+    found = Counter((it.model, it.outcome, it.client, *it.tokens, it.key_id) for it in busy.history())
+    assert found == Counter((it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger)
+
+
+@pytest.mark.parametrize(("by", "name"), [("model", "model_id"), ("key", "api_key_id")])
+def test_usage_is_what_was_sent(busy: Busy, by: str, name: str) -> None:
+    since = told.today() - timedelta(days=told_to_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by=by, since=since, until=told.today())["rows"]
+    of = {(it.model if by == "model" else busy.keys[it.key]) for it in busy.ledger}
+    assert {it[name] for it in rows if it[name]} == of
+    for row in (it for it in rows if it[name]):
+        sent = [it for it in busy.ledger if row[name] in (it.model, busy.keys[it.key])]
+        ended = Counter(it.outcome for it in sent)
+        assert row["successful_requests"] == ended[record.OK], row
+        assert row["cancelled_requests"] == ended[record.CANCELLED], row
+        assert row["requests"] + row["cancelled_requests"] == len(sent), row
+        assert [row["input_tokens"], row["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)], row
+
+
+@pytest.mark.parametrize("client", [*a_busy.CLIENTS, "127.0.0.1"])
+def test_a_client_has_sent_what_it_sent(busy: Busy, client: str) -> None:
+    told = busy.api(f"/api/dashboard/clients/{client}/detail")
+    sent = [it for it in busy.ledger if it.client == client]
+    ended = Counter(it.outcome for it in sent)
+    assert told["total_requests"] == len(sent)
+    assert told["cancelled_requests"] == ended[record.CANCELLED]
+    assert told["failed_requests"] == len(sent) - ended[record.OK] - ended[record.CANCELLED]
+    assert [told["input_tokens"], told["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)]
+
+
+def test_endpoints_have_the_attempts_that_they_saw(busy: Busy) -> None:
+    # Served elsewhere; refused a connection; reset one that was kept, and then a new one, all in one attempt.
+    unseen = Counter({a_busy.BUSIEST: len(a_busy.DAYS_AGO), "gone": 1, "fragile & <old>": -1})
+    for row in busy.api("/api/dashboard/endpoints"):
+        seen = busy.simulated[row["name"]].seen.started + unseen[row["name"]]
+        assert row["total_requests"] + row["cancelled_requests"] + row["active_requests"] == seen, row
+
+
+# What the history has, summed by the test itself
+
+
+def counted(rows: Iterable[Ended]) -> tuple[int, int, int]:
+    """Answered, failed and cancelled."""
+    ended = Counter(it.outcome for it in rows)
+    ok, cancelled = ended[record.OK], ended[record.CANCELLED]
+    return ok, ended.total() - ok - cancelled, cancelled
+
+
+def test_days_have_what_the_history_has(busy: Busy) -> None:
+    since = told.today() - timedelta(days=told_to_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by="day", since=since, until=told.today())["rows"]
+    names = ("successful_requests", "failed_requests", "cancelled_requests")
+    found = {row["day"]: tuple(row[name] for name in names) for row in rows}
+    assert found == {str(day): counted(ended) for day, ended in grouped(busy, lambda it: it.at.date()).items()}
+
+
+def test_minutes_have_what_the_history_has(busy: Busy) -> None:
+    minutes = {row["minute"][:16]: (row["success"], row["error"]) for row in busy.api("/api/dashboard/request-history")}
+    by_minute = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:16])
+    ended = {minute: counted(rows)[:2] for minute, rows in by_minute.items() if minute in minutes}
+    assert {minute: told for minute, told in minutes.items() if any(told)} == ended
+
+
+def test_hours_have_what_the_history_has(busy: Busy) -> None:
+    hours = {row["hour"][:13]: row for row in busy.api("/api/dashboard/clients/timeline?range=30d")}
+    by_hour = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:13])
+    for hour, row in hours.items():
+        ended = by_hour.get(hour, [])
+        assert (row["request_count"], row["failed_count"]) == (len(ended), counted(ended)[1]), hour
+        assert row["unique_ips"] == len({a_busy.NETWORKS.get(it.client, it.client) for it in ended}), hour
+
+
+def test_models_have_what_the_history_has(busy: Busy) -> None:
+    today, week = told.today(), told.today() - timedelta(days=6)
+    by_model = grouped(busy, lambda it: it.model)
+    for row in busy.api("/api/dashboard/models")["data"]:
+        ended = [it for name in {row["id"], *row["aliases"]} for it in by_model.get(name, [])]
+        for since, name in ((today, "today"), (week, "7_days")):
+            ok, failed, cancelled = counted(it for it in ended if it.at.date() >= since)
+            assert row[f"requests_{name}"] == ok + failed, row
+            assert (row[f"failed_{name}"], row[f"cancelled_{name}"]) == (failed, cancelled), row
+
+
+@pytest.mark.parametrize("days", [1, 7, 90])
+def test_an_endpoints_days_have_what_the_history_has(busy: Busy, days: int) -> None:
+    it, since = Shown(busy, {}, {}), str(told.today() - timedelta(days=days - 1))
+    sums: Counter[tuple[str, ...]] = Counter()
+    for row in in_admin.daily(it):
+        if row["endpoint_id"] in busy.ids.values() and row["date"] >= since:
+            for of in (row["date"], row["model_id"]):
+                sums[row["endpoint_id"], of, "total"] += row["attempts"]
+                sums[row["endpoint_id"], of, "failed"] += row["failed"]
+    found = {
+        (endpoint_id, row[of], name): row[f"{name}_requests"]
+        for endpoint_id in busy.ids.values()
+        for path, of in (("daily-stats", "date"), ("model-stats", "model_id"))
+        for row in it.api(f"/api/endpoints/{endpoint_id}/{path}", days=days)
+        for name in ("total", "failed")
+    }
+    assert found == sums
+
+
+def test_the_last_hour_has_what_the_history_has(busy: Busy) -> None:
+    overview, busiest = busy.api("/api/dashboard/overview"), busy.api("/api/dashboard/busiest")
+    since = datetime.fromisoformat(overview["history"][0]["minute"])
+    ended = [it for it in busy.history() if it.at >= since]
+    tries = [attempt for it in ended for attempt in it.attempts if attempt["outcome"] != record.CANCELLED]
+    for row in overview["endpoints"]:
+        outcomes = Counter(it["outcome"] for it in tries if it["endpoint_id"] == row["id"])
+        assert row["recent_attempts"] == outcomes.total(), row
+        assert row["recent_failures"] == outcomes.total() - outcomes[record.OK], row
+    models = Counter(it.model for it in ended if it.outcome != record.CANCELLED)
+    assert {row["model_id"]: row["requests"] for row in busiest["models"]}.items() <= models.items()
+    assert [row["requests"] for row in busiest["models"]] == sorted(models.values(), reverse=True)[:5]
+
+
+def test_times_are_those_of_the_history(busy: Busy) -> None:
+    """Of the last 24 hours."""
+    took = sorted(
+        it.duration_ms
+        for it in busy.history()
+        if it.outcome == record.OK and it.at > datetime.now(UTC) - timedelta(days=1)
+    )
+    stats = busy.api("/api/dashboard/stats")
+    assert stats["average_response_time_ms"] == pytest.approx(sum(took) / len(took))
+    assert took[len(took) // 2 - 1] * 15 / 16 <= stats["p50_response_time_ms"] <= took[len(took) // 2] * 17 / 16
+
+
+def test_other_addresses_tell_the_same(busy: Busy) -> None:
+    overview = busy.api("/api/dashboard/overview")
+    assert told_to_machines.steady(overview["stats"]) == told_to_machines.steady(busy.api("/api/dashboard/stats"))
+    stats, tokens = overview["stats"], busy.api("/api/dashboard/stats/tokens")
+    assert tokens == {name: stats[name] for name in tokens}
+    for path in ("daily?days=150", "monthly"):
+        rows = busy.api(f"/api/dashboard/stats/tokens/{path}")
+        assert sum(row["total_tokens"] for row in rows) == stats["total_tokens"]
+        assert sum(row["request_count"] for row in rows) == len(busy.ledger)
+
+
+def test_an_export_has_what_the_api_tells(busy: Busy) -> None:
+    lines = busy.page("/requests/export?format=jsonl").splitlines()
+    assert [json.loads(line) for line in lines] == busy.api("/api/requests?limit=500")["requests"]
+
+
+def test_reconcile_finds_no_difference(busy: Busy) -> None:
+    done = busy.router.manage("reconcile", "--thorough")
+    assert (done.stdout, done.stderr, done.returncode) == ("all figures agree\n", "", 0)

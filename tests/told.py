@@ -1,0 +1,765 @@
+"""What the JSON API tells for each place of each page: the rules by which pages are compared with it.
+
+Nothing here comes from the code of pages: a rule asks documented addresses, with the page's own filters.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from gateway import kinds
+from tests.busy import ZONE, Busy
+from tests.shown import Place, agrees, numbers, value, without
+
+Row = dict[str, Any]
+Told = dict[Place, list[Any]]  # figures; None is shown as a dash, ABSENT not at all
+Column = str | Callable[[Row], Any]
+
+ABSENT = object()
+DAY = 86_400_000.0  # ms
+
+
+class AnyOrder(list[Any]):
+    """Figures of one place, in whatever order they stand there."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A page at one address: its query, and what stands in its path."""
+
+    busy: Busy
+    query: dict[str, str]
+    known: dict[str, str]
+
+    def api(self, path: str, **query: Any) -> Any:
+        return self.busy.api(f"{path}?{urlencode(query)}" if query else path)
+
+
+Rule = Callable[[Shown], Told]
+
+
+# Words with a digit that say what a figure is, and none themselves.
+WORDING = re.compile(
+    "|".join(
+        (
+            r"(in|last|,) 60 min(utes)?|last 24 h(ours)?|last (7|30) days|(Requests|Cancelled|tokens|Today),? 7 days",
+            r"last 2,000|The 50 that answered most|The 200 oldest|less than 99 percent|status of 200 to 399",
+            r"95th percentile|a hundred answered requests, 95|[/\w]*p\d\d_\w+|IPv[46]|\d+ bits|/v1\b",
+            # To choose from
+            r"15 min 1 h 24 h 7 d|7 days 30 days 90 days|24 hours 7 days 30 days|In \d+ days|within \d+ minutes?",
+        )
+    )
+)
+
+
+def differences(shown: Mapping[Place, str], before: Told, after: Told, names: Iterable[str]) -> Iterator[str]:
+    """Between the texts of a page and what was told before and after it was read."""
+    for place in dict.fromkeys((*shown, *before, *after)):
+        text = WORDING.sub(" … ", without(shown.get(place, ""), names))
+        api = [_numbers(it.get(place, [])) for it in (before, after)]
+        try:
+            found = numbers(text)
+        except ValueError as error:
+            yield f"{tuple(place)}: {error}"
+            continue
+        if isinstance(before.get(place), AnyOrder):
+            found.sort(key=lambda it: value(it)[0])
+            api = [sorted(it) for it in api]
+        if not len(found) == len(api[0]) == len(api[1]) or not all(map(agrees, found, zip(*api, strict=True))):
+            yield f"{tuple(place)} shows {found}, the API tells {api[1]}: {text[:300]!r}"
+        elif text.count("—") < sum(it is None for it in before.get(place, [])):
+            yield f"{tuple(place)} has no dash for what was not measured: {text[:300]!r}"
+
+
+def _numbers(figures: list[Any]) -> list[float]:
+    return [it for it in figures if it is not None and it is not ABSENT]
+
+
+# What rules are made of
+
+
+def fact(panel: str, name: str, *figures: Any) -> Told:
+    return {Place(panel, "", name): list(figures)}
+
+
+def table(panel: str, rows: Iterable[Row], name: Column, columns: dict[str, Sequence[Column]]) -> Told:
+    """Rows of one name share a place, in their order."""
+    told: Told = {}
+    for row in rows:
+        for column, figures in columns.items():
+            place = told.setdefault(Place(panel, str(_of(row, name)), column), [])
+            for figure in figures:
+                found = _of(row, figure)
+                place += found if isinstance(found, list) else [found]
+    return told
+
+
+def _of(row: Row, column: Column) -> Any:
+    return column(row) if callable(column) else row[column]
+
+
+def if_any(name: str) -> Column:
+    return lambda row: row[name] or ABSENT
+
+
+def percent(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def since(moment: str) -> float:
+    """Milliseconds until now."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() * 1000
+
+
+def at(moment: str, form: str) -> str:
+    """In the zone of the server, which is the viewer's where a browser tells none."""
+    return datetime.fromisoformat(moment).astimezone(ZONE).strftime(form)
+
+
+def today() -> date:
+    return datetime.now(ZONE).date()
+
+
+def named(row: Row, kind: str) -> str | None:
+    """An endpoint or a key of a row; of one that is gone, its id where the name is not known any more."""
+    unknown = f"deleted: {row[f'{kind}_id']}" if row[f"{kind}_id"] else None
+    return row[f"{kind}_name"] or unknown
+
+
+def latency(row: Row) -> list[Any]:
+    """Of an endpoint that is offline, with the age of what was measured last."""
+    if row["status"] != "offline" or row["latency_ms"] is None:
+        return [row["latency_ms"]]
+    return [row["latency_ms"], since(row["last_seen"]) if row["last_seen"] else None]
+
+
+def nothing(_: Shown) -> Told:
+    return {}
+
+
+# The overview
+
+
+def overview(it: Shown) -> Told:
+    stats, history = it.api("/api/dashboard/stats"), it.api("/api/dashboard/request-history")
+    minutes, busiest = it.api("/api/dashboard/minutes"), it.api("/api/dashboard/busiest")
+    attention, endpoints = it.api("/api/dashboard/attention"), it.api("/api/dashboard/endpoints")
+    ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
+    tokens = stats["today_input_tokens"] + stats["today_output_tokens"]
+    peak = {name: max(row[name] for row in minutes if row[name] is not None) for name in ("in_flight", "queued")}
+    return {
+        **fact("", "Endpoints online", *(stats[f"{name}_runtimes"] for name in ("online", "total", "offline"))),
+        **fact("", "In flight", stats["total_active_requests"], peak["in_flight"]),
+        **fact("", "Queued", stats["queued_requests"], peak["queued"]),
+        **fact("", "Tokens per second", stats["tokens_per_second"]),
+        **fact("", "First token", stats["p50_first_token_ms"]),
+        **fact("", "Requests today", stats["today_requests"], stats["total_requests"], stats["failed_requests"]),
+        **fact("", "Success rate", percent(ok, ok + failed), failed),
+        **fact("", "Tokens today", tokens, tokens, stats["total_tokens"], stats["total_output_tokens"]),
+        **fact("", "Average response", stats["average_response_time_ms"]),
+        **fact("", "95th percentile", stats["p95_response_time_ms"]),
+        Place("attention"): [len(attention), *(figure for row in attention for figure in _attention(row))],
+        Place("minutes"): [stats["cancelled_requests"], stats["rejected_requests"]],
+        **table("minutes", history, lambda row: at(row["minute"], "%H:%M"), {"OK": ["success"], "Failed": ["error"]}),
+        Place("busiest"): [row["requests"] for name in ("models", "api_keys") for row in busiest[name]],
+        **table(
+            "endpoints",
+            endpoints,
+            "name",
+            {
+                "In flight": ["active_requests", if_any("slots")],
+                "Tokens/s": ["tokens_per_second"],
+                "Latency": [latency],
+                "Failed, 60 min": [lambda row: percent(row["recent_failures"], row["recent_attempts"])],
+                "Attempts": ["total_requests", "failed_requests"],
+                "Models": ["model_count"],
+            },
+        ),
+        **table(
+            "speeds",
+            speeds(it, endpoints),
+            "endpoint_name",
+            {"Tokens/s": ["tps"], "Answers today": ["request_count"], "Output tokens today": ["total_output_tokens"]},
+        ),
+    }
+
+
+def _attention(row: Row) -> list[Any]:
+    alone = row["models_nowhere_else"] or 0
+    return [alone if alone > 1 else ABSENT, since(row["since"]) if row["since"] else ABSENT]
+
+
+def speeds(it: Shown, endpoints: list[Row]) -> list[Row]:
+    return [
+        {"endpoint_id": endpoint["id"], "endpoint_name": endpoint["name"], **row}
+        for endpoint in sorted(endpoints, key=lambda row: str(row["name"]))
+        for row in it.api(f"/api/endpoints/{endpoint['id']}/model-tps")
+    ]
+
+
+# Endpoints
+
+STATES = ("online", "error", "offline", "draining", "disabled")
+
+
+def behind(it: Shown) -> Told:
+    """The panel of what needs attention, which is there but hidden."""
+    stats = it.api("/api/dashboard/stats")
+    names = ("records_waiting", "oldest_waiting_secs", "records_unrecorded")
+    return {Place("attention"): [stats[name] for name in names]}
+
+
+def endpoints(it: Shown) -> Told:
+    every, found = it.api("/api/endpoints")["endpoints"], it.api("/api/endpoints", **it.query)["endpoints"]
+    shown = {endpoint["id"] for endpoint in found}
+    choices = Counter(choice for endpoint in every for choice in _choices(it, endpoint))
+    return {
+        **behind(it),
+        Place("endpoints"): AnyOrder([len(every), *choices.values(), len(found)]),
+        **table(
+            "endpoints",
+            [row for row in it.api("/api/dashboard/endpoints") if row["id"] in shown],
+            "name",
+            {
+                "In flight": ["active_requests", if_any("slots")],
+                "Latency": [latency],
+                "Attempts": ["total_requests"],
+                "Failed": ["failed_requests"],
+                "Models": ["model_count"],
+            },
+        ),
+    }
+
+
+def _choices(it: Shown, endpoint: Row) -> Iterator[tuple[str, str]]:
+    """What it is found by in the filters, each of which says how many it finds."""
+    yield "status", endpoint["status"] if endpoint["operator_state"] == "enabled" else endpoint["operator_state"]
+    yield "type", endpoint["endpoint_type"]
+    yield from (("tag", tag) for tag in endpoint["tags"])
+    yield from (("model", row["model_id"]) for row in it.api(f"/api/endpoints/{endpoint['id']}/models")["models"])
+
+
+def endpoint(it: Shown) -> Told:
+    base, days = f"/api/endpoints/{it.known['endpoint_id']}", int(it.query.get("days", "30"))
+    entry, health = it.api(base), it.api(f"{base}/health")
+    row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
+    counted = it.api(f"{base}/today-stats")
+    minutes = since(row["last_seen"]) // 60_000 or ABSENT if row["last_seen"] else None
+    slots = entry["max_concurrency"] or entry["learned_slots"] or ABSENT
+    return {
+        **behind(it),
+        Place("what"): [row["active_requests"], health["days"]],
+        **fact("what", "In flight", row["active_requests"], slots),
+        **fact("what", "Today", counted["total_requests"], counted["failed_requests"]),
+        **fact("what", "Attempts, all time", row["total_requests"], row["failed_requests"]),
+        **fact(
+            "what",
+            "Success rate, all time",
+            percent(row["successful_requests"], row["total_requests"]),
+            row["cancelled_requests"],
+        ),
+        **fact("what", "Latency", *latency(row), minutes),
+        **fact(
+            "what",
+            f"Uptime, {health['days']} days",
+            _uptime(health),
+            _milliseconds("online", "error", "offline")(health),
+        ),
+        **_by_day(it, base, days),
+        **_health(health),
+        **_by_model(it, base, days, entry["models"]),
+        Place("errors"): [(row["attempt"] or {}).get("status_code") or ABSENT for row in it.api(f"{base}/failures")],
+        Place("offered"): [len(entry["models"])],
+        **table("offered", entry["models"], "model_id", {"Context": ["max_tokens"]}),
+        **table("speeds", it.api(f"{base}/model-tps"), "model_id", {"Tokens/s": ["tps"]}),
+        **_about(entry, health, slots),
+    }
+
+
+def _by_day(it: Shown, base: str, days: int) -> Told:
+    found = {row["date"]: row for row in it.api(f"{base}/daily-stats", days=days)}
+    none = dict.fromkeys(("total_requests", "successful_requests", "failed_requests"), 0)
+    rows = [
+        none | {"date": day} | found.get(day, {})
+        for day in ((today() - timedelta(days=ago)).isoformat() for ago in range(days))
+    ]
+    ok, failed = (sum(row[name] for row in rows) for name in ("successful_requests", "failed_requests"))
+    return {
+        Place("by-day"): [7 * DAY, 30 * DAY, 90 * DAY],  # to choose from
+        **fact("by-day", "OK", ok),
+        **fact("by-day", "Failed", failed),
+        **fact("by-day", "Success", percent(ok, ok + failed)),
+        # What the chart is drawn from
+        **{Place("by-day", row["date"]): [row["successful_requests"], row["failed_requests"]] for row in rows},
+        **table(
+            "by-day",
+            rows,
+            "date",
+            {
+                "Attempts": ["total_requests"],
+                "OK": ["successful_requests"],
+                "Failed": ["failed_requests"],
+                "Success": [lambda row: percent(row["successful_requests"], row["total_requests"])],
+            },
+        ),
+    }
+
+
+def _uptime(health: Row) -> float | None:
+    return None if health["uptime"] is None else 100 * health["uptime"]
+
+
+def _milliseconds(*states: str) -> Callable[[Row], float]:
+    return lambda day: sum(1000.0 * day["seconds"][state] for state in states)
+
+
+def _health(health: Row) -> Told:
+    low = [_uptime(day) for day in health["by_day"] if day["uptime"] is not None and day["uptime"] < 0.99]
+    spans = [1000 * span["duration_secs"] for span in health["spans"][:8]]
+    named: dict[str, Sequence[Column]] = {state.capitalize(): [_milliseconds(state)] for state in STATES}
+    return {
+        # Twice in the drawing: said to those who do not see it, and written.
+        Place("health"): [health["days"], health["days"], *low, *low, *spans],
+        **fact("health", "Uptime", _uptime(health)),
+        **table(
+            "health",
+            health["by_day"],
+            "date",
+            {"Uptime": [_uptime], **named, "Not known": [_milliseconds("unknown", "pending")]},
+        ),
+    }
+
+
+def _by_model(it: Shown, base: str, days: int, models: list[Row]) -> Told:
+    context = {name: model["max_tokens"] for model in models for name in (model["canonical_name"], model["model_id"])}
+    return {
+        Place("by-model"): [days if days > 1 else ABSENT],
+        **table(
+            "by-model",
+            it.api(f"{base}/model-stats", days=days),
+            "model_id",
+            {
+                "Context": [lambda row: context.get(row["model_id"])],
+                "Attempts": ["total_requests"],
+                "Success": [lambda row: percent(row["successful_requests"], row["total_requests"])],
+                "Tokens/s": ["tokens_per_second"],
+                "First token, median": ["p50_first_token_ms"],
+                "Duration, median": ["p50_duration_ms"],
+                "Output tokens": ["output_tokens"],
+            },
+        ),
+    }
+
+
+def _about(entry: Row, health: Row, slots: Any) -> Told:
+    known = [it for it in health["latencies_ms"] if it is not None]
+    line = [len(health["latencies_ms"]), min(known), max(known), 0, max(known)] if len(known) > 1 else [None]
+    total = entry["total_timeout_secs"]
+    return {
+        **fact("about", "Checked every", 1000 * entry["health_check_interval_secs"]),
+        **fact("about", "Last checks", *line),
+        **fact("about", "Timeout", 1000 * entry["inference_timeout_secs"]),
+        **fact("about", "To connect", 1000 * (entry["connect_timeout_secs"] or 5)),
+        **fact(
+            "about",
+            "Between two events of a stream",
+            1000 * (entry["idle_timeout_secs"] or entry["inference_timeout_secs"]),
+        ),
+        **fact("about", "A whole stream", 1000 * total if total else ABSENT),
+        **fact("about", "Requests at a time", slots),
+    }
+
+
+# Models
+
+
+def models(it: Shown) -> Told:
+    rows = it.api("/api/dashboard/models", **it.query)["data"]
+    return {
+        Place("all"): [len(rows)],
+        **table(
+            "all",
+            rows,
+            "id",
+            {
+                "Endpoints": [lambda row: [offer["fastest_tps"] or ABSENT for offer in row["endpoints"]]],
+                "Online": ["endpoints_online", lambda row: len(row["endpoints"])],
+                "Context": ["max_tokens"],
+                "Tokens/s": ["fastest_tps"],
+                "Today": ["requests_today"],
+                "7 days": ["requests_7_days", if_any("failed_7_days")],
+            },
+        ),
+    }
+
+
+def model(it: Shown) -> Told:
+    name = it.known["name"]
+    row = it.api(f"/api/dashboard/models/{quote(name)}")
+    kind = next((kind.name for kind in kinds.KINDS if kind.name in row["supported_apis"]), None)
+    route = it.api("/api/route", model=name, kind=kind)["endpoints"] if row["endpoints"] else []
+    return {
+        **fact("what", "Endpoints online", row["endpoints_online"], len(row["endpoints"])),
+        **fact("what", "Context", row["max_tokens"]),
+        **fact("what", "Tokens per second", row["fastest_tps"]),
+        **fact("what", "Requests today", row["requests_today"], row["failed_today"]),
+        **fact("what", "Requests, 7 days", row["requests_7_days"], row["failed_7_days"]),
+        **fact("what", "Cancelled, 7 days", row["cancelled_7_days"]),
+        **fact("what", "Output tokens, 7 days", row["output_tokens_7_days"]),
+        **table(
+            "who",
+            row["endpoints"],
+            "endpoint_name",
+            {
+                "Context": ["max_tokens"],
+                "In flight": ["active_requests", if_any("max_concurrency")],
+                "Tokens/s": [lambda offer: [speed["tps"] for speed in offer["speeds"]] or None],
+            },
+        ),
+        **table("where", route, "name", {"In flight": ["in_flight", if_any("max_concurrency")]}),
+        **table(
+            "days",
+            row["days"],
+            "day",
+            {
+                "OK": ["successful_requests"],
+                "Failed": ["failed_requests"],
+                "Cancelled": ["cancelled_requests"],
+                "Tokens out": ["output_tokens"],
+                "Average": ["average_duration_ms"],
+            },
+        ),
+    }
+
+
+# Requests
+
+
+def ended(row: Row) -> str:
+    """As a list writes the moment."""
+    is_today = at(row["completed_at"], "%Y-%m-%d") == str(today())
+    return at(row["completed_at"], "%H:%M:%S" if is_today else "%m-%d %H:%M:%S")
+
+
+def requests(it: Shown) -> Told:
+    query = {name: value for name, value in it.query.items() if name != "id"}
+    wanted = [float(query[name]) for name in ("min_tokens", "min_duration_ms", "status_code") if name in query]
+    return {Place("rq-h"): wanted * 2} | table(  # by what is filtered, and in the form
+        "rq-h",
+        it.api("/api/requests", **query)["requests"],
+        ended,
+        {
+            "Outcome": [lambda row: ABSENT if row["status_code"] in (None, 0, 200) else row["status_code"]],
+            "Endpoint": [lambda row: len(row["attempts"]) if len(row["attempts"]) > 1 else ABSENT],
+            "In / out": ["input_tokens", "output_tokens"],
+            "Tok/s": ["tokens_per_second"],
+            "Duration": ["duration_ms"],
+        },
+    )
+
+
+def request(it: Shown) -> Told:
+    row = it.api(f"/api/requests/{it.known['request_id']}")
+    return {
+        Place("what"): [row["status_code"] or ABSENT],
+        **fact("what", "Duration", row["duration_ms"]),
+        **fact("what", "Waited in the queue", row["queue_ms"]),
+        **fact("what", "First token after", row["first_token_ms"]),
+        **fact("what", "Tokens in / out", row["input_tokens"], row["output_tokens"]),
+        **fact("what", "Tokens per second", row["tokens_per_second"]),
+        **_time("time", row),
+        **_way("why", row["attempts"]),
+    }
+
+
+def drawer(it: Shown) -> Told:
+    """A request beside the list, all in one panel."""
+    row = it.api(f"/api/requests/{it.known['request_id']}")
+    found = {**_time("dr-h", row), **_way("dr-h", row["attempts"])}
+    found[Place("dr-h")] = [
+        row["status_code"] or ABSENT,
+        *_time("", row)[Place("")],
+        *_way("", row["attempts"])[Place("")],
+    ]
+    return {
+        **requests(it),
+        **found,
+        **fact("dr-h", "Tokens in / out", row["input_tokens"], row["output_tokens"]),
+        **fact("dr-h", "Tokens per second", row["tokens_per_second"]),
+    }
+
+
+def _time(panel: str, row: Row) -> Told:
+    """Each part of a request's time: when it began and how long it took."""
+    parts: list[tuple[str, float, float]] = []
+    whole, tries = row["duration_ms"], row["attempts"]
+    numbers: list[Any] = []
+    for number, attempt in enumerate(tries, 1):
+        start, length = attempt["at_ms"] or 0, attempt["duration_ms"]
+        first, last = row["first_token_ms"], number == len(tries)
+        whole = max(whole, start + length)
+        if last and first is not None and start <= first <= start + length:
+            parts += [("To the first token", start, first - start), ("Stream", first, start + length - first)]
+        else:
+            parts.append(("Answer" if last else f"Attempt {number}", start, length))
+            numbers += [ABSENT if last else number]
+    if row["queue_ms"] is not None:
+        starts = [start for _, start, _ in parts if start >= row["queue_ms"]]
+        parts.append(("Queue", min(starts, default=whole) - row["queue_ms"], row["queue_ms"]))
+    told: Told = {Place(panel): [whole, *numbers]}
+    for name, start, length in parts:
+        told.setdefault(Place(panel, "", name), []).extend([start, length])
+    return told
+
+
+def _way(panel: str, attempts: list[Row]) -> Told:
+    told: Told = {Place(panel): []}
+    for number, attempt in enumerate(attempts, 1):
+        told[Place(panel)] += [number, attempt["status_code"] or ABSENT, attempt["duration_ms"]]
+        for place, figures in table(panel, attempt["scores"], "endpoint_name", {"In flight": ["in_flight"]}).items():
+            told.setdefault(place, []).extend(figures)
+    return told
+
+
+# Keys, and what runs now
+
+
+def keys(it: Shown) -> Told:
+    used = it.api("/api/usage", by="key", since=today() - timedelta(days=29), until=today())["rows"]
+    counts = {row["api_key_id"]: row["requests"] for row in used}
+    rows = it.api("/api/me/api-keys")["api_keys"]
+    return table("own", rows, "name", {"Requests, last 30 days": [lambda row: counts.get(row["id"], 0)]})
+
+
+def live(it: Shown) -> Told:
+    told = it.api("/api/live")
+    return {
+        Place("running"): [told["running_total"]],
+        Place("waiting"): [told["waiting_total"]],
+        **table(
+            "running",
+            told["running"],
+            "model",
+            {"Age": ["age_ms"], "Tokens": [lambda row: row["deltas"] if row["streamed"] else None]},
+        ),
+        **table("waiting", told["waiting"], "model", {"Age": ["age_ms"], "Place": ["position"]}),
+    }
+
+
+# Usage
+
+CALLED: dict[str, Column] = {
+    "day": "day",
+    "month": "month",
+    "model": "model_id",
+    "endpoint": lambda row: named(row, "endpoint") or "no endpoint could be asked",
+    "key": lambda row: named(row, "api_key") or "no valid key",
+    "user": lambda row: row["username"] or "no key, or a deleted one",
+}
+MINUTES_PAST = 45  # the hour in that zone, when an hour of UTC begins
+SPANS = {"7d": 7, "30d": 30, "90d": 90}
+
+
+def usage(it: Shown) -> Told:
+    by, measure = it.query.get("by", "day"), it.query.get("measure", "tokens")
+    asked: dict[str, Any] = {
+        name: value for name, value in it.query.items() if name in ("model", "endpoint_id", "api_key_id")
+    }
+    asked |= {"since": today() - timedelta(days=SPANS[it.query.get("range", "30d")] - 1), "until": today()}
+    told = it.api("/api/usage", by=by, compare="true", **asked)
+    total, before = told["total"], told["previous"]["total"]
+    of = "total_tokens" if measure == "tokens" else "requests"
+    reached, in_time = by in ("model", "endpoint"), by in ("day", "month")
+    columns: dict[str, Sequence[Column]] = {
+        "Requests": ["requests"],
+        "Failed": ["failed_requests"],
+        "Cancelled": ["cancelled_requests"],
+        **({} if reached else {"Refused": ["rejected_requests"]}),
+        "Tokens in": ["input_tokens"],
+        "Tokens out": ["output_tokens"],
+    }
+    against: dict[str, Sequence[Column]] = {} if in_time else {"Against before": [lambda row: _more(row, of)]}
+    last = total | {"previous_requests": before["requests"], "previous_total_tokens": before["total_tokens"]}
+    return {
+        **_changes(total, before),
+        **({} if in_time else _course(it, asked)),
+        **table("rows", told["rows"], CALLED[by], columns | against),
+        **table("rows", [last] if told["rows"] else [], lambda _: "Total", columns | against),
+    }
+
+
+def _more(row: Row, of: str) -> float | None:
+    return percent(row[of] - row[f"previous_{of}"], row[f"previous_{of}"])
+
+
+def _changes(total: Row, before: Row) -> Told:
+    names = {
+        "Requests": "requests",
+        "Failed": "failed_requests",
+        "Cancelled": "cancelled_requests",
+        "Refused": "rejected_requests",
+        "Input tokens": "input_tokens",
+        "Output tokens": "output_tokens",
+    }
+    return {
+        Place("", "", label): [
+            total[name],
+            total[name] - before[name],
+            percent(total[name] - before[name], before[name]) if before[name] else ABSENT,
+        ]
+        for label, name in names.items()
+    }
+
+
+def _course(it: Shown, asked: dict[str, Any]) -> Told:
+    names = {
+        "OK": "successful_requests",
+        "Failed": "failed_requests",
+        "Input tokens": "input_tokens",
+        "Output tokens": "output_tokens",
+    }
+    found = {row["day"]: row for row in it.api("/api/usage", by="day", **asked)["rows"]}
+    days = [asked["since"] + timedelta(days=at) for at in range((asked["until"] - asked["since"]).days + 1)]
+    rows = [dict.fromkeys(names.values(), 0) | {"day": str(day)} | found.get(str(day), {}) for day in days]
+    return table("course", rows, "day", {label: [name] for label, name in names.items()})
+
+
+# Clients
+
+
+def clients(it: Shown) -> Told:
+    span = it.query.get("range", "24h")
+    ranking = it.api("/api/dashboard/clients", range=span, per_page=50)
+    marked = sum(row["is_alert"] for row in ranking["rankings"])
+    threshold = int(it.api("/api/dashboard/settings/ip_alert_threshold")["value"])
+    return {
+        **_hours(it.api("/api/dashboard/clients/timeline", range=span), every=True),
+        Place("ranking"): [ranking["total_count"], marked or ABSENT, threshold],
+        **table(
+            "ranking",
+            ranking["rankings"],
+            "ip",
+            {
+                "Requests": ["request_count"],
+                "Failed": ["failed_count"],
+                "Tokens in": ["input_tokens"],
+                "Tokens out": ["output_tokens"],
+                "Keys": ["api_key_count"],
+            },
+        ),
+        **_heat(it.api("/api/dashboard/clients/heatmap", time_zone=ZONE.key)),
+        **_shares(it.api("/api/dashboard/clients/models", range=span)),
+    }
+
+
+def client(it: Shown) -> Told:
+    name = it.known["client"]
+    base, span = f"/api/dashboard/clients/{name}", it.query.get("range", "24h")
+    detail = it.api(f"{base}/detail")
+    return {
+        **fact("who", "Requests", detail["total_requests"]),
+        **fact("who", "Failed", detail["failed_requests"]),
+        **fact("who", "Cancelled", detail["cancelled_requests"]),
+        **fact("who", "Input tokens", detail["input_tokens"]),
+        **fact("who", "Output tokens", detail["output_tokens"]),
+        **_hours(it.api(f"{base}/timeline", range=span), every=False),
+        **_heat(it.api("/api/dashboard/clients/heatmap", ip=name, time_zone=ZONE.key)),
+        **_shares(detail["model_distribution"]),
+        **table(
+            "keys",
+            it.api(f"{base}/api-keys"),
+            lambda row: row["name"] or f"deleted: {row['api_key_id']}",
+            {"Requests": ["request_count"]},
+        ),
+        **table(
+            "recent",
+            detail["recent_requests"],
+            lambda row: at(row["timestamp"], "%Y-%m-%d %H:%M:%S"),
+            {"Duration": ["duration_ms"]},
+        ),
+    }
+
+
+def _hours(rows: list[Row], *, every: bool) -> Told:
+    columns: dict[str, Sequence[Column]] = {
+        "Requests": ["request_count"],
+        "Failed": ["failed_count"],
+        **({"Clients": ["unique_ips"]} if every else {}),
+        "Tokens in": ["input_tokens"],
+        "Tokens out": ["output_tokens"],
+    }
+    return table("hours", rows, lambda row: at(f"{row['hour']}+00:00", "%Y-%m-%d %H:%M"), columns)
+
+
+def _heat(cells: list[Row]) -> Told:
+    names = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+    counts = [cell["count"] for cell in cells]
+    most = max(counts)
+    scale = [most, 0, *(math.ceil(most * level / 4) for level in range(1, 5))] if most else []
+    # Hours stand above the drawing and above the table, and below it when they begin.
+    return {
+        Place("heat"): AnyOrder([*counts, *scale, *range(0, 24, 3), *range(24), MINUTES_PAST]),
+        **{Place("heat", names[it["day_of_week"]], f"{it['hour']:02d}"): [it["count"]] for it in cells},
+    }
+
+
+def _shares(rows: list[Row]) -> Told:
+    return table("models", rows[:12], "model", {"Requests": ["request_count"], "Share": ["percentage"]})
+
+
+# What only a script writes
+
+
+def overview_with_script(it: Shown) -> Told:
+    history = it.api("/api/dashboard/request-history")
+    ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
+    read = {"OK": ok, "Failed": failed, "Success": percent(ok, ok + failed)}
+    return overview(it) | _read("minutes", read)
+
+
+def endpoint_with_script(it: Shown) -> Told:
+    running = [row for row in it.api("/api/live")["running"] if row["endpoint_id"] == it.known["endpoint_id"]]
+    return {
+        **endpoint(it),
+        Place("now"): [len(running)],
+        **table("now", running, "model", {"Deltas": ["deltas"], "Age": ["age_ms"]}),
+    }
+
+
+def live_with_script(it: Shown) -> Told:
+    """The speed of what streams, since its first token."""
+    rows = it.api("/api/live")["running"]
+    columns: dict[str, Sequence[Column]] = {"Tokens/s": [_pace]}
+    return live(it) | table("running", rows, "model", columns)
+
+
+def _pace(row: Row) -> float:
+    return float(1000 * row["deltas"] / (row["age_ms"] - row["first_token_ms"]))
+
+
+def usage_with_script(it: Shown) -> Told:
+    total = it.api("/api/usage", since=today() - timedelta(days=29), until=today())["total"]
+    return usage(it) | _read("course", {"In": total["input_tokens"], "Out": total["output_tokens"]})
+
+
+def clients_with_script(it: Shown) -> Told:
+    known = it.api("/api/dashboard/clients")["total_count"]
+    return clients(it) | _read("hours", _sums(it.api("/api/dashboard/clients/timeline")) | {"Clients": known})
+
+
+def client_with_script(it: Shown) -> Told:
+    return client(it) | _read("hours", _sums(it.api(f"/api/dashboard/clients/{it.known['client']}/timeline")))
+
+
+def _sums(hours: list[Row]) -> dict[str, int]:
+    sent, failed = (sum(hour[name] for hour in hours) for name in ("request_count", "failed_count"))
+    return {"Answered or cancelled": sent - failed, "Failed": failed}
+
+
+def _read(panel: str, read: dict[str, Any]) -> Told:
+    return {Place(panel, "", name): [figure] for name, figure in read.items()}

@@ -1,0 +1,142 @@
+"""What scripts of pages and Prometheus have to be told: the API's figures under other names."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import product
+from typing import Any
+
+from gateway import record
+from tests.router import PASSING
+from tests.told import Row, Shown, speeds, today
+
+# What changes while nothing happens, beside what a restart may change.
+MOVING = {*PASSING, "average_response_time_ms"}
+EVER = 150  # days: older than anything that was sent
+
+Samples = dict[tuple[str, ...], float]  # by the metric's name and the values of its labels
+
+
+# The overview's script
+
+
+def overview(it: Shown) -> Row:
+    """What the page has and its events tell."""
+    endpoints = it.api("/api/dashboard/endpoints")
+    found = speeds(it, endpoints)
+    return {
+        "stats": steady(it.api("/api/dashboard/stats")),
+        "endpoints": endpoints,
+        "history": it.api("/api/dashboard/request-history"),
+        "minutes": it.api("/api/dashboard/minutes"),
+        "busiest": it.api("/api/dashboard/busiest"),
+        "attention": it.api("/api/dashboard/attention"),
+        "marks": it.api("/api/dashboard/marks"),
+        "speeds": found,
+        "speeds_known": len(found),
+    }
+
+
+def steady(stats: Row) -> Row:
+    return {name: value for name, value in stats.items() if name not in MOVING}
+
+
+def scripted(told: Row, api: Row) -> Row:
+    """What a script is told, as the API tells it: of endpoints it gets what may change while a page is open."""
+    names = told["endpoints"][0].keys()
+    shortened = [{name: row[name] for name in names} for row in api["endpoints"]]
+    assert {"total_requests", "failed_requests", "active_requests", "model_count", "latency_ms"} <= names
+    return api | {"endpoints": shortened}
+
+
+def event(text: str) -> Row:
+    """The figures of the first event of a stream."""
+    data = next(line for line in text.splitlines() if line.startswith("data: "))
+    found: Row = json.loads(data.removeprefix("data: "))
+    return found
+
+
+# Prometheus: labels in the order of their names
+
+SPEED = ("endpoint_id", "endpoint_name", "api_kind", "model_id")
+
+
+def prometheus(it: Shown) -> Samples:
+    stats, endpoints = it.api("/api/dashboard/stats"), it.api("/api/dashboard/endpoints")
+    return {
+        **{key: float(value) for key, value in _totals(stats) if value is not None},
+        **{key: float(value) for row in endpoints for key, value in _endpoint(row) if value is not None},
+        **_speeds(it, endpoints),
+        **_usage(it, endpoints),
+        **_answers(it),
+    }
+
+
+def _totals(stats: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for outcome, name in (("ok", "successful"), ("failed", "failed"), ("cancelled", "cancelled")):
+        yield ("routerdash_requests_total", outcome), stats[f"{name}_requests"]
+    for direction in ("input", "output"):
+        yield ("routerdash_tokens_total", direction), stats[f"total_{direction}_tokens"]
+    for reason, count in stats["rejected_by_reason"].items():
+        yield ("routerdash_rejected_requests_total", reason), count
+    yield ("routerdash_journal_damaged_bytes_total",), stats["journal_damaged_bytes"]
+    yield ("routerdash_in_flight_requests",), stats["total_active_requests"]
+    yield ("routerdash_queued_requests",), stats["queued_requests"]
+    yield ("routerdash_average_response_time_seconds",), stats["average_response_time_ms"] / 1000
+    yield ("routerdash_records_waiting_seconds",), stats["records_waiting_secs"]
+    for name in ("records_waiting", "records_unrecorded", "figures_restored", "figures_version"):
+        yield (f"routerdash_{name}",), stats[name]
+
+
+def _endpoint(row: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
+    labels = row["id"], row["name"]
+    latency = None if row["latency_ms"] is None else row["latency_ms"] / 1000
+    yield ("routerdash_endpoint_attempts_total", *labels, "ok"), row["successful_requests"]
+    yield ("routerdash_endpoint_attempts_total", *labels, "failed"), row["failed_requests"]
+    yield ("routerdash_endpoint_cancelled_total", *labels), row["cancelled_requests"]
+    yield ("routerdash_endpoint_in_flight_requests", *labels), row["active_requests"]
+    yield ("routerdash_endpoint_slots", *labels), row["slots"]
+    yield ("routerdash_endpoint_latency_seconds", *labels), latency
+    yield ("routerdash_endpoint_breaker_open", *labels), row["breaker"] == "open"
+    for status in ("pending", "online", "offline", "error"):
+        yield ("routerdash_endpoint_status", *labels, status), row["status"] == status
+    for state in ("enabled", "draining", "disabled"):
+        yield ("routerdash_endpoint_operator_state", *labels, state), row["operator_state"] == state
+
+
+def _speeds(it: Shown, endpoints: list[Row]) -> Samples:
+    return {
+        ("routerdash_endpoint_tokens_per_second", *(row[name] for name in SPEED)): row["tps"]
+        for row in speeds(it, endpoints)
+        if row["tps"] is not None
+    }
+
+
+def _usage(it: Shown, endpoints: list[Row]) -> Samples:
+    """Tokens by endpoint, over all days; and how long answers took, by the rows of the history."""
+    used = it.api("/api/usage", by="endpoint", since=today() - timedelta(days=EVER), until=today())["rows"]
+    tokens = {row["endpoint_id"]: row for row in used}
+    answers = [row for row in it.busy.history() if row.outcome == record.OK]
+    counts = Counter(row.endpoint_id for row in answers)
+    found: Samples = {}
+    for row, direction in product(endpoints, ("input", "output")):
+        labels = row["id"], row["name"]
+        count = tokens.get(row["id"], {}).get(f"{direction}_tokens", 0)
+        found["routerdash_endpoint_tokens_total", direction, *labels] = count
+        found["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
+        took = sum(answer.duration_ms for answer in answers if answer.endpoint_id == row["id"])
+        found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
+    return found
+
+
+def _answers(it: Shown) -> Samples:
+    """Whole durations of successful requests, by the powers of two in µs that they are below."""
+    took = [round(1000 * row.duration_ms) for row in it.busy.history() if row.outcome == record.OK]
+    bounds = [2**power for power in range(13, 29)]
+    return {
+        **{("routerdash_answer_seconds_bucket", str(bound / 1e6)): sum(us < bound for us in took) for bound in bounds},
+        ("routerdash_answer_seconds_bucket", "+Inf"): len(took),
+        ("routerdash_answer_seconds_count",): len(took),
+        ("routerdash_answer_seconds_sum",): sum(took) / 1e6,
+    }
