@@ -77,30 +77,23 @@ def _head(length: int) -> tuple[bytes, int]:
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """The good frames of `data` as (start, end, payload), stepping over damage. Raises UnknownVersion."""
-    at = 0
-    while at != -1:
-        payload = _payload_at(data, at)
-        if payload is None:
-            at = data.find(MAGIC, at + 1)
-        else:
-            end = at + FRAME_BYTES + len(payload)
-            yield at, end, payload
-            at = end
-
-
-def _payload_at(data: bytes, at: int) -> bytes | None:
-    body = at + FRAME_BYTES
-    if len(data) < body:
-        return None
-    magic, version, length, crc = WHOLE_HEAD.unpack_from(data, at)
-    if magic != MAGIC or length > MAX_PAYLOAD or len(data) < body + length:
-        return None
-    payload = data[body : body + length]
-    if crc != zlib.crc32(payload, zlib.crc32(data[at : at + HEAD.size])):
-        return None
-    if version != VERSION:
-        raise UnknownVersion(f"format {version}")
-    return payload
+    at, size = 0, len(data)
+    unpack, crc32 = WHOLE_HEAD.unpack_from, zlib.crc32
+    while at != -1 and at + FRAME_BYTES <= size:
+        magic, version, length, crc = unpack(data, at)
+        body = at + FRAME_BYTES
+        end = body + length
+        if magic == MAGIC and length <= MAX_PAYLOAD and end <= size:
+            payload = data[body:end]
+            # Of what this release writes, the length tells the whole head.
+            start = _head(length)[1] if version == VERSION else crc32(data[at : at + HEAD.size])
+            if crc == crc32(payload, start):
+                if version != VERSION:
+                    raise UnknownVersion(f"format {version}")
+                yield at, end, payload
+                at = end
+                continue
+        at = data.find(MAGIC, at + 1)
 
 
 def segment_path(directory: Path, segment: int) -> Path:

@@ -253,6 +253,13 @@ class DatabaseWriter:
         finally:
             connection.close()
 
+    def hurry(self) -> None:
+        """Called now and then: with a whole batch waiting there is nothing to wait for, and while it is new, what the
+        folder has read of it is kept (metrics.journals). A database that is away is asked at its own pace.
+        """
+        if self.folder.waiting >= BATCH and self.backlog.error is None:
+            self._wake.set()
+
     def flush(self, timeout: float = 2.0) -> bool:
         """Wait until everything in the journals now is in the database. False if that takes longer."""
         deadline = time.monotonic() + timeout
@@ -550,8 +557,8 @@ def _row(entry: RequestRecord, endpoint_id: str | None, where: Where) -> tuple[A
         where.name,
         where.ip,
         entry.client_ip,
-        _json_body(entry.request_body) or request_body,
-        _json_body(entry.response_body),
+        request_body if entry.request_body is None else _json_body(entry.request_body),
+        None if entry.response_body is None else _json_body(entry.response_body),
         milliseconds(entry.duration_us),
         "success" if ok else "error",
         None if ok else storable(entry.error or f"HTTP {entry.status}"),
@@ -600,7 +607,7 @@ def _attempts(entry: RequestRecord) -> str | None:
 def _stored(attempt: Attempt) -> StoredAttempt:
     return StoredAttempt(
         attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
-        attempt.reason, dict(attempt.scores) if attempt.reason != ONLY else {},
+        attempt.reason, {} if attempt.reason == ONLY else dict(attempt.scores),
     )  # fmt: skip
 
 
@@ -615,10 +622,8 @@ def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         cursor.executemany(sql, rows)
 
 
-def _json_body(text: str | None) -> str | None:
+def _json_body(text: str) -> str:
     """A stored body as JSON that both databases take: itself, or, where it was cut short, a string of it."""
-    if text is None:
-        return None
     try:
         value = json.loads(text)
     except ValueError:

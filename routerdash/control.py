@@ -202,6 +202,7 @@ class Control:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await asyncio.to_thread(folder.catch_up)
+                self.writer.hurry()
                 self._gauge()
                 await hub.tell()
             except Exception:

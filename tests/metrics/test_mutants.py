@@ -200,10 +200,14 @@ def a_torn_tail_is_waited_for_in_any_segment(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(FIGURES)
 def reading_stops_at_the_first_damage(patch: pytest.MonkeyPatch) -> None:
+    frames = journal.frames
+
     def up_to_damage(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at = 0
-        while (payload := journal._payload_at(data, at)) is not None:
-            yield at, (at := at + journal.FRAME_BYTES + len(payload)), payload
+        for start, end, payload in frames(data):
+            if start != at:
+                return
+            yield start, (at := end), payload
 
     patch.setattr(journal, "frames", up_to_damage)
 

@@ -654,6 +654,19 @@ def test_full_batches_follow_each_other_without_a_pause(world: World, monkeypatc
     assert RequestHistory.objects.count() == 10
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(("waiting", "error", "hurries"), [(3, None, True), (2, None, False), (3, "away", False)])
+def test_a_whole_batch_does_not_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch, waiting: int, error: str | None, hurries: bool
+) -> None:
+    monkeypatch.setattr(writer_module, "BATCH", 3)
+    world.gateway(*[request() for _ in range(waiting)])
+    world.folder.catch_up()
+    world.writer.backlog.error = error
+    world.writer.hurry()
+    assert world.writer._wake.is_set() is hurries
+
+
 @pytest.mark.django_db(transaction=True)
 def test_batches_grow_under_load(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "BUSY_RECORDS", 3)
