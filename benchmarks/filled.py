@@ -140,6 +140,11 @@ def client_of(model: str, minute: int) -> str:
     return f"2001:db8:0:{number + 1:x}::{minute % 3 + 1}" if number % 5 == 0 else f"10.0.{number // 250}.{number % 250}"
 
 
+def user(number: int) -> str:
+    """The id of one."""
+    return str(uuid.UUID(int=(0xA << 124) | (4 << 76) | (8 << 60) | number))
+
+
 def _number(model: str) -> int:
     return int(model.rpartition("-")[2])
 
@@ -275,7 +280,7 @@ def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
 
 def _people(sink: Sink, now: float) -> None:
     """Each with a key."""
-    users = [str(uuid.UUID(int=(0xA << 124) | (4 << 76) | (8 << 60) | number)) for number in range(USERS)]
+    users = [user(number) for number in range(USERS)]
     sink.many(
         "users",
         ("id", "username", "password_hash", "role", "created_at", "must_change_password"),
@@ -284,20 +289,19 @@ def _people(sink: Sink, now: float) -> None:
     sink.many(
         "api_keys",
         ("id", "key_hash", "name", "created_by", "created_at", "permissions"),
-        ((_key(number), f"{number}", f"key-{number:02d}", users[number % USERS], _iso(now), '["openai.inference"]')
+        ((_key(number), f"{number:064x}", f"key-{number:02d}", users[number % USERS], _iso(now), '["openai.inference"]')
          for number in range(KEYS)),
     )  # fmt: skip
 
 
 def _edits(sink: Sink, servers: Sequence[Server], now: float) -> None:
     ((kind,),) = sink.run("SELECT id FROM django_content_type WHERE app_label = 'endpoints' AND model = 'endpoint'")
-    ((user,),) = sink.run("SELECT id FROM users ORDER BY username LIMIT 1")
     noted = json.dumps([{"changed": {"fields": ["notes"]}, "values": {"notes": [None, None]}}])
     sink.many(
         "django_admin_log",
         ("action_time", "object_id", "object_repr", "action_flag", "change_message", "content_type_id", "user_id"),
         (
-            (_iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user)
+            (_iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user(0))
             for number in range(EDITS)
             for it in servers
         ),
