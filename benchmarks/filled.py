@@ -22,7 +22,7 @@ from metrics.fold import pack_samples
 from metrics.histogram import bucket, pack
 
 DAYS = 6  # within the usual retention, whatever the hour
-OLD_DAYS = range(10, 90)  # before today, of which only roll-ups of days and clients are left
+OLD_DAYS = range(10, 190)  # before today, of which only roll-ups of days and clients are left
 MODELS_OF_AN_ENDPOINT = 5
 KEYS = 20
 USERS = 20
