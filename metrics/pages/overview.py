@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from endpoints.models import Kind, OperatorState, Status
 from metrics import board, queries
 from metrics.pages.counted import COUNTED
+from metrics.pages.signs import signed
 from metrics.queries import Moment
 from metrics.templatetags import figures
 
@@ -34,7 +35,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     live = board.live(moment)
     context = {
         "live": live,
-        "entries": _entries(moment),
+        "entries": signed(_entries(moment)),
         "known": {entry.id for entry in moment.entries},
         "shown": queries.SPEEDS_SHOWN,
         "counted": COUNTED,

@@ -10,7 +10,7 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -32,9 +32,8 @@ def icon(name: str, css: str = "") -> SafeString:
 
 
 def _number(value: float, digits: int = 0) -> str:
-    """Rounded half up as browsers do; Django alone would cut the digits off."""
-    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return number_format(rounded, digits, force_grouping=True)
+    """Rounded half up as browsers do, and written as English and Japanese both do it."""
+    return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,f}"
 
 
 @register.filter
@@ -165,6 +164,27 @@ def elapsed(value: datetime) -> str:
 def clock(minute: str) -> str:
     """A minute of the timeline in the viewer's zone."""
     return timezone.localtime(datetime.fromisoformat(minute)).strftime("%H:%M")
+
+
+@register.simple_tag
+def latency(entry: Any) -> SafeString:
+    """An endpoint's: with its age where the endpoint is offline, since nobody measures it then."""
+    if entry.latency_ms is None:
+        return format_html('<span class="muted" data-latency>{}</span>', NOTHING)
+    measured = format_html('{}<span class="unit">ms</span>', count(entry.latency_ms))
+    if entry.status != "offline":
+        return format_html("<span data-latency>{}</span>", measured)
+    seen, ago = "", SafeString(NOTHING)
+    if entry.last_seen:
+        seen = timezone.localtime(entry.last_seen).isoformat()
+        ago = format_html('<span data-age="{}">{}</span>', seen, elapsed(entry.last_seen))
+    return format_html(
+        '<span class="stale" data-latency title="{}"><span>{}</span><small>{}{}</small></span>',
+        _("Last measured %(when)s") % {"when": seen},
+        measured,
+        icon("clock"),
+        ago,
+    )
 
 
 @register.filter
