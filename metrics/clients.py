@@ -178,9 +178,6 @@ class Hours:
     first: int
     rows: list[dict[str, Any]]
 
-    def last(self, hours: int) -> list[dict[str, Any]]:
-        return self.rows[-hours:]
-
     def heatmap(self, zone: tzinfo) -> list[dict[str, int]]:
         """Of the last seven days, by day of the week (0: Sunday) and hour of whoever lives in this zone."""
         counts = dict.fromkeys(((day, hour) for day in range(7) for hour in range(24)), 0)
@@ -191,8 +188,10 @@ class Hours:
         return [{"day_of_week": day, "hour": hour, "count": count} for (day, hour), count in counts.items()]
 
 
-def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
-    """Two queries; of these addresses alone, if there are any given, one."""
+def by_hour(hours: int, addresses: Sequence[str] | None = None, *, clients: bool = True) -> Hours:
+    """Of these addresses alone, if there are any given. One query, and without them one more to count clients, unless
+    nobody asks how many these were: then it is addresses that are counted.
+    """
     first = hour_now() - hours + 1
     where, values = _of(addresses)
     sql = (
@@ -200,7 +199,7 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
         f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
     )
     found = {int(hour): [int(value) for value in sums] for hour, *sums in _rows(sql, first, *values)}
-    shared = _shared(first) if addresses is None else {}
+    shared = _shared(first) if clients and addresses is None else {}
     names = ("request_count", "failed_count", "input_tokens", "output_tokens", "unique_ips")
     rows = []
     for hour in range(first, first + hours):
@@ -212,13 +211,24 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
     return Hours(first, rows)
 
 
-def _shared(first: int) -> Counter[int]:
+def _shared(first: int) -> dict[int, int]:
     """By how many there were more addresses than clients in each hour."""
-    sql = "SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip LIKE '%%:%%'"
-    rows = _rows(sql, first)
-    more = Counter(hour for hour, _ in rows)
-    more.subtract(hour for hour, _ in {(hour, client_of(address)) for hour, address in rows})
-    return more
+    together = "STRING_AGG(CAST(hour AS text), ',')" if connection.vendor == "postgresql" else "GROUP_CONCAT(hour)"
+    sql = (
+        f"SELECT client_ip || '', {together} FROM rollup_client_hours "  # noqa: S608
+        "WHERE hour >= %s AND client_ip LIKE '%%:%%' GROUP BY 1"
+    )
+    by_client: dict[str, list[str]] = {}
+    for address, hours in _rows(sql, first):
+        by_client.setdefault(client_of(address), []).append(hours)
+    addresses: Counter[str] = Counter()
+    clients: Counter[str] = Counter()
+    for found in by_client.values():
+        if len(found) > 1:
+            each = ",".join(found).split(",")
+            addresses.update(each)
+            clients.update(set(each))
+    return {int(hour): count - clients[hour] for hour, count in addresses.items()}
 
 
 def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
