@@ -1,7 +1,7 @@
 """How figures are written on pages. static/js/format.js writes them the same way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -33,7 +33,7 @@ def icon(name: str, css: str = "") -> SafeString:
 
 def _number(value: float, digits: int = 0) -> str:
     """Rounded half up as browsers do, and written as English and Japanese both do it."""
-    return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,f}"
+    return SafeString(f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,f}")
 
 
 @register.filter
@@ -41,7 +41,7 @@ def count(value: int | None) -> str:
     """A whole number with separators."""
     if value is None:
         return NOTHING
-    return str(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
+    return SafeString(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
 
 
 @register.filter
@@ -190,6 +190,13 @@ def latency(entry: Any) -> SafeString:
 @register.filter
 def item(mapping: dict[str, Any], key: str) -> Any:
     return mapping.get(key)
+
+
+@register.simple_tag
+def options(choices: Iterable[tuple[str, Any]], chosen: str = "") -> SafeString:
+    """Of a select that may have hundreds: values and what they are called."""
+    marked = ((value, SafeString(" selected") if value == chosen else "", label) for value, label in choices)
+    return format_html_join("", '<option value="{}"{}>{}</option>', marked)
 
 
 SPARK_WIDTH, SPARK_HEIGHT = 80, 32
