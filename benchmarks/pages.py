@@ -4,7 +4,7 @@
 
 Makes a database of each size (200 endpoints, 500 models), runs RouterDash on each under gentle traffic, and asks all of
 them in turns for the same pages. Then, on the largest: how fast an export is, what ten of them do to the streams of
-clients and to figures, and what 200 open pages cost. With --directory the databases are kept and used again.
+clients and to figures, and what open pages cost. With --directory the databases are kept and used again.
 
 What is compared was measured in one run: the machine and its other work are the same for both sides of a ratio.
 """
@@ -42,7 +42,7 @@ FIRST_PORT = 21000  # of the simulated servers, whose addresses stand in the dat
 ENDPOINTS, MODELS = 200, 500
 REQUESTS_PER_SECOND = 10.0
 LIMIT_MS, LIMIT_RATIO = 150.0, 1.5
-START_SECONDS = 60.0
+START_SECONDS = 300.0  # of a large database that an older release made, too
 LEAST_MS = 2.0  # below which nobody asks what a page takes more than this
 WARM_UP = 3  # rounds that are not counted
 CPU_CLOCK = 2  # CPUCLOCK_SCHED of Linux: user and system time of a process and all its threads
@@ -91,10 +91,10 @@ class Installation:
         finally:
             stop(process, 40)
 
-    def control(self) -> int:
-        """The process that renders pages."""
-        roles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in tree(self.process)}
-        return next(pid for pid, command in roles.items() if "control" in command)
+    def process_of(self, role: str) -> int:
+        """`control` renders pages, `gateway` has the clients."""
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in tree(self.process)}
+        return next(pid for pid, command in commands.items() if role in command)
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -361,7 +361,7 @@ def compare(found: list[Installation], times: int) -> list[str]:
     server = servers()[5]
     asked = {made.name: paths(look(lambda path, made=made: made.get(path)[1], server)) for made in found}  # type: ignore[misc]
     took = {(page, made.name): Took() for page in asked[found[0].name] for made in found}
-    controls = {made.name: made.control() for made in found}
+    controls = {made.name: made.process_of("control") for made in found}
     with ExitStack() as stack:
         connections = {made.name: stack.enter_context(closing(made.connect())) for made in found}
         for count in range(WARM_UP + times):
@@ -463,56 +463,72 @@ def figure_delays(made: Installation, seconds: float) -> list[float]:
 
 
 def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> None:
-    """What open pages take from the proxy's throughput at saturation."""
+    """What open pages take from the proxy: of its throughput at saturation, and in the gateway's CPU time a request,
+    which does not know what else the machine does.
+    """
     rates: dict[bool, list[float]] = {False: [], True: []}
+    costs: dict[bool, list[float]] = {False: [], True: []}
+    gateway = made.process_of("gateway")
     events = size = 0
     with beside(hammer, made.port, 32) as hammering:
         time.sleep(2)
 
-        def rate() -> float:
+        def measure(opened: bool) -> None:
             hammering.send("count")
-            before, begun = hammering.recv(), time.perf_counter()
+            before, begun, used = hammering.recv(), time.perf_counter(), cpu_ms(gateway)
             time.sleep(seconds)
             hammering.send("count")
-            return float((hammering.recv() - before) / (time.perf_counter() - begun))
+            requests = hammering.recv() - before
+            rates[opened].append(requests / (time.perf_counter() - begun))
+            costs[opened].append((cpu_ms(gateway) - used) * 1000 / requests)
 
         for _ in range(rounds):
-            rates[False].append(rate())
+            measure(opened=False)
             with beside(pages_open, made.port, made.cookie, count) as opened:
                 opened.recv()
-                rates[True].append(rate())
+                measure(opened=True)
                 opened.send("stop")
                 received = opened.recv()
                 size, events = size + received[0], events + received[1]
             time.sleep(2)  # until they are forgotten
-    without, with_pages = (statistics.median(rates[opened]) for opened in (False, True))
+    without, with_pages = (statistics.median(rates[it]) for it in (False, True))
+    plain, dear = (statistics.median(costs[it]) for it in (False, True))
     print(
         f"{count} open pages: {with_pages:.0f} requests a second, {without:.0f} without "
-        f"({with_pages / without - 1:+.1%}); {events / rounds / seconds / count:.1f} events a second and page, "
+        f"({with_pages / without - 1:+.1%}), {dear:.1f} µs of the gateway's CPU a request, {plain:.1f} without "
+        f"({dear / plain - 1:+.1%}); {events / rounds / seconds / count:.1f} events a second and page, "
         f"{size / max(1, events):.0f} bytes each"
     )
 
 
-def add_fast_and_slow(made: Installation) -> "list[subprocess.Popen[bytes]]":
-    """Two more servers for what is measured beside the pages."""
+@contextmanager
+def fast_and_slow(made: Installation) -> Iterator[None]:
+    """Two more servers for what is measured beside the pages; a kept database forgets them afterwards."""
     ports = {"fast": free_port(), "slow": free_port()}
     how: dict[str, dict[str, Any]] = {"fast": {"tokens": 4}, "slow": {"tokens": 400, "tokens_per_second": 50.0}}
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(free_port())]
     for name, port in ports.items():
         command += ["--endpoint", json.dumps({"port": port, "models": [name], **how[name]})]
     process = _quiet(command)
+    try:
+        for name, port in ports.items():
+            endpoint = {"name": f"{name}-{port}", "base_url": f"http://127.0.0.1:{port}"}
+            _until(lambda endpoint=endpoint: _send(made, "POST", "/api/endpoints", endpoint) == 201)  # type: ignore[misc]
+            ask = {"model": name, "messages": [], "max_tokens": 1}
+            _until(lambda ask=ask: _send(made, "POST", "/v1/chat/completions", ask) == 200)  # type: ignore[misc]
+        yield
+        added = json.loads(made.get("/api/endpoints", KEY)[1])["endpoints"]
+        for it in added:
+            if it["name"].partition("-")[0] in ports:
+                _send(made, "DELETE", f"/api/endpoints/{it['id']}", {})
+    finally:
+        stop(process, 10)
+
+
+def _send(made: Installation, method: str, path: str, body: dict[str, Any]) -> int:
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-    for name, port in ports.items():
-        body = json.dumps({"name": f"{name}-{port}", "base_url": f"http://127.0.0.1:{port}"})
-        _until(lambda body=body: _post(made, "/api/endpoints", body, headers) == 201)  # type: ignore[misc]
-        ask = json.dumps({"model": name, "messages": [], "max_tokens": 1})
-        _until(lambda ask=ask: _post(made, "/v1/chat/completions", ask, headers) == 200)  # type: ignore[misc]
-    return [process]
-
-
-def _post(made: Installation, path: str, body: str, headers: dict[str, str]) -> int:
     with closing(made.connect()) as connection:
-        connection.request("POST", path, body, headers)
+        connection.request(method, path, json.dumps(body), headers)
         answer = connection.getresponse()
         answer.read()
         return answer.status
@@ -533,12 +549,11 @@ def run(options: argparse.Namespace, directory: Path) -> list[str]:
                 wrong = compare(found, options.times)
         largest = found[-1]
         if not options.only_pages:
-            for process in add_fast_and_slow(largest):
-                stack.callback(stop, process, 10)
+            stack.enter_context(fast_and_slow(largest))
             for form in ("csv", "jsonl"):
                 export_speed(largest, form)
             disturbance(largest, options.seconds)
-            open_pages(largest, 200, 4, options.seconds)
+            open_pages(largest, options.open, 6, options.seconds)
     if options.database and not options.directory:
         for made in found:
             drop(made, options.database)
@@ -552,7 +567,8 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="where databases are kept, to be used again")
     parser.add_argument("--times", type=int, default=60, help="how often each page is asked for")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement beside the pages")
-    parser.add_argument("--only-pages", action="store_true")
+    parser.add_argument("--open", type=int, default=50, help="pages that are open, by turns with none")
+    parser.add_argument("--only-pages", action="store_true", help="nothing beside the pages")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="routerdash-pages-") as made:
         wrong = run(options, options.directory or Path(made))
