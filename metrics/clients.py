@@ -7,7 +7,6 @@ every request that the history takes, so those that it cancelled, too.
 
 import ipaddress
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -213,22 +212,13 @@ def by_hour(hours: int, addresses: Sequence[str] | None = None, *, clients: bool
 
 def _shared(first: int) -> dict[int, int]:
     """By how many there were more addresses than clients in each hour."""
-    together = "STRING_AGG(CAST(hour AS text), ',')" if connection.vendor == "postgresql" else "GROUP_CONCAT(hour)"
+    together = "STRING_AGG" if connection.vendor == "postgresql" else "GROUP_CONCAT"
     sql = (
-        f"SELECT client_ip || '', {together} FROM rollup_client_hours "  # noqa: S608
-        "WHERE hour >= %s AND client_ip LIKE '%%:%%' GROUP BY 1"
+        f"SELECT hour, {together}(client_ip, %s) FROM rollup_client_hours "  # noqa: S608
+        "WHERE hour >= %s AND client_ip LIKE '%%:%%' GROUP BY hour"
     )
-    by_client: dict[str, list[str]] = {}
-    for address, hours in _rows(sql, first):
-        by_client.setdefault(client_of(address), []).append(hours)
-    addresses: Counter[str] = Counter()
-    clients: Counter[str] = Counter()
-    for found in by_client.values():
-        if len(found) > 1:
-            each = ",".join(found).split(",")
-            addresses.update(each)
-            clients.update(set(each))
-    return {int(hour): count - clients[hour] for hour, count in addresses.items()}
+    found = ((int(hour), addresses.split("\n")) for hour, addresses in _rows(sql, "\n", first))
+    return {hour: len(each) - len(set(map(client_of, each))) for hour, each in found}
 
 
 def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
