@@ -356,10 +356,13 @@ class Took:
     cpu: list[float] = field(default_factory=list)  # of the control process
 
 
-def compare(found: list[Installation], times: int) -> list[str]:
-    """Every page of each in turns; the list of what is slower than it may be."""
+def compare(found: list[Installation], times: int, named: str) -> list[str]:
+    """Every page of each in turns, of which the name has this in it; the list of what is slower than it may be."""
     server = servers()[5]
-    asked = {made.name: paths(look(lambda path, made=made: made.get(path)[1], server)) for made in found}  # type: ignore[misc]
+    asked: dict[str, dict[str, str]] = {}
+    for made in found:
+        every = paths(look(lambda path, made=made: made.get(path)[1], server))  # type: ignore[misc]
+        asked[made.name] = {name: path for name, path in every.items() if named in name}
     took = {(page, made.name): Took() for page in asked[found[0].name] for made in found}
     controls = {made.name: made.process_of("control") for made in found}
     with ExitStack() as stack:
@@ -546,7 +549,7 @@ def run(options: argparse.Namespace, directory: Path) -> list[str]:
             with ExitStack() as sending:
                 for made in found:
                     sending.enter_context(beside(traffic, made.port, REQUESTS_PER_SECOND))
-                wrong = compare(found, options.times)
+                wrong = compare(found, options.times, options.named)
         largest = found[-1]
         if not options.only_pages:
             stack.enter_context(fast_and_slow(largest))
@@ -566,6 +569,7 @@ def main() -> None:
     parser.add_argument("--database", default="", help="a PostgreSQL server; SQLite if not given")
     parser.add_argument("--directory", type=Path, help="where databases are kept, to be used again")
     parser.add_argument("--times", type=int, default=60, help="how often each page is asked for")
+    parser.add_argument("--named", default="", help="only pages of which the name has this in it")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement beside the pages")
     parser.add_argument("--open", type=int, default=50, help="pages that are open, by turns with none")
     parser.add_argument("--only-pages", action="store_true", help="nothing beside the pages")
