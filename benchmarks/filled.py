@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Protocol
 
 import psycopg
@@ -21,10 +22,16 @@ from metrics.fold import pack_samples
 from metrics.histogram import bucket, pack
 
 DAYS = 6  # within the usual retention, whatever the hour
+OLD_DAYS = range(10, 190)  # before today, of which only roll-ups of days and clients are left
 MODELS_OF_AN_ENDPOINT = 5
 KEYS = 20
+USERS = 20
+CLIENTS_OF_A_MODEL = 10
+CLIENTS_PER_MODEL = 2  # in all: each asks for a few models
 BUSY = 100  # pairs of endpoint and model with requests in one minute, at most
-CHECKS = 200  # stored health checks of an endpoint
+CHECK_DAYS, CHECK_MINUTES = 30, 20  # of stored health checks, and from one of an endpoint to the next
+CHECKS_OF_A_STATUS = 80
+EDITS = 50  # of an endpoint
 INPUT, OUTPUT = 5, 8  # tokens of an answer
 FIRST_TOKEN_US = 20_000
 KIND = "chat_completions"
@@ -46,6 +53,7 @@ class Cell:
     server: Server
     model: str
     key: str
+    client: str
     rows: int
     failed: int
     duration_us: int
@@ -53,6 +61,10 @@ class Cell:
     @property
     def ok(self) -> int:
         return self.rows - self.failed
+
+    def completed(self, number: int) -> float:
+        """When one of them ended, in seconds since 1970."""
+        return self.minute * 60 + 60 * (number / self.rows)
 
 
 @dataclass(slots=True)
@@ -99,13 +111,46 @@ def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
         minute = last - minutes + at // busy
         server, model = pairs[(minute * 37 + at % busy) % len(pairs)]
         count = each + (at < more)
-        cells.append(Cell(minute, server, model, key_of(model), count, int(at % 50 == 0), 50_000 + 1000 * (at % 997)))
+        cells.append(_cell(minute, server, model, count, at))
     return cells
+
+
+def old(servers: Sequence[Server], now: float) -> Iterator[Cell]:
+    """Of days whose history is gone: every model of every endpoint was asked for in every other hour."""
+    pairs = [(server, model) for server in servers for model in server.models]
+    midnight = int(now // 86_400) * 24
+    for hour in range(midnight - OLD_DAYS[-1] * 24, midnight - OLD_DAYS[0] * 24):
+        for at in range(hour % 2, len(pairs), 2):
+            yield _cell(hour * 60 + at % 60, *pairs[at], 10, at)
+
+
+def _cell(minute: int, server: Server, model: str, rows: int, at: int) -> Cell:
+    key, client, duration_us = key_of(model), client_of(model, minute), 50_000 + 1000 * (at % 997)
+    return Cell(minute, server, model, key, client, rows, int(at % 50 == 0), duration_us)
 
 
 def key_of(model: str) -> str:
     """The id of the API key by which it was asked for."""
-    return str(uuid.UUID(int=(0xC << 124) | (4 << 76) | (8 << 60) | int(model.rpartition("-")[2]) % KEYS))
+    return _key(_number(model) % KEYS)
+
+
+def client_of(model: str, minute: int) -> str:
+    """Whoever asks for a model in a minute; one of five by IPv6."""
+    number = _number(model) * CLIENTS_PER_MODEL + minute % CLIENTS_OF_A_MODEL
+    return f"2001:db8:0:{number + 1:x}::{minute % 3 + 1}" if number % 5 == 0 else f"10.0.{number // 250}.{number % 250}"
+
+
+def user(number: int) -> str:
+    """The id of one."""
+    return str(uuid.UUID(int=(0xA << 124) | (4 << 76) | (8 << 60) | number))
+
+
+def _number(model: str) -> int:
+    return int(model.rpartition("-")[2])
+
+
+def _key(number: int) -> str:
+    return str(uuid.UUID(int=(0xC << 124) | (4 << 76) | (8 << 60) | number))
 
 
 class Sink(Protocol):
@@ -179,13 +224,18 @@ def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
     cells = spread(servers, rows, now)
     with opened(database) as sink:
         _endpoints(sink, servers, now)
+        _checks(sink, servers, now)
+        _people(sink, now)
+        _edits(sink, servers, now)
         indexes = sink.run(sink.indexes)
         for name, _ in indexes:
             sink.run(f"DROP INDEX {name}")
         _history(sink, cells)
         for _, how in indexes:
             sink.run(how)
-        _roll_ups(sink, cells)
+        _roll_ups(sink, cells, "rollup_minutes", "minute")
+        _roll_ups(sink, chain(old(servers, now), cells), "rollup_days", "date")
+        _clients(sink, chain(old(servers, now), cells))
         _speeds(sink, servers, now)
         _sums(sink)
     return cells
@@ -206,12 +256,53 @@ def _endpoints(sink: Sink, servers: Sequence[Server], now: float) -> None:
         ("endpoint_id", "model_id", "capabilities", "last_checked", "supported_apis"),
         ((it.id, model, '["chat"]', stamp, '["chat_completions"]') for it in servers for model in it.models),
     )
+
+
+def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    """All online in the end."""
+    last = CHECK_DAYS * 24 * 60 // CHECK_MINUTES - 1
+
+    def status(number: int) -> str:
+        return "offline" if (last - number) // CHECKS_OF_A_STATUS % 2 else "online"
+
     sink.many(
         "endpoint_health_checks",
-        ("endpoint_id", "checked_at", "success", "latency_ms", "status_before", "status_after"),
+        ("endpoint_id", "checked_at", "success", "latency_ms", "error_message", "status_before", "status_after"),
         (
-            (it.id, _iso(now - 60 * (CHECKS - at)), True, 12, "online" if at else "pending", "online")
-            for at in range(CHECKS)
+            (it.id, _iso(now - 60 * CHECK_MINUTES * (last - number)), online, 12 if online else None,
+             None if online else "connection refused", status(number - 1) if number else "pending", status(number))
+            for number in range(last + 1)
+            for online in [status(number) == "online"]
+            for it in servers
+        ),
+    )  # fmt: skip
+
+
+def _people(sink: Sink, now: float) -> None:
+    """Each with a key."""
+    users = [user(number) for number in range(USERS)]
+    sink.many(
+        "users",
+        ("id", "username", "password_hash", "role", "created_at", "must_change_password"),
+        ((it, f"person-{number:02d}", "!", "viewer", _iso(now), False) for number, it in enumerate(users)),
+    )
+    sink.many(
+        "api_keys",
+        ("id", "key_hash", "name", "created_by", "created_at", "permissions"),
+        ((_key(number), f"{number:064x}", f"key-{number:02d}", users[number % USERS], _iso(now), '["openai.inference"]')
+         for number in range(KEYS)),
+    )  # fmt: skip
+
+
+def _edits(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    ((kind,),) = sink.run("SELECT id FROM django_content_type WHERE app_label = 'endpoints' AND model = 'endpoint'")
+    noted = json.dumps([{"changed": {"fields": ["notes"]}, "values": {"notes": [None, None]}}])
+    sink.many(
+        "django_admin_log",
+        ("action_time", "object_id", "object_repr", "action_flag", "change_message", "content_type_id", "user_id"),
+        (
+            (_iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user(0))
+            for number in range(EDITS)
             for it in servers
         ),
     )
@@ -235,39 +326,64 @@ def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
         minute = cells[at].minute
         together = [cell for cell in cells[at : at + BUSY] if cell.minute == minute]
         at += len(together)
-        made = [(number / cell.rows, cell, number) for cell in together for number in range(cell.rows)]
-        for share, cell, number in sorted(made, key=lambda it: it[0]):
-            yield _row(cell, cell.minute * 60 + 60 * share, ok=number >= cell.failed, number=number)
+        made = [(cell.completed(number), cell, number) for cell in together for number in range(cell.rows)]
+        for second, cell, number in sorted(made, key=lambda it: it[0]):
+            yield _row(cell, second, ok=number >= cell.failed)
 
 
-def _row(cell: Cell, second: float, *, ok: bool, number: int) -> tuple[Any, ...]:
+def _row(cell: Cell, second: float, *, ok: bool) -> tuple[Any, ...]:
     done, outcome, status = _iso(second), OK if ok else FAILED, 200 if ok else 502
     attempt = {"endpoint_id": cell.server.id, "outcome": outcome, "status": status, "duration_us": cell.duration_us}
     tokens = (INPUT, OUTPUT, INPUT + OUTPUT) if ok else (None, None, None)
     return (
         uuid7(int(second * 1e9)), done, "Chat", cell.model, cell.server.id, cell.server.name, "127.0.0.1",
-        f"192.0.2.{number % 250}", f'{{"model": "{cell.model}"}}', max(1, round(cell.duration_us / 1000)),
+        cell.client, f'{{"model": "{cell.model}"}}', max(1, round(cell.duration_us / 1000)),
         "success" if ok else "error", None if ok else "HTTP 500", done, *tokens, cell.key, outcome, status, KIND,
         cell.duration_us, FIRST_TOKEN_US if ok else None, False, True, json.dumps([{**attempt, "error": None}]),
     )  # fmt: skip
 
 
-def _roll_ups(sink: Sink, cells: Sequence[Cell]) -> None:
-    for table, span in (("rollup_minutes", "minute"), ("rollup_days", "date")):
-        sums: dict[tuple[Any, ...], Sums] = {}
-        for cell in cells:
-            when = cell.minute if span == "minute" else _date(cell.minute)
-            sums.setdefault((when, cell.server.id, cell.model, cell.key), Sums()).add(cell)
-        sink.many(
-            table,
-            (span, "endpoint_id", "model", "kind", "api_key_id", "requests_ok", "requests_failed",
-             "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens",
-             "ok_duration_us", "requests_rejected", "first_token_us", "durations", "first_tokens"),
-            ((when, endpoint, model, KIND, key, it.ok, it.failed, 0, it.ok, it.failed, INPUT * it.ok, OUTPUT * it.ok,
-              it.duration_us, 0, FIRST_TOKEN_US * it.ok, pack(it.durations),
-              pack({bucket(FIRST_TOKEN_US): it.ok} if it.ok else {}))
-             for (when, endpoint, model, key), it in sums.items()),
-        )  # fmt: skip
+def _roll_ups(sink: Sink, cells: Iterable[Cell], table: str, span: str) -> None:
+    sums: dict[tuple[Any, ...], Sums] = {}
+    for cell in cells:
+        when = cell.minute if span == "minute" else _date(cell.minute)
+        sums.setdefault((when, cell.server.id, cell.model, cell.key), Sums()).add(cell)
+    sink.many(
+        table,
+        (span, "endpoint_id", "model", "kind", "api_key_id", "requests_ok", "requests_failed",
+         "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens",
+         "ok_duration_us", "requests_rejected", "first_token_us", "durations", "first_tokens"),
+        ((when, endpoint, model, KIND, key, it.ok, it.failed, 0, it.ok, it.failed, INPUT * it.ok, OUTPUT * it.ok,
+          it.duration_us, 0, FIRST_TOKEN_US * it.ok, pack(it.durations),
+          pack({bucket(FIRST_TOKEN_US): it.ok} if it.ok else {}))
+         for (when, endpoint, model, key), it in sums.items()),
+    )  # fmt: skip
+
+
+def _clients(sink: Sink, cells: Iterable[Cell]) -> None:
+    hours: dict[tuple[Any, ...], Sums] = {}
+    days: dict[tuple[Any, ...], Sums] = {}
+    last: dict[tuple[Any, ...], float] = {}
+    for cell in cells:
+        hour, day = (cell.minute // 60, cell.client), (cell.minute // 1440, cell.client, cell.key, cell.model)
+        hours.setdefault(hour, Sums()).add(cell)
+        days.setdefault(day, Sums()).add(cell)
+        last[hour] = max(last.get(hour, 0.0), cell.completed(cell.rows - 1))
+    columns = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+    sink.many(
+        "rollup_client_hours",
+        ("hour", "client_ip", "last_us", *columns),
+        ((*key, round(last[key] * 1e6), *_client_sums(it)) for key, it in hours.items()),
+    )
+    sink.many(
+        "rollup_client_days",
+        ("day", "client_ip", "api_key_id", "model", *columns),
+        ((*key, *_client_sums(it)) for key, it in days.items()),
+    )
+
+
+def _client_sums(it: Sums) -> tuple[int, ...]:
+    return it.ok, it.failed, 0, INPUT * it.ok, OUTPUT * it.ok
 
 
 def _speeds(sink: Sink, servers: Sequence[Server], now: float) -> None:

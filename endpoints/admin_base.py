@@ -91,7 +91,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows[:MOST_PAGED].count())
+        return int(rows.order_by()[:MOST_PAGED].count())
 
 
 class FactsAdmin(CarefulAdmin[M]):

@@ -12,10 +12,10 @@ from metrics.teller import surroundings
 from metrics.trackers import Point, iso_minute
 
 
-def live(moment: Moment | None = None) -> dict[str, Any]:
-    """Everything, of one moment. From memory alone."""
+def live(moment: Moment | None = None, endpoints: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Everything, of one moment. From memory alone. `endpoints`: what queries tells of them, where that is known."""
     moment = moment or Moment.now()
-    told = queries.live(moment)
+    told = queries.live(moment, endpoints)
     return {
         **told,
         "minutes": minutes(moment),

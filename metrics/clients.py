@@ -35,10 +35,8 @@ FORGOTTEN = ""  # in the roll-ups: requests whose addresses were forgotten (metr
 FORGOTTEN_BEFORE, GONE_BEFORE = OURS = ("client_addresses_forgotten_before", "client_addresses_gone_before")
 
 _SENT = "requests_ok + requests_failed + requests_cancelled"
-_SUMS = (
-    f"COALESCE(SUM({_SENT}), 0), COALESCE(SUM(requests_failed), 0), COALESCE(SUM(requests_cancelled), 0), "
-    "COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0), MAX(last_us)"
-)
+_COLUMNS = "client_ip, requests_ok, requests_failed, requests_cancelled, input_tokens, output_tokens"
+_SUMS = f"SUM({_SENT}), SUM(requests_failed), SUM(requests_cancelled), SUM(input_tokens), SUM(output_tokens)"
 
 
 class BadClient(ValueError):
@@ -120,9 +118,7 @@ def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
     hours lie in.
     """
     clients: dict[str, Sent] = {}
-    # An expression, or SQLite would walk through all there ever was in the order of addresses, to save itself a sort.
-    sql = f"SELECT client_ip || '', {_SUMS} FROM rollup_client_hours WHERE hour > %s AND client_ip <> %s GROUP BY 1"  # noqa: S608
-    for address, *sums in _rows(sql, hour_now() - hours, FORGOTTEN):
+    for address, *sums in _sent(hour_now() - hours + 1):
         clients.setdefault(client_of(address), Sent()).add(sums)
     used = "SELECT DISTINCT client_ip || '', api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''"
     for address, key in _rows(used, first_day(hours)):
@@ -139,6 +135,23 @@ def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
     columns = {"requests": "request_count", "failed": "failed_count", "tokens": "total_tokens"}
     column = columns.get(sort, sort)
     return sorted(rows, key=lambda row: row[column] or "" if sort == "last_seen" else row[column], reverse=True)
+
+
+def _sent(first: int) -> Iterable[tuple[Any, ...]]:
+    """What each address that is not forgotten sent from an hour on, and when last. Whole days (UTC) have few rows; so hours are only looked
+    at for the rest of the first day and for the last moment.
+    """
+    whole = -(-first // 24)
+    last = (
+        "SELECT last_us FROM rollup_client_hours AS seen WHERE seen.client_ip = sent.client_ip AND hour >= %s "
+        "AND last_us IS NOT NULL ORDER BY hour DESC LIMIT 1"
+    )
+    sums = (
+        f"SELECT client_ip, {_SUMS} FROM (SELECT {_COLUMNS} FROM rollup_client_hours WHERE hour >= %s AND hour < %s "  # noqa: S608
+        f"UNION ALL SELECT {_COLUMNS} FROM rollup_client_days WHERE day >= %s) AS parts "
+        "WHERE client_ip <> %s GROUP BY client_ip"
+    )
+    return _rows(f"SELECT sent.*, ({last}) FROM ({sums}) AS sent", first, first, whole * 24, whole, FORGOTTEN)  # noqa: S608
 
 
 def _lately() -> dict[str, int]:
@@ -161,9 +174,6 @@ class Hours:
     first: int
     rows: list[dict[str, Any]]
 
-    def last(self, hours: int) -> list[dict[str, Any]]:
-        return self.rows[-hours:]
-
     def heatmap(self, zone: tzinfo) -> list[dict[str, int]]:
         """Of the last seven days, by day of the week (0: Sunday) and hour of whoever lives in this zone."""
         counts = dict.fromkeys(((day, hour) for day in range(7) for hour in range(24)), 0)
@@ -174,35 +184,38 @@ class Hours:
         return [{"day_of_week": day, "hour": hour, "count": count} for (day, hour), count in counts.items()]
 
 
-def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
-    """Two queries; of these addresses alone, if there are any given, one."""
+def by_hour(hours: int, addresses: Sequence[str] | None = None, *, clients: bool = True) -> Hours:
+    """Of these addresses alone, if there are any given. One query, and without them one more to count clients, unless
+    nobody asks how many these were: then it is addresses that are counted.
+    """
     first = hour_now() - hours + 1
     where, values = _of(addresses)
-    plain = "SUM(CASE WHEN client_ip = '' OR client_ip LIKE '%%:%%' THEN 0 ELSE 1 END)"  # a row each
     sql = (
-        f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), {plain} "  # noqa: S608
-        f"FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
+        f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), "  # noqa: S608
+        f"COUNT(NULLIF(client_ip, '{FORGOTTEN}')) FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
     )
     found = {int(hour): [int(value) for value in sums] for hour, *sums in _rows(sql, first, *values)}
-    networks = _networks(first) if addresses is None else {}
+    shared = _shared(first) if clients and addresses is None else {}
     names = ("request_count", "failed_count", "input_tokens", "output_tokens", "unique_ips")
     rows = []
     for hour in range(first, first + hours):
         sums = dict(zip(names, found.get(hour, [0] * len(names)), strict=True))
-        sums["unique_ips"] += len(networks.get(hour, ()))
+        sums["unique_ips"] -= shared.get(hour, 0)
         if addresses is not None:
             sums["unique_ips"] = int(sums["request_count"] > 0)  # of one client
         rows.append({"hour": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:00:00"), **sums})
     return Hours(first, rows)
 
 
-def _networks(first: int) -> dict[int, set[str]]:
-    """Clients that have many addresses, by hour."""
-    found: dict[int, set[str]] = {}
-    sql = "SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip LIKE '%%:%%'"
-    for hour, address in _rows(sql, first):
-        found.setdefault(int(hour), set()).add(client_of(address))
-    return found
+def _shared(first: int) -> dict[int, int]:
+    """By how many there were more addresses than clients in each hour."""
+    together = "STRING_AGG" if connection.vendor == "postgresql" else "GROUP_CONCAT"
+    sql = (
+        f"SELECT hour, {together}(client_ip, %s) FROM rollup_client_hours "  # noqa: S608
+        "WHERE hour >= %s AND client_ip LIKE '%%:%%' GROUP BY hour"
+    )
+    found = ((int(hour), addresses.split("\n")) for hour, addresses in _rows(sql, "\n", first))
+    return {hour: len(each) - len(set(map(client_of, each))) for hour, each in found}
 
 
 def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -257,7 +270,9 @@ def seen(client: str) -> Seen:
     where, values = "client_ip = %s", (client,)
     if "/" in client:
         where, values = _begins(_first_part(client))
-    sql = f"SELECT client_ip, MIN(hour), {_SUMS} FROM rollup_client_hours WHERE {where} GROUP BY client_ip"  # noqa: S608
+    sql = (
+        f"SELECT client_ip, MIN(hour), {_SUMS}, MAX(last_us) FROM rollup_client_hours WHERE {where} GROUP BY client_ip"  # noqa: S608
+    )
     sent, last, first_hours = Sent(), {}, []
     for address, first_hour, *sums in _rows(sql, *values):
         if address == client or client_of(address) == client:

@@ -185,7 +185,7 @@ class Heatmap(APIView):
         given = _checked(HeatmapQuerySerializer, request).validated_data
         queries.flushed()
         addresses = clients.seen(given["ip"]).addresses if "ip" in given else None
-        return Response(clients.by_hour(clients.HEATMAP_HOURS, addresses).heatmap(given["time_zone"]))
+        return Response(clients.by_hour(clients.HEATMAP_HOURS, addresses, clients=False).heatmap(given["time_zone"]))
 
 
 class Detail(APIView):

@@ -85,13 +85,14 @@ _LIVE = (
 SPEEDS_SHOWN = 50
 
 
-def live(moment: Moment | None = None) -> dict[str, Any]:
+def live(moment: Moment | None = None, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """What an open overview shows and keeps up to date: of hundreds of models, the speeds of the busiest today."""
     moment = moment or Moment.now()
+    rows = endpoints(moment) if rows is None else rows
     speeds = _speed_keys(moment)
     return {
         "stats": stats(moment),
-        "endpoints": [{name: row[name] for name in _LIVE} for row in endpoints(moment)],
+        "endpoints": [{name: row[name] for name in _LIVE} for row in rows],
         "history": history(moment.figures),
         "speeds": busiest(moment, speeds),
         "speeds_known": len(speeds),

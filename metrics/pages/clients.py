@@ -1,7 +1,7 @@
 """Who sends requests, and one client by itself. Needs the database."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -40,7 +40,6 @@ def ranking(request: HttpRequest) -> HttpResponse:
     every = clients.ranking(clients.RANGES[span], sort)
     rows = [row for row in every if row["ip"].startswith(wanted)]
     number, pages = _page(request.GET.get("page", ""), len(rows), ignored)
-    hours = clients.by_hour(max(clients.RANGES[span], clients.HEATMAP_HOURS))
     context = {
         "span": span,
         "ranges": RANGES.items(),
@@ -62,7 +61,7 @@ def ranking(request: HttpRequest) -> HttpResponse:
         "since": clients.counted_since(),
         "addresses_since": clients.addresses_since(),
         "threshold": clients.threshold(),
-        **_over_time(hours, span),
+        **_over_time(span),
     }
     return render(request, "clients.html", context)
 
@@ -77,7 +76,6 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
     behind = not queries.flushed()
     span, ignored = _span(request.GET)
     seen = clients.seen(name)
-    hours = clients.by_hour(max(clients.RANGES[span], clients.HEATMAP_HOURS), seen.addresses)
     told = seen.told
     context = {
         "client": name,
@@ -94,7 +92,7 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
         "keys": clients.keys(seen.addresses),
         "recent": [it | {"ended": history.moment(it["completed_at"])} for it in clients.recent(seen.addresses)],
         "requests_url": f"{reverse('requests')}?client_ip={quote(name)}" if "/" not in name else None,
-        **_over_time(hours, span),
+        **_over_time(span, seen.addresses),
     }
     return render(request, "client.html", context)
 
@@ -132,11 +130,13 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"last_seen": history.moment(row["last_seen"]) if row["last_seen"] else None}
 
 
-def _over_time(hours: clients.Hours, span: str) -> dict[str, Any]:
+def _over_time(span: str, addresses: Sequence[str] | None = None) -> dict[str, Any]:
     """The chart of the hours, and the week as a heatmap in the zone of whoever looks."""
-    zone = timezone.get_current_timezone()
-    slots = hours.last(clients.RANGES[span])
-    heat = heatmap(hours.heatmap(zone))
+    hours = week = clients.by_hour(clients.RANGES[span], addresses)
+    if len(hours.rows) < clients.HEATMAP_HOURS:
+        week = clients.by_hour(clients.HEATMAP_HOURS, addresses, clients=False)
+    slots = hours.rows
+    heat = heatmap(week.heatmap(timezone.get_current_timezone()))
     offset = timezone.localtime().utcoffset()
     return {
         "slots": slots,

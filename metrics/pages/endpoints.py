@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.functional import Promise
 from django.utils.text import format_lazy
@@ -22,6 +20,7 @@ from endpoints.registry import Entry, registry
 from endpoints.selection import Selection
 from endpoints.views import is_htmx
 from metrics import queries
+from metrics.pages.signs import signed
 from metrics.queries import Moment
 
 PAGE = 200  # rows
@@ -144,16 +143,6 @@ def rows(asked: Asked, moment: Moment) -> list[Row]:
     return measured + [row for row in found if key(row) is None]
 
 
-def _marked(found: list[Row]) -> list[Row]:
-    """With the signs of status and breaker: there are few different ones, so each is rendered once."""
-    status = cache(lambda state: render_to_string("inc/status.html", {"state": state}))
-    breaker = cache(lambda state: render_to_string("inc/breaker.html", {"state": state, "quiet": True}))
-    return [
-        row | {"status_mark": status(row["entry"].shown_status), "breaker_mark": breaker(row["breaker"])}
-        for row in found
-    ]
-
-
 def choices(entries: Iterable[Entry]) -> dict[str, list[tuple[str, Any, int]]]:
     """What the filters offer: what there is, and how many endpoints have it."""
     every = list(entries)
@@ -182,7 +171,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
     context = {
         "asked": asked,
         "heads": [asked.head(column) for column in COLUMNS],
-        "rows": _marked(found[(page - 1) * PAGE : page * PAGE]),
+        "rows": signed(found[(page - 1) * PAGE : page * PAGE], quiet=True),
         "found": len(found),
         "total": len(registry.all()),
         "page": page,

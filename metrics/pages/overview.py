@@ -8,11 +8,14 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from endpoints.models import Kind, OperatorState, Status
 from metrics import board, queries
 from metrics.pages.counted import COUNTED
+from metrics.pages.signs import signed
 from metrics.queries import Moment
 from metrics.templatetags import figures
 
@@ -31,10 +34,11 @@ ALARMING, TOLERABLE = 0.1, 0.02  # shares of failed attempts
 def overview(request: HttpRequest) -> HttpResponse:
     """With `part`, only that part of the page, as it is now."""
     moment = Moment.now()
-    live = board.live(moment)
+    rows = queries.endpoints(moment)
+    live = board.live(moment, rows)
     context = {
         "live": live,
-        "entries": _entries(moment),
+        "entries": signed(_entries(moment, rows)),
         "known": {entry.id for entry in moment.entries},
         "shown": queries.SPEEDS_SHOWN,
         "counted": COUNTED,
@@ -48,10 +52,11 @@ def overview(request: HttpRequest) -> HttpResponse:
     return render(request, PARTS.get(request.GET.get("part", ""), "overview.html"), context)
 
 
-def _entries(moment: Moment) -> list[dict[str, Any]]:
+def _entries(moment: Moment, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Endpoints as the table shows them: the worst first, then by name."""
     order = {"offline": 0, "error": 1, "pending": 2, "online": 3}
     kinds = dict(Kind.choices)
+    failed = _('<span data-value="failed_requests">%(number)s</span> failed')
     rows = [
         row
         | {
@@ -60,8 +65,9 @@ def _entries(moment: Moment) -> list[dict[str, Any]]:
             "host": urlsplit(entry.base_url).netloc or entry.base_url,
             "because": _because(row),
             "alarm": _alarm(row),
+            "failed": SafeString(failed % {"number": figures.count(row["failed_requests"])}),
         }
-        for row, entry in zip(queries.endpoints(moment), moment.entries, strict=True)
+        for row, entry in zip(found, moment.entries, strict=True)
     ]
     return sorted(rows, key=lambda row: (order.get(row["status"], 0), row["name"]))
 

@@ -120,7 +120,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "series": series(by_day["rows"], wanted, now),
         "behind": behind,
         "choices": {"by": BY.items(), "range": RANGES.items(), "measure": MEASURES.items()},
-        "options": _options(wanted),
+        "offered": _offered(wanted),
         "server_zone": settings.ROUTERDASH.zone.key,
     }
     return render(request, "usage.html", context)
@@ -130,7 +130,7 @@ def _of(row: Mapping[str, int], measure: str) -> int:
     return row["total_tokens"] if measure == "tokens" else row["requests"]
 
 
-def _options(wanted: Asked) -> dict[str, list[tuple[str, str]]]:
+def _offered(wanted: Asked) -> dict[str, list[tuple[str, str]]]:
     """What may be chosen: what there is now, and what is chosen, which may be gone."""
     entries = registry.all()
     models = {model.id for entry in entries for model in entry.models}

@@ -1,7 +1,7 @@
 """How figures are written on pages. static/js/format.js writes them the same way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -32,9 +32,8 @@ def icon(name: str, css: str = "") -> SafeString:
 
 
 def _number(value: float, digits: int = 0) -> str:
-    """Rounded half up as browsers do; Django alone would cut the digits off."""
-    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return number_format(rounded, digits, force_grouping=True)
+    """Rounded half up as browsers do, and written as English and Japanese both do it."""
+    return SafeString(f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,f}")
 
 
 @register.filter
@@ -42,7 +41,7 @@ def count(value: int | None) -> str:
     """A whole number with separators."""
     if value is None:
         return NOTHING
-    return str(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
+    return SafeString(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
 
 
 @register.filter
@@ -167,9 +166,37 @@ def clock(minute: str) -> str:
     return timezone.localtime(datetime.fromisoformat(minute)).strftime("%H:%M")
 
 
+@register.simple_tag
+def latency(entry: Any) -> SafeString:
+    """An endpoint's: with its age where the endpoint is offline, since nobody measures it then."""
+    if entry.latency_ms is None:
+        return format_html('<span class="muted" data-latency>{}</span>', NOTHING)
+    measured = format_html('{}<span class="unit">ms</span>', count(entry.latency_ms))
+    if entry.status != "offline":
+        return format_html("<span data-latency>{}</span>", measured)
+    seen, ago = "", SafeString(NOTHING)
+    if entry.last_seen:
+        seen = timezone.localtime(entry.last_seen).isoformat()
+        ago = format_html('<span data-age="{}">{}</span>', seen, elapsed(entry.last_seen))
+    return format_html(
+        '<span class="stale" data-latency title="{}"><span>{}</span><small>{}{}</small></span>',
+        _("Last measured %(when)s") % {"when": seen},
+        measured,
+        icon("clock"),
+        ago,
+    )
+
+
 @register.filter
 def item(mapping: dict[str, Any], key: str) -> Any:
     return mapping.get(key)
+
+
+@register.simple_tag
+def options(choices: Iterable[tuple[str, Any]], chosen: str = "") -> SafeString:
+    """Of a select that may have hundreds: values and what they are called."""
+    marked = ((value, SafeString(" selected") if value == chosen else "", label) for value, label in choices)
+    return format_html_join("", '<option value="{}"{}>{}</option>', marked)
 
 
 SPARK_WIDTH, SPARK_HEIGHT = 80, 32

@@ -160,6 +160,15 @@ def busy(teller: World, endpoints: object, admin: User) -> World:
     return teller
 
 
+@pytest.mark.parametrize("hours", [1, 12, 13, 14, 24, 36, 37, 38, 48])
+def test_the_ranking_has_so_many_hours_wherever_days_begin(teller: World, hours: int) -> None:
+    teller.gateway(*(request(client_ip=ONE, id=uuid7(), ago=number * HOUR) for number in range(60)))
+    teller.write()
+    (told,) = clients.ranking(hours)
+    assert told["request_count"] == hours
+    assert told["last_seen"] == "2026-03-10T12:00:30.000Z"
+
+
 def test_the_ranking_is_by_requests(script: Api, busy: World) -> None:
     told = get(script, CLIENTS)
     assert [(row["ip"], row["request_count"]) for row in told["rankings"]] == [(ONE, 5), (NETWORK, 3)]

@@ -1,0 +1,40 @@
+"""The benchmark of pages leaves none out."""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.urls import URLResolver, get_resolver, resolve
+
+from benchmarks import paths
+
+UNMEASURED = {
+    # What changes something, or is an answer without end.
+    "api-events", "api-endpoint-detect", "api-endpoint-discover", "api-endpoint-test", "api-endpoint-sync",
+    "api-endpoint-drain", "api-endpoint-disable", "api-endpoint-enable", "api-live-cancel", "api-playground-chat",
+    "clients-threshold", "discover", "endpoints-act", "set_language", "login", "logout", "password_change",
+    # Exports, measured by themselves.
+    "api-requests-export", "api-requests-export-progress", "requests-export",
+    # Of the admin, what nothing leads to.
+    "autocomplete", "jsi18n", "view_on_site", "password_change_done", "app_list",
+    "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
+    "access_apikey_history", "key-delete", "api-own-key",
+    # Names of addresses that the resolver never reaches: another has them already.
+    "api-tokens", "api-dashboard-model-stats",
+}  # fmt: skip
+
+
+def names(patterns: Any) -> Iterator[str]:
+    for it in patterns:
+        if isinstance(it, URLResolver):
+            yield from names(it.url_patterns)
+        elif it.name:
+            yield it.name
+
+
+def test_every_page_is_measured() -> None:
+    key = "c0000000-0000-4000-8000-000000000001"
+    known = paths.Known(key, "model-001", "10.0.0.1", key, key, "cursor", "newer", "sought", "?cursor=older")
+    measured = {resolve(urlsplit(path).path).url_name for path in paths.paths(known).values()}
+    known_names = {name for name in names(get_resolver().url_patterns) if not name.startswith("beside-")}
+    assert known_names - measured - UNMEASURED == set()

@@ -1,0 +1,53 @@
+"""No page, list or form asks the database more often for how much there is. All that benchmarks/pages.py times."""
+
+from collections.abc import Mapping
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from access.models import ApiKey, User
+from benchmarks import filled, paths
+from endpoints.models import Endpoint
+from endpoints.registry import registry
+from metrics import models
+from tests.access.people import Api
+from tests.benchmarks.test_filled import database
+from tests.metrics.world import own_database
+from tests.routerdash.conftest import _nothing_left  # noqa: F401
+
+pytestmark = pytest.mark.django_db(transaction=True)
+MOST = 16
+FILLED = (
+    models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.ClientHourRollUp,
+    models.ClientDayRollUp, models.MovingAverage, models.Total, LogEntry, ApiKey, Endpoint,
+)  # fmt: skip
+
+
+def asked(people: Api, endpoints: int, offered: int, rows: int) -> Mapping[str, int]:
+    """How many queries each page takes the second time, on a database of this size."""
+    own_database()
+    for model in FILLED:
+        model.objects.all().delete()
+    User.objects.filter(username__startswith="person-").delete()
+    servers = filled.fleet([9], endpoints, offered)
+    filled.fill(database(), servers, rows)
+    registry.reload()
+    known = paths.look(lambda path: people.get(path).content, servers[1])
+    return {name: queries(people, path) for name, path in (paths.pages(known) | paths.admin(known)).items()}
+
+
+def queries(people: Api, path: str) -> int:
+    people.get(path)
+    with CaptureQueriesContext(connection) as captured:
+        assert people.get(path).status_code < 400, path  # where there is little, there is no later page
+    return len(captured)
+
+
+def test_every_page_asks_as_often_of_much_as_of_little(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filled, "OLD_DAYS", range(10, 12))
+    few = asked(as_admin, 3, 12, 300)
+    many = asked(as_admin, 30, 60, 3000)
+    assert {name: (few[name], count) for name, count in many.items() if count > few[name]} == {}
+    assert max(many.values()) <= MOST
