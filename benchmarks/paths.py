@@ -114,6 +114,12 @@ def api(it: Known) -> dict[str, str]:
         "API: list of endpoints": "/api/endpoints",
         "API: endpoint": endpoint,
         **{f"API: endpoint, {name}": f"{endpoint}/{name}" for name in names},
+        "API: endpoint, a model": f"{endpoint}/models/{it.model}/info",
+        "API: all models": "/api/models",
+        "API: request-responses": f"{dashboard}/request-responses",
+        "API: request-responses of an endpoint": f"{dashboard}/request-responses?endpoint_id={it.endpoint}",
+        "API: request-responses of a model": f"{dashboard}/request-responses?model={it.model}",
+        "API: request-response": f"{dashboard}/request-responses/{it.request}",
         "API: route": f"/api/route?model={it.model}",
         "API: live": "/api/live",
         "API: own keys": "/api/me/api-keys",
@@ -185,6 +191,10 @@ def admin(it: Known) -> dict[str, str]:
         "admin endpoint, its edits": f"{endpoints}{it.endpoint}/history/",
         "admin endpoint to be added": f"{endpoints}add/",
         "admin endpoint to be deleted": f"{endpoints}{it.endpoint}/delete/",
+        **{
+            f"admin {unit}": f"/admin/metrics/{unit.replace(' ', '')}rollup/"
+            for unit in ("minute", "day", "client hour", "client day")
+        },
         "admin models": models,
         "admin models, a later page": f"{models}?p=9",
         "admin models sought": f"{models}?q=model-1",

@@ -138,8 +138,8 @@ def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
 
 
 def _sent(first: int) -> Iterable[tuple[Any, ...]]:
-    """What each address that is not forgotten sent from an hour on, and when last. Whole days (UTC) have few rows; so hours are only looked
-    at for the rest of the first day and for the last moment.
+    """What each address that is not forgotten sent from an hour on, and when last. Whole days (UTC) have few rows; so
+    hours are only looked at for the rest of the first day and for the last moment.
     """
     whole = -(-first // 24)
     last = (

@@ -11,16 +11,14 @@ from benchmarks import paths
 UNMEASURED = {
     # What changes something, or is an answer without end.
     "api-events", "api-endpoint-detect", "api-endpoint-discover", "api-endpoint-test", "api-endpoint-sync",
-    "api-endpoint-drain", "api-endpoint-disable", "api-endpoint-enable", "api-live-cancel", "api-playground-chat",
+    "api-endpoint-drain", "api-endpoint-disable", "api-endpoint-enable", "api-endpoint-reset-breaker", "api-live-cancel", "api-playground-chat",
     "clients-threshold", "discover", "endpoints-act", "set_language", "login", "logout", "password_change",
     # Exports, measured by themselves.
-    "api-requests-export", "api-requests-export-progress", "requests-export",
+    "api-requests-export", "api-requests-export-progress", "requests-export", "api-records-export",
     # Of the admin, what nothing leads to.
     "autocomplete", "jsi18n", "view_on_site", "password_change_done", "app_list",
     "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
     "access_apikey_history", "key-delete", "api-own-key",
-    # Names of addresses that the resolver never reaches: another has them already.
-    "api-tokens", "api-dashboard-model-stats",
 }  # fmt: skip
 
 
