@@ -192,8 +192,8 @@ class Exchange:
 
     def _head(self, status: int, headers: HeaderList, more: bytes) -> list[bytes]:
         assert self.protocol is not None
-        if not self.received:
-            self.keep_alive = False  # where the next request begins is not known yet
+        if not self.received or self.protocol.gateway.stopping:
+            self.keep_alive = False  # where the next request begins is not known yet, or nobody will read it
         lines = [STATUS_LINE[status]]
         for name, value in self.protocol.server_state.default_headers:
             lines += (name, b": ", value, b"\r\n")
