@@ -14,8 +14,8 @@ pytestmark = in_browser
 
 
 @pytest.fixture
-def router(install: Install) -> RouterDash:
-    return install(ROUTERDASH_STORE_BODIES="all").start()
+def router(begin: Install) -> RouterDash:
+    return begin(ROUTERDASH_STORE_BODIES="all").start()
 
 
 def test_a_tail_follows_and_waits_while_one_is_read(page: Page, router: RouterDash, sim: Simulator) -> None:
