@@ -197,9 +197,10 @@ class Exchange:
 
     def _head(self, status: int, headers: HeaderList, more: bytes) -> list[bytes]:
         assert self.protocol is not None
-        if not self.received:
-            self.keep_alive = False  # where the next request begins is not known yet
-        standing = self.protocol.server_state.default_headers
+        protocol = self.protocol
+        if not self.received or protocol.gateway.stopping:
+            self.keep_alive = False  # where the next request begins is not known yet, or nobody will read it
+        standing = protocol.server_state.default_headers
         if standing is not _Standing.headers:
             _Standing.learn(standing)
         lines = [STATUS_LINE[status], _Standing.lines]

@@ -29,7 +29,8 @@ class Forwarder:
     def __init__(self, socket: Path, sweeper: Sweeper, ready: Callable[[], bool]) -> None:
         self._pool = Pool("http://control", sweeper, unix_path=str(socket))
         self._ready = ready
-        self._open: set[Drive] = set()
+        self._events: set[Drive] = set()  # streams of events that are open
+        self._stopping = False
 
     async def forward(self, exchange: Exchange) -> None:
         head, body = _request(exchange)
@@ -60,9 +61,10 @@ class Forwarder:
             connection.abort()
             raise
 
-    def end_streams(self) -> None:
-        """Open event streams never end by themselves: at a stop they are ended first."""
-        for running in self._open:
+    def end_events(self) -> None:
+        """Events never end by themselves: at a stop they are ended first, and no others begin."""
+        self._stopping = True
+        for running in self._events:
             running.cancel()
 
     async def _send(self, head: bytes, body: Body, timeout: float, *, again: bool) -> Connection:
@@ -97,7 +99,10 @@ class Forwarder:
             return
         running = exchange.task
         assert running is not None
-        self._open.add(running)
+        if connection.answer.is_stream:
+            if self._stopping:
+                raise asyncio.CancelledError
+            self._events.add(running)
         try:
             exchange.start(connection.status, headers)
             while data := await connection.read():
@@ -105,7 +110,7 @@ class Forwarder:
                 await exchange.drain()
             exchange.end()
         finally:
-            self._open.discard(running)
+            self._events.discard(running)
 
     def answer_alone(self, exchange: Exchange) -> None:
         """The gateway's own word while control is away."""

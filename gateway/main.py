@@ -18,6 +18,7 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import uvicorn
 import uvloop
@@ -34,6 +35,7 @@ from gateway.upstream import Sweeper
 log = logging.getLogger(__name__)
 
 CERTIFICATE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process was told to stop
 # glibc's names, and how much freed memory it may keep instead of giving it back with each large body.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, MAPPED_BYTES = 32 << 20, 4 << 20
@@ -52,6 +54,27 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Clients that wait to be accepted are connected as far as they know: closing the socket would reset them."""
+        loop = asyncio.get_running_loop()
+        waiting = [connection for listen in sockets or () for connection in _accept_all(listen)]
+        for server in self.servers:
+            server.close()
+        connect = [loop.connect_accepted_socket(self._connected, it, ssl=self.config.ssl) for it in waiting]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*connect, return_exceptions=True), HANDSHAKE_SECONDS)
+        await super().shutdown(sockets)
+
+    def _connected(self) -> asyncio.Protocol:
+        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return protocol(config=self.config, server_state=self.server_state, app_state={})
+
+
+def _accept_all(listen: socket.socket) -> Iterator[socket.socket]:
+    with contextlib.suppress(OSError):  # until there is none, or no descriptor for it
+        while True:
+            yield listen.accept()[0]
 
 
 def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:
@@ -107,7 +130,9 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
 
     def stop() -> None:
         gateway.stopping = True
-        forwarder.end_streams()
+        forwarder.end_events()
+        for connection in server.server_state.connections:
+            connection.shutdown()  # as uvicorn does in a moment: its patience begins now
         server.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -451,8 +451,17 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.paused_at:
             return  # it is the endpoint that does not take what the client sends
         if now - self.quiet_since > self._patience(receiving, stopping) or (receiving and self._crawls(now)):
-            if receiving and (running is None or not running.started):
+            if not receiving:
+                # When the process is busy, a request may be here that nobody has read: that happens before.
+                self.loop.call_soon(self._leave, self.quiet_since)
+                return
+            if running is None or not running.started:
                 self._say(b"408 Request Timeout", b"The rest of the request did not come in time.\n")
+            self.close()
+
+    def _leave(self, quiet_since: float) -> None:
+        """Close if still nothing has come."""
+        if self.quiet_since == quiet_since:
             self.close()
 
     def _patience(self, receiving: bool, stopping: bool) -> float:
@@ -474,11 +483,11 @@ class GatewayProtocol(HttpToolsProtocol):
         return now - self.stuck_since > SEND_SECONDS
 
     def shutdown(self) -> None:
-        """The process is to stop: finish what runs, take nothing more."""
-        if self.running is None:
-            self.close()
-        else:
-            self.running.keep_alive = False
+        """The process is to stop. The next answer tells it; a client that asks nothing more is left by `expire`.
+
+        Not at once: a request may be on its way, and what arrives at a closed connection is answered by a reset.
+        """
+        self.quiet_since = time.monotonic()
 
 
 def _limit(exchange: Exchange) -> int:

@@ -3,6 +3,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -55,13 +56,14 @@ def sim(simulator: Simulator) -> Iterator[Simulator]:
     simulator.endpoints.clear()
 
 
-def new_database() -> str:
-    """A fresh database's URL; empty for SQLite, which RouterDash makes by itself."""
+def new_database(like: str = "") -> str:
+    """The URL of a fresh database, or of a copy of that at `like`; empty for SQLite, which RouterDash makes itself."""
     if not SERVER:
         return ""
     name = f"routerdash_test_{secrets.token_hex(6)}"
+    template = f' TEMPLATE "{urlsplit(like).path[1:]}"' if like else ""
     with closing(psycopg.connect(SERVER, autocommit=True)) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}"{template}')
     return urlunsplit(urlsplit(SERVER)._replace(path=f"/{name}"))
 
 
@@ -69,6 +71,16 @@ def drop_database(url: str) -> None:
     if url:
         with closing(psycopg.connect(SERVER, autocommit=True)) as connection:
             connection.execute(f'DROP DATABASE "{urlsplit(url).path[1:]}" WITH (FORCE)')
+
+
+def installed(directory: Path, like: RouterDash | None = None, **environment: str) -> RouterDash:
+    """An installation that is not started yet; with a copy of the database of another one, which is stopped."""
+    made = RouterDash(directory, new_database(like.database_url if like else ""), **environment)
+    if like is not None:
+        made.data_dir.mkdir(mode=0o700)
+        for file in (*like.data_dir.glob("routerdash.sqlite3*"), *like.data_dir.glob("*-key")):
+            shutil.copy2(file, made.data_dir / file.name)
+    return made
 
 
 Install = Callable[..., RouterDash]
@@ -79,10 +91,10 @@ def install(tmp_path: Path) -> Iterator[Install]:
     """Make installations: `install(ROUTERDASH_WORKERS="2")`, not started yet. All are gone at the end."""
     made: list[RouterDash] = []
 
-    def make(**environment: str) -> RouterDash:
+    def make(like: RouterDash | None = None, **environment: str) -> RouterDash:
         directory = tmp_path / f"installation{len(made)}"
         directory.mkdir()
-        made.append(RouterDash(directory, new_database(), **environment))
+        made.append(installed(directory, like, **environment))
         return made[-1]
 
     yield make
@@ -92,39 +104,43 @@ def install(tmp_path: Path) -> Iterator[Install]:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The database of an installation that nothing was asked of, for others to begin with; None on PostgreSQL."""
-    if SERVER:
-        return None
-    made = RouterDash(tmp_path_factory.mktemp("prepared"))
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterDash]:
+    """An installation of which nothing was asked, stopped: others begin with its database."""
+    made = installed(tmp_path_factory.mktemp("prepared"))
     try:
         assert made.start().stop() == 0
+        yield made
     finally:
         made.kill()
-    return made.data_dir
+        drop_database(made.database_url)
 
 
 @pytest.fixture
-def router(install: Install, prepared: Path | None) -> RouterDash:
+def begin(install: Install, prepared: RouterDash) -> Install:
+    """As `install`, on a prepared database: migrations and the administrator's password take a third of a start."""
+    return partial(install, prepared)
+
+
+@pytest.fixture
+def router(begin: Install) -> RouterDash:
     """A running RouterDash on an empty database."""
-    return begun(install(), prepared).start()
-
-
-def begun(installation: RouterDash, prepared: Path | None) -> RouterDash:
-    """With a copy of the prepared database: migrations and the administrator's password take a third of a start."""
-    if prepared is not None:
-        installation.data_dir.mkdir(mode=0o700)
-        for file in (*prepared.glob("routerdash.sqlite3*"), *prepared.glob("*-key")):
-            shutil.copy2(file, installation.data_dir / file.name)
-    return installation
+    return begin().start()
 
 
 @pytest.fixture(scope="module")
-def shared_router(tmp_path_factory: pytest.TempPathFactory, prepared: Path | None) -> Iterator[RouterDash]:
+def shared_router(tmp_path_factory: pytest.TempPathFactory, prepared: RouterDash) -> Iterator[RouterDash]:
     """One running RouterDash for the tests of a module, which leave it as they found it or only look."""
-    running = RouterDash(tmp_path_factory.mktemp("routerdash"), new_database())
+    running = installed(tmp_path_factory.mktemp("routerdash"), prepared)
     try:
-        yield begun(running, prepared).start()
+        yield running.start()
     finally:
         running.kill()
         drop_database(running.database_url)
+
+
+@pytest.fixture
+def emptied(shared_router: RouterDash) -> Iterator[RouterDash]:
+    """The running RouterDash of a module, whose endpoints a test leaves behind are deleted; its figures go on."""
+    yield shared_router
+    for row in shared_router.get("/api/endpoints").json()["endpoints"]:
+        assert shared_router.request("DELETE", f"/api/endpoints/{row['id']}").status == 204

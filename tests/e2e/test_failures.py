@@ -179,7 +179,7 @@ def test_an_audit_notices(database_url: str) -> None:
             assert named in found
 
 
-# What is tried at length by `python -m tests.torture`, in short.
+# What is tried at length by `python -m tests.torture`, in short; outages and stops under load are above.
 
 
 def test_torture(database_url: str) -> None:
@@ -193,13 +193,11 @@ def test_torture(database_url: str) -> None:
 @pytest.mark.parametrize(
     "trial",
     [
-        lambda: trials.outage(seconds=4, rate=100),
-        lambda: trials.drain(seconds=2),
         lambda: trials.read_your_write(times=150, workers=4),
         lambda: trials.big_start(rows=20_000, backlog=2_000, within=60),
         lambda: trials.backlog(records=20_000),
     ],
-    ids=["outage", "drain", "read your write", "big start", "backlog"],
+    ids=["read your write", "big start", "backlog"],
 )
 def test_trials_in_short(trial: Any) -> None:
     assert trial().wrong == []

@@ -11,6 +11,11 @@ from tests.router import RouterDash, until
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.fixture
+def router(emptied: RouterDash) -> RouterDash:
+    return emptied
+
+
 def embed(router: RouterDash, model: str) -> Answer:
     return router.post("/v1/embeddings", {"model": model, "input": "hello"})
 

@@ -11,6 +11,11 @@ pytestmark = in_browser
 
 
 @pytest.fixture
+def router(emptied: RouterDash) -> RouterDash:
+    return emptied
+
+
+@pytest.fixture
 def endpoint(router: RouterDash, sim: Simulator) -> str:
     return router.add(sim.add(models=["tiny", "org/a-model"]), name="gpu-box")
 

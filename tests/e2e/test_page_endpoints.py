@@ -14,10 +14,10 @@ pytestmark = in_browser
 
 
 @pytest.fixture
-def router(install: Install, sim: Simulator) -> RouterDash:
+def router(begin: Install, sim: Simulator) -> RouterDash:
     """One whose Discover looks at a simulated Ollama, at an empty port and at itself."""
     ollama = sim.add(kind="ollama", models=["qwen3:8b", "nomic-embed-text"])
-    made = install()
+    made = begin()
     ports = (ollama.url.rsplit(":", 1)[1], str(free_port()), str(made.port))
     made.environment["ROUTERDASH_DISCOVER_PORTS"] = ",".join(ports)
     return made.start()

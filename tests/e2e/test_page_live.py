@@ -40,8 +40,8 @@ def test_a_request_is_seen_and_ended(page: Page, router: RouterDash, sim: Simula
     assert router.manage("reconcile").returncode == 0
 
 
-def test_what_waits_is_ended_wherever_it_is(install: Install, sim: Simulator) -> None:
-    router = install(ROUTERDASH_WORKERS="2").start()
+def test_what_waits_is_ended_wherever_it_is(begin: Install, sim: Simulator) -> None:
+    router = begin(ROUTERDASH_WORKERS="2").start()
     simulated = sim.add(ttft=60.0)
     router.add(simulated, max_concurrency=1)
     clients = [http.client.HTTPConnection("127.0.0.1", router.port, timeout=60) for _ in range(8)]

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.simulator import Simulator
@@ -9,6 +10,12 @@ from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
 pytestmark = in_browser
+
+
+@pytest.fixture
+def router(emptied: RouterDash) -> RouterDash:
+    return emptied
+
 
 LONG = "an-organisation/a-model-with-quite-a-long-name-of-its-own"
 

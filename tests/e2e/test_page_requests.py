@@ -14,8 +14,8 @@ pytestmark = in_browser
 
 
 @pytest.fixture
-def router(install: Install) -> RouterDash:
-    return install(ROUTERDASH_STORE_BODIES="all").start()
+def router(begin: Install) -> RouterDash:
+    return begin(ROUTERDASH_STORE_BODIES="all").start()
 
 
 def test_a_tail_follows_and_waits_while_one_is_read(page: Page, router: RouterDash, sim: Simulator) -> None:
@@ -124,12 +124,7 @@ def test_everybody_can_use_it(page: Page, router: RouterDash, sim: Simulator) ->
     (request, *_) = router.get("/api/requests").json()["requests"]
     log_in(page)
     paths = (f"/requests?tail=1&id={request['id']}", f"/requests?model={model}&limit=1", "/requests?q=x&since=x")
-    for theme, language, width in (
-        ("light", "en", 390),
-        ("dark", "ja", 390),
-        ("light", "ja", 1440),
-        ("dark", "en", 1440),
-    ):
+    for theme, language, width in (("light", "en", 1440), ("dark", "ja", 390)):
         look(page, theme=theme, language=language, width=width)
         for path in (*paths, f"/requests/{request['id']}/bodies"):
             page.goto(path)

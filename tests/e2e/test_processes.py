@@ -27,20 +27,22 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_killed_process_is_started_again(router: RouterDash, role: str) -> None:
-    old = router.kill_role(role)
-    until(lambda: any(pid != old for pid in _with(router, role)), 20)
-    until(lambda: router.get("/ready").status == 200, 20)
+def test_a_killed_process_is_started_again(shared_router: RouterDash, role: str) -> None:
+    old = shared_router.kill_role(role)
+    until(lambda: any(pid != old for pid in _with(shared_router, role)), 20)
+    until(lambda: shared_router.get("/ready").status == 200, 20)
 
 
 def _with(router: RouterDash, role: str) -> list[int]:
     return [pid for pid in router.pids() if role in command_of(pid)]
 
 
-def test_a_stop_leaves_no_process(router: RouterDash) -> None:
+def test_ctrl_c_stops_in_order_and_leaves_no_process(router: RouterDash) -> None:
     until(lambda: len(router.pids()) > 4)  # the background jobs have started theirs
     pids = router.pids()
-    assert router.stop() == 0
+    assert router.process is not None
+    router.process.send_signal(signal.SIGINT)
+    assert router.process.wait(30) == 0
     until(lambda: not any(alive(pid) for pid in pids), 10)
 
 
@@ -69,9 +71,9 @@ def test_a_stop_lets_open_requests_finish(router: RouterDash, sim: Simulator) ->
     assert router.counters(endpoint) == (1, 1, 0)
 
 
-def test_a_stop_does_not_wait_for_ever(install: Install, sim: Simulator) -> None:
+def test_a_stop_does_not_wait_for_ever(begin: Install, sim: Simulator) -> None:
     """An endless stream and an open page: both are cut at the limit, and the exit code is 0 all the same."""
-    router = install(ROUTERDASH_DRAIN_SECS="1").start()
+    router = begin(ROUTERDASH_DRAIN_SECS="1").start()
     router.add(sim.add(tokens=10_000, tokens_per_second=5.0))
     with router.open_stream() as response:
         response.read(10)
@@ -81,8 +83,8 @@ def test_a_stop_does_not_wait_for_ever(install: Install, sim: Simulator) -> None
     assert (stats["total_requests"], stats["cancelled_requests"], stats["total_active_requests"]) == (0, 1, 0)
 
 
-def test_two_workers_tell_the_same_figures(install: Install, sim: Simulator) -> None:
-    router = install(ROUTERDASH_WORKERS="2").start()
+def test_two_workers_tell_the_same_figures(begin: Install, sim: Simulator) -> None:
+    router = begin(ROUTERDASH_WORKERS="2").start()
     endpoint = router.add(sim.add())
     for count in range(1, 500):
         assert router.chat().status == 200
@@ -92,32 +94,26 @@ def test_two_workers_tell_the_same_figures(install: Install, sim: Simulator) -> 
     pytest.fail("one worker took all of 500 connections")
 
 
-def test_an_edit_in_another_process_reaches_the_gateways(router: RouterDash, sim: Simulator) -> None:
+def test_an_edit_in_another_process_reaches_the_gateways(emptied: RouterDash, sim: Simulator) -> None:
     simulated = sim.add()
-    endpoint = router.add(simulated)
+    endpoint = emptied.add(simulated)
     code = (
         f"from endpoints.models import Endpoint; Endpoint.objects.get(pk={endpoint!r}).set_operator_state('disabled')"
     )
     subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), "shell", "-v", "0", "-c", code],
-        env=clean_environment(router.environment),
+        env=clean_environment(emptied.environment),
         check=True,
         timeout=60,
     )
-    until(lambda: router.chat().status == 503, 5)
-    assert router.endpoint(endpoint)["operator_state"] == "disabled"
+    until(lambda: emptied.chat().status == 503, 5)
+    assert emptied.endpoint(endpoint)["operator_state"] == "disabled"
 
 
-def test_an_edit_by_the_api_is_in_force_with_the_next_request(router: RouterDash, sim: Simulator) -> None:
-    endpoint = router.add(sim.add())
+def test_an_edit_by_the_api_is_in_force_with_the_next_request(emptied: RouterDash, sim: Simulator) -> None:
+    endpoint = emptied.add(sim.add())
     for state, status in (("draining", 503), ("enabled", 200), ("disabled", 503)):
-        router.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": state})
-        until(lambda status=status: router.chat().status == status, 2)
-    assert router.request("DELETE", f"/api/endpoints/{endpoint}").status == 204
-    until(lambda: router.chat().status == 404, 2)
-
-
-def test_ctrl_c_stops_in_order_too(router: RouterDash) -> None:
-    assert router.process is not None
-    router.process.send_signal(signal.SIGINT)
-    assert router.process.wait(30) == 0
+        emptied.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": state})
+        until(lambda status=status: emptied.chat().status == status, 2)
+    assert emptied.request("DELETE", f"/api/endpoints/{endpoint}").status == 204
+    until(lambda: emptied.chat().status == 404, 2)

@@ -4,9 +4,12 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -37,14 +40,34 @@ def servers() -> Iterator[dict[str, str]]:
         yield {REAL: real, TINY: other, EMBEDDER: embedder}
 
 
-@pytest.fixture
-def ready(router: RouterDash, servers: dict[str, str]) -> RouterDash:
+@pytest.fixture(scope="module")
+def ready(shared_router: RouterDash, servers: dict[str, str]) -> RouterDash:
     for name, url in servers.items():
-        answer = router.post("/api/endpoints", {"name": name, "base_url": url})
+        answer = shared_router.post("/api/endpoints", {"name": name, "base_url": url})
         assert answer.status == 201, answer
         assert answer.json()["endpoint_type"] == "llamacpp"
-    until(lambda: {model["id"] for model in router.get("/v1/models").json()["data"]} == servers.keys())
-    return router
+    until(lambda: {model["id"] for model in shared_router.get("/v1/models").json()["data"]} == servers.keys())
+    return shared_router
+
+
+Figures = Callable[[], tuple[int, int, int]]
+
+
+@pytest.fixture
+def figures(ready: RouterDash) -> Figures:
+    """What was counted since the test began: whole answers, tokens in, tokens out."""
+
+    def counted() -> tuple[int, int, int]:
+        stats = ready.stats()
+        return stats["successful_requests"], stats["total_input_tokens"], stats["total_output_tokens"]
+
+    before = counted()
+
+    def since() -> tuple[int, int, int]:
+        ok, made, out = (now - then for now, then in zip(counted(), before, strict=True))
+        return ok, made, out
+
+    return since
 
 
 def run(command: list[str]) -> Any:
@@ -55,11 +78,6 @@ def run(command: list[str]) -> Any:
 
 def script(python: Path, name: str) -> list[str]:
     return [str(python), str(HERE / name)]
-
-
-def figures(router: RouterDash) -> tuple[int, int, int]:
-    stats = router.stats()
-    return stats["successful_requests"], stats["total_input_tokens"], stats["total_output_tokens"]
 
 
 def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
@@ -76,24 +94,27 @@ def sums(told: list[dict[str, int]]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("model", [REAL, TINY])
-def test_openai_python(ready: RouterDash, python: Path, model: str) -> None:
+def test_openai_python(ready: RouterDash, figures: Figures, python: Path, model: str) -> None:
+    refused = Counter(ready.stats()["rejected_by_reason"])
     found = run([*script(python, "use_openai.py"), f"{ready.url}/v1", KEY, model, EMBEDDER])
     told = found["told"]
     # One stream did not ask for usage: its client was told none, and we count what the server told us.
-    ok, made, out = figures(ready)
+    ok, made, out = figures()
     hidden_in = told[1]["input"]
     assert ok == len(told) + 1
     assert made == sums(told)[0] + hidden_in
     assert 1 <= out - sums(told)[1] <= MAX_TOKENS
     assert found["errors"] == ["NotFoundError", "AuthenticationError"]
-    assert ready.stats()["rejected_by_reason"] == {"invalid_api_key": 1, "model_not_found": 1}
+    refused.update(("invalid_api_key", "model_not_found"))
+    assert ready.stats()["rejected_by_reason"] == refused
 
 
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_anthropic_python(ready: RouterDash, python: Path, model: str) -> None:
+    begun = datetime.now(UTC).isoformat()
     found = run([*script(python, "use_anthropic.py"), ready.url, KEY, model])
     assert found["counted"] == found["told"][0]["input"]
-    rows = ready.get("/api/requests").json()["requests"]
+    rows = ready.get(f"/api/requests?since={quote(begun)}").json()["requests"]
     answered = [row for row in rows if row["kind"] == "messages"]
     assert {row["outcome"] for row in rows} == {"ok"}
     assert sorted((row["input_tokens"], row["output_tokens"]) for row in answered) == sorted(
@@ -101,9 +122,9 @@ def test_anthropic_python(ready: RouterDash, python: Path, model: str) -> None:
     )
 
 
-def test_langchain(ready: RouterDash, python: Path) -> None:
+def test_langchain(ready: RouterDash, figures: Figures, python: Path) -> None:
     told = run([*script(python, "use_langchain.py"), f"{ready.url}/v1", KEY, REAL, EMBEDDER])["told"]
-    ok, made, out = figures(ready)
+    ok, made, out = figures()
     embedded = made - sums(told)[0]
     assert ok == len(told) + 1
     assert embedded > 0  # langchain does not tell the embedding's usage
@@ -111,15 +132,15 @@ def test_langchain(ready: RouterDash, python: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [REAL, TINY])
-def test_ai_sdk(ready: RouterDash, model: str) -> None:
+def test_ai_sdk(ready: RouterDash, figures: Figures, model: str) -> None:
     told = run(clients.node("use_ai_sdk.mjs", f"{ready.url}/v1", KEY, model, EMBEDDER))["told"]
-    assert figures(ready) == (len(told), *sums(told))
+    assert figures() == (len(told), *sums(told))
 
 
-def test_llm(ready: RouterDash, python: Path, tmp_path: Path) -> None:
+def test_llm(ready: RouterDash, figures: Figures, python: Path, tmp_path: Path) -> None:
     home = clients.configure_llm(tmp_path, f"{ready.url}/v1", {"key": KEY}, [REAL])
     told = [_llm(python, home, *extra) for extra in ((), ("--no-stream",))]
-    ok, made, out = figures(ready)
+    ok, made, out = figures()
     assert ok == 2
     assert (made, out) == (sum(one[0] for one in told), sum(one[1] for one in told))
 

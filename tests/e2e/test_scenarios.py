@@ -38,14 +38,15 @@ def identical(overview: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def test_s1_counters_are_live_and_survive_a_restart(router: RouterDash, sim: Simulator, restart: Any) -> None:
+def test_s1_s4_s5_figures_are_live_and_survive_a_restart(router: RouterDash, sim: Simulator, restart: Any) -> None:
     simulated = sim.add()
     endpoint = router.add(simulated)
-    for _ in range(8):
-        router.chat()
+    for tokens in (3, 8, 5, 7, 2, 8, 8, 8):
+        router.chat(max_tokens=tokens)
     simulated.set(fault="500")
-    for _ in range(2):
-        router.chat()
+    router.chat()
+    simulated.set(fault="400")
+    router.chat()
     assert router.counters(endpoint) == (10, 8, 2)
     router.chat()
     assert router.counters(endpoint) == (11, 8, 3)
@@ -54,10 +55,27 @@ def test_s1_counters_are_live_and_survive_a_restart(router: RouterDash, sim: Sim
     assert router.counters(endpoint) == (12, 9, 3)
     for _ in range(38):
         router.chat()
-    before = router.overview()
+    before, speeds, timeline = router.overview(), speeds_of(router, endpoint), timeline_of(router)
+    assert speeds["tiny"] > 0
+    assert (sum(slot["success"] for slot in timeline), sum(slot["error"] for slot in timeline)) == (47, 3)
     restart(router)
     assert router.counters(endpoint) == (50, 47, 3)
     assert identical(router.overview()) == identical(before)
+    assert speeds_of(router, endpoint) == speeds
+    after = {slot["minute"]: slot for slot in timeline_of(router)}
+    assert all(after.get(slot["minute"], slot) == slot for slot in timeline)
+
+
+def speeds_of(router: RouterDash, endpoint: str) -> dict[str, Any]:
+    """Tokens per second by model."""
+    return {row["model_id"]: row["tps"] for row in router.get(f"/api/endpoints/{endpoint}/model-tps").json()}
+
+
+def timeline_of(router: RouterDash) -> list[dict[str, Any]]:
+    slots: list[dict[str, Any]] = router.get("/api/dashboard/request-history").json()
+    assert len(slots) == 60
+    assert [slot["minute"] for slot in slots] == sorted(slot["minute"] for slot in slots)
+    return slots
 
 
 def test_s2_an_offline_endpoint_keeps_its_latency(router: RouterDash, sim: Simulator) -> None:
@@ -82,6 +100,7 @@ def test_s2_an_offline_endpoint_keeps_its_latency(router: RouterDash, sim: Simul
 
 
 def test_s3_average_response_time_has_a_value_after_a_restart(router: RouterDash, sim: Simulator, restart: Any) -> None:
+    assert router.stats()["average_response_time_ms"] is None  # while nothing is online
     one, other = sim.add(), sim.add()
     ids = [router.add(one), router.add(other)]
 
@@ -101,11 +120,9 @@ def test_s3_average_response_time_has_a_value_after_a_restart(router: RouterDash
     assert router.stats()["average_response_time_ms"] == served
 
 
-def test_s3_average_is_null_while_nothing_is_online(router: RouterDash) -> None:
-    assert router.stats()["average_response_time_ms"] is None
-
-
-def test_s4_tokens_per_second_come_from_todays_rows(router: RouterDash, sim: Simulator, restart: Any) -> None:
+def test_s4_s5_speeds_are_of_today_and_the_timeline_of_an_hour(
+    router: RouterDash, sim: Simulator, restart: Any
+) -> None:
     endpoint, fresh = router.add(sim.add()), router.add(sim.add())
     today = datetime.now(UTC).date().isoformat()
     yesterday = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
@@ -119,45 +136,6 @@ def test_s4_tokens_per_second_come_from_todays_rows(router: RouterDash, sim: Sim
                 "VALUES (?, ?, ?, 'chat_completions', 1, 1, 0, ?, ?)",
                 endpoint, model, date, tokens, duration,
             )  # fmt: skip
-
-    restart(router, write)
-    speeds = {row["model_id"]: row["tps"] for row in router.get(f"/api/endpoints/{endpoint}/model-tps").json()}
-    assert speeds == {"a": 50, "idle": None, "timeless": None}
-    assert router.get(f"/api/endpoints/{fresh}/model-tps").json() == []
-    aggregate = {row["endpoint_id"]: row["aggregate_tps"] for row in router.overview()["endpoint_tps"]}
-    assert aggregate == {endpoint: 50}
-
-
-def test_s4_the_moving_average_is_restored_exactly(router: RouterDash, sim: Simulator, restart: Any) -> None:
-    endpoint = router.add(sim.add())
-    for tokens in (3, 8, 5, 7, 2):
-        router.chat(max_tokens=tokens)
-    path = f"/api/endpoints/{endpoint}/model-tps"
-    before = router.get(path).json()
-    assert before[0]["tps"] > 0
-    restart(router)
-    assert router.get(path).json() == before
-
-
-def test_s5_the_timeline_is_restored(router: RouterDash, sim: Simulator, restart: Any) -> None:
-    simulated = sim.add()
-    router.add(simulated)
-    for fault in ("", "", "500", "400", ""):
-        simulated.set(fault=fault)
-        router.chat()
-    simulated.set(fault="")
-    before = router.get("/api/dashboard/request-history").json()
-    assert len(before) == 60
-    assert [slot["minute"] for slot in before] == sorted(slot["minute"] for slot in before)
-    assert (sum(slot["success"] for slot in before), sum(slot["error"] for slot in before)) == (3, 2)
-    restart(router)
-    after = {slot["minute"]: slot for slot in router.get("/api/dashboard/request-history").json()}
-    assert len(after) == 60
-    assert all(after.get(slot["minute"], slot) == slot for slot in before)
-
-
-def test_s5_what_is_older_than_an_hour_is_not_shown(router: RouterDash, restart: Any) -> None:
-    def write() -> None:
         old = (datetime.now(UTC) - timedelta(minutes=61)).isoformat(timespec="microseconds")
         router.query(
             "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
@@ -167,17 +145,19 @@ def test_s5_what_is_older_than_an_hour_is_not_shown(router: RouterDash, restart:
         )  # fmt: skip
 
     restart(router, write)
-    slots = router.get("/api/dashboard/request-history").json()
-    assert len(slots) == 60
-    assert all(slot["success"] == slot["error"] == 0 for slot in slots)
+    assert speeds_of(router, endpoint) == {"a": 50, "idle": None, "timeless": None}
+    assert speeds_of(router, fresh) == {}
+    assert all(slot["success"] == slot["error"] == 0 for slot in timeline_of(router))
+    aggregate = {row["endpoint_id"]: row["aggregate_tps"] for row in router.overview()["endpoint_tps"]}
+    assert aggregate == {endpoint: 50}
 
 
 def test_a_kill_under_load_counts_each_whole_answer_once(router: RouterDash, sim: Simulator) -> None:
-    """200 requests with one in ten failing, then every process killed: the figures are the client's own tally."""
+    """60 requests with one in ten failing, then every process killed: the figures are the client's own tally."""
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
-    for at in range(200):
+    for at in range(60):
         model = "bad" if at % 10 == 0 else "good"
         answer = router.chat(model, stream=at % 2 == 0)
         assert answer.status == (200 if model == "good" else 502)
@@ -192,8 +172,8 @@ def test_a_kill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator,
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
-    for at in range(200):
-        if at == 100:
+    for at in range(60):
+        if at == 30:
             router.kill_role(role)
         model = "bad" if at % 10 == 0 else "good"
         answer = _retry(lambda model=model: router.chat(model))

@@ -39,16 +39,13 @@ def refused(router: RouterDash, **environment: str) -> str:
     return lines[0]
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ROUTERDASH_PORT", "http"),
         ("ROUTERDASH_WORKERS", "0"),
         ("ROUTERDASH_TIME_ZONE", "Mars/Olympus"),
-        ("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_short"),
-        ("ROUTERDASH_ENCRYPTION_KEYS", "not-a-key"),
         ("DATABASE_URL", "mysql://localhost/x"),
-        ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "0"),
     ],
 )
 def test_a_wrong_setting_is_named(install: Install, name: str, value: str) -> None:
@@ -57,26 +54,31 @@ def test_a_wrong_setting_is_named(install: Install, name: str, value: str) -> No
     assert "Traceback" not in line
 
 
+@pytest.mark.one_database
 def test_open_access_needs_a_loopback_address(install: Install) -> None:
     line = refused(install(), ROUTERDASH_REQUIRE_API_KEY="false", ROUTERDASH_HOST="0.0.0.0")
     assert "ROUTERDASH_REQUIRE_API_KEY" in line
 
 
+@pytest.mark.one_database
 def test_a_taken_port_is_named(install: Install) -> None:
     router = install()
     with closing(socket.create_server(("127.0.0.1", router.port))):
         assert f"port {router.port} cannot be used" in refused(router)
 
 
+@pytest.mark.one_database
 def test_a_second_start_on_the_same_data_is_refused(router: RouterDash) -> None:
     assert "another RouterDash runs" in refused(router, ROUTERDASH_PORT="1")
 
 
+@pytest.mark.one_database
 def test_a_data_directory_that_cannot_be_made(install: Install, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "ROUTERDASH_DATA_DIR" in refused(install(), ROUTERDASH_DATA_DIR=str(tmp_path / "file" / "data"))
 
 
+@pytest.mark.one_database
 def test_neither_database_nor_snapshot(install: Install) -> None:
     url = "postgres://nobody@127.0.0.1:1/none"
     assert "the database cannot be used and there is no snapshot" in refused(install(), DATABASE_URL=url)

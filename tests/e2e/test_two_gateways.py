@@ -24,8 +24,8 @@ def at_once(router: RouterDash, number: int, **fields: object) -> list[Answer]:
 
 
 @pytest.fixture
-def two(install: Install) -> RouterDash:
-    return install(ROUTERDASH_WORKERS="2").start()
+def two(begin: Install) -> RouterDash:
+    return begin(ROUTERDASH_WORKERS="2").start()
 
 
 def test_together_they_send_no_more_than_an_endpoint_takes(two: RouterDash, sim: Simulator) -> None:

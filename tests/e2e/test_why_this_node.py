@@ -14,6 +14,11 @@ Add = Callable[..., str]
 
 
 @pytest.fixture
+def router(emptied: RouterDash) -> RouterDash:
+    return emptied
+
+
+@pytest.fixture
 def slow(router: RouterDash, sim: Simulator) -> Add:
     """Add endpoints that speak for as long as somebody listens."""
     return lambda name, **fields: router.add(sim.add(tokens=5000, tokens_per_second=50), name=name, **fields)
@@ -36,7 +41,7 @@ def test_a_request_says_why_it_went_where_it_did(router: RouterDash, slow: Add) 
         (free,) = endpoints - {busy["endpoint_id"]}
         assert route(router)["decision"] == {"endpoint_ids": [free], "reason": "least"}
         assert router.chat(max_tokens=2).status == 200
-    (row,) = told(router, "/api/requests?outcome=ok")["requests"]
+    (row,) = told(router, "/api/requests?outcome=ok&limit=1")["requests"]
     (attempt,) = told(router, f"/api/requests/{row['id']}")["attempts"]
     assert (attempt["endpoint_id"], attempt["reason"]) == (free, "least")
     assert [it["in_flight"] for it in attempt["scores"]] == [0, 1]
@@ -56,7 +61,7 @@ def test_who_waits_and_who_runs_is_told(router: RouterDash, slow: Add) -> None:
         assert (waiting["position"], waiting["api_key_name"], waiting["model"]) == (1, "bootstrap", "tiny")
         assert (live["workers"], live["workers_told"], live["waiting_total"], live["running_total"]) == (1, 1, 1, 1)
     late.join()
-    (row,) = told(router, "/api/requests?outcome=ok")["requests"]
+    (row,) = told(router, "/api/requests?outcome=ok&limit=1")["requests"]
     assert row["queue_ms"] > 0
     assert router.stats()["queued_requests"] == 0
 

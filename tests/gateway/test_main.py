@@ -1,17 +1,24 @@
 """The life of a gateway process: how it starts, stops and dies."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
+import uvloop
 
 from gateway import journal
+from gateway.main import Server, server_config
+from tests.gateway.inside import inside
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import DONE, opening, stream, upstream
 from tests.router import ROOT, until
+
+ROWS = b"HTTP/1.1 200 OK\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n4\r\nrows\r\n"
 
 
 def test_a_gateway_loads_nothing_of_django():
@@ -45,7 +52,7 @@ def test_a_stop_lets_a_stream_finish(make_gateway, sim):
     assert process.record().outcome == "ok"
 
 
-def test_a_stop_takes_nothing_new(make_gateway, sim):
+def test_a_stop_takes_no_new_connection_and_ends_each_with_its_next_answer(make_gateway, sim):
     process = make_gateway().start()
     simulated = sim.add(tokens=20, tokens_per_second=40)
     model = process.add(simulated)
@@ -54,15 +61,59 @@ def test_a_stop_takes_nothing_new(make_gateway, sim):
         read_until(connection, b"\n\n\r\n")
         process.signal(signal.SIGTERM)
         until(lambda: refuses(process.port))
-        connection.sendall(process.chat_bytes(model))  # pipelined behind the stream
-        assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 0
+        connection.sendall(2 * process.chat_bytes(model))  # behind a stream whose head did not say that it is the last
+        received = read_to_end(connection)
+    assert (received.count(b"HTTP/1.1 200 OK"), received.count(b"connection: close")) == (1, 1)
     assert process.wait() == 0
-    assert len(process.records()) == 1
+    assert len(process.records()) == 2
 
 
 def refuses(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        lambda kept: kept.shutdown(),
+        lambda kept: kept.expire(1e9, stopping=False),
+    ],
+    ids=["the stop", "the end of its time"],
+)
+def test_a_request_that_is_here_unread_is_answered(config, stop):
+    with inside(config, nothing_streamed) as gateway, gateway.connect() as connection:
+        (kept,) = until(lambda: gateway.connections)
+        gateway.in_loop(lambda: (connection.send(gateway.head("Content-Length: 0", "Connection: close")), stop(kept)))
+        assert read_to_end(connection).startswith(b"HTTP/1.1 204 ")
+
+
+async def nothing_streamed(exchange):
+    exchange.reply(204, (), b"")
+
+
+class Greeting(asyncio.Protocol):
+    def __init__(self, **_):
+        pass
+
+    def connection_made(self, transport):
+        transport.write(b"connected")
+        transport.close()
+
+
+def test_a_client_that_waits_to_be_accepted_is_served(config):
+    async def stop_before_it_is_accepted():
+        listen = socket.create_server(("127.0.0.1", 0))
+        listen.setblocking(False)
+        server = Server(server_config(config, Greeting, None, 1))
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listen])
+        with socket.create_connection(listen.getsockname()) as client:
+            await server.shutdown([listen])
+            return read_to_end(client)
+
+    assert uvloop.run(stop_before_it_is_accepted()) == b"connected"
 
 
 def test_what_outlives_the_drain_limit_is_cancelled_and_recorded(make_gateway, sim):
@@ -88,6 +139,31 @@ def test_open_events_do_not_hold_up_a_stop(make_gateway):
         connection.sendall(process.head("GET /events"))
         read_until(connection, b"data: 1\n\n\r\n")
         process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+def test_a_stop_begins_no_events_and_lets_a_download_finish(make_gateway):
+    process = make_gateway(ROUTERDASH_DRAIN_SECS="3600").start()
+    process.config.control_socket.parent.mkdir(exist_ok=True)
+    stopped = threading.Event()
+
+    def control(talk):
+        if b"/export" in talk.request():
+            talk.send(ROWS)
+            stopped.wait(30)
+            talk.send(b"0\r\n\r\n")
+        else:
+            talk.send(stream(b"data: 1\n\n", end=False))
+
+    with upstream(control, process.config.control_socket), process.connect() as page, process.connect() as download:
+        download.sendall(process.head("GET /export"))
+        read_until(download, b"rows\r\n")
+        process.signal(signal.SIGTERM)
+        until(lambda: refuses(process.port))
+        page.sendall(process.head("GET /events"))
+        assert read_to_end(page) == b""
+        stopped.set()
+        assert read_to_end(download) == b"0\r\n\r\n"
         assert process.wait() == 0
 
 

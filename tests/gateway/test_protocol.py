@@ -359,6 +359,7 @@ class HalfOpen(GatewayProtocol):
         self.unsent, self.stuck_since = 0, 0.0
         self.waiting_for_client = 0
         self.done: list[bytes] = []
+        self.loop: Any = SimpleNamespace(call_soon=lambda function, *given: function(*given))
         self.transport: Any = SimpleNamespace(
             get_write_buffer_size=lambda: self.waiting_for_client, abort=lambda: self.done.append(b"aborted")
         )

