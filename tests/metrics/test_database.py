@@ -132,3 +132,11 @@ def test_a_row_that_is_there_already_is_an_error() -> None:
         with pytest.raises(IntegrityError), transaction.atomic():
             insert(cursor, "metric_totals", ("name", "value"), iter([("two", 2), ("one", 1)]))
     assert list(Total.objects.values_list("name", "value")) == [("one", 1)]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only there they are turned off")
+def test_json_is_checked_again_after_an_insert() -> None:
+    with connection.cursor() as cursor:
+        insert(cursor, "metric_totals", ("name", "value"), iter([("one", 1)]))
+        cursor.execute("PRAGMA ignore_check_constraints")
+        assert cursor.fetchone() == (0,)
