@@ -1,4 +1,5 @@
-"""`make demo`: RouterDash with three simulated servers under gentle traffic, in a data directory that goes with it.
+"""`make demo`: RouterDash with three simulated servers under gentle traffic and a week behind it, in a data directory
+that goes with it.
 
 Nothing leaves this machine. ROUTERDASH_PORT chooses the port; Ctrl-C ends all of it.
 """
@@ -18,8 +19,11 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks import past
 from benchmarks.process import ROOT, clean_environment, stop
 from benchmarks.simulator import Simulator
+from gateway import snapshot
+from gateway.config import Config, load
 
 PASSWORD = "demo"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
 REQUESTS_PER_SECOND = 3.0
@@ -56,14 +60,17 @@ SERVERS: dict[str, dict[str, Any]] = {
 MODELS = ("llama3.3:70b", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b", "gemma3:27b", "tiny-random")
 
 
-async def run(url: str, key: str, simulator: Simulator, serve: "subprocess.Popen[bytes]") -> None:
-    """Add the servers, then send requests until cancelled. Raises SystemExit when RouterDash does not run."""
+async def run(url: str, key: str, simulator: Simulator, serve: "subprocess.Popen[bytes]", config: Config) -> None:
+    """Add the servers and their past, then send requests until cancelled. Raises SystemExit when RouterDash does not
+    run.
+    """
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
         await _until_ready(session, serve)
         for name, endpoint in zip(SERVERS, list(simulator.endpoints.values()), strict=True):
             body = {"name": name, "base_url": endpoint.url, "health_check_interval_secs": 5}
             async with session.post("/api/endpoints", json=body) as answer:
                 answer.raise_for_status()
+        await _have_past(config)
         say(f"\n  The demo runs at {url}/   Log in as admin, password {PASSWORD}.   Ctrl-C ends it.\n")
         tasks: set[asyncio.Task[None]] = set()
         while serve.poll() is None:
@@ -83,6 +90,19 @@ async def _until_ready(session: aiohttp.ClientSession, serve: "subprocess.Popen[
                     return
         await asyncio.sleep(0.1)
     raise SystemExit("RouterDash did not come up; its messages are above")
+
+
+async def _have_past(config: Config) -> None:
+    """As soon as gateways know which models the servers have."""
+    speeds = {name: past.Speed(it["ttft"], it["tokens_per_second"]) for name, it in SERVERS.items()}
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        known = snapshot.load(config.snapshot_path)
+        if sum(bool(endpoint.models) for endpoint in known.endpoints) == len(SERVERS):
+            past.write(config.journal_dir, known, speeds, time.time())
+            return
+        await asyncio.sleep(0.1)
+    raise SystemExit("the simulated servers did not come up")
 
 
 async def _ask(session: aiohttp.ClientSession) -> None:
@@ -138,7 +158,8 @@ def main() -> None:
             [sys.executable, str(ROOT / "manage.py"), "serve"], env=environment, start_new_session=True
         )
         try:
-            asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator, serve))
+            config = load({"ROUTERDASH_DATA_DIR": directory})
+            asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator, serve, config))
         except KeyboardInterrupt:
             say("stopping")
         finally:
