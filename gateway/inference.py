@@ -164,7 +164,8 @@ class Inference:
 
     def _let_go(self) -> None:
         self.gateway.running.discard(self)
-        self._leave()
+        if self.endpoint is not None:
+            self._leave()
 
     # Where to
 

@@ -271,12 +271,13 @@ class Writer:
     def put(self, entry: Entry) -> int:
         """To be written by the next `flush`; its size in bytes."""
         data = frame(entry)
-        if len(data) > FRAME_BYTES + MAX_PAYLOAD:
-            log.error("a record of %d bytes is too long for the journal", len(data))
+        size = len(data)
+        if size > FRAME_BYTES + MAX_PAYLOAD:
+            log.error("a record of %d bytes is too long for the journal", size)
             self.unrecorded += 1
             return 0
         self.pending.append(data)
-        return len(data)
+        return size
 
     def flush(self) -> bool:
         """One write of all that was put. True: any process that reads from now on sees it, whatever happens to this

@@ -292,7 +292,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._begin(exchange)
             else:
                 self._greet(exchange)
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     # asyncio.Protocol
