@@ -101,6 +101,13 @@ class Busy:
             )
         ]  # fmt: skip
 
+    def rejections(self) -> list[RequestRecord]:
+        """As the gateway wrote them to its journal: the history has none."""
+        root = self.router.data_dir / "journal"
+        (writer,) = journal.writers(root)
+        entries = journal.read(root / writer, (journal.segments(root / writer)[0], 0), 10_000).entries
+        return [it for it in entries if isinstance(it, RequestRecord) and it.outcome == record.REJECTED]
+
     # Asking as the administrator
 
     def page(self, path: str) -> str:
