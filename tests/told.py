@@ -77,6 +77,11 @@ def differences(shown: Mapping[Place, str], before: Told, after: Told, names: It
             yield f"{tuple(place)} has no dash for what was not measured: {text[:300]!r}"
 
 
+def shape(told: Told) -> dict[Place, int]:
+    """How many figures are where: what no page can show that is read while it changes."""
+    return {place: len(_numbers(figures)) for place, figures in told.items()}
+
+
 def _numbers(figures: list[Any]) -> list[float]:
     return [it for it in figures if it is not None and it is not ABSENT]
 

@@ -196,11 +196,11 @@ def test_every_rule_is_of_a_page() -> None:
 
 
 def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
-    """Between a page and what the API tells around it; once more if a minute or an hour has turned meanwhile."""
+    """Between a page and what the API tells around it; once more if a minute turned or a health check came in."""
 
     def look() -> tuple[Told, str, Told] | None:
         before, page, after = rule(it), read(), rule(it)
-        return (before, page, after) if before.keys() == after.keys() else None
+        return (before, page, after) if told.shape(before) == told.shape(after) else None
 
     before, page, after = until(look)
     found = shown.places(shown.main_of(shown.parsed(page)))
