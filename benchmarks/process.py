@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping
-from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,12 +20,23 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**ours, "PYTHONPATH": str(ROOT), **extra}
 
 
+# No system gives one of these to who asks for any port, as connections and other tests do, and each process begins
+# elsewhere. So a port stays free until the program that it is for listens on it, and while that program is restarted.
+PORTS = range(20_000, 32_768)
+_numbers = count(os.getpid() * 61)
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on now, nor is likely to soon."""
+    return next(filter(_is_free, (PORTS[number % len(PORTS)] for number in _numbers)))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def stop(process: "subprocess.Popen[bytes]", seconds: float) -> None:

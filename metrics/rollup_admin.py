@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
+from math import ceil
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -129,7 +130,8 @@ class HourDates(DateFilter):
         return timezone.make_naive(_instant(stored * self.seconds))
 
     def stored(self, local: datetime) -> int:
-        return int(timezone.make_aware(local).timestamp() // self.seconds)
+        """The first that begins then or later: where a zone is half an hour off, none begins with the day."""
+        return ceil(timezone.make_aware(local).timestamp() / self.seconds)
 
 
 class MinuteDates(HourDates):

@@ -24,6 +24,7 @@ from tests.router import KEY, PASSWORD, RouterDash, until
 LARGE, JAPANESE, EMBED = "org/chat/large", "日本語モデル", "embedder"
 FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b", "parked", "shared", "gone-with-it"
 BUSIEST = "東京ワークステーション"
+HELD_TOKENS = 4  # until it hangs
 CLIENTS = ("192.0.2.7", "198.51.100.20", "2001:db8::5", "2001:db8::6")
 NETWORKS = {"2001:db8::5": "2001:db8::/64", "2001:db8::6": "2001:db8::/64"}  # the clients that addresses are of
 DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100, 0)  # requests that another gateway once served
@@ -101,6 +102,13 @@ class Busy:
             )
         ]  # fmt: skip
 
+    def rejections(self) -> list[RequestRecord]:
+        """As the gateway wrote them to its journal: the history has none."""
+        root = self.router.data_dir / "journal"
+        (writer,) = journal.writers(root)
+        entries = journal.read(root / writer, (journal.segments(root / writer)[0], 0), 10_000).entries
+        return [it for it in entries if isinstance(it, RequestRecord) and it.outcome == record.REJECTED]
+
     # Asking as the administrator
 
     def page(self, path: str) -> str:
@@ -153,12 +161,18 @@ class Busy:
         self.rejected[reason] += 1
 
     def leave(self, model: str) -> None:
-        """A stream whose client goes away."""
+        """A stream whose client goes away when it has all that comes of it."""
         endpoint = self.simulated["holder"]
         with self.router.open_stream(model) as response:
-            assert response.readline()
+            for _ in range(HELD_TOKENS):
+                next(filter(_has_text, response))
         endpoint.wait_for(lambda seen: seen.cancelled == 1)
-        self.ledger.append(Sent(model, record.CANCELLED, "bootstrap", "127.0.0.1", (0, 4)))
+        self.ledger.append(Sent(model, record.CANCELLED, "bootstrap", "127.0.0.1", (0, HELD_TOKENS)))
+
+
+def _has_text(line: bytes) -> bool:
+    """Is it an event with a piece of the answer?"""
+    return line.startswith(b"data: ") and bool(json.loads(line[6:])["choices"][0]["delta"].get("content"))
 
 
 def local(stored: Any) -> datetime:

@@ -22,6 +22,7 @@ Column = str | Callable[[Row], Any]
 
 ABSENT = object()
 DAY = 86_400_000.0  # ms
+MOST_LIVE = 200  # of each gateway, running ones and in its queue
 
 
 class AnyOrder(list[Any]):
@@ -48,7 +49,7 @@ WORDING = re.compile(
     "|".join(
         (
             r"(in|last|,) 60 min(utes)?|last 24 h(ours)?|last (7|30) days|(Requests|Cancelled|tokens|Today),? 7 days",
-            r"last 2,000|The 50 that answered most|The 200 oldest|less than 99 percent|status of 200 to 399",
+            r"last 2,000|The 50 that answered most|less than 99 percent|status of 200 to 399",
             r"95th percentile|a hundred answered requests, 95|[/\w]*p\d\d_\w+|IPv[46]|\d+ bits|/v1\b",
             # To choose from
             r"15 min 1 h 24 h 7 d|7 days 30 days 90 days|24 hours 7 days 30 days|In \d+ days|within \d+ minutes?",
@@ -74,6 +75,11 @@ def differences(shown: Mapping[Place, str], before: Told, after: Told, names: It
             yield f"{tuple(place)} shows {found}, the API tells {api[1]}: {text[:300]!r}"
         elif text.count("—") < sum(it is None for it in before.get(place, [])):
             yield f"{tuple(place)} has no dash for what was not measured: {text[:300]!r}"
+
+
+def shape(told: Told) -> dict[Place, int]:
+    """How many figures are where: what no page can show that is read while it changes."""
+    return {place: len(_numbers(figures)) for place, figures in told.items()}
 
 
 def _numbers(figures: list[Any]) -> list[float]:
@@ -166,7 +172,7 @@ def overview(it: Shown) -> Told:
         Place("attention"): [len(attention), *(figure for row in attention for figure in _attention(row))],
         Place("minutes"): [stats["cancelled_requests"], stats["rejected_requests"]],
         **table("minutes", history, lambda row: at(row["minute"], "%H:%M"), {"OK": ["success"], "Failed": ["error"]}),
-        Place("busiest"): [row["requests"] for name in ("models", "api_keys") for row in busiest[name]],
+        Place("busiest"): [row["requests"] for name in ("models", "api_keys", "clients") for row in busiest[name]],
         **table(
             "endpoints",
             endpoints,
@@ -227,6 +233,7 @@ def endpoints(it: Shown) -> Told:
             "name",
             {
                 "In flight": ["active_requests", if_any("slots")],
+                "Tokens/s": ["tokens_per_second"],
                 "Latency": [latency],
                 "Attempts": ["total_requests"],
                 "Failed": ["failed_requests"],
@@ -539,8 +546,9 @@ def keys(it: Shown) -> Told:
 def live(it: Shown) -> Told:
     told = it.api("/api/live")
     return {
-        Place("running"): [told["running_total"]],
-        Place("waiting"): [told["waiting_total"]],
+        # With a notice that there are more, which is hidden unless there are.
+        Place("running"): [told["running_total"], MOST_LIVE],
+        Place("waiting"): [told["waiting_total"], MOST_LIVE],
         **table(
             "running",
             told["running"],

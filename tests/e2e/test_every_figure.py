@@ -26,6 +26,7 @@ from gateway import record
 from tests import busy as a_busy
 from tests import shown, told, told_to_machines
 from tests import told_in_admin as in_admin
+from tests import told_in_rollups as in_rollups
 from tests.browser import CHROMIUM, log_in
 from tests.busy import Busy, Ended
 from tests.conftest import drop_database, new_database
@@ -79,6 +80,20 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "admin:endpoints_endpointmodel_changelist": [("", in_admin.models)],
     "admin:endpoints_healthcheck_changelist": [("", in_admin.checks)],
     "admin:metrics_dailystat_changelist": [("", in_admin.daily_figures)],
+    "admin:metrics_minuterollup_changelist": [
+        (query, in_rollups.cells(in_rollups.MINUTE, 10))
+        for query in ("", "date={day}", "date={hour}", "endpoint={endpoint_id}", "kind=embeddings")
+    ],
+    "admin:metrics_dayrollup_changelist": [
+        (query, in_rollups.cells(in_rollups.DAY, 7))
+        for query in ("", "date={month}", "date={day}", "endpoint={endpoint_id}", "kind=embeddings")
+    ],
+    "admin:metrics_clienthourrollup_changelist": [
+        (query, in_rollups.hours_of_clients) for query in ("", "date={month}", "date={day}", "q={address}")
+    ],
+    "admin:metrics_clientdayrollup_changelist": [
+        (query, in_rollups.days_of_clients) for query in ("", "date={month}", "date={day}", "q={address}")
+    ],
     "admin:metrics_requesthistory_changelist": [("", in_admin.history)],
     "admin:metrics_requesthistory_change": [("", in_admin.request)],
     "admin:metrics_requesthistory_history": [("", in_admin.looks)],
@@ -138,6 +153,10 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "request_id": lambda busy: requests_of_each_kind(busy).values(),
     "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
     "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
+    "month": lambda busy: moments(busy, "%Y-%m"),
+    "day": lambda busy: moments(busy, "%Y-%m-%d"),
+    "hour": lambda busy: moments(busy, "%Y-%m-%d+%H"),
+    "address": lambda _: a_busy.CLIENTS,
     "client": lambda _: [a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9"],
 }
 
@@ -145,6 +164,11 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
 def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
     rows = busy.api("/api/requests?limit=500")["requests"]
     return {(row["outcome"], row["streamed"], len(row["attempts"])): row["id"] for row in rows}
+
+
+def moments(busy: Busy, form: str) -> list[str]:
+    """When anything ended, the last first."""
+    return sorted({it.at.strftime(form) for it in busy.history()}, reverse=True)
 
 
 def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
@@ -172,11 +196,11 @@ def test_every_rule_is_of_a_page() -> None:
 
 
 def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
-    """Between a page and what the API tells around it; once more if a minute or an hour has turned meanwhile."""
+    """Between a page and what the API tells around it; once more if a minute turned or a health check came in."""
 
     def look() -> tuple[Told, str, Told] | None:
         before, page, after = rule(it), read(), rule(it)
-        return (before, page, after) if before.keys() == after.keys() else None
+        return (before, page, after) if told.shape(before) == told.shape(after) else None
 
     before, page, after = until(look)
     found = shown.places(shown.main_of(shown.parsed(page)))
@@ -417,6 +441,31 @@ def test_the_last_hour_has_what_the_history_has(busy: Busy) -> None:
     assert [row["requests"] for row in busiest["models"]] == sorted(models.values(), reverse=True)[:5]
 
 
+def test_the_busiest_clients_are_those_of_the_history(busy: Busy) -> None:
+    """Of the present hour of UTC and the one before."""
+
+    def counts() -> list[tuple[str, int]]:
+        since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+        ended = Counter(a_busy.NETWORKS.get(it.client, it.client) for it in busy.history() if it.at >= since)
+        return sorted(ended.items(), key=lambda it: (-it[1], it[0]))[:5]
+
+    found, ended = same(counts, lambda: busy.api("/api/dashboard/busiest")["clients"])
+    assert [(row["ip"], row["requests"]) for row in found] == ended
+
+
+def test_endpoints_are_as_fast_as_their_answers_of_today(busy: Busy) -> None:
+    def speeds() -> dict[str, float]:
+        tokens, took = Counter[str](), Counter[str]()
+        for row in in_admin.daily(Shown(busy, {}, {})):
+            if row["date"] == str(told.today()):
+                tokens[row["endpoint_id"]] += row["output_tokens"]
+                took[row["endpoint_id"]] += row["duration_ms"]
+        return {it: 1000 * tokens[it] / took[it] for it in busy.ids.values() if took[it]}
+
+    found, answered = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
+    assert {it["id"]: it["tokens_per_second"] for it in found if it["tokens_per_second"]} == pytest.approx(answered)
+
+
 def test_times_are_those_of_the_history(busy: Busy) -> None:
     """Of the last 24 hours."""
     took = sorted(
@@ -438,6 +487,21 @@ def test_other_addresses_tell_the_same(busy: Busy) -> None:
         rows = busy.api(f"/api/dashboard/stats/tokens/{path}")
         assert sum(row["total_tokens"] for row in rows) == stats["total_tokens"]
         assert sum(row["request_count"] for row in rows) == len(busy.ledger)
+
+
+def test_addresses_of_llmlb_tell_the_same(busy: Busy) -> None:
+    found, rows = (
+        busy.api("/api/dashboard/request-responses?per_page=100"),
+        busy.api("/api/requests?limit=100")["requests"],
+    )
+    names = ("id", "completed_at", "model", "client_ip", "api_key_id", "input_tokens", "output_tokens")
+    assert found["total_count"] == len(busy.ledger)
+    assert [[it.get(name) for name in names] for it in found["records"]] == [
+        [it[name] for name in names] for it in rows
+    ]
+    assert [it["duration_ms"] for it in found["records"]] == [max(1, round(it["duration_ms"])) for it in rows]
+    models, found = busy.api("/api/dashboard/models")["data"], busy.api("/api/models")
+    assert {it["name"]: it["status"] == "available" for it in found} == {it["id"]: it["ready"] for it in models}
 
 
 def test_an_export_has_what_the_api_tells(busy: Busy) -> None:

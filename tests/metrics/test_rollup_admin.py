@@ -135,6 +135,14 @@ def test_hours_are_those_of_the_viewers_zone(as_admin: Api, served: World) -> No
     assert found(as_admin, MinuteRollUp, date="2026-03-10 21") == 1
 
 
+def test_a_day_has_the_hours_that_are_shown_to_begin_in_it(as_admin: Api, teller: World) -> None:
+    as_admin.cookies["routerdash_zone"] = "Asia/Kathmandu"  # where hours of UTC begin at a quarter to
+    teller.gateway(request(ago=17.5 * 3600, client_ip=CLIENT))
+    teller.write()
+    assert cells(page(as_admin, url(ClientHourRollUp)), "at") == ["2026-03-09 23:45"]
+    assert [found(as_admin, ClientHourRollUp, date=day) for day in ("2026-03-09", "2026-03-10")] == [1, 0]
+
+
 def test_no_more_is_offered_than_can_be_read(as_admin: Api, served: World) -> None:
     DailyStat.objects.create(endpoint_id=A, model_id="m", date="1999-01-31")
     assert len(offered(as_admin, DailyStat)) == 1 + MOST_SPANS
