@@ -131,8 +131,9 @@ class Batch:
         return Batch(position, self.entries[:count], self.starts[:count], size=self.size)
 
 
-def read(directory: Path, position: Position, limit: int) -> Batch:
-    """Up to `limit` entries from `position` on: a prefix of what the writer wrote, never with a hole.
+def read(directory: Path, position: Position, limit: int, *, enough: int = 1 << 62) -> Batch:
+    """Up to `limit` entries from `position` on, fewer when these are `enough` bytes: a prefix of what the writer wrote,
+    never with a hole.
 
     Raises Gone when the position's segment was deleted, UnknownVersion for a newer release's segment.
     """
@@ -143,7 +144,7 @@ def read(directory: Path, position: Position, limit: int) -> Batch:
     for segment in present[present.index(position[0]) :]:
         if segment != batch.position[0]:
             batch.position = (segment, 0)
-        if not _read_segment(directory, batch, limit, sealed=segment != present[-1]):
+        if not _read_segment(directory, batch, limit, enough, sealed=segment != present[-1]):
             break
     return batch
 
@@ -155,7 +156,7 @@ def head(directory: Path) -> SegmentHead | None:
     return entries[0] if entries and isinstance(entries[0], SegmentHead) else None
 
 
-def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) -> bool:
+def _read_segment(directory: Path, batch: Batch, limit: int, enough: int, *, sealed: bool) -> bool:
     """Extend the batch from its position; True when the segment holds nothing more."""
     segment, offset = batch.position
     try:
@@ -172,7 +173,7 @@ def _read_segment(directory: Path, batch: Batch, limit: int, *, sealed: bool) ->
                 batch.damaged += used
             offset += used
             batch.position = (segment, offset)
-            if full:
+            if full or batch.size >= enough:
                 return False
             if last:
                 batch.damaged += len(data) - used if sealed else 0

@@ -10,7 +10,7 @@ from metrics.trackers import Figures, State, Trackers
 
 log = logging.getLogger(__name__)
 
-BATCH = 2000
+BATCH = 5000
 
 
 class Folder:

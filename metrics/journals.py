@@ -16,7 +16,8 @@ from metrics.fold import DAMAGED, Fold
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 4 << 20  # of a journal, which take some times as much decoded
+BATCH_BYTES = 8 << 20  # after so many, whoever reads takes what is there: records with bodies are long
+KEPT_BYTES = 8 << 20  # of a journal, which take some times as much decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ class Journals:
         """Entries from a position on. A segment that was taken away by hand is passed over, loudly."""
         directory = self.root / writer
         try:
-            return journal.read(directory, position, limit)
+            return journal.read(directory, position, limit, enough=BATCH_BYTES)
         except Gone:
             later = [segment for segment in journal.segments(directory) if segment > position[0]]
             self._warn(f"{writer}: segment {position[0]} is missing; going on at {later[:1] or 'its end'}")
-            return journal.read(directory, (later[0], 0), limit) if later else Batch(position)
+            return journal.read(directory, (later[0], 0), limit, enough=BATCH_BYTES) if later else Batch(position)
         except UnknownVersion as error:
             self._warn(f"{writer} was written by a newer release ({error}): left alone")
             return Batch(position)

@@ -45,11 +45,11 @@ from metrics.fold import (
 )
 from metrics.folder import Folder
 from metrics.history import StoredAttempt
-from metrics.journals import Part
+from metrics.journals import BATCH_BYTES, Part
 
 log = logging.getLogger(__name__)
 
-BATCH = 2000
+BATCH = 5000  # what each costs by itself is, for so many, next to nothing
 PAUSE_SECONDS = 0.15
 BUSY_RECORDS = 20  # in a batch: under load it pays to let the next one grow
 BUSY_PAUSE_SECONDS = 0.5
@@ -186,7 +186,8 @@ class Step:
 
     @property
     def full(self) -> bool:
-        return sum(len(part.batch.entries) for part in self.parts) >= BATCH
+        entries = sum(len(part.batch.entries) for part in self.parts)
+        return entries >= BATCH or sum(part.batch.size for part in self.parts) >= BATCH_BYTES
 
 
 class DatabaseWriter:

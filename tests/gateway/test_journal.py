@@ -88,6 +88,14 @@ def test_nothing_new_is_an_empty_batch_at_the_same_position(writer):
     assert read(place(writer), end, 100) == journal.Batch(end)
 
 
+def test_long_records_end_a_batch_where_the_next_goes_on(writer):
+    write(writer, 30, request_body="x" * 300_000)
+    first = read(place(writer), START, 100, enough=1 << 20)
+    rest = read(place(writer), first.position, 100)
+    assert 4 <= len(requests(first)) < 30
+    assert len(requests(first)) + len(requests(rest)) == 30
+
+
 def test_a_limit_ends_a_batch_where_the_next_goes_on(writer):
     records = write(writer, 5)
     first = read(place(writer), START, 2)

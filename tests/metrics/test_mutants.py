@@ -191,8 +191,8 @@ def a_dead_writer_is_not_read_once_more(patch: pytest.MonkeyPatch) -> None:
 def a_torn_tail_is_waited_for_in_any_segment(patch: pytest.MonkeyPatch) -> None:
     read = journal._read_segment
 
-    def waits(directory: Path, batch: journal.Batch, limit: int, *, sealed: bool) -> bool:
-        more = read(directory, batch, limit, sealed=False)
+    def waits(directory: Path, batch: journal.Batch, limit: int, enough: int, *, sealed: bool) -> bool:
+        more = read(directory, batch, limit, enough, sealed=False)
         return more and batch.position[1] == journal.segment_path(directory, batch.position[0]).stat().st_size
 
     patch.setattr(journal, "_read_segment", waits)
