@@ -16,6 +16,8 @@ const get_weather = tool({
 const asking = {
   model: provider(model),
   prompt: "What is the weather in Paris?",
+  temperature: 0,
+  maxOutputTokens: 60,
   tools: { get_weather },
   stopWhen: stepCountIs(3),
   maxRetries: 0,

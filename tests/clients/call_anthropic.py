@@ -16,6 +16,7 @@ TOOL = {
 def main(base_url: str, key: str, model: str) -> None:
     client = anthropic.Anthropic(base_url=base_url, api_key=key, max_retries=0)
     asked = {"model": model, "max_tokens": 60, "tools": [TOOL], "tool_choice": {"type": "any"}}
+    asked["extra_body"] = {"temperature": 0}
     message = client.messages.create(messages=MESSAGES, **asked)
     with client.messages.stream(messages=MESSAGES, **asked) as stream:
         streamed = stream.get_final_message()

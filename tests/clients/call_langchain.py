@@ -15,7 +15,7 @@ TOOL = {
 
 
 def main(base_url: str, key: str, model: str) -> None:
-    chat = ChatOpenAI(base_url=base_url, api_key=key, model=model, max_retries=0)
+    chat = ChatOpenAI(base_url=base_url, api_key=key, model=model, max_retries=0, temperature=0, max_tokens=60)
     chat = chat.bind_tools([{"type": "function", "function": TOOL}], tool_choice="required")
     message = chat.invoke([QUESTION])
     first, *others = chat.stream([QUESTION])

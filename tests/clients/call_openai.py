@@ -12,19 +12,30 @@ FUNCTION = {"name": "get_weather", "description": "The weather in a city.", "par
 
 def main(base_url: str, key: str, model: str) -> None:
     client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
-    chat = {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required", "max_tokens": 60}
+    chat = {
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "tool_choice": "required",
+        "max_tokens": 60,
+        "temperature": 0,
+    }
     answer = client.chat.completions.create(model=model, messages=MESSAGES, **chat)
     assert answer.choices[0].finish_reason == "tool_calls"
     message = answer.choices[0].message
     call = message.tool_calls[0]
     calls = [_told(call.function)]
     turns = [*MESSAGES, message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}]
-    text = client.chat.completions.create(model=model, messages=turns, tools=chat["tools"]).choices[0].message.content
+    rest = {**chat, "tool_choice": "auto"}
+    text = client.chat.completions.create(model=model, messages=turns, **rest).choices[0].message.content
     with client.chat.completions.stream(model=model, messages=MESSAGES, **chat) as stream:
         for _ in stream:
             pass
         calls.append(_told(stream.get_final_completion().choices[0].message.tool_calls[0].function))
-    other = {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required", "max_output_tokens": 60}
+    other = {
+        "tools": [{"type": "function", **FUNCTION}],
+        "tool_choice": "required",
+        "max_output_tokens": 60,
+        "temperature": 0,
+    }
     answer = client.responses.create(model=model, input="What is the weather in Paris?", **other)
     calls.append(_told(next(item for item in answer.output if item.type == "function_call")))
     with client.responses.stream(model=model, input="What is the weather in Paris?", **other) as stream:

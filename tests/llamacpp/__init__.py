@@ -87,13 +87,15 @@ def _unpack(wheel: Path, path: Path) -> None:
 
 
 @contextmanager
-def llama_server(model: Path, alias: str, *, embeddings: bool = False) -> Iterator[str]:
-    """A running server with one model under this name; its URL."""
+def llama_server(model: Path, alias: str, *, embeddings: bool = False, tools: bool = False) -> Iterator[str]:
+    """A running server with one model under this name; its URL. `tools`: the model is told how to call one."""
     python = environment("llamacpp", HERE / "requirements.txt")
     port = free_port()
     command = [str(python), str(HERE / "serve.py"), "--model", str(model), "--alias", alias, "--port", str(port)]
     if embeddings:
         command.append("--embeddings")
+    if tools:
+        command += ["--template", str(HERE / "tools.jinja")]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from pathlib import Path
 
 import xllamacpp
 
@@ -12,6 +13,7 @@ def main() -> None:
     parser.add_argument("--alias", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--embeddings", action="store_true")
+    parser.add_argument("--template", help="a file to take instead of the model's own chat template")
     options = parser.parse_args()
     params = xllamacpp.CommonParams()
     params.model.path = options.model
@@ -21,6 +23,8 @@ def main() -> None:
     params.n_ctx = 4096
     params.n_parallel = 4
     params.use_jinja = True
+    if options.template:
+        params.chat_template = Path(options.template).read_text()
     params.offline = True
     params.endpoint_metrics = params.endpoint_slots = params.endpoint_props = True
     params.cache_ram_mib = 64
