@@ -149,9 +149,6 @@ class Row:
         at = self._start + _CELLS * slot
         return self._words[at : at + 1]
 
-    def set_in_flight(self, slot: int, count: int) -> None:
-        self.in_flight(slot)[0] = count
-
     def set_last_byte(self, slot: int, second: int) -> None:
         self._words[self._start + _CELLS * slot + 1] = second
 

@@ -32,15 +32,15 @@ def test_a_version_is_seen_by_everybody(page, same):
 
 
 def test_in_flight_is_the_sum_over_workers(page, same):
-    page.row(0).set_in_flight(5, 3)
-    page.row(MAX_WORKERS - 1).set_in_flight(5, 4)
+    page.row(0).in_flight(5)[0] = 3
+    page.row(MAX_WORKERS - 1).in_flight(5)[0] = 4
     assert same.in_flight(5) == 7
     assert (same.in_flight(4), same.in_flight(6)) == (0, 0)
 
 
 def test_in_flight_over_so_many_workers(page):
-    page.row(0).set_in_flight(5, 3)
-    page.row(1).set_in_flight(5, 4)
+    page.row(0).in_flight(5)[0] = 3
+    page.row(1).in_flight(5)[0] = 4
     assert [page.in_flight(5, workers) for workers in (0, 1, 2, MAX_WORKERS)] == [0, 3, 7, 7]
 
 
@@ -54,7 +54,7 @@ def test_the_last_byte_is_the_latest_of_any_worker(page, same):
 def test_clearing_takes_one_workers_row_alone(page, same):
     for worker in (0, 1, 2):
         for slot in (0, MAX_ENDPOINTS - 1):
-            page.row(worker).set_in_flight(slot, 1)
+            page.row(worker).in_flight(slot)[0] = 1
             page.row(worker).set_last_byte(slot, 1)
     page.version = 9
     same.clear(1)
@@ -64,7 +64,7 @@ def test_clearing_takes_one_workers_row_alone(page, same):
 
 
 def test_an_old_page_survives_being_opened(page, tmp_path):
-    page.row(0).set_in_flight(1, 1)
+    page.row(0).in_flight(1)[0] = 1
     del page
     assert LivePage(tmp_path / "live").in_flight(1) == 1
 
@@ -80,7 +80,7 @@ import sys
 from pathlib import Path
 from gateway.livepage import LivePage
 page = LivePage(Path(sys.argv[1]))
-page.row(3).set_in_flight(7, page.version)
+page.row(3).in_flight(7)[0] = page.version
 """
 
 

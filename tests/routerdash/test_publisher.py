@@ -299,8 +299,8 @@ def test_requests_in_flight_are_read_by_endpoint(publisher: Publisher, config: C
     add_endpoint(A, "a")
     add_endpoint(B, "b")
     published(publisher, config)
-    page.row(0).set_in_flight(publisher.slots[A], 2)
-    page.row(3).set_in_flight(publisher.slots[A], 1)
+    page.row(0).in_flight(publisher.slots[A])[0] = 2
+    page.row(3).in_flight(publisher.slots[A])[0] = 1
     assert publisher.in_flight() == {A: 3, B: 0}
 
 

@@ -76,7 +76,7 @@ def test_only_who_needs_a_socket_gets_it(made: Any) -> None:
 def test_requests_of_gateways_that_are_no_more_are_cleared(made: Any, tmp_path: Path) -> None:
     """All were killed at once, and there are fewer now."""
     page = LivePage(settings(tmp_path).live_page_path)
-    page.row(3).set_in_flight(0, 7)
+    page.row(3).in_flight(0)[0] = 7
     page.set_unrecorded(3, 5)
     made(WORKERS="1")
     assert (page.in_flight(0), page.unrecorded) == (0, 0)
@@ -86,7 +86,7 @@ def test_a_dead_gateways_requests_are_cleared(made: Any) -> None:
     supervisor = made(WORKERS="2")
     page = LivePage(supervisor.config.live_page_path)
     for worker in (0, 1):
-        page.row(worker).set_in_flight(5, 7)
+        page.row(worker).in_flight(5)[0] = 7
     next(it for it in supervisor._children if it.name == "gateway-1").died()
     assert page.in_flight(5) == 7
 
