@@ -6,7 +6,6 @@ keeps others out by failing in their name, or from an address that they share.
 """
 
 import hashlib
-import ipaddress
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,12 +15,12 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from access.models import User
+from gateway.peer import client_of
 
 MOST_FAILURES = 10
 WINDOW_SECONDS = 300.0
 MOST_KEPT = 10_000  # clients, names and browsers; the one that failed longest ago goes first
 COOKIE, COOKIE_SECONDS = "routerdash_browser", 365 * 86400
-IPV6_PREFIX = 64  # what one customer has of addresses
 
 
 class Failures:
@@ -76,7 +75,7 @@ def keys(request: HttpRequest, username: str) -> tuple[str, ...]:
     browser = request.get_signed_cookie(COOKIE, "", salt=COOKIE, max_age=COOKIE_SECONDS)
     if browser == name:
         return (f"browser {request.COOKIES[COOKIE]}",)
-    return f"client {_client(request.META.get('REMOTE_ADDR', ''))}", f"name {name}"
+    return f"client {client_of(request.META.get('REMOTE_ADDR', ''))}", f"name {name}"
 
 
 def remember(response: HttpResponse, username: str) -> None:
@@ -96,12 +95,3 @@ def _digest(username: str) -> str:
     """Of the name that the backend looks for, however it was typed."""
     found = User.normalize_username(username.strip()).strip()
     return hashlib.sha256(found.encode(errors="surrogatepass")).hexdigest()
-
-
-def _client(ip: str) -> str:
-    """The address that the gateway found (gateway.peer), of IPv6 the network."""
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return ip
-    return ip if address.version == 4 else str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))

@@ -4,6 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.config import Config, IPNetwork
@@ -29,6 +30,20 @@ def normalise_ip(text: str) -> str | None:
         return None
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+@lru_cache(maxsize=8192)
+def client_of(address: str) -> str:
+    """The client that an address belongs to: itself, of IPv6 its /64, within which a machine changes it as it likes."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address  # of a journal that was made by hand
+    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 LINK_LOCAL = (

@@ -1,36 +1,19 @@
 """How many requests each client sent in the present hour of the clock and in the one before, for whoever asks without
 a database. Hours, not minutes: those of clients are what the database has, so a restart changes nothing.
-
-A client is an IPv4 address, or an IPv6 /64: within one, a machine changes its address as it likes.
 """
 
 import heapq
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
+from gateway.peer import client_of
 from metrics.fold import ClientCell, ClientKey
 
 KEPT = 5  # hours, the present one among them: further back the clock is not set without all figures being read again
 MOST_CLIENTS = 20_000  # of an hour; any that come then are told by the database alone
 
 Ranked = tuple[tuple[str, int], ...]
-
-
-@lru_cache(maxsize=8192)
-def client_of(address: str) -> str:
-    """The client that an address belongs to."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address  # of a journal that was made by hand
-    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 @dataclass(slots=True)

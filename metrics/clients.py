@@ -16,8 +16,8 @@ import msgspec
 from django.db import connection
 from django.utils import timezone
 
+from gateway.peer import client_of
 from metrics import queries
-from metrics.client_hours import client_of
 from metrics.history import Wanted, json_time, told
 from metrics.models import Setting
 

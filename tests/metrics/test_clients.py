@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 
 from access.models import READ_ENDPOINTS, ApiKey, User
 from gateway import record
+from gateway.peer import client_of
 from gateway.record import uuid7
 from metrics import clients
-from metrics.client_hours import client_of
 from metrics.models import Setting
 from metrics.writer import DatabaseWriter, Where
 from tests.access.people import Api, key_for, with_key
