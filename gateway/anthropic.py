@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway import errors
+from gateway.anthropic_answer import message_usage, new_message_id
 from gateway.openai import Dialect, Event, Usage, read_any_answer, read_count, sentence, upstream_message
 
 _TYPES = {
@@ -142,6 +143,21 @@ def _start(message: Any) -> Event:
     return Event(model if isinstance(model, str) else None, None if made is None else Usage(made, None))
 
 
+def message_start(message_id: str, model: str) -> dict[str, Any]:
+    """The event that opens a stream; its usage is a placeholder, as nothing is known yet."""
+    message = {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": message_usage(None, 0),
+    }
+    return {"type": "message_start", "message": message}
+
+
 # What a client would have been told, had its stream not begun.
 _STATUSES = {
     errors.UPSTREAM_TIMEOUT: 504,
@@ -154,6 +170,12 @@ _STATUSES = {
 @dataclass(frozen=True, slots=True)
 class MessagesDialect(Dialect):
     """How Messages stream."""
+
+    def opening(self, first: bytes, model: str) -> bytes:
+        """llama.cpp forgets to open a stream whose first token is a part of a character; clients fail on that."""
+        if _decode_event(first).type != "content_block_start":
+            return b""
+        return server_event("message_start", message_start(new_message_id(), model))
 
     def error_event(self, body: bytes) -> bytes:
         error = msgspec.json.decode(body)["error"]

@@ -103,7 +103,11 @@ def _blocks(said: Said) -> list[dict[str, Any]]:
 
 
 def message_id(completion: Completion) -> str:
-    return completion.id if isinstance(completion.id, str) and completion.id else f"msg_{secrets.token_hex(12)}"
+    return completion.id if isinstance(completion.id, str) and completion.id else new_message_id()
+
+
+def new_message_id() -> str:
+    return f"msg_{secrets.token_hex(12)}"
 
 
 def call_id(call: ToolCall) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.anthropic import error_event, server_event
+from gateway.anthropic import error_event, message_start, server_event
 from gateway.anthropic_answer import (
     Choice,
     Completion,
@@ -156,17 +156,7 @@ class MessagesRelay(StreamRelay):
         if self._begun:
             return
         self._begun = True
-        message: dict[str, Any] = {
-            "id": message_id(chunk),
-            "type": "message",
-            "role": "assistant",
-            "model": self._asked,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": message_usage(None, 0),
-        }
-        self._tell({"type": "message_start", "message": message})
+        self._tell(message_start(message_id(chunk), self._asked))
 
     def _hear(self, said: Said) -> None:
         self._refused = self._refused or bool(said.refusal)

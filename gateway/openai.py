@@ -468,6 +468,10 @@ class Dialect:
     usage_on_request: bool  # usage comes only with stream_options.include_usage
     done: bytes = b""  # behind an answer that is told in one event
 
+    def opening(self, first: bytes, model: str) -> bytes:
+        """What must stand before the first event of a stream, where the server forgot it."""
+        return b""
+
     def error_event(self, body: bytes) -> bytes:
         """An error that this dialect's clients understand, from an error body in OpenAI's shape."""
         if self.read_event is read_responses_event:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.anthropic import server_event
 from tests.gateway.scripted import DONE, LAST, Talk, answer, chunk, stream, upstream
 from tests.gateway.test_inference import events, outcomes, told
 
@@ -107,7 +108,7 @@ def test_a_stream_of_an_endpoint_that_speaks_them_passes(gateway):
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
         {"type": "message_stop"},
     ]
-    written = [b"event: %b\ndata: %b\n\n" % (it["type"].encode(), json.dumps(it).encode()) for it in lines]
+    written = [server_event(event["type"], event) for event in lines]
     with upstream(speaks(messages=stream(*written))) as server:
         model = gateway.add(server)
         given = ask(gateway, model, stream=True)
@@ -230,6 +231,21 @@ def test_a_stream_that_breaks_off_has_its_tokens_counted(gateway):
         ask(gateway, gateway.add(server), stream=True)
     record = gateway.record()
     assert (record.outcome, record.input_tokens, record.output_tokens, record.estimated) == ("truncated", 36, 2, True)
+
+
+def test_a_stream_whose_server_forgot_to_open_it_is_opened(gateway):
+    lines: list[dict[str, Any]] = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "🌱"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": 4}},
+        {"type": "message_stop"},
+    ]
+    with upstream(speaks(messages=stream(*(server_event(event["type"], event) for event in lines)))) as server:
+        first, *rest = told(ask(gateway, model := gateway.add(server), stream=True))
+    record = gateway.record()
+    assert (first["type"], first["message"]["model"], rest) == ("message_start", model, lines)
+    assert (record.outcome, record.input_tokens, record.output_tokens) == ("ok", None, 4)
 
 
 def test_a_request_that_turns_out_to_be_refused_when_its_stream_is_alive_already_is_broken_off(make_gateway, sim):
