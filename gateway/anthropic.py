@@ -145,7 +145,7 @@ def _start(message: Any) -> Event:
 
 def message_start(message_id: str, model: str) -> dict[str, Any]:
     """The event that opens a stream; its usage is a placeholder, as nothing is known yet."""
-    message = {
+    message: dict[str, Any] = {
         "id": message_id,
         "type": "message",
         "role": "assistant",

@@ -38,7 +38,7 @@ class Drive:
     # What it waits for
 
     def __await__(self) -> Generator["Drive", None, None]:
-        yield self
+        return iter((self,))  # type: ignore[return-value]  # yields it, too, and takes no frame of its own
 
     def done(self) -> bool:
         """Does the coroutine await something else by now?"""

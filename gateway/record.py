@@ -5,7 +5,7 @@ Fields are only ever added at the end, with a default, so that old records stay 
 
 import os
 import time
-from functools import lru_cache
+from collections.abc import Iterator
 from random import Random
 
 import msgspec
@@ -84,17 +84,45 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
-_random = Random(os.urandom(32))  # noqa: S311  # ids need not be secret, only unlike each other
-os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+class _Series:
+    """Ids of one millisecond: between what they have in common, a number each."""
+
+    def __init__(self) -> None:
+        self.random = Random(os.urandom(32))  # noqa: S311  # ids need not be secret, only unlike each other
+        self.forget()
+
+    def forget(self) -> None:
+        self.millisecond = -1
+        self.start = self.end = ""
+        self.numbers: Iterator[str] = iter(())
+
+    def begin(self, millisecond: int) -> str:
+        """The first number. What is random is drawn anew, so that a millisecond may be begun as often as one likes."""
+        self.millisecond = millisecond
+        self.start = f"{millisecond >> 16 & 0xFFFF_FFFF:08x}-{millisecond & 0xFFFF:04x}-7"
+        random = f"{self.random.getrandbits(60):015x}"
+        self.end = f"-8{random[:3]}-{random[3:]}"
+        self.numbers = iter(_NUMBERS)
+        return next(self.numbers)
+
+    def begin_anew(self) -> None:
+        """In a forked process, which must not go on with its parent's."""
+        self.random.seed(os.urandom(32))
+        self.forget()
+
+
+_NUMBERS = tuple(f"{number:03x}" for number in range(1 << 12))
+_series = _Series()
+os.register_at_fork(after_in_child=_series.begin_anew)
 
 
 def uuid7(now_ns: int | None = None) -> str:
-    """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case. 72 of its bits are random."""
-    random = f"{_random.getrandbits(72):018x}"
-    prefix = _prefix((time.time_ns() if now_ns is None else now_ns) // 1_000_000)
-    return f"{prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
-
-
-@lru_cache(maxsize=2)
-def _prefix(milliseconds: int) -> str:
-    return f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-7"
+    """A time-ordered UUID (RFC 9562, version 7), hyphenated lower case. Those that a process makes within a millisecond
+    are numbered, up to 4096, and sort as they were made (section 6.2, method 1); 60 of its bits are random.
+    """
+    millisecond = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    series = _series
+    number = next(series.numbers, None) if millisecond == series.millisecond else None
+    if number is None:
+        number = series.begin(millisecond)
+    return f"{series.start}{number}{series.end}"

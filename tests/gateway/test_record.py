@@ -1,3 +1,4 @@
+import os
 import uuid
 
 import msgspec
@@ -83,4 +84,30 @@ def test_later_ids_sort_behind():
 
 
 def test_ids_of_one_millisecond_differ():
-    assert len({uuid7(0) for _ in range(1000)}) == 1000
+    assert len({uuid7(0) for _ in range(10_000)}) == 10_000
+
+
+def test_ids_of_one_millisecond_sort_as_they_were_made():
+    uuid7(1_000_000)
+    ids = [uuid7(0) for _ in range(4096)]
+    assert ids == sorted(ids)
+
+
+def test_a_millisecond_begun_again_has_other_ids():
+    assert len({uuid7(number % 2 * 1_000_000) for number in range(1000)}) == 1000
+
+
+def test_a_forked_process_makes_others():
+    uuid7(0)
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writes, uuid7(0).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    made = os.read(reads, 36).decode()
+    os.close(reads)
+    os.close(writes)
+    assert len(made) == 36
+    assert made[-12:] != uuid7(0)[-12:]
