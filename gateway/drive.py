@@ -64,7 +64,6 @@ class Drive:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as failed:  # noqa: BLE001  # whoever began this is told of it
-            failed.__traceback__ = None  # which holds the frames of all that the coroutine knew
             self.exception = failed
             self._coroutine = None
         else:
@@ -77,6 +76,8 @@ class Drive:
             _current = outer
         done, self._done = self._done, _told
         done(self)
+        if self.exception is not None:
+            self.exception.__traceback__ = None  # which holds the frames of all that the coroutine knew
 
     start = _step  # up to where the coroutine first has to wait
     set_result = _step  # with None: what the coroutine awaited this for has come

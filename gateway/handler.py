@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -59,7 +60,7 @@ class Route:
 
     methods: bytes  # as an Allow header has them
     permission: str
-    answer: Callable[[Exchange], Awaitable[None]]
+    answer: Callable[[Exchange], Coroutine[Any, Any, None]]
     streams: bool = False  # begins with the head, and reads the body by `Exchange.read_body`
 
 
@@ -165,28 +166,26 @@ class Gateway:
             body = refusal.body()
         exchange.reply(refusal.status, (JSON, *refusal.headers), body)
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer a request that has arrived whole."""
-        try:
-            if exchange.refusal is not None:
-                raise exchange.refusal
-            await (self.forwarder.forward if exchange.route is None else exchange.route.answer)(exchange)
-            protocol = exchange.protocol
-            if protocol is not None and protocol.flow.write_paused:
-                await exchange.drain()  # before the next request on this connection: its client does not read
-        except Refusal as refusal:
-            self.refuse(exchange, refusal)
-        except Exception:
-            log.exception("%r failed", exchange)
-            if exchange.started:
-                exchange.abort()
-            else:
-                exchange.reply(
-                    500,
-                    (JSON,),
-                    b'{"error":{"message":"RouterDash failed; its log says why.",'
-                    b'"type":"server_error","param":null,"code":"internal_error"}}',
-                )
+    def answer(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """What answers a request that has arrived; what it raises is for `failed`. May raise Refusal at once."""
+        route = exchange.route
+        return self.forwarder.forward(exchange) if route is None else route.answer(exchange)
+
+    def failed(self, exchange: Exchange, error: Exception) -> None:
+        """Tell the client that its request was refused, or that we have a fault."""
+        if isinstance(error, Refusal):
+            self.refuse(exchange, error)
+            return
+        log.error("%r failed", exchange, exc_info=error)
+        if exchange.started:
+            exchange.abort()
+        else:
+            exchange.reply(
+                500,
+                (JSON,),
+                b'{"error":{"message":"RouterDash failed; its log says why.",'
+                b'"type":"server_error","param":null,"code":"internal_error"}}',
+            )
 
     # What answers use
 
@@ -363,7 +362,7 @@ class Gateway:
 
     # Answers
 
-    def _inference(self, kind: Kind) -> Callable[[Exchange], Awaitable[None]]:
+    def _inference(self, kind: Kind) -> Callable[[Exchange], Coroutine[Any, Any, None]]:
         make = FormInference if kind.multipart else _INFERENCES.get(kind.name, Inference)
         return lambda exchange: make(self, exchange, kind).run()
 

@@ -252,14 +252,39 @@ class GatewayProtocol(HttpToolsProtocol):
             self.lingering = self.loop.call_later(seconds, self.close)
 
     def _begin(self, exchange: Exchange) -> None:
-        exchange.task = drive = Drive(self.gateway.handle(exchange), self.loop, self._done)
+        gateway = self.gateway
+        if exchange.refusal is not None:
+            gateway.failed(exchange, exchange.refusal)  # raised, it would hold the exchange that holds it
+            self._complete(exchange)
+            return
+        try:
+            answering = gateway.answer(exchange)
+        except Exception as error:  # noqa: BLE001  # `failed` tells it
+            gateway.failed(exchange, error)
+            self._complete(exchange)
+            return
+        exchange.task = drive = Drive(answering, self.loop, self._done)
         self.tasks.add(drive)  # type: ignore[arg-type]  # as much of a Task as uvicorn needs
         drive.start()
 
     def _done(self, drive: Drive) -> None:
         self.tasks.discard(drive)
-        exchange, self.running = self.running, None
+        exchange, error = self.running, drive.exception
         assert exchange is not None
+        if error is not None:
+            if isinstance(error, Exception):
+                self.gateway.failed(exchange, error)
+            self._complete(exchange, whole=isinstance(error, Exception))  # else it was cancelled
+        elif self.flow.write_paused and not self.transport.is_closing():
+            # Before the next request of this connection: its client does not read.
+            exchange.task = drive = Drive(exchange.drain(), self.loop, self._done)
+            self.tasks.add(drive)  # type: ignore[arg-type]
+            drive.start()
+        else:
+            self._complete(exchange)
+
+    def _complete(self, exchange: Exchange, *, whole: bool = True) -> None:
+        self.running = None
         exchange.complete = True
         # Without these two lines each request would be a reference cycle that only the collector can free.
         exchange.task = None
@@ -268,7 +293,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.latest = None
         if self.transport.is_closing():
             self.closed = True
-        elif drive.exception is not None or not exchange.started:
+        elif not whole or not exchange.started:
             self.closed = True
             self.transport.abort()
         elif not exchange.received:  # answered before its body was here

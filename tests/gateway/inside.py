@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.gateway.samples import KEY as SEALING_KEY
 from tests.http import Served
 
 PATH = "/v1/streamed"
-Handler = Callable[[Exchange], Awaitable[None]]
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Inside(threading.Thread, Served):
