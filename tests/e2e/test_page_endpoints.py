@@ -130,6 +130,10 @@ def test_everything_works_without_a_script(browser: Browser, router: RouterDash,
     page.locator("input[name=endpoint]").check()
     page.get_by_role("button", name="Test").click()
     expect(page.get_by_text("1 endpoint answered.")).to_be_visible()
+    page.locator("input[name=endpoint]").check()
+    page.get_by_role("button", name="Reset breaker…").click()
+    page.get_by_role("button", name="Reset the circuit breaker").click()
+    expect(page.get_by_text("Circuit breaker reset: ")).to_be_visible()
     page.goto("/keys")
     page.get_by_role("button", name="Create key").click()
     assert router.get("/v1/models", key=key_in(page)).status == 200
