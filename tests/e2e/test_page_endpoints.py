@@ -80,6 +80,28 @@ def test_the_form_says_what_a_server_is_before_it_is_saved(
     assert "400 (Bad Request)" in complaints.pop()
 
 
+def test_a_latency_and_its_age_follow(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated, name="gpu-box", health_check_interval_secs=3600)
+    latency = str(router.endpoint(endpoint)["latency_ms"])
+    log_in(page, "/endpoints")
+    cell = page.locator("[data-endpoint] [data-latency]")
+    expect(page.locator("[data-live-sign]")).to_have_attribute("data-state", "live")
+    cell.evaluate("(it, text) => (it.firstChild.data = text)", f"1{latency}")  # a figure that contains the new one
+    page.evaluate("document.dispatchEvent(new Event('htmx:afterSwap'))")
+    expect(cell).to_have_text(f"{latency}ms")
+    assert cell.locator(".unit").inner_text() == "ms"
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    expect(page.locator(".st-offline")).to_be_visible()
+    age = cell.locator("[data-age]")
+    expect(age).to_have_text(re.compile(r"^\d+ s$"))
+    expect(cell).to_have_class("stale")
+    age.evaluate("it => (it.textContent = '')")
+    expect(age).to_have_text(re.compile(r"^\d+ s$"), timeout=10_000)  # goes on by itself
+
+
 def test_endpoints_are_found_chosen_and_drained(page: Page, router: RouterDash, sim: Simulator) -> None:
     slow = router.add(sim.add(tokens=1000, tokens_per_second=2, kind="vllm"), name="slow", tags=["tokyo"])
     router.add(sim.add(models=["other"]), name="other")
