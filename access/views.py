@@ -1,4 +1,4 @@
-"""Login, logout, and the page that changes a password."""
+"""Login, logout, the page that changes a password, and the theme of whoever has no scripts."""
 
 import math
 from typing import Any
@@ -11,9 +11,14 @@ from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
 from django.views.generic import FormView
 
 from access import logins
+
+THEMES = ("system", "light", "dark")
+THEME_COOKIE, THEME_SECONDS = "routerdash_theme", 365 * 86400  # as shell.js writes it, which reads it, too
 
 
 def _refused(view: FormView[Any], form: BaseForm, wait: float) -> HttpResponse:
@@ -87,3 +92,13 @@ class PasswordChange(auth_views.PasswordChangeView):
         update_session_auth_hash(self.request, user)
         (settings.ROUTERDASH.data_dir / "initial-password").unlink(missing_ok=True)
         return redirect(self.get_success_url())
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """For anybody, also on the page that asks a newcomer for a password."""
+    back = request.POST.get("next", "")
+    response = redirect(back if url_has_allowed_host_and_scheme(back, None) else "overview")
+    if (chosen := request.POST.get("theme")) in THEMES:
+        response.set_cookie(THEME_COOKIE, chosen, max_age=THEME_SECONDS, samesite="Lax")
+    return response

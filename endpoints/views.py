@@ -16,7 +16,6 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST
 from rest_framework.exceptions import ValidationError
 
 from endpoints import api, discovery, edits, operations
@@ -116,10 +115,13 @@ def discover(request: HttpRequest) -> HttpResponse:
 # Many at once
 
 
-@require_POST
 @for_administrators
 def act(request: HttpRequest) -> HttpResponse:
-    """Do one thing to the chosen endpoints. What changes where requests go, but for enabling, asks first."""
+    """Do one thing to the chosen endpoints. What changes where requests go, but for enabling, asks first. GET leads to
+    the list: who switches the language of the question, or had to log in for it, comes by that.
+    """
+    if request.method != "POST":
+        return redirect("endpoints")
     action, back = request.POST.get("action", ""), request.POST.get("next", "")
     chosen = list(Endpoint.objects.select_related("options").filter(pk__in=_ids(request)).order_by("name"))
     here = redirect(back if leads_back(back) else reverse("endpoints"))

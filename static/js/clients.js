@@ -26,7 +26,7 @@
     lower: slots.map(slot => slot.failed_count),
     upper: slots.map(slot => slot.request_count - slot.failed_count),
     colours: ["--c-bad", "--c-ok", "--c-ok-soft"],
-    least: days ? 0 : 4, // in so few bars, no failure is too small to see
+    least: days ? 0 : 2, // in so few bars, no failure is too small to see
     pale: slots.length - 1,
     marks: [...slots.keys()].filter(number => !days || midnight(number)),
     tick: number => short.format(at(slots[number])),
