@@ -75,10 +75,10 @@ def too_wide(page: Page, path: str) -> Iterator[str]:
         yield from squeezed(page, path)
 
 
-# Texts with less than three characters a line, and words of the bar below that are wider than their place.
+# Texts with less than three characters a line; words of the bar below and short headings wider than their place.
 SQUEEZED = """() => {
-  const below = [...document.querySelectorAll(".tabbar > a, .tabbar summary")];
-  const found = below.filter(it => it.scrollWidth > it.clientWidth);
+  const words = [...document.querySelectorAll(".tabbar > a, .tabbar summary, .top h1")];
+  const found = words.filter(it => it.scrollWidth > it.clientWidth && it.textContent.trim().length < 10);
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const range = document.createRange();
   while (texts.nextNode()) {
