@@ -1,4 +1,5 @@
-"""Failed logins: how many of them a client and a name may have until the next one has to wait.
+"""Failed logins: how many of them a client and a name may have until the next one has to wait. A wrong old password
+on the page that changes it is one, too.
 
 Kept in memory: there is one control process, and its restart forgets them. A name counts whether it is anybody's or
 not. Whoever has logged in from a browser before is counted by that browser alone, which a signed cookie knows: nobody
@@ -70,7 +71,7 @@ failures = Failures()
 
 
 def keys(request: HttpRequest, username: str) -> tuple[str, ...]:
-    """What an attempt to log in counts for."""
+    """What an attempt to log in, or to change a password, counts for."""
     name = _digest(username)
     browser = request.get_signed_cookie(COOKIE, "", salt=COOKIE, max_age=COOKIE_SECONDS)
     if browser == name:

@@ -1,4 +1,4 @@
-"""Login, logout, and the page that changes a password."""
+"""Login, logout, the page that changes a password, and the theme of whoever has no scripts."""
 
 import math
 from typing import Any
@@ -7,11 +7,24 @@ from django.conf import settings
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+from django.views.generic import FormView
 
 from access import logins
+
+THEMES = ("system", "light", "dark")
+THEME_COOKIE, THEME_SECONDS = "routerdash_theme", 365 * 86400  # as shell.js writes it, which reads it, too
+
+
+def _refused(view: FormView[Any], form: BaseForm, wait: float) -> HttpResponse:
+    """The form again, and when to try: whether the password is right or not."""
+    context = view.get_context_data(form=form, minutes=math.ceil(wait / 60))
+    return view.render_to_response(context, status=429, headers={"Retry-After": str(math.ceil(wait))})
 
 
 class Login(auth_views.LoginView):
@@ -19,15 +32,12 @@ class Login(auth_views.LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Whoever has failed too often is told when to try again, whether the password is right or not."""
+        """Whoever has failed too often is told when to try again."""
         self.counted = logins.keys(request, request.POST.get("username", ""))
         wait = logins.failures.attempt(self.counted)
         if wait <= 0:
             return super().post(request, *args, **kwargs)
-        form = self.form_class(request, initial={"username": request.POST.get("username", "")})
-        context = self.get_context_data(form=form, minutes=math.ceil(wait / 60))
-        headers = {"Retry-After": str(math.ceil(wait))}
-        return self.render_to_response(context, status=429, headers=headers)
+        return _refused(self, self.form_class(request, initial={"username": request.POST.get("username", "")}), wait)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         logins.failures.forget(self.counted)
@@ -59,11 +69,36 @@ class PasswordChange(auth_views.PasswordChangeView):
     form_class = PasswordForm
     success_url = reverse_lazy("overview")
 
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """A wrong old password is a failed login: a session that was left open is no way to find the password out."""
+        self.counted = logins.keys(request, request.user.get_username())
+        wait = logins.failures.attempt(self.counted)
+        if wait <= 0:
+            return super().post(request, *args, **kwargs)
+        return _refused(self, self.form_class(request.user), wait)
+
+    def form_invalid(self, form: PasswordChangeForm) -> HttpResponse:
+        """Where only the new one is refused, the old one was right."""
+        if "old_password" not in form.errors:
+            logins.failures.forget(self.counted)
+        return super().form_invalid(form)
+
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         """Only the password is written; the file that held a generated one is of no use any more."""
+        logins.failures.forget(self.counted)
         user = form.save(commit=False)
         user.must_change_password = False
         user.save(update_fields=["password", "must_change_password"])
         update_session_auth_hash(self.request, user)
         (settings.ROUTERDASH.data_dir / "initial-password").unlink(missing_ok=True)
         return redirect(self.get_success_url())
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """For anybody, also on the page that asks a newcomer for a password."""
+    back = request.POST.get("next", "")
+    response = redirect(back if url_has_allowed_host_and_scheme(back, None) else "overview")
+    if (chosen := request.POST.get("theme")) in THEMES:
+        response.set_cookie(THEME_COOKIE, chosen, max_age=THEME_SECONDS, samesite="Lax")
+    return response

@@ -27,6 +27,8 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 class CarefulAdmin(admin.ModelAdmin[M]):
     """Django's, for input that no page of it makes."""
 
+    empty_value_display = "—"  # as all pages have it
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """By the filters that are offered alone: `password__startswith` would tell a hash letter by letter."""
         filters = self.get_list_filter(request)

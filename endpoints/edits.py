@@ -82,6 +82,11 @@ def note_changed(request: AnyRequest, endpoint: Endpoint, before: Values) -> Non
         _note(request, endpoint, CHANGE, message(changed, **_via(request)))
 
 
+def note_state(request: AnyRequest, endpoint: Endpoint, before: str, after: str) -> None:
+    """The operator's word, also where it was that before: a drain may have got another deadline."""
+    _note(request, endpoint, CHANGE, message({STATE: (str(before), str(after))}, **_via(request)))
+
+
 def note_reset(request: AnyRequest, endpoint: Endpoint) -> None:
     """Of its circuit breaker."""
     _note(request, endpoint, CHANGE, message(RESET, **_via(request)))

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -15,12 +14,11 @@ from django.shortcuts import redirect, render
 from django.urls import path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST
 from rest_framework.exceptions import ValidationError
 
-from endpoints import api, discovery, operations
+from endpoints import api, discovery, edits, operations
 from endpoints.forms import AddForm
 from endpoints.models import Endpoint, Kind, OperatorState, deadline
 from endpoints.registry import registry
@@ -117,21 +115,25 @@ def discover(request: HttpRequest) -> HttpResponse:
 # Many at once
 
 
-@require_POST
 @for_administrators
 def act(request: HttpRequest) -> HttpResponse:
-    """Do one thing to the chosen endpoints. What takes them out of service asks first."""
+    """Do one thing to the chosen endpoints. What changes where requests go, but for enabling, asks first. GET leads to
+    the list: who switches the language of the question, or had to log in for it, comes by that.
+    """
+    if request.method != "POST":
+        return redirect("endpoints")
     action, back = request.POST.get("action", ""), request.POST.get("next", "")
     chosen = list(Endpoint.objects.select_related("options").filter(pk__in=_ids(request)).order_by("name"))
     here = redirect(back if leads_back(back) else reverse("endpoints"))
     if action not in _ACTIONS or not chosen:
         messages.warning(request, _("Choose at least one endpoint, and what to do."))
         return here
-    if action in ("drain", "disable") and "confirmed" not in request.POST:
+    if action in _ASKED and "confirmed" not in request.POST:
         running = registry.in_flight()
         rows = [(endpoint, registry.get(str(endpoint.pk)), running.get(str(endpoint.pk), 0)) for endpoint in chosen]
         context = {
             "action": action,
+            "title": _ASKED[action],
             "rows": rows,
             "running": sum(count for *_endpoint, count in rows),
             "deadlines": DEADLINES,
@@ -197,9 +199,20 @@ def _set_state(
     """As the admin does it, its log included."""
     with transaction.atomic():
         for endpoint in chosen:
+            before = endpoint.options_or_default.operator_state
             endpoint.set_operator_state(state, deadline(seconds))
-    LogEntry.objects.log_actions(str(request.user.pk), chosen, CHANGE, str(state.label))
+            edits.note_state(request, endpoint, before, state)
     messages.success(request, said % {"names": names(endpoint.name for endpoint in chosen)})
+
+
+def _reset_breaker(request: HttpRequest, chosen: list[Endpoint]) -> None:
+    with transaction.atomic():
+        for endpoint in chosen:
+            edits.note_reset(request, endpoint)
+    for endpoint in chosen:
+        registry.reset_breaker(str(endpoint.pk))
+    told = names(endpoint.name for endpoint in chosen)
+    messages.success(request, _("Circuit breaker reset: %(names)s.") % {"names": told})
 
 
 _ACTIONS: dict[str, Callable[[HttpRequest, list[Endpoint]], None]] = {
@@ -208,6 +221,13 @@ _ACTIONS: dict[str, Callable[[HttpRequest, list[Endpoint]], None]] = {
     "enable": _enable,
     "drain": _drain,
     "disable": _disable,
+    "reset_breaker": _reset_breaker,
+}
+# Those that ask first, by what their page is called.
+_ASKED = {
+    "drain": gettext_lazy("Drain"),
+    "disable": gettext_lazy("Disable"),
+    "reset_breaker": gettext_lazy("Reset the circuit breaker"),
 }
 
 

@@ -45,6 +45,7 @@ urlpatterns = [
     *api_docs.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
+    path("account/theme", access_views.theme, name="theme"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
     path("i18n/", include("django.conf.urls.i18n")),
     path("admin", RedirectView.as_view(url="/admin/")),

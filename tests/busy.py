@@ -6,20 +6,23 @@ import http.client
 import json
 import re
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from benchmarks.simulator import Endpoint, Simulator
 from gateway import journal, record
 from gateway.kinds import CHAT
 from gateway.record import Attempt, RequestRecord, uuid7
-from tests.router import KEY, PASSWORD, RouterDash, until
+from tests.router import KEY, PASSWORD, RouterDash, free_port, until
 
 LARGE, JAPANESE, EMBED = "org/chat/large", "日本語モデル", "embedder"
 FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b", "parked", "shared", "gone-with-it"
@@ -35,6 +38,12 @@ ENVIRONMENT = {
     "ROUTERDASH_QUEUE_TIMEOUT_SECS": "3600",
     "ROUTERDASH_HISTORY_RETENTION_DAYS": "365",
     "ROUTERDASH_STORE_BODIES": "errors",
+}
+# Servers on this machine that nobody has added, at ports that Discover looks at.
+BESIDE: dict[str, dict[str, Any]] = {
+    "several": {"kind": "llamacpp", "models": ["qwen3:8b", "gemma3:27b", "phi-4", "tiny"], "slots": 4},
+    "alone": {"kind": "vllm", "models": ["qwen3:8b"]},
+    "locked": {"models": ["tiny"], "api_key": "sk-upstream"},
 }
 LIMITS = {"health_check_interval_secs": 3600, "inference_timeout_secs": 3600}
 
@@ -75,6 +84,7 @@ class Busy:
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
     keys: dict[str, str] = field(default_factory=dict)  # ids, by name
     secrets: dict[str, str] = field(default_factory=lambda: {"bootstrap": KEY})
+    beside: dict[str, Endpoint] = field(default_factory=dict)  # by their names in BESIDE
 
     def __post_init__(self) -> None:
         status, self.browser = self.router.log_in("admin", PASSWORD)
@@ -85,7 +95,8 @@ class Busy:
         """What may have a digit, and is no figure: names, and what endpoints said; the longest first."""
         models = self.api("/api/dashboard/models")["data"]
         ended = self.api("/api/requests?limit=500")["requests"]
-        names = {*self.ids, *self.secrets, *(name for it in models for name in (it["id"], *it["aliases"]))}
+        names = {name for it in self.beside.values() for name in it.behaviour.models}
+        names |= {*self.ids, *self.secrets, *(name for it in models for name in (it["id"], *it["aliases"]))}
         names |= {it["error"] for row in ended for it in (row, *row["attempts"]) if it["error"]}
         return sorted(names, key=len, reverse=True)
 
@@ -120,12 +131,20 @@ class Busy:
         return json.loads(self.page(path))
 
     def change(self, method: str, path: str, body: Any = None) -> Any:
+        return json.loads(self._send(method, path, json.dumps(body), "application/json") or "null")
+
+    def answer(self, path: str, fields: Mapping[str, Any]) -> str:
+        """The page that answers a form; a list is sent as so many fields of its name."""
+        return self._send("POST", path, urllib.parse.urlencode(fields, doseq=True), "application/x-www-form-urlencoded")
+
+    def _send(self, method: str, path: str, body: str, kind: str) -> str:
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.page("/keys"))
         assert token is not None
-        headers = {"Content-Type": "application/json", "X-CSRFToken": token[1]}
-        asked = urllib.request.Request(self.router.url + path, json.dumps(body).encode(), headers, method=method)
+        headers = {"Content-Type": kind, "X-CSRFToken": token[1]}
+        asked = urllib.request.Request(self.router.url + path, body.encode(), headers, method=method)
         with self.browser.open(asked, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+            text: str = answer.read().decode()
+        return text
 
     def make_key(self, name: str) -> None:
         made = self.change("POST", "/api/me/api-keys", {"name": name, "permissions": ["openai.inference"]})
@@ -180,13 +199,24 @@ def local(stored: Any) -> datetime:
     return (datetime.fromisoformat(stored) if isinstance(stored, str) else stored).astimezone(ZONE)
 
 
-def build(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
+def start(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
+    """Discover looks at a server that is added, at those beside, and where nobody listens."""
+    beside = {name: simulator.add(**behaviour) for name, behaviour in BESIDE.items()}
+    parked = simulator.add(models=[PARKED])
+    ports = (*(urlsplit(it.url).port for it in (parked, *beside.values())), free_port(), free_port())
+    router.environment["ROUTERDASH_DISCOVER_PORTS"] = ",".join(map(str, ports))
+    return _build(router.start(), simulator, parked, beside, stack)
+
+
+def _build(
+    router: RouterDash, simulator: Simulator, parked: Endpoint, beside: dict[str, Endpoint], stack: ExitStack
+) -> Busy:
     simulated = {
         BUSIEST: simulator.add(models=[LARGE, JAPANESE, EMBED], ttft=0.01),
         "fragile & <old>": simulator.add(models=[FRAGILE, SHARED], ttft=0.005),
         "holder": simulator.add(models=[HELD], fault="mid_hang"),
         "gone": simulator.add(models=[AWAY, SHARED], kind="vllm"),
-        "parked": simulator.add(models=[PARKED]),
+        "parked": parked,
         "drained": simulator.add(models=[SHARED, LARGE]),
         "deleted": simulator.add(models=[DELETED]),
     }
@@ -194,7 +224,7 @@ def build(router: RouterDash, simulator: Simulator, stack: ExitStack) -> Busy:
     ids = {name: router.register(it, name, **LIMITS, **limits.get(name, {})) for name, it in simulated.items()}
     for name, it in simulated.items():
         until(lambda name=name, it=it: router.lists(ids[name], len(it.behaviour.models)), 20)
-    busy = Busy(router, simulated, ids)
+    busy = Busy(router, simulated, ids, beside=beside)
     (bootstrap,) = busy.api("/api/me/api-keys")["api_keys"]
     busy.keys[bootstrap["name"]] = bootstrap["id"]
     for name in ("laptop", "バッチ", "lost"):

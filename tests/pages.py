@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.urls import URLPattern, get_resolver, reverse
 
 # Not pages: for machines, or they only lead on.
-NOT_PAGES = {"logout", "metrics", "health", "ready", "endpoints-act", "clients-threshold", "requests-export"}
+NOT_PAGES = {"logout", "metrics", "health", "ready", "endpoints-act", "clients-threshold", "requests-export", "theme"}
 # Shown to whoever has not logged in.
 BEFORE_LOGIN = {"login"}
 

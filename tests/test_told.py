@@ -3,7 +3,7 @@
 import pytest
 
 from tests.shown import Place
-from tests.told import ABSENT, AnyOrder, Told, differences
+from tests.told import ABSENT, AnyOrder, Between, Told, differences
 
 HERE = Place("panel", "row", "column")
 
@@ -45,3 +45,8 @@ def test_a_figure_without_a_rule_is_a_difference():
 def test_a_figure_that_moves_lies_between():
     assert found("5 s", {HERE: [4800]}, {HERE: [5300]}) == []
     assert len(found("5 s", {HERE: [6100]}, {HERE: [6300]})) == 1
+
+
+def test_a_figure_that_is_measured_anew_lies_between():
+    assert found("3 ms", {HERE: [Between(1, 15)]}) == []
+    assert len(found("30 ms", {HERE: [Between(1, 15)]})) == len(found("", {HERE: [Between(1, 15)]})) == 1

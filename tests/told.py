@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from gateway import kinds
@@ -29,16 +29,27 @@ class AnyOrder(list[Any]):
     """Figures of one place, in whatever order they stand there."""
 
 
+class Between(NamedTuple):
+    """A figure that is measured anew whenever anybody asks."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Shown:
     """A page at one address: its query, and what stands in its path."""
 
     busy: Busy
-    query: dict[str, str]
+    query: dict[str, Any]
     known: dict[str, str]
 
     def api(self, path: str, **query: Any) -> Any:
         return self.busy.api(f"{path}?{urlencode(query)}" if query else path)
+
+    def asked(self, path: str, **body: Any) -> Any:
+        """What the API answers to a POST that changes nothing."""
+        return self.busy.change("POST", path, body)
 
 
 Rule = Callable[[Shown], Told]
@@ -62,7 +73,7 @@ def differences(shown: Mapping[Place, str], before: Told, after: Told, names: It
     """Between the texts of a page and what was told before and after it was read."""
     for place in dict.fromkeys((*shown, *before, *after)):
         text = WORDING.sub(" … ", without(shown.get(place, ""), names))
-        api = [_numbers(it.get(place, [])) for it in (before, after)]
+        api = [_numbers(it.get(place, []), end) for end, it in enumerate((before, after))]
         try:
             found = numbers(text)
         except ValueError as error:
@@ -79,11 +90,12 @@ def differences(shown: Mapping[Place, str], before: Told, after: Told, names: It
 
 def shape(told: Told) -> dict[Place, int]:
     """How many figures are where: what no page can show that is read while it changes."""
-    return {place: len(_numbers(figures)) for place, figures in told.items()}
+    return {place: len(_numbers(figures, 0)) for place, figures in told.items()}
 
 
-def _numbers(figures: list[Any]) -> list[float]:
-    return [it for it in figures if it is not None and it is not ABSENT]
+def _numbers(figures: list[Any], end: int) -> list[float]:
+    told = (it for it in figures if it is not None and it is not ABSENT)
+    return [it[end] if isinstance(it, Between) else it for it in told]
 
 
 # What rules are made of
@@ -379,6 +391,50 @@ def _about(entry: Row, health: Row, slots: Any) -> Told:
         ),
         **fact("about", "A whole stream", 1000 * total if total else ABSENT),
         **fact("about", "Requests at a time", slots),
+    }
+
+
+# Answers to forms. `query` has what was sent.
+
+DEADLINES = [60_000, 300_000, 1_800_000]  # to choose from
+LOOK = Between(1, 15_000)  # milliseconds that a server takes to answer a question, until it is given up
+
+
+def asks_first(it: Shown) -> Told:
+    """Of the chosen endpoints, with what runs there now."""
+    rows = [row for row in it.api("/api/dashboard/endpoints") if row["id"] in it.query["endpoint"]]
+    running = sum(row["active_requests"] for row in rows)
+    return {
+        Place("ask"): [len(rows), running, *(DEADLINES if it.query["action"] == "drain" else [])],
+        **table("ask", rows, "name", {"In flight": ["active_requests"]}),
+    }
+
+
+def found(it: Shown) -> Told:
+    """What Discover found; the ports where nobody listens stand below."""
+    places = it.asked("/api/endpoints/discover")["places"]
+    new = [place for place in places if not place["registered"]]
+    silent = [place["port"] for place in new if not place["listens"]]
+    return {Place("discover"): [figure for place in new if place["listens"] for figure in _there(place)] + silent}
+
+
+def _there(place: Row) -> list[Any]:
+    """Of a server that cannot be added as it is, the status it answers."""
+    if place["endpoint_type"]:
+        return [len(place["models"]), place["slots"] or ABSENT, LOOK]
+    return [int(digits) for digits in re.findall(r"\d+", place["problem"])]
+
+
+def looked(it: Shown) -> Told:
+    return looked_at(it.asked("/api/endpoints/detect", base_url=it.query["base_url"]) | {"latency_ms": LOOK})
+
+
+def looked_at(told: Row) -> Told:
+    """What a server is, beside the form that adds it."""
+    return {
+        **fact("there", "Latency", told["latency_ms"]),
+        **fact("there", "Requests at a time", told["slots"]),
+        Place("there"): [len(told["models"]), *(model["max_tokens"] or ABSENT for model in told["models"])],
     }
 
 

@@ -61,6 +61,13 @@ def endpoint(it: Shown) -> Told:
     }
 
 
+def asks_first(it: Shown) -> Told:
+    """Of the chosen endpoints, with what runs there now; a drain says what a deadline of 0 does."""
+    rows = [row for row in it.api("/api/dashboard/endpoints") if row["id"] in it.query["_selected_action"]]
+    told = table("", rows, "name", {"In flight": ["active_requests"]})
+    return {Place(""): [0] if it.query["action"] == "drain" else [], **told}
+
+
 def deleted_endpoint(it: Shown) -> Told:
     endpoint_id = it.known["endpoint_id"]
     entry = it.api(f"/api/endpoints/{endpoint_id}")

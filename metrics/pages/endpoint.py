@@ -14,8 +14,9 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from endpoints import capabilities, edits
+from endpoints.admin import CAN_WORDS
 from endpoints.edits import Edit
-from endpoints.models import OperatorState
+from endpoints.models import Kind, OperatorState
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.kinds import CAN_CHAT, CAN_EMBED
 from metrics import daily, queries, uptime
@@ -25,6 +26,7 @@ RANGES = (1, 7, 30, 90)
 DEFAULT_RANGE = 30
 SHOWN_EDITS = 10
 SHOWN_SPANS = 8
+KINDS = dict(Kind.choices)
 DEADLINES = (0, 60, 300, 900, 3600)  # seconds, offered for a drain
 
 
@@ -67,7 +69,8 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "drain_since": _drain_since(entry, said),
         "deadlines": DEADLINES,
         "device": _device(entry.device_info),
-        "can": capabilities.to_store(entry.capabilities),
+        "kind": KINDS.get(entry.kind, entry.kind),
+        "can": [CAN_WORDS.get(word, word) for word in capabilities.to_store(entry.capabilities)],
         "server_zone": settings.ROUTERDASH.zone.key,
         "curl": _curl(entry, [it["model_id"] for it in models]),
     }

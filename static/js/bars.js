@@ -3,10 +3,16 @@
   "use strict";
   const { number, colour } = window.RouterDash;
 
-  const short = new Intl.NumberFormat(window.RouterDash.lang, { notation: "compact", maximumFractionDigits: 1 });
+  const units = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  /* A height of the scale: a round number. */
+  function height(value) {
+    if (value < 10000) return number(value, value % 1 ? 1 : 0);
+    const [size, unit] = units.find(([size]) => value >= size);
+    return `${number(value / size, value % size ? 1 : 0)} ${unit}`;
+  }
 
-  /** `lower` and `upper` are the parts of each bar, `least` the pixels that no lower part is smaller than, `colours` those
-   * of the two and of the upper part of the bar `pale`, which is not over yet. `tick(at)` stands below a bar, where
+  /** `lower` and `upper` are the parts of each bar, `least` the pixels that no lower part is smaller than (but it leaves
+   * half of a low bar to the other part, or all of it would look like the lower one), `colours` those of the two and of the upper part of the bar `pale`, which is not over yet. `tick(at)` stands below a bar, where
    * there is room for it only below some of `marks`. `read(at)` is called with the bar that is pointed at, null for none,
    * and `open(at)` with one that is clicked.
    */
@@ -24,7 +30,7 @@
     const series = () => [
       lower.map((_, at) => at),
       sums,
-      lower.map(value => (value ? Math.max(value, smallest()) : null)),
+      lower.map((value, at) => (value ? Math.max(value, upper[at] ? Math.min(smallest(), sums[at] / 2) : smallest()) : null)),
     ];
 
     function make() {
@@ -42,7 +48,7 @@
           scales: { x: { time: false, range: () => [-0.6, count - 0.4] }, y: { range: () => [0, top] } },
           axes: [
             { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 24, gap: 4, splits, values: (_, at) => at.map(tick) },
-            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 52, gap: 6, space: 44, values: (_, at) => at.map(n => (n >= 10000 ? short.format(n) : number(n, n % 1 ? 1 : 0))) },
+            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 52, gap: 6, space: 44, values: (_, at) => at.map(height) },
           ],
           series: [
             {},

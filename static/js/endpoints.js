@@ -1,7 +1,7 @@
 /* The list of endpoints: choosing many, filters without a reload, and figures that follow by themselves. */
 (() => {
   "use strict";
-  const { $, $$, set, forms, count, speed, NOTHING, follow } = window.RouterDash;
+  const { $, $$, set, forms, count, speed, follow, showLatency } = window.RouterDash;
   const filters = $("#filters");
 
   // Whoever goes back gets that page anew: nothing of it is kept beside the address.
@@ -73,15 +73,6 @@
     set($("[data-speed]", row), speed(told.tokens_per_second));
     set($("[data-error]", row), told.last_error ?? "");
     showLatency($("[data-latency]", row), told);
-  }
-
-  function showLatency(cell, told) {
-    const stale = told.status === "offline" && told.latency_ms != null;
-    cell.classList.toggle("stale", stale);
-    cell.classList.toggle("muted", told.latency_ms == null);
-    const text = told.latency_ms == null ? NOTHING : `${count(told.latency_ms)} ms`;
-    const shown = cell.firstElementChild ? cell.textContent.includes(count(told.latency_ms)) : cell.textContent === text;
-    if (!shown || (!stale && $("small", cell))) set(cell, text);
   }
 
   const shownState = told => (told.operator_state === "enabled" ? told.status : told.operator_state);

@@ -31,7 +31,8 @@
   };
   const share = (part, whole) => (whole ? `${number(Math.ceil((1000 * part) / whole) / 10, 1)} %` : NOTHING); // 0: none
   const day = new Intl.DateTimeFormat(lang, { year: "numeric", month: "2-digit", day: "2-digit", timeZone: zone });
-  const monthDay = new Intl.DateTimeFormat(lang === "ja" ? "ja" : "en-GB", { month: lang === "ja" ? "long" : "short", day: "numeric", timeZone: zone });
+  const dates = lang === "ja" ? "ja" : "en-GB"; // the day before the month
+  const monthDay = new Intl.DateTimeFormat(dates, { month: lang === "ja" ? "long" : "short", day: "numeric", timeZone: zone });
   /** Today the time, before that the day. */
   const since = moment => (day.format(moment) === day.format(new Date()) ? hourMinute : monthDay).format(moment);
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
@@ -60,6 +61,7 @@
       return Object.fromEntries([...(template?.content.children ?? [])].map(it => [key(it), it]));
     },
     lang,
+    dates,
     zone,
     NOTHING,
     number,

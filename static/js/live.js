@@ -3,7 +3,7 @@
    comes through (a proxy that collects answers), the same events are asked for every few seconds. */
 (() => {
   "use strict";
-  const { $, set, clock } = window.RouterDash;
+  const { $, $$, set, setUnits, clock, count, span, NOTHING } = window.RouterDash;
   const EVENTS = "/api/dashboard/events";
   const FIRST_WAIT = 500; // ms before the first new try, doubled with each one up to the longest
   const LONGEST_WAIT = 15000;
@@ -35,6 +35,30 @@
   }
   const reloadIfEnded = async () => (await ended()) && location.reload();
 
+  /* ---- ages go on by themselves */
+  let ahead = 0; // of this clock, the server's
+  const age = moment => span(Math.max(0, (Date.now() + ahead - Date.parse(moment)) / 1000));
+  setInterval(() => {
+    for (const element of $$("[data-age]").filter(it => it.dataset.age)) set(element, age(element.dataset.age));
+  }, 5000);
+
+  /** An endpoint's, with its age where the endpoint is offline: as the page has it (metrics/templatetags/figures.py). */
+  function showLatency(cell, endpoint) {
+    const [value, old] = [endpoint.latency_ms, endpoint.status === "offline" && endpoint.latency_ms != null];
+    cell.classList.toggle("stale", old);
+    cell.classList.toggle("muted", value == null);
+    if (!old) cell.removeAttribute("title");
+    if (value == null) return set(cell, NOTHING);
+    if (!old) return setUnits(cell, `${count(value)} ms`);
+    if (!$("small", cell)) cell.replaceChildren($("[data-old]").content.cloneNode(true));
+    setUnits($("span", cell), `${count(value)} ms`);
+    const note = $("[data-age]", cell);
+    if (!note || !endpoint.last_seen || note.dataset.age === endpoint.last_seen) return;
+    cell.title = endpoint.last_seen;
+    note.dataset.age = endpoint.last_seen;
+    set(note, age(endpoint.last_seen));
+  }
+
   const followers = [];
   let source = null;
   let lastId = "";
@@ -60,7 +84,10 @@
     lastId = id;
     state("live");
     const told = JSON.parse(data);
-    if (told.generated_at) set($("[data-clock]"), clock.format(new Date(told.generated_at)));
+    if (told.generated_at) {
+      set($("[data-clock]"), clock.format(new Date(told.generated_at)));
+      ahead = Date.parse(told.generated_at) - Date.now();
+    }
     followers.forEach(listeners => listeners[name]?.(told));
   }
 
@@ -150,5 +177,5 @@
     stream();
   }
 
-  Object.assign(window.RouterDash, { follow, sign: state });
+  Object.assign(window.RouterDash, { follow, sign: state, showLatency });
 })();

@@ -3,7 +3,7 @@
   "use strict";
   const { $, $$, set, setUnits, forms, zone, number, count, compact, speed, duration, span, rate, share, since } =
     window.RouterDash;
-  const { hourMinute, NOTHING, follow, colour, hatch } = window.RouterDash;
+  const { hourMinute, NOTHING, follow, showLatency, colour, hatch } = window.RouterDash;
 
   /* ---- marks above the chart: the server wrote them, here they get their places and their lines */
   const tints = { online: "--ok", offline: "--bad", error: "--bad", edit: "--line-strong", pending: "--line-strong" };
@@ -221,21 +221,6 @@
     return [at, endpoint.last_error].filter(Boolean).join(" · ");
   }
 
-  function showLatency(cell, endpoint) {
-    const [value, old] = [endpoint.latency_ms, endpoint.status === "offline" && endpoint.latency_ms != null];
-    cell.classList.toggle("stale", old);
-    cell.classList.toggle("muted", value == null);
-    if (value == null) return set(cell, NOTHING);
-    if (!old) return setUnits(cell, `${count(value)} ms`);
-    if (!$("small", cell)) cell.replaceChildren($("[data-old]").content.cloneNode(true));
-    setUnits($("span", cell), `${count(value)} ms`);
-    cell.title = endpoint.last_seen ?? "";
-    const note = $("[data-age]", cell);
-    if (!note || !endpoint.last_seen) return;
-    note.dataset.age = endpoint.last_seen;
-    set(note, span(Math.max(0, (Date.now() + ahead - Date.parse(endpoint.last_seen)) / 1000)));
-  }
-
   function showEndpoint(row, endpoint) {
     $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
     const name = endpoint.operator_state === "enabled" ? endpoint.status : endpoint.operator_state;
@@ -363,14 +348,6 @@
     if (!due.has(name)) due.set(name, setTimeout(() => (due.delete(name), refresh(name)), 400 * Math.random())); // not all pages at once
   }
 
-  /* ---- ages go on by themselves */
-  let ahead = 0; // of this clock, the server's
-  setInterval(() => {
-    for (const element of $$("[data-age]").filter(it => it.dataset.age)) {
-      set(element, span(Math.max(0, (Date.now() + ahead - Date.parse(element.dataset.age)) / 1000)));
-    }
-  }, 5000);
-
   /* ---- what is shown: everything at first, then what changes (metrics/events.py) */
   let live = null;
   let rows = new Map();
@@ -400,7 +377,6 @@
   function showAll(fresh) {
     const before = live;
     live = fresh;
-    ahead = Date.parse(live.generated_at) - Date.now();
     if (before) {
       // rows are the server's work
       if (shapeOf(before) !== shapeOf(live)) refreshRows();

@@ -33,7 +33,10 @@
   }
 
   document.addEventListener("click", event => {
-    if (event.target.closest("[data-theme-toggle]")) nextTheme();
+    if (event.target.closest("[data-theme-toggle]")) {
+      event.preventDefault(); // its form is for pages without a script
+      nextTheme();
+    }
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
   });

@@ -1,13 +1,13 @@
 /* The usage over time as bars. The page is complete without it. */
 (() => {
   "use strict";
-  const { $, set, lang, count, bars } = window.RouterDash;
+  const { $, set, dates, count, bars } = window.RouterDash;
   const { slots, measure, now, monthly } = JSON.parse($("#series").textContent);
 
   // Days are the server's: their dates are names, to be written in no zone but UTC.
   const date = at => new Date(`${at}${monthly ? "-01" : ""}T00:00:00Z`);
-  const long = new Intl.DateTimeFormat(lang, monthly ? { year: "numeric", month: "long", timeZone: "UTC" } : { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
-  const short = new Intl.DateTimeFormat(lang, monthly ? { year: "2-digit", month: "short", timeZone: "UTC" } : { month: "short", day: "numeric", timeZone: "UTC" });
+  const long = new Intl.DateTimeFormat(dates, monthly ? { year: "numeric", month: "long", timeZone: "UTC" } : { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
+  const short = new Intl.DateTimeFormat(dates, monthly ? { year: "2-digit", month: "short", timeZone: "UTC" } : { month: "short", day: "numeric", timeZone: "UTC" });
 
   const tokens = measure === "tokens";
   const one = tokens ? "input_tokens" : "successful_requests";
@@ -16,7 +16,7 @@
 
   function read(at) {
     const slot = at == null ? null : slots[at];
-    const whole = slots.length > 1 ? `${short.format(date(slots[0].at))} – ${short.format(date(slots[slots.length - 1].at))}` : long.format(date(slots[0].at));
+    const whole = slots.length > 1 ? `${short.format(date(slots[0].at))}–${short.format(date(slots[slots.length - 1].at))}` : long.format(date(slots[0].at));
     set($("[data-read=time]"), slot ? long.format(date(slot.at)) : whole);
     set($("[data-read=one]"), count(slot ? slot[one] : sum(one)));
     set($("[data-read=other]"), count(slot ? slot[other] : sum(other)));

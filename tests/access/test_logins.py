@@ -10,7 +10,7 @@ from access import logins
 from access.logins import MOST_FAILURES, MOST_KEPT, WINDOW_SECONDS, Failures
 from access.models import User
 from tests.access.people import PASSWORD, Api, make_user
-from tests.access.test_views import logged_in, login
+from tests.access.test_views import change, logged_in, login
 
 
 class Clock:
@@ -178,3 +178,41 @@ def test_the_admins_own_login_takes_no_password(anybody: Api) -> None:
     response = anybody.post("/admin/login/", {"username": "ada", "password": PASSWORD})
     assert response["Location"].startswith("/login")
     assert not logged_in(anybody)
+
+
+# Where the old password is asked
+
+
+@pytest.mark.django_db
+def test_a_wrong_old_password_counts_as_a_failed_login(as_viewer: Api, viewer: User) -> None:
+    assert [change(as_viewer, old="wrong").status_code for _ in range(MOST_FAILURES)] == [200] * MOST_FAILURES
+    response = change(as_viewer)
+    assert response.status_code == 429
+    assert 0 < int(response["Retry-After"]) <= WINDOW_SECONDS
+    assert "Too many wrong passwords. Try again in 5 minutes." in response.content.decode()
+    assert PASSWORD not in response.content.decode()
+    assert User.objects.get().check_password(PASSWORD)
+    assert login(Api()).status_code == 429
+
+
+@pytest.mark.django_db
+def test_failed_logins_of_the_same_browser_count_for_its_change(anybody: Api, viewer: User) -> None:
+    login(anybody)
+    anybody.post("/logout")
+    knock(anybody, MOST_FAILURES - 1)
+    login(anybody)  # forgets them
+    assert [change(anybody, old="wrong").status_code for _ in range(MOST_FAILURES + 1)][-2:] == [200, 429]
+    assert knock(Api(), 1) == [200]
+
+
+@pytest.mark.django_db
+def test_a_new_password_that_is_refused_is_no_failure(as_viewer: Api, viewer: User) -> None:
+    assert {change(as_viewer, new="short").status_code for _ in range(MOST_FAILURES + 1)} == {200}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_that_succeeds_forgets_the_failures(as_viewer: Api, viewer: User) -> None:
+    for _ in range(MOST_FAILURES - 1):
+        change(as_viewer, old="wrong")
+    assert change(as_viewer).status_code == 302
+    assert knock(Api(), MOST_FAILURES) == [200] * MOST_FAILURES

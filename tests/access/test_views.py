@@ -220,3 +220,25 @@ def test_no_page_is_framed_or_loads_from_elsewhere(anybody: Api) -> None:
     headers = anybody.get("/login").headers
     assert headers["X-Frame-Options"] == "DENY"
     assert "default-src 'self'" in headers["Content-Security-Policy"]
+
+
+# The theme
+
+
+@pytest.mark.parametrize("chosen", ["system", "light", "dark"])
+def test_a_theme_is_chosen_without_a_script(anybody: Api, chosen: str) -> None:
+    response = anybody.post("/account/theme", {"theme": chosen, "next": "/login?next=/models"})
+    assert (response["Location"], anybody.cookies["routerdash_theme"].value) == ("/login?next=/models", chosen)
+
+
+@pytest.mark.parametrize("sent", [{"theme": "pink"}, {}, {"theme": "pink", "next": "https://evil.example/"}])
+def test_any_other_theme_is_none(anybody: Api, sent: dict[str, str]) -> None:
+    assert anybody.post("/account/theme", sent)["Location"] == "/"
+    assert "routerdash_theme" not in anybody.cookies
+    assert anybody.get("/account/theme").status_code == 405
+
+
+@pytest.mark.parametrize(("now", "then"), [("system", "light"), ("light", "dark"), ("dark", "system")])
+def test_a_page_offers_the_next_theme(as_viewer: Api, now: str, then: str) -> None:
+    as_viewer.cookies["routerdash_theme"] = now
+    assert f'name="theme" value="{then}"' in as_viewer.get("/account/password").content.decode()

@@ -13,7 +13,7 @@ UNMEASURED = {
     "api-events", "api-endpoint-detect", "api-endpoint-discover", "api-endpoint-test", "api-endpoint-sync",
     "api-endpoint-drain", "api-endpoint-disable", "api-endpoint-enable", "api-live-cancel", "api-playground-chat",
     "api-endpoint-reset-breaker",
-    "clients-threshold", "discover", "endpoints-act", "set_language", "login", "logout", "password_change",
+    "clients-threshold", "discover", "endpoints-act", "set_language", "theme", "login", "logout", "password_change",
     # Exports, measured by themselves.
     "api-requests-export", "api-requests-export-progress", "requests-export", "api-records-export",
     # Of the admin, what nothing leads to.

@@ -144,7 +144,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iter
     with ExitStack() as stack:
         stack.callback(drop_database, router.database_url)
         stack.callback(router.kill)
-        yield a_busy.build(router.start(), simulator, stack)
+        yield a_busy.start(router, simulator, stack)
 
 
 # What an argument can be: the first ones for filtered pages, too.
@@ -193,6 +193,38 @@ def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
 
 def test_every_rule_is_of_a_page() -> None:
     assert PAGES.keys() | SCRIPTED.keys() <= {case.name for case in CASES}
+
+
+# Pages that answer forms, by what is sent.
+
+Fields = Callable[[Busy], dict[str, Any]]
+CHOSEN = ("holder", "drained", a_busy.BUSIEST)
+
+
+def chosen(name: str, action: str) -> Fields:
+    return lambda busy: {"action": action, name: [busy.ids[it] for it in CHOSEN]}
+
+
+def at_server(name: str) -> Fields:
+    return lambda busy: {"look": "yes", "base_url": (busy.beside | busy.simulated)[name].url}
+
+
+ASKED = ("drain", "disable", "reset_breaker")  # before it is done
+ANSWERS: list[tuple[str, str, Fields, Rule]] = [
+    *((it, "endpoints-act", chosen("endpoint", it), told.asks_first) for it in ASKED),
+    *((it, "admin:endpoints_endpoint_changelist", chosen("_selected_action", it), in_admin.asks_first) for it in ASKED),
+    ("found", "discover", lambda _: {}, told.found),
+    *((f"look {name}", "endpoint-add", at_server(name), told.looked) for name in ("several", "alone", a_busy.BUSIEST)),
+]
+
+
+@pytest.mark.parametrize(("_", "name", "fields", "rule"), ANSWERS, ids=[f"{it[1]} {it[0]}" for it in ANSWERS])
+def test_an_answer_to_a_form_shows_what_the_api_tells(
+    busy: Busy, _: str, name: str, fields: Fields, rule: Rule
+) -> None:
+    sent, path = fields(busy), reverse(name)
+    wrong = differences(rule, Shown(busy, sent, {}), path, partial(busy.answer, path, sent))
+    assert not wrong, "\n".join(wrong)
 
 
 def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
@@ -246,6 +278,20 @@ def test_scripts_write_what_the_api_tells(busy: Busy, browser: Browser) -> None:
         path = reverse(name, kwargs=it.known)
         wrong += differences(rule, it, path, partial(opened, page, path, written))
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_form_shows_what_it_was_told_of_a_server(busy: Busy, browser: Browser) -> None:
+    page = browser.new_context(base_url=busy.router.url, locale="en").new_page()
+    log_in(page, "/endpoints/add")
+    with page.expect_response("**/api/endpoints/detect") as asked:
+        page.get_by_label("Address").fill(busy.beside["several"].url)
+        page.keyboard.press("Tab")
+    api = told.looked_at(asked.value.json())
+    expect(page.locator("[data-kind]")).not_to_be_empty()
+    found = shown.places(shown.main_of(shown.parsed(page.content())))
+    assert list(told.differences(found, api, api, busy.names)) == []
 
 
 def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:

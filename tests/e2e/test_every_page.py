@@ -65,13 +65,33 @@ def fits(page: Page) -> bool:
 
 
 def too_wide(page: Page, path: str) -> Iterator[str]:
-    """On a desk, then on a phone."""
+    """On a desk, then on a phone; nor may any text be squeezed there."""
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
         try:  # charts follow the window a moment later
             until(lambda: fits(page), 5)
         except AssertionError:
             yield f"{path}: wider than {width}"
+        yield from squeezed(page, path)
+
+
+# Texts with less than three characters a line; words of the bar below and short headings wider than their place.
+SQUEEZED = """() => {
+  const words = [...document.querySelectorAll(".tabbar > a, .tabbar summary, .top h1")];
+  const found = words.filter(it => it.scrollWidth > it.clientWidth && it.textContent.trim().length < 10);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  while (texts.nextNode()) {
+    range.selectNodeContents(texts.currentNode);
+    const lines = new Set([...range.getClientRects()].map(it => Math.round(it.top))).size;
+    if (lines > 3 && texts.currentNode.data.trim().length < 3 * lines) found.push(texts.currentNode);
+  }
+  return found.map(it => it.textContent.trim());
+}"""
+
+
+def squeezed(page: Page, path: str) -> list[str]:
+    return [f"{path}: squeezed {text!r}" for text in page.evaluate(SQUEEZED)]
 
 
 def faults(page: Page, path: str) -> Iterator[str]:

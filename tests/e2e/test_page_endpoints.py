@@ -80,6 +80,28 @@ def test_the_form_says_what_a_server_is_before_it_is_saved(
     assert "400 (Bad Request)" in complaints.pop()
 
 
+def test_a_latency_and_its_age_follow(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    endpoint = router.add(simulated, name="gpu-box", health_check_interval_secs=3600)
+    latency = str(router.endpoint(endpoint)["latency_ms"])
+    log_in(page, "/endpoints")
+    cell = page.locator("[data-endpoint] [data-latency]")
+    expect(page.locator("[data-live-sign]")).to_have_attribute("data-state", "live")
+    cell.evaluate("(it, text) => (it.firstChild.data = text)", f"1{latency}")  # a figure that contains the new one
+    page.evaluate("document.dispatchEvent(new Event('htmx:afterSwap'))")
+    expect(cell).to_have_text(f"{latency}ms")
+    assert cell.locator(".unit").inner_text() == "ms"
+    simulated.set(fault="refuse")
+    for _ in range(2):
+        router.post(f"/api/endpoints/{endpoint}/test")
+    expect(page.locator(".st-offline")).to_be_visible()
+    age = cell.locator("[data-age]")
+    expect(age).to_have_text(re.compile(r"^\d+ s$"))
+    expect(cell).to_have_class("stale")
+    age.evaluate("it => (it.textContent = '')")
+    expect(age).to_have_text(re.compile(r"^\d+ s$"), timeout=10_000)  # goes on by itself
+
+
 def test_endpoints_are_found_chosen_and_drained(page: Page, router: RouterDash, sim: Simulator) -> None:
     slow = router.add(sim.add(tokens=1000, tokens_per_second=2, kind="vllm"), name="slow", tags=["tokyo"])
     router.add(sim.add(models=["other"]), name="other")
@@ -115,7 +137,9 @@ def test_everything_works_without_a_script(browser: Browser, router: RouterDash,
     context = browser.new_context(base_url=router.url, java_script_enabled=False, locale="en")
     page = context.new_page()
     log_in(page, "/endpoints/discover")
-    page.get_by_role("button", name="Look").click()
+    page.get_by_role("button", name="Theme").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    page.get_by_role("button", name="Look for servers").click()
     page.get_by_role("button", name="Add Ollama").click()
     expect(page.get_by_text("Added: ollama.")).to_be_visible()
     page.goto("/endpoints/add")
@@ -130,6 +154,10 @@ def test_everything_works_without_a_script(browser: Browser, router: RouterDash,
     page.locator("input[name=endpoint]").check()
     page.get_by_role("button", name="Test").click()
     expect(page.get_by_text("1 endpoint answered.")).to_be_visible()
+    page.locator("input[name=endpoint]").check()
+    page.get_by_role("button", name="Reset breaker…").click()
+    page.get_by_role("button", name="Reset the circuit breaker").click()
+    expect(page.get_by_text("Circuit breaker reset: ")).to_be_visible()
     page.goto("/keys")
     page.get_by_role("button", name="Create key").click()
     assert router.get("/v1/models", key=key_in(page)).status == 200

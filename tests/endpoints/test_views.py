@@ -7,6 +7,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from benchmarks.simulator import Simulator
+from endpoints import edits
 from endpoints.models import Endpoint, HealthCheck
 from endpoints.registry import registry
 from tests.access.people import Api
@@ -43,9 +44,11 @@ def test_pages_that_change_are_for_administrators(as_viewer: Api, anybody: Api, 
     assert anybody.get(path)["Location"] == f"/login?next={path}"
 
 
-def test_acting_is_for_administrators(as_viewer: Api) -> None:
+@pytest.mark.parametrize("action", ["disable", "reset_breaker"])
+def test_acting_is_for_administrators(as_viewer: Api, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "reset_breaker", pytest.fail)
     endpoint = make_endpoint()
-    assert post(as_viewer, ACT, action="disable", endpoint=str(endpoint.pk), confirmed="yes").status_code == 403
+    assert post(as_viewer, ACT, action=action, endpoint=str(endpoint.pk), confirmed="yes").status_code == 403
     assert Endpoint.objects.get().options_or_default.operator_state == "enabled"
 
 
@@ -204,6 +207,20 @@ def test_states_are_set_and_noted(as_admin: Api, action: str, state: str, senten
     assert {it.options.operator_state for it in Endpoint.objects.all()} == {state}
     assert all((it.options.drain_until is not None) == (action == "drain") for it in Endpoint.objects.all())
     assert LogEntry.objects.count() == 2
+    assert {edits.latest(str(it.pk))[0].state for it in Endpoint.objects.all()} == {("enabled", state)}
+
+
+def test_a_reset_of_many_breakers_asks_first(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(registry, "reset_breaker", told.append)
+    chosen = [make_endpoint("a"), make_endpoint("b")]
+    asked = text(act(as_admin, "reset_breaker", *chosen))
+    assert "Reset the circuit breakers of 2 endpoints?" in asked
+    assert "requests go there again" in asked
+    assert told == []
+    assert said(act(as_admin, "reset_breaker", *chosen, confirmed="yes")) == ["Circuit breaker reset: a, b."]
+    assert told == [str(it.pk) for it in chosen]
+    assert all("circuit breaker (reset)" in edits.latest(endpoint_id)[0].text for endpoint_id in told)
 
 
 def test_a_message_names_a_few_of_many(as_admin: Api) -> None:
@@ -219,4 +236,4 @@ def test_what_means_nothing_does_nothing(as_admin: Api, fields: dict[str, str]) 
 
 
 def test_acting_is_no_read(as_admin: Api) -> None:
-    assert as_admin.get(ACT).status_code == 405
+    assert as_admin.get(ACT)["Location"] == "/endpoints"

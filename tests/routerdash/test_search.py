@@ -91,7 +91,7 @@ def test_a_key_needs_the_permission(admin: User) -> None:
 def test_the_page_shows_what_is_found(as_admin: Api, served: Endpoint) -> None:
     html = as_admin.get("/search", {"q": "a"}).content.decode()
     assert "meta-llama/Llama-3.3-70B" in html
-    assert 'href="/admin/"' in html.split('class="panel found"')[1]
+    assert 'href="/admin/"' in html.split('class="panel results"')[1]
 
 
 def test_the_box_gets_the_list_alone(as_viewer: Api, served: Endpoint) -> None:
