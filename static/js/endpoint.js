@@ -273,12 +273,13 @@
       const answer = await fetch("/api/live").catch(() => null);
       const told = answer?.ok ? await answer.json() : null;
       const here = told?.running.filter(it => it.endpoint_id === id) ?? [];
+      const whole = told && told.workers_told === told.workers && !told.running_is_cut; // else there may be more here
       const rows = here.slice(0, SHOWN).map(rowOf);
-      if (!told) rows.push(sentence(running.dataset.unread));
+      if (!whole && !here.length) rows.push(sentence(running.dataset.unread));
       else if (!here.length) rows.push(sentence(running.dataset.none));
       else if (here.length > SHOWN) rows.push(sentence(running.dataset.more.replace("{shown}", count(SHOWN)).replace("{all}", count(Math.max(here.length, live.active_requests ?? 0)))));
       running.tBodies[0].replaceChildren(...rows);
-      set($("[data-running-count]"), told ? count(here.length) : "");
+      set($("[data-running-count]"), whole ? count(here.length) : "");
     }
     setTimeout(look, 2000);
   }

@@ -39,7 +39,8 @@
   }
 
   function show(kind, form, told) {
-    const [rows, total] = [told[kind], told[`${kind}_total`]];
+    const whole = told.workers_told === told.workers; // else nobody knows how many there are
+    const [rows, total] = [told[kind], whole ? told[`${kind}_total`] : null];
     const panel = $(`[data-kind=${kind}]`);
     const body = $("[data-live]", panel);
     const known = new Map([...body.children].map(row => [row.dataset.request, row]));
@@ -58,7 +59,7 @@
       before = row;
     }
     set($("[data-total]", panel), count(total));
-    $("[data-none]", panel).hidden = rows.length > 0;
+    $("[data-none]", panel).hidden = rows.length > 0 || !whole;
     $("[data-more]", panel).hidden = !told[`${kind}_is_cut`];
   }
 

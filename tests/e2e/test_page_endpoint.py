@@ -41,6 +41,24 @@ def test_figures_follow_by_themselves(page: Page, router: RouterDash, endpoint: 
     expect(page.get_by_role("link", name="7 d", exact=True)).to_have_attribute("aria-current", "true")
 
 
+@pytest.mark.parametrize(
+    ("fields", "number", "sentence"),
+    [
+        ({}, "0", "Nothing runs here now."),
+        ({"workers_told": 1}, "", "What runs here cannot be read just now."),
+        ({"running_is_cut": True}, "", "What runs here cannot be read just now."),
+    ],
+)
+def test_what_runs_is_counted_where_all_of_it_is_known(
+    page: Page, endpoint: str, fields: dict[str, object], number: str, sentence: str
+) -> None:
+    told = {"running": [], "workers": 2, "workers_told": 2, "running_is_cut": False, **fields}
+    page.route("**/api/live", lambda route: route.fulfill(json=told))
+    log_in(page, f"/endpoints/{endpoint}")
+    expect(page.locator("[data-running] tbody")).to_have_text(sentence)
+    expect(page.locator("[data-running-count]")).to_have_text(number)
+
+
 def test_a_drain_with_a_deadline_counts_down_and_is_cancelled_in_place(
     page: Page, router: RouterDash, sim: Simulator
 ) -> None:

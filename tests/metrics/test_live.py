@@ -1,5 +1,6 @@
 """The requests that are here now: of the workers that there are, as fresh as can be."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +280,15 @@ def test_the_page_has_what_is_told(as_admin: Api, two_here: None) -> None:
     assert f'data-request="{RUNS}"' in html
     assert f'data-request="{WAITS}"' in html
     assert html.count("Streaming") == 2  # the row's and the script's
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_page_counts_nothing_until_all_have_told(as_viewer: Api, tell: Tell, workers: int) -> None:
+    for worker in range(workers):
+        tell(worker)
+    html = page(as_viewer)
+    assert re.findall(r"data-total>(.)<", html) == (["0", "0"] if workers == 2 else ["—", "—"])
+    assert html.count("data-none hidden") == (0 if workers == 2 else 2)
 
 
 def test_only_administrators_are_offered_to_end_them(as_admin: Api, as_viewer: Api, two_here: None) -> None:
