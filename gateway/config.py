@@ -176,7 +176,8 @@ def _system_time_zone() -> str:
     if "zoneinfo/" in target:
         candidates.append(target.split("zoneinfo/", 1)[1])
     names = available_timezones()
-    return next((name for name in candidates if name in names), "UTC")
+    found = next((name for name in candidates if name in names), "UTC")
+    return "UTC" if found == "Etc/UTC" else found  # as Debian calls it; pages have one name for it
 
 
 def _bootstrap_key(raw: str) -> str:

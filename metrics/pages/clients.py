@@ -17,7 +17,6 @@ from django.utils.dates import WEEKDAYS, WEEKDAYS_ABBR
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST
 
 from gateway.peer import client_of
 from metrics import clients, history, queries
@@ -97,10 +96,13 @@ def client(request: HttpRequest, client: str) -> HttpResponse:
     return render(request, "client.html", context)
 
 
-@require_POST
 @login_required
 def set_threshold(request: HttpRequest) -> HttpResponse:
-    """From how many requests in an hour a client is marked: for administrators to say."""
+    """From how many requests in an hour a client is marked: for administrators to say. Whoever had to log in for it
+    comes by GET, which leads back to the list.
+    """
+    if request.method != "POST":
+        return HttpResponseRedirect(reverse("clients"))
     if not getattr(request.user, "is_staff", False):
         raise PermissionDenied
     limit = clients.whole(request.POST.get("value", ""))

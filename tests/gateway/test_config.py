@@ -246,6 +246,11 @@ def test_the_longest_path_that_fits_stays():
     assert long.control_socket.parent != long.data_dir
 
 
+def test_utc_has_one_name(monkeypatch):
+    monkeypatch.setenv("TZ", "Etc/UTC")
+    assert load({}).time_zone == "UTC"
+
+
 def test_the_systems_time_zone_by_default(monkeypatch):
     monkeypatch.setenv("TZ", ":Asia/Tokyo")
     assert load({}).zone.key == "Asia/Tokyo"

@@ -453,6 +453,10 @@ def test_an_administrator_sets_the_threshold_on_the_page(as_admin: Api) -> None:
     assert clients.threshold() == 12
 
 
+def test_whoever_had_to_log_in_to_set_the_threshold_comes_to_the_list(as_admin: Api) -> None:
+    assert as_admin.get("/clients/threshold").headers["Location"] == "/clients"
+
+
 def test_a_viewer_reads_the_threshold(as_viewer: Api) -> None:
     text = as_viewer.get("/clients").content.decode()
     assert "A client is marked from 100 requests in one hour on." in text
