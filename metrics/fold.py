@@ -216,6 +216,18 @@ class ClientCell:
         self.output_tokens += other.output_tokens
         self.last_us = max(self.last_us, other.last_us)
 
+    def ended(self, outcome: str, tokens_in: int, tokens_out: int, completed_us: int) -> None:
+        """One request."""
+        if outcome == record.OK:
+            self.requests_ok += 1
+        elif outcome == record.CANCELLED:
+            self.requests_cancelled += 1
+        else:
+            self.requests_failed += 1
+        self.input_tokens += tokens_in
+        self.output_tokens += tokens_out
+        self.last_us = max(self.last_us, completed_us)
+
     def __add__(self, other: "ClientCell") -> "ClientCell":
         made = ClientCell()
         made.add(self)
@@ -275,7 +287,10 @@ class Fold:
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
         for key, answered in alike.items():
-            self._add_answered(key, answered)
+            if len(answered) == 1:
+                self._add(answered[0])
+            else:
+                self._add_answered(key, answered)
         return self
 
     def _add_answered(self, key: Alike, entries: list[RequestRecord]) -> None:
@@ -326,7 +341,7 @@ class Fold:
         cell.output_tokens += tokens_out
         if entry.client_ip is not None:
             client = self._client(minute // 60, entry.client_ip, api_key_id, entry.model)
-            client.add(_of_client(outcome, tokens_in, tokens_out, entry.completed_us))
+            client.ended(outcome, tokens_in, tokens_out, entry.completed_us)
 
     def _add_attempts(self, entry: RequestRecord, minute: int, api_key_id: str) -> Cell:
         """The cell of the endpoint which made the answer."""
@@ -434,12 +449,6 @@ class Fold:
             day = (local_date(minute, self.zone), endpoint_id, model, kind, key)
             found[day] = found[day] + cell if day in found else cell
         return found
-
-
-def _of_client(outcome: str, tokens_in: int, tokens_out: int, completed_us: int) -> ClientCell:
-    """One request."""
-    ok, cancelled = outcome == record.OK, outcome == record.CANCELLED
-    return ClientCell(ok, not ok and not cancelled, cancelled, tokens_in, tokens_out, completed_us)
 
 
 @lru_cache(maxsize=1024)
