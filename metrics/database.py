@@ -93,12 +93,15 @@ def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -
     """Many new rows, in the way that costs least. Raises IntegrityError when one is there already."""
     with connection.wrap_database_errors:
         if connection.vendor == "postgresql":
-            copied = [columns.own.index(name) for name in columns.copies.values()]
+            copied = [slice(at := columns.own.index(name), at + 1) for name in columns.copies.values()]
             names = ", ".join((*columns.common, *columns.own, *columns.copies))
             with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                 for common, rows in groups:
                     for row in rows:
-                        copy.write_row((*common, *row, *[row[at] for at in copied]))
+                        whole = common + row
+                        for one in copied:
+                            whole += row[one]
+                        copy.write_row(whole)
         else:
             _insert(connection.connection, table, columns, groups)
 
