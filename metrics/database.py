@@ -96,14 +96,19 @@ def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -
             copied = [slice(at := columns.own.index(name), at + 1) for name in columns.copies.values()]
             names = ", ".join((*columns.common, *columns.own, *columns.copies))
             with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-                for common, rows in groups:
-                    for row in rows:
-                        whole = common + row
-                        for one in copied:
-                            whole += row[one]
-                        copy.write_row(whole)
+                # In the order of their first own column, as its index has them.
+                every = [(row, common) for common, rows in groups for row in rows]
+                for row, common in sorted(every, key=_first_of_row):
+                    whole = common + row
+                    for one in copied:
+                        whole += row[one]
+                    copy.write_row(whole)
         else:
             _insert(connection.connection, table, columns, groups)
+
+
+def _first_of_row(found: tuple[tuple[Any, ...], tuple[Any, ...]]) -> Any:
+    return found[0][0]
 
 
 TOGETHER = (64, 8, 1)  # rows of one statement; each is a multiple of the next
