@@ -132,8 +132,9 @@ def measure(name: str, count: int, batch: int) -> None:
 
     from metrics import seeding
     from metrics.models import RequestHistory
+    from metrics.rows import Where
     from metrics.teller import folder
-    from metrics.writer import DatabaseWriter, Where
+    from metrics.writer import DatabaseWriter
     from routerdash import prepare
 
     config = settings.ROUTERDASH

@@ -165,7 +165,8 @@ def _read_segment(directory: Path, batch: Batch, limit: int, enough: int, *, sea
         raise Gone(f"{directory.name} segment {segment}") from None
     try:
         while True:
-            data = os.pread(file, CHUNK, offset)
+            left = os.fstat(file).st_size - offset  # mostly little: memory for a whole chunk would be new each time
+            data = os.pread(file, min(CHUNK, max(left, 0)), offset)
             used, full = _read_frames(data, batch, limit)
             last = len(data) < CHUNK
             if not used and not last:

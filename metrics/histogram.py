@@ -7,7 +7,7 @@ Stored as a JSON object, `{"<bucket>": <count>}`: readable by people, by SQL, an
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -52,11 +52,12 @@ def add(total: Histogram, counts: Mapping[int, int]) -> None:
         total[index] = total.get(index, 0) + count
 
 
-def count(counts: Histogram, value: int) -> None:
-    """One more whole number, in its `bucket`: without a call, as this is done for every request."""
-    shift = value.bit_length() - _BITS - 1
-    index = (shift << _BITS) + (value >> shift) if shift > 0 else value
-    counts[index] = counts.get(index, 0) + 1
+def count(counts: Histogram, values: Iterable[int]) -> None:
+    """More whole numbers, each in its `bucket`: without a call, as this is done for every request."""
+    for value in values:
+        shift = value.bit_length() - _BITS - 1
+        index = (shift << _BITS) + (value >> shift) if shift > 0 else value
+        counts[index] = counts.get(index, 0) + 1
 
 
 def subtract(total: Histogram, counts: Mapping[int, int]) -> None:

@@ -37,7 +37,7 @@ class RequestHistory(models.Model):
     first_token_us = models.BigIntegerField(null=True)
     tokens_estimated = models.BooleanField(null=True)
     streamed = models.BooleanField(null=True)
-    attempts = models.JSONField(null=True)  # of metrics.writer.StoredAttempt
+    attempts = models.JSONField(null=True)  # of metrics.history.StoredAttempt
     queue_us = models.BigIntegerField(null=True)
     request_id = LineField(_("request id"), null=True)
 

@@ -64,7 +64,7 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
     """
     rows: dict[tuple[Any, ...], Cell] = {}
     for key in sorted(cells):
-        stored_as = tuple(storable(part) if isinstance(part, str) else part for part in key)
+        stored_as = key if "".join(key[1:]).isprintable() else (key[0], *map(storable, key[1:]))
         rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
     # Without a duration there is no first token either, and nothing to add to what is stored.
     stored = find(cursor, table.name, table.keys, _HISTOGRAMS, [key for key, cell in rows.items() if cell.durations])

@@ -21,7 +21,8 @@ from metrics.fold import (
     local_date,
 )
 from metrics.models import MinuteRollUp, RequestHistory
-from metrics.writer import KINDS, TOTALS
+from metrics.rows import KINDS
+from metrics.writer import TOTALS
 
 CHUNK = 2000
 MOST_PARAMETERS = 500  # of a statement

@@ -6,7 +6,6 @@ position moves by compare-and-set in the transaction of the rows and sums that i
 Segments are deleted only when their position is committed and the trackers have read them too.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -14,38 +13,31 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
 from django.db import DataError, Error, IntegrityError, connection, transaction
 
-from gateway import journal, kinds, record
-from gateway.balancer import ONLY
+from gateway import journal, record
 from gateway.journal import START, Position
-from gateway.record import Attempt, RequestRecord
-from metrics import database, rollups
+from gateway.record import RequestRecord
+from metrics import database, rollups, rows
 from metrics.database import storable
 from metrics.fold import (
     DAMAGED,
-    NO_ENDPOINT,
     UNRECORDED,
     Fold,
     Sample,
     SpeedKey,
     learned_speed,
     merge_samples,
-    milliseconds,
     pack_samples,
-    plausible,
     unpack_samples,
 )
 from metrics.folder import Folder
-from metrics.history import StoredAttempt
 from metrics.journals import BATCH_BYTES, Part
+from metrics.rows import Where
 
 log = logging.getLogger(__name__)
 
@@ -55,46 +47,6 @@ BUSY_RECORDS = 20  # in a batch: under load it pays to let the next one grow
 BUSY_PAUSE_SECONDS = 0.5
 SLOW_SECONDS = 1.0  # for a batch: the database lets the writer wait
 MAX_BACKOFF_SECONDS = 2.0
-
-# How the reference calls a kind; it knows nine names and refuses rows with any other.
-REQUEST_TYPES = {
-    kinds.CHAT: "Chat",
-    kinds.COMPLETIONS: "Generate",
-    kinds.EMBEDDINGS: "Embeddings",
-    kinds.RESPONSES: "Chat",
-    kinds.COMPACTIONS: "Chat",
-    kinds.STORED: "Chat",
-    kinds.MESSAGES: "AnthropicMessages",
-    kinds.COUNT_TOKENS: "AnthropicMessages",
-    kinds.TRANSCRIPTIONS: "Transcription",
-    kinds.TRANSLATIONS: "Transcription",
-    kinds.SPEECH: "Speech",
-    kinds.IMAGES: "ImageGeneration",
-    kinds.IMAGE_EDITS: "ImageEdit",
-    kinds.IMAGE_VARIATIONS: "ImageVariation",
-    kinds.RERANK: "Embeddings",
-    kinds.MODERATIONS: "Chat",
-    kinds.TOKENIZE: "Generate",
-}
-# And back, for rows that the reference wrote.
-KINDS = {
-    "Chat": kinds.CHAT,
-    "Generate": kinds.COMPLETIONS,
-    "Embeddings": kinds.EMBEDDINGS,
-    "Transcription": kinds.TRANSCRIPTIONS,
-    "Speech": kinds.SPEECH,
-    "ImageGeneration": kinds.IMAGES,
-    "ImageEdit": kinds.IMAGE_EDITS,
-    "ImageVariation": kinds.IMAGE_VARIATIONS,
-    "AnthropicMessages": kinds.MESSAGES,
-}
-
-_HISTORY_COLUMNS = (
-    "id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
-    "request_body", "response_body", "duration_ms", "status", "error_message", "completed_at", "input_tokens",
-    "output_tokens", "total_tokens", "api_key_id", "outcome", "status_code", "kind", "duration_us", "first_token_us",
-    "tokens_estimated", "streamed", "attempts", "queue_us", "request_id",
-)  # fmt: skip
 
 
 def _insert(table: str, columns: Iterable[str]) -> str:
@@ -133,19 +85,10 @@ WRITE_AVERAGE = (
 
 
 _daily_sums = attrgetter("total", "successful", "failed", "output_tokens", "duration_ms")
-_encode = msgspec.json.Encoder().encode
 
 
 class Moved(Exception):
     """Somebody else folded this part first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """An endpoint as a history row names it."""
-
-    name: str
-    ip: str
 
 
 @dataclass(slots=True)
@@ -414,7 +357,7 @@ class DatabaseWriter:
                 # Without a row any move succeeds; but a row goes only after its directory.
                 if cursor.rowcount != 1 or not (self.folder.journals.root / writer).exists():
                     raise Moved(f"{writer} was folded by another process up to beyond {old}")
-            database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
+            self._insert(cursor, fold)
             _many(cursor, ENDPOINTS, ((it.total, it.successful, it.failed, key)
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
             _many(cursor, DAILY, ((*map(storable, key), *_daily_sums(it)) for key, it in sorted(fold.daily.items())))
@@ -425,22 +368,17 @@ class DatabaseWriter:
             _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))
         self.folder.written += step.records
 
-    def _rows(self, entries: Iterable[RequestRecord]) -> Iterator[tuple[Any, ...]]:
-        where: dict[str | None, Where] = {None: Where("N/A", "0.0.0.0")}  # noqa: S104
-        for entry in entries:
-            if entry.outcome == record.REJECTED or (self._history != "all" and entry.outcome == record.OK):
-                continue
-            endpoint_id = entry.endpoint_id
-            if endpoint_id is not None and endpoint_id not in where:
-                where[endpoint_id] = self._where(endpoint_id)
-            yield _row(entry, endpoint_id, where[endpoint_id])
+    def _insert(self, cursor: Any, fold: Fold) -> None:
+        """The rows of what was counted."""
+        groups = rows.rows(fold.counted, self._where, successes=self._history == "all")
+        database.insert(cursor, HISTORY, rows.COLUMNS, groups)
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Does the database take its row and its sums? Tried, and taken back."""
         fold = Fold(self.zone).add_all([entry])
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                database.insert(cursor, HISTORY, _HISTORY_COLUMNS, self._rows(fold.counted))
+                self._insert(cursor, fold)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
@@ -543,75 +481,6 @@ def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator
         yield (*stored_as, learned_speed(merged, now), pack_samples(merged))
 
 
-def _row(entry: RequestRecord, endpoint_id: str | None, where: Where) -> tuple[Any, ...]:
-    """Of the history, in the order of its columns."""
-    done = _moment(entry.completed_us)
-    model, request_body = _of_model(entry.model)
-    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
-    ok = entry.outcome == record.OK
-    return (
-        entry.id,
-        done,
-        REQUEST_TYPES.get(entry.kind, "Chat"),
-        model,
-        endpoint_id or NO_ENDPOINT,
-        where.name,
-        where.ip,
-        entry.client_ip,
-        request_body if entry.request_body is None else _json_body(entry.request_body),
-        None if entry.response_body is None else _json_body(entry.response_body),
-        milliseconds(entry.duration_us),
-        "success" if ok else "error",
-        None if ok else storable(entry.error or f"HTTP {entry.status}"),
-        done,
-        tokens_in,
-        tokens_out,
-        None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
-        entry.api_key_id,
-        entry.outcome,
-        entry.status,
-        entry.kind,
-        entry.duration_us,
-        entry.first_token_us,
-        entry.estimated,
-        entry.streamed,
-        _attempts(entry),
-        entry.queue_us,
-        entry.request_id and storable(entry.request_id),
-    )
-
-
-def _moment(microseconds: int) -> str:
-    """As `endpoints.fields.iso` writes moments."""
-    second, rest = divmod(microseconds, 1_000_000)
-    return f"{_second(second)}.{rest:06d}+00:00"
-
-
-@lru_cache(maxsize=1024)
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-@lru_cache(maxsize=1024)
-def _of_model(name: str) -> tuple[str, str]:
-    """Its name as the database takes it, and what stands in place of a body that was not stored."""
-    name = storable(name)
-    return name, json.dumps({"model": name}, ensure_ascii=False)
-
-
-def _attempts(entry: RequestRecord) -> str | None:
-    """As a list of JSON objects."""
-    text = _encode([_stored(attempt) for attempt in entry.attempts]).decode()
-    return _json_body(text) if "\\u" in text else text
-
-
-def _stored(attempt: Attempt) -> StoredAttempt:
-    return StoredAttempt(
-        attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
-        attempt.reason, {} if attempt.reason == ONLY else dict(attempt.scores),
-    )  # fmt: skip
-
-
 def _delete_position(writer: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM journal_positions WHERE writer = %s", (writer,))
@@ -621,14 +490,3 @@ def _many(cursor: Any, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
     rows = list(rows)
     if rows:
         cursor.executemany(sql, rows)
-
-
-def _json_body(text: str) -> str:
-    """A stored body as JSON that both databases take: itself, or, where it was cut short, a string of it."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return json.dumps(storable(text), ensure_ascii=False)
-    if "\\u" not in text:
-        return text
-    return storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\\ufffd")

@@ -31,8 +31,9 @@ from metrics import database, seeding
 from metrics.events import hub
 from metrics.gauges import gauges
 from metrics.marks import marks
+from metrics.rows import Where
 from metrics.teller import folder, surroundings, trackers
-from metrics.writer import DatabaseWriter, Where
+from metrics.writer import DatabaseWriter
 from routerdash import prepare
 from routerdash.publisher import Publisher
 

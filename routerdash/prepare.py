@@ -51,6 +51,8 @@ def create_database(config: Config) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(sqlite3.connect(path)) as made:
+            # Pages of twice the usual size: half as many are written for as many rows, and fewer of them again.
+            made.execute("PRAGMA page_size=8192")
             made.execute("PRAGMA journal_mode=WAL")
             made.execute("PRAGMA user_version=0")
         os.chmod(path, 0o600)

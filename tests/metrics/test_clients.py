@@ -16,7 +16,8 @@ from gateway.peer import client_of
 from gateway.record import uuid7
 from metrics import clients
 from metrics.models import Setting
-from metrics.writer import DatabaseWriter, Where
+from metrics.rows import Where
+from metrics.writer import DatabaseWriter
 from tests.access.people import Api, key_for, with_key
 from tests.metrics import laws
 from tests.metrics.records import AT, KEY, NOW, load, request

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import Error, IntegrityError, connection, transaction
 
-from metrics.database import database_id, find, insert, read_moment
+from metrics.database import TOGETHER, Columns, Group, database_id, find, insert, read_moment
 from metrics.models import Installation, Total
 from tests.metrics.records import A, B
 from tests.metrics.world import rows, without
@@ -94,10 +94,13 @@ def test_rows_are_found_by_their_keys() -> None:
         assert find(cursor, "moving_averages", keys, ("value",), []) == {}
 
 
+TOTALS = Columns(common=(), own=("name", "value"))
+
+
 def test_numbers_are_keys_too() -> None:
-    insert_totals = [("one", 1), ("two", 2)]
+    insert_totals: list[tuple[Any, ...]] = [("one", 1), ("two", 2)]
     with connection.cursor() as cursor:
-        insert(cursor, "metric_totals", ("name", "value"), insert_totals)
+        insert(cursor, "metric_totals", TOTALS, [((), insert_totals)])
         assert find(cursor, "metric_totals", ("value",), ("name",), [(2,), (3,)]) == {(2,): ("two",)}
 
 
@@ -128,15 +131,37 @@ class _Explaining:
 
 def test_a_row_that_is_there_already_is_an_error() -> None:
     with connection.cursor() as cursor:
-        insert(cursor, "metric_totals", ("name", "value"), iter([("one", 1)]))
+        insert(cursor, "metric_totals", TOTALS, [((), [("one", 1)])])
         with pytest.raises(IntegrityError), transaction.atomic():
-            insert(cursor, "metric_totals", ("name", "value"), iter([("two", 2), ("one", 1)]))
+            insert(cursor, "metric_totals", TOTALS, [((), [("two", 2), ("one", 1)])])
     assert list(Total.objects.values_list("name", "value")) == [("one", 1)]
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only there they are turned off")
 def test_json_is_checked_again_after_an_insert() -> None:
     with connection.cursor() as cursor:
-        insert(cursor, "metric_totals", ("name", "value"), iter([("one", 1)]))
+        insert(cursor, "metric_totals", TOTALS, [((), [("one", 1)])])
         cursor.execute("PRAGMA ignore_check_constraints")
         assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1,), (7, 8, 9), (64,), (3, 150, 1, 65)])
+def test_every_row_of_every_group_is_there_once(sizes: tuple[int, ...]) -> None:
+    columns = Columns(common=("endpoint_id", "value"), own=("model", "samples"), copies={"kind": "model"})
+    groups: list[Group] = []
+    for number, size in enumerate(sizes):
+        own = [(f"{number}-{row}", f"{number}:{row}".encode()) for row in range(size)]
+        groups.append(((A, number / 2), own))
+    with connection.cursor() as cursor:
+        insert(cursor, "moving_averages", columns, groups)
+    found = rows("SELECT value, model, samples, kind FROM moving_averages")
+    assert sorted((value, model, bytes(samples), kind) for value, model, samples, kind in found) == sorted(
+        (value, model, samples, model) for (_, value), own in groups for model, samples in own
+    )
+
+
+def test_of_a_statement_for_many_rows_all_or_none_are_there() -> None:
+    several = [(f"name {number}", number) for number in range(TOGETHER[0])]
+    with connection.cursor() as cursor, pytest.raises(IntegrityError), transaction.atomic():
+        insert(cursor, "metric_totals", TOTALS, [((), [*several[:-1], several[0]])])
+    assert not Total.objects.exists()

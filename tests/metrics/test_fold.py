@@ -1,5 +1,6 @@
 """What is counted where, the sums that do not depend on order, and the averages that do not either."""
 
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from operator import attrgetter
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway import record
@@ -27,10 +28,11 @@ from metrics.fold import (
     milliseconds,
     moving_average,
     pack_samples,
+    sound,
     unpack_samples,
 )
 from metrics.trackers import Trackers
-from tests.metrics.records import AT, ENDED, KEY, KINDS, MINUTE, A, B, attempt, request, uuid_of
+from tests.metrics.records import AT, CLIENTS, ENDED, KEY, KINDS, MINUTE, A, B, attempt, request, uuid_of
 from tests.metrics.world import UTC_ZONE, told
 
 
@@ -376,7 +378,9 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
         duration_us=duration,
         output_tokens=draw(st.none() | st.integers(0, 500)),
         input_tokens=draw(st.none() | st.integers(0, 500)),
+        first_token_us=draw(st.none() | st.integers(0, 10**7)),
         api_key_id=draw(st.sampled_from((None, KEY))),
+        client_ip=draw(st.sampled_from(CLIENTS)),
         error="a_reason",
     )
 
@@ -408,19 +412,45 @@ def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) ->
     shuffled = list(entries)
     rng.shuffle(shuffled)
     one, other = fold(*entries), fold(*shuffled)
-    for found in (one, other):
-        for spoken in found.spoken.values():
-            spoken.entries.sort(key=attrgetter("id"))
-        found.counted.sort(key=attrgetter("id"))
-    assert one == other
+    assert in_order(one) == in_order(other)
+
+
+def in_order(found: Fold) -> Fold:
+    for spoken in found.spoken.values():
+        spoken.entries.sort(key=attrgetter("id"))
+    found.counted.sort(key=attrgetter("id"))
+    return found
 
 
 @settings(deadline=None)
 @given(REQUESTS, REQUESTS)
 def test_folds_add_up(some: list[RequestRecord], others: list[RequestRecord]) -> None:
     one, other = fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3))
-    assert one + other == fold(*some, Unrecorded(2), *others, Unrecorded(3))
+    assert in_order(one + other) == in_order(fold(*some, Unrecorded(2), *others, Unrecorded(3)))
     assert (one, other) == (fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3)))
+
+
+@settings(deadline=None)
+@given(REQUESTS)
+def test_many_at_once_are_those_that_each_is_alone(entries: list[RequestRecord]) -> None:
+    alone = sum((fold(entry) for entry in entries), start=fold())
+    assert in_order(fold(*entries)) == in_order(alone)
+
+
+@given(
+    st.from_regex(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", fullmatch=True)
+    | st.text(alphabet="0123456789abcdefABCDEFgx-\n \u0661\u00e9\ud800", max_size=37)
+)
+@example("00000000-0000-0000-0000-000000000000")
+@example("00000000-0000-0000-0000-00000000000g")
+@example("00000000-0000-0000-0000-00000000000A")
+@example("00000000-0000-0000-0000-00000000000\u0661")
+@example("00000000-0000-0000-0000-0000000000000")
+@example("000000000000-0000-0000-0000-00000000")
+@example("00000000-0000-0000-0000-000000000000\n")
+def test_an_id_is_hyphenated_lower_case(text: str) -> None:
+    right = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) is not None
+    assert sound(request(id=text)) == right
 
 
 @settings(deadline=None)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.record import Entry
 from metrics import database, seeding
 from metrics import trackers as trackers_module
 from metrics import writer as writer_module
+from metrics.database import Columns, Group
 from metrics.fold import Fold, Sample
 from metrics.folder import Folder
 from metrics.journals import Journals, Part
@@ -278,9 +279,12 @@ def samples_are_kept_as_they_come(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(FIGURES)
 def a_known_id_is_left_out_of_the_history_alone(patch: pytest.MonkeyPatch) -> None:
-    def insert(cursor: Any, table: str, columns: Sequence[str], rows: Iterable[Any]) -> None:
-        statement = writer_module._insert(table, columns) + " ON CONFLICT (id) DO NOTHING"
-        writer_module._many(cursor, statement, rows)
+    def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -> None:
+        names = (*columns.common, *columns.own, *columns.copies)
+        copied = [columns.own.index(name) for name in columns.copies.values()]
+        found = [(*common, *row, *[row[at] for at in copied]) for common, own in groups for row in own]
+        statement = writer_module._insert(table, names) + " ON CONFLICT (id) DO NOTHING"
+        writer_module._many(cursor, statement, found)
 
     patch.setattr(database, "insert", insert)
 

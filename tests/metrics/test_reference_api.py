@@ -22,7 +22,7 @@ from gateway import record
 from metrics import history
 from metrics.models import RequestHistory
 from metrics.reference import FIELDS, TYPES
-from metrics.writer import KINDS
+from metrics.rows import KINDS
 from tests.access.people import Api, key_for, make_admin, make_user, with_key
 from tests.metrics.records import KEY, NOW, A, B, load, request, uuid_of
 from tests.metrics.world import World, add_endpoint, where

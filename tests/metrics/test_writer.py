@@ -16,7 +16,9 @@ from metrics import database
 from metrics import writer as writer_module
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DailyStat, DayRollUp, JournalPosition, MinuteRollUp, MovingAverage, RequestHistory, Total
-from metrics.writer import BUSY_PAUSE_SECONDS, MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved, Where
+from metrics.rows import KINDS as NAMES
+from metrics.rows import Where
+from metrics.writer import BUSY_PAUSE_SECONDS, MAX_BACKOFF_SECONDS, PAUSE_SECONDS, DatabaseWriter, Moved
 from tests.metrics import laws, strict
 from tests.metrics.records import AT, ENDED, KEY, KINDS, NOW, A, B, attempt, load, request
 from tests.metrics.world import UTC_ZONE, World, own_database, restored, rows, same, where
@@ -120,7 +122,7 @@ def test_who_did_not_wait_has_no_time_of_it(world: World) -> None:
 def test_every_kind_has_a_name_that_the_reference_knows(world: World, kind: str) -> None:
     row = only_row(world, request(kind=kind))
     assert row.kind == kind
-    assert row.request_type in writer_module.KINDS
+    assert row.request_type in NAMES
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from metrics.gauges import gauges as teller_gauges
 from metrics.journals import Journals
 from metrics.marks import marks as teller_marks
 from metrics.models import Installation
+from metrics.rows import Where
 from metrics.trackers import Figures, State, Trackers
-from metrics.writer import DatabaseWriter, Where
+from metrics.writer import DatabaseWriter
 from tests.metrics.records import AT, NOW, A, B
 
 UTC_ZONE = ZoneInfo("UTC")

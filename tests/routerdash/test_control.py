@@ -19,7 +19,7 @@ from gateway.snapshot import Model, Snapshot
 from metrics import seeding, teller
 from metrics.database import database_id
 from metrics.gauges import gauges
-from metrics.writer import Where
+from metrics.rows import Where
 from routerdash import prepare
 from routerdash.control import Control, _entries
 from tests.access.people import make_admin, make_user

@@ -97,6 +97,7 @@ def test_the_first_start_makes_a_database(config: Config) -> None:
     assert mode(config.database_path) == 0o600
     with closing(sqlite3.connect(config.database_path)) as made:
         assert made.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert made.execute("PRAGMA page_size").fetchone() == (8192,)
 
 
 def test_a_lost_database_is_not_replaced_by_an_empty_one(config: Config) -> None:
