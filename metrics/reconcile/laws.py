@@ -2,12 +2,12 @@
 it in words, metrics.fold does it, and this must come to the same.
 """
 
+import ipaddress
 import json
 from collections.abc import Callable, Collection, Iterator
 
 from django.db import connection
 
-from gateway.peer import client_of
 from metrics.reconcile.comparison import Comparison, Difference, Query, where
 from metrics.reconcile.scope import Scope, bound
 
@@ -234,10 +234,10 @@ def all_clients(scope: Scope) -> Comparison:
 def different_clients(scope: Scope) -> Comparison:
     """L3: so many different ones they were, in the last days: an IPv6 /64 is one, for which SQL has no word."""
     first = -(-scope.minutes_since // 60)
-    hours: dict[int, set[tuple[bool, str]]] = {}
+    hours: dict[int, set[str]] = {}
     addresses = Query("SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip <> ''", (first,))
     for hour, address in addresses.rows():
-        hours.setdefault(int(hour), set()).add((":" in address, client_of(address)))
+        hours.setdefault(int(hour), set()).add(_client(address))
     counts = json.dumps({hour: len(clients) for hour, clients in hours.items()})
     if sqlite():
         counted = Query("SELECT CAST(key AS INTEGER) AS hour, value AS clients FROM json_each(%s)", (counts,))
@@ -256,6 +256,16 @@ def different_clients(scope: Scope) -> Comparison:
         expected=counted,
         found=Query("SELECT * FROM rollup_all_clients WHERE hour >= %s", (first,)),
     )
+
+
+def _client(address: str) -> str:
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if found.is_loopback or found.ipv4_mapped is not None:
+        return address
+    return f"{int(found) >> 64:x}::/64"
 
 
 def daily_attempts(scope: Scope) -> Comparison:
