@@ -24,6 +24,7 @@ from metrics import clients, history, queries
 
 RANGES = {"24h": gettext_lazy("24 hours"), "7d": gettext_lazy("7 days"), "30d": gettext_lazy("30 days")}
 SHOWN = 50
+COLUMNS = ("request_count", "failed_count", "unique_ips", "input_tokens", "output_tokens")  # of the table of hours
 LEVELS = 4  # of the heatmap, beside none
 
 
@@ -139,6 +140,7 @@ def _over_time(span: str, addresses: Sequence[str] | None = None) -> dict[str, A
     return {
         "slots": slots,
         "times": [(datetime.fromisoformat(f"{slot['hour']}+00:00"), slot) for slot in reversed(slots)],
+        "columns": COLUMNS if addresses is None else [name for name in COLUMNS if name != "unique_ips"],
         "total": sum(slot["request_count"] for slot in slots),
         "failed": sum(slot["failed_count"] for slot in slots),
         "heat": heat,
