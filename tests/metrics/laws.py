@@ -102,7 +102,8 @@ def check_roll_ups() -> None:
     sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in CELL_COLUMNS)
     assert rows(f"SELECT {sums} FROM rollup_minutes") == rows(f"SELECT {sums} FROM rollup_days")
     keys = "endpoint_id, model, kind, api_key_id"
-    of_days = f"SELECT substr(date, 1, 7), {keys}, {sums} FROM rollup_days GROUP BY substr(date, 1, 7), {keys}"
+    whole = ", ".join(f"CAST(COALESCE(SUM({name}), 0) AS bigint)" for name in CELL_COLUMNS)
+    of_days = f"SELECT substr(date, 1, 7), {keys}, {whole} FROM rollup_days GROUP BY substr(date, 1, 7), {keys}"
     of_months = f"SELECT month, {keys}, {', '.join(CELL_COLUMNS)} FROM rollup_months"
     assert sorted(map(str, rows(of_months))) == sorted(map(str, rows(of_days)))
 

@@ -1,5 +1,6 @@
 """Who sends requests: counted once whatever dies, told by address and network, in the zone of whoever looks."""
 
+import ipaddress
 import math
 from datetime import datetime
 from typing import Any
@@ -89,6 +90,25 @@ def test_a_network_that_comes_again_is_no_other_client(world: World) -> None:
     world.write()
     assert rows("SELECT requests_ok, clients FROM rollup_all_clients ORDER BY hour DESC") == [(8, 4), (2, 1)]
     laws.check_clients()
+
+
+ADDRESSES = (
+    "2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "2001:db8::1", "2001:db8:0:0:1::", "2001:db8:0:7::1", "2001:db8:0:7:1::",
+    "2001::1", "2001:0:0:1::9", "2a02:8109:9d40:1234::", "2a02:8109:9d40:1234:1:0:0:1", "2a02:8109:9d40:123::1",
+    "::1", "::2", "::ffff:192.0.2.1", "64:ff9b::c000:201", "64:ff9b::c000:202", "0:0:0:1::7", "0:0:0:1:1:1:1:1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ADDRESSES)
+def test_each_network_is_found_by_any_of_its_addresses(world: World, first: str) -> None:
+    gateway = world.gateway(*sent(1, str(ipaddress.ip_address(first))))
+    for address in ADDRESSES:
+        world.write()
+        gateway.append(*sent(1, str(ipaddress.ip_address(address))))
+    world.write()
+    assert rows("SELECT clients FROM rollup_all_clients") == [
+        (len({client_of(str(ipaddress.ip_address(it))) for it in ADDRESSES}),)
+    ]
 
 
 def test_days_are_by_key_and_model(world: World) -> None:
