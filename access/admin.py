@@ -245,7 +245,7 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         keys = ApiKey.objects.filter(created_by__in=chosen)
         found, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
         if not all(self.has_delete_permission(request, user) for user in chosen):
-            needed.add(self.opts.verbose_name)
+            needed.add(str(self.opts.verbose_name))
         names = [f"{capfirst(str(self.opts.verbose_name))}: {user}" for user in chosen]
         told: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
         if did := LogEntry.objects.filter(user__in=chosen).count():
