@@ -6,6 +6,7 @@ from typing import Any, cast
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.models import ACTION_FLAG_CHOICES, LogEntry
+from django.contrib.admin.utils import get_deleted_objects
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth import password_validation
 from django.contrib.auth.models import Group
@@ -14,8 +15,9 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.html import format_html
-from django.utils.text import format_lazy
+from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -236,9 +238,19 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         super().save_model(request, obj, form, change)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What they did in the admin goes with them: nobody deletes a row of that log by itself."""
-        found, counts, needed, kept = super().get_deleted_objects(objs, request)
-        return found, counts, needed - {LogEntry._meta.verbose_name}, kept
+        """Their keys by name; of what they did in the admin, which goes with them, only how much: Django would list it
+        all.
+        """
+        chosen = list(objs)
+        keys = ApiKey.objects.filter(created_by__in=chosen)
+        found, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
+        if not all(self.has_delete_permission(request, user) for user in chosen):
+            needed.add(str(self.opts.verbose_name))
+        names = [f"{capfirst(str(self.opts.verbose_name))}: {user}" for user in chosen]
+        told: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
+        if did := LogEntry.objects.filter(user__in=chosen).count():
+            told[LogEntry._meta.verbose_name_plural] = number_format(did, force_grouping=True)
+        return [*names, *found], told, needed, kept
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Nobody deletes the account they are using; so there is always an administrator left."""

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 import psycopg
 
+from gateway import peer
 from gateway.record import FAILED, OK, uuid7
-from metrics.fold import pack_samples
+from metrics.fold import CELL_COLUMNS, pack_samples
 from metrics.histogram import bucket, pack
 
 DAYS = 6  # within the usual retention, whatever the hour
@@ -75,6 +76,10 @@ class Sums:
     failed: int = 0
     duration_us: int = 0
     durations: dict[int, int] = field(default_factory=dict)
+
+    def add_sums(self, other: "Sums") -> None:
+        self.ok += other.ok
+        self.failed += other.failed
 
     def add(self, cell: Cell) -> None:
         self.ok += cell.ok
@@ -235,6 +240,7 @@ def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
             sink.run(how)
         _roll_ups(sink, cells, "rollup_minutes", "minute")
         _roll_ups(sink, chain(old(servers, now), cells), "rollup_days", "date")
+        _months(sink)
         _clients(sink, chain(old(servers, now), cells))
         _speeds(sink, servers, now)
         _sums(sink)
@@ -360,6 +366,14 @@ def _roll_ups(sink: Sink, cells: Iterable[Cell], table: str, span: str) -> None:
     )  # fmt: skip
 
 
+def _months(sink: Sink) -> None:
+    keys, sums = "endpoint_id, model, kind, api_key_id", ", ".join(f"SUM({name})" for name in CELL_COLUMNS)
+    sink.run(
+        f"INSERT INTO rollup_months (month, {keys}, {', '.join(CELL_COLUMNS)}) "  # noqa: S608
+        f"SELECT substr(date, 1, 7), {keys}, {sums} FROM rollup_days GROUP BY substr(date, 1, 7), {keys}"
+    )
+
+
 def _clients(sink: Sink, cells: Iterable[Cell]) -> None:
     hours: dict[tuple[Any, ...], Sums] = {}
     days: dict[tuple[Any, ...], Sums] = {}
@@ -374,6 +388,16 @@ def _clients(sink: Sink, cells: Iterable[Cell]) -> None:
         "rollup_client_hours",
         ("hour", "client_ip", "last_us", *columns),
         ((*key, round(last[key] * 1e6), *_client_sums(it)) for key, it in hours.items()),
+    )
+    every: dict[int, Sums] = {}
+    clients: dict[int, set[str]] = {}
+    for (number, address), it in hours.items():
+        every.setdefault(number, Sums()).add_sums(it)
+        clients.setdefault(number, set()).add(peer.client_of(address))
+    sink.many(
+        "rollup_all_clients",
+        ("hour", *columns, "clients"),
+        ((number, *_client_sums(it), len(clients[number])) for number, it in every.items()),
     )
     sink.many(
         "rollup_client_days",

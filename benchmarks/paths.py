@@ -193,7 +193,7 @@ def admin(it: Known) -> dict[str, str]:
         "admin endpoint to be deleted": f"{endpoints}{it.endpoint}/delete/",
         **{
             f"admin {unit}": f"/admin/metrics/{unit.replace(' ', '')}rollup/"
-            for unit in ("minute", "day", "client hour", "client day")
+            for unit in ("minute", "day", "month", "client hour", "client day", "all clients")
         },
         "admin models": models,
         "admin models, a later page": f"{models}?p=9",

@@ -24,9 +24,26 @@ from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpo
 from endpoints.models import Endpoint
 from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
-from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
+from metrics.models import (
+    AllClientsRollUp,
+    ClientDayRollUp,
+    ClientHourRollUp,
+    DailyStat,
+    DayRollUp,
+    MinuteRollUp,
+    MonthRollUp,
+    RequestHistory,
+)
 from metrics.queries import Moment
-from metrics.rollup_admin import ClientDayAdmin, ClientHourAdmin, DateFilter, DayRollUpAdmin, MinuteRollUpAdmin
+from metrics.rollup_admin import (
+    AllClientsAdmin,
+    ClientDayAdmin,
+    ClientHourAdmin,
+    DateFilter,
+    DayRollUpAdmin,
+    MinuteRollUpAdmin,
+    MonthRollUpAdmin,
+)
 from metrics.templatetags.figures import NOTHING, count, duration, moment
 from metrics.words import OUTCOMES
 
@@ -35,8 +52,10 @@ SHOWN_DAYS = 14
 admin.site.unregister(Endpoint)
 admin.site.register(MinuteRollUp, MinuteRollUpAdmin)
 admin.site.register(DayRollUp, DayRollUpAdmin)
+admin.site.register(MonthRollUp, MonthRollUpAdmin)
 admin.site.register(ClientHourRollUp, ClientHourAdmin)
 admin.site.register(ClientDayRollUp, ClientDayAdmin)
+admin.site.register(AllClientsRollUp, AllClientsAdmin)
 
 
 @admin.register(Endpoint)

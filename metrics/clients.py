@@ -1,4 +1,4 @@
-"""Who sends requests: figures by client, from the hours of clients (rollup_client_hours). The history is not looked at,
+"""Who sends requests: figures by client, from the roll-ups of clients. The history is not looked at,
 but for the last few requests of one client.
 
 A client is an IPv4 address, or an IPv6 /64: within one, a machine changes its address as it likes. What it sent is
@@ -7,7 +7,7 @@ every request that the history takes, so those that it cancelled, too.
 
 import ipaddress
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any
@@ -38,6 +38,8 @@ _SENT = "requests_ok + requests_failed + requests_cancelled"
 _COLUMNS = "client_ip, requests_ok, requests_failed, requests_cancelled, input_tokens, output_tokens"
 _SUMS = f"SUM({_SENT}), SUM(requests_failed), SUM(requests_cancelled), SUM(input_tokens), SUM(output_tokens)"
 
+_OF_DAYS = ", ".join(f"SUM({name}) AS {name}" for name in _COLUMNS.split(", ")[1:])
+
 
 class BadClient(ValueError):
     """Neither an address nor a network of IPv6 with 64 bits."""
@@ -60,13 +62,14 @@ def named(text: str) -> str:
 class Sent:
     """What one client sent."""
 
+    ip: str = ""
+    addresses: list[str] = field(default_factory=list)
     requests: int = 0
     failed: int = 0
     cancelled: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     last_us: int | None = None
-    keys: set[str] = field(default_factory=set)
     lately: int = 0  # in its busier hour of the last two
 
     def add(self, sums: Sequence[Any]) -> None:
@@ -113,45 +116,105 @@ def addresses_since() -> datetime | None:
     return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def ranking(hours: int, sort: str = "requests") -> list[dict[str, Any]]:
-    """Every client of the last hours, the greatest first. Four queries. Keys are those of the days (UTC) that these
-    hours lie in.
-    """
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Clients in order. What takes a look at each address is only told of those that are shown."""
+
+    first: int  # hour
+    threshold: int
+    clients: list[Sent]
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    def beginning(self, text: str) -> "Ranking":
+        """Those whose address begins so."""
+        return Ranking(self.first, self.threshold, [it for it in self.clients if it.ip.startswith(text)])
+
+    @property
+    def greatest(self) -> int:
+        return max((it.requests for it in self.clients), default=0)
+
+    @property
+    def marked(self) -> int:
+        return sum(it.lately >= self.threshold for it in self.clients)
+
+    def told(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Some of them. Two queries. Keys are those of the days (UTC) that the hours lie in."""
+        shown = self.clients[start:stop]
+        addresses = [address for it in shown for address in it.addresses]
+        last, used = _last(self.first, addresses), _keys_used(self.first // 24, addresses)
+        return [
+            {
+                "ip": it.ip,
+                **it.told | {"last_seen": json_time(_moment(_latest(it, last)))},
+                "is_alert": it.lately >= self.threshold,
+                "api_key_count": len(set().union(*(used.get(address, ()) for address in it.addresses))),
+            }
+            for it in shown
+        ]
+
+
+def ranking(hours: int, sort: str = "requests") -> Ranking:
+    """Every client of the last hours, the greatest first; equal ones by name. At most four queries."""
+    first = hour_now() - hours + 1
     clients: dict[str, Sent] = {}
-    for address, *sums in _sent(hour_now() - hours + 1):
-        clients.setdefault(client_of(address), Sent()).add(sums)
-    used = "SELECT DISTINCT client_ip || '', api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''"
-    for address, key in _rows(used, first_day(hours)):
-        if (ip := client_of(address)) in clients:
-            clients[ip].keys.add(key)
+    for address, *sums in _sent(first):
+        ip = client_of(address)
+        sent = clients.get(ip) or clients.setdefault(ip, Sent(ip=ip))
+        sent.add((*sums, None))
+        sent.addresses.append(address)
     for ip, count in _lately().items():
         if ip in clients:
             clients[ip].lately = count
-    limit = threshold()
-    rows = [
-        {"ip": ip, **it.told, "is_alert": it.lately >= limit, "api_key_count": len(it.keys)}
-        for ip, it in sorted(clients.items())
-    ]
-    columns = {"requests": "request_count", "failed": "failed_count", "tokens": "total_tokens"}
-    column = columns.get(sort, sort)
-    return sorted(rows, key=lambda row: row[column] or "" if sort == "last_seen" else row[column], reverse=True)
+    places: dict[str, Callable[[Sent], int]] = {
+        "requests": lambda it: it.requests,
+        "failed": lambda it: it.failed,
+        "tokens": lambda it: it.input_tokens + it.output_tokens,
+    }
+    if sort == "last_seen":
+        last = _last(first, [address for it in clients.values() for address in it.addresses])
+        places[sort] = lambda it: _latest(it, last) or 0
+    named = sorted(clients.values(), key=lambda it: it.ip)
+    return Ranking(first, threshold(), sorted(named, key=places[sort], reverse=True))
 
 
 def _sent(first: int) -> Iterable[tuple[Any, ...]]:
-    """What each address that is not forgotten sent from an hour on, and when last. Whole days (UTC) have few rows; so
-    hours are only looked at for the rest of the first day and for the last moment.
+    """What each address that is not forgotten sent from an hour on. Whole days (UTC) have few rows; so hours are only
+    looked at for the rest of the first day.
     """
     whole = -(-first // 24)
-    last = (
-        "SELECT last_us FROM rollup_client_hours AS seen WHERE seen.client_ip = sent.client_ip AND hour >= %s "
-        "AND last_us IS NOT NULL ORDER BY hour DESC LIMIT 1"
-    )
+    # First by day, in the order of the table's key: so there is a tenth to sort.
     sums = (
         f"SELECT client_ip, {_SUMS} FROM (SELECT {_COLUMNS} FROM rollup_client_hours WHERE hour >= %s AND hour < %s "  # noqa: S608
-        f"UNION ALL SELECT {_COLUMNS} FROM rollup_client_days WHERE day >= %s) AS parts "
-        "WHERE client_ip <> %s GROUP BY client_ip"
+        f"UNION ALL SELECT client_ip, {_OF_DAYS} FROM rollup_client_days WHERE day >= %s GROUP BY day, client_ip) AS "
+        "parts WHERE client_ip <> %s GROUP BY client_ip"
     )
-    return _rows(f"SELECT sent.*, ({last}) FROM ({sums}) AS sent", first, first, whole * 24, whole, FORGOTTEN)  # noqa: S608
+    return _rows(sums, first, whole * 24, whole, FORGOTTEN)
+
+
+def _last(first: int, addresses: Sequence[str]) -> dict[str, int]:
+    """When the last request of each ended, from an hour on."""
+    listed, values = _listed(addresses)
+    sql = (
+        "SELECT listed.value, (SELECT last_us FROM rollup_client_hours WHERE client_ip = listed.value AND hour >= %s "  # noqa: S608
+        f"AND last_us IS NOT NULL ORDER BY hour DESC LIMIT 1) FROM {listed}"
+    )
+    return {address: int(last) for address, last in _rows(sql, first, *values) if last is not None}
+
+
+def _latest(client: Sent, last: Mapping[str, int]) -> int | None:
+    return max((last[address] for address in client.addresses if address in last), default=None)
+
+
+def _keys_used(day: int, addresses: Sequence[str]) -> dict[str, set[str]]:
+    """By each address from a day on."""
+    where, values = _of(addresses)
+    sql = f"SELECT DISTINCT client_ip, api_key_id FROM rollup_client_days WHERE day >= %s AND api_key_id <> ''{where}"  # noqa: S608
+    used: dict[str, set[str]] = {}
+    for address, key in _rows(sql, day, *values):
+        used.setdefault(address, set()).add(key)
+    return used
 
 
 def _lately() -> dict[str, int]:
@@ -184,38 +247,30 @@ class Hours:
         return [{"day_of_week": day, "hour": hour, "count": count} for (day, hour), count in counts.items()]
 
 
-def by_hour(hours: int, addresses: Sequence[str] | None = None, *, clients: bool = True) -> Hours:
-    """Of these addresses alone, if there are any given. One query, and without them one more to count clients, unless
-    nobody asks how many these were: then it is addresses that are counted.
-    """
+def by_hour(hours: int, addresses: Sequence[str] | None = None) -> Hours:
+    """Of all clients, or of these addresses of one. One query."""
     first = hour_now() - hours + 1
-    where, values = _of(addresses)
-    sql = (
-        f"SELECT hour, SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens), "  # noqa: S608
-        f"COUNT(NULLIF(client_ip, '{FORGOTTEN}')) FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"
-    )
-    found = {int(hour): [int(value) for value in sums] for hour, *sums in _rows(sql, first, *values)}
-    shared = _shared(first) if clients and addresses is None else {}
+    if addresses is None:
+        sums = f"{_SENT}, requests_failed, input_tokens, output_tokens, clients"
+        rows = _rows(f"SELECT hour, {sums} FROM rollup_all_clients WHERE hour >= %s", first)  # noqa: S608
+    else:
+        where, values = _of(addresses)
+        sums = f"SUM({_SENT}), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens)"
+        sql = f"SELECT hour, {sums} FROM rollup_client_hours WHERE hour >= %s{where} GROUP BY hour"  # noqa: S608
+        rows = [(*row, int(row[1] > 0)) for row in _rows(sql, first, *values)]
+    found = {int(hour): [int(value) for value in sums] for hour, *sums in rows}
     names = ("request_count", "failed_count", "input_tokens", "output_tokens", "unique_ips")
-    rows = []
-    for hour in range(first, first + hours):
-        sums = dict(zip(names, found.get(hour, [0] * len(names)), strict=True))
-        sums["unique_ips"] -= shared.get(hour, 0)
-        if addresses is not None:
-            sums["unique_ips"] = int(sums["request_count"] > 0)  # of one client
-        rows.append({"hour": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:00:00"), **sums})
-    return Hours(first, rows)
-
-
-def _shared(first: int) -> dict[int, int]:
-    """By how many there were more addresses than clients in each hour."""
-    together = "STRING_AGG" if connection.vendor == "postgresql" else "GROUP_CONCAT"
-    sql = (
-        f"SELECT hour, {together}(client_ip, %s) FROM rollup_client_hours "  # noqa: S608
-        "WHERE hour >= %s AND client_ip LIKE '%%:%%' GROUP BY hour"
+    none = [0] * len(names)
+    return Hours(
+        first,
+        [
+            {
+                "hour": datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H:00:00"),
+                **dict(zip(names, found.get(hour, none), strict=True)),
+            }
+            for hour in range(first, first + hours)
+        ],
     )
-    found = ((int(hour), addresses.split("\n")) for hour, addresses in _rows(sql, "\n", first))
-    return {hour: len(each) - len(set(map(client_of, each))) for hour, each in found}
 
 
 def models(hours: int | None, addresses: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -343,10 +398,15 @@ def _of(addresses: Sequence[str] | None) -> tuple[str, tuple[Any, ...]]:
     """A condition for any number of addresses."""
     if addresses is None:
         return "", ()
+    listed, values = _listed(addresses)
+    return f" AND client_ip IN (SELECT value FROM {listed})", values  # noqa: S608
+
+
+def _listed(addresses: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """A table of them."""
     if connection.vendor == "postgresql":
-        return " AND client_ip = ANY(%s)", (list(addresses),)
-    listed = msgspec.json.encode(list(addresses)).decode()
-    return " AND client_ip IN (SELECT value FROM json_each(%s))", (listed,)
+        return "unnest(CAST(%s AS text[])) AS listed (value)", (list(addresses),)
+    return "json_each(%s) AS listed", (msgspec.json.encode(list(addresses)).decode(),)
 
 
 def _first_part(network: str) -> str:

@@ -146,12 +146,12 @@ class Clients(APIView):
         query = _checked(RankingQuerySerializer, request)
         given = query.validated_data
         queries.flushed()
-        rows = [row for row in clients.ranking(query.hours, given["sort"]) if row["ip"].startswith(given.get("ip", ""))]
+        found = clients.ranking(query.hours, given["sort"]).beginning(given.get("ip", ""))
         first = (given["page"] - 1) * given["per_page"]
         return Response(
             {
-                "rankings": rows[first : first + given["per_page"]],
-                "total_count": len(rows),
+                "rankings": found.told(first, first + given["per_page"]),
+                "total_count": len(found),
                 "page": given["page"],
                 "per_page": given["per_page"],
                 "counted_since": json_time(clients.counted_since()),
@@ -185,7 +185,7 @@ class Heatmap(APIView):
         given = _checked(HeatmapQuerySerializer, request).validated_data
         queries.flushed()
         addresses = clients.seen(given["ip"]).addresses if "ip" in given else None
-        return Response(clients.by_hour(clients.HEATMAP_HOURS, addresses, clients=False).heatmap(given["time_zone"]))
+        return Response(clients.by_hour(clients.HEATMAP_HOURS, addresses).heatmap(given["time_zone"]))
 
 
 class Detail(APIView):

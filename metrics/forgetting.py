@@ -104,4 +104,6 @@ def _add_to_nobody(table: str, span: int) -> int:
             key = (hour_or_day, NOBODY, *rest[: len(keys) - 2])
             cells.setdefault(key, ClientCell()).add(ClientCell(*(int(it or 0) for it in rest[len(keys) - 2 :])))
         rollups.write_clients(cursor, table, cells)
+        if table == rollups.CLIENT_HOURS:
+            rollups.count_clients(cursor, span)
     return len(rows)

@@ -126,14 +126,22 @@ class RollUp(models.Model):
     # Null in rows of before these were counted.
     requests_rejected = models.BigIntegerField(null=True)
     first_token_us = models.BigIntegerField(null=True)
-    durations = LineField(null=True)  # histograms, see metrics.histogram
+
+    class Meta:
+        abstract = True
+
+
+class DistributedRollUp(RollUp):
+    """With histograms, see metrics.histogram."""
+
+    durations = LineField(null=True)
     first_tokens = LineField(null=True)
 
     class Meta:
         abstract = True
 
 
-class MinuteRollUp(RollUp):
+class MinuteRollUp(DistributedRollUp):
     """`minute`: minutes since 1970, UTC, of completion."""
 
     pk = models.CompositePrimaryKey("minute", "endpoint_id", "model", "kind", "api_key_id")
@@ -148,7 +156,7 @@ class MinuteRollUp(RollUp):
         return f"{self.minute} {self.endpoint_id} {self.model}"
 
 
-class DayRollUp(RollUp):
+class DayRollUp(DistributedRollUp):
     """`date`: the local date of completion."""
 
     pk = models.CompositePrimaryKey("date", "endpoint_id", "model", "kind", "api_key_id")
@@ -161,6 +169,21 @@ class DayRollUp(RollUp):
 
     def __str__(self) -> str:
         return f"{self.date} {self.endpoint_id} {self.model}"
+
+
+class MonthRollUp(RollUp):
+    """`month`: the first seven characters of the days that are summed, so that long spans need few rows."""
+
+    pk = models.CompositePrimaryKey("month", "endpoint_id", "model", "kind", "api_key_id")
+    month = LineField()
+
+    class Meta:
+        db_table = "rollup_months"
+        verbose_name = _("roll-ups by month")
+        verbose_name_plural = _("roll-ups by month")
+
+    def __str__(self) -> str:
+        return f"{self.month} {self.endpoint_id} {self.model}"
 
 
 class ClientRollUp(models.Model):
@@ -211,6 +234,26 @@ class ClientDayRollUp(ClientRollUp):
 
     def __str__(self) -> str:
         return f"{self.day} {self.client_ip} {self.model}"
+
+
+class AllClientsRollUp(models.Model):
+    """Sums over the clients of one hour, and how many these are: an IPv6 /64 is one. `hour`: since 1970, UTC."""
+
+    hour = models.BigIntegerField(primary_key=True)
+    requests_ok = models.BigIntegerField()
+    requests_failed = models.BigIntegerField()
+    requests_cancelled = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    clients = models.BigIntegerField()
+
+    class Meta:
+        db_table = "rollup_all_clients"
+        verbose_name = _("all clients by hour")
+        verbose_name_plural = _("all clients by hour")
+
+    def __str__(self) -> str:
+        return f"{self.hour}: {self.clients}"
 
 
 class MovingAverage(models.Model):

@@ -18,7 +18,17 @@ from endpoints.admin_base import EndpointFilter, FactsAdmin, endpoint_name
 from gateway import kinds
 from metrics import queries
 from metrics.fold import NO_ENDPOINT
-from metrics.models import ClientDayRollUp, ClientHourRollUp, ClientRollUp, DayRollUp, MinuteRollUp, RollUp
+from metrics.models import (
+    AllClientsRollUp,
+    ClientDayRollUp,
+    ClientHourRollUp,
+    ClientRollUp,
+    DayRollUp,
+    DistributedRollUp,
+    MinuteRollUp,
+    MonthRollUp,
+    RollUp,
+)
 from metrics.templatetags.figures import NOTHING, count, duration, moment
 
 M = TypeVar("M", bound=Model)
@@ -77,7 +87,7 @@ class DateFilter(admin.SimpleListFilter):
         for text in islice(_spans(self.outer, first, last), MOST_SPANS):
             offered.append(text)
             since, until = span(text) or (first, last)
-            if chosen is not None and since <= chosen[0] < until:
+            if self.inner and chosen is not None and since <= chosen[0] < until:
                 offered += _spans(self.inner, max(first, since), min(last, until - INSTANT))
         return [(text, f"{text}:00" if len(text) == 13 else text) for text in offered]
 
@@ -106,6 +116,19 @@ class DateFilter(admin.SimpleListFilter):
 
 class RollUpDates(DateFilter):
     always = True
+
+
+class MonthDates(RollUpDates):
+    """`month`: those of days, without the day."""
+
+    column = "month"
+    inner = ""
+
+    def local(self, stored: Any) -> datetime | None:
+        return super().local(f"{stored}-01")
+
+    def stored(self, local: datetime) -> Any:
+        return super().stored(local)[:7]
 
 
 class ClientDates(DateFilter):
@@ -213,7 +236,8 @@ class CellsAdmin(RollUpList[R]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[R]:
-        return super().get_queryset(request).defer("durations", "first_tokens")
+        rows = super().get_queryset(request)
+        return rows.defer("durations", "first_tokens") if issubclass(self.model, DistributedRollUp) else rows
 
     @admin.display(description=gettext_lazy("endpoint"))
     def shown_endpoint(self, obj: R) -> str:
@@ -254,6 +278,15 @@ class DayRollUpAdmin(CellsAdmin[DayRollUp]):
         return str(obj.date)
 
 
+class MonthRollUpAdmin(CellsAdmin[MonthRollUp]):
+    list_display = ("shown_month", *CellsAdmin.columns)
+    list_filter = (MonthDates, EndpointFilter, KindFilter)
+
+    @admin.display(description=gettext_lazy("Month"))
+    def shown_month(self, obj: MonthRollUp) -> str:
+        return str(obj.month)
+
+
 class ClientsAdmin(RollUpList[C]):
     """Sums by a client's address, which has an index of its own."""
 
@@ -276,6 +309,19 @@ class ClientHourAdmin(ClientsAdmin[ClientHourRollUp]):
     @admin.display(description=gettext_lazy("last request"))
     def last(self, obj: ClientHourRollUp) -> str:
         return moment(None if obj.last_us is None else _instant(obj.last_us // 1_000_000))
+
+
+class AllClientsAdmin(RollUpList[AllClientsRollUp]):
+    list_display = ("at", "number", "ok", "failures", "cancelled", "tokens")
+    list_filter = (HourDates,)
+
+    @admin.display(description=gettext_lazy("hour"))
+    def at(self, obj: AllClientsRollUp) -> str:
+        return moment(_instant(obj.hour * 3600))[:-3]
+
+    @admin.display(description=gettext_lazy("Clients"))
+    def number(self, obj: AllClientsRollUp) -> str:
+        return count(obj.clients)
 
 
 class ClientDayAdmin(ClientsAdmin[ClientDayRollUp]):

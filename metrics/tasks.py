@@ -101,6 +101,6 @@ def _keep_adopted(ids: Sequence[Any]) -> None:
         key = (date, str(row.endpoint_id), row.model, kind, str(row.api_key_id or ""))
         days.setdefault(key, Cell()).add(cell)
     with connection.cursor() as cursor:
-        rollups.upsert(cursor, rollups.DAYS, days)
+        rollups.upsert_days(cursor, days)
         for name in (REQUESTS_OK, REQUESTS_FAILED, INPUT_TOKENS, OUTPUT_TOKENS) if days else ():
             cursor.execute(TOTALS, (PRUNED_ADOPTED + name, sum(getattr(cell, name) for cell in days.values())))

@@ -1,5 +1,6 @@
-"""Usage: requests and tokens of local days, from the day roll-ups. The page, the API and exports all come here."""
+"""Usage: requests and tokens of local days, from the roll-ups by day and month. Page, API and exports all come here."""
 
+import calendar
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from django.apps import apps
-from django.db.models import QuerySet, Sum
+from django.db import connection
+from django.db.models import QuerySet
 
 from endpoints.registry import registry
 from metrics import queries
@@ -17,10 +19,10 @@ from metrics.export import cell
 from metrics.fold import NO_ENDPOINT
 from metrics.models import DayRollUp
 
-# How usage is grouped: the name in the API, and what roll-ups have for it. Whose a key is, only `access` knows.
+# How usage is grouped: the name in the API, and the roll-ups' column for it. Whose a key is, only `access` knows.
 BY = {
     "day": "date",
-    "month": "date",  # whose first seven characters it is: by them, the database would have to sort all rows
+    "month": "month",
     "model": "model",
     "endpoint": "endpoint_id",
     "key": "api_key_id",
@@ -66,6 +68,43 @@ class Period:
         return sorted({day[:7] for day in self.dates()})
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A period as few rows as it takes: whole months, and days at its ends that these lack, or have too many of."""
+
+    months: tuple[str, str] | None  # the first and the last
+    days: list[tuple[int, Period]]  # 1 to add, -1 to take away; each within one month
+
+    @classmethod
+    def of(cls, period: Period) -> "Pieces":
+        first, last = period.since.replace(day=1), _end_of_month(period.until)
+        too_early, too_late = (period.since - first).days, (last - period.until).days
+        if first.month == last.month and first.year == last.year and too_early + too_late >= period.days:
+            return cls(None, [(1, period)])
+        days: list[tuple[int, Period]] = []
+        if (first.year, first.month) != (last.year, last.month):
+            end, begin = _end_of_month(first), last.replace(day=1)
+            if (end - period.since).days + 1 < too_early:
+                days.append((1, Period(period.since, end)))
+                first, too_early = end + timedelta(days=1), 0
+            if (period.until - begin).days + 1 < too_late:
+                days.append((1, Period(begin, period.until)))
+                last, too_late = begin - timedelta(days=1), 0
+        if too_early:
+            days.append((-1, Period(first, period.since - timedelta(days=1))))
+        if too_late:
+            days.append((-1, Period(period.until + timedelta(days=1), last)))
+        return cls((_month(first), _month(last)) if first < last else None, days)
+
+
+def _month(day: date) -> str:
+    return day.isoformat()[:7]
+
+
+def _end_of_month(day: date) -> date:
+    return day.replace(day=calendar.monthrange(day.year, day.month)[1])
+
+
 def usage(
     by: str, period: Period, only: Mapping[str, str] = MappingProxyType({}), *, compare: bool = False
 ) -> dict[str, Any]:
@@ -83,7 +122,9 @@ def usage(
     told: dict[str, Any] = {"by": by, "since": period.since.isoformat(), "until": period.until.isoformat()}
     told |= {"rows": rows, "total": _total(used.values())}
     if compare:
-        before = {value: _told(sums) for value, sums in _sums(by, period.before, names, only).items()}
+        # Of a time only the total is told, for which months will do.
+        by_before = "month" if by in IN_TIME else by
+        before = {value: _told(sums) for value, sums in _sums(by_before, period.before, names, only).items()}
         if by not in IN_TIME:
             for value, row in zip(shown, rows, strict=True):
                 row["previous_requests"] = before[value]["requests"] if value in before else 0
@@ -99,15 +140,52 @@ def usage(
 
 
 def _sums(by: str, period: Period, names: "_Names", only: Mapping[str, str]) -> dict[str, list[int]]:
-    column = BY[by]
-    days = DayRollUp.objects.filter(date__gte=period.since.isoformat(), date__lte=period.until.isoformat(), **only)
+    sql, values = _parts(by, period, only)
+    sums = ", ".join(f"SUM({name})" for name in _USED)
+    with (
+        connection.cursor() as cursor
+    ):  # one statement, so of one moment: what is taken away is in what it is taken from
+        cursor.execute(f"SELECT value, {sums} FROM ({sql}) AS parts GROUP BY value", values)  # noqa: S608
+        rows = cursor.fetchall()
     found: dict[str, list[int]] = {}
-    grouped: Any = days.values_list(column).annotate(*map(Sum, _USED))
-    for value, *sums in grouped:
-        counts = [int(count or 0) for count in sums]  # null: of a release that did not count it
+    for value, *each in rows:
+        counts = [int(count or 0) for count in each]  # null: of a release that did not count it
         group = names.group(str(value))
-        found[group] = [one + other for one, other in zip(found.get(group, [0] * len(counts)), counts, strict=True)]
+        found[group] = (
+            [one + other for one, other in zip(found[group], counts, strict=True)] if group in found else counts
+        )
     return found
+
+
+def _parts(by: str, period: Period, only: Mapping[str, str]) -> tuple[str, list[Any]]:
+    """What is to be summed, as SQL and its values: days by themselves, anything else by months as far as these go."""
+    pieces = Pieces(None, [(1, period)]) if by == "day" else Pieces.of(period)
+    where = "".join(f" AND {name} = %s" for name in only)
+    chosen = [_stored(name, value) for name, value in only.items()]
+    parts: list[str] = []
+    values: list[Any] = []
+    if pieces.months is not None:
+        columns = f"{BY[by]} AS value, {', '.join(_USED)}"
+        parts.append(f"SELECT {columns} FROM rollup_months WHERE month >= %s AND month <= %s{where}")  # noqa: S608
+        values += [*pieces.months, *chosen]
+    for sign, days in pieces.days:
+        columns = ", ".join(_USED) if sign > 0 else ", ".join(f"-{name}" for name in _USED)
+        if by == "month":
+            columns, values = f"%s AS value, {columns}", [*values, days.months()[0]]
+        else:
+            columns = f"{BY[by]} AS value, {columns}"
+        span, dates = "date >= %s AND date <= %s", [days.since.isoformat(), days.until.isoformat()]
+        if "endpoint_id" in only:  # by date after date: so the key of the table leads to the rows of one endpoint alone
+            dates = days.dates()
+            span = f"date IN ({', '.join(['%s'] * len(dates))})"
+        parts.append(f"SELECT {columns} FROM rollup_days WHERE {span}{where}")  # noqa: S608
+        values += [*dates, *chosen]
+    return " UNION ALL ".join(parts), values
+
+
+def _stored(column: str, value: str) -> Any:
+    field: Any = DayRollUp._meta.get_field(column)
+    return field.get_db_prep_value(value, connection)
 
 
 def _told(sums: Sequence[int]) -> dict[str, int]:
@@ -145,10 +223,10 @@ class _Names:
         self.users = {owner.id: owner.username for owner in self.owners.values()}
 
     def group(self, value: str) -> str:
-        """Keys are summed by their owners, none among them; days by their months."""
+        """Keys are summed by their owners, none among them."""
         if self.by == "user":
             return self.owners[value].id if value in self.owners else ""
-        return value[:7] if self.by == "month" else value
+        return value
 
     def told(self, value: str) -> dict[str, str | None]:
         if self.by == "endpoint":

@@ -362,7 +362,7 @@ class DatabaseWriter:
                                       for key, it in sorted(fold.endpoints.items())))  # fmt: skip
             _many(cursor, DAILY, ((*map(storable, key), *_daily_sums(it)) for key, it in sorted(fold.daily.items())))
             rollups.upsert(cursor, rollups.MINUTES, fold.cells)
-            rollups.upsert(cursor, rollups.DAYS, fold.days)
+            rollups.upsert_days(cursor, fold.days)
             rollups.upsert_clients(cursor, fold.clients)
             _many(cursor, TOTALS, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
             _many(cursor, WRITE_AVERAGE, _averages(cursor, fold.samples))

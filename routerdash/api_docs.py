@@ -9,16 +9,20 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language, override
 from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.request import Request
 
 from routerdash.context import site
 
@@ -105,6 +109,32 @@ class Operation:
 class Room:
     name: str
     operations: tuple[Operation, ...]
+
+
+class SchemaView(SpectacularAPIView):
+    """The schema as a file: the same for everybody, and as long as the process lives, in each language and format."""
+
+    def _get_schema_response(self, request: Request) -> HttpResponseBase:
+        renderer: Any = request.accepted_renderer
+        language, generic = get_language(), cast("Any", super())
+        if language not in dict(settings.LANGUAGES) or request.GET.get("version"):
+            answer: HttpResponseBase = generic._get_schema_response(request)
+            return answer
+        kept: Any = _written
+        written: bytes = kept(type(renderer), language)
+        media = request.accepted_media_type
+        kind = f"{media}; charset={renderer.charset}" if renderer.charset else media
+        name = generic._get_filename(request, None)
+        return HttpResponse(written, kind, headers={"Content-Disposition": f'inline; filename="{name}"'})
+
+
+@cache
+def _written(renderer: Any, language: str) -> bytes:
+    """Without the request: so nothing of who asks first can be in it."""
+    with override(language):
+        generator: Any = SchemaGenerator
+        written = renderer().render(generator().get_schema(request=None, public=True), renderer.media_type, {})
+    return written if isinstance(written, bytes) else bytes(written, "utf-8")
 
 
 @cache

@@ -5,7 +5,6 @@ from typing import Any
 from django.contrib import admin
 from django.urls import URLPattern, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView
 
 from access import api as access_api
 from access import pages as access_pages
@@ -54,7 +53,7 @@ urlpatterns = [
     path("ready", views.ready, name="ready"),
     path("metrics", prometheus.Metrics.as_view(), name="metrics"),
     path("api/version", views.Version.as_view(), name="api-version"),
-    path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/schema/", api_docs.SchemaView.as_view(), name="api-schema"),
     path("api/dashboard/events", metrics_api.events, name="api-events"),
     *_api(metrics_api.URLS),
     *_api(overview_api.URLS),

@@ -14,13 +14,22 @@ from django.utils import translation
 
 from access.models import ApiKey, User
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
-from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
+from metrics.models import (
+    AllClientsRollUp,
+    ClientDayRollUp,
+    ClientHourRollUp,
+    DailyStat,
+    DayRollUp,
+    MinuteRollUp,
+    MonthRollUp,
+    RequestHistory,
+)
 from metrics.words import OUTCOMES
 
 ROWS = (Endpoint(), ApiKey(), User(), RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}))
 LISTS = (  # whose rows have no pages
-    EndpointModel(), HealthCheck(), DailyStat(), LogEntry(), MinuteRollUp(), DayRollUp(), ClientHourRollUp(),
-    ClientDayRollUp(),
+    EndpointModel(), HealthCheck(), DailyStat(), LogEntry(), MinuteRollUp(), DayRollUp(), MonthRollUp(),
+    ClientHourRollUp(), ClientDayRollUp(), AllClientsRollUp(),
 )  # fmt: skip
 
 

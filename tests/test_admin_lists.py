@@ -19,7 +19,16 @@ from access.models import ApiKey, User
 from endpoints import admin_base
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Status
 from endpoints.registry import registry
-from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp, RequestHistory
+from metrics.models import (
+    AllClientsRollUp,
+    ClientDayRollUp,
+    ClientHourRollUp,
+    DailyStat,
+    DayRollUp,
+    MinuteRollUp,
+    MonthRollUp,
+    RequestHistory,
+)
 from tests.access.people import Api, make_user
 from tests.metrics.records import A
 from tests.metrics.world import add_endpoint
@@ -62,7 +71,13 @@ def fill_rollups(endpoint_id: Any, names: list[str]) -> None:
     cells = [{"endpoint_id": endpoint_id, "model": it, "kind": "embeddings", "api_key_id": "", **sums} for it in names]
     MinuteRollUp.objects.bulk_create(MinuteRollUp(minute=29_900_000, **it) for it in cells)
     DayRollUp.objects.bulk_create(DayRollUp(date="2026-11-24", **it) for it in cells)
+    MonthRollUp.objects.bulk_create(MonthRollUp(month="2026-11", **it) for it in cells)
     ClientHourRollUp.objects.bulk_create(ClientHourRollUp(hour=498_000, client_ip=it, **clients) for it in names)
+    last = AllClientsRollUp.objects.order_by("hour").last()
+    first = 498_000 if last is None else last.hour + 1
+    AllClientsRollUp.objects.bulk_create(
+        AllClientsRollUp(hour=first + number, clients=1, **clients) for number in range(len(names))
+    )
     ClientDayRollUp.objects.bulk_create(
         ClientDayRollUp(day=20_750, client_ip=it, api_key_id="", model="m", **clients) for it in names
     )
@@ -124,7 +139,7 @@ def test_lists_are_for_staff(as_viewer: Api, model: Any) -> None:
     assert as_viewer.get(url(model)).status_code == 302
 
 
-@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat, MinuteRollUp, DayRollUp])
+@pytest.mark.parametrize("model", [EndpointModel, HealthCheck, DailyStat, MinuteRollUp, DayRollUp, MonthRollUp])
 def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 3, "gpu-")
     one = model._default_manager.first()

@@ -20,8 +20,9 @@ from tests.routerdash.conftest import _nothing_left  # noqa: F401
 pytestmark = pytest.mark.django_db(transaction=True)
 MOST = 16
 FILLED = (
-    models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.ClientHourRollUp,
-    models.ClientDayRollUp, models.MovingAverage, models.Total, LogEntry, ApiKey, Endpoint,
+    models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.MonthRollUp,
+    models.ClientHourRollUp, models.ClientDayRollUp, models.AllClientsRollUp, models.MovingAverage, models.Total,
+    LogEntry, ApiKey, Endpoint,
 )  # fmt: skip
 
 

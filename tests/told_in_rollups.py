@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway import record
+from gateway.peer import client_of
 from tests.busy import ZONE, Ended
 from tests.shown import Place
 from tests.told import Column, Row, Rule, Shown, Told, table
 
 PAGE = 50  # rows
-MINUTE, DAY = "%Y-%m-%d %H:%M", "%Y-%m-%d"
+MINUTE, DAY, MONTH = "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y-%m"
 NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
 COUNTED: dict[str, Sequence[Column]] = {
     "OK": ["ok"],
@@ -51,7 +52,7 @@ Sums = defaultdict[Key, _Sum]
 
 
 def cells(form: str, newest: int) -> Rule:
-    """By minute or by day, in the server's zone; of the newest day or month, where no other is asked for."""
+    """By minute, by day or by month, in the server's zone; of the newest day or month, where no other is asked for."""
 
     def rule(it: Shown) -> Told:
         rows = _rows(_cells(it, form), ("at", "endpoint_id", "model", "kind", "key_id"))
@@ -84,11 +85,23 @@ def _cells(it: Shown, form: str) -> Sums:
 def hours_of_clients(it: Shown) -> Told:
     """Hours of UTC, told in the server's zone."""
 
-    def key(row: Ended) -> Key:
-        begun = row.at.astimezone(UTC).replace(minute=0)
-        return begun.astimezone(ZONE).strftime(MINUTE), row.client
+    return _clients(it, lambda row: (_hour(row), row.client), ("at", "client"))
 
-    return _clients(it, key, ("at", "client"))
+
+def hours_of_all_clients(it: Shown) -> Told:
+    """The same, with how many clients there were."""
+    found: Sums = defaultdict(_Sum)
+    clients: defaultdict[str, set[str]] = defaultdict(set)
+    for row in it.busy.history():
+        found[(_hour(row),)].count(row)
+        clients[_hour(row)].add(client_of(row.client))
+    rows = _asked(_rows(found, ("at",)), it.query.get("date", ""))
+    columns: dict[str, Sequence[Column]] = {"Clients": [lambda row: len(clients[row["at"]])]}
+    return {Place(""): _below(rows)} | table("", rows[:PAGE], "at", COUNTED | columns)
+
+
+def _hour(row: Ended) -> str:
+    return row.at.astimezone(UTC).replace(minute=0).astimezone(ZONE).strftime(MINUTE)
 
 
 def days_of_clients(it: Shown) -> Told:

@@ -23,6 +23,7 @@ from metrics import clients, history, queries
 
 RANGES = {"24h": gettext_lazy("24 hours"), "7d": gettext_lazy("7 days"), "30d": gettext_lazy("30 days")}
 SHOWN = 50
+COLUMNS = ("request_count", "failed_count", "unique_ips", "input_tokens", "output_tokens")  # of the table of hours
 LEVELS = 4  # of the heatmap, beside none
 
 
@@ -37,8 +38,8 @@ def ranking(request: HttpRequest) -> HttpResponse:
         ignored.append("sort")
     wanted = request.GET.get("ip", "").strip()
     every = clients.ranking(clients.RANGES[span], sort)
-    rows = [row for row in every if row["ip"].startswith(wanted)]
-    number, pages = _page(request.GET.get("page", ""), len(rows), ignored)
+    found = every.beginning(wanted)
+    number, pages = _page(request.GET.get("page", ""), len(found), ignored)
     context = {
         "span": span,
         "ranges": RANGES.items(),
@@ -47,10 +48,10 @@ def ranking(request: HttpRequest) -> HttpResponse:
         "ignored": ignored,
         "behind": behind,
         "known": len(every),
-        "count": len(rows),
-        "marked": sum(row["is_alert"] for row in rows),
-        "greatest": max((row["request_count"] for row in rows), default=0),
-        "rows": [_read(row) for row in rows[(number - 1) * SHOWN : number * SHOWN]],
+        "count": len(found),
+        "marked": found.marked,
+        "greatest": found.greatest,
+        "rows": [_read(row) for row in found.told((number - 1) * SHOWN, number * SHOWN)],
         "number": number,
         "pages": pages,
         "models": clients.models(clients.RANGES[span]),
@@ -59,7 +60,7 @@ def ranking(request: HttpRequest) -> HttpResponse:
         .isoformat(),
         "since": clients.counted_since(),
         "addresses_since": clients.addresses_since(),
-        "threshold": clients.threshold(),
+        "threshold": every.threshold,
         **_over_time(span),
     }
     return render(request, "clients.html", context)
@@ -134,15 +135,14 @@ def _read(row: dict[str, Any]) -> dict[str, Any]:
 
 def _over_time(span: str, addresses: Sequence[str] | None = None) -> dict[str, Any]:
     """The chart of the hours, and the week as a heatmap in the zone of whoever looks."""
-    hours = week = clients.by_hour(clients.RANGES[span], addresses)
-    if len(hours.rows) < clients.HEATMAP_HOURS:
-        week = clients.by_hour(clients.HEATMAP_HOURS, addresses, clients=False)
-    slots = hours.rows
+    week = clients.by_hour(max(clients.RANGES[span], clients.HEATMAP_HOURS), addresses)
+    slots = week.rows[-clients.RANGES[span] :]
     heat = heatmap(week.heatmap(timezone.get_current_timezone()))
     offset = timezone.localtime().utcoffset()
     return {
         "slots": slots,
         "times": [(datetime.fromisoformat(f"{slot['hour']}+00:00"), slot) for slot in reversed(slots)],
+        "columns": COLUMNS if addresses is None else [name for name in COLUMNS if name != "unique_ips"],
         "total": sum(slot["request_count"] for slot in slots),
         "failed": sum(slot["failed_count"] for slot in slots),
         "heat": heat,

@@ -2,6 +2,8 @@
 it in words, metrics.fold does it, and this must come to the same.
 """
 
+import ipaddress
+import json
 from collections.abc import Callable, Collection, Iterator
 
 from django.db import connection
@@ -30,8 +32,10 @@ TABLES = {
     "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
     "rollup_minutes": (("minute", *DIMENSIONS), CELL + WIDE),
     "rollup_days": (("date", *DIMENSIONS), CELL + WIDE),
+    "rollup_months": (("month", *DIMENSIONS), CELL + WIDE),
     "rollup_client_hours": (CLIENT_HOUR, CLIENT),
     "rollup_client_days": (CLIENT_DAY, CLIENT),
+    "rollup_all_clients": (("hour",), (*CLIENT, "clients")),
     "metric_totals": (("name",), ("value",)),
 }
 
@@ -165,6 +169,20 @@ def _days(dates: dict[str, tuple[int, int]], columns: tuple[str, ...]) -> Compar
     )
 
 
+def months(scope: Scope) -> Comparison:
+    """L3: month roll-ups are the sums of all day roll-ups."""
+    columns = CELL + WIDE
+    return Comparison(
+        law="L3",
+        table="rollup_months",
+        source="rollup_days",
+        keys=("month", *DIMENSIONS),
+        columns=columns,
+        expected=Query(f"SELECT substr(date, 1, 7) AS month, {', '.join(DIMENSIONS + columns)} FROM rollup_days"),  # noqa: S608
+        found=Query("SELECT * FROM rollup_months"),
+    )
+
+
 def client_hours(scope: Scope) -> Comparison | None:
     """L3: the hours of clients are the history's requests, from the first whole hour on in which they were counted."""
     return _clients(scope, "rollup_client_hours", CLIENT_HOUR, 60)
@@ -198,6 +216,56 @@ def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> C
         expected=Query(requests, (bound(first * minutes),)),
         found=Query(f"SELECT * FROM {table} WHERE {span} >= %s", (first,)),  # noqa: S608
     )
+
+
+def all_clients(scope: Scope) -> Comparison:
+    """L3: what all clients sent in an hour is the sum over them, and over those whose addresses are forgotten."""
+    return Comparison(
+        law="L3",
+        table="rollup_all_clients",
+        source="rollup_client_hours",
+        keys=("hour",),
+        columns=CLIENT,
+        expected=Query("SELECT * FROM rollup_client_hours"),
+        found=Query("SELECT * FROM rollup_all_clients"),
+    )
+
+
+def different_clients(scope: Scope) -> Comparison:
+    """L3: so many different ones they were, in the last days: an IPv6 /64 is one, for which SQL has no word."""
+    first = -(-scope.minutes_since // 60)
+    hours: dict[int, set[str]] = {}
+    addresses = Query("SELECT hour, client_ip FROM rollup_client_hours WHERE hour >= %s AND client_ip <> ''", (first,))
+    for hour, address in addresses.rows():
+        hours.setdefault(int(hour), set()).add(_client(address))
+    counts = json.dumps({hour: len(clients) for hour, clients in hours.items()})
+    if sqlite():
+        counted = Query("SELECT CAST(key AS INTEGER) AS hour, value AS clients FROM json_each(%s)", (counts,))
+    else:
+        counted = Query(
+            "SELECT CAST(key AS bigint) AS hour, CAST(value AS bigint) AS clients "
+            "FROM json_each_text(CAST(%s AS json)) AS counted (key, value)",
+            (counts,),
+        )
+    return Comparison(
+        law="L3",
+        table="rollup_all_clients",
+        source="rollup_client_hours",
+        keys=("hour",),
+        columns=("clients",),
+        expected=counted,
+        found=Query("SELECT * FROM rollup_all_clients WHERE hour >= %s", (first,)),
+    )
+
+
+def _client(address: str) -> str:
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if found.is_loopback or found.ipv4_mapped is not None:
+        return address
+    return f"{int(found) >> 64:x}::/64"
 
 
 def daily_attempts(scope: Scope) -> Comparison:
@@ -330,8 +398,11 @@ DERIVED: tuple[Derivation, ...] = (
     first_tokens,
     days,
     wide_days,
+    months,
     client_hours,
     client_days,
+    all_clients,
+    different_clients,
     daily_attempts,
     daily_speeds,
     daily_sums,

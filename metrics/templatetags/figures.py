@@ -1,7 +1,7 @@
 """How figures are written on pages. static/js/format.js writes them the same way."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -138,6 +138,18 @@ def when(value: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> SafeString 
     local = timezone.localtime(value)
     exact = local.isoformat(sep=" ", timespec="milliseconds")
     return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, local.strftime(form))
+
+
+@register.simple_tag
+def hour_rows(times: Iterable[tuple[datetime, Mapping[str, int]]], columns: Iterable[str]) -> SafeString:
+    """Rows of a table with a moment and counts: of hundreds, a loop in the template takes twice the time."""
+    rows = (
+        "".join(f'<td class="n">{count(slot[name])}</td>' for name in columns).join(
+            (f'<tr><th scope="row">{when(at, "%Y-%m-%d %H:%M")}</th>', "</tr>")
+        )
+        for at, slot in times
+    )
+    return SafeString("".join(rows))
 
 
 @register.filter

@@ -267,6 +267,18 @@ def test_another_administrator_can_be_deleted_with_their_keys_and_log(as_admin: 
     assert as_admin.post(f"{USERS}{other.pk}/delete/", {"post": "yes"}).status_code == 302
     assert User.objects.get() == admin
     assert not ApiKey.objects.exists()
+    assert not LogEntry.objects.filter(object_repr="x").exists()
+
+
+def test_what_goes_with_a_user_is_told_and_the_log_is_not_listed(as_admin: Api) -> None:
+    other = make_admin("other")
+    key_for(other, name="laptop")
+    LogEntry.objects.bulk_create(LogEntry(user_id=other.pk, action_flag=1, object_repr=f"row {n}") for n in range(1234))
+    html = as_admin.get(f"{USERS}{other.pk}/delete/").content.decode()
+    assert "other" in html
+    assert "laptop" in html
+    assert "1,234" in html
+    assert "row 7" not in html
 
 
 def test_users_can_be_searched_and_filtered(as_admin: Api, viewer: User) -> None:

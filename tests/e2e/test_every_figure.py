@@ -88,6 +88,13 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
         (query, in_rollups.cells(in_rollups.DAY, 7))
         for query in ("", "date={month}", "date={day}", "endpoint={endpoint_id}", "kind=embeddings")
     ],
+    "admin:metrics_monthrollup_changelist": [
+        (query, in_rollups.cells(in_rollups.MONTH, 7))
+        for query in ("", "date={month}", "endpoint={endpoint_id}", "kind=embeddings")
+    ],
+    "admin:metrics_allclientsrollup_changelist": [
+        (query, in_rollups.hours_of_all_clients) for query in ("", "date={month}", "date={day}")
+    ],
     "admin:metrics_clienthourrollup_changelist": [
         (query, in_rollups.hours_of_clients) for query in ("", "date={month}", "date={day}", "q={address}")
     ],

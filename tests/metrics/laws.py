@@ -3,6 +3,7 @@
 from collections import Counter
 
 from gateway import record
+from gateway.peer import client_of
 from gateway.record import RequestRecord
 from metrics.fold import CELL_COLUMNS, UNRECORDED
 from metrics.models import RequestHistory
@@ -73,6 +74,16 @@ def check_clients() -> None:
             for at, client_ip, count in rows(f"SELECT {span}, client_ip, requests_{kind} FROM {table}"):
                 found[at, client_ip, kind] += count
         assert +found == +expected
+    together: dict[int, tuple[Counter[str], set[str]]] = {}
+    for (hour, client_ip, kind), count in sent.items():
+        counts, clients = together.setdefault(hour, (Counter(), set()))
+        counts[kind] += count
+        clients.add(client_of(client_ip))
+    every = rows("SELECT hour, requests_ok, requests_failed, requests_cancelled, clients FROM rollup_all_clients")
+    assert {hour: tuple(counts) for hour, *counts in every} == {
+        hour: (counts["ok"], counts["failed"], counts["cancelled"], len(clients))
+        for hour, (counts, clients) in together.items()
+    }
 
 
 def check_timeline(figures: Figures) -> None:
@@ -87,9 +98,14 @@ def check_timeline(figures: Figures) -> None:
 
 
 def check_roll_ups() -> None:
-    """Minutes and days hold the same sums."""
+    """Minutes, days and months hold the same sums, and each month those of its days."""
     sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in CELL_COLUMNS)
     assert rows(f"SELECT {sums} FROM rollup_minutes") == rows(f"SELECT {sums} FROM rollup_days")
+    keys = "endpoint_id, model, kind, api_key_id"
+    whole = ", ".join(f"CAST(COALESCE(SUM({name}), 0) AS bigint)" for name in CELL_COLUMNS)
+    of_days = f"SELECT substr(date, 1, 7), {keys}, {whole} FROM rollup_days GROUP BY substr(date, 1, 7), {keys}"
+    of_months = f"SELECT month, {keys}, {', '.join(CELL_COLUMNS)} FROM rollup_months"
+    assert sorted(map(str, rows(of_months))) == sorted(map(str, rows(of_days)))
 
 
 def check_totals() -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
+from django.template import Context, Template
 from django.utils import timezone, translation
 
 from metrics.templatetags.figures import (
@@ -13,6 +14,7 @@ from metrics.templatetags.figures import (
     count,
     duration,
     elapsed,
+    hour_rows,
     icon,
     instant,
     item,
@@ -160,3 +162,14 @@ def test_a_meter_has_blocks_for_few_and_a_ruler_for_many() -> None:
     assert "full" not in few
     assert "full" in meter(4, 4)
     assert meter(3, None) == ""
+
+
+def test_rows_of_hours_are_what_a_loop_would_write() -> None:
+    times = [(datetime(2026, 3, 10, hour, tzinfo=UTC), {"requests": 1234 * hour, "failed": 0}) for hour in (13, 12)]
+    loop = (
+        "{% load figures %}{% for at, slot in times %}"
+        '<tr><th scope="row">{% when at "%Y-%m-%d %H:%M" %}</th><td class="n">{{ slot.requests|count }}</td>'
+        '<td class="n">{{ slot.failed|count }}</td></tr>{% endfor %}'
+    )
+    with timezone.override("Asia/Kathmandu"):
+        assert hour_rows(times, ("requests", "failed")) == Template(loop).render(Context({"times": times}))

@@ -12,6 +12,7 @@ import time_machine
 
 from gateway import record
 from gateway.config import load as config_of
+from gateway.peer import client_of
 from metrics import clients, forgetting, tasks
 from metrics.models import ClientDayRollUp, ClientHourRollUp, RequestHistory
 from tests.access.people import Api
@@ -47,6 +48,23 @@ def addresses() -> set[tuple[str, str]]:
 
 
 SUMS = "SUM(requests_ok), SUM(requests_failed), SUM(requests_cancelled), SUM(input_tokens), SUM(output_tokens)"
+
+
+def clients_of_hours() -> list[Any]:
+    sent = [(hour, client_of(str(ip))) for hour, ip in rows("SELECT hour, client_ip FROM rollup_client_hours") if ip]
+    different = {hour: len({ip for at, ip in sent if at == hour}) for hour, _ in sent}
+    return sorted(different.items())
+
+
+def test_an_hour_has_so_many_clients_as_it_has_addresses_of_yet(week: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = "SELECT hour, clients FROM rollup_all_clients WHERE clients > 0 ORDER BY hour"
+    sums_of_all = f"SELECT {SUMS} FROM rollup_all_clients"
+    before, sums_before = rows(stored), rows(sums_of_all)
+    assert before == clients_of_hours()
+    monkeypatch.setattr(forgetting, "CHUNK", 3)
+    forgetting.forget()
+    assert rows(stored) == clients_of_hours() == [it for it in before if it[0] >= 24 * (int(AT // DAY) - 2)]
+    assert rows(sums_of_all) == sums_before
 
 
 def sums() -> list[Any]:

@@ -408,6 +408,16 @@ def test_models_of_all_time_busiest_first() -> None:
     assert found[1]["total_output_tokens"] == 9
 
 
+def test_models_of_all_endpoints_are_those_that_there_are(endpoints: object) -> None:
+    registry.reload()
+    gone = "eeeeeeee-0000-4000-8000-000000000009"
+    day("2026-03-10", 2, model="large")
+    assert [row["total_requests"] for row in queries.model_stats()] == [2]
+    DailyStat.objects.create(endpoint_id=gone, model_id="large", date="2026-03-10", total_requests=7)
+    assert queries.counted_endpoints() == {A, gone}
+    assert [row["total_requests"] for row in queries.model_stats()] == [2]
+
+
 def test_without_a_writer_there_is_nothing_to_wait_for() -> None:
     assert queries.flushed() is True
 

@@ -7,7 +7,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -32,6 +34,7 @@ from tests.metrics.world import World, rows, without
 from tests.router import ROOT
 
 pytestmark = pytest.mark.django_db
+migration = import_module("metrics.migrations.0010_months_and_all_clients")
 
 
 class Told:
@@ -95,6 +98,8 @@ DERIVED = [
     *[("L3", "endpoint_daily_stats", column) for column in laws.SPEED],
     *[("L3", table, column) for table in ("rollup_minutes", "rollup_days") for column in laws.CELL + laws.WIDE[1:]],
     *[("L3", table, column) for table in ("rollup_client_hours", "rollup_client_days") for column in laws.CLIENT],
+    *[("L3", "rollup_months", column) for column in laws.CELL + laws.WIDE],
+    *[("L3", "rollup_all_clients", column) for column in (*laws.CLIENT, "clients")],
     *[("L6", f"metric_totals WHERE name = '{name}'", "value") for name in laws.TOTALS],
 ]
 
@@ -107,6 +112,8 @@ def spoil(table: str, column: str, by: int) -> tuple[int, int]:
         "endpoint_daily_stats": "endpoint_id, model_id, date, api_kind",
         "rollup_minutes": "minute, endpoint_id, model, kind, api_key_id",
         "rollup_days": "date, endpoint_id, model, kind, api_key_id",
+        "rollup_months": "month, endpoint_id, model, kind, api_key_id",
+        "rollup_all_clients": "hour",
         "rollup_client_hours": "hour, client_ip",
         "rollup_client_days": "day, client_ip, api_key_id, model",
         "metric_totals": "name",
@@ -164,9 +171,18 @@ def test_a_clients_row_that_is_gone_is_made_again(busy: World, table: str) -> No
     assert (Told("--repair").code, sorted(map(str, rows(sums))) == right) == (0, True)
 
 
+@pytest.mark.parametrize("table", ["rollup_months", "rollup_all_clients"])
+def test_sums_of_roll_ups_that_are_gone_are_made_again(busy: World, table: str) -> None:
+    right = stored()
+    rows(f"DELETE FROM {table}")
+    assert Told().differences(f"L3: requests_ok in {table}", "found 0")
+    assert (Told("--repair").code, stored() == right) == (0, True)
+
+
 def test_what_came_before_clients_were_counted_is_no_difference(busy: World) -> None:
     rows("DELETE FROM rollup_client_hours WHERE hour < (SELECT max(hour) FROM rollup_client_hours)")
     rows("DELETE FROM rollup_client_days WHERE day < (SELECT max(day) FROM rollup_client_days)")
+    rows("DELETE FROM rollup_all_clients WHERE hour < (SELECT max(hour) FROM rollup_all_clients)")
     assert Told().code == 0
 
 
@@ -205,10 +221,24 @@ def test_a_wrong_histogram_is_named_and_repaired(busy: World, table: str, column
     assert stored() == right
 
 
+def filled_anew() -> None:
+    """Months and hours of all clients, as the release that brought them finds the rest."""
+    rows("DELETE FROM rollup_months")
+    rows("DELETE FROM rollup_all_clients")
+    migration.fill(None, SimpleNamespace(connection=connection))
+
+
+def test_sums_of_roll_ups_are_made_of_what_older_releases_counted(busy: World) -> None:
+    right = stored()
+    filled_anew()
+    assert stored() == right
+
+
 def test_rows_of_before_distributions_are_left_out(busy: World) -> None:
     narrow = "requests_rejected = NULL, first_token_us = NULL, durations = NULL, first_tokens = NULL"
     rows(f"UPDATE rollup_days SET {narrow} WHERE date < '2026-03-10'")
     rows(f"UPDATE rollup_minutes SET {narrow} WHERE minute < %s", int(AT) // 60 - 12 * 60)
+    filled_anew()
     told = Told()
     assert told.differences("note: rows up to 2026-03-09 have no distributions")
     assert told.code == 0

@@ -10,7 +10,16 @@ from django.urls import reverse
 
 from access.models import ApiKey, User
 from gateway import record
-from metrics.models import ClientDayRollUp, ClientHourRollUp, DailyStat, DayRollUp, MinuteRollUp
+from metrics.models import (
+    AllClientsRollUp,
+    ClientDayRollUp,
+    ClientHourRollUp,
+    DailyStat,
+    DayRollUp,
+    MinuteRollUp,
+    MonthRollUp,
+)
+from metrics.reconcile import laws
 from metrics.rollup_admin import MOST_SPANS, span
 from tests.access.people import Api
 from tests.metrics.records import KEY, NOW, A, B, request
@@ -19,8 +28,9 @@ from tests.metrics.world import World
 
 pytestmark = pytest.mark.django_db
 
-ROLLUPS = (MinuteRollUp, DayRollUp, ClientHourRollUp, ClientDayRollUp)
+ROLLUPS = (MinuteRollUp, DayRollUp, ClientHourRollUp, ClientDayRollUp, AllClientsRollUp)
 CLIENT = "192.0.2.1"
+SUMS = laws.CELL + laws.WIDE
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +77,20 @@ def test_minutes_are_shown_as_they_were_counted(as_admin: Api, served: World) ->
 
 def test_days_are_those_of_the_month(as_admin: Api, served: World) -> None:
     assert cells(page(as_admin, url(DayRollUp)), "day") == ["2026-03-10", "2026-03-10", "2026-03-08"]
+
+
+def test_months_are_offered_without_their_days(as_admin: Api, served: World) -> None:
+    MonthRollUp.objects.bulk_create([MonthRollUp(month="2026-02", endpoint_id=A, model="m", **dict.fromkeys(SUMS, 1))])
+    assert cells(page(as_admin, url(MonthRollUp)), "shown_month") == ["2026-03"] * 3
+    assert offered(as_admin, MonthRollUp, date="2026-02") == [("2026-03", False), ("2026-02", True)]
+    assert found(as_admin, MonthRollUp, date="2026-02") == 1
+    assert found(as_admin, MonthRollUp, date="2026-02-03") == found(as_admin, MonthRollUp, date="nonsense") == 0
+
+
+def test_hours_of_all_clients_are_shown(as_admin: Api, served: World) -> None:
+    html = page(as_admin, url(AllClientsRollUp))
+    assert cells(html, "at") == ["2026-03-10 12:00", "2026-03-10 10:00", "2026-03-08 12:00"]
+    assert [cells(html, name)[1] for name in ("number", "ok", "failures")] == ["1", "0", "1"]
 
 
 def test_requests_without_endpoint_are_no_endpoints(as_admin: Api, teller: World) -> None:
@@ -118,7 +142,7 @@ def test_months_are_offered_and_the_days_of_the_chosen_one(as_admin: Api, served
 
 
 def test_a_chosen_day_is_all_that_is_listed(as_admin: Api, served: World) -> None:
-    assert [found(as_admin, model, date="2026-03-08") for model in (*ROLLUPS, DailyStat)] == [1, 1, 1, 1, 1]
+    assert [found(as_admin, model, date="2026-03-08") for model in (*ROLLUPS, DailyStat)] == [1] * 6
     assert ("2026-03-08", True) in offered(as_admin, ClientHourRollUp, date="2026-03-08")
 
 
@@ -160,7 +184,7 @@ def test_an_adopted_date_that_is_none_offers_nothing(as_admin: Api) -> None:
     assert found(as_admin, DailyStat) == 1
 
 
-@pytest.mark.parametrize("model", [MinuteRollUp, DayRollUp])
+@pytest.mark.parametrize("model", [MinuteRollUp, DayRollUp, MonthRollUp])
 def test_cells_are_filtered_by_endpoint_and_kind(as_admin: Api, served: World, model: Any) -> None:
     assert found(as_admin, model, endpoint=B) == found(as_admin, model, kind="embeddings") == 1
     assert found(as_admin, model, endpoint=A, kind="embeddings") == found(as_admin, model, kind="'") == 0
@@ -169,7 +193,7 @@ def test_cells_are_filtered_by_endpoint_and_kind(as_admin: Api, served: World, m
 # What they cost
 
 
-@pytest.mark.parametrize("model", ROLLUPS)
+@pytest.mark.parametrize("model", [*ROLLUPS, MonthRollUp])
 @pytest.mark.parametrize("sent", [{}, {"date": "2026-03-10"}, {"endpoint": A}, {"q": CLIENT}])
 def test_no_page_looks_through_the_table_or_sorts_it(
     as_admin: Api, served: World, model: Any, sent: dict[str, str]

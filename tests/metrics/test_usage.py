@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,14 +17,15 @@ from django.test.utils import CaptureQueriesContext
 from access.models import ApiKey, User
 from gateway import record
 from gateway.config import load as config_of
+from metrics.fold import NO_ENDPOINT
 from metrics.pages import usage as usage_page
 from metrics.templatetags.usage import change, percent
 from metrics.trackers import Trackers
-from metrics.usage import Period
+from metrics.usage import Period, Pieces, usage
 from metrics.writer import DatabaseWriter
 from tests.access.people import Api, key_for, make_user, session_of
 from tests.metrics.records import KEY, NOW, A, B, request
-from tests.metrics.world import World, where
+from tests.metrics.world import World, rows, where
 
 pytestmark = pytest.mark.django_db
 
@@ -90,6 +91,97 @@ def test_the_period_before_is_as_long(since: str, until: str, before: tuple[str,
 
 def test_months_of_a_period() -> None:
     assert Period(date(2025, 11, 30), date(2026, 2, 1)).months() == ["2025-11", "2025-12", "2026-01", "2026-02"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "months", "days"),
+    [
+        ("2026-03-01", "2026-03-31", ("2026-03", "2026-03"), []),
+        ("2025-12-01", "2026-02-28", ("2025-12", "2026-02"), []),
+        ("2026-03-04", "2026-03-10", None, [(1, "2026-03-04", "2026-03-10")]),
+        ("2026-03-02", "2026-03-31", ("2026-03", "2026-03"), [(-1, "2026-03-01", "2026-03-01")]),
+        ("2026-01-28", "2026-02-03", None, [(1, "2026-01-28", "2026-01-31"), (1, "2026-02-01", "2026-02-03")]),
+        ("2025-12-30", "2026-02-28", ("2026-01", "2026-02"), [(1, "2025-12-30", "2025-12-31")]),
+        ("2025-12-01", "2026-02-26", ("2025-12", "2026-02"), [(-1, "2026-02-27", "2026-02-28")]),
+        ("2025-12-01", "2026-02-02", ("2025-12", "2026-01"), [(1, "2026-02-01", "2026-02-02")]),
+    ],
+)
+def test_a_period_is_put_together_of_few_pieces(
+    since: str, until: str, months: tuple[str, str] | None, days: list[tuple[int, str, str]]
+) -> None:
+    pieces = Pieces.of(Period(date.fromisoformat(since), date.fromisoformat(until)))
+    assert pieces.months == months
+    assert [(sign, it.since.isoformat(), it.until.isoformat()) for sign, it in pieces.days] == days
+
+
+def test_no_end_of_a_period_takes_more_than_half_a_month() -> None:
+    for begin in range(62):
+        for length in range(1, 130):
+            since = date(2024, 1, 1) + timedelta(days=begin)
+            period = Period(since, since + timedelta(days=length - 1))
+            pieces = Pieces.of(period)
+            assert sum(it.days for _, it in pieces.days) <= 31
+            counted = {day: 1 for day in Period(date(2023, 11, 1), date(2024, 9, 1)).dates() if _in(day, pieces)}
+            for sign, piece in pieces.days:
+                for day in piece.dates():
+                    counted[day] = counted.get(day, 0) + sign
+            assert [day for day, count in sorted(counted.items()) if count] == period.dates()
+
+
+def _in(day: str, pieces: Pieces) -> bool:
+    return pieces.months is not None and pieces.months[0] <= day[:7] <= pieces.months[1]
+
+
+SPANS = (
+    ("2025-09-20", "2026-03-10"), ("2025-12-01", "2026-02-28"), ("2025-12-11", "2026-03-10"),
+    ("2026-01-20", "2026-02-20"), ("2026-02-02", "2026-02-27"), ("2026-03-10", "2026-03-10"),
+)  # fmt: skip
+ROLLED_UP = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+
+
+@pytest.fixture
+def year(teller: World, endpoints: object) -> World:
+    """Requests on most days of the last months, late ones among them, in several batches."""
+    entries = [
+        request(
+            (record.OK, record.FAILED, record.CANCELLED)[number % 3], ago=number * 0.7 * DAY, output_tokens=number,
+            model=f"m{number % 5}", api_key_id=(KEY, None)[number % 7 == 0], input_tokens=2 * number + 1,
+            endpoint=(A, B)[number % 2],
+        )
+        for number in range(250)
+    ]  # fmt: skip
+    for part in (entries[::3], entries[1::3], entries[2::3]):
+        teller.gateway(*part, request(record.REJECTED, error="unknown_key", ago=len(part) * DAY))
+        teller.write()
+    return teller
+
+
+@pytest.mark.parametrize("by", ["model", "endpoint", "key", "month", "day"])
+@pytest.mark.parametrize("only", [{}, {"model": "m1"}, {"endpoint_id": A}, {"endpoint_id": B, "api_key_id": KEY}])
+def test_any_period_is_the_sum_of_its_days(year: World, by: str, only: dict[str, str]) -> None:
+    columns = {"model": "model", "endpoint": "endpoint_id", "key": "api_key_id", "month": "substr(date, 1, 7)"}
+    column = columns.get(by, "date")
+    names = ", ".join(f"SUM({name})" for name in (*ROLLED_UP, "requests_rejected"))
+    where = "".join(f" AND {name} = '{value}'" for name, value in only.items())
+    for since, until in SPANS:
+        sql = f"SELECT {column}, {names} FROM rollup_days WHERE date >= %s AND date <= %s{where} GROUP BY {column}"
+        expected = {str(value): list(map(int, sums)) for value, *sums in rows(sql, since, until) if any(sums)}
+        told = usage(by, Period(date.fromisoformat(since), date.fromisoformat(until)), only, compare=True)
+        found = {
+            str(next(iter(row.values())) or ("" if by == "key" else NO_ENDPOINT)): [
+                row["successful_requests"], row["failed_requests"], row["cancelled_requests"], row["input_tokens"],
+                row["output_tokens"], row["rejected_requests"],
+            ]
+            for row in told["rows"]
+        }  # fmt: skip
+        if by in ("model", "endpoint"):  # which refused ones do not come to
+            expected = {value: sums for value, sums in expected.items() if any(sums[:3])}
+        assert found == expected
+        before = told["previous"]
+        sql = f"SELECT {names} FROM rollup_days WHERE date >= %s AND date <= %s{where}"
+        ((ok, failed, *_, rejected),) = rows(sql, before["since"], before["until"])
+        assert before["total"]["requests"] == (ok or 0) + (failed or 0)
+        assert before["total"]["rejected_requests"] == (rejected or 0)
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def test_nothing_new_writes_nothing(world: World) -> None:
 def stored() -> list[Any]:
     tables = (
         "request_history", "metric_totals", "journal_positions", "rollup_minutes", "rollup_days", "rollup_client_hours",
-        "rollup_client_days",
+        "rollup_client_days", "rollup_months", "rollup_all_clients",
     )  # fmt: skip
     return [rows(f"SELECT count(*) FROM {table}") for table in tables]
 

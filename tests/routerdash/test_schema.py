@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import yaml
 from django.core.management import call_command
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.test import APIRequestFactory, force_authenticate
 
 from routerdash import __version__
 from tests.access.people import Api
@@ -52,6 +54,26 @@ def test_it_says_which_release_it_is_of(schema: Any) -> None:
 @pytest.mark.django_db
 def test_it_is_served_as_it_is_written(script: Api, schema: Any) -> None:
     assert yaml.safe_load(script.get("/api/schema/").content) == schema
+
+
+FORMS = ["application/vnd.oai.openapi", "application/yaml", "application/vnd.oai.openapi+json", "application/json"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("query", ["", "lang=ja", "lang=xx", "version=7"])
+@pytest.mark.parametrize("accept", FORMS)
+def test_it_is_kept_as_it_would_be_made_for_each_who_asks(script: Api, as_admin: Api, accept: str, query: str) -> None:
+    headers = {"Accept": accept}
+    user = as_admin.get("/").wsgi_request.user
+    request = APIRequestFactory().get(f"/api/schema/?{query}", headers=headers)
+    force_authenticate(request, user)
+    made = SpectacularAPIView.as_view(permission_classes=[])(request).render()
+    for _ in range(2):
+        for api in (script, as_admin):
+            kept = api.get(f"/api/schema/?{query}", headers=headers)
+            assert kept.content == made.content
+            for name in ("Content-Type", "Content-Disposition"):
+                assert kept.headers[name] == made.headers[name]
 
 
 @pytest.mark.django_db
