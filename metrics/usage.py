@@ -142,9 +142,8 @@ def usage(
 def _sums(by: str, period: Period, names: "_Names", only: Mapping[str, str]) -> dict[str, list[int]]:
     sql, values = _parts(by, period, only)
     sums = ", ".join(f"SUM({name})" for name in _USED)
-    with (
-        connection.cursor() as cursor
-    ):  # one statement, so of one moment: what is taken away is in what it is taken from
+    # One statement, so of one moment: what is taken away is in what it is taken from.
+    with connection.cursor() as cursor:
         cursor.execute(f"SELECT value, {sums} FROM ({sql}) AS parts GROUP BY value", values)  # noqa: S608
         rows = cursor.fetchall()
     found: dict[str, list[int]] = {}
