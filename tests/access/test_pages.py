@@ -5,10 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from access.models import ApiKey, User
-from metrics.models import DayRollUp
+from gateway.kinds import CHAT
+from metrics.fold import NO_ENDPOINT, Cell
+from metrics.rollups import upsert_days
 from tests.access.people import Api, key_for, make_user, session_of
 
 pytestmark = pytest.mark.django_db
@@ -115,11 +118,9 @@ def test_requests_and_the_last_day_are_told(as_viewer: Api, viewer: User) -> Non
 
 
 def _used(key: ApiKey, date: str, ok: int, failed: int) -> None:
-    zero = dict.fromkeys(("requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens", "output_tokens"), 0)
-    DayRollUp(
-        date=date, endpoint_id="00000000-0000-0000-0000-000000000000", model="m", kind="chat_completions",
-        api_key_id=str(key.pk), requests_ok=ok, requests_failed=failed, ok_duration_us=0, **zero,
-    ).save(force_insert=True)  # fmt: skip
+    cell = Cell(requests_ok=ok, requests_failed=failed)
+    with connection.cursor() as cursor:
+        upsert_days(cursor, {(date, NO_ENDPOINT, "m", CHAT, str(key.pk)): cell})
 
 
 @pytest.mark.parametrize("number", [1, 12])

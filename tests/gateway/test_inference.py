@@ -487,7 +487,13 @@ def test_load_is_spread_over_endpoints(gateway, sim: Simulator):
             until(lambda number=number: busy.seen.running + idle.seen.running == number)
         assert busy.seen.running == idle.seen.running == 2
     until(lambda: gateway.in_flight(model) == 0)
-    until(lambda: len(gateway.records()) == 4)  # at the end of the turn in which the counts went down
+    found: list[Any] = []
+
+    def all_told() -> bool:  # each at the end of the turn in which its count went down
+        found.extend(gateway.records())
+        return len(found) == 4
+
+    until(all_told)
 
 
 # Clients that leave
