@@ -1,9 +1,12 @@
 """What starting our programs from a program needs: an environment without leftovers, and a free port."""
 
+import fcntl
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -27,12 +30,20 @@ _numbers = count(os.getpid() * 61)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now, nor is likely to soon."""
-    return next(filter(_is_free, (PORTS[number % len(PORTS)] for number in _numbers)))
+    """A port of 127.0.0.1 that nobody listens on now, and that no other process is given as long as this one lives."""
+    return next(filter(_take, (PORTS[number % len(PORTS)] for number in _numbers)))
 
 
-def _is_free(port: int) -> bool:
+@cache
+def _locks() -> int:
+    """A descriptor of the file in which each process locks the byte of each port that it has taken."""
+    path = Path(tempfile.gettempdir()) / f"routerdash-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _take(port: int) -> bool:
     try:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
         return False

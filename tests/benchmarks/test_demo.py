@@ -35,7 +35,7 @@ def test_it_runs_until_interrupted() -> None:
         told += line
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in told + rest) == (0, False)
+    assert (process.returncode, "Traceback" in told + rest) == (0, False), told + rest
 
 
 def test_a_taken_port_is_told_and_its_server_left_alone() -> None:

@@ -1,9 +1,15 @@
 """Ports for programs that are started from a program."""
 
 import socket
+import subprocess
+import sys
 from contextlib import closing
+from itertools import count
 
+from benchmarks import process
 from benchmarks.process import free_port
+
+BEGIN_THERE = "from itertools import count; from benchmarks import process; process._numbers = count(7); "
 
 
 def test_a_port_that_somebody_has_is_passed_over() -> None:
@@ -14,3 +20,11 @@ def test_a_port_that_somebody_has_is_passed_over() -> None:
 
 def test_no_port_is_found_twice() -> None:
     assert len({free_port() for _ in range(50)}) == 50
+
+
+def test_no_two_processes_get_one_port(monkeypatch) -> None:
+    monkeypatch.setattr(process, "_numbers", count(7))
+    mine = free_port()  # nobody listens on it yet
+    command = [sys.executable, "-c", f"{BEGIN_THERE} print(process.free_port())"]
+    its = subprocess.run(command, cwd=process.ROOT, capture_output=True, text=True, check=True)
+    assert int(its.stdout) != mine

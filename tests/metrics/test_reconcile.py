@@ -146,6 +146,7 @@ def test_a_figure_that_is_too_small_is_named_and_repaired(busy: World, law: str,
     assert Told().code == 0
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(("law", "table", "column"), DERIVED)
 def test_a_figure_that_is_too_large_is_made_smaller_only_when_that_is_allowed(
     busy: World, law: str, table: str, column: str
