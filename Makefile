@@ -42,7 +42,7 @@ test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's
 
 test-postgres: $(VENV)/installed-dev ## Run the tests that know of the database on the PostgreSQL that TEST_DATABASE names
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
-JOBS ?= 3  # tests at a time: they wait for processes more than they compute
+JOBS ?= 2  # tests at a time, each with processes of its own
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
 torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
