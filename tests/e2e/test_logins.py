@@ -5,9 +5,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import pytest
+
 from access.logins import MOST_FAILURES
 from tests.conftest import Install
 from tests.router import RouterDash
+
+pytestmark = pytest.mark.one_database
 
 
 def fail(router: RouterDash, name: str, client: str) -> int:

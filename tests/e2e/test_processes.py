@@ -13,7 +13,7 @@ from benchmarks.simulator import Simulator
 from tests.conftest import Install
 from tests.router import RouterDash, command_of, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
 ROLES = ("gateway.main", "manage.py control", "manage.py background")
 

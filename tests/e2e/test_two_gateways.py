@@ -9,7 +9,7 @@ from tests.conftest import Install
 from tests.http import Answer
 from tests.router import RouterDash, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
 
 def at_once(router: RouterDash, number: int, **fields: object) -> list[Answer]:
