@@ -124,6 +124,8 @@ def read_messages_event(data: bytes) -> Event:
         case "content_block_delta":
             delta = found.delta
             return Event(deltas=int(bool(delta and (delta.text or delta.thinking or delta.partial_json))))
+        case "content_block_start":
+            return Event(inside=True)
         case "message_start":
             return _start(found.message)
         case "message_delta":
@@ -171,10 +173,8 @@ _STATUSES = {
 class MessagesDialect(Dialect):
     """How Messages stream."""
 
-    def opening(self, first: bytes, model: str) -> bytes:
+    def opening(self, model: str) -> bytes:
         """llama.cpp forgets to open a stream whose first token is a part of a character; clients fail on that."""
-        if _decode_event(first).type != "content_block_start":
-            return b""
         return server_event("message_start", message_start(new_message_id(), model))
 
     def error_event(self, body: bytes) -> bytes:

@@ -322,6 +322,7 @@ class Event(msgspec.Struct):
     last: bool = False  # nothing follows it
     error: str | None = None
     response_id: str | None = None  # of a Responses stream
+    inside: bool = False  # cannot be the first of a stream
 
 
 class _Delta(msgspec.Struct):
@@ -468,8 +469,8 @@ class Dialect:
     usage_on_request: bool  # usage comes only with stream_options.include_usage
     done: bytes = b""  # behind an answer that is told in one event
 
-    def opening(self, first: bytes, model: str) -> bytes:
-        """What must stand before the first event of a stream, where the server forgot it."""
+    def opening(self, model: str) -> bytes:
+        """What must stand before a first event that is `inside`: the server forgot it."""
         return b""
 
     def error_event(self, body: bytes) -> bytes:

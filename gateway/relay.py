@@ -100,8 +100,8 @@ class StreamRelay:
             event = self._dialect.read_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._hold(raw) if self.held else raw
-        if self.events == 1:
-            raw = self._dialect.opening(data, self._asked) + raw
+        if self.events == 1 and event.inside:
+            raw = self._dialect.opening(self._asked) + raw
         self._take(event)
         if event.usage_only and self._hide_usage:
             return b""

@@ -248,6 +248,12 @@ def test_a_stream_whose_server_forgot_to_open_it_is_opened(gateway):
     assert (record.outcome, record.input_tokens, record.output_tokens) == ("ok", None, 4)
 
 
+def test_a_stream_of_nothing_but_its_end_is_no_fault_of_ours(gateway):
+    with upstream(speaks(messages=stream(DONE))) as server:
+        ask(gateway, gateway.add(server), stream=True)
+    assert gateway.record().outcome == "ok"
+
+
 def test_a_request_that_turns_out_to_be_refused_when_its_stream_is_alive_already_is_broken_off(make_gateway, sim):
     gateway = make_gateway(ROUTERDASH_KEEPALIVE_SECS="0.2").start()
     with upstream(speaks(chat_completions=CHAT)) as server:
