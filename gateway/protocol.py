@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -263,7 +264,10 @@ class GatewayProtocol(HttpToolsProtocol):
             gateway.failed(exchange, error)
             self._complete(exchange)
             return
-        exchange.task = drive = Drive(answering, self.loop, self._done)
+        self._drive(exchange, answering)
+
+    def _drive(self, exchange: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+        exchange.task = drive = Drive(coroutine, self.loop, self._done)
         self.tasks.add(drive)  # type: ignore[arg-type]  # as much of a Task as uvicorn needs
         drive.start()
 
@@ -277,9 +281,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._complete(exchange, whole=isinstance(error, Exception))  # else it was cancelled
         elif self.flow.write_paused and not self.transport.is_closing():
             # Before the next request of this connection: its client does not read.
-            exchange.task = drive = Drive(exchange.drain(), self.loop, self._done)
-            self.tasks.add(drive)  # type: ignore[arg-type]
-            drive.start()
+            self._drive(exchange, exchange.drain())
         else:
             self._complete(exchange)
 
