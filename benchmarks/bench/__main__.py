@@ -62,12 +62,20 @@ class Bench:
         self.context = Context(self.load, options.seconds)
         self.shown: dict[str, results.Shown] = {}
         self.omitted: list[str] = []
+        self.failed: list[str] = []  # cases that could not be measured
         self._stack = stack
         self._usual: dict[str, Server] = {}
         self._number = 0
 
-    def run(self, case: Case) -> list[dict[str, Sample]]:
-        """Samples by round and server."""
+    def run(self, case: Case) -> list[dict[str, Sample]] | None:
+        """Samples by round and server; None where it cannot be measured, which does not keep the next from it."""
+        try:
+            return self._run(case)
+        except tools.CannotMeasure as error:
+            self.failed.append(f"`{case.name}` could not be measured: {error}")
+            return None
+
+    def _run(self, case: Case) -> list[dict[str, Sample]]:
         names = [name for name in case.servers or self.options.servers if case.name not in _cannot(name)]
         core = tools.LOAD_CORE if case.pinned else None
         self.context.core = core
@@ -170,7 +178,7 @@ def report(
         busy=busy,
         servers=[bench.shown[name] for name in options.servers if name in bench.shown and name != "direct"],
         cases=found,
-        faults=[text for text in faults if _of_ours(text)],
+        faults=[*bench.failed, *(text for text in faults if _of_ours(text))],
         notes=[*bench.omitted, *(text for text in faults if not _of_ours(text))],
     )
 
@@ -212,6 +220,9 @@ def main() -> None:
             bench = Bench(Path(directory), stack, options)
             for case in options.cases:
                 rounds = bench.run(case)
+                if rounds is None:
+                    say(f"\n{bench.failed[-1]}")
+                    continue
                 found.append((case, rounds))
                 say(f"\n## {case.title} (`{case.name}`)\n", *results.table(case, rounds))
         except tools.CannotMeasure as error:

@@ -30,6 +30,7 @@ START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 MANAGE_SECONDS = 600  # for a command on many rows
 DRAIN_SECONDS = 120.0
+MOST_CONNECTIONS = 20_000
 
 
 class Program:
@@ -280,12 +281,18 @@ class Ours(Server):
     name = "RouterDash"
     strengths = (
         "What this is about: keys and permissions, failover, every request recorded and counted exactly once, a "
-        "dashboard. Everything is as it is delivered, keys are asked for, only the log is quieter."
+        "dashboard. Everything is as it is delivered, keys are asked for; only the log is quieter, and one address may "
+        "have thousands of connections."
     )
 
     def __init__(self, directory: Path, upstreams: Upstreams, database_url: str = "", **environment: str) -> None:
         directory.mkdir(exist_ok=True)
-        settings = {"ROUTERDASH_LOG_LEVEL": "warning", **environment}
+        # All the load comes from one address.
+        settings = {
+            "ROUTERDASH_LOG_LEVEL": "warning",
+            "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT": str(MOST_CONNECTIONS),
+            **environment,
+        }
         self.router = RouterDash(directory, database_url, **settings)
         self.port = self.stream_port = self.router.port
         self.configuration = "\n".join(f"{name}={value}" for name, value in settings.items())
