@@ -15,11 +15,12 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.dates import WEEKDAYS, WEEKDAYS_ABBR
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
 from gateway.peer import client_of
 from metrics import clients, history, queries
+from metrics.templatetags import figures
 
 RANGES = {"24h": gettext_lazy("24 hours"), "7d": gettext_lazy("7 days"), "30d": gettext_lazy("30 days")}
 SHOWN = 50
@@ -164,8 +165,9 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
                 {
                     "hour": hour,
                     "x": 48 + hour * 25,
-                    "count": (count := counts[(day + 1) % 7, hour]),
-                    "level": math.ceil(LEVELS * count / greatest) if count else 0,
+                    "count": (number := counts[(day + 1) % 7, hour]),
+                    "level": math.ceil(LEVELS * number / greatest) if number else 0,
+                    "title": _title(str(WEEKDAYS[day]), hour, number),
                 }
                 for hour in range(24)
             ],
@@ -177,6 +179,11 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
     steps = [math.ceil(greatest * level / LEVELS) for level in range(1, LEVELS + 1)]
     marks = [(48 + hour * 25, f"{hour:02d}") for hour in range(0, 24, 3)]
     return {"days": days, "busiest": busiest, "steps": list(enumerate(steps, 1)), "marks": marks, "hours": range(24)}
+
+
+def _title(day: str, hour: int, number: int) -> str:
+    told = ngettext("%(day)s %(hour)s:00, %(shown)s request", "%(day)s %(hour)s:00, %(shown)s requests", number)
+    return told % {"day": day, "hour": f"{hour:02d}", "shown": figures.count(number)}
 
 
 URLS = [

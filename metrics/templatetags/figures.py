@@ -133,19 +133,22 @@ def moment(value: datetime | None) -> str:
 @register.simple_tag
 def when(value: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> SafeString | str:
     """A moment in the viewer's zone (`form` as strftime has it), the exact instant with its offset on hover."""
-    if value is None:
-        return NOTHING
-    local = timezone.localtime(value)
+    return NOTHING if value is None else SafeString(_time(timezone.localtime(value), form))
+
+
+def _time(local: datetime, form: str) -> str:
+    """Digits and signs that no page has to escape."""
     exact = local.isoformat(sep=" ", timespec="milliseconds")
-    return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, local.strftime(form))
+    return f'<time datetime="{local.isoformat()}" title="{exact}">{local.strftime(form)}</time>'
 
 
 @register.simple_tag
 def hour_rows(times: Iterable[tuple[datetime, Mapping[str, int]]], columns: Iterable[str]) -> SafeString:
-    """Rows of a table with a moment and counts: of hundreds, a loop in the template takes twice the time."""
+    """Rows of a table with a moment and counts: of hundreds, a loop in the template takes three times as long."""
+    zone, names = timezone.get_current_timezone(), tuple(columns)
     rows = (
-        "".join(f'<td class="n">{count(slot[name])}</td>' for name in columns).join(
-            (f'<tr><th scope="row">{when(at, "%Y-%m-%d %H:%M")}</th>', "</tr>")
+        "".join([f'<td class="n">{count(slot[name])}</td>' for name in names]).join(
+            (f'<tr><th scope="row">{_time(at.astimezone(zone), "%Y-%m-%d %H:%M")}</th>', "</tr>")
         )
         for at, slot in times
     )
