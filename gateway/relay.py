@@ -8,10 +8,12 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.alike import Alike
 from gateway.openai import Dialect, Event, Usage, rename_model
 
 MAX_EVENT_BYTES = 16 << 20
 MAX_EARLY_BYTES = 4096
+MOST_UNLIKE = 8  # events that were like none before, after which no more are compared
 
 
 class EventTooLong(Exception):
@@ -56,6 +58,8 @@ class StreamRelay:
         self._hide_usage = hide_usage
         self._pending = b""
         self._early = b""  # comments that wait for the first event
+        self._alike: Alike | None = None  # of the last event, if the next may be told by it
+        self._unlike = 0  # events since one was
 
     @property
     def whole(self) -> bool:
@@ -64,6 +68,9 @@ class StreamRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes of all events that are complete now. Raises EventTooLong."""
+        if self._alike is not None and not self._pending and (whole := self._alike.match(data)):
+            self._pass_alike()
+            return whole
         if self._pending:
             data = self._pending + data
         plain = b"\r" not in data  # lines end as nearly everybody ends them
@@ -73,7 +80,12 @@ class StreamRelay:
             end = data.find(b"\n\n", start) + 2 if plain else _event_end(data, start)
             if end < 2:
                 break
-            event = self._pass(data[start:end])
+            raw = data[start:end]
+            event = None if self._alike is None else self._alike.match(raw)
+            if event is None:
+                event = self._pass(raw)
+            else:
+                self._pass_alike()
             if event:
                 out.append(event)
             start = end
@@ -89,7 +101,14 @@ class StreamRelay:
             if rest := self._pass(pending):
                 self._hold(rest)
 
+    def _pass_alike(self) -> None:
+        """What is different of another piece of output, after one that was read."""
+        self.events += 1
+        self.deltas += 1
+        self._unlike = 0
+
     def _pass(self, raw: bytes) -> bytes:
+        self._alike = None
         data = _data(raw)
         if not data:
             return self._pass_comment(raw)
@@ -105,9 +124,15 @@ class StreamRelay:
         self._take(event)
         if event.usage_only and self._hide_usage:
             return b""
+        out = raw
         if event.model is not None and event.model != self._asked:
-            raw = rename_model(raw, event.model, self._asked)
-        return self._hold(raw) if event.last or self.held else raw
+            out = rename_model(raw, event.model, self._asked)
+        if event.last or self.held:
+            return self._hold(out)
+        if self.events > 1 and self._unlike < MOST_UNLIKE:
+            self._unlike += 1
+            self._alike = Alike.of(raw, event, out)
+        return out
 
     def _pass_comment(self, raw: bytes) -> bytes:
         if self.held:

@@ -7,6 +7,7 @@ each piece, `finish()`. Follows no redirects and reads no proxy variables.
 """
 
 import asyncio
+import re
 import socket
 import ssl
 import time
@@ -37,7 +38,10 @@ MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name lead
 LEARN_SECONDS = 0.01  # between two heads of answers that are remembered: no two of a server's may be alike
 EVENT_STREAM = b"text/event-stream"
 
+MAX_SIZE_DIGITS = 7  # of a chunk that is looked at here
 SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent in one packet
+
+_HEX = re.compile(rb"[0-9a-fA-F]+").fullmatch
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 LINK_LOCAL = "its address is link-local; see ROUTERDASH_ALLOW_LINK_LOCAL"
@@ -276,6 +280,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._collecting = False
         self._take: Callable[[bytes], bool] | None = None
+        self._between_chunks = False  # the last that the parser told of was the end of one
+        self._aligned = False  # nor has it been given anything since
         self._pushing = False  # the request's body is not whole
         self._chunked = False
         self._push_seconds: float | None = None
@@ -284,7 +290,7 @@ class Connection(asyncio.Protocol):
         """For the next exchange; of the one before, `_release` has left nothing."""
         # Lost already, between being made and being used: nothing else would tell.
         self.error = None if self.parser is not None else ConnectionResetError()
-        self.answered = self.complete = self._heard = False
+        self.answered = self.complete = self._heard = self._aligned = False
         self._uncounted = 0
 
     # An exchange
@@ -499,30 +505,44 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self.transport.abort()
             return
+        if self._aligned and self._take is not None and (piece := _whole_chunk(data)) is not None:
+            self.heard_lately = True
+            if not self._gives(self._take, piece):
+                self._wake()
+            return
         first = not self._heard
         self._heard = self.heard_lately = True
         known = self.pool.known
         if first and known is not None and self._knows(data, *known):
             self._wake()
             return
+        self._parse(data)
+        if first and self.complete and self._sent_at - self.pool.learned_at > LEARN_SECONDS:
+            self._learn(data)
+        if self._take is not None and self._chunks and self._gives(self._take, self._taken()):
+            return
+        if self._size > BUFFER_BYTES and not (self._paused or self._collecting or self.complete or self.error):
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def _parse(self, data: bytes) -> None:
+        assert self.parser is not None
         self._uncounted += len(data)
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a proper HTTP answer: {error}")
-        if first and self.complete and self._sent_at - self.pool.learned_at > LEARN_SECONDS:
-            self._learn(data)
         if self._uncounted > MAX_HEAD_BYTES:
             self._break("a head or trailer without end")
-        if self._take is not None and self._chunks:
-            if not self._take(self._taken()):
-                self._take = None
-            elif not self.complete and self.error is None:
-                return
-        if self._size > BUFFER_BYTES and not (self._paused or self._collecting or self.complete or self.error):
-            self._paused = True
-            self.transport.pause_reading()
-        self._wake()
+        self._aligned = self._between_chunks and data[-2:] == b"\r\n"
+
+    def _gives(self, take: Callable[[bytes], bool], data: bytes) -> bool:
+        """To whoever waits for the body as it comes. False: they have to be woken, for good or until they can go on."""
+        if take(data):
+            return not self.complete and self.error is None
+        self._take = None
+        return False
 
     def _learn(self, data: bytes) -> None:
         """Of an answer that came whole in these bytes: what the next may have in common with it."""
@@ -612,13 +632,35 @@ class Connection(asyncio.Protocol):
         if self._collecting and self._size > MAX_BODY_BYTES:
             self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
+        self._between_chunks = False
         if self._informational:
             self._informational = False
             return
         assert self.parser is not None
         self._keep_alive = self.parser.should_keep_alive()
         self.complete = True
+
+
+@lru_cache(maxsize=4096)
+def _chunk_bytes(line: bytes) -> int:
+    """The size that a chunk begins with; 0 for what only the parser understands, and for the last chunk."""
+    return int(line, 16) if _HEX(line) else 0
+
+
+def _whole_chunk(data: bytes) -> bytes | None:
+    """What a chunk brings, if these bytes are one chunk, no more and no less. Most servers send one event in one."""
+    at = data.find(b"\r\n", 0, MAX_SIZE_DIGITS + 2)
+    if at < 1 or data[-2:] != b"\r\n":
+        return None
+    size = _chunk_bytes(data[:at])
+    return data[at + 2 : -2] if size and at + 4 + size == len(data) else None
 
 
 def _kept_for(keep_alive: bytes) -> float:

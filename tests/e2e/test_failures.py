@@ -194,7 +194,7 @@ def test_torture(database_url: str) -> None:
     "trial",
     [
         lambda: trials.read_your_write(times=150, workers=4),
-        lambda: trials.big_start(rows=20_000, backlog=2_000, within=60),
+        lambda: trials.big_start(rows=20_000, backlog=2_000, within=60, endpoints=20, models=50),
         lambda: trials.backlog(records=20_000),
     ],
     ids=["read your write", "big start", "backlog"],

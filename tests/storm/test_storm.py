@@ -8,7 +8,7 @@ from tests.storm.run import KEYS, WINDOW_SECONDS, _compare, _starved, storm
 
 @pytest.mark.timeout(180)
 def test_a_short_storm_leaves_nothing_over(tmp_path):
-    assert storm(seconds=12, clients=60, directory=tmp_path) == []
+    assert storm(seconds=8, clients=60, directory=tmp_path) == []
 
 
 @pytest.mark.parametrize(

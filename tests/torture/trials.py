@@ -138,15 +138,15 @@ def read_your_write(*, times: int, workers: int = 4, postgres: bool = False) -> 
 # A start with much to look back on
 
 
-def big_start(*, rows: int, backlog: int, within: float = 2.0) -> Result:
-    """A start with 200 endpoints, 500 models, millions of history rows and a backlog in the journal: how soon it serves
+def big_start(*, rows: int, backlog: int, within: float = 2.0, endpoints: int = 200, models: int = 500) -> Result:
+    """A start with many endpoints and models, millions of history rows and a backlog in the journal: how soon it serves
     the first request, and whether the first figures are right.
     """
     with started("big start", workers=1, rate=1) as run:
         router, result, say = run.scene.router, run.result, run.scene.say
         assert router.stop() == 0
         database = router.data_dir / "routerdash.sqlite3"
-        fleet = filled.fleet([free_port()])
+        fleet = filled.fleet([free_port()], endpoints, models)
         cells = filled.fill(str(database), fleet, rows)
         say(f"{sum(cell.rows for cell in cells)} rows, {database.stat().st_size >> 20} MiB")
         with closing(sqlite3.connect(database)) as connection:
