@@ -26,7 +26,7 @@ from gateway.outbox import Body, Data
 from gateway.skim import Top, skim
 
 MAX_MODEL_NAME = 256
-BIG_BYTES = 256 << 10  # of a body that is not parsed whole
+BIG_BYTES = 128 << 10  # of a body that is not parsed whole
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from gateway.outbox import Body
 
 FREE_STRINGS = 32  # then only as long as the strings are long enough for it to pay
-BYTES_A_STRING = 4096
+BYTES_A_STRING = 2048
+BACKSLASH = 0x5C
 MOST_BACKSLASHES = 64  # in front of a quotation mark
 
 _NAME = re.compile(rb'\s*"([^"\\]*)"\s*:\s*')
@@ -17,6 +18,7 @@ _SCALAR = re.compile(rb"true|false|null|-?[0-9][0-9.eE+-]*")
 _NEXT = re.compile(rb"\s*([,}])")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _BETWEEN = frozenset((b",", b":", b", ", b": "))  # two strings, mostly
+_SIBLINGS = frozenset((b"},{", b"}, {"))  # the end of an object, and the next in its array
 _SPACE = re.compile(rb"\s*")
 
 
@@ -43,7 +45,6 @@ class _Skimmer:
     def __init__(self, body: Body) -> None:
         self._body = body
         self._strings = 0
-        self._escapes = body.find(b"\\") >= 0
 
     def top(self) -> dict[bytes, tuple[int, int]]:
         body = self._body
@@ -84,10 +85,9 @@ class _Skimmer:
         body = self._body
         self._count(at)
         end = body.find(b'"', at + 1)
-        if self._escapes:
-            while end > 0 and _is_escaped(body, end):
-                self._count(end)
-                end = body.find(b'"', end + 1)
+        while end > 0 and body[end - 1] == BACKSLASH and _is_escaped(body, end):
+            self._count(end)
+            end = body.find(b'"', end + 1)
         if end < 0:
             raise _Unsure
         return end + 1
@@ -100,19 +100,25 @@ class _Skimmer:
 
     def _nested_end(self, at: int) -> int:
         """Behind the array or object that begins at `at`."""
-        body, find, string_end = self._body, self._body.find, self._string_end
+        body, find = self._body, self._body.find
         depth = 0
         while True:
             quote = find(b'"', at)
             between = bytes(body[at:quote] if quote >= 0 else body[at:])
-            if between not in _BETWEEN:
+            if between not in _BETWEEN and not (depth > 1 and between in _SIBLINGS):
                 for bracket in _BRACKET.finditer(between):
                     depth += 1 if bracket[0] in b"[{" else -1
                     if depth == 0:
                         return at + bracket.end()
             if quote < 0:
                 raise _Unsure
-            at = string_end(quote)
+            # As in `_string_end`: a string takes less than half the time here.
+            self._strings = strings = self._strings + 1
+            if strings > FREE_STRINGS and quote < (strings - FREE_STRINGS) * BYTES_A_STRING:
+                raise _Unsure
+            at = find(b'"', quote + 1) + 1
+            if at <= 0 or body[at - 2] == BACKSLASH:
+                at = self._string_end(quote)
 
 
 def _is_escaped(body: Body, quote: int) -> bool:
