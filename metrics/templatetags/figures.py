@@ -20,6 +20,8 @@ from django.utils.translation import gettext as _
 register = template.Library()
 
 NOTHING = "—"  # never measured, as against a measured 0
+_SPANS = {86400: "d", 3600: "h", 60: "min", 1: "s"}  # seconds -> unit
+_JAPANESE_SPANS = {86400: "日", 3600: "時間", 60: "分", 1: "秒"}
 
 
 @register.simple_tag
@@ -57,10 +59,8 @@ def span(seconds: float | None) -> str:
     """Whole seconds, minutes from two of them on, hours and days from two of them on."""
     if seconds is None:
         return NOTHING
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{_number(seconds // size)} {unit}"
-    return f"{_number(seconds // 1)} s"
+    size = next((size for size in (86400, 3600, 60) if seconds >= 2 * size), 1)
+    return f"{_number(seconds // size)} {(_JAPANESE_SPANS if get_language() == 'ja' else _SPANS)[size]}"
 
 
 @register.filter

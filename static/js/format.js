@@ -17,10 +17,11 @@
     const short = value / size;
     return size ? `${number(short, short < 9.995 ? 2 : short < 99.95 ? 1 : 0)} ${unit}` : count(value);
   };
+  const spans = lang === "ja" ? { 86400: "日", 3600: "時間", 60: "分", 1: "秒" } : { 86400: "d", 3600: "h", 60: "min", 1: "s" };
   const span = seconds => {
     if (seconds == null) return NOTHING;
-    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => seconds >= 2 * size) ?? [1, "s"];
-    return `${number(Math.floor(seconds / size))} ${unit}`;
+    const size = [86400, 3600, 60].find(size => seconds >= 2 * size) ?? 1;
+    return `${number(Math.floor(seconds / size))} ${spans[size]}`;
   };
   const rate = (good, total) => {
     if (!total) return NOTHING;

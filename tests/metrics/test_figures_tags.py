@@ -60,6 +60,12 @@ def test_span(value: float | None, text: str) -> None:
     assert span(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(None, "—"), (119.9, "119 秒"), (120, "2 分"), (7200, "2 時間"), (9e6, "104 日")])
+def test_span_in_japanese(value: float | None, text: str) -> None:
+    with translation.override("ja"):
+        assert span(value) == text
+
+
 @pytest.mark.parametrize(
     ("good", "total", "text"),
     [(0, 0, "—"), (1, 1, "100 %"), (0, 5, "0.0 %"), (1, 3, "33.3 %"), (989, 1000, "98.9 %"), (999, 1000, "99.90 %")],
