@@ -60,7 +60,9 @@ def test_span(value: float | None, text: str) -> None:
     assert span(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "—"), (119.9, "119 秒"), (120, "2 分"), (7200, "2 時間"), (9e6, "104 日")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "—"), (119.9, "119 秒"), (120, "2 分"), (7200, "2 時間"), (9e6, "104 日")]
+)
 def test_span_in_japanese(value: float | None, text: str) -> None:
     with translation.override("ja"):
         assert span(value) == text
