@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bench import proc, results, tools
+from benchmarks.bench.__main__ import Bench
 from benchmarks.bench.cases import CASES
 from benchmarks.bench.servers import Figures, Upstreams, audit
 from benchmarks.bench.tools import SOURCES, chat_body, parse_load, parse_wrk
@@ -33,6 +34,17 @@ def test_what_the_stream_clients_say() -> None:
     found = parse_load(LOAD)
     assert (found.whole, found.wrong, found.told) == (7, 3, "1 miscounted, 2 unfinished")
     assert (found.events, found.duration_p50_us, found.gap_p99_us) == (600, 641000, 16000)
+
+
+def test_a_case_that_cannot_be_measured_keeps_none_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(bench: Bench, case: object) -> None:
+        raise tools.CannotMeasure("only 1000 of 5000 streams began")
+
+    bench = object.__new__(Bench)
+    bench.failed = []
+    monkeypatch.setattr(Bench, "_run", fail)
+    assert [bench.run(case) for case in CASES[:2]] == [None, None]
+    assert bench.failed[0] == f"`{CASES[0].name}` could not be measured: only 1000 of 5000 streams began"
 
 
 def test_a_stat_line_with_a_name_that_looks_like_one() -> None:
