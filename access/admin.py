@@ -15,7 +15,6 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext as _
@@ -23,6 +22,7 @@ from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
 from access.models import (
+    DELETED,
     INFERENCE,
     MANAGE_ENDPOINTS,
     READ_ENDPOINTS,
@@ -238,9 +238,7 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         super().save_model(request, obj, form, change)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Their keys by name; of what they did in the admin, which goes with them, only how much: Django would list it
-        all.
-        """
+        """With their keys by name. What they did stays in the log; Django would list it all."""
         chosen = list(objs)
         keys = ApiKey.objects.filter(created_by__in=chosen)
         found, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
@@ -248,13 +246,15 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
             needed.add(str(self.opts.verbose_name))
         names = [f"{capfirst(str(self.opts.verbose_name))}: {user}" for user in chosen]
         told: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
-        if did := LogEntry.objects.filter(user__in=chosen).count():
-            told[LogEntry._meta.verbose_name_plural] = number_format(did, force_grouping=True)
         return [*names, *found], told, needed, kept
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """Nobody deletes the account they are using; so there is always an administrator left."""
-        return super().has_delete_permission(request, obj) and obj != request.user
+        allowed = super().has_delete_permission(request, obj) and obj != request.user
+        return allowed and (obj is None or obj.username != DELETED)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.username != DELETED)
 
 
 @admin.register(LogEntry)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
@@ -47,6 +48,9 @@ class Role(models.TextChoices):
     VIEWER = "viewer", _("Viewer")
 
 
+DELETED = "(deleted user)"  # who has done in the log what users did that are gone
+
+
 class PasswordHashField(models.TextField):  # type: ignore[type-arg]
     """A bare bcrypt hash (`$2b$12$…`) in the database, with Django's algorithm prefix in Python."""
 
@@ -69,6 +73,10 @@ class UserManager(BaseUserManager["User"]):
 
     def create_superuser(self, username: str, password: str, **fields: Any) -> "User":
         return self.create_user(username, password, Role.ADMIN, **fields)
+
+    def nobody(self) -> "User":
+        """Who stands in the log for users that are gone. Made when the first of them goes; no password fits."""
+        return self.get_or_create(username=DELETED, defaults={"password": make_password(None)})[0]
 
 
 class User(AbstractBaseUser):

@@ -1,10 +1,11 @@
-"""Every save or delete of a user or key: counted for other processes, read again on commit."""
+"""Every save or delete of a user or key: counted for other processes, read again on commit. What a user did stays."""
 
 from typing import Any
 
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_save, pre_delete
 from django.dispatch import receiver
 
 from access.directory import access
@@ -19,6 +20,16 @@ def changed(update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
     if update_fields is None or set(update_fields) != {"last_login"}:
         changes.bump(changes.ACCESS)
         transaction.on_commit(access.reload_if_possible)
+
+
+@receiver(pre_delete, sender=User, dispatch_uid="access.user_goes")
+def keep_the_log(instance: User, **kwargs: Any) -> None:
+    """Django would delete it with them: when an endpoint was drained or disabled, and by how much that counts in its
+    uptime, would not be known any more.
+    """
+    entries = LogEntry.objects.filter(user=instance)
+    if entries.exists():
+        entries.update(user=User.objects.nobody())
 
 
 # Django connects a handler that stores the time of login and lets the login fail if it cannot: ours is in backends.
