@@ -9,6 +9,7 @@ import json
 import random
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ PIXEL = base64.b64encode(b"\x89PNG simulated").decode()
 Event = tuple[bytes, bool]
 
 
-class Answer:
+class Answer(ABC):
     """One generated text or tool call."""
 
     prefix = "sim"
@@ -47,11 +48,13 @@ class Answer:
         self.id = f"{self.prefix}-{random.getrandbits(48):012x}"
         self.created = int(time.time())
 
+    @abstractmethod
     def whole(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The object that answers without a stream."""
 
+    @abstractmethod
     def events(self) -> Iterator[Event]:
-        raise NotImplementedError
+        """What a stream is made of."""
 
     def error_event(self) -> bytes:
         return _data({"error": {"message": "simulated error", "type": "server_error"}})
