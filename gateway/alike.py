@@ -17,13 +17,13 @@ class Alike:
 
     __slots__ = ("_at", "_head", "_renamed", "_tail", "_tail_bytes")
 
-    def __init__(self, head: bytes, tail: bytes, renamed: tuple[bytes, bytes] | None) -> None:
-        """What stands before the text and behind it; `renamed`: the same as clients get it, if they get another."""
+    def __init__(self, head: bytes, tail: bytes, sent_head: bytes, sent_tail: bytes) -> None:
+        """What stands before the text and behind it, as it comes and as clients get it."""
         self._head = head
         self._at = len(head)
         self._tail = tail
         self._tail_bytes = len(tail)
-        self._renamed = renamed
+        self._renamed = None if (head, tail) == (sent_head, sent_tail) else (sent_head, sent_tail)
 
     @classmethod
     def of(cls, raw: bytes, event: Event, out: bytes) -> "Alike | None":
@@ -36,10 +36,8 @@ class Alike:
         if event.inside or event.response_id is not None:
             return None
         parts = _parts(raw)
-        sent = None if out == raw or parts is None else _parts(out)
-        if parts is None or (out != raw and sent is None):
-            return None
-        return cls(*parts, sent)
+        sent = parts if out == raw else _parts(out)
+        return None if parts is None or sent is None else cls(*parts, *sent)
 
     def match(self, raw: bytes) -> bytes | None:
         """An event that is one of these, as clients get it; None for any other."""

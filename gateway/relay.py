@@ -68,8 +68,7 @@ class StreamRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes of all events that are complete now. Raises EventTooLong."""
-        if self._alike is not None and not self._pending and (whole := self._alike.match(data)):
-            self._pass_alike()
+        if self._alike is not None and not self._pending and (whole := self._told(self._alike, data)) is not None:
             return whole
         if self._pending:
             data = self._pending + data
@@ -80,12 +79,7 @@ class StreamRelay:
             end = data.find(b"\n\n", start) + 2 if plain else _event_end(data, start)
             if end < 2:
                 break
-            raw = data[start:end]
-            event = None if self._alike is None else self._alike.match(raw)
-            if event is None:
-                event = self._pass(raw)
-            else:
-                self._pass_alike()
+            event = self._pass(data[start:end])
             if event:
                 out.append(event)
             start = end
@@ -101,13 +95,18 @@ class StreamRelay:
             if rest := self._pass(pending):
                 self._hold(rest)
 
-    def _pass_alike(self) -> None:
-        """What is different of another piece of output, after one that was read."""
-        self.events += 1
-        self.deltas += 1
-        self._unlike = 0
+    def _told(self, alike: Alike, raw: bytes) -> bytes | None:
+        """An event that is told by its bytes, as clients get it: another piece of output. None for one to be read."""
+        out = alike.match(raw)
+        if out is not None:
+            self.events += 1
+            self.deltas += 1
+            self._unlike = 0
+        return out
 
     def _pass(self, raw: bytes) -> bytes:
+        if self._alike is not None and (told := self._told(self._alike, raw)) is not None:
+            return told
         self._alike = None
         data = _data(raw)
         if not data:

@@ -280,8 +280,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._collecting = False
         self._take: Callable[[bytes], bool] | None = None
-        self._between_chunks = False  # the last that the parser told of was the end of one
-        self._aligned = False  # nor has it been given anything since
+        self._aligned = False  # between two chunks, and the parser has been given nothing of the next
         self._pushing = False  # the request's body is not whole
         self._chunked = False
         self._push_seconds: float | None = None
@@ -535,7 +534,8 @@ class Connection(asyncio.Protocol):
             self._break(f"not a proper HTTP answer: {error}")
         if self._uncounted > MAX_HEAD_BYTES:
             self._break("a head or trailer without end")
-        self._aligned = self._between_chunks and data[-2:] == b"\r\n"
+        if data[-2:] != b"\r\n":  # these may be of the next chunk's first line
+            self._aligned = False
 
     def _gives(self, take: Callable[[bytes], bool], data: bytes) -> bool:
         """To whoever waits for the body as it comes. False: they have to be woken, for good or until they can go on."""
@@ -633,13 +633,12 @@ class Connection(asyncio.Protocol):
             self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
 
     def on_chunk_header(self) -> None:
-        self._between_chunks = False
+        self._aligned = False
 
     def on_chunk_complete(self) -> None:
-        self._between_chunks = True
+        self._aligned = True
 
     def on_message_complete(self) -> None:
-        self._between_chunks = False
         if self._informational:
             self._informational = False
             return
