@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -14,6 +15,13 @@ from benchmarks.simulator import Simulator
 from tests.router import RouterDash
 
 pytest_plugins = ["tests.callers", "tests.browser"]
+
+# A busy machine is no fault, hence no deadline. `make test` tries the same examples each time, so that it fails by what
+# has changed alone; `make fuzz` goes looking for others.
+_usual = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("routerdash", _usual, derandomize=True)
+hypothesis.settings.register_profile("fuzz", _usual, max_examples=2000)
+hypothesis.settings.load_profile("routerdash")
 
 SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 

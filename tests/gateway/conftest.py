@@ -3,7 +3,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 
 from gateway import snapshot
@@ -14,13 +13,6 @@ from gateway.sealing import Sealer
 from gateway.upstream import Sweeper
 from tests.gateway.process import GatewayProcess
 from tests.gateway.samples import KEY, make_snapshot
-
-hypothesis.settings.register_profile(
-    "routerdash",
-    deadline=None,  # a busy machine is no fault
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("routerdash")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import record
@@ -394,7 +394,6 @@ def _attempts(outcome: str, failed: tuple[Attempt, ...], last: Attempt) -> tuple
 REQUESTS = st.lists(any_request(), max_size=40, unique_by=lambda entry: entry.id)
 
 
-@settings(deadline=None)
 @given(REQUESTS, st.randoms(use_true_random=False))
 def test_figures_do_not_depend_on_order_or_batches(entries: list[RequestRecord], rng: Any) -> None:
     whole, parts = Trackers(UTC_ZONE), Trackers(UTC_ZONE)
@@ -406,7 +405,6 @@ def test_figures_do_not_depend_on_order_or_batches(entries: list[RequestRecord],
     assert told(parts.figures(AT)) == told(whole.figures(AT))
 
 
-@settings(deadline=None)
 @given(REQUESTS, st.randoms(use_true_random=False))
 def test_folds_do_not_depend_on_order(entries: list[RequestRecord], rng: Any) -> None:
     shuffled = list(entries)
@@ -422,7 +420,6 @@ def in_order(found: Fold) -> Fold:
     return found
 
 
-@settings(deadline=None)
 @given(REQUESTS, REQUESTS)
 def test_folds_add_up(some: list[RequestRecord], others: list[RequestRecord]) -> None:
     one, other = fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3))
@@ -430,7 +427,6 @@ def test_folds_add_up(some: list[RequestRecord], others: list[RequestRecord]) ->
     assert (one, other) == (fold(*some, Unrecorded(2)), fold(*others, Unrecorded(3)))
 
 
-@settings(deadline=None)
 @given(REQUESTS)
 def test_many_at_once_are_those_that_each_is_alone(entries: list[RequestRecord]) -> None:
     alone = sum((fold(entry) for entry in entries), start=fold())
@@ -453,7 +449,6 @@ def test_an_id_is_hyphenated_lower_case(text: str) -> None:
     assert sound(request(id=text)) == right
 
 
-@settings(deadline=None)
 @given(REQUESTS)
 def test_days_hold_what_the_cells_hold(entries: list[RequestRecord]) -> None:
     found = fold(*entries, zone=ZoneInfo("Europe/Berlin"))

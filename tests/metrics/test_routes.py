@@ -177,7 +177,7 @@ def roster(tmp_path: Path) -> Iterator[Roster]:
         sweeper.stop()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(MODELS, max_size=3), max_size=3), st.sampled_from((*WORDS, "tINY", "none")))
 def test_a_model_is_found_as_gateways_find_it(roster: Roster, models: list[list[Model]], name: str) -> None:
     endpoints = (msgspec.structs.replace(endpoint(it), models=tuple(of)) for it, of in zip(NAMES, models, strict=False))

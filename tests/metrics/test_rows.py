@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import record
@@ -61,7 +61,6 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(any_request(), max_size=30))
 def test_rows_are_those_of_each_request_by_itself(entries: list[RequestRecord]) -> None:
     alone = [row for entry in entries for row in whole([entry])]
