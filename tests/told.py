@@ -764,7 +764,7 @@ def _heat(cells: list[Row]) -> Told:
     names = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
     counts = [cell["count"] for cell in cells]
     most = max(counts)
-    scale = [most, 0, *(math.ceil(most * level / 4) for level in range(1, 5))] if most else []
+    scale = [most, 0, *{math.ceil(most * share) for share in (1 / 16, 1 / 4, 9 / 16, 1)}] if most else []
     # Hours stand above the drawing and above the table, and below it when they begin.
     return {
         Place("heat"): AnyOrder([*counts, *scale, *range(0, 24, 3), *range(24), MINUTES_PAST]),

@@ -1,6 +1,7 @@
 """Who sends requests, and one client by itself. Needs the database."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -152,8 +153,15 @@ def _over_time(span: str, addresses: Sequence[str] | None = None) -> dict[str, A
 
 
 def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
-    """Monday first, each hour with its place and its shade: 0 for none, else a quarter of the busiest."""
+    """Monday first, each hour with its place and its shade: 0 for none, else by the root of its share of the busiest.
+
+    In equal steps, an hour of a rush would make all others look alike.
+    """
     greatest = max(cell["count"] for cell in cells)
+    steps = sorted({math.ceil(greatest * (level / LEVELS) ** 2) for level in range(1, LEVELS + 1)})
+    lightest = (
+        LEVELS + 1 - len(steps)
+    )  # where there are few requests, there are fewer shades; the busiest has the darkest
     counts = {(cell["day_of_week"], cell["hour"]): cell["count"] for cell in cells}
     days = [
         {
@@ -166,7 +174,7 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
                     "hour": hour,
                     "x": 48 + hour * 25,
                     "count": (number := counts[(day + 1) % 7, hour]),
-                    "level": math.ceil(LEVELS * number / greatest) if number else 0,
+                    "level": lightest + bisect_left(steps, number) if number else 0,
                     "title": _title(str(WEEKDAYS[day]), hour, number),
                 }
                 for hour in range(24)
@@ -176,9 +184,14 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
     ]
     day, hour = max(counts, key=lambda at: counts[at])
     busiest = {"day": WEEKDAYS[(day - 1) % 7], "hour": f"{hour:02d}", "count": greatest} if greatest else None
-    steps = [math.ceil(greatest * level / LEVELS) for level in range(1, LEVELS + 1)]
     marks = [(48 + hour * 25, f"{hour:02d}") for hour in range(0, 24, 3)]
-    return {"days": days, "busiest": busiest, "steps": list(enumerate(steps, 1)), "marks": marks, "hours": range(24)}
+    return {
+        "days": days,
+        "busiest": busiest,
+        "steps": list(enumerate(steps, lightest)),
+        "marks": marks,
+        "hours": range(24),
+    }
 
 
 def _title(day: str, hour: int, number: int) -> str:

@@ -86,14 +86,15 @@ def _alarm(row: dict[str, Any]) -> str:
 
 
 def _sparks(live: dict[str, Any]) -> dict[str, list[float | None]]:
-    """The lines of the cells above, by minute."""
+    """The lines of the cells above, by minute: sums end with the last whole one, as the running one would be a fall."""
     history, minutes = live["history"], live["minutes"]
-    names = ("online", "in_flight", "queued", "output_tokens", "first_token_ms", "average_ms", "p95_ms")
+    names = ("online", "in_flight", "queued", "first_token_ms", "average_ms", "p95_ms")
     return {
         **{name: [minute[name] for minute in minutes] for name in names},
-        "requests": [slot["success"] + slot["error"] for slot in history],
         "success": [_share(slot["success"], slot["success"] + slot["error"]) for slot in history],
-        "tokens": [minute["input_tokens"] + minute["output_tokens"] for minute in minutes],
+        "requests": [slot["success"] + slot["error"] for slot in history[:-1]],
+        "output_tokens": [minute["output_tokens"] for minute in minutes[:-1]],
+        "tokens": [minute["input_tokens"] + minute["output_tokens"] for minute in minutes[:-1]],
     }
 
 

@@ -200,12 +200,14 @@
 
   function showSparks() {
     const { history, minutes } = live;
-    for (const name of ["online", "in_flight", "queued", "output_tokens", "first_token_ms", "average_ms", "p95_ms"]) {
+    for (const name of ["online", "in_flight", "queued", "first_token_ms", "average_ms", "p95_ms"]) {
       drawSpark(name, minutes.map(minute => minute[name]));
     }
-    drawSpark("requests", history.map(slot => slot.success + slot.error));
     drawSpark("success", history.map(({ success, error }) => (success + error ? success / (success + error) : null)));
-    drawSpark("tokens", minutes.map(minute => minute.input_tokens + minute.output_tokens));
+    // Sums end with the last whole minute, as the running one would be a fall.
+    drawSpark("requests", history.slice(0, -1).map(slot => slot.success + slot.error));
+    drawSpark("output_tokens", minutes.slice(0, -1).map(minute => minute.output_tokens));
+    drawSpark("tokens", minutes.slice(0, -1).map(minute => minute.input_tokens + minute.output_tokens));
     for (const element of $$("[data-peak]")) {
       const known = minutes.map(minute => minute[element.dataset.peak]).filter(value => value != null);
       set(element, count(known.length ? Math.max(...known) : null));

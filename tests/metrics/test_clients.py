@@ -17,6 +17,7 @@ from gateway.peer import client_of
 from gateway.record import uuid7
 from metrics import clients
 from metrics.models import Setting
+from metrics.pages.clients import heatmap
 from metrics.rows import Where
 from metrics.writer import DatabaseWriter
 from tests.access.people import Api, key_for, with_key
@@ -282,6 +283,25 @@ def test_the_heatmap_is_of_seven_days_in_utc(script: Api, busy: World) -> None:
     assert (len(told), sum(it["count"] for it in told)) == (168, 10)
     assert (cell(told, 2, 12), cell(told, 2, 10), cell(told, 1, 6)) == (7, 1, 2)  # a Tuesday; a Monday
     assert sum(it["count"] for it in get(script, f"{CLIENTS}/heatmap?ip=2001:db8:0:7::5")) == 2
+
+
+def shades(*counts: int) -> tuple[list[int], list[tuple[int, int]]]:
+    cells = [{"day_of_week": at // 24, "hour": at % 24, "count": 0} for at in range(168)]
+    for at, count in enumerate(counts):
+        cells[24 + at]["count"] = count  # on Monday
+    drawn = heatmap(cells)
+    return [it["level"] for it in drawn["days"][0]["hours"]][: len(counts)], drawn["steps"]
+
+
+def test_hours_beside_a_rush_are_told_apart() -> None:
+    steps = [(1, 225), (2, 900), (3, 2025), (4, 3600)]
+    assert shades(0, 1, 225, 226, 900, 2000, 3600) == ([0, 1, 1, 2, 2, 3, 4], steps)
+
+
+def test_few_requests_have_fewer_shades() -> None:
+    assert shades(0, 1, 3) == ([0, 2, 4], [(2, 1), (3, 2), (4, 3)])
+    assert shades(1) == ([4], [(4, 1)])
+    assert shades(0)[0] == [0]
 
 
 @pytest.mark.parametrize(

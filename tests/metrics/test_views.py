@@ -94,6 +94,12 @@ def test_the_overview_shows_the_60_minutes(as_viewer: Api, served: World) -> Non
     assert minutes.startswith('<tr><th scope="row">12:00</th><td class="n">1</td><td class="n">1</td></tr>')
 
 
+def test_lines_of_sums_end_with_the_last_whole_minute(as_viewer: Api, teller: World) -> None:
+    teller.gateway(*(request(ago=60) for _ in range(9)), request())
+    drawn = page(as_viewer).split('data-spark="requests"')[1].split("</svg>")[0]
+    assert 'd="M80.0 4.0h0"' in drawn  # the highest is the last
+
+
 def test_an_overview_without_answers_says_so(as_viewer: Api, endpoints: object) -> None:
     html = page(as_viewer)
     assert '<td colspan="6" class="muted w4">No model has answered yet.' in html
