@@ -206,7 +206,7 @@ class _Reader:
             type=f"{_kind(inner)[0] or 'object'}[]" if kind == "array" else schema.get("format") or kind or "any",
             required=bool(required),
             nullable=nullable,
-            text="" if choices and "`" in schema.get("description", "") else schema.get("description", ""),
+            text=schema.get("description", "").partition("* `")[0].strip(),  # behind it, choices are listed once more
             choices=tuple(str(it) for it in choices if it is not None and it != ""),
             default=json.dumps(schema["default"]) if "default" in schema else "",
         )

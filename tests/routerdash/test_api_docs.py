@@ -37,6 +37,12 @@ def test_fields_are_told_with_what_is_in_them() -> None:
     assert fields["endpoints[].last_seen"].type == "date-time"
 
 
+def test_what_choices_mean_is_told_and_their_list_once() -> None:
+    parameters = {it.name: it for it in operation("get-api-requests").parameters}
+    assert parameters["outcome"].text == "`error`: any but `ok`."
+    assert parameters["outcome"].choices[:2] == ("ok", "refused")
+
+
 def test_bodies_are_told_with_what_must_be_there() -> None:
     needed = [it.name for it in operation("post-api-endpoints").body if it.required]
     assert needed == ["name", "base_url"]
