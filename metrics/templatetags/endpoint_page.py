@@ -15,12 +15,11 @@ from django.utils.translation import ngettext
 from endpoints.edits import API_KEY, BREAKER, STATE, Edit
 from endpoints.models import LIMITS, Endpoint, EndpointOptions, OperatorState, Status
 from metrics import uptime
-from metrics.templatetags.figures import NOTHING, count, rate, span
+from metrics.templatetags.figures import NOTHING, count, rate
 from metrics.uptime import CELLS, LATER, Timeline
 
 register = template.Library()
 
-DAY_SECONDS = 86400.0
 GRID_HEIGHT = 104.0
 LABELS = 5  # dates below the grid
 LOW = 0.99  # a day below that is named
@@ -31,14 +30,6 @@ CLASSES = {
     LATER: "day-later", "online": "day-online", "pending": "day-unknown", uptime.UNKNOWN: "day-unknown",
     "draining": "day-draining", "disabled": "day-disabled", "error": "day-error", "offline": "day-offline",
 }  # fmt: skip
-
-
-@register.filter
-def lasting(seconds: float | None) -> str:
-    """As `span`, in days from two of them on."""
-    if seconds is not None and seconds >= 2 * DAY_SECONDS:
-        return f"{count(int(seconds // DAY_SECONDS))} d"
-    return span(seconds)
 
 
 @register.filter
