@@ -58,6 +58,7 @@ def test_the_figures_follow(page: Page, router: RouterDash, sim: Simulator) -> N
     today = page.locator("[data-part=tiny] td").nth(4)
     expect(today).to_have_text("1", timeout=10_000)
     page.goto("/models/tiny")
+    expect(page.get_by_role("navigation", name="Where this is").get_by_role("link")).to_have_text("Models")
     page.wait_for_selector("[data-live-sign][data-state=live]")
     router.chat()
     expect(page.locator("[data-part=facts]")).to_contain_text(re.compile(r"Requests today\s*2"), timeout=10_000)
