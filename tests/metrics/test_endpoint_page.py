@@ -319,6 +319,12 @@ def test_it_asks_the_database_as_often_with_few_and_with_many_rows(
 # Words
 
 
+def test_days_that_nobody_knows_are_no_quiet_days(as_viewer: Api, endpoints: object) -> None:
+    unknown = re.findall(r'<rect class="day-unknown"[^>]*>', page(as_viewer))
+    assert unknown
+    assert all('fill="url(#dots)"' in it for it in unknown)
+
+
 def test_spans_of_days_are_in_the_viewers_language(as_viewer: Api, endpoints: object) -> None:
     as_viewer.cookies["routerdash_language"] = "ja"
     assert re.search(r'"lasted">29 日', page(as_viewer))
