@@ -116,6 +116,8 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         self.initial = {name: getattr(stored, name) for name in LIMITS} | dict(self.initial)
         self.initial["capabilities"] = _words(self.instance.capabilities)
         self.initial["tags"] = ", ".join(stored.tags or [])
+        if self.instance._state.adding:
+            self.fields["api_key"].help_text = _("Sent as a bearer token. Stored sealed, never shown.")
         self.version = "" if self.instance._state.adding else versions.of(self.instance)
         self.conflict: list[Difference] = []
 
@@ -291,6 +293,11 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
             request.found_kind = self._ask(request, object_id)  # type: ignore[attr-defined]
         return super().changeform_view(request, object_id, form_url, extra_context)
 
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """As the dashboard tells it: old and new values, the newest first."""
+        told = {"edits": edits.latest(object_id) if self._is_id(object_id) else []}
+        return super().history_view(request, object_id, told | (extra_context or {}))
+
     def _ask(self, request: HttpRequest, object_id: str | None) -> Kind | str | None:
         """The type at a new address, a sentence if it cannot be told, None if the address is not new."""
         try:
@@ -320,6 +327,11 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         orphaned = moves and secret is None and self.has_api_key(obj)
         found = request.found_kind  # type: ignore[attr-defined]
         if isinstance(found, Kind):
+            if before is not None and before.endpoint_type != found:
+                told = {"now": found.label, "before": Kind(before.endpoint_type).label}
+                messages.warning(
+                    request, _("Another type of server is at this address: %(now)s, not %(before)s.") % told
+                )
             obj.endpoint_type = found
         elif found is not None:
             messages.warning(request, found)

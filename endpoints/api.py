@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints import discovery, edits, naming, operations, sync, versions
-from endpoints.detection import Unsupported
+from endpoints.detection import Locked, Unsupported
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
 from endpoints.registry import Entry, registry
@@ -271,6 +271,8 @@ def _refusals() -> Iterator[None]:
         yield
     except Unreachable as error:
         raise Failed(502, _("The endpoint cannot be reached: %(why)s.") % {"why": error}) from None
+    except Locked as error:
+        raise Failed(400, _("A server is there, but %(why)s.") % {"why": error}) from None
     except Unsupported as error:
         text = _("This is no inference server that RouterDash knows: %(why)s.")
         raise Failed(400, text % {"why": error}) from None

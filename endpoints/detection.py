@@ -16,6 +16,10 @@ class Unsupported(Exception):
     """Something answers there, but it is no inference server that we know."""
 
 
+class Locked(Unsupported):
+    """A server that says nothing without its key: which one it is, nobody can tell yet."""
+
+
 async def detect(probe: Probe) -> Kind:
     """Raises Unreachable when nothing answers, Unsupported when nothing matches."""
     models = await _ask(probe, "/v1/models")
@@ -33,7 +37,7 @@ async def detect(probe: Probe) -> Kind:
     if models.ok and isinstance(models.body, dict) and ("data" in models.body or "object" in models.body):
         return Kind.OPENAI_COMPATIBLE
     if models.status in (401, 403):
-        raise Unsupported(f"it answers HTTP {models.status}: its API key is missing or wrong")
+        raise Locked(f"it answers HTTP {models.status}: its API key is missing or wrong")
     raise Unsupported(f"GET /v1/models answers HTTP {models.status}, and no known server's own API is there")
 
 

@@ -11,7 +11,7 @@ import aiohttp
 from django.conf import settings
 
 from endpoints import naming, operations, probe
-from endpoints.detection import Unsupported
+from endpoints.detection import Locked, Unsupported
 from endpoints.models import Kind
 from endpoints.probe import Probe, Unreachable
 from endpoints.registry import Entry, registry
@@ -41,6 +41,7 @@ class Place:
     slots: int | None = None
     listens: bool = False
     problem: str | None = None
+    locked: bool = False  # it wants its key first
     name: str | None = None
     registered: Entry | None = None
 
@@ -72,7 +73,7 @@ async def _look(session: aiohttp.ClientSession, port: int) -> Place:
     except Unreachable as error:
         return replace(place, listens=str(error) != "connection refused", problem=str(error))
     except Unsupported as error:
-        return replace(place, listens=True, problem=str(error))
+        return replace(place, listens=True, problem=str(error), locked=isinstance(error, Locked))
     return replace(
         place,
         endpoint_type=found.kind,

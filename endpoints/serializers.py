@@ -4,6 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from endpoints import base_url, tags
@@ -11,6 +12,8 @@ from endpoints.capabilities import STORED, to_store
 from endpoints.models import LIMITS, Endpoint, Kind, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.kinds import CAN_CHAT
+
+_TAG_TOO_LONG = gettext_lazy("A tag has at most {max_length} characters.")
 
 
 class ModelSerializer(serializers.Serializer[ModelEntry]):
@@ -193,7 +196,9 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
     )
     operator_state = serializers.ChoiceField(choices=OperatorState.choices, required=False)
     tags = serializers.ListField(
-        child=serializers.CharField(max_length=tags.LONGEST), required=False, max_length=tags.MOST
+        child=serializers.CharField(max_length=tags.LONGEST, error_messages={"max_length": _TAG_TOO_LONG}),
+        required=False,
+        max_length=tags.MOST,
     )
     connect_timeout_secs = _limit("connect_timeout_secs")
     idle_timeout_secs = _limit("idle_timeout_secs")

@@ -78,7 +78,9 @@ class EditSerializer(serializers.Serializer[Edit]):
     at = serializers.DateTimeField()
     user = serializers.CharField()
     action = serializers.SerializerMethodField()
-    via = serializers.ChoiceField(("admin", "api"), help_text="The JSON API, or the admin.")
+    via = serializers.ChoiceField(
+        ("admin", "api"), help_text="The JSON API, or a page: the dashboard's or the admin's."
+    )
     values = serializers.DictField(
         child=serializers.ListField(help_text="Old and new; both null of what is not told."),
         help_text="By the name of the field.",

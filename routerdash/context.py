@@ -7,6 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 
+from endpoints.registry import registry
 from routerdash import __version__, navigation
 
 
@@ -16,6 +17,7 @@ def site(request: HttpRequest) -> dict[str, Any]:
         "nav": groups,
         "nav_small": lambda: navigation.small(groups())[0],
         "nav_rest": lambda: navigation.small(groups())[1],
+        "no_endpoints": lambda: registry.loaded and not registry.all(),
         "version": __version__,
         "theme": _theme(request),
         "time_zone": timezone.get_current_timezone_name(),

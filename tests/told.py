@@ -791,7 +791,12 @@ def endpoint_with_script(it: Shown) -> Told:
     return {
         **endpoint(it),
         Place("now"): [len(running)],
-        **table("now", running, "model", {"Deltas": ["deltas"], "Age": ["age_ms"]}),
+        **table(
+            "now",
+            running,
+            "model",
+            {"Tokens": [lambda row: row["deltas"] if row["streamed"] else None], "Age": ["age_ms"]},
+        ),
     }
 
 

@@ -85,7 +85,7 @@ def models(it: Shown) -> Told:
         for model in it.api(f"/api/endpoints/{endpoint['id']}/models")["models"]
     ]
     rows.sort(key=lambda row: (row["model_id"], row["endpoint_id"]))
-    return {Place(""): [len(rows), len(rows)]} | table("", rows, "model_id", {"Context": ["max_tokens"]})
+    return {Place(""): [len(rows)]} | table("", rows, "model_id", {"Context": ["max_tokens"]})
 
 
 def checks(it: Shown) -> Told:
@@ -183,4 +183,4 @@ def keys(it: Shown) -> Told:
 
 def log(it: Shown) -> Told:
     ((count,),) = it.busy.router.query("SELECT count(*) FROM django_admin_log")
-    return {Place(""): [count, count]}
+    return {Place(""): [count]}

@@ -15,30 +15,22 @@ from django.utils.translation import ngettext
 from endpoints.edits import API_KEY, BREAKER, STATE, Edit
 from endpoints.models import LIMITS, Endpoint, EndpointOptions, OperatorState, Status
 from metrics import uptime
-from metrics.templatetags.figures import NOTHING, count, rate, span
+from metrics.templatetags.figures import NOTHING, count, rate
 from metrics.uptime import CELLS, LATER, Timeline
 
 register = template.Library()
 
-DAY_SECONDS = 86400.0
 GRID_HEIGHT = 104.0
 LABELS = 5  # dates below the grid
 LOW = 0.99  # a day below that is named
 
 HATCHED = mark_safe(' fill="url(#hatch-bad)"')
+DOTTED = mark_safe(' fill="url(#dots)"')  # what nobody knows must not look like a quiet day
 
 CLASSES = {
     LATER: "day-later", "online": "day-online", "pending": "day-unknown", uptime.UNKNOWN: "day-unknown",
     "draining": "day-draining", "disabled": "day-disabled", "error": "day-error", "offline": "day-offline",
 }  # fmt: skip
-
-
-@register.filter
-def lasting(seconds: float | None) -> str:
-    """As `span`, in days from two of them on."""
-    if seconds is not None and seconds >= 2 * DAY_SECONDS:
-        return f"{count(int(seconds // DAY_SECONDS))} d"
-    return span(seconds)
 
 
 @register.filter
@@ -76,7 +68,7 @@ def health_grid(timeline: Timeline) -> SafeString:
                     f"{width:.3f}",
                     f"{top:.2f}",
                     f"{height:.2f}",
-                    HATCHED if state == Status.ERROR else "",
+                    {"day-error": HATCHED, "day-unknown": DOTTED}.get(CLASSES[state], ""),
                 )
             )
         middle = f"{(at + 0.5) * width:.3f}"
@@ -93,7 +85,9 @@ def health_grid(timeline: Timeline) -> SafeString:
     return format_html(
         '<svg class="days" role="img" aria-label="{}"><defs><pattern id="hatch-bad" width="5" height="5" '
         'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="5" height="5"/>'
-        '<path class="hatch-line" d="M1 0v5"/></pattern></defs>{}{}{}</svg>',
+        '<path class="hatch-line" d="M1 0v5"/></pattern><pattern id="dots" width="6" height="6" '
+        'patternUnits="userSpaceOnUse"><rect class="dots-back" width="6" height="6"/>'
+        '<circle class="dot" cx="3" cy="3" r="1"/></pattern></defs>{}{}{}</svg>',
         label,
         format_html_join("", '<rect class="{}" x="{}%" width="{}%" y="{}" height="{}"{}/>', marks),
         format_html_join("", '<line class="between" x1="{0}%" x2="{0}%" y1="0" y2="104"/>', between),

@@ -61,6 +61,7 @@
 
   async function look() {
     const question = JSON.stringify({ base_url: address.value.trim(), api_key: key.value });
+    if (asked === question && looking.textContent) return; // leaving the field for the button has just asked it
     asked = question;
     set(looking, looking.dataset.text);
     const answer = await fetch(form.dataset.detect, {
@@ -84,6 +85,13 @@
   $("[data-look]").addEventListener("click", event => {
     event.preventDefault();
     look();
+  });
+  // Enter presses a form's first button, which only looks: in fields that say nothing of a server it adds.
+  form.addEventListener("keydown", event => {
+    const field = event.target;
+    if (event.key !== "Enter" || event.isComposing || field.tagName !== "INPUT" || field === address || field === key) return;
+    event.preventDefault();
+    form.requestSubmit($("[data-add]"));
   });
   if (address.value && $("[data-found]").hidden && !$("[data-error-of=base_url] p")) look(); // a link has filled it in
 })();

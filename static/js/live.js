@@ -88,6 +88,7 @@
       set($("[data-clock]"), clock.format(new Date(told.generated_at)));
       ahead = Date.parse(told.generated_at) - Date.now();
     }
+    if (told.endpoints?.length) $("[data-no-endpoints]")?.remove(); // one was added since the page came
     followers.forEach(listeners => listeners[name]?.(told));
   }
 

@@ -21,6 +21,8 @@
   const order = from => $$("[data-rows]", from).map(rows => $$("[data-part]", rows).map(it => it.dataset.part).join("\n"));
 
   function take(fresh) {
+    const [list, other] = [document, fresh].map(it => it.querySelector("[data-list]"));
+    if (list && other && list.dataset.list !== other.dataset.list) list.replaceWith(document.importNode(other, true));
     const [mine, theirs] = [order(document), order(fresh)];
     const bodies = $$("[data-rows]", fresh);
     $$("[data-rows]").forEach((rows, at) => {

@@ -344,3 +344,10 @@ def test_viewers_cannot_post_there(as_viewer: Api, viewer: User) -> None:
 def test_groups_are_not_offered(as_admin: Api) -> None:
     assert as_admin.get("/admin/auth/group/").status_code == 404
     assert b"Groups" not in as_admin.get("/admin/").content
+
+
+def test_results_are_counted_where_something_was_sought(as_admin: Api) -> None:
+    as_admin.post("/admin/access/user/add/", {"username": "another", "role": "viewer", "password": "a long enough one"})
+    log = "/admin/admin/logentry/"
+    assert "Show all" not in as_admin.get(log).content.decode()
+    assert "Show all" in as_admin.get(f"{log}?q=another").content.decode()

@@ -80,6 +80,28 @@ def test_the_form_says_what_a_server_is_before_it_is_saved(
     assert "400 (Bad Request)" in complaints.pop()
 
 
+def test_leaving_the_address_for_the_button_asks_once(page: Page, router: RouterDash, sim: Simulator) -> None:
+    questions = []
+    page.on("request", lambda it: questions.append(it.url) if it.url.endswith("/detect") else None)
+    log_in(page, "/endpoints/add")
+    page.get_by_label("Address").fill(sim.add(models=["a" * 60, "b"]).url)
+    page.get_by_role("button", name="Detect").click()
+    expect(page.locator("[data-models] li")).to_have_count(2)
+    assert len(questions) == 1
+    widths = page.locator("[data-models] li").evaluate_all("rows => rows.map(it => it.offsetWidth)")
+    assert widths[0] == widths[1]  # rows, not a flow of words
+
+
+def test_enter_adds_but_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
+    log_in(page, "/endpoints/add")
+    page.get_by_label("Address").fill(sim.add(models=["tiny"]).url)
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-models] li")).to_have_count(1)
+    page.get_by_label("Name").fill("by keyboard")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/endpoints/[0-9a-f-]{36}$"))
+
+
 def test_a_latency_and_its_age_follow(page: Page, router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add()
     endpoint = router.add(simulated, name="gpu-box", health_check_interval_secs=3600)

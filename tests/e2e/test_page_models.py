@@ -20,6 +20,16 @@ def router(emptied: RouterDash) -> RouterDash:
 LONG = "an-organisation/a-model-with-quite-a-long-name-of-its-own"
 
 
+def test_the_first_endpoint_ends_the_lesson(page: Page, router: RouterDash, sim: Simulator) -> None:
+    log_in(page, "/models")
+    lesson = page.locator("[data-no-endpoints]")
+    expect(lesson).to_be_visible()
+    page.wait_for_selector("[data-live-sign][data-state=live]")
+    router.add(sim.add(models=["tiny"]), name="gpu-box")
+    expect(lesson).to_have_count(0)
+    expect(page.locator("[data-rows] tr")).to_have_count(1)
+
+
 def test_filters_stand_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(models=["tiny", "text-embed-small", LONG]), name="gpu-box")
     log_in(page, "/models")
@@ -48,6 +58,7 @@ def test_the_figures_follow(page: Page, router: RouterDash, sim: Simulator) -> N
     today = page.locator("[data-part=tiny] td").nth(4)
     expect(today).to_have_text("1", timeout=10_000)
     page.goto("/models/tiny")
+    expect(page.get_by_role("navigation", name="Where this is").get_by_role("link")).to_have_text("Models")
     page.wait_for_selector("[data-live-sign][data-state=live]")
     router.chat()
     expect(page.locator("[data-part=facts]")).to_contain_text(re.compile(r"Requests today\s*2"), timeout=10_000)

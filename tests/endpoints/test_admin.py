@@ -215,6 +215,25 @@ def test_a_move_looks_at_the_type_again(as_admin: Api, sim: Simulator) -> None:
     assert Endpoint.objects.get().endpoint_type == "vllm"
 
 
+def test_a_move_to_another_type_warns(as_admin: Api, sim: Simulator) -> None:
+    messages = change(as_admin, make_endpoint(endpoint_type="ollama"), base_url=sim.add(kind="vllm").url)
+    assert "Another type of server is at this address: vLLM, not Ollama." in messages
+
+
+def test_the_history_tells_old_and_new_values(as_admin: Api) -> None:
+    endpoint = make_endpoint("東京")
+    change(as_admin, endpoint, name="<b>大阪</b>")
+    change(as_admin, endpoint, health_check_interval_secs=7)
+    shown = as_admin.get(f"/admin/endpoints/endpoint/{endpoint.pk}/history/").content.decode()
+    assert "東京 → &lt;b&gt;大阪&lt;/b&gt;" in shown
+    assert shown.index("30 → 7") < shown.index("東京 → ")  # the newest first
+    assert as_admin.get("/admin/endpoints/endpoint/no-id/history/").status_code == 302
+
+
+def test_the_form_that_adds_speaks_of_no_stored_key(as_admin: Api) -> None:
+    assert "stays as it is" not in as_admin.get("/admin/endpoints/endpoint/add/").content.decode()
+
+
 def test_a_move_to_nobody_keeps_the_type_and_warns(as_admin: Api, nowhere: str) -> None:
     messages = change(as_admin, make_endpoint(endpoint_type="vllm"), base_url=nowhere)
     assert any("cannot be reached now" in message for message in messages)
@@ -471,7 +490,7 @@ def test_a_reset_of_the_breaker_asks_first(as_admin: Api, monkeypatch: pytest.Mo
     assert told == []
     assert act(as_admin, "reset_breaker", endpoint) == ["Circuit breaker reset: gpu-box."]
     assert told == [str(endpoint.pk)]
-    assert "circuit breaker (reset)" in page(as_admin, f"{LIST}{endpoint.pk}/history/")
+    assert "Circuit breaker reset" in page(as_admin, f"{LIST}{endpoint.pk}/history/")
 
 
 def test_an_operators_word_is_in_the_history(as_admin: Api) -> None:

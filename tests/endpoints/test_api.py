@@ -396,7 +396,8 @@ def test_an_unknown_server_is_400(manager: Api, serve: Serve, answer: Any) -> No
 
 def test_a_wrong_upstream_key_is_400_and_said(manager: Api, sim: Simulator) -> None:
     url = sim.add(api_key="sk-upstream").url
-    assert "API key is missing or wrong" in add(manager, url, api_key="sk-other").json()["error"]
+    error = add(manager, url, api_key="sk-other").json()["error"]
+    assert error == "A server is there, but it answers HTTP 401: its API key is missing or wrong."
     assert add(manager, url, api_key="sk-upstream").status_code == 201
 
 

@@ -52,7 +52,7 @@ def test_an_empty_port_is_silent(look: Look) -> None:
 
 def test_a_server_that_wants_a_key_says_so(look: Look, sim: Simulator) -> None:
     (place,) = look(port_of(sim.add(api_key="secret").url))
-    assert (place.listens, place.endpoint_type) == (True, None)
+    assert (place.listens, place.endpoint_type, place.locked) == (True, None, True)
     assert "HTTP 401" in str(place.problem)
 
 
@@ -90,7 +90,7 @@ def test_slow_ports_are_asked_together_and_given_up(
     silent = [port_of(serve({"/v1/models": hang}).url) for _ in range(3)]
     places = look(*silent, port_of(sim.add().url))
     assert [place.problem for place in places] == [*["no answer within 0.1 s"] * 3, None]
-    assert [place.listens for place in places] == [True] * 4
+    assert [(place.listens, place.locked) for place in places] == [(True, False)] * 4
 
 
 def test_usual_ports_are_named() -> None:

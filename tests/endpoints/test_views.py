@@ -81,7 +81,7 @@ def test_adding_leads_back_to_pages_of_ours_alone(as_admin: Api, sim: Simulator,
         ({"base_url": "NOWHERE"}, "The endpoint cannot be reached: connection refused."),
         ({"base_url": "NOWHERE", "name": "taken"}, "An endpoint of this name exists already."),
         ({"base_url": "NOWHERE", "health_check_interval_secs": "0"}, "greater than or equal to 1"),
-        ({"base_url": "NOWHERE", "tags": "x" * 41}, "no more than 40 characters"),
+        ({"base_url": "NOWHERE", "tags": "x" * 41}, "A tag has at most 40 characters."),
         ({"base_url": "http://taken.invalid:8000"}, "An endpoint with this base URL exists already."),
     ],
 )

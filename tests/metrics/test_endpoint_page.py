@@ -12,7 +12,7 @@ from endpoints.registry import registry
 from gateway import record
 from metrics.models import DailyStat
 from metrics.teller import surroundings
-from metrics.templatetags.endpoint_page import lasting, latency_line, up
+from metrics.templatetags.endpoint_page import latency_line, up
 from tests.access.people import Api, session_of
 from tests.metrics.records import NOW, A, B, attempt, load, request
 from tests.metrics.world import World, add_endpoint
@@ -319,8 +319,15 @@ def test_it_asks_the_database_as_often_with_few_and_with_many_rows(
 # Words
 
 
-def test_days_are_said_from_two_of_them_on() -> None:
-    assert [lasting(it) for it in (None, 5, 300, 86400, 200000)] == ["—", "5 s", "5 min", "24 h", "2 d"]
+def test_days_that_nobody_knows_are_no_quiet_days(as_viewer: Api, endpoints: object) -> None:
+    unknown = re.findall(r'<rect class="day-unknown"[^>]*>', page(as_viewer))
+    assert unknown
+    assert all('fill="url(#dots)"' in it for it in unknown)
+
+
+def test_spans_of_days_are_in_the_viewers_language(as_viewer: Api, endpoints: object) -> None:
+    as_viewer.cookies["routerdash_language"] = "ja"
+    assert re.search(r'"lasted">29 日', page(as_viewer))
 
 
 def test_uptime_is_never_100_while_anything_was_down() -> None:

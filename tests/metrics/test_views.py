@@ -233,6 +233,22 @@ def test_an_empty_installation_says_what_to_do(as_admin: Api, as_viewer: Api) ->
     assert "/admin/" not in page(as_viewer)
 
 
+def test_an_empty_overview_begins_with_what_to_do(as_admin: Api, as_viewer: Api) -> None:
+    for reader in (as_admin, as_viewer):
+        html = page(reader)
+        assert html.index("data-first-run=") < html.index('class="stats"')
+
+
+@pytest.mark.parametrize("path", ["models", "requests", "usage", "clients", "live", "playground", "keys", "search"])
+def test_every_page_of_an_empty_installation_teaches(as_admin: Api, as_viewer: Api, path: str) -> None:
+    registry.reload()
+    taught = page(as_admin, f"/{path}").split("data-no-endpoints>")[1].split("</section>")[0]
+    assert all(it in taught for it in ('href="/endpoints/discover"', 'href="/endpoints/add"', "make demo"))
+    assert "/endpoints/add" not in page(as_viewer, f"/{path}").split("data-no-endpoints>")[1]
+    add_endpoint(A)
+    assert "data-no-endpoints" not in page(as_admin, f"/{path}")
+
+
 def test_pages_are_not_kept_by_browsers(as_viewer: Api) -> None:
     assert "no-store" in as_viewer.get("/")["Cache-Control"]
 
