@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.simulator import Simulator
+from metrics.templatetags.figures import duration, speed
 from tests.browser import in_browser, log_in
 from tests.router import RouterDash, until
 
@@ -40,16 +41,19 @@ def test_an_answer_streams_and_is_counted(page: Page, router: RouterDash, sim: S
     before = asked(router)
     log_in(page, "/playground?model=tiny")
     page.get_by_label("System prompt").fill("Be brief.")
-    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Temperature").fill("0.55")
     page.get_by_label("Max tokens").fill("10")
     say(page, "Hello?")
     by = page.locator(".by")
     expect(by).to_contain_text("gpu-box · 10 tokens")
     expect(page.locator("[data-tokens]")).to_have_text("10")
-    expect(page.locator("[data-speed]")).to_have_text(re.compile(r"^\d"))
+    (told,) = router.get("/api/requests?limit=1").json()["requests"]
+    expect(page.locator("[data-speed]")).to_have_text(speed(told["tokens_per_second"]))
+    expect(page.locator("[data-first]")).to_have_text(duration(told["first_token_ms"]))
+    expect(by).to_contain_text(duration(told["duration_ms"]))
     assert router.counters(endpoint) == (1, 1, 0)
     sent = simulated.seen.bodies[-1]
-    assert (sent["temperature"], sent["max_tokens"], sent["stream"]) == (0.5, 10, True)
+    assert (sent["temperature"], sent["max_tokens"], sent["stream"]) == (0.55, 10, True)
     assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
     say(page, "And then?")
     expect(by).to_have_count(2)
@@ -113,3 +117,25 @@ def test_pictures_errors_and_code(page: Page, router: RouterDash, sim: Simulator
     say(page, "Still there?")
     expect(page.locator(".it .st-error")).to_contain_text("The endpoint failed")
     assert "502" in complaints.pop()
+    # What was not answered is no part of the conversation; it can be asked again.
+    expect(page.get_by_label("Message")).to_have_value("Still there?")
+    simulated.set(fault="")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".by").nth(2)).to_contain_text("tokens")
+    messages = simulated.seen.bodies[-1]["messages"]
+    assert [it["role"] for it in messages] == ["user", "assistant", "user"]
+    assert messages[-1]["content"] == "Still there?"
+
+
+def test_a_parameter_that_makes_no_sense_is_not_left_out(page: Page, router: RouterDash, sim: Simulator) -> None:
+    simulated = sim.add()
+    router.add(simulated)
+    log_in(page, "/playground")
+    page.get_by_label("Temperature").fill("9")
+    say(page, "Hello?")
+    expect(page.get_by_label("Temperature")).to_be_focused()
+    expect(page.get_by_label("Message")).to_have_value("Hello?")
+    page.get_by_label("Temperature").fill("")
+    page.get_by_label("Message").press("Control+Enter")
+    expect(page.locator(".by")).to_contain_text("tokens")
+    assert len(simulated.seen.bodies) == 1
