@@ -150,7 +150,7 @@ def request_list(request: HttpRequest) -> HttpResponse:
     address = _canonical(request)
     if address is not None:
         return redirect(address)
-    queries.flushed()
+    behind = not queries.flushed()
     sought = request.GET.get("q", "")
     if sought:
         found = queries.find(sought[:1000])
@@ -162,17 +162,18 @@ def request_list(request: HttpRequest) -> HttpResponse:
     if request.GET.get("part") == "drawer":
         return _drawer(request, asked)
     if request.GET.get("part") == "rows":
-        return _new_rows(request, asked)
-    return _list(request, asked, sought=sought)
+        return _new_rows(request, asked, behind=behind)
+    return _list(request, asked, sought=sought, behind=behind)
 
 
-def _new_rows(request: HttpRequest, asked: Asked) -> HttpResponse:
-    """For a list that has those up to the moment `after`."""
+def _new_rows(request: HttpRequest, asked: Asked, *, behind: bool) -> HttpResponse:
+    """For a list that has those up to the moment `after`; it hears whether there are more than the database has."""
     wanted, after = asked.query.wanted, history.moment(request.GET.get("after", ""))
     if after is not None:
         wanted = replace(wanted, since=after if wanted.since is None else max(after, wanted.since))
     page = queries.requests(wanted, None, _size(asked))
-    return render(request, "inc/request_rows.html", _of_rows(request, asked, list(_rows(page, queries.key_names()))))
+    context = _of_rows(request, asked, list(_rows(page, queries.key_names())))
+    return render(request, "inc/request_rows.html", {**context, "more_to_come": behind})
 
 
 def _of_rows(request: HttpRequest, asked: Asked, rows: list[Shown]) -> dict[str, Any]:
@@ -185,7 +186,9 @@ def _of_rows(request: HttpRequest, asked: Asked, rows: list[Shown]) -> dict[str,
     }
 
 
-def _list(request: HttpRequest, asked: Asked, *, sought: str = "", status: int = 200) -> HttpResponse:
+def _list(
+    request: HttpRequest, asked: Asked, *, sought: str = "", behind: bool = False, status: int = 200
+) -> HttpResponse:
     page = _page(asked, sought)
     if page.previous is None and page.next is not None and "cursor" in asked.given and len(page.rows) < _size(asked):
         return redirect(asked.address())  # the newest, of which only a part is newer than the page before
@@ -196,6 +199,7 @@ def _list(request: HttpRequest, asked: Asked, *, sought: str = "", status: int =
         "page": page,
         "size": _size(asked),
         "sought": sought,
+        "behind": behind,
         "now": timezone.now(),
         "tail_on": asked.address(tail="1") if "until" not in asked.given else None,
         "tail_off": asked.address("tail"),

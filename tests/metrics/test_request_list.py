@@ -13,6 +13,8 @@ from access.models import ApiKey, User
 from endpoints.models import Endpoint
 from gateway import record
 from metrics import downloads, history
+from metrics.teller import surroundings
+from metrics.writer import Backlog
 from tests.access.people import Api, key_for
 from tests.metrics.records import KEY, NOW, A, B, attempt, load, request
 from tests.metrics.world import World
@@ -203,6 +205,18 @@ def test_new_rows_come_alone(as_viewer: Api, teller: World) -> None:
     assert html.startswith("<tr")
     assert f'href="/requests?model=tiny&amp;tail=1&amp;id={new.id}"' in html
     assert shown(page(as_viewer, "?part=rows&after=soon&scale=1e9999")) == [new.id, old.id]
+
+
+def test_it_says_when_the_database_is_behind(as_viewer: Api, teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "The database is behind: the last requests are not here yet."
+    assert '<li class="warning" data-behind hidden>' in page(as_viewer)
+    monkeypatch.setattr(surroundings, "writer", teller.writer)
+    monkeypatch.setattr(teller.writer, "backlog", Backlog(behind_since=NOW.timestamp()))
+    teller.gateway(request())
+    html = page(as_viewer)
+    assert '<li class="warning" data-behind><svg' in html
+    assert late in html
+    assert page(as_viewer, "?part=rows&tail=1").startswith("<template data-more-to-come>")
 
 
 def test_a_tail_is_for_what_has_no_end(as_viewer: Api, traffic: World) -> None:
