@@ -29,13 +29,25 @@
     speed: speed(tokensPerSecond(it)),
   });
 
+  /** Screen readers hear of which request a button is. */
+  function write(button, text, model) {
+    button.textContent = text;
+    button.setAttribute("aria-label", `${text} ${model}`);
+  }
+  const modelOf = button => $("[data-cell=model]", button.closest("[data-request]")).textContent;
+
   function fill(row, it) {
     const told = texts(it);
     $$("[data-cell]", row).forEach(cell => set(cell, told[cell.dataset.cell]));
     const link = $("a[data-cell=endpoint]", row);
     if (link && it.endpoint_id) link.setAttribute("href", `/endpoints/${it.endpoint_id}`);
     const button = $("[data-cancel]", row);
-    if (button) button.setAttribute("aria-label", `${button.textContent} ${it.model}`);
+    if (button) write(button, button.textContent, it.model);
+  }
+
+  /** Keys go on from the head of its table, not from another row's button: one meant for this would press that. */
+  function leave(element) {
+    if (element.contains(document.activeElement)) $("h2", element.closest("[data-kind]")).focus();
   }
 
   function show(kind, form, told) {
@@ -45,7 +57,11 @@
     const body = $("[data-live]", panel);
     const known = new Map([...body.children].map(row => [row.dataset.request, row]));
     const here = new Set(rows.map(it => it.id));
-    for (const [id, row] of known) if (!here.has(id)) row.remove();
+    for (const [id, row] of known) {
+      if (here.has(id)) continue;
+      leave(row);
+      row.remove();
+    }
     let before = null;
     for (const it of rows) {
       let row = known.get(it.id);
@@ -96,18 +112,20 @@
   const say = text => set($("[data-say]"), text);
   function rest(button) {
     button.classList.remove("btn-sure");
-    button.textContent = words.cancel;
+    write(button, words.cancel, modelOf(button));
   }
   function ask(button) {
     button.classList.add("btn-sure");
-    button.textContent = words.sure;
+    write(button, words.sure, modelOf(button));
+    say(button.getAttribute("aria-label"));
     setTimeout(() => button.disabled || rest(button), ASK_MS);
   }
   async function cancel(button) {
     const id = button.closest("[data-request]").dataset.request;
+    leave(button);
     button.disabled = true;
     button.classList.remove("btn-sure");
-    button.textContent = words.going;
+    write(button, words.going, modelOf(button));
     const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token } }).catch(() => null);
     say(answer?.status === 202 ? words.done : answer?.status === 404 ? words.gone : words.failed);
     if (answer?.status !== 202 && answer?.status !== 404) {
