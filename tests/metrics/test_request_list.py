@@ -147,6 +147,23 @@ def test_a_form_makes_an_address_that_means_the_same_to_everybody(as_viewer: Api
     assert as_viewer.get(LIST + "?since=-1h&since=")["Location"] == "/requests?since=-1h"
 
 
+@pytest.mark.parametrize(
+    ("seen", "meant"),
+    [
+        ("2026-11-01T01:30", "?since=2026-11-01T06%3A30%3A00.250Z&model=tiny"),  # of the hour that comes twice
+        ("2026-11-01T01:31", "?since=2026-11-01T05%3A31%3A00Z&model=tiny"),
+        ("", "?model=tiny"),
+    ],
+)
+def test_a_form_leaves_a_moment_alone_that_nobody_changed(as_viewer: Api, seen: str, meant: str) -> None:
+    as_viewer.cookies["routerdash_zone"] = "America/New_York"
+    moment = "2026-11-01T06:30:00.250Z"
+    html = page(as_viewer, f"?since={moment}")
+    assert f'<input type="hidden" name="since" value="{moment}">' in html
+    assert 'type="datetime-local" step="1" value="2026-11-01T01:30:00"' in html
+    assert as_viewer.get(LIST, {"since": [moment, seen], "model": "tiny"})["Location"] == LIST + meant
+
+
 def test_filters_are_chips_that_can_be_taken_off(as_viewer: Api, traffic: World) -> None:
     html = page(as_viewer, f"?endpoint_id={A}&retried=true&min_tokens=5")
     chips = dict(re.findall(r'<a class="chip chip-on" href="([^"]*)">(.*?)<svg', html))
