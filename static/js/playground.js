@@ -60,6 +60,12 @@
       set($("[data-first]", this.element), duration(first));
       set($("[data-tokens]", this.element), count(tokens));
     }
+    /** What the other one did, so that both are asked the same. */
+    hear(other) {
+      this.clear();
+      this.turns = [...other.turns];
+      this.log.append(...[...other.log.children].map(it => it.cloneNode(true)));
+    }
     clear() {
       this.turns = [];
       this.log.replaceChildren();
@@ -82,7 +88,7 @@
     button.addEventListener("click", () => {
       if (running) return;
       wanted = Number(button.dataset.layout);
-      if (wanted === 2 && lanes[1].turns.length !== lanes[0].turns.length) lanes[1].clear(); // it has not heard the rest
+      if (wanted === 2 && lanes[1].turns.length !== lanes[0].turns.length) lanes[1].hear(lanes[0]);
       arrange();
     }),
   );

@@ -77,6 +77,14 @@ def test_two_endpoints_side_by_side(page: Page, router: RouterDash, sim: Simulat
     assert reasons == {"pinned"}
     page.get_by_role("button", name="One").click()
     page.wait_for_url(f"**/playground?model=tiny&left={left}")
+    # What is asked of one alone is known to the other when both are asked again: else they would not be compared.
+    say(page, "And now?")
+    expect(page.locator(".by").last).to_contain_text("fast · 20 tokens")
+    page.get_by_role("button", name="Side by side").click()
+    say(page, "And again?")
+    expect(page.locator(".by").last).to_contain_text("slow · 20 tokens")
+    assert slow.seen.bodies[-1]["messages"] == fast.seen.bodies[-1]["messages"]
+    assert len(slow.seen.bodies[-1]["messages"]) == 5
 
 
 def test_an_answer_is_stopped_and_a_page_left(page: Page, router: RouterDash, sim: Simulator) -> None:
