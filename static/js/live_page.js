@@ -1,7 +1,7 @@
 /* The requests that are here: asked for every second while the page is seen, rows kept in place, cancelled by hand. */
 (() => {
   "use strict";
-  const { $, $$, set, count, speed, duration, clock, sign, NOTHING } = window.RouterDash;
+  const { $, $$, set, count, speed, duration, clock, sign, token, NOTHING } = window.RouterDash;
   const EVERY_MS = 1000;
   const ASK_MS = 5000; // in which the second press has to come
   const STALE_MS = 5000;
@@ -9,7 +9,6 @@
   const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
   const phases = Object.fromEntries($$("[data-phase]", $("[data-phases]").content).map(it => [it.dataset.phase, it.textContent]));
   const [runningRow, waitingRow] = $("[data-rows]").content.children;
-  const token = $("[name=csrfmiddlewaretoken]").value;
 
   /* ---- rows */
   const tokensPerSecond = it => {
@@ -126,7 +125,7 @@
     button.disabled = true;
     button.classList.remove("btn-sure");
     write(button, words.going, modelOf(button));
-    const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token } }).catch(() => null);
+    const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token() } }).catch(() => null);
     say(answer?.status === 202 ? words.done : answer?.status === 404 ? words.gone : words.failed);
     if (answer?.status !== 202 && answer?.status !== 404) {
       button.disabled = false;

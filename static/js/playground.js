@@ -1,13 +1,12 @@
 /* The playground: a conversation with one target or two side by side, streamed, and what it would be as code. */
 (() => {
   "use strict";
-  const { $, $$, set, number, count, speed, duration, NOTHING } = window.RouterDash;
+  const { $, $$, set, number, count, speed, duration, token, NOTHING } = window.RouterDash;
   const play = $("[data-play]");
   if (!play) return;
   const endpoints = JSON.parse($("#endpoints").textContent); // those that answer come first
   const models = JSON.parse($("#models").textContent);
   const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
-  const token = $("[name=csrfmiddlewaretoken]", play).value;
   const [model, temperature, maxTokens, system, message] = ["#model", "#temperature", "#max-tokens", "#system", "#message"].map(it => $(it));
   const trouble = $("[data-trouble]");
   const make = (name, properties = {}, ...children) => {
@@ -200,7 +199,7 @@
       tell();
     };
     try {
-      const headers = { "Content-Type": "application/json", "X-CSRFToken": token };
+      const headers = { "Content-Type": "application/json", "X-CSRFToken": token() };
       if (lane.select.value) headers["X-RouterDash-Endpoint"] = lane.select.value;
       const answer = await fetch("/api/playground/chat", { method: "POST", headers, body: JSON.stringify(body(lane.turns)), signal: stop });
       figures.endpoint = decodeURIComponent(answer.headers.get("x-routerdash-endpoint") ?? "");

@@ -87,6 +87,19 @@ def test_two_endpoints_side_by_side(page: Page, router: RouterDash, sim: Simulat
     assert len(slow.seen.bodies[-1]["messages"]) == 5
 
 
+def test_it_goes_on_after_a_login_in_another_tab(page: Page, router: RouterDash, sim: Simulator) -> None:
+    router.add(sim.add())
+    log_in(page, "/playground")
+    other = page.context.new_page()
+    other.goto(f"{router.url}/")
+    other.get_by_role("button", name="Log out").click()
+    other.wait_for_url("**/login**")
+    log_in(other)
+    other.wait_for_url(f"{router.url}/")
+    say(page, "Still there?")
+    expect(page.locator(".by")).to_contain_text("tokens")
+
+
 def test_an_answer_is_stopped_and_a_page_left(page: Page, router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(tokens=100_000, tokens_per_second=50)
     router.add(simulated)
