@@ -91,7 +91,7 @@ class Operation:
         url = shlex.quote(f"{base}{self.path}{self.query}")
         parts = ["curl", *(("-X", self.method) if self.method not in ("GET", "POST") else ()), url]
         if not self.public:
-            parts += ["\\\n  -H", '"Authorization: Bearer $ROUTERDASH_KEY"']
+            parts += ["\\\n  -H", '"Authorization: Bearer $ROUTERDASH_API_KEY"']
         if self.body_example:
             parts += ["\\\n  --json", shlex.quote(self.body_example)]
         elif self.method == "POST":

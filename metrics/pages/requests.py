@@ -127,12 +127,29 @@ def _canonical(request: HttpRequest) -> str | None:
     lists = {name: [text.strip() for text in map(str, texts)] for name, texts in request.GET.lists()}
     given = {name: next((text for text in reversed(texts) if text), "") for name, texts in lists.items()}
     for name in ("since", "until"):
+        if name in lists:
+            given[name] = _kept(*lists[name])
         found = _naive(given.get(name, ""))
         if found is not None:
             given[name] = found.astimezone(UTC).isoformat().replace("+00:00", "Z")
     kept = {name: value for name, value in given.items() if value}
     same = {name: [value] for name, value in kept.items()} == dict(request.GET.lists())
     return None if same else f"{reverse('requests')}?{urlencode(kept)}"
+
+
+def _kept(*texts: str) -> str:
+    """What a form gives of a moment: as the address had it, and as the clock shows it, where an hour may come twice
+    and there are no fractions of a second. As long as that is not changed, the moment is the same.
+    """
+    before, seen = texts[0], texts[-1]
+    try:
+        exact = parse_datetime(before)
+        if exact is None or timezone.is_naive(exact):
+            return seen or before  # a period stays, unless a moment is given instead
+        same = parse_datetime(seen) == timezone.localtime(exact).replace(tzinfo=None, microsecond=0)
+    except (ValueError, OverflowError):
+        return seen or before
+    return before if same else seen
 
 
 def _naive(text: str) -> datetime | None:
@@ -150,7 +167,7 @@ def request_list(request: HttpRequest) -> HttpResponse:
     address = _canonical(request)
     if address is not None:
         return redirect(address)
-    queries.flushed()
+    behind = not queries.flushed()
     sought = request.GET.get("q", "")
     if sought:
         found = queries.find(sought[:1000])
@@ -162,17 +179,18 @@ def request_list(request: HttpRequest) -> HttpResponse:
     if request.GET.get("part") == "drawer":
         return _drawer(request, asked)
     if request.GET.get("part") == "rows":
-        return _new_rows(request, asked)
-    return _list(request, asked, sought=sought)
+        return _new_rows(request, asked, behind=behind)
+    return _list(request, asked, sought=sought, behind=behind)
 
 
-def _new_rows(request: HttpRequest, asked: Asked) -> HttpResponse:
-    """For a list that has those up to the moment `after`."""
+def _new_rows(request: HttpRequest, asked: Asked, *, behind: bool) -> HttpResponse:
+    """For a list that has those up to the moment `after`; it hears whether there are more than the database has."""
     wanted, after = asked.query.wanted, history.moment(request.GET.get("after", ""))
     if after is not None:
         wanted = replace(wanted, since=after if wanted.since is None else max(after, wanted.since))
     page = queries.requests(wanted, None, _size(asked))
-    return render(request, "inc/request_rows.html", _of_rows(request, asked, list(_rows(page, queries.key_names()))))
+    context = _of_rows(request, asked, list(_rows(page, queries.key_names())))
+    return render(request, "inc/request_rows.html", {**context, "more_to_come": behind})
 
 
 def _of_rows(request: HttpRequest, asked: Asked, rows: list[Shown]) -> dict[str, Any]:
@@ -185,7 +203,9 @@ def _of_rows(request: HttpRequest, asked: Asked, rows: list[Shown]) -> dict[str,
     }
 
 
-def _list(request: HttpRequest, asked: Asked, *, sought: str = "", status: int = 200) -> HttpResponse:
+def _list(
+    request: HttpRequest, asked: Asked, *, sought: str = "", behind: bool = False, status: int = 200
+) -> HttpResponse:
     page = _page(asked, sought)
     if page.previous is None and page.next is not None and "cursor" in asked.given and len(page.rows) < _size(asked):
         return redirect(asked.address())  # the newest, of which only a part is newer than the page before
@@ -196,6 +216,7 @@ def _list(request: HttpRequest, asked: Asked, *, sought: str = "", status: int =
         "page": page,
         "size": _size(asked),
         "sought": sought,
+        "behind": behind,
         "now": timezone.now(),
         "tail_on": asked.address(tail="1") if "until" not in asked.given else None,
         "tail_off": asked.address("tail"),
@@ -294,16 +315,19 @@ def _periods(asked: Asked) -> Iterator[dict[str, Any]]:
 
 def _fields(asked: Asked, keys: Mapping[str, str]) -> dict[str, Any]:
     """Of the form: what there is to choose from, and what is chosen."""
-    given, period = dict(asked.given), None
-    if given.get("since", "").startswith("-"):
-        period = given.pop("since")  # it stays as it is, unless a moment is given instead
+    given = dict(asked.given)
+    exact = {name: given[name] for name in ("since", "until") if name in given}
+    if exact.get("since", "").startswith("-"):
+        del given["since"]
+    if exact.get("until", "").startswith("-"):
+        del exact["until"]  # shown as the moment that it is
     for name in ("since", "until"):
         if name in given:
             local = timezone.localtime(asked.query.validated_data[name])
             given[name] = local.strftime("%Y-%m-%dT%H:%M:%S")
     return {
         "given": given,
-        "period": period,
+        "exact": exact.items(),
         "endpoints": sorted((entry.name, entry.id) for entry in registry.all()),
         "models": sorted({model.id for entry in registry.all() for model in entry.models}),
         "outcomes": OUTCOMES.items(),

@@ -1,7 +1,7 @@
 /* The form that adds an endpoint: what a server is, is asked when its address has been written, and on the button. */
 (() => {
   "use strict";
-  const { $, set, count, NOTHING } = window.RouterDash;
+  const { $, set, count, token, NOTHING } = window.RouterDash;
   const form = $("[data-detect]");
   const { base_url: address, api_key: key, name } = form.elements;
   const kinds = JSON.parse($("#kinds").textContent);
@@ -66,7 +66,7 @@
     set(looking, looking.dataset.text);
     const answer = await fetch(form.dataset.detect, {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRFToken": form.elements.csrfmiddlewaretoken.value },
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token() },
       body: question,
     }).catch(() => null);
     const told = await answer?.json().catch(() => null);

@@ -38,7 +38,11 @@
   const since = moment => (day.format(moment) === day.format(new Date()) ? hourMinute : monthDay).format(moment);
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
   const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
+  /** For what a script sends. A login in another tab changes it, so the cookie knows it, not the page. */
+  const token = () => /(?:^|; )routerdash_csrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
+
   window.RouterDash = {
+    token,
     $: (selector, from = document) => from.querySelector(selector),
     $$: (selector, from = document) => [...from.querySelectorAll(selector)],
     /** Text into an element, only where it differs, so that nothing is selected or announced anew. */

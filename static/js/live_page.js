@@ -1,7 +1,7 @@
 /* The requests that are here: asked for every second while the page is seen, rows kept in place, cancelled by hand. */
 (() => {
   "use strict";
-  const { $, $$, set, count, speed, duration, clock, sign, NOTHING } = window.RouterDash;
+  const { $, $$, set, count, speed, duration, clock, sign, token, NOTHING } = window.RouterDash;
   const EVERY_MS = 1000;
   const ASK_MS = 5000; // in which the second press has to come
   const STALE_MS = 5000;
@@ -9,7 +9,6 @@
   const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
   const phases = Object.fromEntries($$("[data-phase]", $("[data-phases]").content).map(it => [it.dataset.phase, it.textContent]));
   const [runningRow, waitingRow] = $("[data-rows]").content.children;
-  const token = $("[name=csrfmiddlewaretoken]").value;
 
   /* ---- rows */
   const tokensPerSecond = it => {
@@ -29,13 +28,25 @@
     speed: speed(tokensPerSecond(it)),
   });
 
+  /** Screen readers hear of which request a button is. */
+  function write(button, text, model) {
+    button.textContent = text;
+    button.setAttribute("aria-label", `${text} ${model}`);
+  }
+  const modelOf = button => $("[data-cell=model]", button.closest("[data-request]")).textContent;
+
   function fill(row, it) {
     const told = texts(it);
     $$("[data-cell]", row).forEach(cell => set(cell, told[cell.dataset.cell]));
     const link = $("a[data-cell=endpoint]", row);
     if (link && it.endpoint_id) link.setAttribute("href", `/endpoints/${it.endpoint_id}`);
     const button = $("[data-cancel]", row);
-    if (button) button.setAttribute("aria-label", `${button.textContent} ${it.model}`);
+    if (button) write(button, button.textContent, it.model);
+  }
+
+  /** Keys go on from the head of its table, not from another row's button: one meant for this would press that. */
+  function leave(element) {
+    if (element.contains(document.activeElement)) $("h2", element.closest("[data-kind]")).focus();
   }
 
   function show(kind, form, told) {
@@ -45,7 +56,11 @@
     const body = $("[data-live]", panel);
     const known = new Map([...body.children].map(row => [row.dataset.request, row]));
     const here = new Set(rows.map(it => it.id));
-    for (const [id, row] of known) if (!here.has(id)) row.remove();
+    for (const [id, row] of known) {
+      if (here.has(id)) continue;
+      leave(row);
+      row.remove();
+    }
     let before = null;
     for (const it of rows) {
       let row = known.get(it.id);
@@ -96,19 +111,21 @@
   const say = text => set($("[data-say]"), text);
   function rest(button) {
     button.classList.remove("btn-sure");
-    button.textContent = words.cancel;
+    write(button, words.cancel, modelOf(button));
   }
   function ask(button) {
     button.classList.add("btn-sure");
-    button.textContent = words.sure;
+    write(button, words.sure, modelOf(button));
+    say(button.getAttribute("aria-label"));
     setTimeout(() => button.disabled || rest(button), ASK_MS);
   }
   async function cancel(button) {
     const id = button.closest("[data-request]").dataset.request;
+    leave(button);
     button.disabled = true;
     button.classList.remove("btn-sure");
-    button.textContent = words.going;
-    const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token } }).catch(() => null);
+    write(button, words.going, modelOf(button));
+    const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token() } }).catch(() => null);
     say(answer?.status === 202 ? words.done : answer?.status === 404 ? words.gone : words.failed);
     if (answer?.status !== 202 && answer?.status !== 404) {
       button.disabled = false;

@@ -1,13 +1,12 @@
 /* The playground: a conversation with one target or two side by side, streamed, and what it would be as code. */
 (() => {
   "use strict";
-  const { $, $$, set, number, count, speed, duration, NOTHING } = window.RouterDash;
+  const { $, $$, set, number, count, speed, duration, token, NOTHING } = window.RouterDash;
   const play = $("[data-play]");
   if (!play) return;
   const endpoints = JSON.parse($("#endpoints").textContent); // those that answer come first
   const models = JSON.parse($("#models").textContent);
   const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
-  const token = $("[name=csrfmiddlewaretoken]", play).value;
   const [model, temperature, maxTokens, system, message] = ["#model", "#temperature", "#max-tokens", "#system", "#message"].map(it => $(it));
   const trouble = $("[data-trouble]");
   const make = (name, properties = {}, ...children) => {
@@ -60,6 +59,12 @@
       set($("[data-first]", this.element), duration(first));
       set($("[data-tokens]", this.element), count(tokens));
     }
+    /** What the other one did, so that both are asked the same. */
+    hear(other) {
+      this.clear();
+      this.turns = [...other.turns];
+      this.log.append(...[...other.log.children].map(it => it.cloneNode(true)));
+    }
     clear() {
       this.turns = [];
       this.log.replaceChildren();
@@ -82,7 +87,7 @@
     button.addEventListener("click", () => {
       if (running) return;
       wanted = Number(button.dataset.layout);
-      if (wanted === 2 && lanes[1].turns.length !== lanes[0].turns.length) lanes[1].clear(); // it has not heard the rest
+      if (wanted === 2 && lanes[1].turns.length !== lanes[0].turns.length) lanes[1].hear(lanes[0]);
       arrange();
     }),
   );
@@ -123,10 +128,11 @@
   });
 
   /* ---- what is sent */
+  const valid = () => [temperature, maxTokens].every(it => it.reportValidity()); // the browser says what is wrong
   function body(turns) {
     const asked = { model: model.value, messages: [...(system.value.trim() ? [{ role: "system", content: system.value }] : []), ...turns] };
-    if (temperature.value !== "" && temperature.checkValidity()) asked.temperature = Number(temperature.value);
-    if (maxTokens.value !== "" && maxTokens.checkValidity()) asked.max_tokens = Number(maxTokens.value);
+    if (temperature.value !== "") asked.temperature = Number(temperature.value);
+    if (maxTokens.value !== "") asked.max_tokens = Number(maxTokens.value);
     return { ...asked, stream: true, stream_options: { include_usage: true } };
   }
   function turn() {
@@ -153,6 +159,12 @@
     return told?.error?.message ?? told?.error ?? `HTTP ${answer.status}`;
   };
 
+  // What the figures count of an answer. Its speed is over the whole of it, the wait for its first token among it.
+  async function recorded(id) {
+    const answer = await fetch(`/api/requests/${id}`, { headers: { Accept: "application/json" } }).catch(() => null);
+    return answer?.ok ? answer.json().catch(() => null) : null;
+  }
+
   async function ask(lane, stop) {
     const mine = make("p", { className: "me" });
     const last = lane.turns[lane.turns.length - 1].content;
@@ -166,7 +178,7 @@
     const sent = performance.now();
     const figures = { endpoint: "", id: "", first: null, tokens: 0, perSecond: null, took: 0, note: "" };
     const tell = (exact = null) => {
-      const seconds = (performance.now() - (figures.first ?? sent)) / 1000;
+      const seconds = (performance.now() - sent) / 1000;
       figures.tokens = exact ?? figures.tokens;
       if (figures.first !== null && figures.tokens > 1 && seconds > 0.05) figures.perSecond = figures.tokens / seconds;
       lane.figures(figures.perSecond, figures.first === null ? null : figures.first - sent, figures.tokens || null);
@@ -187,7 +199,7 @@
       tell();
     };
     try {
-      const headers = { "Content-Type": "application/json", "X-CSRFToken": token };
+      const headers = { "Content-Type": "application/json", "X-CSRFToken": token() };
       if (lane.select.value) headers["X-RouterDash-Endpoint"] = lane.select.value;
       const answer = await fetch("/api/playground/chat", { method: "POST", headers, body: JSON.stringify(body(lane.turns)), signal: stop });
       figures.endpoint = decodeURIComponent(answer.headers.get("x-routerdash-endpoint") ?? "");
@@ -212,12 +224,21 @@
     }
     text.classList.remove("caret");
     figures.took = performance.now() - sent;
+    const known = /^[0-9a-f-]{36}$/.test(figures.id);
+    const told = known && !figures.failed && !figures.note ? await recorded(figures.id) : null;
+    if (told) {
+      [figures.perSecond, figures.tokens, figures.took] = [told.tokens_per_second, told.output_tokens, told.duration_ms];
+      lane.figures(told.tokens_per_second, told.first_token_ms, told.output_tokens);
+    }
     if (figures.failed) by.before(make("p", { className: "st st-error wrap", textContent: figures.failed }));
     const facts = [figures.endpoint, figures.tokens ? words.tokens.replace("{count}", count(figures.tokens)) : "", duration(figures.took), figures.note];
     by.append(facts.filter(Boolean).join(" · "));
-    if (/^[0-9a-f-]{36}$/.test(figures.id)) by.append(" · ", make("a", { href: `/requests/${figures.id}`, textContent: words.details }));
+    if (known) by.append(" · ", make("a", { href: `/requests/${figures.id}`, textContent: words.details }));
     figures.by = by;
-    lane.turns.push({ role: "assistant", content: text.textContent });
+    // Servers refuse an answer without a text, and two questions in a row.
+    figures.said = text.textContent;
+    if (figures.said) lane.turns.push({ role: "assistant", content: figures.said });
+    else lane.turns.pop();
     follow();
     return figures;
   }
@@ -236,9 +257,9 @@
     if (factor >= 1.05) fast.by.append(" ", make("span", { className: "tag", textContent: words.faster.replace("{factor}", number(factor, 1)) }));
   }
   async function send() {
-    if (running || !message.value.trim()) return;
+    if (running || !message.value.trim() || !valid()) return;
     complain("");
-    const next = turn();
+    const [next, typed, shown] = [turn(), message.value, pictures];
     const asking = used();
     asking.forEach(it => it.turns.push(next));
     message.value = "";
@@ -250,6 +271,11 @@
     running = null;
     busy(false);
     compare(told);
+    if (!message.value && told.every(it => !it.said)) {
+      message.value = typed; // to be asked again, or copied as code
+      pictures = [...shown, ...pictures];
+      showPictures();
+    }
     message.focus();
   }
   function busy(is) {
@@ -299,7 +325,8 @@ for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.delta?.
   };
   $$("[data-copy-as]").forEach(button =>
     button.addEventListener("click", async () => {
-      const turns = lanes[0].turns.filter((it, at, all) => at < all.length - 1 || it.role === "user");
+      if (!valid()) return;
+      const turns = lanes[0].turns.slice(0, -1); // the last question, without its answer
       const typed = message.value.trim() ? [turn()] : [];
       const field = $("#code");
       const all = [...(typed.length ? lanes[0].turns : turns), ...typed];

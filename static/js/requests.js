@@ -120,6 +120,14 @@
     $("[data-empty]").hidden = rows.children.length > 0;
   }
 
+  /** Whether the database has yet to take what ended. */
+  function sayBehind(is) {
+    const note = $("[data-behind]");
+    note.hidden = !is;
+    const notes = note.closest("[role=status]");
+    notes.hidden = $$("li", notes).every(it => it.hidden);
+  }
+
   function take(made) {
     const fresh = made.filter(row => !known.has(row.dataset.id));
     for (const row of fresh) {
@@ -150,7 +158,10 @@
     url.searchParams.set("after", new Date(newest - OVERLAP_MS).toISOString());
     const html = await part(url);
     asking = false;
-    if (html !== null) take(elements(html, "tbody"));
+    if (html === null) return;
+    const made = elements(html, "tbody");
+    sayBehind(made.some(it => it.matches("[data-more-to-come]")));
+    take(made.filter(it => it.matches("tr")));
   }
 
   if (rows.dataset.tail) {

@@ -74,6 +74,13 @@ def test_what_is_filtered_by_is_in_the_address(page: Page, router: RouterDash, s
     page.wait_for_url("**/requests?since=-1h&model=other")
     rows = page.locator("[data-rows] tr")
     expect(rows).to_have_count(1)
+    # Paper says what is filtered by, and has every column but the bars.
+    page.set_viewport_size({"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    expect(page.get_by_role("link", name="Model other")).to_be_visible()
+    expect(page.locator(".filters a:visible")).to_have_text(["1 h", re.compile("^Model other")])
+    assert page.locator(".scroll").evaluate("it => it.scrollWidth <= it.clientWidth")
+    page.emulate_media(media="screen")
     page.get_by_role("link", name="Model other").click()
     page.wait_for_url("**/requests?since=-1h")
     expect(rows).to_have_count(2)

@@ -13,6 +13,8 @@ from access.models import ApiKey, User
 from endpoints.models import Endpoint
 from gateway import record
 from metrics import downloads, history
+from metrics.teller import surroundings
+from metrics.writer import Backlog
 from tests.access.people import Api, key_for
 from tests.metrics.records import KEY, NOW, A, B, attempt, load, request
 from tests.metrics.world import World
@@ -145,6 +147,23 @@ def test_a_form_makes_an_address_that_means_the_same_to_everybody(as_viewer: Api
     assert as_viewer.get(LIST + "?since=-1h&since=")["Location"] == "/requests?since=-1h"
 
 
+@pytest.mark.parametrize(
+    ("seen", "meant"),
+    [
+        ("2026-11-01T01:30", "?since=2026-11-01T06%3A30%3A00.250Z&model=tiny"),  # of the hour that comes twice
+        ("2026-11-01T01:31", "?since=2026-11-01T05%3A31%3A00Z&model=tiny"),
+        ("", "?model=tiny"),
+    ],
+)
+def test_a_form_leaves_a_moment_alone_that_nobody_changed(as_viewer: Api, seen: str, meant: str) -> None:
+    as_viewer.cookies["routerdash_zone"] = "America/New_York"
+    moment = "2026-11-01T06:30:00.250Z"
+    html = page(as_viewer, f"?since={moment}")
+    assert f'<input type="hidden" name="since" value="{moment}">' in html
+    assert 'type="datetime-local" step="1" value="2026-11-01T01:30:00"' in html
+    assert as_viewer.get(LIST, {"since": [moment, seen], "model": "tiny"})["Location"] == LIST + meant
+
+
 def test_filters_are_chips_that_can_be_taken_off(as_viewer: Api, traffic: World) -> None:
     html = page(as_viewer, f"?endpoint_id={A}&retried=true&min_tokens=5")
     chips = dict(re.findall(r'<a class="chip chip-on" href="([^"]*)">(.*?)<svg', html))
@@ -203,6 +222,18 @@ def test_new_rows_come_alone(as_viewer: Api, teller: World) -> None:
     assert html.startswith("<tr")
     assert f'href="/requests?model=tiny&amp;tail=1&amp;id={new.id}"' in html
     assert shown(page(as_viewer, "?part=rows&after=soon&scale=1e9999")) == [new.id, old.id]
+
+
+def test_it_says_when_the_database_is_behind(as_viewer: Api, teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "The database is behind: the last requests are not here yet."
+    assert '<li class="warning" data-behind hidden>' in page(as_viewer)
+    monkeypatch.setattr(surroundings, "writer", teller.writer)
+    monkeypatch.setattr(teller.writer, "backlog", Backlog(behind_since=NOW.timestamp()))
+    teller.gateway(request())
+    html = page(as_viewer)
+    assert '<li class="warning" data-behind><svg' in html
+    assert late in html
+    assert page(as_viewer, "?part=rows&tail=1").startswith("<template data-more-to-come>")
 
 
 def test_a_tail_is_for_what_has_no_end(as_viewer: Api, traffic: World) -> None:

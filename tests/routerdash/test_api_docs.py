@@ -51,6 +51,7 @@ def test_bodies_are_told_with_what_must_be_there() -> None:
 def test_an_example_is_a_line_for_a_shell() -> None:
     line = operation("post-api-endpoints").curl("http://router:1")
     assert line.startswith("curl http://router:1/api/endpoints \\\n  -H")
+    assert "Bearer $ROUTERDASH_API_KEY" in line  # as on the pages of models and endpoints
     assert "--json '{\n" in line
     assert '"base_url": "http://10.0.4.21:8000"' in line
     assert operation("post-api-endpoints-endpoint_id-sync").curl("http://router:1").endswith("-X POST")
