@@ -118,7 +118,8 @@ def _clients(it: Shown, key: Callable[[Ended], Key], names: Sequence[str]) -> To
     for row in it.busy.history():
         found[key(row)].count(row)
     rows = _asked(_rows(found, names), it.query.get("date", ""), client=it.query.get("q"))
-    return {Place(""): [len(rows), *_below(rows)]} | table("", rows[:PAGE], "at", COUNTED)
+    above = [len(rows)] if "q" in it.query else []  # how many were found
+    return {Place(""): [*above, *_below(rows)]} | table("", rows[:PAGE], "at", COUNTED)
 
 
 def _rows(sums: Sums, names: Sequence[str]) -> list[Row]:
