@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import PAGE_VAR
 from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
 from django.core.exceptions import ValidationError
 from django.db.models import F, QuerySet
@@ -42,6 +43,7 @@ from endpoints.probe import Unreachable
 from endpoints.registry import registry
 from gateway import kinds
 
+HISTORY_SIZE = 100  # entries of a page, as many as Django goes by
 SHOWN_CHECKS = 15
 SHOWN_MODELS = 50
 
@@ -295,8 +297,12 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """As the dashboard tells it: old and new values, the newest first."""
-        told = {"edits": edits.latest(object_id) if self._is_id(object_id) else []}
-        return super().history_view(request, object_id, told | (extra_context or {}))
+        context = dict(extra_context or {})
+        if self._is_id(object_id):
+            pages = self.get_paginator(request, edits.entries(object_id), HISTORY_SIZE)
+            context["action_list"] = page = pages.get_page(request.GET.get(PAGE_VAR, 1))
+            page.object_list = [edits.edit(entry) for entry in page.object_list]
+        return super().history_view(request, object_id, context)
 
     def _ask(self, request: HttpRequest, object_id: str | None) -> Kind | str | None:
         """The type at a new address, a sentence if it cannot be told, None if the address is not new."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_noop, override
 from rest_framework.request import Request
@@ -105,11 +106,16 @@ def _via(request: AnyRequest) -> dict[str, str]:
 
 def latest(endpoint_id: str, limit: int = LOOK) -> list[Edit]:
     """The last edits of an endpoint, newest first. One query."""
-    entries = LogEntry.objects.filter(content_type=_kind(), object_id=endpoint_id).select_related("user")
-    return [_edit(entry) for entry in entries.order_by("-id")[:limit]]
+    return [edit(entry) for entry in entries(endpoint_id)[:limit]]
 
 
-def _edit(entry: LogEntry) -> Edit:
+def entries(endpoint_id: str) -> QuerySet[LogEntry]:
+    """Of the admin's log, newest first."""
+    found = LogEntry.objects.filter(content_type=_kind(), object_id=endpoint_id)
+    return found.select_related("user").order_by("-id")
+
+
+def edit(entry: LogEntry) -> Edit:
     via, found = "", dict[str, tuple[Any, Any]]()
     for part in _parts(entry.change_message):
         via = via or str(part.get("via", ""))

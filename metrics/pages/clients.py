@@ -159,9 +159,8 @@ def heatmap(cells: list[dict[str, int]]) -> dict[str, Any]:
     """
     greatest = max(cell["count"] for cell in cells)
     steps = sorted({math.ceil(greatest * (level / LEVELS) ** 2) for level in range(1, LEVELS + 1)})
-    lightest = (
-        LEVELS + 1 - len(steps)
-    )  # where there are few requests, there are fewer shades; the busiest has the darkest
+    # Where there are few requests, there are fewer shades; the busiest has the darkest.
+    lightest = LEVELS + 1 - len(steps)
     counts = {(cell["day_of_week"], cell["hour"]): cell["count"] for cell in cells}
     days = [
         {

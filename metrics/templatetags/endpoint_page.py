@@ -24,13 +24,14 @@ GRID_HEIGHT = 104.0
 LABELS = 5  # dates below the grid
 LOW = 0.99  # a day below that is named
 
-HATCHED = mark_safe(' fill="url(#hatch-bad)"')
-DOTTED = mark_safe(' fill="url(#dots)"')  # what nobody knows must not look like a quiet day
-
 CLASSES = {
     LATER: "day-later", "online": "day-online", "pending": "day-unknown", uptime.UNKNOWN: "day-unknown",
     "draining": "day-draining", "disabled": "day-disabled", "error": "day-error", "offline": "day-offline",
 }  # fmt: skip
+FILLS = {
+    "day-error": mark_safe(' fill="url(#hatch-bad)"'),
+    "day-unknown": mark_safe(' fill="url(#dots)"'),  # what nobody knows must not look like a quiet day
+}
 
 
 @register.filter
@@ -68,7 +69,7 @@ def health_grid(timeline: Timeline) -> SafeString:
                     f"{width:.3f}",
                     f"{top:.2f}",
                     f"{height:.2f}",
-                    {"day-error": HATCHED, "day-unknown": DOTTED}.get(CLASSES[state], ""),
+                    FILLS.get(CLASSES[state], ""),
                 )
             )
         middle = f"{(at + 0.5) * width:.3f}"

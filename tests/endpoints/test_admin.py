@@ -230,6 +230,19 @@ def test_the_history_tells_old_and_new_values(as_admin: Api) -> None:
     assert as_admin.get("/admin/endpoints/endpoint/no-id/history/").status_code == 302
 
 
+def test_a_long_history_has_pages(as_admin: Api) -> None:
+    endpoint = make_endpoint()
+    for seconds in range(1, 102):
+        change(as_admin, endpoint, health_check_interval_secs=seconds)
+    address = f"/admin/endpoints/endpoint/{endpoint.pk}/history/"
+    newest, oldest = (as_admin.get(f"{address}?p={number}").content.decode() for number in (1, 2))
+    assert "101 entries" in newest
+    assert "101 entries" in oldest
+    assert 'href="?p=2"' in newest
+    assert ("100 → 101" in newest, "30 → 1<" in newest) == (True, False)
+    assert "30 → 1<" in oldest
+
+
 def test_the_form_that_adds_speaks_of_no_stored_key(as_admin: Api) -> None:
     assert "stays as it is" not in as_admin.get("/admin/endpoints/endpoint/add/").content.decode()
 
