@@ -38,6 +38,35 @@ class Bound:
 # 1-9: stored responses and upstream paths
 
 # 10-19: work for a request's or a response's content
+JSON_VALUES = Bound(
+    10,
+    "json_values",
+    _("Strings, arrays and objects in a large JSON body"),
+    "500,000 in a body of more than 2 MiB (`MAX_VALUES` in `gateway/skim.py`)",
+    "413 `request_too_large`.",
+)
+JSON_DEPTH = Bound(
+    11,
+    "json_depth",
+    _("Depth of arrays and objects in a JSON body"),
+    "512 levels in a body of more than 128 KiB (`MAX_DEPTH` in `gateway/skim.py`), about 900 in a smaller one",
+    "400 `invalid_request`.",
+)
+JSON_NAMES = Bound(
+    12,
+    "json_names",
+    _("Names at the top level of a large JSON body"),
+    "1,000 in a body of more than 2 MiB, or of more than 50,000 names in all (`MAX_NAMES` in `gateway/skim.py`)",
+    "413 `request_too_large`.",
+)
+JSON_FIELD = Bound(
+    13,
+    "json_field",
+    _("Fields of a large JSON body that RouterDash reads itself"),
+    "16 KiB for each of `model`, `stream`, `stream_options`, `previous_response_id` (`MAX_FIELD_BYTES` in "
+    "`gateway/openai.py`)",
+    "413 `request_too_large`.",
+)
 
 # 20-39: connections, buffers, the queue
 FORWARDED_BODY = Bound(

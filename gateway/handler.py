@@ -40,6 +40,7 @@ from gateway.responses import Makers, ResponsesInference, StoredResponse
 from gateway.retries import RetryBudget
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
+from gateway.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Gateway:
         self._silence_looked_for = self._told_at = 0.0
         self._cancels = roster.page.cancels
         self.outbox = roster.outbox
+        self.turns = Turns(self.outbox.loop)
         self.outbox.before = self._write_records
         self.cors = Cors(config.cors_origins) if config.cors_origins else None
         self._hosts = Hosts(config)

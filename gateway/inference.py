@@ -16,11 +16,14 @@ from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
 from gateway.openai import (
+    BIG_BYTES,
     CHUNKS,
     DIALECTS,
     Request,
     Usage,
     adapt_request,
+    find_top,
+    parse_big,
     parse_request,
     read_answer,
     spliced,
@@ -143,10 +146,19 @@ class Inference:
         if b"via" in self.exchange.fields:
             self._check_way()
         body = self.exchange.take_body()
+        if len(body) > BIG_BYTES:
+            return self._serve_big(body)
         self.request = self._parse(body)
         if self.gateway.keeps_bodies:
             self._request_body = body
         return self._serve(body)
+
+    async def _serve_big(self, body: Body) -> None:
+        top = await self.gateway.turns.run_on(find_top(body))
+        self.request = self._parse_big(body, top)
+        if self.gateway.keeps_bodies:
+            self._request_body = body
+        await self._serve(body)
 
     def _ended_by(self, error: BaseException) -> None:
         """What ended the request besides its answer. Raises it again, but for an operator's word."""
@@ -170,6 +182,7 @@ class Inference:
     # Where to
 
     _parse = staticmethod(parse_request)
+    _parse_big = staticmethod(parse_big)
 
     def _routes(self) -> Routes:
         """Endpoints that have the model and can do what is asked, in any state. Raises Refusal."""
@@ -368,9 +381,8 @@ class Inference:
         """The body as this endpoint is to get it."""
         request = self.request
         model = route.model.id if route.model.id != request.model else None
-        if request.model_at is not None and model is not None and not (include_usage and request.has_options):
-            first, *rest = spliced(body, request.model_at, model)
-            return (*(with_usage(first) if include_usage else (first,)), *rest)
+        if request.model_at is not None and (model is not None or include_usage):
+            return spliced(body, request, model=model, include_usage=include_usage)
         if model is None and include_usage and not request.has_options:
             return with_usage(body)
         if model is None and not include_usage:

@@ -5,13 +5,14 @@ apart into raw values and putting it together again, so that what we do not know
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from gateway.errors import INVALID_REQUEST, Refusal
+from gateway.bounds import JSON_FIELD
+from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.kinds import (
     COMPACTIONS,
     IMAGE_EDITS,
@@ -23,17 +24,26 @@ from gateway.kinds import (
     TRANSLATIONS,
 )
 from gateway.outbox import Body, Data
-from gateway.skim import Top, skim
+from gateway.skim import Top, skim, skim_slowly, too_deep
+from gateway.turns import Slices, at_once
 
 MAX_MODEL_NAME = 256
 BIG_BYTES = 128 << 10  # of a body that is not parsed whole
+WHOLE_BYTES = 2 << 20  # of a big body that may be given to a parser all the same
+MAX_WHOLE_NAMES = 50_000  # of one
+MAX_FIELD_BYTES = 16 << 10  # of a field that is read of a big body
 
 T = TypeVar("T")
 
+# A half of a surrogate pair, or a pair; and what stands between them. Possessive (`++`): nothing is tried again.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PAIRED = re.compile(
-    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_HALVES = re.compile(
+    rb"((?:[^\\]++|\\(?!u[dD][89a-fA-F]).|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})++)"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
+    re.DOTALL,
 )
+MAX_HALVES = 10_000  # of pairs in a body that are replaced
+REPAIRED_BYTES = 2 << 20  # of a body in which they are
 
 
 class _Request(msgspec.Struct):
@@ -50,6 +60,8 @@ class Request(msgspec.Struct, frozen=True):
     wants_usage: bool  # the client asked for stream_options.include_usage itself
     has_options: bool = True  # the body has a key `stream_options`
     model_at: tuple[int, int] | None = None  # where the model's name stands in a big body
+    options_at: tuple[int, int] | None = None  # where the value of `stream_options` stands there
+    previous: bytes | None = None  # the value of `previous_response_id` in a big body, as JSON
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -58,32 +70,103 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse_request(body: Body) -> Request:
-    """Raises Refusal (400) with a sentence that says what is wrong where."""
-    top = skim(body) if len(body) > BIG_BYTES else None
+    """Raises Refusal (400, 413) with a sentence that says what is wrong where."""
+    if len(body) > BIG_BYTES:
+        return parse_big(body, at_once(find_top(body)))
+    return _parse(body)
+
+
+def _parse(body: Body) -> Request:
     try:
-        found = read_body(_decode_request, body if top is None else _excerpt(body, top))
+        found = read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+        raise _not_json(error) from None
     if not found.model.strip():
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     if len(found.model) > MAX_MODEL_NAME:
-        raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
-    model_at = None if top is None else top.values[b"model"]
+        raise _long_name()
     if found.stream_options is msgspec.UNSET:
-        return Request(found.model, found.stream is True, False, False, model_at)  # by name it takes longer
+        return Request(found.model, found.stream is True, False, False)  # by name it takes longer
     options = found.stream_options or {}
-    return Request(found.model, found.stream is True, options.get("include_usage") is True, model_at=model_at)
+    return Request(found.model, found.stream is True, options.get("include_usage") is True)
 
 
+def _not_json(error: Exception) -> Refusal:
+    if isinstance(error, RecursionError):
+        return too_deep()
+    return Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.")
+
+
+def _long_name() -> Refusal:
+    return Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+
+
+# Big bodies, which are not parsed whole
+
+_MODEL, _OPTIONS, _PREVIOUS = b"model", b"stream_options", b"previous_response_id"
 _READ = tuple(name.encode() for name in _Request.__struct_fields__)
 
 
-def _excerpt(body: Body, top: Top) -> bytes:
-    """A big body without what is not read of it."""
-    found = ((name, top.values[name]) for name in _READ if name in top.values)
-    return b"{%b}" % b",".join(b'"%b":%b' % (name, bytes(body[start:end])) for name, (start, end) in found)
+class _Fields(msgspec.Struct):
+    """The fields that are read, none of them looked into."""
+
+    model: msgspec.Raw = msgspec.Raw(b"")
+    stream: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    previous_response_id: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_fields = msgspec.json.Decoder(_Fields).decode
+
+
+def find_top(body: Body) -> Slices[Top | None]:
+    """Where the fields of a big body are; None for one that a parser is quicker with. Raises Refusal."""
+    top = skim(body)
+    if top is None and (len(body) > WHOLE_BYTES or body.count(b":") > MAX_WHOLE_NAMES):
+        top = yield from skim_slowly(body)
+    return top
+
+
+def parse_big(body: Body, top: Top | None) -> Request:
+    """A request whose body has more than BIG_BYTES, and this top. Raises Refusal (400, 413)."""
+    fields = _fields_of(body) if top is None else {name: bytes(body[slice(*at)]) for name, at in _read_of(top)}
+    excerpt = b"{%b}" % b",".join(b'"%b":%b' % (name, fields[name]) for name in _READ if name in fields)
+    found = _parse(excerpt)
+    places = {} if top is None else top.values
+    model_at, options_at = places.get(_MODEL), places.get(_OPTIONS)
+    return msgspec.structs.replace(found, model_at=model_at, options_at=options_at, previous=fields.get(_PREVIOUS))
+
+
+def _read_of(top: Top) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    for name in (*_READ, _PREVIOUS):
+        place = top.values.get(name)
+        if place is not None:
+            _check_size(name, place[1] - place[0])
+            yield name, place
+
+
+def _fields_of(body: Body) -> dict[bytes, bytes]:
+    try:
+        found = read_body(_decode_fields, body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(error) from None
+    fields = {name: bytes(getattr(found, name.decode())) for name in (*_READ, _PREVIOUS)}
+    for name, value in fields.items():
+        _check_size(name, len(value))
+    return {name: value for name, value in fields.items() if value}
+
+
+def _check_size(name: bytes, size: int) -> None:
+    if size > MAX_FIELD_BYTES:
+        if name == _MODEL:
+            raise _long_name()
+        field = name.decode()
+        message = f"`{field}` has more than {MAX_FIELD_BYTES >> 10} KiB."
+        raise Refusal(413, REQUEST_TOO_LARGE, message, param=field, bound=JSON_FIELD)
 
 
 def read_body(decode: Callable[[Any], T], body: Body) -> T:
@@ -93,14 +176,16 @@ def read_body(decode: Callable[[Any], T], body: Body) -> T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        if _SURROGATE.search(body) is None:
+        if len(body) > REPAIRED_BYTES or _SURROGATE.search(body) is None:
             raise
         return decode(_replace_surrogates(body))
 
 
 def _replace_surrogates(body: Body) -> bytes:
     """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
-    return _PAIRED.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
+    if len(_SURROGATE.findall(body)) > MAX_HALVES:
+        return bytes(body)
+    return _HALVES.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
 
 
 def _explain(error: str) -> str:
@@ -134,9 +219,29 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
     return _encode(fields)
 
 
-def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Body, Body, memoryview]:
-    """A big body with another model's name, in pieces."""
-    return body[: at[0]], _encode(model), memoryview(body)[at[1] :]
+def spliced(body: Body, request: Request, *, model: str | None, include_usage: bool) -> tuple[Data, ...]:
+    """A big body whose `request` tells where its fields are, with another `model`, and with
+    stream_options.include_usage, where asked for: in pieces, which share the body's memory. Raises Refusal (400).
+    """
+    changes: list[tuple[tuple[int, int], bytes]] = []
+    if model is not None and request.model_at is not None:
+        changes.append((request.model_at, _encode(model)))
+    if include_usage and request.options_at is not None:
+        options = _options(msgspec.Raw(body[slice(*request.options_at)]))
+        changes.append((request.options_at, _encode({**options, "include_usage": True})))
+    view = memoryview(body)
+    pieces: list[Data] = []
+    at = 0
+    if include_usage and request.options_at is None:
+        at = body.index(b"{") + 1
+        pieces += (view[:at], _USAGE)
+    for (start, end), value in sorted(changes):
+        pieces += (view[at:start], value)
+        at = end
+    return (*pieces, view[at:])
+
+
+_USAGE = b'"stream_options":{"include_usage":true},'
 
 
 def with_usage(body: Body) -> tuple[Data, ...]:
@@ -145,7 +250,7 @@ def with_usage(body: Body) -> tuple[Data, ...]:
     The wish goes in front of the first key: `parse_request` has found an object with a model, hence a comma behind.
     """
     start = body.index(b"{") + 1
-    return body[:start] + b'"stream_options":{"include_usage":true},', memoryview(body)[start:]
+    return body[:start] + _USAGE, memoryview(body)[start:]
 
 
 def _fields(body: Body) -> dict[str, msgspec.Raw]:
@@ -156,7 +261,7 @@ def _fields(body: Body) -> dict[str, msgspec.Raw]:
 
 
 def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
-    return {} if raw is None or bytes(raw) == b"null" else _decode_object(raw)
+    return {} if raw is None or bytes(raw) == b"null" else _fields(bytes(raw))
 
 
 # Answers

@@ -15,10 +15,11 @@ from gateway import errors
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
 from gateway.inference import NOT_THERE, Inference
-from gateway.openai import Request, Usage, parse_request, read_answer
+from gateway.openai import Request, Usage, parse_big, parse_request, read_answer
 from gateway.outbox import Body
 from gateway.relay import StreamRelay
 from gateway.roster import Endpoint, Route
+from gateway.skim import Top
 from gateway.snapshot import Model
 from gateway.upstream import UpstreamError
 
@@ -73,12 +74,21 @@ class ResponsesInference(Inference):
     def _parse(self, body: Body) -> Request:
         request = parse_request(body)
         if b"previous_response_id" in body:
-            try:
-                previous = _decode_asked(body).previous_response_id
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                previous = None  # `parse_request` took it; whatever it is, the endpoint may say
-            self.made_by = self.gateway.makers.of(previous) if isinstance(previous, str) else None
+            self._goes_on_from(body)
         return request
+
+    def _parse_big(self, body: Body, top: Top | None) -> Request:
+        request = parse_big(body, top)
+        if request.previous is not None:
+            self._goes_on_from(b'{"previous_response_id":%b}' % request.previous)
+        return request
+
+    def _goes_on_from(self, body: Body) -> None:
+        try:
+            previous = _decode_asked(body).previous_response_id
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            previous = None  # `parse_request` took it; whatever it is, the endpoint may say
+        self.made_by = self.gateway.makers.of(previous) if isinstance(previous, str) else None
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         self._remember(_made(body).id)
@@ -99,6 +109,9 @@ class StoredResponse(Inference):
 
     def _parse(self, body: Body) -> Request:
         return Request("", False, False)
+
+    async def _serve_big(self, body: Body) -> None:
+        await self._serve(body)
 
     async def _serve(self, body: Body) -> None:
         self.gateway.running.add(self)
