@@ -12,6 +12,7 @@ import msgspec
 from gateway import errors
 from gateway.anthropic_answer import message_usage, new_message_id
 from gateway.openai import Dialect, Event, Usage, read_any_answer, read_count, sentence, upstream_message
+from gateway.outbox import Data
 
 _TYPES = {
     401: "authentication_error",
@@ -111,7 +112,7 @@ class _Event(msgspec.Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-def read_messages_event(data: bytes) -> Event:
+def read_messages_event(data: Data) -> Event:
     """An event of a Messages stream. Raises msgspec.DecodeError.
 
     `message_start` tells the input tokens and a placeholder for the output, which is left out; `message_delta` tells

@@ -35,7 +35,7 @@ from gateway.anthropic_answer import (
 from gateway.errors import UPSTREAM_ERROR
 from gateway.kinds import CHAT
 from gateway.openai import dialect, read_body, sentence
-from gateway.relay import StreamRelay, _data
+from gateway.relay import BIG_EVENT_BYTES, StreamRelay, _data
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
 
@@ -104,13 +104,13 @@ class MessagesRelay(StreamRelay):
         self._out: list[bytes] = []
 
     def end(self) -> None:
-        pending, self._pending = self._pending, b""
+        pending, self._pending = bytes(self._pending), b""
         if _data(pending):
-            rest = self._pass(pending)
+            rest = self._pass(pending, big=len(pending) > BIG_EVENT_BYTES)
             self.held = rest + self.held
 
-    def _pass(self, raw: bytes) -> bytes:
-        data = _data(raw)
+    def _pass(self, raw: bytes, *, big: bool = False) -> bytes:
+        data = self._big_data(raw) if big else _data(raw)
         if not data:  # all else that has no data is for nobody
             return self._pass_comment(raw) if raw.startswith(b":") and not self.held else b""
         self.events += 1

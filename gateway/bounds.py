@@ -67,6 +67,14 @@ JSON_FIELD = Bound(
     "`gateway/openai.py`)",
     "413 `request_too_large`.",
 )
+UPSTREAM_EVENT = Bound(
+    14,
+    "upstream_event",
+    _("One event of an endpoint's stream"),
+    "16 MiB, or 4 MiB where it is translated to Anthropic's Messages; 100,000 values and 10,000 lines in an event of "
+    "more than 64 KiB (`MAX_EVENT_BYTES`, `MAX_EVENT_VALUES`, `MAX_EVENT_LINES` in `gateway/relay.py`)",
+    "The attempt fails: another endpoint is asked, or the client's stream ends with `upstream_error`.",
+)
 
 # 20-39: connections, buffers, the queue
 FORWARDED_BODY = Bound(

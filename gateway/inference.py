@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
+from gateway.bounds import UPSTREAM_EVENT
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -480,7 +481,7 @@ class Inference:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
             connection.abort()
-            failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
+            failed = error if isinstance(error, UpstreamError) else self._too_long()
             failed.__traceback__ = None  # which holds this frame, which holds it
             if not self.sent and not relay.whole:
                 self.relay = None
@@ -501,6 +502,10 @@ class Inference:
         self.exchange.end(relay.held)
         return None
 
+    def _too_long(self) -> UpstreamError:
+        self.gateway.bounds.hit(UPSTREAM_EVENT)
+        return UpstreamError(BROKEN, "an event is too long")
+
     def _new_relay(self) -> Relay:
         return StreamRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
 
@@ -510,8 +515,14 @@ class Inference:
         while not await connection.hand_on(passing.take):
             if passing.too_long:
                 raise EventTooLong
-            connection.wait_at_most(None)  # it is the client who is slow
+            connection.wait_at_most(None)  # it is the client who is slow, or we
             await self.exchange.drain()
+            while relay.behind:
+                await self.gateway.turns.next()
+                passing.take(b"")
+                if passing.too_long:
+                    raise EventTooLong
+                await self.exchange.drain()
             passing.wait()
         relay.end()
 
@@ -837,13 +848,13 @@ class Passing:
         if out:
             if not inference.sent:
                 if relay.error is not None and not relay.deltas:
-                    return True  # it begins with its failure: another endpoint may still be asked
+                    return not relay.behind  # it begins with its failure: another endpoint may still be asked
                 inference.sent = True
                 inference.start(self._connection)
             exchange = inference.exchange
             exchange.write(out)
-            return not exchange.write_paused
-        return True
+            return not (exchange.write_paused or relay.behind)
+        return not relay.behind
 
 
 def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

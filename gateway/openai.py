@@ -42,6 +42,10 @@ _HALVES = re.compile(
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
     re.DOTALL,
 )
+_COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+MAX_RENAMED = 1000  # models named in one answer or event that are looked at
+RENAMED_BYTES = 512 << 10
 MAX_HALVES = 10_000  # of pairs in a body that are replaced
 REPAIRED_BYTES = 2 << 20  # of a body in which they are
 
@@ -345,48 +349,39 @@ def read_any_answer(body: bytes, asked: str, usage: Callable[[Any], Usage | None
     return body, usage(answer.usage)
 
 
-def rename_model(data: bytes, found: str, asked: str) -> bytes:
-    """Replace the value of every `"model"` key that is `found`; all other bytes stay.
+def rename_model(data: Body, found: str, asked: str) -> bytes:
+    """Replace the value of every `"model"` key that is `found`, among the first thousand; all other bytes stay. Of what
+    is longer than a MiB, the first and the last half of one are looked at.
+    """
+    if len(data) <= 2 * RENAMED_BYTES:
+        return _renamed(data, found, asked)
+    head, tail = data[:RENAMED_BYTES], data[-RENAMED_BYTES:]
+    between = memoryview(data)[RENAMED_BYTES:-RENAMED_BYTES]
+    return b"".join((_renamed(head, found, asked), between, _renamed(tail, found, asked)))
 
-    Inside a JSON string a quote is always written `\\"`, so `"model"` followed by a colon is always a key.
+
+def _renamed(data: Body, found: str, asked: str) -> bytes:
+    """Inside a JSON string a quote is always written `\\"`, so `"model"` followed by a colon is always a key, unless a
+    backslash is in front of it.
     """
     start = 0
-    pieces: list[bytes] = []
+    pieces: list[Data] = []
     replacement = _encode(asked)
-    while (key := data.find(b'"model"', start)) != -1:
-        colon = _skip_space(data, key + 7)
-        if (key and data[key - 1] == 0x5C) or data[colon : colon + 1] != b":":
-            pieces.append(data[start : key + 7])
-            start = key + 7
-            continue
-        value = _skip_space(data, colon + 1)
-        end = _string_end(data, value)
-        if end != -1 and _string(data[value:end]) == found:
+    longest = 12 * len(found) + 2  # with each character as a pair of escapes
+    for _ in range(MAX_RENAMED):
+        key = data.find(b'"model"', start)
+        if key < 0:
+            break
+        colon = _COLON.match(data, key + 7)
+        value = end = key + 7 if colon is None else colon.end()
+        string = None if colon is None or data[key - 1 : key] == b"\\" else _STRING.match(data, value, value + longest)
+        if string is not None and _string(string[0]) == found:
+            end = string.end()
             pieces += (data[start:value], replacement)
         else:
-            end = max(end, value)
-            pieces.append(data[start:end])
+            pieces.append(data[start:value])
         start = end
     return b"".join((*pieces, data[start:]))
-
-
-def _skip_space(data: bytes, at: int) -> int:
-    while data[at : at + 1] in (b" ", b"\t", b"\n", b"\r"):
-        at += 1
-    return at
-
-
-def _string_end(data: bytes, at: int) -> int:
-    """Behind the closing quote of the JSON string at `at`; -1 if there is none."""
-    if data[at : at + 1] != b'"':
-        return -1
-    quote = data.find(b'"', at + 1)
-    while quote != -1:
-        backslashes = quote - len(data[at + 1 : quote].rstrip(b"\\")) - at - 1
-        if backslashes % 2 == 0:
-            return quote + 1
-        quote = data.find(b'"', quote + 1)
-    return -1
 
 
 def _string(literal: bytes) -> str | None:
@@ -471,7 +466,7 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
 
 
-def read_chunk(data: bytes) -> Event:
+def read_chunk(data: Data) -> Event:
     """An event of a chat or completion stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
@@ -513,14 +508,14 @@ class _TypedEvent(msgspec.Struct):
     type: str = ""
     usage: Any = None
     error: Any = None
-    choices: Any = None
+    choices: msgspec.Raw | None = None
 
 
 _decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
 _TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
 
 
-def read_typed_event(data: bytes) -> Event:
+def read_typed_event(data: Data) -> Event:
     """An event of a stream of sound, of its text or of pictures, as OpenAI has them. Raises msgspec.DecodeError.
 
     Some servers write transcripts as chats.
@@ -540,7 +535,7 @@ def read_typed_event(data: bytes) -> Event:
 _RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 
-def read_responses_event(data: bytes) -> Event:
+def read_responses_event(data: Data) -> Event:
     """An event of a Responses stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
@@ -570,7 +565,7 @@ def sentence(error: Any) -> str:
 class Dialect:
     """How a kind of request streams."""
 
-    read_event: Callable[[bytes], Event]
+    read_event: Callable[[Data], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
     done: bytes = b""  # behind an answer that is told in one event
 
