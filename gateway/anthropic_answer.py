@@ -54,7 +54,13 @@ class Completion(msgspec.Struct):
 
 
 decode_completion = msgspec.json.Decoder(Completion).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Object(msgspec.Struct):
+    """Any object: its fields are skipped."""
+
+
+_decode_object = msgspec.json.Decoder(_Object).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 

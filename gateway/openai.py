@@ -173,7 +173,7 @@ def _check_size(name: bytes, size: int) -> None:
         raise Refusal(413, REQUEST_TOO_LARGE, message, param=field, bound=JSON_FIELD)
 
 
-def read_body(decode: Callable[[Any], T], body: Body) -> T:
+def read_body(decode: Callable[[Any], T], body: Data) -> T:
     """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
     try:
         return decode(body)
@@ -185,11 +185,11 @@ def read_body(decode: Callable[[Any], T], body: Body) -> T:
         return decode(_replace_surrogates(body))
 
 
-def _replace_surrogates(body: Body) -> bytes:
+def _replace_surrogates(body: Data) -> bytes:
     """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
     if len(_SURROGATE.findall(body)) > MAX_HALVES:
         return bytes(body)
-    return _HALVES.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
+    return _HALVES.sub(lambda found: found[0] if found[1] else b"\\ufffd", bytes(body))
 
 
 def _explain(error: str) -> str:

@@ -74,6 +74,7 @@ class StreamRelay:
     """Feed it the upstream's bytes as they come; it returns the bytes to send on."""
 
     max_event_bytes = MAX_EVENT_BYTES
+    max_events = MAX_EVENTS
 
     def __init__(self, dialect: Dialect, asked_model: str, *, hide_usage: bool) -> None:
         self.usage: Usage | None = None
@@ -111,7 +112,7 @@ class StreamRelay:
         plain = b"\r" not in data  # lines end as nearly everybody ends them
         out: list[bytes] = []
         start = 0
-        for _ in range(MAX_EVENTS):
+        for _ in range(self.max_events):
             end = data.find(b"\n\n", start) + 2 if plain else _event_end(data, start)
             if end < 2:
                 break
