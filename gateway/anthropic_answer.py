@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.openai import Usage, read_body, read_count, read_usage, sentence
+from gateway import surrogates
+from gateway.openai import Usage, read_count, read_usage, sentence
 
 
 class NoChatCompletion(Exception):
@@ -71,7 +72,7 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     Where the endpoint tells no usage, the message says 0 tokens: its shape wants numbers.
     """
     try:
-        completion = read_body(decode_completion, body)
+        completion = surrogates.read_body(decode_completion, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoChatCompletion(f"the endpoint's answer is no chat completion: {error}") from None
     if completion.error is not None:
@@ -148,7 +149,7 @@ def arguments(function: Function) -> str:
     if raw[:1] == b"{":
         return raw.decode("utf-8", "replace")
     try:
-        return read_body(_decode_string, raw)
+        return surrogates.read_body(_decode_string, raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 

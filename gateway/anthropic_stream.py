@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import surrogates
 from gateway.anthropic import error_event, message_start, server_event
 from gateway.anthropic_answer import (
     Choice,
@@ -35,7 +36,7 @@ from gateway.anthropic_answer import (
 )
 from gateway.errors import UPSTREAM_ERROR
 from gateway.kinds import CHAT
-from gateway.openai import dialect, read_body, sentence
+from gateway.openai import dialect, sentence
 from gateway.relay import BIG_EVENT_BYTES, EventTooLong, StreamRelay, _data
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
@@ -172,8 +173,8 @@ class MessagesRelay(StreamRelay):
         if self._over:
             return b""
         try:
-            event = read_body(self._dialect.read_event, data)
-            chunk = Completion() if data == b"[DONE]" else read_body(decode_completion, data)
+            event = surrogates.read_body(self._dialect.read_event, data)
+            chunk = Completion() if data == b"[DONE]" else surrogates.read_body(decode_completion, data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return b""
         self._take(event)

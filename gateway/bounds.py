@@ -67,6 +67,14 @@ JSON_FIELD = Bound(
     "`gateway/openai.py`)",
     "413 `request_too_large`.",
 )
+TRANSLATED_REQUEST = Bound(
+    15,
+    "translated_request",
+    _("A Messages request that is translated to chat completions"),
+    "200,000 strings, arrays and objects and 2,000,000 escaped characters in a body of more than 512 KiB "
+    "(`MAX_VALUES`, `MAX_ESCAPES` in `gateway/anthropic_request.py`)",
+    "413 `request_too_large`.",
+)
 UPSTREAM_EVENT = Bound(
     14,
     "upstream_event",

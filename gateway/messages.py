@@ -10,7 +10,7 @@ import msgspec
 
 from gateway import anthropic
 from gateway.anthropic_answer import NoChatCompletion, from_chat
-from gateway.anthropic_request import to_chat, tokenize_prompt
+from gateway.anthropic_request import SMALL_BYTES, reading_prompt, translating
 from gateway.anthropic_stream import MessagesRelay
 from gateway.exchange import Exchange
 from gateway.inference import NOT_THERE, Inference
@@ -53,7 +53,7 @@ class MessagesInference(Inference):
 
     async def _ask_translated(self, route: Route, body: Body) -> Connection:
         endpoint = route.endpoint
-        chat = to_chat(body, route.model.id)
+        chat = await self.gateway.turns.run_on(translating(body, route.model.id))
         if endpoint.usage_refused:
             chat = _without_options(chat)
         elif self.request.stream:
@@ -84,10 +84,13 @@ class CountTokens(MessagesInference):
     """POST /v1/messages/count_tokens; of an endpoint that cannot, by what it makes of the prompt's text."""
 
     async def _ask_translated(self, route: Route, body: Body) -> Connection:
-        text = tokenize_prompt(body)
+        text = await self.gateway.turns.run_on(reading_prompt(body))
+        if len(text) > SMALL_BYTES:
+            await self.gateway.turns.next()
+        model, prompt = msgspec.json.encode(route.model.id), msgspec.json.encode(text)
         # vLLM reads `prompt`, llama.cpp `content`.
-        asked = msgspec.json.encode({"model": route.model.id, "prompt": text, "content": text})
-        return await self._send(route.endpoint, (asked,), _TOKENIZE_PATH)
+        asked = (b'{"model":%b,"prompt":' % model, prompt, b',"content":', prompt, b"}")
+        return await self._send(route.endpoint, asked, _TOKENIZE_PATH)
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         if self._native:

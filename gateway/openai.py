@@ -7,10 +7,11 @@ apart into raw values and putting it together again, so that what we do not know
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
+from gateway import surrogates
 from gateway.bounds import JSON_FIELD
 from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.kinds import (
@@ -33,21 +34,10 @@ WHOLE_BYTES = 2 << 20  # of a big body that may be given to a parser all the sam
 MAX_WHOLE_NAMES = 50_000  # of one
 MAX_FIELD_BYTES = 16 << 10  # of a field that is read of a big body
 
-T = TypeVar("T")
-
-# A half of a surrogate pair, or a pair; and what stands between them. Possessive (`++`): nothing is tried again.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_HALVES = re.compile(
-    rb"((?:[^\\]++|\\(?!u[dD][89a-fA-F]).|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})++)"
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}",
-    re.DOTALL,
-)
 _COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 MAX_RENAMED = 1000  # models named in one answer or event that are looked at
 RENAMED_BYTES = 512 << 10
-MAX_HALVES = 10_000  # of pairs in a body that are replaced
-REPAIRED_BYTES = 2 << 20  # of a body in which they are
 
 
 class _Request(msgspec.Struct):
@@ -82,7 +72,7 @@ def parse_request(body: Body) -> Request:
 
 def _parse(body: Body) -> Request:
     try:
-        found = read_body(_decode_request, body)
+        found = surrogates.read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -153,7 +143,7 @@ def _read_of(top: Top) -> Iterator[tuple[bytes, tuple[int, int]]]:
 
 def _fields_of(body: Body) -> dict[bytes, bytes]:
     try:
-        found = read_body(_decode_fields, body)
+        found = surrogates.read_body(_decode_fields, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -171,25 +161,6 @@ def _check_size(name: bytes, size: int) -> None:
         field = name.decode()
         message = f"`{field}` has more than {MAX_FIELD_BYTES >> 10} KiB."
         raise Refusal(413, REQUEST_TOO_LARGE, message, param=field, bound=JSON_FIELD)
-
-
-def read_body(decode: Callable[[Any], T], body: Data) -> T:
-    """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        if len(body) > REPAIRED_BYTES or _SURROGATE.search(body) is None:
-            raise
-        return decode(_replace_surrogates(body))
-
-
-def _replace_surrogates(body: Data) -> bytes:
-    """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
-    if len(_SURROGATE.findall(body)) > MAX_HALVES:
-        return bytes(body)
-    return _HALVES.sub(lambda found: found[0] if found[1] else b"\\ufffd", bytes(body))
 
 
 def _explain(error: str) -> str:
@@ -261,7 +232,7 @@ def _fields(body: Body) -> dict[str, msgspec.Raw]:
     try:
         return _decode_object(body)
     except msgspec.DecodeError:
-        return _decode_object(_replace_surrogates(body))
+        return _decode_object(surrogates.replaced(body))
 
 
 def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
@@ -508,9 +479,10 @@ class _TypedEvent(msgspec.Struct):
     type: str = ""
     usage: Any = None
     error: Any = None
-    choices: msgspec.Raw | None = None
+    choices: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_NULL = msgspec.Raw(b"null")
 _decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
 _TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
 
@@ -523,7 +495,7 @@ def read_typed_event(data: Data) -> Event:
     if data == b"[DONE]":
         return Event(finished=True, last=True)
     found = _decode_typed_event(data)
-    if found.choices is not None:
+    if found.choices != _NULL:
         return read_chunk(data)
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS

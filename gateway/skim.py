@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.bounds import JSON_DEPTH, JSON_NAMES, JSON_VALUES
+from gateway.bounds import JSON_DEPTH, JSON_NAMES, JSON_VALUES, Bound
 from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.outbox import Body
 from gateway.turns import Slices
@@ -164,17 +164,20 @@ def _is_escaped(body: Body, quote: int) -> bool:
     return backslashes % 2 == 1
 
 
-def skim_slowly(body: Body, most: int = MAX_VALUES) -> Slices[Top]:
+def skim_slowly(body: Body, most: int = MAX_VALUES, why: tuple[Bound, str] = (JSON_VALUES, "")) -> Slices[Top]:
     """The same of any object, in slices of some milliseconds. Raises Refusal: 400 for what is no JSON object, as far as
     was looked, or lies deeper than MAX_DEPTH; 413 for more than `most` strings, arrays and objects, or MAX_NAMES names.
+
+    `why`: the bound that `most` is, and what the values are too many for.
     """
-    return _SlowSkimmer(body, most).top()
+    return _SlowSkimmer(body, most, why).top()
 
 
 class _SlowSkimmer:
-    def __init__(self, body: Body, most: int) -> None:
+    def __init__(self, body: Body, most: int, why: tuple[Bound, str]) -> None:
         self._body = body
         self._most = most
+        self._bound, self._why = why
         self._values = 0
         self._steps = 0  # of this slice
 
@@ -292,8 +295,9 @@ class _SlowSkimmer:
     def _take(self, steps: int) -> bool:
         """Is it time for the next slice? Raises Refusal for what has too many values."""
         if self._values > self._most:
-            message = f"The body has more than {self._most:,} strings, arrays and objects, which is too many."
-            raise Refusal(413, REQUEST_TOO_LARGE, message, bound=JSON_VALUES)
+            too_many = f"too many {self._why}".rstrip()
+            message = f"The body has more than {self._most:,} strings, arrays and objects, which is {too_many}."
+            raise Refusal(413, REQUEST_TOO_LARGE, message, bound=self._bound)
         self._steps += steps
         if self._steps < SLICE_STEPS:
             return False
