@@ -11,8 +11,18 @@ import msgspec
 
 from gateway import errors
 from gateway.anthropic_answer import message_usage, new_message_id
-from gateway.openai import Dialect, Event, Usage, read_any_answer, read_count, sentence, upstream_message
+from gateway.openai import (
+    Dialect,
+    Event,
+    Usage,
+    read_any_answer,
+    read_count,
+    reading_answer,
+    sentence,
+    upstream_message,
+)
 from gateway.outbox import Data
+from gateway.turns import Slices
 
 _TYPES = {
     401: "authentication_error",
@@ -80,6 +90,11 @@ def read_message(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     Anthropic tells beside `input_tokens`.
     """
     return read_any_answer(body, asked, _usage)
+
+
+def reading_message(body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+    """The same of a big one, in slices."""
+    return reading_answer(body, asked, _usage)
 
 
 def _usage(found: Any) -> Usage | None:

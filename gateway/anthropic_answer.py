@@ -10,6 +10,10 @@ import msgspec
 from gateway import surrogates
 from gateway.openai import Usage, read_count, read_usage, sentence
 
+SMALL_BYTES = 64 << 10
+MAX_VALUES = 200_000  # values and pieces of text between commas, of a bigger answer
+MAX_CALLS = 128
+
 
 class NoChatCompletion(Exception):
     """An endpoint's body that is no chat completion, though its status said so: a failed attempt. Says what it is."""
@@ -71,6 +75,8 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
 
     Where the endpoint tells no usage, the message says 0 tokens: its shape wants numbers.
     """
+    if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
+        raise NoChatCompletion(f"the endpoint's answer has more than {MAX_VALUES:,} values")
     try:
         completion = surrogates.read_body(decode_completion, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -80,6 +86,8 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.message is None:
         raise NoChatCompletion("the endpoint's answer is no chat completion: it has no message")
+    if len(choice.message.tool_calls or ()) > MAX_CALLS:
+        raise NoChatCompletion(f"the endpoint's answer has more than {MAX_CALLS} tool calls")
     usage = read_usage(completion.usage)
     reason, sequence = stop(choice, calls=bool(choice.message.tool_calls), refused=bool(choice.message.refusal))
     message = {

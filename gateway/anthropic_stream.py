@@ -17,6 +17,7 @@ import msgspec
 from gateway import surrogates
 from gateway.anthropic import error_event, message_start, server_event
 from gateway.anthropic_answer import (
+    MAX_CALLS,
     Choice,
     Completion,
     Function,
@@ -50,7 +51,6 @@ _DELTAS = {
 
 MAX_TRANSLATED_EVENT_BYTES = 4 << 20
 MAX_TRANSLATED_EVENTS = 50  # that are passed on in one turn of the event loop
-MAX_CALLS = 128  # in one event
 MAX_BLOCKS = 1000  # that wait for the end of the one before
 
 _MARK = re.compile(r'["{}\[\]]')

@@ -75,6 +75,14 @@ TRANSLATED_REQUEST = Bound(
     "(`MAX_VALUES`, `MAX_ESCAPES` in `gateway/anthropic_request.py`)",
     "413 `request_too_large`.",
 )
+TRANSLATED_RESPONSE = Bound(
+    16,
+    "translated_response",
+    _("A whole response that is translated from chat completions to Messages"),
+    "4 MiB (`MAX_TRANSLATED_BYTES` in `gateway/messages.py`), 200,000 values and 128 tool calls (`MAX_VALUES`, "
+    "`MAX_CALLS` in `gateway/anthropic_answer.py`)",
+    "The attempt fails: another endpoint is asked, or the client gets 502 `upstream_error`.",
+)
 UPSTREAM_EVENT = Bound(
     14,
     "upstream_event",

@@ -25,8 +25,9 @@ from gateway.openai import (
     adapt_request,
     find_top,
     parse_big,
-    parse_request,
+    parse_small,
     read_answer,
+    reading_answer,
     spliced,
     upstream_message,
     with_usage,
@@ -39,6 +40,7 @@ from gateway.redact import redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
+from gateway.turns import Slices
 from gateway.upstream import BROKEN, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
+BIG_ANSWER_BYTES = 2 << 20  # of a whole answer that is read in slices
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -182,7 +185,10 @@ class Inference:
 
     # Where to
 
-    _parse = staticmethod(parse_request)
+    _passes_huge = (
+        True  # an answer that is too long to be read whole is passed on as it comes, and nothing counted of it
+    )
+    _parse = staticmethod(parse_small)
     _parse_big = staticmethod(parse_big)
 
     def _routes(self) -> Routes:
@@ -330,10 +336,15 @@ class Inference:
                 if self.kind.binary and not head.is_json:
                     return await self._pass(connection)
             whole = connection.whole() if self._answer is None else self._answer
+            if whole is None and status < 400 and self._passes_huge and connection.is_huge:
+                return await self._pass(connection)
             answer = await connection.read_all() if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
-            self._whole(connection, answer)
+            if len(answer) > BIG_ANSWER_BYTES:
+                await self._whole_slowly(connection, answer)
+            else:
+                self._whole(connection, answer)
         except UpstreamError as error:
             self._hang_up()
             return self._failed(Failure(0, b"", [], error, str(error)))
@@ -436,11 +447,24 @@ class Inference:
 
     # To the client
 
-    def _whole(self, connection: Connection, body: bytes) -> None:
+    async def _whole_slowly(self, connection: Connection, body: bytes) -> None:
+        """The same of a big answer, in several turns of the event loop."""
+        turns = self.gateway.turns
+        read = None
+        await turns.next()
+        if connection.status < 400 and connection.answer.is_json:
+            read = await turns.run_on(self._reading(body, self.request.model))
+            await turns.next()
+        self._whole(connection, body, read)
+
+    def _whole(self, connection: Connection, body: bytes, read: tuple[bytes, Usage | None] | None = None) -> None:
+        """`read`: what `_read` would make of the body, if that is known already."""
         status = connection.status
         usage: Usage | None = None
         if status < 400:
-            if connection.answer.is_json:
+            if read is not None:
+                body, usage = read
+            elif connection.answer.is_json:
                 body, usage = self._read(body, self.request.model)
             self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         else:
@@ -462,6 +486,10 @@ class Inference:
     # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
     # what is none.
     _read = staticmethod(read_answer)
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        """The same of a big answer, in slices."""
+        return reading_answer(body, asked)
 
     def _refused(self, status: int, body: bytes) -> bytes:
         """The endpoint's refusal as the client is to get it."""

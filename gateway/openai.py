@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gateway import surrogates
 from gateway.bounds import JSON_FIELD
 from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.kinds import (
@@ -26,6 +25,7 @@ from gateway.kinds import (
 )
 from gateway.outbox import Body, Data
 from gateway.skim import Top, skim, skim_slowly, too_deep
+from gateway.surrogates import read_body, replaced
 from gateway.turns import Slices, at_once
 
 MAX_MODEL_NAME = 256
@@ -67,12 +67,13 @@ def parse_request(body: Body) -> Request:
     """Raises Refusal (400, 413) with a sentence that says what is wrong where."""
     if len(body) > BIG_BYTES:
         return parse_big(body, at_once(find_top(body)))
-    return _parse(body)
+    return parse_small(body)
 
 
-def _parse(body: Body) -> Request:
+def parse_small(body: Body) -> Request:
+    """The same of a body of at most BIG_BYTES."""
     try:
-        found = surrogates.read_body(_decode_request, body)
+        found = read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -127,7 +128,7 @@ def parse_big(body: Body, top: Top | None) -> Request:
     """A request whose body has more than BIG_BYTES, and this top. Raises Refusal (400, 413)."""
     fields = _fields_of(body) if top is None else {name: bytes(body[slice(*at)]) for name, at in _read_of(top)}
     excerpt = b"{%b}" % b",".join(b'"%b":%b' % (name, fields[name]) for name in _READ if name in fields)
-    found = _parse(excerpt)
+    found = parse_small(excerpt)
     places = {} if top is None else top.values
     model_at, options_at = places.get(_MODEL), places.get(_OPTIONS)
     return msgspec.structs.replace(found, model_at=model_at, options_at=options_at, previous=fields.get(_PREVIOUS))
@@ -143,7 +144,7 @@ def _read_of(top: Top) -> Iterator[tuple[bytes, tuple[int, int]]]:
 
 def _fields_of(body: Body) -> dict[bytes, bytes]:
     try:
-        found = surrogates.read_body(_decode_fields, body)
+        found = read_body(_decode_fields, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -232,7 +233,7 @@ def _fields(body: Body) -> dict[str, msgspec.Raw]:
     try:
         return _decode_object(body)
     except msgspec.DecodeError:
-        return _decode_object(surrogates.replaced(body))
+        return _decode_object(replaced(body))
 
 
 def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
@@ -259,8 +260,8 @@ class Usage(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct):
     """Fields that only count or name are read leniently: an odd one must not hide the others."""
 
-    model: Any = None
-    usage: Any = None
+    model: msgspec.Raw = msgspec.Raw(b"")
+    usage: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -315,9 +316,44 @@ def read_any_answer(body: bytes, asked: str, usage: Callable[[Any], Usage | None
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body, None
-    if isinstance(answer.model, str) and answer.model != asked:
-        body = rename_model(body, answer.model, asked)
-    return body, usage(answer.usage)
+    model = _small(bytes(answer.model))
+    if isinstance(model, str) and model != asked:
+        body = rename_model(body, model, asked)
+    return body, usage(_small(bytes(answer.usage)))
+
+
+def reading_answer(
+    body: bytes, asked: str, usage: Callable[[Any], Usage | None] = read_usage
+) -> Slices[tuple[bytes, Usage | None]]:
+    """The same of a big answer, in slices. One that has too much in it passes as it is."""
+    fields = yield from reading_fields(body, _MODEL, b"usage")
+    yield
+    model = fields.get(_MODEL)
+    if isinstance(model, str) and model != asked:
+        body = rename_model(body, model, asked)
+    return body, usage(fields.get(b"usage"))
+
+
+def reading_fields(body: bytes, *names: bytes) -> Slices[dict[bytes, Any]]:
+    """Those of these fields of a big answer that are small, in slices; none of what is no object, or too complex."""
+    top = skim(body)
+    try:
+        if top is None:
+            top = yield from skim_slowly(body)
+    except Refusal:
+        return {}
+    places = ((name, top.values[name]) for name in names if name in top.values)
+    return {name: _small(body[start:end]) for name, (start, end) in places if end - start <= MAX_FIELD_BYTES}
+
+
+def _small(value: bytes) -> Any:
+    """A value from within an answer, if it is a small one."""
+    if not value or len(value) > MAX_FIELD_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def rename_model(data: Body, found: str, asked: str) -> bytes:

@@ -14,13 +14,14 @@ import msgspec
 from gateway import errors
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
-from gateway.inference import NOT_THERE, Inference
-from gateway.openai import Request, Usage, parse_big, parse_request, read_answer
+from gateway.inference import BIG_ANSWER_BYTES, NOT_THERE, Inference
+from gateway.openai import Request, Usage, parse_big, parse_request, read_answer, reading_answer, reading_fields
 from gateway.outbox import Body
 from gateway.relay import StreamRelay
 from gateway.roster import Endpoint, Route
 from gateway.skim import Top
 from gateway.snapshot import Model
+from gateway.turns import Slices
 from gateway.upstream import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,12 @@ class Makers:
 
 
 class _Asked(msgspec.Struct):
-    previous_response_id: Any = None
+    previous_response_id: str | None = None
 
 
 class _Made(msgspec.Struct):
-    id: Any = None
-    model: Any = None
+    id: str | None = None
+    model: str | None = None
 
 
 _decode_asked = msgspec.json.Decoder(_Asked).decode
@@ -93,6 +94,11 @@ class ResponsesInference(Inference):
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         self._remember(_made(body).id)
         return read_answer(body, asked)
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        fields = yield from reading_fields(body, b"id")
+        self._remember(fields.get(b"id"))
+        return (yield from reading_answer(body, asked))
 
     def _finish(self, *args: Any, **details: Any) -> None:
         if isinstance(self.relay, StreamRelay):
@@ -162,12 +168,22 @@ class StoredResponse(Inference):
         except BaseException:
             self._hang_up()
             raise
-        self._whole(connection, answer)
+        if len(answer) > BIG_ANSWER_BYTES:
+            await self._whole_slowly(connection, answer)
+        else:
+            self._whole(connection, answer)
         return True
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         """Its tokens were counted when it was made."""
         model = _made(body).model
+        if isinstance(model, str):
+            self.request = Request(model, False, False)
+        return body, None
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        fields = yield from reading_fields(body, b"model")
+        model = fields.get(b"model")
         if isinstance(model, str):
             self.request = Request(model, False, False)
         return body, None
