@@ -61,10 +61,14 @@ def _error(status: int, message: str, request_id: str | None) -> dict[str, Any]:
     return error
 
 
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
 def upstream_error_body(body: bytes, status: int) -> bytes:
     """An endpoint's error in this shape, with the endpoint's message. One that has the shape already stays as it is."""
     try:
-        if msgspec.json.decode(body, type=_Event).type == "error":
+        if msgspec.json.decode(body, type=_Typed).type == "error":
             return body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
