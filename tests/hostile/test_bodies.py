@@ -1,4 +1,4 @@
-"""Bodies of requests and responses that take long to read: none may hold up the event loop for more than 50 ms of CPU."""
+"""Bodies of requests and responses that take long to read: none may take more than 50 ms of CPU in one turn."""
 
 import contextlib
 import json
@@ -171,7 +171,9 @@ def test_a_large_image_is_served_in_turns_of_less_than_50_ms_of_cpu(make_measure
             answer = post(gateway, path, body)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert server.requests[-1].count(b"A" * 1000) == len(body) // 1000 or b"A" * (4 * MIB) in server.requests[-1]
-    assert "len=" in gateway.records()[-1].request_body
+    stored = gateway.records()[-1].request_body
+    assert stored is not None
+    assert len(stored) < 70_000
 
 
 # Responses
@@ -274,10 +276,11 @@ STREAMS: dict[str, Callable[[int], bytes]] = {
     "events of many choices": lambda size: event(b'{"choices":[' + b"{}," * 1000 + b"{}]}") * (size // 3100),
     "behind the end": lambda size: END + event(b"{}") * (size // 10),
 }  # fmt: skip
-CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
+EVENTS, JSON = b"text/event-stream", b"application/json"
 
 
-def streamed(body: bytes, chunk: int) -> Callable[[Talk], None]:
+def streamed(body: bytes, chunk: int, kind: bytes = EVENTS) -> Callable[[Talk], None]:
     """In chunks of so many bytes."""
     pieces = [body[at : at + chunk] for at in range(0, len(body), chunk)]
     framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
@@ -288,7 +291,7 @@ def streamed(body: bytes, chunk: int) -> Callable[[Talk], None]:
                 talk.send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 continue
             with contextlib.suppress(OSError):
-                talk.send(CHUNKED, framed)
+                talk.send(HEAD % kind, framed)
 
     return script
 
@@ -302,7 +305,7 @@ def test_no_stream_takes_more_than_50_ms_of_cpu_at_once(measured_gateway, path, 
             model = gateway.add(server, known_as=f"asked-{name}")
             with measured(gateway):
                 answer = asked(gateway, path, f"asked-{name}", stream=True)
-            assert answer.startswith(b"HTTP/1.1 200 "), name
+            assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 502 "), name  # the second where nothing was sent before
             until(lambda model=model: gateway.in_flight(model) == 0)
 
 
@@ -311,7 +314,7 @@ def test_no_flood_of_one_byte_chunks_takes_more_than_50_ms_of_cpu_at_once(measur
     gateway = measured_gateway
     size = (4 if full else 1) * MIB
     body = FIRST + one_event(b"a", size) + END
-    script = streamed(body, 1) if stream else streamed(filled(b"a", size, b'{"model":"up","x":"', b'"}'), 1)
+    script = streamed(body, 1) if stream else streamed(filled(b"a", size, b'{"model":"up","x":"', b'"}'), 1, JSON)
     with upstream(script) as server:
         gateway.add(server, known_as="asked")
         with measured(gateway):
