@@ -49,6 +49,20 @@ FORWARDED_BODY = Bound(
 )
 
 # 40-49: sessions and API keys
+SESSIONS_PER_USER = Bound(
+    40,
+    "sessions_per_user",
+    _("Sessions of one user"),
+    "50 (`MOST_PER_USER` in `access/sessions.py`)",
+    "The login succeeds; the session of this user that was used longest ago ends.",
+)
+KEYS_PER_USER = Bound(
+    41,
+    "keys_per_user",
+    _("API keys of one user"),
+    "`ROUTERDASH_MAX_KEYS_PER_USER`, 50",
+    "400 on `/api/me/api-keys`, an error on the page and in the admin; the keys there are go on.",
+)
 
 # 50-59: databases
 

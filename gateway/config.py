@@ -294,6 +294,34 @@ class Config:
         "Origins of pages that may use `/v1` from a browser, separated by commas, such as `https://chat.example.com`; "
         "`*` for all; empty: none.",
     )
+    session_idle_hours: int = _setting(
+        "ROUTERDASH_SESSION_IDLE_HOURS",
+        "168",
+        _Whole(1, 8760),
+        "Hours without use until a viewer is logged out.",
+    )
+    admin_session_idle_hours: int = _setting(
+        "ROUTERDASH_ADMIN_SESSION_IDLE_HOURS",
+        "12",
+        _Whole(1, 8760),
+        "Hours without use until an administrator is logged out.",
+    )
+    session_max_days: int = _setting(
+        "ROUTERDASH_SESSION_MAX_DAYS", "14", _Whole(1, 365), "Days after which everybody has to log in again."
+    )
+    hsts_seconds: int = _setting(
+        "ROUTERDASH_HSTS_SECONDS",
+        "31536000",
+        _Whole(0, 63_072_000),
+        "Where RouterDash is reached by HTTPS: seconds that browsers use nothing else for its host name, on any port "
+        "(HSTS); 0: they are not told so.",
+    )
+    max_keys_per_user: int = _setting(
+        "ROUTERDASH_MAX_KEYS_PER_USER",
+        "50",
+        _Whole(0, 100_000),
+        "Most API keys that a user may have; 0: no limit. Keys that exist go on.",
+    )
     max_connections_per_client: int = _setting(
         "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT",
         "1000",
@@ -388,6 +416,16 @@ class Config:
     def scheme(self) -> str:
         """What clients that reach this port without a proxy speak."""
         return "http" if self.tls_certificate is None else "https"
+
+    @property
+    def https(self) -> bool:
+        """Do browsers reach RouterDash by HTTPS, as far as the settings say?"""
+        return self.scheme == "https" or self.public_url.startswith("https://")
+
+    @property
+    def plain_http(self) -> bool:
+        """Do passwords and keys of other machines come over the network in the clear?"""
+        return not self.loopback and not self.https
 
     def tls(self) -> ssl.SSLContext | None:
         """For the listening socket, None for plain HTTP. Raises ConfigError."""
