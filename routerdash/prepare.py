@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, Error, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from access.bootstrap import NameTaken, ensure_admin, ensure_bootstrap_key
+from access.bootstrap import NameTaken, WeakPassword, ensure_admin, ensure_bootstrap_key
 from endpoints import keys
 from gateway import files
 from gateway.config import Config
@@ -132,7 +132,7 @@ def people(config: Config) -> None:
             password = ensure_admin(config)
             if password is not None:
                 _hand_over(config, password)
-    except NameTaken as error:
+    except (NameTaken, WeakPassword) as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"the first password cannot be left in {config.data_dir}: {error.strerror}") from None
