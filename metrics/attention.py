@@ -18,7 +18,8 @@ BAD, WARN = "bad", "warn"
 SEVERITIES = (BAD, WARN)
 UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "error", "breaker"
 UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
-KINDS = (UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, BOUND, PASSWORD)
+PLAIN_HTTP = "plain_http"
+KINDS = (UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, BOUND, PASSWORD, PLAIN_HTTP)
 
 FULL_BYTES = 1 << 30  # less than this is nearly full on any disk
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # so is less than 3 %, if that is not more than anybody would miss
@@ -30,6 +31,8 @@ Item = dict[str, Any]
 def items(entries: tuple[Entry, ...], trials: dict[str, str], stats: dict[str, Any], at: float) -> list[Item]:
     """`trials`: the state of each circuit breaker that is not closed; `at`: seconds since 1970."""
     found = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_bounds(at), *_passwords()]
+    if settings.ROUTERDASH.plain_http:
+        found.append(_item(PLAIN_HTTP, WARN))
     return sorted(found, key=lambda it: (it["severity"] != BAD, KINDS.index(it["kind"]), it["endpoint_name"] or ""))
 
 

@@ -95,6 +95,12 @@ class Supervisor:
         for child in self._children:
             self._start(child)
         log.info("RouterDash is at %s", _url(self.config))
+        if self.config.plain_http:
+            log.warning(
+                "%s is reached from other machines by plain HTTP: passwords and API keys go over the network in the "
+                "clear. Set ROUTERDASH_TLS_CERTIFICATE, or ROUTERDASH_PUBLIC_URL if a TLS proxy stands in front",
+                self.config.host,
+            )
         try:
             while not self._stop.wait(0.05):
                 self._look_after()
