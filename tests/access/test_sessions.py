@@ -221,7 +221,8 @@ def test_who_becomes_an_administrator_has_the_shorter_limit(start: Start, clock:
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "torn", "one page", "another release"])
 def test_a_damaged_file_lets_nobody_in_and_keeps_nobody_out(start: Start, path: Path, damage: str) -> None:
     before = start()
-    tokens = [begin(before, f"user {number}") for number in range(200)]
+    client = Client("192.0.2.1", "a browser with a long name " * 10)
+    tokens = [before.begin(f"user {number}", "stamp", admin=False, client=client) for number in range(40)]
     before.close()
     content = path.read_bytes()
     assert len(content) > 3 * 4096

@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode
 
@@ -117,23 +118,20 @@ def test_a_download_breaks_off_with_the_logout(router: RouterDash) -> None:
 
 
 def fill_history(router: RouterDash, rows: int) -> None:
-    """Long rows: more than what buffers on the way hold."""
-    with open(router.directory / "fill.py", "w") as script:
-        script.write(FILL % rows)
-    done = router.manage("shell", "-c", (router.directory / "fill.py").read_text())
-    assert done.returncode == 0, done.stderr
-
-
-FILL = """
-from datetime import UTC, datetime
-from metrics.models import RequestHistory
-now = datetime.now(UTC)
-fields = {f.name for f in RequestHistory._meta.concrete_fields}
-RequestHistory.objects.bulk_create([
-    RequestHistory(timestamp=now, request_type="chat", model="m" * 200, node_id=None, node_machine_name="n",
-        node_ip="127.0.0.1", duration_ms=1, status="error", error_message="x" * 500, completed_at=now)
-    for _ in range(%d)], batch_size=500)
-"""
+    """Rows of half a kilobyte: together more than all buffers on the way hold."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    router.query(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
+        "INSERT INTO request_history (id, timestamp, request_type, model, endpoint_id, endpoint_name, endpoint_ip, "
+        "request_body, duration_ms, status, completed_at, outcome, kind) "
+        "SELECT printf('00000000-0000-4000-8000-%012x', n), ?, 'chat', ?, ?, 'server', '127.0.0.1', '{}', 1, "
+        "'success', ?, 'ok', 'chat' FROM numbers",
+        rows,
+        now,
+        "m" * 500,
+        "00000000-0000-4000-8000-000000000000",
+        now,
+    )
 
 
 def test_forged_and_cut_cookies_open_nothing(served: RouterDash) -> None:
@@ -178,11 +176,11 @@ def test_a_local_cookie_does_not_pass_a_gateway(served: RouterDash) -> None:
     assert browser.get("/admin/")[0] == 302
 
 
-def old_cookie(router: RouterDash, *, name: str = "admin") -> str:
+def old_cookie(router: RouterDash) -> str:
     """As releases made it that kept the whole session in the cookie, with the right key."""
     code = (
-        "from access.models import User; from django.contrib.sessions.backends.signed_cookies import SessionStore as S\n"
-        f"u = User.objects.get(username={name!r}); s = S()\n"
+        "from access.models import User; from django.contrib.sessions.backends.signed_cookies import SessionStore\n"
+        "u = User.objects.get(username='admin'); s = SessionStore()\n"
         "s.update({'_auth_user_id': str(u.pk), '_auth_user_backend': 'access.backends.Backend', "
         "'_auth_user_hash': u.get_session_auth_hash()}); s.save(); print(s.session_key)"
     )
