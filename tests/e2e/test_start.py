@@ -61,6 +61,20 @@ def test_open_access_needs_a_loopback_address(install: Install) -> None:
 
 
 @pytest.mark.one_database
+def test_a_weak_first_password_is_refused_in_one_line(install: Install) -> None:
+    line = refused(install(), ROUTERDASH_ADMIN_PASSWORD="a")
+    assert "ROUTERDASH_ADMIN_PASSWORD cannot be used" in line
+    assert "at least 12 characters" in line
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_plain_http_for_other_machines_is_warned_of(begin: Install, host: str, warned: bool) -> None:
+    router = begin(ROUTERDASH_HOST=host).start()
+    assert ("by plain HTTP: passwords and API keys go over the network" in router.log_text()) == warned
+
+
+@pytest.mark.one_database
 def test_a_taken_port_is_named(install: Install) -> None:
     router = install()
     with closing(socket.create_server(("127.0.0.1", router.port))):

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.conf import settings
 
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway import bounds
 from gateway.bounds import Bound, Hits
+from gateway.config import load
 from gateway.livepage import LivePage
 from metrics import teller as teller_module
 from metrics.marks import marks
@@ -198,3 +200,21 @@ def test_one_item_for_each_bound_that_was_hit_within_the_last_minute(
     teller_module.surroundings.bounds.hit(other)
     assert [it["cause"] for it in told(as_viewer)] == ["some", "other"]
     assert "<b>Some of all</b>" in as_viewer.get("/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"ROUTERDASH_HOST": "0.0.0.0"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "192.0.2.1", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "0.0.0.0", "ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, []),
+        ({"ROUTERDASH_HOST": "::1"}, []),
+    ],
+)
+def test_passwords_that_go_over_the_network_in_the_clear(
+    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: list[str]
+) -> None:
+    given = {"ROUTERDASH_DATA_DIR": str(settings.ROUTERDASH.data_dir), "ROUTERDASH_TIME_ZONE": "UTC", **environment}
+    monkeypatch.setattr(settings, "ROUTERDASH", load(given))
+    assert kinds(as_viewer) == found
+    assert ("by plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)
