@@ -129,10 +129,7 @@ def _tell(request: HttpRequest, count: int, durable: bool) -> None:
 
 
 def not_durable() -> str:
-    return _(
-        "Ended, but the disk takes neither that nor anything else: a restart could bring the session back. Free the "
-        "disk, then run manage.py rotate_secret_key."
-    )
+    return _("Ended, but the disk does not take it: a restart before it does could bring the session back.")
 
 
 def not_stored() -> str:

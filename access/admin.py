@@ -37,7 +37,6 @@ from access.models import (
     User,
     new_key,
 )
-from access.sessions import sessions
 from endpoints.admin import ONE_LINE
 from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
 
@@ -236,7 +235,6 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         "sees_bodies",
         "created_at",
         "last_login",
-        "sessions_now",
     )
     list_filter = ("role",)
     search_fields = ("username",)
@@ -248,10 +246,6 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     @admin.display(description=gettext_lazy("may see bodies of requests"), boolean=True)
     def sees_bodies(self, obj: User) -> bool:
         return obj.has_perm(VIEW_BODIES)
-
-    @admin.display(description=gettext_lazy("sessions"))
-    def sessions_now(self, obj: User) -> int:
-        return len(sessions.of(str(obj.pk)))
 
     @admin.action(description=gettext_lazy("End all sessions"), permissions=("change",))
     def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> None:

@@ -24,6 +24,6 @@ MOST_SHOWN = 60
 
 
 def browser_of(agent: str) -> str:
-    """`Firefox, Linux`; the header itself, cut, where it names no browser known here; empty for none."""
+    """`Firefox, Linux`; the header's first name, where it names no browser known here; empty for none."""
     names = [next((name for mark, name in table if mark in agent), "") for table in (_BROWSERS, _SYSTEMS)]
-    return ", ".join(filter(None, names)) if names[0] else agent[:MOST_SHOWN]
+    return ", ".join(filter(None, names)) if names[0] else agent.partition("/")[0][:MOST_SHOWN]

@@ -35,7 +35,7 @@ def id_of(api: Api) -> str:
         (FIREFOX, "Firefox, Linux"),
         (SAFARI, "Safari, iPhone"),
         (EDGE, "Edge, Windows"),
-        ("curl/8.5.0", "curl/8.5.0"),
+        ("curl/8.5.0", "curl"),
         ("x" * 200, "x" * 60),
         ("", ""),
     ],
