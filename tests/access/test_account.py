@@ -9,7 +9,7 @@ from django.contrib.sessions.backends.base import UpdateError
 
 from access.agents import browser_of
 from access.models import User
-from access.session_engine import local_cookie
+from access.session_engine import SessionStore, local_cookie
 from access.sessions import sessions
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_views import NEW, change, logged_in, login
@@ -26,7 +26,9 @@ def page(api: Api) -> str:
 
 
 def id_of(api: Api) -> str:
-    return str(api.session.id)
+    store = api.session
+    assert isinstance(store, SessionStore)
+    return store.id
 
 
 @pytest.mark.parametrize(

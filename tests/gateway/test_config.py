@@ -47,6 +47,11 @@ GOOD = [
         "cors_origins",
         ("https://chat.example.com", "http://localhost:3000", "tauri://localhost", "http://[::1]:80"),
     ),
+    ("ROUTERDASH_SESSION_IDLE_HOURS", "24", "session_idle_hours", 24),
+    ("ROUTERDASH_ADMIN_SESSION_IDLE_HOURS", "1", "admin_session_idle_hours", 1),
+    ("ROUTERDASH_SESSION_MAX_DAYS", "30", "session_max_days", 30),
+    ("ROUTERDASH_HSTS_SECONDS", "0", "hsts_seconds", 0),
+    ("ROUTERDASH_MAX_KEYS_PER_USER", "0", "max_keys_per_user", 0),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
@@ -259,3 +264,24 @@ def test_the_systems_time_zone_by_default(monkeypatch):
 def test_a_system_without_a_proper_zone_still_has_one(monkeypatch):
     monkeypatch.setenv("TZ", "nonsense")
     assert load({}).zone.key
+
+
+@pytest.mark.parametrize("name", ["SESSION_IDLE_HOURS", "ADMIN_SESSION_IDLE_HOURS", "SESSION_MAX_DAYS"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "ever", "100000"])
+def test_a_session_lasts_some_time_but_not_for_ever(name, value):
+    with pytest.raises(ConfigError, match=f"ROUTERDASH_{name} must be a whole number from 1 to"):
+        load({f"ROUTERDASH_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("environment", "plain"),
+    [
+        ({}, False),
+        ({"ROUTERDASH_HOST": "localhost"}, False),
+        ({"ROUTERDASH_HOST": "::"}, True),
+        ({"ROUTERDASH_HOST": "::", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, True),
+        ({"ROUTERDASH_HOST": "::", "ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, False),
+    ],
+)
+def test_plain_http_is_what_other_machines_reach_without_tls(environment, plain):
+    assert load(environment).plain_http is plain
