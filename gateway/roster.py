@@ -96,9 +96,13 @@ class Endpoint:
             self._row.set_closed_at(self.facts.slot, int(self._closed_at))
             self.settle()
 
-    def failed(self, pause: float | None = None) -> None:
-        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone."""
+    def failed(self, pause: float | None = None, key: str | None = None) -> None:
+        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone. `key`: whose request
+        it was, if the request itself may be why; None if it cannot be.
+        """
         now = time.monotonic()
+        if key is not None and not self.breaker.keys.failed(key, now):
+            return
         self._failed_at = time.time()
         if self.breaker.bad(now, pause=pause):
             due = self.breaker.due or now
