@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-postgres fuzz torture torture-long storm bench bench-micro check fmt messages
+.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -47,6 +47,9 @@ TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
 fuzz: $(VENV)/installed-dev ## Try what holds of any input on 2,000 new inputs each; `make test` tries the same 100 each time
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m hypothesis --hypothesis-profile=fuzz --timeout=1800 $(ARGS)
+
+hostile: $(VENV)/installed-dev ## Hostile clients and endpoints in full size, a well-behaved client measured beside them
+	$(BIN)/python -m pytest tests/hostile --hostile-full --timeout=1800 $(ARGS)
 
 torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
 	$(BIN)/python -m tests.torture kills --workers 2 --minutes 5 $(ARGS)

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from gateway.bounds import Bound
+
 # Codes that clients and scripts may rely on.
 INVALID_API_KEY = "invalid_api_key"
 PERMISSION_DENIED = "permission_denied"
@@ -27,7 +29,10 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 class Refusal(Exception):
-    """Ends a request with a status and a sentence. `code` is also the reason it is counted under."""
+    """Ends a request with a status and a sentence. `code` is also the reason it is counted under.
+
+    `bound`: the bound of gateway.bounds that the request exceeds, if one does.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Refusal(Exception):
         *,
         param: str | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        bound: Bound | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -44,6 +50,7 @@ class Refusal(Exception):
         self.message = message
         self.param = param
         self.headers = headers
+        self.bound = bound
 
     def body(self) -> bytes:
         return error_body(self.status, self.code, self.message, self.param)

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 
 from gateway import anthropic, cancels, catalogue, kinds, playground, present, responses
+from gateway.bounds import FORWARDED_BODY, Hits
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -88,6 +89,7 @@ class Gateway:
         self.keeps_bodies = config.store_bodies != "none"
         self.running: set[Inference] = set()
         self.retries = RetryBudget()
+        self.bounds = Hits(roster.page, roster.worker)
         self.makers = Makers()
         self.queue: Queue[Inference] = Queue(
             lambda waiter: waiter.asked.look_again(waiter.tried),
@@ -137,11 +139,14 @@ class Gateway:
         if exchange.path == playground.PATH and exchange.method == b"POST":
             exchange.route = self._playground
         if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
-            return Refusal(413, REQUEST_TOO_LARGE, f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB.")
+            message = f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB."
+            return Refusal(413, REQUEST_TOO_LARGE, message, bound=FORWARDED_BODY)
         return None
 
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
+        if refusal.bound is not None:
+            self.bounds.hit(refusal.bound)
         if exchange.path.startswith(b"/v1/"):
             self.record(
                 RequestRecord(

@@ -2,7 +2,8 @@
 
 It holds the snapshot's version; for each gateway worker the requests that its journal could not take and those that
 wait in its queue; until when somebody looks at the requests that are here; how many of them operators have cancelled;
-which circuit breakers they have reset; for each worker and endpoint slot the requests in flight, the second of the last
+which circuit breakers they have reset; for each process and bound (gateway.bounds) how often it was hit, and when last;
+for each worker and endpoint slot the requests in flight, the second of the last
 byte received, and the state of the circuit breaker. A worker writes only what is its own; the supervisor clears a dead
 worker's, and a reset what workers told of a breaker. Every cell is an aligned 32- or 64-bit word stored in one go, so
 readers need no lock.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 MAX_WORKERS = 32
 MAX_ENDPOINTS = 1024
+MAX_BOUNDS = 128
 
 _UNRECORDED = 1  # the first word of each part of the header
 _WAITING = _UNRECORDED + MAX_WORKERS
@@ -21,7 +23,13 @@ _WATCHED = _WAITING + MAX_WORKERS
 _CANCELS = _WATCHED + 1
 _RESETS = _CANCELS + 1
 _LAST_RESETS = _RESETS + 1
-_HEADER_BYTES = 8 * (_LAST_RESETS + MAX_ENDPOINTS)
+_BOUNDS = _LAST_RESETS + MAX_ENDPOINTS
+_BOUND_WORDS = (
+    3  # of a process and a bound: hits; the second at which the present series of them began; that of the last
+)
+_BOUND_ROW = _BOUND_WORDS * MAX_BOUNDS
+_BOUND_ROWS = MAX_WORKERS + 1  # control has the last
+_HEADER_BYTES = 8 * (_BOUNDS + _BOUND_ROWS * _BOUND_ROW)
 _CELLS = 4  # of a worker and an endpoint
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _PAGE_BYTES = _HEADER_BYTES + MAX_WORKERS * _ROW_WORDS * 4
@@ -105,6 +113,29 @@ class LivePage:
 
     def set_unrecorded(self, worker: int, count: int) -> None:
         self._header[_UNRECORDED + worker] = count
+
+    def count_hit(self, writer: int, bound: int, now: int, apart: int) -> None:
+        """Count a hit of a bound. `now` in seconds since 1970; hits more than `apart` seconds apart are two series.
+
+        These counts stay when a worker is cleared: they are figures, not the state of a process.
+        """
+        at = _BOUNDS + writer * _BOUND_ROW + _BOUND_WORDS * bound
+        header = self._header
+        header[at] += 1
+        if now - header[at + 2] > apart:
+            header[at + 1] = now
+        header[at + 2] = now
+
+    def hits(self, bound: int) -> int:
+        """How often a bound was hit, over all processes."""
+        return sum(self._header[_BOUNDS + _BOUND_WORDS * bound :: _BOUND_ROW])
+
+    def hit_between(self, bound: int, since: int) -> tuple[int, int]:
+        """First and last second (since 1970) of a bound's hits, if the last is after `since`; else zeros."""
+        start = _BOUNDS + _BOUND_WORDS * bound
+        firsts, lasts = self._header[start + 1 :: _BOUND_ROW], self._header[start + 2 :: _BOUND_ROW]
+        running = [(first, last) for first, last in zip(firsts, lasts, strict=True) if last > since]
+        return (min(first for first, _ in running), max(last for _, last in running)) if running else (0, 0)
 
     def row(self, worker: int) -> "Row":
         return Row(self._words, worker * _ROW_WORDS)

@@ -17,8 +17,8 @@ from metrics.teller import surroundings
 BAD, WARN = "bad", "warn"
 SEVERITIES = (BAD, WARN)
 UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "error", "breaker"
-UNRESTORED, WAITING, PASSWORD = "unrestored", "waiting", "password"
-KINDS = (UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, PASSWORD)
+UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
+KINDS = (UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, BOUND, PASSWORD)
 
 FULL_BYTES = 1 << 30  # less than this is nearly full on any disk
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # so is less than 3 %, if that is not more than anybody would miss
@@ -29,7 +29,7 @@ Item = dict[str, Any]
 
 def items(entries: tuple[Entry, ...], trials: dict[str, str], stats: dict[str, Any], at: float) -> list[Item]:
     """`trials`: the state of each circuit breaker that is not closed; `at`: seconds since 1970."""
-    found = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_passwords()]
+    found = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_bounds(at), *_passwords()]
     return sorted(found, key=lambda it: (it["severity"] != BAD, KINDS.index(it["kind"]), it["endpoint_name"] or ""))
 
 
@@ -92,6 +92,12 @@ def _endpoints(entries: tuple[Entry, ...], trials: dict[str, str]) -> Iterator[I
         if state != breakers.CLOSED and entry.status not in (Status.OFFLINE, Status.ERROR):
             severity = BAD if state == breakers.OPEN else WARN
             yield _item(BREAKER, severity, cause=state, endpoint_id=entry.id, endpoint_name=entry.name)
+
+
+def _bounds(at: float) -> Iterator[Item]:
+    """One item a bound, however many clients hit it."""
+    for name, since in surroundings.bounds.recent(at).items():
+        yield _item(BOUND, WARN, datetime.fromtimestamp(since, UTC), cause=name)
 
 
 def _passwords() -> Iterator[Item]:

@@ -150,6 +150,8 @@ class Hub:
             # A breaker becomes half open by time alone.
             {key: (due, breakers.state(due, now)) for key, due in surroundings.trials().items()},
             surroundings.unrecorded(),
+            surroundings.bounds.totals(),
+            tuple(surroundings.bounds.recent(now)),
             minute,
         )
 

@@ -22,7 +22,8 @@ class AttentionSerializer(serializers.Serializer[Any]):
     severity = serializers.ChoiceField(attention.SEVERITIES)
     since = serializers.DateTimeField(allow_null=True, help_text="Null where that is not known.")
     cause = serializers.CharField(
-        allow_null=True, help_text="What the health check or the database said; of a circuit breaker, its state."
+        allow_null=True,
+        help_text="What the health check or the database said; of a circuit breaker, its state; of a bound, its name.",
     )
     endpoint_id = serializers.UUIDField(allow_null=True)
     endpoint_name = serializers.CharField(allow_null=True)

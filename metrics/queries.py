@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -50,6 +50,7 @@ class Moment:
     waiting: int
     trials: Mapping[str, int]
     unrecorded: int
+    bound_hits: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def now(cls) -> "Moment":
@@ -60,6 +61,7 @@ class Moment:
             surroundings.waiting(),
             surroundings.trials(),
             surroundings.unrecorded(),
+            surroundings.bounds.totals(),
         )
 
 
@@ -178,6 +180,7 @@ def stats(moment: Moment) -> dict[str, Any]:
         "rejected_by_reason": {
             name.removeprefix(REJECTED): count for name, count in sorted(totals.items()) if name.startswith(REJECTED)
         },
+        "bound_hits": dict(moment.bound_hits),
         "total_active_requests": sum(moment.in_flight.values()),
         "queued_requests": moment.waiting,
         "average_response_time_ms": _average_response_time(moment),

@@ -69,6 +69,10 @@ class StatsSerializer(serializers.Serializer[Any]):
     cancelled_requests = serializers.IntegerField()
     rejected_requests = serializers.IntegerField()
     rejected_by_reason = serializers.DictField(child=serializers.IntegerField())
+    bound_hits = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="How often each bound on resources was hit, by its name; docs/limits.md lists them.",
+    )
     total_active_requests = serializers.IntegerField()
     queued_requests = serializers.IntegerField(help_text="Waiting for an endpoint to have a free slot.")
     average_response_time_ms = serializers.FloatField(allow_null=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 
+from gateway.bounds import Hits
 from gateway.snapshot import Snapshot
 from metrics.folder import Folder
 from metrics.journals import Journals
@@ -31,6 +32,7 @@ class Surroundings:
         self.cancel: Callable[[str], None] = lambda request_id: None  # have the worker that has it end this request
         self.cancelled: Callable[[], Container[str]] = frozenset  # those of the last minute
         self.unrecorded: Callable[[], int] = lambda: 0  # requests that no journal has taken, nor heard of, yet
+        self.bounds = Hits()  # how often bounds on resources were hit, over all processes
         self.serving: Callable[[], bool] = lambda: False  # have gateways something to serve from?
         self.outdated: Callable[[], bool] = lambda: False  # are endpoints, users or keys those of a while ago?
         self.key_names: Callable[[], Mapping[str, str]] = dict  # API key id -> its name, from memory

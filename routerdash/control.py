@@ -22,6 +22,7 @@ from endpoints import changes, keys
 from endpoints.health import HealthChecker
 from endpoints.models import Status
 from endpoints.registry import Entry, ModelEntry, registry
+from gateway.bounds import Hits
 from gateway.livepage import LivePage
 from gateway.main import Server
 from gateway.peer import normalise_ip
@@ -51,7 +52,8 @@ class Control:
 
     def __init__(self) -> None:
         self.config = settings.ROUTERDASH
-        self.publisher = Publisher(self.config, LivePage(self.config.live_page_path))
+        page = LivePage(self.config.live_page_path)
+        self.publisher = Publisher(self.config, page)
         self.writer = DatabaseWriter(
             folder, self.config.zone, self._where, history=self.config.history, reseed=seeding.seed
         )
@@ -77,6 +79,7 @@ class Control:
         surroundings.cancel = self.publisher.cancel
         surroundings.cancelled = self.publisher.cancelled
         surroundings.unrecorded = self.publisher.unrecorded
+        surroundings.bounds = Hits(page)
         surroundings.serving = lambda: self.publisher.last is not None
         surroundings.outdated = lambda: self._outdated
         surroundings.writer = self.writer

@@ -30,6 +30,10 @@ SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 DATABASE_FIXTURES = {"db", "transactional_db", "install", "router", "shared", "shared_router", "database_url"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hostile-full", action="store_true", help="run tests/hostile in full size")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On PostgreSQL only what may go otherwise there: on SQLite, which is tried first, everything is."""
     if SERVER and not config.option.keyword and not config.option.file_or_dir:

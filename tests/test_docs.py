@@ -7,6 +7,7 @@ import pytest
 from django.urls import get_resolver
 
 from gateway import errors
+from gateway.bounds import BOUNDS
 from gateway.config import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,3 +44,18 @@ def test_every_error_code_is_documented() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     codes = [value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)]
     assert [code for code in codes if f"`{code}`" not in text] == []
+
+
+def test_the_page_of_limits_has_every_bound_as_it_is_and_no_other() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{it.name}` | {it.title} | {it.limit} | {it.answer} |" for it in BOUNDS]
+
+
+def test_the_page_of_limits_names_constants_and_settings_that_are_there() -> None:
+    settings = {name for name, _, _ in table()}
+    for bound in BOUNDS:
+        for name in re.findall(r"`(ROUTERDASH_[A-Z_]+)`", bound.limit):
+            assert name in settings
+        for name, path in re.findall(r"`([A-Z_]+)` in `([a-z_/]+\.py)`", bound.limit):
+            assert re.search(rf"^{name}\b", (ROOT / path).read_text(), re.MULTILINE), (name, path)

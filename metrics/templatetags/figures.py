@@ -17,6 +17,8 @@ from django.utils.timesince import timesince
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
+from gateway import bounds
+
 register = template.Library()
 
 NOTHING = "—"  # never measured, as against a measured 0
@@ -44,6 +46,13 @@ def count(value: int | None) -> str:
     if value is None:
         return NOTHING
     return SafeString(value) if -1000 < value < 1000 else _number(value)  # most are small, and a page has hundreds
+
+
+@register.filter
+def bound_title(name: str) -> str:
+    """What a bound on resources limits, for people; its name where another release counted it."""
+    bound = bounds.BY_NAME.get(name)
+    return name if bound is None else _(bound.title)
 
 
 @register.filter

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from benchmarks.simulator import Simulator
+from gateway.bounds import Hits
 from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, SEND_SECONDS, SLOWEST, GatewayProtocol
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
@@ -439,3 +440,12 @@ def test_a_client_that_takes_a_little_is_not():
     connection.waiting_for_client = 99
     connection.expire(11.0 + SEND_SECONDS, stopping=False)
     assert connection.done == []
+
+
+def test_a_refusal_for_a_bound_is_counted_as_a_hit_of_it(make_gateway):
+    gateway = make_gateway().start()
+    hits = Hits(gateway.page)
+    with gateway.connect() as connection:
+        connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n")
+        received = read_until(connection, b"}}")
+    assert (statuses(received), hits.totals()) == ([413], {"forwarded_body": 1})

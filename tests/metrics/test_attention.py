@@ -3,6 +3,7 @@
 import shutil
 from collections import namedtuple
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ import time_machine
 
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
+from gateway import bounds
+from gateway.bounds import Bound, Hits
+from gateway.livepage import LivePage
 from metrics import teller as teller_module
 from metrics.marks import marks
 from tests.access.people import Api
@@ -177,3 +181,20 @@ def test_only_staff_may_change_what_staff_changes(as_admin: Api, as_viewer: Api,
     teller_module.surroundings.generated_passwords = lambda: [(B, "admin", NOW)]
     for client, button in ((as_admin, True), (as_viewer, False)):
         assert (f"/admin/access/user/{B}/change/" in client.get("/").content.decode()) is button
+
+
+def test_one_item_for_each_bound_that_was_hit_within_the_last_minute(
+    as_viewer: Api, restored: World, endpoints: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, other = Bound(1, "some", "Some of all", "2", "waits"), Bound(2, "other", "Other", "3", "is refused")
+    monkeypatch.setattr(bounds, "BOUNDS", (some, other))
+    monkeypatch.setattr(bounds, "BY_NAME", {it.name: it for it in bounds.BOUNDS})
+    monkeypatch.setattr(teller_module.surroundings, "bounds", Hits(LivePage(tmp_path / "live")))
+    for _ in range(3):
+        teller_module.surroundings.bounds.hit(some)
+    (item,) = told(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"]) == ("bound", "warn", "some")
+    assert item["since"] == "2026-03-10T12:00:30.000Z"
+    teller_module.surroundings.bounds.hit(other)
+    assert [it["cause"] for it in told(as_viewer)] == ["some", "other"]
+    assert "<b>Some of all</b>" in as_viewer.get("/").content.decode()
