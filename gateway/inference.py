@@ -35,6 +35,7 @@ from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
+from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
 from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
@@ -49,6 +50,9 @@ NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -140,7 +144,7 @@ class Inference:
         self.first_token: float | None = None
         self.seen_events = -1  # at the last look for silence
         self.recorded = False
-        self.cancelled = False  # by an operator
+        self.cancelled: Ending | None = None  # by RouterDash, not by its client
         self._request_body: Body | None = None
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -154,10 +158,10 @@ class Inference:
         return self._serve(body)
 
     def _ended_by(self, error: BaseException) -> None:
-        """What ended the request besides its answer. Raises it again, but for an operator's word."""
-        if isinstance(error, asyncio.CancelledError) and self.cancelled:
-            self._finish(record.CANCELLED, CANCELLED_STATUS, error="an operator cancelled it")
-            self._tell_cancelled()
+        """What ended the request besides its answer. Raises it again, unless RouterDash cancelled the request."""
+        if isinstance(error, asyncio.CancelledError) and self.cancelled is not None:
+            self._finish(record.CANCELLED, self.cancelled.status, error=self.cancelled.error)
+            self._tell_cancelled(self.cancelled)
             return
         if isinstance(error, asyncio.CancelledError):
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
@@ -573,18 +577,18 @@ class Inference:
         if self.connection is not None and self.endpoint is not None:
             self.connection.fail(UpstreamError(ENDED, why))
 
-    def cancel(self) -> None:
-        """An operator's word: it ends now, wherever it waits, and its client is told."""
+    def cancel(self, why: Ending = BY_OPERATOR) -> None:
+        """It ends now, wherever it waits, and its client is told."""
         task = self.exchange.task
         if task is not None and not self.recorded:
-            self.cancelled = True
+            self.cancelled = why
             task.throw(asyncio.CancelledError())
 
-    def _tell_cancelled(self) -> None:
+    def _tell_cancelled(self, why: Ending) -> None:
         if self.exchange.started and self.kind.binary and self.relay is None:
             self.exchange.abort()  # half of a sound: there is no way to say it in there
         else:
-            self._refuse(CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.")
+            self._refuse(why.status, why.code, why.message)
 
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""

@@ -216,6 +216,7 @@ class Roster:
         self._routes: dict[str, Routes] = {}
         self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        self.keys: Mapping[str, ApiKey] = {}  # by id
         # Requests in flight on an endpoint, over all workers.
         self.load: Callable[[Endpoint], int] = attrgetter("in_flight") if workers == 1 else self._load_of_all
 
@@ -325,6 +326,7 @@ class Roster:
         self._routes = {name: Routes(routes) for name, routes in exact.items()}
         self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
+        self.keys = {key.id: key for key in loaded.api_keys}
         self.snapshot = loaded
         self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
 
