@@ -20,7 +20,7 @@ from django.conf import settings
 from gateway.peer import refused_address
 
 MAX_ANSWER_BYTES = 8 << 20
-MAX_VALUES = 200_000  # in an answer: numbers, strings, objects and so on; to decode them takes some 20 ms
+MAX_VALUES = 100_000  # in an answer: numbers, strings, objects and so on; to decode them takes some 20 ms
 COUNTED_BYTES = 256 << 10  # that are looked at in one step, in which no other thread runs
 
 
