@@ -4,8 +4,10 @@ import socket
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from endpoints.text import validate_line
 from gateway.peer import refused_address
 
 _PORTS = {"http": 80, "https": 443}
@@ -13,9 +15,13 @@ _PORTS = {"http": 80, "https": 443}
 
 def normalise(url: str) -> str:
     """Without `/v1`, slashes and blanks at its ends, its host in lower case. Raises ValueError with a sentence."""
-    parts = urlsplit(url.strip())
+    url = url.strip()
+    parts = urlsplit(url)  # which drops line breaks and tabs
     try:
+        validate_line(url)
         port = parts.port
+    except ValidationError as error:
+        raise ValueError(error.message) from None
     except ValueError:
         raise ValueError(_("The port must be a number from 1 to 65535.")) from None
     if port == 0:

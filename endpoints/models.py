@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from endpoints import base_url as base_urls
 from endpoints import capabilities, keys
 from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from endpoints.text import validate_text
 from gateway import snapshot
 
 STAFF_FIELDS = (
@@ -156,6 +157,10 @@ class Endpoint(models.Model):
             self.base_url = base_urls.normalise(self.base_url or "")
         except ValueError as error:
             raise ValidationError({"base_url": str(error)}) from None
+        try:
+            validate_text(self.notes or "")
+        except ValidationError as error:
+            raise ValidationError({"notes": error}) from None
 
     def save(
         self,
