@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from django.conf import settings
 
-from gateway.peer import refused_address
+from gateway.destinations import Destinations
 
 MAX_ANSWER_BYTES = 8 << 20
 MAX_VALUES = 100_000  # in an answer: numbers, strings, objects and so on; to decode them takes some 20 ms
@@ -155,14 +155,14 @@ def _behind_string(body: bytes, at: int) -> int:
 
 
 class _Refused(OSError):
-    """An address that no endpoint may have."""
+    """An address that no endpoint may have; the text says why."""
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
     if isinstance(error.os_error, _Refused):
-        return "its address is link-local or of a metadata service, and ROUTERDASH_ALLOW_LINK_LOCAL is not set"
+        return str(error.os_error)
     if isinstance(error.os_error, ConnectionRefusedError):
         return "connection refused"
     number = error.os_error.errno
@@ -172,8 +172,9 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """For the very address that is connected to: whatever a name led to before does not count."""
     family, kind, protocol, _, where = address
-    if refused_address(str(where[0])) and not settings.ROUTERDASH.allow_link_local:
-        raise _Refused("refused address")
+    refusal = Destinations.of(settings.ROUTERDASH).refusal(str(where[0]))
+    if refusal is not None:
+        raise _Refused(refusal)
     return socket.socket(family, kind, protocol)
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import ipaddress
 import socket
 import ssl
 from contextlib import closing
@@ -161,6 +162,22 @@ def test_an_unknown_name_cannot_be_resolved() -> None:
 def test_what_leads_to_a_link_local_address_is_not_connected_to(host: str) -> None:
     assert "link-local" in why(f"http://{host}:9")
     assert "169.254" not in why(f"http://{host}:9")
+
+
+def allow_networks(settings: Any, *networks: str) -> None:
+    allowed = tuple(ipaddress.ip_network(it) for it in networks)
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, endpoint_networks=allowed)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_in_no_allowed_network_is_not_connected_to(sim: Simulator, settings: Any, host: str) -> None:
+    simulated = sim.add()
+    url = simulated.url.replace("127.0.0.1", host)
+    allow_networks(settings, "10.0.0.0/8")
+    assert "ROUTERDASH_ENDPOINT_NETWORKS" in why(url)
+    assert simulated.seen.probes == 0
+    allow_networks(settings, "10.0.0.0/8", "127.0.0.0/8")
+    assert get(url).status == 200
 
 
 def test_the_settings_may_allow_link_local_addresses(sim: Simulator, settings: Any) -> None:
