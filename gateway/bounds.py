@@ -74,6 +74,13 @@ EXPORTS = Bound(
     "10 (`MOST_AT_ONCE` in `metrics/downloads.py`)",
     "429 with `Retry-After`.",
 )
+ENDPOINT_MODELS = Bound(
+    63,
+    "endpoint_models",
+    _("Models that one endpoint lists"),
+    "2,000 (`MAX_MODELS` in `endpoints/models.py`), with names of 256 characters",
+    "The others are left out; `last_error` of the endpoint says so.",
+)
 
 
 BOUNDS = tuple(sorted((it for it in globals().values() if isinstance(it, Bound)), key=lambda it: it.number))

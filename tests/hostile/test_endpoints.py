@@ -57,6 +57,7 @@ def test_an_endpoint_with_100000_models_gets_2000_and_control_goes_on(router: Ro
         told = until(lambda: len((it := router.get(path).json())["models"]) >= MAX_MODELS and it, 60)
         assert len(told["models"]) == MAX_MODELS
         assert told["last_error"] == TOO_MANY_MODELS
+        until(lambda: router.stats()["bound_hits"].get("endpoint_models"))
         until(lambda: router.get(path).json()["status"] == "online", 60)  # by checks, which leave the remark
         assert router.get(path).json()["last_error"] == TOO_MANY_MODELS
         assert sum(it["owned_by"] is not None for it in router.get("/v1/models").json()["data"]) >= MAX_MODELS
