@@ -262,6 +262,13 @@ class Config:
         _flag,
         "Endpoints may have link-local addresses such as 169.254.1.2 (cloud metadata services live there).",
     )
+    endpoint_networks: tuple[IPNetwork, ...] = _setting(
+        "ROUTERDASH_ENDPOINT_NETWORKS",
+        "",
+        _networks,
+        "Addresses or networks in which endpoints may be, those of this machine (127.0.0.0/8,::1) among them if there "
+        "are any; empty: anywhere, except at link-local and metadata addresses.",
+    )
     discover_ports: tuple[int, ...] = _setting(
         "ROUTERDASH_DISCOVER_PORTS",
         "11434,1234,8000,8080,9996",

@@ -21,9 +21,9 @@ from access.directory import access
 from access.sessions import sessions
 from endpoints import changes, keys
 from endpoints.health import HealthChecker
-from endpoints.models import Status
+from endpoints.models import REMARKS, Status
 from endpoints.registry import Entry, ModelEntry, registry
-from gateway.bounds import Hits
+from gateway.bounds import ENDPOINT_MODELS, Hits
 from gateway.livepage import LivePage
 from gateway.main import Server
 from gateway.peer import normalise_ip
@@ -69,6 +69,7 @@ class Control:
         self._outdated = False
         self._synced: dict[str, float] = {}
         self._changes: dict[str, int] = {}
+        self._remarked: set[str] = set()  # endpoints of which models are left out
         self._reloaded_at = 0.0
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -244,6 +245,9 @@ class Control:
 
     def _registry_changed(self) -> None:
         self._call(self.health.registry_changed)
+        before, self._remarked = self._remarked, {it.id for it in registry.all() if it.last_error in REMARKS}
+        for _ in self._remarked - before:
+            surroundings.bounds.hit(ENDPOINT_MODELS)
 
     def _refused(self, endpoint_id: str) -> None:
         self._call(self.health.nudge, endpoint_id)

@@ -21,7 +21,7 @@
   const span = seconds => {
     if (seconds == null) return NOTHING;
     const size = [86400, 3600, 60].find(size => seconds >= 2 * size) ?? 1;
-    return `${number(Math.floor(seconds / size))} ${spans[size]}`;
+    return `${number(Math.floor(Math.max(0, seconds) / size))} ${spans[size]}`; // two clocks may differ
   };
   const rate = (good, total) => {
     if (!total) return NOTHING;

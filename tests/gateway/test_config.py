@@ -54,6 +54,12 @@ GOOD = [
     ("ROUTERDASH_MAX_KEYS_PER_USER", "0", "max_keys_per_user", 0),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
+    (
+        "ROUTERDASH_ENDPOINT_NETWORKS",
+        "10.0.0.0/8, ::1",
+        "endpoint_networks",
+        (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
+    ),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
