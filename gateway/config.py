@@ -21,6 +21,10 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 # A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES = 100
 
+# The wheel has templates, static files and texts inside the package; a checkout has them at its top.
+ASSETS = Path(__file__).resolve().parent.parent / "routerdash" / "assets"
+INSTALLED = ASSETS.is_dir()
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the text is for the person who wrote it."""
@@ -107,6 +111,23 @@ def _path(raw: str) -> Path:
         return Path(raw).expanduser().absolute()
     except RuntimeError:
         raise ValueError("a directory; there is no such user") from None
+
+
+def _data_dir(raw: str) -> Path:
+    return _path(raw) if raw else default_data_dir(os.environ, installed=INSTALLED)
+
+
+def default_data_dir(environ: Mapping[str, str], *, installed: bool) -> Path:
+    """Of the user by the XDG specification where RouterDash is installed, else beside the work. Raises ValueError."""
+    if not installed:
+        return Path("data").absolute()
+    home = environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(home):  # the specification has relative paths ignored
+        return Path(home) / "routerdash"
+    try:
+        return Path("~/.local/share/routerdash").expanduser()
+    except RuntimeError:
+        raise ValueError("a directory, because this user has no home directory") from None
 
 
 def _file(raw: str) -> Path | None:
@@ -200,7 +221,11 @@ class Config:
     port: int = _setting("ROUTERDASH_PORT", "32768", _Whole(1, 65535), "Port to listen on.")
     workers: int = _setting("ROUTERDASH_WORKERS", "1", _Whole(1, 32), "Gateway processes.")
     data_dir: Path = _setting(
-        "ROUTERDASH_DATA_DIR", "./data", _path, "Database, journal, snapshot and keys; made with mode 0700."
+        "ROUTERDASH_DATA_DIR",
+        "",
+        _data_dir,
+        "Database, journal, snapshot and keys; made with mode 0700. Empty: `./data` in a checkout; where RouterDash is "
+        "installed, `$XDG_DATA_HOME/routerdash`, else `~/.local/share/routerdash`.",
     )
     database_url: str = _setting(
         "DATABASE_URL",

@@ -20,6 +20,7 @@ from gateway import files
 from gateway.config import Config
 from metrics import database
 from routerdash import reference, secret_key
+from routerdash.cli import NAME
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ def refuse_reference(config: Config) -> None:
     except sqlite3.Error:
         return  # what is wrong with it is for Django to say
     if cut_off:
-        raise CannotStart("taking this database over was cut off; run `manage.py adopt` again, then start")
+        raise CannotStart(f"taking this database over was cut off; run `{NAME} adopt` again, then start")
     if reference.is_reference(tables) and "django_migrations" not in tables:
-        raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
+        raise CannotStart(f"this database belongs to llmlb; take it over with `{NAME} adopt`, then start again")
 
 
 def backup(config: Config, reason: str = "before-migration") -> Path | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.config import Config, ConfigError
+from gateway.config import INSTALLED, Config, ConfigError
 from gateway.livepage import MAX_WORKERS, LivePage
 from routerdash.prepare import CannotStart
 
@@ -110,7 +110,8 @@ class Supervisor:
 
     def _plan(self, page: LivePage) -> list[Child]:
         public, control, alive = self._public.fileno(), self._control.fileno(), self._alive
-        manage = [sys.executable, os.path.join(self._directory, "manage.py")]
+        script = ["-m", "routerdash"] if INSTALLED else [os.path.join(self._directory, "manage.py")]
+        manage = [sys.executable, *script]
         gateway = [sys.executable, "-m", "gateway.main", "--listen", str(public), "--alive", str(alive)]
         children = [
             Child(
