@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES = 100
+
+# Behind the name of a secret: the variable of a file that holds it.
+FILE = "_FILE"
 
 # The wheel has templates, static files and texts inside the package; a checkout has them at its top.
 ASSETS = Path(__file__).resolve().parent.parent / "routerdash" / "assets"
@@ -485,12 +488,56 @@ def load(environ: Mapping[str, str]) -> Config:
 
 
 def _read(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    raw = environ.get(meta["name"], "").strip() or meta["default"]
+    raw = environ.get(meta["name"], "").strip()
+    if meta["secret"]:
+        raw = _secret(meta["name"], raw, environ)
+    raw = raw or meta["default"]
     try:
         return meta["parse"](raw)
     except ValueError as error:
         found = "the value given" if meta["secret"] else repr(raw)
         raise ConfigError(f"{meta['name']} must be {error}, not {found}") from None
+
+
+def _secret(name: str, raw: str, environ: Mapping[str, str]) -> str:
+    """`raw`, or what stands in the file that NAME_FILE names, without white space around it. Raises ConfigError."""
+    variable = name + FILE
+    named = environ.get(variable, "").strip()
+    if not named:
+        return raw
+    if raw:
+        raise ConfigError(f"{name} and {variable} are both set; unset one of them")
+    try:
+        path = Path(named).expanduser()
+        if not path.is_file():  # each process reads it again, so a pipe would not do
+            raise ConfigError(f"{variable} must name a file that can be read, not {named!r}")
+        found = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{variable} names {named!r}, which cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, RuntimeError):  # of a file that holds no text, of a user that does not exist
+        raise ConfigError(f"{variable} must name a file of text, not {named!r}") from None
+    if not found:
+        raise ConfigError(f"{variable} names {named!r}, which is empty")
+    return found
+
+
+def secret_names() -> list[str]:
+    """The variables of all secrets. Each may be given by a file instead, which NAME_FILE names."""
+    return [item.metadata["name"] for item in fields(Config) if item.metadata["secret"]]
+
+
+def for_a_child(environ: Mapping[str, str], config: Config, secrets: Collection[str]) -> dict[str, str]:
+    """`environ`, with no other secrets than these, and with whole paths: a child works in another directory."""
+    dropped = {name + end for name in secret_names() if name not in secrets for end in ("", FILE)}
+    kept = {name: value for name, value in environ.items() if name not in dropped}
+    for name in secrets:
+        if named := kept.get(name + FILE, "").strip():
+            kept[name + FILE] = str(Path(named).expanduser().absolute())
+    for item in fields(Config):
+        value = getattr(config, item.name)
+        if isinstance(value, Path):
+            kept[item.metadata["name"]] = str(value)
+    return kept
 
 
 def table() -> list[tuple[str, str, str]]:
