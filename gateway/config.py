@@ -393,6 +393,12 @@ class Config:
         "ROUTERDASH_LOG_LEVEL", "info", _OneOf(("debug", "info", "warning", "error")), "Least important level logged."
     )
     log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", _OneOf(("text", "json")), "Form of a log line.")
+    in_container: bool = _setting(
+        "ROUTERDASH_IN_CONTAINER",
+        "false",
+        _flag,
+        "Set by the container image: a data directory that is lost with the container is then warned of.",
+    )
     openai_api_key: str = _setting("OPENAI_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True)
     anthropic_api_key: str = _setting(
         "ANTHROPIC_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True

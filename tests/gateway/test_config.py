@@ -72,6 +72,7 @@ GOOD = [
     ("ROUTERDASH_ENCRYPTION_KEYS", "one,two", "encryption_keys", ("one", "two")),
     ("ROUTERDASH_LOG_LEVEL", "DEBUG", "log_level", "debug"),
     ("ROUTERDASH_LOG_FORMAT", "json", "log_format", "json"),
+    ("ROUTERDASH_IN_CONTAINER", "true", "in_container", True),
     ("OPENAI_API_KEY", "key", "openai_api_key", "key"),
     ("ANTHROPIC_API_KEY", "key", "anthropic_api_key", "key"),
     ("GOOGLE_API_KEY", "key", "google_api_key", "key"),
