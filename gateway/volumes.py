@@ -2,7 +2,7 @@
 
 import re
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 
 MOUNTS = Path("/proc/self/mountinfo")
 IN_MEMORY = ("tmpfs", "ramfs")
@@ -17,12 +17,12 @@ def goes_with_the_container(directory: Path) -> bool:
         return False
 
 
-def without_volume(directory: PurePosixPath, mounts: str) -> bool:
+def without_volume(directory: PurePath, mounts: str) -> bool:
     """The same for a list of mounts as in /proc/self/mountinfo, the later above the earlier."""
     found = {}
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
-        found[PurePosixPath(point)] = after.split()[0]
+        found[PurePath(point)] = after.split()[0]
     mounted = next((it for it in (directory, *directory.parents) if it in found), None)
-    return mounted is None or mounted == PurePosixPath("/") or found[mounted] in IN_MEMORY
+    return mounted is None or mounted == PurePath("/") or found[mounted] in IN_MEMORY

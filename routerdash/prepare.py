@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from access.bootstrap import NameTaken, ensure_admin, ensure_bootstrap_key
 from endpoints import keys
-from gateway import files
+from gateway import files, volumes
 from gateway.config import Config
 from metrics import database
 from routerdash import reference, secret_key
@@ -36,12 +37,40 @@ def data_directory(config: Config) -> None:
     """Make it, for this user alone. Raises CannotStart."""
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_what_belongs_to_others(config.data_dir)
         config.journal_dir.mkdir(mode=0o700, exist_ok=True)
         os.chmod(config.data_dir, 0o700)
         secret_key.make(config.data_dir / "secret-key")
         keys.sealer()
     except OSError as error:
         raise CannotStart(f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}") from None
+
+
+def _refuse_what_belongs_to_others(directory: Path) -> None:
+    """A volume that another user made, or files of a start as root, would fail later and less clearly."""
+    us = os.geteuid()
+    if us == 0:
+        return
+    found = (it for it in _with_what_is_in_it(directory) if it.lstat().st_uid != us)
+    if (foreign := next(found, None)) is not None:
+        owner = foreign.lstat().st_uid
+        raise CannotStart(
+            f"ROUTERDASH_DATA_DIR {directory} cannot be used: {foreign} belongs to user {owner}, but RouterDash runs "
+            f"as user {us}. Run `chown -R {us}:{os.getegid()} {directory}` as root, or start RouterDash as user {owner}"
+        )
+
+
+def _with_what_is_in_it(directory: Path) -> Iterator[Path]:
+    yield directory  # first: what is in one of somebody else's cannot be listed
+    yield from directory.iterdir()
+
+
+def warn_of_lost_data(config: Config) -> None:
+    """To the log; the overview says the same for as long as it is so."""
+    if config.in_container and volumes.goes_with_the_container(config.data_dir):
+        log.warning(
+            "no volume is mounted for %s: figures, users and keys are lost with this container", config.data_dir
+        )
 
 
 def create_database(config: Config) -> None:

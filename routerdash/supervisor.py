@@ -99,6 +99,7 @@ class Supervisor:
         self.config = config
         self._directory = directory
         self._stop = threading.Event()
+        self._first = os.getpid() == 1
         self._held = _hold(config)
         self._public = _listen(config)
         self._control = _listen_for_control(config)
@@ -166,6 +167,17 @@ class Supervisor:
                 self._bury(child, now)
             if child.process is None and now >= child.start_at:
                 self._start(child)
+        if self._first:
+            self._reap()
+
+    def _reap(self) -> None:
+        """Of a container's first process, all that lost its parent are children; without this, they stay zombies."""
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in ours:  # its code is asked for in the next round
+                    break
+                os.waitpid(ended.si_pid, os.WNOHANG)
 
     def _start(self, child: Child) -> None:
         """A fork that fails, for want of memory or process ids, is tried again: what runs goes on meanwhile."""
