@@ -1,5 +1,6 @@
 """What must be there before RouterDash runs: data directory, keys, a database at this release, an administrator."""
 
+import errno
 import glob
 import logging
 import os
@@ -43,7 +44,10 @@ def data_directory(config: Config) -> None:
         secret_key.make(config.data_dir / "secret-key")
         keys.sealer()
     except OSError as error:
-        raise CannotStart(f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}") from None
+        hint = "; mount a volume there" if config.in_container and error.errno == errno.EROFS else ""
+        raise CannotStart(
+            f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}{hint}"
+        ) from None
 
 
 def _refuse_what_belongs_to_others(directory: Path) -> None:
@@ -56,7 +60,7 @@ def _refuse_what_belongs_to_others(directory: Path) -> None:
         owner = foreign.lstat().st_uid
         raise CannotStart(
             f"ROUTERDASH_DATA_DIR {directory} cannot be used: {foreign} belongs to user {owner}, but RouterDash runs "
-            f"as user {us}. Run `chown -R {us}:{os.getegid()} {directory}` as root, or start RouterDash as user {owner}"
+            f"as user {us}. Run `chown -R {us}:{os.getegid()} {directory}` as root, or start RouterDash as the owner"
         )
 
 

@@ -144,6 +144,13 @@ def test_a_volume_is_not_warned_of(contained: Contained) -> None:
     assert "volatile" not in [item["kind"] for item in contained.get("/api/dashboard/attention").json()]
 
 
+def test_a_read_only_root_without_a_volume_is_refused_with_what_to_do(contained: Contained, tmp_path: Path) -> None:
+    contained.environment |= {"ROUTERDASH_IN_CONTAINER": "true", "ROUTERDASH_DATA_DIR": str(tmp_path / "elsewhere")}
+    done = contained.manage("serve")
+    assert done.returncode == 2
+    assert done.stderr.endswith("elsewhere cannot be used: Read-only file system; mount a volume there\n")
+
+
 AS_ANOTHER_USER = ["unshare", "--user", "--map-user=10001", "--map-group=10001"]
 
 
