@@ -55,13 +55,21 @@ def _refuse_what_belongs_to_others(directory: Path) -> None:
     us = os.geteuid()
     if us == 0:
         return
-    found = (it for it in _with_what_is_in_it(directory) if it.lstat().st_uid != us)
-    if (foreign := next(found, None)) is not None:
-        owner = foreign.lstat().st_uid
+    owners = ((it, _owner(it)) for it in _with_what_is_in_it(directory))
+    foreign, owner = next((found for found in owners if found[1] not in (us, None)), (directory, us))
+    if owner != us:
         raise CannotStart(
             f"ROUTERDASH_DATA_DIR {directory} cannot be used: {foreign} belongs to user {owner}, but RouterDash runs "
             f"as user {us}. Run `chown -R {us}:{os.getegid()} {directory}` as root, or start RouterDash as the owner"
         )
+
+
+def _owner(path: Path) -> int | None:
+    """Of what it leads to; None if that is nothing."""
+    try:
+        return path.stat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def _with_what_is_in_it(directory: Path) -> Iterator[Path]:

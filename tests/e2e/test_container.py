@@ -185,6 +185,20 @@ def test_a_volume_of_another_owner_is_refused_with_what_to_do(
     assert ", but RouterDash runs as user 10001. Run `chown -R 10001:10001 " in line
 
 
+def test_somebody_elses_link_to_our_own_directory_is_followed(tmp_path: Path) -> None:
+    """As systemd makes it for a user that it makes up."""
+    router = RouterDash(tmp_path)
+    (tmp_path / "private").mkdir()
+    router.data_dir.symlink_to(tmp_path / "private")
+    os.lchown(router.data_dir, 4242, 4242)
+    router.program = [*AS_ANOTHER_USER, *router.program]
+    try:
+        router.start()
+        assert router.get("/health").status == 200
+    finally:
+        router.kill()
+
+
 def healthcheck(router: RouterDash, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "routerdash.healthcheck"],
