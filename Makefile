@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check package lock sbom audit fmt messages
+.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check package image test-image lock sbom audit fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -94,6 +94,14 @@ check: $(VENV)/installed-dev ## Check format, lint, types, import direction, mig
 
 package: $(TOOLS)/installed ## Build the wheel and the sdist into dist/ (DIST=FOLDER)
 	$(TOOLS)/bin/python -m build --no-isolation --outdir $(DIST) .
+
+IMAGE ?= routerdash
+ENGINE ?= podman
+image: ## Build the container image (IMAGE=name, ENGINE="docker", BASE=its base image)
+	$(ENGINE) build $(if $(filter podman,$(firstword $(ENGINE))),--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(IMAGE) $(ARGS) .
+
+test-image: $(VENV)/installed-dev ## Try the container image in an engine (IMAGE=name, ENGINE="docker")
+	TEST_IMAGE=$(IMAGE) TEST_ENGINE="$(ENGINE)" $(BIN)/python -m pytest tests/image $(ARGS)
 
 lock: $(TOOLS)/installed ## Pin what RouterDash, its tests and its tools need, with hashes (ARGS="--upgrade", "--upgrade-package NAME")
 	$(LOCK) pyproject.toml --output-file requirements.txt $(ARGS)

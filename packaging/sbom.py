@@ -1,7 +1,7 @@
 """Writes a CycloneDX list of what RouterDash consists of: `python packaging/sbom.py PYTHON FILE`.
 
-The tools' Python runs it. PYTHON has exactly requirements.txt installed: licences and the graph come from there, the hashes of what may be
-downloaded from requirements.txt, and the scripts in static/vendor from their manifest.
+The tools' Python runs it. PYTHON has exactly requirements.txt installed: licences and the graph come from there, the
+hashes of what may be downloaded from requirements.txt, and the scripts in static/vendor from their manifest.
 """
 
 import json
