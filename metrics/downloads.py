@@ -17,6 +17,7 @@ from django.http.response import HttpResponseBase
 from endpoints.registry import registry
 from gateway import bounds
 from gateway.bounds import Bound
+from gateway.config import for_a_child
 from metrics import database, queries
 from metrics.export import FRAME, Format, Job
 from metrics.history import Wanted
@@ -140,7 +141,8 @@ async def _bytes_of(process: asyncio.subprocess.Process, job: bytes, progress: P
 
 def _environment() -> dict[str, str]:
     """Without our settings: it need not know them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("ROUTERDASH_", "DATABASE_URL"))}
+    found = for_a_child(os.environ, settings.ROUTERDASH, secrets=())
+    return {name: value for name, value in found.items() if not name.startswith("ROUTERDASH_")}
 
 
 def job(wanted: Wanted, form: Format) -> bytes:

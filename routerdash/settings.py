@@ -14,7 +14,8 @@ from routerdash import __version__, secret_key
 
 django_stubs_ext.monkeypatch()  # lets Django's classes be subscripted, as the type checker wants them
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+BASE_DIR = Path(__file__).resolve().parent.parent  # of the packages
+ASSETS_DIR = config.ASSETS if config.INSTALLED else BASE_DIR
 
 ROUTERDASH = config.load(os.environ)
 # The supervisor names the process here: `control` seeds the trackers, every other role does not.
@@ -59,7 +60,7 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "routerdash.templates.Templates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [ASSETS_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -142,11 +143,11 @@ TIME_ZONE = ROUTERDASH.time_zone
 LANGUAGE_CODE = ROUTERDASH.language
 LANGUAGES = [("en", _("English")), ("ja", _("Japanese"))]
 LANGUAGE_COOKIE_NAME = "routerdash_language"
-LOCALE_PATHS = [BASE_DIR / "locale"]
+LOCALE_PATHS = [ASSETS_DIR / "locale"]
 
 # Static files are served from where they lie: no collecting, no build.
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [ASSETS_DIR / "static"]
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = False
 SERVESTATIC_MAX_AGE = 3600

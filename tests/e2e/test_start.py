@@ -124,6 +124,20 @@ def test_a_database_that_was_moved_away_does_not_come_back_empty(router: RouterD
     assert router.counters(endpoint) == (2, 2, 0)
 
 
+@sqlite_only
+def test_the_first_people_are_made_when_the_database_returns_after_a_start_without_it(router: RouterDash) -> None:
+    """Control makes them then, and no environment tells it their secrets."""
+    router.query("DELETE FROM api_keys")
+    router.stop()
+    path = router.data_dir / "routerdash.sqlite3"
+    path.rename(path.with_name("away"))
+    start_degraded(router)
+    path.with_name("away").rename(path)
+    until(lambda: router.get("/health").json()["status"] == "ok", 30)
+    until(lambda: router.get("/v1/models").status == 200, 20)
+    assert router.query("SELECT name FROM api_keys") == [("bootstrap",)]
+
+
 def start_degraded(router: RouterDash) -> None:
     """Start and wait until requests are served, with or without the database."""
     router.start(wait=False)
