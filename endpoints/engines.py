@@ -4,6 +4,7 @@ A server that tells nothing is no failure; one that gives no answer now is told 
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,9 @@ from endpoints.probe import Answer, Probe, Unreachable
 from gateway.kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
 
 AT_ONCE = 8
+ASKING_SECONDS = 60.0  # for the questions about all models of a server; what is not answered by then is left open
 MAX_SLOTS = 10_000
+_IN_A_PATH = re.compile(r"(?:(?!\.+(?:/|$))[\w.:@+~ -]+(?:/|$))+(?<!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,19 @@ async def ask(probe: Probe, kind: str, models: list[str]) -> Server:
 
 
 async def _each(probe: Probe, question: Any, models: list[str]) -> dict[str, Told]:
-    limit = asyncio.Semaphore(AT_ONCE)
+    told = dict.fromkeys(models, SILENCE)
+    left = iter(models)
 
-    async def of(model: str) -> Told:
-        async with limit:
-            told: Told = await question(probe, model)
-            return told
+    async def ask_some() -> None:
+        for model in left:
+            told[model] = await question(probe, model)
 
-    return dict(zip(models, await asyncio.gather(*map(of, models)), strict=True))
+    try:
+        async with asyncio.timeout(ASKING_SECONDS):
+            await asyncio.gather(*(ask_some() for _ in range(AT_ONCE)))
+    except TimeoutError:
+        pass
+    return told
 
 
 async def _get(probe: Probe, path: str) -> Answer:
@@ -93,10 +101,17 @@ def _length(body: Mapping[str, Any]) -> int | None:
     return next((body[key] for key in ("max_context_length", "context_length") if is_length(body.get(key))), None)
 
 
+def _fits_a_path(model: str) -> bool:
+    """May a path name this model, and lead nowhere else? A server in front may decode it, and resolve its dots."""
+    return _IN_A_PATH.fullmatch(model) is not None
+
+
 # xLLM and Ollama: a question for each model
 
 
 async def _xllm(probe: Probe, model: str) -> Told:
+    if not _fits_a_path(model):
+        return NOTHING
     answer = await _get(probe, f"/api/models/{quote(model, safe='')}/info")
     return _told(answer, _length(_object(answer)), _object(answer).get("capabilities"))
 
@@ -146,6 +161,8 @@ def _lm_studio_items(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 async def _lm_studio_model(probe: Probe, model: str) -> Told:
+    if not _fits_a_path(model):
+        return NOTHING
     return Told(_length(_object(await _get(probe, f"/api/v1/models/{quote(model, safe='')}"))))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway import errors, record
+from gateway import errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
 from gateway.bounds import UPSTREAM_EVENT
 from gateway.errors import Refusal, error_body
@@ -33,26 +33,33 @@ from gateway.openai import (
     with_usage,
 )
 from gateway.outbox import Body, Data
+from gateway.peer import client_of
 from gateway.present import Running, Waiting
 from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
+from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
 from gateway.turns import Slices
-from gateway.upstream import BROKEN, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
+from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
+MAX_BROKEN = 2  # attempts whose connection broke off: a request that kills its servers is not sent to a third one
+ENDED = "ended"  # kind of an UpstreamError: RouterDash itself broke off what the endpoint still worked on
 _AT_ONCE = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
 BIG_ANSWER_BYTES = 2 << 20  # of a whole answer that is read in slices
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -108,15 +115,17 @@ class Inference:
     """
 
     __slots__ = (
-        "_answer", "_request_body", "asked_usage", "attempts", "cancelled", "connection", "decision", "dialect",
-        "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed", "queue_us",
-        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "trial",
+        "_answer", "_request_body", "asked_usage", "attempts", "broken", "cancelled", "connection", "decision",
+        "dialect", "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed",
+        "queue_us", "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent",
+        "started", "target", "trial",
     )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.kind = kind
+        self.target = kind.target  # path and query, as endpoints are asked
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.own_id: str | None = None  # as its client names it
@@ -128,6 +137,7 @@ class Inference:
         self.queue_us: int | None = None  # in the queue, all in all
         self.queued_at: float | None = None  # time.monotonic(), while it waits there
         self.attempts: list[Attempt] = []
+        self.broken = 0  # of these, how many ended with a broken connection
         # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
         self.route: Route | None = None
         self.decision: Decision | None = None
@@ -142,7 +152,7 @@ class Inference:
         self.first_token: float | None = None
         self.seen_events = -1  # at the last look for silence
         self.recorded = False
-        self.cancelled = False  # by an operator
+        self.cancelled: Ending | None = None  # by RouterDash, not by its client
         self._request_body: Body | None = None
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -153,6 +163,8 @@ class Inference:
         if len(body) > BIG_BYTES:
             return self._serve_big(body)
         self.request = self._parse(body)
+        if self.exchange.query:
+            self._add_query()
         if self.gateway.keeps_bodies:
             self._request_body = body
         return self._serve(body)
@@ -160,15 +172,21 @@ class Inference:
     async def _serve_big(self, body: Body) -> None:
         top = await self.gateway.turns.run_on(find_top(body))
         self.request = self._parse_big(body, top)
+        if self.exchange.query:
+            self._add_query()
         if self.gateway.keeps_bodies:
             self._request_body = body
         await self._serve(body)
 
+    def _add_query(self) -> None:
+        """Raises Refusal."""
+        self.target += targets.query(self.kind.query, self.exchange.query)
+
     def _ended_by(self, error: BaseException) -> None:
-        """What ended the request besides its answer. Raises it again, but for an operator's word."""
-        if isinstance(error, asyncio.CancelledError) and self.cancelled:
-            self._finish(record.CANCELLED, CANCELLED_STATUS, error="an operator cancelled it")
-            self._tell_cancelled()
+        """What ended the request besides its answer. Raises it again, unless RouterDash cancelled the request."""
+        if isinstance(error, asyncio.CancelledError) and self.cancelled is not None:
+            self._finish(record.CANCELLED, self.cancelled.status, error=self.cancelled.error)
+            self._tell_cancelled(self.cancelled)
             return
         if isinstance(error, asyncio.CancelledError):
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
@@ -241,7 +259,7 @@ class Inference:
                 if failure is None:
                     return
                 self._leave()
-                if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
+                if not self._goes_on(failure, len(tried)):
                     break
                 routes = self._routes_again()
             if failure is None:
@@ -255,6 +273,14 @@ class Inference:
             self._ended_by(error)
         finally:
             self._let_go()
+
+    def _goes_on(self, failure: Failure, tried: int) -> bool:
+        """After a failure: may another endpoint be asked? `tried`: how many were."""
+        if failure.error is not None and failure.error.kind == BROKEN:
+            self.broken += 1
+        if tried >= MAX_ATTEMPTS or self.broken >= MAX_BROKEN or not self._can_repeat():
+            return False
+        return self.gateway.retries.withdraw()
 
     def _can_repeat(self) -> bool:
         """Is what was sent still there to be sent again?"""
@@ -430,8 +456,7 @@ class Inference:
         # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
         passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
         return b"".join((
-            exchange.method, b" ", pool.prefix, path or self.kind.upstream_path or exchange.path,
-            b"?" + exchange.query if exchange.query else b"", b" HTTP/1.1\r\n",
+            exchange.method, b" ", pool.prefix, path or self.target, b" HTTP/1.1\r\n",
             endpoint.standing_head, onward, b"via: ", passed, b"1.1 ", self.gateway.roster.pseudonym,
             b"\r\nx-request-id: ", self.request_id,
             b"\r\ntransfer-encoding: chunked\r\n\r\n" if length is None else b"\r\ncontent-length: %d\r\n\r\n" % length,
@@ -609,20 +634,20 @@ class Inference:
     def end_early(self, why: str) -> None:
         """An operator's word: what still runs at the end of a drain. It breaks off as if the endpoint had."""
         if self.connection is not None and self.endpoint is not None:
-            self.connection.fail(UpstreamError(BROKEN, why))
+            self.connection.fail(UpstreamError(ENDED, why))
 
-    def cancel(self) -> None:
-        """An operator's word: it ends now, wherever it waits, and its client is told."""
+    def cancel(self, why: Ending = BY_OPERATOR) -> None:
+        """It ends now, wherever it waits, and its client is told."""
         task = self.exchange.task
         if task is not None and not self.recorded:
-            self.cancelled = True
+            self.cancelled = why
             task.throw(asyncio.CancelledError())
 
-    def _tell_cancelled(self) -> None:
+    def _tell_cancelled(self, why: Ending) -> None:
         if self.exchange.started and self.kind.binary and self.relay is None:
             self.exchange.abort()  # half of a sound: there is no way to say it in there
         else:
-            self._refuse(CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.")
+            self._refuse(why.status, why.code, why.message)
 
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
@@ -725,12 +750,23 @@ class Inference:
         elif not failure.message:
             failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
         self._note(record.FAILED, failure.status, failure.message, time.monotonic())
-        self._blame(_pause(failure))
+        self._blame(failure.error, failure)
         return failure
 
-    def _blame(self, pause: float | None = None) -> None:
-        if self.endpoint is not None:
-            self.endpoint.failed(pause)
+    def _blame(self, error: Exception | None, failure: Failure | None = None) -> None:
+        """Tell the endpoint's circuit breaker. `error`: what went wrong with the connection, if anything did."""
+        kind = error.kind if isinstance(error, UpstreamError) else None
+        if self.endpoint is None or kind == ENDED:
+            return
+        pause = None if failure is None else _pause(failure)
+        # A request can make an endpoint fail that has accepted it, but not refuse a connection or RouterDash's own key.
+        at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
+        self.endpoint.failed(pause, None if at_fault or pause is not None else self._client())
+
+    def _client(self) -> str:
+        """Whose request it is: the API key's id, without one the client's address (of IPv6 its /64)."""
+        key = self.exchange.api_key
+        return client_of(self.exchange.peer.ip or "") if key is None else key.id
 
     def _note(self, outcome: str, status: int, error: str | None, now: float) -> None:
         """The present attempt has ended."""
@@ -771,11 +807,17 @@ class Inference:
             if outcome == record.OK:
                 endpoint = self.endpoint
                 assert endpoint is not None
-                endpoint.breaker.well += 1
-                if endpoint.breaker.bad_in_a_row:
+                breaker = endpoint.breaker
+                breaker.well += 1
+                key = exchange.api_key
+                if key is not None and key.id == breaker.keys.last:
+                    breaker.keys.last_at = now
+                else:
+                    breaker.keys.succeeded(self._client(), now)
+                if breaker.bad_in_a_row:
                     endpoint.did_well()
             elif outcome in (record.FAILED, record.TRUNCATED):
-                self._blame()
+                self._blame(None if self.connection is None else self.connection.error)
         estimated = False
         if relay is not None:
             usage, estimated = self._streamed_usage()

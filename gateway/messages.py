@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MAX_TRANSLATED_BYTES = 4 << 20  # of a whole answer
 MAX_TOKENS_BYTES = 4 << 20  # of a list of tokens
-_CHAT_PATH = BY_NAME[CHAT].path.encode()
-_TOKENIZE_PATH = BY_NAME[TOKENIZE].asked_at.encode()
+_CHAT_PATH = BY_NAME[CHAT].target
+_TOKENIZE_PATH = BY_NAME[TOKENIZE].target
 
 
 class MessagesInference(Inference):
