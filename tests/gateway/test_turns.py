@@ -6,6 +6,8 @@ from gateway.drive import Drive
 from gateway.turns import Turns, at_once
 from tests.gateway.client import in_loop
 
+Log = list[tuple[str, int] | str]
+
 
 def slices(name, count, log):
     for number in range(count):
@@ -16,7 +18,8 @@ def slices(name, count, log):
 
 @in_loop
 async def test_long_works_take_turns_of_one_slice_each():
-    turns, log = Turns(asyncio.get_running_loop()), []
+    turns = Turns(asyncio.get_running_loop())
+    log: Log = []
     found = await asyncio.gather(turns.run(slices("a", 2, log)), turns.run(slices("b", 2, log)))
     assert found == ["a", "b"]
     assert log == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
@@ -25,7 +28,8 @@ async def test_long_works_take_turns_of_one_slice_each():
 @in_loop
 async def test_other_callbacks_run_between_two_slices():
     loop = asyncio.get_running_loop()
-    turns, log = Turns(loop), []
+    turns = Turns(loop)
+    log: Log = []
 
     def tick():
         log.append("tick")
@@ -41,8 +45,14 @@ async def test_other_callbacks_run_between_two_slices():
 @in_loop
 async def test_work_of_a_drive_has_turns_too():
     loop = asyncio.get_running_loop()
-    turns, log, ended = Turns(loop), [], asyncio.Event()
-    drives = [Drive(turns.run(slices(name, 2, log)), loop, lambda _: len(log) < 4 or ended.set()) for name in "ab"]
+    turns, ended = Turns(loop), asyncio.Event()
+    log: Log = []
+
+    def done(_: Drive) -> None:
+        if len(log) == 4:
+            ended.set()
+
+    drives = [Drive(turns.run(slices(name, 2, log)), loop, done) for name in "ab"]
     for drive in drives:
         drive.start()
     await ended.wait()
@@ -52,7 +62,8 @@ async def test_work_of_a_drive_has_turns_too():
 @in_loop
 async def test_work_that_was_cancelled_keeps_no_other_from_its_turn():
     loop = asyncio.get_running_loop()
-    turns, log = Turns(loop), []
+    turns = Turns(loop)
+    log: Log = []
     first = Drive(turns.run(slices("a", 3, log)), loop, lambda _: None)
     first.start()
     first.throw(asyncio.CancelledError())
@@ -67,14 +78,15 @@ async def test_a_fault_of_one_work_is_its_own():
         yield
         raise ValueError
 
-    turns, log = Turns(asyncio.get_running_loop()), []
+    turns = Turns(asyncio.get_running_loop())
+    log: Log = []
     found = await asyncio.gather(turns.run(failing()), turns.run(slices("b", 2, log)), return_exceptions=True)
     assert isinstance(found[0], ValueError)
     assert found[1] == "b"
 
 
 def test_work_can_be_done_at_once():
-    log = []
+    log: Log = []
     assert at_once(slices("a", 2, log)) == "a"
     assert log == [("a", 0), ("a", 1)]
 
@@ -82,6 +94,7 @@ def test_work_can_be_done_at_once():
 @pytest.mark.parametrize("count", [0, 1])
 @in_loop
 async def test_the_first_slice_may_need_no_turn(count):
-    turns, log = Turns(asyncio.get_running_loop()), []
+    turns = Turns(asyncio.get_running_loop())
+    log: Log = []
     assert await turns.run_on(slices("a", count, log)) == "a"
     assert len(log) == count
