@@ -33,6 +33,8 @@ BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
 MAX_BODY_BYTES = 64 << 20  # of an answer that is read whole
 MAX_HEAD_BYTES = 256 << 10
 MAX_HEADER_LINES = 1000
+SMALL_READ_BYTES = 4 << 10
+MOST_PIECES = 16  # of a body that one read brings, and that are kept as they are
 FULL_BYTES = 128 << 10  # a read of so much is followed by others only in the next turn of the event loop
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
@@ -539,10 +541,13 @@ class Connection(asyncio.Protocol):
         self._uncounted += size
         if size > FULL_BYTES:
             self._breathe()
+        before = len(self._chunks) if size > SMALL_READ_BYTES else 0
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a proper HTTP answer: {error}")
+        if size > SMALL_READ_BYTES and len(self._chunks) > before + MOST_PIECES:  # a server that sends byte by byte
+            self._chunks[before:] = [b"".join(self._chunks[before:])]
         if self._uncounted > MAX_HEAD_BYTES:
             self._break("a head or trailer without end")
         if data[-2:] != b"\r\n":  # these may be of the next chunk's first line
