@@ -322,6 +322,7 @@ class Event(msgspec.Struct):
     last: bool = False  # nothing follows it
     error: str | None = None
     response_id: str | None = None  # of a Responses stream
+    item: msgspec.Raw | None = None  # of a response
     inside: bool = False  # cannot be the first of a stream
 
 
@@ -358,6 +359,7 @@ class _ResponsesBody(msgspec.Struct):
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
     response: _ResponsesBody | None = None
+    item: msgspec.Raw | None = None
     message: Any = None
     error: Any = None
 
@@ -445,6 +447,7 @@ def read_responses_event(data: bytes) -> Event:
         event.model = _name(found.response.model)
         event.response_id = _name(found.response.id)
         event.usage = read_usage(found.response.usage)
+    event.item = found.item
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":

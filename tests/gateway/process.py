@@ -29,6 +29,7 @@ RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
 
 class GatewayProcess(Served):
     program = "gateway.main"
+    worker = 0
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.key = KEY
@@ -52,7 +53,7 @@ class GatewayProcess(Served):
             self.port = listening.getsockname()[1]
             descriptors = (listening.fileno(), alive)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.program, "--worker", "0", "--listen", str(descriptors[0]),
+                [sys.executable, "-m", self.program, "--worker", str(self.worker), "--listen", str(descriptors[0]),
                  "--alive", str(alive)],
                 pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
             )  # fmt: skip

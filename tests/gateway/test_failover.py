@@ -478,7 +478,7 @@ def has(response_id):
 
 
 def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_a")) as one, upstream(has("resp_b")) as other:
         gateway.add(one)
         gateway.add(other)
@@ -502,7 +502,7 @@ def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
     ],
 )
 def test_what_can_be_asked_about_a_response(make_gateway, method, path, status):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_c")) as server:
         gateway.add(server)
         until(lambda: gateway.get("/v1/responses/resp_c").status == 200)
