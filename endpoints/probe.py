@@ -13,6 +13,7 @@ import msgspec
 from django.conf import settings
 
 from gateway.peer import refused_address
+from gateway.redact import Redactor
 
 MAX_ANSWER_BYTES = 8 << 20
 
@@ -71,11 +72,12 @@ class Probe:
             raise Unreachable(_reason(error)) from None
         except (aiohttp.ClientError, OSError, ValueError):
             raise Unreachable("the connection broke off") from None
+        redactor = Redactor(self.api_key)  # what is told of an answer, or stored, must not quote the key
         try:
-            decoded = msgspec.json.decode(body)
+            decoded = msgspec.json.decode(redactor.clean(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoded = None
-        return Answer(response.status, decoded, response.headers.get("Server", ""))
+        return Answer(response.status, decoded, redactor.clean_text(response.headers.get("Server", "")))
 
 
 class _Refused(OSError):
