@@ -36,6 +36,13 @@ class Bound:
 
 
 # 1-9: stored responses and upstream paths
+ENDPOINT_ERROR = Bound(
+    1,
+    "endpoint_error",
+    _("An endpoint's error message"),
+    "256 KiB (`MAX_ERROR_BYTES` in `gateway/inference.py`)",
+    "The client gets the status and the first 500 bytes as an error in JSON.",
+)
 
 # 10-19: work for a request's or a response's content
 

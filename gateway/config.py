@@ -322,6 +322,13 @@ class Config:
         _flag,
         "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
     )
+    open_responses: bool = _setting(
+        "ROUTERDASH_OPEN_RESPONSES",
+        "false",
+        _flag,
+        "`true` lets every API key ask endpoints for stored responses and conversations of which RouterDash does not "
+        "know whose they are; those of another key stay closed.",
+    )
     cors_origins: tuple[str, ...] = _setting(
         "ROUTERDASH_CORS_ORIGINS",
         "",
@@ -493,6 +500,10 @@ class Config:
     @property
     def journal_dir(self) -> Path:
         return self.data_dir / "journal"
+
+    @property
+    def responses_dir(self) -> Path:
+        return self.data_dir / "responses"
 
     @property
     def snapshot_path(self) -> Path:

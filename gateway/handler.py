@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -36,11 +36,14 @@ from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.present import Present
 from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
-from gateway.responses import Makers, ResponsesInference, StoredResponse
+from gateway.responses import ResponsesInference, StoredResponse
 from gateway.retries import RetryBudget
 from gateway.revocation import Revocation
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
+
+if TYPE_CHECKING:
+    from gateway.owners import Owners
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Gateway:
         self.retries = RetryBudget()
         self._revocation: Revocation[Inference] = Revocation()
         self.bounds = Hits(roster.page, roster.worker)
-        self.makers = Makers()
+        self._owners: Owners | None = None
         self.queue: Queue[Inference] = Queue(
             lambda waiter: waiter.asked.look_again(waiter.tried),
             lambda count: roster.page.set_waiting(roster.worker, count),
@@ -216,6 +219,8 @@ class Gateway:
             self.outbox.put(self.journal.put(record))
 
     def _write_records(self) -> None:
+        if self._owners is not None and self._owners.pending:
+            self._owners.flush()
         journal = self.journal
         if journal is None or not journal.pending:
             return
@@ -223,6 +228,22 @@ class Gateway:
         journal.flush()
         if journal.unrecorded != before:
             self.roster.tell_unrecorded(journal.unrecorded)
+
+    @property
+    def owners(self) -> "Owners":
+        """Whose stored responses are. Most gateways never need SQLite, which comes with it."""
+        if self._owners is None:
+            from gateway.owners import Owners
+
+            self._owners = Owners(self.config.responses_dir, self.roster.worker, self.outbox.put)
+        return self._owners
+
+    def close(self) -> None:
+        """At the end of the process: the files that it writes."""
+        if self.journal is not None:
+            self.journal.close()
+        if self._owners is not None:
+            self._owners.close()
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""

@@ -154,8 +154,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
         for task in background:
             task.cancel()
         sweeper.stop()
-        if gateway.journal is not None:
-            gateway.journal.close()
+        gateway.close()
         page.clear(worker)
 
 

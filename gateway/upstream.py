@@ -21,6 +21,7 @@ import httptools
 
 from gateway import drive
 from gateway.destinations import Destinations
+from gateway.endpoint_errors import EndpointError
 from gateway.outbox import Data, Outbox
 from gateway.peer import normalise_ip
 from gateway.record import CONNECTION_REFUSED
@@ -48,11 +49,14 @@ CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
 
 class UpstreamError(Exception):
-    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address."""
+    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address and quotes no endpoint. What the
+    endpoint says of its error is in `said`.
+    """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, said: EndpointError | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.said = said
 
 
 class StaleConnection(Exception):

@@ -48,6 +48,7 @@ GOOD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
     ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
     ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_OPEN_RESPONSES", "true", "open_responses", True),
     ("ROUTERDASH_CORS_ORIGINS", "*", "cors_origins", ("*",)),
     (
         "ROUTERDASH_CORS_ORIGINS",
