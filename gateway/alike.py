@@ -9,6 +9,7 @@ from gateway.openai import Event
 
 # Where an event's text stands: the one string under such a name, without an escape, and not empty.
 _TEXT = re.compile(rb'"(?:content|text|reasoning|reasoning_content|thinking)"[ ]?:[ ]?"([^"\\\x00-\x1f]+)"')
+MAX_TEXT_BYTES = 64 << 10
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
 
 
@@ -33,7 +34,7 @@ class Alike:
         ends = any(end for _, end in event.choices)
         if event.deltas != 1 or ends or event.usage or event.error or event.finished or event.last:
             return None
-        if event.inside or event.response_id is not None or event.item is not None:
+        if event.inside or event.response_id is not None or event.item is not None or len(raw) > MAX_TEXT_BYTES:
             return None
         parts = _parts(raw)
         sent = parts if out == raw else _parts(out)
@@ -42,7 +43,12 @@ class Alike:
     def match(self, raw: bytes) -> bytes | None:
         """An event that is one of these, as clients get it; None for any other."""
         at, end = self._at, len(raw) - self._tail_bytes
-        if end <= at or raw[:at] != self._head or raw[end:] != self._tail or _PLAIN(raw, at, end) is None:
+        if (
+            not at < end < at + MAX_TEXT_BYTES
+            or raw[:at] != self._head
+            or raw[end:] != self._tail
+            or _PLAIN(raw, at, end) is None
+        ):
             return None
         text = raw[at:end]
         if not text.isascii() and not _is_utf8(text):

@@ -12,7 +12,16 @@ import msgspec
 from gateway import endpoint_errors, errors
 from gateway.anthropic_answer import message_usage, new_message_id
 from gateway.endpoint_errors import described
-from gateway.openai import Dialect, Event, Usage, read_any_answer, read_count
+from gateway.openai import (
+    Dialect,
+    Event,
+    Usage,
+    read_any_answer,
+    read_count,
+    reading_answer,
+)
+from gateway.outbox import Data
+from gateway.turns import Slices
 
 _TYPES = {
     401: "authentication_error",
@@ -51,11 +60,15 @@ def _error(status: int, message: str, request_id: str | None) -> dict[str, Any]:
     return error
 
 
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
 def upstream_error_body(body: bytes, status: int) -> bytes:
     """An endpoint's error in this shape, with the endpoint's message. One that has the shape already stays as it is."""
     said = endpoint_errors.read(body)
     try:
-        if said.is_json and msgspec.json.decode(body, type=_Event).type == "error":
+        if said.is_json and msgspec.json.decode(body, type=_Typed).type == "error":
             return body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -81,6 +94,11 @@ def read_message(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     Anthropic tells beside `input_tokens`.
     """
     return read_any_answer(body, asked, _usage)
+
+
+def reading_message(body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+    """The same of a big one, in slices."""
+    return reading_answer(body, asked, _usage)
 
 
 def _usage(found: Any) -> Usage | None:
@@ -113,7 +131,7 @@ class _Event(msgspec.Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-def read_messages_event(data: bytes) -> Event:
+def read_messages_event(data: Data) -> Event:
     """An event of a Messages stream. Raises msgspec.DecodeError.
 
     `message_start` tells the input tokens and a placeholder for the output, which is left out; `message_delta` tells

@@ -7,8 +7,13 @@ from typing import Any
 
 import msgspec
 
+from gateway import surrogates
 from gateway.endpoint_errors import EndpointError, described
-from gateway.openai import Usage, read_body, read_count, read_usage
+from gateway.openai import Usage, read_count, read_usage
+
+SMALL_BYTES = 64 << 10
+MAX_VALUES = 200_000  # values and pieces of text between commas, of a bigger answer
+MAX_CALLS = 128
 
 
 class NoChatCompletion(Exception):
@@ -61,7 +66,13 @@ class Completion(msgspec.Struct):
 
 
 decode_completion = msgspec.json.Decoder(Completion).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Object(msgspec.Struct):
+    """Any object: its fields are skipped."""
+
+
+_decode_object = msgspec.json.Decoder(_Object).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -71,8 +82,10 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
 
     Where the endpoint tells no usage, the message says 0 tokens: its shape wants numbers.
     """
+    if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
+        raise NoChatCompletion(f"the endpoint's answer has more than {MAX_VALUES:,} values")
     try:
-        completion = read_body(decode_completion, body)
+        completion = surrogates.read_body(decode_completion, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoChatCompletion(f"the endpoint's answer is no chat completion: {error}") from None
     if completion.error is not None:
@@ -81,6 +94,8 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.message is None:
         raise NoChatCompletion("the endpoint's answer is no chat completion: it has no message")
+    if len(choice.message.tool_calls or ()) > MAX_CALLS:
+        raise NoChatCompletion(f"the endpoint's answer has more than {MAX_CALLS} tool calls")
     usage = read_usage(completion.usage)
     reason, sequence = stop(choice, calls=bool(choice.message.tool_calls), refused=bool(choice.message.refusal))
     message = {
@@ -150,7 +165,7 @@ def arguments(function: Function) -> str:
     if raw[:1] == b"{":
         return raw.decode("utf-8", "replace")
     try:
-        return read_body(_decode_string, raw)
+        return surrogates.read_body(_decode_string, raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gateway import surrogates
 from gateway.anthropic_shapes import (
+    NOTHING,
     AnyTool,
     AssistantTurn,
     AutoTool,
@@ -32,11 +34,18 @@ from gateway.anthropic_shapes import (
     Url,
     UserTurn,
 )
-from gateway.errors import INVALID_REQUEST, Refusal
-from gateway.openai import read_body
+from gateway.bounds import TRANSLATED_REQUEST
+from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.outbox import Body
+from gateway.skim import skim_slowly
+from gateway.turns import Slices, at_once
 
-T = TypeVar("T")
+P = TypeVar("P", bound=Prompt)
+
+SMALL_BYTES = 512 << 10  # of a body that is translated in one turn of the event loop, whatever is in it
+MAX_VALUES = 200_000  # strings, arrays and objects of a bigger one
+MAX_ESCAPES = 2_000_000
+_TOO_MUCH = TRANSLATED_REQUEST, "to be translated for an endpoint that speaks chat completions only"
 
 _decode_request = msgspec.json.Decoder(MessagesRequest).decode
 _decode_prompt = msgspec.json.Decoder(Prompt).decode
@@ -47,18 +56,33 @@ Message = dict[str, Any]
 
 
 def to_chat(body: Body, model: str) -> bytes:
-    """A Messages request as a chat completion request for the endpoint's model name. Raises Refusal (400).
+    """A Messages request as a chat completion request for the endpoint's model name. Raises Refusal (400, 413).
 
     A stream is always asked for its usage. `top_k` goes on by its name, which OpenAI does not know but servers do.
     """
-    asked = _read(_decode_request, body)
+    return at_once(translating(body, model))
+
+
+def translating(body: Body, model: str) -> Slices[bytes]:
+    """The same in slices, where the body is big."""
+    asked = yield from _reading(_decode_request, body)
+    chat = _chat(asked, model)
+    if len(body) > SMALL_BYTES:
+        yield
     try:
-        return _encode(_chat(asked, model))
+        return _encode(chat)
     except UnicodeDecodeError as error:  # in what was not read
         raise _refusal(f"The body is not valid JSON: {error}.") from None
 
 
 def _chat(asked: MessagesRequest, model: str) -> dict[str, Any]:
+    try:
+        return _translated(asked, model)
+    except UnicodeDecodeError as error:  # in what was not read
+        raise _refusal(f"The body is not valid JSON: {error}.") from None
+
+
+def _translated(asked: MessagesRequest, model: str) -> dict[str, Any]:
     chat: dict[str, Any] = {"model": model, "messages": list(_messages(asked)), "max_tokens": asked.max_tokens}
     chat |= _tools(asked)
     for name, value in (
@@ -77,11 +101,16 @@ def _chat(asked: MessagesRequest, model: str) -> dict[str, Any]:
 
 
 def tokenize_prompt(body: Body) -> str:
-    """The text of a prompt, for an endpoint that counts its tokens by /tokenize. Raises Refusal (400).
+    """The text of a prompt, for an endpoint that counts its tokens by /tokenize. Raises Refusal (400, 413).
 
     The template around each turn is not in there, nor are images: it counts fewer tokens than the prompt has.
     """
-    prompt = _read(_decode_prompt, body)
+    return at_once(reading_prompt(body))
+
+
+def reading_prompt(body: Body) -> Slices[str]:
+    """The same in slices, where the body is big."""
+    prompt = yield from _reading(_decode_prompt, body)
     try:
         return "\n".join(filter(None, _texts(prompt)))
     except UnicodeDecodeError as error:
@@ -102,13 +131,54 @@ def _texts(prompt: Prompt) -> Iterator[str]:
 # What is wrong with it
 
 
-def _read(decode: Callable[[Any], T], body: Body) -> T:
+def _reading(decode: Callable[[Any], P], body: Body) -> Slices[P]:
+    """What a decoder makes of the body, in slices where it is big. Raises Refusal (400, 413)."""
+    if len(body) <= SMALL_BYTES:
+        return _read(decode, body)
+    if body.count(b'"') > 2 * MAX_VALUES:
+        yield from skim_slowly(body, MAX_VALUES, _TOO_MUCH)
+    yield
+    if body.count(b"\\") > MAX_ESCAPES:
+        message = f"The body has more than {MAX_ESCAPES:,} escaped characters, which is too many {_TOO_MUCH[1]}."
+        raise Refusal(413, REQUEST_TOO_LARGE, message, bound=TRANSLATED_REQUEST)
     try:
-        return read_body(decode, body)
+        found = _read(decode, body)
+    except Refusal:
+        repaired = None
+        if len(body) > surrogates.AT_ONCE_BYTES:
+            repaired = yield from surrogates.replaced_slowly(body)
+        if repaired is None:
+            raise
+        found = _read(decode, repaired)
+    yield
+    return found
+
+
+def _read(decode: Callable[[Any], P], body: Body) -> P:
+    try:
+        found = surrogates.read_body(decode, body)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(f"The body is not valid JSON: {error}.") from None
+    _check_inputs(found)
+    return found
+
+
+def _check_inputs(prompt: Prompt) -> None:
+    for at, message in enumerate(prompt.messages):
+        if isinstance(message, AssistantTurn) and not isinstance(message.content, str):
+            for nth, block in enumerate(message.content):
+                if isinstance(block, ToolUse) and not _is_object(block.input):
+                    raise _no_object(f"messages[{at}].content[{nth}].input", "messages")
+
+
+def _is_object(raw: Object) -> bool:
+    return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def _no_object(place: str, param: str) -> Refusal:
+    return _refusal(f"`{place}`: Expected `object`.", param)
 
 
 _PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
@@ -185,7 +255,7 @@ def _assistant_turn(content: str | list[Text | Thinking | RedactedThinking | Too
         {
             "id": block.id,
             "type": "function",
-            "function": {"name": block.name, "arguments": _encode(block.input).decode()},
+            "function": {"name": block.name, "arguments": bytes(block.input).decode()},
         }
         for block in content
         if isinstance(block, ToolUse)
@@ -255,8 +325,10 @@ def _functions(prompt: Prompt) -> Iterator[dict[str, Any]]:
         if tool.type not in (None, "custom"):
             fault = f"{tool.type[:40]!r} is not supported here, where the endpoint speaks chat completions only"
             raise _refusal(f"`tools[{at}].type`: {fault}.", "tools")
-        if tool.input_schema is None:
+        if tool.input_schema == NOTHING:
             raise _refusal(f"`tools[{at}].input_schema` is missing.", "tools")
+        if not _is_object(tool.input_schema):
+            raise _no_object(f"tools[{at}].input_schema", "tools")
         function: dict[str, Any] = {"name": tool.name}
         if tool.description:
             function["description"] = tool.description
@@ -269,12 +341,13 @@ def _functions(prompt: Prompt) -> Iterator[dict[str, Any]]:
 def _format(config: OutputConfig | None) -> dict[str, Any] | None:
     if config is None or config.format is None:
         return None
+    if not _is_object(config.format.schema):
+        raise _no_object("output_config.format.schema", "output_config")
     schema = {"name": "answer", "schema": _raw(config.format.schema), "strict": True}
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _raw(fields: Object) -> msgspec.Raw:
+def _raw(fields: Object) -> Object:
     """Raises UnicodeDecodeError: nobody has looked into it before."""
-    encoded = _encode(fields)
-    encoded.decode()
-    return msgspec.Raw(encoded)
+    bytes(fields).decode()
+    return fields

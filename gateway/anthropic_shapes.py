@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
-Object = dict[str, msgspec.Raw]  # passes unread
+Object = msgspec.Raw  # passes unread; that it is one is seen to by the translation
+NOTHING = msgspec.Raw(b"null")
 
 
 class Text(msgspec.Struct, tag="text"):
@@ -82,7 +83,7 @@ class SystemTurn(msgspec.Struct, tag_field="role", tag="system"):
 
 class Tool(msgspec.Struct):
     name: str
-    input_schema: Object | None = None
+    input_schema: Object = NOTHING
     description: str | None = None
     type: str | None = None
     strict: bool | None = None

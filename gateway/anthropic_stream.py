@@ -8,13 +8,16 @@ Rules for the blocks of a message, which chunks do not have:
    What comes in between waits: fragments of several calls may be mixed.
 """
 
+import re
 from collections import deque
 from typing import Any
 
 import msgspec
 
+from gateway import surrogates
 from gateway.anthropic import error_event, message_start, server_event
 from gateway.anthropic_answer import (
+    MAX_CALLS,
     Choice,
     Completion,
     Function,
@@ -35,8 +38,8 @@ from gateway.anthropic_answer import (
 from gateway.endpoint_errors import described
 from gateway.errors import UPSTREAM_ERROR
 from gateway.kinds import CHAT
-from gateway.openai import dialect, read_body
-from gateway.relay import StreamRelay, _data
+from gateway.openai import dialect
+from gateway.relay import BIG_EVENT_BYTES, EventTooLong, StreamRelay, _data
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
 
@@ -47,10 +50,52 @@ _DELTAS = {
 }
 
 
+MAX_TRANSLATED_EVENT_BYTES = 4 << 20
+MAX_TRANSLATED_EVENTS = 50  # that are passed on in one turn of the event loop
+MAX_BLOCKS = 1000  # that wait for the end of the one before
+
+_MARK = re.compile(r'["{}\[\]]')
+_TEXT = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+
+
+class _Brackets:
+    """Follows a JSON text that comes in pieces to where its brackets are closed. Reads each character once."""
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    def read(self, text: str) -> None:
+        at, size = int(self._escaped), len(text)
+        self._escaped = self._escaped and not text
+        while at < size and not self.closed:
+            at = self._read_string(text, at) if self._in_string else self._read_mark(text, at)
+
+    def _read_string(self, text: str, at: int) -> int:
+        end = _TEXT.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
+        self._in_string = text[end : end + 1] != '"'
+        self._escaped = text[end : end + 1] == "\\"  # what it escapes has not come yet
+        return end + 1
+
+    def _read_mark(self, text: str, at: int) -> int:
+        mark = _MARK.search(text, at)
+        if mark is None:
+            return len(text)
+        if mark[0] == '"':
+            self._in_string = True
+        else:
+            self._depth += 1 if mark[0] in "[{" else -1
+            self.closed = self._depth <= 0
+        return mark.end()
+
+
 class _Block:
     """Of the message. What has come for it waits until it may be sent."""
 
-    __slots__ = ("_whole", "ended", "id", "index", "kind", "name", "sent", "waiting")
+    __slots__ = ("_brackets", "_read", "_whole", "ended", "id", "index", "kind", "name", "sent", "waiting")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -60,7 +105,9 @@ class _Block:
         self.ended = False
         self.waiting: list[str] = []
         self.sent: list[str] = []  # of a call
-        self._whole: bool | None = None if kind == TOOL else True
+        self._whole: bool | None = None if kind == TOOL else True  # None: its brackets are not closed yet
+        self._brackets = _Brackets()
+        self._read = 0  # how many pieces of `sent` were looked at
 
     def take(self) -> str:
         """What has been waiting."""
@@ -68,16 +115,22 @@ class _Block:
         self.waiting.clear()
         if text and self.kind == TOOL:
             self.sent.append(text)
-            self._whole = None
         return text
 
     @property
     def whole(self) -> bool:
-        """May something else follow? Looked at once for all that was sent: each fragment of another call asks."""
-        if self._whole is None:
-            written = "".join(self.sent).strip()
-            self._whole = written.endswith("}") and is_object(written)
-        return self._whole
+        """May something else follow? Each fragment of another call asks, so that each piece is looked at once."""
+        if self.kind != TOOL:
+            return True
+        for text in self.sent[self._read :]:
+            if self._whole is None:
+                self._brackets.read(text)
+            elif text.strip():  # behind the end
+                self._whole = False
+        self._read = len(self.sent)
+        if self._whole is None and self._brackets.closed:
+            self._whole = is_object("".join(self.sent))
+        return self._whole is True
 
     def start(self) -> dict[str, Any]:
         if self.kind == TOOL:
@@ -92,6 +145,9 @@ class MessagesRelay(StreamRelay):
     comes behind; an upstream's error is there, too. What follows it, or [DONE], is dropped.
     """
 
+    max_event_bytes = MAX_TRANSLATED_EVENT_BYTES
+    max_events = MAX_TRANSLATED_EVENTS
+
     def __init__(self, asked_model: str) -> None:
         super().__init__(dialect(CHAT), asked_model, hide_usage=True)
         self._begun = False
@@ -105,21 +161,21 @@ class MessagesRelay(StreamRelay):
         self._out: list[bytes] = []
 
     def end(self) -> None:
-        pending, self._pending = self._pending, b""
+        pending, self._pending = bytes(self._pending), b""
         if _data(pending):
-            rest = self._pass(pending)
+            rest = self._pass(pending, big=len(pending) > BIG_EVENT_BYTES)
             self.held = rest + self.held
 
-    def _pass(self, raw: bytes) -> bytes:
-        data = _data(raw)
+    def _pass(self, raw: bytes, *, big: bool = False) -> bytes:
+        data = self._big_data(raw) if big else _data(raw)
         if not data:  # all else that has no data is for nobody
             return self._pass_comment(raw) if raw.startswith(b":") and not self.held else b""
         self.events += 1
         if self._over:
             return b""
         try:
-            event = read_body(self._dialect.read_event, data)
-            chunk = Completion() if data == b"[DONE]" else read_body(decode_completion, data)
+            event = surrogates.read_body(self._dialect.read_event, data)
+            chunk = Completion() if data == b"[DONE]" else surrogates.read_body(decode_completion, data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return b""
         self._take(event)
@@ -143,7 +199,10 @@ class MessagesRelay(StreamRelay):
     def _translate(self, chunk: Completion) -> None:
         if chunk.usage is not None:
             self._cached = cached_tokens(chunk.usage) or self._cached
-        for choice in chunk.choices or ():
+        choices = chunk.choices or ()
+        if len(choices) > MAX_CALLS:
+            raise EventTooLong
+        for choice in choices:
             if not choice.index:  # one answer was asked for
                 self._begin(chunk)
                 if choice.delta is not None:
@@ -165,7 +224,10 @@ class MessagesRelay(StreamRelay):
             if text:
                 self._last_block(kind).waiting.append(text)
                 self._send()
-        for call in said.tool_calls or ():
+        calls = said.tool_calls or ()
+        if len(calls) > MAX_CALLS or len(self._blocks) > MAX_BLOCKS:
+            raise EventTooLong
+        for call in calls:
             self._hear_call(call)
             self._send()
 

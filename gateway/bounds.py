@@ -45,6 +45,59 @@ ENDPOINT_ERROR = Bound(
 )
 
 # 10-19: work for a request's or a response's content
+JSON_VALUES = Bound(
+    10,
+    "json_values",
+    _("Strings, arrays and objects in a large JSON body"),
+    "500,000 in a body of more than 2 MiB (`MAX_VALUES` in `gateway/skim.py`)",
+    "413 `request_too_large`.",
+)
+JSON_DEPTH = Bound(
+    11,
+    "json_depth",
+    _("Depth of arrays and objects in a JSON body"),
+    "512 levels in a body of more than 128 KiB (`MAX_DEPTH` in `gateway/skim.py`), about 900 in a smaller one",
+    "400 `invalid_request`.",
+)
+JSON_NAMES = Bound(
+    12,
+    "json_names",
+    _("Names at the top level of a large JSON body"),
+    "1,000 in a body of more than 2 MiB, or of more than 50,000 names in all (`MAX_NAMES` in `gateway/skim.py`)",
+    "413 `request_too_large`.",
+)
+JSON_FIELD = Bound(
+    13,
+    "json_field",
+    _("Fields of a large JSON body that RouterDash reads itself"),
+    "16 KiB for each of `model`, `stream`, `stream_options`, `previous_response_id` (`MAX_FIELD_BYTES` in "
+    "`gateway/openai.py`)",
+    "413 `request_too_large`.",
+)
+TRANSLATED_REQUEST = Bound(
+    15,
+    "translated_request",
+    _("A Messages request that is translated to chat completions"),
+    "200,000 strings, arrays and objects and 2,000,000 escaped characters in a body of more than 512 KiB "
+    "(`MAX_VALUES`, `MAX_ESCAPES` in `gateway/anthropic_request.py`)",
+    "413 `request_too_large`.",
+)
+TRANSLATED_RESPONSE = Bound(
+    16,
+    "translated_response",
+    _("A whole response that is translated from chat completions to Messages"),
+    "4 MiB (`MAX_TRANSLATED_BYTES` in `gateway/messages.py`), 200,000 values and 128 tool calls (`MAX_VALUES`, "
+    "`MAX_CALLS` in `gateway/anthropic_answer.py`)",
+    "The attempt fails: another endpoint is asked, or the client gets 502 `upstream_error`.",
+)
+UPSTREAM_EVENT = Bound(
+    14,
+    "upstream_event",
+    _("One event of an endpoint's stream"),
+    "16 MiB, or 4 MiB where it is translated to Anthropic's Messages; 100,000 values and 10,000 lines in an event of "
+    "more than 64 KiB (`MAX_EVENT_BYTES`, `MAX_EVENT_VALUES`, `MAX_EVENT_LINES` in `gateway/relay.py`)",
+    "The attempt fails: another endpoint is asked, or the client's stream ends with `upstream_error`.",
+)
 
 # 20-39: connections, buffers, the queue
 FORWARDED_BODY = Bound(

@@ -22,6 +22,7 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 
 _NO_BODY = {204, 304}
+JOINED_BYTES = 1 << 20  # of a body that is copied behind its head
 BUFFER_BYTES = 256 << 10  # of a streamed body that nobody has read yet, at which the client has to wait
 
 
@@ -148,12 +149,19 @@ class Exchange:
     # The answer
 
     def reply(self, status: int, headers: HeaderList, body: bytes, more: bytes = b"") -> None:
-        """The whole answer in one write. `more` header lines, ready to be sent."""
+        """The whole answer, in one write if it is not big. `more` header lines, ready to be sent."""
         lines = self._head(status, headers, more)
         if status not in _NO_BODY:
-            lines.append(b"content-length: %d\r\n\r\n" % len(body))
-            if self.method != b"HEAD":
+            size = len(body)
+            lines.append(b"content-length: %d\r\n\r\n" % size)
+            if self.method == b"HEAD":
+                pass
+            elif size < JOINED_BYTES:
                 lines.append(body)
+            else:
+                self._write(b"".join(lines))
+                self._write(body)
+                return
         else:
             lines.append(b"\r\n")
         self._write(b"".join(lines))

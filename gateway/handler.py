@@ -41,6 +41,7 @@ from gateway.retries import RetryBudget
 from gateway.revocation import Revocation
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
+from gateway.turns import Turns
 
 if TYPE_CHECKING:
     from gateway.owners import Owners
@@ -103,6 +104,7 @@ class Gateway:
         self._silence_looked_for = self._told_at = 0.0
         self._cancels = roster.page.cancels
         self.outbox = roster.outbox
+        self.turns = Turns(self.outbox.loop)
         self.outbox.before = self._write_records
         self.cors = Cors(config.cors_origins) if config.cors_origins else None
         self._hosts = Hosts(config)
@@ -142,6 +144,8 @@ class Gateway:
         if exchange.path.startswith(b"/v1/"):
             return self._admit_client(exchange)
         if exchange.path == playground.PATH and exchange.method == b"POST":
+            if (refusal := _encoded(exchange)) is not None:
+                return refusal
             exchange.route = self._playground
         if exchange.length is not None and exchange.length > MAX_FORWARDED_BODY:
             message = f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB."
@@ -348,6 +352,8 @@ class Gateway:
             return Refusal(
                 405, METHOD_NOT_ALLOWED, f"This path takes {methods.decode()} only.", headers=((b"allow", methods),)
             )
+        if (refusal := _encoded(exchange)) is not None:
+            return refusal
         exchange.route = route
         if exchange.version != "1.0":
             key = exchange.api_key
@@ -427,6 +433,17 @@ class Gateway:
 def _takes(methods: bytes, method: bytes) -> bool:
     allowed = methods.split(b", ")
     return method in allowed or (method == b"HEAD" and b"GET" in allowed)
+
+
+def _encoded(exchange: Exchange) -> Refusal | None:
+    """The body of a request is read as it is: a compressed one would be taken for broken JSON."""
+    if b"content-encoding" not in exchange.fields:
+        return None
+    codings = b",".join(value for name, value in exchange.head.headers if name == b"content-encoding")
+    if all(coding.strip().lower() in (b"", b"identity") for coding in codings.split(b",")):
+        return None
+    message = "The body has a Content-Encoding, which is not supported: send it uncompressed, without that header."
+    return Refusal(415, INVALID_REQUEST, message)
 
 
 def _expired(key: ApiKey | None) -> bool:

@@ -15,18 +15,23 @@ from msgspec import structs
 
 from gateway import bounds, endpoint_errors, errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
+from gateway.bounds import UPSTREAM_EVENT
 from gateway.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
 from gateway.openai import (
+    BIG_BYTES,
     CHUNKS,
     DIALECTS,
     Request,
     Usage,
     adapt_request,
-    parse_request,
+    find_top,
+    parse_big,
+    parse_small,
     read_answer,
+    reading_answer,
     spliced,
     with_usage,
 )
@@ -40,6 +45,8 @@ from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
 from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
+from gateway.skim import Top
+from gateway.turns import Slices
 from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
@@ -53,6 +60,7 @@ NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
+BIG_ANSWER_BYTES = 2 << 20  # of a whole answer that is read in slices
 BY_OPERATOR = Ending(
     CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
 )
@@ -159,12 +167,27 @@ class Inference:
         if b"via" in self.exchange.fields:
             self._check_way()
         body = self.exchange.take_body()
+        if len(body) > BIG_BYTES:
+            return self._serve_big(body)
         self.request = self._parse(body)
         if self.exchange.query:
             self._add_query()
         if self.gateway.keeps_bodies:
             self._request_body = body
         return self._serve(body)
+
+    async def _serve_big(self, body: Body) -> None:
+        top = await self.gateway.turns.run_on(find_top(body))
+        self.request = parse_big(body, top)
+        await self._look_further(body, top)
+        if self.exchange.query:
+            self._add_query()
+        if self.gateway.keeps_bodies:
+            self._request_body = body
+        await self._serve(body)
+
+    async def _look_further(self, body: Body, top: Top | None) -> None:
+        """What else a kind has to know of a big body. Raises Refusal."""
 
     def _add_query(self) -> None:
         """Raises Refusal."""
@@ -191,7 +214,10 @@ class Inference:
 
     # Where to
 
-    _parse = staticmethod(parse_request)
+    _passes_huge = (
+        True  # an answer that is too long to be read whole is passed on as it comes, and nothing counted of it
+    )
+    _parse = staticmethod(parse_small)
 
     def _routes(self) -> Routes:
         """Endpoints that have the model and can do what is asked, in any state. Raises Refusal."""
@@ -346,10 +372,15 @@ class Inference:
                 if self.kind.binary and not head.is_json:
                     return await self._pass(connection)
             whole = connection.whole() if self._answer is None else self._answer
+            if whole is None and status < 400 and self._passes_huge and connection.is_huge:
+                return await self._pass(connection)
             answer = await connection.read_all() if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
-            self._whole(connection, answer)
+            if len(answer) > BIG_ANSWER_BYTES:
+                await self._whole_slowly(connection, answer)
+            else:
+                self._whole(connection, answer)
         except UpstreamError as error:
             self._hang_up()
             own = None if error.said is None else self._cleaned(error.said)
@@ -399,9 +430,8 @@ class Inference:
         """The body as this endpoint is to get it."""
         request = self.request
         model = route.model.id if route.model.id != request.model else None
-        if request.model_at is not None and model is not None and not (include_usage and request.has_options):
-            first, *rest = spliced(body, request.model_at, model)
-            return (*(with_usage(first) if include_usage else (first,)), *rest)
+        if request.model_at is not None and (model is not None or include_usage):
+            return spliced(body, request, model=model, include_usage=include_usage)
         if model is None and include_usage and not request.has_options:
             return with_usage(body)
         if model is None and not include_usage:
@@ -453,13 +483,26 @@ class Inference:
 
     # To the client
 
-    def _whole(self, connection: Connection, body: bytes) -> None:
+    async def _whole_slowly(self, connection: Connection, body: bytes) -> None:
+        """The same of a big answer, in several turns of the event loop."""
+        turns = self.gateway.turns
+        read = None
+        await turns.next()
+        if connection.status < 400 and connection.answer.is_json:
+            read = await turns.run_on(self._reading(body, self.request.model))
+            await turns.next()
+        self._whole(connection, body, read)
+
+    def _whole(self, connection: Connection, body: bytes, read: tuple[bytes, Usage | None] | None = None) -> None:
+        """`read`: what `_read` would make of the body, if that is known already."""
         status = connection.status
         if status >= 400:
             self._pass_refusal(connection, body)
             return
         usage: Usage | None = None
-        if connection.answer.is_json:
+        if read is not None:
+            body, usage = read
+        elif connection.answer.is_json:
             body, usage = self._read(body, self.request.model)
         secret = self._secret
         if secret is not None and secret in body:
@@ -485,6 +528,10 @@ class Inference:
     # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
     # what is none.
     _read = staticmethod(read_answer)
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        """The same of a big answer, in slices."""
+        return reading_answer(body, asked)
 
     def _reply_late(self, body: bytes) -> None:
         """To a client that was told by comments that its stream is alive: all in one event."""
@@ -545,7 +592,7 @@ class Inference:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
             connection.abort()
-            failed = error if isinstance(error, UpstreamError) else UpstreamError(BROKEN, "an event is too long")
+            failed = error if isinstance(error, UpstreamError) else self._too_long()
             failed.__traceback__ = None  # which holds this frame, which holds it
             if not self.sent and not relay.whole:
                 self.relay = None
@@ -571,6 +618,10 @@ class Inference:
         self.exchange.end(relay.held)
         return None
 
+    def _too_long(self) -> UpstreamError:
+        self.gateway.bounds.hit(UPSTREAM_EVENT)
+        return UpstreamError(BROKEN, "an event is too long")
+
     def _no_stream(self, relay: Relay, why: str, error: UpstreamError | None = None) -> Failure:
         """Nothing of a stream went to the client; the endpoint may have said why."""
         if relay.error is None:
@@ -587,8 +638,14 @@ class Inference:
         while not await connection.hand_on(passing.take):
             if passing.too_long:
                 raise EventTooLong
-            connection.wait_at_most(None)  # it is the client who is slow
+            connection.wait_at_most(None)  # it is the client who is slow, or we
             await self.exchange.drain()
+            while relay.behind:
+                await self.gateway.turns.next()
+                passing.take(b"")
+                if passing.too_long:
+                    raise EventTooLong
+                await self.exchange.drain()
             passing.wait()
         relay.end()
 
@@ -938,13 +995,13 @@ class Passing:
         if out:
             if not inference.sent:
                 if relay.error is not None and not relay.deltas:
-                    return True  # it begins with its failure: another endpoint may still be asked
+                    return not relay.behind  # it begins with its failure: another endpoint may still be asked
                 inference.sent = True
                 inference.start(self._connection)
             exchange = inference.exchange
             exchange.write(out)
-            return not exchange.write_paused
-        return True
+            return not (exchange.write_paused or relay.behind)
+        return not relay.behind
 
 
 def _kept(headers: list[tuple[bytes, bytes]], secret: bytes | None = None) -> list[tuple[bytes, bytes]]:

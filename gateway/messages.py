@@ -4,14 +4,15 @@ Which endpoints speak them, nobody says: each is asked in Anthropic's own way on
 path, until it is edited.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway import anthropic
 from gateway.anthropic_answer import NoChatCompletion, from_chat
-from gateway.anthropic_request import to_chat, tokenize_prompt
+from gateway.anthropic_request import SMALL_BYTES, reading_prompt, translating
 from gateway.anthropic_stream import MessagesRelay
+from gateway.bounds import TRANSLATED_RESPONSE
 from gateway.endpoint_errors import EndpointError
 from gateway.exchange import Exchange
 from gateway.inference import NOT_THERE, Inference
@@ -20,17 +21,22 @@ from gateway.openai import Usage
 from gateway.outbox import Body
 from gateway.relay import Relay, StreamRelay
 from gateway.roster import Route
+from gateway.turns import Slices, only
 from gateway.upstream import BROKEN, Connection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
+MAX_TRANSLATED_BYTES = 4 << 20  # of a whole answer
+MAX_TOKENS_BYTES = 4 << 20  # of a list of tokens
 _CHAT_PATH = BY_NAME[CHAT].target
 _TOKENIZE_PATH = BY_NAME[TOKENIZE].target
 
 
 class MessagesInference(Inference):
     """POST /v1/messages."""
+
+    _passes_huge = False  # it may have to be translated
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         super().__init__(gateway, exchange, kind)
@@ -54,7 +60,7 @@ class MessagesInference(Inference):
 
     async def _ask_translated(self, route: Route, body: Body) -> Connection:
         endpoint = route.endpoint
-        chat = to_chat(body, route.model.id)
+        chat = await self.gateway.turns.run_on(translating(body, route.model.id))
         if endpoint.usage_refused:
             chat = _without_options(chat)
         elif self.request.stream:
@@ -74,6 +80,14 @@ class MessagesInference(Inference):
         except NoChatCompletion as error:
             raise UpstreamError(BROKEN, str(error), error.said) from None
 
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        if self._native:
+            return anthropic.reading_message(body, asked)
+        if len(body) > MAX_TRANSLATED_BYTES:
+            self.gateway.bounds.hit(TRANSLATED_RESPONSE)
+            raise UpstreamError(BROKEN, f"its answer has more than {MAX_TRANSLATED_BYTES >> 20} MiB to be translated")
+        return only(lambda: self._read(body, asked))
+
     def _refused(self, status: int, body: bytes, said: EndpointError) -> bytes:
         return anthropic.upstream_error_body(body, status)
 
@@ -85,10 +99,16 @@ class CountTokens(MessagesInference):
     """POST /v1/messages/count_tokens; of an endpoint that cannot, by what it makes of the prompt's text."""
 
     async def _ask_translated(self, route: Route, body: Body) -> Connection:
-        text = tokenize_prompt(body)
+        text = await self.gateway.turns.run_on(reading_prompt(body))
+        if len(text) > SMALL_BYTES:
+            await self.gateway.turns.next()
+        model, prompt = msgspec.json.encode(route.model.id), msgspec.json.encode(text)
         # vLLM reads `prompt`, llama.cpp `content`.
-        asked = msgspec.json.encode({"model": route.model.id, "prompt": text, "content": text})
-        return await self._send(route.endpoint, (asked,), _TOKENIZE_PATH)
+        asked = (b'{"model":%b,"prompt":' % model, prompt, b',"content":', prompt, b"}")
+        return await self._send(route.endpoint, asked, _TOKENIZE_PATH)
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        return only(lambda: self._read(body, asked))
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
         if self._native:
@@ -99,17 +119,26 @@ class CountTokens(MessagesInference):
         return anthropic.counted(count), None
 
 
+class _Tokens(msgspec.Struct):
+    """What /tokenize answers: vLLM counts, llama.cpp lists them."""
+
+    count: int | None = None
+    tokens: list[int] | None = None
+
+
+_decode_tokens = msgspec.json.Decoder(_Tokens).decode
+
+
 def _count(body: bytes) -> int | None:
+    if len(body) > MAX_TOKENS_BYTES:
+        return None
     try:
-        found: Any = msgspec.json.decode(body)
+        found = _decode_tokens(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(found, dict):
-        return None
-    count, tokens = found.get("count"), found.get("tokens")
-    if isinstance(count, int):
-        return count
-    return len(tokens) if isinstance(tokens, list) else None
+    if found.count is not None:
+        return found.count
+    return None if found.tokens is None else len(found.tokens)
 
 
 def _without_options(chat: bytes) -> bytes:

@@ -15,6 +15,7 @@ MAX_HELD_BYTES = 8 << 20  # in which the model has to be named
 MAX_PARTS = 100
 MAX_PART_HEAD_BYTES = 16 << 10
 MAX_VALUE_BYTES = 4 * MAX_MODEL_NAME  # of a field that is read
+MERGED_BYTES = 64 << 10  # of small pieces that are held as one
 MAX_PADDING_BYTES = 256  # blanks behind a boundary
 
 _TYPE = re.compile(rb"[ \t]*multipart/form-data[ \t]*((?:;.*)?)", re.IGNORECASE | re.DOTALL)
@@ -55,7 +56,7 @@ class Form:
         """The next bytes. Raises Refusal (400) for what is no proper form, or names no model within 8 MiB."""
         self.size += len(data)
         if self._holding:
-            self.held.append(data)
+            self._hold(data)
         if self._state == _EPILOGUE:
             return
         buffer = self._rest + data if self._rest else bytes(data)
@@ -68,6 +69,14 @@ class Form:
             raise _bad(
                 f"`model` must stand within the first {MAX_HELD_BYTES >> 20} MiB of the form: put it before the files."
             )
+
+    def _hold(self, data: Body) -> None:
+        """Small pieces are held as one: a client that sends byte by byte must not have each of them kept."""
+        last = self.held[-1] if self.held else b""
+        if isinstance(last, bytearray) and len(last) + len(data) < MERGED_BYTES:
+            last += data
+        else:
+            self.held.append(bytearray(data) if len(data) < MERGED_BYTES else data)
 
     def finish(self) -> None:
         """The body is over. Raises Refusal (400) if the form is not whole, or names no model."""
@@ -85,6 +94,7 @@ class Form:
         """What is held, with another name for the model where one is given. Raises Refusal (400) for a name that
         cannot stand in a form.
         """
+        self.held = [bytes(piece) if len(piece) < MERGED_BYTES else piece for piece in self.held]  # none grows any more
         if model is None:
             yield from self.held
             return

@@ -5,14 +5,15 @@ apart into raw values and putting it together again, so that what we do not know
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
+from gateway.bounds import JSON_FIELD
 from gateway.endpoint_errors import EndpointError, described
-from gateway.errors import INVALID_REQUEST, Refusal
+from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.kinds import (
     COMPACTIONS,
     IMAGE_EDITS,
@@ -24,17 +25,20 @@ from gateway.kinds import (
     TRANSLATIONS,
 )
 from gateway.outbox import Body, Data
-from gateway.skim import Top, skim
+from gateway.skim import Top, skim, skim_slowly, too_deep
+from gateway.surrogates import read_body, replaced
+from gateway.turns import Slices, at_once
 
 MAX_MODEL_NAME = 256
 BIG_BYTES = 128 << 10  # of a body that is not parsed whole
+WHOLE_BYTES = 2 << 20  # of a big body that may be given to a parser all the same
+MAX_WHOLE_NAMES = 50_000  # of one
+MAX_FIELD_BYTES = 16 << 10  # of a field that is read of a big body
 
-T = TypeVar("T")
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PAIRED = re.compile(
-    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
+_COLON = re.compile(rb"[ \t\n\r]*+:[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+MAX_RENAMED = 1000  # models named in one answer or event that are looked at
+RENAMED_BYTES = 512 << 10
 
 
 class _Request(msgspec.Struct):
@@ -51,6 +55,7 @@ class Request(msgspec.Struct, frozen=True):
     wants_usage: bool  # the client asked for stream_options.include_usage itself
     has_options: bool = True  # the body has a key `stream_options`
     model_at: tuple[int, int] | None = None  # where the model's name stands in a big body
+    options_at: tuple[int, int] | None = None  # where the value of `stream_options` stands there
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -59,49 +64,103 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse_request(body: Body) -> Request:
-    """Raises Refusal (400) with a sentence that says what is wrong where."""
-    top = skim(body) if len(body) > BIG_BYTES else None
+    """Raises Refusal (400, 413) with a sentence that says what is wrong where."""
+    if len(body) > BIG_BYTES:
+        return parse_big(body, at_once(find_top(body)))
+    return parse_small(body)
+
+
+def parse_small(body: Body) -> Request:
+    """The same of a body of at most BIG_BYTES."""
     try:
-        found = read_body(_decode_request, body if top is None else _excerpt(body, top))
+        found = read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+        raise _not_json(error) from None
     if not found.model.strip():
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     if len(found.model) > MAX_MODEL_NAME:
-        raise Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
-    model_at = None if top is None else top.values[b"model"]
+        raise _long_name()
     if found.stream_options is msgspec.UNSET:
-        return Request(found.model, found.stream is True, False, False, model_at)  # by name it takes longer
+        return Request(found.model, found.stream is True, False, False)  # by name it takes longer
     options = found.stream_options or {}
-    return Request(found.model, found.stream is True, options.get("include_usage") is True, model_at=model_at)
+    return Request(found.model, found.stream is True, options.get("include_usage") is True)
 
 
+def _not_json(error: Exception) -> Refusal:
+    if isinstance(error, RecursionError):
+        return too_deep()
+    return Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.")
+
+
+def _long_name() -> Refusal:
+    return Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+
+
+# Big bodies, which are not parsed whole
+
+_MODEL, _OPTIONS = b"model", b"stream_options"
 _READ = tuple(name.encode() for name in _Request.__struct_fields__)
 
 
-def _excerpt(body: Body, top: Top) -> bytes:
-    """A big body without what is not read of it."""
-    found = ((name, top.values[name]) for name in _READ if name in top.values)
-    return b"{%b}" % b",".join(b'"%b":%b' % (name, bytes(body[start:end])) for name, (start, end) in found)
+class _Fields(msgspec.Struct):
+    """The fields that are read, none of them looked into."""
+
+    model: msgspec.Raw = msgspec.Raw(b"")
+    stream: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
 
 
-def read_body(decode: Callable[[Any], T], body: Body) -> T:
-    """What a decoder makes of a body, halves of surrogate pairs replaced if need be. Raises what the decoder raises."""
+_decode_fields = msgspec.json.Decoder(_Fields).decode
+
+
+def find_top(body: Body) -> Slices[Top | None]:
+    """Where the fields of a big body are; None for one that a parser is quicker with. Raises Refusal."""
+    top = skim(body)
+    if top is None and (len(body) > WHOLE_BYTES or body.count(b":") > MAX_WHOLE_NAMES):
+        top = yield from skim_slowly(body)
+    return top
+
+
+def parse_big(body: Body, top: Top | None) -> Request:
+    """A request whose body has more than BIG_BYTES, and this top. Raises Refusal (400, 413)."""
+    fields = _fields_of(body) if top is None else {name: bytes(body[slice(*at)]) for name, at in _read_of(top)}
+    excerpt = b"{%b}" % b",".join(b'"%b":%b' % (name, fields[name]) for name in _READ if name in fields)
+    found = parse_small(excerpt)
+    places = {} if top is None else top.values
+    model_at, options_at = places.get(_MODEL), places.get(_OPTIONS)
+    return msgspec.structs.replace(found, model_at=model_at, options_at=options_at)
+
+
+def _read_of(top: Top) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    for name in _READ:
+        place = top.values.get(name)
+        if place is not None:
+            _check_size(name, place[1] - place[0])
+            yield name, place
+
+
+def _fields_of(body: Body) -> dict[bytes, bytes]:
     try:
-        return decode(body)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        if _SURROGATE.search(body) is None:
-            raise
-        return decode(_replace_surrogates(body))
+        found = read_body(_decode_fields, body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(error) from None
+    fields = {name: bytes(getattr(found, name.decode())) for name in _READ}
+    for name, value in fields.items():
+        _check_size(name, len(value))
+    return {name: value for name, value in fields.items() if value}
 
 
-def _replace_surrogates(body: Body) -> bytes:
-    """Half a surrogate pair is JSON's grammar, and what is left of an emoji that was cut; msgspec refuses it."""
-    return _PAIRED.sub(lambda found: found[0] if found[1] else b"\\ufffd", body)
+def _check_size(name: bytes, size: int) -> None:
+    if size > MAX_FIELD_BYTES:
+        if name == _MODEL:
+            raise _long_name()
+        field = name.decode()
+        message = f"`{field}` has more than {MAX_FIELD_BYTES >> 10} KiB."
+        raise Refusal(413, REQUEST_TOO_LARGE, message, param=field, bound=JSON_FIELD)
 
 
 def _explain(error: str) -> str:
@@ -135,9 +194,29 @@ def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body
     return _encode(fields)
 
 
-def spliced(body: Body, at: tuple[int, int], model: str) -> tuple[Body, Body, memoryview]:
-    """A big body with another model's name, in pieces."""
-    return body[: at[0]], _encode(model), memoryview(body)[at[1] :]
+def spliced(body: Body, request: Request, *, model: str | None, include_usage: bool) -> tuple[Data, ...]:
+    """A big body whose `request` tells where its fields are, with another `model`, and with
+    stream_options.include_usage, where asked for: in pieces, which share the body's memory. Raises Refusal (400).
+    """
+    changes: list[tuple[tuple[int, int], bytes]] = []
+    if model is not None and request.model_at is not None:
+        changes.append((request.model_at, _encode(model)))
+    if include_usage and request.options_at is not None:
+        options = _options(msgspec.Raw(body[slice(*request.options_at)]))
+        changes.append((request.options_at, _encode({**options, "include_usage": True})))
+    view = memoryview(body)
+    pieces: list[Data] = []
+    at = 0
+    if include_usage and request.options_at is None:
+        at = body.index(b"{") + 1
+        pieces += (view[:at], _USAGE)
+    for (start, end), value in sorted(changes):
+        pieces += (view[at:start], value)
+        at = end
+    return (*pieces, view[at:])
+
+
+_USAGE = b'"stream_options":{"include_usage":true},'
 
 
 def with_usage(body: Body) -> tuple[Data, ...]:
@@ -146,18 +225,18 @@ def with_usage(body: Body) -> tuple[Data, ...]:
     The wish goes in front of the first key: `parse_request` has found an object with a model, hence a comma behind.
     """
     start = body.index(b"{") + 1
-    return body[:start] + b'"stream_options":{"include_usage":true},', memoryview(body)[start:]
+    return body[:start] + _USAGE, memoryview(body)[start:]
 
 
 def _fields(body: Body) -> dict[str, msgspec.Raw]:
     try:
         return _decode_object(body)
     except msgspec.DecodeError:
-        return _decode_object(_replace_surrogates(body))
+        return _decode_object(replaced(body))
 
 
 def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
-    return {} if raw is None or bytes(raw) == b"null" else _decode_object(raw)
+    return {} if raw is None or bytes(raw) == b"null" else _fields(bytes(raw))
 
 
 # Answers
@@ -180,8 +259,8 @@ class Usage(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct):
     """Fields that only count or name are read leniently: an odd one must not hide the others."""
 
-    model: Any = None
-    usage: Any = None
+    model: msgspec.Raw = msgspec.Raw(b"")
+    usage: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -236,53 +315,86 @@ def read_any_answer(body: bytes, asked: str, usage: Callable[[Any], Usage | None
         answer = _decode_answer(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body, None
-    if isinstance(answer.model, str) and answer.model != asked:
-        body = rename_model(body, answer.model, asked)
-    return body, usage(answer.usage)
+    model = _small(bytes(answer.model))
+    if isinstance(model, str) and model != asked:
+        body = rename_model(body, model, asked)
+    return body, usage(_small(bytes(answer.usage)))
 
 
-def rename_model(data: bytes, found: str, asked: str) -> bytes:
-    """Replace the value of every `"model"` key that is `found`; all other bytes stay.
+def reading_answer(
+    body: bytes, asked: str, usage: Callable[[Any], Usage | None] = read_usage
+) -> Slices[tuple[bytes, Usage | None]]:
+    """The same of a big answer, in slices. One that has too much in it passes as it is."""
+    top = yield from reading_top(body)
+    if top is None:
+        return body, None
+    yield
+    model, told = small_field(body, top, _MODEL), small_field(body, top, b"usage")
+    if isinstance(model, str) and model != asked:
+        body = rename_model(body, model, asked)
+    return body, usage(told)
 
-    Inside a JSON string a quote is always written `\\"`, so `"model"` followed by a colon is always a key.
+
+def reading_top(body: bytes) -> Slices[Top | None]:
+    """Where the fields of a big answer are, in slices; None for what is no object, or too complex."""
+    top = skim(body)
+    try:
+        if top is None:
+            top = yield from skim_slowly(body)
+    except Refusal:
+        return None
+    return top
+
+
+def small_field(body: bytes, top: Top, name: bytes) -> Any:
+    """The value of a field that has at most MAX_FIELD_BYTES; None where there is none."""
+    start, end = top.values.get(name, (0, 0))
+    return _small(body[start:end]) if end - start <= MAX_FIELD_BYTES else None
+
+
+def _small(value: bytes) -> Any:
+    """A value from within an answer, if it is a small one."""
+    if not value or len(value) > MAX_FIELD_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def rename_model(data: Body, found: str, asked: str) -> bytes:
+    """Replace the value of every `"model"` key that is `found`, among the first thousand; all other bytes stay. Of what
+    is longer than a MiB, the first and the last half of one are looked at.
+    """
+    if len(data) <= 2 * RENAMED_BYTES:
+        return _renamed(data, found, asked)
+    head, tail = data[:RENAMED_BYTES], data[-RENAMED_BYTES:]
+    between = memoryview(data)[RENAMED_BYTES:-RENAMED_BYTES]
+    return b"".join((_renamed(head, found, asked), between, _renamed(tail, found, asked)))
+
+
+def _renamed(data: Body, found: str, asked: str) -> bytes:
+    """Inside a JSON string a quote is always written `\\"`, so `"model"` followed by a colon is always a key, unless a
+    backslash is in front of it.
     """
     start = 0
-    pieces: list[bytes] = []
+    pieces: list[Data] = []
     replacement = _encode(asked)
-    while (key := data.find(b'"model"', start)) != -1:
-        colon = _skip_space(data, key + 7)
-        if (key and data[key - 1] == 0x5C) or data[colon : colon + 1] != b":":
-            pieces.append(data[start : key + 7])
-            start = key + 7
-            continue
-        value = _skip_space(data, colon + 1)
-        end = _string_end(data, value)
-        if end != -1 and _string(data[value:end]) == found:
+    longest = 12 * len(found) + 2  # with each character as a pair of escapes
+    for _ in range(MAX_RENAMED):
+        key = data.find(b'"model"', start)
+        if key < 0:
+            break
+        colon = _COLON.match(data, key + 7)
+        value = end = key + 7 if colon is None else colon.end()
+        string = None if colon is None or data[key - 1 : key] == b"\\" else _STRING.match(data, value, value + longest)
+        if string is not None and _string(string[0]) == found:
+            end = string.end()
             pieces += (data[start:value], replacement)
         else:
-            end = max(end, value)
-            pieces.append(data[start:end])
+            pieces.append(data[start:value])
         start = end
     return b"".join((*pieces, data[start:]))
-
-
-def _skip_space(data: bytes, at: int) -> int:
-    while data[at : at + 1] in (b" ", b"\t", b"\n", b"\r"):
-        at += 1
-    return at
-
-
-def _string_end(data: bytes, at: int) -> int:
-    """Behind the closing quote of the JSON string at `at`; -1 if there is none."""
-    if data[at : at + 1] != b'"':
-        return -1
-    quote = data.find(b'"', at + 1)
-    while quote != -1:
-        backslashes = quote - len(data[at + 1 : quote].rstrip(b"\\")) - at - 1
-        if backslashes % 2 == 0:
-            return quote + 1
-        quote = data.find(b'"', quote + 1)
-    return -1
 
 
 def _string(literal: bytes) -> str | None:
@@ -353,7 +465,7 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
 
 
-def read_chunk(data: bytes) -> Event:
+def read_chunk(data: Data) -> Event:
     """An event of a chat or completion stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
@@ -395,14 +507,15 @@ class _TypedEvent(msgspec.Struct):
     type: str = ""
     usage: Any = None
     error: Any = None
-    choices: Any = None
+    choices: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_NULL = msgspec.Raw(b"null")
 _decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
 _TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
 
 
-def read_typed_event(data: bytes) -> Event:
+def read_typed_event(data: Data) -> Event:
     """An event of a stream of sound, of its text or of pictures, as OpenAI has them. Raises msgspec.DecodeError.
 
     Some servers write transcripts as chats.
@@ -410,7 +523,7 @@ def read_typed_event(data: bytes) -> Event:
     if data == b"[DONE]":
         return Event(finished=True, last=True)
     found = _decode_typed_event(data)
-    if found.choices is not None:
+    if found.choices != _NULL:
         return read_chunk(data)
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS
@@ -422,7 +535,7 @@ def read_typed_event(data: bytes) -> Event:
 _RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 
 
-def read_responses_event(data: bytes) -> Event:
+def read_responses_event(data: Data) -> Event:
     """An event of a Responses stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
@@ -447,7 +560,7 @@ def read_responses_event(data: bytes) -> Event:
 class Dialect:
     """How a kind of request streams."""
 
-    read_event: Callable[[bytes], Event]
+    read_event: Callable[[Data], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
     done: bytes = b""  # behind an answer that is told in one event
 

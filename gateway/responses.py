@@ -6,8 +6,10 @@ ROUTERDASH_OPEN_RESPONSES lets every key ask for it: then each endpoint is asked
 """
 
 import logging
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,20 +17,31 @@ import msgspec
 from gateway import errors, targets
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
-from gateway.inference import NOT_THERE, Inference
-from gateway.openai import BIG_BYTES, Event, Request, Usage, parse_request, read_answer, read_body
+from gateway.inference import BIG_ANSWER_BYTES, NOT_THERE, Inference
+from gateway.openai import (
+    Event,
+    Request,
+    Usage,
+    parse_small,
+    read_answer,
+    reading_answer,
+    reading_top,
+    small_field,
+)
 from gateway.outbox import Body
 from gateway.relay import Relay, StreamRelay
 from gateway.roster import Endpoint, Route
-from gateway.skim import skim
+from gateway.skim import Top
 from gateway.snapshot import Model
+from gateway.surrogates import read_body
+from gateway.turns import Slices
 from gateway.upstream import UpstreamError
 
 log = logging.getLogger(__name__)
 
 SEARCH_SECONDS = 5.0  # for an endpoint to say whether it has a response
 MAX_ITEMS = 1000  # of a response, whose ids are noted
-MAX_OBJECTS = 100_000  # in what is looked through for ids of items
+MAX_OBJECTS = 50_000  # in what is looked through for ids of items
 
 PREVIOUS, CONVERSATION, INPUT = "previous_response_id", "conversation", "input"
 CHOSEN = "request_id"  # by which vLLM lets a client choose its response's id, another's too
@@ -58,6 +71,8 @@ class _Made(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"[]")  # of a list of items
 
 
+_ID_NAME = re.compile(rb'"(?:i|\\u0069)(?:d|\\u0064)"')  # as JSON may write it
+_OBJECT = re.compile(rb"\{")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
 _decode_made = msgspec.json.Decoder(_Made).decode
@@ -74,7 +89,7 @@ def _made(body: bytes) -> _Made:
         return _Made()
 
 
-def _string(raw: msgspec.Raw) -> str | None:
+def _string(raw: msgspec.Raw | memoryview) -> str | None:
     """None for what is no string."""
     try:
         return _decode_string(raw)
@@ -82,12 +97,11 @@ def _string(raw: msgspec.Raw) -> str | None:
         return None
 
 
-def _items(raw: msgspec.Raw) -> list[_Item] | None:
+def _items(data: memoryview) -> list[_Item] | None:
     """The objects of an array; none for anything else. None: there are too many to look through."""
-    data = bytes(raw)
-    if data[:1] != b"[":
+    if bytes(data[:1]) != b"[":
         return []
-    if data.count(b"{") > MAX_OBJECTS:
+    if sum(1 for _ in islice(_OBJECT.finditer(data), MAX_OBJECTS + 1)) > MAX_OBJECTS:
         return None
     try:
         return _decode_items(data)
@@ -95,26 +109,39 @@ def _items(raw: msgspec.Raw) -> list[_Item] | None:
         return []
 
 
-def _state_in(body: Body) -> dict[str, msgspec.Raw]:
+def _value(body: Body, top: Top, name: bytes) -> memoryview:
+    """The value of a name of a big object; empty where there is none."""
+    start, end = top.values.get(name, (0, 0))
+    return memoryview(body)[start:end]
+
+
+def _state_in(body: Body) -> dict[str, memoryview]:
     """The fields of a request that may name what is stored. Some servers do not look at the case of a name."""
-    if len(body) <= BIG_BYTES:
-        fields = read_body(_decode_fields, body)
-        return {name.casefold(): value for name, value in fields.items() if name.casefold() in _STATE}
-    top = skim(body)
-    if top is not None:
-        named = ((name.decode("utf-8", "replace").casefold(), where) for name, where in top.values.items())
-        return {name: msgspec.Raw(bytes(body[start:end])) for name, (start, end) in named if name in _STATE}
-    asked = read_body(_decode_asked, body)
-    return {name: getattr(asked, name) for name in _STATE}
+    fields = read_body(_decode_fields, body)
+    return {name.casefold(): memoryview(value) for name, value in fields.items() if name.casefold() in _STATE}
 
 
-def _is_there(state: dict[str, msgspec.Raw], name: str) -> bool:
-    return name in state and bytes(state[name]) not in (b"null", b'""')
+def _big_state_in(body: Body, top: Top | None) -> dict[str, memoryview]:
+    """The same of a big body, whose top is known unless a parser is quicker with it."""
+    if top is None:
+        asked = read_body(_decode_asked, body)
+        return {name: memoryview(getattr(asked, name)) for name in _STATE}
+    named = ((name.decode("utf-8", "replace").casefold(), name) for name in top.values)
+    return {folded: _value(body, top, name) for folded, name in named if folded in _STATE}
 
 
-def _references(raw: msgspec.Raw) -> Iterator[str]:
+def _is_there(state: dict[str, memoryview], name: str) -> bool:
+    return name in state and bytes(state[name][:5]) not in (b"null", b'""')
+
+
+def _names_ids(given: memoryview) -> bool:
+    """May the items of an input have ids? Nearly none has, and nothing of it is decoded then."""
+    return bytes(given[:1]) == b"[" and _ID_NAME.search(given) is not None
+
+
+def _references(given: memoryview) -> list[str]:
     """Ids of stored items that an input refers to instead of saying what they are. Raises Refusal."""
-    items = _items(raw)
+    items = _items(given)
     if items is None:
         raise Refusal(
             400,
@@ -122,12 +149,12 @@ def _references(raw: msgspec.Raw) -> Iterator[str]:
             f"`input` has more than {MAX_OBJECTS} objects: RouterDash cannot see which stored items it refers to.",
             param=INPUT,
         )
-    for item in items:
-        kind = None if bytes(item.type) == b"null" else _string(item.type)
-        if kind == "item_reference" or (kind is None and not item.role and not item.content):
-            item_id = _string(item.id)
-            if item_id:
-                yield item_id
+    return [item_id for item in items if _is_reference(item) and (item_id := _string(item.id))]
+
+
+def _is_reference(item: _Item) -> bool:
+    kind = None if bytes(item.type) == b"null" else _string(item.type)
+    return kind == "item_reference" or (kind is None and not item.role and not item.content)
 
 
 class ResponsesRelay(StreamRelay):
@@ -158,22 +185,36 @@ class ResponsesInference(Inference):
     """POST /v1/responses. One that goes on from another goes to the endpoint that has the other."""
 
     def _parse(self, body: Body) -> Request:
-        request = parse_request(body)
+        request = parse_small(body)
         try:
             state = _state_in(body)
         except _UNDECODABLE:
-            return request  # `parse_request` took it; whatever it is, the endpoint may say
-        self._check_state(state)
+            return request  # `parse_small` took it; whatever it is, the endpoint may say
+        given = state.pop(INPUT, None)
+        self._check_state(state, _references(given) if given is not None and _names_ids(given) else ())
         return request
 
-    def _check_state(self, state: dict[str, msgspec.Raw]) -> None:
+    async def _look_further(self, body: Body, top: Top | None) -> None:
+        try:
+            state = _big_state_in(body, top)
+        except _UNDECODABLE:
+            return
+        turns, given = self.gateway.turns, state.pop(INPUT, None)
+        references: list[str] = []
+        if given is not None:
+            await turns.next()
+            if _names_ids(given):
+                await turns.next()
+                references = _references(given)
+        self._check_state(state, references)
+
+    def _check_state(self, state: dict[str, memoryview], references: Iterable[str]) -> None:
         """What the request goes on from must belong to its key; the endpoint that has it is asked. Raises Refusal."""
         if _is_there(state, PREVIOUS):
             self.made_by = self._owned(_string(state[PREVIOUS]) or "", PREVIOUS)
-        if INPUT in state:
-            for item_id in _references(state[INPUT]):
-                found = self._owned(item_id, INPUT)
-                self.made_by = self.made_by or found
+        for item_id in references:
+            found = self._owned(item_id, INPUT)
+            self.made_by = self.made_by or found
         if self.gateway.config.open_responses:
             return
         if _is_there(state, CHOSEN):
@@ -200,13 +241,23 @@ class ResponsesInference(Inference):
         made = _made(body)
         if isinstance(made.id, str):
             self._keep_id(made.id)
-        self._note_items(_items(made.output) or ())
+        self._note_items(_items(memoryview(made.output)) or ())
         return read_answer(body, asked)
 
     def _new_relay(self) -> Relay:
         relay = ResponsesRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
         relay.note = self._keep_id
         return relay
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        top = yield from reading_top(body)
+        if top is not None:
+            if isinstance(made_id := small_field(body, top, b"id"), str):
+                self._keep_id(made_id)
+            yield
+            self._note_items(_items(_value(body, top, b"output")) or ())
+            yield
+        return (yield from reading_answer(body, asked))
 
     def _finish(self, *args: Any, **details: Any) -> None:
         if isinstance(self.relay, ResponsesRelay):
@@ -239,6 +290,12 @@ class StoredResponse(ResponsesInference):
         self._stored = stored
         self.target = stored.path
         return Request("", False, False)
+
+    async def _serve_big(self, body: Body) -> None:
+        self.request = self._parse(body)
+        if self.exchange.query:
+            self._add_query()
+        await self._serve(body)
 
     def _add_query(self) -> None:
         if self.exchange.method in (b"GET", b"HEAD"):
@@ -294,7 +351,10 @@ class StoredResponse(ResponsesInference):
         except BaseException:
             self._hang_up()
             raise
-        self._whole(connection, answer)
+        if len(answer) > BIG_ANSWER_BYTES:
+            await self._whole_slowly(connection, answer)
+        else:
+            self._whole(connection, answer)
         return True
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
@@ -303,11 +363,23 @@ class StoredResponse(ResponsesInference):
         if isinstance(made.model, str):
             self.request = Request(made.model, False, False)
         if self.decision is not None and self.decision.reason == MADE_IT:
-            self._note_items(_items(made.data) or ())
+            self._note_items(_items(memoryview(made.data)) or ())
         return body, None
 
     def _new_relay(self) -> Relay:
         return StreamRelay(self.dialect, self.request.model, hide_usage=False)
+
+    def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
+        top = yield from reading_top(body)
+        if top is None:
+            return body, None
+        model = small_field(body, top, b"model")
+        if isinstance(model, str):
+            self.request = Request(model, False, False)
+        if self.decision is not None and self.decision.reason == MADE_IT:
+            yield
+            self._note_items(_items(_value(body, top, b"data")) or ())
+        return body, None
 
 
 def check_path(path: bytes) -> bytes | None:

@@ -1,25 +1,44 @@
 """Looks at the top of a big JSON object without reading what lies deeper: a picture or a whole book passes unread.
 
-Jumps from string to string, of which such bodies have few. What it is not sure of it leaves to a real parser.
+`skim` jumps from string to string, of which such bodies have few. What it is not sure of it leaves to a real parser.
+`skim_slowly` is for what a real parser would hold up the event loop with: it takes any object, in slices.
 """
 
 import re
 from dataclasses import dataclass
 
+import msgspec
+
+from gateway.bounds import JSON_DEPTH, JSON_NAMES, JSON_VALUES, Bound
+from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.outbox import Body
+from gateway.turns import Slices
 
 FREE_STRINGS = 32  # then only as long as the strings are long enough for it to pay
 BYTES_A_STRING = 2048
+FREE_BRACKETS = 4096  # bytes between strings, which are looked at one by one
+BYTES_A_BRACKET = 256
 BACKSLASH = 0x5C
 MOST_BACKSLASHES = 64  # in front of a quotation mark
+LONGEST_NAME = 256  # bytes, at the top
 
-_NAME = re.compile(rb'\s*"([^"\\]*)"\s*:\s*')
-_SCALAR = re.compile(rb"true|false|null|-?[0-9][0-9.eE+-]*")
-_NEXT = re.compile(rb"\s*([,}])")
+MAX_DEPTH = 512
+MAX_NAMES = 1000  # at the top
+MAX_VALUES = 500_000  # strings, arrays and objects of a body that is skimmed slowly
+SLICE_STEPS = 8192  # of less than a microsecond each
+WINDOW_BYTES = 4096
+TEXT_BYTES = 64 << 10
+BYTES_A_STEP = 128  # that a regular expression passes in one step
+
+_NAME = re.compile(rb'\s{0,256}+"([^"\\]{0,256}+)"\s{0,256}+:\s{0,256}+')
+_SCALAR = re.compile(rb"true|false|null|-?[0-9][0-9.eE+-]{0,1023}+(?![0-9.eE+-])")
+_NEXT = re.compile(rb"\s{0,256}+([,}])")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _BETWEEN = frozenset((b",", b":", b", ", b": "))  # two strings, mostly
 _SIBLINGS = frozenset((b"},{", b"}, {"))  # the end of an object, and the next in its array
-_SPACE = re.compile(rb"\s*")
+_SPACE = re.compile(rb"\s{0,4096}+")
+_ANY_NAME = re.compile(rb'"((?:[^"\\]|\\.){0,256}+)"\s{0,256}+:\s{0,256}+', re.DOTALL)
+_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +53,7 @@ class _Unsure(Exception):
 
 
 def skim(body: Body) -> Top | None:
-    """None for what is no object, is broken at its top, or has too many strings."""
+    """None for what is no object, is broken at its top, or has too many strings or brackets."""
     try:
         return Top(_Skimmer(body).top())
     except _Unsure:
@@ -45,10 +64,11 @@ class _Skimmer:
     def __init__(self, body: Body) -> None:
         self._body = body
         self._strings = 0
+        self._brackets = 0
 
     def top(self) -> dict[bytes, tuple[int, int]]:
         body = self._body
-        at = _SPACE.match(body).end()  # type: ignore[union-attr]  # it matches anything
+        at = _space_end(body, 0)
         if body[at : at + 1] != b"{":
             raise _Unsure
         at += 1
@@ -57,6 +77,7 @@ class _Skimmer:
             name = _NAME.match(body, at)
             if name is None:
                 raise _Unsure
+            self._count(at)
             start = name.end()
             end = self._value_end(start)
             values[bytes(name[1])] = start, end
@@ -65,7 +86,7 @@ class _Skimmer:
                 raise _Unsure
             at = then.end()
             if then[1] == b"}":
-                if _SPACE.match(body, at).end() != len(body):  # type: ignore[union-attr]
+                if _space_end(body, at) != len(body):
                     raise _Unsure
                 return values
 
@@ -107,17 +128,32 @@ class _Skimmer:
         depth = 0
         while True:
             quote = find(b'"', at)
+            if (quote if quote >= 0 else len(body)) - at > WINDOW_BYTES:
+                raise _Unsure
             between = bytes(body[at:quote] if quote >= 0 else body[at:])
             if between not in _BETWEEN and not (depth > 1 and between in _SIBLINGS):
                 for bracket in _BRACKET.finditer(between):
                     depth += 1 if bracket[0] in b"[{" else -1
                     if depth == 0:
                         return at + bracket.end()
+                self._count_brackets(at, len(between))
+                if depth > MAX_DEPTH:
+                    raise _Unsure
             if quote < 0:
                 raise _Unsure
             self._count(quote)
             end = find(b'"', quote + 1)
             at = end + 1 if end > 0 and body[end - 1] != BACKSLASH else self._closed(end)
+
+    def _count_brackets(self, at: int, most: int) -> None:
+        """At `at` stood so many at most."""
+        self._brackets += most
+        if self._brackets > FREE_BRACKETS and at < (self._brackets - FREE_BRACKETS) * BYTES_A_BRACKET:
+            raise _Unsure
+
+
+def _space_end(body: Body, at: int) -> int:
+    return _SPACE.match(body, at).end()  # type: ignore[union-attr]  # it matches anything
 
 
 def _is_escaped(body: Body, quote: int) -> bool:
@@ -126,3 +162,152 @@ def _is_escaped(body: Body, quote: int) -> bool:
     if backslashes == MOST_BACKSLASHES:
         raise _Unsure
     return backslashes % 2 == 1
+
+
+def skim_slowly(body: Body, most: int = MAX_VALUES, why: tuple[Bound, str] = (JSON_VALUES, "")) -> Slices[Top]:
+    """The same of any object, in slices of some milliseconds. Raises Refusal: 400 for what is no JSON object, as far as
+    was looked, or lies deeper than MAX_DEPTH; 413 for more than `most` strings, arrays and objects, or MAX_NAMES names.
+
+    `why`: the bound that `most` is, and what the values are too many for.
+    """
+    return _SlowSkimmer(body, most, why).top()
+
+
+class _SlowSkimmer:
+    def __init__(self, body: Body, most: int, why: tuple[Bound, str]) -> None:
+        self._body = body
+        self._most = most
+        self._bound, self._why = why
+        self._values = 0
+        self._steps = 0  # of this slice
+
+    def top(self) -> Slices[Top]:
+        body = self._body
+        values: dict[bytes, tuple[int, int]] = {}
+        at = self._mark(0, b"{")
+        if body[at : at + 1] == b"}":
+            return self._whole(values, at + 1)
+        while True:
+            name, start = self._name(at)
+            if len(values) == MAX_NAMES and name not in values:
+                message = f"The body's top level has more than {MAX_NAMES:,} names."
+                raise Refusal(413, REQUEST_TOO_LARGE, message, bound=JSON_NAMES)
+            end = yield from self._value(start)
+            values[name] = start, end
+            at = _space_end(body, end)
+            if body[at : at + 1] == b"}":
+                return self._whole(values, at + 1)
+            at = self._mark(at, b",")
+
+    def _mark(self, at: int, mark: bytes) -> int:
+        """Behind this mark, and the space around it."""
+        at = _space_end(self._body, at)
+        if self._body[at : at + 1] != mark:
+            raise self._malformed(at)
+        return _space_end(self._body, at + 1)
+
+    def _whole(self, values: dict[bytes, tuple[int, int]], at: int) -> Top:
+        if (at := _space_end(self._body, at)) != len(self._body):
+            raise self._malformed(at)
+        return Top(values)
+
+    def _name(self, at: int) -> tuple[bytes, int]:
+        found = _ANY_NAME.match(self._body, at)
+        if found is None:
+            raise self._malformed(at)
+        name = bytes(found[1])
+        if b"\\" in name:
+            try:
+                name = msgspec.json.decode(b'"%b"' % name, type=str).encode()
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                raise self._malformed(at) from None
+        return name, found.end()
+
+    def _value(self, at: int) -> Slices[int]:
+        """Behind the value that begins at `at`."""
+        first = self._body[at : at + 1]
+        if first in (b"[", b"{"):
+            return (yield from self._nested(at))
+        self._values += 1
+        if self._take(2):
+            yield
+        if first == b'"':
+            return (yield from self._string(at))
+        scalar = _SCALAR.match(self._body, at)
+        if scalar is None:
+            raise self._malformed(at)
+        return scalar.end()
+
+    def _nested(self, at: int) -> Slices[int]:
+        body, size = self._body, len(self._body)
+        depth = 0
+        while True:
+            quote = body.find(b'"', at, at + WINDOW_BYTES)
+            stop = min(at + WINDOW_BYTES, size) if quote < 0 else quote
+            depth, end = self._depth(depth, at, stop)
+            if depth == 0:
+                return end
+            at = stop
+            if quote >= 0:
+                self._values += 1
+                at = yield from self._string(quote)
+            elif stop == size:
+                raise self._malformed(size)
+            if self._take(1):
+                yield
+
+    def _depth(self, depth: int, at: int, stop: int) -> tuple[int, int]:
+        """How deep it is at `stop`, where no string is from `at` on; at 0 where that was, else 0 too."""
+        between = bytes(self._body[at:stop])
+        if between in _BETWEEN:
+            return depth, 0
+        found = 0
+        for bracket in _BRACKET.finditer(between):
+            found += 1
+            depth += 1 if bracket[0] in b"[{" else -1
+            if depth == 0:
+                return 0, at + bracket.end()
+            if depth > MAX_DEPTH:
+                raise too_deep()
+        self._values += found // 2 + 1
+        self._steps += found // 4 + len(between) // BYTES_A_STEP
+        return depth, 0
+
+    def _string(self, at: int) -> Slices[int]:
+        """Behind the string that begins at `at`."""
+        body = self._body
+        quote = body.find(b'"', at + 1)
+        if quote < 0:
+            raise self._malformed(len(body))
+        if body[quote - 1] != BACKSLASH:
+            return quote + 1
+        at += 1
+        while True:
+            end = _TEXT.match(body, at, at + TEXT_BYTES).end()  # type: ignore[union-attr]  # it matches anything
+            if body[end : end + 1] == b'"':
+                return end + 1
+            if end == at:
+                raise self._malformed(at)
+            if self._take((end - at) // BYTES_A_STEP):
+                yield
+            at = end
+
+    def _take(self, steps: int) -> bool:
+        """Is it time for the next slice? Raises Refusal for what has too many values."""
+        if self._values > self._most:
+            too_many = f"too many {self._why}".rstrip()
+            message = f"The body has more than {self._most:,} strings, arrays and objects, which is {too_many}."
+            raise Refusal(413, REQUEST_TOO_LARGE, message, bound=self._bound)
+        self._steps += steps
+        if self._steps < SLICE_STEPS:
+            return False
+        self._steps = 0
+        return True
+
+    def _malformed(self, at: int) -> Refusal:
+        return Refusal(400, INVALID_REQUEST, f"The body is not a JSON object that can be read: see byte {at}.")
+
+
+def too_deep() -> Refusal:
+    message = f"The body nests arrays and objects more than {MAX_DEPTH} levels deep."
+    return Refusal(400, INVALID_REQUEST, message, bound=JSON_DEPTH)

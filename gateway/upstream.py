@@ -31,8 +31,10 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 30.0  # a kept connection older than this is not used again
 STALE_SECONDS = 1.0  # an upstream that closes later than this after a request has worked on it
 BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
-MAX_BODY_BYTES = 256 << 20
+MAX_BODY_BYTES = 64 << 20  # of an answer that is read whole
 MAX_HEAD_BYTES = 256 << 10
+MAX_HEADER_LINES = 1000
+FULL_BYTES = 128 << 10  # a read of so much is followed by others only in the next turn of the event loop
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
 MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
@@ -372,6 +374,12 @@ class Connection(asyncio.Protocol):
                 return value
         return b""
 
+    @property
+    def is_huge(self) -> bool:
+        """Is the body announced to be longer than one that is read whole?"""
+        length = self.header(b"content-length")
+        return length.isdigit() and int(length[:20]) > MAX_BODY_BYTES
+
     async def head(self) -> None:
         """Until `status` and `headers` are there. Raises UpstreamError, or StaleConnection."""
         while not self.answered:
@@ -531,7 +539,10 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         assert self.parser is not None
-        self._uncounted += len(data)
+        size = len(data)
+        self._uncounted += size
+        if size > FULL_BYTES:
+            self._breathe()
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -540,6 +551,16 @@ class Connection(asyncio.Protocol):
             self._break("a head or trailer without end")
         if data[-2:] != b"\r\n":  # these may be of the next chunk's first line
             self._aligned = False
+
+    def _breathe(self) -> None:
+        """Read on in the next turn of the loop: libuv would go on reading as long as there is more."""
+        if not self._paused:
+            self.transport.pause_reading()
+            self.pool.sweeper.outbox.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _gives(self, take: Callable[[bytes], bool], data: bytes) -> bool:
         """To whoever waits for the body as it comes. False: they have to be woken, for good or until they can go on."""
@@ -620,6 +641,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None
+        if len(self.headers) > MAX_HEADER_LINES:
+            self._break(f"its head has more than {MAX_HEADER_LINES} lines")
+            return
         status = self.parser.get_status_code()
         if status < 200:
             self._informational = True

@@ -137,7 +137,7 @@ def test_calls_of_tools():
         "role": "assistant",
         "content": "Let me see.",
         "tool_calls": [
-            {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at":[1, 2.5]}'}},
+            {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at": [1, 2.5]}'}},
             {"id": "call_2", "type": "function", "function": {"name": "look", "arguments": "{}"}},
         ],
     }
@@ -258,7 +258,7 @@ LEAST = {"model": "m", "max_tokens": 1, "messages": [HELLO]}
         ({"messages": [HELLO, {"role": "user"}]}, "`messages[1]`: Object missing required field `content`."),
         ({"tool_choice": {"type": "any"}}, "`tool_choice` asks for a tool, but there are no `tools`."),
         ({"tools": [{"name": "n"}]}, "`tools[0].input_schema` is missing."),
-        ({"tools": [TOOL | {"input_schema": []}]}, "`tools[0].input_schema`: Expected `object | null`"),
+        ({"tools": [TOOL | {"input_schema": []}]}, "`tools[0].input_schema`: Expected `object`"),
         ({"stream": "yes"}, "`stream`: Expected `bool | null`"),
         ({"stop_sequences": "a"}, "`stop_sequences`: Expected"),
         ({"temperature": "hot"}, "`temperature`: Expected"),
@@ -417,7 +417,7 @@ def test_the_text_of_a_prompt():
     lines = tokenize_prompt(body.encode()).split("\n")
     assert lines[:2] == ["look", "Looks."]
     assert json.loads(lines[2]) == json.loads(schema)
-    assert lines[3:] == ["brief", "what is", "let me", "look", '{"at":1}', "seen"]
+    assert lines[3:] == ["brief", "what is", "let me", "look", '{"at": 1}', "seen"]
 
 
 def test_a_count_needs_no_max_tokens():

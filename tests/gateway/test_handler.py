@@ -421,3 +421,24 @@ def test_who_asks_is_looked_for_in_each_head(gateway, kept):
     for client in ("192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.1"):
         assert kept(CHAT, method="POST", body=b"{}", **{"X-Forwarded-For": client}) == 400
     assert [record.client_ip for record in gateway.records()] == ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.1"]
+
+
+# Compressed bodies
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/v1/audio/transcriptions"])
+@pytest.mark.parametrize("coding", ["gzip", "identity, br", "GZIP"])
+def test_a_compressed_body_is_refused_and_the_client_told_to_send_it_plain(gateway, path, coding):
+    answer = gateway.post(path, {"model": "tiny"}, headers={"Content-Encoding": coding})
+    error = answer.json()["error"]
+    assert answer.status == 415
+    assert "send it uncompressed" in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert (answer.json().get("type") == "error") is (path == "/v1/messages")
+    assert counted(gateway) == [(415, "invalid_request")]
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_a_body_that_says_it_is_plain_is_read(gateway, coding):
+    answer = gateway.post(CHAT, {"model": "unknown"}, headers={"Content-Encoding": coding})
+    assert refused(answer) == (404, "model_not_found")

@@ -65,7 +65,7 @@ def test_what_routing_needs_of_a_request(body, request_):
         (b'{"model":"m"} trailing', None, "not valid JSON"),
         (b'\xef\xbb\xbf{"model":"m"}', None, "not valid JSON"),
         (b'{"model":"\xff"}', None, "not valid JSON"),
-        (b'{"model":"m","x":' + DEEP, None, "not valid JSON"),
+        (b'{"model":"m","x":' + DEEP, None, "levels deep"),
         (b"[]", None, "must be a JSON object"),
         (b"null", None, "Expected `object`"),
         (b'"text"', None, "Expected `object`"),

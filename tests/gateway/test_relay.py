@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import relay as relays
 from gateway.kinds import CHAT, COMPLETIONS, RESPONSES
 from gateway.openai import Usage, dialect
 from gateway.relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
@@ -228,9 +227,9 @@ def test_usage_that_the_client_asked_for_stays():
 
 
 def test_an_event_without_end_is_given_up(monkeypatch):
-    monkeypatch.setattr(relays, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(StreamRelay, "max_event_bytes", 20_000)
     relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
-    relay.feed(b"data: " + b"x" * 900)
+    relay.feed(b"data: " + b"x" * 19_900)
     with pytest.raises(EventTooLong):
         relay.feed(b"x" * 200)
 

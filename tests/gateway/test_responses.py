@@ -128,7 +128,7 @@ def test_an_item_of_a_stored_input_can_be_referred_to_once_it_is_listed(gateway,
 
 def test_more_objects_than_can_be_looked_through_are_refused(gateway, sim):
     model = gateway.add(sim.add())
-    items = b'{"model":"%b","input":[%b{}]}' % (model.encode(), b"{}," * 110_000)
+    items = b'{"model":"%b","input":[%b{"id":"a"}]}' % (model.encode(), b"{}," * 60_000)
     given = gateway.post("/v1/responses", items, headers={"Content-Type": "application/json"})
     assert given.status == 400
 

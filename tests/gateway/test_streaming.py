@@ -467,7 +467,7 @@ def reading_nothing(config):
             client.sendall(gateway.head(f"Content-Length: {len(body)}", path="/v1/chat/completions") + body)
             until(lambda: gateway.sweeper.connections)
             (above,), (below,) = gateway.sweeper.connections, gateway.connections
-            until(lambda: not above.transport.is_reading())
+            until(lambda: above._paused)  # not just until the next turn
             yield gateway, above, below
 
 
