@@ -28,6 +28,7 @@ class FormInference(Inference):
                 form.feed(data)
             else:
                 form.finish()
+        self.gateway.check_key(exchange)
         self.request = Request(form.model, form.stream, False)
         await self._serve(b"")
 

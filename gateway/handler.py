@@ -38,6 +38,7 @@ from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
 from gateway.responses import ResponsesInference, StoredResponse
 from gateway.retries import RetryBudget
+from gateway.revocation import Revocation
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
 
@@ -92,6 +93,7 @@ class Gateway:
         self.keeps_bodies = config.store_bodies != "none"
         self.running: set[Inference] = set()
         self.retries = RetryBudget()
+        self._revocation: Revocation[Inference] = Revocation()
         self.bounds = Hits(roster.page, roster.worker)
         self._owners: Owners | None = None
         self.queue: Queue[Inference] = Queue(
@@ -177,7 +179,19 @@ class Gateway:
     def answer(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """What answers a request that has arrived; what it raises is for `failed`. May raise Refusal at once."""
         route = exchange.route
-        return self.forwarder.forward(exchange) if route is None else route.answer(exchange)
+        if route is None:
+            return self.forwarder.forward(exchange)
+        if exchange.api_key is not None:
+            passed = exchange.head.passed
+            if passed is None or passed.snapshot is not self.roster.snapshot:
+                self.check_key(exchange)
+        return route.answer(exchange)
+
+    def check_key(self, exchange: Exchange) -> None:
+        """Its key may have gone while its body came. Raises Refusal."""
+        refusal = self._admit_key(exchange, exchange.route) if exchange.route is not None else None
+        if refusal is not None:
+            raise refusal
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
         """Tell the client that its request was refused, or that we have a fault."""
@@ -268,10 +282,17 @@ class Gateway:
         if self._cancels != self.roster.page.cancels:
             self._cancels = self.roster.page.cancels
             self._cancel()
-        if drained := self.roster.drained(time.time()):
+        self._end_some(time.time())
+
+    def _end_some(self, now: float) -> None:
+        """Requests that a drain or the end of their API key allows no longer. `now`: seconds since 1970."""
+        if drained := self.roster.drained(now):
             for running in list(self.running):
                 if running.endpoint in drained:
                     running.end_early("the endpoint was drained")
+        if self.config.require_api_key:
+            for running, why in self._revocation.look(self.roster.snapshot, self.roster.keys, self.running, now):
+                running.cancel(why)
 
     def _tell_present(self) -> None:
         """Somebody looks: tell what is here."""

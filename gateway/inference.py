@@ -31,24 +31,31 @@ from gateway.openai import (
     with_usage,
 )
 from gateway.outbox import Body, Data
+from gateway.peer import client_of
 from gateway.present import Running, Waiting
 from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
 from gateway.redact import REDACTED, redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
+from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
-from gateway.upstream import BROKEN, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
+from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
+MAX_BROKEN = 2  # attempts whose connection broke off: a request that kills its servers is not sent to a third one
+ENDED = "ended"  # kind of an UpstreamError: RouterDash itself broke off what the endpoint still worked on
 _AT_ONCE = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
 MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error: of a longer one, its beginning is told
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
@@ -107,10 +114,10 @@ class Inference:
     """
 
     __slots__ = (
-        "_answer", "_request_body", "asked_usage", "attempts", "cancelled", "connection", "decision", "dialect",
-        "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed", "queue_us",
-        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "target",
-        "trial",
+        "_answer", "_request_body", "asked_usage", "attempts", "broken", "cancelled", "connection", "decision",
+        "dialect", "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed",
+        "queue_us", "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent",
+        "started", "target", "trial",
     )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
@@ -129,6 +136,7 @@ class Inference:
         self.queue_us: int | None = None  # in the queue, all in all
         self.queued_at: float | None = None  # time.monotonic(), while it waits there
         self.attempts: list[Attempt] = []
+        self.broken = 0  # of these, how many ended with a broken connection
         # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
         self.route: Route | None = None
         self.decision: Decision | None = None
@@ -143,7 +151,7 @@ class Inference:
         self.first_token: float | None = None
         self.seen_events = -1  # at the last look for silence
         self.recorded = False
-        self.cancelled = False  # by an operator
+        self.cancelled: Ending | None = None  # by RouterDash, not by its client
         self._request_body: Body | None = None
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -163,10 +171,10 @@ class Inference:
         self.target += targets.query(self.kind.query, self.exchange.query)
 
     def _ended_by(self, error: BaseException) -> None:
-        """What ended the request besides its answer. Raises it again, but for an operator's word."""
-        if isinstance(error, asyncio.CancelledError) and self.cancelled:
-            self._finish(record.CANCELLED, CANCELLED_STATUS, error="an operator cancelled it")
-            self._tell_cancelled()
+        """What ended the request besides its answer. Raises it again, unless RouterDash cancelled the request."""
+        if isinstance(error, asyncio.CancelledError) and self.cancelled is not None:
+            self._finish(record.CANCELLED, self.cancelled.status, error=self.cancelled.error)
+            self._tell_cancelled(self.cancelled)
             return
         if isinstance(error, asyncio.CancelledError):
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
@@ -235,7 +243,7 @@ class Inference:
                 if failure is None:
                     return
                 self._leave()
-                if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
+                if not self._goes_on(failure, len(tried)):
                     break
                 routes = self._routes_again()
             if failure is None:
@@ -249,6 +257,14 @@ class Inference:
             self._ended_by(error)
         finally:
             self._let_go()
+
+    def _goes_on(self, failure: Failure, tried: int) -> bool:
+        """After a failure: may another endpoint be asked? `tried`: how many were."""
+        if failure.error is not None and failure.error.kind == BROKEN:
+            self.broken += 1
+        if tried >= MAX_ATTEMPTS or self.broken >= MAX_BROKEN or not self._can_repeat():
+            return False
+        return self.gateway.retries.withdraw()
 
     def _can_repeat(self) -> bool:
         """Is what was sent still there to be sent again?"""
@@ -631,20 +647,20 @@ class Inference:
     def end_early(self, why: str) -> None:
         """An operator's word: what still runs at the end of a drain. It breaks off as if the endpoint had."""
         if self.connection is not None and self.endpoint is not None:
-            self.connection.fail(UpstreamError(BROKEN, why))
+            self.connection.fail(UpstreamError(ENDED, why))
 
-    def cancel(self) -> None:
-        """An operator's word: it ends now, wherever it waits, and its client is told."""
+    def cancel(self, why: Ending = BY_OPERATOR) -> None:
+        """It ends now, wherever it waits, and its client is told."""
         task = self.exchange.task
         if task is not None and not self.recorded:
-            self.cancelled = True
+            self.cancelled = why
             task.throw(asyncio.CancelledError())
 
-    def _tell_cancelled(self) -> None:
+    def _tell_cancelled(self, why: Ending) -> None:
         if self.exchange.started and self.kind.binary and self.relay is None:
             self.exchange.abort()  # half of a sound: there is no way to say it in there
         else:
-            self._refuse(CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.")
+            self._refuse(why.status, why.code, why.message)
 
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
@@ -743,12 +759,36 @@ class Inference:
         if failure.status == 401:  # not the client's key
             failure.why, failure.said = "it refuses the key that RouterDash has for it", None
         self._note(record.FAILED, failure.status, failure.why, time.monotonic(), said.sentence if said else None)
-        self._blame(_pause(failure))
+        self._blame(failure.error, failure)
         return failure
 
-    def _blame(self, pause: float | None = None) -> None:
-        if self.endpoint is not None:
-            self.endpoint.failed(pause)
+    def _blame(self, error: Exception | None, failure: Failure | None = None) -> None:
+        """Tell the endpoint's circuit breaker. `error`: what went wrong with the connection, if anything did."""
+        kind = error.kind if isinstance(error, UpstreamError) else None
+        if self.endpoint is None or kind == ENDED:
+            return
+        pause = None if failure is None else _pause(failure)
+        # A request can make an endpoint fail that has accepted it, but not refuse a connection or RouterDash's own key.
+        at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
+        self.endpoint.failed(pause, None if at_fault or pause is not None else self._client())
+
+    def _succeeded(self, now: float) -> None:
+        """Tell the endpoint's circuit breaker."""
+        endpoint, key = self.endpoint, self.exchange.api_key
+        assert endpoint is not None
+        breaker = endpoint.breaker
+        breaker.well += 1
+        if key is not None and key.id == breaker.keys.last:
+            breaker.keys.last_at = now
+        else:
+            breaker.keys.succeeded(self._client(), now)
+        if breaker.bad_in_a_row:
+            endpoint.did_well()
+
+    def _client(self) -> str:
+        """Whose request it is: the API key's id, without one the client's address (of IPv6 its /64)."""
+        key = self.exchange.api_key
+        return client_of(self.exchange.peer.ip or "") if key is None else key.id
 
     def _note(self, outcome: str, status: int, error: str | None, now: float, said: str | None = None) -> None:
         """The present attempt has ended. `said`: the endpoint's own words on its error."""
@@ -789,13 +829,9 @@ class Inference:
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error, now, said)
             if outcome == record.OK:
-                endpoint = self.endpoint
-                assert endpoint is not None
-                endpoint.breaker.well += 1
-                if endpoint.breaker.bad_in_a_row:
-                    endpoint.did_well()
+                self._succeeded(now)
             elif outcome in (record.FAILED, record.TRUNCATED):
-                self._blame()
+                self._blame(None if self.connection is None else self.connection.error)
         estimated = False
         if relay is not None:
             usage, estimated = self._streamed_usage()
@@ -804,7 +840,7 @@ class Inference:
             asked_with = redact(self._request_body) if self._request_body else None
             answered_with = redact(answer) if answer else None
         elif outcome != record.OK or len(self.attempts) > 1:
-            self.attempts = [it if it.said is None else structs.replace(it, said=None) for it in self.attempts]
+            self._forget_words()
         if status >= 400 and exchange.started:
             status = 200  # as a stream that was kept alive has told
         gateway.record(
@@ -832,6 +868,10 @@ class Inference:
             )
         )
         self._leave()
+
+    def _forget_words(self) -> None:
+        """Endpoints' own words on their errors are kept with bodies alone."""
+        self.attempts = [it if it.said is None else structs.replace(it, said=None) for it in self.attempts]
 
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""

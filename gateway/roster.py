@@ -99,9 +99,13 @@ class Endpoint:
             self._row.set_closed_at(self.facts.slot, int(self._closed_at))
             self.settle()
 
-    def failed(self, pause: float | None = None) -> None:
-        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone."""
+    def failed(self, pause: float | None = None, key: str | None = None) -> None:
+        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone. `key`: whose request
+        it was, if the request itself may be why; None if it cannot be.
+        """
         now = time.monotonic()
+        if key is not None and not self.breaker.keys.failed(key, now):
+            return
         self._failed_at = time.time()
         if self.breaker.bad(now, pause=pause):
             due = self.breaker.due or now
@@ -215,6 +219,7 @@ class Roster:
         self._routes: dict[str, Routes] = {}
         self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        self.keys: Mapping[str, ApiKey] = {}  # by id
         # Requests in flight on an endpoint, over all workers.
         self.load: Callable[[Endpoint], int] = attrgetter("in_flight") if workers == 1 else self._load_of_all
 
@@ -324,6 +329,7 @@ class Roster:
         self._routes = {name: Routes(routes) for name, routes in exact.items()}
         self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
+        self.keys = {key.id: key for key in loaded.api_keys}
         self.snapshot = loaded
         self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
 

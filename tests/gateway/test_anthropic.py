@@ -228,6 +228,7 @@ def test_an_error_within_a_stream_is_held():
     event = error_event(529, "", "busy")
     relay = StreamRelay(DIALECT, "asked", hide_usage=True)
     assert relay.feed(event) == b""
+    assert relay.error is not None
     assert (relay.held, relay.error.sentence, relay.whole) == (event, "busy", False)
 
 

@@ -15,7 +15,7 @@ from tests.metrics.world import World
 pytestmark = pytest.mark.django_db
 
 ASKED = '{"model": "tiny", "messages": [{"role": "user", "content": "<script>"}]}'
-NOTHING = {"request": None, "response": None, "endpoint_errors": []}
+NOTHING: dict[str, Any] = {"request": None, "response": None, "endpoint_errors": []}
 NOWHERE = "eeeeeeee-0000-4000-8000-000000000009"
 
 
