@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 from django.utils import timezone
@@ -38,6 +38,16 @@ def read_moment() -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
+
+
+def is_away(error: Exception) -> bool:
+    """Is it locked, unreachable or full, so that trying again may help? Not where SQLite has it, but cannot do what it
+    was asked: a table is missing, a sum overflows, a text is none.
+    """
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return "Could not decode" not in str(error) and (code is None or code & 0xFF != sqlite3.SQLITE_ERROR)
 
 
 def database_id() -> str:

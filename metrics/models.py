@@ -318,6 +318,45 @@ class Baseline(models.Model):
         return f"{self.endpoint_id}: {self.total_requests}"
 
 
+class AdoptedDay(models.Model):
+    """What one of llmlb's daily rows has beyond the attempts in the roll-ups of that day; below zero, what it lacks.
+
+    llmlb calls some kinds by other names, has its own idea of where a day ends, and keeps no history of some requests.
+    """
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
+    endpoint_id = TextUUIDField()
+    model_id = LineField()
+    date = LineField()
+    api_kind = LineField()
+    total_requests = models.BigIntegerField()
+    successful_requests = models.BigIntegerField()
+    failed_requests = models.BigIntegerField()
+
+    class Meta:
+        db_table = "adopted_days"
+
+    def __str__(self) -> str:
+        return f"{self.date} {self.endpoint_id} {self.model_id}"
+
+
+class AdoptedHistory(models.Model):
+    """One row, in databases that llmlb wrote: how far its history is counted. See metrics.adopted."""
+
+    id = models.IntegerField(primary_key=True, default=1)
+    counted_us = models.BigIntegerField()  # every row of llmlb that was completed before it, in µs since 1970
+    base_us = models.BigIntegerField()  # tokens of before were in the totals already
+    minutes_since = models.BigIntegerField()  # of older requests there are no roll-ups by minute
+    days_since = models.BigIntegerField()  # before this minute, days may have requests that no minute has
+    clients_since = models.BigIntegerField()  # before this hour, RouterDash did not count its own by client
+
+    class Meta:
+        db_table = "adopted_history"
+
+    def __str__(self) -> str:
+        return f"up to {self.counted_us}"
+
+
 class Installation(models.Model):
     """One row: which database this is. Journals bear the same id, so none is ever folded into another database."""
 

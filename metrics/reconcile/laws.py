@@ -5,11 +5,12 @@ it in words, metrics.fold does it, and this must come to the same.
 import ipaddress
 import json
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 
 from django.db import connection
 
 from metrics.reconcile.comparison import Comparison, Difference, Query, where
-from metrics.reconcile.scope import Scope, bound
+from metrics.reconcile.scope import Adopted, Scope, bound, exact
 
 DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 CELL = (
@@ -59,6 +60,83 @@ def _attempts() -> tuple[str, str, str]:
     return joined, "CAST(attempt.value->>'endpoint_id' AS uuid)", "attempt.value->>'outcome'"
 
 
+NIL = "00000000-0000-0000-0000-000000000000"
+_UUID = "-".join("[0-9a-f]" * count for count in (8, 4, 4, 4, 12))
+_SECOND = "%%Y-%%m-%%dT%%H:%%M:%%S"
+MAX_DURATION_MS = 365 * 86_400 * 1000
+REQUEST_TYPES = {
+    "Chat": "chat_completions",
+    "Generate": "completions",
+    "Embeddings": "embeddings",
+    "Transcription": "audio_transcriptions",
+    "Speech": "audio_speech",
+    "ImageGeneration": "image_generations",
+    "ImageEdit": "image_edits",
+    "ImageVariation": "image_variations",
+    "AnthropicMessages": "messages",
+}
+
+
+def of_llmlb() -> str:
+    """llmlb's rows that can be counted: their moment, duration, type and model can be read."""
+    if not sqlite():
+        return f"outcome IS NULL AND duration_ms BETWEEN 0 AND {MAX_DURATION_MS}"
+    return (
+        "outcome IS NULL AND typeof(completed_at) = 'text' "
+        f"AND strftime('{_SECOND}', substr(completed_at, 1, 19)) = substr(completed_at, 1, 19) "
+        f"AND typeof(duration_ms) = 'integer' AND duration_ms BETWEEN 0 AND {MAX_DURATION_MS} "
+        "AND typeof(request_type) = 'text' AND typeof(model) = 'text'"
+    )
+
+
+def counted(scope: Scope, since: int) -> Query:
+    """Each request in the history that is to be counted, from a minute on: RouterDash's and llmlb's, alike."""
+    parts = [_of_ours(since)]
+    if scope.adopted is not None:
+        parts.append(_of_llmlb(scope.adopted, since))
+    return Query.union(parts)
+
+
+def _of_ours(since: int) -> Query:
+    return Query(
+        f"SELECT {_minute()} AS minute, endpoint_id, model, kind, {_text('api_key_id')} AS api_key_id, "  # noqa: S608
+        "client_ip, outcome, duration_us, first_token_us, COALESCE(input_tokens, 0) AS input_tokens, "
+        "COALESCE(output_tokens, 0) AS output_tokens FROM request_history "
+        "WHERE outcome IS NOT NULL AND completed_at >= %s",
+        (bound(since),),
+    )
+
+
+def _of_llmlb(adopted: Adopted, since: int) -> Query:
+    kinds = " ".join(f"WHEN '{name}' THEN '{kind}'" for name, kind in REQUEST_TYPES.items())
+    client = "CASE WHEN typeof(client_ip) = 'text' AND client_ip <> '' THEN client_ip END" if sqlite() else "client_ip"
+    return Query(
+        f"SELECT {_minute()} AS minute, {_id('endpoint_id', NIL)} AS endpoint_id, model, "  # noqa: S608
+        f"CASE request_type {kinds} ELSE lower(request_type) END AS kind, {_id('api_key_id', '')} AS api_key_id, "
+        f"{client} AS client_ip, CASE WHEN status = 'success' THEN 'ok' ELSE 'failed' END AS outcome, "
+        "duration_ms * 1000 AS duration_us, CAST(NULL AS bigint) AS first_token_us, "
+        f"{_tokens('input_tokens')} AS input_tokens, {_tokens('output_tokens')} AS output_tokens FROM request_history "
+        f"WHERE {of_llmlb()} AND completed_at >= %s AND completed_at < %s",
+        (bound(since), exact(adopted.counted_us)),
+    )
+
+
+def _text(column: str) -> str:
+    return f"COALESCE(CAST({column} AS text), '')"
+
+
+def _id(column: str, otherwise: str) -> str:
+    """Of a row that llmlb wrote."""
+    if sqlite():
+        return f"CASE WHEN typeof({column}) = 'text' AND {column} GLOB '{_UUID}' THEN {column} ELSE '{otherwise}' END"
+    return column if otherwise else _text(column)
+
+
+def _tokens(column: str) -> str:
+    whole = f"typeof({column}) = 'integer' AND " if sqlite() else ""
+    return f"CASE WHEN {whole}{column} BETWEEN 0 AND {1 << 40} THEN {column} ELSE 0 END"
+
+
 def last_duration() -> str:
     """Microseconds of the attempt that made the answer."""
     if sqlite():
@@ -75,25 +153,33 @@ HAS_SPEED = f"outcome = 'ok' AND kind IN ({_SPEAK}) AND output_tokens > 0"
 
 def minutes(scope: Scope) -> Comparison:
     """L3: minute roll-ups are the history's requests, and each attempt of these on its endpoint."""
-    since = bound(scope.history_since)
+    rows, key = counted(scope, scope.history_since), ", ".join(("minute", *DIMENSIONS))
     joined, endpoint, outcome = _attempts()
     requests = Query(
-        f"SELECT {cell_key('endpoint_id')}, "  # noqa: S608
-        "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
+        f"SELECT {key}, CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
         "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
         "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
-        "0 AS attempts_ok, 0 AS attempts_failed, COALESCE(input_tokens, 0) AS input_tokens, "
-        "COALESCE(output_tokens, 0) AS output_tokens, "
-        "CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us "
-        "FROM request_history WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (since,),
+        "0 AS attempts_ok, 0 AS attempts_failed, input_tokens, output_tokens, "
+        f"CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us FROM ({rows.sql}) AS counted",
+        rows.parameters,
     )
     attempts = Query(
         f"SELECT {cell_key(endpoint)}, 0, 0, 0, CASE WHEN {outcome} = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
         f"CASE WHEN {outcome} IN ('refused', 'failed', 'truncated') THEN 1 ELSE 0 END, 0, 0, 0 "
         f"FROM request_history{joined} WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (since,),
+        (bound(scope.history_since),),
     )
+    parts = [requests, attempts]
+    if scope.adopted is not None:  # each of llmlb's rows is one attempt, where an endpoint was chosen
+        theirs = _of_llmlb(scope.adopted, scope.history_since)
+        parts.append(
+            Query(
+                f"SELECT {key}, 0, 0, 0, CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
+                f"CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END, 0, 0, 0 FROM ({theirs.sql}) AS counted "
+                f"WHERE endpoint_id <> '{NIL}'",
+                theirs.parameters,
+            )
+        )
     return Comparison(
         law="L3",
         table="rollup_minutes",
@@ -101,7 +187,7 @@ def minutes(scope: Scope) -> Comparison:
         keys=("minute", *DIMENSIONS),
         # Without the rows of successes there is nothing to say of these, nor of attempts before they succeeded.
         columns=CELL if scope.every_row else ("requests_failed", "requests_cancelled"),
-        expected=Query.union([requests, attempts]),
+        expected=Query.union(parts),
         found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (scope.history_since,)),
     )
 
@@ -198,14 +284,13 @@ def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> C
         return None
     span = keys[0]
     first = -(-max(scope.history_since, scope.clients_since) // minutes)  # the next whole one
+    rows = counted(scope, first * minutes)
     requests = (
-        f"SELECT {_minute()} / {minutes} AS {span}, client_ip, "  # noqa: S608
-        "COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "
+        f"SELECT minute / {minutes} AS {span}, client_ip, api_key_id, model, "  # noqa: S608
         "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
         "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
-        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
-        "COALESCE(input_tokens, 0) AS input_tokens, COALESCE(output_tokens, 0) AS output_tokens "
-        "FROM request_history WHERE outcome IS NOT NULL AND client_ip IS NOT NULL AND completed_at >= %s"
+        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, input_tokens, output_tokens "
+        f"FROM ({rows.sql}) AS counted WHERE client_ip IS NOT NULL"
     )
     return Comparison(
         law="L3",
@@ -213,7 +298,7 @@ def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> C
         source="request_history",
         keys=keys,
         columns=CLIENT if scope.every_row else ("requests_failed", "requests_cancelled"),
-        expected=Query(requests, (bound(first * minutes),)),
+        expected=Query(requests, rows.parameters),
         found=Query(f"SELECT * FROM {table} WHERE {span} >= %s", (first,)),  # noqa: S608
     )
 
@@ -269,26 +354,33 @@ def _client(address: str) -> str:
 
 
 def daily_attempts(scope: Scope) -> Comparison:
-    """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well."""
+    """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well, and what llmlb's have
+    beyond these; where that is not known, from the day after the adoption on.
+    """
+    since = scope.adopted_on if scope.adopted is None else ""
+    attempts = Query(
+        "SELECT endpoint_id, model AS model_id, date, kind AS api_kind, "
+        "attempts_ok + attempts_failed AS total_requests, attempts_ok AS successful_requests, "
+        "attempts_failed AS failed_requests FROM rollup_days WHERE date > %s",
+        (since,),
+    )
+    theirs = Query(f"SELECT {', '.join(DAILY + COUNTERS)} FROM adopted_days WHERE date > %s", (since,))  # noqa: S608
     return Comparison(
         law="L3",
         table="endpoint_daily_stats",
         source="rollup_days",
         keys=DAILY,
         columns=COUNTERS,
-        expected=Query(
-            "SELECT endpoint_id, model AS model_id, date, kind AS api_kind, "
-            "attempts_ok + attempts_failed AS total_requests, attempts_ok AS successful_requests, "
-            "attempts_failed AS failed_requests FROM rollup_days WHERE date > %s",
-            (scope.adopted_on,),
-        ),
-        found=Query("SELECT * FROM endpoint_daily_stats WHERE date > %s", (scope.adopted_on,)),
+        expected=Query.union([attempts, theirs]),
+        found=Query("SELECT * FROM endpoint_daily_stats WHERE date > %s", (since,)),
     )
 
 
 def daily_speeds(scope: Scope) -> Comparison | None:
-    """L3: tokens and time of daily rows are those of the history's answers that have a speed."""
+    """L3: tokens and time of daily rows are those of the history's answers that have a speed, on days without llmlb."""
+    with_llmlb = {date for (date,) in Query("SELECT DISTINCT date FROM adopted_days").rows()}
     dates = scope.days(scope.history_since) if scope.every_row else {}
+    dates = {date: at for date, at in dates.items() if date > scope.adopted_on and date not in with_llmlb}
     parts = [
         Query(
             "SELECT endpoint_id, model AS model_id, CAST(%s AS text) AS date, kind AS api_kind, "  # noqa: S608
@@ -416,10 +508,10 @@ DERIVED: tuple[Derivation, ...] = (
 
 
 def timeline(scope: Scope) -> Comparison:
-    """L4: the last 60 minutes are a GROUP BY over the history, by status, without the cancelled.
-
-    Adopted rows are not in roll-ups: the timeline takes them from the history itself.
-    """
+    """L4: the last 60 minutes are a GROUP BY over the history, by status, without the cancelled."""
+    theirs, values = "", tuple[str | datetime, ...]()
+    if scope.adopted is not None:
+        theirs, values = f" OR ({of_llmlb()} AND completed_at < %s)", (exact(scope.adopted.counted_us),)
     since = max(scope.history_since, int(scope.now // 60) - 60)
     return Comparison(
         law="L4",
@@ -430,8 +522,8 @@ def timeline(scope: Scope) -> Comparison:
         expected=Query(
             f"SELECT {_minute()} AS minute, CASE WHEN status = 'success' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
             "CASE WHEN status = 'success' THEN 0 ELSE 1 END AS requests_failed FROM request_history "
-            "WHERE outcome IS NOT NULL AND outcome <> 'cancelled' AND completed_at >= %s",
-            (bound(since),),
+            f"WHERE completed_at >= %s AND (outcome <> 'cancelled'{theirs})",
+            (bound(since), *values),
         ),
         found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (since,)),
     )
@@ -464,6 +556,18 @@ def negative(scope: Scope) -> Iterator[Difference]:
             for column, value in zip(columns, row[len(keys) :], strict=True):
                 if value is not None and value < 0:
                     yield Difference("L1", column, where(table, keys, row[: len(keys)]), "0 or more", value)
+
+
+def uncounted(scope: Scope) -> Iterator[Difference]:
+    """Requests that llmlb served and that are in no total yet: they are counted at the next start."""
+    counted_us = scope.adopted.counted_us if scope.adopted else 0
+    query = Query(
+        f"SELECT COUNT(*) FROM request_history WHERE {of_llmlb()} AND completed_at >= %s AND completed_at < %s",  # noqa: S608
+        (exact(counted_us), exact(round(scope.now * 1e6))),
+    )
+    for (count,) in query.rows():
+        if count:
+            yield Difference("adoption", "requests of llmlb that no total counts", "request_history", 0, count)
 
 
 def ids(scope: Scope) -> Iterator[Difference]:
