@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 50_000  # rows of one transaction
 PROGRESS_SECONDS = 2.0
+MINUTES_HOURS = 48  # before the last row: older minutes are what no figure looks back to
 TOKENS = (INPUT_TOKENS, OUTPUT_TOKENS)
 REQUESTS = (REQUESTS_OK, REQUESTS_FAILED)
 MOST = 1 << 53  # a count beyond it is damage
@@ -390,7 +391,7 @@ def _begin(adopted_at: datetime | None) -> AdoptedHistory:
         id=1,
         counted_us=0,
         base_us=0 if adopted_at is None else microseconds(adopted_at) or 0,
-        minutes_since=last_minute - rollups.MINUTES_KEPT_DAYS * 24 * 60,
+        minutes_since=(last_minute // 60 - MINUTES_HOURS) * 60,
         days_since=0 if adopted_at is None else int(now // 60),
         clients_since=0 if adopted_at is None else _own_clients_since(),
     )

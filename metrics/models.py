@@ -346,7 +346,7 @@ class AdoptedHistory(models.Model):
     id = models.IntegerField(primary_key=True, default=1)
     counted_us = models.BigIntegerField()  # every row of llmlb that was completed before it, in µs since 1970
     base_us = models.BigIntegerField()  # tokens of before were in the totals already
-    minutes_since = models.BigIntegerField()  # of older requests there are no roll-ups by minute
+    minutes_since = models.BigIntegerField()  # a whole hour's; of older requests there are no roll-ups by minute
     days_since = models.BigIntegerField()  # before this minute, days may have requests that no minute has
     clients_since = models.BigIntegerField()  # before this hour, RouterDash did not count its own by client
 

@@ -7,7 +7,8 @@ from typing import Any
 from django.db import connection
 
 from metrics.reconcile.comparison import Comparison, Query
-from metrics.reconcile.laws import DIMENSIONS, counted, marks, sqlite, wide_dates
+from metrics.reconcile.history import counted, sqlite
+from metrics.reconcile.laws import DIMENSIONS, marks, wide_dates
 from metrics.reconcile.scope import Scope
 
 HISTOGRAMS = {"durations": "duration_us", "first_tokens": "first_token_us"}  # and what is counted in them
@@ -26,7 +27,7 @@ def derived(scope: Scope) -> Iterator[Comparison]:
 
 def minutes(scope: Scope, column: str) -> Comparison:
     """L3: histograms of minutes are those of the history's answers."""
-    since = max(scope.history_since, scope.narrow_minute + 1)
+    since = max(scope.history_minutes_since, scope.narrow_minute + 1)
     value, rows = HISTOGRAMS[column], counted(scope, since)
     return Comparison(
         law="L3",

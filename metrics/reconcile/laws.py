@@ -7,10 +7,9 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 
-from django.db import connection
-
 from metrics.reconcile.comparison import Comparison, Difference, Query, where
-from metrics.reconcile.scope import Adopted, Scope, bound, exact
+from metrics.reconcile.history import NIL, cell_key, counted, minute_of, of_llmlb, readable, sqlite
+from metrics.reconcile.scope import Scope, bound, exact
 
 DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 CELL = (
@@ -41,16 +40,6 @@ TABLES = {
 }
 
 
-def sqlite() -> bool:
-    return connection.vendor == "sqlite"
-
-
-def _minute() -> str:
-    if sqlite():
-        return "CAST(strftime('%%s', substr(completed_at, 1, 19)) AS INTEGER) / 60"
-    return "CAST(floor(extract(epoch FROM completed_at) / 60) AS bigint)"
-
-
 def _attempts() -> tuple[str, str, str]:
     """What to join to get a row for each attempt, and an attempt's endpoint and outcome."""
     if sqlite():
@@ -58,83 +47,6 @@ def _attempts() -> tuple[str, str, str]:
         return joined, "json_extract(attempt.value, '$.endpoint_id')", "json_extract(attempt.value, '$.outcome')"
     joined = " CROSS JOIN LATERAL jsonb_array_elements(attempts) AS attempt(value)"
     return joined, "CAST(attempt.value->>'endpoint_id' AS uuid)", "attempt.value->>'outcome'"
-
-
-NIL = "00000000-0000-0000-0000-000000000000"
-_UUID = "-".join("[0-9a-f]" * count for count in (8, 4, 4, 4, 12))
-_SECOND = "%%Y-%%m-%%dT%%H:%%M:%%S"
-MAX_DURATION_MS = 365 * 86_400 * 1000
-REQUEST_TYPES = {
-    "Chat": "chat_completions",
-    "Generate": "completions",
-    "Embeddings": "embeddings",
-    "Transcription": "audio_transcriptions",
-    "Speech": "audio_speech",
-    "ImageGeneration": "image_generations",
-    "ImageEdit": "image_edits",
-    "ImageVariation": "image_variations",
-    "AnthropicMessages": "messages",
-}
-
-
-def of_llmlb() -> str:
-    """llmlb's rows that can be counted: their moment, duration, type and model can be read."""
-    if not sqlite():
-        return f"outcome IS NULL AND duration_ms BETWEEN 0 AND {MAX_DURATION_MS}"
-    return (
-        "outcome IS NULL AND typeof(completed_at) = 'text' "
-        f"AND strftime('{_SECOND}', substr(completed_at, 1, 19)) = substr(completed_at, 1, 19) "
-        f"AND typeof(duration_ms) = 'integer' AND duration_ms BETWEEN 0 AND {MAX_DURATION_MS} "
-        "AND typeof(request_type) = 'text' AND typeof(model) = 'text'"
-    )
-
-
-def counted(scope: Scope, since: int) -> Query:
-    """Each request in the history that is to be counted, from a minute on: RouterDash's and llmlb's, alike."""
-    parts = [_of_ours(since)]
-    if scope.adopted is not None:
-        parts.append(_of_llmlb(scope.adopted, since))
-    return Query.union(parts)
-
-
-def _of_ours(since: int) -> Query:
-    return Query(
-        f"SELECT {_minute()} AS minute, endpoint_id, model, kind, {_text('api_key_id')} AS api_key_id, "  # noqa: S608
-        "client_ip, outcome, duration_us, first_token_us, COALESCE(input_tokens, 0) AS input_tokens, "
-        "COALESCE(output_tokens, 0) AS output_tokens FROM request_history "
-        "WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (bound(since),),
-    )
-
-
-def _of_llmlb(adopted: Adopted, since: int) -> Query:
-    kinds = " ".join(f"WHEN '{name}' THEN '{kind}'" for name, kind in REQUEST_TYPES.items())
-    client = "CASE WHEN typeof(client_ip) = 'text' AND client_ip <> '' THEN client_ip END" if sqlite() else "client_ip"
-    return Query(
-        f"SELECT {_minute()} AS minute, {_id('endpoint_id', NIL)} AS endpoint_id, model, "  # noqa: S608
-        f"CASE request_type {kinds} ELSE lower(request_type) END AS kind, {_id('api_key_id', '')} AS api_key_id, "
-        f"{client} AS client_ip, CASE WHEN status = 'success' THEN 'ok' ELSE 'failed' END AS outcome, "
-        "duration_ms * 1000 AS duration_us, CAST(NULL AS bigint) AS first_token_us, "
-        f"{_tokens('input_tokens')} AS input_tokens, {_tokens('output_tokens')} AS output_tokens FROM request_history "
-        f"WHERE {of_llmlb()} AND completed_at >= %s AND completed_at < %s",
-        (bound(since), exact(adopted.counted_us)),
-    )
-
-
-def _text(column: str) -> str:
-    return f"COALESCE(CAST({column} AS text), '')"
-
-
-def _id(column: str, otherwise: str) -> str:
-    """Of a row that llmlb wrote."""
-    if sqlite():
-        return f"CASE WHEN typeof({column}) = 'text' AND {column} GLOB '{_UUID}' THEN {column} ELSE '{otherwise}' END"
-    return column if otherwise else _text(column)
-
-
-def _tokens(column: str) -> str:
-    whole = f"typeof({column}) = 'integer' AND " if sqlite() else ""
-    return f"CASE WHEN {whole}{column} BETWEEN 0 AND {1 << 40} THEN {column} ELSE 0 END"
 
 
 def last_duration() -> str:
@@ -148,30 +60,36 @@ _SPEAK = "'chat_completions', 'completions', 'responses', 'messages'"
 HAS_SPEED = f"outcome = 'ok' AND kind IN ({_SPEAK}) AND output_tokens > 0"
 
 
+_AS_CELL = (
+    "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
+    "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
+    "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
+    "0 AS attempts_ok, 0 AS attempts_failed, input_tokens, output_tokens, "
+    "CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us"
+)
+
+
 # Derived figures, each from what is nearer to the requests: in this order a repair goes.
 
 
 def minutes(scope: Scope) -> Comparison:
     """L3: minute roll-ups are the history's requests, and each attempt of these on its endpoint."""
-    rows, key = counted(scope, scope.history_since), ", ".join(("minute", *DIMENSIONS))
+    since = scope.history_minutes_since
+    rows, key = counted(scope, since), ", ".join(("minute", *DIMENSIONS))
     joined, endpoint, outcome = _attempts()
     requests = Query(
-        f"SELECT {key}, CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
-        "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
-        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
-        "0 AS attempts_ok, 0 AS attempts_failed, input_tokens, output_tokens, "
-        f"CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us FROM ({rows.sql}) AS counted",
+        f"SELECT {key}, {_AS_CELL} FROM ({rows.sql}) AS counted",  # noqa: S608
         rows.parameters,
     )
     attempts = Query(
         f"SELECT {cell_key(endpoint)}, 0, 0, 0, CASE WHEN {outcome} = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
         f"CASE WHEN {outcome} IN ('refused', 'failed', 'truncated') THEN 1 ELSE 0 END, 0, 0, 0 "
         f"FROM request_history{joined} WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (bound(scope.history_since),),
+        (bound(since),),
     )
     parts = [requests, attempts]
     if scope.adopted is not None:  # each of llmlb's rows is one attempt, where an endpoint was chosen
-        theirs = _of_llmlb(scope.adopted, scope.history_since)
+        theirs = of_llmlb(scope.adopted, since)
         parts.append(
             Query(
                 f"SELECT {key}, 0, 0, 0, CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
@@ -188,13 +106,13 @@ def minutes(scope: Scope) -> Comparison:
         # Without the rows of successes there is nothing to say of these, nor of attempts before they succeeded.
         columns=CELL if scope.every_row else ("requests_failed", "requests_cancelled"),
         expected=Query.union(parts),
-        found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (scope.history_since,)),
+        found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (since,)),
     )
 
 
 def first_tokens(scope: Scope) -> Comparison | None:
     """L3: the times to first token of minute roll-ups are those of the history's answers."""
-    since = max(scope.history_since, scope.narrow_minute + 1)
+    since = max(scope.history_minutes_since, scope.narrow_minute + 1)
     if not scope.every_row:
         return None
     return Comparison(
@@ -212,15 +130,37 @@ def first_tokens(scope: Scope) -> Comparison | None:
     )
 
 
-def cell_key(endpoint: str) -> str:
-    """Columns of a history row that say to which minute's cell it belongs."""
-    key = "COALESCE(CAST(api_key_id AS text), '')"
-    return f"{_minute()} AS minute, {endpoint} AS endpoint_id, model, kind, {key} AS api_key_id"
-
-
 def days(scope: Scope) -> Comparison | None:
     """L3: day roll-ups are the sum of the minutes of local days of which all minutes are there."""
     return _days(scope.days(scope.minutes_since), CELL)
+
+
+def days_of_requests(scope: Scope) -> Comparison | None:
+    """L3: day roll-ups are the history's requests, on whole days of which minutes do not tell all."""
+    if not scope.every_row:
+        return None
+    dates = {date: at for date, at in scope.days(scope.history_since).items() if at[0] < scope.minutes_since}
+    parts = []
+    for date, (first, end) in dates.items():
+        rows = counted(scope, first)
+        parts.append(
+            Query(
+                f"SELECT CAST(%s AS text) AS date, {', '.join(DIMENSIONS)}, {_AS_CELL} FROM ({rows.sql}) AS counted "  # noqa: S608
+                "WHERE minute < %s",
+                (date, *rows.parameters, end),
+            )
+        )
+    if not parts:
+        return None
+    return Comparison(
+        law="L3",
+        table="rollup_days",
+        source="request_history",
+        keys=("date", *DIMENSIONS),
+        columns=tuple(name for name in CELL if not name.startswith("attempts")),
+        expected=Query.union(parts),
+        found=Query(f"SELECT * FROM rollup_days WHERE date IN ({marks(dates)})", tuple(dates)),  # noqa: S608
+    )
 
 
 def wide_days(scope: Scope) -> Comparison | None:
@@ -489,6 +429,7 @@ DERIVED: tuple[Derivation, ...] = (
     minutes,
     first_tokens,
     days,
+    days_of_requests,
     wide_days,
     months,
     client_hours,
@@ -511,8 +452,8 @@ def timeline(scope: Scope) -> Comparison:
     """L4: the last 60 minutes are a GROUP BY over the history, by status, without the cancelled."""
     theirs, values = "", tuple[str | datetime, ...]()
     if scope.adopted is not None:
-        theirs, values = f" OR ({of_llmlb()} AND completed_at < %s)", (exact(scope.adopted.counted_us),)
-    since = max(scope.history_since, int(scope.now // 60) - 60)
+        theirs, values = f" OR ({readable()} AND completed_at < %s)", (exact(scope.adopted.counted_us),)
+    since = max(scope.history_minutes_since, int(scope.now // 60) - 60)
     return Comparison(
         law="L4",
         table="rollup_minutes",
@@ -520,7 +461,7 @@ def timeline(scope: Scope) -> Comparison:
         keys=("minute",),
         columns=("requests_ok", "requests_failed") if scope.every_row else ("requests_failed",),
         expected=Query(
-            f"SELECT {_minute()} AS minute, CASE WHEN status = 'success' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
+            f"SELECT {minute_of()} AS minute, CASE WHEN status = 'success' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
             "CASE WHEN status = 'success' THEN 0 ELSE 1 END AS requests_failed FROM request_history "
             f"WHERE completed_at >= %s AND (outcome <> 'cancelled'{theirs})",
             (bound(since), *values),
@@ -562,7 +503,7 @@ def uncounted(scope: Scope) -> Iterator[Difference]:
     """Requests that llmlb served and that are in no total yet: they are counted at the next start."""
     counted_us = scope.adopted.counted_us if scope.adopted else 0
     query = Query(
-        f"SELECT COUNT(*) FROM request_history WHERE {of_llmlb()} AND completed_at >= %s AND completed_at < %s",  # noqa: S608
+        f"SELECT COUNT(*) FROM request_history WHERE {readable()} AND completed_at >= %s AND completed_at < %s",  # noqa: S608
         (exact(counted_us), exact(round(scope.now * 1e6))),
     )
     for (count,) in query.rows():

@@ -42,7 +42,7 @@ class Scope:
     adopted: "Adopted | None"  # None: llmlb's requests are not counted, or there are none
     every_row: bool  # does the history hold successes, too?
     minutes_since: int  # from here on, all minute roll-ups are there
-    history_since: int  # and from here on, all history rows
+    history_since: int  # from here on, all history rows are there
     narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
     narrow_date: str  # and the last such date
     clients_since: int | None  # from here on, clients are counted; None: there are none yet
@@ -57,6 +57,11 @@ class Scope:
             (date, list(minutes)) for date, minutes in groupby(range(since - 1, last), lambda at: self.local_date(at))
         ]
         return {date: (at[0], at[-1] + 1) for date, at in dates[1:-1] if date > self.in_part_until}
+
+    @property
+    def history_minutes_since(self) -> int:
+        """From here on, both are there."""
+        return max(self.minutes_since, self.history_since)
 
     @property
     def in_part_until(self) -> str:
@@ -80,8 +85,7 @@ def read(config: Config, since: datetime | None = None) -> Scope:
     now = time.time()  # after the first read: what retention deleted before that was too old then
     asked = since.timestamp() if since else 0.0
     adopted = _adopted()
-    first_minute = adopted.minutes_since if adopted else 0
-    minutes_since = max(_whole_hour(max(asked, now - MINUTES_KEPT_DAYS * 86_400)), -(-first_minute // 60) * 60)
+    minutes_since = _whole_hour(max(asked, now - MINUTES_KEPT_DAYS * 86_400))
     return Scope(
         now=now,
         zone=config.zone,
@@ -90,7 +94,7 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         adopted_on=moment(adopted_at).astimezone(config.zone).date().isoformat() if adopted_at else "",
         adopted=adopted,
         every_row=config.history == "all",
-        minutes_since=minutes_since,
+        minutes_since=max(minutes_since, adopted.minutes_since if adopted else 0),
         history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
         narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
         narrow_date=_last_narrow("rollup_days", "date") or "",

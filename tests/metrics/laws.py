@@ -6,7 +6,7 @@ from gateway import record
 from gateway.peer import client_of
 from gateway.record import RequestRecord
 from metrics.fold import CELL_COLUMNS, NO_ENDPOINT, UNRECORDED
-from metrics.models import RequestHistory
+from metrics.models import AdoptedHistory, RequestHistory
 from metrics.trackers import Figures
 from tests.metrics.world import rows
 
@@ -49,15 +49,17 @@ def check_hours() -> None:
     for minute, attempts in rows("SELECT minute, attempts_ok + attempts_failed FROM rollup_minutes"):
         rolled_up[minute // 60] += attempts
     attempts_in_rows: Counter[int] = Counter()
+    llmlbs_minutes = AdoptedHistory.objects.values_list("minutes_since", flat=True).first() or 0
     for row in RequestHistory.objects.all():
-        if row.outcome is None:  # llmlb's
-            attempts_in_rows[int(row.completed_at.timestamp()) // 3600] += str(row.endpoint_id) != NO_ENDPOINT
+        hour = int(row.completed_at.timestamp()) // 3600
+        if row.outcome is None:  # llmlb's, of which only the last have minutes
+            attempts_in_rows[hour] += str(row.endpoint_id) != NO_ENDPOINT and hour * 60 >= llmlbs_minutes
             continue
         made = [attempt["outcome"] for attempt in row.attempts or ()]
         answered = row.outcome != record.QUEUE  # else all its attempts had failed before it gave up
         failed_over = len(made) - answered if made else 0
         own = 1 if row.outcome in ROW_OUTCOMES else 0
-        attempts_in_rows[int(row.completed_at.timestamp()) // 3600] += own + failed_over
+        attempts_in_rows[hour] += own + failed_over
     assert +rolled_up == +attempts_in_rows
 
 

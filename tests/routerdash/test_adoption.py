@@ -299,7 +299,7 @@ writer = DatabaseWriter(teller.folder, config.zone, where)
 while writer.step().moves:
     pass
 teller.folder.catch_up()
-laws.check_sums(); laws.check_daily_rows(); laws.check_hours(); laws.check_roll_ups()
+laws.check_sums(); laws.check_daily_rows(); laws.check_hours(); laws.check_clients()
 laws.check_timeline(teller.trackers.figures(records.AT))
 assert same(restored(), teller.trackers.figures(records.AT))
 print(Endpoint.objects.get(pk=records.A).total_requests)
