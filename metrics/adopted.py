@@ -80,6 +80,7 @@ def catch_up(zone: ZoneInfo, say: Say, *, adopting: bool = False) -> int:
         if time.monotonic() - told_at > PROGRESS_SECONDS:
             say(f"counted {counted:,} of {waiting:,} requests of llmlb")
             told_at = time.monotonic()
+    AdoptedDay.objects.filter(total_requests=0, successful_requests=0, failed_requests=0).delete()
     if counted or left_out:
         say(f"counted {counted:,} requests of llmlb in clients, usage and totals")
     if left_out:
