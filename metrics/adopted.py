@@ -380,7 +380,7 @@ def _settle(waiting: int) -> AdoptedHistory:
         state = AdoptedHistory.objects.select_for_update().first()
         adopted_at = Installation.objects.exclude(adopted_at=None).values_list("adopted_at", flat=True).first()
         if state is None and adopted_at is not None:
-            requests = _since_adoption(adopted_at)
+            requests = _since_adoption()
             _keep_base(cursor)
         else:
             requests = [sum(it.told[at] for it in served().values()) for at in (0, 1)]
@@ -444,20 +444,31 @@ def _own_clients_since() -> int:
     return 0 if not rows or int(rows) == int(counted) else int(first) + 1
 
 
-def _since_adoption(adopted_at: datetime) -> list[int]:
-    """Rows that llmlb wrote after an adoption whose release did not note counts: of endpoints, as they count."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT COALESCE(SUM(CASE WHEN status = 'success' THEN 1 ELSE 0 END), 0), COUNT(*) {_history()} "
-            "AND endpoint_id <> %s",
-            (
-                adopted_at if not _sqlite() else bound(microseconds(adopted_at) or 0),
-                bound(time.time_ns() // 1000),
-                NO_ENDPOINT,
-            ),
-        )
-        ((ok, count),) = cursor.fetchall()
-    return [int(ok), int(count) - int(ok)]
+def _since_adoption() -> list[int]:
+    """What llmlb has counted since an adoption whose release noted no shares of daily rows: by all of these together.
+
+    The first releases did not keep what the totals began with: then it cannot be told.
+    """
+    stored = dict(Total.objects.values_list("name", "value"))
+    if ADOPTED + REQUESTS_OK not in stored:
+        return [0, 0]
+    begun, begun_days = (
+        _all("endpoint_baselines", *columns)
+        for columns in (("successful_requests", "failed_requests"), ("daily_successful", "daily_failed"))
+    )
+    days = _all("endpoint_daily_stats", "successful_requests", "failed_requests")
+    attempts = _all("rollup_months", "attempts_ok", "attempts_failed")
+    found = []
+    for at, name in enumerate(REQUESTS):
+        gone = stored[ADOPTED + name] - begun[at]  # of endpoints that llmlb had deleted
+        ours = attempts[at] - stored.get(PRUNED_ADOPTED + name, 0)
+        found.append(max(0, days[at] - begun_days[at] - gone - ours))
+    return found
+
+
+def _all(table: str, ok: str, failed: str) -> Attempts:
+    sums = _sums(table, ok, failed).values()
+    return sum(it[0] for it in sums), sum(it[1] for it in sums)
 
 
 def _keep_base(cursor: Any) -> None:
