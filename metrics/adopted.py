@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 from django.db import OperationalError, connection, transaction
 
 from endpoints import changes
+from endpoints.fields import MOST
 from gateway.record import FAILED, OK, Attempt, RequestRecord
 from metrics import rollups
 from metrics.fold import (
@@ -49,7 +50,6 @@ PROGRESS_SECONDS = 2.0
 MINUTES_HOURS = 48  # before the last row: older minutes are what no figure looks back to
 TOKENS = (INPUT_TOKENS, OUTPUT_TOKENS)
 REQUESTS = (REQUESTS_OK, REQUESTS_FAILED)
-MOST = 1 << 53  # a count beyond it is damage
 
 _COLUMNS = (
     "completed_at, request_type, model, endpoint_id, client_ip, api_key_id, duration_ms, status, input_tokens, "
