@@ -20,7 +20,7 @@ def latest(run: Run, vendor: Vendor, endpoint_id: str, limit: int = 8) -> list[d
     """
     found = [*_own(run, vendor, endpoint_id, limit), *_elsewhere(run, vendor, endpoint_id, limit)]
     rows = {str(row[0]): row for row in history.readable(found)}
-    requests = [history.told(row, registry.name) for row in rows.values()]
+    requests = [history.told(row, registry.name) for row in rows.values() if history.has_page(row)]
     requests.sort(key=lambda it: (it["completed_at"] or "", it["id"]), reverse=True)
     return [it | {"attempt": _attempt(it, endpoint_id)} for it in requests[:limit]]
 

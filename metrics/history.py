@@ -10,6 +10,7 @@ Knows no Django: an export reads in a process of its own (metrics.export).
 
 import base64
 import binascii
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -349,6 +350,14 @@ def _readable(row: Row) -> Row:
     if all(one is other for one, other in zip(fixed, row, strict=True)):
         _sound.add(tuple(map(type, row)))
     return fixed
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def has_page(row: Row) -> bool:
+    """Has it an id by which it can be asked for?"""
+    return _UUID.fullmatch(str(row[0])) is not None
 
 
 def _number(value: Any) -> Any:
