@@ -21,6 +21,7 @@ from tests.metrics.world import UTC_ZONE, World, forget_figures, rows
 
 pytestmark = [
     pytest.mark.django_db,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores anything in any column"),
 ]
 
