@@ -19,6 +19,7 @@ from gateway.record import OK
 from metrics import breakers, database, hour, rollups
 from metrics import failures as last_failures
 from metrics import history as requests_history
+from metrics.database import SaneSum
 from metrics.fold import (
     DAMAGED,
     INPUT_TOKENS,
@@ -355,7 +356,7 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]
     sums = (
         DailyStat.objects.filter(endpoint_id=endpoint_id, date__range=(since, today))
         .values("date")
-        .annotate(total=Sum("total_requests"), ok=Sum("successful_requests"), failed=Sum("failed_requests"))
+        .annotate(total=SaneSum("total_requests"), ok=SaneSum("successful_requests"), failed=SaneSum("failed_requests"))
         .order_by("date")
     )
     return [
@@ -376,7 +377,7 @@ def model_stats(endpoint_id: str | None = None) -> list[dict[str, Any]]:
     days = DailyStat.objects.all()
     if endpoint_id is not None or not counted_endpoints() <= known:  # a row less to look up for each that is summed
         days = days.filter(endpoint_id__in=known)
-    sums = days.values_list("model_id").annotate(*map(Sum, names))
+    sums = days.values_list("model_id").annotate(*map(SaneSum, names))
     rows = [dict(zip(("model_id", *names), row, strict=True)) for row in sums]
     return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
 
