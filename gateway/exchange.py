@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.cors import Cors
     from gateway.handler import Pass, Route
     from gateway.protocol import GatewayProtocol
+    from gateway.shares import Hold
     from gateway.snapshot import ApiKey
 
 HeaderList = Sequence[tuple[bytes, bytes]]
@@ -49,8 +50,8 @@ class Exchange:
 
     __slots__ = (
         "_body", "_chunked", "_reader", "api_key", "arrived", "body_bytes", "complete", "cors", "expects_continue",
-        "fields", "head", "keep_alive", "length", "method", "path", "peer", "protocol", "query", "received", "refusal",
-        "route", "started", "streams", "target", "task", "version",
+        "fields", "head", "hold", "keep_alive", "length", "method", "path", "peer", "protocol", "query", "received",
+        "refusal", "route", "started", "streams", "target", "task", "version",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,7 @@ class Exchange:
         self.expects_continue = False
         self.streams = False  # begun before its body is here, which is read by `read_body`
         self.body_bytes = 0
+        self.hold: Hold | None = None  # what is reserved for the body, where it does not come at once and small
         self.received = False  # the whole body is here
         self.started = False  # something of the answer was written
         self.complete = False
@@ -135,6 +137,11 @@ class Exchange:
         protocol.go_on_reading()
         return body
 
+    def keep(self, size: int) -> None:
+        """So many bytes of a streamed body are kept after they were read. Raises Refusal (503) if there is no room."""
+        if self.protocol is not None:
+            self.protocol.keep(self, size)
+
     @property
     def unread(self) -> int:
         """Bytes of the body that wait here."""
@@ -158,10 +165,10 @@ class Exchange:
             lines.append(b"\r\n")
         self._write(b"".join(lines))
 
-    def start(self, status: int, headers: HeaderList, more: bytes = b"") -> None:
-        """The head of a streamed answer."""
-        self._chunked = self.version != "1.0" and self.method != b"HEAD"
-        if self.version == "1.0":
+    def start(self, status: int, headers: HeaderList, more: bytes = b"", *, sized: bool = False) -> None:
+        """The head of a streamed answer. `sized`: its headers tell the length."""
+        self._chunked = self.version != "1.0" and self.method != b"HEAD" and not sized
+        if self.version == "1.0" and not sized:
             self.keep_alive = False
         lines = self._head(status, headers, more)
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")

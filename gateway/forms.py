@@ -24,6 +24,7 @@ class FormInference(Inference):
             data = await exchange.read_body()
             if data:
                 form.feed(data)
+                exchange.keep(form.size)
             else:
                 form.finish()
         self.request = Request(form.model, form.stream, False)

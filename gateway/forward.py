@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 CLIENT_IP, CLIENT_SCHEME = b"x-routerdash-client", b"x-routerdash-scheme"
 ANSWER_SECONDS = 60.0  # pages wait for control's return; a restart takes a second or two
 HEALTH_SECONDS = 2.0
+SMALL_BYTES = 64 << 10  # of a response that is awaited whole, so that one that breaks off is not begun
 _SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
@@ -93,7 +94,8 @@ class Forwarder:
             connection.abort()
             exchange.start(connection.status, headers)  # with the length that GET's answer would have
             return
-        if length is not None or connection.complete or connection.status in (204, 304):
+        small = length is not None and length.isdigit() and int(length) <= SMALL_BYTES
+        if small or connection.complete or connection.status in (204, 304):
             headers = [header for header in headers if header[0] != b"content-length"]
             exchange.reply(connection.status, headers, await connection.read_all())
             return
@@ -104,7 +106,7 @@ class Forwarder:
                 raise asyncio.CancelledError
             self._events.add(running)
         try:
-            exchange.start(connection.status, headers)
+            exchange.start(connection.status, headers, sized=length is not None)
             while data := await connection.read():
                 exchange.write(data)
                 await exchange.drain()

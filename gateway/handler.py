@@ -143,6 +143,14 @@ class Gateway:
             return Refusal(413, REQUEST_TOO_LARGE, message, bound=FORWARDED_BODY)
         return None
 
+    def may_be_known(self, exchange: Exchange) -> bool:
+        """Does a request for a page bear a cookie, which control looks at, or a key that is known?"""
+        fields = exchange.fields
+        if b"cookie" in fields:
+            return True
+        secret = fields.get(b"x-api-key") or bearer(fields.get(b"authorization"))
+        return secret is not None and self.roster.key(secret) is not None
+
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
         if refusal.bound is not None:

@@ -123,7 +123,8 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)
     gateway = Gateway(config, roster, forwarder)
     gateway.refresh()
-    server = Server(server_config(config, bound_to(gateway), _no_application, config.drain_secs))
+    protocol = bound_to(gateway)
+    server = Server(server_config(config, protocol, _no_application, config.drain_secs))
     tls = config.tls()
     if tls is not None:
         server.config.ssl_context_factory = lambda *_: tls
@@ -137,7 +138,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway))]
+    repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway, protocol))]
     if config.journal_fsync_secs:
         repeated.append(every(config.journal_fsync_secs, lambda: _sync(gateway)))
     if tls is not None:
@@ -177,8 +178,9 @@ async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> N
             log.exception("this is tried again in %g s", seconds)
 
 
-def _sweep(server: Server, gateway: Gateway) -> None:
+def _sweep(server: Server, gateway: Gateway, protocol: type[GatewayProtocol]) -> None:
     now = time.monotonic()
+    protocol.buffers.expire(now)
     for connection in list(server.server_state.connections):
         if isinstance(connection, GatewayProtocol):
             connection.expire(now, stopping=gateway.stopping)

@@ -110,7 +110,9 @@ def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
 
 
 class Crowd:
-    """Counts the connections of each client, of which nobody may have more than a limit; 0: there is none."""
+    """Counts the connections of each client (of IPv6 a /64), of which nobody may have more than a limit; 0: there is
+    none.
+    """
 
     def __init__(self, limit: int, peers: Peers) -> None:
         self._limit = limit
@@ -121,18 +123,23 @@ class Crowd:
         """May it connect once more? A trusted proxy, who speaks for many, always may. If so, `leave` must follow."""
         if not self._limit or socket_ip is None:
             return True
-        count = self._connections.get(socket_ip, 0)
+        client = client_of(socket_ip)
+        count = self._connections.get(client, 0)
         if count >= self._limit and not self._peers.is_proxy(socket_ip):
             return False
-        self._connections[socket_ip] = count + 1
+        self._connections[client] = count + 1
         return True
 
     def leave(self, socket_ip: str | None) -> None:
         if not self._limit or socket_ip is None:
             return
-        count = self._connections.pop(socket_ip)
+        client = client_of(socket_ip)
+        count = self._connections.pop(client)
         if count > 1:
-            self._connections[socket_ip] = count - 1
+            self._connections[client] = count - 1
+
+    def is_proxy(self, socket_ip: str) -> bool:
+        return self._peers.is_proxy(socket_ip)
 
 
 class Hosts:
