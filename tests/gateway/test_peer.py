@@ -195,6 +195,14 @@ def test_a_host_without_its_port(host, name):
 # Crowds
 
 
+def test_connections_of_one_ipv6_network_are_those_of_one_client():
+    crowd = Crowd(2, Peers(PROXIES))
+    assert [crowd.enter(f"2001:db8::{number}") for number in (1, 2, 3)] == [True, True, False]
+    assert crowd.enter("2001:db8:0:1::1")
+    crowd.leave("2001:db8::9")
+    assert crowd.enter("2001:db8::4")
+
+
 def test_a_client_may_come_so_often():
     crowd = Crowd(2, Peers(PROXIES))
     assert [crowd.enter("192.0.2.1") for _ in range(3)] == [True, True, False]
