@@ -152,7 +152,7 @@ CLIENT_STEPS = Bound(
     "client_steps",
     _("The part of a turn of the event loop that one address has"),
     "64 reads or requests (`MOST_STEPS` in `gateway/shares.py`)",
-    "Its connections are read more slowly: a few in each turn.",
+    "Its connections are read more slowly, a few in each turn; counted for every 50 turns.",
 )
 QUEUE = Bound(
     36,
@@ -165,7 +165,7 @@ QUEUE_OF_KEY = Bound(
     37,
     "queue_of_key",
     _("Requests of one API key that wait for an endpoint"),
-    "half of `ROUTERDASH_QUEUE_MAX` and one more",
+    "half of `ROUTERDASH_QUEUE_MAX` and one more, unless it is the only key",
     "429 `queue_full` with `Retry-After`.",
 )
 FORWARDED_BODY = Bound(

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 
 from gateway import anthropic, cancels, catalogue, kinds, playground, present, responses
-from gateway.bounds import FORWARDED_BODY, Hits
+from gateway.bounds import FORWARDED_BODY, QUEUE, QUEUE_OF_KEY, Bound, Hits
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -282,9 +282,16 @@ class Gateway:
             log.info("request %s is cancelled by an operator", running.id)
             running.cancel()
 
-    def places_left(self) -> int:
-        """How many more requests may wait, over all workers."""
-        return self.config.queue_max - self.roster.waiting()
+    def full_queue(self, key: str) -> Bound | None:
+        """What keeps one more request of a key, or of an address, from waiting; None if nothing does."""
+        config, snapshot = self.config, self.roster.snapshot
+        waiting = self.roster.waiting()
+        if waiting >= config.queue_max:
+            return QUEUE
+        alone = config.require_api_key and snapshot is not None and len(snapshot.api_keys) == 1
+        if alone or self.queue.has_place(key, waiting, config.queue_max, config.workers):
+            return None
+        return QUEUE_OF_KEY
 
     def queue_moves(self) -> None:
         """A request has left its endpoint while others wait."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import errors, record
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
+from gateway.bounds import QUEUE
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -249,10 +250,12 @@ class Inference:
             decision = self._take(routes, tried)
             if decision is not FULL:
                 return decision
-        if self.gateway.places_left() <= 0:
-            raise TurnedAway(429, errors.QUEUE_FULL, "Too many requests wait for an endpoint already.")
-        now = time.monotonic()
         key = self._key_id() or self.exchange.peer.ip or ""
+        if (bound := self.gateway.full_queue(key)) is not None:
+            self.gateway.bounds.hit(bound)
+            whose = "" if bound is QUEUE else " of this API key"
+            raise TurnedAway(429, errors.QUEUE_FULL, f"Too many requests{whose} wait for an endpoint already.")
+        now = time.monotonic()
         until = now + self.gateway.config.queue_timeout_secs
         waiter = Waiter(self, key, line, tried, self.exchange.arrived, until)
         self.queued_at = now

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 ROOM_SECONDS = 30.0  # that a request waits for room before it is refused
 MOST_STEPS = 64  # of one client in a turn of the event loop: each is a read of at most 256 KiB, or a request's head
 KEPT_FOR_SMALL = 1 / 8  # of a client's part of the memory, and of the whole
+TURNS_OF_A_HIT = 50  # in which a client took more than its part
 RESUMED_AT_ONCE = 32  # connections of slowed clients that are read again in one turn
 
 
 class Share:
     """One client's part of a worker."""
 
-    __slots__ = ("connections", "held", "limit", "line", "name", "steps", "turn", "users")
+    __slots__ = ("connections", "held", "limit", "line", "name", "slowed", "steps", "turn", "users")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
@@ -33,6 +34,7 @@ class Share:
         self.connections: set[GatewayProtocol] = set()  # of an address
         self.turn = 0  # the one that the steps were made in
         self.steps = 0
+        self.slowed = 0  # times
         self.line: deque[GatewayProtocol] | None = None  # while it is slowed: connections that are not read
 
     def __repr__(self) -> str:
@@ -204,7 +206,7 @@ class Turns:
     """
 
     def __init__(self, outbox: Outbox, slowed: Callable[[], None]) -> None:
-        """`slowed` hears of each client that is."""
+        """`slowed` hears of a client each time that it was slowed so often that it is no mere burst."""
         self._outbox = outbox  # which counts the turns
         self._slowed = slowed
         self._shares: deque[Share] = deque()
@@ -215,7 +217,9 @@ class Turns:
         if share.line is None:
             share.line = deque()
             self._shares.append(share)
-            self._slowed()
+            share.slowed += 1
+            if share.slowed % TURNS_OF_A_HIT == 0:
+                self._slowed()
             self._hold_back(share, [it for it in share.connections if it is not connection])
         self._hold_back(share, (connection,))
         if not self._due:
