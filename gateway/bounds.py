@@ -168,6 +168,13 @@ QUEUE_OF_KEY = Bound(
     "half of `ROUTERDASH_QUEUE_MAX` and one more, unless it is the only key",
     "429 `queue_full` with `Retry-After`.",
 )
+TARGET_BYTES = Bound(
+    38,
+    "target_bytes",
+    _("Path and query of a request"),
+    "8 KiB (`MAX_TARGET_BYTES` in `gateway/protocol.py`)",
+    "414 `request_too_large`; the connection is closed.",
+)
 FORWARDED_BODY = Bound(
     39,
     "forwarded_body",

@@ -257,8 +257,13 @@ HOP_BY_HOP = frozenset(
 )
 
 
+# What a sender may not have taken away by naming it in Connection.
+_NEVER_OF_A_HOP = frozenset((b"host", b"cookie", b"set-cookie", b"content-type", b"authorization", b"x-api-key"))
+
+
 def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers that are meant for the other end, not for this hop (RFC 9110, section 7.6.1)."""
     headers = list(headers)
     named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
+    named -= _NEVER_OF_A_HOP
     return [header for header in headers if header[0] not in HOP_BY_HOP and header[0] not in named]

@@ -134,8 +134,9 @@ def _request(exchange: Exchange) -> tuple[bytes, Body]:
 
 def _head(exchange: Exchange, length: int) -> bytes:
     lines = [b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)]
+    lines.append(b"host: %b\r\n" % exchange.fields.get(b"host", b"localhost"))  # HTTP/1.0 needs none, control does
     for name, value in end_to_end(exchange.head.headers):
-        if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect"):
+        if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect", b"host"):
             lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.peer.ip or "").encode()))
     lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.peer.scheme.encode()))

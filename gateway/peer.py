@@ -1,6 +1,7 @@
 """Who is asking, and for which host: the one place that reads forwarding and Host headers."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,9 @@ class Crowd:
         return self._peers.is_proxy(socket_ip)
 
 
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+
+
 class Hosts:
     """Which names the Host header may bear. An IP address always may: DNS rebinding needs a name."""
 
@@ -157,6 +161,9 @@ class Hosts:
     def allow(self, header: bytes) -> bool:
         if header in self._allowed:
             return True
+        found = _HOST.fullmatch(header)
+        if found is None or int(found[1] or 0) > 65535:
+            return False
         if not self._allows(host_name(header.decode("latin-1"))):
             return False
         if len(header) < 256 and len(self._allowed) < MAX_KNOWN:

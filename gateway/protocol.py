@@ -20,7 +20,7 @@ from gateway.bounds import Bound
 from gateway.drive import Drive
 from gateway.errors import BUFFERS_FULL, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
 from gateway.exchange import BUFFER_BYTES, Exchange, Head
-from gateway.grammar import Malformed, check_headers, check_line
+from gateway.grammar import Malformed, check_first_line, check_headers, check_line, origin_form
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 from gateway.outbox import Outbox
 from gateway.peer import Crowd, Peers, client_of
@@ -33,6 +33,7 @@ MAX_BODY_BYTES = 32 << 20
 MAX_STREAMED_BYTES = 256 << 20  # of a body that is passed on as it comes
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADER_LINES = 100
+MAX_TARGET_BYTES = 8 << 10  # path and query
 MAX_PIPELINED = 16
 SMALL_BODY_BYTES = 64 << 10
 LINGER_SECONDS = 5.0
@@ -112,6 +113,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.claim: Claim | None = None  # the running or coming request waits for room
         self.held_back = 0  # why it is not read
         self.rest = b""  # was read, and waits for the client's next turn
+        self.raw: bytes | bytearray = b""  # what the parser gets, from the first line of the head on that is read
+        self.raw_at = 0  # where the next first line may begin in it
         self.deaf = False  # what comes is not even parsed
         self.judged = 0.0  # `begun` of the body whose slowness is measured
         self.judged_bytes = 0
@@ -156,14 +159,17 @@ class GatewayProtocol(HttpToolsProtocol):
         self.progress += 1
         parser, head, headers = self.parser, self.head, self.headers
         self.headers = []
-        request_line = parser.get_method(), self.url, parser.get_http_version()
+        method, url, version = parser.get_method(), self.url, parser.get_http_version()
+        self.raw_at = check_first_line(self.raw, self.raw_at, method, url, version)
+        if not url.startswith(b"/"):
+            url, headers = origin_form(url, headers, version)
+        request_line = method, url, version
         if request_line != self.request_line:
             check_line(*request_line)
             self.request_line = request_line
         if head is None or head.raw != headers:
             self.head = head = Head(headers)
             check_headers(head.headers)
-        method, url, version = request_line
         if head.chunked and (self.length is not None or version == "1.0"):
             raise Malformed("a length that is told twice, or to nobody")
         exchange = Exchange(self, method, url, head, self.length, version)
@@ -250,6 +256,10 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
             message = f"The request's head has more than {MAX_HEADER_LINES} lines."
             return Refusal(431, REQUEST_TOO_LARGE, message, bound=bounds.HEADER_LINES)
+        if len(exchange.target) > MAX_TARGET_BYTES:
+            exchange.keep_alive = False
+            message = f"The request's target has more than {MAX_TARGET_BYTES >> 10} KiB."
+            return Refusal(414, REQUEST_TOO_LARGE, message, bound=bounds.TARGET_BYTES)
         refusal = self.gateway.admit(exchange, self.client[0] if self.client else None)
         fields = exchange.fields
         if b"expect" in fields:
@@ -455,6 +465,7 @@ class GatewayProtocol(HttpToolsProtocol):
         between = self.latest is None and not self.in_head and not self.stalled_bytes
         self.stalled_bytes += size
         offered = -1  # where an offer to upgrade ends
+        self._note_raw(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
@@ -465,6 +476,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._malformed()
         if offered >= 0 and self.latest is not None and not self.latest.received:
             self._read_on(self.latest, bytes(data[offered:]))
+        if not self.in_head:
+            self.raw = b""
         done = self.progress - before
         if done > 0:
             self.stalled_bytes = 0
@@ -475,6 +488,16 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self.stalled_bytes > 2 * MAX_HEAD_BYTES:
             self._hit(bounds.HEADER_BYTES)
             self._malformed()  # a head or a trailer without end
+
+    def _note_raw(self, data: bytes | memoryview) -> None:
+        """For a look at the first line of a request: this is where it stands, or begins, or ends."""
+        if not self.in_head:
+            self.raw, self.raw_at = data if isinstance(data, bytes) else b"", 0
+        elif isinstance(self.raw, bytearray):
+            self.raw += data
+        else:
+            self.raw = bytearray(self.raw)
+            self.raw += data
 
     def _stopped(self, why: BaseException | None) -> None:
         """One of the parser's callbacks has raised."""

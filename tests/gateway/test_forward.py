@@ -64,6 +64,55 @@ def test_who_asks_is_told(gateway, control_says):
     assert told == [(b"192.0.2.9", b"https"), (b"127.0.0.1", b"http")]
 
 
+@pytest.mark.parametrize(
+    ("lines", "version", "host"),
+    [
+        (("Connection: host",), "1.1", b"127.0.0.1"),
+        (("Connection: close, Host, Cookie",), "1.1", b"127.0.0.1"),
+        ((), "1.0", b"127.0.0.1"),
+    ],
+)
+def test_control_always_gets_one_host(gateway, control_says, lines, version, host):
+    with control_says(always(PAGE)) as control:
+        gateway.say(gateway.head("GET /", "Cookie: a=b", *lines, "Connection: close", version=version))
+    headers = headers_of(control.requests[0])
+    assert headers[b"host"].startswith(host)
+    assert headers[b"cookie"] == b"a=b"
+
+
+def test_a_page_without_a_host_is_asked_for_as_localhost(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.say(b"GET / HTTP/1.0\r\n\r\n")
+    assert headers_of(control.requests[0])[b"host"] == b"localhost"
+
+
+def test_the_host_of_an_absolute_target_is_the_host(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.say(b"GET http://router.example:80/login?a HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        refused = gateway.say(b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    (request,) = control.requests
+    assert request.startswith(b"GET /login?a HTTP/1.1\r\n")
+    assert headers_of(request)[b"host"] == b"router.example:80"
+    assert b"host_not_allowed" in refused
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:x", "localhost:", "localhost:99999", "localhost:80:80", "local host", "[::1"]
+)
+def test_an_odd_host_does_not_reach_control(gateway, control_says, host):
+    with control_says(always(PAGE)) as control:
+        received = gateway.say(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert control.requests == []
+
+
+def test_a_target_that_is_too_long_does_not_reach_control(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        received = gateway.say(b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 8192))
+    assert received.startswith(b"HTTP/1.1 414 ")
+    assert control.requests == []
+
+
 def test_a_client_cannot_say_who_it_is_itself(gateway, control_says):
     with control_says(always(PAGE)) as control:
         gateway.get("/", headers={"X-RouterDash-Client": "1.2.3.4", "X-RouterDash-Scheme": "https"})

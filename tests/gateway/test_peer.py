@@ -166,7 +166,22 @@ def test_a_host_that_is_allowed(header):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "evil.example", "router.example.evil", "notbelow.example", "sub.router.example", "::1", "1.2.3.4.evil", "é"],
+    [
+        "",
+        "localhost:x",
+        "localhost:",
+        "localhost:65536",
+        "a b",
+        "localhost/",
+        "[::1]x",
+        "evil.example",
+        "router.example.evil",
+        "notbelow.example",
+        "sub.router.example",
+        "::1",
+        "1.2.3.4.evil",
+        "é",
+    ],
 )
 def test_a_host_that_is_not(header):
     assert not HOSTS.allow(header.encode())

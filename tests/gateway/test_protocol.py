@@ -271,7 +271,7 @@ def test_a_head_of_many_lines(gateway):
 
 
 @pytest.mark.parametrize(
-    "line", ["GET http://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
+    "line", ["GET ftp://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
 )
 def test_a_target_that_is_no_path_and_a_method_that_is_not_ours(gateway, line):
     assert statuses(gateway.say(gateway.head(line))) == [400]
@@ -533,3 +533,23 @@ def test_a_refusal_for_a_bound_is_counted_as_a_hit_of_it(make_gateway):
         connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n")
         received = read_until(connection, b"}}")
     assert (statuses(received), hits.totals()) == ([413], {"forwarded_body": 1})
+
+
+def test_an_absolute_target_is_served_like_any_other_also_when_it_repeats(gateway, model):
+    body = b'{"model":"%b","messages":[]}' % model.encode()
+    head = gateway.head(f"POST http://127.0.0.1:{gateway.port}/v1/chat/completions", f"Content-Length: {len(body)}")
+    with gateway.connect() as connection:
+        for _ in range(3):
+            connection.sendall(head + body)
+            assert status(read_answer(connection)) == 200
+
+
+@pytest.mark.parametrize("at", [1, 5, 30, 31, 60])
+def test_blanks_in_the_first_line_are_seen_in_whatever_pieces_it_comes(gateway, at):
+    data = b"GET /v1/models/xxxxxxxxxxxxxxx  HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(data[:at])
+        assert gateway.get("/v1/models").status == 200  # the piece was read meanwhile
+        connection.sendall(data[at:])
+        assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
