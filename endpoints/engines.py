@@ -4,6 +4,7 @@ A server that tells nothing is no failure; one that gives no answer now is told 
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from gateway.kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
 
 AT_ONCE = 8
 MAX_SLOTS = 10_000
+_IN_A_PATH = re.compile(r"(?:(?!\.+(?:/|$))[\w.:@+~ -]+(?:/|$))+(?<!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,17 @@ def _length(body: Mapping[str, Any]) -> int | None:
     return next((body[key] for key in ("max_context_length", "context_length") if is_length(body.get(key))), None)
 
 
+def _fits_a_path(model: str) -> bool:
+    """May a path name this model, and lead nowhere else? A server in front may decode it, and resolve its dots."""
+    return _IN_A_PATH.fullmatch(model) is not None
+
+
 # xLLM and Ollama: a question for each model
 
 
 async def _xllm(probe: Probe, model: str) -> Told:
+    if not _fits_a_path(model):
+        return NOTHING
     answer = await _get(probe, f"/api/models/{quote(model, safe='')}/info")
     return _told(answer, _length(_object(answer)), _object(answer).get("capabilities"))
 
@@ -146,6 +155,8 @@ def _lm_studio_items(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 async def _lm_studio_model(probe: Probe, model: str) -> Told:
+    if not _fits_a_path(model):
+        return NOTHING
     return Told(_length(_object(await _get(probe, f"/api/v1/models/{quote(model, safe='')}"))))
 
 

@@ -19,6 +19,8 @@ class FormInference(Inference):
     async def run(self) -> None:
         self._check_way()
         exchange = self.exchange
+        if exchange.query:
+            self._add_query()
         form = self._form = Form(exchange.fields.get(b"content-type", b""))
         while form.model is None:
             data = await exchange.read_body()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway import errors, record
+from gateway import errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
 from gateway.bounds import QUEUE
 from gateway.errors import Refusal, error_body
@@ -104,13 +104,15 @@ class Inference:
     __slots__ = (
         "_answer", "_request_body", "asked_usage", "attempts", "cancelled", "connection", "decision", "dialect",
         "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed", "queue_us",
-        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "trial",
+        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "target",
+        "trial",
     )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.kind = kind
+        self.target = kind.target  # path and query, as endpoints are asked
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.own_id: str | None = None  # as its client names it
@@ -145,9 +147,15 @@ class Inference:
             self._check_way()
         body = self.exchange.take_body()
         self.request = self._parse(body)
+        if self.exchange.query:
+            self._add_query()
         if self.gateway.keeps_bodies:
             self._request_body = body
         return self._serve(body)
+
+    def _add_query(self) -> None:
+        """Raises Refusal."""
+        self.target += targets.query(self.kind.query, self.exchange.query)
 
     def _ended_by(self, error: BaseException) -> None:
         """What ended the request besides its answer. Raises it again, but for an operator's word."""
@@ -409,8 +417,7 @@ class Inference:
         # Via is how a router sees that its request comes back to it (RFC 9110, section 7.6.3).
         passed = b"".join([b"1.1 %b, " % router for router in self.passed]) if self.passed else b""
         return b"".join((
-            exchange.method, b" ", pool.prefix, path or self.kind.upstream_path or exchange.path,
-            b"?" + exchange.query if exchange.query else b"", b" HTTP/1.1\r\n",
+            exchange.method, b" ", pool.prefix, path or self.target, b" HTTP/1.1\r\n",
             endpoint.standing_head, onward, b"via: ", passed, b"1.1 ", self.gateway.roster.pseudonym,
             b"\r\nx-request-id: ", self.request_id,
             b"\r\ntransfer-encoding: chunked\r\n\r\n" if length is None else b"\r\ncontent-length: %d\r\n\r\n" % length,

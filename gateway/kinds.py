@@ -1,6 +1,6 @@
 """Kinds of requests: where each is sent, what a model must be able to do for it, and how it is counted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "chat_completions", "completions", "embeddings", "responses"
 COMPACTIONS = "response_compactions"  # a conversation in fewer tokens
@@ -25,15 +25,22 @@ class Kind:
     path: str  # as clients and endpoints know it
     capability: str
     upstream_path: bytes = b""  # where the endpoint has it in another place
+    query: frozenset[bytes] = frozenset()  # names of the query's parameters that endpoints get to see
     binary: bool = False  # answers with sound or pictures
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens a second are a speed
+    target: bytes = field(init=False)  # the path on the endpoint
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.upstream_path or self.path.encode())
 
     @property
     def asked_at(self) -> str:
         """The path on the endpoint."""
-        return self.upstream_path.decode() or self.path
+        return self.target.decode()
 
+
+_BETA = frozenset((b"beta",))  # as Anthropic's clients ask for what is new
 
 KINDS = (
     Kind(CHAT, "/v1/chat/completions", CAN_CHAT, generates=True),
@@ -41,8 +48,8 @@ KINDS = (
     Kind(EMBEDDINGS, "/v1/embeddings", CAN_EMBED),
     Kind(RESPONSES, "/v1/responses", CAN_CHAT, generates=True),
     Kind(COMPACTIONS, "/v1/responses/compact", CAN_CHAT),
-    Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True),
-    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT),
+    Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True, query=_BETA),
+    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT, query=_BETA),
     Kind(TRANSCRIPTIONS, "/v1/audio/transcriptions", CAN_TRANSCRIBE, multipart=True),
     Kind(TRANSLATIONS, "/v1/audio/translations", CAN_TRANSCRIBE, multipart=True),
     Kind(SPEECH, "/v1/audio/speech", CAN_SPEAK, binary=True),

@@ -24,8 +24,8 @@ from gateway.upstream import BROKEN, Connection, UpstreamError
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
-_CHAT_PATH = BY_NAME[CHAT].path.encode()
-_TOKENIZE_PATH = BY_NAME[TOKENIZE].asked_at.encode()
+_CHAT_PATH = BY_NAME[CHAT].target
+_TOKENIZE_PATH = BY_NAME[TOKENIZE].target
 
 
 class MessagesInference(Inference):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import errors
+from gateway import errors, targets
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
 from gateway.inference import NOT_THERE, Inference
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 10_000
 SEARCH_SECONDS = 5.0  # for an endpoint to say whether it has a response
-MAX_ID = 256
 
 
 class Makers:
@@ -36,8 +35,8 @@ class Makers:
         self._made: OrderedDict[str, str] = OrderedDict()
 
     def note(self, response_id: str, endpoint_id: str) -> None:
-        if len(response_id) > MAX_ID:
-            return
+        if not targets.is_id(response_id):
+            return  # nobody can ask for it
         self._made[response_id] = endpoint_id
         self._made.move_to_end(response_id)
         if len(self._made) > MAX_REMEMBERED:
@@ -98,7 +97,15 @@ class StoredResponse(Inference):
     """GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items: passed to where the response is."""
 
     def _parse(self, body: Body) -> Request:
+        stored = targets.stored(self.exchange.path)
+        assert stored is not None  # or no route had led here
+        self._stored = stored
+        self.target = stored.path
         return Request("", False, False)
+
+    def _add_query(self) -> None:
+        if self.exchange.method in (b"GET", b"HEAD"):
+            self.target += targets.query(self._stored.query, self.exchange.query)
 
     async def _serve(self, body: Body) -> None:
         self.gateway.running.add(self)
@@ -110,7 +117,7 @@ class StoredResponse(Inference):
             self._let_go()
 
     async def _search(self, body: Body) -> None:
-        response_id = self.exchange.path.removeprefix(b"/v1/responses/").partition(b"/")[0].decode("latin-1")
+        response_id = self._stored.response_id
         for endpoint, reason in self._candidates(response_id):
             endpoint.enter()  # whatever slots are taken: nothing is generated
             self.route, self.endpoint = Route(endpoint, Model("")), endpoint
@@ -162,9 +169,5 @@ class StoredResponse(Inference):
 
 def check_path(path: bytes) -> bytes | None:
     """The methods that a path below /v1/responses/ takes, separated by commas; None if there is no such thing."""
-    response_id, slash, rest = path.removeprefix(b"/v1/responses/").partition(b"/")
-    if not response_id or len(response_id) > MAX_ID:
-        return None
-    if not slash:
-        return b"GET, DELETE"
-    return {b"cancel": b"POST", b"input_items": b"GET"}.get(rest)
+    found = targets.stored(path)
+    return None if found is None else found.methods

@@ -309,11 +309,21 @@ def test_headers_come_back_by_an_allow_list(gateway):
     assert given.headers.keys() == {header.partition(":")[0].lower() for header in kept} | ours
 
 
-def test_a_path_below_an_endpoints_address_and_a_query_are_kept(gateway):
+def test_a_path_below_an_endpoints_address_is_kept_and_an_unknown_query_is_not(gateway):
     with upstream(always(answer(b"{}"))) as server:
         model = gateway.add(SimpleNamespace(url=f"{server.url}/below/"))
         gateway.post("/v1/completions?a=b&c", {"model": model})
-    assert server.requests[0].startswith(b"POST /below/v1/completions?a=b&c HTTP/1.1\r\n")
+        gateway.post("/v1/messages?beta=true&c", {"model": model, "messages": [], "max_tokens": 1})
+    first, second = server.requests
+    assert first.startswith(b"POST /below/v1/completions HTTP/1.1\r\n")
+    assert second.startswith(b"POST /below/v1/messages?beta=true HTTP/1.1\r\n")
+
+
+def test_a_query_with_an_odd_value_is_refused_with_its_name(gateway, sim):
+    body = {"model": gateway.add(sim.add()), "messages": [], "max_tokens": 1}
+    given = gateway.post("/v1/messages?beta=a%0d%0ab", body)
+    assert (given.status, given.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "`beta`" in given.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("given_id", "taken"), [("trace-1", True), ("x" * 129, False), ("", False), ("é", False)])
