@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway import bounds
 from gateway.bounds import Bound
 from gateway.drive import Drive
-from gateway.errors import BUFFERS_FULL, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal
+from gateway.errors import BUFFERS_FULL, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, Refusal, error_body
 from gateway.exchange import BUFFER_BYTES, Exchange, Head
 from gateway.grammar import Malformed, check_first_line, check_headers, check_line, origin_form
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
@@ -47,7 +47,7 @@ SEND_SECONDS = 120.0  # in which a client takes less than SLOWEST of what was wr
 TURNED_AWAY_SECONDS = 1.0  # for a client to read that it has too many connections
 KNOWN_BODY_BYTES = 1 << 20  # larger ones go through the parser
 MOST_PIECES = 32
-SLICE_BYTES = 32 << 10  # that the parser gets at once, but for bodies of a known length
+SLICE_BYTES = 8 << 10  # that the parser gets at once, but for bodies of a known length
 CALLBACKS_OF_A_STEP = 32  # pieces of a body that cost as much as another read
 CHUNK_ROOM_BYTES = 64 << 10  # reserved ahead for a body of unknown length
 STREAM_ROOM_BYTES = (1 << 20) + 2 * BUFFER_BYTES  # reserved for a body that is passed on as it comes
@@ -56,7 +56,7 @@ HEADER_OBJECT_BYTES = 128  # that a header line takes besides its text
 # Why a connection is not read, as bits: requests wait, an endpoint is slow, there is no room, its client is slowed.
 PIPELINE, ENDPOINT, ROOM, TURN = 1, 2, 4, 8
 # Forms of people who are not logged in, or that are small at any rate.
-SMALL_PATHS = (b"/login", b"/logout", b"/i18n/", b"/theme")
+SMALL_PATHS = frozenset((b"/login", b"/logout", b"/account/theme", b"/account/password", b"/i18n/setlang/"))
 STOPPING_SECONDS = 1.0  # the same, while the process waits for it to stop
 
 
@@ -75,6 +75,10 @@ NOBODY = Share("nobody", 0)
 
 class Enough(Exception):
     """Raised to have the parser stop: what follows is not looked at."""
+
+
+class TooManyLines(Exception):
+    """Raised to have the parser stop in a head that is refused."""
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -149,8 +153,10 @@ class GatewayProtocol(HttpToolsProtocol):
             if self.length is not None:
                 raise Malformed("two lengths")
             self.length = int(value)  # digits, as the parser has seen to
-        elif len(self.headers) <= MAX_HEADER_LINES:  # with one more it is refused
+        else:
             self.headers.append((name, value))
+            if len(self.headers) > MAX_HEADER_LINES:
+                raise TooManyLines
 
     def on_headers_complete(self) -> None:
         if self.replaying:
@@ -252,10 +258,6 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
             message = f"The request's head has more than {MAX_HEAD_BYTES >> 10} KiB."
             return Refusal(431, REQUEST_TOO_LARGE, message, bound=bounds.HEADER_BYTES)
-        if exchange.head.lines > MAX_HEADER_LINES:
-            exchange.keep_alive = False
-            message = f"The request's head has more than {MAX_HEADER_LINES} lines."
-            return Refusal(431, REQUEST_TOO_LARGE, message, bound=bounds.HEADER_LINES)
         if len(exchange.target) > MAX_TARGET_BYTES:
             exchange.keep_alive = False
             message = f"The request's target has more than {MAX_TARGET_BYTES >> 10} KiB."
@@ -413,13 +415,14 @@ class GatewayProtocol(HttpToolsProtocol):
         if share.turn != turn:
             share.turn, share.steps = turn, 0
         share.steps += 1
+        if share.steps > MOST_STEPS:
+            self._put_off(data)
+            return
         # Between two requests; in the middle of one, its body may look like anything.
         if self.missing:
             self._collect(data)
         elif self.latest is not None or self.in_head or not self._knows(data):
             self._parse(data)
-        if share.steps > MOST_STEPS and self.entered:
-            self.turns.slow_down(share, self)
 
     def _parse(self, data: bytes) -> None:
         if self.deaf:
@@ -443,8 +446,7 @@ class GatewayProtocol(HttpToolsProtocol):
         at = 0
         while at < size and not self.deaf and not self.transport.is_closing():
             if at and self.share.steps > MOST_STEPS:
-                self.rest = data[at:]
-                self._charge()
+                self._put_off(data[at:])
                 return
             exchange = self.latest
             missing = 0
@@ -501,10 +503,24 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _stopped(self, why: BaseException | None) -> None:
         """One of the parser's callbacks has raised."""
-        if not isinstance(why, Enough):
+        if isinstance(why, TooManyLines):
+            self._too_many_lines()
+        elif not isinstance(why, Enough):
             if not isinstance(why, Malformed):
                 log.error("a fault of ours in reading a request", exc_info=why)
             self._malformed()
+
+    def _too_many_lines(self) -> None:
+        self._hit(bounds.HEADER_LINES)
+        self.deaf, self.in_head, self.headers = True, False, []
+        message = f"The request's head has more than {MAX_HEADER_LINES} lines."
+        if self.running is None:
+            self._say(
+                b"431 Request Header Fields Too Large", error_body(431, REQUEST_TOO_LARGE, message), b"application/json"
+            )
+            self._linger(LINGER_SECONDS)
+        else:
+            self.close()
 
     def _learn(self, data: bytes, exchange: Exchange) -> None:
         """Of a request that `data` begins with: what the next may have in common with it."""
@@ -593,11 +609,11 @@ class GatewayProtocol(HttpToolsProtocol):
             self._say(b"400 Bad Request", b"This is not a valid HTTP request.\n")
         self.close()
 
-    def _say(self, status: bytes, text: bytes) -> None:
+    def _say(self, status: bytes, text: bytes, kind: bytes = b"text/plain") -> None:
         """To a client whose request is none that could be answered in another way."""
         self.write(
-            b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (status, len(text), text)
+            b"HTTP/1.1 %b\r\ncontent-type: %b\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (status, kind, len(text), text)
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -635,6 +651,13 @@ class GatewayProtocol(HttpToolsProtocol):
             if not self.held_back and not self.transport.is_closing():
                 self.flow.resume_reading()
 
+    def _put_off(self, data: bytes) -> None:
+        """To the next turn of its client, which has had its part of this one."""
+        self.rest = self.rest + data if self.rest else data
+        self._charge()
+        if self.entered:
+            self.turns.slow_down(self.share, self)
+
     def hold_back(self) -> bool:
         """Its client is slowed. False if it is held back for that already, or closed."""
         if self.held_back & TURN or not self.entered or self.transport.is_closing():
@@ -650,13 +673,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.held_back &= ~TURN
         if self.rest:
             rest, self.rest = self.rest, b""
-            share = self.share
-            if share.turn != self.outbox.turn:
-                share.turn, share.steps = self.outbox.turn, 0
-            self._parse(rest)
-            if self.rest:
-                self.turns.slow_down(share, self)
-                return
+            self.data_received(rest)
         if not self.held_back and not self.transport.is_closing():
             self.flow.resume_reading()
 
@@ -807,7 +824,7 @@ class GatewayProtocol(HttpToolsProtocol):
         path = exchange.path
         if path.startswith(b"/v1/"):
             return MAX_BODY_BYTES, bounds.BODY
-        if path.startswith(SMALL_PATHS) or not self.gateway.may_be_known(exchange):
+        if path in SMALL_PATHS or not self.gateway.may_be_known(exchange):
             return SMALL_BODY_BYTES, bounds.STRANGER_BODY
         return MAX_FORWARDED_BODY, bounds.FORWARDED_BODY
 

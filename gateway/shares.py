@@ -235,15 +235,24 @@ class Turns:
     def _next(self) -> None:
         """The next turn: a few of each, in turn."""
         self._due = False
-        self._outbox.turn += 1
+        outbox = self._outbox
+        outbox.turn += 1
+        shares = deque(self._shares)
         for _ in range(RESUMED_AT_ONCE):
-            while self._shares and not self._shares[0].line:
-                self._shares.popleft().line = None
-            if not self._shares:
-                return
-            share = self._shares[0]
-            self._shares.rotate(-1)
+            # Whoever had much to do that was put off has had its part of this turn already.
+            while shares and (not shares[0].line or (shares[0].turn == outbox.turn and shares[0].steps > MOST_STEPS)):
+                shares.popleft()
+            if not shares:
+                break
+            share = shares[0]
+            shares.rotate(-1)
             assert share.line
             share.line.popleft().go_on()
-        self._due = True
-        self._outbox.loop.call_soon(self._next)
+        for share in [it for it in self._shares if not it.line]:
+            share.line = None
+            self._shares.remove(share)
+        if self._shares:
+            self._shares.rotate(-1)
+            if not self._due:
+                self._due = True
+                outbox.loop.call_soon(self._next)
