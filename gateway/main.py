@@ -38,6 +38,7 @@ from gateway.upstream import Sweeper
 log = logging.getLogger(__name__)
 
 CERTIFICATE_SECONDS = 10.0
+LOOKED_AT_AT_ONCE = 100  # connections, for timeouts
 LAST_HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process was told to stop
 # glibc's names, and how much freed memory it may keep instead of giving it back with each large body.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -187,12 +188,13 @@ async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> N
             log.exception("this is tried again in %g s", seconds)
 
 
-def _sweep(server: Server, gateway: Gateway, protocol: type[GatewayProtocol]) -> None:
-    now = time.monotonic()
-    protocol.buffers.expire(now)
-    for connection in list(server.server_state.connections):
-        if isinstance(connection, GatewayProtocol):
-            connection.expire(now, stopping=gateway.stopping)
+async def _sweep(server: Server, gateway: Gateway, protocol: type[GatewayProtocol]) -> None:
+    protocol.buffers.expire(time.monotonic())
+    for number, connection in enumerate(list(server.server_state.connections), 1):
+        if isinstance(connection, GatewayProtocol) and connection.entered:
+            connection.expire(time.monotonic(), stopping=gateway.stopping)
+        if number % LOOKED_AT_AT_ONCE == 0:
+            await asyncio.sleep(0)  # very many may have to be closed
 
 
 class Certificate:

@@ -693,6 +693,8 @@ class GatewayProtocol(HttpToolsProtocol):
         wanted = _wanted(exchange)
         if not wanted:
             return True
+        if exchange.length is None:
+            wanted = min(wanted, self._limit(exchange)[0])
         hold = exchange.hold
         if hold is None:
             hold = exchange.hold = self._opened(exchange)

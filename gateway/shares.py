@@ -5,7 +5,7 @@ are read where their number is known, so that requests that are being received c
 finds no room waits, unread, until others have ended, and is refused after ROOM_SECONDS.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROOM_SECONDS = 30.0  # that a request waits for room before it is refused
 MOST_STEPS = 64  # of one client in a turn of the event loop: each is a read of at most 256 KiB, or a request's head
 KEPT_FOR_SMALL = 1 / 8  # of a client's part of the memory, and of the whole
+REFUSED_AT_ONCE = 100  # requests that have waited for room in vain
 TURNS_OF_A_HIT = 50  # in which a client took more than its part
 RESUMED_AT_ONCE = 32  # connections of slowed clients that are read again in one turn
 
@@ -76,7 +77,7 @@ class Buffers:
         self.limit = limit
         self.held = 0
         self.shares: dict[str, Share] = {}
-        self._claims: OrderedDict[Share, deque[Claim]] = OrderedDict()  # by the first of its shares
+        self._claims: dict[Share, dict[Claim, None]] = {}  # by the first of their shares, in their order
         self._granting = False
 
     # Shares
@@ -160,19 +161,20 @@ class Buffers:
     # Waiting for room
 
     def wait(self, claim: Claim) -> None:
-        self._claims.setdefault(claim.hold.shares[0], deque()).append(claim)
+        self._claims.setdefault(claim.hold.shares[0], {})[claim] = None
 
     def leave(self, claim: Claim) -> None:
         """It is not wanted any more. May be called again."""
         line = self._claims.get(claim.hold.shares[0])
         if line is not None and claim in line:
-            line.remove(claim)
+            del line[claim]
             if not line:
                 del self._claims[claim.hold.shares[0]]
 
     def expire(self, now: float) -> None:
-        """Refuse what has waited for too long."""
-        for claim in [claim for line in self._claims.values() for claim in line if claim.until <= now]:
+        """Refuse what has waited for too long, some of it: called twice a second, this must not take a whole turn."""
+        late = [claim for line in self._claims.values() for claim in line if claim.until <= now]
+        for claim in late[:REFUSED_AT_ONCE]:
             self.leave(claim)
             claim.refused()
         if self._claims:
@@ -191,8 +193,10 @@ class Buffers:
         try:
             for share in sorted(self._claims, key=lambda it: it.held):
                 line = self._claims.get(share)
-                while line and self.has_room(line[0].hold, line[0].size - line[0].hold.size, large=True):
-                    claim = line[0]
+                while line:
+                    claim = next(iter(line))
+                    if not self.has_room(claim.hold, claim.size - claim.hold.size, large=True):
+                        break
                     self.leave(claim)
                     self.put(claim.hold, claim.size)
                     claim.granted()
