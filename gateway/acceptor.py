@@ -128,6 +128,9 @@ class Acceptor:
                 await self._loop.connect_accepted_socket(lambda: protocol, accepted)
             else:
                 await self._shake_hands(protocol, accepted, ip, self._tls)
+        except ConnectionAbortedError:  # as the event loop says that a handshake took too long
+            self._hits.hit(bounds.HANDSHAKES)
+            accepted.close()
         except (OSError, asyncio.CancelledError):  # TimeoutError and ssl.SSLError are of the first kind
             accepted.close()
         finally:

@@ -1,7 +1,7 @@
 """One request and its answer on a client's connection. Knows HTTP's framing; knows nothing of models."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -136,6 +136,13 @@ class Exchange:
         body = self.take_body()
         protocol.go_on_reading()
         return body
+
+    def room_for_answer(self) -> Callable[[int], None]:
+        """To be called with the bytes of an answer that are kept for it, in addition to its body's. That raises Refusal
+        (503) if there is no room.
+        """
+        already = 0 if self.hold is None else self.hold.size
+        return lambda size: self.keep(already + size)
 
     def keep(self, size: int) -> None:
         """So many bytes of a streamed body are kept after they were read. Raises Refusal (503) if there is no room."""

@@ -327,7 +327,7 @@ class Inference:
                 if self.kind.binary and not head.is_json:
                     return await self._pass(connection)
             whole = connection.whole() if self._answer is None else self._answer
-            answer = await connection.read_all() if whole is None else whole
+            answer = await connection.read_all(self.exchange.room_for_answer()) if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
             self._whole(connection, answer)

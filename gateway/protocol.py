@@ -24,7 +24,7 @@ from gateway.grammar import Malformed, check_first_line, check_headers, check_li
 from gateway.handler import MAX_FORWARDED_BODY, Gateway
 from gateway.outbox import Outbox
 from gateway.peer import Crowd, Peers, client_of
-from gateway.shares import MOST_STEPS, ROOM_SECONDS, Buffers, Claim, Hold, Share, Turns
+from gateway.shares import MOST_STEPS, ROOM_SECONDS, Buffers, Claim, Hold, Pacer, Share
 from gateway.template import Template
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class GatewayProtocol(HttpToolsProtocol):
     gateway: Gateway
     crowd: Crowd
     buffers: Buffers
-    turns: Turns
+    pacer: Pacer
     outbox: Outbox
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -656,7 +656,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.rest = self.rest + data if self.rest else data
         self._charge()
         if self.entered:
-            self.turns.slow_down(self.share, self)
+            self.pacer.slow_down(self.share, self)
 
     def hold_back(self) -> bool:
         """Its client is slowed. False if it is held back for that already, or closed."""
@@ -806,7 +806,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _charge_unsent(self, unsent: int) -> bool:
         """For what its client does not take. False if there is no room for that."""
-        hold = self.unsent_hold
+        hold, running = self.unsent_hold, self.running
+        if running is not None and running.hold is not None:
+            unsent -= running.hold.size  # that is reserved until its client has taken enough
         if hold is None:
             hold = self.unsent_hold = self.buffers.open(self.share)
         if unsent > SMALL_BODY_BYTES:
@@ -924,7 +926,7 @@ def _wanted(exchange: Exchange) -> int:
 
 
 def _no_room(bound: Bound | None) -> Refusal:
-    message = "There is no room for this request's body now: too much is being received. Try again shortly."
+    message = "There is no room for this request now: too much is being received or sent. Try again shortly."
     return Refusal(503, BUFFERS_FULL, message, headers=((b"retry-after", b"2"),), bound=bound)
 
 
@@ -948,6 +950,6 @@ def bound_to(gateway: Gateway) -> type[GatewayProtocol]:
         "outbox": gateway.outbox,
         "crowd": Crowd(config.max_connections_per_client, Peers(config.trusted_proxies)),
         "buffers": Buffers(config.max_buffered_mb << 20),
-        "turns": Turns(gateway.outbox, lambda: gateway.bounds.hit(bounds.CLIENT_STEPS)),
+        "pacer": Pacer(gateway.outbox, lambda: gateway.bounds.hit(bounds.CLIENT_STEPS)),
     }
     return type("BoundProtocol", (GatewayProtocol,), fields)

@@ -204,7 +204,7 @@ class Buffers:
             self._granting = False
 
 
-class Turns:
+class Pacer:
     """Lets no client have a turn of the event loop for itself: who takes more than MOST_STEPS in one is slowed. All its
     connections are not read for now, then some in each turn, until all of them were.
     """

@@ -291,7 +291,7 @@ def test_a_slow_client_does_not_wake_up_the_accounts_of_the_lost(gateway: Inside
     with gateway.connect() as connection:
         connection.sendall(chat(MIB))
         (found,) = until(lambda: gateway.connections)
-        gateway.in_loop(lambda: (found.turns.slow_down(found.share, found), found.transport.abort()))
+        gateway.in_loop(lambda: (found.pacer.slow_down(found.share, found), found.transport.abort()))
     until(lambda: not gateway.connections)
     assert isinstance(found, GatewayProtocol)
     assert gateway.in_loop(lambda: (counted.held, counted.shares)) == (0, {})

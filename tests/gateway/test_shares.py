@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.outbox import Outbox
-from gateway.shares import MOST_STEPS, RESUMED_AT_ONCE, TURNS_OF_A_HIT, Buffers, Claim, Hold, Turns
+from gateway.shares import MOST_STEPS, RESUMED_AT_ONCE, TURNS_OF_A_HIT, Buffers, Claim, Hold, Pacer
 
 LIMIT = 1024
 HALF = LIMIT // 2
@@ -202,7 +202,7 @@ def turn(loop: Any) -> None:
 
 def test_a_slowed_client_is_read_a_few_connections_a_turn_until_all_were(loop: Any) -> None:
     slowed: list[int] = []
-    buffers, turns = Buffers(LIMIT), Turns(Outbox(loop), lambda: slowed.append(1))
+    buffers, turns = Buffers(LIMIT), Pacer(Outbox(loop), lambda: slowed.append(1))
     connections: list[Any] = [Connection() for _ in range(2 * RESUMED_AT_ONCE + 1)]
     for it in connections:
         share = buffers.enter("192.0.2.1", it, many=False)
@@ -226,7 +226,7 @@ def test_a_slowed_client_is_read_a_few_connections_a_turn_until_all_were(loop: A
 
 
 def test_two_slowed_clients_take_turns(loop: Any) -> None:
-    buffers, turns = Buffers(LIMIT), Turns(Outbox(loop), lambda: None)
+    buffers, turns = Buffers(LIMIT), Pacer(Outbox(loop), lambda: None)
     groups: list[list[Any]] = [[Connection() for _ in range(RESUMED_AT_ONCE)] for _ in range(2)]
     for name, group in zip("ab", groups, strict=True):
         for it in group:

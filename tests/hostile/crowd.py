@@ -46,7 +46,8 @@ class Sender:
         except BlockingIOError:
             return
         except OSError as error:
-            assert error.errno in (errno.ECONNRESET, errno.EPIPE), error
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE):
+                raise
             data = b""
         self.closed = self.closed or not data
         self.received = (self.received + data)[:READ_BYTES]
@@ -66,7 +67,7 @@ class Crowd:
                 events = (selectors.EVENT_WRITE if it.left else 0) | (selectors.EVENT_READ if read else 0)
                 if not it.closed and events:
                     selector.register(it.socket, events, it)
-            while time.monotonic() < deadline and selector.get_map():
+            while time.monotonic() < deadline:
                 if until() if until is not None else all(it.done for it in self.senders):
                     return
                 self._step(selector, read=read)
