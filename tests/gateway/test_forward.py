@@ -2,12 +2,14 @@
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from gateway.forward import FORWARDED_AT_ONCE
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import Talk, always, answer, each_time, nothing, opening, stream, upstream
+from tests.router import until
 
 
 @pytest.fixture
@@ -288,3 +290,62 @@ def test_head_tells_the_length_that_get_would_have(gateway, control_says):
     with control_says(always(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n")):
         received = gateway.say(gateway.head("HEAD /", "Connection: close"))
     assert b"content-length: 6\r\n" in received
+
+
+def test_of_one_client_so_many_requests_are_with_control_at_a_time(gateway, control_says):
+    answers = threading.Event()
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            answers.wait(30)
+            talk.send(PAGE)
+
+    with control_says(script) as control, ExitStack() as stack:
+        connections = [stack.enter_context(gateway.connect()) for _ in range(FORWARDED_AT_ONCE + 10)]
+        for connection in connections:
+            connection.sendall(gateway.head("GET /login"))
+        until(lambda: len(control.requests) == FORWARDED_AT_ONCE)
+        with gateway.connect() as other:
+            other.sendall(gateway.head("GET /login", "X-Forwarded-For: 192.0.2.7"))
+            until(lambda: len(control.requests) == FORWARDED_AT_ONCE + 1)
+        answers.set()
+        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 200"}
+        assert len(control.requests) == FORWARDED_AT_ONCE + 11
+
+
+def test_whoever_leaves_gives_up_the_place_that_it_has_or_waits_for(gateway, control_says):
+    answers = threading.Event()
+
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            if b"/slow" in request:
+                answers.wait(30)
+            talk.send(PAGE)
+
+    with control_says(script) as control:
+        for _ in range(2):
+            with ExitStack() as stack:
+                connections = [stack.enter_context(gateway.connect()) for _ in range(FORWARDED_AT_ONCE + 10)]
+                for connection in connections:
+                    connection.sendall(gateway.head("GET /slow"))
+                until(lambda: sum(b"/slow" in it for it in control.requests) >= FORWARDED_AT_ONCE)
+            assert gateway.get("/login").status == 200
+            control.requests.clear()
+        answers.set()
+
+
+def test_streams_of_events_take_no_place_of_other_requests(gateway, control_says):
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            if b"/events" in request:
+                talk.send(stream(b"data: 1\n\n", end=False))
+                talk.request()
+            else:
+                talk.send(PAGE)
+
+    with control_says(script), ExitStack() as stack:
+        for _ in range(FORWARDED_AT_ONCE + 5):
+            connection = stack.enter_context(gateway.connect())
+            connection.sendall(gateway.head("GET /events"))
+            read_until(connection, b"data: 1\n\n\r\n")
+        assert gateway.get("/login").status == 200
