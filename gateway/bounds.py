@@ -73,7 +73,7 @@ BUFFERS = Bound(
 CLIENT_BUFFERS = Bound(
     24,
     "client_buffers",
-    _("The part of that memory that one API key or address has"),
+    _("Memory for unfinished requests and unsent responses of one API key or address"),
     "half of `ROUTERDASH_MAX_BUFFERED_MB`; for pages an eighth",
     "As above.",
 )

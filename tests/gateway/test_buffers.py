@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,6 +20,8 @@ from gateway.protocol import CHUNK_ROOM_BYTES, MAX_PIPELINED, SMALL_BODY_BYTES, 
 from gateway.shares import Buffers
 from tests.gateway.inside import PATH, Inside, inside
 from tests.gateway.process import KEY, read_to_end, read_until
+from tests.gateway.samples import make_endpoint
+from tests.gateway.scripted import always, answer, upstream
 from tests.router import until
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -160,6 +163,7 @@ def test_a_chunked_body_of_a_stranger_has_64_kib(gateway: Inside) -> None:
 def large(gateway: Inside, counted: Buffers) -> list[socket.socket]:
     """As many bodies as fit, which want one byte more."""
     connections: list[socket.socket] = []
+    until(lambda: held(gateway, counted) == 0)
     for size in (30 * MIB, 26 * MIB):
         connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
         connections.append(connection)
@@ -296,3 +300,38 @@ def test_a_slow_client_does_not_wake_up_the_accounts_of_the_lost(gateway: Inside
     assert isinstance(found, GatewayProtocol)
     assert gateway.in_loop(lambda: (counted.held, counted.shares)) == (0, {})
     assert gateway.get("/v1/models").status == 200
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[Inside]:
+    """A gateway whose endpoint has answers of 20 MiB."""
+    config = load({"ROUTERDASH_DATA_DIR": str(tmp_path), "ROUTERDASH_MAX_BUFFERED_MB": "128"})
+    with ExitStack() as stack:
+        server = stack.enter_context(upstream(always(answer(b'{"model":"m","data":"' + b"x" * (20 * MIB) + b'"}'))))
+        yield stack.enter_context(inside(config, read_all, make_endpoint("", "m", base_url=server.url)))
+
+
+def test_a_large_answer_that_finds_no_room_is_not_read_on(answering: Inside) -> None:
+    counted = buffers(answering)
+    assert answering.post(CHAT, {"model": "m"}).status == 200
+    connections = large(answering, counted)
+    refused = answering.post(CHAT, {"model": "m"})
+    for connection in connections:
+        connection.close()
+    assert (refused.status, refused.json()["error"]["code"]) == (503, "buffers_full")
+    until(lambda: held(answering, counted) == 0)
+    assert answering.post(CHAT, {"model": "m"}).status == 200
+
+
+def test_a_large_answer_is_held_until_its_client_has_taken_it(answering: Inside) -> None:
+    counted = buffers(answering)
+    body = b'{"model":"m"}'
+    with answering.connect() as connection:
+        connection.sendall(chat(len(body)) + body)
+        until(lambda: held(answering, counted) > 16 * MIB)
+        assert answering.get("/v1/models").status == 200
+        assert held(answering, counted) > 16 * MIB
+        size = 0
+        while size < 20 * MIB:
+            size += len(connection.recv(1 << 20))
+        until(lambda: held(answering, counted) == 0)

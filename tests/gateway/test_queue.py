@@ -252,7 +252,7 @@ def test_a_key_waits_for_at_most_one_request_of_each_other_key(comers):
 
 def test_a_key_has_half_of_the_places_and_one_more():
     world = World(m=0)
-    places = []
+    places: list[Any] = []
     while world.queue.has_place("a", world.queue.length, 100, 1):
         places.append(world.come(len(places), "a"))
     assert len(places) == 51
