@@ -4,12 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .cache/tools
+ALONE := .cache/alone
+DIST ?= dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where it is set, as in many containers, each process would compile all of the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check fmt messages
+.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check package image test-image lock sbom audit fmt messages
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -19,12 +22,25 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: requirements.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+$(VENV)/installed-dev: requirements-dev.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.txt
 	@touch $@ $(VENV)/installed
+
+# What makes a release is in an environment of its own: nothing that RouterDash runs on depends on it.
+$(TOOLS)/installed: requirements-tools.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --require-hashes --requirement requirements-tools.txt
+	@touch $@
+
+# What RouterDash runs on and nothing else, for the list of its parts.
+$(ALONE)/installed: requirements.txt
+	rm -rf $(ALONE)
+	$(PYTHON) -m venv $(ALONE)
+	$(ALONE)/bin/pip install --quiet --require-hashes --requirement requirements.txt
+	@touch $@
 
 install: $(VENV)/installed ## Make the virtual environment and install RouterDash's requirements into it
 
@@ -75,6 +91,33 @@ check: $(VENV)/installed-dev ## Check format, lint, types, import direction, mig
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(BIN)/djlint templates --lint --quiet
+
+package: $(TOOLS)/installed ## Build the wheel and the sdist into dist/ (DIST=FOLDER)
+	$(TOOLS)/bin/python -m build --no-isolation --outdir $(DIST) .
+
+IMAGE ?= routerdash
+ENGINE ?= podman
+image: ## Build the container image (IMAGE=name, ENGINE="docker", BASE=its base image)
+	$(ENGINE) build $(if $(filter podman,$(firstword $(ENGINE))),--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(IMAGE) $(ARGS) .
+
+test-image: $(VENV)/installed-dev ## Try the container image in an engine (IMAGE=name, ENGINE="docker")
+	TEST_IMAGE=$(IMAGE) TEST_ENGINE="$(ENGINE)" $(BIN)/python -m pytest tests/image $(ARGS)
+
+lock: $(TOOLS)/installed ## Pin what RouterDash, its tests and its tools need, with hashes (ARGS="--upgrade", "--upgrade-package NAME")
+	$(LOCK) pyproject.toml --output-file requirements.txt $(ARGS)
+	$(LOCK) requirements-dev.in --output-file requirements-dev.txt $(ARGS)
+	$(LOCK) requirements-tools.in --output-file requirements-tools.txt $(ARGS)
+	$(LOCK) tests/clients/requirements.in --output-file tests/clients/requirements.txt $(ARGS)
+	$(LOCK) tests/llamacpp/requirements.in --output-file tests/llamacpp/requirements.txt $(ARGS)
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
+sbom: $(TOOLS)/installed $(ALONE)/installed ## Write what RouterDash consists of into dist/routerdash.cdx.json (CycloneDX; DIST=FOLDER)
+	$(TOOLS)/bin/python packaging/sbom.py $(ALONE)/bin/python $(DIST)/routerdash.cdx.json
+
+audit: $(TOOLS)/installed ## Ask the advisory database about every pinned package (needs the network)
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-tools.txt
 
 fmt: $(VENV)/installed-dev ## Format the code
 	$(BIN)/ruff check --fix .

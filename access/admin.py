@@ -20,7 +20,9 @@ from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from access.account import end_of_user
 from access.bootstrap import BOOTSTRAP
+from access.key_limit import check_room
 from access.models import (
     DELETED,
     INFERENCE,
@@ -82,6 +84,12 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         if (name == BOOTSTRAP) != (self.instance.name == BOOTSTRAP):
             raise ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name
+
+    def clean_created_by(self) -> User:
+        owner: User = self.cleaned_data["created_by"]
+        if owner.pk != self.instance.created_by_id:
+            check_room(owner)
+        return owner
 
     def clean_expires_at(self) -> datetime | None:
         expires: datetime | None = self.cleaned_data["expires_at"]
@@ -196,11 +204,18 @@ class UserForm(forms.ModelForm[User]):
             raise ValidationError(_("This is the last administrator."))
         return role
 
-    def clean_new_password(self) -> str:
-        password: str = self.cleaned_data["new_password"]
-        if password:
-            password_validation.validate_password(password, self.instance)
-        return password
+    def clean(self) -> dict[str, Any]:
+        """The password by its rules, which are others for an administrator: for what the user will be."""
+        given = super().clean() or self.cleaned_data
+        if password := given.get("new_password"):
+            user = User(
+                username=given.get("username", self.instance.username), role=given.get("role", self.instance.role)
+            )
+            try:
+                password_validation.validate_password(password, user)
+            except ValidationError as error:
+                self.add_error("new_password", error)
+        return given
 
 
 @admin.register(User)
@@ -225,12 +240,18 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     search_fields = ("username",)
     ordering = ("username",)
     list_per_page = 50
-    actions = ("export_csv",)
+    actions = ("end_sessions", "export_csv")
     exported = ("id", "username", "role", "view_bodies", "created_at", "last_login", "must_change_password")
 
     @admin.display(description=gettext_lazy("may see bodies of requests"), boolean=True)
     def sees_bodies(self, obj: User) -> bool:
         return obj.has_perm(VIEW_BODIES)
+
+    @admin.action(description=gettext_lazy("End all sessions"), permissions=("change",))
+    def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            if end_of_user(request, str(user.pk)):
+                self.log_change(request, user, _("All sessions ended."))
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if password := form.cleaned_data["new_password"]:

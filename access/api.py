@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
@@ -13,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from access.key_limit import check_room
 from access.models import ApiKey, User
 from access.permissions import SESSION
 from access.serializers import (
@@ -81,9 +83,12 @@ def make(owner: User, data: Any) -> tuple[ApiKey, str]:
     values = given.validated_data
     try:
         with transaction.atomic():
+            check_room(owner)
             return ApiKey.issue(owner, values["name"], values["permissions"], values.get("expires_at"))
     except IntegrityError:
         raise _duplicate(values["name"]) from None
+    except DjangoValidationError as error:
+        raise ValidationError({"non_field_errors": error.messages}) from None
 
 
 def _person(request: Request) -> User:

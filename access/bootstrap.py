@@ -4,6 +4,8 @@ import logging
 import secrets
 import uuid
 
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from access.models import PERMISSIONS, ApiKey, Role, User, hash_key
@@ -19,10 +21,15 @@ class NameTaken(Exception):
     """The first administrator cannot be made under this name."""
 
 
+class WeakPassword(Exception):
+    """The first administrator cannot be made with this password."""
+
+
 def ensure_admin(config: Config) -> str | None:
     """Make an administrator if there is none; the generated password, or None if none had to be generated.
 
-    Raises NameTaken: a viewer does not become an administrator by being called so.
+    Raises NameTaken: a viewer does not become an administrator by being called so. Raises WeakPassword where the
+    settings give a password that the page would refuse, too.
     """
     if User.objects.filter(role=Role.ADMIN).exists():
         return None
@@ -31,12 +38,21 @@ def ensure_admin(config: Config) -> str | None:
             f"there is no administrator, and the user {config.admin_username!r} is a viewer: "
             "set ROUTERDASH_ADMIN_USERNAME to another name"
         )
+    if config.admin_password:
+        _check_password(config)
     generated = None if config.admin_password else secrets.token_urlsafe(12)
     User.objects.create_superuser(
         config.admin_username, config.admin_password or str(generated), must_change_password=generated is not None
     )
     log.info("made the administrator %s", config.admin_username)
     return generated
+
+
+def _check_password(config: Config) -> None:
+    try:
+        validate_password(config.admin_password, User(username=config.admin_username, role=Role.ADMIN))
+    except ValidationError as error:
+        raise WeakPassword("ROUTERDASH_ADMIN_PASSWORD cannot be used: " + " ".join(error.messages)) from None
 
 
 def ensure_bootstrap_key(config: Config) -> None:

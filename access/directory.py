@@ -14,6 +14,7 @@ from types import MappingProxyType
 from django.db import Error, close_old_connections, connection
 
 from access.models import READING, ApiKey, User
+from access.sessions import sessions
 from endpoints.fields import LAST_EXPIRY_YEAR
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Access:
 
     def __init__(self) -> None:
         self._directory: Directory | None = None
+        self._remembered: Mapping[str, User] = {}
         self._writing = threading.Lock()
         self._listeners: list[Listener] = []
 
@@ -50,10 +52,20 @@ class Access:
         """Reads the database the first time. Raises django.db.Error if that fails."""
         return self._directory or self._read()
 
+    def users(self) -> Mapping[str, User]:
+        """By their ids; before the database has been read once, those that control remembers of its last run."""
+        if self._directory is None and self._remembered:
+            return self._remembered
+        return self.directory().users
+
     def user(self, user_id: str) -> User | None:
         """A copy: whoever gets it may set attributes on it."""
-        found = self.directory().users.get(user_id)
+        found = self.users().get(user_id)
         return copy(found) if found else None
+
+    def remember(self, users: Mapping[str, User]) -> None:
+        """Go by these users until the database has been read once. Their keys are not known: scripts have to wait."""
+        self._remembered = users
 
     def key(self, hashed: str) -> KeyEntry | None:
         return self.directory().keys.get(hashed)
@@ -64,7 +76,7 @@ class Access:
 
     def generated_passwords(self) -> list[tuple[str, str, datetime]]:
         """Administrators who must still change theirs: id, name, and when they were made."""
-        users = self._directory.users if self._directory else {}
+        users = self._directory.users if self._directory else self._remembered
         found = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
         return [(user_id, str(user.username), user.created_at) for user_id, user in found]
 
@@ -73,7 +85,7 @@ class Access:
 
     def reload(self) -> None:
         """Read everything again. Raises django.db.Error, and then keeps what it had."""
-        self._read()
+        sessions.follow(self._read().users)
         for listener in self._listeners:
             listener()
 
@@ -87,6 +99,7 @@ class Access:
     def forget(self) -> None:
         """As if never loaded; for tests."""
         self._directory = None
+        self._remembered = {}
 
     def _read(self) -> Directory:
         with self._writing:

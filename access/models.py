@@ -13,6 +13,7 @@ from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from endpoints.fields import ExpiryField, IsoDateTimeField, LineField, TextUUIDField
@@ -49,6 +50,14 @@ class Role(models.TextChoices):
 
 
 DELETED = "(deleted user)"  # who has done in the log what users did that are gone
+
+
+def too_long(password: str) -> str:
+    """What is said of a password that bcrypt would cut."""
+    return gettext(
+        "A password has at most 72 bytes, and this one has %(bytes)d. That is 72 letters without accents, or 24 "
+        "Japanese characters."
+    ) % {"bytes": len(password.encode())}
 
 
 class PasswordHashField(models.TextField):  # type: ignore[type-arg]
@@ -114,7 +123,7 @@ class User(AbstractBaseUser):
     def set_password(self, raw_password: str | None) -> None:
         """Raises ValidationError for more than 72 bytes: bcrypt would ignore the rest."""
         if raw_password is not None and len(raw_password.encode()) > MAX_PASSWORD_BYTES:
-            raise ValidationError(_("A password has at most 72 bytes."), code="password_too_long")
+            raise ValidationError(too_long(raw_password), code="password_too_long")
         super().set_password(raw_password)
 
     @property

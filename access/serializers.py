@@ -9,6 +9,7 @@ from rest_framework import serializers
 from access.bootstrap import BOOTSTRAP
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from endpoints.fields import validate_expiry
+from endpoints.text import validate_line
 
 
 class ApiKeySerializer(serializers.Serializer[ApiKey]):
@@ -32,7 +33,7 @@ class NewApiKeySerializer(ApiKeySerializer):
 class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
     """Name and expiry of a key."""
 
-    name = serializers.CharField(max_length=200)
+    name = serializers.CharField(max_length=200, validators=[validate_line])
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
 
     @property

@@ -1,21 +1,29 @@
 """Login, logout, the page that changes a password, and the theme of whoever has no scripts."""
 
 import math
+from functools import partial
 from typing import Any
 
+from django import forms
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.db import transaction
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse_lazy
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 from django.views.generic import FormView
 
 from access import logins
+from access.account import not_durable, not_stored
+from access.models import User
+from access.sessions import sessions
 
 THEMES = ("system", "light", "dark")
 THEME_COOKIE, THEME_SECONDS = "routerdash_theme", 365 * 86400  # as shell.js writes it, which reads it, too
@@ -42,8 +50,14 @@ class Login(auth_views.LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         logins.failures.forget(self.counted)
         response = super().form_valid(form)
+        self.request.session.save()  # now, to know whether the disk takes it
+        if sessions.problem:
+            messages.warning(self.request, not_stored())
         logins.remember(response, form.get_user().get_username())
         return response
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(why=getattr(self.request.session, "why", ""), **kwargs)
 
     def get_redirect_url(self, *args: Any) -> str:
         """Where `next` leads, but not back here: that would turn in a circle."""
@@ -54,20 +68,33 @@ class Login(auth_views.LoginView):
 class Logout(auth_views.LogoutView):
     """POST only, as Django has it: a link on another page must not log anybody out."""
 
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = super().post(request, *args, **kwargs)
+        if not getattr(request.session, "end_is_durable", True):
+            messages.error(request, not_durable())
+        return response
+
 
 class PasswordForm(PasswordChangeForm):
-    """Django's own, with inputs as the page's others."""
+    """Django's own, with inputs as the page's others, and the question what becomes of the other sessions."""
+
+    keep_sessions = forms.BooleanField(
+        label=gettext_lazy("Stay logged in on my other browsers"),
+        required=False,
+        help_text=gettext_lazy("Otherwise all other sessions end."),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            field.widget.attrs["class"] = "input"
+            if not isinstance(field, forms.BooleanField):
+                field.widget.attrs["class"] = "input"
 
 
 class PasswordChange(auth_views.PasswordChangeView):
     template_name = "password.html"
     form_class = PasswordForm
-    success_url = reverse_lazy("overview")
+    success_url = reverse_lazy("overview")  # a newcomer goes on there
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """A wrong old password is a failed login: a session that was left open is no way to find the password out."""
@@ -86,10 +113,19 @@ class PasswordChange(auth_views.PasswordChangeView):
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         """Only the password is written; the file that held a generated one is of no use any more."""
         logins.failures.forget(self.counted)
-        user = form.save(commit=False)
+        user = self.request.user
+        assert isinstance(user, User)
+        before = user.get_session_auth_hash()
+        user.set_password(form.cleaned_data["new_password1"])
         user.must_change_password = False
-        user.save(update_fields=["password", "must_change_password"])
+        with transaction.atomic():
+            if form.cleaned_data["keep_sessions"]:  # before everybody else learns of the new password
+                after = user.get_session_auth_hash()
+                transaction.on_commit(partial(sessions.restamp, str(user.pk), before, after))
+            user.save(update_fields=["password", "must_change_password"])
         update_session_auth_hash(self.request, user)
+        if not form.cleaned_data["keep_sessions"]:
+            sessions.end_all_of(str(user.pk), but=getattr(self.request.session, "id", ""))
         (settings.ROUTERDASH.data_dir / "initial-password").unlink(missing_ok=True)
         return redirect(self.get_success_url())
 

@@ -41,6 +41,7 @@ from endpoints.models import (
 )
 from endpoints.probe import Unreachable
 from endpoints.registry import registry
+from endpoints.text import validate_line
 from gateway import kinds
 
 HISTORY_SIZE = 100  # entries of a page, as many as Django goes by
@@ -125,6 +126,8 @@ class EndpointForm(forms.ModelForm[Endpoint]):
 
     def clean_tags(self) -> list[str]:
         found = tags.parse(self.cleaned_data["tags"])
+        for word in found:
+            validate_line(word)
         if len(found) > tags.MOST or any(len(word) > tags.LONGEST for word in found):
             raise ValidationError(
                 _("At most %(most)d tags of at most %(longest)d characters.")

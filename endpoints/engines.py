@@ -16,6 +16,7 @@ from endpoints.probe import Answer, Probe, Unreachable
 from gateway.kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
 
 AT_ONCE = 8
+ASKING_SECONDS = 60.0  # for the questions about all models of a server; what is not answered by then is left open
 MAX_SLOTS = 10_000
 _IN_A_PATH = re.compile(r"(?:(?!\.+(?:/|$))[\w.:@+~ -]+(?:/|$))+(?<!/)")
 
@@ -52,14 +53,19 @@ async def ask(probe: Probe, kind: str, models: list[str]) -> Server:
 
 
 async def _each(probe: Probe, question: Any, models: list[str]) -> dict[str, Told]:
-    limit = asyncio.Semaphore(AT_ONCE)
+    told = dict.fromkeys(models, SILENCE)
+    left = iter(models)
 
-    async def of(model: str) -> Told:
-        async with limit:
-            told: Told = await question(probe, model)
-            return told
+    async def ask_some() -> None:
+        for model in left:
+            told[model] = await question(probe, model)
 
-    return dict(zip(models, await asyncio.gather(*map(of, models)), strict=True))
+    try:
+        async with asyncio.timeout(ASKING_SECONDS):
+            await asyncio.gather(*(ask_some() for _ in range(AT_ONCE)))
+    except TimeoutError:
+        pass
+    return told
 
 
 async def _get(probe: Probe, path: str) -> Answer:

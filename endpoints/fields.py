@@ -10,6 +10,8 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext as _
 
+from endpoints.text import validate_line
+
 LAST_EXPIRY_YEAR = 9000
 
 
@@ -20,6 +22,8 @@ def iso(moment: datetime) -> str:
 
 class LineField(models.TextField):  # type: ignore[type-arg]
     """Text of one line: unbounded in the database, a one-line input in forms, a select where it has choices."""
+
+    default_validators = [validate_line]  # noqa: RUF012  # as Django declares it
 
     def formfield(self, **kwargs: Any) -> Any:
         if self.choices is None:

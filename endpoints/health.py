@@ -42,7 +42,7 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
         answer = await _own_health(probe) if kind == Kind.XLLM else None
         if answer is None:
             started = time.perf_counter()
-            answer = await probe.get("/v1/models")
+            answer = await probe.passes("/v1/models")
     except Unreachable as error:
         if str(error).startswith("no answer") and delivered():
             return Check(True, None, None, at)
@@ -55,7 +55,7 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
 async def _own_health(probe: Probe) -> Answer | None:
     """xLLM's own health API; None when that fails, and its list of models must do."""
     try:
-        answer = await probe.get("/api/health")
+        answer = await probe.passes("/api/health")
     except Unreachable:
         return None
     return answer if answer.ok else None

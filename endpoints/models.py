@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from endpoints import base_url as base_urls
 from endpoints import capabilities, keys
 from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from endpoints.text import validate_text
 from gateway import snapshot
 
 STAFF_FIELDS = (
@@ -37,6 +38,15 @@ LIMITS = {  # in the options, for staff to edit: from 1 up to this, null where n
 HEALTH_FIELDS = ("status", "latency_ms", "last_seen", "last_error", "error_count")
 
 FAILURES_TO_OFFLINE = 2
+
+MAX_MODELS = 2000  # of an endpoint
+MAX_MODEL_NAME = 256  # characters
+TOO_MANY_MODELS = f"it lists more than {MAX_MODELS} models; the others are left out"
+BAD_MODEL_NAMES = (
+    f"it lists models whose names are longer than {MAX_MODEL_NAME} characters or cannot be printed; they are left out"
+)
+# What `last_error` of an endpoint may say although its health checks pass: see endpoints.sync.
+REMARKS = frozenset((TOO_MANY_MODELS, BAD_MODEL_NAMES, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}"))
 
 
 class Status(models.TextChoices):
@@ -70,6 +80,11 @@ def next_status(before: str, error_count: int, *, success: bool) -> tuple[str, i
     if error_count + 1 >= FAILURES_TO_OFFLINE:
         return Status.OFFLINE, 0
     return Status.ERROR, error_count + 1
+
+
+def next_error(before: str | None, error: str | None) -> str | None:
+    """What is wrong after a health check, which found `error` or nothing: a remark on the models stays meanwhile."""
+    return before if error is None and before in REMARKS else error
 
 
 def merge_latency(new: int | None, old: int | None) -> int | None:
@@ -142,6 +157,10 @@ class Endpoint(models.Model):
             self.base_url = base_urls.normalise(self.base_url or "")
         except ValueError as error:
             raise ValidationError({"base_url": str(error)}) from None
+        try:
+            validate_text(self.notes or "")
+        except ValidationError as error:
+            raise ValidationError({"notes": error}) from None
 
     def save(
         self,
@@ -212,7 +231,7 @@ class Endpoint(models.Model):
                 return None
             before = endpoint.status if endpoint.status in Status.values else Status.PENDING
             endpoint.status, endpoint.error_count = next_status(before, endpoint.error_count, success=success)
-            endpoint.last_error = None if success else error
+            endpoint.last_error = next_error(endpoint.last_error, None if success else error)
             changed = ["status", "error_count", "last_error"]
             if success:
                 endpoint.last_seen = at

@@ -141,7 +141,7 @@ def _synced(
     if isinstance(offer, Exception):
         return offer
     try:
-        return sync.store(endpoint, offer.models, offer.slots)
+        return sync.store(endpoint, offer.models, offer.slots, offer.remark)
     except sync.SyncFailed as error:
         return error
 

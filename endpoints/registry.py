@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from django.db import Error
 
-from endpoints.models import Endpoint, EndpointModel, OperatorState, Status, merge_latency, next_status
+from endpoints.models import Endpoint, EndpointModel, OperatorState, Status, merge_latency, next_error, next_status
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Registry:
                 status=status,
                 error_count=error_count,
                 latency_ms=merge_latency(latency_ms, entry.latency_ms),
-                last_error=None if success else error,
+                last_error=next_error(entry.last_error, None if success else error),
             )
             self._swap(entries)
         self._tell()

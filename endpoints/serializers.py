@@ -11,6 +11,7 @@ from endpoints import base_url, tags
 from endpoints.capabilities import STORED, to_store
 from endpoints.models import LIMITS, Endpoint, Kind, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
+from endpoints.text import validate_line, validate_text
 from gateway.kinds import CAN_CHAT
 
 _TAG_TOO_LONG = gettext_lazy("A tag has at most {max_length} characters.")
@@ -180,14 +181,16 @@ class DrainSerializer(serializers.Serializer[Any]):
 class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
     """What staff may say of an endpoint. On an update every field may be left out."""
 
-    name = serializers.CharField(max_length=200)
+    name = serializers.CharField(max_length=200, validators=[validate_line])
     base_url = serializers.CharField(max_length=2000)
     api_key = serializers.CharField(
         required=False, allow_null=True, allow_blank=True, write_only=True, help_text="Empty or null forgets it."
     )
     health_check_interval_secs = serializers.IntegerField(min_value=1, max_value=3600, default=_default_interval)
     inference_timeout_secs = serializers.IntegerField(min_value=1, max_value=86400, default=120)
-    notes = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=20000)
+    notes = serializers.CharField(
+        required=False, allow_null=True, allow_blank=True, max_length=20000, validators=[validate_text]
+    )
     capabilities = serializers.ListField(
         child=serializers.ChoiceField(choices=[*STORED, CAN_CHAT]),
         required=False,
@@ -196,7 +199,9 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
     )
     operator_state = serializers.ChoiceField(choices=OperatorState.choices, required=False)
     tags = serializers.ListField(
-        child=serializers.CharField(max_length=tags.LONGEST, error_messages={"max_length": _TAG_TOO_LONG}),
+        child=serializers.CharField(
+            max_length=tags.LONGEST, error_messages={"max_length": _TAG_TOO_LONG}, validators=[validate_line]
+        ),
         required=False,
         max_length=tags.MOST,
     )

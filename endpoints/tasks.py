@@ -30,7 +30,7 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
     try:
-        result = sync.store(endpoint, offer.models, offer.slots)
+        result = sync.store(endpoint, offer.models, offer.slots, offer.remark)
     except sync.SyncFailed as error:
         return str(error)
     return f"{len(result.models)} models, {result.added} added, {result.removed} removed"

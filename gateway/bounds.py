@@ -36,6 +36,13 @@ class Bound:
 
 
 # 1-9: stored responses and upstream paths
+ENDPOINT_ERROR = Bound(
+    1,
+    "endpoint_error",
+    _("An endpoint's error message"),
+    "256 KiB (`MAX_ERROR_BYTES` in `gateway/inference.py`)",
+    "The client gets the status and the first 500 bytes as an error in JSON.",
+)
 
 # 10-19: work for a request's or a response's content
 
@@ -184,10 +191,52 @@ FORWARDED_BODY = Bound(
 )
 
 # 40-49: sessions and API keys
+SESSIONS_PER_USER = Bound(
+    40,
+    "sessions_per_user",
+    _("Sessions of one user"),
+    "50 (`MOST_PER_USER` in `access/sessions.py`)",
+    "The login succeeds; the session of this user that was used longest ago ends.",
+)
+KEYS_PER_USER = Bound(
+    41,
+    "keys_per_user",
+    _("API keys of one user"),
+    "`ROUTERDASH_MAX_KEYS_PER_USER`, 50",
+    "400 on `/api/me/api-keys`, an error on the page and in the admin; the keys there are go on.",
+)
 
 # 50-59: databases
 
 # 60-79: endpoints, event streams, exports
+EVENT_STREAMS = Bound(
+    60,
+    "event_streams",
+    _("Live pages that one user has open at once"),
+    "20 (`MOST_STREAMS` in `metrics/streams.py`)",
+    "429 with `Retry-After`; such a page asks every few seconds instead.",
+)
+USER_EXPORTS = Bound(
+    61,
+    "user_exports",
+    _("Exports of the history that one user runs at once"),
+    "3 (`MOST_OF_ONE` in `metrics/downloads.py`)",
+    "429 with `Retry-After`.",
+)
+EXPORTS = Bound(
+    62,
+    "exports",
+    _("Exports of the history that run at once"),
+    "10 (`MOST_AT_ONCE` in `metrics/downloads.py`)",
+    "429 with `Retry-After`.",
+)
+ENDPOINT_MODELS = Bound(
+    63,
+    "endpoint_models",
+    _("Models that one endpoint lists"),
+    "2,000 (`MAX_MODELS` in `endpoints/models.py`), with names of 256 characters",
+    "The others are left out; `last_error` of the endpoint says so.",
+)
 
 
 BOUNDS = tuple(sorted((it for it in globals().values() if isinstance(it, Bound)), key=lambda it: it.number))

@@ -3,6 +3,9 @@
 It opens at 5 failures in a row, or when at least half of at least 20 attempts in 30 seconds failed; for 2, 4, 8 … 60
 seconds, give or take a tenth so that breakers do not all try at once. Then it is half open: one request goes through,
 and decides. Only the clock that its caller passes in is known to it, in seconds.
+
+A failure that may be the request's own fault counts once for its key while another key succeeds at the endpoint, see
+`Keys`: one client's bad requests must not take an endpoint from all the others.
 """
 
 import random
@@ -14,11 +17,70 @@ BUCKETS = 10  # of the window
 FIRST_SECONDS, MAX_SECONDS = 2.0, 60.0
 JITTER = 0.1
 
+MAX_KEYS = 256  # that an endpoint's `Keys` remember of each sort
+
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
 
 
 def jitter() -> float:
     return random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+
+
+class Keys:
+    """How the requests of each API key end at one endpoint, as far as it decides whether a failure counts.
+
+    A key succeeds there if the last of its attempts that ended went well, less than WINDOW_SECONDS ago. While another
+    key does, the failures of a key count once in WINDOW_SECONDS. An endpoint that fails for all keys, or for the only
+    active one, is found out as if there were no keys.
+
+    After a success, `if keys.last == key: keys.last_at = now`, else `keys.succeeded(key, now)`. Keys are any names of
+    clients, times are in seconds.
+    """
+
+    __slots__ = ("_counted", "_earlier", "last", "last_at")
+
+    def __init__(self) -> None:
+        self.last: str | None = None  # the key that succeeded last
+        self.last_at = 0.0
+        self._earlier: dict[str, float] = {}  # when the other keys last succeeded, in this order
+        self._counted: dict[str, float] = {}  # when a failure of each key last counted, in this order
+
+    def succeeded(self, key: str, now: float) -> None:
+        """An attempt of another key than `last` went well."""
+        if self.last is not None:
+            _remember(self._earlier, self.last, self.last_at)
+        self._earlier.pop(key, None)
+        self.last, self.last_at = key, now
+
+    def failed(self, key: str, now: float) -> bool:
+        """An attempt of `key` failed. Does it count?"""
+        self._forget_success(key)
+        another_succeeds = self.last is not None and now - self.last_at < WINDOW_SECONDS
+        counted_at = self._counted.get(key)
+        if another_succeeds and counted_at is not None and now - counted_at < WINDOW_SECONDS:
+            return False
+        _remember(self._counted, key, now)
+        return True
+
+    def forgive(self) -> None:
+        """As if nothing had ever failed."""
+        self._counted.clear()
+
+    def _forget_success(self, key: str) -> None:
+        if self.last != key:
+            self._earlier.pop(key, None)
+        elif self._earlier:
+            self.last, self.last_at = self._earlier.popitem()
+        else:
+            self.last = None
+
+
+def _remember(times: dict[str, float], key: str, at: float) -> None:
+    """As the newest of at most MAX_KEYS."""
+    times.pop(key, None)
+    times[key] = at
+    if len(times) > MAX_KEYS:
+        del times[next(iter(times))]
 
 
 class Breaker:
@@ -27,10 +89,11 @@ class Breaker:
     `blocks(now)` says whether requests should go elsewhere.
     """
 
-    __slots__ = ("_bad", "_good", "_jitter", "_openings", "_turned_at", "bad_in_a_row", "due", "trials", "well")
+    __slots__ = ("_bad", "_good", "_jitter", "_openings", "_turned_at", "bad_in_a_row", "due", "keys", "trials", "well")
 
     def __init__(self, jitter: Callable[[], float] = jitter) -> None:
         self.due: float | None = None  # None: closed; else when a trial is let through
+        self.keys = Keys()
         self.trials = 0  # requests under way that were let through half open
         self._jitter = jitter
         self._openings = 0  # without a success in between
@@ -78,6 +141,7 @@ class Breaker:
     def close(self) -> None:
         """As if nothing had ever failed."""
         self.due = None
+        self.keys.forgive()
         self._openings = self.bad_in_a_row = self.well = 0
         self._good, self._bad = [0] * BUCKETS, [0] * BUCKETS
 

@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES = 100
+
+# Behind the name of a secret: the variable of a file that holds it.
+FILE = "_FILE"
+
+# The wheel has templates, static files and texts inside the package; a checkout has them at its top.
+ASSETS = Path(__file__).resolve().parent.parent / "routerdash" / "assets"
+INSTALLED = ASSETS.is_dir()
 
 
 class ConfigError(ValueError):
@@ -107,6 +114,23 @@ def _path(raw: str) -> Path:
         return Path(raw).expanduser().absolute()
     except RuntimeError:
         raise ValueError("a directory; there is no such user") from None
+
+
+def _data_dir(raw: str) -> Path:
+    return _path(raw) if raw else default_data_dir(os.environ, installed=INSTALLED)
+
+
+def default_data_dir(environ: Mapping[str, str], *, installed: bool) -> Path:
+    """Of the user by the XDG specification where RouterDash is installed, else beside the work. Raises ValueError."""
+    if not installed:
+        return Path("data").absolute()
+    home = environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(home):  # the specification has relative paths ignored
+        return Path(home) / "routerdash"
+    try:
+        return Path("~/.local/share/routerdash").expanduser()
+    except RuntimeError:
+        raise ValueError("a directory, because this user has no home directory") from None
 
 
 def _file(raw: str) -> Path | None:
@@ -200,7 +224,11 @@ class Config:
     port: int = _setting("ROUTERDASH_PORT", "32768", _Whole(1, 65535), "Port to listen on.")
     workers: int = _setting("ROUTERDASH_WORKERS", "1", _Whole(1, 32), "Gateway processes.")
     data_dir: Path = _setting(
-        "ROUTERDASH_DATA_DIR", "./data", _path, "Database, journal, snapshot and keys; made with mode 0700."
+        "ROUTERDASH_DATA_DIR",
+        "",
+        _data_dir,
+        "Database, journal, snapshot and keys; made with mode 0700. Empty: `./data` in a checkout; where RouterDash is "
+        "installed, `$XDG_DATA_HOME/routerdash`, else `~/.local/share/routerdash`.",
     )
     database_url: str = _setting(
         "DATABASE_URL",
@@ -262,6 +290,13 @@ class Config:
         _flag,
         "Endpoints may have link-local addresses such as 169.254.1.2 (cloud metadata services live there).",
     )
+    endpoint_networks: tuple[IPNetwork, ...] = _setting(
+        "ROUTERDASH_ENDPOINT_NETWORKS",
+        "",
+        _networks,
+        "Addresses or networks in which endpoints may be, those of this machine (127.0.0.0/8,::1) among them if there "
+        "are any; empty: anywhere, except at link-local and metadata addresses.",
+    )
     discover_ports: tuple[int, ...] = _setting(
         "ROUTERDASH_DISCOVER_PORTS",
         "11434,1234,8000,8080,9996",
@@ -287,12 +322,47 @@ class Config:
         _flag,
         "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
     )
+    open_responses: bool = _setting(
+        "ROUTERDASH_OPEN_RESPONSES",
+        "false",
+        _flag,
+        "`true` lets every API key ask endpoints for stored responses and conversations of which RouterDash does not "
+        "know whose they are; those of another key stay closed.",
+    )
     cors_origins: tuple[str, ...] = _setting(
         "ROUTERDASH_CORS_ORIGINS",
         "",
         _origins,
         "Origins of pages that may use `/v1` from a browser, separated by commas, such as `https://chat.example.com`; "
         "`*` for all; empty: none.",
+    )
+    session_idle_hours: int = _setting(
+        "ROUTERDASH_SESSION_IDLE_HOURS",
+        "168",
+        _Whole(1, 8760),
+        "Hours without use until a viewer is logged out.",
+    )
+    admin_session_idle_hours: int = _setting(
+        "ROUTERDASH_ADMIN_SESSION_IDLE_HOURS",
+        "12",
+        _Whole(1, 8760),
+        "Hours without use until an administrator is logged out.",
+    )
+    session_max_days: int = _setting(
+        "ROUTERDASH_SESSION_MAX_DAYS", "14", _Whole(1, 365), "Days after which everybody has to log in again."
+    )
+    hsts_seconds: int = _setting(
+        "ROUTERDASH_HSTS_SECONDS",
+        "31536000",
+        _Whole(0, 63_072_000),
+        "Where RouterDash is reached by HTTPS: seconds that browsers use nothing else for its host name, on any port "
+        "(HSTS); 0: they are not told so.",
+    )
+    max_keys_per_user: int = _setting(
+        "ROUTERDASH_MAX_KEYS_PER_USER",
+        "50",
+        _Whole(0, 100_000),
+        "Most API keys that a user may have; 0: no limit. Keys that exist go on.",
     )
     max_connections_per_client: int = _setting(
         "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT",
@@ -372,6 +442,12 @@ class Config:
         "ROUTERDASH_LOG_LEVEL", "info", _OneOf(("debug", "info", "warning", "error")), "Least important level logged."
     )
     log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", _OneOf(("text", "json")), "Form of a log line.")
+    in_container: bool = _setting(
+        "ROUTERDASH_IN_CONTAINER",
+        "false",
+        _flag,
+        "Set by the container image: a data directory that is lost with the container is then warned of.",
+    )
     openai_api_key: str = _setting("OPENAI_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True)
     anthropic_api_key: str = _setting(
         "ANTHROPIC_API_KEY", "", _text, "Shown as present or not; not used yet.", secret=True
@@ -395,6 +471,16 @@ class Config:
     def scheme(self) -> str:
         """What clients that reach this port without a proxy speak."""
         return "http" if self.tls_certificate is None else "https"
+
+    @property
+    def https(self) -> bool:
+        """Do browsers reach RouterDash by HTTPS, as far as the settings say?"""
+        return self.scheme == "https" or self.public_url.startswith("https://")
+
+    @property
+    def plain_http(self) -> bool:
+        """Do passwords and keys of other machines come over the network in the clear?"""
+        return not self.loopback and not self.https
 
     def tls(self) -> ssl.SSLContext | None:
         """For the listening socket, None for plain HTTP. Raises ConfigError."""
@@ -421,6 +507,10 @@ class Config:
     @property
     def journal_dir(self) -> Path:
         return self.data_dir / "journal"
+
+    @property
+    def responses_dir(self) -> Path:
+        return self.data_dir / "responses"
 
     @property
     def snapshot_path(self) -> Path:
@@ -467,12 +557,56 @@ def load(environ: Mapping[str, str]) -> Config:
 
 
 def _read(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    raw = environ.get(meta["name"], "").strip() or meta["default"]
+    raw = environ.get(meta["name"], "").strip()
+    if meta["secret"]:
+        raw = _secret(meta["name"], raw, environ)
+    raw = raw or meta["default"]
     try:
         return meta["parse"](raw)
     except ValueError as error:
         found = "the value given" if meta["secret"] else repr(raw)
         raise ConfigError(f"{meta['name']} must be {error}, not {found}") from None
+
+
+def _secret(name: str, raw: str, environ: Mapping[str, str]) -> str:
+    """`raw`, or what stands in the file that NAME_FILE names, without white space around it. Raises ConfigError."""
+    variable = name + FILE
+    named = environ.get(variable, "").strip()
+    if not named:
+        return raw
+    if raw:
+        raise ConfigError(f"{name} and {variable} are both set; unset one of them")
+    try:
+        path = Path(named).expanduser()
+        if not path.is_file():  # each process reads it again, so a pipe would not do
+            raise ConfigError(f"{variable} must name a file that can be read, not {named!r}")
+        found = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{variable} names {named!r}, which cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, RuntimeError):  # of a file that holds no text, of a user that does not exist
+        raise ConfigError(f"{variable} must name a file of text, not {named!r}") from None
+    if not found:
+        raise ConfigError(f"{variable} names {named!r}, which is empty")
+    return found
+
+
+def secret_names() -> list[str]:
+    """The variables of all secrets. Each may be given by a file instead, which NAME_FILE names."""
+    return [item.metadata["name"] for item in fields(Config) if item.metadata["secret"]]
+
+
+def for_a_child(environ: Mapping[str, str], config: Config, secrets: Collection[str]) -> dict[str, str]:
+    """`environ`, with no other secrets than these, and with whole paths: a child works in another directory."""
+    dropped = {name + end for name in secret_names() if name not in secrets for end in ("", FILE)}
+    kept = {name: value for name, value in environ.items() if name not in dropped}
+    for name in secrets:
+        if named := kept.get(name + FILE, "").strip():
+            kept[name + FILE] = str(Path(named).expanduser().absolute())
+    for item in fields(Config):
+        value = getattr(config, item.name)
+        if isinstance(value, Path):
+            kept[item.metadata["name"]] = str(value)
+    return kept
 
 
 def table() -> list[tuple[str, str, str]]:

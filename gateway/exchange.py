@@ -217,7 +217,7 @@ class Exchange:
         standing = protocol.server_state.default_headers
         if standing is not _Standing.headers:
             _Standing.learn(standing)
-        lines = [STATUS_LINE[status], _Standing.lines]
+        lines = [STATUS_LINE[status], _Standing.of_api if self.path[:4] == b"/v1/" else _Standing.lines]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if self.cors is not None:
@@ -237,16 +237,22 @@ class Exchange:
             protocol.gateway.outbox.write(protocol.transport, data)
 
 
+# Whatever an endpoint answers, no browser takes it for a page of RouterDash's.
+_HARMLESS = b"x-content-type-options: nosniff\r\ncontent-security-policy: sandbox\r\n"
+
+
 class _Standing:
     """The headers of every answer, which uvicorn makes anew each second."""
 
     headers: HeaderList = ()
     lines = b""
+    of_api = b""  # the same for /v1
 
     @classmethod
     def learn(cls, headers: HeaderList) -> None:
         cls.headers = headers
         cls.lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        cls.of_api = cls.lines + _HARMLESS
 
 
 HOP_BY_HOP = frozenset(

@@ -29,6 +29,7 @@ class FormInference(Inference):
                 exchange.keep(form.size)
             else:
                 form.finish()
+        self.gateway.check_key(exchange)
         self.request = Request(form.model, form.stream, False)
         await self._serve(b"")
 

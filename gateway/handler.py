@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
@@ -36,10 +36,14 @@ from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.present import Present
 from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
-from gateway.responses import Makers, ResponsesInference, StoredResponse
+from gateway.responses import ResponsesInference, StoredResponse
 from gateway.retries import RetryBudget
+from gateway.revocation import Revocation
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
+
+if TYPE_CHECKING:
+    from gateway.owners import Owners
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +93,9 @@ class Gateway:
         self.keeps_bodies = config.store_bodies != "none"
         self.running: set[Inference] = set()
         self.retries = RetryBudget()
+        self._revocation: Revocation[Inference] = Revocation()
         self.bounds = Hits(roster.page, roster.worker)
-        self.makers = Makers()
+        self._owners: Owners | None = None
         self.queue: Queue[Inference] = Queue(
             lambda waiter: waiter.asked.look_again(waiter.tried),
             lambda count: roster.page.set_waiting(roster.worker, count),
@@ -182,7 +187,19 @@ class Gateway:
     def answer(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """What answers a request that has arrived; what it raises is for `failed`. May raise Refusal at once."""
         route = exchange.route
-        return self.forwarder.forward(exchange) if route is None else route.answer(exchange)
+        if route is None:
+            return self.forwarder.forward(exchange)
+        if exchange.api_key is not None:
+            passed = exchange.head.passed
+            if passed is None or passed.snapshot is not self.roster.snapshot:
+                self.check_key(exchange)
+        return route.answer(exchange)
+
+    def check_key(self, exchange: Exchange) -> None:
+        """Its key may have gone while its body came. Raises Refusal."""
+        refusal = self._admit_key(exchange, exchange.route) if exchange.route is not None else None
+        if refusal is not None:
+            raise refusal
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
         """Tell the client that its request was refused, or that we have a fault."""
@@ -210,6 +227,8 @@ class Gateway:
             self.outbox.put(self.journal.put(record))
 
     def _write_records(self) -> None:
+        if self._owners is not None and self._owners.pending:
+            self._owners.flush()
         journal = self.journal
         if journal is None or not journal.pending:
             return
@@ -217,6 +236,22 @@ class Gateway:
         journal.flush()
         if journal.unrecorded != before:
             self.roster.tell_unrecorded(journal.unrecorded)
+
+    @property
+    def owners(self) -> "Owners":
+        """Whose stored responses are. Most gateways never need SQLite, which comes with it."""
+        if self._owners is None:
+            from gateway.owners import Owners
+
+            self._owners = Owners(self.config.responses_dir, self.roster.worker, self.outbox.put)
+        return self._owners
+
+    def close(self) -> None:
+        """At the end of the process: the files that it writes."""
+        if self.journal is not None:
+            self.journal.close()
+        if self._owners is not None:
+            self._owners.close()
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""
@@ -255,10 +290,17 @@ class Gateway:
         if self._cancels != self.roster.page.cancels:
             self._cancels = self.roster.page.cancels
             self._cancel()
-        if drained := self.roster.drained(time.time()):
+        self._end_some(time.time())
+
+    def _end_some(self, now: float) -> None:
+        """Requests that a drain or the end of their API key allows no longer. `now`: seconds since 1970."""
+        if drained := self.roster.drained(now):
             for running in list(self.running):
                 if running.endpoint in drained:
                     running.end_early("the endpoint was drained")
+        if self.config.require_api_key:
+            for running, why in self._revocation.look(self.roster.snapshot, self.roster.keys, self.running, now):
+                running.cancel(why)
 
     def _tell_present(self) -> None:
         """Somebody looks: tell what is here."""

@@ -5,14 +5,18 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway import errors, record, targets
+from msgspec import structs
+
+from gateway import bounds, endpoint_errors, errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
 from gateway.bounds import QUEUE
+from gateway.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -25,28 +29,35 @@ from gateway.openai import (
     parse_request,
     read_answer,
     spliced,
-    upstream_message,
     with_usage,
 )
 from gateway.outbox import Body, Data
+from gateway.peer import client_of
 from gateway.present import Running, Waiting
 from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
-from gateway.redact import redact
+from gateway.redact import REDACTED, redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
+from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
-from gateway.upstream import BROKEN, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
+from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
 if TYPE_CHECKING:
     from gateway.handler import Gateway
 
 MAX_ATTEMPTS = 3  # each on another endpoint, before the first byte
+MAX_BROKEN = 2  # attempts whose connection broke off: a request that kills its servers is not sent to a third one
+ENDED = "ended"  # kind of an UpstreamError: RouterDash itself broke off what the endpoint still worked on
 _AT_ONCE = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 NO_REQUEST = Request("", False, False)
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1000, 64  # names of headers
 NOT_THERE = frozenset((404, 405, 501))  # statuses of a path, or a thing, that an endpoint does not have
 CANCELLED_STATUS = 499  # of what an operator cancelled: no client takes it for something to try again by itself
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
+MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error: of a longer one, its beginning is told
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -68,6 +79,7 @@ class AllowList(dict[bytes, bool]):
 _ONWARD = AllowList(
     (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"), (b"anthropic-", b"openai-")
 )
+_IS_JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;.*)?", re.IGNORECASE).fullmatch
 _BACK = AllowList(
     (b"content-type", b"content-encoding", b"retry-after", b"cache-control"),
     (b"anthropic-", b"openai-", b"x-ratelimit-"),
@@ -76,13 +88,14 @@ _BACK = AllowList(
 
 @dataclass(slots=True)
 class Failure:
-    """Why an attempt made no answer: the upstream's words, or what went wrong on the way to them."""
+    """Why an attempt made no answer. No secret of the endpoint is in it."""
 
     status: int  # 0 without an answer
     body: bytes
     headers: list[tuple[bytes, bytes]]
     error: UpstreamError | None
-    message: str
+    why: str  # for everybody
+    said: EndpointError | None = None  # for the client: it may quote what that asked
 
 
 class TurnedAway(Exception):
@@ -102,10 +115,10 @@ class Inference:
     """
 
     __slots__ = (
-        "_answer", "_request_body", "asked_usage", "attempts", "cancelled", "connection", "decision", "dialect",
-        "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed", "queue_us",
-        "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent", "started", "target",
-        "trial",
+        "_answer", "_request_body", "asked_usage", "attempts", "broken", "cancelled", "connection", "decision",
+        "dialect", "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed",
+        "queue_us", "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent",
+        "started", "target", "trial",
     )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
@@ -124,6 +137,7 @@ class Inference:
         self.queue_us: int | None = None  # in the queue, all in all
         self.queued_at: float | None = None  # time.monotonic(), while it waits there
         self.attempts: list[Attempt] = []
+        self.broken = 0  # of these, how many ended with a broken connection
         # Of the present attempt: what was chosen and why, and the endpoint as long as it counts this request.
         self.route: Route | None = None
         self.decision: Decision | None = None
@@ -138,7 +152,7 @@ class Inference:
         self.first_token: float | None = None
         self.seen_events = -1  # at the last look for silence
         self.recorded = False
-        self.cancelled = False  # by an operator
+        self.cancelled: Ending | None = None  # by RouterDash, not by its client
         self._request_body: Body | None = None
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -158,10 +172,10 @@ class Inference:
         self.target += targets.query(self.kind.query, self.exchange.query)
 
     def _ended_by(self, error: BaseException) -> None:
-        """What ended the request besides its answer. Raises it again, but for an operator's word."""
-        if isinstance(error, asyncio.CancelledError) and self.cancelled:
-            self._finish(record.CANCELLED, CANCELLED_STATUS, error="an operator cancelled it")
-            self._tell_cancelled()
+        """What ended the request besides its answer. Raises it again, unless RouterDash cancelled the request."""
+        if isinstance(error, asyncio.CancelledError) and self.cancelled is not None:
+            self._finish(record.CANCELLED, self.cancelled.status, error=self.cancelled.error)
+            self._tell_cancelled(self.cancelled)
             return
         if isinstance(error, asyncio.CancelledError):
             self._finish(record.CANCELLED, 200 if self.exchange.started else 0, error=self._why_cancelled())
@@ -230,7 +244,7 @@ class Inference:
                 if failure is None:
                     return
                 self._leave()
-                if len(tried) >= MAX_ATTEMPTS or not self._can_repeat() or not gateway.retries.withdraw():
+                if not self._goes_on(failure, len(tried)):
                     break
                 routes = self._routes_again()
             if failure is None:
@@ -244,6 +258,14 @@ class Inference:
             self._ended_by(error)
         finally:
             self._let_go()
+
+    def _goes_on(self, failure: Failure, tried: int) -> bool:
+        """After a failure: may another endpoint be asked? `tried`: how many were."""
+        if failure.error is not None and failure.error.kind == BROKEN:
+            self.broken += 1
+        if tried >= MAX_ATTEMPTS or self.broken >= MAX_BROKEN or not self._can_repeat():
+            return False
+        return self.gateway.retries.withdraw()
 
     def _can_repeat(self) -> bool:
         """Is what was sent still there to be sent again?"""
@@ -318,8 +340,8 @@ class Inference:
             connection = await self._ask(route, body)
             status = connection.status
             if status >= 400 and _may_retry(status):
-                answer = await connection.read_all()
-                return self._failed(Failure(status, answer, connection.headers, None, ""))
+                answer, said = self._heard(connection, await connection.read_all())
+                return self._failed(Failure(status, answer, connection.headers, None, said.summary(status), said))
             head = connection.answer
             if status < 400:
                 if head.is_stream:
@@ -333,7 +355,8 @@ class Inference:
             self._whole(connection, answer)
         except UpstreamError as error:
             self._hang_up()
-            return self._failed(Failure(0, b"", [], error, str(error)))
+            own = None if error.said is None else self._cleaned(error.said)
+            return self._failed(Failure(0, b"", [], error, str(error), own))
         except BaseException:
             self._hang_up()
             raise
@@ -435,45 +458,92 @@ class Inference:
 
     def _whole(self, connection: Connection, body: bytes) -> None:
         status = connection.status
+        if status >= 400:
+            self._pass_refusal(connection, body)
+            return
         usage: Usage | None = None
-        if status < 400:
-            if connection.answer.is_json:
-                body, usage = self._read(body, self.request.model)
-            self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
-        else:
-            message = upstream_message(body)
-            body = self._refused(status, body)
-            self._finish(record.REFUSED, status, attempt_status=status, error=message, answer=body)
+        if connection.answer.is_json:
+            body, usage = self._read(body, self.request.model)
+        secret = self._secret
+        if secret is not None and secret in body:
+            body = body.replace(secret, REDACTED)
+        self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         exchange = self.exchange
         if exchange.started:
-            self._reply_late(status, body)
+            self._reply_late(body)
         elif exchange.cors is not None:
-            exchange.reply(status, _kept(connection.headers), body, self._way())
+            exchange.reply(status, _kept(connection.headers, secret), body, self._way())
         else:
             answer = connection.answer
             kept = answer.kept
             if kept is None:
-                kept = answer.kept = header_lines(_kept(answer.headers))
+                kept = answer.kept = header_lines(_kept(answer.headers, secret))
             exchange.reply(status, (), body, kept + self._way())
+
+    @property
+    def _secret(self) -> bytes | None:
+        """What no answer of the present endpoint may tell."""
+        return None if self.route is None else self.route.endpoint.redactor.in_answers
 
     # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
     # what is none.
     _read = staticmethod(read_answer)
 
-    def _refused(self, status: int, body: bytes) -> bytes:
-        """The endpoint's refusal as the client is to get it."""
-        return body
-
-    def _reply_late(self, status: int, body: bytes) -> None:
+    def _reply_late(self, body: bytes) -> None:
         """To a client that was told by comments that its stream is alive: all in one event."""
+        self.exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
+
+    # What an endpoint says of its errors
+
+    def _heard(self, connection: Connection, body: bytes) -> tuple[bytes, EndpointError]:
+        """The body of an error, without the endpoint's own secrets, and what it says."""
+        if len(body) > MAX_ERROR_BYTES:
+            self.gateway.bounds.hit(bounds.ENDPOINT_ERROR)
+            body = body[:MAX_SENTENCE]  # no JSON any more
+        if connection.header(b"content-encoding").lower() not in (b"", b"identity"):
+            body = b""  # nobody has asked for that
+        assert self.route is not None
+        body = self.route.endpoint.redactor.clean(body)
+        return body, endpoint_errors.read(body)
+
+    def _cleaned(self, said: EndpointError) -> EndpointError:
+        assert self.route is not None
+        clean = self.route.endpoint.redactor.clean_text
+        return EndpointError(clean(said.sentence), tuple(map(clean, said.words)))
+
+    def _pass_refusal(self, connection: Connection, body: bytes) -> None:
+        """An error that is the client's own fault: it gets what the endpoint says."""
+        status = connection.status
+        body, said = self._heard(connection, body)
+        self._finish(
+            record.REFUSED, status, attempt_status=status, error=said.summary(status), said=said.sentence, answer=body
+        )
+        self._tell_refusal(status, connection.headers, body, said)
+
+    def _tell_refusal(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, said: EndpointError) -> None:
         exchange = self.exchange
-        if status < 400:
-            exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
-        else:
-            exchange.end(self.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, upstream_message(body))))
+        if exchange.started:
+            sentence = said.sentence or f"The endpoint answered {status}."
+            exchange.end(self.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, sentence)))
+            return
+        assert self.route is not None
+        clean = self.route.endpoint.redactor.clean
+        kept = [(name, clean(value)) for name, value in _kept(headers) if name != b"content-encoding"]
+        told = self._refused(status, body, said)
+        if told is not body or not any(name == b"content-type" and _IS_JSON(value) for name, value in kept):
+            kept = [JSON, *(header for header in kept if header[0] != b"content-type")]
+        exchange.reply(status, kept, told, self._way())
+
+    def _refused(self, status: int, body: bytes, said: EndpointError) -> bytes:
+        """The body of an endpoint's error as the client is to get it: JSON."""
+        if said.is_json:
+            return body
+        return error_body(status, errors.UPSTREAM_ERROR, said.sentence or f"The endpoint answered {status}.")
 
     async def _stream(self, connection: Connection) -> Failure | None:
         relay = self.relay = self._new_relay()
+        assert self.route is not None
+        relay.redact = self.route.endpoint.redactor.clean
         try:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
@@ -482,22 +552,34 @@ class Inference:
             failed.__traceback__ = None  # which holds this frame, which holds it
             if not self.sent and not relay.whole:
                 self.relay = None
-                return self._failed(Failure(0, b"", [], failed, relay.error or str(failed)))
+                return self._failed(self._no_stream(relay, str(failed), failed))
             if not relay.finished and relay.error is None:
                 self._break_off(connection.status, failed)
                 return None
         if not self.sent and not relay.whole:
             self.relay = None
-            why = relay.error or "the stream ended before its first event"
-            return self._failed(Failure(0, b"", [], None, why))
+            return self._failed(self._no_stream(relay, "the stream ended before its first event"))
         if relay.error is None and not relay.finished:
             self._break_off(connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
             return None
-        outcome = record.OK if relay.whole else record.FAILED
-        self._finish(outcome, connection.status, attempt_status=connection.status, error=relay.error)
+        if relay.error is None:
+            self._finish(record.OK, connection.status, attempt_status=connection.status)
+        else:
+            said = self._cleaned(relay.error)
+            why = said.summary(connection.status)
+            self._finish(
+                record.FAILED, connection.status, attempt_status=connection.status, error=why, said=said.sentence
+            )
         self.start(connection)
         self.exchange.end(relay.held)
         return None
+
+    def _no_stream(self, relay: Relay, why: str, error: UpstreamError | None = None) -> Failure:
+        """Nothing of a stream went to the client; the endpoint may have said why."""
+        if relay.error is None:
+            return Failure(0, b"", [], error, why)
+        said = self._cleaned(relay.error)
+        return Failure(0, b"", [], error, said.summary(0), said)
 
     def _new_relay(self) -> Relay:
         return StreamRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
@@ -519,7 +601,7 @@ class Inference:
         try:
             while data := await connection.read():
                 if not exchange.started:
-                    exchange.start(connection.status, _kept(connection.headers), self._way())
+                    exchange.start(connection.status, _kept(connection.headers, self._secret), self._way())
                 exchange.write(data)
                 connection.wait_at_most(None)  # it may be the client who is slow
                 await exchange.drain()
@@ -547,7 +629,7 @@ class Inference:
 
     def start(self, connection: Connection) -> None:
         if not self.exchange.started:
-            headers = _kept(connection.headers)
+            headers = _kept(connection.headers, self._secret)
             headers.append((b"x-accel-buffering", b"no"))
             self.exchange.start(connection.status, headers, self._way())
 
@@ -568,20 +650,20 @@ class Inference:
     def end_early(self, why: str) -> None:
         """An operator's word: what still runs at the end of a drain. It breaks off as if the endpoint had."""
         if self.connection is not None and self.endpoint is not None:
-            self.connection.fail(UpstreamError(BROKEN, why))
+            self.connection.fail(UpstreamError(ENDED, why))
 
-    def cancel(self) -> None:
-        """An operator's word: it ends now, wherever it waits, and its client is told."""
+    def cancel(self, why: Ending = BY_OPERATOR) -> None:
+        """It ends now, wherever it waits, and its client is told."""
         task = self.exchange.task
         if task is not None and not self.recorded:
-            self.cancelled = True
+            self.cancelled = why
             task.throw(asyncio.CancelledError())
 
-    def _tell_cancelled(self) -> None:
+    def _tell_cancelled(self, why: Ending) -> None:
         if self.exchange.started and self.kind.binary and self.relay is None:
             self.exchange.abort()  # half of a sound: there is no way to say it in there
         else:
-            self._refuse(CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.")
+            self._refuse(why.status, why.code, why.message)
 
     def _break_off(self, status: int, error: UpstreamError) -> None:
         """After the first byte there is no other endpoint to ask: say so in the client's dialect, and end."""
@@ -601,20 +683,17 @@ class Inference:
     def _give_up(self, failure: Failure) -> None:
         """Every attempt failed: tell the last one's reason."""
         if failure.status in (408, 429):
-            self._finish(record.FAILED, failure.status, error=failure.message, answer=failure.body)
-            body = self._refused(failure.status, failure.body)
-            if self.exchange.started:
-                self._reply_late(failure.status, body)
-            else:
-                self.exchange.reply(failure.status, _kept(failure.headers), body, self._way())
+            self._finish(record.FAILED, failure.status, error=failure.why, answer=failure.body)
+            said = failure.said or EndpointError("")
+            self._tell_refusal(failure.status, failure.headers, failure.body, said)
         elif failure.error is not None and failure.error.kind == TIMEOUT:
             message = "The endpoint did not answer in time."
             self._finish(record.FAILED, 504, error=message, answer=failure.body)
             self._refuse(504, errors.UPSTREAM_TIMEOUT, message)
         else:
-            message = f"The endpoint failed: {failure.message}."
-            self._finish(record.FAILED, 502, error=message, answer=failure.body)
-            self._refuse(502, errors.UPSTREAM_ERROR, message)
+            self._finish(record.FAILED, 502, error=f"The endpoint failed: {failure.why}.", answer=failure.body)
+            told = failure.why if failure.said is None else failure.said.sentence or failure.why
+            self._refuse(502, errors.UPSTREAM_ERROR, f"The endpoint failed: {told}.")
 
     def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         param = "model" if code == errors.NO_CAPABLE_ENDPOINTS else None
@@ -679,20 +758,43 @@ class Inference:
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
-        if failure.status == 401:  # whose words may quote the key
-            failure.message = "it refuses the key that RouterDash has for it"
-        elif not failure.message:
-            failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
-        self._note(record.FAILED, failure.status, failure.message, time.monotonic())
-        self._blame(_pause(failure))
+        said = failure.said
+        if failure.status == 401:  # not the client's key
+            failure.why, failure.said = "it refuses the key that RouterDash has for it", None
+        self._note(record.FAILED, failure.status, failure.why, time.monotonic(), said.sentence if said else None)
+        self._blame(failure.error, failure)
         return failure
 
-    def _blame(self, pause: float | None = None) -> None:
-        if self.endpoint is not None:
-            self.endpoint.failed(pause)
+    def _blame(self, error: Exception | None, failure: Failure | None = None) -> None:
+        """Tell the endpoint's circuit breaker. `error`: what went wrong with the connection, if anything did."""
+        kind = error.kind if isinstance(error, UpstreamError) else None
+        if self.endpoint is None or kind == ENDED:
+            return
+        pause = None if failure is None else _pause(failure)
+        # A request can make an endpoint fail that has accepted it, but not refuse a connection or RouterDash's own key.
+        at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
+        self.endpoint.failed(pause, None if at_fault or pause is not None else self._client())
 
-    def _note(self, outcome: str, status: int, error: str | None, now: float) -> None:
-        """The present attempt has ended."""
+    def _succeeded(self, now: float) -> None:
+        """Tell the endpoint's circuit breaker."""
+        endpoint, key = self.endpoint, self.exchange.api_key
+        assert endpoint is not None
+        breaker = endpoint.breaker
+        breaker.well += 1
+        if key is not None and key.id == breaker.keys.last:
+            breaker.keys.last_at = now
+        else:
+            breaker.keys.succeeded(self._client(), now)
+        if breaker.bad_in_a_row:
+            endpoint.did_well()
+
+    def _client(self) -> str:
+        """Whose request it is: the API key's id, without one the client's address (of IPv6 its /64)."""
+        key = self.exchange.api_key
+        return client_of(self.exchange.peer.ip or "") if key is None else key.id
+
+    def _note(self, outcome: str, status: int, error: str | None, now: float, said: str | None = None) -> None:
+        """The present attempt has ended. `said`: the endpoint's own words on its error."""
         decision = self.decision
         assert decision is not None
         started = self.started
@@ -706,6 +808,7 @@ class Inference:
                 int((started - self.exchange.arrived) * 1e6),
                 decision.reason,
                 () if decision.reason == ONLY else noted(decision),
+                said,
             )
         )
 
@@ -717,6 +820,7 @@ class Inference:
         attempt_status: int | None = None,
         usage: Usage | None = None,
         error: str | None = None,
+        said: str | None = None,
         answer: bytes | None = None,
     ) -> None:
         """Write the one record of this request. `attempt_status` when the present attempt ends with it."""
@@ -726,15 +830,11 @@ class Inference:
         gateway, exchange, relay = self.gateway, self.exchange, self.relay
         now = time.monotonic()
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
-            self._note(outcome, attempt_status or 0, error, now)
+            self._note(outcome, attempt_status or 0, error, now, said)
             if outcome == record.OK:
-                endpoint = self.endpoint
-                assert endpoint is not None
-                endpoint.breaker.well += 1
-                if endpoint.breaker.bad_in_a_row:
-                    endpoint.did_well()
+                self._succeeded(now)
             elif outcome in (record.FAILED, record.TRUNCATED):
-                self._blame()
+                self._blame(None if self.connection is None else self.connection.error)
         estimated = False
         if relay is not None:
             usage, estimated = self._streamed_usage()
@@ -742,6 +842,8 @@ class Inference:
         if gateway.keeps_bodies and self._keeps_bodies(outcome):
             asked_with = redact(self._request_body) if self._request_body else None
             answered_with = redact(answer) if answer else None
+        elif outcome != record.OK or len(self.attempts) > 1:
+            self._forget_words()
         if status >= 400 and exchange.started:
             status = 200  # as a stream that was kept alive has told
         gateway.record(
@@ -769,6 +871,10 @@ class Inference:
             )
         )
         self._leave()
+
+    def _forget_words(self) -> None:
+        """Endpoints' own words on their errors are kept with bodies alone."""
+        self.attempts = [it if it.said is None else structs.replace(it, said=None) for it in self.attempts]
 
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""
@@ -844,9 +950,10 @@ class Passing:
         return True
 
 
-def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of an endpoint's answer that a client gets to see."""
-    return [header for header in headers if _BACK[header[0]]]
+def _kept(headers: list[tuple[bytes, bytes]], secret: bytes | None = None) -> list[tuple[bytes, bytes]]:
+    """The headers of an endpoint's answer that a client gets to see, without the endpoint's secret."""
+    kept = [header for header in headers if _BACK[header[0]]]
+    return kept if secret is None else [(name, value.replace(secret, REDACTED)) for name, value in kept]
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

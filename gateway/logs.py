@@ -9,6 +9,30 @@ import msgspec
 
 from gateway.config import Config
 
+# Control characters (C0, DEL, C1) and the line separators of Unicode, as they stand in a line of text.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record: what strangers chose, a name say, can neither begin a line nor move a terminal's cursor. The
+    lines of a traceback follow, each indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record, self.datefmt)
+        lines = [self.formatMessage(record).translate(_ESCAPES)]
+        if record.exc_info:
+            lines += _indented(self.formatException(record.exc_info))
+        if record.stack_info:
+            lines += _indented(self.formatStack(record.stack_info))
+        return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line.translate(_ESCAPES)}" for line in text.split("\n")]
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
@@ -43,7 +67,7 @@ def configure(config: Config, role: str) -> None:
     if config.log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.log_level.upper())

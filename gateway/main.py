@@ -27,6 +27,7 @@ from gateway import logs, sealing
 from gateway.acceptor import Acceptor, Connecting
 from gateway.bounds import Hits
 from gateway.config import Config, load, load_certificate
+from gateway.destinations import Destinations
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
 from gateway.livepage import LivePage
@@ -127,7 +128,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     page = LivePage(config.live_page_path)
     page.clear(worker)
-    sweeper = Sweeper(loop, allow_link_local=config.allow_link_local)
+    sweeper = Sweeper(loop, Destinations.of(config))
     sealer = sealing.load(config.encryption_keys, config.key_file)
     roster = Roster(config.snapshot_path, page, sealer, sweeper, worker=worker, workers=config.workers)
     forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)
@@ -164,8 +165,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
         for task in background:
             task.cancel()
         sweeper.stop()
-        if gateway.journal is not None:
-            gateway.journal.close()
+        gateway.close()
         page.clear(worker)
 
 

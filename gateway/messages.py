@@ -12,6 +12,7 @@ from gateway import anthropic
 from gateway.anthropic_answer import NoChatCompletion, from_chat
 from gateway.anthropic_request import to_chat, tokenize_prompt
 from gateway.anthropic_stream import MessagesRelay
+from gateway.endpoint_errors import EndpointError
 from gateway.exchange import Exchange
 from gateway.inference import NOT_THERE, Inference
 from gateway.kinds import BY_NAME, CHAT, TOKENIZE, Kind
@@ -71,9 +72,9 @@ class MessagesInference(Inference):
         try:
             return from_chat(body, asked)
         except NoChatCompletion as error:
-            raise UpstreamError(BROKEN, str(error)) from None
+            raise UpstreamError(BROKEN, str(error), error.said) from None
 
-    def _refused(self, status: int, body: bytes) -> bytes:
+    def _refused(self, status: int, body: bytes, said: EndpointError) -> bytes:
         return anthropic.upstream_error_body(body, status)
 
     def _error_body(self, status: int, code: str, message: str, param: str | None) -> bytes:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from gateway.endpoint_errors import EndpointError, described
 from gateway.errors import INVALID_REQUEST, Refusal
 from gateway.kinds import (
     COMPACTIONS,
@@ -291,22 +292,6 @@ def _string(literal: bytes) -> str | None:
         return None
 
 
-def upstream_message(body: bytes) -> str:
-    """The sentence in an upstream's error body, whatever its shape; at most 500 characters."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:500].decode("utf-8", "replace").strip()
-    if isinstance(found, dict):
-        for key in ("error", "message", "detail"):
-            value = found.get(key)
-            if isinstance(value, dict):
-                value = value.get("message")
-            if isinstance(value, str):
-                return value[:500]
-    return body[:500].decode("utf-8", "replace").strip()
-
-
 # Events of a stream
 
 
@@ -320,8 +305,9 @@ class Event(msgspec.Struct):
     choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
-    error: str | None = None
+    error: EndpointError | None = None
     response_id: str | None = None  # of a Responses stream
+    item: msgspec.Raw | None = None  # of a response
     inside: bool = False  # cannot be the first of a stream
 
 
@@ -358,6 +344,7 @@ class _ResponsesBody(msgspec.Struct):
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
     response: _ResponsesBody | None = None
+    item: msgspec.Raw | None = None
     message: Any = None
     error: Any = None
 
@@ -377,7 +364,7 @@ def read_chunk(data: bytes) -> Event:
         event.usage = read_usage(chunk.usage)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
-        event.error = sentence(error)
+        event.error = described(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
@@ -428,7 +415,7 @@ def read_typed_event(data: bytes) -> Event:
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS
     if found.error is not None:
-        event.error = sentence(found.error)
+        event.error = described(found.error)
     return event
 
 
@@ -445,20 +432,15 @@ def read_responses_event(data: bytes) -> Event:
         event.model = _name(found.response.model)
         event.response_id = _name(found.response.id)
         event.usage = read_usage(found.response.usage)
+    event.item = found.item
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":
-        event.error = sentence(found.response.error if found.response else None)
+        event.error = described(found.response.error if found.response else None)
     elif found.type == "error":
-        event.error = sentence(found.error if found.error is not None else found.message)
+        event.error = described(found.error if found.error is not None else found.message)
         event.last = True
     return event
-
-
-def sentence(error: Any) -> str:
-    if isinstance(error, dict):
-        error = error.get("message")
-    return str(error or "the upstream reported an error")[:500]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,19 +47,6 @@ def client_of(address: str) -> str:
     return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
-LINK_LOCAL = (
-    ipaddress.ip_network("169.254.0.0/16"),  # clouds tell their secrets at 169.254.169.254
-    ipaddress.ip_network("fe80::/10"),
-    ipaddress.ip_network("fd00:ec2::254/128"),  # where Amazon's tell them over IPv6
-)
-
-
-def refused_address(ip: str) -> bool:
-    """Is this an address where no inference server can be, but a cloud's metadata? Its scope (`%eth0`) may follow."""
-    shortest = normalise_ip(ip.partition("%")[0])
-    return shortest is not None and _within(shortest, LINK_LOCAL)
-
-
 class Peers:
     """Finds the client behind trusted proxies: the rightmost forwarded address that is not a trusted proxy itself."""
 

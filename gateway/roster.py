@@ -15,6 +15,7 @@ from gateway import snapshot
 from gateway.balancer import OPEN, rank
 from gateway.breaker import Breaker
 from gateway.livepage import LivePage, Row
+from gateway.redact import Redactor
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey, Snapshot
 from gateway.upstream import Pool, Sweeper
@@ -32,7 +33,8 @@ class Endpoint:
 
     __slots__ = (
         "_closed_at", "_failed_at", "_health", "_row", "_told", "_told_due", "_well_seen", "breaker", "facts", "id",
-        "in_flight", "label", "lacks", "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
+        "in_flight", "label", "lacks", "pool", "rank", "redactor", "secret",
+        "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -52,6 +54,7 @@ class Endpoint:
         self.id = facts.id
         self._told = self._row.in_flight(facts.slot)
         self.secret = secret
+        self.redactor = Redactor(secret)
         self.slots = facts.max_concurrency
         self.pool.connect_timeout = facts.connect_timeout_secs
         self.label = b"x-routerdash-endpoint: %b\r\n" % quote(facts.name, safe=_HEADER_SAFE).encode()
@@ -96,9 +99,13 @@ class Endpoint:
             self._row.set_closed_at(self.facts.slot, int(self._closed_at))
             self.settle()
 
-    def failed(self, pause: float | None = None) -> None:
-        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone."""
+    def failed(self, pause: float | None = None, key: str | None = None) -> None:
+        """An attempt brought none. `pause`: seconds for which the endpoint asked to be left alone. `key`: whose request
+        it was, if the request itself may be why; None if it cannot be.
+        """
         now = time.monotonic()
+        if key is not None and not self.breaker.keys.failed(key, now):
+            return
         self._failed_at = time.time()
         if self.breaker.bad(now, pause=pause):
             due = self.breaker.due or now
@@ -212,6 +219,7 @@ class Roster:
         self._routes: dict[str, Routes] = {}
         self._folded: dict[str, Routes] = {}
         self._keys: dict[bytes, ApiKey] = {}
+        self.keys: Mapping[str, ApiKey] = {}  # by id
         # Requests in flight on an endpoint, over all workers.
         self.load: Callable[[Endpoint], int] = attrgetter("in_flight") if workers == 1 else self._load_of_all
 
@@ -321,6 +329,7 @@ class Roster:
         self._routes = {name: Routes(routes) for name, routes in exact.items()}
         self._folded = {name: Routes(routes) for name, routes in folded.items()}
         self._keys = dict(_by_hash(loaded.api_keys))
+        self.keys = {key.id: key for key in loaded.api_keys}
         self.snapshot = loaded
         self.pseudonym = PSEUDONYM + hashlib.sha256(loaded.database_id.encode()).hexdigest()[:16].encode()
 

@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
+from gateway.destinations import Destinations
+from gateway.endpoint_errors import EndpointError
 from gateway.outbox import Data, Outbox
-from gateway.peer import normalise_ip, refused_address
+from gateway.peer import normalise_ip
 from gateway.record import CONNECTION_REFUSED
 from gateway.template import Template
 
@@ -44,15 +46,17 @@ SMALL_BYTES = 16 << 10  # of a body that is copied behind its head, to be sent i
 _HEX = re.compile(rb"[0-9a-fA-F]+").fullmatch
 
 CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
-LINK_LOCAL = "its address is link-local; see ROUTERDASH_ALLOW_LINK_LOCAL"
 
 
 class UpstreamError(Exception):
-    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address."""
+    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address and quotes no endpoint. What the
+    endpoint says of its error is in `said`.
+    """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, said: EndpointError | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.said = said
 
 
 class StaleConnection(Exception):
@@ -70,9 +74,9 @@ class Sweeper:
     each; so is told who was heard of, instead of for each piece of an answer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, allow_link_local: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, destinations: Destinations | None = None) -> None:
         self._loop = loop
-        self.allow_link_local = allow_link_local
+        self.destinations = destinations or Destinations()
         self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
@@ -230,11 +234,11 @@ class Pool:
             loop = asyncio.get_running_loop()
             told = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
             found = [str(address[0]) for *_, address in told]
-        if not self.sweeper.allow_link_local:
-            found = [address for address in found if not refused_address(address)]
-        if not found:
-            raise UpstreamError(CONNECT, LINK_LOCAL)
-        return found
+        refusals = {address: self.sweeper.destinations.refusal(address) for address in found}
+        allowed = [address for address in found if refusals[address] is None]
+        if not allowed:
+            raise UpstreamError(CONNECT, next(filter(None, refusals.values()), "its name leads nowhere"))
+        return allowed
 
     def close(self) -> None:
         """Close what is idle now; what is in use closes at its end."""

@@ -19,8 +19,9 @@ from rest_framework.views import APIView
 from endpoints import edits
 from endpoints.api import entry_or_404
 from endpoints.registry import registry
+from gateway import bounds
 from metrics import bodies, daily, live, queries, routes, uptime
-from metrics.downloads import RETRY_SECONDS, answer, downloads
+from metrics.downloads import MOST_OF_ONE, RETRY_SECONDS, Full, answer, downloads
 from metrics.endpoint_serializers import EditSerializer, FailureSerializer, HealthSerializer, ModelDaysSerializer
 from metrics.events import hub
 from metrics.history import BadCursor, json_time, told
@@ -44,7 +45,7 @@ from metrics.serializers import (
     RouteSerializer,
     StatsSerializer,
 )
-from metrics.streams import LastingResponse
+from metrics.streams import MOST_STREAMS, LastingResponse, Place, Places
 from metrics.teller import surroundings
 
 MAX_DAYS = 365
@@ -173,6 +174,12 @@ class Busy(APIException):
     wait = RETRY_SECONDS
     default_detail = "As many exports run as may at once; try again in a moment."
 
+    @classmethod
+    def of(cls, full: Full) -> "Busy":
+        if full.bound is bounds.USER_EXPORTS:
+            return cls(f"{MOST_OF_ONE} exports of yours run already, and no more may at once; try again in a moment.")
+        return cls()
+
 
 class Requests(APIView):
     @extend_schema(parameters=[RequestPageQuerySerializer], responses=RequestPageSerializer)
@@ -213,8 +220,8 @@ class RequestBodies(APIView):
 
     @extend_schema(operation_id="request_bodies", responses=BodiesSerializer)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
-        """What was stored of what a request asked and got. For administrators, and viewers to whom they have granted
-        it; each look goes into the admin's log.
+        """What was stored of what a request asked and got, and what endpoints said of their errors. For administrators,
+        and viewers to whom they have granted it; each look goes into the admin's log.
         """
         if not bodies.may_see(request.user):
             raise PermissionDenied("Only for administrators, and viewers to whom they grant it.")
@@ -222,7 +229,8 @@ class RequestBodies(APIView):
         found = bodies.look(request.user, str(request_id))
         if found is None:
             raise NotFound(NO_REQUEST)
-        return Response({"request": found.request, "response": found.response})
+        errors = [{"attempt": it.attempt, "message": it.message} for it in found.errors]
+        return Response({"request": found.request, "response": found.response, "endpoint_errors": errors})
 
 
 class Route(APIView):
@@ -271,14 +279,15 @@ class RequestsExport(APIView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         """Everything wanted, newest first, of any size: a header line and CSV, or a JSON object a line. At most ten run
-        at once.
+        at once, and three of one user: then 429 with `Retry-After`.
         """
         query = ExportQuerySerializer(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
-        if downloads.full:
-            raise Busy
         name = query.validated_data.get("progress")
-        return answer(query.wanted, query.validated_data["format"], name and str(name))
+        try:
+            return answer(query.wanted, query.validated_data["format"], request.user.pk, name and str(name))
+        except Full as full:
+            raise Busy.of(full) from None
 
 
 class ExportProgress(APIView):
@@ -296,7 +305,8 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
     Whether its account still is what it was is looked at every 15 seconds. A logout only takes the cookie from the
     browser, whose other pages notice by themselves. A page that comes back tells its last event, by header or as
-    `last_event_id`; with `once`, it gets what it does not know and no more: for where no stream comes through.
+    `last_event_id`; with `once`, it gets what it does not know and no more: for where no stream comes through, and for
+    users with as many streams as one may have, of which `X-RouterDash-Streams: full` tells.
     """
     user = await request.auser()
     if not user.is_authenticated:
@@ -308,22 +318,33 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     response: HttpResponseBase
     if "once" in request.GET:
         response = HttpResponse(await hub.missed(last_id), content_type=kind)
+        response.headers["X-RouterDash-Streams"] = "full" if open_streams.is_full(str(user.pk)) else "free"
+    elif (place := open_streams.take(str(user.pk))) is None:
+        surroundings.bounds.hit(bounds.EVENT_STREAMS)
+        said = f"You have {open_streams.most} live pages open, and no more may be; ask with `once` instead."
+        return JsonResponse({"error": said}, status=429, headers={"Retry-After": str(RETRY_SECONDS)})
     else:
-        response = LastingResponse(_while_allowed(request, last_id), content_type=kind)
+        response = LastingResponse(_while_allowed(request, last_id, place), content_type=kind)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _while_allowed(request: HttpRequest, last_id: str) -> AsyncIterator[bytes]:
+open_streams = Places(MOST_STREAMS)
+
+
+async def _while_allowed(request: HttpRequest, last_id: str, place: Place) -> AsyncIterator[bytes]:
     looked_at = 0.0
-    async for event in hub.listen(last_id):
-        now = time.monotonic()
-        if now - looked_at > SESSION_SECONDS:
-            looked_at = now
-            if not await asyncio.to_thread(_still_logged_in, request):
-                return
-        yield event
+    try:
+        async for event in hub.listen(last_id):
+            now = time.monotonic()
+            if now - looked_at > SESSION_SECONDS:
+                looked_at = now
+                if not await asyncio.to_thread(_still_logged_in, request):
+                    return
+            yield event
+    finally:
+        place.leave()
 
 
 def _still_logged_in(request: HttpRequest) -> bool:

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
+from gateway import volumes
 from metrics import breakers
 from metrics.history import json_time
 from metrics.marks import marks
@@ -18,7 +19,10 @@ BAD, WARN = "bad", "warn"
 SEVERITIES = (BAD, WARN)
 UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "error", "breaker"
 UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
-KINDS = (UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, BOUND, PASSWORD)
+PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
+KINDS = (
+    UNRECORDED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, BOUND, VOLATILE, CLEAR_KEYS, PASSWORD, PLAIN_HTTP,
+)  # fmt: skip
 
 FULL_BYTES = 1 << 30  # less than this is nearly full on any disk
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # so is less than 3 %, if that is not more than anybody would miss
@@ -29,7 +33,10 @@ Item = dict[str, Any]
 
 def items(entries: tuple[Entry, ...], trials: dict[str, str], stats: dict[str, Any], at: float) -> list[Item]:
     """`trials`: the state of each circuit breaker that is not closed; `at`: seconds since 1970."""
-    found = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_bounds(at), *_passwords()]
+    found = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_bounds(at), *_stored(entries)]
+    found += _passwords()
+    if settings.ROUTERDASH.plain_http:
+        found.append(_item(PLAIN_HTTP, WARN))
     return sorted(found, key=lambda it: (it["severity"] != BAD, KINDS.index(it["kind"]), it["endpoint_name"] or ""))
 
 
@@ -46,6 +53,7 @@ def _item(kind: str, severity: str, since: datetime | None = None, **told: Any) 
         "user_id": None,
         "username": None,
         "free_bytes": None,
+        "keys": None,
         **told,
     }
 
@@ -98,6 +106,14 @@ def _bounds(at: float) -> Iterator[Item]:
     """One item a bound, however many clients hit it."""
     for name, since in surroundings.bounds.recent(at).items():
         yield _item(BOUND, WARN, datetime.fromtimestamp(since, UTC), cause=name)
+
+
+def _stored(entries: tuple[Entry, ...]) -> Iterator[Item]:
+    config = settings.ROUTERDASH
+    if config.in_container and volumes.goes_with_the_container(config.data_dir):
+        yield _item(VOLATILE, WARN)
+    if keys := sum(bool(entry.plain_api_key and not entry.sealed_api_key) for entry in entries):
+        yield _item(CLEAR_KEYS, WARN, keys=keys)
 
 
 def _passwords() -> Iterator[Item]:

@@ -15,19 +15,32 @@ from django.db import connection
 from django.http.response import HttpResponseBase
 
 from endpoints.registry import registry
+from gateway import bounds
+from gateway.bounds import Bound
+from gateway.config import for_a_child
 from metrics import database, queries
 from metrics.export import FRAME, Format, Job
 from metrics.history import Wanted
 from metrics.queries import vendor_name
-from metrics.streams import LastingResponse
+from metrics.streams import LastingResponse, Place, Places
+from metrics.teller import surroundings
 
 MOST_AT_ONCE = 10
+MOST_OF_ONE = 3  # user
 RETRY_SECONDS = 10
 CHUNK = 1 << 16
 REMEMBERED = 100  # exports whose progress can be asked for, also behind their end
 RUNNING, DONE, FAILED = STATES = ("running", "done", "failed")
 # It yields before it loads anything: ten that begin at once would take the machine for a while.
 COMMAND = (sys.executable, "-c", "import os; os.nice(19); from metrics.export import main; main()")
+
+
+class Full(Exception):
+    """As many exports run as may, of all users or of this one. `bound` says which."""
+
+    def __init__(self, bound: Bound) -> None:
+        super().__init__(bound.title)
+        self.bound = bound
 
 
 class BrokenOff(Exception):
@@ -48,6 +61,7 @@ class Downloads:
 
     def __init__(self) -> None:
         self.running = 0
+        self.places = Places(MOST_OF_ONE)
         self._progress: OrderedDict[str, Progress] = OrderedDict()
 
     def progress(self, name: str) -> Progress | None:
@@ -61,12 +75,19 @@ class Downloads:
             self._progress.popitem(last=False)
         return made
 
-    @property
-    def full(self) -> bool:
-        return self.running >= MOST_AT_ONCE
+    def take(self, user_id: str) -> Place:
+        """A place for an export of this user's. Raises Full."""
+        place = self.places.take(user_id) if self.running < MOST_AT_ONCE else None
+        if place is None:
+            bound = bounds.EXPORTS if self.running >= MOST_AT_ONCE else bounds.USER_EXPORTS
+            surroundings.bounds.hit(bound)
+            raise Full(bound)
+        return place
 
-    async def read(self, job: bytes, progress: Progress | None = None) -> AsyncIterator[bytes]:
-        """The bytes of one. Raises BrokenOff; whoever stops reading ends the process."""
+    async def read(
+        self, job: bytes, progress: Progress | None = None, place: Place | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes of one, for which `place` was taken. Raises BrokenOff; whoever stops reading ends the process."""
         self.running += 1
         progress = progress or Progress()
         try:
@@ -88,6 +109,8 @@ class Downloads:
                     await process.wait()
         finally:
             self.running -= 1
+            if place is not None:
+                place.leave()
             if progress.state == RUNNING:
                 progress.state = FAILED
 
@@ -118,7 +141,8 @@ async def _bytes_of(process: asyncio.subprocess.Process, job: bytes, progress: P
 
 def _environment() -> dict[str, str]:
     """Without our settings: it need not know them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("ROUTERDASH_", "DATABASE_URL"))}
+    found = for_a_child(os.environ, settings.ROUTERDASH, secrets=())
+    return {name: value for name, value in found.items() if not name.startswith("ROUTERDASH_")}
 
 
 def job(wanted: Wanted, form: Format) -> bytes:
@@ -147,12 +171,17 @@ TYPES: dict[Format, str] = {
 }
 
 
-def answer(wanted: Wanted, form: Format, name: str | None = None, file: str | None = None) -> HttpResponseBase:
-    """An export of everything wanted, to be saved as a file; `name` is what its progress is asked for by."""
+def answer(
+    wanted: Wanted, form: Format, user_id: object, name: str | None = None, file: str | None = None
+) -> HttpResponseBase:
+    """An export of everything wanted, to be saved as a file; `name` is what its progress is asked for by. Raises Full
+    if the user with this id runs as many as may be.
+    """
+    place = downloads.take(str(user_id))
     queries.flushed()
     queries.requests(wanted, None, 1)  # a database that is away is an error now, not a download of nothing
     progress = None if name is None else downloads.follow(name)
-    response = LastingResponse(downloads.read(job(wanted, form), progress), content_type=TYPES[form])
+    response = LastingResponse(downloads.read(job(wanted, form), progress, place), content_type=TYPES[form])
     file = file or f"requests-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
     response.headers["Content-Disposition"] = f'attachment; filename="{file}"'
     response.headers["Cache-Control"] = "no-store"

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway import record
+from gateway import reasons, record
 from gateway.kinds import GENERATING
 from metrics.fold import NO_ENDPOINT
 
@@ -57,6 +57,7 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     at_us: int = 0  # from the request's arrival
     reason: str = ""  # one of gateway.balancer's words
     scores: dict[str, int] = {}  # endpoint and requests in flight
+    said: str | None = None  # the endpoint's own words on its error: content, as bodies are
 
 
 class BadCursor(ValueError):
@@ -375,7 +376,7 @@ def told(row: Row, name_of: NameOf = nameless) -> dict[str, Any]:
         "api_key_id": None if it["api_key_id"] is None else str(it["api_key_id"]),
         "outcome": it["outcome"] or STATUSES.get(it["status"], it["status"]),
         "status_code": it["status_code"],
-        "error": it["error_message"],
+        "error": reasons.shown(it["outcome"], it["error_message"], it["status_code"]),
         "streamed": _flag(it["streamed"]),
         "duration_ms": it["duration_ms"] if it["duration_us"] is None else it["duration_us"] / 1000,
         "first_token_ms": None if it["first_token_us"] is None else it["first_token_us"] / 1000,
@@ -430,7 +431,7 @@ def _attempt(it: StoredAttempt, name_of: NameOf) -> dict[str, Any]:
         "status_code": it.status or None,
         "at_ms": it.at_us / 1000,
         "duration_ms": it.duration_us / 1000,
-        "error": it.error,
+        "error": reasons.shown(it.outcome, it.error, it.status),
         "reason": it.reason or None,
         "scores": [
             {"endpoint_id": key, "endpoint_name": name_of(key), "in_flight": count}

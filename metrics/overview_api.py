@@ -32,6 +32,7 @@ class AttentionSerializer(serializers.Serializer[Any]):
     user_id = serializers.UUIDField(allow_null=True)
     username = serializers.CharField(allow_null=True)
     free_bytes = serializers.IntegerField(allow_null=True, help_text="On the disk of the data directory.")
+    keys = serializers.IntegerField(allow_null=True, help_text="Of endpoints, in plain text in the database.")
 
 
 class BusyModelSerializer(serializers.Serializer[Any]):

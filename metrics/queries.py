@@ -463,10 +463,21 @@ def request(request_id: str) -> dict[str, Any] | None:
     return {**told, "api_key_name": told["api_key_id"] and key_names().get(told["api_key_id"])}
 
 
-def bodies(request_id: str) -> tuple[str, Any, Any] | None:
-    """A request's model and its stored bodies; None where there is no such request. One query."""
-    rows = _run("SELECT model, request_body, response_body FROM request_history WHERE id = %s", [request_id])
-    return (rows[0][0], _json(rows[0][1]), _json(rows[0][2])) if rows else None
+def bodies(request_id: str) -> dict[str, Any] | None:
+    """A request's `model` and what is stored of its content: `request_body`, `response_body`, and `outcome`,
+    `error_message` and `attempts`, in which endpoints may have put it. None where there is no such request. One query.
+    """
+    columns = ("model", "request_body", "response_body", "outcome", "error_message", "attempts")
+    rows = _run(f"SELECT {', '.join(columns)} FROM request_history WHERE id = %s", [request_id])  # noqa: S608
+    if not rows:
+        return None
+    found = dict(zip(columns, rows[0], strict=True))
+    return {
+        **found,
+        "request_body": _json(found["request_body"]),
+        "response_body": _json(found["response_body"]),
+        "attempts": requests_history.attempts(found["attempts"]),
+    }
 
 
 def _json(stored: Any) -> Any:

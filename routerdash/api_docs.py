@@ -115,16 +115,14 @@ class SchemaView(SpectacularAPIView):
     """The schema as a file: the same for everybody, and as long as the process lives, in each language and format."""
 
     def _get_schema_response(self, request: Request) -> HttpResponseBase:
+        """`version` is ignored: there is one, and drf-spectacular would put it into a header as it is."""
         renderer: Any = request.accepted_renderer
-        language, generic = get_language(), cast("Any", super())
-        if language not in dict(settings.LANGUAGES) or request.GET.get("version"):
-            answer: HttpResponseBase = generic._get_schema_response(request)
-            return answer
+        language = get_language()
         kept: Any = _written
-        written: bytes = kept(type(renderer), language)
+        written: bytes = kept(type(renderer), language if language in dict(settings.LANGUAGES) else "en")
         media = request.accepted_media_type
         kind = f"{media}; charset={renderer.charset}" if renderer.charset else media
-        name = generic._get_filename(request, None)
+        name = cast("Any", super())._get_filename(request, None)
         return HttpResponse(written, kind, headers={"Content-Disposition": f'inline; filename="{name}"'})
 
 

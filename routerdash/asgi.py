@@ -1,6 +1,7 @@
 """Django for control's Unix socket. The gateway in front says who the client is, in two headers of its own."""
 
 import asyncio
+import logging
 import os
 from typing import Any
 
@@ -9,6 +10,8 @@ from django.core.handlers.asgi import ASGIHandler
 
 from gateway.forward import CLIENT_IP, CLIENT_SCHEME
 from metrics.streams import LastingResponse
+
+log = logging.getLogger(__name__)
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "routerdash.settings")
 
@@ -42,18 +45,26 @@ class Handler(ASGIHandler):
             await super().send_response(response, send)
 
     async def _send_lasting(self, response: LastingResponse, receive: Any, send: Any) -> None:
-        """Until it ends, or the client goes. Raises what its content raises: then the client sees it break off."""
+        """Until it ends, or the client goes, or the session that it was asked for by ends. Raises what its content
+        raises: then the client sees it break off.
+        """
         sending = asyncio.create_task(super().send_response(response, send))
         leaving = asyncio.create_task(_client_left(receive))
+        logged_out = asyncio.create_task(_session_ended(getattr(response, "session_id", "")))
+        tasks = (sending, leaving, logged_out)
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ended = sending.done()
-            for task in (sending, leaving):
+            sent, stopped = sending.done(), logged_out.done()
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait((sending, leaving))
-        if ended:
+            await asyncio.wait(tasks)
+        if sent:
             sending.result()
+        elif stopped and response.headers["Content-Type"] == "text/event-stream":
+            await send({"type": "http.response.body"})  # the page comes back and is told to log in
+        elif stopped:
+            log.info("a download is broken off: its session has ended")
 
 
 async def _client_left(receive: Any) -> None:
@@ -61,8 +72,21 @@ async def _client_left(receive: Any) -> None:
         pass
 
 
+async def _session_ended(session_id: str) -> None:
+    """Never, where there is no session: a script that shows a key has none."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = sessions.watch(session_id, lambda: loop.call_soon_threadsafe(ended.set)) if session_id else None
+    try:
+        await ended.wait()
+    finally:
+        if stop is not None:
+            stop()
+
+
 django.setup(set_prefix=False)
 _django = Handler()
+
+from access.sessions import sessions  # noqa: E402  # needs Django
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -18,11 +18,12 @@ from django.db import Error, close_old_connections, connection
 from django_q.tasks import async_task
 
 from access.directory import access
+from access.sessions import sessions
 from endpoints import changes, keys
 from endpoints.health import HealthChecker
-from endpoints.models import Status
+from endpoints.models import REMARKS, Status
 from endpoints.registry import Entry, ModelEntry, registry
-from gateway.bounds import Hits
+from gateway.bounds import ENDPOINT_MODELS, Hits
 from gateway.livepage import LivePage
 from gateway.main import Server
 from gateway.peer import normalise_ip
@@ -35,7 +36,7 @@ from metrics.marks import marks
 from metrics.rows import Where
 from metrics.teller import folder, surroundings, trackers
 from metrics.writer import DatabaseWriter
-from routerdash import prepare
+from routerdash import prepare, secret_key
 from routerdash.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
 TICK_SECONDS = 0.1
+SESSIONS_SECONDS = 0.5
 PREPARE_AGAIN_SECONDS = 2.0
 SYNC_SECONDS = 900.0
 
@@ -67,6 +69,7 @@ class Control:
         self._outdated = False
         self._synced: dict[str, float] = {}
         self._changes: dict[str, int] = {}
+        self._remarked: set[str] = set()  # endpoints of which models are left out
         self._reloaded_at = 0.0
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,6 +88,7 @@ class Control:
         surroundings.writer = self.writer
         surroundings.key_names = access.key_names
         surroundings.generated_passwords = access.generated_passwords
+        self._secret_key = secret_key.Watch(self.config.data_dir / "secret-key")
 
     # Start and stop
 
@@ -102,7 +106,7 @@ class Control:
         ]
         for thread in threads:
             thread.start()
-        tasks = [asyncio.create_task(self.health.run()), asyncio.create_task(self._tick())]
+        tasks = [asyncio.create_task(job) for job in (self.health.run(), self._tick(), self._tend_sessions())]
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)  # batches of records are many objects, and no garbage
@@ -117,11 +121,14 @@ class Control:
 
     def _finish(self, threads: list[threading.Thread]) -> None:
         """The gateways are gone by now; the writer ends by writing what they left."""
+        sessions.close()
         folder.catch_up()
         for thread in threads:
             thread.join()
 
     def _first_look(self) -> None:
+        sessions.hits = surroundings.bounds
+        access.remember(sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY))
         try:
             self._load()
         except Error as error:
@@ -212,6 +219,22 @@ class Control:
             except Exception:
                 log.exception("the tick failed; it goes on")
 
+    async def _tend_sessions(self) -> None:
+        """End what is over, write last uses, take over a new secret key."""
+        while True:
+            await asyncio.sleep(SESSIONS_SECONDS)
+            try:
+                await asyncio.to_thread(self._look_at_sessions)
+            except Exception:
+                log.exception("sessions could not be looked after; it is tried again")
+
+    def _look_at_sessions(self) -> None:
+        if (key := self._secret_key.changed()) is not None:
+            log.info("the secret key is a new one: all sessions end")
+            settings.SECRET_KEY = key
+            sessions.new_secret(key)
+        sessions.tend()
+
     def _gauge(self) -> None:
         now = time.time()
         if gauges.due(now) and registry.loaded:
@@ -222,6 +245,9 @@ class Control:
 
     def _registry_changed(self) -> None:
         self._call(self.health.registry_changed)
+        before, self._remarked = self._remarked, {it.id for it in registry.all() if it.last_error in REMARKS}
+        for _ in self._remarked - before:
+            surroundings.bounds.hit(ENDPOINT_MODELS)
 
     def _refused(self, endpoint_id: str) -> None:
         self._call(self.health.nudge, endpoint_id)

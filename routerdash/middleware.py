@@ -4,6 +4,7 @@ import zoneinfo
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 
@@ -15,8 +16,13 @@ POLICY = (
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
+# What no page of ours uses.
+UNUSED = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+NOT_STORED = ("/api/", "/metrics")  # figures and keys are in no cache, unless a view says otherwise
+
+
 class ContentSecurityPolicy:
-    """Nothing from other hosts, nothing inline."""
+    """Nothing from other hosts, nothing inline; and the other headers that every answer to a browser has."""
 
     sync_capable = async_capable = True
 
@@ -29,15 +35,23 @@ class ContentSecurityPolicy:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         response = self.get_response(request)
         if isinstance(response, HttpResponseBase):
-            return _with_policy(response)
-        return self._later(response)
+            return _with_headers(request, response)
+        return self._later(request, response)
 
-    async def _later(self, response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
-        return _with_policy(await response)
+    async def _later(self, request: HttpRequest, response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
+        return _with_headers(request, await response)
 
 
-def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
-    response.headers.setdefault("Content-Security-Policy", POLICY)
+def _with_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", POLICY)
+    headers.setdefault("Permissions-Policy", UNUSED)
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    if request.path.startswith(NOT_STORED):
+        headers.setdefault("Cache-Control", "no-store")
+    if settings.ROUTERDASH.https and settings.SECURE_HSTS_SECONDS:
+        # Django tells it where the request came by HTTPS; a proxy that is not trusted cannot say that it did.
+        headers.setdefault("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}")
     return response
 
 

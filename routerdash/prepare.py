@@ -1,10 +1,12 @@
 """What must be there before RouterDash runs: data directory, keys, a database at this release, an administrator."""
 
+import errno
 import glob
 import logging
 import os
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +16,13 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, Error, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from access.bootstrap import NameTaken, ensure_admin, ensure_bootstrap_key
+from access.bootstrap import NameTaken, WeakPassword, ensure_admin, ensure_bootstrap_key
 from endpoints import keys
-from gateway import files
+from gateway import files, volumes
 from gateway.config import Config
 from metrics import database
 from routerdash import reference, secret_key
+from routerdash.cli import NAME
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +38,51 @@ def data_directory(config: Config) -> None:
     """Make it, for this user alone. Raises CannotStart."""
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_what_belongs_to_others(config.data_dir)
         config.journal_dir.mkdir(mode=0o700, exist_ok=True)
         os.chmod(config.data_dir, 0o700)
         secret_key.make(config.data_dir / "secret-key")
         keys.sealer()
     except OSError as error:
-        raise CannotStart(f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}") from None
+        hint = "; mount a volume there" if config.in_container and error.errno == errno.EROFS else ""
+        raise CannotStart(
+            f"ROUTERDASH_DATA_DIR {config.data_dir} cannot be used: {error.strerror or error}{hint}"
+        ) from None
+
+
+def _refuse_what_belongs_to_others(directory: Path) -> None:
+    """A volume that another user made, or files of a start as root, would fail later and less clearly."""
+    us = os.geteuid()
+    if us == 0:
+        return
+    owners = ((it, _owner(it)) for it in _with_what_is_in_it(directory))
+    foreign, owner = next((found for found in owners if found[1] not in (us, None)), (directory, us))
+    if owner != us:
+        raise CannotStart(
+            f"ROUTERDASH_DATA_DIR {directory} cannot be used: {foreign} belongs to user {owner}, but RouterDash runs "
+            f"as user {us}. Run `chown -R {us}:{os.getegid()} {directory}` as root, or start RouterDash as the owner"
+        )
+
+
+def _owner(path: Path) -> int | None:
+    """Of what it leads to; None if that is nothing."""
+    try:
+        return path.stat().st_uid
+    except FileNotFoundError:
+        return None
+
+
+def _with_what_is_in_it(directory: Path) -> Iterator[Path]:
+    yield directory  # first: what is in one of somebody else's cannot be listed
+    yield from directory.iterdir()
+
+
+def warn_of_lost_data(config: Config) -> None:
+    """To the log; the overview says the same for as long as it is so."""
+    if config.in_container and volumes.goes_with_the_container(config.data_dir):
+        log.warning(
+            "no volume is mounted for %s: figures, users and keys are lost with this container", config.data_dir
+        )
 
 
 def create_database(config: Config) -> None:
@@ -85,9 +127,9 @@ def refuse_reference(config: Config) -> None:
     except sqlite3.Error:
         return  # what is wrong with it is for Django to say
     if cut_off:
-        raise CannotStart("taking this database over was cut off; run `manage.py adopt` again, then start")
+        raise CannotStart(f"taking this database over was cut off; run `{NAME} adopt` again, then start")
     if reference.is_reference(tables) and "django_migrations" not in tables:
-        raise CannotStart("this database belongs to llmlb; take it over with `manage.py adopt`, then start again")
+        raise CannotStart(f"this database belongs to llmlb; take it over with `{NAME} adopt`, then start again")
 
 
 def backup(config: Config, reason: str = "before-migration") -> Path | None:
@@ -132,7 +174,7 @@ def people(config: Config) -> None:
             password = ensure_admin(config)
             if password is not None:
                 _hand_over(config, password)
-    except NameTaken as error:
+    except (NameTaken, WeakPassword) as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"the first password cannot be left in {config.data_dir}: {error.strerror}") from None

@@ -14,7 +14,8 @@ from routerdash import __version__, secret_key
 
 django_stubs_ext.monkeypatch()  # lets Django's classes be subscripted, as the type checker wants them
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+BASE_DIR = Path(__file__).resolve().parent.parent  # of the packages
+ASSETS_DIR = config.ASSETS if config.INSTALLED else BASE_DIR
 
 ROUTERDASH = config.load(os.environ)
 # The supervisor names the process here: `control` seeds the trackers, every other role does not.
@@ -44,7 +45,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "routerdash.middleware.ContentSecurityPolicy",
     "servestatic.middleware.ServeStaticMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "access.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "routerdash.middleware.ViewersZone",
     "django.middleware.common.CommonMiddleware",
@@ -59,7 +60,7 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "routerdash.templates.Templates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [ASSETS_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -107,22 +108,25 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "access.backends.AdministratorLengthValidator"},
     {"NAME": "access.backends.BcryptLengthValidator"},
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "overview"
 LOGOUT_REDIRECT_URL = "login"
 
-# Sessions are signed cookies: a database that is away must not log anybody out.
-SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
-SESSION_COOKIE_NAME = "routerdash_session"
+# Sessions are in control's memory and a file of its own: a database that is away must not log anybody out.
+SESSION_ENGINE = "access.session_engine"
 SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_AGE = 14 * 86400
+SESSION_COOKIE_AGE = ROUTERDASH.session_max_days * 86400
 CSRF_FAILURE_VIEW = "routerdash.errors.csrf_failure"
-CSRF_COOKIE_NAME = "routerdash_csrf"
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
-_https = ROUTERDASH.public_url.startswith("https://") or ROUTERDASH.scheme == "https"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ROUTERDASH.https
+# With this prefix browsers take a cookie by HTTPS alone, and from no other host of the domain.
+_prefix = "__Host-" if ROUTERDASH.https else ""
+SESSION_COOKIE_NAME = f"{_prefix}routerdash_session"
+CSRF_COOKIE_NAME = f"{_prefix}routerdash_csrf"  # static/js/format.js knows both names
+SECURE_HSTS_SECONDS = ROUTERDASH.hsts_seconds  # for requests that came by HTTPS; see also routerdash.middleware
 CSRF_TRUSTED_ORIGINS = [ROUTERDASH.public_url] if ROUTERDASH.public_url else []
 SECRET_KEY = secret_key.read(ROUTERDASH.data_dir / "secret-key")
 
@@ -139,11 +143,11 @@ TIME_ZONE = ROUTERDASH.time_zone
 LANGUAGE_CODE = ROUTERDASH.language
 LANGUAGES = [("en", _("English")), ("ja", _("Japanese"))]
 LANGUAGE_COOKIE_NAME = "routerdash_language"
-LOCALE_PATHS = [BASE_DIR / "locale"]
+LOCALE_PATHS = [ASSETS_DIR / "locale"]
 
 # Static files are served from where they lie: no collecting, no build.
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [ASSETS_DIR / "static"]
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = False
 SERVESTATIC_MAX_AGE = 3600

@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-from gateway.config import Config, ConfigError
+import msgspec
+
+from gateway.config import INSTALLED, Config, ConfigError, for_a_child
 from gateway.livepage import MAX_WORKERS, LivePage
 from routerdash.prepare import CannotStart
 
@@ -30,6 +32,21 @@ SETTLED_SECONDS = 3.0  # lived so long: no crash loop, and started again at once
 CONTROL_STOP_SECONDS = 8.0
 BACKGROUND_STOP_SECONDS = 4.0
 
+# What a process needs of the secrets stands in its environment, which root and its own user can read in /proc.
+SECRETS = {
+    "gateway": ("ROUTERDASH_ENCRYPTION_KEYS",),
+    "control": (
+        "DATABASE_URL",
+        "ROUTERDASH_ENCRYPTION_KEYS",
+        "OPENAI_API_KEY",  # shown as present or not, as the next two
+        "ANTHROPIC_API_KEY",
+        "GOOGLE_API_KEY",
+    ),
+    "background": ("DATABASE_URL", "ROUTERDASH_ENCRYPTION_KEYS"),
+}
+# Control makes the first people where the database was away at the start.
+FIRST_PEOPLE = ("admin_password", "bootstrap_api_key")
+
 
 @dataclass(slots=True)
 class Child:
@@ -40,6 +57,7 @@ class Child:
     directory: str
     descriptors: tuple[int, ...]
     role: str = ""
+    told: bytes = field(default=b"", repr=False)  # on its standard input: what no environment should show
     died: Callable[[], None] = lambda: None
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
@@ -54,8 +72,11 @@ class Child:
             env=environment,
             cwd=self.directory,
             start_new_session=True,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self.told else subprocess.DEVNULL,
         )
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
+                pipe.write(self.told)
         self.started_at = time.monotonic()
         log.debug("started %s, process %d", self.name, self.process.pid)
 
@@ -78,7 +99,7 @@ class Supervisor:
         self.config = config
         self._directory = directory
         self._stop = threading.Event()
-        self._environment = _environment(config)
+        self._first = os.getpid() == 1
         self._held = _hold(config)
         self._public = _listen(config)
         self._control = _listen_for_control(config)
@@ -95,6 +116,12 @@ class Supervisor:
         for child in self._children:
             self._start(child)
         log.info("RouterDash is at %s", _url(self.config))
+        if self.config.plain_http:
+            log.warning(
+                "%s is reached from other machines by plain HTTP: passwords and API keys go over the network in the "
+                "clear. Set ROUTERDASH_TLS_CERTIFICATE, or ROUTERDASH_PUBLIC_URL if a TLS proxy stands in front",
+                self.config.host,
+            )
         try:
             while not self._stop.wait(0.05):
                 self._look_after()
@@ -110,7 +137,8 @@ class Supervisor:
 
     def _plan(self, page: LivePage) -> list[Child]:
         public, control, alive = self._public.fileno(), self._control.fileno(), self._alive
-        manage = [sys.executable, os.path.join(self._directory, "manage.py")]
+        script = ["-m", "routerdash"] if INSTALLED else [os.path.join(self._directory, "manage.py")]
+        manage = [sys.executable, *script]
         gateway = [sys.executable, "-m", "gateway.main", "--listen", str(public), "--alive", str(alive)]
         children = [
             Child(
@@ -119,6 +147,7 @@ class Supervisor:
                 self._directory,
                 (control, alive),
                 role="control",
+                told=msgspec.json.encode({name: getattr(self.config, name) for name in FIRST_PEOPLE}),
             )
         ]
         for worker in range(self.config.workers):
@@ -144,11 +173,22 @@ class Supervisor:
                 self._bury(child, now)
             if child.process is None and now >= child.start_at:
                 self._start(child)
+        if self._first:
+            self._reap()
+
+    def _reap(self) -> None:
+        """Of a container's first process, all that lost its parent are children; without this, they stay zombies."""
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in ours:  # its code is asked for in the next round
+                    break
+                os.waitpid(ended.si_pid, os.WNOHANG)
 
     def _start(self, child: Child) -> None:
         """A fork that fails, for want of memory or process ids, is tried again: what runs goes on meanwhile."""
         try:
-            child.start(self._environment)
+            child.start(for_a_child(os.environ, self.config, SECRETS.get(child.role, ())))
         except OSError as error:
             child.backoff = min(MAX_RESTART_SECONDS, child.backoff * 2)
             child.start_at = time.monotonic() + child.backoff
@@ -196,11 +236,6 @@ class Supervisor:
             child.kill_group()
             child.process.wait()
         return clean
-
-
-def _environment(config: Config) -> dict[str, str]:
-    """What children inherit: ours, with the data directory made absolute."""
-    return {**os.environ, "ROUTERDASH_DATA_DIR": str(config.data_dir)}
 
 
 def _hold(config: Config) -> int:

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from access import api as access_api
 from access import pages as access_pages
 from access import views as access_views
+from access.account import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from gateway.kinds import BY_PATH
@@ -44,6 +45,7 @@ urlpatterns = [
     *api_docs.URLS,
     path("login", access_views.Login.as_view(), name="login"),
     path("logout", access_views.Logout.as_view(), name="logout"),
+    path("account", account, name="account"),
     path("account/theme", access_views.theme, name="theme"),
     path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
     path("i18n/", include("django.conf.urls.i18n")),

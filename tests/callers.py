@@ -11,6 +11,7 @@ from django.db.backends.signals import connection_created
 from access.directory import access
 from access.logins import failures
 from access.models import READ_ENDPOINTS, User
+from access.sessions import sessions
 from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
 
@@ -22,6 +23,7 @@ def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cache.forget()
         monkeypatch.setattr(cache, "_listeners", [])
     failures.clear()
+    sessions.forget()
     yield
     access.forget()
     registry.forget()

@@ -54,6 +54,7 @@ class RouterDash(Served):
         self.database_url = database_url
         self.port = free_port()
         self.key = KEY
+        self.program = [sys.executable, str(ROOT / "manage.py")]
         self.log_path = directory / "routerdash.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.environment = {
@@ -72,7 +73,7 @@ class RouterDash(Served):
         """Wait until it serves; unless told otherwise, until its figures are those of the database."""
         self.log = self.log_path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), "serve"],
+            [*self.program, "serve"],
             cwd=self.directory,
             env=clean_environment(self.environment),
             stdout=self.log,
@@ -122,7 +123,7 @@ class RouterDash(Served):
     def manage(self, *arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
         """`manage.py …` with the settings of this installation."""
         return subprocess.run(
-            [sys.executable, str(ROOT / "manage.py"), *arguments],
+            [*self.program, *arguments],
             cwd=self.directory,
             env=clean_environment(self.environment),
             capture_output=True,

@@ -8,16 +8,21 @@ from django.urls import get_resolver
 
 from gateway import errors
 from gateway.bounds import BOUNDS
-from gateway.config import table
+from gateway.config import secret_names, table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_setting_is_documented_as_it_is() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for name, default, meaning in table():
         assert f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" in text
+
+
+def test_the_file_variable_of_every_secret_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert set(re.findall(r"`(\w+)_FILE`", text)) == set(secret_names())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -26,7 +26,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
-from gateway import record
+from gateway import bounds, record
 from gateway.balancer import MOST_NOTED
 from metrics import bodies, downloads, history, queries, waterfall, words
 from metrics.history import BadCursor, Page
@@ -397,10 +397,11 @@ def request_bodies(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     found = bodies.look(request.user, str(request_id))
     if told is None or found is None:
         raise Http404
-    shown = {
+    shown: dict[str, Any] = {
         name: None if body is None else bodies.shown(body)
         for name, body in (("asked", found.request), ("answered", found.response))
     }
+    shown["errors"] = found.errors
     return render(request, "request.html", {**told, "may_see_bodies": True, "bodies": shown})
 
 
@@ -417,20 +418,33 @@ def export(request: HttpRequest) -> HttpResponseBase:
         asked = understood(given)
         asked.notes.append(_("The export was not begun."))
         return _list(request, asked, status=400)
-    if downloads.downloads.full:
+    name = query.validated_data.get("progress")
+    try:
+        return downloads.answer(query.wanted, query.validated_data["format"], request.user.pk, name and str(name))
+    except downloads.Full as full:
         asked = understood(given)
+        asked.notes.append(_full(full))
+        answer = _list(request, asked, status=429)
+        answer.headers["Retry-After"] = str(downloads.RETRY_SECONDS)
+        return answer
+
+
+def _full(full: downloads.Full) -> str:
+    if full.bound is bounds.USER_EXPORTS:
+        most = downloads.MOST_OF_ONE
+        said = ngettext(
+            "%(count)s export of yours runs already, and no more may at once; try again in a moment.",
+            "%(count)s exports of yours run already, and no more may at once; try again in a moment.",
+            most,
+        )
+    else:
         most = downloads.MOST_AT_ONCE
         said = ngettext(
             "%(count)s export runs already, and no more may at once; try again in a moment.",
             "%(count)s exports run already, and no more may at once; try again in a moment.",
             most,
         )
-        asked.notes.append(said % {"count": most})
-        answer = _list(request, asked, status=429)
-        answer.headers["Retry-After"] = str(downloads.RETRY_SECONDS)
-        return answer
-    name = query.validated_data.get("progress")
-    return downloads.answer(query.wanted, query.validated_data["format"], name and str(name))
+    return said % {"count": most}
 
 
 URLS = [

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from html.parser import HTMLParser
+from importlib import import_module
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
-from django.contrib.sessions.backends.signed_cookies import SessionStore
+from django.contrib.auth import get_user_model
 
 from gateway.config import Config
-from gateway.forward import CLIENT_IP
 from gateway.journal import START, Gone
 from metrics import database
 from metrics.reconcile import counting, journals
@@ -50,7 +49,7 @@ def compare(config: Config) -> tuple[list[Difference], list[str]]:
     """Differences, and what was left out, and why. Raises NotOurs, Error."""
     if not _answers(config):
         return [], ["not running: live figures were not compared"]
-    cookie = _session()
+    cookie = _cookie()
     if cookie is None:
         return [], ["there is no administrator to ask as: live figures were not compared"]
     differences: list[Difference] = []
@@ -178,22 +177,18 @@ def _answers(config: Config) -> bool:
     return True
 
 
-def _session() -> str | None:
-    """A session such as a login makes, for the first administrator: whoever can read the secret key can make one."""
+def _cookie() -> str | None:
+    """For the first administrator: whoever can read the secret key and reaches control's socket may ask as anybody."""
     users = get_user_model().objects.filter(role="admin", must_change_password=False)
     user = users.order_by("created_at").first()
     if user is None:
         return None
-    session = SessionStore()
-    session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
-    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.save()
-    return f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
+    cookie: str = import_module(settings.SESSION_ENGINE).local_cookie(user)
+    return cookie
 
 
 def _get(config: Config, path: str, cookie: str) -> str:
-    headers = {"Cookie": cookie, "Accept-Language": "en", CLIENT_IP.decode(): "127.0.0.1"}
+    headers = {"Cookie": cookie, "Accept-Language": "en"}
     try:
         with closing(_OverSocket(str(config.control_socket))) as connection:
             connection.request("GET", path, headers=headers)

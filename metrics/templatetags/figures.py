@@ -65,9 +65,12 @@ def speed(value: float | None) -> str:
 
 @register.filter
 def span(seconds: float | None) -> str:
-    """Whole seconds, minutes from two of them on, hours and days from two of them on."""
+    """Whole seconds, minutes from two of them on, hours and days from two of them on. No time is less than none, even
+    if two clocks say so.
+    """
     if seconds is None:
         return NOTHING
+    seconds = max(0, seconds)
     size = next((size for size in (86400, 3600, 60) if seconds >= 2 * size), 1)
     return f"{_number(seconds // size)} {(_JAPANESE_SPANS if get_language() == 'ja' else _SPANS)[size]}"
 

@@ -248,7 +248,7 @@
   const running = $("[data-running]");
   function rowOf(it) {
     const row = document.createElement("tr");
-    const age = (now() - Date.parse(it.since)) / 1000;
+    const age = Math.max(0, it.age_ms) / 1000; // by the server's clock alone: two clocks may differ
     const texts = [it.model, it.api_key_name ?? NOTHING, it.streamed ? count(it.deltas) : NOTHING, age < 60 ? duration(age * 1000) : span(age)];
     texts.forEach((text, at) => {
       const cell = document.createElement(at === 0 ? "th" : "td");

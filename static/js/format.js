@@ -21,7 +21,7 @@
   const span = seconds => {
     if (seconds == null) return NOTHING;
     const size = [86400, 3600, 60].find(size => seconds >= 2 * size) ?? 1;
-    return `${number(Math.floor(seconds / size))} ${spans[size]}`;
+    return `${number(Math.floor(Math.max(0, seconds) / size))} ${spans[size]}`; // two clocks may differ
   };
   const rate = (good, total) => {
     if (!total) return NOTHING;
@@ -39,7 +39,8 @@
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
   const hourMinute = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
   /** For what a script sends. A login in another tab changes it, so the cookie knows it, not the page. */
-  const token = () => /(?:^|; )routerdash_csrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
+  const cookie = name => new RegExp(`(?:^|; )${name}=([^;]*)`).exec(document.cookie)?.[1];
+  const token = () => cookie("__Host-routerdash_csrf") ?? cookie("routerdash_csrf") ?? "";
 
   window.RouterDash = {
     token,

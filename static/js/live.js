@@ -117,7 +117,7 @@
     source.addEventListener("error", () => {
       const refused = source?.readyState === EventSource.CLOSED;
       again();
-      if (refused) reloadIfEnded();
+      if (refused) reloadIfEnded().then(pollIfFull);
     });
   }
 
@@ -127,6 +127,12 @@
     const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries);
     tries += 1;
     later(stream, longest * (0.5 + Math.random() / 2));
+  }
+
+  /* A user may have so many streams; the pages beyond ask, as where no stream comes through. */
+  async function pollIfFull() {
+    const answer = await fetch(address({ once: "" })).catch(() => null);
+    if (answer?.headers.get("X-RouterDash-Streams") === "full" && !source) poll(POLLS);
   }
 
   async function poll(left) {

@@ -351,3 +351,10 @@ def test_results_are_counted_where_something_was_sought(as_admin: Api) -> None:
     log = "/admin/admin/logentry/"
     assert "Show all" not in as_admin.get(log).content.decode()
     assert "Show all" in as_admin.get(f"{log}?q=another").content.decode()
+
+
+def test_a_new_administrators_password_is_longer_than_a_viewers(as_admin: Api) -> None:
+    given = {"username": "bob", "role": "admin", "new_password": "kumquat-9 x"}
+    answer = as_admin.post("/admin/access/user/add/", given)
+    assert "at least 12 characters" in answer.content.decode()
+    assert as_admin.post("/admin/access/user/add/", {**given, "role": "viewer"}).status_code == 302

@@ -120,3 +120,16 @@ def test_a_good_password_is_taken() -> None:
 
 def test_the_limit_is_told_beforehand() -> None:
     assert "A password has at most 72 bytes." in password_validation.password_validators_help_texts()
+
+
+def test_administrators_passwords_are_longer() -> None:
+    password_validation.validate_password("kumquat-9 x", User(username="vera"))
+    with pytest.raises(ValidationError, match="at least 12 characters"):
+        password_validation.validate_password("kumquat-9 x", User(username="ada", role="admin"))
+    password_validation.validate_password("kumquat-9 xy", User(username="ada", role="admin"))
+
+
+def test_a_password_that_bcrypt_would_cut_is_told_how_long_it_is() -> None:
+    with pytest.raises(ValidationError, match="at most 72 bytes, and this one has 192") as refused:
+        User().set_password("秘" * 64)
+    assert "24 Japanese characters" in refused.value.messages[0]

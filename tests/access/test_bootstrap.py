@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from access.bootstrap import BOOTSTRAP, ensure_admin, ensure_bootstrap_key
+from access.bootstrap import BOOTSTRAP, WeakPassword, ensure_admin, ensure_bootstrap_key
 from access.directory import access
 from access.models import PERMISSIONS, ApiKey, User, hash_key
 from gateway import config
@@ -150,3 +150,16 @@ def test_a_key_that_others_called_so_stays() -> None:
     assert {row.key_hash for row in ApiKey.objects.all()} == {hash_key(theirs), hash_key(KEY)}
     ensure_bootstrap_key(with_key())
     assert [row.key_hash for row in ApiKey.objects.all()] == [hash_key(theirs)]
+
+
+@pytest.mark.parametrize("password", ["a", "eleven char", "password1234", "administrator"])
+def test_the_first_password_keeps_the_rules_of_all_others(password: str) -> None:
+    with pytest.raises(WeakPassword, match=r"^ROUTERDASH_ADMIN_PASSWORD cannot be used: ") as refused:
+        ensure_admin(settings(ADMIN_PASSWORD=password, ADMIN_USERNAME="administrator"))
+    assert "\n" not in str(refused.value)
+    assert not User.objects.exists()
+
+
+def test_a_weak_first_password_is_no_matter_once_there_is_an_administrator() -> None:
+    make_admin()
+    assert ensure_admin(settings(ADMIN_PASSWORD="a")) is None

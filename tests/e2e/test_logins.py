@@ -4,12 +4,14 @@ import http.cookiejar
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from access.logins import MOST_FAILURES
 from tests.conftest import Install
-from tests.router import RouterDash
+from tests.gateway import certificates
+from tests.router import PASSWORD, RouterDash, until
 
 pytestmark = pytest.mark.one_database
 
@@ -33,3 +35,31 @@ def test_clients_behind_a_proxy_are_counted_each(install: Install) -> None:
     given = [fail(router, f"name{number}", "192.0.2.1") for number in range(MOST_FAILURES + 1)]
     assert given == [200] * MOST_FAILURES + [429]
     assert fail(router, "another", "192.0.2.2") == 200
+
+
+def test_cookies_over_tls_are_bound_to_the_host_and_browsers_stay_with_https(install: Install, tmp_path: Path) -> None:
+    certificate, key = certificates.make(tmp_path)
+    router = install(ROUTERDASH_TLS_CERTIFICATE=str(certificate), ROUTERDASH_TLS_KEY=str(key)).start(wait=False)
+    jar = http.cookiejar.CookieJar()
+    secure = urllib.request.HTTPSHandler(context=certificates.believing(certificate))
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar), secure)
+    url = f"https://127.0.0.1:{router.port}"
+    until(lambda: _is_ready(browser, url), 60)
+    assert browser.open(f"{url}/login").headers["Strict-Transport-Security"] == "max-age=31536000"
+    token = next(cookie.value for cookie in jar if cookie.name == "__Host-routerdash_csrf")
+    form = urllib.parse.urlencode({"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token})
+    sent = urllib.request.Request(f"{url}/login", form.encode(), {"Referer": f"{url}/login"})
+    assert browser.open(sent).url == f"{url}/"
+    made = {cookie.name: cookie for cookie in jar}
+    assert set(made) >= {"__Host-routerdash_session", "__Host-routerdash_csrf"}
+    assert not {"routerdash_session", "routerdash_csrf"} & set(made)
+    session = made["__Host-routerdash_session"]
+    assert (session.secure, session.path, session.domain_specified) == (True, "/", False)
+    assert browser.open(f"{url}/account").url == f"{url}/account"
+
+
+def _is_ready(browser: urllib.request.OpenerDirector, url: str) -> bool:
+    try:
+        return bool(browser.open(f"{url}/ready", timeout=5).status == 200)
+    except OSError:
+        return False

@@ -147,3 +147,16 @@ def test_a_day_of_the_chart_opens_its_requests(page: Page, router: RouterDash, e
     page.locator("[data-chart] .u-over").click()
     until(lambda: page.url.split("?")[0].endswith("/requests"))
     assert f"endpoint_id={endpoint}&since=" in page.url
+
+
+def test_no_age_of_what_runs_is_negative_where_two_clocks_differ(page: Page, router: RouterDash, endpoint: str) -> None:
+    page.add_init_script("const now = Date.now; Date.now = () => now() - 3600000")  # this machine is an hour behind
+    it = {
+        "id": "a", "model": "tiny", "api_key_name": None, "endpoint_id": endpoint, "streamed": True, "deltas": 3,
+        "since": "2999-01-01T00:00:00Z", "age_ms": 0.0, "phase": "streams",
+    }  # fmt: skip
+    told = {"running": [it], "workers": 1, "workers_told": 1, "running_is_cut": False}
+    page.route("**/api/live", lambda route: route.fulfill(json=told))
+    log_in(page, f"/endpoints/{endpoint}")
+    expect(page.locator("[data-running] tbody td").last).to_have_text("0 ms")
+    assert page.evaluate("RouterDash.span(-54)") == "0 s"

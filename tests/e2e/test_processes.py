@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.conftest import Install
-from tests.router import RouterDash, command_of, until
+from tests.router import KEY, PASSWORD, RouterDash, command_of, until
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
@@ -117,3 +118,30 @@ def test_an_edit_by_the_api_is_in_force_with_the_next_request(emptied: RouterDas
         until(lambda status=status: emptied.chat().status == status, 2)
     assert emptied.request("DELETE", f"/api/endpoints/{endpoint}").status == 204
     until(lambda: emptied.chat().status == 404, 2)
+
+
+def test_no_process_but_the_first_has_the_first_peoples_secrets_in_its_environment(shared_router: RouterDash) -> None:
+    first, *others = shared_router.pids()
+    assert PASSWORD.encode() in environment_of(first)  # so this looks where they would be
+    assert len(others) >= len(ROLES)
+    for pid in others:
+        found = environment_of(pid)
+        assert PASSWORD.encode() not in found
+        assert KEY.encode() not in found
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_secrets_come_from_files_and_stand_in_no_environment(install: Install, tmp_path: Path) -> None:
+    router = install()
+    for name in ("ROUTERDASH_ADMIN_PASSWORD", "ROUTERDASH_BOOTSTRAP_API_KEY"):
+        path = tmp_path / name
+        path.write_text(router.environment.pop(name) + "\n")
+        router.environment[f"{name}_FILE"] = str(path)
+    router.start()
+    assert router.log_in("admin", PASSWORD)[0] == 200
+    for pid in router.pids():
+        assert PASSWORD.encode() not in environment_of(pid)
+        assert KEY.encode() not in environment_of(pid)

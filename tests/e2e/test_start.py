@@ -61,6 +61,20 @@ def test_open_access_needs_a_loopback_address(install: Install) -> None:
 
 
 @pytest.mark.one_database
+def test_a_weak_first_password_is_refused_in_one_line(install: Install) -> None:
+    line = refused(install(), ROUTERDASH_ADMIN_PASSWORD="a")
+    assert "ROUTERDASH_ADMIN_PASSWORD cannot be used" in line
+    assert "at least 12 characters" in line
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_plain_http_for_other_machines_is_warned_of(begin: Install, host: str, warned: bool) -> None:
+    router = begin(ROUTERDASH_HOST=host).start()
+    assert ("by plain HTTP: passwords and API keys go over the network" in router.log_text()) == warned
+
+
+@pytest.mark.one_database
 def test_a_taken_port_is_named(install: Install) -> None:
     router = install()
     with closing(socket.create_server(("127.0.0.1", router.port))):
@@ -108,6 +122,20 @@ def test_a_database_that_was_moved_away_does_not_come_back_empty(router: RouterD
         path.rename(router.data_dir / path.name)
     until(lambda: router.get("/health").json()["status"] == "ok", 30)
     assert router.counters(endpoint) == (2, 2, 0)
+
+
+@sqlite_only
+def test_the_first_people_are_made_when_the_database_returns_after_a_start_without_it(router: RouterDash) -> None:
+    """Control makes them then, and no environment tells it their secrets."""
+    router.query("DELETE FROM api_keys")
+    router.stop()
+    path = router.data_dir / "routerdash.sqlite3"
+    path.rename(path.with_name("away"))
+    start_degraded(router)
+    path.with_name("away").rename(path)
+    until(lambda: router.get("/health").json()["status"] == "ok", 30)
+    until(lambda: router.get("/v1/models").status == 200, 20)
+    assert router.query("SELECT name FROM api_keys") == [("bootstrap",)]
 
 
 def start_degraded(router: RouterDash) -> None:

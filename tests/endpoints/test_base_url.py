@@ -1,3 +1,4 @@
+import ipaddress
 from dataclasses import replace
 from typing import Any
 
@@ -87,6 +88,8 @@ LINK_LOCAL = [
     "http://[::ffff:169.254.169.254]",
     "http://[::ffff:a9fe:a9fe]",
     "http://[fd00:ec2::254]",
+    "http://168.63.129.16",
+    "http://[64:ff9b::a9fe:a9fe]",
     "http://169。254。169。254",
 ]
 
@@ -136,3 +139,26 @@ def test_a_server_is_a_scheme_a_host_and_a_port(one: str, other: str) -> None:
 )
 def test_anything_else_is_another_server(one: str, other: str) -> None:
     assert not same_server(one, other)
+
+
+@pytest.mark.parametrize(
+    ("networks", "host", "taken"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.0.0.0/8", "127.0.0.1", False),
+        ("10.0.0.0/8", "[::ffff:10.0.0.1]", True),
+        ("10.0.0.0/8", "[64:ff9b::a00:1]", False),
+        ("10.0.0.0/8", "gpu.example", True),  # where it leads is looked at when it is connected to
+        ("169.254.0.0/16,fe80::/10", "169.254.169.254", False),
+        ("fd00::/8", "[fd12::1]", True),
+    ],
+)
+def test_only_addresses_of_the_allowed_networks_are_taken(networks: str, host: str, taken: bool, settings: Any) -> None:
+    allowed = tuple(ipaddress.ip_network(it) for it in networks.split(","))
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, endpoint_networks=allowed)
+    if taken:
+        assert normalise(f"http://{host}:8000")
+    else:
+        with pytest.raises(ValueError, match="ROUTERDASH_"):
+            normalise(f"http://{host}:8000")

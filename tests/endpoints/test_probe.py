@@ -1,4 +1,6 @@
 import asyncio
+import gzip
+import ipaddress
 import socket
 import ssl
 from contextlib import closing
@@ -15,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.process import free_port
 from benchmarks.simulator import Simulator
-from endpoints import probe
+from endpoints import detection, health, probe, sync
+from endpoints.models import Kind
 from endpoints.probe import Answer, Probe, Unreachable
-from tests.endpoints.conftest import Serve, asking, break_off, hang
+from tests.endpoints.conftest import Serve, asking, break_off, hang, listing
 
 
 def get(url: str, path: str = "/v1/models", **options: Any) -> Answer:
@@ -162,6 +165,22 @@ def test_what_leads_to_a_link_local_address_is_not_connected_to(host: str) -> No
     assert "169.254" not in why(f"http://{host}:9")
 
 
+def allow_networks(settings: Any, *networks: str) -> None:
+    allowed = tuple(ipaddress.ip_network(it) for it in networks)
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, endpoint_networks=allowed)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_in_no_allowed_network_is_not_connected_to(sim: Simulator, settings: Any, host: str) -> None:
+    simulated = sim.add()
+    url = simulated.url.replace("127.0.0.1", host)
+    allow_networks(settings, "10.0.0.0/8")
+    assert "ROUTERDASH_ENDPOINT_NETWORKS" in why(url)
+    assert simulated.seen.probes == 0
+    allow_networks(settings, "10.0.0.0/8", "127.0.0.0/8")
+    assert get(url).status == 200
+
+
 def test_the_settings_may_allow_link_local_addresses(sim: Simulator, settings: Any) -> None:
     settings.ROUTERDASH = replace(settings.ROUTERDASH, allow_link_local=True)
     assert get(sim.add().url).status == 200
@@ -254,3 +273,116 @@ def test_a_key_does_not_show_where_a_probe_is_printed() -> None:
 async def _printed() -> str:
     async with probe.session() as session:
         return repr(Probe(session, "http://a:1", "sk-upstream"))
+
+
+# Answers that are too large
+
+
+def models_json(count: int) -> bytes:
+    return b'{"object":"list","data":[%b]}' % b",".join(b'{"id":"m%d","object":"model"}' % at for at in range(count))
+
+
+def test_of_a_list_that_is_too_long_the_beginning_is_read(serve: Serve) -> None:
+    async def many(request: web.Request) -> web.Response:
+        return web.Response(body=models_json(100_000), content_type="application/json")
+
+    answer = get(serve({"/v1/models": many}).url)
+    assert answer.cut
+    assert 2000 < len(answer.body["data"]) < 50_000
+    assert answer.body["data"][:2] == [{"id": "m0", "object": "model"}, {"id": "m1", "object": "model"}]
+
+
+def test_a_list_of_the_usual_size_is_read_whole(serve: Serve) -> None:
+    server = serve({"/v1/models": listing(*map(str, range(2000)), owned_by="me", meta={"n_ctx": 1, "n_vocab": 2})})
+    answer = get(server.url)
+    assert (len(answer.body["data"]), answer.cut) == (2000, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"data":[{"id":"a"},{"id":"b"},{"id":"c', b'{"data":[{"id":"a"},{"id":"b"}]}'),
+        (b'{"data":["a","b","c', b'{"data":["a","b"]}'),
+        (b'{"data":[1,2,3', b'{"data":[1,2]}'),
+        (b'{"data":[{"id":"]},{\\"a"},{"id":"b', b'{"data":[{"id":"]},{\\"a"}]}'),
+        (b'{"data":[{"id":"a\\\\"},{"id":"b', b'{"data":[{"id":"a\\\\"}]}'),
+        (b'{"data":[{"a":[{"b":1},{"c":2}]},{"id', b'{"data":[{"a":[{"b":1},{"c":2}]}]}'),
+        (b'{"data":[{"id":"a"}],"has_more":tr', b'{"data":[{"id":"a"}]}'),
+        (b'{"data":[{"id":"a', b""),
+        (b'{"a":{"b":[1,2,3', b""),
+        (b"[[1,2,3", b""),
+        (b"]]]]", b""),
+        (b'{"data', b""),
+        (b"", b""),
+    ],
+)
+def test_the_beginning_ends_behind_an_item(body: bytes, found: bytes) -> None:
+    assert probe.beginning(body) == found
+
+
+def test_the_beginning_takes_no_more_than_so_many_steps() -> None:
+    assert probe.beginning(b'{"data":[' + b"{}," * 100 + b"{", most=9) == b'{"data":[{},{}]}'
+
+
+@pytest.mark.parametrize("item", [b"[],", b"{},", b'{"":{}},', b"0,", b'"",'])
+def test_no_more_values_become_objects_than_there_may_be(item: bytes) -> None:
+    answer = probe._answer(200, b'{"data":[' + item * (3 * probe.MAX_VALUES) + b"0]}", "")
+    assert answer.cut
+    assert answer.body is None or len(answer.body["data"]) <= probe.MAX_VALUES
+
+
+def test_compressed_answers_are_not_unpacked(serve: Serve) -> None:
+    asked: list[str] = []
+
+    async def bomb(request: web.Request) -> web.Response:
+        asked.append(request.headers["Accept-Encoding"])
+        return web.Response(body=gzip.compress(models_json(2)), headers={"Content-Encoding": "gzip"})
+
+    assert get(serve({"/v1/models": bomb}).url).body is None
+    assert asked == ["identity"]
+
+
+def test_a_health_check_makes_no_objects_of_the_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: Any) -> None:
+        raise AssertionError("it was decoded")
+
+    async def question(ask: Probe) -> Answer:
+        return await ask.passes("/v1/models")
+
+    server = serve({"/v1/models": listing("a")})
+    monkeypatch.setattr(probe, "_answer", decode)
+    assert asking(question, server.url).ok
+
+
+# An endpoint that quotes its key
+
+QUOTED = "sk-upstream/master+key_0123456789"
+
+
+def quotes(status: int, spelling: str) -> Any:
+    async def answer(request: web.Request) -> web.Response:
+        told = '{"data":[{"id":"%s"}],"error":{"message":"%s"},"server":"%s"}' % ((spelling,) * 3)
+        headers = {"Server": QUOTED, "Content-Type": "application/json"}
+        return web.Response(body=told, status=status, reason=QUOTED, headers=headers)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+@pytest.mark.parametrize("spelling", [QUOTED, "".join(f"\\u{ord(it):04x}" for it in QUOTED)], ids=["plain", "escaped"])
+def test_nothing_that_is_learned_of_an_endpoint_quotes_its_key(serve: Serve, status: int, spelling: str) -> None:
+    paths = ("/v1/models", "/api/health", "/api/system", "/api/v1/models", "/api/tags", "/v1/version", "/api/show")
+    server = serve(dict.fromkeys(paths, quotes(status, spelling)))
+
+    async def learn(ask: Probe) -> list[object]:
+        questions = (
+            detection.detect(ask),
+            health.check(ask, Kind.XLLM),
+            *(sync.fetch(ask, kind) for kind in Kind.values),
+        )
+        return list(await asyncio.gather(*questions, return_exceptions=True))
+
+    found = asking(learn, server.url, key=QUOTED)
+    assert isinstance(found, list)
+    assert QUOTED not in repr(found) + "".join(map(str, found))
+    assert ("[redacted]" in repr(found)) is (status == 200)

@@ -4,14 +4,24 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from benchmarks.simulator import Simulator
 from endpoints import changes, engines, sync
-from endpoints.models import Endpoint, EndpointModel, Kind
+from endpoints.models import (
+    BAD_MODEL_NAMES,
+    MAX_MODELS,
+    REMARKS,
+    TOO_MANY_MODELS,
+    Endpoint,
+    EndpointModel,
+    Kind,
+)
 from endpoints.probe import Answer, Probe, Unreachable
 from endpoints.registry import registry
 from endpoints.sync import Offered, SyncFailed
-from tests.endpoints.conftest import Serve, Server, asking, break_off, listing, make_endpoint, make_model
+from tests.endpoints.conftest import Serve, Server, asking, break_off, hang, listing, make_endpoint, make_model
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 
@@ -372,3 +382,88 @@ def test_a_sync_is_in_the_registry_at_once() -> None:
     entry = registry.get(str(endpoint.pk))
     assert entry is not None
     assert [(model.id, model.max_tokens) for model in entry.models] == [("tiny", 4096)]
+
+
+# More than there may be
+
+
+def test_of_too_many_models_the_first_are_taken(serve: Serve) -> None:
+    server = serve({"/v1/models": listing(*(f"m{at}" for at in range(MAX_MODELS + 1)))})
+    offer = asking(lambda ask: sync.fetch(ask, Kind.OPENAI_COMPATIBLE), server.url)
+    assert [offer.models[0].id, offer.models[-1].id] == ["m0", f"m{MAX_MODELS - 1}"]
+    assert (len(offer.models), offer.remark) == (MAX_MODELS, TOO_MANY_MODELS)
+
+
+def test_as_many_models_as_there_may_be_are_no_remark(serve: Serve) -> None:
+    names = [f"m{at}" for at in range(MAX_MODELS)]
+    server = serve({"/v1/models": listing(*names, *names)})
+    offer = asking(lambda ask: sync.fetch(ask, Kind.OPENAI_COMPATIBLE), server.url)
+    assert (len(offer.models), offer.remark) == (MAX_MODELS, None)
+
+
+@pytest.mark.parametrize("name", ["a" * 257, "a\nb", "a\x00b", "\u2028", "\x9b31m"])
+def test_models_whose_names_cannot_be_shown_are_left_out_and_told_of(name: str) -> None:
+    assert sync.read(Answer(200, listing("good", name))) == ([Offered("good")], BAD_MODEL_NAMES)
+
+
+def test_both_may_be_told_at_once() -> None:
+    found, remark = sync.read(Answer(200, listing("\x00", *map(str, range(MAX_MODELS + 1)))))
+    assert (len(found), remark) == (MAX_MODELS, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}")
+    assert remark in REMARKS
+
+
+def test_an_answer_that_is_cut_before_a_list_begins_is_said_to_be_too_large() -> None:
+    with pytest.raises(SyncFailed, match="too large"):
+        sync.parse(Answer(200, None, cut=True))
+
+
+def test_what_is_left_out_stands_in_last_error_while_checks_pass(endpoint: Endpoint) -> None:
+    def last_error() -> str | None:
+        return Endpoint.objects.get().last_error
+
+    sync.store(endpoint, [Offered("a")], None, TOO_MANY_MODELS)
+    assert last_error() == TOO_MANY_MODELS
+    check: dict[str, Any] = {"latency_ms": 1, "at": datetime.now(UTC)}
+    Endpoint.record_check(endpoint.pk, success=True, error=None, **check)
+    assert last_error() == TOO_MANY_MODELS
+    Endpoint.record_check(endpoint.pk, success=False, error="HTTP 500", **check)
+    sync.store(endpoint, [Offered("a")], None, TOO_MANY_MODELS)
+    assert last_error() == "HTTP 500"
+    Endpoint.record_check(endpoint.pk, success=True, error=None, **check)
+    assert last_error() is None
+    sync.store(endpoint, [Offered("a")], None, TOO_MANY_MODELS)
+    sync.store(endpoint, [Offered("a")])
+    assert last_error() is None
+
+
+def test_models_that_stay_as_they_are_cost_no_statement_each(endpoint: Endpoint) -> None:
+    offered = [Offered(f"m{at}", 4096) for at in range(40)]
+    sync.store(endpoint, offered)
+    before = EndpointModel.objects.get(model_id="m0").last_checked
+    with CaptureQueriesContext(connection) as captured:
+        assert sync.store(endpoint, offered).updated == 40
+    assert len(captured) < 12
+    assert EndpointModel.objects.get(model_id="m0").last_checked > before
+
+
+def test_more_rows_than_a_statement_takes_are_removed(endpoint: Endpoint) -> None:
+    """As an endpoint may have them from before there was a limit."""
+    EndpointModel.objects.bulk_create(
+        (EndpointModel(endpoint=endpoint, model_id=f"m{at}") for at in range(40_000)), batch_size=5000
+    )
+    assert sync.store(endpoint, [Offered("m7")]).removed == 39_999
+    assert list(stored(endpoint)) == ["m7"]
+
+
+def test_questions_about_models_end_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def show(request: web.Request) -> web.StreamResponse:
+        if (await request.json())["model"] == "quick":
+            return web.json_response({"capabilities": ["embedding"]})
+        return await hang(request)
+
+    monkeypatch.setattr(engines, "ASKING_SECONDS", 0.5)
+    names = ["quick", *(f"m{at}" for at in range(50))]
+    server = serve({"/v1/models": listing(*names), "/api/show": show})
+    offer = asking(lambda ask: sync.fetch(ask, Kind.OLLAMA), server.url, timeout=60)
+    assert [it.answered for it in offer.models] == [True] + [False] * 50
+    assert offer.models[0].capabilities

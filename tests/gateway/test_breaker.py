@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from gateway.breaker import CLOSED, HALF_OPEN, MAX_KEYS, OPEN, WINDOW_SECONDS, Breaker, Keys
 
 
 def breaker():
@@ -165,3 +165,104 @@ def test_it_is_never_open_for_more_than_a_minute(steps):
         else:
             it.bad(now)
         assert it.due is None or it.due <= now + 66
+
+
+# Whose failures count
+
+
+def succeed(keys, key, now):
+    """As callers say it."""
+    if keys.last == key:
+        keys.last_at = now
+    else:
+        keys.succeeded(key, now)
+
+
+def test_the_only_active_keys_failures_all_count():
+    keys = Keys()
+    succeed(keys, "a", 0.0)
+    assert [keys.failed("a", at) for at in (1.0, 2.0, 3.0, 4.0, 5.0)] == [True] * 5
+
+
+def test_while_another_key_succeeds_a_keys_failures_count_once():
+    keys = Keys()
+    succeed(keys, "b", 0.0)
+    assert [keys.failed("a", at) for at in (1.0, 2.0, 3.0)] == [True, False, False]
+
+
+def test_once_again_after_the_window():
+    keys = Keys()
+    keys.failed("a", 1.0)
+    succeed(keys, "b", WINDOW_SECONDS)
+    assert not keys.failed("a", WINDOW_SECONDS)
+    assert keys.failed("a", WINDOW_SECONDS + 1.0)
+
+
+def test_a_success_that_the_window_has_left_behind_excuses_nobody():
+    keys = Keys()
+    succeed(keys, "b", 0.0)
+    keys.failed("a", 29.0)
+    assert not keys.failed("a", 29.9)
+    assert keys.failed("a", 30.0)
+
+
+def test_a_key_that_fails_itself_no_longer_excuses_another():
+    """So an endpoint that fails for all of its keys is found out at once."""
+    keys = Keys()
+    succeed(keys, "a", 0.0)
+    succeed(keys, "b", 0.1)
+    found = [keys.failed(key, 1.0) for key in ("a", "a", "b", "a", "b", "a")]
+    assert found == [True, False, True, True, True, True]
+
+
+def test_behind_a_key_that_fails_now_an_earlier_one_still_excuses():
+    keys = Keys()
+    succeed(keys, "c", 0.0)
+    succeed(keys, "b", 0.5)
+    succeed(keys, "a", 1.0)
+    found = [keys.failed(key, 2.0) for key in ("a", "a", "b", "b", "a")]
+    assert found == [True, False, True, False, False]
+
+
+def test_a_keys_own_successes_do_not_excuse_it():
+    keys = Keys()
+    for at in range(5):
+        succeed(keys, "a", at)
+        assert keys.failed("a", at + 0.5)
+
+
+def test_what_was_forgiven_counts_once_more():
+    keys = Keys()
+    succeed(keys, "b", 0.0)
+    keys.failed("a", 1.0)
+    keys.forgive()
+    assert [keys.failed("a", at) for at in (2.0, 3.0)] == [True, False]
+
+
+def test_no_more_than_so_many_keys_are_remembered():
+    keys = Keys()
+    for number in range(3 * MAX_KEYS):
+        succeed(keys, f"good {number}", number / 1000)
+        keys.failed(f"bad {number}", number / 1000)
+    assert len(keys._earlier) <= MAX_KEYS
+    assert len(keys._counted) <= MAX_KEYS
+    assert not keys.failed(f"bad {3 * MAX_KEYS - 1}", 1.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 12)), max_size=80))
+def test_it_decides_as_the_rule_says(steps):
+    """Against a model that keeps everything."""
+    keys, now = Keys(), 0.0
+    ends: dict[str, tuple[bool, float]] = {}  # the last of each key
+    counted: dict[str, float] = {}
+    for key, ended_well, passed in steps:
+        now += passed
+        ends[key] = ended_well, now
+        if ended_well:
+            succeed(keys, key, now)
+            continue
+        another = any(well and now - at < WINDOW_SECONDS for name, (well, at) in ends.items() if name != key)
+        excused = another and key in counted and now - counted[key] < WINDOW_SECONDS
+        if not excused:
+            counted[key] = now
+        assert keys.failed(key, now) is not excused

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import SOCKET_PATH_BYTES, ConfigError, load, table
+from gateway.config import (
+    SOCKET_PATH_BYTES,
+    ConfigError,
+    default_data_dir,
+    for_a_child,
+    load,
+    secret_names,
+    table,
+)
 
 # variable, what the environment says, field, what it means
 GOOD = [
@@ -40,6 +48,7 @@ GOOD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
     ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
     ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_OPEN_RESPONSES", "true", "open_responses", True),
     ("ROUTERDASH_CORS_ORIGINS", "*", "cors_origins", ("*",)),
     (
         "ROUTERDASH_CORS_ORIGINS",
@@ -47,9 +56,20 @@ GOOD = [
         "cors_origins",
         ("https://chat.example.com", "http://localhost:3000", "tauri://localhost", "http://[::1]:80"),
     ),
+    ("ROUTERDASH_SESSION_IDLE_HOURS", "24", "session_idle_hours", 24),
+    ("ROUTERDASH_ADMIN_SESSION_IDLE_HOURS", "1", "admin_session_idle_hours", 1),
+    ("ROUTERDASH_SESSION_MAX_DAYS", "30", "session_max_days", 30),
+    ("ROUTERDASH_HSTS_SECONDS", "0", "hsts_seconds", 0),
+    ("ROUTERDASH_MAX_KEYS_PER_USER", "0", "max_keys_per_user", 0),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
     ("ROUTERDASH_MAX_BUFFERED_MB", "256", "max_buffered_mb", 256),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
+    (
+        "ROUTERDASH_ENDPOINT_NETWORKS",
+        "10.0.0.0/8, ::1",
+        "endpoint_networks",
+        (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
+    ),
     ("ROUTERDASH_STORE_BODIES", "errors", "store_bodies", "errors"),
     ("ROUTERDASH_HISTORY", "errors", "history", "errors"),
     ("ROUTERDASH_HISTORY_RETENTION_DAYS", "3650", "history_retention_days", 3650),
@@ -65,6 +85,7 @@ GOOD = [
     ("ROUTERDASH_ENCRYPTION_KEYS", "one,two", "encryption_keys", ("one", "two")),
     ("ROUTERDASH_LOG_LEVEL", "DEBUG", "log_level", "debug"),
     ("ROUTERDASH_LOG_FORMAT", "json", "log_format", "json"),
+    ("ROUTERDASH_IN_CONTAINER", "true", "in_container", True),
     ("OPENAI_API_KEY", "key", "openai_api_key", "key"),
     ("ANTHROPIC_API_KEY", "key", "anthropic_api_key", "key"),
     ("GOOGLE_API_KEY", "key", "google_api_key", "key"),
@@ -261,3 +282,145 @@ def test_the_systems_time_zone_by_default(monkeypatch):
 def test_a_system_without_a_proper_zone_still_has_one(monkeypatch):
     monkeypatch.setenv("TZ", "nonsense")
     assert load({}).zone.key
+
+
+@pytest.mark.parametrize("name", ["SESSION_IDLE_HOURS", "ADMIN_SESSION_IDLE_HOURS", "SESSION_MAX_DAYS"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "ever", "100000"])
+def test_a_session_lasts_some_time_but_not_for_ever(name, value):
+    with pytest.raises(ConfigError, match=f"ROUTERDASH_{name} must be a whole number from 1 to"):
+        load({f"ROUTERDASH_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("environment", "plain"),
+    [
+        ({}, False),
+        ({"ROUTERDASH_HOST": "localhost"}, False),
+        ({"ROUTERDASH_HOST": "::"}, True),
+        ({"ROUTERDASH_HOST": "::", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, True),
+        ({"ROUTERDASH_HOST": "::", "ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, False),
+    ],
+)
+def test_plain_http_is_what_other_machines_reach_without_tls(environment, plain):
+    assert load(environment).plain_http is plain
+
+
+# Secrets in files
+
+SECRETS = sorted({(name, raw, field, value) for name, raw, field, value in GOOD if name in secret_names()})
+
+
+def test_every_secret_is_tried_below():
+    assert {name for name, *_ in SECRETS} == set(secret_names())
+
+
+@pytest.mark.parametrize(("variable", "raw", "field", "value"), SECRETS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_is_read_from_the_file_that_its_file_variable_names(tmp_path, variable, raw, field, value, end):
+    path = tmp_path / "secret"
+    path.write_bytes((raw + end).encode())
+    assert getattr(load({f"{variable}_FILE": str(path)}), field) == value
+
+
+@pytest.mark.parametrize("variable", ["ROUTERDASH_PORT", "ROUTERDASH_TLS_CERTIFICATE", "ROUTERDASH_ADMIN_USERNAME"])
+def test_what_is_no_secret_has_no_file_variable(tmp_path, variable):
+    assert load({f"{variable}_FILE": str(tmp_path / "missing")}) == load({})
+
+
+def refused_file(variable, path, **environ):
+    with pytest.raises(ConfigError) as caught:
+        load({f"{variable}_FILE": str(path), **environ})
+    text = str(caught.value)
+    assert f"{variable}_FILE" in text
+    assert "\n" not in text
+    assert "hunter2" not in text
+    return text
+
+
+@pytest.mark.parametrize("variable", secret_names())
+def test_a_secret_and_its_file_are_refused_together(tmp_path, variable):
+    (tmp_path / "secret").write_text("hunter2")
+    text = refused_file(variable, tmp_path / "secret", **{variable: "hunter2"})
+    assert text == f"{variable} and {variable}_FILE are both set; unset one of them"
+
+
+def test_a_secrets_file_that_is_missing_is_named(tmp_path):
+    assert str(tmp_path / "missing") in refused_file("DATABASE_URL", tmp_path / "missing")
+
+
+def test_a_secrets_file_that_is_a_folder_is_refused(tmp_path):
+    refused_file("DATABASE_URL", tmp_path)
+
+
+def test_a_secrets_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused_file("ROUTERDASH_ADMIN_PASSWORD", tmp_path / "pipe")
+
+
+def test_a_secrets_file_that_is_unreadable_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+    path.write_text("hunter2")
+
+    def denied(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)  # root may read any file
+    assert "cannot be read: Permission denied" in refused_file("ROUTERDASH_ADMIN_PASSWORD", path)
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"", "empty"), (b" \n", "empty"), (b"hunter2\xff\xfe", "text")])
+def test_a_secrets_file_that_holds_none_is_refused(tmp_path, content, word):
+    (tmp_path / "secret").write_bytes(content)
+    assert word in refused_file("ROUTERDASH_ADMIN_PASSWORD", tmp_path / "secret")
+
+
+def test_a_secrets_file_of_nobody_is_refused():
+    refused_file("ROUTERDASH_ADMIN_PASSWORD", "~no-such-user/secret")
+
+
+def test_a_bad_secret_in_a_file_is_not_shown(tmp_path):
+    (tmp_path / "secret").write_text("sk_hunter2")
+    with pytest.raises(ConfigError, match=r"^ROUTERDASH_BOOTSTRAP_API_KEY must be .*, not the value given$"):
+        load({"ROUTERDASH_BOOTSTRAP_API_KEY_FILE": str(tmp_path / "secret")})
+
+
+def test_a_child_gets_the_secrets_that_it_needs_and_no_other(tmp_path):
+    environ = {name: raw for name, raw, *_ in SECRETS if name != "DATABASE_URL"}
+    (tmp_path / "url").write_text("postgres://me:hunter2@db/main")
+    environ |= {"DATABASE_URL_FILE": str(tmp_path / "url"), "PATH": "/bin"}
+    config = load(environ)
+    gateway = for_a_child(environ, config, ["ROUTERDASH_ENCRYPTION_KEYS"])
+    assert {name for name in gateway if name.removesuffix("_FILE") in secret_names()} == {"ROUTERDASH_ENCRYPTION_KEYS"}
+    assert gateway["PATH"] == "/bin"
+    control = for_a_child(environ, config, ["DATABASE_URL"])
+    assert {name for name in control if name.removesuffix("_FILE") in secret_names()} == {"DATABASE_URL_FILE"}
+
+
+def test_a_child_finds_the_files_of_its_settings_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("url", "certificate"):
+        (tmp_path / name).write_text("postgres://me@db/main")
+    environ = {"DATABASE_URL_FILE": "url", "ROUTERDASH_TLS_CERTIFICATE": "certificate", "ROUTERDASH_DATA_DIR": "here"}
+    given = for_a_child(environ, load(environ), ["DATABASE_URL"])
+    assert given["DATABASE_URL_FILE"] == str(tmp_path / "url")
+    assert given["ROUTERDASH_TLS_CERTIFICATE"] == str(tmp_path / "certificate")
+    assert given["ROUTERDASH_DATA_DIR"] == str(tmp_path / "here")
+
+
+# The data directory that nobody named
+
+
+def test_a_checkouts_data_is_beside_the_work():
+    assert default_data_dir({"XDG_DATA_HOME": "/srv/xdg"}, installed=False) == Path.cwd() / "data"
+
+
+@pytest.mark.parametrize(
+    ("xdg", "found"),
+    [
+        ("/srv/xdg", Path("/srv/xdg/routerdash")),
+        ("", Path.home() / ".local/share/routerdash"),
+        ("relative", Path.home() / ".local/share/routerdash"),  # to be ignored, says the specification
+    ],
+)
+def test_an_installations_data_is_where_xdg_says(xdg, found):
+    assert default_data_dir({"XDG_DATA_HOME": xdg}, installed=True) == found

@@ -83,6 +83,142 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it(gateway, sim):
     assert (busy.seen.started, good.seen.started) == (1, 3)
 
 
+# A client's own mistakes
+
+
+POISON = b"poison"
+
+
+def touchy(*mistake: bytes):
+    """A server that works, but for requests that are POISON: these get the mistake, then the connection ends."""
+
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            if POISON not in request:
+                talk.send(answer(b'{"choices":[]}'))
+                continue
+            if mistake:
+                talk.send(*mistake)
+            talk.close()
+            return
+
+    return script
+
+
+def chat_as(gateway, model, secret, **fields):
+    body = {"model": model, "messages": [], **fields}
+    return gateway.post("/v1/chat/completions", body, headers={"Authorization": f"Bearer {secret}"})
+
+
+def is_open(gateway, endpoint):
+    return gateway.page.trial_due(endpoint.slot) > 0
+
+
+MISTAKES = {
+    "a 500": [answer(b'{"error":{"message":"image input is not supported"}}', 500)],
+    "a broken connection": [],
+    "a truncated stream": [stream(chunk("a"), end=False)],
+    "an error as the first event": [stream(b'data: {"error":{"message":"no"}}\n\n')],
+    "an empty answer": [answer(b"")],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_one_keys_mistakes_do_not_open_the_breaker_while_another_key_succeeds(gateway, mistake):
+    other = gateway.add_key("sk_" + "OtherKey01" * 3)
+    with upstream(touchy(*mistake)) as server:
+        model = gateway.add(server)
+        assert chat_as(gateway, model, other).status == 200
+        for _ in range(12):
+            gateway.chat(model, user="poison", stream=True)
+        assert not is_open(gateway, gateway.endpoints_of(model)[0])
+        assert chat_as(gateway, model, other).status == 200
+    assert {record.outcome for record in gateway.records()[1:-1]} <= {"failed", "truncated"}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_with_one_active_key_a_failing_endpoints_breaker_opens(gateway, mistake):
+    with upstream(touchy(*mistake)) as server:
+        model = gateway.add(server)
+        assert gateway.chat(model).status == 200
+        for count in range(5):
+            assert not is_open(gateway, gateway.endpoints_of(model)[0]), count
+            gateway.chat(model, user="poison", stream=True)
+        assert is_open(gateway, gateway.endpoints_of(model)[0])
+
+
+def test_an_endpoint_that_fails_for_every_key_opens_its_breaker(gateway, sim):
+    other = gateway.add_key("sk_" + "OtherKey02" * 3)
+    simulated = sim.add()
+    model = gateway.add(simulated)
+    gateway.chat(model)
+    chat_as(gateway, model, other)
+    simulated.set(fault="500")
+    for _ in range(3):
+        gateway.chat(model)
+        chat_as(gateway, model, other)
+    assert is_open(gateway, gateway.endpoints_of(model)[0])
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hang"])
+def test_refused_connections_and_timeouts_always_count(gateway, sim, fault):
+    other = gateway.add_key("sk_" + "OtherKey03" * 3)
+    simulated = sim.add()
+    model = gateway.add(simulated, timeout_secs=0.3)
+    assert chat_as(gateway, model, other).status == 200
+    simulated.set(fault=fault)
+    for _ in range(5):
+        gateway.chat(model)
+    assert is_open(gateway, gateway.endpoints_of(model)[0])
+
+
+def test_a_request_that_breaks_two_connections_is_not_sent_to_a_third_endpoint(gateway):
+    with upstream(touchy()) as one, upstream(touchy()) as two, upstream(touchy()) as three:
+        model = gateway.add(one, two, three)
+        given = gateway.chat(model, user="poison")
+        assert error_of(given) == (502, "upstream_error")
+        assert len(gateway.record().attempts) == 2
+        assert three.requests == []
+
+
+def test_an_endpoint_that_answers_500_and_one_that_breaks_off_leave_a_third_attempt(gateway, sim):
+    with upstream(touchy()) as breaks:
+        model = gateway.add(sim.add(fault="500"), breaks, sim.add())
+        assert gateway.chat(model, user="poison").status == 200
+    assert len(gateway.record().attempts) == 3
+
+
+def test_without_keys_mistakes_are_counted_by_client_address(make_gateway):
+    gateway = make_gateway(ROUTERDASH_REQUIRE_API_KEY="false", ROUTERDASH_TRUSTED_PROXIES="127.0.0.1").start()
+
+    def ask(model, address, **fields):
+        headers = {"Authorization": "", "X-Forwarded-For": address, "Content-Type": "application/json"}
+        return gateway.post("/v1/chat/completions", {"model": model, "messages": [], **fields}, headers=headers)
+
+    with upstream(touchy()) as server:
+        model = gateway.add(server)
+        assert ask(model, "192.0.2.1").status == 200
+        for host in range(8):  # of one /64
+            ask(model, f"2001:db8::{host}", user="poison")
+        assert not is_open(gateway, gateway.endpoints_of(model)[0])
+        for network in range(5):
+            ask(model, f"2001:db8:0:{network + 1}::1", user="poison")
+        assert is_open(gateway, gateway.endpoints_of(model)[0])
+
+
+def test_what_an_operator_breaks_off_is_no_failure_of_the_endpoint(gateway, sim):
+    model = gateway.add(sim.add(tokens_per_second=5, tokens=1000))
+    with contextlib.ExitStack() as stack:
+        for number in range(5):
+            connection = stack.enter_context(gateway.connect())
+            connection.sendall(gateway.chat_bytes(model, stream=True))
+            until(lambda number=number: gateway.in_flight(model) == number + 1)
+        until(lambda: gateway.page.last_byte(slot_of(gateway, model)))
+        change(gateway, model, operator_state=snapshot.DRAINING, drain_until=time.time() - 1)
+        until(lambda: gateway.in_flight(model) == 0)
+    assert not is_open(gateway, gateway.endpoints_of(model)[0])
+
+
 # Retries
 
 
@@ -131,7 +267,7 @@ def test_a_stream_that_begins_with_its_failure_is_tried_on_another_endpoint(gate
         given = gateway.chat(gateway.add(server, sim.add()), stream=True)
     assert events(given)[-1] == b"data: [DONE]"
     record = gateway.record()
-    assert (record.outcome, record.attempts[0].error) == ("ok", "no memory")
+    assert (record.outcome, record.attempts[0].error) == ("ok", "an error in its answer")
 
 
 def test_a_comment_is_no_first_token(gateway, sim):
@@ -518,7 +654,7 @@ def has(response_id):
 
 
 def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_a")) as one, upstream(has("resp_b")) as other:
         gateway.add(one)
         gateway.add(other)
@@ -542,7 +678,7 @@ def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
     ],
 )
 def test_what_can_be_asked_about_a_response(make_gateway, method, path, status):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_c")) as server:
         gateway.add(server)
         until(lambda: gateway.get("/v1/responses/resp_c").status == 200)

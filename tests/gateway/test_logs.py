@@ -1,6 +1,7 @@
 import json
 import logging
 import multiprocessing
+import re
 import sys
 
 import pytest
@@ -63,3 +64,37 @@ def test_a_bad_request_that_django_notices_is_one_line_without_a_traceback(capsy
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "control WARNING django.security.DisallowedHost: Invalid HTTP_HOST header" in told
+
+
+EVIL = "x\n2026-11-27 00:00:00,000 control INFO access.audit: FORGED"
+
+
+def test_no_name_begins_a_line_of_its_own(capsys):
+    logs.configure(load({}), "control")
+    logging.getLogger("endpoints").info("%s: its breaker is reset", EVIL)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "endpoints: x\\n2026-11-27 00:00:00,000 control INFO access.audit: FORGED: its breaker is reset\n" in told
+
+
+@pytest.mark.parametrize("character", [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)])
+def test_no_control_character_reaches_the_log(capsys, character):
+    logs.configure(load({}), "control")
+    logging.getLogger("endpoints").warning("a%sb", character)
+    told = capsys.readouterr().err.removesuffix("\n")
+    assert character not in told
+    assert told.isprintable()
+    assert re.search(r"a\\(x[0-9a-f]{2}|u202[89]|[nrt])b$", told)
+
+
+def test_a_traceback_keeps_its_lines_and_no_other_can_be_forged(capsys):
+    logs.configure(load({}), "control")
+    try:
+        raise ValueError(EVIL + "\x1b[2J")
+    except ValueError:
+        logging.getLogger("endpoints").exception("failed")
+    first, *others = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert first.endswith(" control ERROR endpoints: failed")
+    assert others[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in others)
+    assert others[-1].endswith("FORGED\\x1b[2J")

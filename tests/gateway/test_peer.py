@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import load
-from gateway.peer import Crowd, Hosts, Peer, Peers, host_name, normalise_ip, refused_address
+from gateway.peer import Crowd, Hosts, Peer, Peers, host_name, normalise_ip
 
 PROXIES = load({"ROUTERDASH_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8"}).trusted_proxies
 ADDRESSES = st.ip_addresses().map(str)
@@ -48,21 +48,6 @@ def test_an_address_in_its_shortest_form(text, shortest):
 @pytest.mark.parametrize("text", ["", "unknown", "192.0.2", "192.0.2.1:80", "router.example", "_hidden", "1.2.3.4.5"])
 def test_what_is_no_address(text):
     assert normalise_ip(text) is None
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["169.254.169.254", "169.254.0.1", "::ffff:169.254.169.254", "fe80::1", "FE80::1%eth0", "febf::", "fd00:ec2::254"],
-)
-def test_no_server_is_asked_at(address):
-    assert refused_address(address)
-
-
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "169.253.0.1", "10.0.0.1", "::1", "fec0::1", "fd00:ec2::253", "a.example", ""]
-)
-def test_a_server_may_be_at(address):
-    assert not refused_address(address)
 
 
 @given(ADDRESSES)
@@ -238,25 +223,3 @@ def test_some_may_come_as_often_as_they_like(limit, ip):
     crowd = Crowd(limit, Peers(PROXIES))
     assert all(crowd.enter(ip) for _ in range(5))
     crowd.leave(ip)
-
-
-@pytest.mark.parametrize(
-    "ip",
-    [
-        "169.254.0.0",
-        "169.254.169.254",
-        "169.254.255.255",
-        "fe80::1",
-        "febf::1",
-        "fe80::1%eth0",
-        "::ffff:169.254.169.254",
-        "fd00:ec2::254",
-    ],
-)
-def test_link_local_and_metadata_addresses_are_refused(ip):
-    assert refused_address(ip)
-
-
-@pytest.mark.parametrize("ip", ["127.0.0.1", "169.253.1.1", "10.0.0.1", "::1", "fec0::1", "fd00:ec2::253", "gpu", ""])
-def test_other_addresses_are_not(ip):
-    assert not refused_address(ip)

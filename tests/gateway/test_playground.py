@@ -1,9 +1,11 @@
 """Chats of the playground: let in by control's word, then requests like any other."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway import snapshot
 from tests.gateway.process import read_until
 from tests.gateway.scripted import Talk, always, answer
 from tests.gateway.test_forward import control_says  # noqa: F401  # a fixture
@@ -18,6 +20,9 @@ def admits(**fields):
 
 
 def play(gateway, model, **fields):
+    if KEY_ID not in gateway.keys:  # control publishes it before it lets the first chat in
+        gateway.keys[KEY_ID] = snapshot.ApiKey(KEY_ID, "00" * 32, ())
+        gateway.publish()
     headers = {"Cookie": "routerdash_session=s", "X-CSRFToken": "t"}
     return gateway.post(PATH, {"model": model, "messages": [], **fields}, key=None, headers=headers)
 
@@ -125,3 +130,15 @@ def test_another_method_is_controls_affair(gateway, control_says):  # noqa: F811
 
 def test_a_body_has_a_limit(gateway):
     assert gateway.post(PATH, b"x" * (9 << 20)).status == 413
+
+
+def test_a_chat_ends_when_its_user_is_deleted(gateway, sim, control_says):  # noqa: F811
+    model = gateway.add(sim.add(tokens=100_000, tokens_per_second=50))
+    with control_says(admits()), ThreadPoolExecutor(1) as threads:
+        chat = threads.submit(play, gateway, model, stream=True)
+        until(lambda: gateway.in_flight(model) == 1 or (chat.done() and chat.result()))
+        del gateway.keys[KEY_ID]
+        gateway.publish()
+        assert b"The API key of this request was revoked." in chat.result().body
+    record = gateway.record()
+    assert (record.outcome, record.error) == ("cancelled", "its API key was revoked")

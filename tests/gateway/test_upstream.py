@@ -1,11 +1,14 @@
 import asyncio
 import gc
+import ipaddress
 import threading
 import weakref
 
 import pytest
 
+from gateway import destinations
 from gateway import upstream as upstreams
+from gateway.destinations import Destinations
 from gateway.upstream import (
     BROKEN,
     BUFFER_BYTES,
@@ -675,15 +678,33 @@ async def test_a_cloud_is_not_asked_for_its_secrets(url):
     sweeper = Sweeper(asyncio.get_running_loop())
     error = await failing(Pool(url, sweeper).acquire())
     sweeper.stop()
-    assert (error.kind, str(error)) == (CONNECT, "its address is link-local; see ROUTERDASH_ALLOW_LINK_LOCAL")
+    assert (error.kind, str(error)) == (CONNECT, destinations.LINK_LOCAL)
 
 
 @pytest.mark.parametrize("url", LINK_LOCAL)
 @in_loop
 async def test_a_link_local_address_can_be_allowed(url):
-    sweeper = Sweeper(asyncio.get_running_loop(), allow_link_local=True)
+    sweeper = Sweeper(asyncio.get_running_loop(), Destinations(allow_link_local=True))
     assert len(await Pool(url, sweeper)._addresses()) == 1
     sweeper.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+@in_loop
+async def test_an_address_outside_of_the_allowed_networks_is_not_connected_to(host):
+    with upstream(always(OK)) as server:
+        port = server.server_address[1]
+        for networks, kind in ((["10.0.0.0/8"], CONNECT), (["10.0.0.0/8", "127.0.0.0/8"], None)):
+            allowed = Destinations([ipaddress.ip_network(it) for it in networks])
+            sweeper = Sweeper(asyncio.get_running_loop(), allowed)
+            pool = Pool(f"http://{host}:{port}", sweeper)
+            if kind is None:
+                assert await fetch(pool) == b"whole"
+            else:
+                error = await failing(pool.acquire())
+                assert (error.kind, str(error)) == (kind, destinations.OUTSIDE)
+            pool.close()
+            sweeper.stop()
 
 
 @in_loop

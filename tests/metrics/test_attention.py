@@ -2,17 +2,20 @@
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import time_machine
+from django.conf import settings
 
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
-from gateway import bounds
+from gateway import bounds, volumes
 from gateway.bounds import Bound, Hits
+from gateway.config import load
 from gateway.livepage import LivePage
 from metrics import teller as teller_module
 from metrics.marks import marks
@@ -141,6 +144,40 @@ def test_a_password_that_was_generated(as_viewer: Api, restored: World) -> None:
     assert (item["kind"], item["username"], item["user_id"]) == ("password", "admin", B)
 
 
+def test_keys_of_endpoints_that_stand_in_plain_text(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", api_key_encrypted="sk-as-llmlb-left-it", status="online")
+    assert [(it["kind"], it["keys"], it["severity"]) for it in told(as_viewer)] == [("clear_keys", 1, "warn")]
+    html = as_viewer.get("/").content.decode()
+    assert "One key of an endpoint is stored in plain text" in html
+    assert "adopt --encrypt-keys" in html
+    assert "sk-as-llmlb-left-it" not in html
+
+
+def test_keys_that_are_sealed_need_nobody(as_viewer: Api, restored: World) -> None:
+    endpoint = add_endpoint(A, "a", api_key_encrypted="sk-as-llmlb-left-it", status="online")
+    endpoint.set_api_key("sk-as-llmlb-left-it")
+    registry.reload()
+    assert told(as_viewer) == []
+
+
+@pytest.mark.parametrize(
+    ("in_container", "lost", "kind"), [(True, True, ["volatile"]), (True, False, []), (False, True, [])]
+)
+def test_a_data_directory_that_is_lost_with_its_container(
+    as_viewer: Api,
+    restored: World,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Any,
+    in_container: bool,
+    lost: bool,
+    kind: list[str],
+) -> None:
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, in_container=in_container)
+    monkeypatch.setattr(volumes, "goes_with_the_container", lambda directory: lost)
+    assert kinds(as_viewer) == kind
+    assert ("No volume is mounted for the data directory" in as_viewer.get("/").content.decode()) is bool(kind)
+
+
 def test_the_worst_come_first(as_viewer: Api, teller: World, disk: Any) -> None:
     add_endpoint(A, "z", status="error")
     add_endpoint(B, "y", status="offline")
@@ -198,3 +235,21 @@ def test_one_item_for_each_bound_that_was_hit_within_the_last_minute(
     teller_module.surroundings.bounds.hit(other)
     assert [it["cause"] for it in told(as_viewer)] == ["some", "other"]
     assert "<b>Some of all</b>" in as_viewer.get("/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"ROUTERDASH_HOST": "0.0.0.0"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "192.0.2.1", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "0.0.0.0", "ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, []),
+        ({"ROUTERDASH_HOST": "::1"}, []),
+    ],
+)
+def test_passwords_that_go_over_the_network_in_the_clear(
+    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: list[str]
+) -> None:
+    given = {"ROUTERDASH_DATA_DIR": str(settings.ROUTERDASH.data_dir), "ROUTERDASH_TIME_ZONE": "UTC", **environment}
+    monkeypatch.setattr(settings, "ROUTERDASH", load(given))
+    assert kinds(as_viewer) == found
+    assert ("by plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)

@@ -22,7 +22,7 @@ from metrics import downloads as downloads_module
 from metrics import export, history
 from metrics.downloads import BrokenOff, Progress, downloads, job
 from metrics.history import Wanted
-from tests.access.people import Api, key_for, make_admin, make_user, with_key
+from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
 from tests.metrics.records import A, B, load, request
 from tests.metrics.world import World
 
@@ -90,10 +90,10 @@ def test_an_export_of_nothing_has_a_head(teller: World) -> None:
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(teller: World, first: str) -> None:
-    teller.gateway(request(record.FAILED, model=f"{first}cmd", error=f'{first}1+1"'))
+    teller.gateway(request(record.FAILED, model=f"{first}cmd", request_id=f'{first}1+1"'))
     teller.write()
     (row,) = csv.DictReader(io.StringIO(download()[1].decode(), newline=""))
-    assert (row["model"], row["error"]) == (f"'{first}cmd", f"'{first}1+1\"")
+    assert (row["model"], row["request_id"]) == (f"'{first}cmd", f"'{first}1+1\"")
 
 
 def test_pages_follow_each_other(teller: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +123,23 @@ def test_only_so_many_run_at_once(script: Api, teller: World, monkeypatch: pytes
     monkeypatch.setattr(downloads, "running", downloads_module.MOST_AT_ONCE)
     answer = script.call("GET", EXPORT)
     assert (answer.status_code, answer["Retry-After"]) == (429, "10")
+
+
+def test_one_user_runs_only_so_many(teller: World) -> None:
+    """By a session, or by a key of the same user; others may still begin."""
+    user, other = make_user("one"), make_user("two")
+    running = [downloads.take(str(user.pk)) for _ in range(downloads_module.MOST_OF_ONE)]
+    for api in (session_of(user), with_key(key_for(user, READ_ENDPOINTS))):
+        for path in (EXPORT, "/api/dashboard/request-responses/export?format=csv"):
+            answer = api.call("GET", path)
+            assert (answer.status_code, answer["Retry-After"]) == (429, "10")
+            assert "3 exports of yours" in answer.json()["error"]
+    page = session_of(user).get("/requests/export?format=csv")
+    assert (page.status_code, page["Retry-After"]) == (429, "10")
+    assert "3 exports of yours run already" in page.content.decode()
+    assert session_of(other).get(EXPORT).status_code == 200
+    running.pop().leave()
+    assert session_of(user).get(EXPORT).status_code == 200
 
 
 def test_it_says_how_far_it_is(script: Api, teller: World) -> None:

@@ -82,3 +82,43 @@ def test_nothing_is_inline(as_viewer: Api) -> None:
 
 def test_it_is_for_people_who_logged_in(anybody: Api) -> None:
     assert anybody.get("/api/docs/")["Location"] == "/login?next=/api/docs/"
+
+
+# What stands in a query never stands in a header
+
+IN_HEADERS = ["%00", "%0d%0aX-Evil:%20y", "%0a", "%22;%20x=", "%e2%80%a8", "\u65e5\u672c", "a" * 5000]
+TAKERS = [
+    "/api/schema/?version=", "/api/schema/?lang=", "/api/schema/?format=", "/api/usage/export?format=csv&by=",
+    "/api/usage/export?format=", "/api/usage/export?format=csv&since=", "/api/requests/export?format=",
+    "/api/requests/export?progress=", "/api/dashboard/request-responses/export?format=", "/login?next=",
+    "/requests?id=", "/requests?after=", "/api/dashboard/events?once=&last_event_id=", "/admin/?next=", "/usage?by=",
+    "/requests?part=rows&cursor=", "/endpoints?tag=", "/clients?ip=",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", IN_HEADERS)
+@pytest.mark.parametrize("path", TAKERS)
+def test_no_query_breaks_out_of_a_header(as_viewer: Api, path: str, value: str) -> None:
+    response = as_viewer.get(path + value)
+    assert response.status_code < 500
+    assert "x-evil" not in {name.lower() for name in response.headers}
+    for told in response.headers.values():
+        assert told.isprintable()
+
+
+@pytest.mark.parametrize("version", IN_HEADERS)
+def test_the_schemas_version_is_ignored(as_viewer: Api, version: str) -> None:
+    answer, plain = (as_viewer.get(f"/api/schema/{query}") for query in (f"?version={version}", ""))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Disposition"] == plain.headers["Content-Disposition"]
+    assert answer.content == plain.content
+
+
+def test_a_language_that_is_none_costs_no_schema_of_its_own(as_viewer: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = as_viewer.get("/api/schema/?lang=en").content
+
+    def generate(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was generated again")
+
+    monkeypatch.setattr("routerdash.api_docs.SchemaGenerator.get_schema", generate)
+    assert as_viewer.get("/api/schema/?lang=xx").content == plain

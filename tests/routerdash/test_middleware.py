@@ -184,3 +184,26 @@ def test_times_are_shown_in_the_zone_that_the_browser_names(cookie: str, zone: s
     timezone.deactivate()
     assert isinstance(answer, HttpResponse)
     assert answer.content.decode() == zone
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/api/version", "/api/me/api-keys", "/api/nothing", "/metrics"])
+def test_answers_of_the_api_are_stored_by_nobody(anybody: Api, path: str) -> None:
+    assert anybody.get(path).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/login", "/api/version", "/health"])
+def test_no_answer_is_for_another_site_and_pages_use_no_device(anybody: Api, path: str) -> None:
+    headers = anybody.get(path).headers
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+
+
+def test_a_view_says_for_itself_what_may_be_stored() -> None:
+    def answer(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(headers={"Cache-Control": "private, max-age=5"})
+
+    middleware: Any = ContentSecurityPolicy(answer)
+    found = middleware(RequestFactory().get("/api/something"))
+    assert found.headers["Cache-Control"] == "private, max-age=5"

@@ -64,3 +64,35 @@ def test_debug_is_off() -> None:
 def test_settings_are_read_without_writing_anything(tmp_path: Path) -> None:
     assert python("print(1)", ROUTERDASH_DATA_DIR=str(tmp_path / "data")).out == "1\n"
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = "print(settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)"
+
+
+def test_cookies_are_bound_to_the_host_where_the_scheme_is_https_and_only_there(tmp_path: Path) -> None:
+    secure = python(NAMES, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_PUBLIC_URL="https://llm.example.com")
+    assert secure.out == "__Host-routerdash_session __Host-routerdash_csrf\n"
+    plain = python(NAMES, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_PUBLIC_URL="http://llm.local")
+    assert plain.out == "routerdash_session routerdash_csrf\n"
+
+
+ANSWER = """
+import django; django.setup()
+from django.test import Client
+response = Client().get("/health")
+print(response.headers.get("Strict-Transport-Security"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "header"),
+    [
+        ({"ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, "max-age=31536000"),
+        ({"ROUTERDASH_PUBLIC_URL": "https://llm.example.com", "ROUTERDASH_HSTS_SECONDS": "60"}, "max-age=60"),
+        ({"ROUTERDASH_PUBLIC_URL": "https://llm.example.com", "ROUTERDASH_HSTS_SECONDS": "0"}, "None"),
+        ({"ROUTERDASH_PUBLIC_URL": "http://llm.local"}, "None"),
+    ],
+)
+def test_browsers_are_told_to_stay_with_https_for_a_year(tmp_path: Path, settings: dict[str, str], header: str) -> None:
+    done = python(ANSWER, ROUTERDASH_DATA_DIR=str(tmp_path), **settings)
+    assert done.out == f"{header}\n", done.err

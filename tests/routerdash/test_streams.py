@@ -1,15 +1,24 @@
 """Answers that last hold no thread, and end with their client."""
 
 import asyncio
+import gc
+import json
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.test import Client
 
+from gateway import bounds
+from gateway.bounds import Hits
+from gateway.livepage import LivePage
+from metrics.api import open_streams
 from metrics.events import hub
+from metrics.streams import MOST_STREAMS, Places
+from metrics.teller import surroundings
 from routerdash.asgi import application
 from tests.access.people import make_user
 from tests.callers import connections_made
@@ -22,7 +31,7 @@ PAGES = 200
 class Page:
     """One open stream of events, as the server sees it."""
 
-    def __init__(self, cookie: str, path: str = "/api/dashboard/events") -> None:
+    def __init__(self, cookie: str, path: str = "/api/dashboard/events", query: bytes = b"") -> None:
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.left = asyncio.Event()
         self._asked = False
@@ -30,7 +39,7 @@ class Page:
             "type": "http",
             "method": "GET",
             "path": path,
-            "query_string": b"",
+            "query_string": query,
             "headers": [(b"cookie", cookie.encode())],
         }
         self.task = asyncio.create_task(application(self._scope, self._receive, self.messages.put))
@@ -60,7 +69,9 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(scenario())
 
 
-def test_open_pages_hold_no_threads(cookie: str, teller: object) -> None:
+def test_open_pages_hold_no_threads(cookie: str, teller: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_streams, "most", PAGES + 1)
+
     async def scenario() -> None:
         first = Page(cookie)
         await first.opened()
@@ -77,6 +88,66 @@ def test_open_pages_hold_no_threads(cookie: str, teller: object) -> None:
         assert not hub._listeners
 
     run(scenario)
+
+
+def test_one_user_has_only_so_many_streams_and_gets_them_back(
+    cookie: str, teller: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "bounds", Hits(LivePage(tmp_path / "page")))
+    other = Client()
+    other.force_login(make_user("other"))
+    name = settings.SESSION_COOKIE_NAME
+    others = f"{name}={other.cookies[name].value}"
+
+    async def refused(page: Page) -> None:
+        start, body = await page.messages.get(), await page.messages.get()
+        assert (start["status"], dict(start["headers"])[b"Retry-After"]) == (429, b"10")
+        assert "20 live pages" in json.loads(body["body"])["error"]
+        await page.task
+
+    async def scenario() -> None:
+        pages = [Page(cookie) for _ in range(MOST_STREAMS)]
+        for page in pages:
+            await page.opened()
+        for _ in range(2):
+            await refused(Page(cookie))
+        assert surroundings.bounds.totals() == {bounds.EVENT_STREAMS.name: 2}
+        assert await asked_once(cookie) == b"full"
+        assert await asked_once(others) == b"free"
+        stranger = Page(others)
+        await stranger.opened()
+        pages.pop().left.set()
+        await until_free()
+        pages.append(Page(cookie))
+        await pages[-1].opened()
+        for page in [*pages, stranger]:
+            page.left.set()
+        await asyncio.gather(*(page.task for page in [*pages, stranger]))
+        assert await asked_once(cookie) == b"free"
+
+    async def asked_once(who: str) -> bytes:
+        page = Page(who, query=b"once=")
+        start = await page.messages.get()
+        await page.task
+        assert start["status"] == 200
+        value: bytes = dict(start["headers"])[b"X-RouterDash-Streams"]
+        return value
+
+    async def until_free() -> None:
+        while await asked_once(cookie) == b"full":
+            await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_a_place_whose_answer_is_never_sent_is_given_back() -> None:
+    places = Places(1)
+    place = places.take("a")
+    assert places.take("a") is None
+    assert places.take("b") is not None
+    del place
+    gc.collect()
+    assert places.take("a") is not None
 
 
 def test_a_stream_ends_with_its_server(cookie: str, teller: object) -> None:

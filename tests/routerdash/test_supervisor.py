@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, load
+from gateway.config import Config, load, secret_names
 from gateway.livepage import LivePage
 from routerdash import supervisor as supervisor_module
 from routerdash.prepare import CannotStart
 from routerdash.supervisor import MAX_RESTART_SECONDS, RESTART_SECONDS, SETTLED_SECONDS, Child, Supervisor
 from tests.router import ROOT, free_port, until
+
+URL = "postgres://me:hunter2@db/main"
 
 
 def settings(data_dir: Path, **given: str) -> Config:
@@ -147,12 +149,50 @@ def test_a_long_data_directory_has_its_socket_elsewhere(tmp_path: Path) -> None:
     path.parent.rmdir()
 
 
-def test_children_know_the_data_directory_by_its_whole_path(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROUTERDASH_LOG_LEVEL", "debug")
+@pytest.mark.parametrize("role", ["gateway", "control", "background"])
+def test_no_child_inherits_the_first_password_nor_the_bootstrap_key(
+    made: Any, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    found = inherited(made, monkeypatch, role)
+    assert "hunter2" not in found["ROUTERDASH_ADMIN_PASSWORD"] + found["ROUTERDASH_BOOTSTRAP_API_KEY"]
+
+
+@pytest.mark.parametrize(("role", "url"), [("gateway", ""), ("control", URL), ("background", URL)])
+def test_a_gateway_does_not_inherit_the_databases_password(
+    made: Any, monkeypatch: pytest.MonkeyPatch, role: str, url: str
+) -> None:
+    assert inherited(made, monkeypatch, role)["DATABASE_URL"] == url
+
+
+def inherited(made: Any, monkeypatch: pytest.MonkeyPatch, role: str) -> dict[str, str]:
+    """Of a child with this role, each secret or what stands for none."""
+    monkeypatch.setenv("ROUTERDASH_ADMIN_PASSWORD", "hunter2 of the first administrator")
+    monkeypatch.setenv("ROUTERDASH_BOOTSTRAP_API_KEY", "sk_" + "hunter2" * 6)
+    monkeypatch.setenv("DATABASE_URL", URL)
     supervisor = made()
-    assert supervisor._environment["ROUTERDASH_DATA_DIR"] == str(supervisor.config.data_dir)
-    assert supervisor._environment["ROUTERDASH_LOG_LEVEL"] == "debug"
-    assert supervisor.config.data_dir.is_absolute()
+    given: dict[str, str] = {}
+    found = next(it for it in supervisor._children if it.role == role)
+    monkeypatch.setattr(Child, "start", lambda self, environment: given.update(environment))
+    supervisor._start(found)
+    assert given["ROUTERDASH_DATA_DIR"] == str(supervisor.config.data_dir)
+    assert given["PATH"] == os.environ["PATH"]
+    return {name: given.get(name, "") for name in secret_names()}
+
+
+def test_a_child_is_told_on_its_standard_input() -> None:
+    made = child(
+        "import sys; sys.exit(sys.stdin.read() != 'what no environment shows')", told=b"what no environment shows"
+    )
+    made.start({})
+    assert made.process is not None
+    assert made.process.wait(30) == 0
+
+
+def test_a_child_that_ends_before_it_listens_costs_nothing() -> None:
+    made = child("import os; os.close(0)", told=b"x" * 1_000_000)
+    made.start({})
+    assert made.process is not None
+    assert made.process.wait(30) == 0
 
 
 # What it says

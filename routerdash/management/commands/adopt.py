@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from gateway import logs
 from routerdash import adoption
+from routerdash.cli import NAME
 
 
 class Command(BaseCommand):
@@ -42,7 +43,7 @@ class Command(BaseCommand):
                 return
             if not found.adopted:
                 adoption.adopt(settings.ROUTERDASH, path, self.stdout.write)
-                self.stdout.write(f"{path} is RouterDash's now; start it with `manage.py serve`")
+                self.stdout.write(f"{path} is RouterDash's now; start it with `{NAME} serve`")
             if encrypt_keys and found.plain_keys:
                 count = adoption.encrypt_keys(settings.ROUTERDASH, self.stdout.write)
                 self.stdout.write(f"{count} keys are sealed; llmlb cannot read them any more")

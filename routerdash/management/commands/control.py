@@ -2,8 +2,10 @@ import asyncio
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
@@ -19,7 +21,7 @@ SWITCH_SECONDS = 0.001
 
 
 class Command(BaseCommand):
-    help = "Internal: the control process. `serve` starts it."
+    help = "Internal: the control process. `serve` starts it, with the secrets of its first people on standard input."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -27,6 +29,12 @@ class Command(BaseCommand):
         parser.add_argument("--alive", type=int, required=True, help="descriptor that closes with the supervisor")
 
     def handle(self, *args: Any, listen: int, alive: int, **options: Any) -> None:
+        first_people = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, str])
+        settings.ROUTERDASH = replace(
+            settings.ROUTERDASH,
+            admin_password=first_people["admin_password"],
+            bootstrap_api_key=first_people["bootstrap_api_key"],
+        )
         logs.configure(settings.ROUTERDASH, "control")
         raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)

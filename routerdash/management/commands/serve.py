@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from typing import Any
 
@@ -21,11 +22,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, workers: int | None = None, **options: Any) -> None:
         config = settings.ROUTERDASH
         logs.configure(config, "serve")
+        if os.getpid() == 1:  # of a container: the kernel keeps signals from it that it does not ask for
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         if workers is not None:
             os.environ["ROUTERDASH_WORKERS"] = str(workers)
             config = settings.ROUTERDASH = load(os.environ)
         try:
             prepare.data_directory(config)
+            prepare.warn_of_lost_data(config)
             supervisor = Supervisor(config, str(settings.BASE_DIR))
             prepare.whole_database(config)
         except prepare.CannotStart as error:

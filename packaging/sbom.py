@@ -1,0 +1,75 @@
+"""Writes a CycloneDX list of what RouterDash consists of: `python packaging/sbom.py PYTHON FILE`.
+
+The tools' Python runs it. PYTHON has exactly requirements.txt installed: licences and the graph come from there, the
+hashes of what may be downloaded from requirements.txt, and the scripts in static/vendor from their manifest.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+VENDOR = ROOT / "static" / "vendor"
+INSTALLER = {"pip", "setuptools", "wheel"}  # in each virtual environment, and nothing of RouterDash
+
+
+def main(python: str, target: Path) -> None:
+    """Make `target`, and its folder. Raises CalledProcessError."""
+    project = ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
+    bill = _cyclonedx("environment", *project, python)
+    pinned = {it["purl"]: it for it in _cyclonedx("requirements", str(ROOT / "requirements.txt"))["components"]}
+    components = [it for it in bill["components"] if it["name"].lower() not in INSTALLER]
+    for it in components:
+        sources = [ref for ref in pinned[it["purl"]]["externalReferences"] if ref["type"] == "distribution"]
+        it["externalReferences"] = [*it.get("externalReferences", []), *sources]
+    bill["metadata"]["component"]["version"] = version()
+    bill["components"] = sorted([*components, *vendored()], key=lambda it: str(it["name"]).lower())
+    known = {it["bom-ref"] for it in (*bill["components"], bill["metadata"]["component"])}
+    bill["dependencies"] = [it for it in bill["dependencies"] if it["ref"] in known]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
+
+
+def _cyclonedx(kind: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "cyclonedx_py", kind, "--output-reproducible", *arguments]
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
+    found: dict[str, Any] = json.loads(made.stdout)
+    return found
+
+
+def version() -> str:
+    """RouterDash's own."""
+    text = (ROOT / "routerdash" / "__init__.py").read_text()
+    return next(line.split('"')[1] for line in text.splitlines() if line.startswith("__version__"))
+
+
+def vendored() -> list[dict[str, Any]]:
+    """The scripts that pages load, each with its files' SHA-256."""
+    manifest = json.loads((VENDOR / "manifest.json").read_text())
+    return [
+        {
+            "type": "library",
+            "bom-ref": f"vendor-{name}",
+            "name": name,
+            "version": it["version"],
+            "purl": f"pkg:npm/{name}@{it['version']}",
+            "licenses": [{"license": {"id": it["licence"]}}],
+            "externalReferences": [{"type": "vcs", "url": it["source"]}],
+            "components": [
+                {
+                    "type": "file",
+                    "bom-ref": f"file-{file}",
+                    "name": file,
+                    "hashes": [{"alg": "SHA-256", "content": sha}],
+                }
+                for file, sha in it["files"].items()
+            ],
+        }
+        for name, it in manifest.items()
+    ]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

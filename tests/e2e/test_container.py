@@ -1,0 +1,237 @@
+"""RouterDash as in a container, without an engine: the first process of its own list of processes, on a root that is
+read-only but for the data directory, without any privilege.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from benchmarks.process import ROOT, clean_environment
+from benchmarks.simulator import Simulator
+from tests.conftest import Install
+from tests.gateway import certificates
+from tests.router import RouterDash, command_of, until
+
+NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def may_contain() -> bool:
+    if shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        return False
+    return subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.one_database,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not may_contain(), reason="this user may not make namespaces"),
+]
+
+SETUP = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec setpriv --no-new-privs --bounding-set=-all "$@"'
+
+
+class Contained(RouterDash):
+    """Its processes see a root that they cannot write, and the supervisor is process 1."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        super().__init__(directory, **environment)
+        self.data_dir.mkdir(mode=0o700)
+        python = [sys.executable, str(ROOT / "manage.py")]
+        self.program = [*NAMESPACES, "sh", "-c", SETUP, str(self.data_dir), *python]
+
+    @property
+    def first(self) -> int:
+        """Process 1, as it is called outside."""
+        return self.pids()[1]
+
+    def ends(self, number: int) -> int:
+        """The exit code after a signal to process 1."""
+        assert self.process is not None
+        os.kill(self.first, number)
+        code = self.process.wait(30)
+        self.process = None
+        self.log.close()
+        return code
+
+
+@pytest.fixture
+def contained(tmp_path: Path) -> Iterator[Contained]:
+    made = Contained(tmp_path)
+    yield made
+    made.kill()
+
+
+def children(pid: int) -> list[str]:
+    """The states of a process's children."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(fields[0])
+    return found
+
+
+def test_a_read_only_root_is_enough(contained: Contained, sim: Simulator) -> None:
+    contained.start()
+    contained.add(sim.add())
+    assert contained.chat().status == 200
+    assert contained.log_in("admin", contained.environment["ROUTERDASH_ADMIN_PASSWORD"])[0] == 200
+    assert contained.get("/api/requests/export?format=csv").status == 200
+    assert "Traceback" not in contained.log_text()
+
+
+def test_what_loses_its_parent_does_not_stay_a_zombie(contained: Contained) -> None:
+    contained.start()
+    until(lambda: len(contained.pids()) > 6)  # the background jobs have started theirs
+    background = next(pid for pid in contained.pids() if "manage.py background" in command_of(pid))
+    os.kill(background, signal.SIGKILL)
+    until(lambda: background not in contained.pids())
+    until(lambda: "Z" not in children(contained.first))
+
+
+def test_the_first_process_stops_in_order_by_sigterm(contained: Contained, sim: Simulator) -> None:
+    contained.start()
+    endpoint = contained.add(sim.add())
+    assert contained.chat().status == 200
+    assert contained.ends(signal.SIGTERM) == 0
+    contained.start()
+    assert contained.counters(endpoint) == (1, 1, 0)
+
+
+def test_a_killed_container_loses_no_figure(contained: Contained, sim: Simulator) -> None:
+    contained.start()
+    endpoint = contained.add(sim.add())
+    for _ in range(3):
+        assert contained.chat().status == 200
+    contained.ends(signal.SIGKILL)
+    contained.start()
+    until(lambda: contained.counters(endpoint) == (3, 3, 0))
+    assert contained.manage("reconcile").returncode == 0
+
+
+def test_the_zone_of_the_container_is_that_of_the_figures(tmp_path: Path) -> None:
+    contained = Contained(tmp_path, ROUTERDASH_TIME_ZONE="", TZ="Asia/Tokyo")
+    done = contained.manage("shell", "-v", "0", "-c", "from django.conf import settings; print(settings.TIME_ZONE)")
+    assert done.stdout.strip() == "Asia/Tokyo", done
+
+
+def test_data_that_goes_with_the_container_is_warned_of(contained: Contained) -> None:
+    contained.environment |= {"ROUTERDASH_IN_CONTAINER": "true", "ROUTERDASH_DATA_DIR": "/dev/shm/routerdash-test"}
+    try:
+        contained.start()
+        assert "no volume is mounted for /dev/shm/routerdash-test: figures, users and keys" in contained.log_text()
+        assert "volatile" in [item["kind"] for item in contained.get("/api/dashboard/attention").json()]
+    finally:
+        contained.kill()
+        shutil.rmtree("/dev/shm/routerdash-test", ignore_errors=True)
+
+
+def test_a_volume_is_not_warned_of(contained: Contained) -> None:
+    contained.environment["ROUTERDASH_IN_CONTAINER"] = "true"
+    contained.start()
+    assert "no volume is mounted" not in contained.log_text()
+    assert "volatile" not in [item["kind"] for item in contained.get("/api/dashboard/attention").json()]
+
+
+def test_a_read_only_root_without_a_volume_is_refused_with_what_to_do(contained: Contained, tmp_path: Path) -> None:
+    contained.environment |= {"ROUTERDASH_IN_CONTAINER": "true", "ROUTERDASH_DATA_DIR": str(tmp_path / "elsewhere")}
+    done = contained.manage("serve")
+    assert done.returncode == 2
+    assert done.stderr.endswith("elsewhere cannot be used: Read-only file system; mount a volume there\n")
+
+
+AS_ANOTHER_USER = ["unshare", "--user", "--map-user=10001", "--map-group=10001"]
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[[], str]:
+    """The one line of a start by user 10001, whom files of the one who runs the tests belong to; others' do not."""
+    router = RouterDash(tmp_path)
+    router.data_dir.mkdir()
+    router.program = [*AS_ANOTHER_USER, *router.program]
+
+    def start() -> str:
+        done = router.manage("serve")
+        assert done.returncode == 2, done
+        lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+        assert len(lines) == 1, done
+        return lines[0]
+
+    return start
+
+
+@pytest.mark.parametrize("what", [".", "routerdash.sqlite3"])
+@pytest.mark.parametrize("mode", [0o600, 0o755])
+def test_a_volume_of_another_owner_is_refused_with_what_to_do(
+    tmp_path: Path, refused: Callable[[], str], what: str, mode: int
+) -> None:
+    path = tmp_path / "data" / what
+    path.touch()
+    path.chmod(mode | (0o100 if path.is_dir() else 0))
+    os.chown(path, 4242, 4242)
+    line = refused()
+    assert f"{path} belongs to user " in line
+    assert ", but RouterDash runs as user 10001. Run `chown -R 10001:10001 " in line
+
+
+def test_somebody_elses_link_to_our_own_directory_is_followed(tmp_path: Path) -> None:
+    """As systemd makes it for a user that it makes up."""
+    router = RouterDash(tmp_path)
+    (tmp_path / "private").mkdir()
+    router.data_dir.symlink_to(tmp_path / "private")
+    os.lchown(router.data_dir, 4242, 4242)
+    router.program = [*AS_ANOTHER_USER, *router.program]
+    try:
+        router.start()
+        assert router.get("/health").status == 200
+    finally:
+        router.kill()
+
+
+def healthcheck(router: RouterDash, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "routerdash.healthcheck"],
+        env=clean_environment({**router.environment, **environment}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_healthcheck_passes_while_routerdash_answers(shared_router: RouterDash) -> None:
+    done = healthcheck(shared_router, ROUTERDASH_HOST="0.0.0.0")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_healthcheck_speaks_tls_where_routerdash_does(begin: Install, tmp_path: Path) -> None:
+    certificate, key = certificates.make(tmp_path)
+    router = begin(ROUTERDASH_TLS_CERTIFICATE=str(certificate), ROUTERDASH_TLS_KEY=str(key)).start(wait=False)
+    until(lambda: healthcheck(router).returncode == 0, 30, 0.2)
+
+
+def test_the_healthcheck_fails_in_one_line_where_nothing_answers(install: Install) -> None:
+    done = healthcheck(install())
+    assert done.returncode == 1
+    assert done.stderr.startswith("routerdash: /health does not answer: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_healthcheck_fails_where_something_else_answers(install: Install) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        asked = Thread(target=other.handle_request)
+        asked.start()
+        done = healthcheck(install(), ROUTERDASH_PORT=str(other.server_port))
+        asked.join()
+    assert (done.returncode, done.stderr) == (1, "routerdash: /health answers 501\n")

@@ -1,0 +1,171 @@
+"""The image, the compose file, the systemd unit and the pinned requirements agree with RouterDash."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.config import load, secret_names, table
+from metrics import downloads
+from tests.test_docs import ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["routerdash"]
+UNIT = (ROOT / "packaging" / "routerdash.service").read_text()
+LOCKS = [*ROOT.glob("requirements*.txt"), *ROOT.glob("tests/*/requirements.txt"), *ROOT.glob("tests/*/weights.txt")]
+SETTINGS = {name for name, _, _ in table()} | {f"{name}_FILE" for name in secret_names()} | {"TZ", "PATH", "HOME"}
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+
+
+# Requirements
+
+
+def pinned(path: Path) -> dict[str, list[str]]:
+    """The hashes of each requirement `name==version` of a file."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in path.read_text().splitlines():
+        if match := re.match(r"([A-Za-z0-9._-]+(?:\[[a-z,]+\])?==[^\s;]+)", line):
+            name = match[1]
+            found[name] = []
+        elif line and not line.lstrip().startswith(("#", "--hash=sha256:")):
+            pytest.fail(f"{path.name}: {line}")
+        found.get(name, []).extend(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
+    return found
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_requirement_is_pinned_with_hashes(path: Path) -> None:
+    found = pinned(path)
+    assert found
+    assert [name for name, hashes in found.items() if not hashes] == []
+
+
+def test_tests_run_on_what_is_shipped() -> None:
+    shipped, tested = (pinned(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt"))
+    assert {name: tested.get(name) for name in shipped} == shipped
+
+
+def test_what_the_wheel_asks_for_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[\[<>=]", wanted)[0].lower() for wanted in project["dependencies"]}
+    assert names <= {name.split("==")[0].lower() for name in pinned(ROOT / "requirements.txt")}
+
+
+def test_no_file_of_requirements_names_a_registry() -> None:
+    for path in (*LOCKS, *ROOT.glob("requirements*.in"), *ROOT.glob("tests/*/requirements.in")):
+        assert not re.search(r"https?://|--(extra-)?index-url|--find-links", path.read_text()), path
+
+
+# The image
+
+
+def test_the_images_settings_exist() -> None:
+    environment = DOCKERFILE.split("\nENV PATH")[1].split("\nUSER")[0]
+    names = re.findall(r"([A-Z_]+)=", environment)
+    assert "ROUTERDASH_IN_CONTAINER" in names
+    assert set(names) - {"PYTHONDONTWRITEBYTECODE"} <= SETTINGS
+
+
+def test_the_image_exposes_the_default_port() -> None:
+    assert re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE) == [str(load({}).port)]
+
+
+def test_the_image_runs_as_a_user_without_a_name_and_by_no_shell() -> None:
+    last = DOCKERFILE.split("\nFROM ")[-1]
+    user = re.findall(r"^USER (.+)$", last, re.MULTILINE)
+    assert user == ["10001:10001"]
+    assert f"--chown={user[0]} /empty /data" in last
+    for command in re.findall(r"^(?:ENTRYPOINT|CMD|    CMD|RUN) (.*)$", DOCKERFILE, re.MULTILINE):
+        assert isinstance(json.loads(command), list)
+
+
+def test_the_image_has_no_volume_that_nobody_named() -> None:
+    assert not re.search(r"^VOLUME", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_build_gets_what_the_wheel_is_made_of_and_no_secret() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines  # and from there on what is let in
+    given = {line[1:] for line in lines if line.startswith("!")}
+    assert {"access", "endpoints", "gateway", "metrics", "routerdash", "locale", "static", "templates"} <= given
+    assert all((ROOT / name).exists() for name in given)
+    assert given & {"data", "secrets", ".git", ".venv"} == set()
+
+
+# The compose file
+
+
+def test_the_compose_file_takes_every_right_away() -> None:
+    assert COMPOSE["read_only"] is True
+    assert COMPOSE["cap_drop"] == ["ALL"]
+    assert COMPOSE["security_opt"] == ["no-new-privileges:true"]
+    assert COMPOSE["volumes"] == ["routerdash:/data"]
+
+
+def test_the_compose_file_has_secrets_in_files_alone() -> None:
+    assert set(COMPOSE["environment"]) <= SETTINGS
+    assert not set(COMPOSE["environment"]) & set(secret_names())
+    named = {value for name, value in COMPOSE["environment"].items() if name.endswith("_FILE")}
+    assert named == {f"/run/secrets/{name}" for name in COMPOSE["secrets"]}
+
+
+def test_the_compose_file_and_the_image_check_health_alike() -> None:
+    command = json.loads(re.findall(r"^    CMD (.+)$", DOCKERFILE, re.MULTILINE)[0])
+    assert COMPOSE["healthcheck"]["test"] == ["CMD", *command]
+
+
+def test_the_compose_file_waits_for_a_stop_in_order() -> None:
+    assert int(COMPOSE["stop_grace_period"].rstrip("s")) >= load({}).drain_secs + 5
+
+
+# The systemd unit
+
+
+def test_the_units_settings_exist() -> None:
+    assert set(re.findall(r"^Environment=([A-Z_]+)=", UNIT, re.MULTILINE)) <= SETTINGS
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit with a program that is here."""
+    path = tmp_path / "routerdash.service"
+    path.write_text(UNIT.replace("/opt/routerdash/bin/routerdash", "/bin/true"))
+    return path
+
+
+@needs_systemd
+def test_systemd_understands_the_unit(unit: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+@needs_systemd
+def test_the_unit_exposes_next_to_nothing(unit: Path) -> None:
+    """Ten is everything; above two (20 of its tenths) this fails."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_the_unit_bounds_memory_and_keeps_a_bad_setting_from_starting_again() -> None:
+    assert re.search(r"^MemoryMax=2G$", UNIT, re.MULTILINE)
+    assert re.search(r"^RestartPreventExitStatus=2$", UNIT, re.MULTILINE)
+
+
+# Processes of downloads
+
+
+def test_the_process_of_a_download_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in secret_names():
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/hunter2")
+    found = downloads._environment()
+    assert "PATH" in found
+    assert not any("hunter2" in value for value in found.values())
