@@ -370,6 +370,13 @@ class Config:
         _Whole(0, 1_000_000),
         "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
     )
+    max_buffered_mb: int = _setting(
+        "ROUTERDASH_MAX_BUFFERED_MB",
+        "512",
+        _Whole(128, 1 << 20),
+        "MiB that a gateway process keeps for unfinished requests and unsent responses; an API key or an address may "
+        "have half of it.",
+    )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
         "none",

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 
 from gateway import anthropic, cancels, catalogue, kinds, playground, present, responses
-from gateway.bounds import FORWARDED_BODY, Hits
+from gateway.bounds import FORWARDED_BODY, QUEUE, QUEUE_OF_KEY, Bound, Hits
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -151,6 +151,14 @@ class Gateway:
             message = f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB."
             return Refusal(413, REQUEST_TOO_LARGE, message, bound=FORWARDED_BODY)
         return None
+
+    def may_be_known(self, exchange: Exchange) -> bool:
+        """Does a request for a page bear a cookie, which control looks at, or a key that is known?"""
+        fields = exchange.fields
+        if b"cookie" in fields:
+            return True
+        secret = fields.get(b"x-api-key") or bearer(fields.get(b"authorization"))
+        return secret is not None and self.roster.key(secret) is not None
 
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
@@ -320,9 +328,16 @@ class Gateway:
             log.info("request %s is cancelled by an operator", running.id)
             running.cancel()
 
-    def places_left(self) -> int:
-        """How many more requests may wait, over all workers."""
-        return self.config.queue_max - self.roster.waiting()
+    def full_queue(self, key: str) -> Bound | None:
+        """What keeps one more request of a key, or of an address, from waiting; None if nothing does."""
+        config, snapshot = self.config, self.roster.snapshot
+        waiting = self.roster.waiting()
+        if waiting >= config.queue_max:
+            return QUEUE
+        alone = config.require_api_key and snapshot is not None and len(snapshot.api_keys) == 1
+        if alone or self.queue.has_place(key, waiting, config.queue_max, config.workers):
+            return None
+        return QUEUE_OF_KEY
 
     def queue_moves(self) -> None:
         """A request has left its endpoint while others wait."""

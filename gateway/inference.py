@@ -15,7 +15,7 @@ from msgspec import structs
 
 from gateway import bounds, endpoint_errors, errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
-from gateway.bounds import UPSTREAM_EVENT
+from gateway.bounds import QUEUE, UPSTREAM_EVENT
 from gateway.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
@@ -305,10 +305,12 @@ class Inference:
             decision = self._take(routes, tried)
             if decision is not FULL:
                 return decision
-        if self.gateway.places_left() <= 0:
-            raise TurnedAway(429, errors.QUEUE_FULL, "Too many requests wait for an endpoint already.")
-        now = time.monotonic()
         key = self._key_id() or self.exchange.peer.ip or ""
+        if (bound := self.gateway.full_queue(key)) is not None:
+            self.gateway.bounds.hit(bound)
+            whose = "" if bound is QUEUE else " of this API key"
+            raise TurnedAway(429, errors.QUEUE_FULL, f"Too many requests{whose} wait for an endpoint already.")
+        now = time.monotonic()
         until = now + self.gateway.config.queue_timeout_secs
         waiter = Waiter(self, key, line, tried, self.exchange.arrived, until)
         self.queued_at = now
@@ -374,7 +376,7 @@ class Inference:
             whole = connection.whole() if self._answer is None else self._answer
             if whole is None and status < 400 and self._passes_huge and connection.is_huge:
                 return await self._pass(connection)
-            answer = await connection.read_all() if whole is None else whole
+            answer = await connection.read_all(self.exchange.room_for_answer()) if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
             if len(answer) > BIG_ANSWER_BYTES:

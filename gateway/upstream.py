@@ -432,14 +432,16 @@ class Connection(asyncio.Protocol):
         self._release()
         return body
 
-    async def read_all(self) -> bytes:
-        """The whole body. Raises UpstreamError."""
+    async def read_all(self, keep: Callable[[int], None] | None = None) -> bytes:
+        """The whole body. Raises UpstreamError. `keep` is told how much of it is here; what it raises ends this."""
         self._collecting = True
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
         while not self.complete:
             self.raise_if_broken()
+            if keep is not None:
+                keep(self._size)
             await self.wait()
         self._collecting = False
         body = self.whole()

@@ -62,6 +62,7 @@ GOOD = [
     ("ROUTERDASH_HSTS_SECONDS", "0", "hsts_seconds", 0),
     ("ROUTERDASH_MAX_KEYS_PER_USER", "0", "max_keys_per_user", 0),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
+    ("ROUTERDASH_MAX_BUFFERED_MB", "256", "max_buffered_mb", 256),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
     (
         "ROUTERDASH_ENDPOINT_NETWORKS",
@@ -129,6 +130,7 @@ BAD = [
     ("ROUTERDASH_CORS_ORIGINS", "https://chat.example.com/path"),
     ("ROUTERDASH_CORS_ORIGINS", "null"),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "-1"),
+    ("ROUTERDASH_MAX_BUFFERED_MB", "64"),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "perhaps"),
     ("ROUTERDASH_STORE_BODIES", "some"),
     ("ROUTERDASH_HISTORY", "none"),

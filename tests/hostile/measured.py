@@ -129,6 +129,12 @@ class Bystander:
             self._stop.set()
             thread.join()
 
+    def ask_until(self, count: int, seconds: float = 30.0) -> None:
+        """Wait until there are so many answers."""
+        deadline = time.monotonic() + seconds
+        while len(self.statuses) < count and time.monotonic() < deadline:
+            time.sleep(self.PAUSE_SECONDS)
+
     def assert_served(self, status: int = 200) -> None:
         assert self.statuses
         assert set(self.statuses) == {status}
