@@ -182,7 +182,7 @@ async def misbehave(options: argparse.Namespace, seed: int, until: float, gone: 
             continue
         try:
             await asyncio.wait_for(way(it), max(0.1, until - time.monotonic()))
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, RuntimeError):  # uvloop raises the last for a transport that is closed
             pass
         finally:
             it.writer.transport.abort()
