@@ -1,8 +1,10 @@
 """An endpoint that quotes its own key wherever it can: nobody but the operator may ever read it."""
 
+import gzip
 import html
 import json
-from urllib.parse import quote
+import re
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -26,7 +28,7 @@ def every_escape(text: str) -> str:
 SPELLINGS = {
     "plain": SECRET,
     "URL": quote(SECRET, safe=""),
-    "URL, small letters": quote(SECRET, safe="").lower().replace("sk-", "sk-"),
+    "URL, small letters": quote(SECRET, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
     "URL twice": quote(quote(SECRET, safe=""), safe=""),
     "JSON": every_escape(SECRET),
     "JSON slash": SECRET.replace("/", "\\/"),
@@ -64,20 +66,12 @@ def leaked(text: str) -> bool:
     for _ in range(4):
         more = set()
         for it in seen:
-            more |= {unquoted(it), unescaped(it), html.unescape(it), it.replace("\\/", "/")}
+            more |= {unquote(it), unescaped(it), html.unescape(it), it.replace("\\/", "/")}
         seen |= more
     return any(SECRET in it for it in seen)
 
 
-def unquoted(text: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(text)
-
-
 def unescaped(text: str) -> str:
-    import re
-
     return re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
 
 
@@ -222,8 +216,6 @@ def test_no_error_of_a_translated_stream_tells_the_key(gateway):
 
 
 def test_an_error_that_was_compressed_unasked_tells_nothing(gateway):
-    import gzip
-
     body = gzip.compress(json.dumps({"error": {"message": SECRET}}).encode())
     with upstream(always(answer(body, 403, "application/json", "Content-Encoding: gzip"))) as server:
         given = check(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
