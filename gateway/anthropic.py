@@ -202,4 +202,4 @@ class MessagesDialect(Dialect):
         return error_event(_STATUSES.get(error["code"], 502), error["code"], error["message"])
 
 
-DIALECT = MessagesDialect(read_messages_event, usage_on_request=False)
+DIALECT = MessagesDialect(read_messages_event, usage_on_request=False, read_big=read_messages_event)

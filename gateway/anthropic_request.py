@@ -44,7 +44,9 @@ P = TypeVar("P", bound=Prompt)
 
 SMALL_BYTES = 512 << 10  # of a body that is translated in one turn of the event loop, whatever is in it
 MAX_VALUES = 200_000  # strings, arrays and objects of a bigger one
-MAX_ESCAPES = 2_000_000
+MAX_COSTLY_BYTES = 6_000_000  # that take longer to decode or encode than others
+SLICE_BYTES = 8 << 20  # of a body in which they are counted at once
+_CHEAP = bytes(byte for byte in range(128) if byte not in b"\\,")
 _TOO_MUCH = TRANSLATED_REQUEST, "to be translated for an endpoint that speaks chat completions only"
 
 _decode_request = msgspec.json.Decoder(MessagesRequest).decode
@@ -138,9 +140,8 @@ def _reading(decode: Callable[[Any], P], body: Body) -> Slices[P]:
     if body.count(b'"') > 2 * MAX_VALUES:
         yield from skim_slowly(body, MAX_VALUES, _TOO_MUCH)
     yield
-    if body.count(b"\\") > MAX_ESCAPES:
-        message = f"The body has more than {MAX_ESCAPES:,} escaped characters, which is too many {_TOO_MUCH[1]}."
-        raise Refusal(413, REQUEST_TOO_LARGE, message, bound=TRANSLATED_REQUEST)
+    if len(body) > MAX_COSTLY_BYTES:
+        yield from _counting(body)
     try:
         found = _read(decode, body)
     except Refusal:
@@ -152,6 +153,18 @@ def _reading(decode: Callable[[Any], P], body: Body) -> Slices[P]:
         found = _read(decode, repaired)
     yield
     return found
+
+
+def _counting(body: Body) -> Slices[None]:
+    """Refuse what would take long to decode or encode, though it is text."""
+    costly = 0
+    for at in range(0, len(body), SLICE_BYTES):
+        costly += len(body[at : at + SLICE_BYTES].translate(None, _CHEAP))
+        if costly > MAX_COSTLY_BYTES:
+            what = f"more than {MAX_COSTLY_BYTES:,} commas, escapes and bytes of characters that are not ASCII"
+            message = f"The body has {what}, which is too much {_TOO_MUCH[1]}."
+            raise Refusal(413, REQUEST_TOO_LARGE, message, bound=TRANSLATED_REQUEST)
+        yield
 
 
 def _read(decode: Callable[[Any], P], body: Body) -> P:

@@ -78,8 +78,8 @@ TRANSLATED_REQUEST = Bound(
     15,
     "translated_request",
     _("A Messages request that is translated to chat completions"),
-    "200,000 strings, arrays and objects and 2,000,000 escaped characters in a body of more than 512 KiB "
-    "(`MAX_VALUES`, `MAX_ESCAPES` in `gateway/anthropic_request.py`)",
+    "200,000 strings, arrays and objects in a body of more than 512 KiB; 6,000,000 commas, escapes and bytes of "
+    "characters that are not ASCII (`MAX_VALUES`, `MAX_COSTLY_BYTES` in `gateway/anthropic_request.py`)",
     "413 `request_too_large`.",
 )
 TRANSLATED_RESPONSE = Bound(

@@ -192,8 +192,18 @@ class Exchange:
     def write(self, data: bytes) -> None:
         protocol = self.protocol
         if data and self.method != b"HEAD" and protocol is not None:
-            framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+            size = len(data)
+            if size > JOINED_BYTES:
+                self._write_big(protocol, data)
+                return
+            framed = b"%x\r\n%b\r\n" % (size, data) if self._chunked else data
             protocol.gateway.outbox.write(protocol.transport, framed)
+
+    def _write_big(self, protocol: "GatewayProtocol", data: bytes) -> None:
+        """The same without a copy."""
+        pieces = (b"%x\r\n" % len(data), data, b"\r\n") if self._chunked else (data,)
+        for piece in pieces:
+            protocol.gateway.outbox.write(protocol.transport, piece)
 
     async def drain(self) -> None:
         """Until the client has taken enough of what was written."""

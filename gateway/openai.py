@@ -423,6 +423,9 @@ class Event(msgspec.Struct):
     inside: bool = False  # cannot be the first of a stream
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Delta(msgspec.Struct):
     content: Any = None
     reasoning: Any = None
@@ -465,11 +468,11 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
 
 
-def read_chunk(data: Data) -> Event:
+def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> Event:
     """An event of a chat or completion stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
-    chunk = _decode_chunk(data)
+    chunk = decode(data)
     model, error = chunk.model, chunk.error
     event = Event(model if isinstance(model, str) else None)
     if chunk.usage is not None:
@@ -483,6 +486,55 @@ def read_chunk(data: Data) -> Event:
             event.deltas += has_output
             event.choices.append((choice.index if isinstance(choice.index, int) else 0, ends))
     return event
+
+
+class _BigDelta(msgspec.Struct):
+    """What a big event brings is not decoded."""
+
+    content: msgspec.Raw = _NULL
+    reasoning: msgspec.Raw = _NULL
+    reasoning_content: msgspec.Raw = _NULL
+    refusal: msgspec.Raw = _NULL
+    tool_calls: msgspec.Raw = _NULL
+    function_call: msgspec.Raw = _NULL
+
+
+class _BigChoice(msgspec.Struct):
+    index: Any = 0
+    delta: _BigDelta | None = None
+    text: msgspec.Raw = _NULL
+    finish_reason: Any = None
+
+
+class _BigChunk(msgspec.Struct):
+    choices: list[_BigChoice] | None = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_decode_big_chunk = msgspec.json.Decoder(_BigChunk).decode
+_NO_OUTPUT = (_NULL, msgspec.Raw(b'""'), msgspec.Raw(b"[]"), msgspec.Raw(b"{}"))
+
+
+def read_big_chunk(data: Data) -> Event:
+    """The same of a big event. Raises msgspec.DecodeError."""
+    return read_chunk(data, _read_big)
+
+
+def _read_big(data: Data) -> _Chunk:
+    chunk = _decode_big_chunk(data)
+    choices = [
+        _Choice(choice.index, None, _has_big_output(choice), choice.finish_reason) for choice in chunk.choices or ()
+    ]
+    return _Chunk(choices, chunk.model, chunk.usage, chunk.error)
+
+
+def _has_big_output(choice: _BigChoice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return choice.text not in _NO_OUTPUT
+    return any(getattr(delta, name) not in _NO_OUTPUT for name in _BigDelta.__struct_fields__)
 
 
 def _name(model: Any) -> str | None:
@@ -510,12 +562,11 @@ class _TypedEvent(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_NULL = msgspec.Raw(b"null")
 _decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
 _TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
 
 
-def read_typed_event(data: Data) -> Event:
+def read_typed_event(data: Data, read: Callable[[Data], Event] = read_chunk) -> Event:
     """An event of a stream of sound, of its text or of pictures, as OpenAI has them. Raises msgspec.DecodeError.
 
     Some servers write transcripts as chats.
@@ -524,12 +575,17 @@ def read_typed_event(data: Data) -> Event:
         return Event(finished=True, last=True)
     found = _decode_typed_event(data)
     if found.choices != _NULL:
-        return read_chunk(data)
+        return read(data)
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS
     if found.error is not None:
         event.error = described(found.error)
     return event
+
+
+def read_big_typed_event(data: Data) -> Event:
+    """The same of a big event. Raises msgspec.DecodeError."""
+    return read_typed_event(data, read_big_chunk)
 
 
 _RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
@@ -562,6 +618,7 @@ class Dialect:
 
     read_event: Callable[[Data], Event]
     usage_on_request: bool  # usage comes only with stream_options.include_usage
+    read_big: Callable[[Data], Event]  # the same of a big event
     done: bytes = b""  # behind an answer that is told in one event
 
     def opening(self, model: str) -> bytes:
@@ -577,11 +634,11 @@ class Dialect:
         return b"data: " + body + b"\n\n"
 
 
-CHUNKS = Dialect(read_chunk, usage_on_request=True, done=b"data: [DONE]\n\n")
-_RESPONSES = Dialect(read_responses_event, usage_on_request=False)
+CHUNKS = Dialect(read_chunk, usage_on_request=True, read_big=read_big_chunk, done=b"data: [DONE]\n\n")
+_RESPONSES = Dialect(read_responses_event, usage_on_request=False, read_big=read_responses_event)
 
 
-_TYPED = Dialect(read_typed_event, usage_on_request=False)
+_TYPED = Dialect(read_typed_event, usage_on_request=False, read_big=read_big_typed_event)
 DIALECTS = {
     RESPONSES: _RESPONSES,
     COMPACTIONS: _RESPONSES,

@@ -44,7 +44,7 @@ class _Measure:
     def add(self, data: bytes, most: int) -> None:
         """More of it. Raises EventTooLong for more than `most` bytes, or for what would take too long to read."""
         self.size += len(data)
-        self.lines += data.count(b"\n") + data.count(b"\r")
+        self.lines += max(data.count(b"\n"), data.count(b"\r"))
         self.values += len(data) - len(data.translate(None, b"[{,"))
         if self.size > most or self.lines > MAX_EVENT_LINES or self.values > MAX_EVENT_VALUES:
             raise EventTooLong
@@ -94,6 +94,7 @@ class StreamRelay:
         self._asked = asked_model
         self._hide_usage = hide_usage
         self._pending: Body = b""
+        self._whole_event: bytes | None = None  # a big one, which is passed on next
         self._measured: _Measure | None = None  # of a big event, as far as it is pending
         self._early = b""  # comments that wait for the first event
         self._alike: Alike | None = None  # of the last event, if the next may be told by it
@@ -108,6 +109,8 @@ class StreamRelay:
         """Bytes of the events that are complete now, MAX_EVENTS at most. Raises EventTooLong."""
         if self._alike is not None and not self._pending and (whole := self._told(self._alike, data)) is not None:
             return whole
+        if self._whole_event is not None:
+            return self._pass_whole_event(data)
         if self._pending:
             joined = self._with_pending(data)
             if joined is None:
@@ -129,6 +132,13 @@ class StreamRelay:
         self._pending = data[start:]
         return b"".join(out)
 
+    def _pass_whole_event(self, data: bytes) -> bytes:
+        event, self._whole_event = self._whole_event, None
+        assert event is not None
+        self._pending = bytes(self._pending) + data
+        self.behind = bool(self._pending)
+        return self._pass(event, big=True)
+
     def _with_pending(self, data: bytes) -> bytes | None:
         """What is pending, and these bytes behind it; None while that is not a whole event. Raises EventTooLong."""
         pending = self._pending
@@ -143,11 +153,19 @@ class StreamRelay:
         assert self._measured is not None
         self._measured.add(data, self.max_event_bytes)
         seam = pending[-2:] + data
+        found = _END.search(seam)
         pending += data
-        return bytes(pending) if _END.search(seam) else None
+        if found is not None:  # it is whole, and passed on in a turn of its own
+            end = len(pending) - (len(seam) - found.end())
+            self._whole_event = bytes(memoryview(pending)[:end])
+            self._pending = bytes(memoryview(pending)[end:])
+            self.behind = True
+        return None
 
     def end(self) -> None:
-        """The upstream has ended its answer: what is left without an empty line behind it is an event too."""
+        """The upstream has ended its answer: what is left without an empty line behind it is an event too. Not to be
+        called while events wait.
+        """
         if self._pending:
             pending, self._pending = bytes(self._pending), b""
             if rest := self._pass(pending, big=len(pending) > BIG_EVENT_BYTES):
@@ -173,7 +191,7 @@ class StreamRelay:
         if self._early:
             raw, self._early = self._early + raw, b""
         try:
-            event = self._dialect.read_event(data)
+            event = self._dialect.read_big(data) if big else self._dialect.read_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._pass_unread(raw)
         if event.error is not None or (self.events == 1 and event.inside):

@@ -1,4 +1,5 @@
 import json
+import time
 
 import msgspec
 import pytest
@@ -8,19 +9,25 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.kinds import CHAT, COMPLETIONS, RESPONSES
 from gateway.openai import (
+    BIG_BYTES,
     MAX_MODEL_NAME,
+    RENAMED_BYTES,
     Request,
     Usage,
     adapt_request,
     dialect,
     parse_request,
     read_answer,
+    read_big_chunk,
     read_chunk,
     read_responses_event,
+    reading_answer,
     rename_model,
     with_usage,
 )
+from gateway.turns import at_once
 from tests.gateway import captures
+from tests.gateway.captures import STREAMS
 
 DEEP = b"[" * 200_000
 
@@ -418,3 +425,67 @@ def test_options_that_are_there_are_found_however_they_are_spelt(key, value):
 
 def test_options_within_something_else_are_none():
     assert not parse_request(b'{"model":"m","metadata":{"stream_options":{"include_usage":true}}}').has_options
+
+
+# What takes long to look at
+
+
+def steps(function, *arguments):
+    """Seconds of CPU."""
+    started = time.thread_time()
+    function(*arguments)
+    return time.thread_time() - started
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: b'{"model":"' + b'\\"' * (size // 2) + b'"}',
+        lambda size: b'{"model":' + b" " * size + b'"up"}',
+        lambda size: b"[" + b'{"model":"up"},' * (size // 15) + b"0]",
+        lambda size: b"[" + b'"model",' * (size // 8) + b"0]",
+    ],
+)
+def test_a_model_is_replaced_in_time_in_proportion_to_the_size(make):
+    once, twice = (steps(rename_model, make(size), "up", "asked") for size in (400_000, 800_000))
+    assert twice < 4 * once + 0.02
+    assert twice < 0.05
+
+
+def test_a_model_is_replaced_at_both_ends_of_what_is_long():
+    data = b'{"model":"up","x":"' + b"x" * (4 * RENAMED_BYTES) + b'","model":"up"}'
+    assert rename_model(data, "up", "asked") == data.replace(b'"up"', b'"asked"')
+
+
+@pytest.mark.parametrize("size", [100, BIG_BYTES, 5_000_000])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_big_answer_is_read_like_a_small_one(size, first):
+    facts = {"model": "up", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    rest = {"data": [{"embedding": [0.5, -1.25] * (size // 12)}], "model_info": [{"model": "up"}]}
+    body = json.dumps({**facts, **rest} if first else {**rest, **facts}).encode()
+    found, usage = at_once(reading_answer(body, "asked"))
+    assert usage == Usage(3, None)
+    assert json.loads(found)["model"] == "asked"
+    assert (found, usage) == read_answer(body, "asked")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"x" * 100, b'{"a":' + b"[" * 10_000, b'{"usage":[' + b"[]," * 600_000 + b"0]}"]
+)
+def test_a_big_answer_of_another_kind_passes_as_it_is(body):
+    assert at_once(reading_answer(body, "asked")) == (body, None)
+
+
+@pytest.mark.parametrize("field", ["usage", "model"])
+def test_a_huge_field_of_an_answer_is_not_read(field):
+    body = b'{"model":"asked","%b":[' % field.encode() + b"[]," * 300_000 + b"0]}"
+    assert steps(read_answer, body, "asked") < 0.05
+    assert read_answer(body, "asked") == (body, None)
+
+
+def test_big_events_say_what_small_ones_say():
+    for capture in STREAMS:
+        if capture.kind == CHAT:
+            for event in capture.events:
+                data = event.split(b"data: ", 1)[1].strip()
+                assert read_big_chunk(data) == read_chunk(data)

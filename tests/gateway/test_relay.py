@@ -1,9 +1,11 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import relay as relays
 from gateway.kinds import CHAT, COMPLETIONS, RESPONSES
 from gateway.openai import Usage, dialect
 from gateway.relay import MAX_EARLY_BYTES, EventTooLong, StreamRelay
@@ -17,7 +19,11 @@ every_stream = pytest.mark.parametrize("capture", STREAMS, ids=str)
 def play(kind, *pieces, asked="tiny", hide_usage=False, end=True):
     """Feed the pieces; the relay and all that it sends on, at once or after the record."""
     relay = StreamRelay(dialect(kind), asked, hide_usage=hide_usage)
-    sent = b"".join([relay.feed(piece) for piece in pieces])
+    sent = b""
+    for piece in pieces:
+        sent += relay.feed(piece)
+        while relay.behind:
+            sent += relay.feed(b"")
     if end:
         relay.end()
     return relay, sent + relay.held
@@ -247,6 +253,84 @@ def test_any_bytes_pass_unchanged(pieces):
     sent = b"".join([relay.feed(piece) for piece in (first, *pieces)])
     relay.end()
     assert sent + relay.held == first + b"".join(pieces)
+
+
+def linear(make, size):
+    """Is twice as much read in about twice the time? The CPU clock of the second is at most three times the first's."""
+    seconds = []
+    for length in (size, 2 * size):
+        body = make(length)
+        pieces = [body[at : at + 1024] for at in range(0, len(body), 1024)]
+        started = time.thread_time()
+        assert play(CHAT, *pieces)[1] == body
+        seconds.append(time.thread_time() - started)
+    return seconds[1] < 4 * seconds[0] + 0.05
+
+
+def big_event(size, line=b"\n"):
+    return (b'data: {"x":"' + b"a" * size + b'"}\n\n').replace(b"\n", line)
+
+
+def test_a_big_event_in_small_pieces_takes_time_in_proportion_to_its_size():
+    assert linear(big_event, 4 << 20)
+
+
+def test_so_does_one_whose_lines_end_in_both_characters():
+    assert linear(lambda size: big_event(size, b"\r\n"), 2 << 20)
+
+
+def test_so_do_many_lines_that_end_in_both_characters():
+    assert linear(lambda size: b"data: aaaaaaaaaa\r\n" * (size // 18) + b"\r\n", 80 << 10)
+
+
+def test_events_behind_a_big_one_pass_in_order():
+    body = (
+        chunk("a") + big_event(200_000) + chunk("b") + b'data: {"model":"tiny"' + b" " * 30_000 + b"}\n\n" + LAST + DONE
+    )
+    for step in (1000, 70_000, 250_000):
+        relay, sent = play(CHAT, *(body[at : at + step] for at in range(0, len(body), step)))
+        assert sent == body
+        assert relay.whole
+
+
+def test_so_many_events_at_once_are_passed_on_in_several_turns():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    events = b"".join(chunk(f"\\n{number}") for number in range(relays.MAX_EVENTS + 10))
+    first = relay.feed(events)
+    assert relay.behind
+    assert first.count(b"\n\n") == relays.MAX_EVENTS
+    assert first + relay.feed(b"") == events
+    assert not relay.behind
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices":[' + b"{}," * 60_000 + b"{}]}\n\n",
+        b'data: {"x":[' + b"[]," * 60_000 + b"[]]}\n\n",
+        b"data: a\n" * 20_000 + b"\n",
+        b"data: a\r\n" * 20_000 + b"\r\n",
+    ],
+)
+def test_an_event_with_too_much_in_it_is_given_up(event):
+    for step in (1000, len(event)):
+        with pytest.raises(EventTooLong):
+            play(CHAT, *(event[at : at + step] for at in range(0, len(event), step)))
+
+
+def test_a_big_event_of_much_text_is_read():
+    event = chunk("a, {b} [c] " * 20_000)
+    relay, sent = play(CHAT, chunk("x", model="up"), event.replace(b"tiny", b"up"), asked="tiny")
+    assert sent == chunk("x") + event
+    assert relay.deltas == 2
+
+
+def test_what_follows_the_end_without_end_is_not_kept():
+    relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=False)
+    relay.feed(DONE)
+    for _ in range(1000):
+        relay.feed(b": still here" + b" " * 1000 + b"\n\n")
+    assert len(relay.held) < 2 * relays.MAX_HELD_BYTES
 
 
 def test_comments_wait_for_the_first_event():

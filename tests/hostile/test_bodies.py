@@ -119,13 +119,13 @@ def chats_only(talk: Talk) -> None:
 
 
 @contextlib.contextmanager
-def measured(gateway: MeasuredGateway) -> Iterator[Bystander]:
+def measured(gateway: MeasuredGateway, name: str = "") -> Iterator[Bystander]:
     """No turn within takes more than 50 ms of CPU, and a well-behaved client is served."""
     gateway.turns.clear()
     with bystander(gateway).asking() as asking:
         yield asking
     asking.assert_served()
-    assert gateway.turns.longest_ms < MOST_TURN_MS
+    assert gateway.turns.longest_ms < MOST_TURN_MS, name
     assert "Traceback" not in gateway.log()
 
 
@@ -151,7 +151,7 @@ def test_no_body_of_a_request_takes_more_than_50_ms_of_cpu_at_once(measured_gate
         model = gateway.add(server, known_as="asked")  # whose name has to be changed
         for name, make in REQUESTS.items():
             body = make(size).replace(b"MODEL", b"asked", 1)
-            with measured(gateway):
+            with measured(gateway, name):
                 answer = post(gateway, path, body)
             assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 413 "), (
                 name,
@@ -230,7 +230,7 @@ def test_no_whole_response_takes_more_than_50_ms_of_cpu_at_once(measured_gateway
     for name, make in WHOLE.items():
         with upstream(whole(make(size), status)) as server:
             model = gateway.add(server, known_as=f"asked-{name}")
-            with measured(gateway):
+            with measured(gateway, name):
                 answer = asked(gateway, path, f"asked-{name}")
             assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 502 "), name
             until(lambda model=model: gateway.in_flight(model) == 0)
@@ -303,7 +303,7 @@ def test_no_stream_takes_more_than_50_ms_of_cpu_at_once(measured_gateway, path, 
         body = FIRST + make(15 * MIB if full else 3 * MIB) + END
         with upstream(streamed(body, 64 << 10)) as server:
             model = gateway.add(server, known_as=f"asked-{name}")
-            with measured(gateway):
+            with measured(gateway, name):
                 answer = asked(gateway, path, f"asked-{name}", stream=True)
             assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 502 "), name  # the second where nothing was sent before
             until(lambda model=model: gateway.in_flight(model) == 0)
@@ -359,7 +359,7 @@ def test_a_form_with_many_parts_and_near_boundaries_is_refused_or_served(measure
                 f"Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {len(body)}\r\n"
                 "Connection: close\r\n\r\n"
             )
-            with measured(gateway), gateway.connect() as connection:
+            with measured(gateway, name), gateway.connect() as connection:
                 with contextlib.suppress(ConnectionError):
                     connection.sendall(head.encode() + body)
                 with contextlib.suppress(ConnectionError):
