@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from endpoints import discovery, edits, naming, operations, sync, versions
 from endpoints.detection import Locked, Unsupported
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
-from endpoints.registry import Entry, registry
+from endpoints.registry import Entry, models_of, registry
 from endpoints.selection import Selection
 from endpoints.serializers import (
     DetectSerializer,
@@ -173,7 +174,10 @@ class EndpointTest(APIView):
     @extend_schema(request=None, responses=TestResultSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         """Probe the endpoint now. Always 200; `success` tells."""
-        return Response(TestResultSerializer(operations.test(row_or_404(endpoint_id))).data)
+        result = asdict(operations.test(row_or_404(endpoint_id)))
+        if result["models_found"] is not None:
+            result["endpoint_info"] = {"model_count": len(result["models_found"])}
+        return Response(TestResultSerializer(result).data)
 
 
 class EndpointSync(APIView):
@@ -186,7 +190,8 @@ class EndpointSync(APIView):
             raise Failed(503, f"The endpoint cannot be reached: {error}.") from None
         except sync.SyncFailed as error:
             raise Failed(502, f"The endpoint could not be synced: {error}.") from None
-        return Response(SyncResultSerializer(result).data)
+        told = {**asdict(result), "synced_models": models_of(str(endpoint_id))}
+        return Response(SyncResultSerializer(told).data)
 
 
 class EndpointOperation(APIView):

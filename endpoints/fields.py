@@ -55,7 +55,7 @@ class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]
             return value
         try:
             return uuid.UUID(value)
-        except ValueError:
+        except (ValueError, TypeError, AttributeError):
             return uuid.UUID(int=0)
 
 
@@ -85,7 +85,7 @@ class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
             return value
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+        except (ValueError, TypeError):
             return self.unreadable
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -101,3 +101,81 @@ class ExpiryField(IsoDateTimeField):
 
     unreadable = datetime(1970, 1, 1, tzinfo=UTC)
     default_validators = [validate_expiry]  # noqa: RUF012  # as Django has it
+
+
+# Columns of tables that llmlb writes, too. SQLite stores anything in any column, and what is damaged there must cost
+# its own cell, not the page. For migrations they are the fields that they were.
+
+MOST = 1 << 53  # a number beyond it is damage, and no browser reads it exactly
+
+
+def text_of(value: Any) -> str | None:
+    """What stands in a column of text, as text."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def number_of(value: Any, otherwise: int | None = None) -> int | None:
+    """What stands in a column of whole numbers; `otherwise` where that is none, or too large to be true."""
+    return value if type(value) is int and -MOST <= value <= MOST else otherwise
+
+
+class SharedTextField(models.TextField):  # type: ignore[type-arg]
+    """Text, whatever is stored."""
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> str | None:
+        return text_of(value)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.TextField", args, kwargs
+
+
+class SharedLineField(LineField):
+    """A line of text, whatever is stored."""
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> str | None:
+        return text_of(value)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "endpoints.fields.LineField", args, kwargs
+
+
+class SharedIntegerField(models.IntegerField):  # type: ignore[type-arg]
+    """A whole number. What is none reads as null, or as the default where the column has no null."""
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> int | None:
+        if value is None:
+            return None
+        return number_of(value, None if self.null else self.get_default() or 0)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.IntegerField", args, kwargs
+
+
+class SharedBigIntegerField(models.BigIntegerField):  # type: ignore[type-arg]
+    """As SharedIntegerField."""
+
+    def from_db_value(self, value: Any, expression: object, connection: object) -> int | None:
+        return None if value is None else number_of(value, None if self.null else 0)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.BigIntegerField", args, kwargs
+
+
+class SharedJSONField(models.JSONField):
+    """JSON. What is none reads as null."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        try:
+            return super().from_db_value(value, expression, connection)
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.JSONField", args, kwargs

@@ -17,7 +17,16 @@ from django.utils.translation import gettext_lazy as _
 
 from endpoints import base_url as base_urls
 from endpoints import capabilities, keys
-from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from endpoints.fields import (
+    IsoDateTimeField,
+    LineField,
+    SharedBigIntegerField,
+    SharedIntegerField,
+    SharedJSONField,
+    SharedLineField,
+    SharedTextField,
+    TextUUIDField,
+)
 from endpoints.text import validate_text
 from gateway import snapshot
 
@@ -105,40 +114,42 @@ class Endpoint(models.Model):
     """An inference server."""
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = LineField(_("name"), unique=True)
-    base_url = LineField(_("base URL"), unique=True)
-    api_key_encrypted = LineField(null=True, blank=True, editable=False)  # plaintext, despite its name: the reference's
-    status = LineField(_("status"), choices=Status.choices, default=Status.PENDING, db_default="pending")
-    health_check_interval_secs = models.IntegerField(
+    name = SharedLineField(_("name"), unique=True)
+    base_url = SharedLineField(_("base URL"), unique=True)
+    api_key_encrypted = SharedLineField(
+        null=True, blank=True, editable=False
+    )  # plaintext, despite its name: the reference's
+    status = SharedLineField(_("status"), choices=Status.choices, default=Status.PENDING, db_default="pending")
+    health_check_interval_secs = SharedIntegerField(
         _("health check interval (s)"),
         default=30,
         db_default=30,
         validators=[MinValueValidator(1), MaxValueValidator(3600)],
     )
-    inference_timeout_secs = models.IntegerField(
+    inference_timeout_secs = SharedIntegerField(
         _("inference timeout (s)"),
         default=120,
         db_default=120,
         validators=[MinValueValidator(1), MaxValueValidator(86400)],
         help_text=_("To the first byte, between two chunks of a stream, and for the whole of any other answer."),
     )
-    latency_ms = models.IntegerField(_("latency (ms)"), null=True, blank=True)
+    latency_ms = SharedIntegerField(_("latency (ms)"), null=True, blank=True)
     last_seen = IsoDateTimeField(_("last seen"), null=True, blank=True)
-    last_error = models.TextField(_("last error"), null=True, blank=True)  # noqa: DJ001
-    error_count = models.IntegerField(default=0, db_default=0)
+    last_error = SharedTextField(_("last error"), null=True, blank=True)
+    error_count = SharedIntegerField(default=0, db_default=0)
     registered_at = IsoDateTimeField(_("registered"), default=timezone.now)
-    notes = models.TextField(_("notes"), null=True, blank=True)  # noqa: DJ001
-    capabilities = models.JSONField(  # the staff's word: see endpoints.capabilities
+    notes = SharedTextField(_("notes"), null=True, blank=True)
+    capabilities = SharedJSONField(  # the staff's word: see endpoints.capabilities
         null=True, blank=True, default=_default_capabilities, db_default=models.Value('["chat_completion"]')
     )
-    device_info = models.JSONField(null=True, blank=True)
+    device_info = SharedJSONField(null=True, blank=True)
     inference_latency_ms = models.FloatField(null=True, blank=True)
-    endpoint_type = LineField(
+    endpoint_type = SharedLineField(
         _("type"), choices=Kind.choices, default=Kind.OPENAI_COMPATIBLE, db_default="openai_compatible"
     )
-    total_requests = models.BigIntegerField(_("requests"), default=0, db_default=0)
-    successful_requests = models.BigIntegerField(default=0, db_default=0)
-    failed_requests = models.BigIntegerField(default=0, db_default=0)
+    total_requests = SharedBigIntegerField(_("requests"), default=0, db_default=0)
+    successful_requests = SharedBigIntegerField(default=0, db_default=0)
+    failed_requests = SharedBigIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "endpoints"
@@ -257,12 +268,12 @@ class EndpointModel(models.Model):
 
     pk = models.CompositePrimaryKey("endpoint_id", "model_id")
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="models", db_index=False)
-    model_id = LineField()
-    capabilities = models.JSONField(null=True)
+    model_id = SharedLineField()
+    capabilities = SharedJSONField(null=True)
     last_checked = IsoDateTimeField(null=True)
-    supported_apis = models.JSONField(null=True, db_default=models.Value('["chat_completions"]'))
-    max_tokens = models.IntegerField(null=True)
-    canonical_name = LineField(null=True)
+    supported_apis = SharedJSONField(null=True, db_default=models.Value('["chat_completions"]'))
+    max_tokens = SharedIntegerField(null=True)
+    canonical_name = SharedLineField(null=True)
 
     class Meta:
         db_table = "endpoint_models"
@@ -280,10 +291,10 @@ class HealthCheck(models.Model):
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="health_checks")
     checked_at = IsoDateTimeField(db_index=True)
     success = models.BooleanField()
-    latency_ms = models.IntegerField(null=True)
-    error_message = models.TextField(null=True)  # noqa: DJ001
-    status_before = LineField()
-    status_after = LineField()
+    latency_ms = SharedIntegerField(null=True)
+    error_message = SharedTextField(null=True)
+    status_before = SharedLineField()
+    status_after = SharedLineField()
 
     class Meta:
         db_table = "endpoint_health_checks"

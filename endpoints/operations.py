@@ -31,12 +31,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """A connection test's outcome; `models_found` counts the models it lists."""
+    """A connection test's outcome; `models_found` names the models it lists, None where it gives no list."""
 
     success: bool
     latency_ms: int | None
     error: str | None
-    models_found: int | None
+    models_found: list[str] | None
 
 
 def detect(base_url: str, api_key: str | None) -> Kind:
@@ -107,7 +107,7 @@ def sync_all(chosen: Iterable[Endpoint]) -> list[sync.SyncResult | Unreachable |
     return [_synced(endpoint, offer) for endpoint, offer in zip(endpoints, _ask_all(endpoints, _fetch), strict=True)]
 
 
-Tested = tuple[health.Check, int | None]
+Tested = tuple[health.Check, list[str] | None]
 
 
 async def _test(endpoint: Endpoint, asking: Probe) -> Tested:
@@ -115,7 +115,7 @@ async def _test(endpoint: Endpoint, asking: Probe) -> Tested:
     if not found.success:
         return found, None
     try:
-        return found, len(sync.parse(await asking.get("/v1/models")))
+        return found, [model.id for model in sync.parse(await asking.get("/v1/models"))]
     except (Unreachable, sync.SyncFailed):
         return found, None
 

@@ -18,6 +18,7 @@ import msgspec
 from django.conf import settings
 
 from gateway.destinations import Destinations
+from gateway.redact import Redactor
 
 MAX_ANSWER_BYTES = 8 << 20
 MAX_VALUES = 100_000  # in an answer: numbers, strings, objects and so on; to decode them takes some 20 ms
@@ -88,7 +89,9 @@ class Probe:
             raise Unreachable(_reason(error)) from None
         except (aiohttp.ClientError, OSError, ValueError):
             raise Unreachable("the connection broke off") from None
-        return response.status, bytes(body), response.headers.get("Server", "")
+        redactor = Redactor(self.api_key)  # what is shown of an answer, or stored, must not quote the key
+        server = redactor.clean_text(response.headers.get("Server", ""))
+        return response.status, redactor.clean(bytes(body)), server
 
 
 def _answer(status: int, body: bytes, server: str) -> Answer:

@@ -188,6 +188,11 @@ def _read_all() -> dict[str, Entry]:
     return {str(row.id): _entry(row, models.get(str(row.id), [])) for row in rows}
 
 
+def models_of(endpoint_id: str) -> list[ModelEntry]:
+    """An endpoint's models as the database has them, by name."""
+    return [_model(row) for row in EndpointModel.objects.filter(endpoint_id=endpoint_id).order_by("model_id")]
+
+
 def _read_one(endpoint_id: str) -> Entry | None:
     row = Endpoint.objects.select_related("options").filter(pk=endpoint_id).first()
     if row is None:

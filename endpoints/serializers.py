@@ -90,11 +90,18 @@ class ModelInfoSerializer(serializers.Serializer[Any]):
     last_checked = serializers.DateTimeField(allow_null=True)
 
 
+class EndpointInfoSerializer(serializers.Serializer[Any]):
+    model_count = serializers.IntegerField()
+
+
 class TestResultSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     latency_ms = serializers.IntegerField(allow_null=True)
     error = serializers.CharField(allow_null=True)
-    models_found = serializers.IntegerField(allow_null=True)
+    models_found = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="Names of the models that it lists; null: no list."
+    )
+    endpoint_info = EndpointInfoSerializer(required=False, help_text="Not there where there is no list of models.")
 
 
 class DetectSerializer(serializers.Serializer[Any]):
@@ -154,7 +161,7 @@ class DiscoverySerializer(serializers.Serializer[Any]):
 
 
 class SyncResultSerializer(serializers.Serializer[Any]):
-    synced_models = serializers.ListField(child=serializers.CharField(), source="models")
+    synced_models = ModelSerializer(many=True)
     added = serializers.IntegerField()
     removed = serializers.IntegerField()
     updated = serializers.IntegerField()

@@ -34,7 +34,7 @@ class Alike:
         ends = any(end for _, end in event.choices)
         if event.deltas != 1 or ends or event.usage or event.error or event.finished or event.last:
             return None
-        if event.inside or event.response_id is not None or len(raw) > MAX_TEXT_BYTES:
+        if event.inside or event.response_id is not None or event.item is not None or len(raw) > MAX_TEXT_BYTES:
             return None
         parts = _parts(raw)
         sent = parts if out == raw else _parts(out)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from gateway import errors
+from gateway import endpoint_errors, errors
 from gateway.anthropic_answer import message_usage, new_message_id
+from gateway.endpoint_errors import described
 from gateway.openai import (
     Dialect,
     Event,
@@ -18,8 +19,6 @@ from gateway.openai import (
     read_any_answer,
     read_count,
     reading_answer,
-    sentence,
-    upstream_message,
 )
 from gateway.outbox import Data
 from gateway.turns import Slices
@@ -67,12 +66,13 @@ class _Typed(msgspec.Struct):
 
 def upstream_error_body(body: bytes, status: int) -> bytes:
     """An endpoint's error in this shape, with the endpoint's message. One that has the shape already stays as it is."""
+    said = endpoint_errors.read(body)
     try:
-        if msgspec.json.decode(body, type=_Typed).type == "error":
+        if said.is_json and msgspec.json.decode(body, type=_Typed).type == "error":
             return body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return error_body(status, errors.UPSTREAM_ERROR, upstream_message(body) or f"The endpoint answered {status}.")
+    return error_body(status, errors.UPSTREAM_ERROR, said.sentence or f"The endpoint answered {status}.")
 
 
 def server_event(name: str, data: Any) -> bytes:
@@ -153,7 +153,7 @@ def read_messages_event(data: Data) -> Event:
         case "message_stop":
             return Event(finished=True, last=True)
     if found.type == "error" or found.error is not None:
-        return Event(error=sentence(found.error), last=True)
+        return Event(error=described(found.error), last=True)
     return Event()
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from gateway import surrogates
-from gateway.openai import Usage, read_count, read_usage, sentence
+from gateway.endpoint_errors import EndpointError, described
+from gateway.openai import Usage, read_count, read_usage
 
 SMALL_BYTES = 64 << 10
 MAX_VALUES = 200_000  # values and pieces of text between commas, of a bigger answer
@@ -16,7 +17,13 @@ MAX_CALLS = 128
 
 
 class NoChatCompletion(Exception):
-    """An endpoint's body that is no chat completion, though its status said so: a failed attempt. Says what it is."""
+    """An endpoint's body that is no chat completion, though its status said so: a failed attempt. Says what it is.
+    `said`: an error that the endpoint describes there.
+    """
+
+    def __init__(self, what: str, said: EndpointError | None = None) -> None:
+        super().__init__(what)
+        self.said = said
 
 
 class Function(msgspec.Struct):
@@ -82,7 +89,8 @@ def from_chat(body: bytes, asked: str) -> tuple[bytes, Usage | None]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoChatCompletion(f"the endpoint's answer is no chat completion: {error}") from None
     if completion.error is not None:
-        raise NoChatCompletion(sentence(completion.error))
+        said = described(completion.error)
+        raise NoChatCompletion(said.summary(200), said)
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.message is None:
         raise NoChatCompletion("the endpoint's answer is no chat completion: it has no message")

@@ -35,9 +35,10 @@ from gateway.anthropic_answer import (
     stop,
     thinking,
 )
+from gateway.endpoint_errors import described
 from gateway.errors import UPSTREAM_ERROR
 from gateway.kinds import CHAT
-from gateway.openai import dialect, sentence
+from gateway.openai import dialect
 from gateway.relay import BIG_EVENT_BYTES, EventTooLong, StreamRelay, _data
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
@@ -180,7 +181,7 @@ class MessagesRelay(StreamRelay):
         self._take(event)
         self._over = event.last or event.error is not None
         if event.error is not None:
-            self.held = _error(chunk.error)
+            self.held = self._clean(_error(chunk.error))
             return b""
         self._translate(chunk)
         self.held = self._ending() if self.finished else b""
@@ -294,4 +295,4 @@ def _event(event: dict[str, Any]) -> bytes:
 def _error(error: Any) -> bytes:
     status = error.get("code") if isinstance(error, dict) else None
     known = isinstance(status, int) and 400 <= status < 600
-    return error_event(status if isinstance(status, int) and known else 502, UPSTREAM_ERROR, sentence(error))
+    return error_event(status if isinstance(status, int) and known else 502, UPSTREAM_ERROR, described(error).sentence)

@@ -36,6 +36,13 @@ class Bound:
 
 
 # 1-9: stored responses and upstream paths
+ENDPOINT_ERROR = Bound(
+    1,
+    "endpoint_error",
+    _("An endpoint's error message"),
+    "256 KiB (`MAX_ERROR_BYTES` in `gateway/inference.py`)",
+    "The client gets the status and the first 500 bytes as an error in JSON.",
+)
 
 # 10-19: work for a request's or a response's content
 JSON_VALUES = Bound(
@@ -93,6 +100,141 @@ UPSTREAM_EVENT = Bound(
 )
 
 # 20-39: connections, buffers, the queue
+CONNECTIONS = Bound(
+    20,
+    "connections",
+    _("Connections of one address to a gateway process, from the moment they are accepted"),
+    "1,000 (`ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT`); IPv6 addresses of one /64 count as one, trusted proxies do not "
+    "count",
+    "503 in plain text; over TLS the connection is closed.",
+)
+HANDSHAKES = Bound(
+    21,
+    "handshakes",
+    _("Time for a TLS handshake"),
+    "8 s, of which 8 of one address are under way at a time (`HANDSHAKE_SECONDS` in `gateway/acceptor.py`)",
+    "The connection is closed.",
+)
+DESCRIPTORS = Bound(
+    22,
+    "descriptors",
+    _("Open files and connections of a gateway process"),
+    "the hard limit of the system (`ulimit -Hn`), at most 65,536",
+    "New connections wait in the system's queue until others are closed.",
+)
+BUFFERS = Bound(
+    23,
+    "buffers",
+    _("Memory that a gateway process keeps for unfinished requests and unsent responses"),
+    "512 MiB (`ROUTERDASH_MAX_BUFFERED_MB`)",
+    "A request waits for room for up to 30 s, then 503 `buffers_full` with `Retry-After`; a response that its client "
+    "does not read is broken off.",
+)
+CLIENT_BUFFERS = Bound(
+    24,
+    "client_buffers",
+    _("Memory for unfinished requests and unsent responses of one API key or address"),
+    "half of `ROUTERDASH_MAX_BUFFERED_MB`; for pages an eighth",
+    "As above.",
+)
+BODY = Bound(
+    25,
+    "body",
+    _("The body of a request to /v1"),
+    "32 MiB (`MAX_BODY_BYTES` in `gateway/protocol.py`)",
+    "413 `request_too_large`; the connection is closed.",
+)
+STRANGER_BODY = Bound(
+    26,
+    "stranger_body",
+    _("The body of a request without a session or an API key, or for a form that needs no more"),
+    "64 KiB (`SMALL_BODY_BYTES` in `gateway/protocol.py`)",
+    "413 `request_too_large`; the connection is closed.",
+)
+STREAMED_BODY = Bound(
+    27,
+    "streamed_body",
+    _("The body of a form with files to /v1"),
+    "256 MiB (`MAX_STREAMED_BYTES` in `gateway/protocol.py`), of which 256 KiB are buffered",
+    "413 `request_too_large`; the connection is closed.",
+)
+HEADER_BYTES = Bound(
+    28,
+    "header_bytes",
+    _("The header block of a request"),
+    "64 KiB (`MAX_HEAD_BYTES` in `gateway/protocol.py`)",
+    "431 `request_too_large`, or 400 for a block without end; the connection is closed.",
+)
+HEADER_LINES = Bound(
+    29,
+    "header_lines",
+    _("Lines of a request's header block"),
+    "100 (`MAX_HEADER_LINES` in `gateway/protocol.py`)",
+    "431 `request_too_large`; the connection is closed.",
+)
+PIPELINED = Bound(
+    30,
+    "pipelined",
+    _("Requests that wait on one connection"),
+    "16 (`MAX_PIPELINED` in `gateway/protocol.py`)",
+    "429 `too_many_requests`; the connection is closed.",
+)
+SLOW_HEADER = Bound(
+    31,
+    "slow_header",
+    _("Time for the header block of a request"),
+    "60 s (`RECEIVE_SECONDS` in `gateway/protocol.py`)",
+    "408 in plain text; the connection is closed.",
+)
+SLOW_BODY = Bound(
+    32,
+    "slow_body",
+    _("Slowness of a body that is received"),
+    "1 KiB/s over the last 30 s (`SLOWEST` in `gateway/protocol.py`)",
+    "408 in plain text; the connection is closed.",
+)
+LONG_BODY = Bound(
+    33,
+    "long_body",
+    _("Time in which a body must be received"),
+    "10 minutes, for a form with files an hour (`MAX_BODY_SECONDS` in `gateway/protocol.py`)",
+    "408 in plain text; the connection is closed.",
+)
+SLOW_READER = Bound(
+    34,
+    "slow_reader",
+    _("Slowness of a client that takes a response"),
+    "1 KiB/s over 120 s while bytes wait for it (`SEND_SECONDS` in `gateway/protocol.py`)",
+    "The connection is broken off.",
+)
+CLIENT_STEPS = Bound(
+    35,
+    "client_steps",
+    _("The part of a turn of the event loop that one address has"),
+    "64 reads or requests (`MOST_STEPS` in `gateway/shares.py`)",
+    "Its connections are read more slowly, a few in each turn; counted for every 50 turns.",
+)
+QUEUE = Bound(
+    36,
+    "queue",
+    _("Requests that wait for an endpoint"),
+    "100 (`ROUTERDASH_QUEUE_MAX`)",
+    "429 `queue_full` with `Retry-After`.",
+)
+QUEUE_OF_KEY = Bound(
+    37,
+    "queue_of_key",
+    _("Requests of one API key that wait for an endpoint"),
+    "half of `ROUTERDASH_QUEUE_MAX` and one more, unless it is the only key",
+    "429 `queue_full` with `Retry-After`.",
+)
+TARGET_BYTES = Bound(
+    38,
+    "target_bytes",
+    _("Path and query of a request"),
+    "8 KiB (`MAX_TARGET_BYTES` in `gateway/protocol.py`)",
+    "414 `request_too_large`; the connection is closed.",
+)
 FORWARDED_BODY = Bound(
     39,
     "forwarded_body",

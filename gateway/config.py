@@ -322,6 +322,13 @@ class Config:
         _flag,
         "`false` lets anybody use `/v1`; only allowed while listening on a loopback address.",
     )
+    open_responses: bool = _setting(
+        "ROUTERDASH_OPEN_RESPONSES",
+        "false",
+        _flag,
+        "`true` lets every API key ask endpoints for stored responses and conversations of which RouterDash does not "
+        "know whose they are; those of another key stay closed.",
+    )
     cors_origins: tuple[str, ...] = _setting(
         "ROUTERDASH_CORS_ORIGINS",
         "",
@@ -362,6 +369,13 @@ class Config:
         "1000",
         _Whole(0, 1_000_000),
         "Most connections that one address may have to a gateway process, but for trusted proxies; 0: no limit.",
+    )
+    max_buffered_mb: int = _setting(
+        "ROUTERDASH_MAX_BUFFERED_MB",
+        "512",
+        _Whole(128, 1 << 20),
+        "MiB that a gateway process keeps for unfinished requests and unsent responses; an API key or an address may "
+        "have half of it.",
     )
     store_bodies: str = _setting(
         "ROUTERDASH_STORE_BODIES",
@@ -493,6 +507,10 @@ class Config:
     @property
     def journal_dir(self) -> Path:
         return self.data_dir / "journal"
+
+    @property
+    def responses_dir(self) -> Path:
+        return self.data_dir / "responses"
 
     @property
     def snapshot_path(self) -> Path:

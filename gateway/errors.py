@@ -23,6 +23,7 @@ UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_TIMEOUT = "upstream_timeout"
 NOT_READY = "not_ready"
 LOOP_DETECTED = "loop_detected"
+BUFFERS_FULL = "buffers_full"
 REQUEST_CANCELLED = "request_cancelled"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

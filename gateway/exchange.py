@@ -1,7 +1,7 @@
 """One request and its answer on a client's connection. Knows HTTP's framing; knows nothing of models."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.cors import Cors
     from gateway.handler import Pass, Route
     from gateway.protocol import GatewayProtocol
+    from gateway.shares import Hold
     from gateway.snapshot import ApiKey
 
 HeaderList = Sequence[tuple[bytes, bytes]]
@@ -50,8 +51,8 @@ class Exchange:
 
     __slots__ = (
         "_body", "_chunked", "_reader", "api_key", "arrived", "body_bytes", "complete", "cors", "expects_continue",
-        "fields", "head", "keep_alive", "length", "method", "path", "peer", "protocol", "query", "received", "refusal",
-        "route", "started", "streams", "target", "task", "version",
+        "fields", "head", "hold", "keep_alive", "length", "method", "path", "peer", "protocol", "query", "received",
+        "refusal", "route", "started", "streams", "target", "task", "version",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Exchange:
         self.expects_continue = False
         self.streams = False  # begun before its body is here, which is read by `read_body`
         self.body_bytes = 0
+        self.hold: Hold | None = None  # what is reserved for the body, where it does not come at once and small
         self.received = False  # the whole body is here
         self.started = False  # something of the answer was written
         self.complete = False
@@ -136,6 +138,18 @@ class Exchange:
         protocol.go_on_reading()
         return body
 
+    def room_for_answer(self) -> Callable[[int], None]:
+        """To be called with the bytes of an answer that are kept for it, in addition to its body's. That raises Refusal
+        (503) if there is no room.
+        """
+        already = 0 if self.hold is None else self.hold.size
+        return lambda size: self.keep(already + size)
+
+    def keep(self, size: int) -> None:
+        """So many bytes of a streamed body are kept after they were read. Raises Refusal (503) if there is no room."""
+        if self.protocol is not None:
+            self.protocol.keep(self, size)
+
     @property
     def unread(self) -> int:
         """Bytes of the body that wait here."""
@@ -166,10 +180,10 @@ class Exchange:
             lines.append(b"\r\n")
         self._write(b"".join(lines))
 
-    def start(self, status: int, headers: HeaderList, more: bytes = b"") -> None:
-        """The head of a streamed answer."""
-        self._chunked = self.version != "1.0" and self.method != b"HEAD"
-        if self.version == "1.0":
+    def start(self, status: int, headers: HeaderList, more: bytes = b"", *, sized: bool = False) -> None:
+        """The head of a streamed answer. `sized`: its headers tell the length."""
+        self._chunked = self.version != "1.0" and self.method != b"HEAD" and not sized
+        if self.version == "1.0" and not sized:
             self.keep_alive = False
         lines = self._head(status, headers, more)
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
@@ -221,7 +235,7 @@ class Exchange:
         standing = protocol.server_state.default_headers
         if standing is not _Standing.headers:
             _Standing.learn(standing)
-        lines = [STATUS_LINE[status], _Standing.lines]
+        lines = [STATUS_LINE[status], _Standing.of_api if self.path[:4] == b"/v1/" else _Standing.lines]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if self.cors is not None:
@@ -241,16 +255,22 @@ class Exchange:
             protocol.gateway.outbox.write(protocol.transport, data)
 
 
+# Whatever an endpoint answers, no browser takes it for a page of RouterDash's.
+_HARMLESS = b"x-content-type-options: nosniff\r\ncontent-security-policy: sandbox\r\n"
+
+
 class _Standing:
     """The headers of every answer, which uvicorn makes anew each second."""
 
     headers: HeaderList = ()
     lines = b""
+    of_api = b""  # the same for /v1
 
     @classmethod
     def learn(cls, headers: HeaderList) -> None:
         cls.headers = headers
         cls.lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        cls.of_api = cls.lines + _HARMLESS
 
 
 HOP_BY_HOP = frozenset(
@@ -268,8 +288,13 @@ HOP_BY_HOP = frozenset(
 )
 
 
+# What a sender may not have taken away by naming it in Connection.
+_NEVER_OF_A_HOP = frozenset((b"host", b"cookie", b"set-cookie", b"content-type", b"authorization", b"x-api-key"))
+
+
 def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers that are meant for the other end, not for this hop (RFC 9110, section 7.6.1)."""
     headers = list(headers)
     named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
+    named -= _NEVER_OF_A_HOP
     return [header for header in headers if header[0] not in HOP_BY_HOP and header[0] not in named]

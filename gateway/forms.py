@@ -26,6 +26,7 @@ class FormInference(Inference):
             data = await exchange.read_body()
             if data:
                 form.feed(data)
+                exchange.keep(form.size)
             else:
                 form.finish()
         self.gateway.check_key(exchange)

@@ -4,13 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
 from gateway import anthropic, cancels, catalogue, kinds, playground, present, responses
-from gateway.bounds import FORWARDED_BODY, Hits
+from gateway.bounds import FORWARDED_BODY, QUEUE, QUEUE_OF_KEY, Bound, Hits
 from gateway.config import Config
 from gateway.cors import Cors
 from gateway.errors import (
@@ -36,12 +36,15 @@ from gateway.peer import UNKNOWN, Hosts, Peers, host_name
 from gateway.present import Present
 from gateway.queue import Queue
 from gateway.record import REJECTED, RequestRecord, uuid7
-from gateway.responses import Makers, ResponsesInference, StoredResponse
+from gateway.responses import ResponsesInference, StoredResponse
 from gateway.retries import RetryBudget
 from gateway.revocation import Revocation
 from gateway.roster import Roster
 from gateway.snapshot import ApiKey, Snapshot
 from gateway.turns import Turns
+
+if TYPE_CHECKING:
+    from gateway.owners import Owners
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class Gateway:
         self.retries = RetryBudget()
         self._revocation: Revocation[Inference] = Revocation()
         self.bounds = Hits(roster.page, roster.worker)
-        self.makers = Makers()
+        self._owners: Owners | None = None
         self.queue: Queue[Inference] = Queue(
             lambda waiter: waiter.asked.look_again(waiter.tried),
             lambda count: roster.page.set_waiting(roster.worker, count),
@@ -148,6 +151,14 @@ class Gateway:
             message = f"The body has more than {MAX_FORWARDED_BODY >> 20} MiB."
             return Refusal(413, REQUEST_TOO_LARGE, message, bound=FORWARDED_BODY)
         return None
+
+    def may_be_known(self, exchange: Exchange) -> bool:
+        """Does a request for a page bear a cookie, which control looks at, or a key that is known?"""
+        fields = exchange.fields
+        if b"cookie" in fields:
+            return True
+        secret = fields.get(b"x-api-key") or bearer(fields.get(b"authorization"))
+        return secret is not None and self.roster.key(secret) is not None
 
     def refuse(self, exchange: Exchange, refusal: Refusal, model: str = "") -> None:
         """Count the refusal, then tell it."""
@@ -220,6 +231,8 @@ class Gateway:
             self.outbox.put(self.journal.put(record))
 
     def _write_records(self) -> None:
+        if self._owners is not None and self._owners.pending:
+            self._owners.flush()
         journal = self.journal
         if journal is None or not journal.pending:
             return
@@ -227,6 +240,22 @@ class Gateway:
         journal.flush()
         if journal.unrecorded != before:
             self.roster.tell_unrecorded(journal.unrecorded)
+
+    @property
+    def owners(self) -> "Owners":
+        """Whose stored responses are. Most gateways never need SQLite, which comes with it."""
+        if self._owners is None:
+            from gateway.owners import Owners
+
+            self._owners = Owners(self.config.responses_dir, self.roster.worker, self.outbox.put)
+        return self._owners
+
+    def close(self) -> None:
+        """At the end of the process: the files that it writes."""
+        if self.journal is not None:
+            self.journal.close()
+        if self._owners is not None:
+            self._owners.close()
 
     def refresh(self) -> None:
         """Take over a new snapshot if there is one; the journal follows the database it names."""
@@ -299,9 +328,16 @@ class Gateway:
             log.info("request %s is cancelled by an operator", running.id)
             running.cancel()
 
-    def places_left(self) -> int:
-        """How many more requests may wait, over all workers."""
-        return self.config.queue_max - self.roster.waiting()
+    def full_queue(self, key: str) -> Bound | None:
+        """What keeps one more request of a key, or of an address, from waiting; None if nothing does."""
+        config, snapshot = self.config, self.roster.snapshot
+        waiting = self.roster.waiting()
+        if waiting >= config.queue_max:
+            return QUEUE
+        alone = config.require_api_key and snapshot is not None and len(snapshot.api_keys) == 1
+        if alone or self.queue.has_place(key, waiting, config.queue_max, config.workers):
+            return None
+        return QUEUE_OF_KEY
 
     def queue_moves(self) -> None:
         """A request has left its endpoint while others wait."""

@@ -5,14 +5,18 @@ last bytes of the answer leave. A kill in between costs the client its last byte
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway import errors, record, targets
+from msgspec import structs
+
+from gateway import bounds, endpoint_errors, errors, record, targets
 from gateway.balancer import EXCLUDED, FULL, MADE_IT, ONLY, Decision, noted, pick
-from gateway.bounds import UPSTREAM_EVENT
+from gateway.bounds import QUEUE, UPSTREAM_EVENT
+from gateway.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.errors import Refusal, error_body
 from gateway.exchange import JSON, Exchange
 from gateway.kinds import Kind
@@ -29,7 +33,6 @@ from gateway.openai import (
     read_answer,
     reading_answer,
     spliced,
-    upstream_message,
     with_usage,
 )
 from gateway.outbox import Body, Data
@@ -37,11 +40,12 @@ from gateway.peer import client_of
 from gateway.present import Running, Waiting
 from gateway.queue import Waiter
 from gateway.record import Attempt, RequestRecord, uuid7
-from gateway.redact import redact
+from gateway.redact import REDACTED, redact
 from gateway.relay import EventTooLong, Relay, StreamRelay
 from gateway.retries import SHARE
 from gateway.revocation import Ending
 from gateway.roster import PSEUDONYM, Endpoint, Route, Routes
+from gateway.skim import Top
 from gateway.turns import Slices
 from gateway.upstream import BROKEN, CONNECT, EVENT_STREAM, NEVER, TIMEOUT, Connection, StaleConnection, UpstreamError
 
@@ -60,6 +64,7 @@ BIG_ANSWER_BYTES = 2 << 20  # of a whole answer that is read in slices
 BY_OPERATOR = Ending(
     CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
 )
+MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error: of a longer one, its beginning is told
 GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the answer in it is whole
 
 
@@ -81,6 +86,7 @@ class AllowList(dict[bytes, bool]):
 _ONWARD = AllowList(
     (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"), (b"anthropic-", b"openai-")
 )
+_IS_JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;.*)?", re.IGNORECASE).fullmatch
 _BACK = AllowList(
     (b"content-type", b"content-encoding", b"retry-after", b"cache-control"),
     (b"anthropic-", b"openai-", b"x-ratelimit-"),
@@ -89,13 +95,14 @@ _BACK = AllowList(
 
 @dataclass(slots=True)
 class Failure:
-    """Why an attempt made no answer: the upstream's words, or what went wrong on the way to them."""
+    """Why an attempt made no answer. No secret of the endpoint is in it."""
 
     status: int  # 0 without an answer
     body: bytes
     headers: list[tuple[bytes, bytes]]
     error: UpstreamError | None
-    message: str
+    why: str  # for everybody
+    said: EndpointError | None = None  # for the client: it may quote what that asked
 
 
 class TurnedAway(Exception):
@@ -171,12 +178,16 @@ class Inference:
 
     async def _serve_big(self, body: Body) -> None:
         top = await self.gateway.turns.run_on(find_top(body))
-        self.request = self._parse_big(body, top)
+        self.request = parse_big(body, top)
+        await self._look_further(body, top)
         if self.exchange.query:
             self._add_query()
         if self.gateway.keeps_bodies:
             self._request_body = body
         await self._serve(body)
+
+    async def _look_further(self, body: Body, top: Top | None) -> None:
+        """What else a kind has to know of a big body. Raises Refusal."""
 
     def _add_query(self) -> None:
         """Raises Refusal."""
@@ -207,7 +218,6 @@ class Inference:
         True  # an answer that is too long to be read whole is passed on as it comes, and nothing counted of it
     )
     _parse = staticmethod(parse_small)
-    _parse_big = staticmethod(parse_big)
 
     def _routes(self) -> Routes:
         """Endpoints that have the model and can do what is asked, in any state. Raises Refusal."""
@@ -295,10 +305,12 @@ class Inference:
             decision = self._take(routes, tried)
             if decision is not FULL:
                 return decision
-        if self.gateway.places_left() <= 0:
-            raise TurnedAway(429, errors.QUEUE_FULL, "Too many requests wait for an endpoint already.")
-        now = time.monotonic()
         key = self._key_id() or self.exchange.peer.ip or ""
+        if (bound := self.gateway.full_queue(key)) is not None:
+            self.gateway.bounds.hit(bound)
+            whose = "" if bound is QUEUE else " of this API key"
+            raise TurnedAway(429, errors.QUEUE_FULL, f"Too many requests{whose} wait for an endpoint already.")
+        now = time.monotonic()
         until = now + self.gateway.config.queue_timeout_secs
         waiter = Waiter(self, key, line, tried, self.exchange.arrived, until)
         self.queued_at = now
@@ -353,8 +365,8 @@ class Inference:
             connection = await self._ask(route, body)
             status = connection.status
             if status >= 400 and _may_retry(status):
-                answer = await connection.read_all()
-                return self._failed(Failure(status, answer, connection.headers, None, ""))
+                answer, said = self._heard(connection, await connection.read_all())
+                return self._failed(Failure(status, answer, connection.headers, None, said.summary(status), said))
             head = connection.answer
             if status < 400:
                 if head.is_stream:
@@ -364,7 +376,7 @@ class Inference:
             whole = connection.whole() if self._answer is None else self._answer
             if whole is None and status < 400 and self._passes_huge and connection.is_huge:
                 return await self._pass(connection)
-            answer = await connection.read_all() if whole is None else whole
+            answer = await connection.read_all(self.exchange.room_for_answer()) if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
             if len(answer) > BIG_ANSWER_BYTES:
@@ -373,7 +385,8 @@ class Inference:
                 self._whole(connection, answer)
         except UpstreamError as error:
             self._hang_up()
-            return self._failed(Failure(0, b"", [], error, str(error)))
+            own = None if error.said is None else self._cleaned(error.said)
+            return self._failed(Failure(0, b"", [], error, str(error), own))
         except BaseException:
             self._hang_up()
             raise
@@ -485,28 +498,34 @@ class Inference:
     def _whole(self, connection: Connection, body: bytes, read: tuple[bytes, Usage | None] | None = None) -> None:
         """`read`: what `_read` would make of the body, if that is known already."""
         status = connection.status
+        if status >= 400:
+            self._pass_refusal(connection, body)
+            return
         usage: Usage | None = None
-        if status < 400:
-            if read is not None:
-                body, usage = read
-            elif connection.answer.is_json:
-                body, usage = self._read(body, self.request.model)
-            self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
-        else:
-            message = upstream_message(body)
-            body = self._refused(status, body)
-            self._finish(record.REFUSED, status, attempt_status=status, error=message, answer=body)
+        if read is not None:
+            body, usage = read
+        elif connection.answer.is_json:
+            body, usage = self._read(body, self.request.model)
+        secret = self._secret
+        if secret is not None and secret in body:
+            body = body.replace(secret, REDACTED)
+        self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         exchange = self.exchange
         if exchange.started:
-            self._reply_late(status, body)
+            self._reply_late(body)
         elif exchange.cors is not None:
-            exchange.reply(status, _kept(connection.headers), body, self._way())
+            exchange.reply(status, _kept(connection.headers, secret), body, self._way())
         else:
             answer = connection.answer
             kept = answer.kept
             if kept is None:
-                kept = answer.kept = header_lines(_kept(answer.headers))
+                kept = answer.kept = header_lines(_kept(answer.headers, secret))
             exchange.reply(status, (), body, kept + self._way())
+
+    @property
+    def _secret(self) -> bytes | None:
+        """What no answer of the present endpoint may tell."""
+        return None if self.route is None else self.route.endpoint.redactor.in_answers
 
     # A whole answer as the client is to get it, by the name that it asked for, and its usage. Raises UpstreamError for
     # what is none.
@@ -516,20 +535,61 @@ class Inference:
         """The same of a big answer, in slices."""
         return reading_answer(body, asked)
 
-    def _refused(self, status: int, body: bytes) -> bytes:
-        """The endpoint's refusal as the client is to get it."""
-        return body
-
-    def _reply_late(self, status: int, body: bytes) -> None:
+    def _reply_late(self, body: bytes) -> None:
         """To a client that was told by comments that its stream is alive: all in one event."""
+        self.exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
+
+    # What an endpoint says of its errors
+
+    def _heard(self, connection: Connection, body: bytes) -> tuple[bytes, EndpointError]:
+        """The body of an error, without the endpoint's own secrets, and what it says."""
+        if len(body) > MAX_ERROR_BYTES:
+            self.gateway.bounds.hit(bounds.ENDPOINT_ERROR)
+            body = body[:MAX_SENTENCE]  # no JSON any more
+        if connection.header(b"content-encoding").lower() not in (b"", b"identity"):
+            body = b""  # nobody has asked for that
+        assert self.route is not None
+        body = self.route.endpoint.redactor.clean(body)
+        return body, endpoint_errors.read(body)
+
+    def _cleaned(self, said: EndpointError) -> EndpointError:
+        assert self.route is not None
+        clean = self.route.endpoint.redactor.clean_text
+        return EndpointError(clean(said.sentence), tuple(map(clean, said.words)))
+
+    def _pass_refusal(self, connection: Connection, body: bytes) -> None:
+        """An error that is the client's own fault: it gets what the endpoint says."""
+        status = connection.status
+        body, said = self._heard(connection, body)
+        self._finish(
+            record.REFUSED, status, attempt_status=status, error=said.summary(status), said=said.sentence, answer=body
+        )
+        self._tell_refusal(status, connection.headers, body, said)
+
+    def _tell_refusal(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, said: EndpointError) -> None:
         exchange = self.exchange
-        if status < 400:
-            exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), self.dialect.done))
-        else:
-            exchange.end(self.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, upstream_message(body))))
+        if exchange.started:
+            sentence = said.sentence or f"The endpoint answered {status}."
+            exchange.end(self.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, sentence)))
+            return
+        assert self.route is not None
+        clean = self.route.endpoint.redactor.clean
+        kept = [(name, clean(value)) for name, value in _kept(headers) if name != b"content-encoding"]
+        told = self._refused(status, body, said)
+        if told is not body or not any(name == b"content-type" and _IS_JSON(value) for name, value in kept):
+            kept = [JSON, *(header for header in kept if header[0] != b"content-type")]
+        exchange.reply(status, kept, told, self._way())
+
+    def _refused(self, status: int, body: bytes, said: EndpointError) -> bytes:
+        """The body of an endpoint's error as the client is to get it: JSON."""
+        if said.is_json:
+            return body
+        return error_body(status, errors.UPSTREAM_ERROR, said.sentence or f"The endpoint answered {status}.")
 
     async def _stream(self, connection: Connection) -> Failure | None:
         relay = self.relay = self._new_relay()
+        assert self.route is not None
+        relay.redact = self.route.endpoint.redactor.clean
         try:
             await self._pump(connection, relay)
         except (UpstreamError, EventTooLong) as error:
@@ -538,19 +598,24 @@ class Inference:
             failed.__traceback__ = None  # which holds this frame, which holds it
             if not self.sent and not relay.whole:
                 self.relay = None
-                return self._failed(Failure(0, b"", [], failed, relay.error or str(failed)))
+                return self._failed(self._no_stream(relay, str(failed), failed))
             if not relay.finished and relay.error is None:
                 self._break_off(connection.status, failed)
                 return None
         if not self.sent and not relay.whole:
             self.relay = None
-            why = relay.error or "the stream ended before its first event"
-            return self._failed(Failure(0, b"", [], None, why))
+            return self._failed(self._no_stream(relay, "the stream ended before its first event"))
         if relay.error is None and not relay.finished:
             self._break_off(connection.status, UpstreamError(BROKEN, "the stream ended before its answer did"))
             return None
-        outcome = record.OK if relay.whole else record.FAILED
-        self._finish(outcome, connection.status, attempt_status=connection.status, error=relay.error)
+        if relay.error is None:
+            self._finish(record.OK, connection.status, attempt_status=connection.status)
+        else:
+            said = self._cleaned(relay.error)
+            why = said.summary(connection.status)
+            self._finish(
+                record.FAILED, connection.status, attempt_status=connection.status, error=why, said=said.sentence
+            )
         self.start(connection)
         self.exchange.end(relay.held)
         return None
@@ -558,6 +623,13 @@ class Inference:
     def _too_long(self) -> UpstreamError:
         self.gateway.bounds.hit(UPSTREAM_EVENT)
         return UpstreamError(BROKEN, "an event is too long")
+
+    def _no_stream(self, relay: Relay, why: str, error: UpstreamError | None = None) -> Failure:
+        """Nothing of a stream went to the client; the endpoint may have said why."""
+        if relay.error is None:
+            return Failure(0, b"", [], error, why)
+        said = self._cleaned(relay.error)
+        return Failure(0, b"", [], error, said.summary(0), said)
 
     def _new_relay(self) -> Relay:
         return StreamRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
@@ -585,7 +657,7 @@ class Inference:
         try:
             while data := await connection.read():
                 if not exchange.started:
-                    exchange.start(connection.status, _kept(connection.headers), self._way())
+                    exchange.start(connection.status, _kept(connection.headers, self._secret), self._way())
                 exchange.write(data)
                 connection.wait_at_most(None)  # it may be the client who is slow
                 await exchange.drain()
@@ -613,7 +685,7 @@ class Inference:
 
     def start(self, connection: Connection) -> None:
         if not self.exchange.started:
-            headers = _kept(connection.headers)
+            headers = _kept(connection.headers, self._secret)
             headers.append((b"x-accel-buffering", b"no"))
             self.exchange.start(connection.status, headers, self._way())
 
@@ -667,20 +739,17 @@ class Inference:
     def _give_up(self, failure: Failure) -> None:
         """Every attempt failed: tell the last one's reason."""
         if failure.status in (408, 429):
-            self._finish(record.FAILED, failure.status, error=failure.message, answer=failure.body)
-            body = self._refused(failure.status, failure.body)
-            if self.exchange.started:
-                self._reply_late(failure.status, body)
-            else:
-                self.exchange.reply(failure.status, _kept(failure.headers), body, self._way())
+            self._finish(record.FAILED, failure.status, error=failure.why, answer=failure.body)
+            said = failure.said or EndpointError("")
+            self._tell_refusal(failure.status, failure.headers, failure.body, said)
         elif failure.error is not None and failure.error.kind == TIMEOUT:
             message = "The endpoint did not answer in time."
             self._finish(record.FAILED, 504, error=message, answer=failure.body)
             self._refuse(504, errors.UPSTREAM_TIMEOUT, message)
         else:
-            message = f"The endpoint failed: {failure.message}."
-            self._finish(record.FAILED, 502, error=message, answer=failure.body)
-            self._refuse(502, errors.UPSTREAM_ERROR, message)
+            self._finish(record.FAILED, 502, error=f"The endpoint failed: {failure.why}.", answer=failure.body)
+            told = failure.why if failure.said is None else failure.said.sentence or failure.why
+            self._refuse(502, errors.UPSTREAM_ERROR, f"The endpoint failed: {told}.")
 
     def _refuse(self, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         param = "model" if code == errors.NO_CAPABLE_ENDPOINTS else None
@@ -745,11 +814,10 @@ class Inference:
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
-        if failure.status == 401:  # whose words may quote the key
-            failure.message = "it refuses the key that RouterDash has for it"
-        elif not failure.message:
-            failure.message = upstream_message(failure.body) or f"HTTP {failure.status}"
-        self._note(record.FAILED, failure.status, failure.message, time.monotonic())
+        said = failure.said
+        if failure.status == 401:  # not the client's key
+            failure.why, failure.said = "it refuses the key that RouterDash has for it", None
+        self._note(record.FAILED, failure.status, failure.why, time.monotonic(), said.sentence if said else None)
         self._blame(failure.error, failure)
         return failure
 
@@ -763,13 +831,26 @@ class Inference:
         at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
         self.endpoint.failed(pause, None if at_fault or pause is not None else self._client())
 
+    def _succeeded(self, now: float) -> None:
+        """Tell the endpoint's circuit breaker."""
+        endpoint, key = self.endpoint, self.exchange.api_key
+        assert endpoint is not None
+        breaker = endpoint.breaker
+        breaker.well += 1
+        if key is not None and key.id == breaker.keys.last:
+            breaker.keys.last_at = now
+        else:
+            breaker.keys.succeeded(self._client(), now)
+        if breaker.bad_in_a_row:
+            endpoint.did_well()
+
     def _client(self) -> str:
         """Whose request it is: the API key's id, without one the client's address (of IPv6 its /64)."""
         key = self.exchange.api_key
         return client_of(self.exchange.peer.ip or "") if key is None else key.id
 
-    def _note(self, outcome: str, status: int, error: str | None, now: float) -> None:
-        """The present attempt has ended."""
+    def _note(self, outcome: str, status: int, error: str | None, now: float, said: str | None = None) -> None:
+        """The present attempt has ended. `said`: the endpoint's own words on its error."""
         decision = self.decision
         assert decision is not None
         started = self.started
@@ -783,6 +864,7 @@ class Inference:
                 int((started - self.exchange.arrived) * 1e6),
                 decision.reason,
                 () if decision.reason == ONLY else noted(decision),
+                said,
             )
         )
 
@@ -794,6 +876,7 @@ class Inference:
         attempt_status: int | None = None,
         usage: Usage | None = None,
         error: str | None = None,
+        said: str | None = None,
         answer: bytes | None = None,
     ) -> None:
         """Write the one record of this request. `attempt_status` when the present attempt ends with it."""
@@ -803,19 +886,9 @@ class Inference:
         gateway, exchange, relay = self.gateway, self.exchange, self.relay
         now = time.monotonic()
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
-            self._note(outcome, attempt_status or 0, error, now)
+            self._note(outcome, attempt_status or 0, error, now, said)
             if outcome == record.OK:
-                endpoint = self.endpoint
-                assert endpoint is not None
-                breaker = endpoint.breaker
-                breaker.well += 1
-                key = exchange.api_key
-                if key is not None and key.id == breaker.keys.last:
-                    breaker.keys.last_at = now
-                else:
-                    breaker.keys.succeeded(self._client(), now)
-                if breaker.bad_in_a_row:
-                    endpoint.did_well()
+                self._succeeded(now)
             elif outcome in (record.FAILED, record.TRUNCATED):
                 self._blame(None if self.connection is None else self.connection.error)
         estimated = False
@@ -825,6 +898,8 @@ class Inference:
         if gateway.keeps_bodies and self._keeps_bodies(outcome):
             asked_with = redact(self._request_body) if self._request_body else None
             answered_with = redact(answer) if answer else None
+        elif outcome != record.OK or len(self.attempts) > 1:
+            self._forget_words()
         if status >= 400 and exchange.started:
             status = 200  # as a stream that was kept alive has told
         gateway.record(
@@ -852,6 +927,10 @@ class Inference:
             )
         )
         self._leave()
+
+    def _forget_words(self) -> None:
+        """Endpoints' own words on their errors are kept with bodies alone."""
+        self.attempts = [it if it.said is None else structs.replace(it, said=None) for it in self.attempts]
 
     def _streamed_usage(self) -> tuple[Usage | None, bool]:
         """As the stream told, else counted from its deltas: True says that it is an estimate."""
@@ -927,9 +1006,10 @@ class Passing:
         return not relay.behind
 
 
-def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of an endpoint's answer that a client gets to see."""
-    return [header for header in headers if _BACK[header[0]]]
+def _kept(headers: list[tuple[bytes, bytes]], secret: bytes | None = None) -> list[tuple[bytes, bytes]]:
+    """The headers of an endpoint's answer that a client gets to see, without the endpoint's secret."""
+    kept = [header for header in headers if _BACK[header[0]]]
+    return kept if secret is None else [(name, value.replace(secret, REDACTED)) for name, value in kept]
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -50,9 +50,20 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
+class WithoutTracebacks(logging.Filter):
+    """What strangers can cause is one line each: Django tells where it noticed a bad request, which helps nobody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security"):
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 def configure(config: Config, role: str) -> None:
     """Log to standard error; `role` names the process in each line."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(WithoutTracebacks())
     if config.log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:

@@ -24,11 +24,14 @@ import uvicorn
 import uvloop
 
 from gateway import logs, sealing
+from gateway.acceptor import Acceptor, Connecting
+from gateway.bounds import Hits
 from gateway.config import Config, load, load_certificate
 from gateway.destinations import Destinations
 from gateway.forward import Forwarder
 from gateway.handler import Gateway
 from gateway.livepage import LivePage
+from gateway.peer import Crowd, Peers
 from gateway.protocol import KEEP_ALIVE_SECONDS, GatewayProtocol, bound_to
 from gateway.roster import Roster
 from gateway.upstream import Sweeper
@@ -36,7 +39,8 @@ from gateway.upstream import Sweeper
 log = logging.getLogger(__name__)
 
 CERTIFICATE_SECONDS = 10.0
-HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process was told to stop
+LOOKED_AT_AT_ONCE = 100  # connections, for timeouts
+LAST_HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process was told to stop
 # glibc's names, and how much freed memory it may keep instead of giving it back with each large body.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, MAPPED_BYTES = 32 << 20, 4 << 20
@@ -47,7 +51,16 @@ async def _no_application(scope: object, receive: object, send: object) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, stopped by `stop()` alone: the process ends with code 0, not by the signal."""
+    """uvicorn's server, stopped by `stop()` alone: the process ends with code 0, not by the signal. Connections are
+    accepted by acceptors of ours.
+    """
+
+    def __init__(self, config: uvicorn.Config, crowd: Crowd | None = None, hits: Hits | None = None) -> None:
+        """`crowd`: how many connections each client may have; without one any number."""
+        super().__init__(config)
+        self._crowd = crowd or Crowd(0, Peers(()))
+        self._hits = hits or Hits()
+        self._acceptors: list[Acceptor] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,26 +69,23 @@ class Server(uvicorn.Server):
     def stop(self) -> None:
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        self.servers = []
+        for listen in sockets or ():
+            acceptor = Acceptor(listen, self._connected, self._crowd, self._hits, self.config.ssl)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+        self.started = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Clients that wait to be accepted are connected as far as they know: closing the socket would reset them."""
-        loop = asyncio.get_running_loop()
-        waiting = [connection for listen in sockets or () for connection in _accept_all(listen)]
-        for server in self.servers:
-            server.close()
-        connect = [loop.connect_accepted_socket(self._connected, it, ssl=self.config.ssl) for it in waiting]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*connect, return_exceptions=True), HANDSHAKE_SECONDS)
+        await asyncio.gather(*(acceptor.stop(LAST_HANDSHAKE_SECONDS) for acceptor in self._acceptors))
         await super().shutdown(sockets)
 
-    def _connected(self) -> asyncio.Protocol:
-        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+    def _connected(self) -> Connecting:
+        protocol = cast(Callable[..., Connecting], self.config.http_protocol_class)
         return protocol(config=self.config, server_state=self.server_state, app_state={})
-
-
-def _accept_all(listen: socket.socket) -> Iterator[socket.socket]:
-    with contextlib.suppress(OSError):  # until there is none, or no descriptor for it
-        while True:
-            yield listen.accept()[0]
 
 
 def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:
@@ -124,7 +134,8 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)
     gateway = Gateway(config, roster, forwarder)
     gateway.refresh()
-    server = Server(server_config(config, bound_to(gateway), _no_application, config.drain_secs))
+    protocol = bound_to(gateway)
+    server = Server(server_config(config, protocol, _no_application, config.drain_secs), protocol.crowd, gateway.bounds)
     tls = config.tls()
     if tls is not None:
         server.config.ssl_context_factory = lambda *_: tls
@@ -138,7 +149,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway))]
+    repeated = [every(0.05, gateway.look_around), every(0.5, lambda: _sweep(server, gateway, protocol))]
     if config.journal_fsync_secs:
         repeated.append(every(config.journal_fsync_secs, lambda: _sync(gateway)))
     if tls is not None:
@@ -154,8 +165,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
         for task in background:
             task.cancel()
         sweeper.stop()
-        if gateway.journal is not None:
-            gateway.journal.close()
+        gateway.close()
         page.clear(worker)
 
 
@@ -178,11 +188,13 @@ async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> N
             log.exception("this is tried again in %g s", seconds)
 
 
-def _sweep(server: Server, gateway: Gateway) -> None:
-    now = time.monotonic()
-    for connection in list(server.server_state.connections):
-        if isinstance(connection, GatewayProtocol):
-            connection.expire(now, stopping=gateway.stopping)
+async def _sweep(server: Server, gateway: Gateway, protocol: type[GatewayProtocol]) -> None:
+    protocol.buffers.expire(time.monotonic())
+    for number, connection in enumerate(list(server.server_state.connections), 1):
+        if isinstance(connection, GatewayProtocol) and connection.entered:
+            connection.expire(time.monotonic(), stopping=gateway.stopping)
+        if number % LOOKED_AT_AT_ONCE == 0:
+            await asyncio.sleep(0)  # very many may have to be closed
 
 
 class Certificate:

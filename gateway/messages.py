@@ -13,6 +13,7 @@ from gateway.anthropic_answer import NoChatCompletion, from_chat
 from gateway.anthropic_request import SMALL_BYTES, reading_prompt, translating
 from gateway.anthropic_stream import MessagesRelay
 from gateway.bounds import TRANSLATED_RESPONSE
+from gateway.endpoint_errors import EndpointError
 from gateway.exchange import Exchange
 from gateway.inference import NOT_THERE, Inference
 from gateway.kinds import BY_NAME, CHAT, TOKENIZE, Kind
@@ -77,7 +78,7 @@ class MessagesInference(Inference):
         try:
             return from_chat(body, asked)
         except NoChatCompletion as error:
-            raise UpstreamError(BROKEN, str(error)) from None
+            raise UpstreamError(BROKEN, str(error), error.said) from None
 
     def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
         if self._native:
@@ -87,7 +88,7 @@ class MessagesInference(Inference):
             raise UpstreamError(BROKEN, f"its answer has more than {MAX_TRANSLATED_BYTES >> 20} MiB to be translated")
         return only(lambda: self._read(body, asked))
 
-    def _refused(self, status: int, body: bytes) -> bytes:
+    def _refused(self, status: int, body: bytes, said: EndpointError) -> bytes:
         return anthropic.upstream_error_body(body, status)
 
     def _error_body(self, status: int, code: str, message: str, param: str | None) -> bytes:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.bounds import JSON_FIELD
+from gateway.endpoint_errors import EndpointError, described
 from gateway.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.kinds import (
     COMPACTIONS,
@@ -55,7 +56,6 @@ class Request(msgspec.Struct, frozen=True):
     has_options: bool = True  # the body has a key `stream_options`
     model_at: tuple[int, int] | None = None  # where the model's name stands in a big body
     options_at: tuple[int, int] | None = None  # where the value of `stream_options` stands there
-    previous: bytes | None = None  # the value of `previous_response_id` in a big body, as JSON
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -100,7 +100,7 @@ def _long_name() -> Refusal:
 
 # Big bodies, which are not parsed whole
 
-_MODEL, _OPTIONS, _PREVIOUS = b"model", b"stream_options", b"previous_response_id"
+_MODEL, _OPTIONS = b"model", b"stream_options"
 _READ = tuple(name.encode() for name in _Request.__struct_fields__)
 
 
@@ -110,7 +110,6 @@ class _Fields(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw(b"")
     stream: msgspec.Raw = msgspec.Raw(b"")
     stream_options: msgspec.Raw = msgspec.Raw(b"")
-    previous_response_id: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_fields = msgspec.json.Decoder(_Fields).decode
@@ -131,11 +130,11 @@ def parse_big(body: Body, top: Top | None) -> Request:
     found = parse_small(excerpt)
     places = {} if top is None else top.values
     model_at, options_at = places.get(_MODEL), places.get(_OPTIONS)
-    return msgspec.structs.replace(found, model_at=model_at, options_at=options_at, previous=fields.get(_PREVIOUS))
+    return msgspec.structs.replace(found, model_at=model_at, options_at=options_at)
 
 
 def _read_of(top: Top) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    for name in (*_READ, _PREVIOUS):
+    for name in _READ:
         place = top.values.get(name)
         if place is not None:
             _check_size(name, place[1] - place[0])
@@ -149,7 +148,7 @@ def _fields_of(body: Body) -> dict[bytes, bytes]:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
-    fields = {name: bytes(getattr(found, name.decode())) for name in (*_READ, _PREVIOUS)}
+    fields = {name: bytes(getattr(found, name.decode())) for name in _READ}
     for name, value in fields.items():
         _check_size(name, len(value))
     return {name: value for name, value in fields.items() if value}
@@ -326,24 +325,31 @@ def reading_answer(
     body: bytes, asked: str, usage: Callable[[Any], Usage | None] = read_usage
 ) -> Slices[tuple[bytes, Usage | None]]:
     """The same of a big answer, in slices. One that has too much in it passes as it is."""
-    fields = yield from reading_fields(body, _MODEL, b"usage")
+    top = yield from reading_top(body)
+    if top is None:
+        return body, None
     yield
-    model = fields.get(_MODEL)
+    model, told = small_field(body, top, _MODEL), small_field(body, top, b"usage")
     if isinstance(model, str) and model != asked:
         body = rename_model(body, model, asked)
-    return body, usage(fields.get(b"usage"))
+    return body, usage(told)
 
 
-def reading_fields(body: bytes, *names: bytes) -> Slices[dict[bytes, Any]]:
-    """Those of these fields of a big answer that are small, in slices; none of what is no object, or too complex."""
+def reading_top(body: bytes) -> Slices[Top | None]:
+    """Where the fields of a big answer are, in slices; None for what is no object, or too complex."""
     top = skim(body)
     try:
         if top is None:
             top = yield from skim_slowly(body)
     except Refusal:
-        return {}
-    places = ((name, top.values[name]) for name in names if name in top.values)
-    return {name: _small(body[start:end]) for name, (start, end) in places if end - start <= MAX_FIELD_BYTES}
+        return None
+    return top
+
+
+def small_field(body: bytes, top: Top, name: bytes) -> Any:
+    """The value of a field that has at most MAX_FIELD_BYTES; None where there is none."""
+    start, end = top.values.get(name, (0, 0))
+    return _small(body[start:end]) if end - start <= MAX_FIELD_BYTES else None
 
 
 def _small(value: bytes) -> Any:
@@ -398,22 +404,6 @@ def _string(literal: bytes) -> str | None:
         return None
 
 
-def upstream_message(body: bytes) -> str:
-    """The sentence in an upstream's error body, whatever its shape; at most 500 characters."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:500].decode("utf-8", "replace").strip()
-    if isinstance(found, dict):
-        for key in ("error", "message", "detail"):
-            value = found.get(key)
-            if isinstance(value, dict):
-                value = value.get("message")
-            if isinstance(value, str):
-                return value[:500]
-    return body[:500].decode("utf-8", "replace").strip()
-
-
 # Events of a stream
 
 
@@ -427,8 +417,9 @@ class Event(msgspec.Struct):
     choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
     finished: bool = False  # the answer is whole with this event
     last: bool = False  # nothing follows it
-    error: str | None = None
+    error: EndpointError | None = None
     response_id: str | None = None  # of a Responses stream
+    item: msgspec.Raw | None = None  # of a response
     inside: bool = False  # cannot be the first of a stream
 
 
@@ -468,6 +459,7 @@ class _ResponsesBody(msgspec.Struct):
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
     response: _ResponsesBody | None = None
+    item: msgspec.Raw | None = None
     message: Any = None
     error: Any = None
 
@@ -487,7 +479,7 @@ def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> 
         event.usage = read_usage(chunk.usage)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
-        event.error = sentence(error)
+        event.error = described(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
@@ -587,7 +579,7 @@ def read_typed_event(data: Data, read: Callable[[Data], Event] = read_chunk) -> 
     event = Event(deltas=int(found.type.endswith(".delta")), usage=read_usage(found.usage))
     event.finished = found.type in _TYPED_ENDS
     if found.error is not None:
-        event.error = sentence(found.error)
+        event.error = described(found.error)
     return event
 
 
@@ -609,20 +601,15 @@ def read_responses_event(data: Data) -> Event:
         event.model = _name(found.response.model)
         event.response_id = _name(found.response.id)
         event.usage = read_usage(found.response.usage)
+    event.item = found.item
     if found.type in _RESPONSES_LAST:
         event.finished = event.last = True
     if found.type == "response.failed":
-        event.error = sentence(found.response.error if found.response else None)
+        event.error = described(found.response.error if found.response else None)
     elif found.type == "error":
-        event.error = sentence(found.error if found.error is not None else found.message)
+        event.error = described(found.error if found.error is not None else found.message)
         event.last = True
     return event
-
-
-def sentence(error: Any) -> str:
-    if isinstance(error, dict):
-        error = error.get("message")
-    return str(error or "the upstream reported an error")[:500]
 
 
 @dataclass(frozen=True, slots=True)

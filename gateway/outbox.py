@@ -22,6 +22,7 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.before: Callable[[], None] = lambda: None  # what has to be done before any byte leaves
         self.loop = loop
+        self.turn = 0  # counts the turns in which something was written or read
         self._writes: list[tuple[asyncio.Transport, Data]] = []
         self._size = 0
         self._due = False
@@ -60,4 +61,5 @@ class Outbox:
 
     def _end_of_turn(self) -> None:
         self._due = False
+        self.turn += 1
         self.flush()

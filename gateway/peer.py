@@ -1,6 +1,7 @@
 """Who is asking, and for which host: the one place that reads forwarding and Host headers."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,9 @@ def _within(ip: str, networks: Sequence[IPNetwork]) -> bool:
 
 
 class Crowd:
-    """Counts the connections of each client, of which nobody may have more than a limit; 0: there is none."""
+    """Counts the connections of each client (of IPv6 a /64), of which nobody may have more than a limit; 0: there is
+    none.
+    """
 
     def __init__(self, limit: int, peers: Peers) -> None:
         self._limit = limit
@@ -108,18 +111,26 @@ class Crowd:
         """May it connect once more? A trusted proxy, who speaks for many, always may. If so, `leave` must follow."""
         if not self._limit or socket_ip is None:
             return True
-        count = self._connections.get(socket_ip, 0)
+        client = client_of(socket_ip)
+        count = self._connections.get(client, 0)
         if count >= self._limit and not self._peers.is_proxy(socket_ip):
             return False
-        self._connections[socket_ip] = count + 1
+        self._connections[client] = count + 1
         return True
 
     def leave(self, socket_ip: str | None) -> None:
         if not self._limit or socket_ip is None:
             return
-        count = self._connections.pop(socket_ip)
+        client = client_of(socket_ip)
+        count = self._connections.pop(client)
         if count > 1:
-            self._connections[socket_ip] = count - 1
+            self._connections[client] = count - 1
+
+    def is_proxy(self, socket_ip: str) -> bool:
+        return self._peers.is_proxy(socket_ip)
+
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
 class Hosts:
@@ -137,6 +148,9 @@ class Hosts:
     def allow(self, header: bytes) -> bool:
         if header in self._allowed:
             return True
+        found = _HOST.fullmatch(header)
+        if found is None or int(found[1] or 0) > 65535:
+            return False
         if not self._allows(host_name(header.decode("latin-1"))):
             return False
         if len(header) < 256 and len(self._allowed) < MAX_KNOWN:

@@ -78,6 +78,10 @@ class Queue(Generic[T]):
         """Has somebody come before who wants the same?"""
         return line in self._lines
 
+    def waiting(self, key: str) -> int:
+        """How many requests of a key wait here."""
+        return sum(map(len, self._keys.get(key, {}).values()))
+
     def add(self, waiter: Waiter[T]) -> None:
         """One that comes again, since what it waited for failed it, goes before all that came after it."""
         line = self._keys.setdefault(waiter.key, {}).setdefault(waiter.line, deque())
@@ -105,6 +109,15 @@ class Queue(Generic[T]):
             del self._lines[waiter.line]
         self.length -= 1
         self._told(self.length)
+
+    def has_place(self, key: str, waiting: int, most: int, workers: int) -> bool:
+        """May one more of this key wait? `waiting` requests do in all workers, of at most `most`.
+
+        A key has half of the places and one more. What it has in other workers is not known: once half of all places
+        are taken, it has its part of each worker.
+        """
+        half = most // 2 + 1
+        return self.waiting(key) < (half if waiting < half else -(-half // workers))
 
     def nudge(self, loop: asyncio.AbstractEventLoop) -> None:
         """Something may have become free. Looked at once, at the end of this turn of the loop."""

@@ -30,10 +30,11 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: str
     status: int  # what the upstream answered; 0 if it did not
     duration_us: int
-    error: str | None = None
+    error: str | None = None  # in words of ours
     at_us: int = 0  # from the request's arrival to the attempt's start
     reason: str = ""  # why this endpoint, one of gateway.balancer's words
     scores: tuple[tuple[str, int], ...] = ()  # endpoint and requests in flight, of those it was chosen from
+    said: str | None = None  # the endpoint's own words on its error: only where bodies are kept
 
 
 class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -54,7 +55,7 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     streamed: bool = False
     api_key_id: str | None = None
     client_ip: str | None = None
-    error: str | None = None  # a sentence; for REJECTED the reason's code
+    error: str | None = None  # a sentence of ours; for REJECTED the reason's code
     request_body: str | None = None
     response_body: str | None = None
     queue_us: int | None = None  # waited for a free slot; None: it did not have to

@@ -5,11 +5,13 @@ Comments before the first event are held back too: they are no answer, and anoth
 """
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from gateway.alike import Alike
+from gateway.endpoint_errors import EndpointError
 from gateway.openai import Dialect, Event, Usage, rename_model
 from gateway.outbox import Body, Data
 
@@ -55,7 +57,8 @@ class Relay(Protocol):
     events: int  # comments, which only keep a connection alive, are none
     deltas: int  # pieces of output
     finished: bool
-    error: str | None
+    error: EndpointError | None
+    redact: Callable[[bytes], bytes] | None  # takes secrets out of what the endpoint says of errors
     held: bytes  # what ends the answer: to be sent when the request is recorded
     behind: bool  # events that have come wait for another turn: `feed(b"")` goes on with them
 
@@ -81,7 +84,8 @@ class StreamRelay:
         self.events = 0  # comments, which only keep a connection alive, are none
         self.deltas = 0
         self.finished = False
-        self.error: str | None = None
+        self.error: EndpointError | None = None
+        self.redact: Callable[[bytes], bytes] | None = None
         self.held = b""
         self.behind = False
         self.response_id: str | None = None
@@ -189,9 +193,9 @@ class StreamRelay:
         try:
             event = self._dialect.read_big(data) if big else self._dialect.read_event(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._hold(raw) if self.held else raw
-        if self.events == 1 and event.inside:
-            raw = self._dialect.opening(self._asked) + raw
+            return self._pass_unread(raw)
+        if event.error is not None or (self.events == 1 and event.inside):
+            raw = self._amended(raw, event)
         self._take(event)
         if event.usage_only and self._hide_usage:
             return b""
@@ -205,6 +209,18 @@ class StreamRelay:
             self._alike = Alike.of(raw, event, out)
         return out
 
+    def _amended(self, raw: bytes, event: Event) -> bytes:
+        if event.error is not None:
+            return self._clean(raw)
+        return self._dialect.opening(self._asked) + raw
+
+    def _pass_unread(self, raw: bytes) -> bytes:
+        raw = self._clean(raw)
+        return self._hold(raw) if self.held else raw
+
+    def _clean(self, raw: bytes) -> bytes:
+        return raw if self.redact is None else self.redact(raw)
+
     def _big_data(self, raw: bytes) -> Data:
         """The same as _data. Raises EventTooLong for what would take too long to read."""
         measured, self._measured = self._measured, None
@@ -216,6 +232,7 @@ class StreamRelay:
         return _data(raw)
 
     def _pass_comment(self, raw: bytes) -> bytes:
+        raw = self._clean(raw)
         if self.held:
             return self._hold(raw)
         if self.events:

@@ -1,12 +1,15 @@
-"""OpenAI's Responses: an answer stays at the endpoint that made it, and whatever is asked about it goes there.
+"""OpenAI's Responses: one stays at the endpoint that made it, and belongs to the API key that asked for it.
 
-Which endpoint made which is remembered for the last thousands; of an older one, or of one that another gateway has
-seen, each endpoint is asked in turn: all but one answer that they do not have it.
+No other key may read it, delete it or go on from it. gateway/owners.py knows which endpoint made which for whom. An id
+of which nobody knows whose it is (made without RouterDash, say) is answered like one of another key, unless
+ROUTERDASH_OPEN_RESPONSES lets every key ask for it: then each endpoint is asked in turn.
 """
 
 import logging
+import re
 import time
-from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,101 +18,270 @@ from gateway import errors, targets
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
 from gateway.errors import Refusal
 from gateway.inference import BIG_ANSWER_BYTES, NOT_THERE, Inference
-from gateway.openai import Request, Usage, parse_big, parse_request, read_answer, reading_answer, reading_fields
+from gateway.openai import (
+    Event,
+    Request,
+    Usage,
+    parse_small,
+    read_answer,
+    reading_answer,
+    reading_top,
+    small_field,
+)
 from gateway.outbox import Body
-from gateway.relay import StreamRelay
+from gateway.relay import Relay, StreamRelay
 from gateway.roster import Endpoint, Route
 from gateway.skim import Top
 from gateway.snapshot import Model
+from gateway.surrogates import read_body
 from gateway.turns import Slices
 from gateway.upstream import UpstreamError
 
 log = logging.getLogger(__name__)
 
-MAX_REMEMBERED = 10_000
 SEARCH_SECONDS = 5.0  # for an endpoint to say whether it has a response
+MAX_ITEMS = 1000  # of a response, whose ids are noted
+MAX_OBJECTS = 50_000  # in what is looked through for ids of items
 
-
-class Makers:
-    """The endpoint that made each of the last responses."""
-
-    def __init__(self) -> None:
-        self._made: OrderedDict[str, str] = OrderedDict()
-
-    def note(self, response_id: str, endpoint_id: str) -> None:
-        if not targets.is_id(response_id):
-            return  # nobody can ask for it
-        self._made[response_id] = endpoint_id
-        self._made.move_to_end(response_id)
-        if len(self._made) > MAX_REMEMBERED:
-            self._made.popitem(last=False)
-
-    def of(self, response_id: str) -> str | None:
-        return self._made.get(response_id)
+PREVIOUS, CONVERSATION, INPUT = "previous_response_id", "conversation", "input"
+CHOSEN = "request_id"  # by which vLLM lets a client choose its response's id, another's too
+_STATE = frozenset((PREVIOUS, CONVERSATION, INPUT, CHOSEN))
 
 
 class _Asked(msgspec.Struct):
-    previous_response_id: str | None = None
+    previous_response_id: msgspec.Raw = msgspec.Raw(b"null")
+    conversation: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    request_id: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Item(msgspec.Struct, gc=False):
+    """Of a request's input, or of a response's output."""
+
+    id: msgspec.Raw = msgspec.Raw(b"")
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    role: msgspec.Raw = msgspec.Raw(b"")
+    content: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Made(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
+    id: Any = None
+    model: Any = None
+    output: msgspec.Raw = msgspec.Raw(b"[]")
+    data: msgspec.Raw = msgspec.Raw(b"[]")  # of a list of items
 
 
+_ID_NAME = re.compile(rb'"(?:i|\\u0069)(?:d|\\u0064)"')  # as JSON may write it
+_OBJECT = re.compile(rb"\{")
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
 _decode_made = msgspec.json.Decoder(_Made).decode
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
+_decode_item = msgspec.json.Decoder(_Item).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _made(body: bytes) -> _Made:
     try:
         return _decode_made(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNDECODABLE:
         return _Made()
+
+
+def _string(raw: msgspec.Raw | memoryview) -> str | None:
+    """None for what is no string."""
+    try:
+        return _decode_string(raw)
+    except _UNDECODABLE:
+        return None
+
+
+def _items(data: memoryview) -> list[_Item] | None:
+    """The objects of an array; none for anything else. None: there are too many to look through."""
+    if bytes(data[:1]) != b"[":
+        return []
+    if sum(1 for _ in islice(_OBJECT.finditer(data), MAX_OBJECTS + 1)) > MAX_OBJECTS:
+        return None
+    try:
+        return _decode_items(data)
+    except _UNDECODABLE:  # not all are objects, say: what this is, the endpoint may say
+        return []
+
+
+def _value(body: Body, top: Top, name: bytes) -> memoryview:
+    """The value of a name of a big object; empty where there is none."""
+    start, end = top.values.get(name, (0, 0))
+    return memoryview(body)[start:end]
+
+
+def _state_in(body: Body) -> dict[str, memoryview]:
+    """The fields of a request that may name what is stored. Some servers do not look at the case of a name."""
+    fields = read_body(_decode_fields, body)
+    return {name.casefold(): memoryview(value) for name, value in fields.items() if name.casefold() in _STATE}
+
+
+def _big_state_in(body: Body, top: Top | None) -> dict[str, memoryview]:
+    """The same of a big body, whose top is known unless a parser is quicker with it."""
+    if top is None:
+        asked = read_body(_decode_asked, body)
+        return {name: memoryview(getattr(asked, name)) for name in _STATE}
+    named = ((name.decode("utf-8", "replace").casefold(), name) for name in top.values)
+    return {folded: _value(body, top, name) for folded, name in named if folded in _STATE}
+
+
+def _is_there(state: dict[str, memoryview], name: str) -> bool:
+    return name in state and bytes(state[name][:5]) not in (b"null", b'""')
+
+
+def _names_ids(given: memoryview) -> bool:
+    """May the items of an input have ids? Nearly none has, and nothing of it is decoded then."""
+    return bytes(given[:1]) == b"[" and _ID_NAME.search(given) is not None
+
+
+def _references(given: memoryview) -> list[str]:
+    """Ids of stored items that an input refers to instead of saying what they are. Raises Refusal."""
+    items = _items(given)
+    if items is None:
+        raise Refusal(
+            400,
+            errors.INVALID_REQUEST,
+            f"`input` has more than {MAX_OBJECTS} objects: RouterDash cannot see which stored items it refers to.",
+            param=INPUT,
+        )
+    return [item_id for item in items if _is_reference(item) and (item_id := _string(item.id))]
+
+
+def _is_reference(item: _Item) -> bool:
+    kind = None if bytes(item.type) == b"null" else _string(item.type)
+    return kind == "item_reference" or (kind is None and not item.role and not item.content)
+
+
+class ResponsesRelay(StreamRelay):
+    """A stream of a response's events. `note` gets the ids of the response and of its items as soon as they are told:
+    a response that is made in the background can be asked for from then on.
+    """
+
+    note: Callable[[str], None] | None = None
+
+    def _take(self, event: Event) -> None:
+        super()._take(event)
+        if self.note is None:
+            return
+        if event.response_id is not None:
+            self.note(event.response_id)
+        if event.item is not None and (item_id := _item_id(event.item)):
+            self.note(item_id)
+
+
+def _item_id(raw: msgspec.Raw) -> str | None:
+    try:
+        return _string(_decode_item(raw).id)
+    except _UNDECODABLE:
+        return None
 
 
 class ResponsesInference(Inference):
     """POST /v1/responses. One that goes on from another goes to the endpoint that has the other."""
 
     def _parse(self, body: Body) -> Request:
-        request = parse_request(body)
-        if b"previous_response_id" in body:
-            self._goes_on_from(body)
-        return request
-
-    def _parse_big(self, body: Body, top: Top | None) -> Request:
-        request = parse_big(body, top)
-        if request.previous is not None:
-            self._goes_on_from(b'{"previous_response_id":%b}' % request.previous)
-        return request
-
-    def _goes_on_from(self, body: Body) -> None:
+        request = parse_small(body)
         try:
-            previous = _decode_asked(body).previous_response_id
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            previous = None  # `parse_request` took it; whatever it is, the endpoint may say
-        self.made_by = self.gateway.makers.of(previous) if isinstance(previous, str) else None
+            state = _state_in(body)
+        except _UNDECODABLE:
+            return request  # `parse_small` took it; whatever it is, the endpoint may say
+        given = state.pop(INPUT, None)
+        self._check_state(state, _references(given) if given is not None and _names_ids(given) else ())
+        return request
+
+    async def _look_further(self, body: Body, top: Top | None) -> None:
+        try:
+            state = _big_state_in(body, top)
+        except _UNDECODABLE:
+            return
+        turns, given = self.gateway.turns, state.pop(INPUT, None)
+        references: list[str] = []
+        if given is not None:
+            await turns.next()
+            if _names_ids(given):
+                await turns.next()
+                references = _references(given)
+        self._check_state(state, references)
+
+    def _check_state(self, state: dict[str, memoryview], references: Iterable[str]) -> None:
+        """What the request goes on from must belong to its key; the endpoint that has it is asked. Raises Refusal."""
+        if _is_there(state, PREVIOUS):
+            self.made_by = self._owned(_string(state[PREVIOUS]) or "", PREVIOUS)
+        for item_id in references:
+            found = self._owned(item_id, INPUT)
+            self.made_by = self.made_by or found
+        if self.gateway.config.open_responses:
+            return
+        if _is_there(state, CHOSEN):
+            raise Refusal(
+                400, errors.INVALID_REQUEST, "`request_id` is not taken: endpoints choose the ids.", param=CHOSEN
+            )
+        # Conversations are made without RouterDash: nobody knows whose one is.
+        if _is_there(state, CONVERSATION):
+            raise Refusal(
+                404,
+                errors.NOT_FOUND,
+                "RouterDash does not know whose a conversation is; ROUTERDASH_OPEN_RESPONSES lets keys use any.",
+                param=CONVERSATION,
+            )
+
+    def _owned(self, stored_id: str, param: str | None) -> str | None:
+        """The endpoint that has it; None: nobody knows, and it is open to all. Raises Refusal."""
+        found = self.gateway.owners.find(stored_id, self._key_id() or "")
+        if found.endpoint_id is None and (found.known or not self.gateway.config.open_responses):
+            raise _not_found(stored_id, param)
+        return found.endpoint_id
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
-        self._remember(_made(body).id)
+        made = _made(body)
+        if isinstance(made.id, str):
+            self._keep_id(made.id)
+        self._note_items(_items(memoryview(made.output)) or ())
         return read_answer(body, asked)
 
+    def _new_relay(self) -> Relay:
+        relay = ResponsesRelay(self.dialect, self.request.model, hide_usage=self.asked_usage)
+        relay.note = self._keep_id
+        return relay
+
     def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
-        fields = yield from reading_fields(body, b"id")
-        self._remember(fields.get(b"id"))
+        top = yield from reading_top(body)
+        if top is not None:
+            if isinstance(made_id := small_field(body, top, b"id"), str):
+                self._keep_id(made_id)
+            yield
+            self._note_items(_items(_value(body, top, b"output")) or ())
+            yield
         return (yield from reading_answer(body, asked))
 
     def _finish(self, *args: Any, **details: Any) -> None:
-        if isinstance(self.relay, StreamRelay):
-            self._remember(self.relay.response_id)
+        if isinstance(self.relay, ResponsesRelay):
+            self.relay.note = None  # which holds this object, which holds it
         super()._finish(*args, **details)
 
-    def _remember(self, response_id: object) -> None:
-        if isinstance(response_id, str) and self.route is not None:
-            self.gateway.makers.note(response_id, self.route.endpoint.id)
+    def _keep_id(self, stored_id: str) -> None:
+        if self.route is not None and targets.is_id(stored_id):  # nobody can ask for any other
+            self.gateway.owners.note(stored_id, self._key_id() or "", self.route.endpoint.id)
+
+    def _note_items(self, items: Iterable[_Item]) -> None:
+        for item, _ in zip(items, range(MAX_ITEMS), strict=False):
+            if item_id := _string(item.id):
+                self._keep_id(item_id)
 
 
-class StoredResponse(Inference):
+def _not_found(stored_id: str, param: str | None = None) -> Refusal:
+    """The same of what belongs to another key, of what nobody knows, and of what cannot be asked for now."""
+    return Refusal(
+        404, errors.NOT_FOUND, f"No endpoint that can be asked has {stored_id[:256]!r} for this API key.", param=param
+    )
+
+
+class StoredResponse(ResponsesInference):
     """GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items: passed to where the response is."""
 
     def _parse(self, body: Body) -> Request:
@@ -147,14 +319,15 @@ class StoredResponse(Inference):
             if await self._found(endpoint, body):
                 return
             self._leave()
-        raise Refusal(404, errors.NOT_FOUND, f"No endpoint that can be asked has the response {response_id!r}.")
+        raise _not_found(response_id)
 
     def _candidates(self, response_id: str) -> list[tuple[Endpoint, str]]:
-        roster = self.gateway.roster
-        maker = roster.endpoints.get(self.gateway.makers.of(response_id) or "")
-        if maker is not None:
-            return [(maker, MADE_IT)]
-        asked = sorted((it for it in roster.endpoints.values() if it.rank < EXCLUDED), key=lambda it: it.rank)
+        """Raises Refusal."""
+        endpoints = self.gateway.roster.endpoints
+        made_by = self._owned(response_id, None)
+        if made_by is not None:
+            return [(endpoints[made_by], MADE_IT)] if made_by in endpoints else []
+        asked = sorted((it for it in endpoints.values() if it.rank < EXCLUDED), key=lambda it: it.rank)
         return [(it, SEARCHED) for it in asked]
 
     async def _found(self, endpoint: Endpoint, body: Body) -> bool:
@@ -185,17 +358,27 @@ class StoredResponse(Inference):
         return True
 
     def _read(self, body: bytes, asked: str) -> tuple[bytes, Usage | None]:
-        """Its tokens were counted when it was made."""
-        model = _made(body).model
-        if isinstance(model, str):
-            self.request = Request(model, False, False)
+        """Its tokens were counted when it was made. Items of its input got their ids at the endpoint."""
+        made = _made(body)
+        if isinstance(made.model, str):
+            self.request = Request(made.model, False, False)
+        if self.decision is not None and self.decision.reason == MADE_IT:
+            self._note_items(_items(memoryview(made.data)) or ())
         return body, None
 
+    def _new_relay(self) -> Relay:
+        return StreamRelay(self.dialect, self.request.model, hide_usage=False)
+
     def _reading(self, body: bytes, asked: str) -> Slices[tuple[bytes, Usage | None]]:
-        fields = yield from reading_fields(body, b"model")
-        model = fields.get(b"model")
+        top = yield from reading_top(body)
+        if top is None:
+            return body, None
+        model = small_field(body, top, b"model")
         if isinstance(model, str):
             self.request = Request(model, False, False)
+        if self.decision is not None and self.decision.reason == MADE_IT:
+            yield
+            self._note_items(_items(_value(body, top, b"data")) or ())
         return body, None
 
 

@@ -15,6 +15,7 @@ from gateway import snapshot
 from gateway.balancer import OPEN, rank
 from gateway.breaker import Breaker
 from gateway.livepage import LivePage, Row
+from gateway.redact import Redactor
 from gateway.sealing import Sealer, Unsealable
 from gateway.snapshot import ApiKey, Snapshot
 from gateway.upstream import Pool, Sweeper
@@ -32,7 +33,8 @@ class Endpoint:
 
     __slots__ = (
         "_closed_at", "_failed_at", "_health", "_row", "_told", "_told_due", "_well_seen", "breaker", "facts", "id",
-        "in_flight", "label", "lacks", "pool", "rank", "secret", "slots", "standing_head", "usage_refused",
+        "in_flight", "label", "lacks", "pool", "rank", "redactor", "secret",
+        "slots", "standing_head", "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: snapshot.Endpoint, pool: Pool, secret: str | None, row: Row) -> None:
@@ -52,6 +54,7 @@ class Endpoint:
         self.id = facts.id
         self._told = self._row.in_flight(facts.slot)
         self.secret = secret
+        self.redactor = Redactor(secret)
         self.slots = facts.max_concurrency
         self.pool.connect_timeout = facts.connect_timeout_secs
         self.label = b"x-routerdash-endpoint: %b\r\n" % quote(facts.name, safe=_HEADER_SAFE).encode()

@@ -19,6 +19,11 @@ class Template:
         self._suffix = suffix
         self._suffix_bytes = len(suffix)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps."""
+        return self._at + self._suffix_bytes
+
     @classmethod
     def of(cls, data: bytes, length: int) -> "Template | None":
         """Made of a message that `data` begins with, and whose Content-Length is this. None if that is written in an

@@ -21,6 +21,7 @@ import httptools
 
 from gateway import drive
 from gateway.destinations import Destinations
+from gateway.endpoint_errors import EndpointError
 from gateway.outbox import Data, Outbox
 from gateway.peer import normalise_ip
 from gateway.record import CONNECTION_REFUSED
@@ -52,11 +53,14 @@ CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
 
 class UpstreamError(Exception):
-    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address."""
+    """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address and quotes no endpoint. What the
+    endpoint says of its error is in `said`.
+    """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, said: EndpointError | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.said = said
 
 
 class StaleConnection(Exception):
@@ -430,14 +434,16 @@ class Connection(asyncio.Protocol):
         self._release()
         return body
 
-    async def read_all(self) -> bytes:
-        """The whole body. Raises UpstreamError."""
+    async def read_all(self, keep: Callable[[int], None] | None = None) -> bytes:
+        """The whole body. Raises UpstreamError. `keep` is told how much of it is here; what it raises ends this."""
         self._collecting = True
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
         while not self.complete:
             self.raise_if_broken()
+            if keep is not None:
+                keep(self._size)
             await self.wait()
         self._collecting = False
         body = self.whole()

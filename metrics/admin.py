@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy
 from endpoints.admin import EndpointAdmin, every, table
 from endpoints.admin_base import CarefulAdmin, EndpointFilter, FactsAdmin, endpoint_name
 from endpoints.models import Endpoint
+from gateway import reasons
 from metrics import bodies, breakers, history, queries, words
 from metrics.history import BadCursor, Row, Wanted
 from metrics.models import (
@@ -306,7 +307,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     list_per_page = 50
     fieldsets: ClassVar[Any] = (
         (None, {"fields": ("completed", "model", "kind", "shown_streamed", "key", "client_ip", "request_id", "way")}),
-        (gettext_lazy("Outcome"), {"fields": ("shown_outcome", "error_message", "endpoint", "attempts_panel")}),
+        (gettext_lazy("Outcome"), {"fields": ("shown_outcome", "shown_error", "endpoint", "attempts_panel")}),
         (gettext_lazy("Figures"), {"fields": ("queued", "duration", "first_token", "input_count", "output_count")}),
     )
     readonly_fields = (
@@ -314,6 +315,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "shown_streamed",
         "key",
         "shown_outcome",
+        "shown_error",
         "endpoint",
         "attempts_panel",
         "way",
@@ -324,15 +326,15 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         "output_count",
         "request_panel",
         "response_panel",
+        "said_panel",
     )
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
         return HistoryList
 
     def get_fieldsets(self, request: HttpRequest, obj: RequestHistory | None = None) -> Any:
-        panels = [
-            name for name, stored in (("request_panel", _asked(obj)), ("response_panel", _answered(obj))) if stored
-        ]
+        found = (("request_panel", _asked(obj)), ("response_panel", _answered(obj)), ("said_panel", bool(_said(obj))))
+        panels = [name for name, stored in found if stored]
         return (*self.fieldsets, (_("Bodies"), {"fields": panels})) if panels else self.fieldsets
 
     def render_change_form(
@@ -344,7 +346,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
         form_url: str = "",
         obj: RequestHistory | None = None,
     ) -> Any:
-        if obj is not None and (_asked(obj) or _answered(obj)):
+        if obj is not None and (_asked(obj) or _answered(obj) or _said(obj)):
             bodies.note(request.user, str(obj.pk), obj.model)
             context["has_bodies"] = True
         return super().render_change_form(request, context, add, change, form_url, obj)
@@ -378,6 +380,10 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     def shown_outcome(self, obj: RequestHistory) -> str:
         word = words.outcome(obj.outcome or history.STATUSES.get(obj.status, obj.status))
         return format_html("{} <small>{}</small>", word, obj.status_code) if obj.status_code else word
+
+    @admin.display(description=gettext_lazy("error"))
+    def shown_error(self, obj: RequestHistory) -> str:
+        return reasons.shown(obj.outcome, obj.error_message, obj.status_code) or NOTHING
 
     @admin.display(description=gettext_lazy("way"))
     def way(self, obj: RequestHistory) -> str:
@@ -426,7 +432,7 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
                     words.outcome(it.outcome),
                     it.status or NOTHING,
                     duration(it.duration_us / 1000),
-                    it.error or "",
+                    reasons.shown(it.outcome, it.error, it.status) or "",
                 )
                 for it in tries
             ],
@@ -439,6 +445,11 @@ class RequestHistoryAdmin(CarefulAdmin[RequestHistory]):
     @admin.display(description=gettext_lazy("response"))
     def response_panel(self, obj: RequestHistory) -> str:
         return _json(obj.response_body)
+
+    @admin.display(description=gettext_lazy("what endpoints said of their errors"))
+    def said_panel(self, obj: RequestHistory) -> str:
+        lines = ((NOTHING if it.attempt is None else it.attempt, it.message) for it in _said(obj))
+        return table((_("Attempt"), _("Error")), list(lines))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RequestHistory]:
         queries.flushed()
@@ -472,11 +483,15 @@ def _linked(page: str, obj: Any) -> str | None:
 
 
 def _asked(obj: RequestHistory | None) -> bool:
-    return obj is not None and bodies.stored(obj.request_body, None)[0] is not None
+    return obj is not None and bodies.asked(obj.request_body) is not None
 
 
 def _answered(obj: RequestHistory | None) -> bool:
     return obj is not None and obj.response_body is not None
+
+
+def _said(obj: RequestHistory | None) -> tuple[bodies.Said, ...]:
+    return () if obj is None else bodies.said(obj.outcome, obj.error_message, history.attempts(obj.attempts))
 
 
 def _json(body: Any) -> str:

@@ -220,8 +220,8 @@ class RequestBodies(APIView):
 
     @extend_schema(operation_id="request_bodies", responses=BodiesSerializer)
     def get(self, request: Request, request_id: uuid.UUID) -> Response:
-        """What was stored of what a request asked and got. For administrators, and viewers to whom they have granted
-        it; each look goes into the admin's log.
+        """What was stored of what a request asked and got, and what endpoints said of their errors. For administrators,
+        and viewers to whom they have granted it; each look goes into the admin's log.
         """
         if not bodies.may_see(request.user):
             raise PermissionDenied("Only for administrators, and viewers to whom they grant it.")
@@ -229,7 +229,8 @@ class RequestBodies(APIView):
         found = bodies.look(request.user, str(request_id))
         if found is None:
             raise NotFound(NO_REQUEST)
-        return Response({"request": found.request, "response": found.response})
+        errors = [{"attempt": it.attempt, "message": it.message} for it in found.errors]
+        return Response({"request": found.request, "response": found.response, "endpoint_errors": errors})
 
 
 class Route(APIView):

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from gateway.peer import client_of
 from metrics import queries
-from metrics.history import Wanted, json_time, told
+from metrics.history import Wanted, has_page, json_time, told
 from metrics.models import Setting
 
 RANGES = {"24h": 24, "7d": 7 * 24, "30d": 30 * 24}  # in hours, the present one among them
@@ -351,7 +351,7 @@ def recent(addresses: Sequence[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for address in addresses[:RECENT_ADDRESSES]:
         page = queries.requests(Wanted(client_ip=address), None, RECENT)
-        found.extend(map(told, page.rows))
+        found.extend(told(row) for row in page.rows if has_page(row))
     return sorted(found, key=lambda it: (it["completed_at"] or "", it["id"]), reverse=True)[:RECENT]
 
 

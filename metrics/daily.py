@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.db.models import Sum
 from django.urls import reverse
 
 from metrics import histogram, queries
+from metrics.database import SaneSum
 from metrics.histogram import Histogram
 from metrics.history import json_time
 from metrics.models import DailyStat, DayRollUp
@@ -57,7 +57,7 @@ def model_stats(endpoint_id: str, wanted: int, today: str) -> list[dict[str, Any
     span = [it.isoformat() for it in dates(wanted, today)]
     names = ("total_requests", "successful_requests", "failed_requests", "total_output_tokens", "total_duration_ms")
     stats = DailyStat.objects.filter(endpoint_id=endpoint_id, date__range=(span[0], span[-1]))
-    sums = {model: found for model, *found in stats.values_list("model_id").annotate(*map(Sum, names))}
+    sums = {model: found for model, *found in stats.values_list("model_id").annotate(*map(SaneSum, names))}
     spread = _spreads(endpoint_id, span)
     rows = [
         dict(zip(names, found, strict=True)) | {"model_id": model, **_of(spread.get(model), found[3], found[4])}

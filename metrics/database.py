@@ -11,11 +11,13 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.backends.signals import connection_created
+from django.db.models import Sum
 from django.dispatch import receiver
 from django.utils import timezone
 
+from endpoints.fields import MOST
 from metrics.models import Installation
 
 # sqlite3 looks in three places how to adapt a value that is no number or text, and raises where there is nothing: for
@@ -38,6 +40,25 @@ def read_moment() -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
+
+
+class SaneSum(Sum):
+    """A sum over a column of a table that llmlb writes, too: what is no number, or none that can be true, is zero."""
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        whole = f"typeof(%(expressions)s) = 'integer' AND ABS(%(expressions)s / 2) <= {MOST}"
+        template = f"SUM(CASE WHEN {whole} THEN %(expressions)s ELSE 0 END)"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
+def is_away(error: Exception) -> bool:
+    """Is it locked, unreachable or full, so that trying again may help? Not where SQLite has it, but cannot do what it
+    was asked: a table is missing, a sum overflows, a text is none.
+    """
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return "Could not decode" not in str(error) and (code is None or code & 0xFF != sqlite3.SQLITE_ERROR)
 
 
 def database_id() -> str:

@@ -18,11 +18,9 @@ def latest(run: Run, vendor: Vendor, endpoint_id: str, limit: int = 8) -> list[d
     """Newest first, with `attempt`, the one that went wrong. Two queries; looks at the last 2,000 requests of the
     endpoint, and at the last 2,000 of all.
     """
-    rows = {
-        str(row[0]): row
-        for row in (*_own(run, vendor, endpoint_id, limit), *_elsewhere(run, vendor, endpoint_id, limit))
-    }
-    requests = [history.told(row, registry.name) for row in rows.values()]
+    found = [*_own(run, vendor, endpoint_id, limit), *_elsewhere(run, vendor, endpoint_id, limit)]
+    rows = {str(row[0]): row for row in history.readable(found)}
+    requests = [history.told(row, registry.name) for row in rows.values() if history.has_page(row)]
     requests.sort(key=lambda it: (it["completed_at"] or "", it["id"]), reverse=True)
     return [it | {"attempt": _attempt(it, endpoint_id)} for it in requests[:limit]]
 

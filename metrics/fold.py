@@ -447,7 +447,10 @@ class Fold:
         found: dict[DayKey, Cell] = {}
         for (minute, endpoint_id, model, kind, key), cell in self.cells.items():
             day = (local_date(minute, self.zone), endpoint_id, model, kind, key)
-            found[day] = found[day] + cell if day in found else cell
+            if day in found:
+                found[day].add(cell)
+            else:
+                found[day] = cell.copy()
         return found
 
 

@@ -10,6 +10,7 @@ Knows no Django: an export reads in a process of its own (metrics.export).
 
 import base64
 import binascii
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway import record
+from gateway import reasons, record
 from gateway.kinds import GENERATING
 from metrics.fold import NO_ENDPOINT
 
@@ -57,6 +58,7 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     at_us: int = 0  # from the request's arrival
     reason: str = ""  # one of gateway.balancer's words
     scores: dict[str, int] = {}  # endpoint and requests in flight
+    said: str | None = None  # the endpoint's own words on its error: content, as bodies are
 
 
 class BadCursor(ValueError):
@@ -132,7 +134,7 @@ def page(run: Run, vendor: Vendor, wanted: Wanted, cursor: Cursor | None, size: 
     """At most `size` rows, and where the pages beside it begin. At most two queries; raises what `run` raises."""
     query = _Query(vendor, wanted, cursor)
     edge = _edge(run, query)
-    rows = run(*query.rows(edge, size + 1))
+    rows = readable(run(*query.rows(edge, size + 1)))
     if cursor is not None and cursor.newer:
         return _newer(rows, edge, size, cursor)
     return _older(rows, edge, size, cursor)
@@ -160,7 +162,7 @@ def numbered(run: Run, vendor: Vendor, wanted: Wanted, skip: int, size: int) -> 
     query = _Query(vendor, wanted, None)
     edge = _edge(run, query)
     ((count,),) = run(*query.count(edge, LOOK + 1))
-    return Numbered(run(*query.rows(edge, size, skip)), min(count, LOOK), edge is not None or count > LOOK)
+    return Numbered(readable(run(*query.rows(edge, size, skip))), min(count, LOOK), edge is not None or count > LOOK)
 
 
 def count(run: Run, vendor: Vendor, wanted: Wanted) -> int:
@@ -200,7 +202,7 @@ def _at(row: Row, *, newer: bool = False) -> Cursor:
 
 def one(run: Run, request_id: str) -> Row | None:
     """The row of this id, by the primary key; None where there is none."""
-    rows = run(f"SELECT {', '.join(COLUMNS)} FROM request_history WHERE id = %s", [request_id])  # noqa: S608
+    rows = readable(run(f"SELECT {', '.join(COLUMNS)} FROM request_history WHERE id = %s", [request_id]))  # noqa: S608
     return rows[0] if rows else None
 
 
@@ -329,6 +331,45 @@ class _Query:
         return moment.replace(tzinfo=None).isoformat(timespec="microseconds" if moment.microsecond else "seconds")
 
 
+_NUMBERS = frozenset(
+    COLUMNS.index(name)
+    for name in (
+        "status_code", "streamed", "duration_us", "duration_ms", "first_token_us", "input_tokens", "output_tokens",
+        "total_tokens", "tokens_estimated", "queue_us",
+    )
+)  # fmt: skip
+_sound: set[tuple[type, ...]] = set()  # types that the columns of undamaged rows have
+
+
+def readable(rows: list[Row]) -> list[Row]:
+    """Rows of COLUMNS, in which a damaged cell costs only itself: SQLite stores anything in any column."""
+    return [row if tuple(map(type, row)) in _sound else _readable(row) for row in rows]
+
+
+def _readable(row: Row) -> Row:
+    fixed = tuple(_number(value) if at in _NUMBERS else _text(value) for at, value in enumerate(row))
+    if all(one is other for one, other in zip(fixed, row, strict=True)):
+        _sound.add(tuple(map(type, row)))
+    return fixed
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def has_page(row: Row) -> bool:
+    """Has it an id by which it can be asked for?"""
+    return _UUID.fullmatch(str(row[0])) is not None
+
+
+def _number(value: Any) -> Any:
+    return value if value is None or isinstance(value, int) else 0
+
+
+def _text(value: Any) -> Any:
+    """Moments, UUIDs and lists are PostgreSQL's."""
+    return str(value, "utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def moment(value: Any) -> datetime | None:
     """A moment as either database gives it; None for what cannot be read."""
     if isinstance(value, str):
@@ -336,7 +377,9 @@ def moment(value: Any) -> datetime | None:
             value = datetime.fromisoformat(value)
         except ValueError:
             return None
-    found: datetime = value
+    if not isinstance(value, datetime):
+        return None
+    found = value
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -375,7 +418,7 @@ def told(row: Row, name_of: NameOf = nameless) -> dict[str, Any]:
         "api_key_id": None if it["api_key_id"] is None else str(it["api_key_id"]),
         "outcome": it["outcome"] or STATUSES.get(it["status"], it["status"]),
         "status_code": it["status_code"],
-        "error": it["error_message"],
+        "error": reasons.shown(it["outcome"], it["error_message"], it["status_code"]),
         "streamed": _flag(it["streamed"]),
         "duration_ms": it["duration_ms"] if it["duration_us"] is None else it["duration_us"] / 1000,
         "first_token_ms": None if it["first_token_us"] is None else it["first_token_us"] / 1000,
@@ -430,7 +473,7 @@ def _attempt(it: StoredAttempt, name_of: NameOf) -> dict[str, Any]:
         "status_code": it.status or None,
         "at_ms": it.at_us / 1000,
         "duration_ms": it.duration_us / 1000,
-        "error": it.error,
+        "error": reasons.shown(it.outcome, it.error, it.status),
         "reason": it.reason or None,
         "scores": [
             {"endpoint_id": key, "endpoint_name": name_of(key), "in_flight": count}

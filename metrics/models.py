@@ -5,7 +5,16 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from endpoints.fields import (
+    IsoDateTimeField,
+    LineField,
+    SharedBigIntegerField,
+    SharedIntegerField,
+    SharedJSONField,
+    SharedLineField,
+    SharedTextField,
+    TextUUIDField,
+)
 
 
 class RequestHistory(models.Model):
@@ -13,33 +22,33 @@ class RequestHistory(models.Model):
 
     id = TextUUIDField(primary_key=True)
     timestamp = IsoDateTimeField()
-    request_type = LineField()
-    model = LineField(_("model"))
+    request_type = SharedLineField()
+    model = SharedLineField(_("model"))
     endpoint_id = TextUUIDField()
-    endpoint_name = LineField(_("endpoint"))
-    endpoint_ip = LineField()
-    client_ip = LineField(_("client"), null=True)
-    request_body = models.JSONField()
-    response_body = models.JSONField(null=True)
-    duration_ms = models.BigIntegerField(_("duration (ms)"))
-    status = LineField(_("status"))
-    error_message = models.TextField(_("error"), null=True)  # noqa: DJ001
+    endpoint_name = SharedLineField(_("endpoint"))
+    endpoint_ip = SharedLineField()
+    client_ip = SharedLineField(_("client"), null=True)
+    request_body = SharedJSONField()
+    response_body = SharedJSONField(null=True)
+    duration_ms = SharedBigIntegerField(_("duration (ms)"))
+    status = SharedLineField(_("status"))
+    error_message = SharedTextField(_("error"), null=True)
     completed_at = IsoDateTimeField(_("completed"))
-    input_tokens = models.BigIntegerField(null=True)
-    output_tokens = models.BigIntegerField(null=True)
-    total_tokens = models.BigIntegerField(null=True)
+    input_tokens = SharedBigIntegerField(null=True)
+    output_tokens = SharedBigIntegerField(null=True)
+    total_tokens = SharedBigIntegerField(null=True)
     api_key_id = TextUUIDField(null=True)
 
-    outcome = LineField(_("outcome"), null=True)
-    status_code = models.IntegerField(null=True)
-    kind = LineField(_("kind"), null=True)
-    duration_us = models.BigIntegerField(null=True)
-    first_token_us = models.BigIntegerField(null=True)
+    outcome = SharedLineField(_("outcome"), null=True)
+    status_code = SharedIntegerField(null=True)
+    kind = SharedLineField(_("kind"), null=True)
+    duration_us = SharedBigIntegerField(null=True)
+    first_token_us = SharedBigIntegerField(null=True)
     tokens_estimated = models.BooleanField(null=True)
     streamed = models.BooleanField(null=True)
-    attempts = models.JSONField(null=True)  # of metrics.history.StoredAttempt
-    queue_us = models.BigIntegerField(null=True)
-    request_id = LineField(_("request id"), null=True)
+    attempts = SharedJSONField(null=True)  # of metrics.history.StoredAttempt
+    queue_us = SharedBigIntegerField(null=True)
+    request_id = SharedLineField(_("request id"), null=True)
 
     class Meta:
         db_table = "request_history"
@@ -71,14 +80,14 @@ class DailyStat(models.Model):
 
     pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
     endpoint_id = TextUUIDField()
-    model_id = LineField()
-    date = LineField()
-    api_kind = LineField(db_default="chat_completions")
-    total_requests = models.BigIntegerField(default=0, db_default=0)
-    successful_requests = models.BigIntegerField(default=0, db_default=0)
-    failed_requests = models.BigIntegerField(default=0, db_default=0)
-    total_output_tokens = models.BigIntegerField(default=0, db_default=0)
-    total_duration_ms = models.BigIntegerField(default=0, db_default=0)
+    model_id = SharedLineField()
+    date = SharedLineField()
+    api_kind = SharedLineField(db_default="chat_completions")
+    total_requests = SharedBigIntegerField(default=0, db_default=0)
+    successful_requests = SharedBigIntegerField(default=0, db_default=0)
+    failed_requests = SharedBigIntegerField(default=0, db_default=0)
+    total_output_tokens = SharedBigIntegerField(default=0, db_default=0)
+    total_duration_ms = SharedBigIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "endpoint_daily_stats"
@@ -316,6 +325,45 @@ class Baseline(models.Model):
 
     def __str__(self) -> str:
         return f"{self.endpoint_id}: {self.total_requests}"
+
+
+class AdoptedDay(models.Model):
+    """What one of llmlb's daily rows has beyond the attempts in the roll-ups of that day; below zero, what it lacks.
+
+    llmlb calls some kinds by other names, has its own idea of where a day ends, and keeps no history of some requests.
+    """
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
+    endpoint_id = TextUUIDField()
+    model_id = LineField()
+    date = LineField()
+    api_kind = LineField()
+    total_requests = models.BigIntegerField()
+    successful_requests = models.BigIntegerField()
+    failed_requests = models.BigIntegerField()
+
+    class Meta:
+        db_table = "adopted_days"
+
+    def __str__(self) -> str:
+        return f"{self.date} {self.endpoint_id} {self.model_id}"
+
+
+class AdoptedHistory(models.Model):
+    """One row, in databases that llmlb wrote: how far its history is counted. See metrics.adopted."""
+
+    id = models.IntegerField(primary_key=True, default=1)
+    counted_us = models.BigIntegerField()  # every row of llmlb that was completed before it, in µs since 1970
+    base_us = models.BigIntegerField()  # tokens of before were in the totals already
+    minutes_since = models.BigIntegerField()  # a whole hour's; of older requests there are no roll-ups by minute
+    days_since = models.BigIntegerField()  # before this minute, days may have requests that no minute has
+    clients_since = models.BigIntegerField()  # before this hour, RouterDash did not count its own by client
+
+    class Meta:
+        db_table = "adopted_history"
+
+    def __str__(self) -> str:
+        return f"up to {self.counted_us}"
 
 
 class Installation(models.Model):

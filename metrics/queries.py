@@ -19,6 +19,7 @@ from gateway.record import OK
 from metrics import breakers, database, hour, rollups
 from metrics import failures as last_failures
 from metrics import history as requests_history
+from metrics.database import SaneSum
 from metrics.fold import (
     DAMAGED,
     INPUT_TOKENS,
@@ -355,7 +356,7 @@ def daily_stats(endpoint_id: str, days: int, today: str) -> list[dict[str, Any]]
     sums = (
         DailyStat.objects.filter(endpoint_id=endpoint_id, date__range=(since, today))
         .values("date")
-        .annotate(total=Sum("total_requests"), ok=Sum("successful_requests"), failed=Sum("failed_requests"))
+        .annotate(total=SaneSum("total_requests"), ok=SaneSum("successful_requests"), failed=SaneSum("failed_requests"))
         .order_by("date")
     )
     return [
@@ -376,7 +377,7 @@ def model_stats(endpoint_id: str | None = None) -> list[dict[str, Any]]:
     days = DailyStat.objects.all()
     if endpoint_id is not None or not counted_endpoints() <= known:  # a row less to look up for each that is summed
         days = days.filter(endpoint_id__in=known)
-    sums = days.values_list("model_id").annotate(*map(Sum, names))
+    sums = days.values_list("model_id").annotate(*map(SaneSum, names))
     rows = [dict(zip(("model_id", *names), row, strict=True)) for row in sums]
     return sorted(rows, key=lambda row: (-row["total_requests"], row["model_id"]))
 
@@ -463,10 +464,21 @@ def request(request_id: str) -> dict[str, Any] | None:
     return {**told, "api_key_name": told["api_key_id"] and key_names().get(told["api_key_id"])}
 
 
-def bodies(request_id: str) -> tuple[str, Any, Any] | None:
-    """A request's model and its stored bodies; None where there is no such request. One query."""
-    rows = _run("SELECT model, request_body, response_body FROM request_history WHERE id = %s", [request_id])
-    return (rows[0][0], _json(rows[0][1]), _json(rows[0][2])) if rows else None
+def bodies(request_id: str) -> dict[str, Any] | None:
+    """A request's `model` and what is stored of its content: `request_body`, `response_body`, and `outcome`,
+    `error_message` and `attempts`, in which endpoints may have put it. None where there is no such request. One query.
+    """
+    columns = ("model", "request_body", "response_body", "outcome", "error_message", "attempts")
+    rows = _run(f"SELECT {', '.join(columns)} FROM request_history WHERE id = %s", [request_id])  # noqa: S608
+    if not rows:
+        return None
+    found = dict(zip(columns, rows[0], strict=True))
+    return {
+        **found,
+        "request_body": _json(found["request_body"]),
+        "response_body": _json(found["response_body"]),
+        "attempts": requests_history.attempts(found["attempts"]),
+    }
 
 
 def _json(stored: Any) -> Any:

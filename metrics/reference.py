@@ -5,6 +5,7 @@ Without bodies: these are for an administrator's session alone (metrics.bodies).
 
 from typing import Any
 
+from gateway import reasons
 from metrics.fold import NO_ENDPOINT
 from metrics.history import COLUMNS, Row, json_time, moment
 
@@ -37,7 +38,7 @@ def record(row: Row) -> dict[str, Any]:
         "request_body": {"model": it["model"]},
         "response_body": None,
         "duration_ms": it["duration_ms"],
-        "status": {"type": "success"} if ok else {"type": "error", "message": it["error_message"] or ""},
+        "status": {"type": "success"} if ok else {"type": "error", "message": _error(it) or ""},
         "completed_at": completed_at,
         "input_tokens": it["input_tokens"],
         "output_tokens": it["output_tokens"],
@@ -56,6 +57,10 @@ def cells(row: Row) -> list[Any]:
         it["endpoint_id"], it["endpoint_name"], it["endpoint_ip"], it.get("client_ip"), it["duration_ms"],
         "success" if status["type"] == "success" else f"error: {status['message']}", it["completed_at"],
     ]  # fmt: skip
+
+
+def _error(it: dict[str, Any]) -> str | None:
+    return reasons.shown(it["outcome"], it["error_message"], it["status_code"])
 
 
 def _type(stored: str) -> str:

@@ -168,7 +168,7 @@ def _attempts(attempts: tuple[Attempt, ...]) -> str | None:
     stored = [
         StoredAttempt(
             it.endpoint_id, it.outcome, it.status, it.duration_us, it.error, it.at_us, it.reason,
-            {} if it.reason == ONLY else dict(it.scores),
+            {} if it.reason == ONLY else dict(it.scores), it.said,
         )
         for it in attempts
     ]  # fmt: skip

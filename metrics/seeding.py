@@ -8,9 +8,8 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 
-from django.db import Error, OperationalError, connection
+from django.db import Error, connection
 from django.db.models import F, Max, Sum
 
 from endpoints import changes
@@ -24,7 +23,6 @@ from metrics.models import (
     JournalPosition,
     MinuteRollUp,
     MovingAverage,
-    RequestHistory,
     Total,
 )
 from metrics.teller import folder
@@ -73,8 +71,8 @@ def _gracefully(step: Callable[[State, float], None], state: State, now: float) 
         try:
             step(state, now)
         except Exception as error:
-            if isinstance(error, OperationalError) and "no such" not in str(error):
-                raise  # locked or away, for a moment perhaps: all of it is tried again
+            if database.is_away(error):
+                raise  # for a moment perhaps: all of it is tried again
             # Whatever a damaged table or row raises: the start goes on without it.
             cursor.execute("ROLLBACK TO SAVEPOINT step")
             name = step.__name__.strip("_").replace("_", " ")
@@ -105,7 +103,7 @@ def _totals(state: State, now: float) -> None:
 
 
 def _minutes(state: State, now: float) -> None:
-    """The last 24 hours: our roll-ups, and rows without an outcome, which the reference wrote."""
+    """The last 24 hours."""
     since = earliest_minute(now) - AVERAGE_MINUTES
     recent = MinuteRollUp.objects.filter(minute__gt=since)
     sums = recent.values_list("minute").annotate(*map(Sum, (*_ANSWERS, *_TOKENS)))
@@ -115,13 +113,11 @@ def _minutes(state: State, now: float) -> None:
         state.add_minute(minute, cell)
     for minute, *packed in recent.exclude(durations=None).values_list("minute", *_HISTOGRAMS).iterator():
         state.add_minute(minute, _distribution(packed))
-    for minute, cell in _adopted_minutes(since):
-        state.add_minute(minute, cell)
     _hour(state, now)
 
 
 def _hour(state: State, now: float) -> None:
-    """What the last 60 minutes are summed by. Rows that the reference wrote are not among it."""
+    """What the last 60 minutes are summed by."""
     since = earliest_minute(now) - hour.MINUTES
     sums = MinuteRollUp.objects.filter(minute__gt=since).values_list("minute", "endpoint_id", "model", "api_key_id")
     for minute, endpoint_id, model, key, *found in sums.annotate(*map(Sum, _COUNTS)).iterator():
@@ -152,68 +148,14 @@ def _distribution(packed: Sequence[str | None]) -> Cell:
     return Cell(durations=durations, first_tokens=first_tokens)
 
 
-def _adopted_minutes(since: int) -> list[tuple[int, Cell]]:
-    """The minutes of rows that are not in our roll-ups."""
-    text = "substr(completed_at, 1, 16)"
-    if connection.vendor == "postgresql":
-        text = "to_char(completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI')"
-    sql = (
-        f"SELECT {text}, SUM(CASE WHEN status = 'success' THEN 1 ELSE 0 END), "  # noqa: S608
-        "SUM(CASE WHEN status = 'success' THEN 0 ELSE 1 END), "
-        "SUM(CASE WHEN status = 'success' THEN duration_ms ELSE 0 END), "
-        "SUM(COALESCE(input_tokens, 0)), SUM(COALESCE(output_tokens, 0)) "
-        f"FROM request_history WHERE completed_at >= %s AND outcome IS NULL GROUP BY {text}"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(sql, (_bound(datetime.fromtimestamp((since + 1) * 60, UTC)),))
-        return [(_minute_of(text), _adopted(*map(int, sums))) for text, *sums in cursor.fetchall()]
-
-
-def _minute_of(text: str) -> int:
-    return int(datetime.fromisoformat(text + ":00+00:00").timestamp()) // 60
-
-
-def _adopted(ok: int, failed: int, duration_ms: int, tokens_in: int, tokens_out: int) -> Cell:
-    return Cell(
-        requests_ok=ok,
-        requests_failed=failed,
-        ok_duration_us=duration_ms * 1000,
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
-    )
-
-
 def _latest_day(state: State, now: float) -> None:
-    """The last local date on which a request was answered, by us or by the reference."""
+    """The last local date on which a request was answered."""
     date = DayRollUp.objects.filter(requests_ok__gt=0).aggregate(Max("date"))["date__max"]
     if date is not None:
         state.latest_day = (date, Cell())
         for found in DayRollUp.objects.filter(date=date).values_list(*_ANSWERS, *_HISTOGRAMS):
             state.latest_day[1].add(_answers(found[: len(_ANSWERS)]))
             state.latest_day[1].add(_distribution(found[len(_ANSWERS) :]))
-    adopted = RequestHistory.objects.filter(status="success", outcome=None).order_by("-completed_at").first()
-    if adopted is None:
-        return
-    local = adopted.completed_at.astimezone(state.zone)
-    date = local.date().isoformat()
-    if state.latest_day is not None and date < state.latest_day[0]:
-        return
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)  # where there are two, the first
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*), COALESCE(SUM(duration_ms), 0) FROM request_history WHERE status = 'success' "
-            "AND outcome IS NULL AND completed_at >= %s AND completed_at < %s",
-            (_bound(midnight), _bound(midnight + timedelta(days=1))),
-        )
-        count, duration_ms = cursor.fetchone()
-    if state.latest_day is None or state.latest_day[0] < date:
-        state.latest_day = (date, Cell())
-    state.latest_day[1].add(Cell(requests_ok=int(count), ok_duration_us=int(duration_ms) * 1000))
-
-
-def _bound(moment: datetime) -> str | datetime:
-    """A bound for `>=` and `<` on moments as the reference writes them, with any number of digits: cut before them."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S") if connection.vendor == "sqlite" else moment
 
 
 def _today(state: State, now: float) -> None:

@@ -233,11 +233,21 @@ class RequestDetailSerializer(RequestSerializer):
     api_key_name = serializers.CharField(allow_null=True)
 
 
+class SaidSerializer(serializers.Serializer[Any]):
+    attempt = serializers.IntegerField(
+        allow_null=True, help_text="From 1. Null: of the whole request, in rows of earlier releases and of llmlb."
+    )
+    message = serializers.CharField(help_text="The endpoint's own words, at most 500 characters.")
+
+
 class BodiesSerializer(serializers.Serializer[Any]):
     """JSON as it was sent; a string where it is none, or where it was cut at 64 KiB when it was stored."""
 
     request = serializers.JSONField(allow_null=True, help_text="Null: it was not stored.")
     response = serializers.JSONField(allow_null=True, help_text="Null: it was not stored; those of streams never are.")
+    endpoint_errors = SaidSerializer(
+        many=True, help_text="What endpoints said of their errors, which may quote the bodies."
+    )
 
 
 class RequestPageSerializer(serializers.Serializer[Any]):

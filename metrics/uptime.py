@@ -226,12 +226,17 @@ def _changes(endpoint_id: str, since: datetime) -> tuple[list[Change], bool]:
     rows = HealthCheck.objects.filter(endpoint_id=endpoint_id).exclude(status_before=F("status_after"))
     columns = rows.order_by("-id").values_list("checked_at", "status_before", "status_after", "error_message")
     found = [
-        Change(at.astimezone(UTC), before, after, error)
+        Change(at.astimezone(UTC), _status(before), _status(after), error)
         for at, before, after, error in columns[: MOST_CHANGES + 1]
-        if at >= since
+        if at is not None and at >= since  # None: it cannot be read
     ]
     found.sort(key=lambda it: it.at)  # a clock may have been set back
     return found[-MOST_CHANGES:], len(found) <= MOST_CHANGES
+
+
+def _status(stored: str) -> str:
+    """As the registry reads one that it does not know."""
+    return stored if stored in Status.values else Status.PENDING
 
 
 def _words(said: Sequence[Edit], since: datetime) -> list[Change]:

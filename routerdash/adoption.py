@@ -22,9 +22,8 @@ from endpoints.fields import iso
 from endpoints.models import Endpoint
 from gateway.config import Config
 from gateway.record import uuid7
-from metrics import database
-from metrics.fold import ADOPTED, INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS_FAILED, REQUESTS_OK
-from metrics.models import Baseline, Installation, Total
+from metrics import adopted, database
+from metrics.models import Installation
 from routerdash import prepare, reference
 
 FAKED = ("endpoints", "metrics", "access")
@@ -83,7 +82,7 @@ def adopt(config: Config, path: Path, say: Say) -> None:
     try:
         _mark_as_done()
         call_command("migrate", interactive=False, verbosity=0)
-        _set_baselines()
+        _set_baselines(config, say)
     except BaseException as error:
         connection.close()
         _put_back(copy, path)
@@ -226,36 +225,8 @@ def _mark_as_done() -> None:
             recorder.record_applied(app, "0001_initial")
 
 
-def _set_baselines() -> None:
-    """What was counted before us: each endpoint's counters, and totals that outlive endpoints and history."""
-    with transaction.atomic():
-        database.database_id()
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT id, total_requests, successful_requests, failed_requests, "
-                "COALESCE(SUM(total), 0), COALESCE(SUM(ok), 0), COALESCE(SUM(failed), 0) FROM endpoints LEFT JOIN "
-                "(SELECT endpoint_id, total_requests AS total, successful_requests AS ok, failed_requests AS failed "
-                "FROM endpoint_daily_stats) AS days ON days.endpoint_id = endpoints.id GROUP BY endpoints.id"
-            )
-            rows = cursor.fetchall()
-            cursor.execute(
-                "SELECT COALESCE(SUM(successful_requests), 0), COALESCE(SUM(failed_requests), 0) "
-                "FROM endpoint_daily_stats WHERE endpoint_id NOT IN (SELECT id FROM endpoints)"
-            )
-            gone_ok, gone_failed = cursor.fetchone()
-            cursor.execute(
-                "SELECT COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0) FROM request_history"
-            )
-            tokens_in, tokens_out = cursor.fetchone()
-        Baseline.objects.all().delete()  # of an adoption that was killed before its end
-        Baseline.objects.bulk_create([Baseline(*row) for row in rows])
-        totals = {
-            REQUESTS_OK: sum(row[2] for row in rows) + gone_ok,
-            REQUESTS_FAILED: sum(row[3] for row in rows) + gone_failed,
-            INPUT_TOKENS: tokens_in,
-            OUTPUT_TOKENS: tokens_out,
-        }
-        for name, value in totals.items():
-            for told_as in (name, ADOPTED + name):
-                Total.objects.update_or_create(name=told_as, defaults={"value": value})
-        Installation.objects.update(adopted_at=timezone.now())
+def _set_baselines(config: Config, say: Say) -> None:
+    """What was counted before us: totals that outlive endpoints and history, and all that its history tells."""
+    database.database_id()
+    adopted.catch_up(config.zone, say, adopting=True)
+    Installation.objects.update(adopted_at=timezone.now())

@@ -20,7 +20,7 @@ from access.bootstrap import NameTaken, WeakPassword, ensure_admin, ensure_boots
 from endpoints import keys
 from gateway import files, volumes
 from gateway.config import Config
-from metrics import database
+from metrics import adopted, database
 from routerdash import reference, secret_key
 from routerdash.cli import NAME
 
@@ -113,6 +113,17 @@ def bring_up_to_date(config: Config) -> None:
         log.info("bringing the database up to date: %d migrations", len(plan))
         call_command("migrate", interactive=False, verbosity=0, database=DEFAULT_DB_ALIAS)
     database.database_id()
+    _count_adopted(config)
+
+
+def _count_adopted(config: Config) -> None:
+    """What llmlb served with this database, if it ever did. Raises Error while that is away."""
+    try:
+        adopted.catch_up(config.zone, log.info)
+    except Exception as error:
+        if isinstance(error, Error) and database.is_away(error):
+            raise
+        log.exception("requests of llmlb could not be counted; the start goes on without them")
 
 
 def refuse_reference(config: Config) -> None:

@@ -397,10 +397,11 @@ def request_bodies(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     found = bodies.look(request.user, str(request_id))
     if told is None or found is None:
         raise Http404
-    shown = {
+    shown: dict[str, Any] = {
         name: None if body is None else bodies.shown(body)
         for name, body in (("asked", found.request), ("answered", found.response))
     }
+    shown["errors"] = found.errors
     return render(request, "request.html", {**told, "may_see_bodies": True, "bodies": shown})
 
 

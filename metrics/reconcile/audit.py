@@ -70,6 +70,7 @@ def mend(config: Config, asked: Asked, *, allow_decrease: bool) -> Report:
 def _differences(scope: Scope, asked: Asked, *, patient: bool) -> Iterator[Difference]:
     yield from journals.differences(scope, patient=patient)  # first: they do not wait
     yield from laws.negative(scope)
+    yield from laws.uncounted(scope)
     for derive in (*laws.DERIVED, *laws.LOOKED_AT):
         comparison = derive(scope)
         if comparison is not None:

@@ -7,8 +7,9 @@ from typing import Any
 from django.db import connection
 
 from metrics.reconcile.comparison import Comparison, Query
-from metrics.reconcile.laws import DIMENSIONS, cell_key, marks, sqlite, wide_dates
-from metrics.reconcile.scope import Scope, bound
+from metrics.reconcile.history import counted, sqlite
+from metrics.reconcile.laws import DIMENSIONS, marks, wide_dates
+from metrics.reconcile.scope import Scope
 
 HISTOGRAMS = {"durations": "duration_us", "first_tokens": "first_token_us"}  # and what is counted in them
 LONGEST_BITS = 45  # a year, in microseconds
@@ -26,8 +27,8 @@ def derived(scope: Scope) -> Iterator[Comparison]:
 
 def minutes(scope: Scope, column: str) -> Comparison:
     """L3: histograms of minutes are those of the history's answers."""
-    since = max(scope.history_since, scope.narrow_minute + 1)
-    value = HISTOGRAMS[column]
+    since = max(scope.history_minutes_since, scope.narrow_minute + 1)
+    value, rows = HISTOGRAMS[column], counted(scope, since)
     return Comparison(
         law="L3",
         table="rollup_minutes",
@@ -35,9 +36,9 @@ def minutes(scope: Scope, column: str) -> Comparison:
         keys=("minute", *DIMENSIONS, "bucket"),
         columns=(column,),
         expected=Query(
-            f"SELECT {cell_key('endpoint_id')}, {_bucket(value)} AS bucket, 1 AS {column} FROM request_history "  # noqa: S608
-            f"WHERE outcome = 'ok' AND {value} IS NOT NULL AND completed_at >= %s",
-            (bound(since),),
+            f"SELECT minute, {', '.join(DIMENSIONS)}, {_bucket(value)} AS bucket, 1 AS {column} "  # noqa: S608
+            f"FROM ({rows.sql}) AS counted WHERE outcome = 'ok' AND {value} IS NOT NULL",
+            rows.parameters,
         ),
         found=_opened("rollup_minutes", "minute", column, Query("minute >= %s", (since,))),
     )

@@ -5,11 +5,11 @@ it in words, metrics.fold does it, and this must come to the same.
 import ipaddress
 import json
 from collections.abc import Callable, Collection, Iterator
-
-from django.db import connection
+from datetime import datetime
 
 from metrics.reconcile.comparison import Comparison, Difference, Query, where
-from metrics.reconcile.scope import Scope, bound
+from metrics.reconcile.history import NIL, cell_key, counted, minute_of, of_llmlb, readable, sqlite
+from metrics.reconcile.scope import Scope, bound, exact
 
 DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
 CELL = (
@@ -40,16 +40,6 @@ TABLES = {
 }
 
 
-def sqlite() -> bool:
-    return connection.vendor == "sqlite"
-
-
-def _minute() -> str:
-    if sqlite():
-        return "CAST(strftime('%%s', substr(completed_at, 1, 19)) AS INTEGER) / 60"
-    return "CAST(floor(extract(epoch FROM completed_at) / 60) AS bigint)"
-
-
 def _attempts() -> tuple[str, str, str]:
     """What to join to get a row for each attempt, and an attempt's endpoint and outcome."""
     if sqlite():
@@ -70,30 +60,44 @@ _SPEAK = "'chat_completions', 'completions', 'responses', 'messages'"
 HAS_SPEED = f"outcome = 'ok' AND kind IN ({_SPEAK}) AND output_tokens > 0"
 
 
+_AS_CELL = (
+    "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
+    "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
+    "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
+    "0 AS attempts_ok, 0 AS attempts_failed, input_tokens, output_tokens, "
+    "CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us"
+)
+
+
 # Derived figures, each from what is nearer to the requests: in this order a repair goes.
 
 
 def minutes(scope: Scope) -> Comparison:
     """L3: minute roll-ups are the history's requests, and each attempt of these on its endpoint."""
-    since = bound(scope.history_since)
+    since = scope.history_minutes_since
+    rows, key = counted(scope, since), ", ".join(("minute", *DIMENSIONS))
     joined, endpoint, outcome = _attempts()
     requests = Query(
-        f"SELECT {cell_key('endpoint_id')}, "  # noqa: S608
-        "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
-        "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
-        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
-        "0 AS attempts_ok, 0 AS attempts_failed, COALESCE(input_tokens, 0) AS input_tokens, "
-        "COALESCE(output_tokens, 0) AS output_tokens, "
-        "CASE WHEN outcome = 'ok' THEN duration_us ELSE 0 END AS ok_duration_us "
-        "FROM request_history WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (since,),
+        f"SELECT {key}, {_AS_CELL} FROM ({rows.sql}) AS counted",  # noqa: S608
+        rows.parameters,
     )
     attempts = Query(
         f"SELECT {cell_key(endpoint)}, 0, 0, 0, CASE WHEN {outcome} = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
         f"CASE WHEN {outcome} IN ('refused', 'failed', 'truncated') THEN 1 ELSE 0 END, 0, 0, 0 "
         f"FROM request_history{joined} WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (since,),
+        (bound(since),),
     )
+    parts = [requests, attempts]
+    if scope.adopted is not None:  # each of llmlb's rows is one attempt, where an endpoint was chosen
+        theirs = of_llmlb(scope.adopted, since)
+        parts.append(
+            Query(
+                f"SELECT {key}, 0, 0, 0, CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END, "  # noqa: S608
+                f"CASE WHEN outcome = 'ok' THEN 0 ELSE 1 END, 0, 0, 0 FROM ({theirs.sql}) AS counted "
+                f"WHERE endpoint_id <> '{NIL}'",
+                theirs.parameters,
+            )
+        )
     return Comparison(
         law="L3",
         table="rollup_minutes",
@@ -101,14 +105,14 @@ def minutes(scope: Scope) -> Comparison:
         keys=("minute", *DIMENSIONS),
         # Without the rows of successes there is nothing to say of these, nor of attempts before they succeeded.
         columns=CELL if scope.every_row else ("requests_failed", "requests_cancelled"),
-        expected=Query.union([requests, attempts]),
-        found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (scope.history_since,)),
+        expected=Query.union(parts),
+        found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (since,)),
     )
 
 
 def first_tokens(scope: Scope) -> Comparison | None:
     """L3: the times to first token of minute roll-ups are those of the history's answers."""
-    since = max(scope.history_since, scope.narrow_minute + 1)
+    since = max(scope.history_minutes_since, scope.narrow_minute + 1)
     if not scope.every_row:
         return None
     return Comparison(
@@ -126,15 +130,37 @@ def first_tokens(scope: Scope) -> Comparison | None:
     )
 
 
-def cell_key(endpoint: str) -> str:
-    """Columns of a history row that say to which minute's cell it belongs."""
-    key = "COALESCE(CAST(api_key_id AS text), '')"
-    return f"{_minute()} AS minute, {endpoint} AS endpoint_id, model, kind, {key} AS api_key_id"
-
-
 def days(scope: Scope) -> Comparison | None:
     """L3: day roll-ups are the sum of the minutes of local days of which all minutes are there."""
     return _days(scope.days(scope.minutes_since), CELL)
+
+
+def days_of_requests(scope: Scope) -> Comparison | None:
+    """L3: day roll-ups are the history's requests, on whole days of which minutes do not tell all."""
+    if not scope.every_row:
+        return None
+    dates = {date: at for date, at in scope.days(scope.history_since).items() if at[0] < scope.minutes_since}
+    parts = []
+    for date, (first, end) in dates.items():
+        rows = counted(scope, first)
+        parts.append(
+            Query(
+                f"SELECT CAST(%s AS text) AS date, {', '.join(DIMENSIONS)}, {_AS_CELL} FROM ({rows.sql}) AS counted "  # noqa: S608
+                "WHERE minute < %s",
+                (date, *rows.parameters, end),
+            )
+        )
+    if not parts:
+        return None
+    return Comparison(
+        law="L3",
+        table="rollup_days",
+        source="request_history",
+        keys=("date", *DIMENSIONS),
+        columns=tuple(name for name in CELL if not name.startswith("attempts")),
+        expected=Query.union(parts),
+        found=Query(f"SELECT * FROM rollup_days WHERE date IN ({marks(dates)})", tuple(dates)),  # noqa: S608
+    )
 
 
 def wide_days(scope: Scope) -> Comparison | None:
@@ -198,14 +224,13 @@ def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> C
         return None
     span = keys[0]
     first = -(-max(scope.history_since, scope.clients_since) // minutes)  # the next whole one
+    rows = counted(scope, first * minutes)
     requests = (
-        f"SELECT {_minute()} / {minutes} AS {span}, client_ip, "  # noqa: S608
-        "COALESCE(CAST(api_key_id AS text), '') AS api_key_id, model, "
+        f"SELECT minute / {minutes} AS {span}, client_ip, api_key_id, model, "  # noqa: S608
         "CASE WHEN outcome = 'ok' THEN 1 ELSE 0 END AS requests_ok, "
         "CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS requests_failed, "
-        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, "
-        "COALESCE(input_tokens, 0) AS input_tokens, COALESCE(output_tokens, 0) AS output_tokens "
-        "FROM request_history WHERE outcome IS NOT NULL AND client_ip IS NOT NULL AND completed_at >= %s"
+        "CASE WHEN outcome = 'cancelled' THEN 1 ELSE 0 END AS requests_cancelled, input_tokens, output_tokens "
+        f"FROM ({rows.sql}) AS counted WHERE client_ip IS NOT NULL"
     )
     return Comparison(
         law="L3",
@@ -213,7 +238,7 @@ def _clients(scope: Scope, table: str, keys: tuple[str, ...], minutes: int) -> C
         source="request_history",
         keys=keys,
         columns=CLIENT if scope.every_row else ("requests_failed", "requests_cancelled"),
-        expected=Query(requests, (bound(first * minutes),)),
+        expected=Query(requests, rows.parameters),
         found=Query(f"SELECT * FROM {table} WHERE {span} >= %s", (first,)),  # noqa: S608
     )
 
@@ -269,26 +294,33 @@ def _client(address: str) -> str:
 
 
 def daily_attempts(scope: Scope) -> Comparison:
-    """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well."""
+    """L3: daily rows are the attempts of the day roll-ups, of endpoints deleted long ago as well, and what llmlb's have
+    beyond these; where that is not known, from the day after the adoption on.
+    """
+    since = scope.adopted_on if scope.adopted is None else ""
+    attempts = Query(
+        "SELECT endpoint_id, model AS model_id, date, kind AS api_kind, "
+        "attempts_ok + attempts_failed AS total_requests, attempts_ok AS successful_requests, "
+        "attempts_failed AS failed_requests FROM rollup_days WHERE date > %s",
+        (since,),
+    )
+    theirs = Query(f"SELECT {', '.join(DAILY + COUNTERS)} FROM adopted_days WHERE date > %s", (since,))  # noqa: S608
     return Comparison(
         law="L3",
         table="endpoint_daily_stats",
         source="rollup_days",
         keys=DAILY,
         columns=COUNTERS,
-        expected=Query(
-            "SELECT endpoint_id, model AS model_id, date, kind AS api_kind, "
-            "attempts_ok + attempts_failed AS total_requests, attempts_ok AS successful_requests, "
-            "attempts_failed AS failed_requests FROM rollup_days WHERE date > %s",
-            (scope.adopted_on,),
-        ),
-        found=Query("SELECT * FROM endpoint_daily_stats WHERE date > %s", (scope.adopted_on,)),
+        expected=Query.union([attempts, theirs]),
+        found=Query("SELECT * FROM endpoint_daily_stats WHERE date > %s", (since,)),
     )
 
 
 def daily_speeds(scope: Scope) -> Comparison | None:
-    """L3: tokens and time of daily rows are those of the history's answers that have a speed."""
+    """L3: tokens and time of daily rows are those of the history's answers that have a speed, on days without llmlb."""
+    with_llmlb = {date for (date,) in Query("SELECT DISTINCT date FROM adopted_days").rows()}
     dates = scope.days(scope.history_since) if scope.every_row else {}
+    dates = {date: at for date, at in dates.items() if date > scope.adopted_on and date not in with_llmlb}
     parts = [
         Query(
             "SELECT endpoint_id, model AS model_id, CAST(%s AS text) AS date, kind AS api_kind, "  # noqa: S608
@@ -397,6 +429,7 @@ DERIVED: tuple[Derivation, ...] = (
     minutes,
     first_tokens,
     days,
+    days_of_requests,
     wide_days,
     months,
     client_hours,
@@ -416,11 +449,11 @@ DERIVED: tuple[Derivation, ...] = (
 
 
 def timeline(scope: Scope) -> Comparison:
-    """L4: the last 60 minutes are a GROUP BY over the history, by status, without the cancelled.
-
-    Adopted rows are not in roll-ups: the timeline takes them from the history itself.
-    """
-    since = max(scope.history_since, int(scope.now // 60) - 60)
+    """L4: the last 60 minutes are a GROUP BY over the history, by status, without the cancelled."""
+    theirs, values = "", tuple[str | datetime, ...]()
+    if scope.adopted is not None:
+        theirs, values = f" OR ({readable()} AND completed_at < %s)", (exact(scope.adopted.counted_us),)
+    since = max(scope.history_minutes_since, int(scope.now // 60) - 60)
     return Comparison(
         law="L4",
         table="rollup_minutes",
@@ -428,10 +461,10 @@ def timeline(scope: Scope) -> Comparison:
         keys=("minute",),
         columns=("requests_ok", "requests_failed") if scope.every_row else ("requests_failed",),
         expected=Query(
-            f"SELECT {_minute()} AS minute, CASE WHEN status = 'success' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
+            f"SELECT {minute_of()} AS minute, CASE WHEN status = 'success' THEN 1 ELSE 0 END AS requests_ok, "  # noqa: S608
             "CASE WHEN status = 'success' THEN 0 ELSE 1 END AS requests_failed FROM request_history "
-            "WHERE outcome IS NOT NULL AND outcome <> 'cancelled' AND completed_at >= %s",
-            (bound(since),),
+            f"WHERE completed_at >= %s AND (outcome <> 'cancelled'{theirs})",
+            (bound(since), *values),
         ),
         found=Query("SELECT * FROM rollup_minutes WHERE minute >= %s", (since,)),
     )
@@ -464,6 +497,18 @@ def negative(scope: Scope) -> Iterator[Difference]:
             for column, value in zip(columns, row[len(keys) :], strict=True):
                 if value is not None and value < 0:
                     yield Difference("L1", column, where(table, keys, row[: len(keys)]), "0 or more", value)
+
+
+def uncounted(scope: Scope) -> Iterator[Difference]:
+    """Requests that llmlb served and that are in no total yet: they are counted at the next start."""
+    counted_us = scope.adopted.counted_us if scope.adopted else 0
+    query = Query(
+        f"SELECT COUNT(*) FROM request_history WHERE {readable()} AND completed_at >= %s AND completed_at < %s",  # noqa: S608
+        (exact(counted_us), exact(round(scope.now * 1e6))),
+    )
+    for (count,) in query.rows():
+        if count:
+            yield Difference("adoption", "requests of llmlb that no total counts", "request_history", 0, count)
 
 
 def ids(scope: Scope) -> Iterator[Difference]:

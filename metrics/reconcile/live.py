@@ -24,7 +24,7 @@ from metrics import database
 from metrics.reconcile import counting, journals
 from metrics.reconcile.comparison import Difference, Query
 from metrics.reconcile.counting import Figures
-from metrics.reconcile.scope import Scope, bound, moment, read
+from metrics.reconcile.scope import Scope, read
 
 TRIES = 5
 SECONDS = 30.0
@@ -130,14 +130,9 @@ def _counted(config: Config, *, patient: bool) -> Figures:
 
 
 def _minutes(scope: Scope) -> Iterator[tuple[int, int, int]]:
-    """Minutes of the timeline: roll-ups, and adopted rows, which are in none."""
-    since = int(scope.now // 60) - SLOTS
+    """Minutes of the timeline."""
     rolled_up = "SELECT minute, requests_ok, requests_failed FROM rollup_minutes WHERE minute >= %s"
-    yield from Query(rolled_up, (since,)).rows()
-    adopted = "SELECT completed_at, status FROM request_history WHERE outcome IS NULL AND completed_at >= %s"
-    for completed_at, status in Query(adopted, (bound(since),)).rows():
-        ok = status == "success"
-        yield int(moment(completed_at).timestamp()) // 60, ok, not ok
+    yield from Query(rolled_up, (int(scope.now // 60) - SLOTS,)).rows()
 
 
 def _summed(figures: Figures, present: set[str]) -> Figures:

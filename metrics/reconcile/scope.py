@@ -20,6 +20,16 @@ class NotOurs(Exception):
     """The database is not one of RouterDash's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """How far the history that llmlb wrote is counted, and from when on the roll-ups are whole."""
+
+    counted_us: int  # every row of llmlb that ended before it
+    minutes_since: int
+    days_since: int  # a minute; days of before may have what no minute has
+    clients_since: int  # an hour; before it, requests of RouterDash's own are not counted by client
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """Minutes count from 1970, UTC."""
@@ -29,9 +39,10 @@ class Scope:
     journal: Path
     database_id: str
     adopted_on: str  # the local date; empty: never
+    adopted: "Adopted | None"  # None: llmlb's requests are not counted, or there are none
     every_row: bool  # does the history hold successes, too?
     minutes_since: int  # from here on, all minute roll-ups are there
-    history_since: int  # and from here on, all history rows
+    history_since: int  # from here on, all history rows are there
     narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
     narrow_date: str  # and the last such date
     clients_since: int | None  # from here on, clients are counted; None: there are none yet
@@ -39,13 +50,25 @@ class Scope:
     def days(self, since: int) -> dict[str, tuple[int, int]]:
         """Local dates that lie wholly behind `since`: their first minute, and the one after their last.
 
-        None up to the adoption: what was counted before is in some tables alone.
+        None of those whose figures are in some tables alone: see Adopted.
         """
         last = int(self.now // 60) + 26 * 60  # into tomorrow, whatever the clocks do
         dates = [
             (date, list(minutes)) for date, minutes in groupby(range(since - 1, last), lambda at: self.local_date(at))
         ]
-        return {date: (at[0], at[-1] + 1) for date, at in dates[1:-1] if date > self.adopted_on}
+        return {date: (at[0], at[-1] + 1) for date, at in dates[1:-1] if date > self.in_part_until}
+
+    @property
+    def history_minutes_since(self) -> int:
+        """From here on, both are there."""
+        return max(self.minutes_since, self.history_since)
+
+    @property
+    def in_part_until(self) -> str:
+        """The last local date of which days may have what minutes lack."""
+        if self.adopted is None:
+            return self.adopted_on
+        return self.local_date(self.adopted.days_since) if self.adopted.days_since else ""
 
     def local_date(self, minute: int) -> str:
         return datetime.fromtimestamp(minute * 60, self.zone).date().isoformat()
@@ -61,6 +84,7 @@ def read(config: Config, since: datetime | None = None) -> Scope:
     database_id, adopted_at = found[0]
     now = time.time()  # after the first read: what retention deleted before that was too old then
     asked = since.timestamp() if since else 0.0
+    adopted = _adopted()
     minutes_since = _whole_hour(max(asked, now - MINUTES_KEPT_DAYS * 86_400))
     return Scope(
         now=now,
@@ -68,12 +92,13 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         journal=config.journal_dir,
         database_id=str(database_id),
         adopted_on=moment(adopted_at).astimezone(config.zone).date().isoformat() if adopted_at else "",
+        adopted=adopted,
         every_row=config.history == "all",
-        minutes_since=minutes_since,
+        minutes_since=max(minutes_since, adopted.minutes_since if adopted else 0),
         history_since=max(minutes_since, _whole_hour(now - config.history_retention_days * 86_400)),
         narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
         narrow_date=_last_narrow("rollup_days", "date") or "",
-        clients_since=_clients_since(),
+        clients_since=_clients_since(adopted),
     )
 
 
@@ -83,14 +108,22 @@ def _last_narrow(table: str, span: str) -> Any:
     return last
 
 
-def _clients_since() -> int | None:
+def _adopted() -> Adopted | None:
+    found = list(Query("SELECT counted_us, minutes_since, days_since, clients_since FROM adopted_history").rows())
+    return Adopted(*map(int, found[0])) if found else None
+
+
+def _clients_since(adopted: Adopted | None) -> int | None:
     """The first hour with any may have begun with a release that did not count them; before a day that is stored, the
     addresses by which they are counted have been forgotten.
     """
     ((first,),) = Query("SELECT MIN(hour) FROM rollup_client_hours").rows()
     forgotten = Query("SELECT value FROM settings WHERE key = 'client_addresses_forgotten_before'").rows()
     day = max((datetime.fromisoformat(f"{value}T00:00:00+00:00") for (value,) in forgotten), default=None)
-    return None if first is None else max((int(first) + 1) * 60, int(day.timestamp()) // 60 if day else 0)
+    if first is None:
+        return None
+    begun = int(first) + 1 if adopted is None else adopted.clients_since
+    return max(begun * 60, int(day.timestamp()) // 60 if day else 0)
 
 
 def _whole_hour(seconds: float) -> int:
@@ -106,4 +139,15 @@ def moment(value: str | datetime) -> datetime:
 def bound(minute: int) -> str | datetime:
     """For `>=` and `<` on completed_at, which SQLite holds as text with any number of digits: cut before them."""
     start = datetime.fromtimestamp(minute * 60, UTC)
-    return start.strftime("%Y-%m-%dT%H:%M:%S") if connection.vendor == "sqlite" else start
+    return start.strftime("%Y-%m-%dT%H:%M:%S") if _sqlite() else start
+
+
+def exact(moment_us: int) -> str | datetime:
+    """As `bound`, of a microsecond since 1970."""
+    second, rest = divmod(moment_us, 1_000_000)
+    moment = datetime.fromtimestamp(second, UTC).replace(microsecond=rest)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f" if rest else "%Y-%m-%dT%H:%M:%S") if _sqlite() else moment
+
+
+def _sqlite() -> bool:
+    return connection.vendor == "sqlite"

@@ -3,16 +3,20 @@
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.process import ROOT, clean_environment
+from benchmarks.simulator import Simulator
+from tests.reference.llmlb_again import COUNTERS, DAILY, change_endpoints, serve_again
 from tests.reference.make_reference_db import make
-from tests.router import RouterDash
+from tests.router import RouterDash, until
 from tests.routerdash.processes import manage
 
 pytestmark = pytest.mark.timeout(180)
@@ -133,3 +137,146 @@ def test_history_reads(adopted: Adopted) -> None:
     assert len(answer.json()["requests"]) == 200
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM request_history").fetchone() == (600,)
+
+
+# And llmlb again
+
+
+def figures(router: RouterDash) -> dict[str, Any]:
+    """All that totals, usage and clients tell, by name."""
+    stats = router.stats()
+    found: dict[str, Any] = {
+        name: stats[name]
+        for name in (
+            "total_requests", "successful_requests", "failed_requests", "total_input_tokens", "total_output_tokens",
+        )
+    }  # fmt: skip
+    found["endpoints"] = {row["id"]: row["total_requests"] for row in router.get("/api/dashboard/endpoints").json()}
+    for name, path in {
+        "daily": "/api/dashboard/stats/tokens/daily?days=365",
+        "monthly": "/api/dashboard/stats/tokens/monthly?months=36",
+    }.items():
+        rows = router.get(path).json()
+        found[name] = {key: sum(row[key] for row in rows) for key in ("request_count", "total_tokens")}
+    clients = router.get("/api/dashboard/clients?per_page=100&range=30d").json()
+    found["clients"] = {row["ip"]: row["request_count"] for row in clients["rankings"]}
+    usage = router.get("/api/usage?by=key").json()
+    found["usage"] = usage["total"]["requests"]
+    found["timeline"] = {
+        slot["minute"]: slot["success"] + slot["error"]
+        for slot in router.get("/api/dashboard/request-history").json()
+        if slot["success"] or slot["error"]
+    }
+    return found
+
+
+@pytest.fixture
+def taken_over(tmp_path: Path) -> Iterator[tuple[RouterDash, Path]]:
+    """Taken over, and not started yet."""
+    path = tmp_path / "load balancer.db"
+    make(path, requests=300)
+    router = RouterDash(tmp_path, DATABASE_URL=f"sqlite:///{path}")
+    assert router.manage("adopt").returncode == 0
+    yield router, path
+    router.kill()
+
+
+def agrees(router: RouterDash) -> bool:
+    return router.manage("reconcile", "--thorough").stdout.endswith("all figures agree\n")
+
+
+def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim: Simulator) -> None:
+    """What llmlb served in between is in every figure at the next start, once."""
+    router, path = taken_over
+    router.start()
+    router.add(sim.add(models=["ours"]))
+    assert [router.chat("ours").status for _ in range(5)] == [200] * 5
+    until(lambda: router.stats()["records_waiting"] == 0)
+    first = figures(router)
+    assert first["daily"]["request_count"] == 305  # llmlb's days are there from the beginning
+    router.stop()
+
+    served = serve_again(path, 100)
+    assert served.counted.total() > served.rows - 10 > 60
+    before_start = router.manage("reconcile")
+    assert before_start.returncode == 1
+    assert f"adoption: requests of llmlb that no total counts in request_history: expected 0, found {served.rows}" in (
+        before_start.stdout
+    )
+
+    router.start()
+    second = figures(router)
+    assert second["total_requests"] - first["total_requests"] == served.counted.total()
+    assert second["successful_requests"] - first["successful_requests"] == served.counted["ok"]
+    assert second["total_input_tokens"] - first["total_input_tokens"] == served.input_tokens
+    assert second["total_output_tokens"] - first["total_output_tokens"] == served.output_tokens
+    for name in ("daily", "monthly"):
+        assert second[name]["request_count"] - first[name]["request_count"] == served.rows
+    assert second["usage"] - first["usage"] == served.rows
+    for ip, count in served.clients.items():
+        assert second["clients"][ip] == count
+    for minute, count in served.minutes.items():
+        assert second["timeline"][minute] >= count
+    grown = Counter({key: count - first["endpoints"][key] for key, count in second["endpoints"].items()})
+    assert +grown == served.endpoints
+    assert agrees(router)
+
+    assert [router.chat("ours").status for _ in range(3)] == [200] * 3
+    until(lambda: router.stats()["records_waiting"] == 0)
+    assert agrees(router)
+    router.kill()
+    router.start()
+    third = figures(router)
+    assert third["total_requests"] == second["total_requests"] + 3
+    assert third["clients"].keys() == second["clients"].keys() | {"127.0.0.1"}
+    assert third["daily"]["request_count"] == second["daily"]["request_count"] + 3
+
+
+def test_endpoints_that_llmlb_deleted_and_added_in_between(taken_over: tuple[RouterDash, Path]) -> None:
+    router, path = taken_over
+    router.start()
+    first = figures(router)
+    router.stop()
+    one = serve_again(path, 40)
+    gone = max(one.endpoints, key=lambda it: one.endpoints[it])
+    change_endpoints(path, deleted=gone, added={"11111111-2222-4333-8444-555555555555": "came"})
+    other = serve_again(path, 40, seed=8)
+    assert other.endpoints["11111111-2222-4333-8444-555555555555"]
+    router.start()
+    second = figures(router)
+    assert second["total_requests"] - first["total_requests"] == one.counted.total() + other.counted.total()
+    assert second["usage"] - first["usage"] == one.rows + other.rows
+    assert gone not in second["endpoints"]
+    assert agrees(router)
+
+
+def test_llmlb_twice_in_between(taken_over: tuple[RouterDash, Path]) -> None:
+    router, path = taken_over
+    counted = 0
+    router.start()
+    first = figures(router)
+    for seed in (11, 12):
+        router.stop()
+        counted += serve_again(path, 30, seed=seed).counted.total()
+        router.start()
+        assert agrees(router)
+    assert figures(router)["total_requests"] - first["total_requests"] == counted
+
+
+def test_only_responses_of_llmlb_in_between_are_in_the_totals(taken_over: tuple[RouterDash, Path]) -> None:
+    """It keeps no history of these; its counters and daily rows tell them."""
+    router, path = taken_over
+    with closing(sqlite3.connect(path)) as db:
+        ((endpoint_id,),) = db.execute("SELECT id FROM endpoints ORDER BY 1 LIMIT 1").fetchall()
+    router.start()
+    first = router.stats()["total_requests"]
+    router.stop()
+    with closing(sqlite3.connect(path)) as db:
+        for _ in range(4):
+            db.execute(COUNTERS, (1, 0, endpoint_id))
+            db.execute(DAILY, (endpoint_id, "m", datetime.now(UTC).date().isoformat(), 1, 0, 5, 5, "responses"))
+        db.commit()
+    assert router.manage("reconcile").returncode == 1
+    router.start()
+    assert router.stats()["total_requests"] == first + 4
+    assert agrees(router)

@@ -107,6 +107,20 @@ def test_bodies_are_shown_when_asked_for_and_exports_say_how_far_they_are(
     expect(page.locator("[data-export-said]")).to_contain_text("Export done. Requests: 1")
 
 
+def test_what_an_endpoint_said_of_its_error_is_shown_with_the_bodies(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
+    router.add(sim.add(fault="500"))
+    router.chat()
+    log_in(page, "/requests?outcome=error")
+    page.locator("[data-rows] tr td").first.click()
+    drawer = page.locator("[data-drawer]")
+    expect(drawer).to_contain_text("The endpoint failed: HTTP 500 (simulated).")
+    expect(drawer).not_to_contain_text("simulated 500")
+    page.get_by_role("link", name="Show the bodies").click()
+    expect(page.get_by_role("group", name="What endpoints said of their errors")).to_have_text("simulated 500")
+
+
 def test_it_is_there_without_scripts(browser: Browser, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     router.chat()

@@ -686,7 +686,8 @@ def test_a_test_tells_latency_and_models(manager: Api, sim: Simulator) -> None:
     response = manager.call("POST", path_of(endpoint, "/test"))
     body = response.json()
     assert response.status_code == 200
-    assert (body["success"], body["error"], body["models_found"]) == (True, None, 2)
+    assert (body["success"], body["error"], body["models_found"]) == (True, None, ["a", "b"])
+    assert body["endpoint_info"] == {"model_count": 2}
     assert manager.call("GET", path_of(endpoint)).json()["latency_ms"] == body["latency_ms"]
 
 
@@ -800,12 +801,24 @@ def test_a_sync_tells_what_changed(manager: Api, sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=simulated.url)
     response = manager.call("POST", path_of(endpoint, "/sync"))
     assert response.status_code == 200
-    assert response.json() == {"synced_models": ["a", "b"], "added": 2, "removed": 0, "updated": 0}
+    body = response.json()
+    assert [model["model_id"] for model in body.pop("synced_models")] == ["a", "b"]
+    assert body == {"added": 2, "removed": 0, "updated": 0}
     simulated.set(models=["b", "c"])
     response = manager.call("POST", path_of(endpoint, "/sync"))
-    assert response.json() == {"synced_models": ["b", "c"], "added": 1, "removed": 1, "updated": 1}
+    body = response.json()
+    synced = body.pop("synced_models")
+    assert body == {"added": 1, "removed": 1, "updated": 1}
     models = manager.call("GET", path_of(endpoint)).json()["models"]
     assert [model["model_id"] for model in models] == ["b", "c"]
+    assert synced == models
+
+
+def test_synced_models_are_objects_as_the_reference_tells_them(manager: Api, sim: Simulator) -> None:
+    endpoint = make_endpoint(base_url=sim.add(models=["nomic-embed-text"]).url)
+    (model,) = manager.call("POST", path_of(endpoint, "/sync")).json()["synced_models"]
+    assert model.keys() == {"model_id", "capabilities", "max_tokens", "last_checked", "canonical_name"}
+    assert (model["model_id"], model["capabilities"], model["max_tokens"]) == ("nomic-embed-text", ["embeddings"], 4096)
 
 
 def test_a_sync_of_nobody_is_503(manager: Api, nowhere: str) -> None:

@@ -37,7 +37,7 @@ def test_detecting_nobody_is_unreachable(nowhere: str) -> None:
 
 def test_a_passed_test_tells_latency_and_models(sim: Simulator) -> None:
     result = operations.test(stored(sim.add(models=["a", "b"]).url))
-    assert (result.success, result.error, result.models_found) == (True, None, 2)
+    assert (result.success, result.error, result.models_found) == (True, None, ["a", "b"])
     assert result.latency_ms is not None
     assert result.latency_ms >= 1
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.process import free_port
 from benchmarks.simulator import Simulator
-from endpoints import probe
+from endpoints import detection, health, probe, sync
+from endpoints.models import Kind
 from endpoints.probe import Answer, Probe, Unreachable
 from tests.endpoints.conftest import Serve, asking, break_off, hang, listing
 
@@ -351,3 +352,37 @@ def test_a_health_check_makes_no_objects_of_the_answer(serve: Serve, monkeypatch
     server = serve({"/v1/models": listing("a")})
     monkeypatch.setattr(probe, "_answer", decode)
     assert asking(question, server.url).ok
+
+
+# An endpoint that quotes its key
+
+QUOTED = "sk-upstream/master+key_0123456789"
+
+
+def quotes(status: int, spelling: str) -> Any:
+    async def answer(request: web.Request) -> web.Response:
+        told = '{"data":[{"id":"%s"}],"error":{"message":"%s"},"server":"%s"}' % ((spelling,) * 3)
+        headers = {"Server": QUOTED, "Content-Type": "application/json"}
+        return web.Response(body=told, status=status, reason=QUOTED, headers=headers)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+@pytest.mark.parametrize("spelling", [QUOTED, "".join(f"\\u{ord(it):04x}" for it in QUOTED)], ids=["plain", "escaped"])
+def test_nothing_that_is_learned_of_an_endpoint_quotes_its_key(serve: Serve, status: int, spelling: str) -> None:
+    paths = ("/v1/models", "/api/health", "/api/system", "/api/v1/models", "/api/tags", "/v1/version", "/api/show")
+    server = serve(dict.fromkeys(paths, quotes(status, spelling)))
+
+    async def learn(ask: Probe) -> list[object]:
+        questions = (
+            detection.detect(ask),
+            health.check(ask, Kind.XLLM),
+            *(sync.fetch(ask, kind) for kind in Kind.values),
+        )
+        return list(await asyncio.gather(*questions, return_exceptions=True))
+
+    found = asking(learn, server.url, key=QUOTED)
+    assert isinstance(found, list)
+    assert QUOTED not in repr(found) + "".join(map(str, found))
+    assert ("[redacted]" in repr(found)) is (status == 200)

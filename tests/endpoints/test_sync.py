@@ -419,7 +419,8 @@ def test_an_answer_that_is_cut_before_a_list_begins_is_said_to_be_too_large() ->
 
 def test_what_is_left_out_stands_in_last_error_while_checks_pass(endpoint: Endpoint) -> None:
     def last_error() -> str | None:
-        return Endpoint.objects.get().last_error
+        found: str | None = Endpoint.objects.get().last_error
+        return found
 
     sync.store(endpoint, [Offered("a")], None, TOO_MANY_MODELS)
     assert last_error() == TOO_MANY_MODELS

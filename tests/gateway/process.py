@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway import config, journal, snapshot
+from gateway import config, journal, reasons, snapshot
 from gateway.livepage import LivePage
-from gateway.record import RequestRecord, SegmentHead
+from gateway.record import REJECTED, RequestRecord, SegmentHead
 from tests.gateway.samples import make_endpoint
 from tests.http import Answer, Served
 from tests.router import ROOT, clean_environment, until
@@ -29,6 +29,7 @@ RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
 
 class GatewayProcess(Served):
     program = "gateway.main"
+    worker = 0
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.key = KEY
@@ -52,7 +53,7 @@ class GatewayProcess(Served):
             self.port = listening.getsockname()[1]
             descriptors = (listening.fileno(), alive)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.program, "--worker", "0", "--listen", str(descriptors[0]),
+                [sys.executable, "-m", self.program, "--worker", str(self.worker), "--listen", str(descriptors[0]),
                  "--alive", str(alive)],
                 pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
             )  # fmt: skip
@@ -154,6 +155,8 @@ class GatewayProcess(Served):
             batch = journal.read(self.config.journal_dir / writer, start, 1 << 30)
             self._positions[writer] = batch.position
             found += [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
+        for it in found:
+            assert_nothing_is_quoted(it)
         return found
 
     def record(self) -> RequestRecord:
@@ -176,6 +179,13 @@ class GatewayProcess(Served):
 
     def database_ids(self) -> set[str]:
         return {entry.database_id for entry in self.entries(SegmentHead)}
+
+
+def assert_nothing_is_quoted(found: RequestRecord) -> None:
+    """Texts on errors are RouterDash's own. A new one has its place in gateway/reasons.py, or nobody will read it."""
+    texts = [(found.outcome, found.error), *((it.outcome, it.error) for it in found.attempts)]
+    for outcome, text in texts:
+        assert outcome == REJECTED or reasons.shown(outcome, text, None) == text, text
 
 
 def read_to_end(connection: socket.socket) -> bytes:

@@ -14,6 +14,7 @@ from gateway.anthropic import (
     read_messages_event,
     upstream_error_body,
 )
+from gateway.endpoint_errors import EndpointError
 from gateway.errors import UPSTREAM_ERROR, UPSTREAM_TIMEOUT
 from gateway.errors import error_body as openai_error_body
 from gateway.openai import Event, Usage
@@ -21,6 +22,7 @@ from gateway.relay import StreamRelay
 from tests.gateway import captures
 
 SERVERS = ["llama.cpp", "vllm"]
+BUSY = EndpointError("busy", ("overloaded_error",))
 STREAMS = [captures.load(server, "messages_stream") for server in SERVERS]
 ANSWERS = [captures.load(server, "messages") for server in SERVERS]
 
@@ -168,9 +170,9 @@ def test_what_is_no_answer_passes_as_it_is(body):
         (b'{"type":"message_delta","delta":{}}', Event()),
         (b'{"type":"message_stop"}', Event(finished=True, last=True)),
         (b"[DONE]", Event(finished=True, last=True)),
-        (b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', Event(error="busy", last=True)),
-        (b'{"error":{"message":"busy"}}', Event(error="busy", last=True)),
-        (b'{"type":"error"}', Event(error="the upstream reported an error", last=True)),
+        (b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', Event(error=BUSY, last=True)),
+        (b'{"error":{"message":"busy"}}', Event(error=EndpointError("busy"), last=True)),
+        (b'{"type":"error"}', Event(error=EndpointError("the upstream reported an error"), last=True)),
         (b'{"type":"something new","delta":null}', Event()),
     ],
 )  # fmt: skip
@@ -226,7 +228,8 @@ def test_an_error_within_a_stream_is_held():
     event = error_event(529, "", "busy")
     relay = StreamRelay(DIALECT, "asked", hide_usage=True)
     assert relay.feed(event) == b""
-    assert (relay.held, relay.error, relay.whole) == (event, "busy", False)
+    assert relay.error is not None
+    assert (relay.held, relay.error.sentence, relay.whole) == (event, "busy", False)
 
 
 @pytest.mark.parametrize(

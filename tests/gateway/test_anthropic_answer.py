@@ -174,7 +174,7 @@ def test_half_of_an_emoji_is_replaced():
         (b'{"choices":[{"text":"a"}]}', "has no message"),
         (b'{"choices":[{"message":null}]}', "has no message"),
         (b'{"choices":[{"message":{"tool_calls":"odd"}}]}', "no chat completion"),
-        (b'{"error":{"message":"out of memory"}}', "out of memory"),
+        (b'{"error":{"message":"out of memory","type":"server_error"}}', r"^an error in its answer \(server_error\)$"),
     ],
 )
 def test_what_is_no_chat_completion_is_told(body, words):

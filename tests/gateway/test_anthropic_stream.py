@@ -433,7 +433,7 @@ def test_an_error_is_held_in_the_clients_shape(error, kind, sentence):
     relay, sent = play(HELLO + b"data: %b\n\n" % json.dumps({"error": error}).encode() + STOP + DONE)
     assert sent == play(HELLO)[1]
     assert events(relay.held) == [{"type": "error", "error": {"type": kind, "message": sentence}}]
-    assert (relay.error, relay.whole) == (sentence, False)
+    assert (relay.error.sentence, relay.whole) == (sentence, False)
 
 
 @pytest.mark.parametrize("noise", [b"\n", b"event: ping\n\n", b"data:\n\n", b"data: not json\n\n", b"data: [1]\n\n"])

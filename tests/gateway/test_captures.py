@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway import endpoint_errors
 from gateway.errors import UPSTREAM_ERROR
 from gateway.kinds import BY_NAME, CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 from gateway.openai import dialect, read_answer
@@ -278,7 +279,8 @@ def test_a_path_that_is_not_there(gateway, server, message, name):
         given = ask(gateway, CHAT, gateway.add(there))
     assert (given.status, given.body) == (capture.status, capture.body)
     record = gateway.record()
-    assert (record.outcome, record.error in (message, "Method Not Allowed")) == ("refused", True)
+    assert endpoint_errors.read(given.body).sentence in (message, "Method Not Allowed")
+    assert (record.outcome, record.error.partition(" (")[0]) == ("refused", f"HTTP {capture.status}")
 
 
 @pytest.mark.parametrize(("server", "status"), [("llama.cpp", 501), ("vllm", 404), ("transformers", 404)])

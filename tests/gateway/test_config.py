@@ -48,6 +48,7 @@ GOOD = [
     ("ROUTERDASH_HEALTH_CHECK_INTERVAL", "3600", "health_check_interval", 3600),
     ("ROUTERDASH_REQUIRE_API_KEY", "no", "require_api_key", False),
     ("ROUTERDASH_REQUIRE_API_KEY", "TRUE", "require_api_key", True),
+    ("ROUTERDASH_OPEN_RESPONSES", "true", "open_responses", True),
     ("ROUTERDASH_CORS_ORIGINS", "*", "cors_origins", ("*",)),
     (
         "ROUTERDASH_CORS_ORIGINS",
@@ -61,6 +62,7 @@ GOOD = [
     ("ROUTERDASH_HSTS_SECONDS", "0", "hsts_seconds", 0),
     ("ROUTERDASH_MAX_KEYS_PER_USER", "0", "max_keys_per_user", 0),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "0", "max_connections_per_client", 0),
+    ("ROUTERDASH_MAX_BUFFERED_MB", "256", "max_buffered_mb", 256),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "true", "allow_link_local", True),
     (
         "ROUTERDASH_ENDPOINT_NETWORKS",
@@ -128,6 +130,7 @@ BAD = [
     ("ROUTERDASH_CORS_ORIGINS", "https://chat.example.com/path"),
     ("ROUTERDASH_CORS_ORIGINS", "null"),
     ("ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT", "-1"),
+    ("ROUTERDASH_MAX_BUFFERED_MB", "64"),
     ("ROUTERDASH_ALLOW_LINK_LOCAL", "perhaps"),
     ("ROUTERDASH_STORE_BODIES", "some"),
     ("ROUTERDASH_HISTORY", "none"),

@@ -28,3 +28,8 @@ def test_connection_names_further_headers_of_one_hop():
 def test_everything_else_stays_in_its_order():
     headers = [(b"set-cookie", b"a"), (b"set-cookie", b"b"), (b"date", b"now")]
     assert end_to_end(headers) == headers
+
+
+@pytest.mark.parametrize("name", [b"host", b"cookie", b"content-type", b"authorization"])
+def test_connection_cannot_take_away_what_the_other_end_must_see(name):
+    assert end_to_end([(b"connection", name), (name, b"x")]) == [(name, b"x")]

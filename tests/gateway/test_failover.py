@@ -10,10 +10,13 @@ import msgspec
 import pytest
 
 from gateway import present, snapshot
+from gateway.bounds import Hits
 from tests.gateway.process import read_until
 from tests.gateway.scripted import DONE, LAST, Talk, always, answer, chunk, opening, stream, upstream
 from tests.gateway.test_inference import error_of, events, outcomes, told
 from tests.router import until
+
+CHAT = "/v1/chat/completions"
 
 
 def change(gateway, model, **facts):
@@ -264,7 +267,7 @@ def test_a_stream_that_begins_with_its_failure_is_tried_on_another_endpoint(gate
         given = gateway.chat(gateway.add(server, sim.add()), stream=True)
     assert events(given)[-1] == b"data: [DONE]"
     record = gateway.record()
-    assert (record.outcome, record.attempts[0].error) == ("ok", "no memory")
+    assert (record.outcome, record.attempts[0].error) == ("ok", "an error in its answer")
 
 
 def test_a_comment_is_no_first_token(gateway, sim):
@@ -375,6 +378,43 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gateway, sim):
         assert (record.outcome, record.attempts, record.status) == ("cancelled", (), 0)
         assert record.queue_us is not None
         assert gateway.in_flight(model) == 1
+
+
+def test_one_key_cannot_fill_the_queue_and_the_next_turn_is_another_keys(make_gateway):
+    gateway = make_gateway().start()
+    other = gateway.add_key("sk_" + "AnotherKey" * 4)
+    free = threading.Semaphore(0)
+    order = []
+
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            order.append(b"other" if b"from-other" in request else b"own")
+            free.acquire(timeout=60)
+            talk.send(answer(b'{"model":"m","choices":[]}'))
+
+    with upstream(script) as server, contextlib.ExitStack() as stack:
+        model = gateway.add(server, max_concurrency=1)
+        connections = [stack.enter_context(gateway.connect()) for _ in range(101)]
+        for connection in connections:
+            connection.sendall(gateway.chat_bytes(model))
+        until(lambda: Hits(gateway.page).totals() == {"queue_of_key": 49})
+        until(lambda: order and gateway.page.waiting == 51)
+        threading.Thread(target=lambda: gateway.post(CHAT, {"model": model, "from-other": 1}, key=other)).start()
+        until(lambda: gateway.page.waiting == 52)
+        free.release(2)
+        until(lambda: len(order) == 3)
+        assert order == [b"own", b"own", b"other"]  # the one that was running, one that came before, and then its turn
+        free.release(100)
+        statuses = Counter(connection.recv(12) for connection in connections)
+    assert statuses == {b"HTTP/1.1 200": 52, b"HTTP/1.1 429": 49}
+
+
+def test_the_only_key_may_fill_the_queue(make_gateway, sim):
+    gateway = make_gateway(ROUTERDASH_QUEUE_MAX="3").start()
+    with busy(gateway, sim.add(fault="hang")) as model, contextlib.ExitStack() as stack:
+        for place in (1, 2, 3):
+            stack.enter_context(waiting(gateway, model, place=place))
+        assert error_of(gateway.chat(model)) == (429, "queue_full")
 
 
 def test_keys_take_turns(gateway, sim):
@@ -614,7 +654,7 @@ def has(response_id):
 
 
 def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_a")) as one, upstream(has("resp_b")) as other:
         gateway.add(one)
         gateway.add(other)
@@ -638,7 +678,7 @@ def test_a_response_that_nobody_remembers_is_searched_for(make_gateway):
     ],
 )
 def test_what_can_be_asked_about_a_response(make_gateway, method, path, status):
-    gateway = make_gateway().start()
+    gateway = make_gateway(ROUTERDASH_OPEN_RESPONSES="true").start()
     with upstream(has("resp_c")) as server:
         gateway.add(server)
         until(lambda: gateway.get("/v1/responses/resp_c").status == 200)

@@ -2,12 +2,14 @@
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from gateway.forward import FORWARDED_AT_ONCE
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import Talk, always, answer, each_time, nothing, opening, stream, upstream
+from tests.router import until
 
 
 @pytest.fixture
@@ -62,6 +64,55 @@ def test_who_asks_is_told(gateway, control_says):
     found = [headers_of(request) for request in control.requests]
     told = [(headers[b"x-routerdash-client"], headers[b"x-routerdash-scheme"]) for headers in found]
     assert told == [(b"192.0.2.9", b"https"), (b"127.0.0.1", b"http")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "version", "host"),
+    [
+        (("Connection: host",), "1.1", b"127.0.0.1"),
+        (("Connection: close, Host, Cookie",), "1.1", b"127.0.0.1"),
+        ((), "1.0", b"127.0.0.1"),
+    ],
+)
+def test_control_always_gets_one_host(gateway, control_says, lines, version, host):
+    with control_says(always(PAGE)) as control:
+        gateway.say(gateway.head("GET /", "Cookie: a=b", *lines, "Connection: close", version=version))
+    headers = headers_of(control.requests[0])
+    assert headers[b"host"].startswith(host)
+    assert headers[b"cookie"] == b"a=b"
+
+
+def test_a_page_without_a_host_is_asked_for_as_localhost(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.say(b"GET / HTTP/1.0\r\n\r\n")
+    assert headers_of(control.requests[0])[b"host"] == b"localhost"
+
+
+def test_the_host_of_an_absolute_target_is_the_host(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        gateway.say(b"GET http://router.example:80/login?a HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        refused = gateway.say(b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    (request,) = control.requests
+    assert request.startswith(b"GET /login?a HTTP/1.1\r\n")
+    assert headers_of(request)[b"host"] == b"router.example:80"
+    assert b"host_not_allowed" in refused
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:x", "localhost:", "localhost:99999", "localhost:80:80", "local host", "[::1"]
+)
+def test_an_odd_host_does_not_reach_control(gateway, control_says, host):
+    with control_says(always(PAGE)) as control:
+        received = gateway.say(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert control.requests == []
+
+
+def test_a_target_that_is_too_long_does_not_reach_control(gateway, control_says):
+    with control_says(always(PAGE)) as control:
+        received = gateway.say(b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 8192))
+    assert received.startswith(b"HTTP/1.1 414 ")
+    assert control.requests == []
 
 
 def test_a_client_cannot_say_who_it_is_itself(gateway, control_says):
@@ -239,3 +290,62 @@ def test_head_tells_the_length_that_get_would_have(gateway, control_says):
     with control_says(always(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n")):
         received = gateway.say(gateway.head("HEAD /", "Connection: close"))
     assert b"content-length: 6\r\n" in received
+
+
+def test_of_one_client_so_many_requests_are_with_control_at_a_time(gateway, control_says):
+    answers = threading.Event()
+
+    def script(talk: Talk) -> None:
+        while talk.request():
+            answers.wait(30)
+            talk.send(PAGE)
+
+    with control_says(script) as control, ExitStack() as stack:
+        connections = [stack.enter_context(gateway.connect()) for _ in range(FORWARDED_AT_ONCE + 10)]
+        for connection in connections:
+            connection.sendall(gateway.head("GET /login"))
+        until(lambda: len(control.requests) == FORWARDED_AT_ONCE)
+        with gateway.connect() as other:
+            other.sendall(gateway.head("GET /login", "X-Forwarded-For: 192.0.2.7"))
+            until(lambda: len(control.requests) == FORWARDED_AT_ONCE + 1)
+        answers.set()
+        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 200"}
+        assert len(control.requests) == FORWARDED_AT_ONCE + 11
+
+
+def test_whoever_leaves_gives_up_the_place_that_it_has_or_waits_for(gateway, control_says):
+    answers = threading.Event()
+
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            if b"/slow" in request:
+                answers.wait(30)
+            talk.send(PAGE)
+
+    with control_says(script) as control:
+        for _ in range(2):
+            with ExitStack() as stack:
+                connections = [stack.enter_context(gateway.connect()) for _ in range(FORWARDED_AT_ONCE + 10)]
+                for connection in connections:
+                    connection.sendall(gateway.head("GET /slow"))
+                until(lambda: sum(b"/slow" in it for it in control.requests) >= FORWARDED_AT_ONCE)
+            assert gateway.get("/login").status == 200
+            control.requests.clear()
+        answers.set()
+
+
+def test_streams_of_events_take_no_place_of_other_requests(gateway, control_says):
+    def script(talk: Talk) -> None:
+        while request := talk.request():
+            if b"/events" in request:
+                talk.send(stream(b"data: 1\n\n", end=False))
+                talk.request()
+            else:
+                talk.send(PAGE)
+
+    with control_says(script), ExitStack() as stack:
+        for _ in range(FORWARDED_AT_ONCE + 5):
+            connection = stack.enter_context(gateway.connect())
+            connection.sendall(gateway.head("GET /events"))
+            read_until(connection, b"data: 1\n\n\r\n")
+        assert gateway.get("/login").status == 200

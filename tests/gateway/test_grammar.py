@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.grammar import METHODS, Malformed, check_headers, check_line
+from gateway.grammar import METHODS, Malformed, check_first_line, check_headers, check_line, origin_form
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -57,3 +57,48 @@ def test_headers(headers):
 def test_headers_that_could_be_read_in_two_ways(headers):
     with pytest.raises(Malformed):
         check_headers(headers)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"GET /a  HTTP/1.1\r\n", b"GET  /a HTTP/1.1\r\n", b"GET /a HTTP/1.1 \r\n", b"GET\t/a HTTP/1.1\r\n"]
+)
+def test_a_first_line_has_one_blank_where_one_belongs(raw):
+    proper = b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+    at = check_first_line(proper, 0, b"GET", b"/a", "1.1")
+    assert at == proper.index(b"\nHost")
+    with pytest.raises(Malformed):
+        check_first_line(proper + raw, at, b"GET", b"/a", "1.1")
+
+
+HOST = (b"Host", b"header")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://a.example/v1/models?x=http://b#".rstrip(b"#"), b"/v1/models?x=http://b", b"a.example"),
+        (b"HTTPS://a.example:8443/", b"/", b"a.example:8443"),
+        (b"http://[::1]:80", b"/", b"[::1]:80"),
+        (b"http://a?b", b"/?b", b"a"),
+    ],
+)
+def test_the_host_of_an_absolute_target_replaces_the_headers(target, path, host):
+    assert origin_form(target, [HOST, (b"X", b"y")], "1.1") == (path, [(b"X", b"y"), (b"host", host)])
+
+
+@pytest.mark.parametrize(
+    "target", [b"ftp://a/", b"http:///x", b"http://me@a/", b"http://a/#x", b"*", b"a:80", b"", b"http:/a"]
+)
+def test_targets_that_are_no_url_of_ours(target):
+    with pytest.raises(Malformed):
+        origin_form(target, [HOST], "1.1")
+
+
+def test_two_hosts_are_refused_with_an_absolute_target_too():
+    with pytest.raises(Malformed):
+        origin_form(b"http://a/", [HOST, HOST], "1.1")
+
+
+def test_an_absolute_target_does_not_make_up_for_a_missing_host():
+    assert origin_form(b"http://a/", [], "1.1") == (b"/", [])
+    assert origin_form(b"http://a/", [], "1.0") == (b"/", [(b"host", b"a")])

@@ -141,7 +141,11 @@ HEADS = [
     b"X: y\r\n ",
 ]  # fmt: skip
 LINES = [
-    b"POST http://localhost/v1/chat/completions HTTP/1.1", b"POST http://evil.example/v1/models HTTP/1.1",
+    b"POST ftp://localhost/v1/chat/completions HTTP/1.1", b"POST http://a@localhost/v1/models HTTP/1.1",
+    b"POST http:///v1/models HTTP/1.1", b"GET http://localhost/v1/models#part HTTP/1.1",
+    b"GET //[::1 HTTP/1.1 HTTP/1.1",
+    b"GET /v1/models  HTTP/1.1", b"GET  /v1/models HTTP/1.1", b"GET /v1/models HTTP/1.1 ",
+    b"GET http://localhost/v1/models  HTTP/1.1",
     b"GET * HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET localhost:443 HTTP/1.1", b"CONNECT localhost:443 HTTP/1.1",
     b"CONNECT /v1/models HTTP/1.1", b"GET v1/models HTTP/1.1", b"GET \\v1\\models HTTP/1.1",
     b"GET /v1/models#part HTTP/1.1", b"GET /v1/mod els HTTP/1.1", b"GET /v1/\x00 HTTP/1.1", b"GET /v1/\x7f HTTP/1.1",

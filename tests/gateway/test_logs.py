@@ -55,6 +55,17 @@ def test_uvicorns_own_lines_are_for_debugging(level, uvicorn):
     assert logging.getLogger("uvicorn.error").level == uvicorn
 
 
+def test_a_bad_request_that_django_notices_is_one_line_without_a_traceback(capsys):
+    logs.configure(load({}), "control")
+    try:
+        raise ValueError("secret path")
+    except ValueError as error:
+        logging.getLogger("django.security.DisallowedHost").error("Invalid HTTP_HOST header", exc_info=error)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "control WARNING django.security.DisallowedHost: Invalid HTTP_HOST header" in told
+
+
 EVIL = "x\n2026-11-27 00:00:00,000 control INFO access.audit: FORGED"
 
 

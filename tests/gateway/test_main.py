@@ -94,9 +94,10 @@ async def nothing_streamed(exchange):
 
 class Greeting(asyncio.Protocol):
     def __init__(self, **_):
-        pass
+        self.transport = None
 
     def connection_made(self, transport):
+        self.transport = transport
         transport.write(b"connected")
         transport.close()
 

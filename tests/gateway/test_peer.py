@@ -151,7 +151,22 @@ def test_a_host_that_is_allowed(header):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "evil.example", "router.example.evil", "notbelow.example", "sub.router.example", "::1", "1.2.3.4.evil", "é"],
+    [
+        "",
+        "localhost:x",
+        "localhost:",
+        "localhost:65536",
+        "a b",
+        "localhost/",
+        "[::1]x",
+        "evil.example",
+        "router.example.evil",
+        "notbelow.example",
+        "sub.router.example",
+        "::1",
+        "1.2.3.4.evil",
+        "é",
+    ],
 )
 def test_a_host_that_is_not(header):
     assert not HOSTS.allow(header.encode())
@@ -178,6 +193,14 @@ def test_a_host_without_its_port(host, name):
 
 
 # Crowds
+
+
+def test_connections_of_one_ipv6_network_are_those_of_one_client():
+    crowd = Crowd(2, Peers(PROXIES))
+    assert [crowd.enter(f"2001:db8::{number}") for number in (1, 2, 3)] == [True, True, False]
+    assert crowd.enter("2001:db8:0:1::1")
+    crowd.leave("2001:db8::9")
+    assert crowd.enter("2001:db8::4")
 
 
 def test_a_client_may_come_so_often():

@@ -11,7 +11,18 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from gateway.bounds import Hits
-from gateway.protocol import KEEP_ALIVE_SECONDS, RECEIVE_SECONDS, SEND_SECONDS, SLOWEST, GatewayProtocol
+from gateway.protocol import (
+    KEEP_ALIVE_SECONDS,
+    MAX_BODY_SECONDS,
+    MAX_STREAMED_SECONDS,
+    RECEIVE_SECONDS,
+    ROOM,
+    SEND_SECONDS,
+    SLOW_SECONDS,
+    SLOWEST,
+    TURN,
+    GatewayProtocol,
+)
 from tests.gateway.process import GatewayProcess, read_to_end, read_until
 from tests.gateway.scripted import DONE, LAST, always, answer, chunk, stream, upstream
 from tests.router import until
@@ -260,7 +271,7 @@ def test_a_head_of_many_lines(gateway):
 
 
 @pytest.mark.parametrize(
-    "line", ["GET http://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
+    "line", ["GET ftp://localhost/v1/models", "GET *", "GET /v1/models#x", "get /v1/models", "PROPFIND /v1/models"]
 )
 def test_a_target_that_is_no_path_and_a_method_that_is_not_ours(gateway, line):
     assert statuses(gateway.say(gateway.head(line))) == [400]
@@ -357,8 +368,10 @@ class HalfOpen(GatewayProtocol):
 
     def __init__(self, **fields: Any) -> None:
         self.running, self.in_head, self.quiet_since, self.begun, self.paused_at = None, False, 0.0, 0.0, 0.0
-        self.unsent, self.stuck_since = 0, 0.0
-        self.waiting_for_client = 0
+        self.unsent, self.stuck_since, self.unsent_hold = 0, 0.0, None
+        self.claim, self.held_back, self.judged = None, 0, -1.0
+        self.gateway: Any = SimpleNamespace(bounds=Hits())
+        self.waiting_for_client = 0.0
         self.done: list[bytes] = []
         self.loop: Any = SimpleNamespace(call_soon=lambda function, *given: function(*given))
         self.transport: Any = SimpleNamespace(
@@ -369,7 +382,10 @@ class HalfOpen(GatewayProtocol):
     def close(self) -> None:
         self.done.append(b"closed")
 
-    def _say(self, status: bytes, text: bytes) -> None:
+    def _charge_unsent(self, unsent: int) -> bool:
+        return True
+
+    def _say(self, status: bytes, text: bytes, kind: bytes = b"") -> None:
         self.done.append(status)
 
 
@@ -386,11 +402,14 @@ REFUSED = SimpleNamespace(received=False, started=True, streams=False, body_byte
         ({}, KEEP_ALIVE_SECONDS + 1, False, [b"closed"]),
         ({}, 2, True, [b"closed"]),
         ({"in_head": True}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
-        ({"running": BODY_MISSING}, RECEIVE_SECONDS - 1, False, []),
-        ({"running": BODY_MISSING}, RECEIVE_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
+        ({"in_head": True}, RECEIVE_SECONDS - 1, False, []),
+        ({"running": BODY_MISSING}, SLOW_SECONDS - 1, False, []),
+        ({"running": BODY_MISSING}, SLOW_SECONDS + 1, False, [b"408 Request Timeout", b"closed"]),
         ({"running": BODY_MISSING}, 2, True, [b"408 Request Timeout", b"closed"]),
         ({"running": BODY_MISSING, "paused_at": 1.0}, 1e6, False, []),
-        ({"running": STREAMING}, RECEIVE_SECONDS + 1, False, [b"closed"]),
+        ({"running": BODY_MISSING, "held_back": ROOM}, 1e6, False, []),
+        ({"running": BODY_MISSING, "held_back": TURN}, 1e6, False, []),
+        ({"running": STREAMING}, SLOW_SECONDS + 1, False, [b"closed"]),
         ({"running": REFUSED}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, False, []),
         ({"running": RUNNING}, 1e6, True, []),
@@ -405,24 +424,69 @@ def test_a_silent_client_is_waited_for_so_long(fields, seconds, stopping, expect
 TIMED_OUT = [b"408 Request Timeout", b"closed"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "seconds", "expected"),
-    [
-        ({"in_head": True}, RECEIVE_SECONDS - 1, []),
-        ({"in_head": True}, RECEIVE_SECONDS + 1, TIMED_OUT),
-        ({"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})}, RECEIVE_SECONDS + 9, []),
-        (
-            {"running": SimpleNamespace(**{**vars(BODY_MISSING), "body_bytes": 10 * SLOWEST})},
-            RECEIVE_SECONDS + 11,
-            TIMED_OUT,
-        ),
-        ({"running": RUNNING}, 1e6, []),
-    ],
-)
-def test_a_client_that_sends_byte_by_byte_is_waited_for_so_long(fields, seconds, expected):
-    connection = HalfOpen(**fields, quiet_since=float(seconds))
+class Receiving:
+    """A connection whose body comes as the test says, looked at twice a second by a clock of the test's own."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.now = 0.0
+        self.request = SimpleNamespace(**{**vars(BODY_MISSING), **fields})
+        self.connection = HalfOpen(running=self.request)
+
+    def go_on(self, seconds: float, bytes_a_second: float) -> list[bytes]:
+        """What was done to it in the end."""
+        until = self.now + seconds
+        while self.now < until and not self.connection.done:
+            self.now += 0.5
+            if bytes_a_second:
+                self.request.body_bytes += bytes_a_second / 2
+                self.connection.quiet_since = self.now
+            self.connection.expire(self.now, stopping=False)
+        return self.connection.done
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(RECEIVE_SECONDS - 1, []), (RECEIVE_SECONDS + 1, TIMED_OUT)])
+def test_a_header_block_that_comes_byte_by_byte_is_waited_for_so_long(seconds, expected):
+    connection = HalfOpen(in_head=True, quiet_since=float(seconds))
     connection.expire(float(seconds), stopping=False)
     assert connection.done == expected
+
+
+def test_a_body_of_a_kilobyte_a_second_is_received():
+    assert Receiving().go_on(MAX_BODY_SECONDS - 1, SLOWEST + 1) == []
+
+
+def test_a_body_that_comes_byte_by_byte_is_not_waited_for():
+    receiving = Receiving()
+    assert receiving.go_on(SLOW_SECONDS - 1, 1) == []
+    assert receiving.go_on(2, 1) == TIMED_OUT
+
+
+def test_a_burst_at_the_beginning_of_a_body_does_not_buy_hours():
+    receiving = Receiving()
+    assert receiving.go_on(1, 7_900_000) == []
+    assert receiving.go_on(SLOW_SECONDS - 2, 1) == []
+    assert receiving.go_on(4, 1) == TIMED_OUT
+
+
+def test_a_slow_part_of_a_fast_body_is_forgiven_for_less_than_the_window():
+    receiving = Receiving()
+    for _ in range(5):
+        assert receiving.go_on(2, 100 * SLOWEST) == []
+        assert receiving.go_on(SLOW_SECONDS - 5, 0) == []
+
+
+@pytest.mark.parametrize(("streams", "most"), [(False, MAX_BODY_SECONDS), (True, MAX_STREAMED_SECONDS)])
+def test_a_body_has_an_absolute_limit_of_time(streams, most):
+    receiving = Receiving(streams=streams)
+    assert receiving.go_on(most - 1, 2 * SLOWEST) == []
+    assert receiving.go_on(2, 2 * SLOWEST) == TIMED_OUT
+
+
+def test_a_body_that_its_endpoint_does_not_take_is_not_late():
+    receiving = Receiving(streams=True, started=True)
+    receiving.go_on(1, 2 * SLOWEST)
+    receiving.connection.paused_at = 1.0
+    assert receiving.go_on(1000, 0) == []
 
 
 def test_a_client_that_takes_nothing_is_given_up():
@@ -434,12 +498,35 @@ def test_a_client_that_takes_nothing_is_given_up():
     assert connection.done == [b"aborted"]
 
 
-def test_a_client_that_takes_a_little_is_not():
-    connection = HalfOpen(running=RUNNING, waiting_for_client=100)
-    connection.expire(10.0, stopping=False)
-    connection.waiting_for_client = 99
-    connection.expire(11.0 + SEND_SECONDS, stopping=False)
-    assert connection.done == []
+class Taking:
+    """A connection whose client takes so many bytes a second of what waits for it."""
+
+    def __init__(self, waiting: int) -> None:
+        self.now = 0.0
+        self.connection = HalfOpen(running=RUNNING, waiting_for_client=waiting)
+
+    def go_on(self, seconds: float, bytes_a_second: float) -> list[bytes]:
+        until = self.now + seconds
+        while self.now < until and not self.connection.done:
+            self.now += 0.5
+            self.connection.waiting_for_client -= bytes_a_second / 2
+            self.connection.expire(self.now, stopping=False)
+        return self.connection.done
+
+
+def test_a_client_that_takes_a_kilobyte_a_second_is_waited_for():
+    assert Taking(1 << 20).go_on(5 * SEND_SECONDS, 1.1 * SLOWEST) == []
+
+
+def test_a_client_that_takes_a_byte_now_and_then_is_given_up():
+    taking = Taking(1 << 15)
+    assert taking.go_on(SEND_SECONDS - 1, 1) == []
+    assert taking.go_on(2, 1) == [b"aborted"]
+
+
+def test_what_is_written_meanwhile_does_not_make_a_client_look_alive():
+    taking = Taking(100)
+    assert taking.go_on(SEND_SECONDS + 1, -1) == [b"aborted"]
 
 
 def test_a_refusal_for_a_bound_is_counted_as_a_hit_of_it(make_gateway):
@@ -449,3 +536,23 @@ def test_a_refusal_for_a_bound_is_counted_as_a_hit_of_it(make_gateway):
         connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n")
         received = read_until(connection, b"}}")
     assert (statuses(received), hits.totals()) == ([413], {"forwarded_body": 1})
+
+
+def test_an_absolute_target_is_served_like_any_other_also_when_it_repeats(gateway, model):
+    body = b'{"model":"%b","messages":[]}' % model.encode()
+    head = gateway.head(f"POST http://127.0.0.1:{gateway.port}/v1/chat/completions", f"Content-Length: {len(body)}")
+    with gateway.connect() as connection:
+        for _ in range(3):
+            connection.sendall(head + body)
+            assert status(read_answer(connection)) == 200
+
+
+@pytest.mark.parametrize("at", [1, 5, 30, 31, 60])
+def test_blanks_in_the_first_line_are_seen_in_whatever_pieces_it_comes(gateway, at):
+    data = b"GET /v1/models/xxxxxxxxxxxxxxx  HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with gateway.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(data[:at])
+        assert gateway.get("/v1/models").status == 200  # the piece was read meanwhile
+        connection.sendall(data[at:])
+        assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")

@@ -248,3 +248,24 @@ def test_a_key_waits_for_at_most_one_request_of_each_other_key(comers):
     ahead = [key for key, _ in went]
     if "b" in ahead:
         assert ahead.index("b") <= 1
+
+
+def test_a_key_has_half_of_the_places_and_one_more():
+    world = World(m=0)
+    places: list[Any] = []
+    while world.queue.has_place("a", world.queue.length, 100, 1):
+        places.append(world.come(len(places), "a"))
+    assert len(places) == 51
+    assert world.queue.has_place("b", world.queue.length, 100, 1)
+
+
+@given(st.integers(1, 200), st.integers(1, 8), st.data())
+def test_no_key_fills_the_queues_of_all_workers(most, workers, data):
+    worlds = [World(m=0) for _ in range(workers)]
+    for worker in data.draw(st.lists(st.integers(0, workers - 1), max_size=400)):
+        waiting = sum(it.queue.length for it in worlds)
+        if waiting < most and worlds[worker].queue.has_place("a", waiting, most, workers):
+            worlds[worker].come("x", "a")
+    waiting = sum(it.queue.length for it in worlds)
+    assert waiting < most or most <= 2 * workers + 2
+    assert waiting == most or worlds[0].queue.has_place("b", waiting, most, workers)

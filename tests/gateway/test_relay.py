@@ -207,18 +207,18 @@ def test_a_stream_without_its_last_empty_line_is_read_to_its_end():
 def test_an_error_event_is_told_and_not_whole():
     error = b'data: {"error":{"message":"out of memory"}}\n\n'
     relay, sent = play(CHAT, chunk("a") + error)
-    assert (relay.error, relay.whole, sent) == ("out of memory", False, chunk("a") + error)
+    assert (relay.error.sentence, relay.whole, sent) == ("out of memory", False, chunk("a") + error)
 
 
 def test_an_error_is_not_mended_by_what_follows():
     relay, _ = play(CHAT, b'data: {"error":"first"}\n\ndata: {"error":"second"}\n\n' + LAST + DONE)
-    assert (relay.error, relay.finished, relay.whole) == ("first", True, False)
+    assert (relay.error.sentence, relay.finished, relay.whole) == ("first", True, False)
 
 
 def test_a_failed_response_is_held_and_not_whole():
     failed = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"no"}}}\n\n'
     relay, _ = play(RESPONSES, failed, end=False)
-    assert (relay.held, relay.error, relay.whole) == (failed, "no", False)
+    assert (relay.held, relay.error.sentence, relay.whole) == (failed, "no", False)
 
 
 def test_nothing_is_not_whole():

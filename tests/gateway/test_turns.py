@@ -7,7 +7,7 @@ from gateway.drive import Drive
 from gateway.turns import Turns, at_once
 from tests.gateway.client import in_loop
 
-Log = list[Any]
+Log = list[Any]  # what was done, in its order
 
 
 def slices(name, count, log):
@@ -21,7 +21,7 @@ def slices(name, count, log):
 async def test_long_works_take_turns_of_one_slice_each():
     turns = Turns(asyncio.get_running_loop())
     log: Log = []
-    found = await asyncio.gather(turns.run(slices("a", 2, log)), turns.run(slices("b", 2, log)))
+    found = list(await asyncio.gather(turns.run(slices("a", 2, log)), turns.run(slices("b", 2, log))))
     assert found == ["a", "b"]
     assert log == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
@@ -49,11 +49,11 @@ async def test_work_of_a_drive_has_turns_too():
     turns, ended = Turns(loop), asyncio.Event()
     log: Log = []
 
-    def done(_: Drive) -> None:
-        if len(log) == 4:
+    def note_end(_: Drive) -> None:
+        if len(log) >= 4:
             ended.set()
 
-    drives = [Drive(turns.run(slices(name, 2, log)), loop, done) for name in "ab"]
+    drives = [Drive(turns.run(slices(name, 2, log)), loop, note_end) for name in "ab"]
     for drive in drives:
         drive.start()
     await ended.wait()

@@ -25,12 +25,16 @@ def compile_turns(directory: Path) -> Path:
     return library
 
 
+def preloaded(library: Path, directory: Path) -> dict[str, str]:
+    """The environment of a process whose turns, and those of its children, are to be measured."""
+    return {"LD_PRELOAD": str(library), "HOSTILE_TURNS": str(directory)}
+
+
 class Turns:
     """The turns of one process since the last `clear`."""
 
-    def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(8 * 3))
-        with path.open("r+b") as file:
+    def __init__(self, directory: Path, pid: int) -> None:
+        with (directory / str(pid)).open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 8 * 3)
         self._words = memoryview(self._map).cast("Q")
 
@@ -58,8 +62,17 @@ class MeasuredGateway(GatewayProcess):
 
     def __init__(self, directory: Path, library: Path, **environment: str) -> None:
         super().__init__(directory, **environment)
-        self.turns = Turns(directory / "turns")
-        self.environment |= {"LD_PRELOAD": str(library), "HOSTILE_TURNS": str(directory / "turns")}
+        self.environment |= preloaded(library, directory)
+        self._directory = directory
+        self._turns: Turns | None = None
+
+    @property
+    def turns(self) -> Turns:
+        """Of the running process, once it serves."""
+        if self._turns is None:
+            assert self.process is not None
+            self._turns = Turns(self._directory, self.process.pid)
+        return self._turns
 
     def memory_mb(self, name: str = "VmRSS") -> float:
         """Resident memory now, or with VmHWM at its highest, in MiB."""
@@ -128,6 +141,12 @@ class Bystander:
         finally:
             self._stop.set()
             thread.join()
+
+    def ask_until(self, count: int, seconds: float = 30.0) -> None:
+        """Wait until there are so many answers."""
+        deadline = time.monotonic() + seconds
+        while len(self.statuses) < count and time.monotonic() < deadline:
+            time.sleep(self.PAUSE_SECONDS)
 
     def assert_served(self, status: int = 200) -> None:
         assert self.statuses

@@ -1,13 +1,14 @@
 /* Measures the turns of an event loop by the CPU clock of its thread. Preloaded into a process (LD_PRELOAD), it takes the
    place of epoll_wait and epoll_pwait: what a thread computes between two waits is one turn.
 
-   The file that HOSTILE_TURNS names gets three 64-bit words: turns, the longest turn, CPU time of all; times in ns. Only
-   the main thread of the process that was started with the variable writes them. */
+   The directory that HOSTILE_TURNS names gets a file for each process, named by its id, of three 64-bit words: turns,
+   the longest turn, CPU time of all; times in ns. Only the main thread writes them. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -29,8 +30,11 @@ static uint64_t cpu_time(void)
 
 __attribute__((constructor)) static void open_page(void)
 {
-    const char *path = getenv("HOSTILE_TURNS");
-    int file = path ? open(path, O_RDWR | O_CREAT, 0600) : -1;
+    const char *directory = getenv("HOSTILE_TURNS");
+    char path[4096];
+    int file = -1;
+    if (directory && snprintf(path, sizeof path, "%s/%d", directory, getpid()) < (int)sizeof path)
+        file = open(path, O_RDWR | O_CREAT, 0600);
     if (file < 0)
         return;
     if (ftruncate(file, WORDS * sizeof *page) == 0) {

@@ -15,6 +15,7 @@ from tests.metrics.world import World
 pytestmark = pytest.mark.django_db
 
 ASKED = '{"model": "tiny", "messages": [{"role": "user", "content": "<script>"}]}'
+NOTHING: dict[str, Any] = {"request": None, "response": None, "endpoint_errors": []}
 NOWHERE = "eeeeeeee-0000-4000-8000-000000000009"
 
 
@@ -49,7 +50,7 @@ def test_each_look_is_noted(as_admin: Api, admin: User, teller: World) -> None:
 
 def test_where_there_is_nothing_to_see_nothing_is_noted(as_admin: Api, teller: World) -> None:
     one = written(teller)
-    assert as_admin.call("GET", f"/api/requests/{one}/bodies").json() == {"request": None, "response": None}
+    assert as_admin.call("GET", f"/api/requests/{one}/bodies").json() == NOTHING
     assert as_admin.call("GET", f"/api/requests/{NOWHERE}/bodies").status_code == 404
     assert as_admin.get(f"/requests/{one}").status_code == 200
     assert looks() == []

@@ -90,10 +90,10 @@ def test_an_export_of_nothing_has_a_head(teller: World) -> None:
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(teller: World, first: str) -> None:
-    teller.gateway(request(record.FAILED, model=f"{first}cmd", error=f'{first}1+1"'))
+    teller.gateway(request(record.FAILED, model=f"{first}cmd", request_id=f'{first}1+1"'))
     teller.write()
     (row,) = csv.DictReader(io.StringIO(download()[1].decode(), newline=""))
-    assert (row["model"], row["error"]) == (f"'{first}cmd", f"'{first}1+1\"")
+    assert (row["model"], row["request_id"]) == (f"'{first}cmd", f"'{first}1+1\"")
 
 
 def test_pages_follow_each_other(teller: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def test_bounds_hold_for_any_number_of_digits(world: World, text: str) -> None:
 def test_a_row_is_told_whole(world: World) -> None:
     told_as = request(
         record.FAILED,
-        error="boom",
+        error="timed out",
         api_key_id=KEY,
         client_ip="192.0.2.1",
         streamed=True,
@@ -250,7 +250,7 @@ def test_a_row_is_told_whole(world: World) -> None:
         "api_key_id": KEY,
         "outcome": "failed",
         "status_code": 502,
-        "error": "boom",
+        "error": "timed out",
         "streamed": True,
         "duration_ms": 2500.5,
         "first_token_ms": 1.5,

@@ -222,6 +222,7 @@ def test_each_entry_is_a_line(world: World, run: Run) -> None:
             "at_us": 0,
             "reason": "",
             "scores": [],
+            "said": None,
         }
     ]
     assert (second["type"], second["entry"]) == ("unrecorded", {"count": 4})

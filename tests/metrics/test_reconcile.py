@@ -30,7 +30,7 @@ from metrics.tasks import prune_history
 from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, load, request
 from tests.metrics.test_seeding import adopted
-from tests.metrics.world import World, rows, without
+from tests.metrics.world import World, count_adopted, rows, without
 from tests.router import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -493,8 +493,51 @@ def taken_over(world: World, endpoints: object) -> World:
     return world
 
 
-def test_an_adopted_database_is_clean(taken_over: World) -> None:
+def test_requests_of_llmlb_that_no_total_counts_are_named(taken_over: World) -> None:
+    assert Told().differences("adoption: requests of llmlb that no total counts", "expected 0, found 2")
+    with time_machine.travel(AT, tick=False):
+        assert count_adopted() == 2
     assert Told().code == 0
+    adopted(number=3)
+    assert Told(at=AT + 1).differences("adoption: requests of llmlb that no total counts", "expected 0, found 1")
+
+
+def test_an_adopted_database_is_clean(taken_over: World) -> None:
+    with time_machine.travel(AT, tick=False):
+        count_adopted()
+    assert Told("--thorough").code == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "law"),
+    [
+        ("UPDATE rollup_minutes SET requests_ok = requests_ok + 1 WHERE minute = {minute}", "L3: requests_ok"),
+        ("UPDATE rollup_minutes SET durations = NULL WHERE minute = {minute}", "L3: durations"),
+        ("DELETE FROM rollup_client_hours WHERE client_ip = '192.168.1.7'", "L3: requests_ok"),
+        ("DELETE FROM rollup_client_days WHERE client_ip = '192.168.1.7'", "L3: requests_ok"),
+        ("UPDATE adopted_days SET total_requests = total_requests + 1", "L3: total_requests"),
+        ("UPDATE metric_totals SET value = value + 1 WHERE name = 'pruned_adopted:output_tokens'", "L6: value"),
+    ],
+)
+def test_a_wrong_figure_of_llmlbs_requests_is_named(taken_over: World, damage: str, law: str) -> None:
+    row = adopted(ago=3600, number=5)
+    rows("UPDATE request_history SET client_ip = '192.168.1.7' WHERE id = %s", str(row.pk))
+    with time_machine.travel(AT, tick=False):
+        count_adopted()
+    assert Told().code == 0
+    minute = int(row.completed_at.timestamp()) // 60
+    rows(damage.format(minute=minute))
+    assert Told().differences(law)
+
+
+def test_a_repair_leaves_what_llmlb_served_since_to_the_next_start(taken_over: World) -> None:
+    with time_machine.travel(AT, tick=False):
+        count_adopted()
+    adopted(ago=-1, number=3)
+    assert Told("--repair", at=AT + 2).differences("adoption: requests of llmlb that no total counts")
+    with time_machine.travel(AT + 2, tick=False):
+        assert count_adopted() == 1
+    assert Told(at=AT + 2).code == 0
 
 
 def test_it_stays_clean_when_adopted_rows_are_pruned(taken_over: World) -> None:
@@ -508,8 +551,12 @@ def test_it_stays_clean_when_adopted_rows_are_pruned(taken_over: World) -> None:
 def test_a_base_that_was_not_kept_is_said(taken_over: World) -> None:
     rows("DELETE FROM metric_totals WHERE name LIKE 'adopted:%%'")
     told = Told()
-    assert told.code == 0
     assert told.differences("note: adopted by a release that did not keep what the totals began with")
+    with time_machine.travel(AT, tick=False):
+        count_adopted()
+    assert Told().code == 0
+    rows("UPDATE metric_totals SET value = value + 1 WHERE name = 'requests_ok'")
+    assert Told().differences("L6: value in metric_totals name=requests_ok")
 
 
 # The command

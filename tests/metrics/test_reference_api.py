@@ -234,13 +234,13 @@ def download(query: str) -> tuple[Any, bytes]:
 
 @pytest.mark.django_db(transaction=True)
 def test_an_export_as_csv(teller: World) -> None:
-    served(teller, request(model="=1+1"), request(record.FAILED, ago=1, error="broken", client_ip="192.0.2.1"))
+    served(teller, request(model="=1+1"), request(record.FAILED, ago=1, error="timed out", client_ip="192.0.2.1"))
     response, text = download("")
     head, *rows = csv.reader(io.StringIO(text.decode()))
     assert response["Content-Disposition"] == 'attachment; filename="request_history.csv"'
     assert tuple(head) == FIELDS
     assert rows[0][2:4] == ["Chat", "'=1+1"]
-    assert rows[1][7:10] == ["192.0.2.1", "2000", "error: broken"]
+    assert rows[1][7:10] == ["192.0.2.1", "2000", "error: timed out"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -19,7 +19,7 @@ from metrics.trackers import Figures, Slot, Trackers
 from metrics.writer import DatabaseWriter
 from tests.metrics import laws
 from tests.metrics.records import A, request, uuid_of
-from tests.metrics.world import DATABASE, World, add_endpoint, own_database, rows, where
+from tests.metrics.world import DATABASE, World, add_endpoint, count_adopted, own_database, rows, where
 
 pytestmark = pytest.mark.django_db
 
@@ -302,6 +302,7 @@ def test_the_latest_adopted_day_is_whole(clock: Clock, date: str, hours: float) 
         adopt(start + timedelta(minutes=30 * number), number)
     adopt(start - timedelta(seconds=1), 99)
     clock.set("2027-01-15T12:00")
+    count_adopted(clock.zone)
     assert latest_day(clock) == (date, round(2 * hours), round(2 * hours) * 100_000)
 
 
@@ -313,6 +314,7 @@ def test_the_latest_adopted_day_begins_once(clock: Clock, minutes: int) -> None:
     adopt(start, 1)
     adopt(start + timedelta(minutes=minutes), 2)
     clock.set("2027-01-15T12:00")
+    count_adopted(clock.zone)
     assert latest_day(clock) == ("2026-11-01", 2, 200_000)
 
 

@@ -17,6 +17,7 @@ from benchmarks.process import free_port
 from routerdash import adoption, reference
 from routerdash.adoption import CannotAdopt
 from tests.metrics.records import NOW
+from tests.reference.llmlb_again import COUNTERS, DAILY, HISTORY, serve_again
 from tests.reference.make_reference_db import make
 from tests.routerdash.processes import Done, manage, one_line, python
 
@@ -299,7 +300,7 @@ writer = DatabaseWriter(teller.folder, config.zone, where)
 while writer.step().moves:
     pass
 teller.folder.catch_up()
-laws.check_sums(); laws.check_daily_rows(); laws.check_hours(); laws.check_roll_ups()
+laws.check_sums(); laws.check_daily_rows(); laws.check_hours(); laws.check_clients()
 laws.check_timeline(teller.trackers.figures(records.AT))
 assert same(restored(), teller.trackers.figures(records.AT))
 print(Endpoint.objects.get(pk=records.A).total_requests)
@@ -609,7 +610,7 @@ import os
 from django.conf import settings
 from routerdash import adoption
 step = adoption.{step}
-adoption.{step} = lambda: (step() if {step == "_mark_as_done"} else None, os._exit(9))
+adoption.{step} = lambda *_: (step() if {step == "_mark_as_done"} else None, os._exit(9))
 adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
 """
     assert python(code, **settings).code == 9
@@ -695,3 +696,158 @@ def test_indexes_are_dropped_later_too(taken_over: Path, tmp_path: Path) -> None
     assert "idx_request_history_model" not in of_the_history(path)
     again = adopt(path, tmp_path / "data", "--drop-indexes")
     assert (again.code, "dropped" in again.out) == (0, False)
+
+
+# What its history tells, counted
+
+ROLL_UPS = (
+    "rollup_minutes",
+    "rollup_days",
+    "rollup_months",
+    "rollup_client_hours",
+    "rollup_client_days",
+    "rollup_all_clients",
+)
+COUNTED = (*ROLL_UPS, "metric_totals", "endpoint_baselines", "adopted_days")
+
+
+def counted(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row with figures."""
+    return {table: sorted(read(path, f"SELECT * FROM {table}"), key=str) for table in COUNTED}
+
+
+def test_days_months_and_keys_have_the_requests_and_tokens_of_its_history(adopted: Adopted) -> None:
+    figures = "SUM(requests_ok), SUM(requests_failed), SUM(input_tokens), SUM(output_tokens)"
+    rows = "SUM(status = 'success'), SUM(status <> 'success'), SUM(input_tokens), SUM(output_tokens)"
+    for table, key, of_row in (
+        ("rollup_days", "date", "substr(completed_at, 1, 10)"),
+        ("rollup_months", "month", "substr(completed_at, 1, 7)"),
+        ("rollup_days", "api_key_id", "api_key_id"),
+        ("rollup_days", "model", "model"),
+        ("rollup_days", "endpoint_id", "endpoint_id"),
+    ):
+        found = read(adopted.path, f"SELECT {key}, {figures} FROM {table} GROUP BY 1 ORDER BY 1")
+        assert found == read(adopted.original, f"SELECT {of_row}, {rows} FROM request_history GROUP BY 1 ORDER BY 1")
+
+
+def test_clients_have_the_requests_of_its_history(adopted: Adopted) -> None:
+    sent = "SUM(requests_ok + requests_failed), SUM(output_tokens)"
+    expected = read(
+        adopted.original,
+        "SELECT client_ip, count(*), SUM(COALESCE(output_tokens, 0)) FROM request_history GROUP BY 1 ORDER BY 1",
+    )
+    for table in ("rollup_client_hours", "rollup_client_days"):
+        assert read(adopted.path, f"SELECT client_ip, {sent} FROM {table} GROUP BY 1 ORDER BY 1") == expected
+
+
+def test_it_says_how_many_requests_it_counted(adopted: Adopted) -> None:
+    assert "counted 120 requests of llmlb in clients, usage and totals\n" in adopted.done.out
+
+
+ADOPT_IN_BATCHES = """
+import os, itertools
+from django.conf import settings
+from metrics import adopted, rollups
+from routerdash import adoption
+adopted.BATCH = 4
+calls, write = itertools.count(1), rollups.%(step)s
+def killed(*arguments):
+    write(*arguments)
+    if next(calls) == %(at)d:
+        os._exit(9)
+rollups.%(step)s = killed
+adoption.adopt(settings.ROUTERDASH, settings.ROUTERDASH.database_path, print)
+"""
+
+
+@pytest.mark.parametrize("step", ["upsert_days", "upsert_clients"])
+@pytest.mark.parametrize("at", [1, 4])
+def test_an_adoption_that_is_killed_while_it_counts_counts_nothing_twice(
+    original: Path, taken_over: Path, tmp_path: Path, step: str, at: int
+) -> None:
+    settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{original}"}
+    assert python(ADOPT_IN_BATCHES % {"step": step, "at": at}, **settings).code == 9
+    assert len(read(original, "SELECT * FROM rollup_days")) < len(read(taken_over, "SELECT * FROM rollup_days"))
+    done = python(ADOPT_IN_BATCHES % {"step": step, "at": 10**9}, **settings)
+    assert done.code == 0, done.err
+    assert counted(original) == counted(taken_over)
+    assert "all figures agree" in manage("reconcile", **settings).out
+
+
+def make_older(path: Path) -> None:
+    """As a release left it that did not count the history."""
+    with closing(sqlite3.connect(path)) as db:
+        for table in ROLL_UPS:
+            db.execute(f"DELETE FROM {table}")
+        db.execute("DROP TABLE adopted_days")
+        db.execute("DROP TABLE adopted_history")
+        db.execute("DELETE FROM metric_totals WHERE name LIKE 'pruned_adopted:%' OR name LIKE 'answers%'")
+        db.execute("DELETE FROM django_migrations WHERE app = 'metrics' AND name = '0011_adopted_history'")
+        db.commit()
+
+
+START = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, level="INFO")
+from routerdash import prepare
+prepare.data_directory(config)
+prepare.bring_up_to_date(config)
+"""
+
+
+def test_an_older_adoption_has_the_same_figures_after_its_upgrade(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.db"
+    shutil.copy(taken_over, path)
+    make_older(path)
+    settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{path}"}
+    for told in (True, False):  # the second start has nothing left to do
+        done = python(START, **settings)
+        assert done.code == 0, done.err
+        assert ("counted 20 requests of llmlb" in done.out) is told
+        assert counted(path) == counted(taken_over)
+        assert "all figures agree" in manage("reconcile", "--thorough", **settings).out
+
+
+def test_what_llmlb_served_after_an_older_adoption_is_counted_at_the_upgrade(taken_over: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.db"
+    shutil.copy(taken_over, path)
+    make_older(path)
+    before = dict(read(path, "SELECT name, value FROM metric_totals"))
+    with closing(sqlite3.connect(path)) as db:
+        ((endpoint_id,),) = db.execute("SELECT id FROM endpoints WHERE total_requests > 0 LIMIT 1").fetchall()
+        now = datetime.now(UTC)
+        db.execute(
+            HISTORY,
+            ("22222222-0000-4000-8000-000000000002", now.isoformat(), "Chat", "m", endpoint_id, "e", "0.0.0.0",
+             "10.9.9.9", "{}", None, 5, "success", None, now.isoformat(), 3, 4, 7, None),
+        )  # fmt: skip
+        db.execute(COUNTERS, (1, 0, endpoint_id))
+        db.execute(DAILY, (endpoint_id, "m", now.date().isoformat(), 1, 0, 4, 5, "chat_completions"))
+        db.commit()
+    settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{path}"}
+    assert python(START, **settings).code == 0
+    after = dict(read(path, "SELECT name, value FROM metric_totals"))
+    names = ("requests_ok", "requests_failed", "input_tokens", "output_tokens")
+    assert [after[name] - before[name] for name in names] == [1, 0, 3, 4]
+    assert "all figures agree" in manage("reconcile", "--thorough", **settings).out
+
+
+def test_llmlb_before_or_after_the_adoption_makes_the_same_totals(tmp_path: Path) -> None:
+    """Whether it serves a hundred more requests and is taken over, or is taken over and serves them then."""
+    found = []
+    for order in ("before", "after"):
+        path = tmp_path / f"{order}.db"
+        make(path, requests=20, now=NOW, zone=UTC)
+        settings = {"ROUTERDASH_DATA_DIR": str(tmp_path / order), "DATABASE_URL": f"sqlite:///{path}"}
+        if order == "before":
+            serve_again(path, 100, at=NOW)
+        assert adopt(path, tmp_path / order).code == 0
+        if order == "after":
+            with closing(sqlite3.connect(path)) as db:  # as if it had been taken over before that moment
+                db.execute("UPDATE adopted_history SET counted_us = ?", (int(NOW.timestamp() * 1e6) - 500_000,))
+                db.commit()
+            serve_again(path, 100, at=NOW)
+            assert python(START, **settings).code == 0
+        assert "all figures agree" in manage("reconcile", **settings).out
+        found.append(counted(path))
+    assert found[0] == found[1]

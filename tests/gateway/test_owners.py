@@ -1,0 +1,183 @@
+import sqlite3
+import time
+
+import pytest
+
+from gateway import owners
+from gateway.owners import UNKNOWN, Found, Owners
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def of_worker(worker=0):
+        made.append(Owners(tmp_path / "responses", worker))
+        return made[-1]
+
+    yield of_worker
+    for it in made:
+        it.close()
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "responses" / "0.sqlite3"
+
+
+def store(known, *ids, owner="alice", endpoint="endpoint-1"):
+    for it in ids:
+        known.note(it, owner, endpoint)
+    known.flush()
+
+
+def ids_in(path):
+    with sqlite3.connect(path) as database:
+        return database.execute("SELECT count(*) FROM ids").fetchone()[0]
+
+
+def test_nothing_is_made_until_something_is_stored(make, file):
+    assert make().find("resp_1", "alice") == UNKNOWN
+    assert not file.parent.exists()
+
+
+def test_an_id_belongs_to_who_made_it(make):
+    known = make()
+    store(known, "resp_1")
+    assert known.find("resp_1", "alice") == Found("endpoint-1", known=True)
+    assert known.find("resp_1", "bob") == Found(None, known=True)
+    assert known.find("resp_2", "alice") == UNKNOWN
+
+
+def test_two_keys_may_have_the_same_id_at_two_endpoints(make):
+    known = make()
+    store(known, "resp_1")
+    store(known, "resp_1", owner="bob", endpoint="endpoint-2")
+    for it in (known, make(1)):
+        assert it.find("resp_1", "alice").endpoint_id == "endpoint-1"
+        assert it.find("resp_1", "bob").endpoint_id == "endpoint-2"
+
+
+def test_an_id_stays_with_who_had_it_first_at_an_endpoint(make):
+    one, other = make(0), make(1)
+    store(one, "resp_1")
+    for it in (one, other):
+        store(it, "resp_1", owner="bob")
+        assert it.find("resp_1", "bob") == Found(None, known=True)
+        assert it.find("resp_1", "alice").endpoint_id == "endpoint-1"
+
+
+def test_what_one_worker_stores_the_others_find_at_once(make):
+    one, other = make(0), make(1)
+    assert other.find("resp_1", "alice") == UNKNOWN
+    store(one, "resp_1")
+    assert other.find("resp_1", "alice").endpoint_id == "endpoint-1"
+    assert other.find("resp_1", "bob") == Found(None, known=True)
+
+
+def test_a_restart_forgets_nothing(make):
+    before = make()
+    store(before, "resp_1")
+    before.close()
+    assert make().find("resp_1", "alice").endpoint_id == "endpoint-1"
+
+
+def test_what_is_out_of_memory_is_read_again(make, monkeypatch):
+    monkeypatch.setattr(owners, "MAX_REMEMBERED", 2)
+    known = make()
+    for it in ("resp_1", "resp_2", "resp_3"):
+        store(known, it)
+    assert [known.find(f"resp_{it}", "alice").endpoint_id for it in (1, 2, 3)] == ["endpoint-1"] * 3
+
+
+def test_ids_are_forgotten_after_so_many_days(make, file):
+    known = make()
+    store(known, "resp_1")
+    known.close()
+    with sqlite3.connect(file) as database:
+        old = time.time() - owners.MAX_AGE_DAYS * 86400 - 10
+        database.execute("UPDATE ids SET made = ?", (old,))
+    again = make()
+    assert again.find("resp_1", "alice") == UNKNOWN
+    store(again, "resp_2")
+    again.close()
+    assert ids_in(file) == 1
+
+
+def test_a_file_has_so_many_ids_at_most(make, file, monkeypatch):
+    monkeypatch.setattr(owners, "MAX_ROWS", 50)
+    known = make()
+    for number in range(200):
+        store(known, f"resp_{number}")
+    known.close()
+    assert ids_in(file) == 50
+    assert make().find("resp_0", "alice") == UNKNOWN
+    assert make().find("resp_199", "alice").endpoint_id == "endpoint-1"
+
+
+def test_no_file_holds_an_id_that_could_be_asked_for(make, file):
+    known = make()
+    store(known, "resp_secret")
+    known.close()
+    assert b"resp_secret" not in file.read_bytes()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_a_damaged_file_is_made_anew(make, file, caplog):
+    file.parent.mkdir()
+    file.write_bytes(b"no database" * 1000)
+    known = make()
+    assert known.find("resp_1", "alice") == UNKNOWN
+    store(known, "resp_1")
+    assert make(1).find("resp_1", "alice").endpoint_id == "endpoint-1"
+    assert [it.getMessage().partition(" (")[0] for it in caplog.records] == [
+        "0.sqlite3 cannot be read",
+        "0.sqlite3 is damaged",
+    ]
+
+
+def test_a_full_disk_costs_nothing_but_one_line_and_is_made_up_for(make, file, caplog, monkeypatch):
+    monkeypatch.setattr(owners, "RETRY_SECONDS", 0.0)
+    known = make()
+    store(known, "resp_1")
+
+    def open_full(self, opened=Owners._open):
+        database = opened(self)
+        database.execute("PRAGMA max_page_count = 4")  # SQLite says then what it says of a full disk
+        return database
+
+    known.close()
+    with monkeypatch.context() as full:
+        full.setattr(Owners, "_open", open_full)
+        for number in range(2, 500):
+            store(known, f"resp_{number}")
+        assert known.pending
+        assert known.find("resp_499", "alice").endpoint_id == "endpoint-1"
+    assert [it.levelname for it in caplog.records] == ["WARNING"]
+    assert "full" in caplog.text
+    known.flush()
+    assert not known.pending
+    assert all(make(1).find(f"resp_{it}", "alice").endpoint_id for it in (1, 2, 250, 499))
+
+
+def test_a_folder_that_cannot_be_made_fails_no_request(make, file, caplog):
+    file.parent.write_bytes(b"")
+    known = make()
+    store(known, "resp_1", "resp_2")
+    store(known, "resp_3")
+    assert known.find("resp_3", "alice").endpoint_id == "endpoint-1"
+    assert len(caplog.records) == 1
+
+
+def test_a_locked_file_is_written_later(make, file, monkeypatch):
+    monkeypatch.setattr(owners, "RETRY_SECONDS", 0.0)
+    known = make()
+    store(known, "resp_1")
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store(known, "resp_2")
+    assert known.pending
+    other.execute("ROLLBACK")
+    other.close()
+    known.flush()
+    assert make(1).find("resp_2", "alice").endpoint_id == "endpoint-1"

@@ -1,0 +1,107 @@
+"""Very many connections of one address that send, and read, what a test says."""
+
+import contextlib
+import errno
+import re
+import resource
+import selectors
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+ADDRESS = "127.0.0.2"
+READ_BYTES = 1 << 16
+
+
+class Sender:
+    """One connection: what it still has to send, and the beginning of what came back."""
+
+    def __init__(self, port: int, data: bytes, address: str) -> None:
+        self.left = memoryview(data)
+        self.received = b""
+        self.closed = False
+        self.socket = socket.socket()
+        self.socket.bind((address, 0))
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            self.socket.connect(("127.0.0.1", port))
+
+    @property
+    def done(self) -> bool:
+        return self.closed or not self.left
+
+    def send(self) -> None:
+        try:
+            self.left = self.left[self.socket.send(self.left[: 1 << 18]) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.closed = True
+
+    def receive(self) -> None:
+        try:
+            data = self.socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE):
+                raise
+            data = b""
+        self.closed = self.closed or not data
+        self.received = (self.received + data)[:READ_BYTES]
+
+
+class Crowd:
+    """So many senders."""
+
+    def __init__(self, port: int, data: Callable[[int], bytes], number: int, address: str = ADDRESS) -> None:
+        self.senders = [Sender(port, data(index), address) for index in range(number)]
+
+    def run(self, seconds: float, *, read: bool = True, until: Callable[[], bool] | None = None) -> None:
+        """Send and read until all is sent (or `until` says so), for so long at most."""
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for it in self.senders:
+                events = (selectors.EVENT_WRITE if it.left else 0) | (selectors.EVENT_READ if read else 0)
+                if not it.closed and events:
+                    selector.register(it.socket, events, it)
+            while time.monotonic() < deadline:
+                if until() if until is not None else all(it.done for it in self.senders):
+                    return
+                self._step(selector, read=read)
+
+    def _step(self, selector: selectors.BaseSelector, *, read: bool) -> None:
+        for key, events in selector.select(0.1):
+            it: Sender = key.data
+            if events & selectors.EVENT_WRITE:
+                it.send()
+            if events & selectors.EVENT_READ:
+                it.receive()
+            wanted = (selectors.EVENT_WRITE if it.left else 0) | (selectors.EVENT_READ if read else 0)
+            if it.closed or not wanted:
+                selector.unregister(it.socket)
+            elif wanted != key.events:
+                selector.modify(it.socket, wanted, it)
+
+    def statuses(self) -> Counter[int]:
+        """Of all responses, as far as they were read."""
+        return Counter(int(code) for it in self.senders for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", it.received))
+
+    def close(self) -> None:
+        for it in self.senders:
+            it.socket.close()
+
+
+@contextmanager
+def crowd(port: int, data: Callable[[int], bytes] | bytes, number: int, address: str = ADDRESS) -> Iterator[Crowd]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 4 * number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * number), hard))
+    made = Crowd(port, data if callable(data) else lambda _: data, number, address)
+    try:
+        yield made
+    finally:
+        made.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,210 @@
+"""Very many connections of one address, that hold back, trickle, flood or do not read, while another address is served.
+
+Whatever they send, the gateway's memory and its turns are bounded, and every request of the other address is answered.
+"""
+
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from gateway.bounds import Hits
+from tests.gateway import certificates
+from tests.gateway.process import KEY
+from tests.gateway.scripted import Talk, always, answer, upstream
+from tests.hostile.crowd import ADDRESS, Crowd, crowd
+from tests.hostile.measured import MOST_TURN_MS, MeasuredGateway, bystander
+from tests.router import until
+
+KIB, MIB = 1 << 10, 1 << 20
+MOST_MB = 512
+CHAT = "POST /v1/chat/completions"
+SECONDS = 20.0
+
+
+def head(line: str, length: int | None = None, *lines: str, key: bool = False) -> bytes:
+    found = [f"{line} HTTP/1.1", "Host: localhost", *lines]
+    if key:
+        found.append(f"Authorization: Bearer {KEY}")
+    if length is not None:
+        found.append(f"Content-Length: {length}")
+    return "\r\n".join((*found, "", "")).encode()
+
+
+def all_but_the_last_byte(line: str, length: int, *lines: str, key: bool = False) -> bytes:
+    return head(line, length, *lines, key=key) + b"[" + b" " * (length - 2)
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+WHAT_THEY_SEND = {
+    "nothing": b"",
+    "half a header block": head("GET /v1/models", None, *(f"X-{number}: {'y' * 600}" for number in range(98)))[:-2],
+    "very many header lines": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a:b\r\n" * 25_000,
+    "a login but its last byte": all_but_the_last_byte("POST /login", 64 * KIB),
+    "a login of 8 MiB": all_but_the_last_byte("POST /login", 8 * MIB),
+    "8 MiB for the JSON API with a cookie": all_but_the_last_byte("POST /api/endpoints", 8 * MIB, "Cookie: a=b"),
+    "31 MiB without a key": all_but_the_last_byte(CHAT, 31 * MIB),
+    "31 MiB with a key": all_but_the_last_byte(CHAT, 31 * MIB, key=True),
+    "chunks of one byte": head("POST /login", None, CHUNKED) + b"1\r\na\r\n" * 40_000,
+    "chunks of one byte with a key": head(CHAT, None, CHUNKED, key=True) + b"1\r\na\r\n" * 200_000,
+    "5,000 pipelined requests": head("GET /v1/models") * 5000,
+    "5,000 pipelined requests with a key": head("GET /v1/models", key=True) * 5000,
+    "nonsense": bytes(range(256)) * 1000,
+}
+
+
+@contextmanager
+def measured(gateway: MeasuredGateway, *, turns: bool = True) -> Iterator[None]:
+    """What holds of the gateway, whatever is done to it inside the block. `turns`: of its turns, too."""
+    gateway.turns.clear()
+    with bystander(gateway).asking() as asking:
+        yield
+        asking.ask_until(20)
+    asking.assert_served()
+    assert not turns or gateway.turns.longest_ms < MOST_TURN_MS
+    assert gateway.memory_mb("VmHWM") < MOST_MB
+    assert "Traceback" not in gateway.log()
+
+
+def attack(gateway: MeasuredGateway, data: bytes, number: int, seconds: float = SECONDS) -> Crowd:
+    with measured(gateway), crowd(gateway.port, data, number) as made:
+        made.run(seconds)
+    return made
+
+
+@pytest.fixture
+def number(full: bool) -> int:
+    return 1000 if full else 200
+
+
+@pytest.mark.parametrize("what", WHAT_THEY_SEND)
+def test_whatever_a_thousand_connections_of_one_address_send(
+    measured_gateway: MeasuredGateway, number: int, full: bool, what: str
+) -> None:
+    attack(measured_gateway, WHAT_THEY_SEND[what], number, SECONDS if full else 3)
+
+
+def test_bodies_that_find_no_room_are_refused_or_wait_and_others_have_room(
+    measured_gateway: MeasuredGateway, number: int
+) -> None:
+    other = measured_gateway.add_key("sk_" + "AnotherKey" * 4)
+    measured_gateway.publish()
+    with crowd(measured_gateway.port, all_but_the_last_byte(CHAT, 31 * MIB, key=True), number) as made:
+        made.run(10, until=lambda: "client_buffers" in Hits(measured_gateway.page).totals())
+        received = measured_gateway.post("/v1/chat/completions", b"[" + b" " * (8 * MIB), key=other)
+    assert received.status == 400  # it was read to its end
+
+
+def test_what_a_burst_buys_ends_after_the_window(measured_gateway: MeasuredGateway, full: bool) -> None:
+    if not full:
+        pytest.skip("takes 35 seconds; in the short form, tests/gateway/test_protocol.py has it by a fake clock")
+    data = head("POST /login", 64 * KIB) + b"x" * 60_000
+    with measured(measured_gateway), crowd(measured_gateway.port, data, 100) as made:
+        made.run(5)
+        made.run(40, until=lambda: all(it.closed for it in made.senders))
+    assert made.statuses() == {408: 100}
+
+
+# Clients that do not read
+
+
+def test_responses_that_nobody_reads_are_bounded(measured_gateway: MeasuredGateway, number: int) -> None:
+    """What a whole answer costs on the event loop is tried in another test."""
+    large = answer(b'{"model":"m","data":"' + b"x" * (6 * MIB) + b'"}')
+    with upstream(always(large)) as server:
+        model = measured_gateway.add(server)
+        body = f'{{"model":"{model}"}}'.encode()
+        data = head(CHAT, len(body), key=True) + body
+        with measured(measured_gateway, turns=False), crowd(measured_gateway.port, data, number // 2) as made:
+            for it in made.senders:
+                it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            made.run(SECONDS, read=False)
+            made.run(5, read=False, until=lambda: False)
+            assert server.requests
+
+
+def test_pages_that_nobody_reads_are_bounded(measured_gateway: MeasuredGateway, number: int) -> None:
+    control = measured_gateway.config.control_socket
+    control.parent.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(upstream(always(answer(b"x" * (6 * MIB))), control))
+        stack.enter_context(measured(measured_gateway))
+        made = stack.enter_context(crowd(measured_gateway.port, head("GET /static/app.js"), number))
+        for it in made.senders:
+            it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.run(5, read=False, until=lambda: False)
+
+
+# Clients that leave
+
+
+def test_a_crowd_that_leaves_at_once_while_its_requests_run(measured_gateway: MeasuredGateway, number: int) -> None:
+    def hang(talk: Talk) -> None:
+        talk.request()
+        talk.request()
+
+    with upstream(hang) as server:
+        model = measured_gateway.add(server)
+        body = f'{{"model":"{model}"}}'.encode()
+        data = head(CHAT, len(body), key=True) + body
+        with measured(measured_gateway), crowd(measured_gateway.port, data, number) as made:
+            made.run(SECONDS)
+            until(lambda: measured_gateway.in_flight(model) == number)
+            for it in made.senders:
+                it.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            made.close()
+            until(lambda: measured_gateway.in_flight(model) == 0)
+
+
+# TLS
+
+
+@pytest.fixture
+def tls_gateway(make_measured: Any, tmp_path: Any) -> MeasuredGateway:
+    certificate, key = certificates.make(tmp_path)
+    made: MeasuredGateway = make_measured(
+        ROUTERDASH_TLS_CERTIFICATE=str(certificate),
+        ROUTERDASH_TLS_KEY=str(key),
+        ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT="50",
+    )
+    made.start()
+    return made
+
+
+def test_handshakes_that_are_not_begun_count_and_do_not_keep_others_out(tls_gateway: MeasuredGateway) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with crowd(tls_gateway.port, b"", 200) as made, ExitStack() as stack:
+        made.run(10, until=lambda: sum(it.closed for it in made.senders) == 150)
+        assert Hits(tls_gateway.page).totals() == {"connections": 150}
+        raw = stack.enter_context(
+            socket.create_connection(("127.0.0.1", tls_gateway.port), timeout=30, source_address=("127.0.0.3", 0))
+        )
+        with context.wrap_socket(raw) as connection:
+            connection.sendall(head("GET /v1/models", key=True))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        made.run(20, until=lambda: all(it.closed for it in made.senders))
+    assert all(it.closed for it in made.senders)
+    assert Hits(tls_gateway.page).totals()["handshakes"] == 50
+
+
+def test_very_many_handshakes_at_once_take_turns(tls_gateway: MeasuredGateway) -> None:
+    hello = client_hello()
+    with crowd(tls_gateway.port, hello, 50, ADDRESS) as made:
+        tls_gateway.turns.clear()
+        made.run(5)
+        made.run(2, until=lambda: all(it.received for it in made.senders))
+    assert tls_gateway.turns.longest_ms < MOST_TURN_MS
+
+
+def client_hello() -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing).do_handshake()
+    return outgoing.read()
