@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
+from gateway.bounds import UPSTREAM_HEAD, UPSTREAM_RESPONSE, Bound
 from gateway.destinations import Destinations
 from gateway.endpoint_errors import EndpointError
 from gateway.outbox import Data, Outbox
@@ -54,13 +55,16 @@ CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
 class UpstreamError(Exception):
     """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address and quotes no endpoint. What the
-    endpoint says of its error is in `said`.
+    endpoint says of its error is in `said`; `bound`: what its answer exceeds, if it exceeds a bound.
     """
 
-    def __init__(self, kind: str, message: str, said: EndpointError | None = None) -> None:
+    def __init__(
+        self, kind: str, message: str, said: EndpointError | None = None, *, bound: Bound | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.said = said
+        self.bound = bound
 
 
 class StaleConnection(Exception):
@@ -495,7 +499,7 @@ class Connection(asyncio.Protocol):
             return
         if isinstance(self.error, UpstreamError):
             # A new one each time: one that is kept would keep the frames that it passed, and these the connection.
-            raise UpstreamError(self.error.kind, str(self.error))
+            raise UpstreamError(self.error.kind, str(self.error), bound=self.error.bound)
         if self.used and not self._heard and time.monotonic() - self._sent_at < STALE_SECONDS:
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
@@ -555,7 +559,7 @@ class Connection(asyncio.Protocol):
         if size > SMALL_READ_BYTES and len(self._chunks) > before + MOST_PIECES:  # a server that sends byte by byte
             self._chunks[before:] = [b"".join(self._chunks[before:])]
         if self._uncounted > MAX_HEAD_BYTES:
-            self._break("a head or trailer without end")
+            self._break("a head or trailer without end", UPSTREAM_HEAD)
         if data[-2:] != b"\r\n":  # these may be of the next chunk's first line
             self._aligned = False
 
@@ -601,9 +605,9 @@ class Connection(asyncio.Protocol):
         self.answered = self.complete = True
         return True
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, bound: Bound | None = None) -> None:
         if self.error is None:
-            self.error = UpstreamError(BROKEN, why)
+            self.error = UpstreamError(BROKEN, why, bound=bound)
         self.transport.abort()
 
     def pause_writing(self) -> None:
@@ -649,7 +653,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self.parser is not None
         if len(self.headers) > MAX_HEADER_LINES:
-            self._break(f"its head has more than {MAX_HEADER_LINES} lines")
+            self._break(f"its head has more than {MAX_HEADER_LINES} lines", UPSTREAM_HEAD)
             return
         status = self.parser.get_status_code()
         if status < 200:
@@ -665,7 +669,7 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         self._uncounted = 0
         if self._collecting and self._size > MAX_BODY_BYTES:
-            self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
+            self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB", UPSTREAM_RESPONSE)
 
     def on_chunk_header(self) -> None:
         self._aligned = False
