@@ -247,7 +247,7 @@ def test_a_response_that_is_too_long_to_be_read_whole_passes_as_it_comes(measure
         with measured(gateway):
             answer = asked(gateway, "/v1/embeddings", "asked")
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert answer.count(b"A" * 1000) == body.count(b"A" * 1000)
+    assert 0 <= answer.count(b"A") - body.count(b"A") < 50  # some stand in the head
     assert gateway.page.hits(UPSTREAM_RESPONSE.number) == 1
 
 
