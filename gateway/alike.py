@@ -16,12 +16,13 @@ _PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
 class Alike:
     """An event that was read, with a gap in the place of its text."""
 
-    __slots__ = ("_at", "_head", "_renamed", "_tail", "_tail_bytes")
+    __slots__ = ("_at", "_head", "_most", "_renamed", "_tail", "_tail_bytes")
 
     def __init__(self, head: bytes, tail: bytes, sent_head: bytes, sent_tail: bytes) -> None:
         """What stands before the text and behind it, as it comes and as clients get it."""
         self._head = head
         self._at = len(head)
+        self._most = self._at + MAX_TEXT_BYTES
         self._tail = tail
         self._tail_bytes = len(tail)
         self._renamed = None if (head, tail) == (sent_head, sent_tail) else (sent_head, sent_tail)

@@ -979,8 +979,10 @@ class Passing:
 
     def wait(self) -> None:
         """From now on for the next event, within the time of the whole stream."""
-        idle = self._idle
-        self._connection.deadline = self._end if idle is None else min(self._end, time.monotonic() + idle)
+        deadline, idle = self._end, self._idle
+        if idle is not None and (silent := time.monotonic() + idle) < deadline:  # quicker than `min`
+            deadline = silent
+        self._connection.deadline = deadline
 
     def take(self, data: bytes) -> bool:
         """False when the client cannot take more for now, or an event is too long."""
