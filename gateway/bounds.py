@@ -90,6 +90,22 @@ TRANSLATED_RESPONSE = Bound(
     "`MAX_CALLS` in `gateway/anthropic_answer.py`)",
     "The attempt fails: another endpoint is asked, or the client gets 502 `upstream_error`.",
 )
+UPSTREAM_RESPONSE = Bound(
+    17,
+    "upstream_response",
+    _("A response of an endpoint that is read whole"),
+    "64 MiB (`MAX_BODY_BYTES` in `gateway/upstream.py`)",
+    "One that announces a greater length is passed on as it comes, and its tokens are not counted; with another, and "
+    "with one to a Messages request, the attempt fails: another endpoint is asked, or the client gets 502 "
+    "`upstream_error`.",
+)
+UPSTREAM_HEAD = Bound(
+    18,
+    "upstream_head",
+    _("The header block of an endpoint's response"),
+    "256 KiB and 1,000 lines (`MAX_HEAD_BYTES`, `MAX_HEADER_LINES` in `gateway/upstream.py`)",
+    "The attempt fails: another endpoint is asked, or the client gets 502 `upstream_error`.",
+)
 UPSTREAM_EVENT = Bound(
     14,
     "upstream_event",

@@ -375,6 +375,7 @@ class Inference:
                     return await self._pass(connection)
             whole = connection.whole() if self._answer is None else self._answer
             if whole is None and status < 400 and self._passes_huge and connection.is_huge:
+                self.gateway.bounds.hit(bounds.UPSTREAM_RESPONSE)
                 return await self._pass(connection)
             answer = await connection.read_all(self.exchange.room_for_answer()) if whole is None else whole
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
@@ -814,6 +815,8 @@ class Inference:
     # The record
 
     def _failed(self, failure: Failure) -> Failure:
+        if failure.error is not None and failure.error.bound is not None:
+            self.gateway.bounds.hit(failure.error.bound)
         said = failure.said
         if failure.status == 401:  # not the client's key
             failure.why, failure.said = "it refuses the key that RouterDash has for it", None

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway import drive
+from gateway.bounds import UPSTREAM_HEAD, UPSTREAM_RESPONSE, Bound
 from gateway.destinations import Destinations
 from gateway.endpoint_errors import EndpointError
 from gateway.outbox import Data, Outbox
@@ -34,6 +35,8 @@ BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
 MAX_BODY_BYTES = 64 << 20  # of an answer that is read whole
 MAX_HEAD_BYTES = 256 << 10
 MAX_HEADER_LINES = 1000
+SMALL_READ_BYTES = 4 << 10
+MOST_PIECES = 16  # of a body that one read brings, and that are kept as they are
 FULL_BYTES = 128 << 10  # a read of so much is followed by others only in the next turn of the event loop
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
@@ -52,13 +55,16 @@ CONNECT, TIMEOUT, BROKEN = "connect", "timeout", "broken"
 
 class UpstreamError(Exception):
     """No whole answer. `kind` is CONNECT, TIMEOUT or BROKEN; the text names no address and quotes no endpoint. What the
-    endpoint says of its error is in `said`.
+    endpoint says of its error is in `said`; `bound`: what its answer exceeds, if it exceeds a bound.
     """
 
-    def __init__(self, kind: str, message: str, said: EndpointError | None = None) -> None:
+    def __init__(
+        self, kind: str, message: str, said: EndpointError | None = None, *, bound: Bound | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.said = said
+        self.bound = bound
 
 
 class StaleConnection(Exception):
@@ -493,7 +499,7 @@ class Connection(asyncio.Protocol):
             return
         if isinstance(self.error, UpstreamError):
             # A new one each time: one that is kept would keep the frames that it passed, and these the connection.
-            raise UpstreamError(self.error.kind, str(self.error))
+            raise UpstreamError(self.error.kind, str(self.error), bound=self.error.bound)
         if self.used and not self._heard and time.monotonic() - self._sent_at < STALE_SECONDS:
             raise StaleConnection
         raise UpstreamError(BROKEN, "the connection broke off") from self.error
@@ -545,12 +551,15 @@ class Connection(asyncio.Protocol):
         self._uncounted += size
         if size > FULL_BYTES:
             self._breathe()
+        before = len(self._chunks) if size > SMALL_READ_BYTES else 0
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a proper HTTP answer: {error}")
+        if size > SMALL_READ_BYTES and len(self._chunks) > before + MOST_PIECES:  # a server that sends byte by byte
+            self._chunks[before:] = [b"".join(self._chunks[before:])]
         if self._uncounted > MAX_HEAD_BYTES:
-            self._break("a head or trailer without end")
+            self._break("a head or trailer without end", UPSTREAM_HEAD)
         if data[-2:] != b"\r\n":  # these may be of the next chunk's first line
             self._aligned = False
 
@@ -596,9 +605,9 @@ class Connection(asyncio.Protocol):
         self.answered = self.complete = True
         return True
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, bound: Bound | None = None) -> None:
         if self.error is None:
-            self.error = UpstreamError(BROKEN, why)
+            self.error = UpstreamError(BROKEN, why, bound=bound)
         self.transport.abort()
 
     def pause_writing(self) -> None:
@@ -644,7 +653,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self.parser is not None
         if len(self.headers) > MAX_HEADER_LINES:
-            self._break(f"its head has more than {MAX_HEADER_LINES} lines")
+            self._break(f"its head has more than {MAX_HEADER_LINES} lines", UPSTREAM_HEAD)
             return
         status = self.parser.get_status_code()
         if status < 200:
@@ -660,7 +669,7 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         self._uncounted = 0
         if self._collecting and self._size > MAX_BODY_BYTES:
-            self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB")
+            self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB", UPSTREAM_RESPONSE)
 
     def on_chunk_header(self) -> None:
         self._aligned = False

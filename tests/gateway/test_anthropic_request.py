@@ -1,10 +1,12 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.anthropic_request import to_chat, tokenize_prompt
+from gateway.anthropic_request import MAX_COSTLY_BYTES, reading_prompt, to_chat, tokenize_prompt, translating
+from gateway.bounds import TRANSLATED_REQUEST
 from gateway.errors import Refusal
 from tests.gateway.anything import OBJECTS, shape
 
@@ -422,3 +424,86 @@ def test_the_text_of_a_prompt():
 
 def test_a_count_needs_no_max_tokens():
     assert tokenize_prompt(b'{"model":"m","messages":[{"role":"user","content":"hello"}]}') == "hello"
+
+
+# What would take too long
+
+
+ASKED = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a"}]'
+BLOCK = b'{"type":"text","text":"a"},'
+
+
+def request_of(blocks):
+    return b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[%b]}]}' % blocks.removesuffix(b",")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        request_of(BLOCK * 150_000),
+        request_of(b'{"type":"text","text":"%b"}' % (b"\\n" * (MAX_COSTLY_BYTES + 1))),
+        ASKED + b',"tools":[{"name":"n","input_schema":{"k":1%b}}]}' % (b',"k":1' * 400_000),
+        ASKED + b',"stop_sequences":[""%b]}' % (b',""' * 900_000),
+    ],
+    ids=["blocks", "escapes", "names", "stop sequences"],
+)
+def test_too_much_to_be_translated_is_refused_by_its_bound(body):
+    with pytest.raises(Refusal) as refused:
+        to_chat(body, "up")
+    assert (refused.value.status, refused.value.bound) == (413, TRANSLATED_REQUEST)
+    assert "chat completions only" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        request_of(BLOCK * 19_000),
+        request_of(BLOCK * 150_000),
+        request_of(b'{"type":"text","text":"%b"}' % (b"\\n" * 2_500_000)),
+        request_of(b'{"type":"text","text":"%b"}' % ("あ".encode() * 1_900_000)),
+        request_of(b'{"type":"text","text":"%b"}' % (b"a" * 20_000_000)),
+        request_of(b'{"type":"text","text":"%b\\ud800"}' % (b"\\u3042" * 700_000)),
+    ],
+    ids=["few blocks", "many blocks", "escapes", "another script", "plain text", "half a pair"],
+)
+@pytest.mark.parametrize("work", [lambda body: translating(body, "up"), reading_prompt], ids=["chat", "prompt"])
+def test_no_slice_of_a_translation_takes_50_ms_of_cpu(body, work):
+    slices, longest = work(body), 0.0
+    while True:
+        started = time.thread_time()
+        try:
+            next(slices)
+        except (StopIteration, Refusal):
+            break
+        finally:
+            longest = max(longest, time.thread_time() - started)
+    assert longest < 0.05
+
+
+def test_a_big_request_is_translated_like_a_small_one():
+    blocks = BLOCK * 19_000 + b'{"type":"image","source":{"type":"base64","media_type":"image/png","data":"%b"}},' % (
+        b"A" * 3_000_000
+    )
+    chat = json.loads(to_chat(request_of(blocks + b'{"type":"text","text":"cut \\ud83d"}'), "up"))
+    parts = chat["messages"][0]["content"]
+    assert [part["type"] for part in parts[-3:]] == ["text", "image_url", "text"]
+    assert parts[-2]["image_url"]["url"] == "data:image/png;base64," + "A" * 3_000_000
+    assert parts[-1]["text"] == "cut \ufffd"
+
+
+USE = {"type": "tool_use", "id": "c", "name": "n"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"tools": [TOOL | {"input_schema": [1]}]}, "tools[0].input_schema"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": 1}}}, "output_config.format.schema"),
+        ({"messages": [{"role": "assistant", "content": [USE | {"input": []}]}]}, "messages[0].content[0].input"),
+    ],
+)
+def test_what_must_be_an_object_is_told_with_its_place(fields, place):
+    body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}], **fields}
+    with pytest.raises(Refusal, match="Expected `object`") as refused:
+        to_chat(json.dumps(body).encode(), "up")
+    assert f"`{place}`" in refused.value.message

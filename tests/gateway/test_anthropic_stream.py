@@ -1,12 +1,15 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.anthropic_stream import MessagesRelay
+from gateway.anthropic_answer import MAX_CALLS, is_object
+from gateway.anthropic_stream import MAX_BLOCKS, MAX_TRANSLATED_EVENT_BYTES, TOOL, MessagesRelay, _Block
 from gateway.kinds import CHAT
 from gateway.openai import Usage
+from gateway.relay import EventTooLong
 from tests.gateway import captures
 from tests.gateway.anything import SAID, VALUES
 from tests.gateway.scripted import DONE
@@ -40,7 +43,11 @@ CALLED = chunk("tool_calls")
 def play(*pieces, end=True):
     """Feed the pieces; the relay and all that it sends on at once."""
     relay = MessagesRelay("asked")
-    sent = b"".join([relay.feed(piece) for piece in pieces])
+    sent = b""
+    for piece in pieces:
+        sent += relay.feed(piece)
+        while relay.behind:
+            sent += relay.feed(b"")
     if end:
         relay.end()
     return relay, sent
@@ -468,3 +475,47 @@ def test_any_chunks_that_are_finished_are_a_message(chunks):
     relay, sent = play(*chunks, b"\n\n", DONE)
     if relay.error is None and b"\n:" not in sent and sent[:1] != b":":
         message(sent + relay.held)
+
+
+# What would take too long
+
+
+def mixed(fragments):
+    """Two calls whose fragments come in turn, so that each asks whether the other is whole."""
+    return call(0, '{"a":"', "c1", "n") + call(1, '{"b":"', "c2", "m") + (call(0, "}") + call(1, "}")) * fragments
+
+
+def seconds(body):
+    relay, started = MessagesRelay("asked"), time.thread_time()
+    relay.feed(body)
+    while relay.behind:
+        relay.feed(b"")
+    return time.thread_time() - started
+
+
+def test_fragments_of_two_calls_take_time_in_proportion_to_their_number():
+    assert seconds(mixed(6000)) < 4 * seconds(mixed(3000)) + 0.05
+
+
+@given(st.lists(st.text('{}[]"\\\\ a:1,', max_size=4), max_size=12))
+def test_a_text_in_pieces_is_found_whole_when_it_is_an_object(pieces):
+    block = _Block(TOOL)
+    for at, piece in enumerate(pieces, 1):
+        block.waiting.append(piece)
+        block.take()
+        assert block.whole is is_object("".join(pieces[:at]))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk(tool_calls=[{}] * (MAX_CALLS + 1)),
+        chunk(content="a" * MAX_TRANSLATED_EVENT_BYTES),
+        b'data: {"choices":[%b{}]}\n\n' % (b"{}," * MAX_CALLS),
+        b"".join(call(index, "{", f"call_{index}", "n") for index in range(MAX_BLOCKS + 2)),
+    ],
+    ids=["calls", "bytes", "choices", "blocks"],
+)
+def test_too_much_to_be_translated_is_given_up(event):
+    with pytest.raises(EventTooLong):
+        play(*(event[at : at + 50_000] for at in range(0, len(event), 50_000)))

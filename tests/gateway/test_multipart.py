@@ -295,3 +295,25 @@ def test_a_model_must_come_early():
 def test_a_second_model_is_refused_wherever_it_stands(monkeypatch):
     monkeypatch.setattr(multipart, "MAX_HELD_BYTES", 100)
     assert "two fields" in refusal(form_of(MODEL, FILE * 50, MODEL))
+
+
+def test_a_form_that_comes_byte_by_byte_is_held_in_few_pieces():
+    part = b'--XX\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    body = part % (b"model", b"m") + part % (b"file", b"x" * 100_000) + b"--XX--\r\n"
+    form = Form(b"multipart/form-data; boundary=XX")
+    for at in range(len(body)):
+        form.feed(body[at : at + 1])
+    form.finish()
+    assert len(form.held) <= 3
+    assert b"".join(form.pieces()) == body
+    assert b"".join(form.pieces("other")) == body.replace(b"\r\nm\r\n", b"\r\nother\r\n")
+
+
+def test_what_comes_after_the_pieces_were_sent_is_held_too():
+    beginning = b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX'
+    form = Form(b"multipart/form-data; boundary=XX")
+    form.feed(beginning)
+    sent = [memoryview(piece) for piece in form.pieces()]
+    form.feed(b"--\r\n")
+    assert b"".join(sent) == beginning
+    assert b"".join(form.pieces()) == beginning + b"--\r\n"

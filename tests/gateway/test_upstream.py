@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from gateway import destinations
+from gateway import bounds, destinations
 from gateway import upstream as upstreams
 from gateway.destinations import Destinations
 from gateway.upstream import (
@@ -593,6 +593,29 @@ async def test_a_whole_body_has_a_limit(monkeypatch):
         connection = await ask(pool)
         error = await failing(connection.read_all())
         assert (error.kind, str(error)) == (BROKEN, "the answer has more than 1 MiB")
+        assert error.bound is bounds.UPSTREAM_RESPONSE
+
+
+@in_loop
+async def test_a_head_of_very_many_lines_is_broken():
+    lines = b"".join(b"x-%d: y\r\n" % number for number in range(upstreams.MAX_HEADER_LINES + 1))
+    async with serving(opening(b"HTTP/1.1 200 OK\r\n" + lines + b"content-length: 2\r\n\r\n{}")) as (pool, _):
+        assert (await failing(ask(pool))).bound is bounds.UPSTREAM_HEAD
+
+
+@in_loop
+async def test_the_chunks_of_one_read_are_joined_and_reading_goes_on_in_the_next_turn():
+    body = b"x" * 300_000
+    framed = b"1\r\nx\r\n" * len(body) + b"0\r\n\r\n"
+    async with serving(opening(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + framed)) as (pool, _):
+        connection = await ask(pool)
+        most = 0
+        while not connection.complete:
+            await connection.wait()
+            most = max(most, len(connection._chunks))
+            connection.transport.resume_reading()
+        assert await connection.read_all() == body
+        assert most < 3000
 
 
 # Leaving, and slow readers

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from gateway.bounds import TRANSLATED_RESPONSE, UPSTREAM_RESPONSE
+from gateway.messages import MAX_TRANSLATED_BYTES
+from gateway.upstream import MAX_BODY_BYTES
 from tests.gateway.process import KEY
 from tests.gateway.scripted import Talk, upstream
 from tests.hostile.measured import MOST_TURN_MS, Bystander, MeasuredGateway, bystander
@@ -234,6 +237,30 @@ def test_no_whole_response_takes_more_than_50_ms_of_cpu_at_once(measured_gateway
                 answer = asked(gateway, path, f"asked-{name}")
             assert answer[:13] in (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 502 "), name
             until(lambda model=model: gateway.in_flight(model) == 0)
+
+
+def test_a_response_that_is_too_long_to_be_read_whole_passes_as_it_comes(measured_gateway):
+    gateway = measured_gateway
+    body = answered(b"A", MAX_BODY_BYTES, b'{"model":"up","data":[{"b64_json":"', b'"}]}')
+    with upstream(whole(body)) as server:
+        gateway.add(server, known_as="asked")
+        with measured(gateway):
+            answer = asked(gateway, "/v1/embeddings", "asked")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert 0 <= answer.count(b"A") - body.count(b"A") < 50  # some stand in the head
+    assert gateway.page.hits(UPSTREAM_RESPONSE.number) == 1
+
+
+def test_one_to_be_translated_fails_with_its_reason(measured_gateway):
+    gateway = measured_gateway
+    body = answered(b"A", MAX_TRANSLATED_BYTES, b'{"choices":[{"message":{"content":"', b'"}}]}')
+    with upstream(whole(body)) as server:
+        gateway.add(server, known_as="asked")
+        with measured(gateway):
+            answer = asked(gateway, "/v1/messages", "asked")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"more than 4 MiB" in answer
+    assert gateway.page.hits(TRANSLATED_RESPONSE.number) == 1
 
 
 def event(data: bytes) -> bytes:
