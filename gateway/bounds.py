@@ -43,6 +43,13 @@ ENDPOINT_ERROR = Bound(
     "256 KiB (`MAX_ERROR_BYTES` in `gateway/inference.py`)",
     "The client gets the status and the first 500 bytes as an error in JSON.",
 )
+RESPONSE_OBJECTS = Bound(
+    2,
+    "response_objects",
+    _("Objects in the input of a Responses request whose items have ids"),
+    "50,000 (`MAX_OBJECTS` in `gateway/responses.py`)",
+    "400 `invalid_request`.",
+)
 
 # 10-19: work for a request's or a response's content
 JSON_VALUES = Bound(
@@ -70,8 +77,7 @@ JSON_FIELD = Bound(
     13,
     "json_field",
     _("Fields of a large JSON body that RouterDash reads itself"),
-    "16 KiB for each of `model`, `stream`, `stream_options`, `previous_response_id` (`MAX_FIELD_BYTES` in "
-    "`gateway/openai.py`)",
+    "16 KiB for each of `model`, `stream`, `stream_options` (`MAX_FIELD_BYTES` in `gateway/openai.py`)",
     "413 `request_too_large`.",
 )
 TRANSLATED_REQUEST = Bound(

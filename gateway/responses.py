@@ -16,6 +16,7 @@ import msgspec
 
 from gateway import errors, targets
 from gateway.balancer import EXCLUDED, MADE_IT, SEARCHED, Decision
+from gateway.bounds import RESPONSE_OBJECTS
 from gateway.errors import Refusal
 from gateway.inference import BIG_ANSWER_BYTES, NOT_THERE, Inference
 from gateway.openai import (
@@ -146,8 +147,9 @@ def _references(given: memoryview) -> list[str]:
         raise Refusal(
             400,
             errors.INVALID_REQUEST,
-            f"`input` has more than {MAX_OBJECTS} objects: RouterDash cannot see which stored items it refers to.",
+            f"`input` has more than {MAX_OBJECTS:,} objects: RouterDash cannot see which stored items it refers to.",
             param=INPUT,
+            bound=RESPONSE_OBJECTS,
         )
     return [item_id for item in items if _is_reference(item) and (item_id := _string(item.id))]
 

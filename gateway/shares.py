@@ -19,7 +19,7 @@ MOST_STEPS = 64  # of one client in a turn of the event loop: each is a read of 
 KEPT_FOR_SMALL = 1 / 8  # of a client's part of the memory, and of the whole
 REFUSED_AT_ONCE = 100  # requests that have waited for room in vain
 TURNS_OF_A_HIT = 50  # in which a client took more than its part
-RESUMED_AT_ONCE = 32  # connections of slowed clients that are read again in one turn
+RESUMED_AT_ONCE = 8  # connections of slowed clients that are read again in one turn
 
 
 class Share:

@@ -25,7 +25,6 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
-from gateway.bounds import BOUNDS
 from metrics import breakers, queries
 from metrics.fold import ANSWERS_BELOW, ANSWERS_US, BELOW_HIGH, BELOW_LOW, Usage
 from metrics.queries import Moment
@@ -79,7 +78,7 @@ def _totals(stats: dict[str, Any]) -> Iterator[Metric]:
     damaged = [(stats["journal_damaged_bytes"],)]
     yield _counter("routerdash_requests_total", "Requests that ended.", requests, ("outcome",))
     yield _counter("routerdash_rejected_requests_total", "Requests refused by RouterDash itself.", reasons, ("reason",))
-    hits = [(bound.name, stats["bound_hits"].get(bound.name, 0)) for bound in BOUNDS]
+    hits = stats["bound_hits"].items()
     yield _counter("routerdash_bound_hits_total", "Hits of bounds on resources; docs/limits.md.", hits, ("bound",))
     yield _counter("routerdash_tokens_total", "Tokens of requests that ended.", tokens, ("direction",))
     yield _counter("routerdash_journal_damaged_bytes_total", "Bytes of journals that could not be read.", damaged)

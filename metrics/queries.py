@@ -15,6 +15,7 @@ from django.db.models import Max, QuerySet, Sum
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
+from gateway.bounds import BOUNDS
 from gateway.record import OK
 from metrics import breakers, database, hour, rollups
 from metrics import failures as last_failures
@@ -181,7 +182,7 @@ def stats(moment: Moment) -> dict[str, Any]:
         "rejected_by_reason": {
             name.removeprefix(REJECTED): count for name, count in sorted(totals.items()) if name.startswith(REJECTED)
         },
-        "bound_hits": dict(moment.bound_hits),
+        "bound_hits": {bound.name: moment.bound_hits.get(bound.name, 0) for bound in BOUNDS},
         "total_active_requests": sum(moment.in_flight.values()),
         "queued_requests": moment.waiting,
         "average_response_time_ms": _average_response_time(moment),

@@ -181,7 +181,7 @@ def overview(it: Shown) -> Told:
         **fact("", "Tokens today", tokens, tokens, stats["total_tokens"], stats["total_output_tokens"]),
         **fact("", "Average response", stats["average_response_time_ms"]),
         **fact("", "95th percentile", stats["p95_response_time_ms"]),
-        Place("attention"): [len(attention), *(figure for row in attention for figure in _attention(row))],
+        Place("attention"): [several(len(attention)), *(figure for row in attention for figure in _attention(row))],
         Place("minutes"): [stats["cancelled_requests"], stats["rejected_requests"]],
         **table("minutes", history, lambda row: at(row["minute"], "%H:%M"), {"OK": ["success"], "Failed": ["error"]}),
         Place("busiest"): [row["requests"] for name in ("models", "api_keys", "clients") for row in busiest[name]],
@@ -207,9 +207,14 @@ def overview(it: Shown) -> Told:
     }
 
 
+def several(number: int) -> Any:
+    """One is written as a word, none not at all."""
+    return number if number > 1 else ABSENT
+
+
 def _attention(row: Row) -> list[Any]:
     alone = row["models_nowhere_else"] or 0
-    return [alone if alone > 1 else ABSENT, since(row["since"]) if row["since"] else ABSENT]
+    return [several(alone), since(row["since"]) if row["since"] else ABSENT]
 
 
 def speeds(it: Shown, endpoints: list[Row]) -> list[Row]:
@@ -538,6 +543,17 @@ def request(it: Shown) -> Told:
         **_time("time", row),
         **_way("why", row["attempts"]),
     }
+
+
+def bodies(it: Shown) -> Told:
+    """A request's page with its bodies."""
+    return {**request(it), Place("bo"): [row["attempt"] or ABSENT for row in said_of_errors(it)]}
+
+
+def said_of_errors(it: Shown) -> list[Row]:
+    """What endpoints said of their errors, by attempt."""
+    found: list[Row] = it.api(f"/api/requests/{it.known['request_id']}/bodies")["endpoint_errors"]
+    return found
 
 
 def drawer(it: Shown) -> Told:

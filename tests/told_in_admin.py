@@ -1,12 +1,13 @@
 """What the admin's pages have to show: as `tests/told.py`, and by rows of the database where they list such rows."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway import record
 from tests.busy import local
 from tests.shown import Place
-from tests.told import ABSENT, Column, Row, Rule, Shown, Told, latency, table
+from tests.told import ABSENT, Column, Row, Rule, Shown, Told, latency, said_of_errors, table
 
 # Kinds that generate text, so that their answers have a speed.
 GENERATING = ("chat_completions", "completions", "responses", "messages")
@@ -130,6 +131,15 @@ def request(it: Shown) -> Told:
             row["attempts"],
             "endpoint_name",
             {"Status code": [lambda attempt: attempt["status_code"] or None], "Duration": ["duration_ms"]},
+        ),
+        **table(
+            "Bodies",
+            said_of_errors(it),
+            lambda said: said["attempt"],
+            {
+                "Attempt": ["attempt"],
+                "Error": [lambda said: [int(digits) for digits in re.findall(r"\d+", said["message"])]],
+            },
         ),
         Place("Figures"): [row[name] for name in names],
     }

@@ -80,6 +80,8 @@ def _totals(stats: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield ("routerdash_tokens_total", direction), stats[f"total_{direction}_tokens"]
     for reason, count in stats["rejected_by_reason"].items():
         yield ("routerdash_rejected_requests_total", reason), count
+    for bound, count in stats["bound_hits"].items():
+        yield ("routerdash_bound_hits_total", bound), count
     yield ("routerdash_journal_damaged_bytes_total",), stats["journal_damaged_bytes"]
     yield ("routerdash_in_flight_requests",), stats["total_active_requests"]
     yield ("routerdash_queued_requests",), stats["queued_requests"]

@@ -57,7 +57,7 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
         ("limit=20&id={request_id}", told.drawer),
     ],
     "request": [("", told.request)],
-    "request-bodies": [("", told.request)],
+    "request-bodies": [("", told.bodies)],
     "keys": [("", told.keys)],
     "key-delete": [("", told.nothing)],
     "live": [("", told.live)],

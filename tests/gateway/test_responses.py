@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from gateway.bounds import Hits
 from tests.gateway.process import GatewayProcess
 from tests.gateway.scripted import Talk, answer, stream, upstream
 
@@ -129,8 +130,22 @@ def test_an_item_of_a_stored_input_can_be_referred_to_once_it_is_listed(gateway,
 def test_more_objects_than_can_be_looked_through_are_refused(gateway, sim):
     model = gateway.add(sim.add())
     items = b'{"model":"%b","input":[%b{"id":"a"}]}' % (model.encode(), b"{}," * 60_000)
+    before = Hits(gateway.page).totals().get("response_objects", 0)
     given = gateway.post("/v1/responses", items, headers={"Content-Type": "application/json"})
     assert given.status == 400
+    assert Hits(gateway.page).totals()["response_objects"] == before + 1
+
+
+def test_objects_without_ids_refer_to_nothing_however_many_they_are(gateway, sim):
+    model = gateway.add(sim.add())
+    items = b'{"model":"%b","input":[%b{}]}' % (model.encode(), b"{}," * 60_000)
+    assert gateway.post("/v1/responses", items, headers={"Content-Type": "application/json"}).status == 200
+
+
+def test_an_id_whose_name_is_escaped_is_seen(gateway, sim):
+    model = gateway.add(sim.add())
+    items = b'{"model":"%b","input":[{"\\u0069d":"msg_of_somebody_else"}]}' % model.encode()
+    assert gateway.post("/v1/responses", items, headers={"Content-Type": "application/json"}).status == 404
 
 
 def test_a_conversation_that_nobody_knows_is_not_gone_on_with(gateway, sim):

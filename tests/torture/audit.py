@@ -209,6 +209,8 @@ def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
     }
     for reason, count in stats["rejected_by_reason"].items():
         told[f"routerdash_rejected_requests_total {reason}"] = count
+    for bound, count in stats["bound_hits"].items():
+        told[f"routerdash_bound_hits_total {bound}"] = count
     for row in api["endpoints"]:
         told[f"routerdash_endpoint_attempts_total {row['id']} ok"] = row["successful_requests"]
         told[f"routerdash_endpoint_attempts_total {row['id']} failed"] = row["failed_requests"]
