@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FEW, MANY = 400, 1400
 STREAMS = 5
 PROGRAM = """
-import hashlib, sys, tempfile
+import gc, hashlib, sys, tempfile
 from pathlib import Path
 import tests.gateway.test_budget as budget
 from gateway import snapshot
@@ -38,6 +38,9 @@ Control(config).publish(make_endpoint("", budget.MODEL, base_url=upstream.url), 
 running = budget.Running(config, upstream)
 running.plain(50)
 running.stream(10)
+gc.collect()
+gc.freeze()  # as gateway.main does
+gc.set_threshold(50_000, 20, 20)
 running.plain(requests)
 for _ in range(5 if events else 0):
     running.stream(events)

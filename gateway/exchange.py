@@ -235,7 +235,8 @@ class Exchange:
         standing = protocol.server_state.default_headers
         if standing is not _Standing.headers:
             _Standing.learn(standing)
-        lines = [STATUS_LINE[status], _Standing.of_api if self.path[:4] == b"/v1/" else _Standing.lines]
+        of_api = self.route is not None or self.path.startswith(b"/v1/")
+        lines = [STATUS_LINE[status], _Standing.of_api if of_api else _Standing.lines]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if self.cors is not None:

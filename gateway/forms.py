@@ -29,7 +29,9 @@ class FormInference(Inference):
                 exchange.keep(form.size)
             else:
                 form.finish()
-        self.gateway.check_key(exchange)
+        refusal = self.gateway.check_key(exchange)
+        if refusal is not None:
+            raise refusal
         self.request = Request(form.model, form.stream, False)
         await self._serve(b"")
 

@@ -191,19 +191,13 @@ class Gateway:
     def answer(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """What answers a request that has arrived; what it raises is for `failed`. May raise Refusal at once."""
         route = exchange.route
-        if route is None:
-            return self.forwarder.forward(exchange)
-        if exchange.api_key is not None:
-            passed = exchange.head.passed
-            if passed is None or passed.snapshot is not self.roster.snapshot:
-                self.check_key(exchange)
-        return route.answer(exchange)
+        return self.forwarder.forward(exchange) if route is None else route.answer(exchange)
 
-    def check_key(self, exchange: Exchange) -> None:
-        """Its key may have gone while its body came. Raises Refusal."""
-        refusal = self._admit_key(exchange, exchange.route) if exchange.route is not None else None
-        if refusal is not None:
-            raise refusal
+    def check_key(self, exchange: Exchange) -> Refusal | None:
+        """Has the key of a request gone since its head came?"""
+        if exchange.api_key is None or exchange.route is None:
+            return None
+        return self._admit_key(exchange, exchange.route)
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
         """Tell the client that its request was refused, or that we have a fault."""

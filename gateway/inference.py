@@ -24,6 +24,7 @@ from gateway.openai import (
     BIG_BYTES,
     CHUNKS,
     DIALECTS,
+    Dialect,
     Request,
     Usage,
     adapt_request,
@@ -123,7 +124,7 @@ class Inference:
 
     __slots__ = (
         "_answer", "_request_body", "asked_usage", "attempts", "broken", "cancelled", "connection", "decision",
-        "dialect", "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed",
+        "endpoint", "exchange", "first_token", "gateway", "id", "kind", "made_by", "own_id", "passed",
         "queue_us", "queued_at", "recorded", "relay", "request", "request_id", "route", "seen_events", "sent",
         "started", "target", "trial",
     )  # fmt: skip
@@ -133,7 +134,6 @@ class Inference:
         self.exchange = exchange
         self.kind = kind
         self.target = kind.target  # path and query, as endpoints are asked
-        self.dialect = DIALECTS.get(kind.name, CHUNKS)
         self.id = uuid7()
         self.own_id: str | None = None  # as its client names it
         given = exchange.fields.get(b"x-request-id")
@@ -161,6 +161,11 @@ class Inference:
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by its client
         self._request_body: Body | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it streams."""
+        return DIALECTS.get(self.kind.name, CHUNKS)
 
     def run(self) -> Coroutine[Any, Any, None]:
         """The coroutine to be awaited. Raises Refusal at once for what can be seen to be wrong at once."""
@@ -489,27 +494,36 @@ class Inference:
     async def _whole_slowly(self, connection: Connection, body: bytes) -> None:
         """The same of a big answer, in several turns of the event loop."""
         turns = self.gateway.turns
-        read = None
+        read: tuple[bytes, Usage | None] = body, None
         await turns.next()
-        if connection.status < 400 and connection.answer.is_json:
-            read = await turns.run_on(self._reading(body, self.request.model))
+        if connection.status < 400:
+            if connection.answer.is_json:
+                read = await turns.run_on(self._reading(body, self.request.model))
+                await turns.next()
+            body, usage = read
+            if (secret := self._secret) is not None and secret in body:
+                body = body.replace(secret, REDACTED)
+            read = body, usage
             await turns.next()
         self._whole(connection, body, read)
 
     def _whole(self, connection: Connection, body: bytes, read: tuple[bytes, Usage | None] | None = None) -> None:
-        """`read`: what `_read` would make of the body, if that is known already."""
+        """`read`: what the client gets of the body, and its usage, if that is known already."""
         status = connection.status
         if status >= 400:
             self._pass_refusal(connection, body)
             return
+        route = self.route
+        assert route is not None
+        secret = route.endpoint.redactor.in_answers
         usage: Usage | None = None
         if read is not None:
             body, usage = read
-        elif connection.answer.is_json:
-            body, usage = self._read(body, self.request.model)
-        secret = self._secret
-        if secret is not None and secret in body:
-            body = body.replace(secret, REDACTED)
+        else:
+            if connection.answer.is_json:
+                body, usage = self._read(body, self.request.model)
+            if secret is not None and secret in body:
+                body = body.replace(secret, REDACTED)
         self._finish(record.OK, status, attempt_status=status, usage=usage, answer=body)
         exchange = self.exchange
         if exchange.started:
@@ -834,18 +848,10 @@ class Inference:
         at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
         self.endpoint.failed(pause, None if at_fault or pause is not None else self._client())
 
-    def _succeeded(self, now: float) -> None:
-        """Tell the endpoint's circuit breaker."""
-        endpoint, key = self.endpoint, self.exchange.api_key
-        assert endpoint is not None
-        breaker = endpoint.breaker
-        breaker.well += 1
-        if key is not None and key.id == breaker.keys.last:
-            breaker.keys.last_at = now
-        else:
-            breaker.keys.succeeded(self._client(), now)
-        if breaker.bad_in_a_row:
-            endpoint.did_well()
+    def _did_badly(self, outcome: str) -> None:
+        """The present attempt ends, and was no success."""
+        if outcome in (record.FAILED, record.TRUNCATED):
+            self._blame(None if self.connection is None else self.connection.error)
 
     def _client(self) -> str:
         """Whose request it is: the API key's id, without one the client's address (of IPv6 its /64)."""
@@ -891,9 +897,19 @@ class Inference:
         if attempt_status is not None or (outcome == record.CANCELLED and self.endpoint is not None):
             self._note(outcome, attempt_status or 0, error, now, said)
             if outcome == record.OK:
-                self._succeeded(now)
-            elif outcome in (record.FAILED, record.TRUNCATED):
-                self._blame(None if self.connection is None else self.connection.error)
+                endpoint, key = self.endpoint, exchange.api_key
+                assert endpoint is not None
+                breaker = endpoint.breaker
+                breaker.well += 1
+                keys = breaker.keys
+                if key is not None and key.id == keys.last:
+                    keys.last_at = now
+                else:
+                    keys.succeeded(self._client(), now)
+                if breaker.bad_in_a_row:
+                    endpoint.did_well()
+            else:
+                self._did_badly(outcome)
         estimated = False
         if relay is not None:
             usage, estimated = self._streamed_usage()

@@ -17,7 +17,7 @@ from gateway.endpoint_errors import EndpointError
 from gateway.exchange import Exchange
 from gateway.inference import NOT_THERE, Inference
 from gateway.kinds import BY_NAME, CHAT, TOKENIZE, Kind
-from gateway.openai import Usage
+from gateway.openai import Dialect, Usage
 from gateway.outbox import Body
 from gateway.relay import Relay, StreamRelay
 from gateway.roster import Route
@@ -40,8 +40,11 @@ class MessagesInference(Inference):
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, kind: Kind) -> None:
         super().__init__(gateway, exchange, kind)
-        self.dialect = anthropic.DIALECT
         self._native = True  # the present attempt asks the endpoint in Anthropic's way
+
+    @property
+    def dialect(self) -> Dialect:
+        return anthropic.DIALECT
 
     async def _ask(self, route: Route, body: Body) -> Connection:
         endpoint = route.endpoint

@@ -30,6 +30,7 @@ from gateway.surrogates import read_body, replaced
 from gateway.turns import Slices, at_once
 
 MAX_MODEL_NAME = 256
+_LONG_NAME = f"`model` has more than {MAX_MODEL_NAME} characters."
 BIG_BYTES = 128 << 10  # of a body that is not parsed whole
 WHOLE_BYTES = 2 << 20  # of a big body that may be given to a parser all the same
 MAX_WHOLE_NAMES = 50_000  # of one
@@ -42,7 +43,7 @@ RENAMED_BYTES = 512 << 10
 
 
 class _Request(msgspec.Struct):
-    model: str
+    model: Annotated[str, msgspec.Meta(max_length=MAX_MODEL_NAME)]
     stream: bool | None = None
     stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -80,8 +81,6 @@ def parse_small(body: Body) -> Request:
         raise _not_json(error) from None
     if not found.model.strip():
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
-    if len(found.model) > MAX_MODEL_NAME:
-        raise _long_name()
     if found.stream_options is msgspec.UNSET:
         return Request(found.model, found.stream is True, False, False)  # by name it takes longer
     options = found.stream_options or {}
@@ -95,7 +94,7 @@ def _not_json(error: Exception) -> Refusal:
 
 
 def _long_name() -> Refusal:
-    return Refusal(400, INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.", param="model")
+    return Refusal(400, INVALID_REQUEST, _LONG_NAME, param="model")
 
 
 # Big bodies, which are not parsed whole
@@ -166,6 +165,8 @@ def _check_size(name: bytes, size: int) -> None:
 def _explain(error: str) -> str:
     if "missing required field `model`" in error:
         return "`model` is missing; GET /v1/models lists the models there are."
+    if "of length <=" in error:
+        return _LONG_NAME
     if error.endswith("`array`") or error == "Expected `object`":
         return "The body must be a JSON object."
     return f"Invalid request: {error}."

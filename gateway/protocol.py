@@ -233,7 +233,7 @@ class GatewayProtocol(HttpToolsProtocol):
         elif exchange.task is not None:
             exchange.wake_reader()
         elif exchange is self.running and not exchange.complete:
-            self._begin(exchange)
+            self._begin_late(exchange)
 
     # Exchanges
 
@@ -318,6 +318,12 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.lingering = self.loop.call_later(seconds, self.close)
 
+    def _begin_late(self, exchange: Exchange) -> None:
+        """Not in the same breath as its head: its key may have gone while its body came, or while it waited."""
+        if exchange.refusal is None:
+            exchange.refusal = self.gateway.check_key(exchange)
+        self._begin(exchange)
+
     def _begin(self, exchange: Exchange) -> None:
         gateway = self.gateway
         if exchange.refusal is not None:
@@ -387,7 +393,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._unpause(PIPELINE | ENDPOINT)
             self._charge()
             if exchange.received:
-                self._begin(exchange)
+                self._begin_late(exchange)
             else:
                 self._greet(exchange)
         elif self.held_back:
@@ -413,11 +419,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.quiet_since = time.monotonic()
         share, turn = self.share, self.outbox.turn
         if share.turn != turn:
-            share.turn, share.steps = turn, 0
-        share.steps += 1
-        if share.steps > MOST_STEPS:
+            share.turn = turn
+            share.steps = 1
+        elif share.steps >= MOST_STEPS:
+            share.steps += 1
             self._put_off(data)
             return
+        else:
+            share.steps += 1
         # Between two requests; in the middle of one, its body may look like anything.
         if self.missing:
             self._collect(data)
@@ -587,7 +596,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self.missing:
             body, self.pieces = b"".join(self.pieces), []
             exchange.receive(body)
-            self._begin(exchange)
+            self._begin_late(exchange)
             if rest:
                 self._parse(rest)
 
