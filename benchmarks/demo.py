@@ -25,7 +25,7 @@ from benchmarks.simulator import Simulator
 from gateway import snapshot
 from gateway.config import Config, load
 
-PASSWORD = "demo"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
+PASSWORD = "try-routerdash"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
 REQUESTS_PER_SECOND = 3.0
 START_SECONDS = 60.0
 

@@ -93,6 +93,7 @@ def pages(it: Known) -> dict[str, str]:
         "search for an endpoint": "/search?q=server-1",
         "search for a request": f"/search?q={it.request}",
         "API's documentation": "/api/docs/",
+        "account": "/account",
         "password": "/account/password",
     }
 

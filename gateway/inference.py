@@ -386,7 +386,9 @@ class Inference:
             if status == 200 and answer[:1] != b"{" and (why := _is_no_answer(answer, head.content_type)):
                 return self._failed(Failure(status, b"", [], None, why))
             if len(answer) > BIG_ANSWER_BYTES:
-                await self._whole_slowly(connection, answer)
+                self._answer = answer
+                del answer, whole  # what it becomes would be a second one in memory
+                await self._whole_slowly(connection)
             else:
                 self._whole(connection, answer)
         except UpstreamError as error:
@@ -491,14 +493,18 @@ class Inference:
 
     # To the client
 
-    async def _whole_slowly(self, connection: Connection, body: bytes) -> None:
-        """The same of a big answer, in several turns of the event loop."""
+    async def _whole_slowly(self, connection: Connection) -> None:
+        """The same of a big answer, which `_answer` is, in several turns of the event loop."""
         turns = self.gateway.turns
+        body, self._answer = self._answer, None
+        assert body is not None
         read: tuple[bytes, Usage | None] = body, None
         await turns.next()
         if connection.status < 400:
             if connection.answer.is_json:
-                read = await turns.run_on(self._reading(body, self.request.model))
+                reading, body = self._reading(body, self.request.model), b""
+                read = await turns.run_on(reading)
+                del reading
                 await turns.next()
             body, usage = read
             if (secret := self._secret) is not None and secret in body:

@@ -345,7 +345,7 @@ class StoredResponse(ResponsesInference):
                 if failure is not None:
                     self._give_up(failure)
                 return True
-            answer = await connection.read_all()
+            answer = await connection.read_all(self.exchange.room_for_answer())
         except UpstreamError as error:
             log.info("%s could not be asked for a response: %s", endpoint.facts.name, error)
             self._hang_up()
@@ -354,7 +354,9 @@ class StoredResponse(ResponsesInference):
             self._hang_up()
             raise
         if len(answer) > BIG_ANSWER_BYTES:
-            await self._whole_slowly(connection, answer)
+            self._answer = answer
+            del answer
+            await self._whole_slowly(connection)
         else:
             self._whole(connection, answer)
         return True

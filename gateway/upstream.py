@@ -33,11 +33,13 @@ IDLE_SECONDS = 30.0  # a kept connection older than this is not used again
 STALE_SECONDS = 1.0  # an upstream that closes later than this after a request has worked on it
 BUFFER_BYTES = 256 << 10  # unread bytes of a stream at which reading pauses
 MAX_BODY_BYTES = 64 << 20  # of an answer that is read whole
+GROWING_BYTES = 1 << 20  # of one from which on it is collected in one buffer
 MAX_HEAD_BYTES = 256 << 10
 MAX_HEADER_LINES = 1000
 SMALL_READ_BYTES = 4 << 10
 MOST_PIECES = 16  # of a body that one read brings, and that are kept as they are
-FULL_BYTES = 128 << 10  # a read of so much is followed by others only in the next turn of the event loop
+FULL_BYTES = 128 << 10  # a read of so much is followed by others only in a later turn of the event loop
+READ_AT_ONCE = 16  # connections with such reads that are read in one turn
 SWEEP_SECONDS = 0.2
 NEVER = float("inf")
 MAX_AGE_SECONDS = 300.0  # then a new connection is made, to where the name leads by then
@@ -88,7 +90,20 @@ class Sweeper:
         self.outbox = Outbox(loop)
         self.connections: set[Connection] = set()
         self.pools: set[Pool] = set()  # of those that have kept a connection
+        self._resting: deque[Connection] = deque()  # have brought much in a turn, and are read again in a later one
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def rest(self, connection: "Connection") -> None:
+        """Read it again in a later turn of the loop, in its turn among those that bring much."""
+        self._resting.append(connection)
+        if len(self._resting) == 1:
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        for _ in range(min(len(self._resting), READ_AT_ONCE)):
+            self._resting.popleft().read_on()
+        if self._resting:
+            self._loop.call_soon(self._read_on)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -287,7 +302,7 @@ class Connection(asyncio.Protocol):
         self._uncounted = 0  # bytes since the last piece of an answer: of a head, or of trailers
         self._sent_at = 0.0
         self._keep_alive = True
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = 0
         self._paused = False
         self._collecting = False
@@ -422,7 +437,8 @@ class Connection(asyncio.Protocol):
             self._take = None
 
     def _taken(self) -> bytes:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        only = self._chunks[0] if len(self._chunks) == 1 else None
+        data = only if isinstance(only, bytes) else b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
         if self._paused:
@@ -434,7 +450,8 @@ class Connection(asyncio.Protocol):
         """The whole body if it is here, as it mostly is by the time its head is looked at; else None."""
         if not self.complete:
             return None
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        only = self._chunks[0] if len(self._chunks) == 1 else None
+        body = only if isinstance(only, bytes) else b"".join(self._chunks)
         self._release()
         return body
 
@@ -567,9 +584,9 @@ class Connection(asyncio.Protocol):
         """Read on in the next turn of the loop: libuv would go on reading as long as there is more."""
         if not self._paused:
             self.transport.pause_reading()
-            self.pool.sweeper.outbox.loop.call_soon(self._read_on)
+            self.pool.sweeper.rest(self)
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         if not self._paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -668,8 +685,19 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
         self._size += len(body)
         self._uncounted = 0
-        if self._collecting and self._size > MAX_BODY_BYTES:
+        if self._collecting and self._size > GROWING_BYTES:
+            self._collect()
+
+    def _collect(self) -> None:
+        """What is here of a big body becomes one buffer that grows: pieces of many would leave holes in the heap."""
+        if self._size > MAX_BODY_BYTES:
             self._break(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB", UPSTREAM_RESPONSE)
+        whole = self._chunks[0]
+        if not isinstance(whole, bytearray):
+            self._chunks[0] = whole = bytearray(whole)
+        for piece in self._chunks[1:]:
+            whole += piece
+        del self._chunks[1:]
 
     def on_chunk_header(self) -> None:
         self._aligned = False
