@@ -257,6 +257,13 @@ TARGET_BYTES = Bound(
     "8 KiB (`MAX_TARGET_BYTES` in `gateway/protocol.py`)",
     "414 `request_too_large`; the connection is closed.",
 )
+FORWARDED_REQUESTS = Bound(
+    80,
+    "forwarded_requests",
+    _("Requests of one address for pages and the JSON API that control works on"),
+    "64 at a time and gateway process, besides streams of events (`FORWARDED_AT_ONCE` in `gateway/forward.py`)",
+    "The others of this address wait.",
+)
 FORWARDED_BODY = Bound(
     39,
     "forwarded_body",

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from gateway import drive
+from gateway.bounds import FORWARDED_REQUESTS, Hits
 from gateway.drive import Drive
 from gateway.exchange import JSON, Exchange, HeaderList, end_to_end
 from gateway.outbox import Body
@@ -52,15 +53,15 @@ class _Line:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._free = FORWARDED_AT_ONCE
+        self.free = FORWARDED_AT_ONCE
         self._waiting: deque[_Seat] = deque()
         self.users = 0
 
     async def seat(self) -> _Seat:
         """A seat, as soon as there is one."""
         seat = _Seat(self)
-        if self._free:
-            self._free -= 1
+        if self.free:
+            self.free -= 1
             seat.taken = True
             return seat
         self._waiting.append(seat)
@@ -81,19 +82,20 @@ class _Line:
             seat.taken = True
             self._loop.call_soon(seat.take)
         else:
-            self._free += 1
+            self.free += 1
 
 
 class Forwarder:
     """Relays exchanges to control, of one client so many at a time: the others of it wait."""
 
-    def __init__(self, socket: Path, sweeper: Sweeper, ready: Callable[[], bool]) -> None:
+    def __init__(self, socket: Path, sweeper: Sweeper, ready: Callable[[], bool], hits: Hits | None = None) -> None:
         self._pool = Pool("http://control", sweeper, unix_path=str(socket))
         self._ready = ready
         self._events: set[Drive] = set()  # streams of events that are open
         self._stopping = False
         self._lines: dict[str, _Line] = {}  # by client
         self._loop = sweeper.outbox.loop
+        self._hits = hits or Hits()
 
     async def forward(self, exchange: Exchange) -> None:
         if exchange.path in (b"/health", b"/ready"):
@@ -104,6 +106,8 @@ class Forwarder:
         if line is None:
             line = self._lines[client] = _Line(self._loop)
         line.users += 1
+        if not line.free:
+            self._hits.hit(FORWARDED_REQUESTS)
         try:
             seat = await line.seat()
             try:

@@ -131,7 +131,7 @@ async def serve(config: Config, worker: int, listen: socket.socket) -> None:
     sweeper = Sweeper(loop, Destinations.of(config))
     sealer = sealing.load(config.encryption_keys, config.key_file)
     roster = Roster(config.snapshot_path, page, sealer, sweeper, worker=worker, workers=config.workers)
-    forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None)
+    forwarder = Forwarder(config.control_socket, sweeper, lambda: roster.snapshot is not None, Hits(page, worker))
     gateway = Gateway(config, roster, forwarder)
     gateway.refresh()
     protocol = bound_to(gateway)

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from gateway.bounds import Hits
 from gateway.forward import FORWARDED_AT_ONCE
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import Talk, always, answer, each_time, nothing, opening, stream, upstream
@@ -305,6 +306,7 @@ def test_of_one_client_so_many_requests_are_with_control_at_a_time(gateway, cont
         for connection in connections:
             connection.sendall(gateway.head("GET /login"))
         until(lambda: len(control.requests) == FORWARDED_AT_ONCE)
+        until(lambda: Hits(gateway.page).totals().get("forwarded_requests", 0) >= 10)
         with gateway.connect() as other:
             other.sendall(gateway.head("GET /login", "X-Forwarded-For: 192.0.2.7"))
             until(lambda: len(control.requests) == FORWARDED_AT_ONCE + 1)
