@@ -195,9 +195,12 @@ class Gateway:
 
     def check_key(self, exchange: Exchange) -> Refusal | None:
         """Has the key of a request gone since its head came?"""
-        if exchange.api_key is None or exchange.route is None:
+        key, route, passed = exchange.api_key, exchange.route, exchange.head.passed
+        if key is None or route is None:
             return None
-        return self._admit_key(exchange, exchange.route)
+        # Keys of the present snapshot are as they were when the head came, but for their time.
+        current = passed is not None and passed.api_key is key and passed.snapshot is self.roster.snapshot
+        return None if current and not _expired(key) else self._admit_key(exchange, route)
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
         """Tell the client that its request was refused, or that we have a fault."""

@@ -20,7 +20,6 @@ FREE_BRACKETS = 4096  # bytes between strings, which are looked at one by one
 BYTES_A_BRACKET = 256
 BACKSLASH = 0x5C
 MOST_BACKSLASHES = 64  # in front of a quotation mark
-LONGEST_NAME = 256  # bytes, at the top
 
 MAX_DEPTH = 512
 MAX_NAMES = 1000  # at the top
