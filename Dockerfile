@@ -1,4 +1,4 @@
-# RouterDash as an image. `podman build -t routerdash .` or `docker build -t routerdash .`; see docs/install.md.
+# RouterDash as an image. `podman build -t routerdash .` or `docker build -t routerdash .`; see docs/how-to/container.md.
 # BASE must have Python 3.11 or later with venv. Name it by digest for builds that repeat.
 ARG BASE=python:3.13-slim
 

@@ -1,20 +1,25 @@
 # Every target makes what it needs. `make serve` runs RouterDash, `make test` tests it.
-# Needs Python 3.11 or later with venv; nothing else.
+# Needs Python 3.11 or later with venv; `make check` and `make fmt` also need npm.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/tools
 ALONE := .cache/alone
+JS := .cache/js
+BIOME := $(JS)/node_modules/.bin/biome
+NEWEST := .cache/newest
+COVERAGE := .cache/coverage
+DOCS := .cache/docs
 DIST ?= dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where it is set, as in many containers, each process would compile all of the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-postgres fuzz hostile torture torture-long storm bench bench-micro check package image test-image lock sbom audit fmt messages
+.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long storm bench bench-micro check docs docs-serve package image test-image lock sbom audit fmt messages
 
-help: ## Show the targets
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 $(BIN)/python:
@@ -35,6 +40,12 @@ $(TOOLS)/installed: requirements-tools.txt
 	$(TOOLS)/bin/pip install --quiet --require-hashes --requirement requirements-tools.txt
 	@touch $@
 
+# The generator of the documentation site, in an environment of its own as well.
+$(DOCS)/installed: requirements-docs.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --require-hashes --requirement requirements-docs.txt
+	@touch $@
+
 # What RouterDash runs on and nothing else, for the list of its parts.
 $(ALONE)/installed: requirements.txt
 	rm -rf $(ALONE)
@@ -42,47 +53,84 @@ $(ALONE)/installed: requirements.txt
 	$(ALONE)/bin/pip install --quiet --require-hashes --requirement requirements.txt
 	@touch $@
 
-install: $(VENV)/installed ## Make the virtual environment and install RouterDash's requirements into it
+$(NEWEST)/installed: requirements-dev.txt
+	rm -rf $(NEWEST)
+	$(or $(NEWEST_PYTHON),$(shell .ci/newest)) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+# Biome checks and formats static/js and static/css. Its version and hashes are in package-lock.json.
+$(JS)/installed: package.json package-lock.json
+	@command -v npm >/dev/null || { echo "make check and make fmt need npm (Node.js 18 or later) to install Biome, which checks scripts and style sheets. Install it, for example by: apt-get install nodejs npm" >&2; exit 2; }
+	@mkdir -p $(JS)
+	@cp package.json package-lock.json $(JS)/
+	cd $(JS) && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+install: $(VENV)/installed ## Create the virtual environment and install RouterDash's requirements in it
 
 serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
 	@exec $(BIN)/python manage.py serve
 
-demo: $(VENV)/installed ## Run RouterDash with three simulated servers under gentle traffic
+demo: $(VENV)/installed ## Run RouterDash with three simulated servers and light traffic
 	@exec $(BIN)/python -m benchmarks.demo
 
-screenshots: $(VENV)/installed-dev ## Take pictures of the demo's pages into docs/screenshots (ARGS="--to FOLDER --seconds 5")
+screenshots: $(VENV)/installed-dev ## Save screenshots of the demo's pages in docs/screenshots (ARGS="--to FOLDER --seconds 5")
 	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 
-test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…" for pytest's own arguments)
+test: $(VENV)/installed-dev ## Run all tests, on SQLite (ARGS="…": arguments for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-test-postgres: $(VENV)/installed-dev ## Run the tests that know of the database on the PostgreSQL that TEST_DATABASE names
+test-fast: $(VENV)/installed-dev ## Run the unit tests and the tests of the gateway, on SQLite (two to three minutes)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --hypothesis-profile=fast $(ARGS)
+
+# Coverage's .pth file measures each Python process that these variables reach: workers of pytest, gateways, control.
+coverage: $(VENV)/installed-dev ## Run all tests on SQLite, measure their branch coverage, and compare it with the floor
+	rm -rf $(COVERAGE)
+	mkdir -p $(COVERAGE)
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data \
+	  $(MAKE) test ARGS='-m "not unmeasured" $(ARGS)'
+	$(MAKE) test ARGS='-m unmeasured $(ARGS)'
+	COVERAGE_FILE=$(COVERAGE)/data $(BIN)/coverage combine --quiet
+	COVERAGE_FILE=$(COVERAGE)/data $(BIN)/coverage report
+
+# .ci/newest names the newest Python of this machine.
+test-newest: $(NEWEST)/installed ## Run the gateway's tests on the newest Python of this machine (NEWEST_PYTHON=… selects another)
+	$(NEWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal tests/gateway $(ARGS)
+
+test-tasks: $(VENV)/installed-dev ## Run the gateway's tests with each request in an asyncio Task instead of a CoroutineRunner
+	TEST_PLAIN_TASKS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/gateway $(ARGS)
+
+test-postgres: $(VENV)/installed-dev ## Run the tests that depend on the database, on the PostgreSQL server in TEST_DATABASE
 	ROUTERDASH_TEST_DATABASE=$(TEST_DATABASE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 JOBS ?= 2  # tests at a time, each with processes of its own
 TEST_DATABASE ?= postgres://postgres@127.0.0.1:5432/postgres
 
-fuzz: $(VENV)/installed-dev ## Try what holds of any input on 2,000 new inputs each; `make test` tries the same 100 each time
+fuzz: $(VENV)/installed-dev ## Run each property test with 2,000 random inputs; `make test` uses 100 fixed inputs
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m hypothesis --hypothesis-profile=fuzz --timeout=1800 $(ARGS)
 
-hostile: $(VENV)/installed-dev ## Hostile clients and endpoints in full size, a well-behaved client measured beside them
+hostile: $(VENV)/installed-dev ## Run the tests with hostile clients and endpoints at full size, and measure a regular client beside them
 	$(BIN)/python -m pytest tests/hostile --hostile-full --timeout=1800 $(ARGS)
 
-torture: $(VENV)/installed-dev ## Kill and starve RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
+torture: $(VENV)/installed-dev ## Kill processes and exhaust resources of RouterDash under load for five minutes, and audit its figures (ARGS="--seed 7")
 	$(BIN)/python -m tests.torture kills --workers 2 --minutes 5 $(ARGS)
 
-torture-long: $(VENV)/installed-dev ## The same over 1, 2 and 4 workers on SQLite and 2 on PostgreSQL, 300 kills in all
+torture-long: $(VENV)/installed-dev ## Run `torture` with 1, 2 and 4 workers on SQLite and 2 on PostgreSQL, with 300 kills in total
 	$(BIN)/python -m tests.torture kills --long --minutes 5 --kills 75 $(ARGS)
 
-storm: $(VENV)/installed-dev ## 500 clients of all kinds while endpoints fail in every way: is anything left over? (ARGS="--minutes 1")
+storm: $(VENV)/installed-dev ## Run 500 clients of all kinds while endpoints fail in every way, and check that nothing leaks (ARGS="--minutes 1")
 	$(BIN)/python -m tests.storm $(ARGS)
 
-bench: $(VENV)/installed-dev ## Measure RouterDash beside nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
+bench: $(VENV)/installed-dev ## Compare RouterDash with nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
-bench-micro: $(VENV)/installed-dev ## Time the pieces of a request's way
+bench-micro: $(VENV)/installed-dev ## Measure the single steps of a request
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=min,median,iqr --benchmark-sort=name $(ARGS)
 
-check: $(VENV)/installed-dev ## Check format, lint, types, import direction, migrations and templates
+test-js: ## Run the unit tests of scripts (needs Node.js)
+	node --test tests/js/*.test.js
+
+check: $(VENV)/installed-dev $(JS)/installed test-js ## Check format, lint, types, import direction, migrations, templates, scripts, styles, structure and language
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
@@ -90,39 +138,51 @@ check: $(VENV)/installed-dev ## Check format, lint, types, import direction, mig
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
-	$(BIN)/djlint templates --lint --quiet
+	$(BIN)/djlint templates --lint --check --quiet
+	$(BIOME) check
+	$(BIN)/python -m tests.measures
+
+docs: $(DOCS)/installed ## Build the documentation as a searchable site into dist/docs (DIST=FOLDER)
+	$(DOCS)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -d .cache/docs-pages docs $(DIST)/docs
+
+docs-serve: docs ## Build the documentation and serve it on http://127.0.0.1:8001
+	@exec $(DOCS)/bin/python -m http.server --bind 127.0.0.1 --directory $(DIST)/docs 8001
 
 package: $(TOOLS)/installed ## Build the wheel and the sdist into dist/ (DIST=FOLDER)
 	$(TOOLS)/bin/python -m build --no-isolation --outdir $(DIST) .
 
 IMAGE ?= routerdash
 ENGINE ?= podman
-image: ## Build the container image (IMAGE=name, ENGINE="docker", BASE=its base image)
+image: ## Build the container image (IMAGE=name, ENGINE="docker", BASE=base image)
 	$(ENGINE) build $(if $(filter podman,$(firstword $(ENGINE))),--format docker) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(IMAGE) $(ARGS) .
 
-test-image: $(VENV)/installed-dev ## Try the container image in an engine (IMAGE=name, ENGINE="docker")
+test-image: $(VENV)/installed-dev ## Test the container image in an engine (IMAGE=name, ENGINE="docker")
 	TEST_IMAGE=$(IMAGE) TEST_ENGINE="$(ENGINE)" $(BIN)/python -m pytest tests/image $(ARGS)
 
-lock: $(TOOLS)/installed ## Pin what RouterDash, its tests and its tools need, with hashes (ARGS="--upgrade", "--upgrade-package NAME")
+lock: $(TOOLS)/installed ## Pin the requirements of RouterDash, its tests and its tools, with hashes (ARGS="--upgrade", "--upgrade-package NAME")
 	$(LOCK) pyproject.toml --output-file requirements.txt $(ARGS)
 	$(LOCK) requirements-dev.in --output-file requirements-dev.txt $(ARGS)
 	$(LOCK) requirements-tools.in --output-file requirements-tools.txt $(ARGS)
+	$(LOCK) requirements-docs.in --output-file requirements-docs.txt $(ARGS)
 	$(LOCK) tests/clients/requirements.in --output-file tests/clients/requirements.txt $(ARGS)
 	$(LOCK) tests/llamacpp/requirements.in --output-file tests/llamacpp/requirements.txt $(ARGS)
 LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-sbom: $(TOOLS)/installed $(ALONE)/installed ## Write what RouterDash consists of into dist/routerdash.cdx.json (CycloneDX; DIST=FOLDER)
+sbom: $(TOOLS)/installed $(ALONE)/installed ## Write the software bill of materials to dist/routerdash.cdx.json (CycloneDX; DIST=FOLDER)
 	$(TOOLS)/bin/python packaging/sbom.py $(ALONE)/bin/python $(DIST)/routerdash.cdx.json
 
-audit: $(TOOLS)/installed ## Ask the advisory database about every pinned package (needs the network)
+audit: $(TOOLS)/installed ## Check all pinned packages against the advisory database (needs network access)
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-tools.txt
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-docs.txt
 
-fmt: $(VENV)/installed-dev ## Format the code
+fmt: $(VENV)/installed-dev $(JS)/installed ## Format code, templates, scripts and style sheets
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/djlint templates --reformat --warn --quiet
+	$(BIOME) check --write
 
-messages: $(VENV)/installed-dev ## Collect texts to translate into locale/ and compile them (needs GNU gettext)
+messages: $(VENV)/installed-dev ## Collect translatable texts in locale/ and compile the translations (needs GNU gettext)
 	$(BIN)/python manage.py makemessages --locale ja --no-location --no-obsolete --ignore .venv --ignore tests
 	$(BIN)/python -m tests.messages

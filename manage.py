@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's command line; `manage.py serve` runs RouterDash."""
+"""Command line of Django; `manage.py serve` runs RouterDash."""
 
 from routerdash.cli import main
 

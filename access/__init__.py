@@ -1,1 +1,1 @@
-"""Who may do what: users, API keys, sessions, permissions."""
+"""Access control: users, API keys, sessions and permissions."""

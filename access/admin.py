@@ -1,4 +1,4 @@
-"""Users and API keys in the admin. A key is shown once, on the page that answers its making."""
+"""Admin pages for users and API keys. A new key is shown once, in the response to its creation."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -18,11 +18,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from access.account import end_of_user
 from access.bootstrap import BOOTSTRAP
-from access.key_limit import check_room
+from access.key_limit import check_key_limit
 from access.models import (
     DELETED,
     INFERENCE,
@@ -37,18 +36,19 @@ from access.models import (
     User,
     new_key,
 )
-from endpoints.admin import ONE_LINE
+from access.sessions.account_page import end_of_user
+from endpoints.admin.form import ONE_LINE
 from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
 
-admin.site.unregister(Group)  # access goes by role
+admin.site.unregister(Group)  # permissions depend on the role alone
 
 
 OFFERED = (
-    (INFERENCE, gettext_lazy("Send requests to models (/v1)")),
-    (READ_MODELS, gettext_lazy("List the models (/v1/models)")),
-    (READ_ENDPOINTS, gettext_lazy("Read endpoints and figures (/api)")),
-    (READ_METRICS, gettext_lazy("Read figures as Prometheus does (/metrics)")),
-    (MANAGE_ENDPOINTS, gettext_lazy("Add, change and delete endpoints (/api)")),
+    (INFERENCE, gettext_lazy("Send inference requests (/v1)")),
+    (READ_MODELS, gettext_lazy("List models (/v1/models)")),
+    (READ_ENDPOINTS, gettext_lazy("Read endpoints and metrics (/api)")),
+    (READ_METRICS, gettext_lazy("Read Prometheus metrics (/metrics)")),
+    (MANAGE_ENDPOINTS, gettext_lazy("Create, change and delete endpoints (/api)")),
 )
 
 
@@ -66,35 +66,35 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         fields = ("name", "created_by", "permissions", "expires_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """What an adopted key may do besides stays with it, until it is unticked."""
+        """Add the permissions of an adopted key that RouterDash does not use: they stay until unticked."""
         super().__init__(*args, **kwargs)
-        if isinstance(widget := self.fields["expires_at"].widget, AdminSplitDateTime):  # one label, two boxes
-            for box, name in zip(widget.widgets, (_("Expires: date"), _("Expires: time")), strict=True):
+        if isinstance(widget := self.fields["expires_at"].widget, AdminSplitDateTime):  # one label for two input fields
+            for box, name in zip(widget.widgets, (_("Expiry date"), _("Expiry time")), strict=True):
                 box.attrs["aria-label"] = name
         field = cast("forms.MultipleChoiceField", self.fields["permissions"])
         offered = dict(OFFERED)
         idle = [name for name in self.instance.granted if name not in offered]
         field.choices = [
             *cast("list[Any]", field.choices),
-            *((name, _("%(name)s – not used by RouterDash") % {"name": name}) for name in idle),
+            *((name, _("%(name)s (not used by RouterDash)") % {"name": name}) for name in idle),
         ]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
         if (name == BOOTSTRAP) != (self.instance.name == BOOTSTRAP):
-            raise ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
+            raise ValidationError(_("This name is reserved for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name
 
     def clean_created_by(self) -> User:
         owner: User = self.cleaned_data["created_by"]
         if owner.pk != self.instance.created_by_id:
-            check_room(owner)
+            check_key_limit(owner)
         return owner
 
     def clean_expires_at(self) -> datetime | None:
         expires: datetime | None = self.cleaned_data["expires_at"]
         if expires is not None and expires != self.instance.expires_at and expires <= timezone.now():
-            raise ValidationError(_("The expiry lies in the past."))
+            raise ValidationError(_("The expiry is in the past."))
         return expires
 
 
@@ -153,15 +153,15 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        """The key goes into this answer alone: not into a cookie, not into a redirect."""
+        """Show the key in this response only: no cookie and no redirect contains it."""
         context = {
             **self.admin_site.each_context(request),
-            "title": _("API key made"),
+            "title": _("API key created"),
             "opts": self.opts,
             "name": obj.name,
             "key": request.new_api_key,  # type: ignore[attr-defined]
         }
-        response = TemplateResponse(request, "admin/api_key_made.html", context)
+        response = TemplateResponse(request, "admin/api_key_created.html", context)
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -172,15 +172,15 @@ class UserForm(forms.ModelForm[User]):
         required=False,
         strip=False,
         widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
-        help_text=gettext_lazy("Empty: stays as it is."),
+        help_text=gettext_lazy("Leave this empty to keep the stored value."),
     )
 
     view_bodies = forms.BooleanField(
         label=gettext_lazy("May see bodies of requests"),
         required=False,
         help_text=gettext_lazy(
-            "What was asked and answered, where ROUTERDASH_STORE_BODIES keeps it. Administrators always may; each look "
-            "is noted in the log."
+            "Bodies of requests and responses, stored if ROUTERDASH_STORE_BODIES is set. "
+            "Administrators may always view them. Each view is logged."
         ),
     )
 
@@ -189,7 +189,7 @@ class UserForm(forms.ModelForm[User]):
         fields = ("username", "role", "must_change_password", "view_bodies")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """A new user needs a password: its rules are said beforehand."""
+        """Require a password for a new user, and list the password rules as its help text."""
         super().__init__(*args, **kwargs)
         if self.instance._state.adding:
             field = self.fields["new_password"]
@@ -205,17 +205,17 @@ class UserForm(forms.ModelForm[User]):
         return role
 
     def clean(self) -> dict[str, Any]:
-        """The password by its rules, which are others for an administrator: for what the user will be."""
-        given = super().clean() or self.cleaned_data
-        if password := given.get("new_password"):
+        """Validate the password for the submitted role: the rules for administrators are stricter."""
+        cleaned = super().clean() or self.cleaned_data
+        if password := cleaned.get("new_password"):
             user = User(
-                username=given.get("username", self.instance.username), role=given.get("role", self.instance.role)
+                username=cleaned.get("username", self.instance.username), role=cleaned.get("role", self.instance.role)
             )
             try:
                 password_validation.validate_password(password, user)
             except ValidationError as error:
                 self.add_error("new_password", error)
-        return given
+        return cleaned
 
 
 @admin.register(User)
@@ -251,7 +251,7 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
     def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in queryset:
             if end_of_user(request, str(user.pk)):
-                self.log_change(request, user, _("All sessions ended."))
+                self.log_change(request, user, _("All sessions were ended."))
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if password := form.cleaned_data["new_password"]:
@@ -259,18 +259,21 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
         super().save_model(request, obj, form, change)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """With their keys by name. What they did stays in the log; Django would list it all."""
+        """Return the users and their API keys as the objects to delete.
+
+        Django would also list the log entries of the users, but those are not deleted (access.signals).
+        """
         chosen = list(objs)
         keys = ApiKey.objects.filter(created_by__in=chosen)
         found, counts, needed, kept = get_deleted_objects(keys, request, self.admin_site)
         if not all(self.has_delete_permission(request, user) for user in chosen):
             needed.add(str(self.opts.verbose_name))
         names = [f"{capfirst(str(self.opts.verbose_name))}: {user}" for user in chosen]
-        told: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
-        return [*names, *found], told, needed, kept
+        all_counts: dict[Any, Any] = {self.opts.verbose_name_plural: len(chosen), **counts}
+        return [*names, *found], all_counts, needed, kept
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Nobody deletes the account they are using; so there is always an administrator left."""
+        """Return False for the account that sends the request, so that at least one administrator remains."""
         allowed = super().has_delete_permission(request, obj) and obj != request.user
         return allowed and (obj is None or obj.username != DELETED)
 
@@ -280,32 +283,32 @@ class UserAdmin(CsvExport[User], CarefulAdmin[User]):
 
 @admin.register(LogEntry)
 class LogAdmin(FactsAdmin[LogEntry]):
-    """Who has changed what in the admin."""
+    """Log of the changes made in the admin."""
 
-    list_display = ("at", "user", "did", "kind", "what", "how")
+    list_display = ("at", "user", "action", "kind", "target", "details")
     list_filter = ("action_flag",)
     search_fields = ("object_repr", "user__username")
     list_select_related = ("user", "content_type")
     ordering = ("-id",)
 
-    @admin.display(description=gettext_lazy("time"))
+    @admin.display(description=pgettext_lazy("date and time", "time"))
     def at(self, obj: LogEntry) -> str:
         return timezone.localtime(obj.action_time).strftime("%Y-%m-%d %H:%M:%S")
 
     @admin.display(description=gettext_lazy("action"))
-    def did(self, obj: LogEntry) -> str:
-        """Besides what Django notes there are looks at bodies (metrics.bodies, which this app does not import)."""
-        return str(dict(ACTION_FLAG_CHOICES).get(obj.action_flag, _("Looked at")))
+    def action(self, obj: LogEntry) -> str:
+        """Return the label of the action: one of Django's, or that for viewing bodies (metrics.admin)."""
+        return str(dict(ACTION_FLAG_CHOICES).get(obj.action_flag, _("Viewed")))
 
     @admin.display(description=gettext_lazy("kind"))
     def kind(self, obj: LogEntry) -> str:
         return str(obj.content_type.name) if obj.content_type else ""
 
     @admin.display(description=gettext_lazy("name"))
-    def what(self, obj: LogEntry) -> str:
+    def target(self, obj: LogEntry) -> str:
         page = None if obj.is_deletion() else obj.get_admin_url()
         return format_html('<a href="{}">{}</a>', page, obj.object_repr) if page else str(obj.object_repr)
 
     @admin.display(description=gettext_lazy("details"))
-    def how(self, obj: LogEntry) -> str:
+    def details(self, obj: LogEntry) -> str:
         return str(obj.get_change_message())

@@ -1,7 +1,7 @@
-"""/api/me/api-keys: a person's own keys, by session alone."""
+"""JSON API of a user's own API keys (/api/me/api-keys). It requires a session."""
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from access.key_limit import check_room
+from access.key_limit import check_key_limit
 from access.models import ApiKey, User
 from access.permissions import SESSION
 from access.serializers import (
@@ -24,21 +24,22 @@ from access.serializers import (
     ApiKeySerializer,
     NewApiKeySerializer,
 )
+from endpoints.lists import offset_pages
 
-LOGIN: Any = [{"session": []}]  # in the schema: a key does not do
+LOGIN: Any = [{"session": []}]  # security requirement in the schema: an API key is not accepted
 
 
 class OwnKeys(APIView):
     permission_needed = SESSION
 
-    @extend_schema(auth=LOGIN, responses=ApiKeyListSerializer)
+    @extend_schema(auth=LOGIN, parameters=offset_pages.PARAMETERS, responses=ApiKeyListSerializer)
     def get(self, request: Request) -> Response:
-        keys: Any = own_keys(_person(request))
-        return Response({"api_keys": ApiKeySerializer(keys, many=True).data})
+        keys, headers = offset_pages.part_of(request, own_keys(_user(request)))
+        return Response({"api_keys": ApiKeySerializer(cast(Any, keys), many=True).data}, headers=headers)
 
     @extend_schema(auth=LOGIN, request=ApiKeyCreateSerializer, responses={201: NewApiKeySerializer})
     def post(self, request: Request) -> Response:
-        row, key = make(_person(request), request.data)
+        row, key = make(_user(request), request.data)
         return Response({**ApiKeySerializer(row).data, "key": key}, status=status.HTTP_201_CREATED)
 
 
@@ -48,10 +49,10 @@ class OwnKey(APIView):
     @extend_schema(auth=LOGIN, request=ApiKeyChangeSerializer, responses=ApiKeySerializer)
     def put(self, request: Request, key_id: uuid.UUID) -> Response:
         row = self._own(request, key_id)
-        given = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
-        given.is_valid(raise_exception=True)
-        row.name = given.validated_data["name"]
-        row.expires_at = given.validated_data.get("expires_at", row.expires_at)
+        serializer = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
+        serializer.is_valid(raise_exception=True)
+        row.name = serializer.validated_data["name"]
+        row.expires_at = serializer.validated_data.get("expires_at", row.expires_at)
         try:
             with transaction.atomic():
                 row.save(update_fields=["name", "expires_at"])
@@ -65,25 +66,25 @@ class OwnKey(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _own(self, request: Request, key_id: uuid.UUID) -> ApiKey:
-        row = own_keys(_person(request)).filter(pk=key_id).first()
+        row = own_keys(_user(request)).filter(pk=key_id).first()
         if row is None:
             raise NotFound("API key not found")
         return row
 
 
 def own_keys(owner: User) -> QuerySet[ApiKey]:
-    """The newest first."""
-    return ApiKey.objects.filter(created_by=owner.pk).order_by("-created_at")
+    """Return the API keys of the user, the newest first."""
+    return ApiKey.objects.filter(created_by=owner.pk).order_by("-created_at", "pk")
 
 
 def make(owner: User, data: Any) -> tuple[ApiKey, str]:
-    """A new key of a person: its row, and the key itself. Raises ValidationError."""
-    given = ApiKeyCreateSerializer(data=data, context={"owner": owner})
-    given.is_valid(raise_exception=True)
-    values = given.validated_data
+    """Create an API key for the user; return its row and the key itself. Raises ValidationError."""
+    serializer = ApiKeyCreateSerializer(data=data, context={"owner": owner})
+    serializer.is_valid(raise_exception=True)
+    values = serializer.validated_data
     try:
         with transaction.atomic():
-            check_room(owner)
+            check_key_limit(owner)
             return ApiKey.issue(owner, values["name"], values["permissions"], values.get("expires_at"))
     except IntegrityError:
         raise _duplicate(values["name"]) from None
@@ -91,13 +92,13 @@ def make(owner: User, data: Any) -> tuple[ApiKey, str]:
         raise ValidationError({"non_field_errors": error.messages}) from None
 
 
-def _person(request: Request) -> User:
-    assert isinstance(request.user, User)  # the permission has seen to it
+def _user(request: Request) -> User:
+    assert isinstance(request.user, User)  # the permission check guarantees it
     return request.user
 
 
 def _duplicate(name: str) -> ValidationError:
-    return ValidationError({"name": _("API key with this name already exists: '%(name)s'") % {"name": name}})
+    return ValidationError({"name": _("An API key with this name already exists: '%(name)s'") % {"name": name}})
 
 
 URLS: list[tuple[str, Any, str]] = [

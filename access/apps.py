@@ -8,4 +8,4 @@ class AccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from access import signals  # noqa: F401  # connects the handlers
+        from access import signals  # noqa: F401  # the import connects the signal handlers

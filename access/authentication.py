@@ -1,4 +1,4 @@
-"""Who calls the JSON API: a script by its key, a person by a session. Neither needs the database."""
+"""Authentication for the JSON API: by API key or by session. Neither reads the database."""
 
 import time
 from typing import Any
@@ -13,26 +13,29 @@ from access.models import User, hash_key
 
 
 class ApiKeyAuthentication(authentication.BaseAuthentication):
-    """`X-API-Key`, else `Authorization: Bearer`. A key that is given but wrong is an error, whatever else is given."""
+    """Authentication by the API key in `X-API-Key`, else in `Authorization: Bearer`.
+
+    A wrong key is an error, even if the request has a valid session.
+    """
 
     def authenticate(self, request: Request) -> tuple[User, KeyEntry] | None:
         key = request.headers.get("X-API-Key") or _bearer(request.headers.get("Authorization", ""))
         if not key:
             return None
-        found = access.key(hash_key(key))
-        owner = access.user(found.owner_id) if found else None
-        if found is None or owner is None:
+        entry = access.key(hash_key(key))
+        owner = access.user(entry.owner_id) if entry else None
+        if entry is None or owner is None:
             raise AuthenticationFailed("This API key is not known.")
-        if found.expires_at is not None and found.expires_at <= time.time():
+        if entry.expires_at is not None and entry.expires_at <= time.time():
             raise AuthenticationFailed("This API key has expired.")
-        return owner, found
+        return owner, entry
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """Django's session, with its CSRF check."""
+    """Authentication by Django's session, with its CSRF check."""
 
     def authenticate_header(self, request: Request) -> str:
         return "Session"

@@ -1,4 +1,4 @@
-"""Logging in, and knowing who is logged in while the database is away."""
+"""Authentication backend and password validators. Logins work while the database is unavailable."""
 
 import logging
 from typing import Any
@@ -14,60 +14,60 @@ from django.utils.translation import gettext as _
 
 from access.directory import access
 from access.models import MAX_PASSWORD_BYTES, User, too_long
-from access.session_engine import SessionStore
+from access.sessions.engine import SessionStore
 
 log = logging.getLogger(__name__)
 
 
 class Backend(BaseBackend):
-    """Names and bcrypt passwords, against the directory in memory."""
+    """Backend that checks names and bcrypt passwords against the directory in memory."""
 
     def authenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> User | None:
         if username is None or password is None or len(password.encode()) > MAX_PASSWORD_BYTES:
-            return None  # over 72 bytes it cannot have been set: it is simply wrong
-        found = _find(username)
-        if found is None:
-            User().set_password(password)  # as slow as a wrong password: names cannot be told apart by time
+            return None  # a password over 72 bytes cannot have been set, so it is wrong
+        user = _find(username)
+        if user is None:
+            User().set_password(password)  # takes as long as a check, so timing does not reveal which names exist
             return None
-        return found if found.check_password(password) else None
+        return user if user.check_password(password) else None
 
     def get_user(self, user_id: Any) -> User | None:
         return access.user(str(user_id))
 
 
 def _find(username: str) -> User | None:
-    """By name, in the form that Django's login form brings it into (NFKC)."""
-    wanted = User.normalize_username(username)
+    """Return the user with this name. Names are compared after the NFKC normalization of Django's login form."""
+    normalized = User.normalize_username(username)
     users = access.users().items()
-    return access.user(next((key for key, user in users if User.normalize_username(user.username) == wanted), ""))
+    return access.user(next((key for key, user in users if User.normalize_username(user.username) == normalized), ""))
 
 
-@receiver(user_logged_in, dispatch_uid="access.note_login")
-def note_login(user: User, request: HttpRequest | None = None, **kwargs: Any) -> None:
-    """The time of the login, if the database takes it: without one, people still get in."""
+@receiver(user_logged_in, dispatch_uid="access.record_login")
+def record_login(user: User, request: HttpRequest | None = None, **kwargs: Any) -> None:
+    """Store the time of the login. A database error is logged only: users can log in without a database."""
     if request is not None and isinstance(request.session, SessionStore):
         request.session.admin = user.is_admin
     try:
         User.objects.filter(pk=user.pk).update(last_login=timezone.now())
     except Error as error:
-        log.warning("the login of %s could not be noted: %s", user.username, error)
+        log.warning("the login of %s could not be recorded: %s", user.username, error)
 
 
 class BcryptLengthValidator:
-    """A password that bcrypt would cut is refused when it is set."""
+    """Validator that rejects passwords over 72 bytes, which bcrypt would truncate."""
 
     def validate(self, password: str, user: User | None = None) -> None:
         if len(password.encode()) > MAX_PASSWORD_BYTES:
             raise ValidationError(too_long(password), code="password_too_long")
 
     def get_help_text(self) -> str:
-        return _("A password has at most 72 bytes.")
+        return _("A password may have at most 72 bytes.")
 
 
 class AdministratorLengthValidator:
-    """Administrators' passwords are longer than the others'. One that is set already goes on."""
+    """Validator that requires longer passwords for administrators. Existing passwords stay valid."""
 
     def __init__(self, min_length: int = 12) -> None:
         self.min_length = min_length
@@ -75,12 +75,12 @@ class AdministratorLengthValidator:
     def validate(self, password: str, user: User | None = None) -> None:
         if user is not None and user.is_admin and len(password) < self.min_length:
             raise ValidationError(
-                _("The password of an administrator has at least %(min_length)d characters."),
+                _("An administrator's password must have at least %(min_length)d characters."),
                 code="password_too_short",
                 params={"min_length": self.min_length},
             )
 
     def get_help_text(self) -> str:
-        return _("The password of an administrator has at least %(min_length)d characters.") % {
+        return _("An administrator's password must have at least %(min_length)d characters.") % {
             "min_length": self.min_length
         }

@@ -1,4 +1,4 @@
-"""The first administrator, and the key that a deployment brings along."""
+"""Creation of the first administrator and of the API key that the deployment configures."""
 
 import logging
 import secrets
@@ -9,27 +9,28 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from access.models import PERMISSIONS, ApiKey, Role, User, hash_key
-from gateway.config import Config
+from gateway.base.config import Config
 
 log = logging.getLogger(__name__)
 
 BOOTSTRAP = "bootstrap"
-BOOTSTRAP_ID = uuid.UUID("b0075742-0000-4000-8000-000000000001")  # ours; a key that others called so stays
+# A fixed id marks the key from the settings: a key that a user named "bootstrap" is not deleted.
+BOOTSTRAP_ID = uuid.UUID("b0075742-0000-4000-8000-000000000001")
 
 
 class NameTaken(Exception):
-    """The first administrator cannot be made under this name."""
+    """Error raised if the name of the first administrator belongs to a viewer."""
 
 
 class WeakPassword(Exception):
-    """The first administrator cannot be made with this password."""
+    """Error raised if the configured password of the first administrator violates the password rules."""
 
 
 def ensure_admin(config: Config) -> str | None:
-    """Make an administrator if there is none; the generated password, or None if none had to be generated.
+    """Create an administrator if none exists; return the generated password, or None if none was generated.
 
-    Raises NameTaken: a viewer does not become an administrator by being called so. Raises WeakPassword where the
-    settings give a password that the page would refuse, too.
+    Raises NameTaken if the name belongs to a viewer: a setting must not promote an existing user.
+    Raises WeakPassword if the configured password violates the rules of the password page.
     """
     if User.objects.filter(role=Role.ADMIN).exists():
         return None
@@ -44,7 +45,7 @@ def ensure_admin(config: Config) -> str | None:
     User.objects.create_superuser(
         config.admin_username, config.admin_password or str(generated), must_change_password=generated is not None
     )
-    log.info("made the administrator %s", config.admin_username)
+    log.info("created the administrator %s", config.admin_username)
     return generated
 
 
@@ -56,11 +57,15 @@ def _check_password(config: Config) -> None:
 
 
 def ensure_bootstrap_key(config: Config) -> None:
-    """While ROUTERDASH_BOOTSTRAP_API_KEY is set it is a key of the oldest administrator; otherwise there is none."""
-    wanted = hash_key(config.bootstrap_api_key) if config.bootstrap_api_key else None
+    """Store ROUTERDASH_BOOTSTRAP_API_KEY as a key of the oldest administrator.
+
+    Delete the key of an earlier start if the setting is now empty or different. Nothing is stored if the same key
+    exists already, or if there is no administrator.
+    """
+    hashed = hash_key(config.bootstrap_api_key) if config.bootstrap_api_key else None
     with transaction.atomic():
-        ApiKey.objects.filter(pk=BOOTSTRAP_ID).exclude(key_hash=wanted or "").delete()
-        if wanted is None or ApiKey.objects.filter(key_hash=wanted).exists():
+        ApiKey.objects.filter(pk=BOOTSTRAP_ID).exclude(key_hash=hashed or "").delete()
+        if hashed is None or ApiKey.objects.filter(key_hash=hashed).exists():
             return
         owner = User.objects.filter(role=Role.ADMIN).order_by("created_at").first()
         if owner is None:

@@ -1,130 +1,184 @@
-"""Users and API keys in memory, so that a request needs no database to know who asks.
+"""Directory of access: users in memory, API keys by lookup. Authentication of a request does not read the database.
 
-Read whole on commit of any change (access.signals), when another process counted one, and every 30 seconds anyway.
+A process reads the users again on commit of any change of a user (access.signals), and when the change log names one,
+because another process or program has changed it (endpoints.changes). API keys, of which there may be a million, are
+not kept here: control looks them up in the registry store of the gateways (routerdash.publication).
 """
 
 import logging
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from django.db import Error, close_old_connections, connection
+from django.db.models import Case, F, Q, When
+from django.db.models.functions import Greatest, Least
 
-from access.models import READING, ApiKey, User
-from access.sessions import sessions
+from access.models import READING, ApiKey, User, granted_permissions
+from access.sessions.store import sessions
 from endpoints.fields import LAST_EXPIRY_YEAR
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 500  # hashes or ids in one query
+
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
+    """An API key. If its owner is no administrator (any more), only reading permissions remain."""
+
     id: str
     hash: str
     owner_id: str
     permissions: tuple[str, ...]
     expires_at: float | None  # seconds since 1970
-    name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
-    users: Mapping[str, User]  # by id, as text
-    keys: Mapping[str, KeyEntry]  # by hash
-
-
-Listener = Callable[[], None]
+KeyListener = Callable[[Mapping[str, KeyEntry | None]], None]
 
 
 class Access:
-    """Where a process looks users and keys up."""
+    """Users of one process, lookups of API keys, and listeners for changes of keys."""
 
     def __init__(self) -> None:
-        self._directory: Directory | None = None
+        self._users: Mapping[str, User] | None = None
         self._remembered: Mapping[str, User] = {}
-        self._writing = threading.Lock()
-        self._listeners: list[Listener] = []
-
-    def directory(self) -> Directory:
-        """Reads the database the first time. Raises django.db.Error if that fails."""
-        return self._directory or self._read()
+        self._key_listeners: list[KeyListener] = []
+        self.outdated = False  # an edit could not be read again
+        self.failed_reads = 0  # counts such edits
+        # Finds an API key by its hash. Control replaces it by one that does not read the database.
+        self.find_key: Callable[[str], KeyEntry | None] = read_key
 
     def users(self) -> Mapping[str, User]:
-        """By their ids; before the database has been read once, those that control remembers of its last run."""
-        if self._directory is None and self._remembered:
+        """Return the users by id; the first call reads the database. Raises django.db.Error if that fails.
+
+        Before the first read of the database, these are the users that control stored in its last run.
+        """
+        if self._users is None and self._remembered:
             return self._remembered
-        return self.directory().users
+        return self._users if self._users is not None else self._read()
 
     def user(self, user_id: str) -> User | None:
-        """A copy: whoever gets it may set attributes on it."""
-        found = self.users().get(user_id)
-        return copy(found) if found else None
+        """Return a copy of the user, so that the caller may set attributes on it."""
+        user = self.users().get(user_id)
+        return copy(user) if user else None
 
     def remember(self, users: Mapping[str, User]) -> None:
-        """Go by these users until the database has been read once. Their keys are not known: scripts have to wait."""
+        """Use these users until the first read of the database."""
         self._remembered = users
 
     def key(self, hashed: str) -> KeyEntry | None:
-        return self.directory().keys.get(hashed)
-
-    def key_names(self) -> dict[str, str]:
-        """What API keys are called, by their ids; none while nothing has been read."""
-        return {key.id: key.name for key in self._directory.keys.values()} if self._directory else {}
+        """Return the API key with this hash, which may have expired."""
+        return self.find_key(hashed)
 
     def generated_passwords(self) -> list[tuple[str, str, datetime]]:
-        """Administrators who must still change theirs: id, name, and when they were made."""
-        users = self._directory.users if self._directory else self._remembered
-        found = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
-        return [(user_id, str(user.username), user.created_at) for user_id, user in found]
+        """Return id, name and creation time of each administrator that must change a generated password."""
+        users = self._users if self._users is not None else self._remembered
+        pending = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
+        return [(user_id, str(user.username), user.created_at) for user_id, user in pending]
 
-    def subscribe(self, listener: Listener) -> None:
-        self._listeners.append(listener)
+    def subscribe_to_keys(self, listener: KeyListener) -> None:
+        """Call `listener` with the API keys by hash after each change, in its thread; None: it was deleted."""
+        self._key_listeners.append(listener)
 
     def reload(self) -> None:
-        """Read everything again. Raises django.db.Error, and then keeps what it had."""
-        sessions.follow(self._read().users)
-        for listener in self._listeners:
-            listener()
+        """Read the users again, and end the sessions that they do not allow.
 
-    def reload_if_possible(self) -> None:
-        try:
+        Raises django.db.Error; the previous users then stay in use.
+        """
+        sessions.follow(self._read())
+        self.outdated = False
+
+    def read_again(self, user_ids: Collection[str], hashes: Collection[str]) -> None:
+        """Read users and API keys that have changed, and the keys of these users. Raises django.db.Error.
+
+        In a process that has not read any users this does nothing: nobody needs them.
+        """
+        if self._users is None:
+            return
+        if user_ids:
             self.reload()
+        found = {key.hash: key for key in read_key_entries(self.users(), owner_ids=user_ids)} if user_ids else {}
+        found |= {key.hash: key for key in read_key_entries(self.users(), hashes=hashes)} if hashes else {}
+        changed: dict[str, KeyEntry | None] = {hashed: found.get(hashed) for hashed in (*hashes, *found)}
+        if changed:
+            for listener in self._key_listeners:
+                listener(changed)
+
+    def refresh(self, user_ids: Collection[str] = (), hashes: Collection[str] = ()) -> None:
+        """Read again on commit of an edit. A database error is logged, and the old users and keys stay."""
+        try:
+            self.read_again(user_ids, hashes)
         except Error as error:
-            log.warning("users and keys could not be read again: %s", error)
-            close_old_connections()  # the next look, within 30 seconds, tries again
+            self.outdated, self.failed_reads = True, self.failed_reads + 1
+            log.warning("users and keys could not be read again: %s; the old ones stay in use", error)
+            close_old_connections()
 
     def forget(self) -> None:
-        """As if never loaded; for tests."""
-        self._directory = None
+        """Reset to the unloaded state, for tests."""
+        self._users = None
         self._remembered = {}
+        self.find_key = read_key
 
-    def _read(self) -> Directory:
-        with self._writing:
-            users = {str(user.pk): user for user in User.objects.all()}
-            keys = {row.key_hash: _entry(row, users) for row in _rows()}
-            self._directory = Directory(MappingProxyType(users), MappingProxyType(keys))
-            return self._directory
+    def _read(self) -> Mapping[str, User]:
+        self._users = MappingProxyType(read_users())
+        return self._users
+
+
+def read_users() -> dict[str, User]:
+    """Return all users by id, from the database. Raises django.db.Error."""
+    return {str(user.pk): user for user in User.objects.all()}
+
+
+def read_key(hashed: str) -> KeyEntry | None:
+    """Return an API key from the database. Raises django.db.Error."""
+    return next(read_key_entries(access.users(), hashes=(hashed,)), None)
+
+
+def read_key_entries(
+    users: Mapping[str, User],
+    *,
+    owner_ids: Collection[str] | None = None,
+    hashes: Collection[str] | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> Iterator[KeyEntry]:
+    """Return API keys from the database, sorted by hash. Raises django.db.Error.
+
+    `owner_ids`, `hashes`: only the keys of these users, or with these hashes. `after`: only hashes after this one.
+    """
+    for column, values in (("created_by__in", owner_ids), ("key_hash__in", hashes)):
+        if values is not None:
+            listed = sorted(values)
+            for start in range(0, len(listed), AT_ONCE):
+                yield from _entries(users, Q(**{column: listed[start : start + AT_ONCE]}), None)
+            return
+    yield from _entries(users, Q() if after is None else Q(key_hash__gt=after), limit)
+
+
+def _entries(users: Mapping[str, User], condition: Q, limit: int | None) -> Iterator[KeyEntry]:
+    rows = ApiKey.objects.filter(condition).order_by("key_hash")
+    expires: F | Case = F("expires_at")
+    if connection.vendor == "postgresql":
+        # It has timestamps that Python cannot represent, such as infinity: one of them would make the query fail.
+        bounds = datetime(LAST_EXPIRY_YEAR, 12, 31, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)
+        clamped = Greatest(Least(F("expires_at"), bounds[0]), bounds[1])
+        expires = Case(When(expires_at__isnull=False, then=clamped))
+    columns = rows.annotate(expires=expires).values_list("id", "key_hash", "created_by_id", "permissions", "expires")
+    for row in (columns if limit is None else columns[:limit]).iterator():
+        yield _entry(users, *row)
+
+
+def _entry(
+    users: Mapping[str, User], key_id: object, hashed: str, owner_id: object, stored: object, expires: datetime | None
+) -> KeyEntry:
+    owner = users.get(str(owner_id))
+    granted: Iterable[str] = granted_permissions(stored)
+    if owner is not None and not owner.is_admin:
+        granted = (name for name in granted if name in READING)
+    return KeyEntry(str(key_id), hashed, str(owner_id), tuple(granted), expires.timestamp() if expires else None)
 
 
 access = Access()
-
-
-def _rows() -> Iterable[ApiKey]:
-    """All keys. PostgreSQL's moments that Python has none for (infinity, say) must not hide the other rows."""
-    if connection.vendor != "postgresql":
-        return ApiKey.objects.all()
-    fields = ", ".join(str(field.column) for field in ApiKey._meta.concrete_fields if field.name != "expires_at")
-    expiry = "CASE WHEN expires_at IS NOT NULL THEN GREATEST(LEAST(expires_at, %s), %s) END AS expires_at"
-    bounds = (datetime(LAST_EXPIRY_YEAR, 12, 31, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC))
-    return ApiKey.objects.raw(f"SELECT {fields}, {expiry} FROM api_keys", bounds)  # noqa: S608
-
-
-def _entry(row: ApiKey, users: Mapping[str, User]) -> KeyEntry:
-    """A key may do what it says, and no more than its owner: whoever is no administrator any more only reads."""
-    expires = row.expires_at.timestamp() if row.expires_at else None
-    owner = users.get(str(row.created_by_id))
-    granted = row.granted if owner is None or owner.is_admin else tuple(it for it in row.granted if it in READING)
-    return KeyEntry(str(row.pk), row.key_hash, str(row.created_by_id), granted, expires, row.name)

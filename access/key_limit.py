@@ -1,4 +1,7 @@
-"""How many API keys a user may have: every key costs each process memory, and each change of one a reload of all."""
+"""Limit of API keys per user.
+
+Each key takes memory in every process, and each change of one reloads all keys.
+"""
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -6,23 +9,26 @@ from django.db import connection
 from django.utils.translation import ngettext
 
 from access.models import ApiKey, User
-from access.sessions import sessions
-from gateway.bounds import KEYS_PER_USER
+from access.sessions.store import sessions
+from gateway.base.limits import KEYS_PER_USER
 
 
-def check_room(owner: User) -> None:
-    """Raises ValidationError where the owner has as many as allowed. In a transaction, it waits for others that ask."""
-    most = settings.ROUTERDASH.max_keys_per_user
-    if not most:
+def check_key_limit(owner: User) -> None:
+    """Check that the owner may have one more API key. Raises ValidationError at the limit.
+
+    In a transaction, the row of the owner is locked, so that concurrent checks wait for each other.
+    """
+    limit = settings.ROUTERDASH.max_keys_per_user
+    if not limit:
         return
     if connection.in_atomic_block:  # SQLite's transactions wait for each other anyway
         User.objects.select_for_update().filter(pk=owner.pk).first()
-    if ApiKey.objects.filter(created_by=owner.pk).count() < most:
+    if ApiKey.objects.filter(created_by=owner.pk).count() < limit:
         return
     sessions.hits.hit(KEYS_PER_USER)
     text = ngettext(
-        "A user may have at most %(most)d API key; delete one that is not used any more.",
-        "A user may have at most %(most)d API keys; delete one that is not used any more.",
-        most,
+        "A user may have at most %(most)d API key. Delete one that is no longer used.",
+        "A user may have at most %(most)d API keys. Delete one that is no longer used.",
+        limit,
     )
-    raise ValidationError(text % {"most": most}, code="too_many_keys")
+    raise ValidationError(text % {"most": limit}, code="too_many_keys")

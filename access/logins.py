@@ -1,9 +1,10 @@
-"""Failed logins: how many of them a client and a name may have until the next one has to wait. A wrong old password
-on the page that changes it is one, too.
+"""Limit of failed logins per client address and per user name.
 
-Kept in memory: there is one control process, and its restart forgets them. A name counts whether it is anybody's or
-not. Whoever has logged in from a browser before is counted by that browser alone, which a signed cookie knows: nobody
-keeps others out by failing in their name, or from an address that they share.
+A wrong old password on the page that changes the password counts as a failed login. The failures are in memory:
+there is one control process, and a restart resets them. Names of users that do not exist are counted too.
+
+A signed cookie marks the browser in which a user has logged in before. Attempts of this user in this browser are
+counted for the browser alone: an attacker cannot lock the user out with the user's name or a shared address.
 """
 
 import hashlib
@@ -16,16 +17,16 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from access.models import User
-from gateway.peer import client_of
+from gateway.base.addresses import client_of
 
-MOST_FAILURES = 10
+MAX_FAILURES = 10
 WINDOW_SECONDS = 300.0
-MOST_KEPT = 10_000  # clients, names and browsers; the one that failed longest ago goes first
+MAX_KEPT = 10_000  # clients, names and browsers; the one whose last failure is oldest is dropped first
 COOKIE, COOKIE_SECONDS = "routerdash_browser", 365 * 86400
 
 
 class Failures:
-    """The latest of each key. Only the clock that is passed in is known to it, in seconds."""
+    """Times of the latest failures of each key (client, name or browser). `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -36,8 +37,10 @@ class Failures:
         return len(self._times)
 
     def attempt(self, keys: Iterable[str]) -> float:
-        """Seconds to wait, if one of the keys has failed too often. Else 0, and this is a failure of each of them until
-        it is forgotten: so many attempts at the same time are no way around.
+        """Return the seconds to wait if one of the keys has failed too often, else 0.
+
+        With 0, the attempt counts as a failure of each key until `forget` is called: concurrent attempts cannot
+        exceed the limit.
         """
         keys = tuple(keys)
         with self._lock:
@@ -46,14 +49,14 @@ class Failures:
             if wait > 0:
                 return wait
             for key in keys:
-                self._times.setdefault(key, deque(maxlen=MOST_FAILURES)).append(now)
+                self._times.setdefault(key, deque(maxlen=MAX_FAILURES)).append(now)
                 self._times.move_to_end(key)
-            while len(self._times) > MOST_KEPT:
+            while len(self._times) > MAX_KEPT:
                 self._times.popitem(last=False)
             return 0.0
 
     def forget(self, keys: Iterable[str]) -> None:
-        """The attempt has succeeded."""
+        """Drop the failures of the keys: the attempt has succeeded."""
         with self._lock:
             for key in keys:
                 self._times.pop(key, None)
@@ -64,14 +67,14 @@ class Failures:
 
     def _wait(self, key: str, now: float) -> float:
         times = self._times.get(key)
-        return 0.0 if times is None or len(times) < MOST_FAILURES else times[0] + WINDOW_SECONDS - now
+        return 0.0 if times is None or len(times) < MAX_FAILURES else times[0] + WINDOW_SECONDS - now
 
 
 failures = Failures()
 
 
 def keys(request: HttpRequest, username: str) -> tuple[str, ...]:
-    """What an attempt to log in, or to change a password, counts for."""
+    """Return the keys that count an attempt to log in or to change a password."""
     name = _digest(username)
     browser = request.get_signed_cookie(COOKIE, "", salt=COOKIE, max_age=COOKIE_SECONDS)
     if browser == name:
@@ -80,7 +83,7 @@ def keys(request: HttpRequest, username: str) -> tuple[str, ...]:
 
 
 def remember(response: HttpResponse, username: str) -> None:
-    """This browser is where this user logs in."""
+    """Set the cookie that marks this browser as one in which the user has logged in."""
     response.set_signed_cookie(
         COOKIE,
         _digest(username),
@@ -93,6 +96,6 @@ def remember(response: HttpResponse, username: str) -> None:
 
 
 def _digest(username: str) -> str:
-    """Of the name that the backend looks for, however it was typed."""
-    found = User.normalize_username(username.strip()).strip()
-    return hashlib.sha256(found.encode(errors="surrogatepass")).hexdigest()
+    """Return the SHA-256 of the name, normalized as the backend does, in hexadecimal."""
+    name = User.normalize_username(username.strip()).strip()
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()

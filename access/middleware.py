@@ -1,5 +1,6 @@
-"""Sessions of requests; and a generated password opens nothing but the page that changes it (the API says so by itself,
-in access.permissions).
+"""Middleware for sessions and for passwords that must be changed.
+
+A user with a generated password can open only the page that changes it. The API checks this in access.permissions.
 """
 
 from collections.abc import Callable
@@ -10,18 +11,18 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessio
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
-from access.session_engine import LOCAL_COOKIE, UPDATED, SessionStore, is_outdated, local_session
-from access.sessions import Client
+from access.sessions.engine import LOCAL_COOKIE, UPDATED, SessionStore, is_outdated, local_session
+from access.sessions.store import Client
 
 _OPEN = ("/login", "/logout", "/account/", "/static/", "/api/", "/metrics", "/health", "/ready", "/i18n/")
 
 
-FORWARDED = "HTTP_X_ROUTERDASH_CLIENT"  # every request that a gateway passes on has it (gateway.forward)
-PLAIN_COOKIE = "routerdash_session"  # what the cookie is called without HTTPS, and was called with it before
+FORWARDED = "HTTP_X_ROUTERDASH_CLIENT"  # header of every request that a gateway forwards (gateway.http.control_proxy)
+PLAIN_COOKIE = "routerdash_session"  # name of the cookie without HTTPS; earlier releases used it with HTTPS too
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
-    """A cookie that opens nothing stays with the browser until the login page has said why."""
+    """Session middleware that deletes an invalid cookie only after the login page has shown the reason."""
 
     def process_request(self, request: HttpRequest) -> None:
         if LOCAL_COOKIE in request.COOKIES and FORWARDED not in request.META:
@@ -33,20 +34,20 @@ class SessionMiddleware(DjangoSessionMiddleware):
         cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         request.session = SessionStore(cookie, client)
         if cookie is None and is_outdated(request.COOKIES.get(PLAIN_COOKIE, "")):
-            request.session.why = UPDATED
+            request.session.invalid_reason = UPDATED
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         session = request.session
         assert isinstance(session, SessionStore)
-        answer = super().process_response(request, response)
+        processed = super().process_response(request, response)
         name = settings.SESSION_COOKIE_NAME
-        if session.why and not _is_login(request):
-            answer.cookies.pop(name, None)
-        elif session.why == UPDATED and name != PLAIN_COOKIE:
-            answer.delete_cookie(PLAIN_COOKIE)
+        if session.invalid_reason and not _is_login(request):
+            processed.cookies.pop(name, None)
+        elif session.invalid_reason == UPDATED and name != PLAIN_COOKIE:
+            processed.delete_cookie(PLAIN_COOKIE)
         if response.streaming and session.accessed:
-            response.session_id = session.id  # type: ignore[attr-defined]  # routerdash.asgi ends it with the session
-        return answer
+            response.session_id = session.id  # type: ignore[attr-defined]  # routerdash.web.asgi ends the stream with the session
+        return processed
 
 
 def _is_login(request: HttpRequest) -> bool:
@@ -54,7 +55,7 @@ def _is_login(request: HttpRequest) -> bool:
 
 
 class ViewHook:
-    """A middleware that only looks in around the view: it needs no thread of its own in an async stack."""
+    """Base of middleware that has only view hooks, so it needs no separate thread in an async stack."""
 
     sync_capable = async_capable = True
 
@@ -68,7 +69,7 @@ class ViewHook:
 
 
 class PasswordChangeRequired(ViewHook):
-    """Sends a user who must change the password to where that is done."""
+    """Middleware that redirects a user with a password to change to the page for this."""
 
     def process_view(self, request: HttpRequest, *args: object) -> HttpResponseBase | None:
         if request.path.startswith(_OPEN) or not request.user.is_authenticated:

@@ -1,4 +1,4 @@
-"""The existing tables of users and API keys."""
+"""Models of the adopted tables of users and API keys."""
 
 import hashlib
 import secrets
@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from endpoints.fields import ExpiryField, IsoDateTimeField, LineField, TextUUIDField
 
-MAX_PASSWORD_BYTES = 72  # bcrypt reads no further
+MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest
 
 INFERENCE = "openai.inference"
 READ_MODELS = "openai.models.read"
@@ -39,9 +39,9 @@ PERMISSIONS = (
     "logs.read",
     READ_METRICS,
 )
-VIEW_BODIES = "metrics.view_bodies"  # of people alone: no key has it
+VIEW_BODIES = "metrics.view_bodies"  # a permission of users only: no key has it
 VIEWER_PERMISSIONS = (INFERENCE, READ_MODELS)
-READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS, READ_METRICS)  # the most that a viewer's key may do
+READING = (*VIEWER_PERMISSIONS, READ_ENDPOINTS, READ_METRICS)  # upper bound of the permissions of a viewer's key
 
 
 class Role(models.TextChoices):
@@ -49,19 +49,19 @@ class Role(models.TextChoices):
     VIEWER = "viewer", _("Viewer")
 
 
-DELETED = "(deleted user)"  # who has done in the log what users did that are gone
+DELETED = "(deleted user)"  # name of the user to which log entries of deleted users are assigned
 
 
 def too_long(password: str) -> str:
-    """What is said of a password that bcrypt would cut."""
+    """Return the error message for a password that bcrypt would truncate."""
     return gettext(
-        "A password has at most 72 bytes, and this one has %(bytes)d. That is 72 letters without accents, or 24 "
-        "Japanese characters."
+        "A password may have at most 72 bytes; this one has %(bytes)d. That is 72 unaccented "
+        "letters or 24 Japanese characters."
     ) % {"bytes": len(password.encode())}
 
 
 class PasswordHashField(models.TextField):  # type: ignore[type-arg]
-    """A bare bcrypt hash (`$2b$12$…`) in the database, with Django's algorithm prefix in Python."""
+    """Field for a bare bcrypt hash (`$2b$12$…`) in the database, with Django's algorithm prefix in Python."""
 
     _prefix = "bcrypt$"
 
@@ -83,14 +83,19 @@ class UserManager(BaseUserManager["User"]):
     def create_superuser(self, username: str, password: str, **fields: Any) -> "User":
         return self.create_user(username, password, Role.ADMIN, **fields)
 
-    def nobody(self) -> "User":
-        """Who stands in the log for users that are gone. Made when the first of them goes; no password fits."""
+    def deleted_user(self) -> "User":
+        """Return the user to which log entries of deleted users are assigned.
+
+        It is created at the first deletion of a user with log entries, and has an unusable password.
+        """
         return self.get_or_create(username=DELETED, defaults={"password": make_password(None)})[0]
 
 
 class User(AbstractBaseUser):
-    """A person. Administrators are staff and superusers; viewers read and have no staff pages. Bodies of requests are
-    what a viewer does not read unless an administrator grants it.
+    """User of RouterDash.
+
+    Administrators are staff and superusers. Viewers have read access without staff pages; they can view bodies of
+    requests only if an administrator permits it.
     """
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -100,7 +105,8 @@ class User(AbstractBaseUser):
     created_at = IsoDateTimeField(_("created"), default=timezone.now)
     last_login = IsoDateTimeField(_("last login"), null=True, blank=True)
     must_change_password = models.BooleanField(_("must change password"), default=False, db_default=False)
-    view_bodies = models.BooleanField(_("may see bodies of requests"), null=True)  # ours; administrators always may
+    # llmlb has no such column. Administrators may always view bodies.
+    view_bodies = models.BooleanField(_("may see bodies of requests"), null=True)
 
     USERNAME_FIELD = "username"
     REQUIRED_FIELDS: ClassVar = []
@@ -121,7 +127,7 @@ class User(AbstractBaseUser):
         return str(self.username)
 
     def set_password(self, raw_password: str | None) -> None:
-        """Raises ValidationError for more than 72 bytes: bcrypt would ignore the rest."""
+        """Set the password. Raises ValidationError for more than 72 bytes, because bcrypt would ignore the rest."""
         if raw_password is not None and len(raw_password.encode()) > MAX_PASSWORD_BYTES:
             raise ValidationError(too_long(raw_password), code="password_too_long")
         super().set_password(raw_password)
@@ -130,7 +136,7 @@ class User(AbstractBaseUser):
     def is_admin(self) -> bool:
         return bool(self.role == Role.ADMIN)
 
-    # What the admin site asks for.
+    # The admin site reads these attributes.
     is_staff = is_superuser = is_admin
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
@@ -144,7 +150,10 @@ class User(AbstractBaseUser):
 
 
 def hash_key(key: str) -> str:
-    """SHA-256, lower-case hexadecimal: enough for 190 random bits, and looked up on every request."""
+    """Return the SHA-256 of the key in lower-case hexadecimal.
+
+    A fast hash is sufficient for 190 random bits, and every request computes it.
+    """
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -154,7 +163,7 @@ def new_key() -> str:
 
 
 class ApiKey(models.Model):
-    """A key for scripts and clients. Only its hash is stored; the key itself is shown once, when it is made."""
+    """API key of a script or client. Only its hash is stored; the key itself is shown once, at its creation."""
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key_hash = LineField(unique=True, editable=False)
@@ -164,8 +173,8 @@ class ApiKey(models.Model):
     )
     created_at = IsoDateTimeField(_("created"), default=timezone.now, editable=False)
     expires_at = ExpiryField(_("expires"), null=True, blank=True)
-    scopes = models.TextField(null=True, editable=False)  # noqa: DJ001  # the reference's legacy; never read
-    key_prefix = LineField(_("begins with"), null=True, editable=False)
+    scopes = models.TextField(null=True, editable=False)  # noqa: DJ001  # legacy column of llmlb; never read
+    key_prefix = LineField(_("key prefix"), null=True, editable=False)
     permissions = models.JSONField(_("permissions"), null=True, blank=True, default=list)
 
     class Meta:
@@ -177,7 +186,7 @@ class ApiKey(models.Model):
             models.UniqueConstraint(
                 fields=["created_by", "name"],
                 name="api_keys_owner_name",
-                violation_error_message=_("This user already has an API key of this name."),
+                violation_error_message=_("This user already has an API key with this name."),
             )
         ]
 
@@ -194,7 +203,7 @@ class ApiKey(models.Model):
         key: str | None = None,
         **fields: Any,
     ) -> tuple["ApiKey", str]:
-        """Make a key: the row, and the key itself, which nothing can tell again."""
+        """Create a key; return its row and the key itself, which cannot be recovered later."""
         key = key or new_key()
         row = cls(created_by=owner, name=name, permissions=sorted(permissions), expires_at=expires_at, **fields)
         row.set_key(key)
@@ -207,6 +216,10 @@ class ApiKey(models.Model):
 
     @property
     def granted(self) -> tuple[str, ...]:
-        """Permissions; none where the column holds no list."""
-        words = self.permissions if isinstance(self.permissions, list) else []
-        return tuple(word for word in words if isinstance(word, str))
+        return granted_permissions(self.permissions)
+
+
+def granted_permissions(column: object) -> tuple[str, ...]:
+    """Return the permissions in the column of a key; empty if it contains no list."""
+    names = column if isinstance(column, list) else []
+    return tuple(name for name in names if isinstance(name, str))

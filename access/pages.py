@@ -1,15 +1,17 @@
-"""A person's own API keys: a list, a form that makes one, and a question before one is deleted."""
+"""Pages of a user's own API keys: list, form for a new key, and confirmation of a deletion."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import count
-from typing import Any, cast
+from typing import Any, NotRequired, TypedDict, cast
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -22,8 +24,11 @@ from rest_framework.exceptions import ValidationError
 from access.admin import OFFERED
 from access.api import make, own_keys
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from endpoints.lists.page_links import PageLinks
+from endpoints.page_parts import wants_part
 
 USED_DAYS = 30
+PAGE = 100  # keys
 
 Used = Callable[[Sequence[str], date], Mapping[str, tuple[int, str]]]
 
@@ -36,8 +41,16 @@ EXPIRIES = (
 )
 
 
+class NewKey(TypedDict):
+    """Fields of a key that a person creates."""
+
+    name: str
+    permissions: NotRequired[list[str]]
+    expires_at: NotRequired[datetime]
+
+
 class KeyForm(forms.Form):
-    """Viewers' keys always get the two permissions of OpenAI clients, so they are not asked."""
+    """Form for a new API key. Viewers cannot choose permissions: their keys always get the two of OpenAI clients."""
 
     name = forms.CharField(
         label=gettext_lazy("Name"), max_length=200, widget=forms.TextInput({"class": "input", "autocomplete": "off"})
@@ -63,69 +76,75 @@ class KeyForm(forms.Form):
             del self.fields["permissions"]
 
     def make(self) -> tuple[ApiKey, str] | None:
-        """The row and the key; None where the API's own rules refuse it, which then stands beside the fields."""
+        """Create the key; return its row and the key itself.
+
+        If the API rejects the input, return None and add the errors to the fields.
+        """
         if not self.is_valid():
             return None
         try:
-            return make(self.owner, self._given())
+            return make(self.owner, self._input())
         except ValidationError as error:
             for name, texts in cast("dict[str, Any]", error.detail).items():
                 for text in texts if isinstance(texts, list) else [texts]:
                     self.add_error(name if name in self.fields else None, str(text))
         return None
 
-    def _given(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"name": self.cleaned_data["name"]}
+    def _input(self) -> NewKey:
+        values: NewKey = {"name": self.cleaned_data["name"]}
         if self.owner.is_admin:
-            found["permissions"] = self.cleaned_data["permissions"] or list(VIEWER_PERMISSIONS)
+            values["permissions"] = self.cleaned_data["permissions"] or list(VIEWER_PERMISSIONS)
         if days := self.cleaned_data["expires"]:
-            found["expires_at"] = timezone.now() + timedelta(days=int(days))
-        return found
+            values["expires_at"] = timezone.now() + timedelta(days=int(days))
+        return values
 
 
 def _free_name(owner: User) -> str:
-    """So that a key takes no more than a press of the button."""
-    taken = set(own_keys(owner).values_list("name", flat=True))
+    """Return an unused name as the default, so that one click is enough to create a key."""
     stem = _("my laptop")
-    return stem if stem not in taken else next(it for number in count(2) if (it := f"{stem} {number}") not in taken)
+    taken = set(own_keys(owner).filter(name__startswith=stem).values_list("name", flat=True))
+    return stem if stem not in taken else next(name for number in count(2) if (name := f"{stem} {number}") not in taken)
 
 
 @never_cache
 @login_required
 def keys(request: HttpRequest, used: Used) -> HttpResponse:
-    """The key goes into this answer alone: not into a cookie, not into a redirect."""
+    """Show the keys, and create one on POST. The new key is in this response only, in no cookie and no redirect."""
     owner = request.user
     assert isinstance(owner, User)
-    made = None
+    created = None
     form = KeyForm(owner, request.POST) if request.method == "POST" else KeyForm(owner)
     if request.method == "POST":
-        made = form.make()
-        if "HX-Request" in request.headers:
-            return render(request, "inc/key_made.html", {"made": made, "form": form})
+        created = form.make()
+        if wants_part(request):
+            return render(request, "first_run/key_created.html", {"made": created, "form": form})
     since = datetime.now(settings.ROUTERDASH.zone).date() - timedelta(days=USED_DAYS - 1)
-    rows = list(own_keys(owner))
-    found = used([str(row.pk) for row in rows], since) if rows else {}
+    page = Paginator(own_keys(owner), PAGE).get_page(request.GET.get("page"))
+    rows = list(page)
+    values = used([str(row.pk) for row in rows], since) if rows else {}
     context = {
-        "form": KeyForm(owner) if made else form,
-        "made": made,
-        "rows": [(row, *found.get(str(row.pk), (0, None))) for row in rows],
+        "form": KeyForm(owner) if created else form,
+        "made": created,
+        "rows": [(row, *values.get(str(row.pk), (0, None))) for row in rows],
+        "page": page,
+        "pages": PageLinks.of(page, lambda page: urlencode({"page": page})),
         "days": USED_DAYS,
         "most": len(PERMISSIONS),
         "now": timezone.now(),
     }
-    return render(request, "keys.html", context)
+    return render(request, "keys/page.html", context)
 
 
 @never_cache
 @login_required
 def delete(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """GET asks, POST does it."""
+    """Show the confirmation on GET, and delete the key on POST."""
     assert isinstance(request.user, User)
     row = own_keys(request.user).filter(pk=key_id).first()
     if row is None:
         raise Http404
     if request.method != "POST":
-        return render(request, "key_delete.html", {"row": row})
+        return render(request, "keys/delete.html", {"row": row})
     row.delete()
     messages.success(request, _("Deleted: %(name)s.") % {"name": row.name})
     return redirect("keys")

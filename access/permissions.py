@@ -1,4 +1,7 @@
-"""What a caller may do. A view says what it needs in `permission_needed`; the default is the endpoints' permissions."""
+"""Permissions of callers of the JSON API.
+
+A view names its permission in `permission_needed`; the defaults are the permissions for endpoints.
+"""
 
 from typing import Any
 
@@ -9,35 +12,38 @@ from rest_framework.request import Request
 from access.directory import KeyEntry
 from access.models import MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 
-ANYBODY = "anybody"
-SESSION = "session"  # any person's session; a key never
+PUBLIC = "public"
+SESSION = "session"  # a session of any user, never an API key
 
 
 class HasPermission(BasePermission):
-    """Keys by their permissions; sessions by role: administrators everything, viewers what reads."""
+    """Check of a key's permissions or a session's role.
+
+    Sessions of administrators may do everything. Those of viewers may read, and use views that require a session.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         reads = request.method in SAFE_METHODS
         default = READ_ENDPOINTS if reads else MANAGE_ENDPOINTS
         needed = getattr(view, "permission_needed", default)
-        if needed == ANYBODY:
+        if needed == PUBLIC:
             return True
         if not isinstance(request.user, User):
             return False
         if isinstance(request.auth, KeyEntry):
             return _key_may(request.auth, needed)
-        return _person_may(request.user, needed, reads=reads)
+        return _user_may(request.user, needed, reads=reads)
 
 
 def _key_may(key: KeyEntry, needed: str) -> bool:
     if needed == SESSION:
-        raise PermissionDenied("This needs a login; an API key cannot do it.")
+        raise PermissionDenied("This requires a login. An API key is not sufficient.")
     if needed not in key.permissions:
         raise PermissionDenied(f"This API key lacks the permission {needed}.")
     return True
 
 
-def _person_may(user: User, needed: str, *, reads: bool) -> bool:
+def _user_may(user: User, needed: str, *, reads: bool) -> bool:
     if user.must_change_password:
         raise PermissionDenied("password_change_required")
     if not (user.is_admin or reads or needed == SESSION):

@@ -1,4 +1,4 @@
-"""API keys as the JSON API takes and tells them."""
+"""Serializers of API keys for the JSON API."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class ApiKeyListSerializer(serializers.Serializer[Any]):
 
 
 class NewApiKeySerializer(ApiKeySerializer):
-    key = serializers.CharField(help_text="The key itself: shown this once, stored nowhere.")
+    key = serializers.CharField(help_text="The key. It is shown only in this response, and not stored.")
 
 
 class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
@@ -46,42 +46,44 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
         if self.instance is not None:
             others = others.exclude(pk=self.instance.pk)
         if others.exists():
-            raise serializers.ValidationError(_("API key with this name already exists: '%(name)s'") % {"name": name})
+            raise serializers.ValidationError(
+                _("An API key with this name already exists: '%(name)s'") % {"name": name}
+            )
         if (name == BOOTSTRAP) != (getattr(self.instance, "name", None) == BOOTSTRAP):
-            raise serializers.ValidationError(_("This name is kept for ROUTERDASH_BOOTSTRAP_API_KEY."))
+            raise serializers.ValidationError(_("This name is reserved for ROUTERDASH_BOOTSTRAP_API_KEY."))
         return name
 
     def to_internal_value(self, data: Any) -> Any:
         try:
             return super().to_internal_value(data)
-        except OverflowError:  # of a moment that lies beyond the year 9999 in our zone
+        except OverflowError:  # the time is after the year 9999 in our time zone
             raise serializers.ValidationError(
-                {"expires_at": _("At most the year 9000; leave it empty for never.")}
+                {"expires_at": _("Choose a date no later than the year 9000, or leave the field empty for no expiry.")}
             ) from None
 
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None:
             validate_expiry(value)
         if value is not None and value <= timezone.now():
-            raise serializers.ValidationError(_("The expiry lies in the past."))
+            raise serializers.ValidationError(_("The expiry is in the past."))
         return value
 
 
 class ApiKeyCreateSerializer(ApiKeyChangeSerializer):
-    """Administrators say which permissions; viewers' keys always get the two of OpenAI clients."""
+    """Administrators choose the permissions; viewers' keys always get the two of OpenAI clients."""
 
     permissions = serializers.ListField(
         child=serializers.ChoiceField(choices=PERMISSIONS), required=False, allow_empty=True
     )
-    scopes = serializers.JSONField(required=False, write_only=True, help_text="Not supported any more.")
+    scopes = serializers.JSONField(required=False, write_only=True, help_text="No longer supported.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "scopes" in attrs:
             raise serializers.ValidationError({"scopes": _("Use `permissions`.")})
         if self.owner.is_admin and not attrs.get("permissions"):
-            raise serializers.ValidationError({"permissions": _("Name at least one permission.")})
+            raise serializers.ValidationError({"permissions": _("Choose at least one permission.")})
         if not self.owner.is_admin:
             if attrs.get("permissions"):
-                raise serializers.ValidationError({"permissions": _("Only administrators choose permissions.")})
+                raise serializers.ValidationError({"permissions": _("Only administrators may choose permissions.")})
             attrs["permissions"] = VIEWER_PERMISSIONS
         return attrs

@@ -1,4 +1,8 @@
-"""Every save or delete of a user or key: counted for other processes, read again on commit. What a user did stays."""
+"""Signal handlers for changes of users and API keys.
+
+Each save or delete refreshes the directory of this process on commit; triggers of the database log it for other
+processes (endpoints.changes). The log entries of a deleted user stay.
+"""
 
 from typing import Any
 
@@ -10,27 +14,33 @@ from django.dispatch import receiver
 
 from access.directory import access
 from access.models import ApiKey, User
-from endpoints import changes
 
 
 @receiver([post_save, post_delete], sender=User, dispatch_uid="access.user_changed")
-@receiver([post_save, post_delete], sender=ApiKey, dispatch_uid="access.key_changed")
-def changed(update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
-    """A login's time stamp alone concerns nobody else."""
+def user_changed(instance: User, update_fields: frozenset[str] | None = None, **kwargs: Any) -> None:
+    """Refresh the user and the user's keys on commit, unless only the time of a login has changed."""
     if update_fields is None or set(update_fields) != {"last_login"}:
-        changes.bump(changes.ACCESS)
-        transaction.on_commit(access.reload_if_possible)
+        user_id = str(instance.pk)
+        transaction.on_commit(lambda: access.refresh(user_ids=(user_id,)))
 
 
-@receiver(pre_delete, sender=User, dispatch_uid="access.user_goes")
-def keep_the_log(instance: User, **kwargs: Any) -> None:
-    """Django would delete it with them: when an endpoint was drained or disabled, and by how much that counts in its
-    uptime, would not be known any more.
+@receiver([post_save, post_delete], sender=ApiKey, dispatch_uid="access.key_changed")
+def key_changed(instance: ApiKey, **kwargs: Any) -> None:
+    hashed = instance.key_hash
+    transaction.on_commit(lambda: access.refresh(hashes=(hashed,)))
+
+
+@receiver(pre_delete, sender=User, dispatch_uid="access.user_deleted")
+def reassign_log_entries(instance: User, **kwargs: Any) -> None:
+    """Assign the log entries of a deleted user to the user `nobody`.
+
+    Django would delete them with the user. They record when an endpoint was drained or disabled, which the
+    calculation of its uptime needs.
     """
     entries = LogEntry.objects.filter(user=instance)
     if entries.exists():
-        entries.update(user=User.objects.nobody())
+        entries.update(user=User.objects.deleted_user())
 
 
-# Django connects a handler that stores the time of login and lets the login fail if it cannot: ours is in backends.
+# Django's handler fails the login if it cannot store its time; access.backends has a handler that does not.
 user_logged_in.disconnect(dispatch_uid="update_last_login")

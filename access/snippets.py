@@ -1,4 +1,4 @@
-"""How a client sends its first request here: for curl and for OpenAI's own libraries."""
+"""Code snippets for a client's first request, for curl and for OpenAI's libraries."""
 
 import json
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from endpoints.capabilities import normalise
 from endpoints.models import OperatorState, Status
 from endpoints.registry import registry
-from gateway.kinds import CAN_CHAT
+from gateway.base.request_kinds import CAN_CHAT
 
 UNKNOWN_KEY = "sk_…"
 UNKNOWN_MODEL = "…"
 
-Piece = tuple[str, str]  # what it is (`url`, `key`, `model`, else empty), and the text
+Piece = tuple[str, str]  # kind (`url`, `key`, `model`, else empty) and text
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Snippet:
 
     @property
     def text(self) -> str:
-        return "".join(text for _what, text in self.pieces)
+        return "".join(text for _kind, text in self.pieces)
 
 
 def snippets(url: str, key: str = UNKNOWN_KEY, model: str = "") -> list[Snippet]:
@@ -33,7 +33,10 @@ def snippets(url: str, key: str = UNKNOWN_KEY, model: str = "") -> list[Snippet]
 
 
 def first_model() -> str | None:
-    """One that answers to chats now, if there is one; else any."""
+    """Return the first chat model of the enabled endpoints, else any model of theirs, else None.
+
+    Models of online endpoints come first.
+    """
     entries = [entry for entry in registry.all() if entry.operator_state == OperatorState.ENABLED]
     entries.sort(key=lambda entry: entry.status != Status.ONLINE)
     models = [model for entry in entries for model in entry.models]
@@ -42,7 +45,7 @@ def first_model() -> str | None:
 
 
 def _pieces(text: str, values: dict[str, str], name: str) -> Iterator[Piece]:
-    """The text with its values in place, each escaped as its language wants it."""
+    """Yield the parts of the text with the values inserted, each escaped for the language of the snippet."""
     for at, part in enumerate(text.split("@")):
         if at % 2 == 0:
             yield "", part
@@ -50,10 +53,10 @@ def _pieces(text: str, values: dict[str, str], name: str) -> Iterator[Piece]:
             yield part, _escaped(part, values[part], name)
 
 
-def _escaped(what: str, value: str, name: str) -> str:
-    """Inside of double quotes, and in the shell inside of single ones too, where the body stands."""
+def _escaped(kind: str, value: str, name: str) -> str:
+    """Escape the value for double quotes; in the body for curl also for the single quotes of the shell."""
     inner = json.dumps(value, ensure_ascii=False)[1:-1]
-    return inner.replace("'", "'\\''") if name == "curl" and what == "model" else inner
+    return inner.replace("'", "'\\''") if name == "curl" and kind == "model" else inner
 
 
 _TEXTS = (

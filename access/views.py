@@ -1,4 +1,4 @@
-"""Login, logout, the page that changes a password, and the theme of whoever has no scripts."""
+"""Views for login, logout and password change, and for the theme in browsers without scripts."""
 
 import math
 from functools import partial
@@ -21,16 +21,19 @@ from django.views.decorators.http import require_POST
 from django.views.generic import FormView
 
 from access import logins
-from access.account import not_durable, not_stored
 from access.models import User
-from access.sessions import sessions
+from access.sessions.account_page import not_durable, not_stored
+from access.sessions.store import sessions
 
 THEMES = ("system", "light", "dark")
-THEME_COOKIE, THEME_SECONDS = "routerdash_theme", 365 * 86400  # as shell.js writes it, which reads it, too
+THEME_COOKIE, THEME_SECONDS = "routerdash_theme", 365 * 86400  # shell.js reads and writes the same cookie
 
 
 def _refused(view: FormView[Any], form: BaseForm, wait: float) -> HttpResponse:
-    """The form again, and when to try: whether the password is right or not."""
+    """Return the form with the minutes to wait, as a response with status 429.
+
+    `wait` is in seconds. The response does not depend on the password: it reveals nothing about it.
+    """
     context = view.get_context_data(form=form, minutes=math.ceil(wait / 60))
     return view.render_to_response(context, status=429, headers={"Retry-After": str(math.ceil(wait))})
 
@@ -40,7 +43,7 @@ class Login(auth_views.LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Whoever has failed too often is told when to try again."""
+        """Check the login, or respond with 429 and the time to wait after too many failures."""
         self.counted = logins.keys(request, request.POST.get("username", ""))
         wait = logins.failures.attempt(self.counted)
         if wait <= 0:
@@ -50,23 +53,23 @@ class Login(auth_views.LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         logins.failures.forget(self.counted)
         response = super().form_valid(form)
-        self.request.session.save()  # now, to know whether the disk takes it
+        self.request.session.save()  # save it now, to detect a failed write to disk
         if sessions.problem:
             messages.warning(self.request, not_stored())
         logins.remember(response, form.get_user().get_username())
         return response
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(why=getattr(self.request.session, "why", ""), **kwargs)
+        return super().get_context_data(invalid_reason=getattr(self.request.session, "invalid_reason", ""), **kwargs)
 
     def get_redirect_url(self, *args: Any) -> str:
-        """Where `next` leads, but not back here: that would turn in a circle."""
+        """Return the URL in `next`, or "" if it is the login page: that would be a redirect loop."""
         url = super().get_redirect_url(*args)
         return "" if url.partition("?")[0] == self.request.path else url
 
 
 class Logout(auth_views.LogoutView):
-    """POST only, as Django has it: a link on another page must not log anybody out."""
+    """Logout by POST only, as in Django: a link on another page must not log a user out."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = super().post(request, *args, **kwargs)
@@ -76,12 +79,12 @@ class Logout(auth_views.LogoutView):
 
 
 class PasswordForm(PasswordChangeForm):
-    """Django's own, with inputs as the page's others, and the question what becomes of the other sessions."""
+    """Django's password form, with the style of our inputs and the choice to keep the user's other sessions."""
 
     keep_sessions = forms.BooleanField(
         label=gettext_lazy("Stay logged in on my other browsers"),
         required=False,
-        help_text=gettext_lazy("Otherwise all other sessions end."),
+        help_text=gettext_lazy("If this is not checked, all other sessions end."),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,10 +97,10 @@ class PasswordForm(PasswordChangeForm):
 class PasswordChange(auth_views.PasswordChangeView):
     template_name = "password.html"
     form_class = PasswordForm
-    success_url = reverse_lazy("overview")  # a newcomer goes on there
+    success_url = reverse_lazy("overview")  # the start page for a new user
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """A wrong old password is a failed login: a session that was left open is no way to find the password out."""
+        """Count a wrong old password as a failed login: an open session must not allow guessing of the password."""
         self.counted = logins.keys(request, request.user.get_username())
         wait = logins.failures.attempt(self.counted)
         if wait <= 0:
@@ -105,13 +108,16 @@ class PasswordChange(auth_views.PasswordChangeView):
         return _refused(self, self.form_class(request.user), wait)
 
     def form_invalid(self, form: PasswordChangeForm) -> HttpResponse:
-        """Where only the new one is refused, the old one was right."""
+        """Drop the counted failure if the old password was right and only the new one is rejected."""
         if "old_password" not in form.errors:
             logins.failures.forget(self.counted)
         return super().form_invalid(form)
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        """Only the password is written; the file that held a generated one is of no use any more."""
+        """Store the new password, and end the user's other sessions unless the form keeps them.
+
+        Only the columns of the password are written. The file with a generated password is deleted.
+        """
         logins.failures.forget(self.counted)
         user = self.request.user
         assert isinstance(user, User)
@@ -119,20 +125,20 @@ class PasswordChange(auth_views.PasswordChangeView):
         user.set_password(form.cleaned_data["new_password1"])
         user.must_change_password = False
         with transaction.atomic():
-            if form.cleaned_data["keep_sessions"]:  # before everybody else learns of the new password
+            if form.cleaned_data["keep_sessions"]:  # registered first: it must run before the reload on commit
                 after = user.get_session_auth_hash()
                 transaction.on_commit(partial(sessions.restamp, str(user.pk), before, after))
             user.save(update_fields=["password", "must_change_password"])
         update_session_auth_hash(self.request, user)
         if not form.cleaned_data["keep_sessions"]:
-            sessions.end_all_of(str(user.pk), but=getattr(self.request.session, "id", ""))
+            sessions.end_all_of(str(user.pk), excluded=getattr(self.request.session, "id", ""))
         (settings.ROUTERDASH.data_dir / "initial-password").unlink(missing_ok=True)
         return redirect(self.get_success_url())
 
 
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
-    """For anybody, also on the page that asks a newcomer for a password."""
+    """Set the theme cookie. No login is required; users that must change their password can use it too."""
     back = request.POST.get("next", "")
     response = redirect(back if url_has_allowed_host_and_scheme(back, None) else "overview")
     if (chosen := request.POST.get("theme")) in THEMES:

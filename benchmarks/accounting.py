@@ -1,10 +1,10 @@
-"""What accounting costs: CPU time of a record from the journal into the figures, and from there into the database.
+"""Cost of accounting: CPU time of a record from the journal to the figures, and from there to the database.
 
     python -m benchmarks.accounting --records 40000 [--database postgres://postgres@127.0.0.1:5432/postgres]
 
-Gateways' own writer journals records a batch at a time, as much as comes in while control writes the one before; then
-the folder and the database writer do what they do in control. The database is new, and gone at the end. On PostgreSQL
-the server's share is not in the CPU time, hence the records per second beside it.
+The gateways' journal writer appends records in batches, as many as arrive while control writes the previous batch.
+Then the fold and the database writer process them as in control. The database is new, and is deleted at the end. With
+PostgreSQL, the CPU time excludes the server, whose own is printed behind. `--steps` adds the share of each step.
 """
 
 import argparse
@@ -25,16 +25,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
+from benchmarks.accounting_steps import StepClock
+from benchmarks.accounting_steps import steps as accounting_steps
 from benchmarks.process import clean_environment
-from gateway import balancer, record
-from gateway.journal import Writer
-from gateway.kinds import CHAT, EMBEDDINGS
-from gateway.record import Attempt, RequestRecord, uuid7
+from gateway.base.request_kinds import CHAT, EMBEDDINGS
+from gateway.ipc import record
+from gateway.ipc.journal import Writer
+from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
+from gateway.routing import balancer
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What records have in common, or not."""
+    """The variety of the generated records."""
 
     endpoints: int
     models: int
@@ -60,8 +63,9 @@ def _ids(count: int, rng: random.Random) -> list[str]:
 
 
 def _request(rng: random.Random, completed_us: int, candidates: list[str], model: str, key: str) -> RequestRecord:
-    """On the first of the candidates. 97 of 100 are answered, half of them in streams; one in a hundred after an
-    attempt that failed.
+    """Make a record at the first candidate.
+
+    97 of 100 requests succeed, half of them with streams, and one in a hundred after a failed attempt.
     """
     chance = rng.random()
     outcome = record.OK if chance < 0.97 else record.CANCELLED if chance < 0.98 else record.FAILED
@@ -70,9 +74,9 @@ def _request(rng: random.Random, completed_us: int, candidates: list[str], model
     scores = tuple((candidate, rng.randrange(20)) for candidate in candidates)
     why = balancer.LEAST if len(scores) > 1 else balancer.ONLY
     error = "HTTP 500" if outcome == record.FAILED else None
-    attempts = [Attempt(candidates[0], outcome, status, duration, error, 90, why, scores)]
+    attempts = [AttemptRecord(candidates[0], outcome, status, duration, error, 90, why, scores)]
     if rng.random() < 0.01:
-        attempts.insert(0, Attempt(candidates[-1], record.FAILED, 500, 900, "HTTP 500", 90, why, scores))
+        attempts.insert(0, AttemptRecord(candidates[-1], record.FAILED, 500, 900, "HTTP 500", 90, why, scores))
     streamed = rng.random() < 0.5
     return RequestRecord(
         id=uuid7(completed_us * 1000),
@@ -89,13 +93,13 @@ def _request(rng: random.Random, completed_us: int, candidates: list[str], model
         streamed=streamed,
         api_key_id=key,
         client_ip="192.0.2.17",
-        error="the endpoint answered 500" if outcome == record.FAILED else None,
+        error="The endpoint failed: HTTP 500." if outcome == record.FAILED else None,
     )
 
 
 @contextmanager
 def database(server: str) -> Iterator[str]:
-    """The URL of a new database on a PostgreSQL server; of none for "", which stands for SQLite."""
+    """Create a database on a PostgreSQL server and return its URL; "" stands for SQLite."""
     if not server:
         yield ""
         return
@@ -109,7 +113,7 @@ def database(server: str) -> Iterator[str]:
 
 
 class Clock:
-    """CPU and wall seconds of what ran on it."""
+    """Measures CPU and wall seconds of blocks."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0
@@ -121,8 +125,27 @@ class Clock:
         self.wall += time.perf_counter() - wall
 
 
-def measure(name: str, count: int, batch: int) -> None:
-    """In a process that has its settings in the environment. Prints one line."""
+class ServerClock:
+    """Measures the CPU seconds of the PostgreSQL process that serves a connection, if it runs on this machine."""
+
+    def __init__(self) -> None:
+        from django.db import connection
+
+        self._path = None
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                self._path = Path(f"/proc/{cursor.fetchone()[0]}/stat")
+
+    def read(self) -> float:
+        if self._path is None or not self._path.exists():
+            return 0.0
+        fields = self._path.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
+    """Measure in a process that has its settings in the environment. Prints one line, and the steps if wanted."""
     import django
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "routerdash.settings"
@@ -130,28 +153,32 @@ def measure(name: str, count: int, batch: int) -> None:
     from django.conf import settings
     from django.db import connection
 
-    from metrics import seeding
+    from metrics.memory.runtime import runtime
     from metrics.models import RequestHistory
-    from metrics.rows import Where
-    from metrics.teller import folder
-    from metrics.writer import DatabaseWriter
-    from routerdash import prepare
+    from metrics.storage import seeding
+    from metrics.storage.history_rows import EndpointName
+    from metrics.storage.writer import DatabaseWriter
+    from routerdash.processes import data_directory, prepare
 
     config = settings.ROUTERDASH
-    prepare.data_directory(config)
+    data_directory.create(config)
     prepare.create_database(config)
-    prepare.bring_up_to_date(config)
+    prepare.migrate(config)
     seeding.seed()
-    assert folder.database_id is not None
-    journal = Writer(config.journal_dir, folder.database_id)
-    place = Where("gpu-a100", "192.0.2.7")
-    writer = DatabaseWriter(folder, config.zone, lambda _: place)
+    assert runtime.follower.database_id is not None
+    journal = Writer(config.journal_dir, runtime.follower.database_id)
+    place = EndpointName("gpu-a100", "192.0.2.7")
+    writer = DatabaseWriter(runtime.follower, config.zone, lambda _: place)
     records = list(VARIANTS[name].records(count))
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # as control does
 
     fold, write, figures = Clock(), Clock(), Clock()
+    steps, server = StepClock(), ServerClock()
+    if with_steps:
+        steps.measure(accounting_steps())
+    served = server.read()
 
     def step() -> None:
         while writer.step().full:
@@ -160,34 +187,40 @@ def measure(name: str, count: int, batch: int) -> None:
     for at in range(0, count, batch):
         for entry in records[at : at + batch]:
             journal.append(entry)
-        fold.run(folder.catch_up)
+        fold.run(runtime.follower.catch_up)
         write.run(step)
-        figures.run(folder.figures)
+        figures.run(runtime.follower.figures)
     journal.close()
     assert RequestHistory.objects.count() == count, "records are missing"
     each = [clock.cpu / count * 1e6 for clock in (fold, write)]
     print(
         f"{connection.vendor}, {name}: fold {each[0]:.1f} + write {each[1]:.1f} = {sum(each):.1f} µs of CPU a record, "
-        f"{count / (fold.wall + write.wall):,.0f} records/s; figures {figures.cpu / (count / batch) * 1e6:.0f} µs",
+        f"{count / (fold.wall + write.wall):,.0f} records/s; figures {figures.cpu / (count / batch) * 1e6:.0f} µs"
+        + (f"; server {(server.read() - served) / count * 1e6:.1f} µs a record" if served else ""),
         flush=True,
     )
+    if with_steps:
+        print(steps.table(count))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=40_000)
-    parser.add_argument("--batch", type=int, default=2000, help="records that come in between two batches")
-    parser.add_argument("--database", default="", help="URL of a PostgreSQL server; without, SQLite is measured")
-    parser.add_argument("--variant", choices=VARIANTS, help="only this one")
+    parser.add_argument("--batch", type=int, default=2000, help="records between two batches")
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
+    parser.add_argument("--variant", choices=VARIANTS, help="measure only this variant")
+    parser.add_argument(
+        "--steps", action="store_true", help="print the share of each step; measuring it takes time too"
+    )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        measure(options.variant, options.records, options.batch)
+        measure(options.variant, options.records, options.batch, options.steps)
         return
     for name in [options.variant] if options.variant else VARIANTS:
         with tempfile.TemporaryDirectory() as directory, database(options.database) as url:
             command = [sys.executable, "-m", "benchmarks.accounting", "--here", "--variant", name]
-            sizes = ["--records", str(options.records), "--batch", str(options.batch)]
+            sizes = ["--records", str(options.records), "--batch", str(options.batch), *["--steps"] * options.steps]
             places = {"ROUTERDASH_DATA_DIR": str(Path(directory) / "data"), "DATABASE_URL": url}
             subprocess.run([*command, *sizes], env=clean_environment(places), check=True)  # noqa: S603
 

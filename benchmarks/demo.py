@@ -1,7 +1,7 @@
-"""`make demo`: RouterDash with three simulated servers under gentle traffic and a week behind it, in a data directory
-that goes with it.
+"""`make demo`: RouterDash with three simulated servers, light traffic and a week of history, in a temporary data
+directory.
 
-Nothing leaves this machine. ROUTERDASH_PORT chooses the port; Ctrl-C ends all of it.
+No data leaves this machine. ROUTERDASH_PORT sets the port. Ctrl-C stops everything.
 """
 
 import asyncio
@@ -19,11 +19,10 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks import past
+from benchmarks import past, published
 from benchmarks.process import ROOT, clean_environment, stop
 from benchmarks.simulator import Simulator
-from gateway import snapshot
-from gateway.config import Config, load
+from gateway.base.config import Config, load
 
 PASSWORD = "try-routerdash"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
 REQUESTS_PER_SECOND = 3.0
@@ -61,20 +60,18 @@ MODELS = ("llama3.3:70b", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b", "gem
 
 
 async def run(url: str, key: str, simulator: Simulator, serve: "subprocess.Popen[bytes]", config: Config) -> None:
-    """Add the servers and their past, then send requests until cancelled. Raises SystemExit when RouterDash does not
-    run.
-    """
+    """Add the servers and their history, then send requests until cancelled. Raises SystemExit if RouterDash exits."""
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}) as session:
         await _until_ready(session, serve)
         for name, endpoint in zip(SERVERS, list(simulator.endpoints.values()), strict=True):
             body = {"name": name, "base_url": endpoint.url, "health_check_interval_secs": 5}
-            async with session.post("/api/endpoints", json=body) as answer:
-                answer.raise_for_status()
+            async with session.post("/api/endpoints", json=body) as response:
+                response.raise_for_status()
         await _have_past(config)
-        say(f"\n  The demo runs at {url}/   Log in as admin, password {PASSWORD}.   Ctrl-C ends it.\n")
+        report(f"\n  The demo runs at {url}/   Log in as admin, password {PASSWORD}.   Ctrl-C ends it.\n")
         tasks: set[asyncio.Task[None]] = set()
         while serve.poll() is None:
-            task = asyncio.create_task(_ask(session))
+            task = asyncio.create_task(_send_request(session))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             await asyncio.sleep(random.expovariate(REQUESTS_PER_SECOND))
@@ -83,21 +80,21 @@ async def run(url: str, key: str, simulator: Simulator, serve: "subprocess.Popen
 
 async def _until_ready(session: aiohttp.ClientSession, serve: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and serve.poll() is None:  # else somebody else's /ready would be asked
+    while time.monotonic() < deadline and serve.poll() is None:  # else /ready of another server would be requested
         with suppress(aiohttp.ClientError):
-            async with session.get("/ready") as answer:
-                if answer.status == 200:
+            async with session.get("/ready") as response:
+                if response.status == 200:
                     return
         await asyncio.sleep(0.1)
     raise SystemExit("RouterDash did not come up; its messages are above")
 
 
 async def _have_past(config: Config) -> None:
-    """As soon as gateways know which models the servers have."""
+    """Wait until gateways know the models of the servers."""
     speeds = {name: past.Speed(it["ttft"], it["tokens_per_second"]) for name, it in SERVERS.items()}
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        known = snapshot.load(config.snapshot_path)
+        known = published.read(config.registry_dir)
         if sum(bool(endpoint.models) for endpoint in known.endpoints) == len(SERVERS):
             past.write(config.journal_dir, known, speeds, time.time())
             return
@@ -105,8 +102,8 @@ async def _have_past(config: Config) -> None:
     raise SystemExit("the simulated servers did not come up")
 
 
-async def _ask(session: aiohttp.ClientSession) -> None:
-    """One request like a user's: mostly streamed, now and then left before its end, rarely for a model nobody has."""
+async def _send_request(session: aiohttp.ClientSession) -> None:
+    """Send one request: usually streamed, sometimes with a client disconnect, rarely for an unknown model."""
     model = "no-such-model" if random.random() < 0.01 else random.choice(MODELS)
     body = {
         "model": model,
@@ -116,21 +113,21 @@ async def _ask(session: aiohttp.ClientSession) -> None:
     }
     leaves = random.random() < 0.03
     with suppress(aiohttp.ClientError):
-        async with session.post("/v1/chat/completions", json=body) as answer:
-            async for _ in answer.content.iter_any():
+        async with session.post("/v1/chat/completions", json=body) as response:
+            async for _ in response.content.iter_any():
                 if leaves:
                     return
 
 
 def _claim(port: str) -> None:
-    """Before anything is asked of whoever listens there. Raises SystemExit."""
+    """Check that the port is free, before any request is sent to it. Raises SystemExit."""
     try:
         socket.create_server(("127.0.0.1", int(port))).close()
     except (OSError, ValueError, OverflowError) as error:
         raise SystemExit(f"port {port} cannot be used ({error}); choose another by ROUTERDASH_PORT") from None
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     print(text, flush=True)
 
 
@@ -138,8 +135,8 @@ def main() -> None:
     port = os.environ.get("ROUTERDASH_PORT", "32768")
     _claim(port)
     key = "sk_" + secrets.token_hex(16)
-    # As Ctrl-C, which the event loop takes between two steps of its tasks.
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+    # Like Ctrl-C, which the event loop handles between two steps of its tasks.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="routerdash-demo-") as directory, Simulator() as simulator:
         for behaviour in SERVERS.values():
@@ -153,7 +150,7 @@ def main() -> None:
                 "ROUTERDASH_LOG_LEVEL": os.environ.get("ROUTERDASH_LOG_LEVEL", "warning"),
             }
         )
-        # In a session of its own: Ctrl-C reaches us alone, and we stop it in order.
+        # In a new session: Ctrl-C reaches only this process, which stops the others in order.
         serve = subprocess.Popen(  # noqa: S603  # our own program
             [sys.executable, str(ROOT / "manage.py"), "serve"], env=environment, start_new_session=True
         )
@@ -161,7 +158,7 @@ def main() -> None:
             config = load({"ROUTERDASH_DATA_DIR": directory})
             asyncio.run(run(f"http://127.0.0.1:{port}", key, simulator, serve, config))
         except KeyboardInterrupt:
-            say("stopping")
+            report("stopping")
         finally:
             stop(serve, 40)
 

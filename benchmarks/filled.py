@@ -1,7 +1,7 @@
 """Databases that look as if RouterDash had run for days: a fleet of endpoints, history, roll-ups, daily rows, counters.
 
-`fill` writes them as the writer would have, many times as fast, into a database that RouterDash has made and does not
-use just now. All figures agree with each other: `manage.py reconcile` finds nothing.
+`fill` writes the same rows as the writer, many times as fast, into a database that RouterDash has created and does not
+use at the moment. All figures agree: `manage.py reconcile` finds no difference.
 """
 
 import json
@@ -17,23 +17,24 @@ from typing import Any, Protocol
 
 import psycopg
 
-from gateway import peer
-from gateway.record import FAILED, OK, uuid7
-from metrics.fold import CELL_COLUMNS, pack_samples
-from metrics.histogram import bucket, pack
+from gateway.base import addresses
+from gateway.ipc.record import FAILED, OK, uuid7
+from metrics.counting.cells import CELL_COLUMNS
+from metrics.counting.histogram import bucket, pack
+from metrics.counting.speeds import pack_samples
 
-DAYS = 6  # within the usual retention, whatever the hour
-OLD_DAYS = range(10, 190)  # before today, of which only roll-ups of days and clients are left
+DAYS = 6  # within the default retention at any hour
+OLD_DAYS = range(10, 190)  # before today, with only roll-ups of days and clients
 MODELS_OF_AN_ENDPOINT = 5
 KEYS = 20
 USERS = 20
 CLIENTS_OF_A_MODEL = 10
-CLIENTS_PER_MODEL = 2  # in all: each asks for a few models
+CLIENTS_PER_MODEL = 2  # in total: each uses a few models
 BUSY = 100  # pairs of endpoint and model with requests in one minute, at most
-CHECK_DAYS, CHECK_MINUTES = 30, 20  # of stored health checks, and from one of an endpoint to the next
+CHECK_DAYS, CHECK_MINUTES = 30, 20  # of stored health checks, and between two checks of an endpoint
 CHECKS_OF_A_STATUS = 80
 EDITS = 50  # of an endpoint
-INPUT, OUTPUT = 5, 8  # tokens of an answer
+INPUT, OUTPUT = 5, 8  # tokens of a response
 FIRST_TOKEN_US = 20_000
 KIND = "chat_completions"
 
@@ -64,13 +65,13 @@ class Cell:
         return self.rows - self.failed
 
     def completed(self, number: int) -> float:
-        """When one of them ended, in seconds since 1970."""
+        """The end of one of the requests, in seconds since 1970."""
         return self.minute * 60 + 60 * (number / self.rows)
 
 
 @dataclass(slots=True)
 class Sums:
-    """Of cells, as a roll-up has them."""
+    """Sums of cells, as in a roll-up."""
 
     ok: int = 0
     failed: int = 0
@@ -91,7 +92,7 @@ class Sums:
 
 
 def fleet(ports: Sequence[int], endpoints: int = 200, models: int = 500) -> list[Server]:
-    """Endpoints at these ports in turn (paths tell them apart), each with a few of the models."""
+    """Endpoints at these ports in turn (with distinct paths), each with a few of the models."""
     count = min(models, MODELS_OF_AN_ENDPOINT)
     return [
         Server(
@@ -105,7 +106,7 @@ def fleet(ports: Sequence[int], endpoints: int = 200, models: int = 500) -> list
 
 
 def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
-    """`rows` requests over the last days, not in the last hour, whose minutes a start would have to look back to."""
+    """`rows` requests over the last days, except the last hour, which a start reads minute by minute."""
     pairs = [(server, model) for server in servers for model in server.models]
     last = int(now // 60) - 61
     minutes = max(1, min(DAYS * 24 * 60, rows))
@@ -121,7 +122,7 @@ def spread(servers: Sequence[Server], rows: int, now: float) -> list[Cell]:
 
 
 def old(servers: Sequence[Server], now: float) -> Iterator[Cell]:
-    """Of days whose history is gone: every model of every endpoint was asked for in every other hour."""
+    """Cells of days without history: each model of each endpoint was requested in every other hour."""
     pairs = [(server, model) for server in servers for model in server.models]
     midnight = int(now // 86_400) * 24
     for hour in range(midnight - OLD_DAYS[-1] * 24, midnight - OLD_DAYS[0] * 24):
@@ -135,18 +136,18 @@ def _cell(minute: int, server: Server, model: str, rows: int, at: int) -> Cell:
 
 
 def key_of(model: str) -> str:
-    """The id of the API key by which it was asked for."""
+    """The id of the API key of the request."""
     return _key(_number(model) % KEYS)
 
 
 def client_of(model: str, minute: int) -> str:
-    """Whoever asks for a model in a minute; one of five by IPv6."""
+    """The client address for a model in a minute; one of five is IPv6."""
     number = _number(model) * CLIENTS_PER_MODEL + minute % CLIENTS_OF_A_MODEL
     return f"2001:db8:0:{number + 1:x}::{minute % 3 + 1}" if number % 5 == 0 else f"10.0.{number // 250}.{number % 250}"
 
 
 def user(number: int) -> str:
-    """The id of one."""
+    """The id of a request."""
     return str(uuid.UUID(int=(0xA << 124) | (4 << 76) | (8 << 60) | number))
 
 
@@ -165,7 +166,7 @@ class Sink(Protocol):
     def run(self, sql: str) -> list[tuple[Any, ...]]: ...
     @property
     def indexes(self) -> str:
-        """SQL that tells the names of the history's indexes and how they are made."""
+        """SQL for the names and definitions of the history's indexes."""
         ...
 
 
@@ -208,15 +209,16 @@ class Postgres:
 
 @contextmanager
 def opened(database: str) -> Iterator[Sink]:
-    """A path of a SQLite file, or the URL of a PostgreSQL database; one transaction."""
+    """Open a SQLite file by its path, or a PostgreSQL database by its URL, in one transaction."""
     if database.startswith("postgres"):
         with psycopg.connect(database) as connection:
             yield Postgres(connection)
         with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute("VACUUM ANALYZE")  # which it would have done by itself in the meantime
+            connection.execute("VACUUM ANALYZE")  # as it would have done in the meantime
         return
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -1000000")  # KiB: random keys are inserted into large indexes
         connection.execute("BEGIN IMMEDIATE")
         yield Sqlite(connection)
         connection.execute("COMMIT")
@@ -224,11 +226,11 @@ def opened(database: str) -> Iterator[Sink]:
 
 
 def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
-    """Everything; the cells it is made of."""
+    """Write all tables, and return the cells of the sums."""
     now = time.time()
     cells = spread(servers, rows, now)
     with opened(database) as sink:
-        _endpoints(sink, servers, now)
+        write_endpoints(sink, servers, now)
         _checks(sink, servers, now)
         _people(sink, now)
         _edits(sink, servers, now)
@@ -247,14 +249,15 @@ def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
     return cells
 
 
-def _endpoints(sink: Sink, servers: Sequence[Server], now: float) -> None:
-    stamp = _iso(now)
+def write_endpoints(sink: Sink, servers: Sequence[Server], now: float, interval: int = 60) -> None:
+    """Write endpoints that are online, and their models. `interval`: seconds between two health checks."""
+    stamp = iso(now)
     sink.many(
         "endpoints",
         ("id", "name", "base_url", "status", "health_check_interval_secs", "inference_timeout_secs", "latency_ms",
          "last_seen", "error_count", "registered_at", "endpoint_type", "total_requests", "successful_requests",
          "failed_requests"),
-        ((it.id, it.name, it.url, "online", 60, 120, 12, stamp, 0, stamp, "openai_compatible", 0, 0, 0)
+        ((it.id, it.name, it.url, "online", interval, 120, 12, stamp, 0, stamp, "openai_compatible", 0, 0, 0)
          for it in servers),
     )  # fmt: skip
     sink.many(
@@ -265,7 +268,7 @@ def _endpoints(sink: Sink, servers: Sequence[Server], now: float) -> None:
 
 
 def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
-    """All online in the end."""
+    """Write the endpoints, all of which are online at the end."""
     last = CHECK_DAYS * 24 * 60 // CHECK_MINUTES - 1
 
     def status(number: int) -> str:
@@ -275,7 +278,7 @@ def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
         "endpoint_health_checks",
         ("endpoint_id", "checked_at", "success", "latency_ms", "error_message", "status_before", "status_after"),
         (
-            (it.id, _iso(now - 60 * CHECK_MINUTES * (last - number)), online, 12 if online else None,
+            (it.id, iso(now - 60 * CHECK_MINUTES * (last - number)), online, 12 if online else None,
              None if online else "connection refused", status(number - 1) if number else "pending", status(number))
             for number in range(last + 1)
             for online in [status(number) == "online"]
@@ -285,17 +288,17 @@ def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:
 
 
 def _people(sink: Sink, now: float) -> None:
-    """Each with a key."""
+    """Write users with one API key each."""
     users = [user(number) for number in range(USERS)]
     sink.many(
         "users",
         ("id", "username", "password_hash", "role", "created_at", "must_change_password"),
-        ((it, f"person-{number:02d}", "!", "viewer", _iso(now), False) for number, it in enumerate(users)),
+        ((it, f"person-{number:02d}", "!", "viewer", iso(now), False) for number, it in enumerate(users)),
     )
     sink.many(
         "api_keys",
         ("id", "key_hash", "name", "created_by", "created_at", "permissions"),
-        ((_key(number), f"{number:064x}", f"key-{number:02d}", users[number % USERS], _iso(now), '["openai.inference"]')
+        ((_key(number), f"{number:064x}", f"key-{number:02d}", users[number % USERS], iso(now), '["openai.inference"]')
          for number in range(KEYS)),
     )  # fmt: skip
 
@@ -307,7 +310,7 @@ def _edits(sink: Sink, servers: Sequence[Server], now: float) -> None:
         "django_admin_log",
         ("action_time", "object_id", "object_repr", "action_flag", "change_message", "content_type_id", "user_id"),
         (
-            (_iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user(0))
+            (iso(now - 3600 * (EDITS - number)), it.id, it.name, 2, noted, kind, user(0))
             for number in range(EDITS)
             for it in servers
         ),
@@ -326,7 +329,7 @@ def _history(sink: Sink, cells: Sequence[Cell]) -> None:
 
 
 def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
-    """In the order of their completion, as they would have come."""
+    """Write the history in the order of completion."""
     at = 0
     while at < len(cells):
         minute = cells[at].minute
@@ -338,7 +341,7 @@ def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
 
 
 def _row(cell: Cell, second: float, *, ok: bool) -> tuple[Any, ...]:
-    done, outcome, status = _iso(second), OK if ok else FAILED, 200 if ok else 502
+    done, outcome, status = iso(second), OK if ok else FAILED, 200 if ok else 502
     attempt = {"endpoint_id": cell.server.id, "outcome": outcome, "status": status, "duration_us": cell.duration_us}
     tokens = (INPUT, OUTPUT, INPUT + OUTPUT) if ok else (None, None, None)
     return (
@@ -393,7 +396,7 @@ def _clients(sink: Sink, cells: Iterable[Cell]) -> None:
     clients: dict[int, set[str]] = {}
     for (number, address), it in hours.items():
         every.setdefault(number, Sums()).add_sums(it)
-        clients.setdefault(number, set()).add(peer.client_of(address))
+        clients.setdefault(number, set()).add(addresses.client_of(address))
     sink.many(
         "rollup_all_clients",
         ("hour", *columns, "clients"),
@@ -424,7 +427,7 @@ def _speeds(sink: Sink, servers: Sequence[Server], now: float) -> None:
 
 
 def _sums(sink: Sink) -> None:
-    """What is a sum over the roll-ups by another name."""
+    """Write the counters that equal sums over the roll-ups."""
     sink.run(
         "INSERT INTO endpoint_daily_stats (endpoint_id, model_id, date, api_kind, total_requests, "
         "successful_requests, failed_requests, total_output_tokens, total_duration_ms) SELECT endpoint_id, model, "
@@ -447,5 +450,5 @@ def _date(minute: int) -> str:
     return datetime.fromtimestamp(minute * 60, UTC).date().isoformat()
 
 
-def _iso(second: float) -> str:
+def iso(second: float) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat(timespec="microseconds")

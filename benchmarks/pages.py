@@ -2,11 +2,11 @@
 
     python -m benchmarks.pages --rows 10000 10000000 [--database postgres://…/postgres] [--directory /big/disk]
 
-Makes a database of each size (200 endpoints, 500 models), runs RouterDash on each under gentle traffic, and asks all of
-them in turns for the same pages. Then, on the largest: how fast an export is, what ten of them do to the streams of
-clients and to figures, and what open pages cost. With --directory the databases are kept and used again.
+Creates a database of each size (200 endpoints, 500 models), runs RouterDash on each with light traffic, and requests
+the same pages from all of them in turns. Then it measures on the largest: the speed of an export, the effect of ten
+exports on streams and figures, and the cost of open pages. With --directory the databases are kept and used again.
 
-What is compared was measured in one run: the machine and its other work are the same for both sides of a ratio.
+Compared values are from one run: the machine and its other load are the same for both sides of a ratio.
 """
 
 import argparse
@@ -37,20 +37,20 @@ from benchmarks.bench.proc import tree
 from benchmarks.paths import look, paths
 from benchmarks.process import ROOT, clean_environment, free_port, stop
 
-PASSWORD, KEY = "correct horse battery staple", "sk_" + "Pages000" * 4  # of installations of our own
-FIRST_PORT = 21000  # of the simulated servers, whose addresses stand in the databases
+PASSWORD, KEY = "correct horse battery staple", "sk_" + "Pages000" * 4  # of the measured installations
+FIRST_PORT = 21000  # of the simulated servers, whose addresses are in the databases
 ENDPOINTS, MODELS = 200, 500
 REQUESTS_PER_SECOND = 10.0
 LIMIT_MS, LIMIT_RATIO = 150.0, 1.5
-START_SECONDS = 300.0  # of a large database that an older release made, too
-LEAST_MS = 2.0  # below which nobody asks what a page takes more than this
+START_SECONDS = 300.0  # also of a large database that an older release made
+MIN_MS = 2.0  # pages faster than this are not compared
 WARM_UP = 3  # rounds that are not counted
 CPU_CLOCK = 2  # CPUCLOCK_SCHED of Linux: user and system time of a process and all its threads
 
 
 @dataclass
 class Installation:
-    """One RouterDash: where it is, how large, and what a browser of it sends."""
+    """One RouterDash: address, size, and the headers of its browser."""
 
     name: str
     rows: int
@@ -92,7 +92,7 @@ class Installation:
             stop(process, 40)
 
     def process_of(self, role: str) -> int:
-        """`control` renders pages, `gateway` has the clients."""
+        """Process ids: `control` renders pages, `gateway` serves the clients."""
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in tree(self.process)}
         return next(pid for pid, command in commands.items() if role in command)
 
@@ -102,32 +102,32 @@ class Installation:
     def get(self, path: str, key: str = "") -> tuple[int, bytes]:
         with closing(self.connect()) as connection:
             connection.request("GET", path, headers={"X-API-Key": key} if key else {"Cookie": self.cookie})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
 
     def log_in(self) -> None:
         with closing(self.connect()) as connection:
             connection.request("GET", "/login")
-            answer = connection.getresponse()
-            answer.read()
-            token = SimpleCookie(answer.headers["Set-Cookie"])["routerdash_csrf"].value
+            response = connection.getresponse()
+            response.read()
+            token = SimpleCookie(response.headers["Set-Cookie"])["routerdash_csrf"].value
             form = urllib.parse.urlencode({"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token})
             headers = {"Cookie": f"routerdash_csrf={token}", "Content-Type": "application/x-www-form-urlencoded"}
             connection.request("POST", "/login", form, headers)
-            answer = connection.getresponse()
-            answer.read()
-            cookies = [it.partition(";")[0] for it in answer.headers.get_all("Set-Cookie") or ()]
+            response = connection.getresponse()
+            response.read()
+            cookies = [it.partition(";")[0] for it in response.headers.get_all("Set-Cookie") or ()]
             self.cookie = "; ".join(cookies)
 
-    def ask(self, connection: http.client.HTTPConnection, path: str) -> tuple[float, bytes]:
-        """Milliseconds, and what came."""
-        begun = time.perf_counter()
+    def fetch(self, connection: http.client.HTTPConnection, path: str) -> tuple[float, bytes]:
+        """Request a page. Returns milliseconds and body."""
+        started = time.perf_counter()
         connection.request("GET", path, headers={"Cookie": self.cookie})
-        answer = connection.getresponse()
-        body = answer.read()
-        took = (time.perf_counter() - begun) * 1000
-        if answer.status != 200:
-            raise SystemExit(f"{self.name}: {path} answers {answer.status}: {body[:300]!r}")
+        response = connection.getresponse()
+        body = response.read()
+        took = (time.perf_counter() - started) * 1000
+        if response.status != 200:
+            raise SystemExit(f"{self.name}: {path} returns {response.status}: {body[:300]!r}")
         return took, body
 
 
@@ -148,7 +148,7 @@ def _until(condition: Callable[[], Any]) -> None:
 
 
 def installation(directory: Path, rows: int, server: str) -> Installation:
-    """A filled one, made now if it is not there. Reads and makes databases on `server`, if that is given."""
+    """Return a filled database, created if it is missing. Uses databases on `server` if it is given."""
     kind = "postgres" if server else "sqlite"
     made = Installation(f"{rows}", rows, directory / f"{kind}-{rows}", "")
     if server:
@@ -162,10 +162,10 @@ def installation(directory: Path, rows: int, server: str) -> Installation:
             connection.execute(f"CREATE DATABASE routerdash_pages_{rows}".encode())
     with made.running():
         pass
-    begun = time.monotonic()
+    started = time.monotonic()
     filled.fill(made.database or str(made.directory / "routerdash.sqlite3"), servers(), rows)
     made.filled.touch()
-    print(f"{kind}: {rows} rows in {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{kind}: {rows} rows in {time.monotonic() - started:.0f} s", flush=True)
     return made
 
 
@@ -196,19 +196,19 @@ def _quiet(command: list[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, env=clean_environment({}), cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
-# What runs beside, in processes of its own
+# Load in separate processes
 
 
 @contextmanager
 def beside(work: Callable[..., None], *values: Any) -> "Iterator[multiprocessing.connection.Connection]":
-    """`work(pipe, *values)` runs until it is told to stop by whatever is sent to it."""
+    """Run `work(pipe, *values)` in a process. Any message on the pipe stops it."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=work, args=(there, *values), daemon=True)
     process.start()
     try:
         yield here
     finally:
-        with suppress(OSError):  # it may have been told already
+        with suppress(OSError):  # it may have been stopped already
             here.send("stop")
         process.join(15)
         if process.is_alive():
@@ -221,8 +221,8 @@ def traffic(pipe: Any, port: int, per_second: float) -> None:
     async def one(session: aiohttp.ClientSession) -> None:
         model = f"model-{random.randrange(MODELS):03d}"
         body = {"model": model, "messages": [], "stream": random.random() < 0.5}
-        async with session.post("/v1/chat/completions", json=body) as answer:
-            await answer.read()
+        async with session.post("/v1/chat/completions", json=body) as response:
+            await response.read()
 
     async def run() -> None:
         async with _session(port) as session:
@@ -238,14 +238,14 @@ def traffic(pipe: Any, port: int, per_second: float) -> None:
 
 
 def streams(pipe: Any, port: int, count: int) -> None:
-    """Slow streams of clients; when told to stop, sends the longest gap in ms between two events of one of them."""
+    """Slow streams of clients. At the stop, sends the longest gap in ms between two events of a stream."""
 
     async def one(session: aiohttp.ClientSession, gaps: list[float]) -> None:
         body = {"model": "slow", "messages": [], "stream": True}
         while not pipe.poll():
-            async with session.post("/v1/chat/completions", json=body) as answer:
+            async with session.post("/v1/chat/completions", json=body) as response:
                 last = None
-                async for _ in answer.content.iter_any():
+                async for _ in response.content.iter_any():
                     now = time.perf_counter()
                     if last is not None:
                         gaps.append((now - last) * 1000)
@@ -263,7 +263,7 @@ def streams(pipe: Any, port: int, count: int) -> None:
 
 
 def hammer(pipe: Any, port: int, clients: int) -> None:
-    """As many requests as it takes; each `count` on the pipe is answered with how many there were since the last."""
+    """Requests at saturation. For each `count` on the pipe, sends the number of requests since the last one."""
 
     async def one(reader: Any, writer: Any, tally: list[int]) -> None:
         body = b'{"model": "fast", "messages": []}'
@@ -271,8 +271,8 @@ def hammer(pipe: Any, port: int, clients: int) -> None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         while True:
             writer.write(head.encode() + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            found = re.search(rb"content-length: (\d+)", answer.lower())
+            response = await reader.readuntil(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", response.lower())
             await reader.readexactly(int(found[1]) if found else 0)
             tally[0] += 1
 
@@ -293,7 +293,7 @@ def hammer(pipe: Any, port: int, clients: int) -> None:
 
 
 def pages_open(pipe: Any, port: int, cookie: str, count: int) -> None:
-    """Open overviews: event streams that are read and thrown away. Sends the bytes they got when told to stop."""
+    """Open overviews: event streams that are read and discarded. Sends the number of bytes at the stop."""
 
     async def one(received: list[int]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -319,12 +319,12 @@ def pages_open(pipe: Any, port: int, cookie: str, count: int) -> None:
 
 
 def exports(pipe: Any, port: int, cookie: str, count: int) -> None:
-    """Downloads that begin anew when they end, read and thrown away. Sends the bytes when told to stop."""
+    """Repeated downloads that are read and discarded. Sends the number of bytes at the stop."""
 
     async def one(session: aiohttp.ClientSession, received: list[int]) -> None:
         while True:
-            async with session.get("/api/requests/export", headers={"Cookie": cookie}) as answer:
-                async for data in answer.content.iter_any():
+            async with session.get("/api/requests/export", headers={"Cookie": cookie}) as response:
+                async for data in response.content.iter_any():
                     received[0] += data.count(b"\n")
 
     async def run() -> list[int]:
@@ -350,38 +350,38 @@ def _session(port: int) -> aiohttp.ClientSession:
 
 @dataclass
 class Took:
-    """What one page of one installation took, in ms."""
+    """Times of one page of one installation, in ms."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)  # of the control process
 
 
 def compare(found: list[Installation], times: int, named: str) -> list[str]:
-    """Every page of each in turns, of which the name has this in it; the list of what is slower than it may be."""
+    """Measure every page with this text in its name, in turns. Return a text for each page that is too slow."""
     server = servers()[5]
-    asked: dict[str, dict[str, str]] = {}
+    page_paths: dict[str, dict[str, str]] = {}
     for made in found:
         every = paths(look(lambda path, made=made: made.get(path)[1], server))  # type: ignore[misc]
-        asked[made.name] = {name: path for name, path in every.items() if named in name}
-    took = {(page, made.name): Took() for page in asked[found[0].name] for made in found}
+        page_paths[made.name] = {name: path for name, path in every.items() if named in name}
+    took = {(page, made.name): Took() for page in page_paths[found[0].name] for made in found}
     controls = {made.name: made.process_of("control") for made in found}
     with ExitStack() as stack:
         connections = {made.name: stack.enter_context(closing(made.connect())) for made in found}
         for count in range(WARM_UP + times):
-            for page in asked[found[0].name]:
+            for page in page_paths[found[0].name]:
                 for made in found:
                     before = cpu_ms(controls[made.name])
-                    milliseconds, _body = made.ask(connections[made.name], asked[made.name][page])
+                    milliseconds, _body = made.fetch(connections[made.name], page_paths[made.name][page])
                     used = cpu_ms(controls[made.name]) - before
                     if count >= WARM_UP:
                         took[page, made.name].wall.append(milliseconds)
                         took[page, made.name].cpu.append(used)
-    return tell(found, took)
+    return report(found, took)
 
 
-def tell(found: list[Installation], took: dict[tuple[str, str], Took]) -> list[str]:
-    """Ratios are those of the medians of CPU time: what others do on the machine is not in them."""
-    print("ms: p50 and p95 of the time until the answer is whole, p50 and p95 of control's CPU time")
+def report(found: list[Installation], took: dict[tuple[str, str], Took]) -> list[str]:
+    """Print the times. Ratios are those of the medians of CPU time, which exclude other load of the machine."""
+    print("ms: p50 and p95 of the time until the response is complete, p50 and p95 of control's CPU time")
     print(f"{'':34}" + "".join(f"{made.name:>30}" for made in found) + f"{'ratio':>8}")
     wrong: list[str] = []
     for page in dict.fromkeys(page for page, _ in took):
@@ -391,7 +391,7 @@ def tell(found: list[Installation], took: dict[tuple[str, str], Took]) -> list[s
             f"{quantile(it.cpu, 0.5):7.1f}{quantile(it.cpu, 0.95):7.1f}"
             for it in each
         )
-        ratio = quantile(each[-1].cpu, 0.5) / max(LEAST_MS, quantile(each[0].cpu, 0.5))
+        ratio = quantile(each[-1].cpu, 0.5) / max(MIN_MS, quantile(each[0].cpu, 0.5))
         print(f"{page:34}{cells}{ratio:8.2f}")
         late = quantile(each[-1].wall, 0.95)
         if late > LIMIT_MS or ratio > LIMIT_RATIO:
@@ -400,7 +400,7 @@ def tell(found: list[Installation], took: dict[tuple[str, str], Took]) -> list[s
 
 
 def cpu_ms(process: int) -> float:
-    """CPU time of a process up to now, by the kernel's clock of it: to the microsecond, not to the tick of a stat."""
+    """CPU time of a process in ms, by the kernel's CPU clock with microseconds instead of the ticks of /proc."""
     return time.clock_gettime((~process << 3) | CPU_CLOCK) * 1000
 
 
@@ -408,24 +408,24 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-# Exports, and what open pages cost
+# Exports, and the cost of open pages
 
 
 def export_speed(made: Installation, form: str, seconds: float = 10.0) -> None:
     with closing(made.connect()) as connection:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         connection.request("GET", f"/api/requests/export?format={form}", headers={"Cookie": made.cookie})
-        answer = connection.getresponse()
+        response = connection.getresponse()
         rows, first = 0, 0.0
-        while (data := answer.read1(1 << 16)) and time.perf_counter() - begun < seconds:
-            first = first or time.perf_counter() - begun
+        while (data := response.read1(1 << 16)) and time.perf_counter() - started < seconds:
+            first = first or time.perf_counter() - started
             rows += data.count(b"\n")
-        took = time.perf_counter() - begun
+        took = time.perf_counter() - started
     print(f"export as {form}: {rows / took:.0f} rows a second, first bytes after {first * 1000:.0f} ms")
 
 
 def disturbance(made: Installation, seconds: float) -> None:
-    """Streams of clients, and how soon a finished request is told, without and with ten exports."""
+    """Measure streams of clients and the delay of figures, without and with ten exports."""
     for count in (0, 10, 0, 10, 0, 10):
         with ExitStack() as stack:
             reading = stack.enter_context(beside(exports, made.port, made.cookie, count)) if count else None
@@ -440,25 +440,25 @@ def disturbance(made: Installation, seconds: float) -> None:
                 rows = reading.recv()[0]
         print(
             f"{count:2} exports: longest gap of a stream {max(gaps):.0f} ms (p99 {quantile(gaps, 0.99):.0f} ms), "
-            f"a figure is told after {quantile(delays, 0.5):.0f} ms (p95 {quantile(delays, 0.95):.0f} ms, "
+            f"a figure is shown after {quantile(delays, 0.5):.0f} ms (p95 {quantile(delays, 0.95):.0f} ms, "
             f"at most {max(delays):.0f} ms)" + (f", {rows / (seconds + 2):.0f} rows a second" if count else "")
         )
 
 
 def figure_delays(made: Installation, seconds: float) -> list[float]:
-    """From the last byte of an answer until stats tell of it, in ms; a request of ours a moment."""
+    """Delays in ms from the last byte of a response until the figures include it, with regular requests."""
     delays: list[float] = []
     body = json.dumps({"model": "fast", "messages": []})
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    with closing(made.connect()) as asking, closing(made.connect()) as looking:
+    with closing(made.connect()) as client, closing(made.connect()) as looking:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            _, told = made.ask(looking, "/api/dashboard/stats")
-            before = json.loads(told)["total_requests"]
-            asking.request("POST", "/v1/chat/completions", body, headers)
-            asking.getresponse().read()
+            _, stats = made.fetch(looking, "/api/dashboard/stats")
+            before = json.loads(stats)["total_requests"]
+            client.request("POST", "/v1/chat/completions", body, headers)
+            client.getresponse().read()
             done = time.perf_counter()
-            while json.loads(made.ask(looking, "/api/dashboard/stats")[1])["total_requests"] <= before:
+            while json.loads(made.fetch(looking, "/api/dashboard/stats")[1])["total_requests"] <= before:
                 pass
             delays.append((time.perf_counter() - done) * 1000)
             time.sleep(0.05)
@@ -466,11 +466,12 @@ def figure_delays(made: Installation, seconds: float) -> list[float]:
 
 
 def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> None:
-    """What open pages take from the proxy: of its throughput at saturation, and in the gateway's CPU time a request,
-    which does not know what else the machine does.
+    """Measure the cost of open pages: throughput at saturation, and the gateway's CPU time per request.
+
+    CPU time is independent of other load of the machine.
     """
     rates: dict[bool, list[float]] = {False: [], True: []}
-    costs: dict[bool, list[float]] = {False: [], True: []}
+    cpu_us: dict[bool, list[float]] = {False: [], True: []}
     gateway = made.process_of("gateway")
     events = size = 0
     with beside(hammer, made.port, 32) as hammering:
@@ -478,12 +479,12 @@ def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> N
 
         def measure(opened: bool) -> None:
             hammering.send("count")
-            before, begun, used = hammering.recv(), time.perf_counter(), cpu_ms(gateway)
+            before, started, used = hammering.recv(), time.perf_counter(), cpu_ms(gateway)
             time.sleep(seconds)
             hammering.send("count")
             requests = hammering.recv() - before
-            rates[opened].append(requests / (time.perf_counter() - begun))
-            costs[opened].append((cpu_ms(gateway) - used) * 1000 / requests)
+            rates[opened].append(requests / (time.perf_counter() - started))
+            cpu_us[opened].append((cpu_ms(gateway) - used) * 1000 / requests)
 
         for _ in range(rounds):
             measure(opened=False)
@@ -495,18 +496,18 @@ def open_pages(made: Installation, count: int, rounds: int, seconds: float) -> N
                 size, events = size + received[0], events + received[1]
             time.sleep(2)  # until they are forgotten
     without, with_pages = (statistics.median(rates[it]) for it in (False, True))
-    plain, dear = (statistics.median(costs[it]) for it in (False, True))
+    plain, watched = (statistics.median(cpu_us[it]) for it in (False, True))
     print(
         f"{count} open pages: {with_pages:.0f} requests a second, {without:.0f} without "
-        f"({with_pages / without - 1:+.1%}), {dear:.1f} µs of the gateway's CPU a request, {plain:.1f} without "
-        f"({dear / plain - 1:+.1%}); {events / rounds / seconds / count:.1f} events a second and page, "
+        f"({with_pages / without - 1:+.1%}), {watched:.1f} µs of the gateway's CPU a request, {plain:.1f} without "
+        f"({watched / plain - 1:+.1%}); {events / rounds / seconds / count:.1f} events a second and page, "
         f"{size / max(1, events):.0f} bytes each"
     )
 
 
 @contextmanager
 def fast_and_slow(made: Installation) -> Iterator[None]:
-    """Two more servers for what is measured beside the pages; a kept database forgets them afterwards."""
+    """Add two servers for the other measurements. They are removed afterwards from a kept database."""
     ports = {"fast": free_port(), "slow": free_port()}
     how: dict[str, dict[str, Any]] = {"fast": {"tokens": 4}, "slow": {"tokens": 400, "tokens_per_second": 50.0}}
     command = [sys.executable, "-m", "benchmarks.simulator", "--control", str(free_port())]
@@ -517,8 +518,8 @@ def fast_and_slow(made: Installation) -> Iterator[None]:
         for name, port in ports.items():
             endpoint = {"name": f"{name}-{port}", "base_url": f"http://127.0.0.1:{port}"}
             _until(lambda endpoint=endpoint: _send(made, "POST", "/api/endpoints", endpoint) == 201)  # type: ignore[misc]
-            ask = {"model": name, "messages": [], "max_tokens": 1}
-            _until(lambda ask=ask: _send(made, "POST", "/v1/chat/completions", ask) == 200)  # type: ignore[misc]
+            chat = {"model": name, "messages": [], "max_tokens": 1}
+            _until(lambda chat=chat: _send(made, "POST", "/v1/chat/completions", chat) == 200)  # type: ignore[misc]
         yield
         added = json.loads(made.get("/api/endpoints", KEY)[1])["endpoints"]
         for it in added:
@@ -532,9 +533,9 @@ def _send(made: Installation, method: str, path: str, body: dict[str, Any]) -> i
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
     with closing(made.connect()) as connection:
         connection.request(method, path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
+        response = connection.getresponse()
+        response.read()
+        return response.status
 
 
 def run(options: argparse.Namespace, directory: Path) -> list[str]:
@@ -566,13 +567,13 @@ def run(options: argparse.Namespace, directory: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 10_000_000], help="sizes, the smallest first")
-    parser.add_argument("--database", default="", help="a PostgreSQL server; SQLite if not given")
-    parser.add_argument("--directory", type=Path, help="where databases are kept, to be used again")
-    parser.add_argument("--times", type=int, default=60, help="how often each page is asked for")
-    parser.add_argument("--named", default="", help="only pages of which the name has this in it")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement beside the pages")
-    parser.add_argument("--open", type=int, default=50, help="pages that are open, by turns with none")
-    parser.add_argument("--only-pages", action="store_true", help="nothing beside the pages")
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
+    parser.add_argument("--directory", type=Path, help="folder in which databases are kept for later runs")
+    parser.add_argument("--times", type=int, default=60, help="number of requests for each page")
+    parser.add_argument("--named", default="", help="measure only pages with this text in their name")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each other measurement")
+    parser.add_argument("--open", type=int, default=50, help="number of open pages, compared with none")
+    parser.add_argument("--only-pages", action="store_true", help="measure only the pages")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="routerdash-pages-") as made:
         wrong = run(options, options.directory or Path(made))

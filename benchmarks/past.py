@@ -1,6 +1,6 @@
-"""A past for the demo: what a gateway would have served in the days before it, as a journal that control then reads.
+"""History for the demo: requests of the days before it, as a journal that control then reads.
 
-So every figure, page and roll-up is made of it as of any other request; none is written past them.
+Every figure, page and roll-up includes them like any other request.
 """
 
 import math
@@ -10,28 +10,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import balancer, record, snapshot
-from gateway.journal import Writer
-from gateway.kinds import CHAT, EMBEDDINGS
-from gateway.record import Attempt, RequestRecord, uuid7
+from benchmarks.published import Published
+from gateway.base.request_kinds import CHAT, EMBEDDINGS
+from gateway.ipc import record
+from gateway.ipc.journal import Writer
+from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
+from gateway.registry import schema
+from gateway.routing import balancer
 
 DAYS = 6
-AN_HOUR = 500.0  # requests, at the busiest time of a day
-LAST_HOUR = 6000.0  # as many a minute as the demo goes on with, nearly
+AN_HOUR = 500.0  # requests a minute at the busiest time of a day
+LAST_HOUR = 6000.0  # about the rate of the demo
 CLIENTS = tuple(f"192.0.2.{number}" for number in (7, 17, 23, 42, 51))
 FAILED, LEFT = 0.03, 0.02  # of all requests
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of an endpoint: seconds to the first token, and tokens a second from then on."""
+    """Speed of an endpoint: seconds to the first token, and tokens a second after it."""
 
     first_token: float
     tokens_per_second: float
 
 
-def write(root: Path, known: snapshot.Snapshot, speeds: dict[str, Speed], now: float) -> int:
-    """Journal the days before `now` (seconds since 1970) on the endpoints of these names; how many requests."""
+def write(root: Path, known: Published, speeds: dict[str, Speed], now: float) -> int:
+    """Write a journal of the days before `now` (seconds since 1970) for these endpoints. Returns its requests."""
     rng = random.Random(1)
     endpoints = [endpoint for endpoint in known.endpoints if endpoint.models]
     keys: list[str | None] = [key.id for key in known.api_keys]
@@ -47,7 +50,7 @@ def write(root: Path, known: snapshot.Snapshot, speeds: dict[str, Speed], now: f
 
 
 def _moments(rng: random.Random, now: float) -> Iterator[float]:
-    """When requests ended: few at night, most in the afternoon, and many in the last hour."""
+    """Times of ended requests: few at night, most in the afternoon, and many in the last hour."""
     at = now - DAYS * 86_400
     while at < now:
         local = time.localtime(at)
@@ -61,8 +64,8 @@ def _moments(rng: random.Random, now: float) -> Iterator[float]:
 def _request(
     rng: random.Random,
     ended: float,
-    endpoint: snapshot.Endpoint,
-    others: list[snapshot.Endpoint],
+    endpoint: schema.PublishedEndpoint,
+    others: list[schema.PublishedEndpoint],
     speed: Speed,
     key: str | None,
 ) -> RequestRecord:
@@ -77,7 +80,7 @@ def _request(
     status = 200 if ok else 0 if outcome == record.CANCELLED else 502
     scores = tuple((it.id, rng.randrange(3)) for it in others)
     error = None if ok else "the client left" if outcome == record.CANCELLED else "The endpoint failed: HTTP 500."
-    attempt = Attempt(
+    attempt = AttemptRecord(
         endpoint.id, outcome, 200 if ok else 0 if status == 0 else 500, int(seconds * 1e6), error, 90,
         balancer.LEAST, scores,
     )  # fmt: skip

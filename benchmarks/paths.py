@@ -1,4 +1,4 @@
-"""What is measured of RouterDash's pages: every page, list, form and answer, by what it is called here."""
+"""The measured pages, lists, forms and API responses of RouterDash, by name."""
 
 import json
 import re
@@ -15,7 +15,7 @@ ADMIN_REQUESTS = "/admin/metrics/requesthistory/"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What stands in addresses: something that is there, and the ends of lists."""
+    """Values for URLs: existing objects, and cursors of lists."""
 
     endpoint: str
     model: str
@@ -23,17 +23,17 @@ class Known:
     request: str
     failed: str  # a request
     cursor: str  # of the second page of requests
-    newer: str  # and back from there
-    sought: str  # of a search that found nothing yet
-    older: str  # the admin's second page, as it links it
+    newer: str  # back from the second page
+    sought: str  # of a search without results so far
+    older: str  # link to the admin's second page
 
 
-def look(ask: Callable[[str], bytes], server: filled.Server) -> Known:
-    """`ask` gets a page of an installation that has this server."""
+def look(fetch: Callable[[str], bytes], server: filled.Server) -> Known:
+    """Read the values. `fetch` returns a page of an installation with this server."""
     model = server.models[0]
-    first = json.loads(ask(API))
-    failed = json.loads(ask(f"{API}?outcome=failed"))
-    link = re.search(r'<p class="paginator">.*?href="([^"]*)"', ask(ADMIN_REQUESTS).decode(), re.DOTALL)
+    first = json.loads(fetch(API))
+    failed = json.loads(fetch(f"{API}?outcome=failed"))
+    link = re.search(r'<p class="paginator">.*?href="([^"]*)"', fetch(ADMIN_REQUESTS).decode(), re.DOTALL)
     return Known(
         endpoint=server.id,
         model=model,
@@ -41,8 +41,8 @@ def look(ask: Callable[[str], bytes], server: filled.Server) -> Known:
         request=first["requests"][0]["id"],
         failed=failed["requests"][0]["id"],
         cursor=first["next"],
-        newer=json.loads(ask(f"{API}?cursor={first['next']}"))["previous"],
-        sought=json.loads(ask(f"{API}?model=none"))["next"] or "",
+        newer=json.loads(fetch(f"{API}?cursor={first['next']}"))["previous"],
+        sought=json.loads(fetch(f"{API}?model=none"))["next"] or "",
         older=link[1].replace("&amp;", "&") if link else "",
     )
 
@@ -102,11 +102,11 @@ def api(it: Known) -> dict[str, str]:
     endpoint, dashboard = f"/api/endpoints/{it.endpoint}", "/api/dashboard"
     client = f"{dashboard}/clients/{quote(it.client)}"
     names = ("today-stats", "daily-stats", "model-stats", "model-tps", "health", "failures", "edits", "models")
-    told = ("overview", "stats", "endpoints", "request-history", "attention", "busiest", "marks", "minutes")
+    pages = ("overview", "stats", "endpoints", "request-history", "attention", "busiest", "marks", "minutes")
     sums = ("stats/tokens", "stats/tokens/daily", "stats/tokens/monthly", "models", "model-stats")
     of_clients = ("clients", "clients/timeline", "clients/models", "clients/heatmap")
     return {
-        **{f"API: {name}": f"{dashboard}/{name}" for name in (*told, *sums, *of_clients)},
+        **{f"API: {name}": f"{dashboard}/{name}" for name in (*pages, *sums, *of_clients)},
         "API: clients, 30 days": f"{dashboard}/clients?range=30d",
         **{f"API: client, {name}": f"{client}/{name}" for name in ("detail", "timeline", "api-keys")},
         "API: model": f"{dashboard}/models/{it.model}",

@@ -1,4 +1,4 @@
-"""What starting our programs from a program needs: an environment without leftovers, and a free port."""
+"""Helpers for starting programs: a clean environment and a free port."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Ours without any setting of RouterDash or Django, then `extra`."""
+    """The environment without settings of RouterDash and Django, plus `extra`."""
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -23,20 +23,20 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**ours, "PYTHONPATH": str(ROOT), **extra}
 
 
-# No system gives one of these to who asks for any port, as connections and other tests do, and each process begins
-# elsewhere. So a port stays free until the program that it is for listens on it, and while that program is restarted.
+# These ports are outside of the ephemeral range, which connections and other tests use, and each process begins at
+# another one. So a port stays free until its program listens on it, and while that program is restarted.
 PORTS = range(20_000, 32_768)
 _numbers = count(os.getpid() * 61)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now, and that no other process is given as long as this one lives."""
+    """Return a free port of 127.0.0.1 that no other process gets as long as this one lives."""
     return next(filter(_take, (PORTS[number % len(PORTS)] for number in _numbers)))
 
 
 @cache
 def _locks() -> int:
-    """A descriptor of the file in which each process locks the byte of each port that it has taken."""
+    """Open the file in which each process locks the byte of each port that it has reserved."""
     path = Path(tempfile.gettempdir()) / f"routerdash-ports-{os.getuid()}"
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -51,7 +51,7 @@ def _take(port: int) -> bool:
 
 
 def stop(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """SIGTERM, and SIGKILL if that does not end it in time."""
+    """Send SIGTERM, and SIGKILL if the process does not exit in time."""
     process.terminate()
     try:
         process.wait(seconds)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.saturated --seconds 600
 
-wrk asks as fast as it gets answers, over 32 connections; RouterDash runs for real in a data directory of its own, on
-SQLite. Prints what it found and exits 1 if any of it is not as it must be. Takes half a gigabyte of disk for each
+wrk sends requests as fast as it gets responses, over 32 connections. RouterDash runs in a new data directory on
+SQLite. Prints the results and exits with 1 if any of them is wrong. Takes half a gigabyte of disk for each
 million of requests.
 """
 
@@ -15,19 +15,19 @@ import time
 from pathlib import Path
 
 from benchmarks.bench import tools
-from benchmarks.bench.servers import Ours, Upstreams, audit
-from benchmarks.sustained import memory, tell_memory
+from benchmarks.bench.servers import RouterDashServer, Upstreams, audit
+from benchmarks.sustained import memory, report_memory
 from tests.router import KEY
 
 CONNECTIONS = 32
 
 
 def run(seconds: float) -> list[str]:
-    """Everything; the list of what is not as it must be."""
+    """Run the test. Return a text for each wrong result."""
     tools.check()
     with tempfile.TemporaryDirectory(prefix="routerdash-saturated-") as directory:
         load, upstreams = tools.Load(Path(directory), KEY), Upstreams(Path(directory))
-        ours = Ours(Path(directory) / "ours", upstreams)
+        ours = RouterDashServer(Path(directory) / "ours", upstreams)
         try:
             ours.start()
             return _measure(ours, load, seconds)
@@ -36,7 +36,7 @@ def run(seconds: float) -> list[str]:
             upstreams.stop()
 
 
-def _measure(ours: Ours, load: tools.Load, seconds: float) -> list[str]:
+def _measure(ours: RouterDashServer, load: tools.Load, seconds: float) -> list[str]:
     samples: dict[str, list[int]] = {}
     done = threading.Event()
     watching = threading.Thread(target=_watch, args=(ours, samples, done))
@@ -57,11 +57,11 @@ def _measure(ours: Ours, load: tools.Load, seconds: float) -> list[str]:
     print(f"the database had every record {drained:.1f} s after the last request")
     wrong = [text for text in (audit(before, after, found.requests, CONNECTIONS),) if text]
     if found.wrong:
-        wrong.append(f"{found.wrong} answers were none, or errors")
-    return wrong + tell_memory(dict(sorted(samples.items())))
+        wrong.append(f"{found.wrong} responses were missing or errors")
+    return wrong + report_memory(dict(sorted(samples.items())))
 
 
-def _watch(ours: Ours, samples: dict[str, list[int]], done: threading.Event) -> None:
+def _watch(ours: RouterDashServer, samples: dict[str, list[int]], done: threading.Event) -> None:
     assert ours.router.process is not None
     while not done.wait(1.0):
         for role, kilobytes in memory(ours.router.process.pid).items():

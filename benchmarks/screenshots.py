@@ -1,4 +1,4 @@
-"""`make screenshots`: pictures of the main pages, from the demo on a free port in a data directory of its own.
+"""`make screenshots`: screenshots of the main pages, from the demo on a free port in a new data directory.
 
     python -m benchmarks.screenshots [--to docs/screenshots] [--seconds 20]
 
@@ -24,13 +24,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from benchmarks.demo import PASSWORD, START_SECONDS
 from benchmarks.process import ROOT, free_port, stop
 
-MOST_BYTES = 2_000_000  # of all pictures together: they are kept in the repository
+MAX_BYTES = 2_000_000  # of all screenshots together, since they are in the repository
 HEIGHTS = {390: 844, 1440: 900}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`name` is the page's in routerdash.urls; it is taken so many pixels wide."""
+    """`name` is that of the page in routerdash.web.urls; `width` is in pixels."""
 
     file: str
     name: str
@@ -60,7 +60,7 @@ PICTURES = (
 
 @contextmanager
 def demo(seconds: float) -> Iterator[str]:
-    """The address of a demo that has served its simulated servers for so long."""
+    """Run a demo for some seconds, and yield its address."""
     port = free_port()
     environment = {**os.environ, "ROUTERDASH_PORT": str(port)}
     running = subprocess.Popen(  # our own program
@@ -89,7 +89,7 @@ def _wait(url: str, running: "subprocess.Popen[bytes]") -> None:
 
 
 def _log_in(page: Page) -> str:
-    """The id of the endpoint whose page is shown."""
+    """Return the id of the endpoint of the endpoint page."""
     page.goto("/login")
     page.get_by_label("Username").fill("admin")
     page.get_by_label("Password").fill(PASSWORD)
@@ -107,7 +107,7 @@ def _path(picture: Picture, endpoint_id: str) -> str | None:
 
 
 def take(browser: Browser, url: str, folder: Path) -> list[Path]:
-    """All pictures into this folder, by the names they have there."""
+    """Take all screenshots into this folder."""
     context = browser.new_context(base_url=url, locale="en", reduced_motion="reduce")
     page = context.new_page()
     endpoint_id = _log_in(page)
@@ -119,11 +119,11 @@ def take(browser: Browser, url: str, folder: Path) -> list[Path]:
         for name, value in (("routerdash_theme", picture.theme), ("routerdash_language", picture.language)):
             context.add_cookies([{"name": name, "value": value, "url": url}])
         page.set_viewport_size({"width": picture.width, "height": HEIGHTS[picture.width]})
-        answer = page.goto(path)
-        assert answer is not None
-        if answer.status != 200:
-            raise SystemExit(f"{path} answers {answer.status}")
-        with suppress(Exception):  # pages without a live sign show what they have
+        response = page.goto(path)
+        assert response is not None
+        if response.status != 200:
+            raise SystemExit(f"{path} returns {response.status}")
+        with suppress(Exception):  # pages without a live indicator are complete at once
             page.wait_for_selector("[data-live-sign][data-state=live]", timeout=1500)
         taken.append(folder / f"{picture.file}.png")
         page.screenshot(path=taken[-1])
@@ -133,23 +133,23 @@ def take(browser: Browser, url: str, folder: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "screenshots", help="the folder for the pictures")
-    parser.add_argument("--seconds", type=float, default=20, help="how long the demo serves before")
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "screenshots", help="folder for the screenshots")
+    parser.add_argument("--seconds", type=float, default=20, help="time for which the demo runs before the screenshots")
     options = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("there is no Chromium on this machine")
     options.to.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "routerdash.settings")
-    django.setup()  # for the paths alone
+    django.setup()  # for the paths only
     with demo(options.seconds) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         taken = take(browser, url, options.to)
         browser.close()
     size = sum(it.stat().st_size for it in taken)
     print(f"{len(taken)} pictures in {options.to}, {size / 1000:,.0f} kB")
-    if size > MOST_BYTES:
-        raise SystemExit(f"that is more than {MOST_BYTES / 1000:,.0f} kB")
+    if size > MAX_BYTES:
+        raise SystemExit(f"that is more than {MAX_BYTES / 1000:,.0f} kB")
 
 
 if __name__ == "__main__":

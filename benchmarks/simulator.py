@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import random
+import resource
 import socket
 import struct
 import threading
@@ -24,13 +25,13 @@ from typing import Any, Self
 
 from aiohttp import BodyPartReader, web
 
-from benchmarks import answers
+from benchmarks import responses
 
 FAULTS = (
     "",
     "refuse",  # the port is closed
-    "reset",  # takes the connection and resets it
-    "hang",  # takes the request, never answers
+    "reset",  # accepts the connection and resets it
+    "hang",  # receives the request, never responds
     "400",
     "401",
     "404",
@@ -40,46 +41,47 @@ FAULTS = (
     "501",
     "502",
     "503",
-    "early_400",  # answers before it has read the body
+    "early_400",  # responds before it has read the body
     "flap",  # every other request fails with 500, the first of them too
     "empty",  # 200 without a body, or a stream without an event
-    "headers_then_hang",  # the head of an answer and no more; of a stream, comments for ever
+    "headers_then_hang",  # only the header block of a response; of a stream, endless comments
     "comments",  # before the first token of a stream, a comment every 0.05 s
-    "mid_hang",  # hangs in the middle of the answer
-    "die",  # the connection breaks in the middle of the answer
+    "mid_hang",  # hangs in the middle of the response
+    "die",  # the connection breaks in the middle of the response
     "no_done",  # the stream ends without [DONE]
     "cut",  # the stream ends in the middle, with a proper end of its body
     "error_event",  # the stream reports an error and ends
-    "no_usage",  # never tells usage
-    "strict",  # answers 400 to stream_options
-    "slow_loris",  # a byte now and then
+    "no_usage",  # never reports usage
+    "strict",  # responds 400 to stream_options
+    "slow_loris",  # sends single bytes with pauses
     "not_json",  # 200 with a page of HTML
 )
 
 HOURS = 3600.0
 COMMENT_SECONDS = 0.05
+GOLDEN_RATIO = 0.618034  # its multiples are spread evenly over the numbers from 0 to 1
 REMEMBERED = 20  # requests
 STORED = 100  # responses
 
-GENERATED: dict[str, type[answers.Answer]] = {
-    "/v1/chat/completions": answers.Chat,
-    "/v1/completions": answers.Completion,
-    "/v1/responses": answers.Response,
-    "/v1/messages": answers.Message,
-    "/v1/audio/transcriptions": answers.Transcript,
-    "/v1/audio/translations": answers.Transcript,
+GENERATED: dict[str, type[responses.Generated]] = {
+    "/v1/chat/completions": responses.Chat,
+    "/v1/completions": responses.Completion,
+    "/v1/responses": responses.Response,
+    "/v1/messages": responses.Message,
+    "/v1/audio/transcriptions": responses.Transcript,
+    "/v1/audio/translations": responses.Transcript,
 }
 NEEDED = {"/v1/messages": "max_tokens", "/v1/embeddings": "input", "/v1/moderations": "input"}
 
 
 @dataclass
 class Behaviour:
-    """How one endpoint acts. Change any field while it runs."""
+    """Behaviour of one endpoint. Any field can be changed while it runs."""
 
     models: list[str] = field(default_factory=lambda: ["tiny"])
-    kind: str = "openai_compatible"  # what it says it is: also vllm, llamacpp, ollama, lm_studio, xllm
+    kind: str = "openai_compatible"  # reported type: also vllm, llamacpp, ollama, lm_studio, xllm
     ttft: float = 0.0  # seconds to the first token
-    tokens_per_second: float = 0.0  # 0: as fast as can be
+    tokens_per_second: float = 0.0  # 0: as fast as possible
     tokens: int = 8  # output tokens, unless the request asks for fewer
     prompt_tokens: int = 5
     slots: int = 0  # requests served at a time; 0: any number
@@ -87,14 +89,15 @@ class Behaviour:
     tools: bool = True  # calls the first tool that a request offers
     fault: str = ""
     fault_rate: float = 1.0
-    health_fault: str = ""  # hang, 500: for GET /v1/models alone
+    health_fault: str = ""  # hang, 500: only for GET /v1/models
+    flap_secs: float = 0.0  # of three periods of this length, GET /v1/models fails in two; 0: it never flaps
     api_key: str = ""
-    canonical_answer: str = ""  # the model name in answers; empty: the one asked for
+    response_model: str = ""  # the model name in responses; empty: the requested one
 
 
 @dataclass
 class Seen:
-    """What an endpoint has lived through."""
+    """Requests that an endpoint received."""
 
     started: int = 0
     finished: int = 0
@@ -109,11 +112,11 @@ class Seen:
 
 
 class BadRequest(Exception):
-    """What a request lacks, in a sentence."""
+    """A request that lacks something, with a sentence for the client."""
 
 
 class _Resetting(asyncio.Protocol):
-    """A connection that ends as soon as it begins."""
+    """A connection that is reset at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -133,19 +136,19 @@ class Endpoint:
         self._busy = asyncio.Condition()
         self._taken = 0  # slots
         self._flaps = 0
-        self._stored: dict[str, dict[str, Any]] = {}  # responses, with what was asked under `input`
-        self._news = threading.Condition()  # told when `seen` has changed
+        self._stored: dict[str, dict[str, Any]] = {}  # responses, with the request's input under `input`
+        self._news = threading.Condition()  # notified when `seen` has changed
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def set(self, **changes: Any) -> None:
-        """Change its behaviour, from any thread; returns when it is in force."""
+        """Change its behaviour from any thread. Returns when the change is effective."""
         self.simulator.run(self.change(**changes))
 
     def wait_for(self, condition: Callable[[Seen], bool], seconds: float = 10.0) -> Seen:
-        """Wait, in any other thread, until what was seen is so. Raises TimeoutError."""
+        """Wait in another thread until a condition on `seen` is true. Raises TimeoutError."""
         with self._news:
             if not self._news.wait_for(lambda: condition(self.seen), seconds):
                 raise TimeoutError(f"not within {seconds} s; {self.seen}")
@@ -168,7 +171,7 @@ class Endpoint:
         if self._runner is not None:
             return
         application = web.Application(client_max_size=64 << 20)
-        application.router.add_route("*", "/{path:.*}", self._answer)
+        application.router.add_route("*", "/{path:.*}", self._respond)
         self._runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         self._listening = await asyncio.get_running_loop().create_server(
@@ -192,7 +195,7 @@ class Endpoint:
 
     # Requests
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         key = self.behaviour.api_key
         if key and request.headers.get("x-api-key") != key and request.headers.get("authorization") != f"Bearer {key}":
             return self._error(request, 401, "invalid api key")
@@ -241,12 +244,14 @@ class Endpoint:
                 self._busy.notify()
 
     async def _describe(self, request: web.Request) -> web.StreamResponse:
-        """What type detection, model sync and health checks ask for."""
+        """Requests of type detection, model sync and health checks."""
         behaviour = self.behaviour
         path = "/" + request.match_info["path"]
         models = behaviour.models
         self._count(probes=path == "/v1/models")
         fault = behaviour.health_fault
+        if behaviour.flap_secs and fails_now(self.port, behaviour.flap_secs, time.monotonic()):
+            fault = "500"
         if fault == "hang":
             await asyncio.sleep(HOURS)
         if fault:
@@ -299,14 +304,14 @@ class Endpoint:
         self.seen.headers = [*self.seen.headers, dict(request.headers)][-REMEMBERED:]
 
     async def _fail(self, request: web.Request, body: dict[str, Any], fault: str) -> web.Response | None:
-        """Faults that leave no answer to speak of."""
+        """Faults without a complete response."""
         if fault.isdigit():
             headers = {"Retry-After": "1"} if fault == "429" else {}
             return self._error(request, int(fault), f"simulated {fault}", headers)
         if fault == "hang":
             await asyncio.sleep(HOURS)
         if fault == "not_json":
-            return web.Response(text="<html>not what you asked for</html>", content_type="text/html")
+            return web.Response(text="<html>another page</html>", content_type="text/html")
         if fault == "strict" and "stream_options" in body:
             return self._error(request, 400, "unknown field: stream_options")
         return None
@@ -315,7 +320,7 @@ class Endpoint:
         behaviour, path = self.behaviour, request.path
         if path.startswith("/v1/messages") and not behaviour.messages:
             return self._error(request, 404, "not found")
-        if behaviour.kind == "llamacpp" and not body:  # a question what it was started for
+        if behaviour.kind == "llamacpp" and not body:  # a probe of type detection
             return self._error(request, 400 if path == "/v1/chat/completions" else 501, "simulated")
         if not body.get("model"):
             return self._error(request, 400, "model is missing")
@@ -333,36 +338,36 @@ class Endpoint:
     def _other(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         made = self.behaviour.prompt_tokens
         if path == "/v1/embeddings":
-            return answers.embeddings(body, made)
+            return responses.embeddings(body, made)
         if path in ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations"):
-            return answers.images(body, made)
+            return responses.images(body, made)
         if path == "/v1/rerank":
-            return answers.rerank(body, made)
+            return responses.rerank(body, made)
         if path == "/v1/moderations":
-            return answers.moderations(body)
+            return responses.moderations(body)
         if path == "/tokenize":
-            return answers.tokens(body)
+            return responses.tokens(body)
         if path == "/v1/messages/count_tokens":
             return {"input_tokens": made}
         if path == "/v1/responses/compact":
-            return answers.Response(self.behaviour, body).compacted()
+            return responses.Response(self.behaviour, body).compacted()
         return None
 
-    # Answers
+    # Responses
 
-    async def _generate(self, request: web.Request, answer: answers.Answer, fault: str) -> web.StreamResponse:
-        body = answer.body
-        if isinstance(answer, answers.Response) and body.get("store", True):
-            self._stored[answer.id] = answer.whole() | {"input": body.get("input")}
+    async def _generate(self, request: web.Request, generated: responses.Generated, fault: str) -> web.StreamResponse:
+        body = generated.body
+        if isinstance(generated, responses.Response) and body.get("store", True):
+            self._stored[generated.id] = generated.whole() | {"input": body.get("input")}
             if len(self._stored) > STORED:
                 del self._stored[next(iter(self._stored))]
         if body.get("stream") in (True, "true"):
-            return await self._stream(request, answer, fault)
-        if isinstance(answer, answers.Transcript) and body.get("response_format") in ("text", "srt", "vtt"):
-            return web.Response(text=f"{answer.text}\n")
-        pace = answer.count / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
+            return await self._stream(request, generated, fault)
+        if isinstance(generated, responses.Transcript) and body.get("response_format") in ("text", "srt", "vtt"):
+            return web.Response(text=f"{generated.text}\n")
+        pace = generated.count / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
         await asyncio.sleep(pace)
-        return await self._whole(request, answer.whole(), fault)
+        return await self._whole(request, generated.whole(), fault)
 
     async def _whole(self, request: web.Request, value: dict[str, Any], fault: str) -> web.StreamResponse:
         await asyncio.sleep(self.behaviour.ttft)
@@ -386,7 +391,7 @@ class Endpoint:
         pieces = [(bytes([at % 256]) * 1024, True) for at in range(0 if fault == "empty" else self.behaviour.tokens)]
         return await self._send(request, response, pieces, fault)
 
-    async def _stream(self, request: web.Request, answer: answers.Answer, fault: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, generated: responses.Generated, fault: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if fault == "headers_then_hang":
@@ -397,23 +402,23 @@ class Endpoint:
             await asyncio.sleep(self.behaviour.ttft)
         if fault == "empty":
             return response
-        await self._send(request, response, answer.events(), fault, (answer.count + 1) // 2)
+        await self._send(request, response, generated.events(), fault, (generated.count + 1) // 2)
         if fault == "error_event":
-            await response.write(answer.error_event())
+            await response.write(generated.error_event())
         return response
 
     async def _send(
         self,
         request: web.Request,
         response: web.StreamResponse,
-        events: Iterable[answers.Event],
+        events: Iterable[responses.Event],
         fault: str,
         half: int = 1,
     ) -> web.StreamResponse:
-        """What is paced, and by some faults left in the middle: when `half` of the pieces are sent."""
+        """Send events at the configured pace. Some faults stop after `half` of the pieces."""
         breaks = fault in ("die", "cut", "error_event", "mid_hang")
         gap = 1 / self.behaviour.tokens_per_second if self.behaviour.tokens_per_second else 0
-        begun, sent = time.monotonic(), 0
+        started, sent = time.monotonic(), 0
         for event, is_piece in events:
             if breaks and sent == half:
                 break
@@ -423,7 +428,7 @@ class Endpoint:
                     await asyncio.sleep(0.01)
             sent += is_piece
             if gap and is_piece:
-                await asyncio.sleep(max(0.0, begun + sent * gap - time.monotonic()))
+                await asyncio.sleep(max(0.0, started + sent * gap - time.monotonic()))
         if fault == "mid_hang":
             await asyncio.sleep(HOURS)
         if fault == "die":
@@ -454,12 +459,12 @@ class Endpoint:
     ) -> web.Response:
         of_messages = request.path.startswith("/v1/messages")
         return web.json_response(
-            answers.error(status, message, of_messages=of_messages), status=status, headers=headers
+            responses.error(status, message, of_messages=of_messages), status=status, headers=headers
         )
 
 
 async def _read(request: web.Request) -> dict[str, Any]:
-    """JSON, or the fields of a form. Raises BadRequest."""
+    """Read JSON or the fields of a form. Raises BadRequest."""
     if request.content_type == "multipart/form-data":
         return await _read_form(request)
     try:
@@ -495,13 +500,18 @@ async def _comment(response: web.StreamResponse, seconds: float) -> None:
         await asyncio.sleep(COMMENT_SECONDS)
 
 
+def fails_now(port: int, period: float, now: float) -> bool:
+    """Return True in two of three periods. Endpoints begin at other moments, spread over the three."""
+    return (now / period + port * 3 * GOLDEN_RATIO) % 3 >= 1
+
+
 def _cut(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """Closed with RST instead of FIN."""
+    """Close the connection with RST instead of FIN."""
     connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
@@ -552,11 +562,11 @@ class Simulator:
         async def change(request: web.Request) -> web.Response:
             endpoint = self.endpoints.get(int(request.match_info["port"]))
             if endpoint is None:
-                return web.json_response(answers.error(404, "no such endpoint", of_messages=False), status=404)
+                return web.json_response(responses.error(404, "no such endpoint", of_messages=False), status=404)
             try:
                 await endpoint.change(**await request.json())
             except (ValueError, TypeError) as error:
-                return web.json_response(answers.error(400, str(error), of_messages=False), status=400)
+                return web.json_response(responses.error(400, str(error), of_messages=False), status=400)
             return web.json_response(asdict(endpoint.behaviour))
 
         application = web.Application()
@@ -580,9 +590,13 @@ async def _run(control: int, endpoints: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--control", type=int, default=9700, help="port of the control API")
-    parser.add_argument("--endpoint", action="append", type=json.loads, default=[], help="a behaviour, as JSON")
+    parser.add_argument(
+        "--endpoint", action="append", type=json.loads, default=[], help="an endpoint's behaviour, as JSON"
+    )
     options = parser.parse_args()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients come and go
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each endpoint listens, and has connections
     try:
         asyncio.run(_run(options.control, options.endpoint or [{}]))
     except KeyboardInterrupt:

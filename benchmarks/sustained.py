@@ -2,8 +2,8 @@
 
     python -m benchmarks.sustained --clients 200 --seconds 60
 
-RouterDash runs for real in a data directory of its own, the simulated servers in a process of their own. Prints what it
-found and exits 1 if any of it is not as it must be.
+RouterDash runs in a new data directory, the simulated servers in a separate process. Prints the results and exits
+with 1 if any of them is wrong.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from benchmarks.process import ROOT, clean_environment, free_port, stop
 
 SERVERS = 4
 WATCHED = ("gateway", "control")
-GROWTH = 1.05  # of the last third's memory over the second third's
+GROWTH = 1.05  # ratio of the memory of the last third to the second third
 
 
 @dataclass
 class Tally:
-    """What the clients saw."""
+    """Observations of the clients."""
 
     whole: int = 0
-    events: int = 0  # with output; the simulated servers make one of each token
+    events: int = 0  # events with output; the simulated servers send one for each token
     errors: list[str] = field(default_factory=list)
     memory: dict[str, list[int]] = field(default_factory=dict)  # role -> kB, once a second
 
@@ -51,24 +51,24 @@ def running(command: list[str], environment: dict[str, str]) -> "Iterator[subpro
 
 
 async def stream(session: aiohttp.ClientSession, tally: Tally, until: float) -> None:
-    """One client: a stream after the other."""
+    """One client that requests one stream after the other."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "go on"}], "stream": True}
     while time.monotonic() < until:
         try:
-            async with session.post("/v1/chat/completions", json=body) as answer:
-                text = await answer.read()
+            async with session.post("/v1/chat/completions", json=body) as response:
+                text = await response.read()
         except aiohttp.ClientError as error:
             tally.errors.append(repr(error))
             continue
-        if answer.status != 200 or not text.endswith(b"data: [DONE]\n\n"):
-            tally.errors.append(f"{answer.status} {text[-200:]!r}")
+        if response.status != 200 or not text.endswith(b"data: [DONE]\n\n"):
+            tally.errors.append(f"{response.status} {text[-200:]!r}")
         else:
             tally.whole += 1
             tally.events += text.count(b"data: ") - 3  # the role, the finish reason and [DONE]
 
 
 async def measure(url: str, key: str, supervisor: int, clients: int, seconds: float, tally: Tally) -> dict[str, Any]:
-    """Run the clients; RouterDash's own figures afterwards."""
+    """Run the clients, and return RouterDash's figures afterwards."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {key}"}, connector=connector) as session:
         until = time.monotonic() + seconds
@@ -78,8 +78,8 @@ async def measure(url: str, key: str, supervisor: int, clients: int, seconds: fl
                 tally.memory.setdefault(role, []).append(kilobytes)
             await asyncio.sleep(1)
         await asyncio.gather(*tasks)
-        async with session.get("/api/dashboard/stats") as answer:
-            stats: dict[str, Any] = await answer.json()
+        async with session.get("/api/dashboard/stats") as response:
+            stats: dict[str, Any] = await response.json()
             return stats
 
 
@@ -88,8 +88,8 @@ async def add_endpoints(url: str, key: str, ports: list[int]) -> None:
         await _until(session, "/ready", lambda status, _: status == 200)
         for port in ports:
             body = {"name": str(port), "base_url": f"http://127.0.0.1:{port}"}
-            async with session.post("/api/endpoints", json=body) as answer:
-                answer.raise_for_status()
+            async with session.post("/api/endpoints", json=body) as response:
+                response.raise_for_status()
         await _until(session, "/v1/models", lambda _, text: len(_endpoints(text)) == len(ports))
 
 
@@ -101,8 +101,8 @@ def _endpoints(text: str) -> list[str]:
 async def _until(session: aiohttp.ClientSession, path: str, condition: Any) -> None:
     for _ in range(600):
         try:
-            async with session.get(path) as answer:
-                if condition(answer.status, await answer.text()):
+            async with session.get(path) as response:
+                if condition(response.status, await response.text()):
                     return
         except aiohttp.ClientError:
             pass
@@ -128,26 +128,26 @@ def memory(supervisor: int) -> dict[str, int]:
 
 
 def growth(samples: list[int]) -> float:
-    """Median memory of the last third over that of the second; 1.0 while there is too little to say."""
+    """Ratio of the median memory of the last third to that of the second; 1.0 with too few samples."""
     third = len(samples) // 3
     if third < 2:
         return 1.0
     return statistics.median(samples[2 * third :]) / statistics.median(samples[third : 2 * third])
 
 
-def tell_memory(samples: dict[str, list[int]], most: float = GROWTH) -> list[str]:
-    """Print what each role needed; which of them grew by more than `most`."""
+def report_memory(samples: dict[str, list[int]], limit: float = GROWTH) -> list[str]:
+    """Print the memory of each role. Return a text for each that grew by more than `limit`."""
     wrong = []
     for role, kilobytes in samples.items():
         ratio = growth(kilobytes)
         print(f"{role}: {max(kilobytes) / 1024:.0f} MiB at most, last third / second third {ratio:.3f}")
-        if ratio > most:
+        if ratio > limit:
             wrong.append(f"memory of {role} grew to {ratio:.3f}")
     return wrong
 
 
 def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
-    """Everything; the list of what is not as it must be."""
+    """Run the test. Return a text for each wrong result."""
     key = "sk_" + secrets.token_hex(16)
     ports, control, port = [free_port() for _ in range(SERVERS)], free_port(), free_port()
     tally = Tally()
@@ -178,7 +178,7 @@ def run(clients: int, seconds: float, workers: int = 1) -> list[str]:
 
 def report(tally: Tally, stats: dict[str, Any], seconds: float) -> list[str]:
     print(f"{tally.whole} whole streams, {tally.events} events, {tally.whole / seconds:.0f} streams/s")
-    grown = tell_memory({role: tally.memory[role] for role in WATCHED if role in tally.memory})
+    grown = report_memory({role: tally.memory[role] for role in WATCHED if role in tally.memory})
     wrong = [f"{len(tally.errors)} errors, the first: {tally.errors[0]}"] if tally.errors else []
     if not tally.whole:
         wrong.append("no stream was received whole")

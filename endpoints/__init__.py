@@ -1,1 +1,1 @@
-"""Inference servers: what is known of them, how they fare, and the snapshot that gateways route by."""
+"""Inference servers: tables, registry, health checks, type detection, model sync, names."""

@@ -1,7 +1,8 @@
-"""What all pages of the admin have in common."""
+"""Base classes of the admin's pages."""
 
 import csv
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -16,35 +17,38 @@ from django.utils.translation import gettext_lazy
 
 from endpoints.models import Endpoint
 from endpoints.registry import registry
+from gateway.base.csv_cells import csv_cell
 
 M = TypeVar("M", bound=Model)
+EndpointDisplay = Callable[[Endpoint], str]  # a display function of Django's admin
 
-MOST_PAGED = 5_000  # rows of a list of facts that can be paged through; further back lead its filters
-MOST_OFFERED = 30  # endpoints in a filter; any other can be asked for by the address
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+MAX_PAGED_ROWS = 5_000  # rows of a list of facts that can be paged through; filters lead to older ones
+MAX_CHOICES = 30  # endpoints in a filter; the URL can select any other
 
 
 class CarefulAdmin(admin.ModelAdmin[M]):
-    """Django's, for input that no page of it makes."""
+    """ModelAdmin that also handles input that Django's pages do not produce."""
 
-    empty_value_display = "—"  # as all pages have it
+    empty_value_display = "—"  # as on all pages
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """By the filters that are offered alone: `password__startswith` would tell a hash letter by letter."""
+        """Allow only the offered filters: `password__startswith` would reveal a hash letter by letter."""
         filters = self.get_list_filter(request)
-        offered = [it if isinstance(it, str) else getattr(it, "parameter_name", None) for it in filters]
+        offered = [item if isinstance(item, str) else getattr(item, "parameter_name", None) for item in filters]
         return lookup.removesuffix("__exact").removesuffix("__isnull") in offered
 
     def get_changeform_initial_data(self, request: HttpRequest) -> Any:
-        """Not from the address: values there need not be of the field's type."""
+        """Return no initial data from the URL: values there may have the wrong type."""
         return {}
 
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[M], *args: Any, **options: Any
     ) -> HttpResponse | None:
-        """Rows by ids that can be ids."""
+        """Run an action on the rows with valid ids; invalid ids are ignored."""
         posted = request.POST.copy()
-        posted.setlist(ACTION_CHECKBOX_NAME, [it for it in posted.getlist(ACTION_CHECKBOX_NAME) if self._is_id(it)])
+        posted.setlist(
+            ACTION_CHECKBOX_NAME, [row_id for row_id in posted.getlist(ACTION_CHECKBOX_NAME) if self._is_id(row_id)]
+        )
         request.POST = posted  # type: ignore[assignment]
         return super().response_action(request, queryset, *args, **options)
 
@@ -57,7 +61,7 @@ class CarefulAdmin(admin.ModelAdmin[M]):
 
 
 class CsvExport(admin.ModelAdmin[M]):
-    """One action more: the chosen rows as a file. `exported` names columns; secrets are none of them."""
+    """ModelAdmin with an action that exports the chosen rows. `exported` names the columns, never secrets."""
 
     exported: tuple[str, ...] = ()
 
@@ -83,22 +87,45 @@ def _cell(value: Any) -> str:
         value = " ".join(map(str, value))
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULAS) else text
+    return str(csv_cell(str(value)))
+
+
+class EndpointExtension(Protocol):
+    """Columns and a panel that another app adds to the admin of endpoints."""
+
+    panel_title: Any
+
+    @property
+    def status_columns(self) -> tuple[EndpointDisplay, ...]:
+        """Columns after the status; also fields of the state."""
+
+    @property
+    def columns(self) -> tuple[EndpointDisplay, ...]:
+        """Last columns; also fields of the state."""
+
+    def prepare(self) -> None:
+        """Read the data of a page's columns."""
+
+    def daily_panel(self, obj: Endpoint) -> str:
+        """Return the panel below the form of an endpoint."""
+
+
+ENDPOINT_EXTENSIONS: list[EndpointExtension] = []  # filled by the `admin` modules of other apps
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts no further than its last page."""
+    """Paginator that counts no further than its last page."""
 
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[:MOST_PAGED].count())
+        return int(rows.order_by()[:MAX_PAGED_ROWS].count())
 
 
 class FactsAdmin(CarefulAdmin[M]):
-    """A list to read of what has happened: nobody adds, changes or deletes facts. Its rows have no pages of their own,
-    so a row may have any key, and no page of it costs more for how many rows there are.
+    """Read-only list of facts, which cannot be added, changed or deleted.
+
+    Rows have no change pages, so a row may have any key. The cost of a page does not depend on the number of rows.
     """
 
     actions = None
@@ -106,11 +133,11 @@ class FactsAdmin(CarefulAdmin[M]):
     list_per_page = 50
     paginator = BoundedPaginator
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # they are counts
+    show_facets = admin.ShowFacets.NEVER  # facets are counts
     sortable_by = ()
 
     def get_urls(self) -> list[URLPattern]:
-        return [it for it in super().get_urls() if it.name and it.name.endswith("_changelist")]
+        return [url for url in super().get_urls() if url.name and url.name.endswith("_changelist")]
 
     def has_add_permission(self, request: HttpRequest, *more: Any) -> bool:
         return False
@@ -123,7 +150,7 @@ class FactsAdmin(CarefulAdmin[M]):
 
 
 class EndpointFilter(admin.SimpleListFilter):
-    """By endpoint, those of now by name; one that was deleted can still be asked for by its id."""
+    """Filter by endpoint. Existing endpoints are offered by name; the URL can select a deleted one by its id."""
 
     title = gettext_lazy("endpoint")
     parameter_name = "endpoint"
@@ -132,7 +159,7 @@ class EndpointFilter(admin.SimpleListFilter):
         chosen = request.GET.get(self.parameter_name)
         names = sorted((entry.name, entry.id) for entry in registry.all())
         offered = [(key, name) for name, key in names if key == chosen] + [
-            (key, name) for name, key in names[:MOST_OFFERED] if key != chosen
+            (key, name) for name, key in names[:MAX_CHOICES] if key != chosen
         ]
         return offered or [("", "—")]
 
@@ -148,5 +175,5 @@ class EndpointFilter(admin.SimpleListFilter):
 
 
 def endpoint_name(endpoint_id: Any) -> str:
-    """Of one that was deleted before this process began, only the id is known."""
+    """Return the endpoint's name; its id if it was deleted before this process started."""
     return registry.name(str(endpoint_id)) or str(endpoint_id)

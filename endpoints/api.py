@@ -1,11 +1,11 @@
-"""/api/endpoints: reading from the registry, writing to the table."""
+"""Views of /api/endpoints: reads use the registry, writes the table."""
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
@@ -16,12 +16,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from endpoints import discovery, edits, naming, operations, sync, versions
-from endpoints.detection import Locked, Unsupported
+from endpoints import causes, discovery, edit_log, edit_versions, operations, proposed_names, sync
+from endpoints.detection import KeyRequired, Unsupported
+from endpoints.filters import Selection
+from endpoints.lists import offset_pages
 from endpoints.models import Endpoint, OperatorState, deadline
 from endpoints.probe import Unreachable
 from endpoints.registry import Entry, models_of, registry
-from endpoints.selection import Selection
 from endpoints.serializers import (
     DetectSerializer,
     DiscoverySerializer,
@@ -31,15 +32,15 @@ from endpoints.serializers import (
     EndpointModelsSerializer,
     EndpointSerializer,
     EndpointWriteSerializer,
-    LookSerializer,
     ModelInfoSerializer,
+    ServerInfoSerializer,
     SyncResultSerializer,
     TestResultSerializer,
 )
 
 
-class Failed(APIException):
-    """An answer of ours with its own status: `Failed(502, "…")`."""
+class ErrorResponse(APIException):
+    """An error response with its own HTTP status: `ErrorResponse(502, "…")`."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -49,21 +50,21 @@ class Failed(APIException):
 def entry_or_404(endpoint_id: uuid.UUID) -> Entry:
     entry = registry.get(str(endpoint_id))
     if entry is None:
-        raise NotFound("Endpoint not found")
+        raise NotFound(_("Endpoint not found"))
     return entry
 
 
-def _told(endpoint_id: uuid.UUID) -> Response:
-    """The endpoint, with its version."""
+def _endpoint_response(endpoint_id: uuid.UUID) -> Response:
+    """Return the response with the endpoint, and its version as ETag."""
     entry = entry_or_404(endpoint_id)
-    return Response(EndpointDetailSerializer(entry).data, headers={"ETag": f'"{versions.of_entry(entry)}"'})
+    return Response(EndpointDetailSerializer(entry).data, headers={"ETag": f'"{edit_versions.of_entry(entry)}"'})
 
 
 def row_or_404(endpoint_id: uuid.UUID, *, lock: bool = False) -> Endpoint:
     rows = Endpoint.objects.select_for_update() if lock else Endpoint.objects.select_related("options")
     row = rows.filter(pk=endpoint_id).first()
     if row is None:
-        raise NotFound("Endpoint not found")
+        raise NotFound(_("Endpoint not found"))
     return row
 
 
@@ -71,20 +72,27 @@ class EndpointList(APIView):
     @extend_schema(
         operation_id="endpoints_list",
         parameters=[
-            OpenApiParameter("q", description="Words in name, address, notes, tags or models; all must be there."),
-            OpenApiParameter("status", description="As shown: `draining` and `disabled` go before what checks say."),
+            OpenApiParameter(
+                "q", description="Search words; each must occur in the name, address, notes, tags or models."
+            ),
+            OpenApiParameter(
+                "status", description="Status; `draining` and `disabled` hide the result of health checks."
+            ),
             OpenApiParameter("type"),
-            OpenApiParameter("model", description="Offered by this name or canonical name."),
+            OpenApiParameter("model", description="Name or canonical name of an offered model."),
             OpenApiParameter("tag"),
+            *offset_pages.PARAMETERS,
         ],
         responses=EndpointListSerializer,
     )
     def get(self, request: Request) -> Response:
-        """The newest first. A value that no endpoint has finds none."""
-        asked = request.query_params
-        selection = Selection(*(asked.get(name) for name in ("q", "status", "type", "model", "tag")))
-        found: Any = selection.of(reversed(registry.all()))
-        return Response({"endpoints": EndpointSerializer(found, many=True).data, "total": len(found)})
+        """List endpoints, newest first. A filter value that no endpoint has returns an empty list."""
+        query = request.query_params
+        selection = Selection(*(query.get(name) for name in ("q", "status", "type", "model", "tag")))
+        selected = selection.of(reversed(registry.all()))
+        entries, headers = offset_pages.part_of(request, selected)
+        data = EndpointSerializer(cast(Any, entries), many=True).data
+        return Response({"endpoints": data, "total": len(selected)}, headers=headers)
 
     @extend_schema(request=EndpointWriteSerializer, responses={201: EndpointSerializer})
     def post(self, request: Request) -> Response:
@@ -93,55 +101,58 @@ class EndpointList(APIView):
 
 
 class EndpointDetect(APIView):
-    @extend_schema(request=DetectSerializer, responses=LookSerializer)
+    @extend_schema(request=DetectSerializer, responses=ServerInfoSerializer)
     def post(self, request: Request) -> Response:
-        """Ask what is at an address, how fast it answers and which models it has. Nothing is stored, and no stored key
-        is sent: only the one that is given here.
+        """Return type, latency and models of the server at an address. Nothing is stored. Only the API key in this
+        request is sent to the server, never a stored one.
         """
-        return Response(LookSerializer(look(request.data)).data)
+        return Response(ServerInfoSerializer(inspect_server(request.data)).data)
 
 
 class EndpointDiscover(APIView):
     @extend_schema(request=None, responses=DiscoverySerializer)
     def post(self, request: Request) -> Response:
-        """Look for servers at the usual ports of the machine that RouterDash runs on. Nothing is stored."""
+        """Search for servers at the usual ports of the machine that RouterDash runs on. Nothing is stored."""
         return Response(DiscoverySerializer({"places": discovery.discover()}).data)
 
 
 IF_MATCH = OpenApiParameter(
-    "If-Match", str, OpenApiParameter.HEADER, description="The `ETag` that was read: 412 if staff has changed it since."
+    "If-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="The `ETag` from reading the endpoint. The status is 412 if staff has changed it since.",
 )
 
 
 class EndpointDetail(APIView):
     @extend_schema(responses=EndpointDetailSerializer)
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Its `ETag` changes with what staff may edit, not with checks and figures."""
-        return _told(endpoint_id)
+        """Return an endpoint. Its `ETag` changes with the fields that staff may edit, not with checks and figures."""
+        return _endpoint_response(endpoint_id)
 
     @extend_schema(parameters=[IF_MATCH], request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
     def put(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """As PATCH: what is left out stays as it is."""
+        """Change an endpoint like PATCH: fields left out stay as they are."""
         return self.patch(request, endpoint_id)
 
     @extend_schema(parameters=[IF_MATCH], request=EndpointWriteSerializer, responses=EndpointDetailSerializer)
     def patch(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Only what is sent is changed."""
+        """Change only the fields sent."""
         endpoint = row_or_404(endpoint_id)
-        given = EndpointWriteSerializer(endpoint, data=request.data, partial=True)
-        given.is_valid(raise_exception=True)
-        url = given.validated_data.get("base_url", endpoint.base_url)
+        serializer = EndpointWriteSerializer(endpoint, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        url = serializer.validated_data.get("base_url", endpoint.base_url)
         if url != endpoint.base_url:
             _refuse_taken(url, endpoint)
-            given.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, given))
-        _store(request, given, endpoint, request.headers.get("If-Match", "*"))
-        return _told(endpoint_id)
+            serializer.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, serializer))
+        _store(request, serializer, endpoint, request.headers.get("If-Match", "*"))
+        return _endpoint_response(endpoint_id)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, endpoint_id: uuid.UUID) -> Response:
         endpoint = row_or_404(endpoint_id)
         with transaction.atomic():
-            edits.note_deleted(request, endpoint)
+            edit_log.note_deleted(request, endpoint)
             endpoint.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -156,24 +167,24 @@ class EndpointModelList(APIView):
 class EndpointModelInfo(APIView):
     @extend_schema(responses=ModelInfoSerializer)
     def get(self, request: Request, endpoint_id: uuid.UUID, model: str) -> Response:
-        """One model of an endpoint, by the endpoint's own name for it."""
+        """Return one model of an endpoint by the endpoint's own name for it."""
         entry = entry_or_404(endpoint_id)
-        found = next((it for it in entry.models if it.id == model), None)
-        if found is None:
-            raise NotFound("Model not found")
-        told = {
-            "model_id": found.id,
+        entry_model = next((entry_model for entry_model in entry.models if entry_model.id == model), None)
+        if entry_model is None:
+            raise NotFound(_("Model not found"))
+        info = {
+            "model_id": entry_model.id,
             "endpoint_id": entry.id,
-            "max_tokens": found.max_tokens,
-            "last_checked": found.last_checked,
+            "max_tokens": entry_model.max_tokens,
+            "last_checked": entry_model.last_checked,
         }
-        return Response(ModelInfoSerializer(told).data)
+        return Response(ModelInfoSerializer(info).data)
 
 
 class EndpointTest(APIView):
     @extend_schema(request=None, responses=TestResultSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Probe the endpoint now. Always 200; `success` tells."""
+        """Probe the endpoint now. The status is always 200; `success` has the result."""
         result = asdict(operations.test(row_or_404(endpoint_id)))
         if result["models_found"] is not None:
             result["endpoint_info"] = {"model_count": len(result["models_found"])}
@@ -183,85 +194,105 @@ class EndpointTest(APIView):
 class EndpointSync(APIView):
     @extend_schema(request=None, responses=SyncResultSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Bring the endpoint's list of models up to date now."""
+        """Update the endpoint's list of models now."""
         try:
             result = operations.sync_models(row_or_404(endpoint_id))
         except Unreachable as error:
-            raise Failed(503, f"The endpoint cannot be reached: {error}.") from None
+            raise ErrorResponse(
+                503, _("The endpoint cannot be reached: %(why)s") % {"why": causes.shown(error)}
+            ) from None
         except sync.SyncFailed as error:
-            raise Failed(502, f"The endpoint could not be synced: {error}.") from None
-        told = {**asdict(result), "synced_models": models_of(str(endpoint_id))}
-        return Response(SyncResultSerializer(told).data)
+            raise ErrorResponse(
+                502, _("The endpoint could not be synced: %(why)s") % {"why": causes.shown(error)}
+            ) from None
+        data = {**asdict(result), "synced_models": models_of(str(endpoint_id))}
+        return Response(SyncResultSerializer(data).data)
 
 
 class EndpointOperation(APIView):
-    """What an operator says of an endpoint. The answer is the endpoint, with what still runs there."""
+    """A change of the operator state. The response is the endpoint, with its running requests."""
 
-    def say(
+    def set_state(
         self, request: Request, endpoint_id: uuid.UUID, state: OperatorState, drain_until: datetime | None = None
     ) -> Response:
         with transaction.atomic():
             endpoint = row_or_404(endpoint_id, lock=True)
-            before = edits.values(endpoint)
+            before = edit_log.values(endpoint)
             endpoint.set_operator_state(state, drain_until)
-            edits.note_changed(request, endpoint, before)
+            edit_log.note_changed(request, endpoint, before)
         return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
 
 
 class EndpointDrain(EndpointOperation):
     @extend_schema(request=DrainSerializer, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Nothing new goes there; what runs may finish, within the deadline if there is one."""
-        given = DrainSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        return self.say(request, endpoint_id, OperatorState.DRAINING, deadline(given.validated_data["deadline_secs"]))
+        """Drain the endpoint: it gets no new requests; running ones may finish, within the deadline if there is one."""
+        serializer = DrainSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return self.set_state(
+            request, endpoint_id, OperatorState.DRAINING, deadline(serializer.validated_data["deadline_secs"])
+        )
 
 
 class EndpointDisable(EndpointOperation):
     @extend_schema(request=None, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Nothing new goes there; what runs may finish."""
-        return self.say(request, endpoint_id, OperatorState.DISABLED)
+        """Disable the endpoint: it gets no new requests; running ones may finish."""
+        return self.set_state(request, endpoint_id, OperatorState.DISABLED)
 
 
 class EndpointEnable(EndpointOperation):
     @extend_schema(request=None, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Requests go there again."""
-        return self.say(request, endpoint_id, OperatorState.ENABLED)
+        """Enable the endpoint: it gets requests again."""
+        return self.set_state(request, endpoint_id, OperatorState.ENABLED)
 
 
 class EndpointResetBreaker(APIView):
     @extend_schema(request=None, responses=EndpointDetailSerializer)
     def post(self, request: Request, endpoint_id: uuid.UUID) -> Response:
-        """Its circuit breaker closes at once in all gateways, which forget what they counted of failures. If it still
-        fails, it opens again as any other. The answer is the endpoint.
+        """Reset the circuit breaker: it closes at once in all gateways, which clear their failure counts. If the
+        endpoint still fails, the circuit breaker opens again as usual. The response is the endpoint.
         """
         endpoint = row_or_404(endpoint_id)
-        edits.note_reset(request, endpoint)
+        edit_log.note_reset(request, endpoint)
         registry.reset_breaker(str(endpoint.pk))
         return Response(EndpointDetailSerializer(entry_or_404(endpoint_id)).data)
 
 
-def create(request: edits.AnyRequest, data: Any) -> Endpoint:
-    """Add an endpoint, once its server has said what it is. Raises Failed or ValidationError."""
-    given = EndpointWriteSerializer(data=data)
-    given.is_valid(raise_exception=True)
-    url = given.validated_data["base_url"]
+def create(request: edit_log.AnyRequest, data: Any) -> Endpoint:
+    """Add an endpoint after its type has been detected. Raises ErrorResponse or ValidationError."""
+    serializer = EndpointWriteSerializer(data=data)
+    serializer.is_valid(raise_exception=True)
+    url = serializer.validated_data["base_url"]
     _refuse_taken(url)
-    kind = _detect(url, given.validated_data.get("api_key") or None)
-    return _store(request, given, Endpoint(endpoint_type=kind))
+    kind = _detect(url, serializer.validated_data.get("api_key") or None)
+    return _store(request, serializer, Endpoint(endpoint_type=kind))
 
 
-def look(data: Any) -> dict[str, Any]:
-    """What a server tells of itself; for LookSerializer. Raises Failed or ValidationError."""
-    given = DetectSerializer(data=data)
-    given.is_valid(raise_exception=True)
-    url = given.validated_data["base_url"]
+class ServerInfoPayload(TypedDict):
+    """Data of ServerInfoSerializer."""
+
+    base_url: str
+    server: operations.ServerInfo
+    name: str
+    registered: Entry | None
+
+
+def inspect_server(data: Any) -> ServerInfoPayload:
+    """Return the data that a server reports, for ServerInfoSerializer. Raises ErrorResponse or ValidationError."""
+    serializer = DetectSerializer(data=data)
+    serializer.is_valid(raise_exception=True)
+    url = serializer.validated_data["base_url"]
     with _refusals():
-        found = operations.look(url, given.validated_data["api_key"] or None)
-    known = next((entry for entry in registry.all() if entry.base_url == url), None)
-    return {"base_url": url, "look": found, "name": naming.propose(url, found.kind), "registered": known}
+        server = operations.inspect_server(url, serializer.validated_data["api_key"] or None)
+    registered = next((entry for entry in registry.all() if entry.base_url == url), None)
+    return {
+        "base_url": url,
+        "server": server,
+        "name": proposed_names.propose(url, server.kind),
+        "registered": registered,
+    }
 
 
 def _detect(url: str, api_key: str | None) -> str:
@@ -271,28 +302,30 @@ def _detect(url: str, api_key: str | None) -> str:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What a server does not do, as an answer of ours."""
+    """Convert errors of a server to error responses. Raises ErrorResponse."""
     try:
         yield
     except Unreachable as error:
-        raise Failed(502, _("The endpoint cannot be reached: %(why)s.") % {"why": error}) from None
-    except Locked as error:
-        raise Failed(400, _("A server is there, but %(why)s.") % {"why": error}) from None
+        raise ErrorResponse(502, _("The endpoint cannot be reached: %(why)s") % {"why": causes.shown(error)}) from None
+    except KeyRequired as error:
+        raise ErrorResponse(
+            400, _("The server responded, but it cannot be used: %(why)s") % {"why": causes.shown(error)}
+        ) from None
     except Unsupported as error:
-        text = _("This is no inference server that RouterDash knows: %(why)s.")
-        raise Failed(400, text % {"why": error}) from None
+        text = _("This inference server is not supported: %(why)s")
+        raise ErrorResponse(400, text % {"why": causes.shown(error)}) from None
 
 
-def _key_for(url: str, endpoint: Endpoint, given: EndpointWriteSerializer) -> str | None:
-    """What to ask at a new address with. The stored secret goes nowhere but to its own server."""
-    if "api_key" in given.validated_data:
-        return given.validated_data["api_key"] or None
+def _key_for(url: str, endpoint: Endpoint, serializer: EndpointWriteSerializer) -> str | None:
+    """Return the API key for detection at a new address. The stored key is sent only to its own server."""
+    if "api_key" in serializer.validated_data:
+        return serializer.validated_data["api_key"] or None
     if endpoint.moves_to(url):
         return None
     try:
         return operations.secret(endpoint)
     except Unreachable as error:
-        raise Failed(502, f"The endpoint cannot be asked: {error}.") from None
+        raise ErrorResponse(502, _("The endpoint cannot be queried: %(why)s") % {"why": causes.shown(error)}) from None
 
 
 def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
@@ -300,33 +333,35 @@ def _refuse_taken(url: str, endpoint: Endpoint | None = None) -> None:
     if endpoint is not None:
         others = others.exclude(pk=endpoint.pk)
     if others.exists():
-        raise Failed(409, _("An endpoint with this base URL exists already."))
+        raise ErrorResponse(409, _("An endpoint with this base URL already exists."))
 
 
 def _matches(if_match: str, stored: Endpoint) -> bool:
-    """As RFC 9110 has it: any of several versions will do, and a star is any version at all."""
-    wanted = [it.strip().removeprefix("W/").strip('"') for it in if_match.split(",")]
-    return "*" in wanted or versions.of(stored) in wanted
+    """Return True if an If-Match header matches (RFC 9110): `*`, or a list that contains the stored version."""
+    versions = [version.strip().removeprefix("W/").strip('"') for version in if_match.split(",")]
+    return "*" in versions or edit_versions.of(stored) in versions
 
 
 def _store(
-    request: edits.AnyRequest, given: EndpointWriteSerializer, endpoint: Endpoint, if_match: str = "*"
+    request: edit_log.AnyRequest, serializer: EndpointWriteSerializer, endpoint: Endpoint, if_match: str = "*"
 ) -> Endpoint:
     try:
         with transaction.atomic():
             if not endpoint._state.adding:
-                stored = row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was asked
+                stored = row_or_404(endpoint.pk, lock=True)  # it may have been deleted while its server was queried
                 if stored.base_url != endpoint.base_url:
-                    raise Failed(409, "Another base URL was saved at the same moment.")  # whose is the secret then?
+                    raise ErrorResponse(
+                        409, _("Another base URL was saved at the same time.")
+                    )  # its secret may not match
                 if not _matches(if_match, stored):
-                    raise Failed(412, "The endpoint has been changed since it was read; read it again.")
-                before = edits.values(stored)
-                edits.note_changed(request, given.write(endpoint), before)
+                    raise ErrorResponse(412, _("The endpoint has been changed since it was read; read it again."))
+                before = edit_log.values(stored)
+                edit_log.note_changed(request, serializer.write(endpoint), before)
             else:
-                edits.note_added(request, given.write(endpoint))
+                edit_log.note_added(request, serializer.write(endpoint))
             return endpoint
     except IntegrityError:
-        raise Failed(409, _("Another endpoint with this name or base URL was saved at the same moment.")) from None
+        raise ErrorResponse(409, _("Another endpoint with this name or base URL was saved at the same time.")) from None
 
 
 URLS: list[tuple[str, Any, str]] = [

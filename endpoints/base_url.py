@@ -1,4 +1,4 @@
-"""Base URLs as people paste them, in the one form we store."""
+"""Normalised base URLs: the form in which pasted URLs are stored."""
 
 import socket
 from urllib.parse import urlsplit, urlunsplit
@@ -8,28 +8,33 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from endpoints.text import validate_line
-from gateway.destinations import LINK_LOCAL, Destinations
+from gateway.base.destinations import LINK_LOCAL, Destinations
 
 _PORTS = {"http": 80, "https": 443}
 
 
 def normalise(url: str) -> str:
-    """Without `/v1`, slashes and blanks at its ends, its host in lower case. Raises ValueError with a sentence."""
+    """Return the URL without `/v1`, trailing slashes and surrounding blanks, its host in lower case.
+
+    Raises ValueError with a sentence for the user.
+    """
     url = url.strip()
-    parts = urlsplit(url)  # which drops line breaks and tabs
+    parts = urlsplit(url)  # drops line breaks and tabs
     try:
         validate_line(url)
         port = parts.port
     except ValidationError as error:
         raise ValueError(error.message) from None
     except ValueError:
-        raise ValueError(_("The port must be a number from 1 to 65535.")) from None
+        raise ValueError(_("The port must be a number between 1 and 65535.")) from None
     if port == 0:
-        raise ValueError(_("The port must be a number from 1 to 65535."))
+        raise ValueError(_("The port must be a number between 1 and 65535."))
     if parts.scheme not in ("http", "https") or not parts.hostname or any(map(str.isspace, parts.netloc)):
-        raise ValueError(_("Give a URL such as http://192.168.1.10:8000."))
+        raise ValueError(_("Enter a URL such as http://192.168.1.10:8000."))
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError(_("Leave user, password, query and fragment out of the URL; a key has its own field."))
+        raise ValueError(
+            _("The URL must not contain a user name, password, query or fragment. Enter an API key in its own field.")
+        )
     _check_address(parts.hostname)
     path = parts.path.rstrip("/")
     while path.endswith("/v1"):
@@ -39,9 +44,9 @@ def normalise(url: str) -> str:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Have both the same scheme, host and port? What cannot be read is no server's address."""
-    found = _server(one)
-    return found is not None and found == _server(other)
+    """Return True if both URLs have the same scheme, host and port. An invalid URL equals no other."""
+    server = _server(one)
+    return server is not None and server == _server(other)
 
 
 def _server(url: str) -> tuple[str, str, int | None] | None:
@@ -53,18 +58,17 @@ def _server(url: str) -> tuple[str, str, int | None] | None:
 
 
 def _check_address(host: str) -> None:
-    """May an endpoint be there? In any spelling that resolvers read, such as 0xA9FEA9FE. A name is looked up when it is
-    connected to. Raises ValueError.
+    """Verify that an endpoint may have this address, in any spelling that resolvers accept, such as 0xA9FEA9FE.
+
+    A host name is resolved and verified when a connection is opened. Raises ValueError.
     """
     try:
-        found = socket.getaddrinfo(host.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
+        addresses = socket.getaddrinfo(host.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
     except (OSError, ValueError):
         return
     allowed = Destinations.of(settings.ROUTERDASH)
-    refusals = {allowed.refusal(str(address[0])) for *_, address in found}
+    refusals = {allowed.refusal(str(address[0])) for *_, address in addresses}
     if LINK_LOCAL in refusals:
-        raise ValueError(
-            _("Link-local and metadata addresses are refused, unless ROUTERDASH_ALLOW_LINK_LOCAL allows them.")
-        )
+        raise ValueError(_("Link-local and metadata addresses are refused unless ROUTERDASH_ALLOW_LINK_LOCAL is set."))
     if None not in refusals:
-        raise ValueError(_("This address is in none of the networks of ROUTERDASH_ENDPOINT_NETWORKS."))
+        raise ValueError(_("This address is outside the networks in ROUTERDASH_ENDPOINT_NETWORKS."))

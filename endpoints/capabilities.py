@@ -1,9 +1,12 @@
-"""What models can do, in the words of gateway.kinds: as staff and servers say it, or guessed by the model's name."""
+"""Capabilities of models (gateway.base.request_kinds): set by staff, reported by servers, or guessed by name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from gateway.kinds import (
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy
+
+from gateway.base.request_kinds import (
     CAN_CHAT,
     CAN_DRAW,
     CAN_EMBED,
@@ -14,11 +17,21 @@ from gateway.kinds import (
     CAPABILITIES,
 )
 
-CHAT_COMPLETION = "chat_completion"  # what the endpoints table calls chatting
-DEFAULT = [CHAT_COMPLETION]  # what the table has where nobody said anything
+CHAT_COMPLETION = "chat_completion"  # the endpoints table's word for chat
+DEFAULT = [CHAT_COMPLETION]  # the table's value if staff set nothing
+LABELS: Mapping[str, str | Promise] = {
+    CAN_CHAT: gettext_lazy("Chat"),
+    CHAT_COMPLETION: gettext_lazy("Chat"),
+    CAN_EMBED: gettext_lazy("Embeddings"),
+    CAN_TRANSCRIBE: gettext_lazy("Speech transcription"),
+    CAN_SPEAK: gettext_lazy("Speech synthesis"),
+    CAN_DRAW: gettext_lazy("Image generation"),
+    CAN_RERANK: gettext_lazy("Reranking"),
+    CAN_MODERATE: gettext_lazy("Moderation"),
+}
 STORED = tuple(CHAT_COMPLETION if word == CAN_CHAT else word for word in CAPABILITIES)
 
-# What else servers say. Others of their words (vision, tools, thinking, …) make no difference to routing.
+# Other words that servers report. Further ones (vision, tools, thinking, …) do not affect routing.
 _WORDS = {word: word for word in CAPABILITIES} | {
     CHAT_COMPLETION: CAN_CHAT,
     "completion": CAN_CHAT,
@@ -31,30 +44,35 @@ _WORDS = {word: word for word in CAPABILITIES} | {
 
 
 def normalise(words: object) -> tuple[str, ...]:
-    """The capabilities among these words, each once, in one order; of anything but a list: none."""
+    """Return the capabilities among these words without duplicates, in a fixed order; none if `words` is no list."""
     if not isinstance(words, list | tuple):
         return ()
     found = {_WORDS.get(word) for word in words if isinstance(word, str)}
     return tuple(word for word in CAPABILITIES if word in found)
 
 
+def label(word: str) -> str:
+    """Return the name of a capability for people; the word itself if it is unknown."""
+    return str(LABELS.get(word, word))
+
+
 def to_store(words: Iterable[str]) -> list[str]:
-    """As the endpoints table has them."""
+    """Return the capabilities in the words of the endpoints table."""
     return list(dict.fromkeys(CHAT_COMPLETION if word == CAN_CHAT else word for word in words))
 
 
 def added(words: object) -> tuple[str, ...]:
-    """What staff say that all models of an endpoint can do beside what is known of each. The default adds nothing."""
+    """Return the capabilities that staff added to all models of an endpoint. The default adds nothing."""
     return () if words == DEFAULT else normalise(words)
 
 
-def together(known: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
-    """A model's own capabilities and those that staff added; if its own are unknown, they stay so."""
-    own = normalise(list(known))
-    return normalise([*own, *more]) if own else ()
+def combined(detected: Iterable[str], added_by_staff: Iterable[str]) -> tuple[str, ...]:
+    """Return a model's own capabilities and those that staff added; none if its own are unknown."""
+    own = normalise(list(detected))
+    return normalise([*own, *added_by_staff]) if own else ()
 
 
-# Words of names, whole ones, and beginnings of words. The first line that matches is what the model can do.
+# Patterns of whole words in model names. The first match determines the model's capabilities.
 _GUESSES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"rerank\w*|reranker|marco", (CAN_RERANK,)),
     (r"embed\w*|bge|gte|e5|minilm|mpnet|labse|\w*sbert", (CAN_EMBED,)),
@@ -68,6 +86,6 @@ _PATTERNS = tuple((re.compile(rf"\b(?:{words})\b"), can) for words, can in _GUES
 
 
 def guess(model_id: str) -> tuple[str, ...]:
-    """By the name's last part, where the server does not tell: most models that are no chat models are called so."""
+    """Return capabilities guessed from the last part of the name, which usually shows that a model is no chat model."""
     name = re.sub(r"[\W_]+", " ", model_id.rsplit("/", 1)[-1].casefold())
     return next((can for pattern, can in _PATTERNS if pattern.search(name)), (CAN_CHAT,))

@@ -1,69 +1,74 @@
-"""What kind of server an endpoint is. The first of these that matches wins: xLLM, LM Studio, Ollama, vLLM, llama.cpp,
-anything with an OpenAI model list.
+"""Detection of an endpoint's type.
+
+The first match wins: xLLM, LM Studio, Ollama, vLLM, llama.cpp, any server with an OpenAI model list.
 """
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from endpoints.models import Kind
-from endpoints.probe import Answer, Probe, Unreachable
+from endpoints.probe import Probe, ProbeResponse, Unreachable
 
 _LM_STUDIO_MARKS = ("state", "loaded_instances", "key", "display_name", "format", "compatibility_type")
 
 
 class Unsupported(Exception):
-    """Something answers there, but it is no inference server that we know."""
+    """The server responded, but its type is not supported."""
 
 
-class Locked(Unsupported):
-    """A server that says nothing without its key: which one it is, nobody can tell yet."""
+class KeyRequired(Unsupported):
+    """The server requires its API key, so its type cannot be detected yet."""
 
 
 async def detect(probe: Probe) -> Kind:
-    """Raises Unreachable when nothing answers, Unsupported when nothing matches."""
-    models = await _ask(probe, "/v1/models")
-    system = await _ask(probe, "/api/system")
+    """Return the type of the server.
+
+    Raises Unreachable if it does not respond, Unsupported if no type matches.
+    """
+    models = await _get(probe, "/v1/models")
+    system = await _get(probe, "/api/system")
     if _is_xllm(system):
         return Kind.XLLM
-    if _is_lm_studio(await _ask(probe, "/api/v1/models"), models):
+    if _is_lm_studio(await _get(probe, "/api/v1/models"), models):
         return Kind.LM_STUDIO
-    if _is_ollama(await _ask(probe, "/api/tags")):
+    if _is_ollama(await _get(probe, "/api/tags")):
         return Kind.OLLAMA
     if _names(models, "vllm"):
         return Kind.VLLM
-    if "llama.cpp" in models.server.lower() or _is_llamacpp(await _ask(probe, "/v1/version")):
+    if "llama.cpp" in models.server.lower() or _is_llamacpp(await _get(probe, "/v1/version")):
         return Kind.LLAMACPP
     if models.ok and isinstance(models.body, dict) and ("data" in models.body or "object" in models.body):
         return Kind.OPENAI_COMPATIBLE
     if models.status in (401, 403):
-        raise Locked(f"it answers HTTP {models.status}: its API key is missing or wrong")
+        raise KeyRequired(f"it answers HTTP {models.status}: its API key is missing or wrong")
     raise Unsupported(f"GET /v1/models answers HTTP {models.status}, and no known server's own API is there")
 
 
-async def _ask(probe: Probe, path: str) -> Answer:
-    """The first question must be answered; of the others, silence is an answer too."""
+async def _get(probe: Probe, path: str) -> ProbeResponse:
+    """Return the response, or one with status 0 if there is none. Raises Unreachable only for `/v1/models`."""
     try:
         return await probe.get(path)
     except Unreachable:
         if path == "/v1/models":
             raise
-        return Answer(0)
+        return ProbeResponse(0)
 
 
-def _is_xllm(system: Answer) -> bool:
+def _is_xllm(system: ProbeResponse) -> bool:
     return system.ok and isinstance(system.body, dict) and "xllm_version" in system.body
 
 
-def _is_lm_studio(own: Answer, models: Answer) -> bool:
-    if own.ok and any(_looks_lm_studio(item) for item in _items(own, "data", "models")):
+def _is_lm_studio(own: ProbeResponse, models: ProbeResponse) -> bool:
+    if own.ok and any(_is_lm_studio_item(item) for item in _items(own, "data", "models")):
         return True
     owners = (str(item.get("owned_by", "")) for item in _items(models, "data"))
     texts = (models.server, *owners) if models.ok else ()
-    return any(_says_lm_studio(text) for text in texts)
+    return any(_names_lm_studio(text) for text in texts)
 
 
-def _looks_lm_studio(item: dict[str, Any]) -> bool:
+def _is_lm_studio_item(item: Mapping[str, Any]) -> bool:
     return (
         "publisher" in item
         and ("arch" in item or "architecture" in item)
@@ -71,31 +76,31 @@ def _looks_lm_studio(item: dict[str, Any]) -> bool:
     )
 
 
-def _says_lm_studio(text: str) -> bool:
+def _names_lm_studio(text: str) -> bool:
     words = re.findall(r"[a-z0-9]+", text.lower())
     return "lmstudio" in words or ("lm", "studio") in pairwise(words)
 
 
-def _is_ollama(tags: Answer) -> bool:
+def _is_ollama(tags: ProbeResponse) -> bool:
     body = tags.body
     return tags.ok and isinstance(body, dict) and isinstance(body.get("models"), list) and "error" not in body
 
 
-def _names(models: Answer, word: str) -> bool:
+def _names(models: ProbeResponse, word: str) -> bool:
     if not models.ok:
         return False
     owners = (str(item.get("owned_by", "")) for item in _items(models, "data"))
     return any(word in text.lower() for text in (models.server, *owners))
 
 
-def _is_llamacpp(version: Answer) -> bool:
+def _is_llamacpp(version: ProbeResponse) -> bool:
     return version.ok and isinstance(version.body, dict) and "llama.cpp" in str(version.body.get("server", "")).lower()
 
 
-def _items(answer: Answer, *keys: str) -> list[dict[str, Any]]:
-    """The objects of the first list found under one of these keys."""
-    if isinstance(answer.body, dict):
+def _items(response: ProbeResponse, *keys: str) -> list[Mapping[str, Any]]:
+    """Return the objects of the first list under one of these keys."""
+    if isinstance(response.body, dict):
         for key in keys:
-            if isinstance(found := answer.body.get(key), list):
+            if isinstance(found := response.body.get(key), list):
                 return [item for item in found if isinstance(item, dict)]
     return []

@@ -1,6 +1,7 @@
-"""What engines tell of themselves and their models by APIs of their own: context lengths, capabilities, slots.
+"""Context lengths, capabilities and slots, read from the engines' own APIs.
 
-A server that tells nothing is no failure; one that gives no answer now is told apart, so that nothing known is lost.
+A server that does not report these is no failure. A server that does not respond is a separate case, in which stored
+data stays.
 """
 
 import asyncio
@@ -12,85 +13,85 @@ from urllib.parse import quote
 
 from endpoints import capabilities
 from endpoints.models import Kind
-from endpoints.probe import Answer, Probe, Unreachable
-from gateway.kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
+from endpoints.probe import Probe, ProbeResponse, Unreachable
+from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED, CAN_RERANK
 
 AT_ONCE = 8
-ASKING_SECONDS = 60.0  # for the questions about all models of a server; what is not answered by then is left open
+QUERY_SECONDS = 60.0  # timeout of all requests about a server's models; models without one then stay NO_RESPONSE
 MAX_SLOTS = 10_000
 _IN_A_PATH = re.compile(r"(?:(?!\.+(?:/|$))[\w.:@+~ -]+(?:/|$))+(?<!/)")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Of one model; None and empty where nothing is told. Not `answered`: there was no answer, as against none."""
+class ModelDetails:
+    """Data of one model; None and empty values are not reported. `responded` is False if the server did not respond."""
 
     max_tokens: int | None = None
     capabilities: tuple[str, ...] = ()
-    answered: bool = True
+    responded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """Of models, and how many requests it takes at a time: 0 if it does not tell, None without an answer."""
+class ServerDetails:
+    """Data of a server's models, and its requests at a time (0: not reported, None: no response)."""
 
-    models: Mapping[str, Told] = field(default_factory=dict)
+    models: Mapping[str, ModelDetails] = field(default_factory=dict)
     slots: int | None = 0
 
 
-NOTHING = Told()
-SILENCE = Told(answered=False)
+NO_DETAILS = ModelDetails()
+NO_RESPONSE = ModelDetails(responded=False)
 
 
-async def ask(probe: Probe, kind: str, models: list[str]) -> Server:
-    """Ask a server of this type about these models of its. Never raises."""
+async def query(probe: Probe, kind: str, models: list[str]) -> ServerDetails:
+    """Query a server of this type for data of these models. Never raises."""
     if kind == Kind.LLAMACPP:
         return await _llamacpp(probe, models)
     if kind == Kind.LM_STUDIO and models:
-        return Server(await _lm_studio(probe, models))
-    question = {Kind.OLLAMA: _ollama, Kind.XLLM: _xllm}.get(Kind(kind)) if kind in Kind.values else None
-    return Server(await _each(probe, question, models)) if question is not None else Server()
+        return ServerDetails(await _lm_studio(probe, models))
+    query_model = {Kind.OLLAMA: _ollama, Kind.XLLM: _xllm}.get(Kind(kind)) if kind in Kind.values else None
+    return ServerDetails(await _query_each(probe, query_model, models)) if query_model is not None else ServerDetails()
 
 
-async def _each(probe: Probe, question: Any, models: list[str]) -> dict[str, Told]:
-    told = dict.fromkeys(models, SILENCE)
-    left = iter(models)
+async def _query_each(probe: Probe, query_model: Any, models: list[str]) -> dict[str, ModelDetails]:
+    details = dict.fromkeys(models, NO_RESPONSE)
+    remaining = iter(models)
 
-    async def ask_some() -> None:
-        for model in left:
-            told[model] = await question(probe, model)
+    async def query_some() -> None:
+        for model in remaining:
+            details[model] = await query_model(probe, model)
 
     try:
-        async with asyncio.timeout(ASKING_SECONDS):
-            await asyncio.gather(*(ask_some() for _ in range(AT_ONCE)))
+        async with asyncio.timeout(QUERY_SECONDS):
+            await asyncio.gather(*(query_some() for _ in range(AT_ONCE)))
     except TimeoutError:
         pass
-    return told
+    return details
 
 
-async def _get(probe: Probe, path: str) -> Answer:
+async def _get(probe: Probe, path: str) -> ProbeResponse:
     try:
         return await probe.get(path)
     except Unreachable:
-        return Answer(0)
+        return ProbeResponse(0)
 
 
-async def _post(probe: Probe, path: str, body: object) -> Answer:
+async def _post(probe: Probe, path: str, body: object) -> ProbeResponse:
     try:
         return await probe.post(path, body)
     except Unreachable:
-        return Answer(0)
+        return ProbeResponse(0)
 
 
-def _told(answer: Answer, length: int | None, words: object) -> Told:
-    """An API that is not there tells nothing; any other failure may be over by the next time."""
-    if answer.ok:
-        return Told(length, capabilities.normalise(words))
-    return NOTHING if answer.status in (404, 405, 501) else SILENCE
+def _details(response: ProbeResponse, length: int | None, words: object) -> ModelDetails:
+    """Return the data; NO_DETAILS if the API does not exist, NO_RESPONSE after any other failure, which may pass."""
+    if response.ok:
+        return ModelDetails(length, capabilities.normalise(words))
+    return NO_DETAILS if response.status in (404, 405, 501) else NO_RESPONSE
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    return answer.body if answer.ok and isinstance(answer.body, dict) else {}
+def _object(response: ProbeResponse) -> Mapping[str, Any]:
+    return response.body if response.ok and isinstance(response.body, dict) else {}
 
 
 def is_length(value: object) -> bool:
@@ -102,26 +103,29 @@ def _length(body: Mapping[str, Any]) -> int | None:
 
 
 def _fits_a_path(model: str) -> bool:
-    """May a path name this model, and lead nowhere else? A server in front may decode it, and resolve its dots."""
+    """Return True if a path with this model name leads nowhere else.
+
+    A reverse proxy may decode the path and resolve its dots.
+    """
     return _IN_A_PATH.fullmatch(model) is not None
 
 
-# xLLM and Ollama: a question for each model
+# xLLM and Ollama: one request for each model
 
 
-async def _xllm(probe: Probe, model: str) -> Told:
+async def _xllm(probe: Probe, model: str) -> ModelDetails:
     if not _fits_a_path(model):
-        return NOTHING
-    answer = await _get(probe, f"/api/models/{quote(model, safe='')}/info")
-    return _told(answer, _length(_object(answer)), _object(answer).get("capabilities"))
+        return NO_DETAILS
+    response = await _get(probe, f"/api/models/{quote(model, safe='')}/info")
+    return _details(response, _length(_object(response)), _object(response).get("capabilities"))
 
 
-async def _ollama(probe: Probe, model: str) -> Told:
-    answer = await _post(probe, "/api/show", {"model": model})
-    return _told(answer, _ollama_length(_object(answer)), _object(answer).get("capabilities"))
+async def _ollama(probe: Probe, model: str) -> ModelDetails:
+    response = await _post(probe, "/api/show", {"model": model})
+    return _details(response, _ollama_length(_object(response)), _object(response).get("capabilities"))
 
 
-def _ollama_length(body: dict[str, Any]) -> int | None:
+def _ollama_length(body: Mapping[str, Any]) -> int | None:
     info = body.get("model_info")
     for key, value in info.items() if isinstance(info, dict) else ():
         if (key == "context_length" or key.endswith(".context_length")) and is_length(value):
@@ -134,43 +138,49 @@ def _ollama_length(body: dict[str, Any]) -> int | None:
     return None
 
 
-# LM Studio: a list of its own, with the type of each model; releases before 0.4 have it at another place
+# LM Studio: its own list with the type of each model; releases before 0.4 use another path
 
 
-async def _lm_studio(probe: Probe, models: list[str]) -> dict[str, Told]:
-    answer = await _get(probe, "/api/v1/models")
-    if answer.status == 404:
-        answer = await _get(probe, "/api/v0/models")
-    items = _lm_studio_items(_object(answer))
-    told = {model: _told(answer, _length(items.get(model, {})), [items.get(model, {}).get("type")]) for model in models}
-    lacking = [model for model in models if told[model].answered and told[model].max_tokens is None]
-    for model, more in (await _each(probe, _lm_studio_model, lacking)).items():
-        told[model] = Told(more.max_tokens, told[model].capabilities, told[model].answered)
-    return told
+async def _lm_studio(probe: Probe, models: list[str]) -> dict[str, ModelDetails]:
+    response = await _get(probe, "/api/v1/models")
+    if response.status == 404:
+        response = await _get(probe, "/api/v0/models")
+    items = _lm_studio_items(_object(response))
+    details = {
+        model: _details(response, _length(items.get(model, {})), [items.get(model, {}).get("type")]) for model in models
+    }
+    without_length = [model for model in models if details[model].responded and details[model].max_tokens is None]
+    for model, extra in (await _query_each(probe, _lm_studio_model, without_length)).items():
+        details[model] = ModelDetails(extra.max_tokens, details[model].capabilities, details[model].responded)
+    return details
 
 
-def _lm_studio_items(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By every name that the OpenAI list may have: a model's key, and those of its loaded instances."""
+def _lm_studio_items(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the items by each name that the OpenAI list may use: the model's key and its loaded instances."""
     lists = [body[key] for key in ("models", "data") if isinstance(body.get(key), list)]
-    found: dict[str, dict[str, Any]] = {}
-    for item in (item for one in lists for item in one if isinstance(item, dict)):
+    found: dict[str, Mapping[str, Any]] = {}
+    for item in (item for entries in lists for item in entries if isinstance(item, dict)):
         loaded = item.get("loaded_instances")
-        instances = [it.get("id") for it in loaded if isinstance(it, dict)] if isinstance(loaded, list) else []
+        instances = (
+            [instance.get("id") for instance in loaded if isinstance(instance, dict)]
+            if isinstance(loaded, list)
+            else []
+        )
         found |= {name: item for name in (item.get("key"), item.get("id"), *instances) if isinstance(name, str)}
     return found
 
 
-async def _lm_studio_model(probe: Probe, model: str) -> Told:
+async def _lm_studio_model(probe: Probe, model: str) -> ModelDetails:
     if not _fits_a_path(model):
-        return NOTHING
-    return Told(_length(_object(await _get(probe, f"/api/v1/models/{quote(model, safe='')}"))))
+        return NO_DETAILS
+    return ModelDetails(_length(_object(await _get(probe, f"/api/v1/models/{quote(model, safe='')}"))))
 
 
-# llama.cpp: one model with so many slots, and what it was started for
+# llama.cpp: one model, its slots, and the APIs that the server was started for
 
 
-# Its list calls every model one for completions. What it was not started for it refuses with 501, before it looks at
-# the question: an empty one, which costs nothing.
+# Its list reports the completion capability for every model. It rejects requests to an API that it was not started for
+# with 501 before it reads the body. The requests are empty and cost nothing.
 _STARTED_FOR = (
     ("/v1/chat/completions", CAN_CHAT),
     ("/v1/embeddings", CAN_EMBED),
@@ -178,17 +188,23 @@ _STARTED_FOR = (
 )
 
 
-async def _llamacpp(probe: Probe, models: list[str]) -> Server:
-    answer = await _get(probe, "/props")
-    props = _object(answer)
-    if not answer.ok:
-        slots = None if _told(answer, None, None) is SILENCE else 0
+async def _llamacpp(probe: Probe, models: list[str]) -> ServerDetails:
+    response = await _get(probe, "/props")
+    props = _object(response)
+    if not response.ok:
+        slots = None if _details(response, None, None) is NO_RESPONSE else 0
     else:
         slots = next((value for value in (props.get("total_slots"),) if _is_slots(value)), 0)
-    if props.get("role") == "router":  # it starts a server for each model when that is asked for
-        return Server({}, slots)
-    found = await _started_for(probe)
-    return Server({it: SILENCE if found is None else Told(capabilities=_narrowed(found, it)) for it in models}, slots)
+    if props.get("role") == "router":  # it starts a server for each model on request
+        return ServerDetails({}, slots)
+    started_for = await _started_for(probe)
+    return ServerDetails(
+        {
+            model: NO_RESPONSE if started_for is None else ModelDetails(capabilities=_narrowed(started_for, model))
+            for model in models
+        },
+        slots,
+    )
 
 
 def _is_slots(value: object) -> bool:
@@ -196,20 +212,23 @@ def _is_slots(value: object) -> bool:
 
 
 async def _started_for(probe: Probe) -> tuple[str, ...] | None:
-    """None where it does not say so now."""
-    found = []
+    """Return the capabilities that the server was started for; None if its responses leave this open."""
+    started_for = []
     for path, word in _STARTED_FOR:
-        answer = await _post(probe, path, {})
-        if answer.status in (400, 422):
-            found.append(word)
-        elif answer.status not in (404, 405, 501):
+        response = await _post(probe, path, {})
+        if response.status in (400, 422):
+            started_for.append(word)
+        elif response.status not in (404, 405, 501):
             return None
-    return tuple(found)
+    return tuple(started_for)
 
 
-def _narrowed(found: tuple[str, ...], model: str) -> tuple[str, ...]:
-    """One started for embeddings or reranking chats as well, whatever comes of it with such a model."""
-    if CAN_RERANK in found:
+def _narrowed(started_for: tuple[str, ...], model: str) -> tuple[str, ...]:
+    """Return the capabilities of a model.
+
+    A server started for embeddings or reranking accepts chats as well, even if the model cannot chat.
+    """
+    if CAN_RERANK in started_for:
         return (CAN_RERANK,)  # its embeddings are scores
     by_name = capabilities.guess(model)
-    return by_name if CAN_CHAT not in by_name and set(by_name) <= set(found) else found
+    return by_name if CAN_CHAT not in by_name and set(by_name) <= set(started_for) else started_for

@@ -16,7 +16,7 @@ LAST_EXPIRY_YEAR = 9000
 
 
 def iso(moment: datetime) -> str:
-    """RFC 3339 in UTC with six digits and `+00:00`: as text, later moments sort behind earlier ones."""
+    """Return RFC 3339 text in UTC with microseconds and `+00:00`. As text, later moments sort after earlier ones."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -35,7 +35,7 @@ class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]
     """A UUID: hyphenated lower-case text on SQLite (Django's own field would write 32 digits and match nothing)."""
 
     def get_internal_type(self) -> str:
-        return "TextUUIDField"  # keeps the backend's converter away, which raises for what is no UUID
+        return "TextUUIDField"  # avoids the backend's converter, which raises for an invalid UUID
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
         return "uuid" if connection.features.has_native_uuid_field else "text"
@@ -50,7 +50,7 @@ class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]
         return str(value)
 
     def from_db_value(self, value: Any, expression: object, connection: object) -> Any:
-        """One row with a bad id must not take its whole page down: it reads as the nil UUID."""
+        """Return the UUID; the nil UUID for an invalid one, because one bad row must not break its whole page."""
         if value is None or isinstance(value, uuid.UUID):
             return value
         try:
@@ -62,10 +62,10 @@ class TextUUIDField(models.UUIDField):  # type: ignore[type-arg]
 class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
     """A moment: RFC 3339 text in UTC on SQLite, `timestamptz` on PostgreSQL.
 
-    Do not use `__date`, `Trunc…` or `date_hierarchy` on it: on SQLite they answer None or nothing, silently.
+    Do not use `__date`, `Trunc…` or `date_hierarchy` on it: on SQLite they silently return None or no rows.
     """
 
-    unreadable: datetime | None = None  # what text that is no moment reads as
+    unreadable: datetime | None = None  # the value read from invalid text
 
     def get_internal_type(self) -> str:
         return "IsoDateTimeField"
@@ -91,38 +91,38 @@ class IsoDateTimeField(models.DateTimeField):  # type: ignore[type-arg]
 
 
 def validate_expiry(moment: datetime) -> None:
-    """The last days of the year 9999 lie in 10000 in some zone, where nothing can read them."""
+    """Reject years after 9000: the last days of 9999 are in the unreadable year 10000 in some time zones."""
     if moment.year > LAST_EXPIRY_YEAR:
-        raise ValidationError(_("At most the year 9000; leave it empty for never."))
+        raise ValidationError(_("Choose a date no later than the year 9000, or leave the field empty for no expiry."))
 
 
 class ExpiryField(IsoDateTimeField):
-    """A moment after which something is void. One that cannot be read has passed: the safe side."""
+    """The moment of an expiry. An unreadable one counts as past, which is the safe choice."""
 
     unreadable = datetime(1970, 1, 1, tzinfo=UTC)
-    default_validators = [validate_expiry]  # noqa: RUF012  # as Django has it
+    default_validators = [validate_expiry]  # noqa: RUF012  # as Django declares it
 
 
-# Columns of tables that llmlb writes, too. SQLite stores anything in any column, and what is damaged there must cost
-# its own cell, not the page. For migrations they are the fields that they were.
+# Columns of tables that llmlb also writes. SQLite stores any type in any column, and a damaged value must cost only its
+# own cell, not the page. Migrations see the original field classes.
 
-MOST = 1 << 53  # a number beyond it is damage, and no browser reads it exactly
+MAX_INTEGER = 1 << 53  # a larger number is damaged data, and no browser reads it exactly
 
 
 def text_of(value: Any) -> str | None:
-    """What stands in a column of text, as text."""
+    """Return the value of a text column as text."""
     if value is None or isinstance(value, str):
         return value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def number_of(value: Any, otherwise: int | None = None) -> int | None:
-    """What stands in a column of whole numbers; `otherwise` where that is none, or too large to be true."""
-    return value if type(value) is int and -MOST <= value <= MOST else otherwise
+    """Return the value of an integer column; `otherwise` if it is no integer or exceeds MAX_INTEGER."""
+    return value if type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER else otherwise
 
 
 class SharedTextField(models.TextField):  # type: ignore[type-arg]
-    """Text, whatever is stored."""
+    """Text column that converts a value of any type to text."""
 
     def from_db_value(self, value: Any, expression: object, connection: object) -> str | None:
         return text_of(value)
@@ -133,7 +133,7 @@ class SharedTextField(models.TextField):  # type: ignore[type-arg]
 
 
 class SharedLineField(LineField):
-    """A line of text, whatever is stored."""
+    """Column of one line of text that converts a value of any type to text."""
 
     def from_db_value(self, value: Any, expression: object, connection: object) -> str | None:
         return text_of(value)
@@ -144,7 +144,7 @@ class SharedLineField(LineField):
 
 
 class SharedIntegerField(models.IntegerField):  # type: ignore[type-arg]
-    """A whole number. What is none reads as null, or as the default where the column has no null."""
+    """Integer column. An invalid value reads as null, or as the default if the column is not nullable."""
 
     def from_db_value(self, value: Any, expression: object, connection: object) -> int | None:
         if value is None:
@@ -157,7 +157,7 @@ class SharedIntegerField(models.IntegerField):  # type: ignore[type-arg]
 
 
 class SharedBigIntegerField(models.BigIntegerField):  # type: ignore[type-arg]
-    """As SharedIntegerField."""
+    """Large integer column. An invalid value reads as null, or as 0 if the column is not nullable."""
 
     def from_db_value(self, value: Any, expression: object, connection: object) -> int | None:
         return None if value is None else number_of(value, None if self.null else 0)
@@ -168,7 +168,7 @@ class SharedBigIntegerField(models.BigIntegerField):  # type: ignore[type-arg]
 
 
 class SharedJSONField(models.JSONField):
-    """JSON. What is none reads as null."""
+    """JSON column. An invalid value reads as null."""
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         try:

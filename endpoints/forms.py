@@ -1,5 +1,6 @@
-"""The form that adds an endpoint. What is right, its serializer says: the same for page and API."""
+"""Form that adds an endpoint. The API's serializer validates it, so page and API have the same rules."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -7,7 +8,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import ValidationError
 
-from endpoints import naming, tags
+from endpoints import proposed_names, tags
 from endpoints.base_url import normalise
 from endpoints.models import Kind
 
@@ -20,33 +21,36 @@ class AddForm(forms.Form):
         label=_("Address"),
         max_length=2000,
         widget=forms.TextInput(_CODE | {"inputmode": "url", "placeholder": "http://192.168.1.10:8000"}),
-        help_text=_("As it is written in the server's own documentation; /v1 at its end may stay or go."),
+        help_text=_("Enter the URL from the server's documentation. A trailing /v1 is optional."),
     )
     api_key = forms.CharField(
         label=_("API key of the server"),
         required=False,
         widget=forms.PasswordInput(_CODE | {"autocomplete": "new-password"}),
-        help_text=_("Only if the server asks for one. Stored sealed, never shown."),
+        help_text=_("Enter a key only if the server requires one. It is stored encrypted and never shown."),
     )
     name = forms.CharField(
         label=_("Name"),
         max_length=200,
         required=False,
         widget=forms.TextInput(_LINE | {"autocomplete": "off"}),
-        help_text=_("Empty: after the host."),
+        help_text=_("Leave this empty to use the host name."),
     )
     tags = forms.CharField(
         label=_("Tags"),
         max_length=1000,
         required=False,
         widget=forms.TextInput(_LINE | {"autocomplete": "off"}),
-        help_text=_("Words to group endpoints by, separated by commas."),
+        help_text=_("Labels that group endpoints, separated by commas."),
     )
     max_concurrency = forms.IntegerField(
         label=_("Requests at a time"),
         required=False,
         widget=forms.NumberInput(_LINE | {"min": 1}),
-        help_text=_("More of them wait in the queue. Empty: as many as the server tells, else any number."),
+        help_text=_(
+            "Further requests wait in the queue. Leave this empty to use the number of slots that "
+            "the server reports, or no limit if it reports none."
+        ),
     )
     health_check_interval_secs = forms.IntegerField(
         label=_("Health check interval (s)"), required=False, widget=forms.NumberInput(_LINE | {"min": 1, "max": 3600})
@@ -55,7 +59,10 @@ class AddForm(forms.Form):
         label=_("Inference timeout (s)"),
         required=False,
         widget=forms.NumberInput(_LINE | {"min": 1}),
-        help_text=_("To the first byte, between two chunks of a stream, and for the whole of any other answer."),
+        help_text=_(
+            "The timeout applies to the first byte, to the gap between two chunks of a stream, and "
+            "to the whole of any other response."
+        ),
     )
     notes = forms.CharField(label=_("Notes"), required=False, widget=forms.Textarea(_LINE | {"rows": 3}))
 
@@ -78,17 +85,17 @@ class AddForm(forms.Form):
     def more_is_used(self) -> bool:
         return any(self[name].value() or self[name].errors for name in self.MORE)
 
-    def given(self, kind: Kind | None = None) -> dict[str, Any]:
-        """For the serializer: what was filled in, and a name in any case."""
-        found = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
-        if "tags" in found:
-            found["tags"] = tags.parse(found["tags"])
-        if "name" not in found:
-            found["name"] = _proposed(found.get("base_url", ""), kind)
-        return found
+    def entered(self, kind: Kind | None = None) -> Mapping[str, Any]:
+        """Return the filled-in fields for the serializer, with a proposed name if none was entered."""
+        values = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        if "tags" in values:
+            values["tags"] = tags.parse(values["tags"])
+        if "name" not in values:
+            values["name"] = _proposed(values.get("base_url", ""), kind)
+        return values
 
     def refuse(self, error: ValidationError) -> None:
-        """Its sentences beside the fields that they are about."""
+        """Add the messages of a serializer's error to the fields that they concern."""
         detail = error.detail if isinstance(error.detail, dict) else {"": error.detail}
         for name, texts in detail.items():
             for text in _flat(texts):
@@ -96,7 +103,7 @@ class AddForm(forms.Form):
 
 
 def _flat(texts: Any) -> list[str]:
-    """Of lists the sentences of each item, too."""
+    """Return the messages in a text, or in nested lists and dicts."""
     if isinstance(texts, dict):
         texts = list(texts.values())
     if isinstance(texts, list):
@@ -106,6 +113,6 @@ def _flat(texts: Any) -> list[str]:
 
 def _proposed(url: str, kind: Kind | None) -> str:
     try:
-        return naming.propose(normalise(url), kind)
+        return proposed_names.propose(normalise(url), kind)
     except ValueError:
-        return url  # the serializer says what is wrong with it
+        return url  # the serializer reports the error

@@ -1,4 +1,7 @@
-"""Health checks: every endpoint at its own interval, all in parallel, each within five seconds. Runs in control."""
+"""Health checks: each endpoint at its own interval, many in parallel, each within five seconds. They run in control.
+
+Checks of many endpoints are spread over their interval, and results are stored in batches (endpoints.checks.collector).
+"""
 
 import asyncio
 import logging
@@ -6,70 +9,62 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 
 import aiohttp
-from django.db import Error, close_old_connections
+from django.db import DataError, Error, IntegrityError, close_old_connections
 from django.utils import timezone
 
-from endpoints.models import Endpoint, Kind, Status
-from endpoints.probe import Answer, Probe, Unreachable, session
+from endpoints.checks.collector import Collector, Results
+from endpoints.checks.result import Check
+from endpoints.models import Endpoint, Kind, Status, next_status
+from endpoints.probe import Probe, ProbeResponse, Unreachable, session
 from endpoints.registry import Entry, Registry
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
-STORING_THREADS = 2
-JITTER = 0.1  # of the interval, so that endpoints do not all ask at once
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one probe found. A pass without a latency is one that the endpoint's traffic vouched for."""
-
-    success: bool
-    latency_ms: int | None
-    error: str | None
-    at: datetime
+MAX_CHECKS = 512  # at a time: enough for 1,000 servers that hang and are checked every 10 s
+FIRST_CHECKS_PER_SECOND = 200  # of endpoints that appear together, at a start above all
+JITTER = 0.1  # fraction of the interval, so that checks do not meet
+FIRST_JITTER = 0.5  # of the first interval, which spreads the checks of endpoints that appeared together
 
 
 async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda: False) -> Check:
-    """Probe an endpoint. `delivered` says whether it sent bytes to clients just now: then a timeout only means busy."""
+    """Probe an endpoint. If `delivered` reports that it just sent bytes to clients, a timeout only means busy."""
     at = timezone.now()
     started = time.perf_counter()
     try:
-        answer = await _own_health(probe) if kind == Kind.XLLM else None
-        if answer is None:
+        response = await _own_health(probe) if kind == Kind.XLLM else None
+        if response is None:
             started = time.perf_counter()
-            answer = await probe.passes("/v1/models")
+            response = await probe.get_without_body("/v1/models")
     except Unreachable as error:
         if str(error).startswith("no answer") and delivered():
             return Check(True, None, None, at)
         return Check(False, None, str(error), at)
-    if not answer.ok:
-        return Check(False, None, f"HTTP {answer.status}", at)
+    if not response.ok:
+        return Check(False, None, f"HTTP {response.status}", at)
     return Check(True, max(1, round((time.perf_counter() - started) * 1000)), None, at)
 
 
-async def _own_health(probe: Probe) -> Answer | None:
-    """xLLM's own health API; None when that fails, and its list of models must do."""
+async def _own_health(probe: Probe) -> ProbeResponse | None:
+    """Return the response of xLLM's own health API; None if that fails and the model list has to serve instead."""
     try:
-        answer = await probe.passes("/api/health")
+        response = await probe.get_without_body("/api/health")
     except Unreachable:
         return None
-    return answer if answer.ok else None
+    return response if response.ok else None
 
 
-def record(endpoint_id: str, found: Check) -> Endpoint | None:
-    """Store a check; its caller's registry follows by signal. Raises django.db.Error."""
+def record(endpoint_id: str, result: Check) -> Endpoint | None:
+    """Store a check; a signal updates the registry of this process. Raises django.db.Error."""
     return Endpoint.record_check(
-        endpoint_id, success=found.success, latency_ms=found.latency_ms, error=found.error, at=found.at
+        endpoint_id, success=result.success, latency_ms=result.latency_ms, error=result.error, at=result.at
     )
 
 
 class HealthChecker:
-    """One task an endpoint, started and ended as the registry changes."""
+    """Scheduler of health checks, with one task per endpoint, started and ended as the registry changes."""
 
     def __init__(
         self,
@@ -79,57 +74,69 @@ class HealthChecker:
         came_up: Callable[[str, bool], None],
         database_away: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`last_byte(id)`: when (seconds since 1970) it last sent traffic; `came_up(id, recovered)`: it passed."""
+        """Create a checker.
+
+        `last_byte(id)` is the time (seconds since 1970) of the endpoint's last traffic. `came_up(id, recovered)` is
+        called after each success.
+        """
         self._registry = registry
         self._secret = secret
         self._last_byte = last_byte
         self._came_up = came_up
         self._database_away = database_away
-        # Threads of its own: while the database is locked, each of these waits for it, and nothing else shall.
-        self._threads = ThreadPoolExecutor(STORING_THREADS, "health")
+        # This thread waits while the database is locked, so nothing else uses it.
+        self._threads = ThreadPoolExecutor(1, "health")
+        self._collector = Collector(self._store, self._threads)
+        self._free = asyncio.Semaphore(MAX_CHECKS)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._nudges: dict[str, asyncio.Event] = {}
-        self._asked: dict[str, tuple[object, ...]] = {}  # what the last question to each rested on
+        self._settings: dict[str, tuple[object, ...]] = {}  # see `_settings_of`; the values of the last check
         self._session: aiohttp.ClientSession | None = None
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        async with session() as self._session:
+        """Run health checks until cancelled."""
+        async with session(MAX_CHECKS) as self._session:
+            storing = asyncio.create_task(self._collector.run())
             try:
                 while True:
                     self._changed.clear()
                     self._match_tasks()
                     await self._changed.wait()
             finally:
-                for task in self._tasks.values():
+                for task in (*self._tasks.values(), storing):
                     task.cancel()
                 self._threads.shutdown(wait=False, cancel_futures=True)
 
     def registry_changed(self) -> None:
-        """Endpoints came or went. Call in the loop's thread."""
+        """Start and end tasks after a change of the registry. Call this in the event loop's thread."""
         self._changed.set()
 
     def nudge(self, endpoint_id: str) -> None:
-        """Check this one now: a client's connection to it was refused. Call in the loop's thread."""
+        """Check an endpoint now, because it refused a connection. Call this in the event loop's thread."""
         if endpoint_id in self._nudges:
             self._nudges[endpoint_id].set()
 
     def _match_tasks(self) -> None:
-        wanted = {entry.id: _asked(entry) for entry in self._registry.all()} if self._registry.loaded else {}
-        for gone in self._tasks.keys() - wanted.keys():
-            self._tasks.pop(gone).cancel()
-            del self._nudges[gone], self._asked[gone]
-        for endpoint_id, asked in wanted.items():
+        current = {entry.id: _settings_of(entry) for entry in self._registry.all()} if self._registry.loaded else {}
+        for removed in self._tasks.keys() - current.keys():
+            self._tasks.pop(removed).cancel()
+            del self._nudges[removed], self._settings[removed]
+        added = 0
+        for endpoint_id, settings in current.items():
             if endpoint_id not in self._tasks:
                 self._nudges[endpoint_id] = asyncio.Event()
-                self._tasks[endpoint_id] = asyncio.create_task(self._watch(endpoint_id), name=f"health {endpoint_id}")
-            elif asked != self._asked[endpoint_id]:
+                watch = self._watch(endpoint_id, added / FIRST_CHECKS_PER_SECOND)
+                self._tasks[endpoint_id] = asyncio.create_task(watch, name=f"health {endpoint_id}")
+                added += 1
+            elif settings != self._settings[endpoint_id]:
                 self._nudges[endpoint_id].set()
-            self._asked[endpoint_id] = asked
+            self._settings[endpoint_id] = settings
 
-    async def _watch(self, endpoint_id: str) -> None:
+    async def _watch(self, endpoint_id: str, delay: float) -> None:
         nudge = self._nudges[endpoint_id]
+        jitter = FIRST_JITTER
+        await _pause(nudge, delay)
         while True:
             nudge.clear()
             entry = self._registry.get(endpoint_id)
@@ -138,51 +145,71 @@ class HealthChecker:
             try:
                 await self._check(entry)
             except Exception:
-                log.exception("health check of %s failed by itself", entry.name)
-            pause = entry.health_check_interval_secs * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-            try:
-                await asyncio.wait_for(nudge.wait(), pause)
-            except TimeoutError:
-                pass
+                log.exception(
+                    "internal error in the health check of %s; the next one runs after its interval", entry.name
+                )
+            share = random.uniform(1 - jitter, 1 + JITTER)  # noqa: S311
+            await _pause(nudge, entry.health_check_interval_secs * share)
+            jitter = JITTER
 
     async def _check(self, entry: Entry) -> None:
         assert self._session is not None
         interval = entry.health_check_interval_secs
-        found = await check(
-            Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS),
-            entry.kind,
-            lambda: time.time() - self._last_byte(entry.id) <= interval,
-        )
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._store, entry, found)
-        if found.success:
+        async with self._free:  # not a limit of the session: the timeout would include the wait for it
+            result = await check(
+                Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS),
+                entry.kind,
+                lambda: time.time() - self._last_byte(entry.id) <= interval,
+            )
+        status, _ = next_status(entry.status, entry.error_count, success=result.success)
+        await self._collector.put(entry, result, urgent=status != entry.status)
+        if result.success:
             self._came_up(entry.id, entry.status in (Status.OFFLINE, Status.ERROR, Status.PENDING))
 
-    def _store(self, entry: Entry, found: Check) -> None:
+    def _store(self, results: Results) -> None:
         if self._database_away():
-            self._note(entry, found)
+            self._note(results)
             return
         close_old_connections()
         try:
-            after = record(entry.id, found)
-        except Error as error:
-            log.warning("the check of %s could not be stored: %s", entry.name, error)
-            self._note(entry, found)
-        else:
-            if after is not None and after.status != entry.status:
-                log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _because(found))
+            self._record(results)
         finally:
             close_old_connections()
 
-    def _note(self, entry: Entry, found: Check) -> None:
-        """Without a database, checks go on in memory."""
-        self._registry.note_check(entry.id, success=found.success, latency_ms=found.latency_ms, error=found.error)
+    def _record(self, results: Results) -> None:
+        try:
+            stored = Endpoint.record_checks([(entry.id, result) for entry, result in results])
+        except Error as error:
+            if isinstance(error, DataError | IntegrityError) and len(results) > 1:
+                for one in results:  # the others do not depend on the one that the database refuses
+                    self._record([one])
+                return
+            log.warning("%d health checks could not be stored; they are kept in memory: %s", len(results), error)
+            self._note(results)
+            return
+        for entry, result in results:
+            after = stored.get(entry.id)
+            if after is not None and after.status != entry.status:
+                log.info("%s: %s → %s%s", entry.name, entry.status, after.status, _error_suffix(result))
+
+    def _note(self, results: Results) -> None:
+        """Store results only in memory, while there is no database."""
+        self._registry.note_checks([(entry.id, result) for entry, result in results])
 
 
-def _asked(entry: Entry) -> tuple[object, ...]:
-    """An edit of any of these is looked at right away, not after the old interval."""
+async def _pause(nudge: asyncio.Event, seconds: float) -> None:
+    """Wait, or until a nudge."""
+    try:
+        await asyncio.wait_for(nudge.wait(), seconds)
+    except TimeoutError:
+        pass
+
+
+def _settings_of(entry: Entry) -> tuple[object, ...]:
+    """Return the values whose change triggers an immediate check instead of one after the old interval."""
     secret = entry.sealed_api_key or entry.plain_api_key
     return entry.base_url, entry.health_check_interval_secs, entry.kind, secret
 
 
-def _because(found: Check) -> str:
-    return f" ({found.error})" if found.error else ""
+def _error_suffix(result: Check) -> str:
+    return f" ({result.error})" if result.error else ""

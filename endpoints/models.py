@@ -1,22 +1,28 @@
-"""The existing tables of endpoints, and our own beside them.
+"""Models of endpoints: the existing tables and RouterDash's own ones.
 
-Counters, status, latency and last_seen are written by the folder (metrics.writer) and by health checks alone; a save of
-an existing row writes only what staff may edit, so that a form filled in an hour ago never brings old figures back.
+Only metrics.storage.writer and health checks write counters, status, latency and last_seen. A save of an existing row
+writes only the fields that staff may edit, so that a form filled in an hour ago never restores old figures.
 """
 
+import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models, transaction
+from django.db import connection, models, transaction
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints import base_url as base_urls
-from endpoints import capabilities, keys
+from endpoints import capabilities, sealer
+from endpoints.changes import models as _change_tables  # noqa: F401  # Django finds the models of an app here
+from endpoints.checks.result import Check
+from endpoints.endpoint_fields import FIELDS
 from endpoints.fields import (
     IsoDateTimeField,
     LineField,
@@ -28,47 +34,38 @@ from endpoints.fields import (
     TextUUIDField,
 )
 from endpoints.text import validate_text
-from gateway import snapshot
+from gateway.registry import schema
 
-STAFF_FIELDS = (
-    "name",
-    "base_url",
-    "health_check_interval_secs",
-    "inference_timeout_secs",
-    "notes",
-    "capabilities",
-)
-LIMITS = {  # in the options, for staff to edit: from 1 up to this, null where nobody said
-    "connect_timeout_secs": 60,
-    "idle_timeout_secs": 86400,
-    "total_timeout_secs": 86400,
-    "max_concurrency": 10000,
+STAFF_FIELDS = tuple(field.column for field in FIELDS if field.edited and not field.is_option)
+EDITED_OPTIONS = tuple(field.column for field in FIELDS if field.edited and field.is_option)
+ENDPOINT_LIMITS = {  # edited options that are numbers, with their maximum; the minimum is 1, and null means not set
+    field.column: field.maximum for field in FIELDS if field.maximum is not None
 }
 HEALTH_FIELDS = ("status", "latency_ms", "last_seen", "last_error", "error_count")
 
 FAILURES_TO_OFFLINE = 2
 
-MAX_MODELS = 2000  # of an endpoint
+MAX_MODELS = 2000  # per endpoint
 MAX_MODEL_NAME = 256  # characters
 TOO_MANY_MODELS = f"it lists more than {MAX_MODELS} models; the others are left out"
 BAD_MODEL_NAMES = (
     f"it lists models whose names are longer than {MAX_MODEL_NAME} characters or cannot be printed; they are left out"
 )
-# What `last_error` of an endpoint may say although its health checks pass: see endpoints.sync.
+# Values that `last_error` of an endpoint may have although its health checks pass: see endpoints.sync.
 REMARKS = frozenset((TOO_MANY_MODELS, BAD_MODEL_NAMES, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}"))
 
 
 class Status(models.TextChoices):
-    PENDING = snapshot.PENDING, _("Pending")
-    ONLINE = snapshot.ONLINE, _("Online")
-    ERROR = snapshot.ERROR, _("Error")
-    OFFLINE = snapshot.OFFLINE, _("Offline")
+    PENDING = schema.PENDING, _("Pending")
+    ONLINE = schema.ONLINE, _("Online")
+    ERROR = schema.ERROR, _("Error")
+    OFFLINE = schema.OFFLINE, _("Offline")
 
 
 class OperatorState(models.TextChoices):
-    ENABLED = snapshot.ENABLED, _("Enabled")
-    DRAINING = snapshot.DRAINING, _("Draining")
-    DISABLED = snapshot.DISABLED, _("Disabled")
+    ENABLED = schema.ENABLED, _("Enabled")
+    DRAINING = schema.DRAINING, _("Draining")
+    DISABLED = schema.DISABLED, _("Disabled")
 
 
 class Kind(models.TextChoices):
@@ -81,7 +78,7 @@ class Kind(models.TextChoices):
 
 
 def next_status(before: str, error_count: int, *, success: bool) -> tuple[str, int]:
-    """Status and error count after a health check (contract: threshold of two failures, one success restores)."""
+    """Return status and error count after a check (contract: threshold of two failures, one success restores)."""
     if success:
         return Status.ONLINE, 0
     if before in (Status.PENDING, Status.OFFLINE):
@@ -92,17 +89,20 @@ def next_status(before: str, error_count: int, *, success: bool) -> tuple[str, i
 
 
 def next_error(before: str | None, error: str | None) -> str | None:
-    """What is wrong after a health check, which found `error` or nothing: a remark on the models stays meanwhile."""
+    """Return the `last_error` after a health check: its error; after a success only a remark on the models stays."""
     return before if error is None and before in REMARKS else error
 
 
 def merge_latency(new: int | None, old: int | None) -> int | None:
-    """No measurement never overwrites one: the same rule for the database and for every cache."""
+    """Return the new latency in ms, or the old one without a new measurement.
+
+    A missing measurement never overwrites a measurement, in the database and in every cache.
+    """
     return old if new is None else new
 
 
 def deadline(seconds: int | None) -> datetime | None:
-    """The moment in so many seconds from now; None for none."""
+    """Return the moment `seconds` from now; None for None."""
     return None if seconds is None else timezone.now() + timedelta(seconds=seconds)
 
 
@@ -118,7 +118,7 @@ class Endpoint(models.Model):
     base_url = SharedLineField(_("base URL"), unique=True)
     api_key_encrypted = SharedLineField(
         null=True, blank=True, editable=False
-    )  # plaintext, despite its name: the reference's
+    )  # plain text despite its name, which is llmlb's
     status = SharedLineField(_("status"), choices=Status.choices, default=Status.PENDING, db_default="pending")
     health_check_interval_secs = SharedIntegerField(
         _("health check interval (s)"),
@@ -131,15 +131,18 @@ class Endpoint(models.Model):
         default=120,
         db_default=120,
         validators=[MinValueValidator(1), MaxValueValidator(86400)],
-        help_text=_("To the first byte, between two chunks of a stream, and for the whole of any other answer."),
+        help_text=_(
+            "The timeout applies to the first byte, to the gap between two chunks of a stream, and "
+            "to the whole of any other response."
+        ),
     )
     latency_ms = SharedIntegerField(_("latency (ms)"), null=True, blank=True)
-    last_seen = IsoDateTimeField(_("last seen"), null=True, blank=True)
+    last_seen = IsoDateTimeField(_("last response"), null=True, blank=True)
     last_error = SharedTextField(_("last error"), null=True, blank=True)
     error_count = SharedIntegerField(default=0, db_default=0)
     registered_at = IsoDateTimeField(_("registered"), default=timezone.now)
     notes = SharedTextField(_("notes"), null=True, blank=True)
-    capabilities = SharedJSONField(  # the staff's word: see endpoints.capabilities
+    capabilities = SharedJSONField(  # set by staff: see endpoints.capabilities
         null=True, blank=True, default=_default_capabilities, db_default=models.Value('["chat_completion"]')
     )
     device_info = SharedJSONField(null=True, blank=True)
@@ -163,7 +166,7 @@ class Endpoint(models.Model):
     def clean(self) -> None:
         self.name = (self.name or "").strip()
         if not self.name:
-            raise ValidationError({"name": _("Give the endpoint a name.")})
+            raise ValidationError({"name": _("Enter a name for the endpoint.")})
         try:
             self.base_url = base_urls.normalise(self.base_url or "")
         except ValueError as error:
@@ -181,7 +184,7 @@ class Endpoint(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """On an existing row, without `update_fields`, only what staff may edit is written."""
+        """Save the endpoint. An existing row without `update_fields` gets only the fields that staff may edit."""
         if not self._state.adding and update_fields is None and not force_insert:
             update_fields = STAFF_FIELDS
         super().save(
@@ -190,7 +193,7 @@ class Endpoint(models.Model):
 
     @property
     def options_or_default(self) -> "EndpointOptions":
-        """Our options; an endpoint that the reference made has none yet."""
+        """The stored options, or the defaults for an endpoint that llmlb created and that has none yet."""
         try:
             return self.options
         except EndpointOptions.DoesNotExist:
@@ -198,69 +201,105 @@ class Endpoint(models.Model):
 
     @property
     def api_key(self) -> str | None:
-        """The upstream's secret: ours, sealed, if there is one, else what the reference left in plain text."""
+        """The secret of the server: the sealed one if there is one, else the one that llmlb stored in plain text."""
         sealed = self.options_or_default.sealed_api_key
-        return keys.sealer().open(sealed) if sealed else self.api_key_encrypted
+        return sealer.sealer().open(sealed) if sealed else self.api_key_encrypted
 
     def set_api_key(self, secret: str | None) -> None:
-        """Seal a new secret, or forget the stored one, wherever it is stored."""
-        self.set_options(sealed_api_key=keys.sealer().seal(secret) if secret else None)
+        """Seal and store a new secret, or delete the stored one. llmlb's plain text is always deleted."""
+        self.set_options(sealed_api_key=sealer.sealer().seal(secret) if secret else None)
         if self.api_key_encrypted is not None:
             self.api_key_encrypted = None
             self.save(update_fields=["api_key_encrypted"])
 
     def moves_to(self, url: str) -> bool:
-        """Is this another server (scheme, host or port)? Then what belongs to the old one, its secret above all, does
-        not go there: `forget_server`.
+        """Return True if the URL is another server (scheme, host or port).
+
+        Data of the old server, above all its secret, must not be sent there: see `forget_server`.
         """
         return not base_urls.same_server(self.base_url, url)
 
     def forget_server(self, secret: str | None) -> None:
-        """After a move: the new server's secret or none, and nothing that the old server told of itself."""
+        """Store the new server's secret (or none) after a move, and delete the slots that the old server reported."""
         self.set_api_key(secret)
         self.set_options(learned_slots=None)
 
     def set_operator_state(self, state: str, drain_until: datetime | None = None) -> None:
-        """`drain_until`: when a draining endpoint's requests are ended that still run; None: they may finish."""
+        """Store the operator state. A drain ends running requests at `drain_until`; None lets them finish."""
         self.set_options(operator_state=state, drain_until=drain_until)
 
     def set_options(self, **options: Any) -> None:
-        """Write these options: what was read of the others may be old by now."""
+        """Write only these options, because the values of the others may be outdated in memory."""
         self.options, _created = EndpointOptions.objects.update_or_create(endpoint=self, defaults=options)
 
     @classmethod
     def record_check(
         cls, endpoint_id: uuid.UUID | str, *, success: bool, latency_ms: int | None, error: str | None, at: datetime
     ) -> "Endpoint | None":
-        """Store what a health check found; None when the endpoint was deleted meanwhile.
+        """Store the result of one health check. Return None if the endpoint has been deleted."""
+        stored = cls.record_checks([(str(endpoint_id), Check(success, latency_ms, error, at))])
+        return stored.get(str(endpoint_id))
 
-        The row is read under lock, so that two checks at once count as two.
+    @classmethod
+    def record_checks(cls, checks: Sequence[tuple[str, Check]]) -> "dict[str, Endpoint]":
+        """Store results of health checks in one transaction. Return the endpoints by id, without deleted ones.
+
+        Their rows are locked, in the order of their ids, so that two concurrent checks count as two. One caller of a
+        process follows the other, so that its registry takes the results in the order of the commits.
         """
-        with transaction.atomic():
-            endpoint = cls.objects.select_for_update().filter(pk=endpoint_id).first()
-            if endpoint is None:
-                return None
-            before = endpoint.status if endpoint.status in Status.values else Status.PENDING
-            endpoint.status, endpoint.error_count = next_status(before, endpoint.error_count, success=success)
-            endpoint.last_error = next_error(endpoint.last_error, None if success else error)
-            changed = ["status", "error_count", "last_error"]
-            if success:
-                endpoint.last_seen = at
-                changed.append("last_seen")
-            if latency_ms is not None:  # COALESCE: a failed check leaves the last latency alone
-                endpoint.latency_ms = latency_ms
-                changed.append("latency_ms")
-            endpoint.save(update_fields=changed)
-            HealthCheck.objects.create(
-                endpoint=endpoint,
-                checked_at=at,
-                success=success,
-                latency_ms=latency_ms,
-                error_message=error,
-                status_before=before,
-                status_after=endpoint.status,
-            )
-        return endpoint
+        ids = {endpoint_id for endpoint_id, _ in checks}
+        # Inside another transaction, waiting for a caller that waits for this transaction would never end.
+        in_turn = nullcontext() if connection.in_atomic_block else _recording
+        with in_turn, transaction.atomic():
+            locked = cls.objects.select_for_update().filter(pk__in=ids).order_by("pk")
+            endpoints: dict[str, Endpoint] = {str(endpoint.pk): endpoint for endpoint in locked}
+            rows = [
+                endpoint._checked(check)
+                for endpoint_id, check in checks
+                if (endpoint := endpoints.get(endpoint_id)) is not None
+            ]
+            if endpoints:
+                fields = {field.name: field for field in cls._meta.local_concrete_fields}
+                columns = [fields[name] for name in (*HEALTH_FIELDS, "id")]
+                with connection.cursor() as cursor:
+                    cursor.executemany(
+                        _WRITE_HEALTH,
+                        [
+                            [
+                                column.get_db_prep_save(getattr(endpoint, column.attname), connection)
+                                for column in columns
+                            ]
+                            for endpoint in endpoints.values()
+                        ],
+                    )
+                HealthCheck.objects.bulk_create(rows)
+                checks_recorded.send(cls, endpoints=list(endpoints.values()))
+        return endpoints
+
+    def _checked(self, check: Check) -> "HealthCheck":
+        """Apply a health check to this instance. Return the row of the check."""
+        before = self.status if self.status in Status.values else Status.PENDING
+        self.status, self.error_count = next_status(before, self.error_count, success=check.success)
+        self.last_error = next_error(self.last_error, None if check.success else check.error)
+        if check.success:
+            self.last_seen = check.at
+        self.latency_ms = merge_latency(check.latency_ms, self.latency_ms)
+        return HealthCheck(
+            endpoint=self,
+            checked_at=check.at,
+            success=check.success,
+            latency_ms=check.latency_ms,
+            error_message=check.error,
+            status_before=before,
+            status_after=self.status,
+        )
+
+
+_recording = threading.Lock()
+_WRITE_HEALTH = (
+    "UPDATE endpoints SET status = %s, latency_ms = %s, last_seen = %s, last_error = %s, error_count = %s WHERE id = %s"
+)
+checks_recorded = Signal()  # in the transaction of `record_checks`, with its `endpoints`
 
 
 class EndpointModel(models.Model):
@@ -285,7 +324,7 @@ class EndpointModel(models.Model):
 
 
 class HealthCheck(models.Model):
-    """One health check; a transition where the two statuses differ, with its cause in `error_message`."""
+    """One health check. If its two statuses differ, it is a transition, with its cause in `error_message`."""
 
     id = models.AutoField(primary_key=True)
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="health_checks")
@@ -301,7 +340,7 @@ class HealthCheck(models.Model):
         verbose_name = _("health check")
         verbose_name_plural = _("health checks")
         indexes: ClassVar = [
-            # The few changes of status among millions of checks.
+            # Finds the few changes of status among millions of checks.
             models.Index(
                 fields=["endpoint", "id"],
                 condition=~models.Q(status_before=models.F("status_after")),
@@ -314,14 +353,15 @@ class HealthCheck(models.Model):
 
 
 def _limit(name: str, label: Any, text: Any) -> Any:
-    bounds = [MinValueValidator(1), MaxValueValidator(LIMITS[name])]
+    """Return the column of a limit. docs/architecture/endpoint-fields.md has the steps for another one."""
+    bounds = [MinValueValidator(1), MaxValueValidator(ENDPOINT_LIMITS[name])]
     return models.IntegerField(label, null=True, blank=True, validators=bounds, help_text=text)
 
 
 class EndpointOptions(models.Model):
-    """What RouterDash knows of an endpoint beyond the existing table.
+    """Data of an endpoint that the existing table does not contain.
 
-    No constraint in the database: the reference must still be able to delete an endpoint under us.
+    There is no constraint in the database, because llmlb must still be able to delete an endpoint.
     """
 
     endpoint = models.OneToOneField(
@@ -329,22 +369,29 @@ class EndpointOptions(models.Model):
     )
     operator_state = LineField(_("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
     sealed_api_key = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001
-    drain_until = IsoDateTimeField(_("drain until"), null=True, blank=True, editable=False)
-    connect_timeout_secs = _limit("connect_timeout_secs", _("connect timeout (s)"), _("To reach the server. Empty: 5."))
+    drain_until = IsoDateTimeField(_("drain deadline"), null=True, blank=True, editable=False)
+    connect_timeout_secs = _limit(
+        "connect_timeout_secs",
+        _("connect timeout (s)"),
+        _("Time to connect to the server. If this is empty, the timeout is 5 seconds."),
+    )
     idle_timeout_secs = _limit(
         "idle_timeout_secs",
         _("idle timeout (s)"),
-        _("Between two events of a stream. Empty: as the inference timeout."),
+        _("Time between two events of a stream. If this is empty, the inference timeout applies."),
     )
     total_timeout_secs = _limit(
-        "total_timeout_secs", _("total timeout (s)"), _("For the whole of a stream. Empty: none.")
+        "total_timeout_secs", _("total timeout (s)"), _("Time for a whole stream. If this is empty, there is no limit.")
     )
     max_concurrency = _limit(
         "max_concurrency",
         _("requests at a time"),
-        _("More of them wait in the queue. Empty: as many as the server tells, else any number."),
+        _(
+            "Further requests wait in the queue. Leave this empty to use the number of slots that "
+            "the server reports, or no limit if it reports none."
+        ),
     )
-    learned_slots = models.IntegerField(_("slots that the server tells"), null=True, blank=True, editable=False)
+    learned_slots = models.IntegerField(_("slots reported by the server"), null=True, blank=True, editable=False)
     tags = models.JSONField(_("tags"), null=True, blank=True)  # a list of words: see endpoints.tags
 
     class Meta:
@@ -354,16 +401,3 @@ class EndpointOptions(models.Model):
 
     def __str__(self) -> str:
         return f"{self.endpoint_id}: {self.operator_state}"
-
-
-class ChangeCounter(models.Model):
-    """See endpoints.changes."""
-
-    name = LineField(primary_key=True)
-    value = models.BigIntegerField(default=0)
-
-    class Meta:
-        db_table = "change_counters"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.value}"

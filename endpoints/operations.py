@@ -1,4 +1,4 @@
-"""What a person does to an endpoint, from API, pages and admin alike: look what it is, test it, sync its models."""
+"""Operations on endpoints for API, pages and admin: detect the type, test the connection, sync the models."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -8,30 +8,31 @@ from typing import TypeVar
 from django.utils import timezone
 
 from endpoints import detection, health, probe, sync
+from endpoints.checks.result import Check
 from endpoints.models import Endpoint, Kind
 from endpoints.probe import Probe, Unreachable
-from gateway.sealing import Unsealable
+from gateway.base.sealing import Unsealable
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 15.0
-AT_ONCE = 32  # endpoints that one action asks
+INSPECT_SECONDS = 15.0
+AT_ONCE = 32  # endpoints that one action queries in parallel
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a server tells before anything is stored. `problem`: why it names no models."""
+class ServerInfo:
+    """Data that a server reports before anything is stored. `problem` is the reason for a missing model list."""
 
     kind: Kind
     latency_ms: int | None
-    models: list[sync.Offered] = field(default_factory=list)
+    models: list[sync.ListedModel] = field(default_factory=list)
     slots: int | None = None
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """A connection test's outcome; `models_found` names the models it lists, None where it gives no list."""
+    """Result of a connection test. `models_found` are the names in the model list; None without a list."""
 
     success: bool
     latency_ms: int | None
@@ -40,42 +41,45 @@ class TestResult:
 
 
 def detect(base_url: str, api_key: str | None) -> Kind:
-    """Ask what is there. Raises Unreachable or detection.Unsupported."""
+    """Return the type of the server. Raises Unreachable or detection.Unsupported."""
 
-    async def ask() -> Kind:
+    async def run() -> Kind:
         async with probe.session() as session:
             return await detection.detect(Probe(session, base_url, api_key))
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
-async def look_with(asking: Probe, seconds: float) -> Look:
-    """Raises Unreachable or detection.Unsupported."""
+async def inspect_with(client: Probe, seconds: float) -> ServerInfo:
+    """Return type, latency (ms) and models of a server within `seconds`.
+
+    Raises Unreachable or detection.Unsupported.
+    """
     try:
         async with asyncio.timeout(seconds):
-            kind = await detection.detect(asking)
-            checked = await health.check(asking, kind)
+            kind = await detection.detect(client)
+            check = await health.check(client, kind)
             try:
-                offer = await sync.fetch(asking, kind)
+                model_list = await sync.fetch(client, kind)
             except (Unreachable, sync.SyncFailed) as error:
-                return Look(kind, checked.latency_ms, problem=checked.error or str(error))
+                return ServerInfo(kind, check.latency_ms, problem=check.error or str(error))
     except TimeoutError:
         raise Unreachable(f"no answer within {seconds:g} s") from None
-    return Look(kind, checked.latency_ms, offer.models, offer.slots or None, checked.error)
+    return ServerInfo(kind, check.latency_ms, model_list.models, model_list.slots or None, check.error)
 
 
-def look(base_url: str, api_key: str | None) -> Look:
-    """What is there, how fast it answers and which models it has. Raises Unreachable or detection.Unsupported."""
+def inspect_server(base_url: str, api_key: str | None) -> ServerInfo:
+    """Return type, latency (ms) and models of a server. Raises Unreachable or detection.Unsupported."""
 
-    async def ask() -> Look:
+    async def run() -> ServerInfo:
         async with probe.session() as session:
-            return await look_with(Probe(session, base_url, api_key), LOOK_SECONDS)
+            return await inspect_with(Probe(session, base_url, api_key), INSPECT_SECONDS)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 def secret(endpoint: Endpoint) -> str | None:
-    """The key to ask it with. Raises Unreachable if that is sealed with an encryption key we do not have."""
+    """Return the API key of the server. Raises Unreachable if it is sealed with a missing encryption key."""
     try:
         return endpoint.api_key
     except Unsealable:
@@ -83,18 +87,20 @@ def secret(endpoint: Endpoint) -> str | None:
 
 
 def test(endpoint: Endpoint) -> TestResult:
-    """Probe it now, and store the outcome as any health check's."""
+    """Probe an endpoint now, and store the result as a health check."""
     return test_all([endpoint])[0]
 
 
 def test_all(chosen: Iterable[Endpoint]) -> list[TestResult]:
-    """Probe all of them at once, so that a hundred slow ones take no longer than one; store what was found."""
+    """Probe endpoints in parallel, so that many slow ones take no longer than one, and store the results."""
     endpoints = list(chosen)
-    return [_recorded(endpoint, found) for endpoint, found in zip(endpoints, _ask_all(endpoints, _test), strict=True)]
+    return [
+        _recorded(endpoint, outcome) for endpoint, outcome in zip(endpoints, _query_all(endpoints, _test), strict=True)
+    ]
 
 
 def sync_models(endpoint: Endpoint) -> sync.SyncResult:
-    """Bring its model list up to date now. Raises Unreachable or sync.SyncFailed."""
+    """Sync the models of an endpoint now. Raises Unreachable or sync.SyncFailed."""
     (result,) = sync_all([endpoint])
     if isinstance(result, Exception):
         raise result
@@ -102,67 +108,70 @@ def sync_models(endpoint: Endpoint) -> sync.SyncResult:
 
 
 def sync_all(chosen: Iterable[Endpoint]) -> list[sync.SyncResult | Unreachable | sync.SyncFailed]:
-    """Those of all of them, asked at once; for each what came of it, or why nothing did."""
+    """Sync the models of endpoints, queried in parallel. Return the result or the error of each."""
     endpoints = list(chosen)
-    return [_synced(endpoint, offer) for endpoint, offer in zip(endpoints, _ask_all(endpoints, _fetch), strict=True)]
+    return [
+        _synced(endpoint, model_list)
+        for endpoint, model_list in zip(endpoints, _query_all(endpoints, _fetch), strict=True)
+    ]
 
 
-Tested = tuple[health.Check, list[str] | None]
+TestOutcome = tuple[Check, list[str] | None]
 
 
-async def _test(endpoint: Endpoint, asking: Probe) -> Tested:
-    found = await health.check(asking, endpoint.endpoint_type)
-    if not found.success:
-        return found, None
+async def _test(endpoint: Endpoint, client: Probe) -> TestOutcome:
+    check = await health.check(client, endpoint.endpoint_type)
+    if not check.success:
+        return check, None
     try:
-        return found, [model.id for model in sync.parse(await asking.get("/v1/models"))]
+        return check, [model.id for model in sync.parse(await client.get("/v1/models"))]
     except (Unreachable, sync.SyncFailed):
-        return found, None
+        return check, None
 
 
-def _recorded(endpoint: Endpoint, told: Tested | Unreachable) -> TestResult:
-    if isinstance(told, Unreachable):
-        told = health.Check(False, None, str(told), timezone.now()), None
-    found, models = told
-    health.record(str(endpoint.pk), found)
-    return TestResult(found.success, found.latency_ms, found.error, models)
+def _recorded(endpoint: Endpoint, outcome: TestOutcome | Unreachable) -> TestResult:
+    if isinstance(outcome, Unreachable):
+        outcome = Check(False, None, str(outcome), timezone.now()), None
+    check, models = outcome
+    health.record(str(endpoint.pk), check)
+    return TestResult(check.success, check.latency_ms, check.error, models)
 
 
-async def _fetch(endpoint: Endpoint, asking: Probe) -> sync.Offer | sync.SyncFailed | Unreachable:
+async def _fetch(endpoint: Endpoint, client: Probe) -> sync.ModelList | sync.SyncFailed | Unreachable:
     try:
-        return await sync.fetch(replace(asking, timeout=10), endpoint.endpoint_type)
+        return await sync.fetch(replace(client, timeout=10), endpoint.endpoint_type)
     except (Unreachable, sync.SyncFailed) as error:
         return error
 
 
 def _synced(
-    endpoint: Endpoint, offer: sync.Offer | sync.SyncFailed | Unreachable
+    endpoint: Endpoint, model_list: sync.ModelList | sync.SyncFailed | Unreachable
 ) -> sync.SyncResult | sync.SyncFailed | Unreachable:
-    if isinstance(offer, Exception):
-        return offer
+    if isinstance(model_list, Exception):
+        return model_list
     try:
-        return sync.store(endpoint, offer.models, offer.slots, offer.remark)
+        return sync.store(endpoint, model_list.models, model_list.slots, model_list.remark)
     except sync.SyncFailed as error:
         return error
 
 
-def _ask_all(endpoints: list[Endpoint], question: Callable[[Endpoint, Probe], Awaitable[T]]) -> list[T | Unreachable]:
-    """The answers, in the order of the endpoints; Unreachable for one whose key cannot be opened."""
-    keys = [_key_or_why_not(endpoint) for endpoint in endpoints]  # from the database, so not in the loop
+def _query_all(endpoints: list[Endpoint], query: Callable[[Endpoint, Probe], Awaitable[T]]) -> list[T | Unreachable]:
+    """Return the results in the order of the endpoints; Unreachable for one whose API key cannot be decrypted."""
+    keys = [_key_or_why_not(endpoint) for endpoint in endpoints]  # read from the database, so outside the event loop
 
-    async def ask() -> list[T | Unreachable]:
+    async def run() -> list[T | Unreachable]:
         limit = asyncio.Semaphore(AT_ONCE)
 
-        async def one(endpoint: Endpoint, key: str | Unreachable | None) -> T | Unreachable:
+        async def query_one(endpoint: Endpoint, key: str | Unreachable | None) -> T | Unreachable:
             if isinstance(key, Unreachable):
                 return key
             async with limit:
-                return await question(endpoint, Probe(session, endpoint.base_url, key))
+                return await query(endpoint, Probe(session, endpoint.base_url, key))
 
         async with probe.session() as session:
-            return await asyncio.gather(*map(one, endpoints, keys))
+            return await asyncio.gather(*map(query_one, endpoints, keys))
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 def _key_or_why_not(endpoint: Endpoint) -> str | Unreachable | None:

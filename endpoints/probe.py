@@ -1,7 +1,7 @@
-"""HTTP to endpoints where nothing is hot: health checks, type detection, model lists. Follows no redirects.
+"""HTTP client for endpoints outside the hot path: health checks, type detection, model lists.
 
-An answer may be anything. What is read of it is bounded by bytes, what becomes objects by their number; compressed
-answers are neither asked for nor unpacked.
+It follows no redirects. A response may contain anything, so there are limits on the bytes read and on the number of
+values decoded. Compressed responses are neither requested nor decompressed.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ import aiohttp
 import msgspec
 from django.conf import settings
 
-from gateway.destinations import Destinations
-from gateway.redact import Redactor
+from gateway.base.destinations import Destinations
+from gateway.dialects.redact import Redactor
 
-MAX_ANSWER_BYTES = 8 << 20
-MAX_VALUES = 100_000  # in an answer: numbers, strings, objects and so on; to decode them takes some 20 ms
-COUNTED_BYTES = 256 << 10  # that are looked at in one step, in which no other thread runs
+MAX_RESPONSE_BYTES = 8 << 20
+MAX_VALUES = 100_000  # per response: numbers, strings, objects and so on; decoding them takes about 20 ms
+COUNTED_BYTES = 256 << 10  # bytes counted in one step, during which no other thread runs
 
 
 class Unreachable(Exception):
-    """No answer at all; the text says why, without the address."""
+    """There was no response. The text is the cause, without the address."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResponse:
     status: int
-    body: Any = None  # decoded JSON; None when it is none
+    body: Any = None  # decoded JSON; None if it is invalid
     server: str = ""
-    cut: bool = False  # `body` is only the beginning of an answer that is too large
+    cut: bool = False  # `body` is only the beginning of a response that is too large
 
     @property
     def ok(self) -> bool:
@@ -43,26 +43,26 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Asks one endpoint, within `timeout` seconds a question."""
+    """HTTP client for one endpoint, with a `timeout` in seconds per request."""
 
     session: aiohttp.ClientSession = field(repr=False)
     base_url: str
     api_key: str | None = field(default=None, repr=False)
     timeout: float = 5.0
 
-    async def get(self, path: str) -> Answer:
-        return _answer(*await self._ask("GET", path))
+    async def get(self, path: str) -> ProbeResponse:
+        return _parsed(*await self._request("GET", path))
 
-    async def post(self, path: str, body: object) -> Answer:
-        return _answer(*await self._ask("POST", path, json=body))
+    async def post(self, path: str, body: object) -> ProbeResponse:
+        return _parsed(*await self._request("POST", path, json=body))
 
-    async def passes(self, path: str) -> Answer:
-        """Only the status of a whole answer: nothing of its body becomes an object."""
-        status, _, server = await self._ask("GET", path)
-        return Answer(status, None, server)
+    async def get_without_body(self, path: str) -> ProbeResponse:
+        """Return the status of a complete response, without decoding its body. Raises Unreachable."""
+        status, _, server = await self._request("GET", path)
+        return ProbeResponse(status, None, server)
 
-    async def _ask(self, method: str, path: str, **options: Any) -> tuple[int, bytes, str]:
-        """Status, body (at most one byte more than MAX_ANSWER_BYTES) and Server header. Raises Unreachable."""
+    async def _request(self, method: str, path: str, **options: Any) -> tuple[int, bytes, str]:
+        """Return status, body (at most MAX_RESPONSE_BYTES + 1 bytes) and Server header. Raises Unreachable."""
         headers = {"Accept-Encoding": "identity"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -74,8 +74,8 @@ class Probe:
                     method, self.base_url + path, headers=headers, allow_redirects=False, **options
                 ) as response,
             ):
-                while len(body) <= MAX_ANSWER_BYTES:
-                    chunk = await response.content.read(MAX_ANSWER_BYTES + 1 - len(body))
+                while len(body) <= MAX_RESPONSE_BYTES:
+                    chunk = await response.content.read(MAX_RESPONSE_BYTES + 1 - len(body))
                     if not chunk:
                         break
                     body += chunk
@@ -89,26 +89,29 @@ class Probe:
             raise Unreachable(_reason(error)) from None
         except (aiohttp.ClientError, OSError, ValueError):
             raise Unreachable("the connection broke off") from None
-        redactor = Redactor(self.api_key)  # what is shown of an answer, or stored, must not quote the key
+        redactor = Redactor(self.api_key)  # text of a response that is shown or stored must not contain the key
         server = redactor.clean_text(response.headers.get("Server", ""))
         return response.status, redactor.clean(bytes(body)), server
 
 
-def _answer(status: int, body: bytes, server: str) -> Answer:
-    cut = len(body) > MAX_ANSWER_BYTES or _has_too_many_values(body)
+def _parsed(status: int, body: bytes, server: str) -> ProbeResponse:
+    cut = len(body) > MAX_RESPONSE_BYTES or _has_too_many_values(body)
     try:
         decoded = msgspec.json.decode(beginning(body) if cut else body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = None
-    return Answer(status, decoded, server, cut)
+    return ProbeResponse(status, decoded, server, cut)
 
 
 def _has_too_many_values(body: bytes) -> bool:
-    """Each value stands behind one of these characters; what stands in strings is counted, too."""
-    left = MAX_VALUES
+    """Return True if a JSON body may have more than MAX_VALUES values.
+
+    Each value follows one of the counted characters. Those in strings are counted, too.
+    """
+    remaining = MAX_VALUES
     for start in range(0, len(body), COUNTED_BYTES):
-        left -= sum(body.count(mark, start, start + COUNTED_BYTES) for mark in b",[{")
-        if left < 0:
+        remaining -= sum(body.count(mark, start, start + COUNTED_BYTES) for mark in b",[{")
+        if remaining < 0:
             return True
     return False
 
@@ -119,19 +122,21 @@ _BACKSLASH = ord("\\")
 _LIST_IN_OBJECT = bytearray(b"{[")
 
 
-def beginning(body: bytes, most: int = MAX_VALUES) -> bytes:
-    """The beginning of a JSON object, cut behind an item of one of its lists and closed there. Of a long list of models
-    these are the first. Empty if there is no such item within the first `most` marks (quotes, commas, brackets).
+def beginning(body: bytes, max_marks: int = MAX_VALUES) -> bytes:
+    """Return the beginning of a JSON object, cut after an item of one of its lists and closed there.
+
+    The result contains the first models of a long list. It is empty if no such item ends within the first `max_marks`
+    marks (quotes, commas, brackets).
     """
     opened = bytearray()
     at, end = 0, 0
-    for _ in range(most):
+    for _ in range(max_marks):
         found = _next_mark(body, at)
         if found is None:
             break
         at, mark = found.end(), body[found.start()]
         if mark == _QUOTE:
-            at = _behind_string(body, at)
+            at = _after_string(body, at)
             if not at:
                 break
         elif mark in _OPENING:
@@ -145,8 +150,8 @@ def beginning(body: bytes, most: int = MAX_VALUES) -> bytes:
     return body[:end] + b"]}" if end else b""
 
 
-def _behind_string(body: bytes, at: int) -> int:
-    """Where a string has ended of which `at` is the first character; 0 if it does not end."""
+def _after_string(body: bytes, at: int) -> int:
+    """Return the position after the string whose first character is at `at`; 0 if the string does not end."""
     while (quote := body.find(b'"', at)) >= 0:
         before = quote
         while before > at and body[before - 1] == _BACKSLASH:
@@ -158,7 +163,7 @@ def _behind_string(body: bytes, at: int) -> int:
 
 
 class _Refused(OSError):
-    """An address that no endpoint may have; the text says why."""
+    """The address is not allowed for endpoints. The text is the reason."""
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
@@ -173,18 +178,24 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """For the very address that is connected to: whatever a name led to before does not count."""
-    family, kind, protocol, _, where = address
-    refusal = Destinations.of(settings.ROUTERDASH).refusal(str(where[0]))
+    """Return a socket for an allowed address. Raises _Refused for another one.
+
+    The check uses the address of this connection, because a host name may have resolved to another one before.
+    """
+    family, kind, protocol, _, socket_address = address
+    refusal = Destinations.of(settings.ROUTERDASH).refusal(str(socket_address[0]))
     if refusal is not None:
         raise _Refused(refusal)
     return socket.socket(family, kind, protocol)
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Proxy variables are not read, no cookies kept, refused addresses not connected to."""
-    connector = aiohttp.TCPConnector(socket_factory=_socket)
+async def session(connections: int = 100) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session that ignores proxy variables, stores no cookies, and refuses addresses that are not allowed.
+
+    It has at most so many connections in use. A request waits for one within its timeout.
+    """
+    connector = aiohttp.TCPConnector(socket_factory=_socket, limit=connections)
     async with aiohttp.ClientSession(
         connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     ) as opened:

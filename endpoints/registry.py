@@ -1,24 +1,40 @@
-"""All endpoints in memory: a process-level cache that readers take whole and never lock.
+"""Cache of all endpoints in the memory of a process. Readers get one immutable mapping and need no lock.
 
-Rows are read again on commit of an edit (endpoints.signals), all of them when another process counted a change, and all
-of them every 30 seconds anyway. The database is written first, this cache second; a check whose result cannot be stored
-is the one exception (`note_check`), since routing must go on without a database.
+A row is read again on commit of its edit (endpoints.signals), and when the change log names it, because another
+process or program has edited it (endpoints.changes). Changes are written to the database first and to this cache
+second. The only exception is a health check whose result cannot be stored (`note_check`), because routing must work
+without a database.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from django.db import Error
+from django.utils import timezone
 
-from endpoints.models import Endpoint, EndpointModel, OperatorState, Status, merge_latency, next_error, next_status
+from endpoints.checks.result import Check
+from endpoints.endpoint_fields import FIELDS, words
+from endpoints.models import (
+    HEALTH_FIELDS,
+    Endpoint,
+    EndpointModel,
+    OperatorState,
+    Status,
+    merge_latency,
+    next_error,
+    next_status,
+)
 
 log = logging.getLogger(__name__)
 
-MAX_INTERVAL_SECS = 3600  # the reference takes any number; 0 would ask without a pause
+LATENCY_SECONDS = 1.0  # while many endpoints are checked, live pages need not compute all figures for each latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,10 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One endpoint, without counters: those are told by metrics.trackers alone."""
+    """One endpoint, without counters: only metrics.memory.trackers provides those.
+
+    Its attributes are those of endpoint_fields.FIELDS, and its models.
+    """
 
     id: str
     name: str
@@ -49,7 +68,7 @@ class Entry:
     registered_at: datetime | None = None
     notes: str | None = None
     device_info: object = None
-    capabilities: tuple[str, ...] = ()  # the staff's word, as stored
+    capabilities: tuple[str, ...] = ()  # set by staff, as stored
     connect_timeout_secs: int | None = None
     idle_timeout_secs: int | None = None
     total_timeout_secs: int | None = None
@@ -58,46 +77,49 @@ class Entry:
     tags: tuple[str, ...] = ()
     drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
-    plain_api_key: str | None = field(default=None, repr=False)  # the reference's column
+    plain_api_key: str | None = field(default=None, repr=False)  # llmlb's column
     models: tuple[ModelEntry, ...] = ()
 
     @property
     def shown_status(self) -> str:
-        """The operator's word goes before what checks say."""
+        """The operator state if it is not enabled, else the status from health checks."""
         return self.status if self.operator_state == OperatorState.ENABLED else self.operator_state
 
     @property
     def slots(self) -> int | None:
-        """Requests that it gets at a time; None: any number. The staff's word goes before the server's."""
+        """Requests that the endpoint gets at a time: the limit set by staff, else the reported one; None: no limit."""
         return self.max_concurrency or self.learned_slots
 
 
-Listener = Callable[[], None]
+Listener = Callable[[Collection[str] | None], None]
 
 
 class Registry:
-    """Where a process looks endpoints up."""
+    """Cache of endpoints in a process."""
 
     def __init__(self) -> None:
-        self._entries: Mapping[str, Entry] | None = None  # None: never loaded, as against loaded and empty
+        self._entries: Mapping[str, Entry] | None = None  # None: not loaded yet; different from loaded and empty
         self._names: dict[str, str] = {}  # also of endpoints deleted since
         self._writing = threading.RLock()
         self._listeners: list[Listener] = []
-        self.version = 0  # counts the changes
-        # Requests on each endpoint now, over all gateways. Control knows them; elsewhere there are none.
+        self.version = 0  # counts the changes, except those of `last_seen`, and of latencies at most each second
+        self._latencies_shown_at = float("-inf")
+        self.outdated = False  # an edit could not be read again
+        self.failed_reads = 0  # counts such edits
+        # In-flight requests of each endpoint, summed over all gateways. Empty outside of control.
         self.in_flight: Callable[[], Mapping[str, int]] = dict
-        # Have all gateways close their circuit breakers for an endpoint, and forget what these counted.
+        # Closes the circuit breakers of an endpoint in all gateways, and clears their counts.
         self.reset_breaker: Callable[[str], None] = lambda endpoint_id: None
 
     def all(self) -> tuple[Entry, ...]:
-        """Every endpoint, oldest first. Reads the database the first time."""
+        """Return all endpoints, oldest first. The first call reads the database."""
         return tuple(self._loaded().values())
 
     def get(self, endpoint_id: str) -> Entry | None:
         return self._loaded().get(endpoint_id)
 
     def name(self, endpoint_id: str) -> str | None:
-        """The endpoint's name, even if it was deleted while this process ran."""
+        """Return the endpoint's name, even if it was deleted while this process ran."""
         return self._names.get(endpoint_id)
 
     @property
@@ -105,147 +127,192 @@ class Registry:
         return self._entries is not None
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` after each change, in the thread that made it."""
+        """Call `listener` after each change, in its thread, with the ids of the endpoints; None: any of them."""
         self._listeners.append(listener)
 
     def reload(self) -> None:
-        """Read everything again. Raises django.db.Error, and then keeps what it had."""
+        """Read all endpoints again. Raises django.db.Error, after which the old entries stay."""
         with self._writing:
-            self._swap(_read_all())
-        self._tell()
+            self._swap(read_entries())
+        self.outdated = False
+        self._notify_listeners(None)
 
-    def refresh(self, endpoint_id: str) -> None:
-        """Read one endpoint again, on commit of its edit. A failing database leaves the old entry, and says so."""
+    def refresh(self, *ids: str) -> None:
+        """Read endpoints again on commit of their edit. A database error is logged, and the old entries stay."""
         try:
-            with self._writing:
-                entries = dict(self._loaded())
-                entry = _read_one(endpoint_id)
-                if entry is None:
-                    entries.pop(endpoint_id, None)
-                else:
-                    old = entries.get(endpoint_id)
-                    latency = merge_latency(entry.latency_ms, old.latency_ms if old else None)
-                    entries[endpoint_id] = replace(entry, latency_ms=latency)
-                self._swap(entries)
+            self.read_again(ids)
         except Error as error:
-            log.warning("endpoint %s could not be read again: %s", endpoint_id, error)
+            self.outdated, self.failed_reads = True, self.failed_reads + 1
+            log.warning("endpoint %s could not be read again: %s", ", ".join(ids), error)
+
+    def read_again(self, ids: Collection[str]) -> None:
+        """Read endpoints again, in a process that has read all before. Raises django.db.Error."""
+        if self._entries is None:
             return
-        self._tell()
+        with self._writing:
+            entries = dict(self._entries)
+            found = read_entries(ids)
+            changed = [endpoint_id for endpoint_id in ids if not _take(entries, endpoint_id, found.get(endpoint_id))]
+            if changed:
+                self._swap(entries, changed)
+        if changed:
+            self._notify_listeners(changed)
+
+    def take_checks(self, rows: Iterable[Endpoint]) -> None:
+        """Take the results of health checks from rows that were stored, without reading the database."""
+        checked = {
+            str(row.pk): {field.name: field.read(getattr(row, field.column)) for field in _HEALTH} for row in rows
+        }
+
+        def taken(entry: Entry, values: dict[str, Any]) -> Entry:
+            latency = merge_latency(values["latency_ms"], entry.latency_ms)
+            return replace(entry, **values | {"latency_ms": latency})
+
+        if self.loaded:
+            changes = ((endpoint_id, partial(taken, values=values)) for endpoint_id, values in checked.items())
+            now = time.monotonic()
+            is_due = now - self._latencies_shown_at >= LATENCY_SECONDS
+            if self._change_health(changes, show_latencies=is_due) and is_due:
+                self._latencies_shown_at = now
 
     def note_check(self, endpoint_id: str, *, success: bool, latency_ms: int | None, error: str | None) -> None:
-        """A health check's result that the database would not take."""
-        with self._writing:
-            entries = dict(self._loaded())
-            entry = entries.get(endpoint_id)
-            if entry is None:
-                return
-            status, error_count = next_status(entry.status, entry.error_count, success=success)
-            entries[endpoint_id] = replace(
+        """Apply the result of a health check that the database did not store."""
+        self.note_checks([(endpoint_id, Check(success, latency_ms, error, timezone.now()))])
+
+    def note_checks(self, checks: Iterable[tuple[str, Check]]) -> None:
+        """Apply results of health checks that the database did not store."""
+
+        def noted(entry: Entry, check: Check) -> Entry:
+            status, error_count = next_status(entry.status, entry.error_count, success=check.success)
+            return replace(
                 entry,
                 status=status,
                 error_count=error_count,
-                latency_ms=merge_latency(latency_ms, entry.latency_ms),
-                last_error=next_error(entry.last_error, None if success else error),
+                latency_ms=merge_latency(check.latency_ms, entry.latency_ms),
+                last_error=next_error(entry.last_error, None if check.success else check.error),
             )
-            self._swap(entries)
-        self._tell()
+
+        self._change_health((endpoint_id, partial(noted, check=check)) for endpoint_id, check in checks)
+
+    def _change_health(
+        self, changes: Iterable[tuple[str, Callable[[Entry], Entry]]], *, show_latencies: bool = True
+    ) -> bool:
+        """Apply results of health checks to entries. Return True if the version counts the change.
+
+        Most change only the latency, which gateways do not need, or nothing but the time: then no listener is called.
+        """
+        pairs: list[tuple[Entry, Entry]] = []  # before and after
+        with self._writing:
+            entries = dict(self._loaded())
+            for endpoint_id, change in changes:
+                if (entry := entries.get(endpoint_id)) is not None:
+                    entries[endpoint_id] = change(entry)
+                    pairs.append((entry, entries[endpoint_id]))
+            if not pairs:
+                return False
+            listened = [after.id for before, after in pairs if _listened(before) != _listened(after)]
+            has_latencies = any(before.latency_ms != after.latency_ms for before, after in pairs)
+            is_shown = bool(listened) or (show_latencies and has_latencies)
+            self._swap(entries, (), is_shown=is_shown)
+        if listened:
+            self._notify_listeners(listened)
+        return is_shown
 
     def fill(self, entries: Mapping[str, Entry]) -> None:
-        """Start from what a snapshot knew, while there is no database."""
+        """Use these entries while there is no database."""
         with self._writing:
             self._swap(entries)
 
     def forget(self) -> None:
-        """As if never loaded; for tests."""
+        """Reset to the state before the first load; for tests."""
         self._entries = None
         self._names = {}
 
     def _loaded(self) -> Mapping[str, Entry]:
         if self._entries is None:
             with self._writing:
-                self._swap(_read_all())
+                self._swap(read_entries())
         assert self._entries is not None
         return self._entries
 
-    def _swap(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = MappingProxyType(dict(entries))
-        self.version += 1
-        self._names |= {entry.id: entry.name for entry in entries.values()}
+    def _swap(
+        self, entries: Mapping[str, Entry], changed: Collection[str] | None = None, *, is_shown: bool = True
+    ) -> None:
+        """Use new entries, which no one else changes. `changed`: ids of those that may have another name; None: any."""
+        self._entries = MappingProxyType(entries)
+        self.version += is_shown
+        for endpoint_id in entries if changed is None else changed:
+            if endpoint_id in entries:
+                self._names[endpoint_id] = entries[endpoint_id].name
 
-    def _tell(self) -> None:
+    def _notify_listeners(self, changed: Collection[str] | None) -> None:
         for listener in self._listeners:
-            listener()
+            listener(changed)
 
 
 registry = Registry()
 
+_HEALTH = tuple(field for field in FIELDS if field.column in HEALTH_FIELDS)
 
-def _read_all() -> dict[str, Entry]:
-    models: dict[str, list[ModelEntry]] = {}
-    for row in EndpointModel.objects.order_by("model_id"):
-        models.setdefault(str(row.endpoint_id), []).append(_model(row))
+
+def _listened(entry: Entry) -> object:
+    """Return what listeners act on, of all that a health check changes."""
+    return entry.status, entry.last_error, entry.error_count
+
+
+def _take(entries: dict[str, Entry], endpoint_id: str, entry: Entry | None) -> bool:
+    """Put an entry that was read into the cache. Return True if it is as it was."""
+    old = entries.get(endpoint_id)
+    if entry is None:
+        return entries.pop(endpoint_id, None) is None
+    entry = replace(entry, latency_ms=merge_latency(entry.latency_ms, old.latency_ms if old else None))
+    if entry == old:
+        return True
+    entries[endpoint_id] = entry
+    return False
+
+
+IDS_AT_ONCE = 500  # in one query
+
+
+def read_entries(ids: Collection[str] | None = None) -> dict[str, Entry]:
+    """Read endpoints by id, or all, oldest first. Raises django.db.Error."""
+    if ids is not None and len(ids) > IDS_AT_ONCE:
+        listed = list(ids)
+        parts = (listed[start : start + IDS_AT_ONCE] for start in range(0, len(listed), IDS_AT_ONCE))
+        return {endpoint_id: entry for part in parts for endpoint_id, entry in read_entries(part).items()}
     rows = Endpoint.objects.select_related("options").order_by("registered_at", "name")
-    return {str(row.id): _entry(row, models.get(str(row.id), [])) for row in rows}
+    models = EndpointModel.objects.order_by("model_id")
+    if ids is not None:
+        rows, models = rows.filter(pk__in=ids), models.filter(endpoint_id__in=ids)
+    by_endpoint: dict[str, list[ModelEntry]] = {}
+    # Values, not objects: Django takes four times as long to make an object of each of many models.
+    for endpoint_id, *values in models.values_list("endpoint_id", *_MODEL_COLUMNS).iterator():
+        by_endpoint.setdefault(str(endpoint_id), []).append(_model(*values))
+    return {str(row.id): _entry(row, by_endpoint.get(str(row.id), [])) for row in rows}
 
 
 def models_of(endpoint_id: str) -> list[ModelEntry]:
-    """An endpoint's models as the database has them, by name."""
-    return [_model(row) for row in EndpointModel.objects.filter(endpoint_id=endpoint_id).order_by("model_id")]
-
-
-def _read_one(endpoint_id: str) -> Entry | None:
-    row = Endpoint.objects.select_related("options").filter(pk=endpoint_id).first()
-    if row is None:
-        return None
-    return _entry(row, [_model(model) for model in row.models.order_by("model_id")])
+    """Return the models of an endpoint in the database, sorted by name."""
+    rows = EndpointModel.objects.filter(endpoint_id=endpoint_id).order_by("model_id").values_list(*_MODEL_COLUMNS)
+    return [_model(*row) for row in rows]
 
 
 def entry_of(row: Endpoint) -> Entry:
-    """A row as it is kept here, without its models."""
+    """Return the entry of a row, without its models."""
     return _entry(row, [])
 
 
 def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
     options = row.options_or_default
-    return Entry(
-        id=str(row.id),
-        name=row.name,
-        base_url=row.base_url,
-        kind=row.endpoint_type,
-        status=row.status if row.status in Status.values else Status.PENDING,
-        operator_state=options.operator_state,
-        health_check_interval_secs=min(MAX_INTERVAL_SECS, max(1, row.health_check_interval_secs)),
-        inference_timeout_secs=row.inference_timeout_secs,
-        latency_ms=row.latency_ms,
-        last_seen=row.last_seen,
-        last_error=row.last_error,
-        error_count=row.error_count,
-        registered_at=row.registered_at,
-        notes=row.notes,
-        device_info=row.device_info,
-        capabilities=_words(row.capabilities),
-        connect_timeout_secs=options.connect_timeout_secs,
-        idle_timeout_secs=options.idle_timeout_secs,
-        total_timeout_secs=options.total_timeout_secs,
-        max_concurrency=options.max_concurrency,
-        learned_slots=options.learned_slots,
-        tags=_words(options.tags),
-        drain_until=options.drain_until,
-        sealed_api_key=options.sealed_api_key,
-        plain_api_key=row.api_key_encrypted,
-        models=tuple(models),
-    )
+    values = {field.name: field.read(getattr(options if field.is_option else row, field.column)) for field in FIELDS}
+    return Entry(**values, models=tuple(models))
 
 
-def _model(row: EndpointModel) -> ModelEntry:
-    return ModelEntry(
-        id=row.model_id,
-        canonical_name=row.canonical_name,
-        capabilities=_words(row.capabilities),
-        max_tokens=row.max_tokens,
-        last_checked=row.last_checked,
-    )
+_MODEL_COLUMNS = ("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked")
 
 
-def _words(column: object) -> tuple[str, ...]:
-    return tuple(str(word) for word in column) if isinstance(column, list) else ()
+def _model(
+    model_id: str, canonical: str | None, capabilities: object, max_tokens: int | None, last_checked: datetime | None
+) -> ModelEntry:
+    return ModelEntry(model_id, canonical, words(capabilities), max_tokens, last_checked)

@@ -1,5 +1,7 @@
-"""Endpoints as the JSON API takes and tells them."""
+"""Serializers of endpoints for the JSON API."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -7,14 +9,22 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from endpoints import base_url, tags
+from endpoints import base_url, causes, tags
 from endpoints.capabilities import STORED, to_store
-from endpoints.models import LIMITS, Endpoint, Kind, OperatorState, Status
+from endpoints.endpoint_fields import FIELDS, EndpointField, Shape
+from endpoints.models import EDITED_OPTIONS, ENDPOINT_LIMITS, Endpoint, Kind, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
 from endpoints.text import validate_line, validate_text
-from gateway.kinds import CAN_CHAT
+from gateway.base.request_kinds import CAN_CHAT
 
-_TAG_TOO_LONG = gettext_lazy("A tag has at most {max_length} characters.")
+_TAG_TOO_LONG = gettext_lazy("A tag may have at most {max_length} characters.")
+
+
+class CauseField(serializers.CharField):
+    """A stored cause of an error, in the language of the caller."""
+
+    def to_representation(self, value: str) -> str:
+        return causes.localized(value)
 
 
 class ModelSerializer(serializers.Serializer[ModelEntry]):
@@ -25,38 +35,42 @@ class ModelSerializer(serializers.Serializer[ModelEntry]):
     canonical_name = serializers.CharField(allow_null=True)
 
 
-class EndpointSerializer(serializers.Serializer[Entry]):
-    """What is told. The upstream's key never is, only whether there is one."""
+AnyField = serializers.Field[Any, Any, Any, Any]
 
-    id = serializers.UUIDField()
-    name = serializers.CharField()
-    base_url = serializers.CharField()
-    status = serializers.ChoiceField(choices=Status.choices)
-    operator_state = serializers.ChoiceField(choices=OperatorState.choices)
-    endpoint_type = serializers.ChoiceField(choices=Kind.choices, source="kind")
-    health_check_interval_secs = serializers.IntegerField()
-    inference_timeout_secs = serializers.IntegerField()
-    latency_ms = serializers.IntegerField(allow_null=True)
-    last_seen = serializers.DateTimeField(allow_null=True)
-    last_error = serializers.CharField(allow_null=True)
-    error_count = serializers.IntegerField()
-    registered_at = serializers.DateTimeField(allow_null=True)
-    notes = serializers.CharField(allow_null=True)
-    device_info = serializers.JSONField(allow_null=True)
-    capabilities = serializers.ListField(
-        child=serializers.CharField(), help_text="Added to those of each model, unless it is chat_completion alone."
-    )
-    connect_timeout_secs = serializers.IntegerField(allow_null=True, help_text="null: 5.")
-    idle_timeout_secs = serializers.IntegerField(allow_null=True, help_text="null: as inference_timeout_secs.")
-    total_timeout_secs = serializers.IntegerField(allow_null=True, help_text="Of a stream; null: none.")
-    max_concurrency = serializers.IntegerField(allow_null=True, help_text="null: learned_slots, else any number.")
-    learned_slots = serializers.IntegerField(allow_null=True, help_text="Requests at a time, as the server tells.")
-    tags = serializers.ListField(child=serializers.CharField(), help_text="Words by which staff group endpoints.")
-    drain_until = serializers.DateTimeField(
-        allow_null=True, help_text="While draining: when requests are ended that still run; null: never."
-    )
+_SHAPES: Mapping[Shape, Callable[..., AnyField]] = {
+    Shape.UUID: serializers.UUIDField,
+    Shape.TEXT: serializers.CharField,
+    Shape.INTEGER: serializers.IntegerField,
+    Shape.MOMENT: serializers.DateTimeField,
+    Shape.WORDS: lambda **options: serializers.ListField(child=serializers.CharField(), **options),
+    Shape.ANY: serializers.JSONField,
+    Shape.STATUS: partial(serializers.ChoiceField, choices=Status.choices),
+    Shape.OPERATOR_STATE: partial(serializers.ChoiceField, choices=OperatorState.choices),
+    Shape.KIND: partial(serializers.ChoiceField, choices=Kind.choices),
+}
+
+
+def _declared(field: EndpointField, shape: Shape) -> AnyField:
+    options: dict[str, Any] = {}
+    if field.nullable:
+        options["allow_null"] = True
+    if field.help:
+        options["help_text"] = field.help
+    if field.column != field.name:
+        options["source"] = field.name
+    return _SHAPES[shape](**options)
+
+
+class EndpointSerializer(serializers.Serializer[Entry]):
+    """An endpoint. The API key of the server is never included; `has_api_key` indicates if one is stored."""
+
     has_api_key = serializers.SerializerMethodField()
     model_count = serializers.SerializerMethodField()
+
+    def get_fields(self) -> dict[str, AnyField]:
+        """Return the declared fields, and those that follow from several of them."""
+        declared = {field.column: _declared(field, field.shape) for field in FIELDS if field.shape is not None}
+        return declared | super().get_fields()
 
     def get_has_api_key(self, entry: Entry) -> bool:
         return bool(entry.sealed_api_key or entry.plain_api_key)
@@ -67,7 +81,7 @@ class EndpointSerializer(serializers.Serializer[Entry]):
 
 class EndpointDetailSerializer(EndpointSerializer):
     models = ModelSerializer(many=True)
-    active_requests = serializers.SerializerMethodField(help_text="Requests that it is working on now.")
+    active_requests = serializers.SerializerMethodField(help_text="Requests in flight at this endpoint.")
 
     def get_active_requests(self, entry: Entry) -> int:
         return registry.in_flight().get(entry.id, 0)
@@ -99,9 +113,9 @@ class TestResultSerializer(serializers.Serializer[Any]):
     latency_ms = serializers.IntegerField(allow_null=True)
     error = serializers.CharField(allow_null=True)
     models_found = serializers.ListField(
-        child=serializers.CharField(), allow_null=True, help_text="Names of the models that it lists; null: no list."
+        child=serializers.CharField(), allow_null=True, help_text="Names in the model list; null if there is no list."
     )
-    endpoint_info = EndpointInfoSerializer(required=False, help_text="Not there where there is no list of models.")
+    endpoint_info = EndpointInfoSerializer(required=False, help_text="Missing if there is no model list.")
 
 
 class DetectSerializer(serializers.Serializer[Any]):
@@ -123,36 +137,38 @@ class RegisteredSerializer(serializers.Serializer[Entry]):
     name = serializers.CharField()
 
 
-class LookSerializer(serializers.Serializer[Any]):
-    """What a server tells before anything is stored."""
+class ServerInfoSerializer(serializers.Serializer[Any]):
+    """Data that a server reports before anything is stored."""
 
-    base_url = serializers.CharField(help_text="As it would be stored.")
-    endpoint_type = serializers.ChoiceField(choices=Kind.choices, source="look.kind")
-    latency_ms = serializers.IntegerField(allow_null=True, source="look.latency_ms")
-    models = OfferedModelSerializer(many=True, source="look.models")
+    base_url = serializers.CharField(help_text="The address as it would be stored.")
+    endpoint_type = serializers.ChoiceField(choices=Kind.choices, source="server.kind")
+    latency_ms = serializers.IntegerField(allow_null=True, source="server.latency_ms")
+    models = OfferedModelSerializer(many=True, source="server.models")
     slots = serializers.IntegerField(
-        allow_null=True, source="look.slots", help_text="Requests at a time; null: it does not tell."
+        allow_null=True, source="server.slots", help_text="Requests at a time; null if the server does not report them."
     )
-    problem = serializers.CharField(allow_null=True, source="look.problem", help_text="Why it names no models.")
-    name = serializers.CharField(help_text="A proposal.")
-    registered = RegisteredSerializer(allow_null=True, help_text="The endpoint that has this address already.")
+    problem = CauseField(allow_null=True, source="server.problem", help_text="Reason for a missing model list.")
+    name = serializers.CharField(help_text="Proposed name of the endpoint.")
+    registered = RegisteredSerializer(allow_null=True, help_text="The endpoint that already has this address.")
 
 
 class PlaceSerializer(serializers.Serializer[Any]):
-    """One port that was looked at."""
+    """One port that was checked."""
 
     port = serializers.IntegerField()
     usual = serializers.ChoiceField(
-        choices=Kind.choices, allow_null=True, help_text="The type whose port this usually is."
+        choices=Kind.choices, allow_null=True, help_text="The type of server that usually has this port."
     )
     base_url = serializers.CharField()
-    endpoint_type = serializers.ChoiceField(choices=Kind.choices, allow_null=True, help_text="null: no known server.")
+    endpoint_type = serializers.ChoiceField(
+        choices=Kind.choices, allow_null=True, help_text="null if no known server was found."
+    )
     latency_ms = serializers.IntegerField(allow_null=True)
     models = OfferedModelSerializer(many=True)
     slots = serializers.IntegerField(allow_null=True)
     listens = serializers.BooleanField()
-    problem = serializers.CharField(allow_null=True, help_text="Why it cannot be added as it is.")
-    name = serializers.CharField(allow_null=True, help_text="A proposal.")
+    problem = CauseField(allow_null=True, help_text="Reason why the server cannot be added as it is.")
+    name = serializers.CharField(allow_null=True, help_text="Proposed name of the endpoint.")
     registered = RegisteredSerializer(allow_null=True)
 
 
@@ -172,7 +188,7 @@ def _default_interval() -> int:
 
 
 def _limit(name: str) -> serializers.IntegerField:
-    return serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=LIMITS[name])
+    return serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=ENDPOINT_LIMITS[name])
 
 
 class DrainSerializer(serializers.Serializer[Any]):
@@ -181,17 +197,21 @@ class DrainSerializer(serializers.Serializer[Any]):
         max_value=86400,
         allow_null=True,
         default=None,
-        help_text="Requests that still run by then are ended; null: they may finish.",
+        help_text="Seconds until running requests are ended; null lets them finish.",
     )
 
 
 class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
-    """What staff may say of an endpoint. On an update every field may be left out."""
+    """Fields that staff may edit. On an update, every field may be left out."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
     base_url = serializers.CharField(max_length=2000)
     api_key = serializers.CharField(
-        required=False, allow_null=True, allow_blank=True, write_only=True, help_text="Empty or null forgets it."
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        write_only=True,
+        help_text="Secret of the server; empty or null deletes the stored one.",
     )
     health_check_interval_secs = serializers.IntegerField(min_value=1, max_value=3600, default=_default_interval)
     inference_timeout_secs = serializers.IntegerField(min_value=1, max_value=86400, default=120)
@@ -202,27 +222,28 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         child=serializers.ChoiceField(choices=[*STORED, CAN_CHAT]),
         required=False,
         max_length=20,
-        help_text="Added to those of each model, unless it is chat_completion alone.",
+        help_text="Capabilities that are added to all models; chat_completion alone adds nothing.",
     )
     operator_state = serializers.ChoiceField(choices=OperatorState.choices, required=False)
     tags = serializers.ListField(
         child=serializers.CharField(
-            max_length=tags.LONGEST, error_messages={"max_length": _TAG_TOO_LONG}, validators=[validate_line]
+            max_length=tags.MAX_LENGTH, error_messages={"max_length": _TAG_TOO_LONG}, validators=[validate_line]
         ),
         required=False,
-        max_length=tags.MOST,
+        max_length=tags.MAX_TAGS,
     )
-    connect_timeout_secs = _limit("connect_timeout_secs")
-    idle_timeout_secs = _limit("idle_timeout_secs")
-    total_timeout_secs = _limit("total_timeout_secs")
-    max_concurrency = _limit("max_concurrency")
+
+    def get_fields(self) -> dict[str, AnyField]:
+        """Return the fields of this class, and the limits."""
+        limits: dict[str, AnyField] = {name: _limit(name) for name in ENDPOINT_LIMITS}
+        return super().get_fields() | limits
 
     def validate_name(self, name: str) -> str:
         others = Endpoint.objects.filter(name=name)
         if self.instance is not None:
             others = others.exclude(pk=self.instance.pk)
         if others.exists():
-            raise serializers.ValidationError(_("An endpoint of this name exists already."))
+            raise serializers.ValidationError(_("An endpoint with this name already exists."))
         return name
 
     def validate_base_url(self, url: str) -> str:
@@ -235,11 +256,11 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         return tags.normalise(words)
 
     def write(self, endpoint: Endpoint) -> Endpoint:
-        """Apply the validated fields and store the endpoint. Only what was sent is changed."""
+        """Apply the validated fields and store the endpoint. Fields that were not sent stay as they are."""
         values = dict(self.validated_data)
         secret = values.pop("api_key", _ABSENT)
         state = values.pop("operator_state", None)
-        options = {name: values.pop(name) for name in (*LIMITS, "tags") if name in values}
+        options = {name: values.pop(name) for name in EDITED_OPTIONS if name in values}
         moves = not endpoint._state.adding and endpoint.moves_to(values.get("base_url", endpoint.base_url))
         for name, value in values.items():
             setattr(endpoint, name, value)

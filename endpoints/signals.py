@@ -1,4 +1,8 @@
-"""Every save or delete of an endpoint, its options or its models: counted for other processes, read again on commit."""
+"""Signal handlers for saves and deletes of endpoints, their options and their models.
+
+Each change refreshes the registry of this process on commit. Triggers of the database log it for other processes
+(endpoints.changes).
+"""
 
 from functools import partial
 from typing import Any
@@ -7,23 +11,24 @@ from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from endpoints import changes
-from endpoints.models import HEALTH_FIELDS, Endpoint, EndpointModel, EndpointOptions
+from endpoints.models import Endpoint, EndpointModel, EndpointOptions, checks_recorded
 from endpoints.registry import registry
 
 
-def changed(endpoint_id: object, *, count: bool = True) -> None:
-    """Call inside the transaction of an edit that sends no signal (bulk operations) or was not yet announced."""
-    if count:
-        changes.bump(changes.ENDPOINTS)
+def changed(endpoint_id: object) -> None:
+    """Announce an edit that sends no signal (bulk operations). Call this inside the transaction of the edit."""
     transaction.on_commit(partial(registry.refresh, str(endpoint_id)))
 
 
 @receiver(post_save, sender=Endpoint, dispatch_uid="endpoints.endpoint_saved")
-def endpoint_saved(instance: Endpoint, update_fields: frozenset[str] | None, **kwargs: Any) -> None:
-    """A health check's save concerns this process alone: no other one reads status from its own cache."""
-    only_health = update_fields is not None and update_fields <= set(HEALTH_FIELDS)
-    changed(instance.pk, count=not only_health)
+def endpoint_saved(instance: Endpoint, **kwargs: Any) -> None:
+    changed(instance.pk)
+
+
+@receiver(checks_recorded, dispatch_uid="endpoints.checks_recorded")
+def take_checks(endpoints: list[Endpoint], **kwargs: Any) -> None:
+    """Announce health checks to this process only: no other reads the status from its cache."""
+    transaction.on_commit(partial(registry.take_checks, endpoints))
 
 
 @receiver(post_delete, sender=Endpoint, dispatch_uid="endpoints.endpoint_deleted")

@@ -1,22 +1,22 @@
-"""Words by which staff group endpoints: a rack, a team, a site."""
+"""Tags: words that group endpoints, such as a rack, a team or a site."""
 
 import re
 from collections.abc import Iterable
 
-MOST = 20
-LONGEST = 40
+MAX_TAGS = 20
+MAX_LENGTH = 40
 
 
 def normalise(words: Iterable[str]) -> list[str]:
-    """Without blanks at their ends, empty ones and those that differ in case alone; in the given order."""
-    found: dict[str, str] = {}
+    """Return the tags in the given order, stripped, without empty ones and without those that differ only in case."""
+    unique: dict[str, str] = {}
     for word in words:
-        tidy = " ".join(word.split())
-        if tidy:
-            found.setdefault(tidy.casefold(), tidy)
-    return list(found.values())
+        tag = " ".join(word.split())
+        if tag:
+            unique.setdefault(tag.casefold(), tag)
+    return list(unique.values())
 
 
 def parse(text: str) -> list[str]:
-    """As people write them into one field: separated by commas, of either script."""
+    """Return the tags in a text field, separated by Western or Japanese commas."""
     return normalise(re.split("[,、，]", text))

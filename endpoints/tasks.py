@@ -1,4 +1,4 @@
-"""What django-q2 runs for endpoints. Thin: the work is in functions that a test calls directly."""
+"""Tasks of endpoints, run by django-q2. The work is in functions that a test calls directly."""
 
 import asyncio
 import logging
@@ -17,39 +17,39 @@ CHUNK = 5000
 
 
 def sync_models(endpoint_id: str, detect: bool = False) -> str:
-    """Bring an endpoint's model list up to date, after looking again at its type if `detect`."""
+    """Sync the models of an endpoint. If `detect` is set, detect its type first."""
     endpoint = Endpoint.objects.select_related("options").filter(pk=endpoint_id).first()
     if endpoint is None:
-        return "the endpoint is gone"
+        return "the endpoint has been deleted"
     try:
-        kind, offer = asyncio.run(_look(endpoint, operations.secret(endpoint), detect))
+        kind, model_list = asyncio.run(_fetch(endpoint, operations.secret(endpoint), detect))
     except (Unreachable, sync.SyncFailed) as error:
-        log.info("models of %s not synced: %s", endpoint.name, error)
+        log.info("the models of %s could not be synced; the stored ones stay: %s", endpoint.name, error)
         return str(error)
     if kind != endpoint.endpoint_type:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
     try:
-        result = sync.store(endpoint, offer.models, offer.slots, offer.remark)
+        result = sync.store(endpoint, model_list.models, model_list.slots, model_list.remark)
     except sync.SyncFailed as error:
         return str(error)
     return f"{len(result.models)} models, {result.added} added, {result.removed} removed"
 
 
-async def _look(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, sync.Offer]:
+async def _fetch(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, sync.ModelList]:
     kind = endpoint.endpoint_type
     async with probe.session() as session:
-        ask = Probe(session, endpoint.base_url, key, timeout=10)
+        client = Probe(session, endpoint.base_url, key, timeout=10)
         if detect:
             try:
-                kind = await detection.detect(ask)
+                kind = await detection.detect(client)
             except detection.Unsupported as error:
-                log.info("type of %s kept as it is: %s", endpoint.name, error)
-        return kind, await sync.fetch(ask, kind)
+                log.info("the type of %s could not be detected; the stored one stays: %s", endpoint.name, error)
+        return kind, await sync.fetch(client, kind)
 
 
 def prune_health_checks() -> int:
-    """Delete checks older than 30 days, a few thousand at a time: never a long lock."""
+    """Delete health checks older than 30 days in batches, which avoids long locks. Return the number deleted."""
     cutoff = timezone.now() - timedelta(days=HEALTH_CHECK_DAYS)
     deleted = 0
     while ids := list(HealthCheck.objects.filter(checked_at__lt=cutoff).values_list("id", flat=True)[:CHUNK]):

@@ -1,4 +1,4 @@
-"""The pages that add endpoints, look for servers on this machine, and act on many endpoints at once."""
+"""Pages that add endpoints, discover servers on this machine, and act on several endpoints at once."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -18,19 +18,20 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 from rest_framework.exceptions import ValidationError
 
-from endpoints import api, discovery, edits, operations
+from endpoints import api, discovery, edit_log, operations
 from endpoints.forms import AddForm
 from endpoints.models import Endpoint, Kind, OperatorState, deadline
+from endpoints.page_parts import REFUSED, wants_part
 from endpoints.registry import registry
 
 View = Callable[..., HttpResponse]
 
-DEADLINES = (None, 0, 60, 300, 1800)  # seconds that a drain may be given, on the page that asks
-NAMED = 5  # of many endpoints, in a sentence
+DEADLINES = (None, 0, 60, 300, 1800)  # choices of a drain deadline in seconds on the confirmation page
+NAMED = 5  # endpoints that a message lists by name
 
 
 def for_administrators(view: View) -> View:
-    """Viewers read; they get no button that leads here, and a 403 if they come all the same."""
+    """Restrict a view to administrators. Viewers see no button for it, and get a 403 if they open its URL."""
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **options: Any) -> HttpResponse:
@@ -41,13 +42,8 @@ def for_administrators(view: View) -> View:
     return never_cache(login_required(checked))
 
 
-def is_htmx(request: HttpRequest) -> bool:
-    """Does a script put the answer into an open page? One that goes back in its history wants all of it."""
-    return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
-
-
-def leads_back(url: str) -> bool:
-    """Is this a page of ours?"""
+def is_local_url(url: str) -> bool:
+    """Return True if the URL is a page of this host."""
     return url_has_allowed_host_and_scheme(url, None)
 
 
@@ -56,91 +52,93 @@ def leads_back(url: str) -> bool:
 
 @for_administrators
 def add(request: HttpRequest) -> HttpResponse:
-    """GET: the form, filled in by `base_url`. POST adds it; with `look` it is asked alone, and nothing is stored."""
+    """Show the form (GET, with `base_url` filled in) or add the endpoint (POST).
+
+    With `look`, POST only queries the server and stores nothing.
+    """
     if request.method != "POST":
         form = AddForm(initial={"base_url": request.GET.get("base_url", "")})
         return _add_page(request, form, request.GET.get("next", ""))
     form = AddForm(request.POST)
-    looked = added = None
+    server = added = None
     if form.is_valid():
         if "look" in request.POST:
-            looked = _told(form, lambda: api.look(form.given()))
+            server = _call_api(form, lambda: api.inspect_server(form.entered()))
         else:
-            added = _told(form, lambda: api.create(request, form.given()))
-    if is_htmx(request):
+            added = _call_api(form, lambda: api.create(request, form.entered()))
+    if wants_part(request):
         return _added_in_place(request, form, added)
     back = request.POST.get("next", "")
     if added is None:
-        return _add_page(request, form, back, looked)
-    messages.success(request, _("Added: %(name)s.") % {"name": added.name})
-    return HttpResponseRedirect(back if leads_back(back) else reverse("endpoint", args=[added.pk]))
+        return _add_page(request, form, back, server)
+    messages.success(request, _("%(name)s was added.") % {"name": added.name})
+    return HttpResponseRedirect(back if is_local_url(back) else reverse("endpoint", args=[added.pk]))
 
 
-def _add_page(request: HttpRequest, form: AddForm, back: str, looked: Any = None) -> HttpResponse:
+def _add_page(request: HttpRequest, form: AddForm, back: str, server: Any = None) -> HttpResponse:
     kinds = {value: str(label) for value, label in Kind.choices}
-    return render(request, "endpoint_add.html", {"form": form, "next": back, "looked": looked, "kinds": kinds})
+    return render(request, "endpoints/add.html", {"form": form, "next": back, "server_info": server, "kinds": kinds})
 
 
-def _told(form: AddForm, ask: Callable[[], Any]) -> Any:
-    """What the API's own code answers; None where it refuses, which then stands beside the fields."""
+def _call_api(form: AddForm, call: Callable[[], Any]) -> Any:
+    """Return the result of the API's code; None after an error, which is added to the form."""
     try:
-        return ask()
+        return call()
     except ValidationError as error:
         form.refuse(error)
-    except api.Failed as error:
+    except api.ErrorResponse as error:
         form.add_error("base_url", str(error.detail))
     return None
 
 
 def _added_in_place(request: HttpRequest, form: AddForm, added: Endpoint | None) -> HttpResponse:
-    """For the list of servers of an open page: the new line, or a sentence beside what was pressed."""
+    """Return a fragment for the servers on an open page: the new line, or an error next to the pressed button."""
     if added is not None:
-        return render(request, "inc/found_added.html", {"endpoint": added})
-    response = render(request, "inc/found_refused.html", {"form": form})
-    response["HX-Retarget"] = "[data-refused]"
-    response["HX-Reswap"] = "innerHTML"
-    return response
+        return render(request, "discover/server_added.html", {"endpoint": added})
+    return render(request, "discover/server_refused.html", {"form": form}, status=REFUSED)
 
 
 @for_administrators
 def discover(request: HttpRequest) -> HttpResponse:
-    """The ports are asked by POST alone: a link on another page must not make RouterDash knock anywhere."""
+    """Show servers on this machine. Only POST queries the ports, so that a link on another page cannot trigger it."""
     places = discovery.discover() if request.method == "POST" else None
     back = request.POST.get("next", "")
     silent = [place for place in places or () if not place.listens and place.registered is None]
-    context = {"places": places, "silent": silent, "next": back if leads_back(back) else ""}
-    return render(request, "inc/found.html" if is_htmx(request) else "discover.html", context)
+    context = {"places": places, "silent": silent, "next": back if is_local_url(back) else ""}
+    return render(request, "discover/servers.html" if wants_part(request) else "discover/page.html", context)
 
 
-# Many at once
+# Several endpoints at once
 
 
 @for_administrators
 def act(request: HttpRequest) -> HttpResponse:
-    """Do one thing to the chosen endpoints. What changes where requests go, but for enabling, asks first. GET leads to
-    the list: who switches the language of the question, or had to log in for it, comes by that.
+    """Run an action on the chosen endpoints.
+
+    Actions that change routing, except for enabling, need a confirmation. GET redirects to the list: a language switch
+    or a login on the confirmation page leads to it.
     """
     if request.method != "POST":
         return redirect("endpoints")
     action, back = request.POST.get("action", ""), request.POST.get("next", "")
     chosen = list(Endpoint.objects.select_related("options").filter(pk__in=_ids(request)).order_by("name"))
-    here = redirect(back if leads_back(back) else reverse("endpoints"))
+    here = redirect(back if is_local_url(back) else reverse("endpoints"))
     if action not in _ACTIONS or not chosen:
-        messages.warning(request, _("Choose at least one endpoint, and what to do."))
+        messages.warning(request, _("Choose an action and at least one endpoint."))
         return here
-    if action in _ASKED and "confirmed" not in request.POST:
+    if action in _CONFIRMED_ACTIONS and "confirmed" not in request.POST:
         running = registry.in_flight()
         rows = [(endpoint, registry.get(str(endpoint.pk)), running.get(str(endpoint.pk), 0)) for endpoint in chosen]
         context = {
             "action": action,
-            "title": _ASKED[action],
+            "title": _CONFIRMED_ACTIONS[action],
             "rows": rows,
             "running": sum(count for *_endpoint, count in rows),
             "deadlines": DEADLINES,
             "next": back,
             "back": here.url,
         }
-        return render(request, "endpoints_confirm.html", context)
+        return render(request, "endpoints/confirm.html", context)
     _ACTIONS[action](request, chosen)
     return here
 
@@ -148,20 +146,20 @@ def act(request: HttpRequest) -> HttpResponse:
 def _test(request: HttpRequest, chosen: list[Endpoint]) -> None:
     results = operations.test_all(chosen)
     failed = [endpoint.name for endpoint, result in zip(chosen, results, strict=True) if not result.success]
-    _say(
+    _report_success(
         request,
         len(chosen) - len(failed),
-        ngettext("%(count)d endpoint answered.", "%(count)d endpoints answered.", len(chosen) - len(failed)),
+        ngettext("%(count)d endpoint responded.", "%(count)d endpoints responded.", len(chosen) - len(failed)),
     )
     if failed:
-        messages.error(request, _("No good answer from: %(names)s.") % {"names": names(failed)})
+        messages.error(request, _("These endpoints did not respond correctly: %(names)s") % {"names": names(failed)})
 
 
 def _sync(request: HttpRequest, chosen: list[Endpoint]) -> None:
     results = operations.sync_all(chosen)
     failed = [endpoint.name for endpoint, result in zip(chosen, results, strict=True) if isinstance(result, Exception)]
     done = len(chosen) - len(failed)
-    _say(
+    _report_success(
         request,
         done,
         ngettext(
@@ -171,48 +169,50 @@ def _sync(request: HttpRequest, chosen: list[Endpoint]) -> None:
         ),
     )
     if failed:
-        messages.error(request, _("No list of models from: %(names)s.") % {"names": names(failed)})
+        messages.error(
+            request, _("The model lists of these endpoints could not be read: %(names)s") % {"names": names(failed)}
+        )
 
 
-def _say(request: HttpRequest, count: int, text: str) -> None:
+def _report_success(request: HttpRequest, count: int, text: str) -> None:
     if count:
         messages.success(request, text % {"count": count})
 
 
 def _enable(request: HttpRequest, chosen: list[Endpoint]) -> None:
-    _set_state(request, chosen, OperatorState.ENABLED, _("Enabled: %(names)s."))
+    _set_state(request, chosen, OperatorState.ENABLED, _("Enabled: %(names)s"))
 
 
 def _drain(request: HttpRequest, chosen: list[Endpoint]) -> None:
-    asked = request.POST.get("deadline_secs", "")
-    seconds = int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 5 else None
-    _set_state(request, chosen, OperatorState.DRAINING, _("Draining: %(names)s."), seconds)
+    text = request.POST.get("deadline_secs", "")
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else None
+    _set_state(request, chosen, OperatorState.DRAINING, _("Draining started: %(names)s"), seconds)
 
 
 def _disable(request: HttpRequest, chosen: list[Endpoint]) -> None:
-    _set_state(request, chosen, OperatorState.DISABLED, _("Disabled: %(names)s."))
+    _set_state(request, chosen, OperatorState.DISABLED, _("Disabled: %(names)s"))
 
 
 def _set_state(
-    request: HttpRequest, chosen: list[Endpoint], state: OperatorState, said: str, seconds: int | None = None
+    request: HttpRequest, chosen: list[Endpoint], state: OperatorState, message: str, seconds: int | None = None
 ) -> None:
-    """As the admin does it, its log included."""
+    """Set the operator state of endpoints, and log the edit as the admin does."""
     with transaction.atomic():
         for endpoint in chosen:
             before = endpoint.options_or_default.operator_state
             endpoint.set_operator_state(state, deadline(seconds))
-            edits.note_state(request, endpoint, before, state)
-    messages.success(request, said % {"names": names(endpoint.name for endpoint in chosen)})
+            edit_log.note_state(request, endpoint, before, state)
+    messages.success(request, message % {"names": names(endpoint.name for endpoint in chosen)})
 
 
 def _reset_breaker(request: HttpRequest, chosen: list[Endpoint]) -> None:
     with transaction.atomic():
         for endpoint in chosen:
-            edits.note_reset(request, endpoint)
+            edit_log.note_reset(request, endpoint)
     for endpoint in chosen:
         registry.reset_breaker(str(endpoint.pk))
-    told = names(endpoint.name for endpoint in chosen)
-    messages.success(request, _("Circuit breaker reset: %(names)s.") % {"names": told})
+    listed = names(endpoint.name for endpoint in chosen)
+    messages.success(request, _("Circuit breaker reset: %(names)s") % {"names": listed})
 
 
 _ACTIONS: dict[str, Callable[[HttpRequest, list[Endpoint]], None]] = {
@@ -223,18 +223,18 @@ _ACTIONS: dict[str, Callable[[HttpRequest, list[Endpoint]], None]] = {
     "disable": _disable,
     "reset_breaker": _reset_breaker,
 }
-# Those that ask first, by what their page is called.
-_ASKED = {
+# Actions that need a confirmation, with the title of its page.
+_CONFIRMED_ACTIONS = {
     "drain": gettext_lazy("Drain"),
     "disable": gettext_lazy("Disable"),
-    "reset_breaker": gettext_lazy("Reset the circuit breaker"),
+    "reset_breaker": gettext_lazy("Reset circuit breaker"),
 }
 
 
-def names(found: Iterable[str]) -> str:
-    """The first few, and how many more there are: a message travels in a cookie."""
-    every = list(found)
-    shown, more = ", ".join(every[:NAMED]), len(every) - NAMED
+def names(endpoint_names: Iterable[str]) -> str:
+    """Return the first names and the number of others; a message must be short, because a cookie carries it."""
+    all_names = list(endpoint_names)
+    shown, more = ", ".join(all_names[:NAMED]), len(all_names) - NAMED
     if more <= 0:
         return shown
     return ngettext("%(names)s and %(count)d more", "%(names)s and %(count)d more", more) % {
@@ -244,13 +244,13 @@ def names(found: Iterable[str]) -> str:
 
 
 def _ids(request: HttpRequest) -> list[UUID]:
-    found = []
+    ids = []
     for text in request.POST.getlist("endpoint"):
         try:
-            found.append(UUID(text))
+            ids.append(UUID(text))
         except ValueError:
             continue
-    return found
+    return ids
 
 
 URLS = [

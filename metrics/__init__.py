@@ -1,1 +1,1 @@
-"""Figures: folded from the journals, written to the database, told in one place."""
+"""Figures: folded from the journals, written to the database, and read in one place."""

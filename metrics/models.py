@@ -1,4 +1,4 @@
-"""The existing tables of history and daily figures, and our own: roll-ups, moving averages, positions, totals."""
+"""Tables of figures: history and daily rows (shared with llmlb), roll-ups, moving averages, positions, totals."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from endpoints.fields import (
 
 
 class RequestHistory(models.Model):
-    """One finished request. The columns from `outcome` on are ours, null in rows that the reference wrote."""
+    """One finished request. Columns from `outcome` on belong to RouterDash, and are null in rows that llmlb wrote."""
 
     id = TextUUIDField(primary_key=True)
     timestamp = IsoDateTimeField()
@@ -46,7 +46,7 @@ class RequestHistory(models.Model):
     first_token_us = SharedBigIntegerField(null=True)
     tokens_estimated = models.BooleanField(null=True)
     streamed = models.BooleanField(null=True)
-    attempts = SharedJSONField(null=True)  # of metrics.history.StoredAttempt
+    attempts = SharedJSONField(null=True)  # see metrics.counting.stored_attempt
     queue_us = SharedBigIntegerField(null=True)
     request_id = SharedLineField(_("request id"), null=True)
 
@@ -59,11 +59,11 @@ class RequestHistory(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["completed_at"], name="history_completed"),
             models.Index(fields=["endpoint_id", "completed_at"], name="history_endpoint"),
-            # The few that the reference wrote, for the start to find among millions of ours.
+            # Rows that llmlb wrote: few, and read at each start among millions of others.
             models.Index(fields=["completed_at"], condition=models.Q(outcome=None), name="history_adopted"),
-            # The few that went wrong, at no cost to those that did not.
+            # Failed requests: few, and without a cost for successful ones.
             models.Index(fields=["completed_at"], condition=models.Q(status="error"), name="history_failed"),
-            # What clients called their requests, at no cost to those that came without a name.
+            # Request ids of clients, without a cost for requests that have none.
             models.Index(
                 fields=["request_id", "completed_at"],
                 condition=models.Q(request_id__isnull=False),
@@ -76,7 +76,7 @@ class RequestHistory(models.Model):
 
 
 class DailyStat(models.Model):
-    """Attempts on one model of one endpoint on one local day. Stays when the endpoint is deleted."""
+    """Attempts on one model of one endpoint on one local day. The row stays when the endpoint is deleted."""
 
     pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
     endpoint_id = TextUUIDField()
@@ -91,8 +91,8 @@ class DailyStat(models.Model):
 
     class Meta:
         db_table = "endpoint_daily_stats"
-        verbose_name = _("daily figures")
-        verbose_name_plural = _("daily figures")
+        verbose_name = _("daily metrics of endpoints")
+        verbose_name_plural = _("daily metrics of endpoints")
         indexes: ClassVar = [
             models.Index(fields=["date"], name="idx_daily_stats_date"),
             models.Index(fields=["endpoint_id", "date"], name="idx_daily_stats_endpoint_date"),
@@ -103,7 +103,7 @@ class DailyStat(models.Model):
 
 
 class Setting(models.Model):
-    """The reference's key and value pairs."""
+    """Key and value pairs of llmlb."""
 
     key = LineField(primary_key=True)
     value = models.TextField()
@@ -117,7 +117,7 @@ class Setting(models.Model):
 
 
 class RollUp(models.Model):
-    """Sums over one span of time, endpoint, model, kind and key. Requests count under the endpoint that answered."""
+    """Sums over one span of time, endpoint, model, kind and API key. Requests count under their last endpoint."""
 
     pk: models.CompositePrimaryKey
     endpoint_id = TextUUIDField()
@@ -132,7 +132,7 @@ class RollUp(models.Model):
     input_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     ok_duration_us = models.BigIntegerField()
-    # Null in rows of before these were counted.
+    # Null in rows of releases that did not count these.
     requests_rejected = models.BigIntegerField(null=True)
     first_token_us = models.BigIntegerField(null=True)
 
@@ -141,7 +141,7 @@ class RollUp(models.Model):
 
 
 class DistributedRollUp(RollUp):
-    """With histograms, see metrics.histogram."""
+    """Roll-up with histograms, see metrics.counting.histogram."""
 
     durations = LineField(null=True)
     first_tokens = LineField(null=True)
@@ -151,52 +151,52 @@ class DistributedRollUp(RollUp):
 
 
 class MinuteRollUp(DistributedRollUp):
-    """`minute`: minutes since 1970, UTC, of completion."""
+    """Roll-up of one minute. `minute` is that of completion, since 1970, UTC."""
 
     pk = models.CompositePrimaryKey("minute", "endpoint_id", "model", "kind", "api_key_id")
     minute = models.BigIntegerField()
 
     class Meta:
         db_table = "rollup_minutes"
-        verbose_name = _("roll-ups by minute")
-        verbose_name_plural = _("roll-ups by minute")
+        verbose_name = _("per-minute roll-ups")
+        verbose_name_plural = _("per-minute roll-ups")
 
     def __str__(self) -> str:
         return f"{self.minute} {self.endpoint_id} {self.model}"
 
 
 class DayRollUp(DistributedRollUp):
-    """`date`: the local date of completion."""
+    """Roll-up of one day. `date` is the local date of completion."""
 
     pk = models.CompositePrimaryKey("date", "endpoint_id", "model", "kind", "api_key_id")
     date = LineField()
 
     class Meta:
         db_table = "rollup_days"
-        verbose_name = _("roll-ups by day")
-        verbose_name_plural = _("roll-ups by day")
+        verbose_name = _("daily roll-ups")
+        verbose_name_plural = _("daily roll-ups")
 
     def __str__(self) -> str:
         return f"{self.date} {self.endpoint_id} {self.model}"
 
 
 class MonthRollUp(RollUp):
-    """`month`: the first seven characters of the days that are summed, so that long spans need few rows."""
+    """Roll-up of one month, so that long spans need few rows. `month` is the start of its dates: `2026-11`."""
 
     pk = models.CompositePrimaryKey("month", "endpoint_id", "model", "kind", "api_key_id")
     month = LineField()
 
     class Meta:
         db_table = "rollup_months"
-        verbose_name = _("roll-ups by month")
-        verbose_name_plural = _("roll-ups by month")
+        verbose_name = _("monthly roll-ups")
+        verbose_name_plural = _("monthly roll-ups")
 
     def __str__(self) -> str:
         return f"{self.month} {self.endpoint_id} {self.model}"
 
 
 class ClientRollUp(models.Model):
-    """Sums of what one client's address sent in one span of time."""
+    """Sums over the requests of one client address in one span of time."""
 
     pk: models.CompositePrimaryKey
     client_ip = LineField()
@@ -211,16 +211,16 @@ class ClientRollUp(models.Model):
 
 
 class ClientHourRollUp(ClientRollUp):
-    """`hour`: hours since 1970, UTC."""
+    """Requests of one client address in one hour. `hour` counts from 1970, UTC."""
 
     pk = models.CompositePrimaryKey("hour", "client_ip")
     hour = models.BigIntegerField()
-    last_us = models.BigIntegerField(null=True)  # when the last of them ended; null where a repair made the row
+    last_us = models.BigIntegerField(null=True)  # end of the latest request; null in a row that a repair created
 
     class Meta:
         db_table = "rollup_client_hours"
-        verbose_name = _("clients by hour")
-        verbose_name_plural = _("clients by hour")
+        verbose_name = _("hourly clients")
+        verbose_name_plural = _("hourly clients")
         indexes: ClassVar = [models.Index(fields=["client_ip", "hour"], name="client_hours_client")]
 
     def __str__(self) -> str:
@@ -228,7 +228,7 @@ class ClientHourRollUp(ClientRollUp):
 
 
 class ClientDayRollUp(ClientRollUp):
-    """With which key and for which model. `day`: days since 1970, UTC."""
+    """Requests of one client address in one day, by API key and model. `day` counts from 1970, UTC."""
 
     pk = models.CompositePrimaryKey("day", "client_ip", "api_key_id", "model")
     day = models.BigIntegerField()
@@ -237,8 +237,8 @@ class ClientDayRollUp(ClientRollUp):
 
     class Meta:
         db_table = "rollup_client_days"
-        verbose_name = _("clients by day")
-        verbose_name_plural = _("clients by day")
+        verbose_name = _("daily clients")
+        verbose_name_plural = _("daily clients")
         indexes: ClassVar = [models.Index(fields=["client_ip", "day"], name="client_days_client")]
 
     def __str__(self) -> str:
@@ -246,7 +246,7 @@ class ClientDayRollUp(ClientRollUp):
 
 
 class AllClientsRollUp(models.Model):
-    """Sums over the clients of one hour, and how many these are: an IPv6 /64 is one. `hour`: since 1970, UTC."""
+    """Sums over all clients of one hour, and their number: an IPv6 /64 is one client. `hour` counts from 1970, UTC."""
 
     hour = models.BigIntegerField(primary_key=True)
     requests_ok = models.BigIntegerField()
@@ -258,15 +258,15 @@ class AllClientsRollUp(models.Model):
 
     class Meta:
         db_table = "rollup_all_clients"
-        verbose_name = _("all clients by hour")
-        verbose_name_plural = _("all clients by hour")
+        verbose_name = _("hourly totals of all clients")
+        verbose_name_plural = _("hourly totals of all clients")
 
     def __str__(self) -> str:
         return f"{self.hour}: {self.clients}"
 
 
 class MovingAverage(models.Model):
-    """The last speeds of one model on one endpoint; `samples` is what metrics.fold makes of them."""
+    """Moving average of one model at one endpoint, in tokens per second. `samples`: see metrics.counting.speeds."""
 
     pk = models.CompositePrimaryKey("endpoint_id", "model", "kind")
     endpoint_id = TextUUIDField()
@@ -283,7 +283,7 @@ class MovingAverage(models.Model):
 
 
 class JournalPosition(models.Model):
-    """Up to where a writer's journal is folded into this database."""
+    """Position up to which the journal of a writer is counted in this database."""
 
     writer = LineField(primary_key=True)
     segment = models.BigIntegerField()
@@ -297,7 +297,7 @@ class JournalPosition(models.Model):
 
 
 class Total(models.Model):
-    """A figure over all time, kept when what it was counted from is gone. Names are in metrics.fold."""
+    """A figure over all time, which stays when its requests are deleted. Names: metrics.counting.totals."""
 
     name = LineField(primary_key=True)
     value = models.BigIntegerField()
@@ -310,7 +310,7 @@ class Total(models.Model):
 
 
 class Baseline(models.Model):
-    """An endpoint's counters, and the sum of its daily rows, at the moment this database was taken over."""
+    """Counters of an endpoint, and the sum of its daily rows, at the adoption and after each later run of llmlb."""
 
     endpoint_id = TextUUIDField(primary_key=True)
     total_requests = models.BigIntegerField()
@@ -328,9 +328,9 @@ class Baseline(models.Model):
 
 
 class AdoptedDay(models.Model):
-    """What one of llmlb's daily rows has beyond the attempts in the roll-ups of that day; below zero, what it lacks.
+    """llmlb's share of a daily row: its attempts minus those in the roll-ups of that day; it may be negative.
 
-    llmlb calls some kinds by other names, has its own idea of where a day ends, and keeps no history of some requests.
+    llmlb has other names for some kinds, ends days at another time, and has no history rows of some requests.
     """
 
     pk = models.CompositePrimaryKey("endpoint_id", "model_id", "date", "api_kind")
@@ -350,14 +350,16 @@ class AdoptedDay(models.Model):
 
 
 class AdoptedHistory(models.Model):
-    """One row, in databases that llmlb wrote: how far its history is counted. See metrics.adopted."""
+    """Progress of counting the history that llmlb wrote, one row. See metrics.storage.adopted_history."""
 
     id = models.IntegerField(primary_key=True, default=1)
-    counted_us = models.BigIntegerField()  # every row of llmlb that was completed before it, in µs since 1970
-    base_us = models.BigIntegerField()  # tokens of before were in the totals already
-    minutes_since = models.BigIntegerField()  # a whole hour's; of older requests there are no roll-ups by minute
-    days_since = models.BigIntegerField()  # before this minute, days may have requests that no minute has
-    clients_since = models.BigIntegerField()  # before this hour, RouterDash did not count its own by client
+    counted_us = models.BigIntegerField()  # rows of llmlb that completed before this are counted; µs since 1970
+    base_us = models.BigIntegerField()  # tokens of earlier rows were in the totals already
+    minutes_since = models.BigIntegerField()  # a whole hour; older requests have no roll-ups by minute
+    days_since = models.BigIntegerField()  # before this minute, days may contain requests that no minute contains
+    clients_since = (
+        models.BigIntegerField()
+    )  # before this hour, requests of RouterDash itself are not counted by client
 
     class Meta:
         db_table = "adopted_history"
@@ -367,7 +369,7 @@ class AdoptedHistory(models.Model):
 
 
 class Installation(models.Model):
-    """One row: which database this is. Journals bear the same id, so none is ever folded into another database."""
+    """Identity of this database, one row. Journals have the same id, so none is counted in another database."""
 
     id = models.IntegerField(primary_key=True, default=1)
     database_id = LineField()

@@ -1,4 +1,4 @@
-"""What django-q2 runs for figures. Thin: the work is in functions that a test calls directly."""
+"""Tasks that django-q2 runs for figures: the daily retention."""
 
 import logging
 import time
@@ -11,32 +11,34 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from endpoints.fields import iso
-from metrics import adopted, forgetting, rollups
+from metrics import sql
 from metrics.models import MinuteRollUp
+from metrics.storage import address_retention, adopted_history, rollups
 
 log = logging.getLogger(__name__)
 
 CHUNK = 2000
-MOST_PARAMETERS = 500  # of a statement
+MAX_PARAMETERS = 500  # in one statement
 
 
 def prune_history() -> int:
-    """Delete history rows beyond retention, and minute roll-ups that no figure looks back to, and forget addresses that
-    are due; figures stay.
+    """Delete old history rows and minute roll-ups, and remove client addresses that are due. Figures do not change.
+
+    Returns the number of deleted history rows.
     """
-    adopted.catch_up(settings.ROUTERDASH.zone, log.info)  # what llmlb served is counted before it goes
+    adopted_history.catch_up(settings.ROUTERDASH.zone, log.info)  # rows of llmlb are counted before they are deleted
     cutoff = timezone.now() - timedelta(days=settings.ROUTERDASH.history_retention_days)
     deleted = 0
     while ids := _older_than(cutoff):
         with transaction.atomic():
             deleted += _delete(ids)
     _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
-    forgetting.forget()
+    address_retention.remove_due()
     return deleted
 
 
 def _prune_minutes(oldest: int) -> None:
-    """An hour at a time: after a long pause there is much to delete, and the writer must get its turn."""
+    """Delete one hour per transaction, so that the database writer can commit in between, even after a long outage."""
     while (first := MinuteRollUp.objects.order_by("minute").values_list("minute", flat=True).first()) is not None:
         if first >= oldest:
             return
@@ -44,7 +46,7 @@ def _prune_minutes(oldest: int) -> None:
 
 
 def _older_than(cutoff: datetime) -> list[Any]:
-    """Ids as they are in the table: among adopted ones there may be some that are no UUIDs."""
+    """Return ids as they are in the table: some ids of adopted rows may be no UUIDs, which the ORM would reject."""
     bound = cutoff if connection.vendor == "postgresql" else iso(cutoff)
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM request_history WHERE completed_at < %s LIMIT %s", (bound, CHUNK))
@@ -54,12 +56,8 @@ def _older_than(cutoff: datetime) -> list[Any]:
 def _delete(ids: Sequence[Any]) -> int:
     deleted = 0
     with connection.cursor() as cursor:
-        for at in range(0, len(ids), MOST_PARAMETERS):
-            some = ids[at : at + MOST_PARAMETERS]
-            cursor.execute(f"DELETE FROM request_history WHERE id IN ({_marks(some)})", some)  # noqa: S608
+        for at in range(0, len(ids), MAX_PARAMETERS):
+            chunk = ids[at : at + MAX_PARAMETERS]
+            cursor.execute(sql.delete("request_history", f"id IN {sql.placeholders(len(chunk))}"), chunk)
             deleted += cursor.rowcount
     return deleted
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join(["%s"] * len(values))

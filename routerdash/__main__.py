@@ -1,4 +1,4 @@
-"""`python -m routerdash`: the same as the command `routerdash`."""
+"""Entry point of `python -m routerdash`, which is the same as the command `routerdash`."""
 
 import sys
 

@@ -10,8 +10,11 @@ class RouterDashConfig(AppConfig):
 
     def ready(self) -> None:
         from routerdash import checks  # noqa: F401  # registers the checks
+        from routerdash.optional_packages import import_without
 
-        # django-q2 gives its logger a handler and a level of its own; Django warns of every 404.
+        # Fields of PostgreSQL would load psycopg on SQLite too; pygments colours pages that nobody can open here.
+        import_without("rest_framework.compat", "django.contrib.postgres", "pygments")
+        # django-q2 adds its own handler and level to its logger; Django logs a warning for every 404.
         jobs = logging.getLogger("django-q")
         jobs.handlers.clear()
         jobs.propagate = True
@@ -21,4 +24,4 @@ class RouterDashConfig(AppConfig):
 
 class AdminConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "routerdash.admin_site.AdminSite"
+    default_site = "routerdash.web.admin_site.AdminSite"

@@ -1,4 +1,4 @@
-"""System checks: settings that are each fine but not together."""
+"""System checks for combinations of settings that are each valid but not together."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.core.checks import CheckMessage, Error, register
 
 @register
 def no_pool_where_we_fork(**kwargs: Any) -> list[CheckMessage]:
-    """django-q2 forks its workers; a connection pool made before would be shared by them all."""
+    """Report a connection pool in the background process. django-q2 forks its workers, and all would share the pool."""
     if settings.ROUTERDASH_ROLE == "background" and settings.DATABASES["default"].get("OPTIONS", {}).get("pool"):
         return [Error("The background process must not use a connection pool.", id="routerdash.E001")]
     return []

@@ -1,4 +1,4 @@
-"""HEALTHCHECK of a container: `python -m routerdash.healthcheck` ends with code 0 if /health answers 200, else 1."""
+"""HEALTHCHECK of a container: `python -m routerdash.healthcheck` exits with 0 if /health returns 200, else with 1."""
 
 import http.client
 import os
@@ -6,13 +6,16 @@ import ssl
 import sys
 from contextlib import closing
 
-from gateway.config import Config, ConfigError, load
+from gateway.base.config import Config, ConfigError, load
 
 SECONDS = 4.0
 
 
 def main() -> int:
-    """Asks the settings' own port on a loopback address. What is wrong is one line on standard error."""
+    """Request /health at the port of the settings, on a loopback address. Write failures to standard error as one line.
+
+    Return the exit code.
+    """
     try:
         config = load(os.environ)
         with closing(_connection(config)) as connection:
@@ -30,7 +33,7 @@ def _connection(config: Config) -> http.client.HTTPConnection:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
     if config.scheme == "http":
         return http.client.HTTPConnection(host, config.port, timeout=SECONDS)
-    # The certificate is for another name than that of a loopback address; nothing secret is sent or believed here.
+    # The certificate is for another name than the loopback address. No secret is sent, and no response data is used.
     context = ssl._create_unverified_context()  # noqa: S323
     return http.client.HTTPSConnection(host, config.port, timeout=SECONDS, context=context)
 

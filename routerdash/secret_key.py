@@ -1,13 +1,16 @@
-"""Django's secret key: made by the first `serve`, kept in the data directory, so that a restart logs nobody out."""
+"""Django's secret key. The first `serve` creates it in the data directory, so that sessions outlive a restart."""
 
 import secrets
 from pathlib import Path
 
-from gateway import files
+from gateway.base import files
 
 
 def read(path: Path) -> str:
-    """The stored key; where there is none (a management command in a fresh clone), one for this process alone."""
+    """Return the stored key, or a new one for this process alone if none is stored.
+
+    A management command in a fresh clone has no stored key.
+    """
     try:
         return path.read_text().strip()
     except OSError:
@@ -20,12 +23,12 @@ def make(path: Path) -> None:
 
 
 def rotate(path: Path) -> None:
-    """Put a new key in the place of the old one, which nothing accepts any more. Raises OSError."""
+    """Replace the stored key by a new one; the old one becomes invalid. Raises OSError."""
     files.replace(path, _new().encode())
 
 
 class Watch:
-    """Whether the stored key is another one than a while ago."""
+    """Watch on the stored key, which detects its replacement."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +36,7 @@ class Watch:
         self._state = self._stat()
 
     def changed(self) -> str | None:
-        """The new key, once; looks at the file only where it has been replaced."""
+        """Return the new key once after a change, else None. The file is read only if it was replaced."""
         state = self._stat()
         if state is None or state == self._state:
             return None
@@ -43,10 +46,10 @@ class Watch:
 
     def _stat(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            stat = self._path.stat()
         except OSError:
-            return None  # on its way, or gone: the key in use stays
-        return found.st_ino, found.st_mtime_ns
+            return None  # being replaced, or deleted: the key in use stays
+        return stat.st_ino, stat.st_mtime_ns
 
 
 def _new() -> str:

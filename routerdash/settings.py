@@ -1,4 +1,4 @@
-"""Django's settings. The environment is read by gateway.config alone, from its one table."""
+"""Settings of Django. Only gateway.base.config reads the environment, by its table of settings."""
 
 import os
 from pathlib import Path
@@ -9,21 +9,22 @@ import dj_database_url
 import django_stubs_ext
 from django.utils.translation import gettext_lazy as _
 
-from gateway import config
+from gateway.base import config, setting_parsers
 from routerdash import __version__, secret_key
+from routerdash.processes.schedules import CLUSTER
 
-django_stubs_ext.monkeypatch()  # lets Django's classes be subscripted, as the type checker wants them
+django_stubs_ext.monkeypatch()  # permits subscripts on Django's classes, for the type checker
 
-BASE_DIR = Path(__file__).resolve().parent.parent  # of the packages
-ASSETS_DIR = config.ASSETS if config.INSTALLED else BASE_DIR
+BASE_DIR = Path(__file__).resolve().parent.parent  # parent directory of the packages
+ASSETS_DIR = setting_parsers.ASSETS if setting_parsers.INSTALLED else BASE_DIR
 
 ROUTERDASH = config.load(os.environ)
-# The supervisor names the process here: `control` seeds the trackers, every other role does not.
+# The supervisor sets the role of the process: only `control` seeds the trackers.
 ROUTERDASH_ROLE = os.environ.get("ROUTERDASH_ROLE", "")
 
 DEBUG = False
-ROOT_URLCONF = "routerdash.urls"
-ASGI_APPLICATION = "routerdash.asgi.application"
+ROOT_URLCONF = "routerdash.web.urls"
+ASGI_APPLICATION = "routerdash.web.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
@@ -43,23 +44,24 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "routerdash.middleware.ContentSecurityPolicy",
+    "routerdash.web.middleware.ContentSecurityPolicy",
     "servestatic.middleware.ServeStaticMiddleware",
     "access.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
-    "routerdash.middleware.ViewersZone",
+    "routerdash.web.middleware.ViewersZone",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "access.middleware.PasswordChangeRequired",
-    "routerdash.errors.DatabaseAway",
+    "routerdash.web.errors.DatabaseUnavailable",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "routerdash.web.acknowledgement.WaitForGateways",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 TEMPLATES = [
     {
-        "BACKEND": "routerdash.templates.Templates",
+        "BACKEND": "routerdash.web.templates.Templates",
         "DIRS": [ASSETS_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
@@ -68,7 +70,7 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "routerdash.context.site",
+                "routerdash.web.context.site",
             ],
         },
     }
@@ -76,11 +78,14 @@ TEMPLATES = [
 
 
 def database(settings: config.Config) -> dict[str, Any]:
-    """Django's connection settings. SQLite is opened read-write but never created: only `serve` creates a database."""
+    """Return Django's connection settings.
+
+    SQLite is opened read-write but never created: only `serve` creates a database.
+    """
     path = settings.database_path
     if path is None:
         parsed: dict[str, Any] = {**dj_database_url.parse(settings.database_url)}
-        # A server that a network swallows is an error after a while, not after a quarter of an hour.
+        # An unreachable server is an error after seconds, not after a quarter of an hour.
         limits = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
         parsed["OPTIONS"] = {**limits, **parsed.get("OPTIONS", {})}
         return parsed
@@ -88,10 +93,10 @@ def database(settings: config.Config) -> dict[str, Any]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": f"file:{quote(str(path))}?mode=rw",
         "OPTIONS": {
-            # Two writers that both begin by reading would otherwise end in "database is locked".
+            # Otherwise two writers that both begin with a read fail with "database is locked".
             "transaction_mode": "IMMEDIATE",
             "timeout": 5,
-            # A checkpoint each 4000 pages instead of 1000: under load the same pages are written again and again.
+            # A checkpoint every 4000 pages instead of 1000: under load the same pages are written repeatedly.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-20000; "
             "PRAGMA wal_autocheckpoint=4000;",
         },
@@ -115,18 +120,18 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "overview"
 LOGOUT_REDIRECT_URL = "login"
 
-# Sessions are in control's memory and a file of its own: a database that is away must not log anybody out.
-SESSION_ENGINE = "access.session_engine"
+# Sessions are in control's memory and in a separate file: an unavailable database must not end sessions.
+SESSION_ENGINE = "access.sessions.engine"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = ROUTERDASH.session_max_days * 86400
-CSRF_FAILURE_VIEW = "routerdash.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "routerdash.web.errors.csrf_failure"
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ROUTERDASH.https
-# With this prefix browsers take a cookie by HTTPS alone, and from no other host of the domain.
+# Browsers accept a cookie with this prefix only by HTTPS, and from no other host of the domain.
 _prefix = "__Host-" if ROUTERDASH.https else ""
 SESSION_COOKIE_NAME = f"{_prefix}routerdash_session"
-CSRF_COOKIE_NAME = f"{_prefix}routerdash_csrf"  # static/js/format.js knows both names
-SECURE_HSTS_SECONDS = ROUTERDASH.hsts_seconds  # for requests that came by HTTPS; see also routerdash.middleware
+CSRF_COOKIE_NAME = f"{_prefix}routerdash_csrf"  # static/js/dom.js contains both names
+SECURE_HSTS_SECONDS = ROUTERDASH.hsts_seconds  # for requests that came by HTTPS; see also routerdash.web.middleware
 CSRF_TRUSTED_ORIGINS = [ROUTERDASH.public_url] if ROUTERDASH.public_url else []
 SECRET_KEY = secret_key.read(ROUTERDASH.data_dir / "secret-key")
 
@@ -145,7 +150,7 @@ LANGUAGES = [("en", _("English")), ("ja", _("Japanese"))]
 LANGUAGE_COOKIE_NAME = "routerdash_language"
 LOCALE_PATHS = [ASSETS_DIR / "locale"]
 
-# Static files are served from where they lie: no collecting, no build.
+# Static files are served from their source folder, without collectstatic or a build.
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [ASSETS_DIR / "static"]
 SERVESTATIC_USE_FINDERS = True
@@ -159,9 +164,9 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["access.permissions.HasPermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["routerdash.parsers.BoundedJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["routerdash.web.parsers.BoundedJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "routerdash.errors.api_error",
+    "EXCEPTION_HANDLER": "routerdash.web.errors.api_error",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -172,8 +177,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "routerdash.schema.add_errors",
-        "routerdash.schema.add_tags",
+        "routerdash.web.schema.add_responses",
+        "routerdash.web.schema.add_tags",
     ],
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "endpoints.models.Status.choices",
@@ -182,9 +187,9 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-# django-q2: its shutdown traps are in routerdash/supervisor.py.
+# django-q2: its shutdown traps are in routerdash/processes/background.py.
 Q_CLUSTER = {
-    "name": "routerdash",
+    "name": CLUSTER,
     "orm": "default",
     "label": "Background jobs",
     "workers": 1,
@@ -199,4 +204,4 @@ Q_CLUSTER = {
 }
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-LOGGING_CONFIG = None  # gateway.logs configures every process alike
+LOGGING_CONFIG = None  # gateway.base.logs configures every process

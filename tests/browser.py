@@ -1,4 +1,4 @@
-"""Pages in a real browser, for tests of any room: `pytestmark = in_browser`, and the fixture `page`."""
+"""Pages in a real browser, for tests of any package: `pytestmark = in_browser`, and the fixture `page`."""
 
 import shutil
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser complains of, and whom else it asks."""
+    """Messages of the browser's console, errors of scripts, and requests to other hosts."""
     return []
 
 
@@ -65,11 +65,12 @@ def log_in(page: Page, path: str = "/") -> None:
     page.goto(path)
     page.get_by_label("Username").fill("admin")
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    with page.expect_navigation():  # until the scripts of the next page run: clicks before that would submit its forms
+        page.get_by_role("button", name="Log in").click()
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds wrong with the page as it is: the rule, and where."""
+    """Return the violations that axe finds in the page: the rule, and the element."""
     if page.evaluate("typeof axe === 'undefined'"):
         page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
@@ -77,7 +78,7 @@ def violations(page: Page) -> list[str]:
 
 
 def look(page: Page, *, theme: str, language: str, width: int) -> None:
-    """From the next page on: `light` or `dark`, `en` or `ja`, so many pixels wide."""
+    """Set the theme (`light`, `dark`), the language (`en`, `ja`) and the width in pixels, from the next page on."""
     url = page.url.split("/", 3)
     base = "/".join(url[:3])
     for name, value in (("routerdash_theme", theme), ("routerdash_language", language)):

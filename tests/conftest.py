@@ -10,24 +10,32 @@ from urllib.parse import urlsplit, urlunsplit
 import hypothesis
 import psycopg
 import pytest
+from django.utils import translation
 
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
 
-pytest_plugins = ["tests.callers", "tests.browser"]
+pytest_plugins = ["tests.django_fixtures", "tests.browser"]
 
-# A busy machine is no fault, hence no deadline. `make test` tries the same examples each time, so that it fails by what
-# has changed alone; `make fuzz` goes looking for others.
+# No deadline, because a busy machine is not a failure. `make test` tries the same examples each time, so that only a
+# change of the code makes it fail. `make fuzz` tries new examples, `make test-fast` a few of the same.
 _usual = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("routerdash", _usual, derandomize=True)
+hypothesis.settings.register_profile("fast", _usual, derandomize=True, max_examples=15)
 hypothesis.settings.register_profile("fuzz", _usual, max_examples=2000)
 hypothesis.settings.load_profile("routerdash")
 
 SERVER = os.environ.get("ROUTERDASH_TEST_DATABASE", "")
 
 
-# What a test has that knows of the database.
+# Fixtures of tests that depend on the database.
 DATABASE_FIXTURES = {"db", "transactional_db", "install", "router", "shared", "shared_router", "database_url"}
+
+# Tests of whole installations, with browsers, other programs or many processes; `make test-fast` leaves them out.
+SLOW_FOLDERS = {"adoption", "benchmarks", "e2e", "hostile", "image", "storm", "torture", "upgrades"}
+SLOW_FIXTURES = {"install", "prepared", "browser", "router"}
+# Tests that measure time or memory, or kill processes at once; `make coverage` runs them without coverage's tracer.
+UNMEASURED_FOLDERS = {"benchmarks", "hostile", "image", "storm", "torture"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,14 +43,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On PostgreSQL only what may go otherwise there: on SQLite, which is tried first, everything is."""
+    """Mark slow tests. On PostgreSQL, keep only the tests that depend on the database: all others ran on SQLite."""
+    for item in items:
+        folders = item.path.relative_to(config.rootpath).parts
+        if SLOW_FOLDERS.intersection(folders) or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+        if UNMEASURED_FOLDERS.intersection(folders):
+            item.add_marker("unmeasured")
     if SERVER and not config.option.keyword and not config.option.file_or_dir:
-        kept = [item for item in items if _knows_the_database(item)]
+        kept = [item for item in items if _depends_on_the_database(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
 
 
-def _knows_the_database(item: pytest.Item) -> bool:
+def _depends_on_the_database(item: pytest.Item) -> bool:
     if item.get_closest_marker("one_database"):
         return False
     fixtures = set(getattr(item, "fixturenames", ()))
@@ -51,6 +65,13 @@ def _knows_the_database(item: pytest.Item) -> bool:
 
 def pytest_report_header() -> str:
     return f"database: {'PostgreSQL' if SERVER else 'SQLite'}"
+
+
+@pytest.fixture(autouse=True)
+def _language() -> Iterator[None]:
+    """Drop the language that a request of Django's test client has activated."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +90,9 @@ def sim(simulator: Simulator) -> Iterator[Simulator]:
 
 
 def new_database(like: str = "") -> str:
-    """The URL of a fresh database, or of a copy of that at `like`; empty for SQLite, which RouterDash makes itself."""
+    """Return the URL of a fresh database, or of a copy of that at `like`; empty for SQLite, whose file RouterDash
+    creates.
+    """
     if not SERVER:
         return ""
     name = f"routerdash_test_{secrets.token_hex(6)}"
@@ -86,7 +109,7 @@ def drop_database(url: str) -> None:
 
 
 def installed(directory: Path, like: RouterDash | None = None, **environment: str) -> RouterDash:
-    """An installation that is not started yet; with a copy of the database of another one, which is stopped."""
+    """An installation that is not started yet, with a copy of the database of another one, which is stopped."""
     made = RouterDash(directory, new_database(like.database_url if like else ""), **environment)
     if like is not None:
         made.data_dir.mkdir(mode=0o700)
@@ -100,7 +123,7 @@ Install = Callable[..., RouterDash]
 
 @pytest.fixture
 def install(tmp_path: Path) -> Iterator[Install]:
-    """Make installations: `install(ROUTERDASH_WORKERS="2")`, not started yet. All are gone at the end."""
+    """Create installations that are not started yet: `install(ROUTERDASH_WORKERS="2")`. All are stopped at the end."""
     made: list[RouterDash] = []
 
     def make(like: RouterDash | None = None, **environment: str) -> RouterDash:
@@ -111,13 +134,13 @@ def install(tmp_path: Path) -> Iterator[Install]:
 
     yield make
     for router in made:
-        router.kill()
+        router.end()
         drop_database(router.database_url)
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterDash]:
-    """An installation of which nothing was asked, stopped: others begin with its database."""
+    """A stopped installation that served no request: other installations start with a copy of its database."""
     made = installed(tmp_path_factory.mktemp("prepared"))
     try:
         assert made.start().stop() == 0
@@ -129,30 +152,34 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterDash]:
 
 @pytest.fixture
 def begin(install: Install, prepared: RouterDash) -> Install:
-    """As `install`, on a prepared database: migrations and the administrator's password take a third of a start."""
+    """Create installations like `install`, on a prepared database: that saves a third of the time of a start."""
     return partial(install, prepared)
 
 
 @pytest.fixture
-def router(begin: Install) -> RouterDash:
-    """A running RouterDash on an empty database."""
+def router(request: pytest.FixtureRequest) -> RouterDash:
+    """A running RouterDash on an empty database, or with the marker `shared` that of the module, without endpoints."""
+    if request.node.get_closest_marker("shared"):
+        running: RouterDash = request.getfixturevalue("emptied")
+        return running
+    begin: Install = request.getfixturevalue("begin")
     return begin().start()
 
 
 @pytest.fixture(scope="module")
 def shared_router(tmp_path_factory: pytest.TempPathFactory, prepared: RouterDash) -> Iterator[RouterDash]:
-    """One running RouterDash for the tests of a module, which leave it as they found it or only look."""
+    """One running RouterDash for the tests of a module, which only read or restore its state."""
     running = installed(tmp_path_factory.mktemp("routerdash"), prepared)
     try:
         yield running.start()
     finally:
-        running.kill()
+        running.end()
         drop_database(running.database_url)
 
 
 @pytest.fixture
 def emptied(shared_router: RouterDash) -> Iterator[RouterDash]:
-    """The running RouterDash of a module, whose endpoints a test leaves behind are deleted; its figures go on."""
+    """The running RouterDash of a module. Endpoints that a test leaves are deleted; the figures continue."""
     yield shared_router
     for row in shared_router.get("/api/endpoints").json()["endpoints"]:
         assert shared_router.request("DELETE", f"/api/endpoints/{row['id']}").status == 204

@@ -2,7 +2,7 @@ from django.contrib.auth.hashers import BCryptPasswordHasher
 
 
 class QuickBcrypt(BCryptPasswordHasher):
-    """bcrypt at its least cost, so that tests do not spend their time on it."""
+    """bcrypt with the lowest cost, so that tests are fast."""
 
     rounds = 4
 

@@ -1,13 +1,15 @@
-"""The pages there are, found by their paths: a new one is taken in by itself."""
+"""All pages, found by their URL patterns: new pages are included automatically."""
 
 from collections.abc import Iterator
 
 from django.contrib import admin
 from django.urls import URLPattern, get_resolver, reverse
 
-# Not pages: for machines, or they only lead on.
-NOT_PAGES = {"logout", "metrics", "health", "ready", "endpoints-act", "clients-threshold", "requests-export", "theme"}
-# Shown to whoever has not logged in.
+# Not pages: paths for machines, redirects, and style sheets.
+NOT_PAGES = frozenset(
+    "logout metrics health ready endpoints-act clients-threshold requests-export theme style-sheet".split()
+)
+# Pages that do not need a login.
 BEFORE_LOGIN = {"login"}
 
 
@@ -20,19 +22,19 @@ def own_pages() -> Iterator[URLPattern]:
 
 
 def path_of(pattern: URLPattern, known: dict[str, str]) -> str:
-    """`known`: a value for each argument that a path may take."""
+    """Return the path; `known` has a value for each argument of a path."""
     arguments = pattern.pattern.converters
     missing = sorted(set(arguments) - set(known))
-    assert not missing, f"tell an example of {missing}, which {pattern.name} takes"
+    assert not missing, f"give an example of {missing}, an argument of {pattern.name}"
     return reverse(str(pattern.name), kwargs={name: known[name] for name in arguments})
 
 
-# Of whose rows the admin's forms are opened, and the argument that names one.
+# The models whose change forms are opened, and the argument that identifies a row.
 ROWS = {"endpoint": "endpoint_id", "requesthistory": "request_id", "apikey": "key_id"}
 
 
 def admin_pages() -> Iterator[tuple[str, str]]:
-    """The index, each list, each form that adds, and those about a row: their names, and the argument of the last."""
+    """Return the names of the index, lists, add forms and pages of a row, with the argument of the last."""
     yield "admin:index", ""
     for model, page in admin.site._registry.items():
         opts = model._meta

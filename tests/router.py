@@ -1,4 +1,4 @@
-"""A real RouterDash in processes of its own: started, asked, stopped and killed as users and machines do it."""
+"""A real RouterDash in processes: tests start, query, stop and kill it like users and machines."""
 
 import http.client
 import http.cookiejar
@@ -12,7 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ import psycopg
 
 from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Endpoint
-from tests.http import Answer, Served
+from tests.http import Response, Served
 
 __all__ = ["KEY", "PASSWORD", "ROOT", "RouterDash", "clean_environment", "command_of", "free_port", "until"]
 
 KEY = "sk_" + "TestKey0" * 4
 PASSWORD = "correct horse battery staple"
 START_SECONDS = 60.0
-# Of `stats`: what a restart may change.
+MEASURED = "COVERAGE_PROCESS_START" in os.environ
+# Fields of `stats` that a restart may change.
 PASSING = (
     "records_waiting", "oldest_waiting_secs", "last_commit_at", "last_batch_ms", "last_batch_records", "writer_errors",
     "last_seen_at", "figures_version", "tokens_per_second",  # the last goes down with time
@@ -35,7 +36,7 @@ PASSING = (
 
 
 def until(condition: Any, seconds: float = 10.0, pause: float = 0.02) -> Any:
-    """The first true answer of `condition`; fails when that takes too long."""
+    """Return the first true result of `condition`; fails if that takes too long."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
@@ -70,7 +71,7 @@ class RouterDash(Served):
     # Processes
 
     def start(self, *, wait: bool = True, restored: bool = True) -> "RouterDash":
-        """Wait until it serves; unless told otherwise, until its figures are those of the database."""
+        """Start it, and wait until it serves; with `restored`, until its figures are those of the database."""
         self.log = self.log_path.open("ab")
         self.process = subprocess.Popen(
             [*self.program, "serve"],
@@ -81,12 +82,12 @@ class RouterDash(Served):
             stdin=subprocess.DEVNULL,
         )
         if wait:
-            until(self._is_ready, START_SECONDS)
+            until(self.is_ready, START_SECONDS)
             until(lambda: not restored or self.stats()["figures_restored"], START_SECONDS)
         return self
 
     def stop(self, within: float = 30) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM and return the exit code."""
         assert self.process is not None
         self.process.terminate()
         try:
@@ -95,13 +96,21 @@ class RouterDash(Served):
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to every process at once."""
+        """Send SIGKILL to all processes at once."""
         if self.process is not None:
             for pid in self.pids():
                 _signal(pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
             self.log.close()
+
+    def end(self) -> None:
+        """Kill it. Under coverage stop it first, as a killed process writes no coverage data."""
+        if MEASURED and self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
+        self.kill()
 
     def kill_role(self, role: str, number: int = signal.SIGKILL) -> int:
         pid = self.pid_of(role)
@@ -112,7 +121,7 @@ class RouterDash(Served):
         return next(pid for pid in self.pids() if role in command_of(pid))
 
     def pids(self) -> list[int]:
-        """The supervisor and everything below it."""
+        """Return the PIDs of the supervisor and all its descendants."""
         assert self.process is not None
         parents = {int(entry): _parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
         found = [self.process.pid]
@@ -121,7 +130,7 @@ class RouterDash(Served):
         return found
 
     def manage(self, *arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-        """`manage.py …` with the settings of this installation."""
+        """Run `manage.py …` with the settings of this installation."""
         return subprocess.run(
             [*self.program, *arguments],
             cwd=self.directory,
@@ -135,7 +144,7 @@ class RouterDash(Served):
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log_text()}"
         try:
@@ -149,13 +158,13 @@ class RouterDash(Served):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def chat(self, model: str = "tiny", *, stream: bool = False, **fields: Any) -> Answer:
+    def chat(self, model: str = "tiny", *, stream: bool = False, **fields: Any) -> Response:
         messages = [{"role": "user", "content": "Say hello."}]
         return self.post("/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **fields})
 
     @contextmanager
     def open_stream(self, model: str = "tiny", **fields: Any) -> Iterator[http.client.HTTPResponse]:
-        """A streamed chat, read as it comes; leaving the block is leaving the stream."""
+        """Open a streamed chat; leaving the block disconnects the client."""
         body = json.dumps({"model": model, "messages": [], "stream": True, **fields})
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
@@ -163,19 +172,19 @@ class RouterDash(Served):
                 yield response
 
     def log_in(self, name: str, password: str) -> tuple[int, urllib.request.OpenerDirector]:
-        """The status of the page that a login leads to, and a browser that is logged in."""
+        """Return the status of the page after a login, and a browser that is logged in."""
         jar = http.cookiejar.CookieJar()
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
         browser.open(f"{self.url}/login", timeout=30).read()
         token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
         form = {"username": name, "password": password, "csrfmiddlewaretoken": token}
-        answer = browser.open(f"{self.url}/login", urllib.parse.urlencode(form).encode(), timeout=30)
-        return answer.status if answer.url != f"{self.url}/login" else 401, browser
+        response = browser.open(f"{self.url}/login", urllib.parse.urlencode(form).encode(), timeout=30)
+        return response.status if response.url != f"{self.url}/login" else 401, browser
 
     # Endpoints and figures
 
     def add(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
-        """Register a simulated endpoint and wait until a gateway knows it online with its models; its id."""
+        """Register a simulated endpoint and wait until a gateway has it online with its models; return its ID."""
         endpoint_id = self.register(simulated, name, **fields)
         until(lambda: self.serves(endpoint_id, len(simulated.behaviour.models)), 20)
         until(lambda: self.lists(endpoint_id, len(simulated.behaviour.models)))
@@ -183,14 +192,14 @@ class RouterDash(Served):
 
     def register(self, simulated: Endpoint, name: str = "", **fields: Any) -> str:
         given = {"name": name or simulated.url, "base_url": simulated.url, **fields}
-        answer = self.post("/api/endpoints", given)
-        if answer.status in (400, 409):  # a shared RouterDash still has a server that an earlier test had on this port
+        response = self.post("/api/endpoints", given)
+        if response.status in (400, 409):  # an earlier test left a server on this port
             for row in self.get("/api/endpoints").json()["endpoints"]:
                 if row["base_url"] == simulated.url:
                     self.request("DELETE", f"/api/endpoints/{row['id']}")
-            answer = self.post("/api/endpoints", given)
-        assert answer.status == 201, answer
-        endpoint_id: str = answer.json()["id"]
+            response = self.post("/api/endpoints", given)
+        assert response.status == 201, response
+        endpoint_id: str = response.json()["id"]
         return endpoint_id
 
     def serves(self, endpoint_id: str, models: int) -> bool:
@@ -198,7 +207,7 @@ class RouterDash(Served):
         return found["status"] == "online" and len(found["models"]) == models
 
     def lists(self, endpoint_id: str, models: int) -> bool:
-        """Has a gateway seen it? That is a moment behind what control tells."""
+        """Return True if a gateway lists the models; gateways follow control with a short delay."""
         found = self.get("/v1/models").json()["data"]
         return sum(endpoint_id in model["endpoint_ids"] for model in found) == models
 
@@ -219,7 +228,7 @@ class RouterDash(Served):
     # The database
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read or change the database as a stranger would, in a transaction of its own."""
+        """Read or change the database from outside, in its own transaction."""
         if self.database_url:
             with psycopg.connect(self.database_url) as connection:
                 cursor = connection.execute(sql.replace("?", "%s"), values)

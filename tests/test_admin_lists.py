@@ -1,4 +1,4 @@
-"""Every list of the admin: its cost does not grow with its rows, and facts can only be read."""
+"""Lists of the admin: their number of queries does not grow with rows, and facts are read-only."""
 
 import csv
 import io
@@ -37,8 +37,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_alone")]
 
 
 @pytest.fixture
-def _alone(nothing_cached: None) -> None:
-    """Nothing of another test."""
+def _alone(empty_caches: None) -> None:
+    """Clear caches of other tests."""
 
 
 def url(model: Any, page: str = "changelist") -> str:
@@ -46,7 +46,7 @@ def url(model: Any, page: str = "changelist") -> str:
 
 
 def fill(user: User, rows: int, prefix: str) -> None:
-    """So many more rows of each kind."""
+    """Add rows of each kind."""
     endpoints = [Endpoint(name=f"{prefix}{n}", base_url=f"http://{prefix}{n}.invalid") for n in range(rows)]
     Endpoint.objects.bulk_create(endpoints)
     one = endpoints[0]
@@ -97,7 +97,7 @@ FACTS = [model for model in MODELS if isinstance(admin.site.get_model_admin(mode
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
-def test_a_list_asks_as_often_for_many_rows_as_for_few(as_admin: Api, admin: User, model: Any) -> None:
+def test_number_of_queries_of_a_list_does_not_grow_with_rows(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 2, "few")
     as_admin.get(url(model))
     with CaptureQueriesContext(
@@ -112,19 +112,19 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(as_admin: Api, admin: Use
 
 
 @pytest.mark.parametrize("model", [*FACTS, RequestHistory], ids=lambda model: model._meta.label)
-def test_nothing_counts_all_facts(as_admin: Api, admin: User, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_base, "MOST_PAGED", 55)
+def test_no_list_counts_all_facts(as_admin: Api, admin: User, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_base, "MAX_PAGED_ROWS", 55)
     fill(admin, 60, "many")
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         response = as_admin.get(url(model))
-    counts = [it["sql"] for it in asked if "COUNT(" in it["sql"]]
+    counts = [it["sql"] for it in queries if "COUNT(" in it["sql"]]
     assert [sql for sql in counts if "LIMIT 55" not in sql] == []
     assert response.context["cl"].result_count <= 55
     assert as_admin.get(f"{url(model)}?p=99").status_code in (200, 302)
 
 
 @pytest.mark.parametrize("model", FACTS, ids=lambda model: model._meta.label)
-def test_facts_can_only_be_read(as_admin: Api, admin: User, model: Any) -> None:
+def test_facts_are_read_only(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 1, "one")
     row = model._default_manager.first()
     for page in ("add/", f"{row.pk}/change/", f"{row.pk}/delete/", f"{row.pk}/history/"):
@@ -135,7 +135,7 @@ def test_facts_can_only_be_read(as_admin: Api, admin: User, model: Any) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
-def test_lists_are_for_staff(as_viewer: Api, model: Any) -> None:
+def test_lists_need_staff(as_viewer: Api, model: Any) -> None:
     assert as_viewer.get(url(model)).status_code == 302
 
 
@@ -149,13 +149,13 @@ def test_facts_of_one_endpoint(as_admin: Api, admin: User, model: Any) -> None:
         assert list(as_admin.get(url(model), {"endpoint": odd}).context["cl"].result_list) == []
 
 
-def test_changes_of_status_come_from_their_own_index(as_admin: Api) -> None:
+def test_changes_of_status_are_read_from_their_own_index(as_admin: Api) -> None:
     endpoint = add_endpoint(A)
     HealthCheck.objects.bulk_create([check(endpoint), check(endpoint, after=Status.ERROR), check(endpoint)])
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         response = as_admin.get(url(HealthCheck), {"changes": "only"})
     assert len(response.context["cl"].result_list) == 1
-    listed = next(it["sql"] for it in asked if "ORDER BY" in it["sql"] and "checked_at" in it["sql"])
+    listed = next(it["sql"] for it in queries if "ORDER BY" in it["sql"] and "checked_at" in it["sql"])
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN QUERY PLAN {listed}")
@@ -175,7 +175,7 @@ def test_facts_are_escaped(as_admin: Api) -> None:
         assert "<script>alert(" not in html, model
 
 
-def test_the_log_tells_who_changed_what(as_admin: Api, admin: User) -> None:
+def test_the_log_shows_author_and_change(as_admin: Api, admin: User) -> None:
     endpoint = add_endpoint(A, "gpu-box")
     as_admin.post(url(Endpoint), {"action": "enable", "_selected_action": [str(endpoint.pk)]})
     html = as_admin.get(url(LogEntry)).content.decode()
@@ -187,12 +187,12 @@ def test_the_log_tells_who_changed_what(as_admin: Api, admin: User) -> None:
 
 
 def exported(api: Api, model: Any, *rows: Any) -> list[dict[str, str]]:
-    answer = api.post(url(model), {"action": "export_csv", "_selected_action": [str(row.pk) for row in rows]})
-    assert answer["Content-Type"] == "text/csv; charset=utf-8"
-    return list(csv.DictReader(io.StringIO(answer.content.decode())))
+    response = api.post(url(model), {"action": "export_csv", "_selected_action": [str(row.pk) for row in rows]})
+    assert response["Content-Type"] == "text/csv; charset=utf-8"
+    return list(csv.DictReader(io.StringIO(response.content.decode())))
 
 
-def test_chosen_endpoints_are_exported_without_secrets(as_admin: Api) -> None:
+def test_selected_endpoints_are_exported_without_secrets(as_admin: Api) -> None:
     endpoint = add_endpoint(A, "東京")
     Endpoint.objects.update(notes="=HYPERLINK(1)")
     endpoint.set_api_key("sk-secret")
@@ -203,31 +203,35 @@ def test_chosen_endpoints_are_exported_without_secrets(as_admin: Api) -> None:
     assert not any("sk-secret" in value or value.startswith("gAAAA") for value in row.values())
 
 
-def test_chosen_keys_are_exported_without_hashes(as_admin: Api, admin: User) -> None:
+def test_selected_keys_are_exported_without_hashes(as_admin: Api, admin: User) -> None:
     row, key = ApiKey.issue(admin, "notebook", ["endpoints.read"])
-    (told,) = exported(as_admin, ApiKey, row)
-    assert (told["name"], told["created_by"], told["permissions"]) == ("notebook", "ada", "endpoints.read")
-    assert not {key, row.key_hash} & set(told.values())
+    (exported_row,) = exported(as_admin, ApiKey, row)
+    assert (exported_row["name"], exported_row["created_by"], exported_row["permissions"]) == (
+        "notebook",
+        "ada",
+        "endpoints.read",
+    )
+    assert not {key, row.key_hash} & set(exported_row.values())
 
 
-def test_chosen_people_are_exported_without_passwords(as_admin: Api, admin: User) -> None:
-    (told,) = exported(as_admin, User, admin)
-    assert told["username"] == "ada"
-    assert not any("$2b$" in value for value in told.values())
+def test_selected_users_are_exported_without_passwords(as_admin: Api, admin: User) -> None:
+    (exported_row,) = exported(as_admin, User, admin)
+    assert exported_row["username"] == "ada"
+    assert not any("$2b$" in value for value in exported_row.values())
 
 
-# People and keys
+# Users and keys
 
 
 def test_an_owner_is_found_by_typing(as_admin: Api, admin: User) -> None:
     make_user("vera")
-    asked = {"app_label": "access", "model_name": "apikey", "field_name": "created_by", "term": "ver"}
-    found = as_admin.get(reverse("admin:autocomplete"), asked).json()["results"]
+    parameters = {"app_label": "access", "model_name": "apikey", "field_name": "created_by", "term": "ver"}
+    found = as_admin.get(reverse("admin:autocomplete"), parameters).json()["results"]
     assert [it["text"] for it in found] == ["vera"]
 
 
 @pytest.mark.parametrize(("expiry", "names"), [("valid", {"new", "never"}), ("expired", {"old"}), ("odd", None)])
-def test_keys_by_their_expiry(as_admin: Api, admin: User, expiry: str, names: set[str] | None) -> None:
+def test_keys_are_filtered_by_expiry(as_admin: Api, admin: User, expiry: str, names: set[str] | None) -> None:
     ApiKey.issue(admin, "never", [])
     ApiKey.issue(admin, "new", [], timezone.now() + timedelta(days=1))
     ApiKey.issue(admin, "old", [], timezone.now() - timedelta(days=1))
@@ -235,7 +239,7 @@ def test_keys_by_their_expiry(as_admin: Api, admin: User, expiry: str, names: se
     assert {row.name for row in found} == (names or {"never", "new", "old"})
 
 
-def test_disabling_from_a_list_asks_first(as_admin: Api) -> None:
+def test_disabling_from_a_list_needs_a_confirmation(as_admin: Api) -> None:
     endpoint = add_endpoint(A)
     sent = {"action": "disable", "_selected_action": [str(endpoint.pk)]}
     assert "In flight" in as_admin.post(url(Endpoint), sent).content.decode()
@@ -251,10 +255,10 @@ def test_a_button_of_a_page_disables_at_once(as_admin: Api) -> None:
     assert Endpoint.objects.get().options_or_default.operator_state == "disabled"
 
 
-# Beside what is edited
+# Panels next to forms
 
 
-def test_panels_are_limited_and_lead_to_all(as_admin: Api, admin: User) -> None:
+def test_panels_are_limited_and_link_to_all_rows(as_admin: Api, admin: User) -> None:
     endpoint = add_endpoint(A)
     EndpointModel.objects.bulk_create(EndpointModel(endpoint=endpoint, model_id=f"m{n:03}") for n in range(60))
     HealthCheck.objects.bulk_create(check(endpoint) for _ in range(60))
@@ -268,7 +272,7 @@ def test_panels_are_limited_and_lead_to_all(as_admin: Api, admin: User) -> None:
         assert panel.count("<tr>") == shown
 
 
-def test_a_request_leads_to_who_looked_at_its_bodies(as_admin: Api) -> None:
+def test_a_request_links_to_the_accesses_to_its_bodies(as_admin: Api) -> None:
     row = RequestHistory.objects.create(
         id=A, timestamp=timezone.now(), completed_at=timezone.now(), request_type="chat", model="m", endpoint_id=A,
         endpoint_name="a", endpoint_ip="", request_body={"model": "m", "messages": []}, duration_ms=1, status="success",
@@ -279,7 +283,7 @@ def test_a_request_leads_to_who_looked_at_its_bodies(as_admin: Api) -> None:
 
 
 @pytest.mark.parametrize("model", [Endpoint, User, ApiKey])
-def test_what_is_edited_leads_to_its_history(as_admin: Api, admin: User, model: Any) -> None:
+def test_an_edited_object_links_to_its_history(as_admin: Api, admin: User, model: Any) -> None:
     fill(admin, 1, "one")
     row = model._default_manager.first()
     history = url(model) + f"{row.pk}/history/"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import load, secret_names, table
-from metrics import downloads
+from gateway.base.config import load, secret_names, table
+from metrics.exports import downloads
 from tests.test_docs import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -20,7 +20,7 @@ UNIT = (ROOT / "packaging" / "routerdash.service").read_text()
 LOCKS = [*ROOT.glob("requirements*.txt"), *ROOT.glob("tests/*/requirements.txt"), *ROOT.glob("tests/*/weights.txt")]
 SETTINGS = {name for name, _, _ in table()} | {f"{name}_FILE" for name in secret_names()} | {"TZ", "PATH", "HOME"}
 
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
 # Requirements
@@ -47,12 +47,12 @@ def test_every_requirement_is_pinned_with_hashes(path: Path) -> None:
     assert [name for name, hashes in found.items() if not hashes] == []
 
 
-def test_tests_run_on_what_is_shipped() -> None:
+def test_tests_use_the_shipped_requirements() -> None:
     shipped, tested = (pinned(ROOT / name) for name in ("requirements.txt", "requirements-dev.txt"))
     assert {name: tested.get(name) for name in shipped} == shipped
 
 
-def test_what_the_wheel_asks_for_is_pinned() -> None:
+def test_requirements_of_the_wheel_are_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[\[<>=]", wanted)[0].lower() for wanted in project["dependencies"]}
     assert names <= {name.split("==")[0].lower() for name in pinned(ROOT / "requirements.txt")}
@@ -77,7 +77,7 @@ def test_the_image_exposes_the_default_port() -> None:
     assert re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE) == [str(load({}).port)]
 
 
-def test_the_image_runs_as_a_user_without_a_name_and_by_no_shell() -> None:
+def test_the_image_runs_as_a_numeric_user_without_a_shell() -> None:
     last = DOCKERFILE.split("\nFROM ")[-1]
     user = re.findall(r"^USER (.+)$", last, re.MULTILINE)
     assert user == ["10001:10001"]
@@ -86,13 +86,13 @@ def test_the_image_runs_as_a_user_without_a_name_and_by_no_shell() -> None:
         assert isinstance(json.loads(command), list)
 
 
-def test_the_image_has_no_volume_that_nobody_named() -> None:
+def test_the_image_declares_no_anonymous_volume() -> None:
     assert not re.search(r"^VOLUME", DOCKERFILE, re.MULTILINE)
 
 
-def test_the_build_gets_what_the_wheel_is_made_of_and_no_secret() -> None:
+def test_the_build_context_has_the_sources_of_the_wheel_and_no_secret() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
-    assert "*" in lines  # and from there on what is let in
+    assert "*" in lines  # and from there on the included files
     given = {line[1:] for line in lines if line.startswith("!")}
     assert {"access", "endpoints", "gateway", "metrics", "routerdash", "locale", "static", "templates"} <= given
     assert all((ROOT / name).exists() for name in given)
@@ -102,14 +102,14 @@ def test_the_build_gets_what_the_wheel_is_made_of_and_no_secret() -> None:
 # The compose file
 
 
-def test_the_compose_file_takes_every_right_away() -> None:
+def test_the_compose_file_drops_all_privileges() -> None:
     assert COMPOSE["read_only"] is True
     assert COMPOSE["cap_drop"] == ["ALL"]
     assert COMPOSE["security_opt"] == ["no-new-privileges:true"]
     assert COMPOSE["volumes"] == ["routerdash:/data"]
 
 
-def test_the_compose_file_has_secrets_in_files_alone() -> None:
+def test_the_compose_file_has_secrets_only_in_files() -> None:
     assert set(COMPOSE["environment"]) <= SETTINGS
     assert not set(COMPOSE["environment"]) & set(secret_names())
     named = {value for name, value in COMPOSE["environment"].items() if name.endswith("_FILE")}
@@ -121,7 +121,7 @@ def test_the_compose_file_and_the_image_check_health_alike() -> None:
     assert COMPOSE["healthcheck"]["test"] == ["CMD", *command]
 
 
-def test_the_compose_file_waits_for_a_stop_in_order() -> None:
+def test_the_compose_file_waits_for_a_graceful_stop() -> None:
     assert int(COMPOSE["stop_grace_period"].rstrip("s")) >= load({}).drain_secs + 5
 
 
@@ -134,27 +134,27 @@ def test_the_units_settings_exist() -> None:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit with a program that is here."""
+    """Return the unit with an existing program."""
     path = tmp_path / "routerdash.service"
     path.write_text(UNIT.replace("/opt/routerdash/bin/routerdash", "/bin/true"))
     return path
 
 
 @needs_systemd
-def test_systemd_understands_the_unit(unit: Path) -> None:
+def test_systemd_accepts_the_unit(unit: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
 
 
 @needs_systemd
-def test_the_unit_exposes_next_to_nothing(unit: Path) -> None:
-    """Ten is everything; above two (20 of its tenths) this fails."""
+def test_the_unit_has_a_low_exposure(unit: Path) -> None:
+    """Ten is the maximum exposure; the test fails above two (20 tenths)."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
 
 
-def test_the_unit_bounds_memory_and_keeps_a_bad_setting_from_starting_again() -> None:
+def test_the_unit_limits_memory_and_does_not_restart_after_a_bad_setting() -> None:
     assert re.search(r"^MemoryMax=2G$", UNIT, re.MULTILINE)
     assert re.search(r"^RestartPreventExitStatus=2$", UNIT, re.MULTILINE)
 

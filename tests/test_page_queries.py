@@ -1,4 +1,4 @@
-"""No page, list or form asks the database more often for how much there is. All that benchmarks/pages.py times."""
+"""The number of queries of pages, lists and forms in benchmarks/pages.py does not grow with rows."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from metrics import models
 from tests.access.people import Api
 from tests.benchmarks.test_filled import database
 from tests.metrics.world import own_database
-from tests.routerdash.conftest import _nothing_left  # noqa: F401
+from tests.routerdash.conftest import _clean_state  # noqa: F401
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MOST = 16
@@ -26,8 +26,8 @@ FILLED = (
 )  # fmt: skip
 
 
-def asked(people: Api, endpoints: int, offered: int, rows: int) -> Mapping[str, int]:
-    """How many queries each page takes the second time, on a database of this size."""
+def counts(people: Api, endpoints: int, offered: int, rows: int) -> Mapping[str, int]:
+    """Return the number of queries of each page at its second request, on a database of this size."""
     own_database()
     for model in FILLED:
         model.objects.all().delete()
@@ -42,13 +42,13 @@ def asked(people: Api, endpoints: int, offered: int, rows: int) -> Mapping[str, 
 def queries(people: Api, path: str) -> int:
     people.get(path)
     with CaptureQueriesContext(connection) as captured:
-        assert people.get(path).status_code < 400, path  # where there is little, there is no later page
+        assert people.get(path).status_code < 400, path  # a small database has no later page
     return len(captured)
 
 
-def test_every_page_asks_as_often_of_much_as_of_little(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_queries_does_not_grow_with_rows(as_admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filled, "OLD_DAYS", range(10, 12))
-    few = asked(as_admin, 3, 12, 300)
-    many = asked(as_admin, 30, 60, 3000)
+    few = counts(as_admin, 3, 12, 300)
+    many = counts(as_admin, 30, 60, 3000)
     assert {name: (few[name], count) for name, count in many.items() if count > few[name]} == {}
     assert max(many.values()) <= MOST

@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 ('created_at', endpoints.fields.IsoDateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
                 ('expires_at', endpoints.fields.ExpiryField(blank=True, null=True, verbose_name='expires')),
                 ('scopes', models.TextField(editable=False, null=True)),
-                ('key_prefix', endpoints.fields.LineField(editable=False, null=True, verbose_name='begins with')),
+                ('key_prefix', endpoints.fields.LineField(editable=False, null=True, verbose_name='key prefix')),
                 ('permissions', models.JSONField(blank=True, default=list, null=True, verbose_name='permissions')),
                 ('created_by', models.ForeignKey(db_column='created_by', on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to=settings.AUTH_USER_MODEL, verbose_name='owner')),
             ],
@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'API keys',
                 'db_table': 'api_keys',
                 'ordering': ['-created_at'],
-                'constraints': [models.UniqueConstraint(fields=('created_by', 'name'), name='api_keys_owner_name', violation_error_message='This user already has an API key of this name.')],
+                'constraints': [models.UniqueConstraint(fields=('created_by', 'name'), name='api_keys_owner_name', violation_error_message='This user already has an API key with this name.')],
             },
         ),
     ]

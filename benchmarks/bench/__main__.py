@@ -1,4 +1,4 @@
-"""`python -m benchmarks.bench`: RouterDash beside others, in one run. benchmarks/README.md says more."""
+"""`python -m benchmarks.bench`: RouterDash beside others, in one run. See benchmarks/README.md."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ from benchmarks.bench.servers import (
     Haproxy,
     Nginx,
     OnPostgres,
-    Ours,
+    RouterDashServer,
     Server,
     Unaccounted,
     Upstreams,
@@ -49,7 +49,7 @@ class Options:
 
 
 class Bench:
-    """Servers run from the first case that needs them: the usual ones to the end, others to the end of their case."""
+    """The usual servers run from their first case to the end, others only during their case."""
 
     def __init__(self, directory: Path, stack: ExitStack, options: Options) -> None:
         self.directory = directory
@@ -68,7 +68,7 @@ class Bench:
         self._number = 0
 
     def run(self, case: Case) -> list[dict[str, Sample]] | None:
-        """Samples by round and server; None where it cannot be measured, which does not keep the next from it."""
+        """Return samples by round and server, or None if the case cannot be measured. Later cases still run."""
         try:
             return self._run(case)
         except tools.CannotMeasure as error:
@@ -107,7 +107,9 @@ class Bench:
         for name in names:
             with ExitStack() as stack:
                 server = self._make(name, stack)
-                self.load.plain(server.port, self.load.body("plain1500", 1500), 4, 1)  # warm, with nothing large
+                self.load.plain(
+                    server.port, self.load.body("plain1500", 1500), 4, 1
+                )  # warmed up without large requests
                 server.settle()
                 samples[name] = case.run(self.context, server)
                 self._reconcile(server)
@@ -117,7 +119,7 @@ class Bench:
         if name not in self.options.servers:
             try:
                 return self._make(name, stack)
-            except tools.NotHere as error:
+            except tools.MissingHere as error:
                 self.omitted.append(f"{name} was left out: {error}")
                 return None
         if name not in self._usual:
@@ -131,7 +133,7 @@ class Bench:
         server = self._makers()[name](directory)
         server.name = name
         stack.callback(server.stop)
-        if isinstance(server, Ours):
+        if isinstance(server, RouterDashServer):
             server.start()
         if self.options.nice:
             proc.prefer(server.everything(), self.options.nice)
@@ -149,8 +151,8 @@ class Bench:
             "nginx": lambda directory: Nginx(directory, up),
             TWO_NGINX: lambda directory: Nginx(directory, up, workers=2),
             "HAProxy": lambda directory: Haproxy(directory, up),
-            "RouterDash": lambda directory: Ours(directory, up),
-            TWO_OURS: lambda directory: Ours(directory, up, ROUTERDASH_WORKERS="2"),
+            "RouterDash": lambda directory: RouterDashServer(directory, up),
+            TWO_OURS: lambda directory: RouterDashServer(directory, up, ROUTERDASH_WORKERS="2"),
             OnPostgres.name: lambda directory: OnPostgres(directory, up),
             Adopted.name: lambda directory: Adopted(directory, up),
             Watched.name: lambda directory: Watched(directory, up, self.load),
@@ -178,12 +180,12 @@ def report(
         busy=busy,
         servers=[bench.shown[name] for name in options.servers if name in bench.shown and name != "direct"],
         cases=found,
-        faults=[*bench.failed, *(text for text in faults if _of_ours(text))],
-        notes=[*bench.omitted, *(text for text in faults if not _of_ours(text))],
+        faults=[*bench.failed, *(text for text in faults if _is_of_routerdash(text))],
+        notes=[*bench.omitted, *(text for text in faults if not _is_of_routerdash(text))],
     )
 
 
-def _of_ours(fault: str) -> bool:
+def _is_of_routerdash(fault: str) -> bool:
     return fault.startswith(("RouterDash", "gateway"))
 
 
@@ -210,10 +212,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="routerdash-bench-") as directory, ExitStack() as stack:
         try:
             tools.check()
-            os.sched_setaffinity(0, {tools.LOAD_CORE})  # what starts from here is placed by its own rules
+            os.sched_setaffinity(0, {tools.LOAD_CORE})  # processes that start from here are pinned separately
             if options.nice:
-                stack.callback(proc.prefer, [os.getpid()], proc.session_niceness())  # it is the terminal's, too
-                proc.prefer([os.getpid()], options.nice)  # inherited by what starts from here
+                stack.callback(
+                    proc.prefer, [os.getpid()], proc.session_niceness()
+                )  # the terminal's process group receives it too
+                proc.prefer([os.getpid()], options.nice)  # inherited by processes that start from here
             for name in options.servers:
                 if name in PEERS:
                     install(PEERS[name].release)
@@ -221,23 +225,23 @@ def main() -> None:
             for case in options.cases:
                 rounds = bench.run(case)
                 if rounds is None:
-                    say(f"\n{bench.failed[-1]}")
+                    print_lines(f"\n{bench.failed[-1]}")
                     continue
                 found.append((case, rounds))
-                say(f"\n## {case.title} (`{case.name}`)\n", *results.table(case, rounds))
+                print_lines(f"\n## {case.title} (`{case.name}`)\n", *results.table(case, rounds))
         except tools.CannotMeasure as error:
             sys.exit(str(error))
         except KeyboardInterrupt:
             sys.exit("stopped")
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped undisturbed
+            for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not interrupt the stop
                 signal.signal(number, signal.SIG_IGN)
         finished = report(bench, options, found, commit, busy)
-    say("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
-    say(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
+    print_lines("\n## Goals\n", *results.goals(dict((case.name, rounds) for case, rounds in found)), "")
+    print_lines(*(f"note: {text}" for text in finished.notes), *(f"WRONG: {text}" for text in finished.faults))
     if options.out is not None:
         options.out.write_text(finished.markdown())
-        say(f"written to {options.out}")
+        print_lines(f"written to {options.out}")
     sys.exit(1 if finished.faults else 0)
 
 
@@ -247,16 +251,16 @@ def parse(arguments: Sequence[str]) -> Options:
         description="RouterDash beside nginx, HAProxy and other routers.",
         epilog=f"Cases: {', '.join(case.name for case in CASES)}. A whole run is written to RESULTS.md.",
     )
-    parser.add_argument("--cases", default="", help="those alone, separated by commas")
+    parser.add_argument("--cases", default="", help="measure only these cases, separated by commas")
     parser.add_argument(
-        "--servers", default=",".join(USUAL), help="in the cases that measure all (default: %(default)s)"
+        "--servers", default=",".join(USUAL), help="servers in cases that measure all (default: %(default)s)"
     )
-    parser.add_argument("--peers", action="store_true", help=f"also {', '.join(PEERS)}, from PyPI")
+    parser.add_argument("--peers", action="store_true", help=f"also measure {', '.join(PEERS)}, from PyPI")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="of each run")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: does it work at all?")
-    parser.add_argument("--nice", type=int, default=0, help="of all of it; -10 helps where others use the machine, too")
-    parser.add_argument("--out", type=Path, help="write the results there")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of each run")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s, to check that everything works")
+    parser.add_argument("--nice", type=int, default=0, help="niceness of all processes; -10 helps on a shared machine")
+    parser.add_argument("--out", type=Path, help="file for the results")
     given = parser.parse_args(arguments)
     wanted = [name for name in given.cases.split(",") if name]
     if unknown := set(wanted) - {case.name for case in CASES}:
@@ -275,7 +279,7 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     for line in lines:
         print(line, flush=True)
 

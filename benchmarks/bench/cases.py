@@ -1,17 +1,18 @@
-"""What is measured, case by case. A run of a case on one server gives a sample: numbers by column."""
+"""The cases of the benchmark. A run of a case on one server gives a sample: numbers by column."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from benchmarks.bench import proc
+from benchmarks.bench.bodies import conversation
 from benchmarks.bench.servers import Figures, Server, audit
-from benchmarks.bench.tools import LOAD_CORE, Load
+from benchmarks.bench.tools import LOAD_CORE, Load, chat_body
 
 T = TypeVar("T")
 Sample = dict[str, float]
 
-# Column -> its heading. Those in RATIOS are told in multiples of nginx's, too.
+# Column -> its heading. Columns in RATIOS are also shown as multiples of nginx's values.
 HEADINGS = {
     "cpu": "CPU µs/{unit}",
     "all": "all processes, µs/{unit}",
@@ -32,7 +33,7 @@ RATIOS = ("cpu", "all", "p99", "added_p50")
 
 @dataclass
 class Measured:
-    """CPU seconds of a server over a run: of what clients' bytes go through, and of everything once it has settled."""
+    """CPU seconds of a server over a run: of the processes on the path of requests, and of all until it is idle."""
 
     front: float = 0.0
     everything: float = 0.0
@@ -43,11 +44,11 @@ class Context:
     load: Load
     seconds: float
     core: int | None = LOAD_CORE  # of the load
-    faults: dict[str, int] = field(default_factory=dict)  # what is not as it must be, and how often
+    faults: dict[str, int] = field(default_factory=dict)  # fault -> number of times
 
     def fault(self, server: Server, text: str) -> None:
-        told = f"{server.name}: {text}"
-        self.faults[told] = self.faults.get(told, 0) + 1
+        fault = f"{server.name}: {text}"
+        self.faults[fault] = self.faults.get(fault, 0) + 1
 
 
 Run = Callable[[Context, Server], Sample]
@@ -62,9 +63,9 @@ class Case:
     run: Run
     servers: tuple[str, ...] = ()  # empty: the usual ones
     note: str = ""
-    base: str = ""  # the server that others' rates are compared with
+    base: str = ""  # the server whose rates are the reference
     pinned: bool = True
-    fresh: bool = False  # each run on a server that has just been started; then few rounds are enough
+    fresh: bool = False  # each run on a newly started server; few rounds are enough
 
 
 def measure(server: Server, work: Callable[[], T]) -> tuple[T, Measured]:
@@ -76,10 +77,10 @@ def measure(server: Server, work: Callable[[], T]) -> tuple[T, Measured]:
     return found, Measured(used, proc.cpu_seconds(everything) - all_before)
 
 
-def compare(context: Context, server: Server, before: Figures | None, answered: int, in_flight: int = 0) -> None:
-    """The server's figures with what clients saw."""
+def compare(context: Context, server: Server, before: Figures | None, responses: int, in_flight: int = 0) -> None:
+    """Compare the server's figures with the observations of clients."""
     after = server.counted()
-    if before is not None and after is not None and (wrong := audit(before, after, answered, in_flight)):
+    if before is not None and after is not None and (wrong := audit(before, after, responses, in_flight)):
         context.fault(server, wrong)
 
 
@@ -90,17 +91,17 @@ def micros(seconds: float, count: int) -> float:
 # Kinds of runs
 
 
-def plain(connections: int, size: int = 1500) -> Run:
-    """As many requests as it answers, over so many connections."""
+def plain(connections: int, size: int = 1500, make: Callable[[int], bytes] = chat_body) -> Run:
+    """Requests at saturation over a number of connections. `make` returns a body of the given size in bytes."""
 
     def run(context: Context, server: Server) -> Sample:
-        body = context.load.body(f"plain{size}", size)
+        body = context.load.file(f"{make.__name__}{size}", make(size))
         before = server.counted()
         found, used = measure(
             server, lambda: context.load.plain(server.port, body, connections, context.seconds, core=context.core)
         )
         if found.wrong:
-            context.fault(server, f"{found.wrong} of {found.requests} requests had no answer, or another than 200")
+            context.fault(server, f"{found.wrong} of {found.requests} requests had no response with status 200")
         compare(context, server, before, found.requests, connections)
         return {
             "cpu": micros(used.front, found.requests),
@@ -114,7 +115,7 @@ def plain(connections: int, size: int = 1500) -> Run:
 
 
 def large(connections: int, size: int) -> Run:
-    """The same, and how much memory it takes. The server has just been started and has served nothing large."""
+    """Requests at saturation, with memory. The server has just started and has served no large request."""
 
     def run(context: Context, server: Server) -> Sample:
         before = {pid: proc.resident_kib(pid) for pid in server.front()}
@@ -128,17 +129,17 @@ def large(connections: int, size: int) -> Run:
 
 
 def streams(connections: int, events: int, pace_us: int) -> Run:
-    """So many streams at a time, each of `events` events."""
+    """Concurrent streams of `events` events each."""
 
     def run(context: Context, server: Server) -> Sample:
-        words = f"events={events} pace_us={pace_us}"
-        body = context.load.body(f"streams{events}x{pace_us}", 1500, stream=True, words=words)
+        options = f"events={events} pace_us={pace_us}"
+        body = context.load.body(f"streams{events}x{pace_us}", 1500, stream=True, options=options)
         before = server.counted()
         found, used = measure(
             server, lambda: context.load.streams(server.stream_port, body, connections, context.seconds, events)
         )
         if found.wrong:
-            context.fault(server, f"of {found.whole + found.wrong} streams, {found.told}")
+            context.fault(server, f"of {found.whole + found.wrong} streams, {found.errors}")
         compare(context, server, before, found.whole)
         return {
             "cpu": micros(used.front, found.events),
@@ -153,11 +154,11 @@ def streams(connections: int, events: int, pace_us: int) -> Run:
 
 
 def idle(connections: int) -> Run:
-    """So many streams that have begun and wait for their next event. The server has just been started."""
+    """Open streams that wait for their next event. The server has just started."""
 
     def run(context: Context, server: Server) -> Sample:
-        words = "events=3 pace_us=900000000 first_us=1000"
-        body = context.load.body("idle", 1500, stream=True, words=words)
+        options = "events=3 pace_us=900000000 first_us=1000"
+        body = context.load.body("idle", 1500, stream=True, options=options)
         counted = server.counted()
         before = sum(map(proc.resident_kib, server.front()))
         held = context.load.hold(server.stream_port, context.load.request(server.stream_port, body), connections)
@@ -173,14 +174,14 @@ def idle(connections: int) -> Run:
 
 
 def rate(per_second: float) -> Run:
-    """So many requests a second, whether or not answers come."""
+    """A fixed rate of requests, independent of responses."""
 
     def run(context: Context, server: Server) -> Sample:
         body = context.load.body("plain1500", 1500)
         before = server.counted()
         found, _ = measure(server, lambda: context.load.rate(server.port, body, per_second, context.seconds))
         if found.wrong:
-            context.fault(server, f"of {found.whole + found.wrong} requests, {found.told}")
+            context.fault(server, f"of {found.whole + found.wrong} requests, {found.errors}")
         compare(context, server, before, found.whole)
         return {"p50": found.duration_p50_us / 1e3, "p99": found.duration_p99_us / 1e3}
 
@@ -192,7 +193,7 @@ STREAMS = ("cpu", "all", "rate", "duration", "longer", "first", "gap")
 
 LARGE = ("cpu", "all", "rate", "p50", "peak_mib")
 
-# Servers that one case needs, by name.
+# Servers of a single case, by name.
 TWO_NGINX, TWO_OURS = "nginx, 2 workers", "RouterDash, 2 workers"
 
 CASES = (
@@ -202,7 +203,7 @@ CASES = (
     Case("streams96", "96 streams of 64 events, 10 ms apart", "event", STREAMS, streams(96, 64, 10_000)),
     Case("streams384", "384 streams of 64 events, 10 ms apart", "event", STREAMS, streams(384, 64, 10_000)),
     Case("burst512", "8 streams of 512 events, all sent at once", "event", STREAMS, streams(8, 512, 0)),
-    Case("body200k", "Bodies of 200 KB, 16 connections", "request", PLAIN, plain(16, 200_000)),
+    Case("body200k", "Bodies of 200 KB, 16 connections", "request", PLAIN, plain(16, 200_000, conversation)),
     Case(
         "body5m",
         "Bodies of 5 MB, 4 connections",
@@ -252,7 +253,7 @@ CASES = (
         servers=("nginx", "RouterDash", "gateway alone", "gateway alone, no records"),
         base="gateway alone",
         note="RouterDash has no setting that turns accounting off. `gateway alone` is one gateway process whose "
-        "journal nobody reads; the last row is the same with `Gateway.record` replaced by nothing.",
+        "journal is not read; the last row is the same with `Gateway.record` replaced by nothing.",
     ),
     Case(
         "databases",

@@ -1,13 +1,13 @@
-/* Clients that cost next to nothing, on 127.0.0.1; the request is the bytes of a file. Each prints one JSON object.
+/* Clients with little overhead, on 127.0.0.1. The request is the bytes of a file. Each client prints one JSON object.
  *
- *   load streams PORT FILE CONNECTIONS SECONDS EVENTS   each connection asks for a stream after the other; none begins
- *                                                       after SECONDS, all that have begun are read to their end
- *   load rate PORT FILE RATE SECONDS                    RATE requests a second whether or not answers come (open loop),
+ *   load streams PORT FILE CONNECTIONS SECONDS EVENTS   each connection requests one stream after the other; none starts
+ *                                                       after SECONDS, started streams are read to their end
+ *   load rate PORT FILE RATE SECONDS                    RATE requests a second even without responses (open loop),
  *                                                       each on an idle connection, or on a new one if none is idle
- *   load hold PORT FILE CONNECTIONS SECONDS             opens so many streams, waits for the first event of each, prints,
+ *   load hold PORT FILE CONNECTIONS SECONDS             opens that many streams, waits for the first event of each, prints,
  *                                                       and reads on until its standard input ends
  *
- * A stream is whole if it was answered with 200, its chunks are well formed, it has EVENTS events before [DONE] and
+ * A stream is complete if its status is 200, its chunks are well formed, it has EVENTS events before [DONE] and
  * nothing after it. Times are of CLOCK_MONOTONIC, in µs.
  */
 #define _GNU_SOURCE
@@ -35,9 +35,9 @@ typedef struct Conn {
     char head[HEAD_BYTES];
     size_t head_len;
     enum Where where;
-    int status, chunked, closing, line_len; /* closing: the server said so; line_len: of the trailer line, or digits of the chunk size */
+    int status, chunked, closing, line_len; /* closing: the server closes; line_len: of the trailer line, or digits of the chunk size */
     long long left;                /* bytes of the body or of the chunk */
-    char start[16];                /* of the event that is arriving */
+    char start[16];                /* of the event that is being received */
     int start_len, after_newline;
     long events;
     int done;
@@ -54,7 +54,7 @@ static int epoll_fd, port;
 static char *request;
 static size_t request_len;
 static Conn *idle;
-static long opened, whole, miscounted, unfinished, refused, broken, events_seen, streams_begun, in_flight;
+static long opened, whole, miscounted, unfinished, refused, broken, events_seen, streams_started, in_flight;
 static List durations, firsts, gaps;
 static int open_loop;
 
@@ -92,7 +92,7 @@ static void print_list(const char *name, List *list)
 static void print_all(double seconds)
 {
     printf("{\"seconds\": %.6f, \"whole\": %ld, \"miscounted\": %ld, \"unfinished\": %ld, \"refused\": %ld, \"broken\": %ld, "
-           "\"events\": %ld, \"begun\": %ld, \"connections\": %ld", seconds, whole, miscounted, unfinished, refused, broken, events_seen, streams_begun, opened);
+           "\"events\": %ld, \"started\": %ld, \"connections\": %ld", seconds, whole, miscounted, unfinished, refused, broken, events_seen, streams_started, opened);
     print_list("duration_us", &durations);
     print_list("first_us", &firsts);
     print_list("gap_us", &gaps);
@@ -131,7 +131,7 @@ static void send_more(Conn *conn)
     ssize_t n = send(conn->fd, request + conn->sent, request_len - conn->sent, MSG_NOSIGNAL);
     if (n > 0)
         conn->sent += (size_t)n;
-    want(conn, conn->sent < request_len); /* an error shows when it is read */
+    want(conn, conn->sent < request_len); /* an error is reported by the read */
 }
 
 static void ask(Conn *conn)
@@ -159,7 +159,7 @@ static void event_ended(Conn *conn, long long now)
         events_seen++;
         if (!conn->first) {
             conn->first = now;
-            streams_begun++;
+            streams_started++;
         } else if (now - conn->previous > conn->gap)
             conn->gap = now - conn->previous;
         conn->previous = now;
@@ -186,7 +186,7 @@ static void body_bytes(Conn *conn, const char *data, long long length, long long
     }
 }
 
-/* The bytes of the head that were used, or -1 while it is not whole */
+/* Returns the parsed bytes of the header block, or -1 while it is incomplete. */
 static long read_head(Conn *conn, const char *data, long length)
 {
     size_t before = conn->head_len;
@@ -215,7 +215,7 @@ static long read_head(Conn *conn, const char *data, long length)
     return end + 4 - conn->head - (long)before;
 }
 
-/* One byte of the frame of a chunked body: 0, or -1 if it is none */
+/* Parses one byte of chunk framing. Returns 0, or -1 if it is malformed. */
 static int frame_byte(Conn *conn, char byte)
 {
     if (byte == '\r')
@@ -245,7 +245,7 @@ static int frame_byte(Conn *conn, char byte)
     return 0;
 }
 
-/* 0, or -1 when what came is not an answer */
+/* Returns 0, or -1 if the bytes are not a response. */
 static int feed(Conn *conn, const char *data, long length, long long now)
 {
     while (length > 0) {
@@ -276,10 +276,10 @@ static void drop(Conn *conn)
         in_flight--;
     }
     close(conn->fd);
-    conn->fd = -1; /* the rest is left to the end of the process: it may stand in `idle` */
+    conn->fd = -1; /* not freed before the end of the process: it may be in `idle` */
 }
 
-static void answered(Conn *conn, long expected, long long now)
+static void record_response(Conn *conn, long expected, long long now)
 {
     conn->busy = 0;
     in_flight--;
@@ -298,7 +298,7 @@ static void answered(Conn *conn, long expected, long long now)
     }
 }
 
-/* Read what has come: 1 when an answer is whole, 0 when not yet, -1 when the connection is gone */
+/* Reads available bytes. Returns 1 when a response is complete, 0 before that, -1 when the connection is closed. */
 static int receive(Conn *conn)
 {
     static char data[1 << 18];
@@ -325,19 +325,19 @@ static void run_streams(long connections, double seconds, long expected)
 {
     struct epoll_event ready[MAX_READY];
     long long start = now_us(), end = start + (long long)(seconds * 1e6), patience = end + 30000000;
-    long long spread = (long long)(seconds * 1e6 / 4); /* connections begin one after the other within this */
+    long long spread = (long long)(seconds * 1e6 / 4); /* the connections start one after the other within this time */
     if (spread > 500000)
         spread = 500000;
-    long begun = 0;
+    long started = 0;
     for (;;) {
         long long now = now_us();
-        while (begun < connections && now >= start + spread * begun / connections) {
+        while (started < connections && now >= start + spread * started / connections) {
             ask(connect_one());
-            begun++;
+            started++;
         }
         if ((now >= end && !in_flight) || now >= patience)
             break;
-        long long next = begun < connections ? start + spread * begun / connections : now < end ? end : patience;
+        long long next = started < connections ? start + spread * started / connections : now < end ? end : patience;
         int n = wait_for(ready, next);
         for (int i = 0; i < n; i++) {
             Conn *conn = ready[i].data.ptr;
@@ -346,7 +346,7 @@ static void run_streams(long connections, double seconds, long expected)
             int found = ready[i].events & ~EPOLLOUT ? receive(conn) : 0;
             now = now_us();
             if (found > 0) {
-                answered(conn, expected, now);
+                record_response(conn, expected, now);
                 if (conn->closing)
                     drop(conn);
                 if (now < end)
@@ -356,7 +356,7 @@ static void run_streams(long connections, double seconds, long expected)
             }
         }
     }
-    broken += in_flight; /* what did not end within the patience */
+    broken += in_flight; /* requests that did not end within the timeout */
     print_all((double)(now_us() - start) / 1e6);
 }
 
@@ -387,7 +387,7 @@ static void run_rate(double rate, double seconds)
             if (ready[i].events & EPOLLOUT)
                 send_more(conn);
             if (ready[i].events & ~EPOLLOUT && receive(conn) > 0) {
-                answered(conn, 0, now_us());
+                record_response(conn, 0, now_us());
                 if (conn->closing) {
                     drop(conn);
                     continue;
@@ -404,14 +404,14 @@ static void run_rate(double rate, double seconds)
 static void hold_until(long connections, long long end)
 {
     struct epoll_event ready[MAX_READY];
-    while (end ? now_us() < end && streams_begun < connections : 1) {
-        while (opened < connections && opened - streams_begun < OPENING_AT_ONCE)
+    while (end ? now_us() < end && streams_started < connections : 1) {
+        while (opened < connections && opened - streams_started < OPENING_AT_ONCE)
             ask(connect_one());
         int n = wait_for(ready, end ? end : now_us() + 60000000);
         for (int i = 0; i < n; i++) {
             Conn *conn = ready[i].data.ptr;
             if (!conn)
-                return; /* standard input has ended */
+                return; /* standard input is closed */
             if (ready[i].events & EPOLLOUT)
                 send_more(conn);
             if (ready[i].events & ~EPOLLOUT)
@@ -426,8 +426,8 @@ static void run_hold(long connections, double seconds)
     hold_until(connections, start + (long long)(seconds * 1e6));
     print_all((double)(now_us() - start) / 1e6);
     struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = NULL};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &wanted); /* a pipe that nothing is written to: ready is ended */
-    opened = streams_begun = connections;
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &wanted); /* a pipe without data: it is ready when it is closed */
+    opened = streams_started = connections;
     hold_until(connections, 0);
 }
 

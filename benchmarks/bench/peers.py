@@ -1,4 +1,4 @@
-"""Other routers for language models, from PyPI, each in a virtual environment of its own below .cache/bench/."""
+"""Other routers for language models, from PyPI, each in its own virtual environment below .cache/bench/."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ class Release:
 
 
 def install(release: Release) -> None:
-    """Unless it is there. Raises CannotMeasure."""
+    """Install the package if it is missing. Raises CannotMeasure."""
     directory, done = release.directory, release.directory / "installed"
     if done.exists():
         return
@@ -48,10 +48,10 @@ def install(release: Release) -> None:
 
 
 class Peer(Server, ABC):
-    """One of them, with one process, asking both upstreams in turn, its log at warnings."""
+    """A router with one process that uses both upstreams in turn and logs warnings."""
 
     release: Release
-    cannot: tuple[str, ...] = ()  # cases that would take it longer than anybody waits
+    cannot: tuple[str, ...] = ()  # cases that would take too long with this router
 
     def __init__(self, directory: Path, upstreams: Upstreams) -> None:
         install(self.release)
@@ -67,13 +67,13 @@ class Peer(Server, ABC):
 
     @abstractmethod
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
-        """Of its Python, to start it on `self.port` before these servers."""
+        """Arguments of its Python that start it on `self.port` before these servers."""
 
     def front(self) -> list[int]:
         return self._program.pids()
 
     def settle(self) -> None:
-        """Until it asks the upstreams nothing more: some work on for clients that have left."""
+        """Wait until it sends no more requests: some routers continue after a client disconnect."""
         before = -1
         while before != (now := self._upstreams.posts()):
             before = now
@@ -121,7 +121,7 @@ class Litellm(Peer):
     strengths = (
         "One API before more than a hundred providers, each translated into OpenAI's; budgets, teams, guardrails, "
         "caches, fallbacks, and callbacks into many systems of observation. It does more to each request than any "
-        "other here; cases that ask more a second than it can answer are left out."
+        "other here; cases with more requests a second than it can serve are left out."
     )
     cannot = ("plain128", "streams96", "streams384", "burst512", "rate200")
 

@@ -1,4 +1,4 @@
-"""Processes of this machine as /proc tells of them: trees, CPU time, memory; and the machine itself."""
+"""Processes of this machine from /proc: trees, CPU time, memory; and facts about the machine."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def stat_of(pid: int) -> tuple[int, float]:
-    """(parent, CPU seconds of it and of its children that have ended). (0, 0.0) when it is gone."""
+    """Return parent and CPU seconds of a process and its ended children; (0, 0.0) when it has exited."""
     try:
         return parse_stat(Path(f"/proc/{pid}/stat").read_text())
     except OSError:
@@ -19,13 +19,13 @@ def stat_of(pid: int) -> tuple[int, float]:
 
 
 def parse_stat(line: str) -> tuple[int, float]:
-    """The same from the line itself; its second field is a name in parentheses that may hold anything."""
+    """Parse a stat line. Its second field is a name in parentheses that may contain any characters."""
     fields = line.rpartition(")")[2].split()
     return int(fields[1]), sum(map(int, fields[11:15])) / TICKS
 
 
 def tree(root: int) -> list[int]:
-    """A process and everything below it."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -37,12 +37,12 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time until now."""
+    """User and system time so far, in seconds."""
     return sum(stat_of(pid)[1] for pid in pids)
 
 
 def pin(pids: Iterable[int], core: int | None) -> None:
-    """All threads of these processes, and those to come, to one core; None: to any."""
+    """Pin all present and future threads of these processes to one core, or with None to any core."""
     cores = range(os.cpu_count() or 1) if core is None else [core]
     for pid in pids:
         with suppress(OSError):
@@ -52,7 +52,7 @@ def pin(pids: Iterable[int], core: int | None) -> None:
 
 
 def prefer(pids: Iterable[int], nice: int) -> None:
-    """The niceness of processes, and of their sessions, among which Linux may share out the time first."""
+    """Set the niceness of processes and of their sessions, to which Linux may assign CPU time first."""
     for pid in pids:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, nice)
@@ -61,14 +61,14 @@ def prefer(pids: Iterable[int], nice: int) -> None:
 
 
 def session_niceness() -> int:
-    """Of the session that we are part of; 0 where Linux has no such thing."""
+    """The niceness of the own session; 0 if Linux has no session niceness."""
     with suppress(OSError):
         return int(Path("/proc/self/autogroup").read_text().rpartition("nice")[2])
     return 0
 
 
 def resident_kib(pid: int, field: str = "VmRSS") -> int:
-    """VmRSS is now, VmHWM the most since `forget_peak`. KiB; 0 when the process is gone."""
+    """Memory in KiB: VmRSS is current, VmHWM the peak since `forget_peak`. 0 when the process has exited."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -78,7 +78,7 @@ def resident_kib(pid: int, field: str = "VmRSS") -> int:
 
 
 def forget_peak(pid: int) -> None:
-    """VmHWM begins anew."""
+    """Reset VmHWM."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

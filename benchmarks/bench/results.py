@@ -1,4 +1,4 @@
-"""From samples to medians, ratios, tables and the file of results."""
+"""Medians, ratios, tables and the results file, computed from samples."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ def median(rounds: Rounds, server: str, column: str) -> float | None:
 
 
 def ratio(rounds: Rounds, server: str, column: str, to: str = YARDSTICK) -> float | None:
-    """The median over the rounds of the ratio within a round: a slow spell of the machine hits both."""
+    """The median of the ratios within each round: a slow phase of the machine affects both sides."""
     found = [
         samples[server][column] / samples[to][column]
         for samples in rounds
@@ -27,7 +27,7 @@ def ratio(rounds: Rounds, server: str, column: str, to: str = YARDSTICK) -> floa
 
 
 def add_differences(samples: Mapping[str, Sample]) -> None:
-    """What a proxy adds to direct requests, within one round. Goes into its sample."""
+    """Add to a sample the latency that a proxy adds to direct requests within one round."""
     direct = samples.get("direct", {})
     for name, sample in samples.items():
         if name == "direct":
@@ -43,7 +43,7 @@ def add_differences(samples: Mapping[str, Sample]) -> None:
 
 
 def table(case: Case, rounds: Rounds) -> list[str]:
-    """One case in Markdown; servers in the order of their first round's sample."""
+    """One case in Markdown, with servers in the order of the first round."""
     names = list(dict.fromkeys(name for samples in rounds for name in samples))
     columns = [column for column in case.columns if any(median(rounds, name, column) is not None for name in names)]
     heads = ["", *(HEADINGS[column].format(unit=case.unit) for column in columns)]
@@ -66,7 +66,7 @@ def _cell(rounds: Rounds, name: str, column: str, base: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures are all that a measurement like this has."""
+    """Format with three significant digits."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 100:
@@ -79,7 +79,7 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a case is meant to show: a value of RouterDash's, or its ratio to another server's."""
+    """The goal of a case: a value of RouterDash, or its ratio to another server's value."""
 
     text: str
     case: str
@@ -128,7 +128,7 @@ def goals(found: Mapping[str, Rounds]) -> list[str]:
 
 @dataclass(frozen=True)
 class Shown:
-    """A server as the results tell of it."""
+    """A server in the results."""
 
     name: str
     version: str
@@ -148,7 +148,7 @@ class Report:
     servers: Sequence[Shown]
     cases: Sequence[tuple[Case, Rounds]]
     faults: Sequence[str]  # of RouterDash
-    notes: Sequence[str]  # what others did not answer as they should
+    notes: Sequence[str]  # wrong responses of other servers
 
     def markdown(self) -> str:
         parts = [_HEAD.format(report=self, versions="; ".join(self.versions))]
@@ -181,7 +181,7 @@ class Report:
 _HEAD = """\
 # Results
 
-Written by `make bench`; numbers are of this one run, and say little about another machine.
+Written by `make bench`. The numbers are of this run and machine only.
 
 ```
 {report.command}
@@ -190,19 +190,19 @@ Written by `make bench`; numbers are of this one run, and say little about anoth
 * {report.date}; {report.machine}
 * {versions}
 * {report.rounds} rounds, {report.seconds:g} s each; the machine's load average before was {report.busy:.1f}. In
-  every round each server has its turn, in an order drawn anew; a number is the median of the rounds, a ratio (×) the
+  every round each server is measured, in a random order; a number is the median of the rounds, a ratio (×) the
   median of the ratios to nginx within the rounds.
 * CPU time is user and system time of processes, from `/proc`; *all processes* counts all that a server has until it
   has no work left: RouterDash until the database has every record.
 * What is measured runs on core 0, the load and the upstreams on core 1; so do RouterDash's processes other than the
   gateway, as on any machine with more than one core.
-* Requests are chats of 1.5 KB unless told otherwise, answers 607 bytes, events 210 bytes. The upstreams are two
-  processes of `benchmarks/bench/upstream.c`, which cost next to nothing. Requests carry an API key; RouterDash and
+* * Requests are chats of 1.5 KB unless noted otherwise, responses 607 bytes, events 210 bytes. The upstreams are two
+  processes of `benchmarks/bench/upstream.c` with little overhead. Requests carry an API key; RouterDash and
   LiteLLM check it, the others need not.
 * p50 and p99 are at saturation, where requests wait for one another, except at 200 requests a second."""
 
 _AUDIT = """\
-After every run RouterDash's figures were compared with what the clients and the upstreams saw: no failure; at least as
-many successes as clients had whole answers; for each success one request at an upstream; successes and cancellations
-together no more than those answers and the requests in flight when the clients left (with streams and at a fixed rate:
-exactly the answers). After every case `manage.py reconcile` compared database, journals and what is told."""
+After every run RouterDash's figures were compared with those of clients and upstreams: no failure; at least as many
+successes as complete responses of clients; one request at an upstream for each success; successes and cancellations
+together at most those responses and the requests in flight when the clients disconnected (with streams and at a fixed
+rate: exactly the responses). After every case `manage.py reconcile` compared database, journals and shown figures."""

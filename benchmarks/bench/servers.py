@@ -1,4 +1,4 @@
-"""What is measured: each with a port, the processes whose CPU time counts, and its configuration to show."""
+"""The measured servers: port, processes whose CPU time counts, and configuration for the results."""
 
 import os
 import secrets
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from benchmarks.bench import proc
-from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, NotHere, find, pinned
+from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, MissingHere, find, pinned
 from benchmarks.process import free_port
-from gateway import snapshot
+from gateway.registry import schema
 from tests.gateway.process import GatewayProcess
 from tests.gateway.samples import make_endpoint
 from tests.reference.make_reference_db import make as make_reference
@@ -30,11 +30,11 @@ START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 MANAGE_SECONDS = 600  # for a command on many rows
 DRAIN_SECONDS = 120.0
-MOST_CONNECTIONS = 20_000
+MAX_CONNECTIONS = 20_000
 
 
 class Program:
-    """One process of ours in a session of its own: Ctrl-C reaches the bench alone, which stops all in order."""
+    """Start a process in a new session: Ctrl-C reaches only the benchmark, which stops all in order."""
 
     def __init__(self, command: list[str], log: Path, core: int | None = None, **options: Any) -> None:
         self.log = log
@@ -52,21 +52,21 @@ class Program:
         return proc.tree(self.process.pid)
 
     def wait_for(self, port: int, seconds: float = START_SECONDS) -> None:
-        """Until it tells its models. Raises CannotMeasure."""
+        """Wait until it lists its models. Raises CannotMeasure."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError, urllib.error.URLError):
-                asked = urllib.request.Request(
+                request = urllib.request.Request(
                     f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": f"Bearer {KEY}"}
                 )
-                with urllib.request.urlopen(asked, timeout=5):  # noqa: S310
+                with urllib.request.urlopen(request, timeout=5):  # noqa: S310
                     return
             time.sleep(0.05)
         self.stop()
         raise CannotMeasure(f"{self.log.stem} did not start: {self.log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
-        """SIGTERM to it, then SIGKILL to whatever of its tree is left."""
+        """Send SIGTERM to it, then SIGKILL to the remaining processes of its tree."""
         pids = self.pids()
         with suppress(ProcessLookupError):
             self.process.terminate()
@@ -91,11 +91,11 @@ class Upstreams:
             self._programs[-1].wait_for(port)
 
     def posts(self) -> int:
-        """POSTs that they have been sent since the start."""
+        """Number of POST requests to them since the start."""
         total = 0
         for port in self.ports:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/bench/posts", timeout=10) as answer:
-                total += int(answer.read())
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/bench/posts", timeout=10) as response:
+                total += int(response.read())
         return total
 
     def pids(self) -> list[int]:
@@ -112,7 +112,7 @@ class Upstreams:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a RouterDash counted, and what its upstreams were asked, since their starts."""
+    """Figures of a RouterDash, and the requests at its upstreams, since their starts."""
 
     successful: int
     failed: int
@@ -120,36 +120,36 @@ class Figures:
     posts: int
 
 
-def audit(before: Figures, after: Figures, answered: int, in_flight: int) -> str:
-    """Clients got `answered` whole answers, and left while at most `in_flight` requests were unanswered. What of that
-    the figures between do not say; empty when all is as it must be.
+def audit(before: Figures, after: Figures, responses: int, in_flight: int) -> str:
+    """Return a text if the figures between two moments are wrong, else an empty text.
 
-    Every answer a client got whole is recorded before its last bytes leave: successful is at least that. What was in
-    flight is successful if its answer had been sent, cancelled if not. Nothing else was asked, nothing failed, and an
-    upstream was asked once for each success, and at most once for what was cancelled.
+    Clients received `responses` complete responses, and at most `in_flight` requests were open when they disconnected.
+    A complete response is recorded before its last bytes leave, so it counts as successful. A request in flight is
+    successful if its response had been sent, else cancelled. No request failed. An upstream received one request for
+    each success and at most one for each cancelled request.
     """
     successful, cancelled = after.successful - before.successful, after.cancelled - before.cancelled
     failed, posts = after.failed - before.failed, after.posts - before.posts
-    if failed == 0 and answered <= successful <= posts <= successful + cancelled <= answered + in_flight:
+    if failed == 0 and responses <= successful <= posts <= successful + cancelled <= responses + in_flight:
         return ""
     return (
-        f"{answered} answers, at most {in_flight} in flight at the end and {posts} requests at the upstreams, "
+        f"{responses} responses, at most {in_flight} in flight at the end and {posts} requests at the upstreams, "
         f"but {successful} successful, {cancelled} cancelled and {failed} failed were counted"
     )
 
 
 class Server:
-    """Something that listens on `port` and passes requests on."""
+    """A server that listens on `port` and passes requests on."""
 
     name = ""
     port = 0
-    stream_port = 0  # where streams are asked for; the same unless it needs another configuration for them
+    stream_port = 0  # port of streams, if they need another configuration
     configuration = ""
     strengths = ""
     version = ""
 
     def front(self) -> list[int]:
-        """The processes that clients' bytes go through."""
+        """The processes on the path of requests."""
         return []
 
     def everything(self) -> list[int]:
@@ -157,25 +157,25 @@ class Server:
         return self.front()
 
     def settle(self) -> None:
-        """Return when it has done all the work that a run has left it."""
+        """Wait until it has finished all work of a run."""
 
     def counted(self) -> Figures | None:
         """Its own figures, if it has any."""
         return None
 
     def reconcile(self) -> str:
-        """What its auditor finds wrong, if it has one."""
+        """Return the findings of its audit, if it has one."""
         return ""
 
     def place(self, core: int | None) -> None:
-        """Pin what clients' bytes go through to a core, or leave it to the kernel."""
+        """Pin the processes on the path of requests to a core, or to none."""
         proc.pin(self.everything(), core)
 
     def stop(self) -> None: ...
 
 
 class Direct(Server):
-    """No proxy at all: what the load and the upstream cost by themselves."""
+    """No proxy: the cost of load and upstream alone."""
 
     name = "direct"
 
@@ -271,17 +271,17 @@ backend upstreams
         self._program.stop()
 
 
-class Ours(Server):
-    """RouterDash as `manage.py serve` starts it, in a data directory of its own.
+class RouterDashServer(Server):
+    """RouterDash as `manage.py serve` starts it, in a new data directory.
 
-    Gateways on the core of what is measured, everything else of it on the other: there control works while gateways
-    go on, as on any machine with two cores. All of it is counted.
+    Gateways run on the measured core, all other processes on the other one, so that control works in parallel as on
+    any machine with two cores. CPU time counts for all of them.
     """
 
     name = "RouterDash"
     strengths = (
         "What this is about: keys and permissions, failover, every request recorded and counted exactly once, a "
-        "dashboard. Everything is as it is delivered, keys are asked for; only the log is quieter, and one address may "
+        "dashboard. All settings are defaults, API keys are required; only the log is quieter, and one address may "
         "have thousands of connections."
     )
 
@@ -290,7 +290,7 @@ class Ours(Server):
         # All the load comes from one address.
         settings = {
             "ROUTERDASH_LOG_LEVEL": "warning",
-            "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT": str(MOST_CONNECTIONS),
+            "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT": str(MAX_CONNECTIONS),
             **environment,
         }
         self.router = RouterDash(directory, database_url, **settings)
@@ -298,7 +298,7 @@ class Ours(Server):
         self.configuration = "\n".join(f"{name}={value}" for name, value in settings.items())
         self._upstreams = upstreams
 
-    def start(self) -> "Ours":
+    def start(self) -> "RouterDashServer":
         self.router.start()
         for port in self._upstreams.ports:
             self._register(port)
@@ -308,10 +308,10 @@ class Ours(Server):
 
     def _register(self, port: int) -> None:
         base_url = f"http://127.0.0.1:{port}"
-        answer = self.router.post("/api/endpoints", {"name": f"server {port}", "base_url": base_url})
-        if answer.status != 201:
-            raise CannotMeasure(f"RouterDash does not take {base_url}: {answer}")
-        until(lambda: self.router.serves(answer.json()["id"], 1), 30)
+        response = self.router.post("/api/endpoints", {"name": f"server {port}", "base_url": base_url})
+        if response.status != 201:
+            raise CannotMeasure(f"RouterDash does not take {base_url}: {response}")
+        until(lambda: self.router.serves(response.json()["id"], 1), 30)
 
     def _find(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {"gateway": [], "other": []}
@@ -331,7 +331,7 @@ class Ours(Server):
         proc.pin(self._processes["other"], None if core is None else LOAD_CORE)
 
     def settle(self) -> None:
-        """Until nothing is in flight and the database has every record."""
+        """Wait until nothing is in flight and the database has every record."""
         until(lambda: not self._busy(), DRAIN_SECONDS, 0.1)
 
     def _busy(self) -> bool:
@@ -348,7 +348,7 @@ class Ours(Server):
         )
 
     def reconcile(self) -> str:
-        """`manage.py reconcile`, while it serves."""
+        """Run `manage.py reconcile` while it serves."""
         done = self.router.manage("reconcile", timeout=MANAGE_SECONDS)
         return "" if done.returncode == 0 else f"reconcile: {(done.stdout + done.stderr).strip()[-1000:]}"
 
@@ -357,35 +357,35 @@ class Ours(Server):
             self.router.stop()
 
 
-class OnPostgres(Ours):
-    """The same on a database of its own in the PostgreSQL that DATABASE names; its connections' processes count."""
+class OnPostgres(RouterDashServer):
+    """RouterDash with a new database in the PostgreSQL of DATABASE. The server processes of its connections count."""
 
     name = "RouterDash on PostgreSQL"
 
     def __init__(self, directory: Path, upstreams: Upstreams) -> None:
         self._database = f"routerdash_bench_{secrets.token_hex(6)}"
         try:
-            self._ask(f'CREATE DATABASE "{self._database}"')
+            self._execute(f'CREATE DATABASE "{self._database}"')
         except psycopg.Error as error:
-            raise NotHere(f"no PostgreSQL at {urlsplit(DATABASE).hostname} that could be used: {error}") from None
+            raise MissingHere(f"no PostgreSQL at {urlsplit(DATABASE).hostname} that could be used: {error}") from None
         super().__init__(directory, upstreams, urlunsplit(urlsplit(DATABASE)._replace(path=f"/{self._database}")))
 
     def everything(self) -> list[int]:
-        rows = self._ask("SELECT pid FROM pg_stat_activity WHERE datname = %s", self._database)
+        rows = self._execute("SELECT pid FROM pg_stat_activity WHERE datname = %s", self._database)
         return [*super().everything(), *(pid for (pid,) in rows)]
 
     def stop(self) -> None:
         super().stop()
-        self._ask(f'DROP DATABASE IF EXISTS "{self._database}" WITH (FORCE)')
+        self._execute(f'DROP DATABASE IF EXISTS "{self._database}" WITH (FORCE)')
 
-    def _ask(self, sql: LiteralString, *values: str) -> list[tuple[Any, ...]]:
+    def _execute(self, sql: LiteralString, *values: str) -> list[tuple[Any, ...]]:
         with closing(psycopg.connect(DATABASE, autocommit=True, connect_timeout=5)) as connection:
             cursor = connection.execute(sql, values)
             return cursor.fetchall() if cursor.description else []
 
 
-class Adopted(Ours):
-    """The same on a database that it has taken over, with its nine indexes and 20,000 rows of history."""
+class Adopted(RouterDashServer):
+    """RouterDash with an adopted database of nine indexes and 20,000 rows of history."""
 
     name = "RouterDash, adopted database"
 
@@ -399,8 +399,8 @@ class Adopted(Ours):
             raise CannotMeasure(f"adopt: {done.stderr}")
 
 
-class Watched(Ours):
-    """The same while 200 dashboards are open."""
+class Watched(RouterDashServer):
+    """RouterDash with 200 open dashboards."""
 
     name = "RouterDash, 200 dashboards open"
     dashboards = 200
@@ -410,7 +410,7 @@ class Watched(Ours):
         self._load = load
         self._pages: Held | None = None
 
-    def start(self) -> "Ours":
+    def start(self) -> "RouterDashServer":
         super().start()
         _, browser = self.router.log_in("admin", PASSWORD)
         jar = next(it.cookiejar for it in _handlers(browser) if isinstance(it, urllib.request.HTTPCookieProcessor))
@@ -433,7 +433,7 @@ def _handlers(browser: urllib.request.OpenerDirector) -> list[Any]:
 
 
 class GatewayAlone(Server):
-    """One gateway process without control: nobody reads its journal."""
+    """One gateway process without control, so that its journal is not read."""
 
     name = "gateway alone"
     program = "gateway.main"
@@ -443,7 +443,7 @@ class GatewayAlone(Server):
         self._gateway = GatewayProcess(directory)
         self._gateway.program = self.program
         self._gateway.add_key(KEY)
-        model = snapshot.Model(MODEL)
+        model = schema.Model(MODEL)
         for port in upstreams.ports:
             made = make_endpoint(f"server-{port}", model, base_url=f"http://127.0.0.1:{port}")
             self._gateway.endpoints[made.id] = made
@@ -459,11 +459,11 @@ class GatewayAlone(Server):
 
 
 class Unaccounted(GatewayAlone):
-    """The same without records."""
+    """One gateway process without records."""
 
     name = "gateway alone, no records"
     program = "benchmarks.bench.unaccounted"
 
     def reconcile(self) -> str:
-        """Did it forget?"""
+        """Wait until the figures are reset."""
         return "it recorded what it was to forget" if self._gateway.records() else ""

@@ -1,4 +1,4 @@
-"""The programs that make load: compiled or found, run pinned to a core, their answers parsed."""
+"""The load programs: they are compiled or found, run pinned to a core, and their output is parsed."""
 
 import json
 import os
@@ -18,11 +18,11 @@ NEEDED = {"cc": "gcc", "taskset": "util-linux", "wrk": "wrk", "nginx": "nginx-li
 
 
 class CannotMeasure(Exception):
-    """Said in one line; the bench ends."""
+    """The benchmark cannot run. The text is one line."""
 
 
 def check() -> None:
-    """Raises CannotMeasure, telling what to install."""
+    """Return the path of a program. Raises CannotMeasure with the missing package."""
     missing = [package for program, package in NEEDED.items() if find(program) is None]
     if missing:
         raise CannotMeasure(f"make bench needs more programs; on Debian: apt-get install {' '.join(missing)}")
@@ -35,45 +35,45 @@ def find(program: str) -> str | None:
 
 
 def version(*command: str) -> str:
-    """The first line that a program tells of itself."""
+    """The first line of a program's version output."""
     path = find(command[0]) or command[0]
     done = subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=60)  # noqa: S603
     return (done.stdout + done.stderr).strip().partition("\n")[0]
 
 
-class NotHere(CannotMeasure):
+class MissingHere(CannotMeasure):
     """One server cannot be measured on this machine; the others can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """What wrk found."""
+    """Results of wrk."""
 
     requests: int
     seconds: float
     p50_us: float
     p99_us: float
-    wrong: int  # answers other than 2xx and 3xx, connections broken, no answer within the patience
+    wrong: int  # responses other than 2xx and 3xx, broken connections, timeouts
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What `load` found; times in µs. `wrong`: streams that were not whole."""
+    """Results of `load`, times in µs. `wrong` counts incomplete streams."""
 
     whole: int
     wrong: int
     events: int
-    begun: int
+    started: int
     seconds: float
     duration_p50_us: float
     duration_p99_us: float
     first_p50_us: float
     gap_p99_us: float
-    told: str
+    errors: str
 
 
 class Load:
-    """Compiled programs and request files in a directory of their own."""
+    """Compiled programs and request files in a separate directory."""
 
     def __init__(self, directory: Path, key: str) -> None:
         self.directory = directory
@@ -84,10 +84,14 @@ class Load:
             if done.returncode:
                 raise CannotMeasure(f"{name}.c cannot be compiled: {done.stderr}")
 
-    def body(self, name: str, size: int, *, stream: bool = False, words: str = "") -> Path:
-        """A chat request of about `size` bytes that asks for what `words` say (see upstream.c)."""
+    def body(self, name: str, size: int, *, stream: bool = False, options: str = "") -> Path:
+        """A chat request of about `size` bytes whose `options` set the response (see upstream.c)."""
+        return self.file(name, chat_body(size, stream=stream, options=options))
+
+    def file(self, name: str, body: bytes) -> Path:
+        """A file with this body."""
         path = self.directory / f"{name}.json"
-        path.write_bytes(chat_body(size, stream=stream, words=words))
+        path.write_bytes(body)
         return path
 
     def request(self, port: int, body: Path) -> Path:
@@ -104,7 +108,7 @@ class Load:
     # Each run of these takes about `seconds`.
 
     def plain(self, port: int, body: Path, connections: int, seconds: float, *, core: int | None = LOAD_CORE) -> Plain:
-        """Closed loop: every connection sends its next request when it has its answer."""
+        """Closed loop: every connection sends its next request after the response."""
         command = [
             "wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s",
             "--timeout", "60s", "--script", str(SOURCES / "chat.lua"),
@@ -120,12 +124,12 @@ class Load:
         return parse_load(self._run([*command, str(events)], LOAD_CORE, seconds))
 
     def rate(self, port: int, body: Path, rate: float, seconds: float) -> Streams:
-        """Open loop: `rate` requests a second whether or not answers come."""
+        """Open loop: `rate` requests a second, independent of responses."""
         command = [str(self.directory / "load"), "rate", str(port), str(self.request(port, body)), str(rate)]
         return parse_load(self._run([*command, str(seconds)], LOAD_CORE, seconds))
 
     def hold(self, port: int, request: Path, connections: int, seconds: float = 60) -> "Held":
-        """So many streams, open until they are stopped. Raises CannotMeasure if not all are within the seconds."""
+        """Open a number of streams until they are stopped. Raises CannotMeasure if they do not all open in time."""
         command = [str(self.directory / "load"), "hold", str(port), str(request), str(connections), str(seconds)]
         return Held(pinned(command, LOAD_CORE), connections)
 
@@ -147,23 +151,23 @@ class Held:
         )
         assert self._process.stdout is not None
         found = parse_load(self._process.stdout.readline().decode())
-        if found.begun < connections:
+        if found.started < connections:
             self.stop()
-            raise CannotMeasure(f"only {found.begun} of {connections} streams began ({found.told})")
+            raise CannotMeasure(f"only {found.started} of {connections} streams began ({found.errors})")
 
     def stop(self) -> None:
         self._process.communicate(timeout=60)
 
 
 def pinned(command: list[str], core: int | None) -> list[str]:
-    """None: on any core, wherever we run."""
+    """None: on any core."""
     cores = f"0-{(os.cpu_count() or 1) - 1}" if core is None else str(core)
     return ["taskset", "--cpu-list", cores, *command]
 
 
-def chat_body(size: int, *, stream: bool = False, words: str = "") -> bytes:
-    """As clients send it: a system prompt, and messages up to `size` bytes."""
-    first = f"#bench {words}#" if words else "You are a helpful assistant."
+def chat_body(size: int, *, stream: bool = False, options: str = "") -> bytes:
+    """A chat request like those of clients: a system prompt, and messages up to `size` bytes."""
+    first = f"#bench {options}#" if options else "You are a helpful assistant."
     turn = "Tell me of the capital of France, its river, its railways and what a visitor should not miss there. "
     messages = [{"role": "system", "content": first}]
     body = {"model": MODEL, "messages": messages, "temperature": 0.7, "max_tokens": 256, "stream": stream}
@@ -181,7 +185,7 @@ def encode(body: Any) -> bytes:
 
 
 def parse_wrk(text: str) -> Plain:
-    """Of wrk's output with chat.lua: its last line."""
+    """Parse the last line of wrk's output with chat.lua."""
     found = json.loads(text.strip().rpartition("\n")[2])
     wrong = found["refused"] + found["broken"] + found["timeouts"]
     return Plain(found["requests"], found["seconds"], found["p50_us"], found["p99_us"], wrong)
@@ -194,11 +198,11 @@ def parse_load(text: str) -> Streams:
         whole=found["whole"],
         wrong=sum(wrong.values()),
         events=found["events"],
-        begun=found["begun"],
+        started=found["started"],
         seconds=found["seconds"],
         duration_p50_us=found["duration_us"]["p50"],
         duration_p99_us=found["duration_us"]["p99"],
         first_p50_us=found["first_us"]["p50"],
         gap_p99_us=found["gap_us"]["p99"],
-        told=", ".join(f"{number} {name}" for name, number in wrong.items()),
+        errors=", ".join(f"{number} {name}" for name, number in wrong.items()),
     )

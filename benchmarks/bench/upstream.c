@@ -1,11 +1,11 @@
-/* An inference server that costs next to nothing: upstream PORT MODEL, on 127.0.0.1, until killed.
+/* An inference server with little overhead: upstream PORT MODEL, on 127.0.0.1, until killed.
  *
- * GET /v1/models tells of MODEL; GET /health answers 200; GET /bench/posts tells how many POSTs were answered or begun.
- * A POST is answered by what its body says anywhere, best in its first message (every proxy passes that on):
- *   #bench events=64 pace_us=10000 first_us=500 answer=607#
- * With "stream":true it is a chat stream of so many events, one each pace_us microseconds (0: all in one write), the
- * first after first_us (else as the others), and a usage event if "include_usage":true is asked; else one JSON answer
- * whose body has so many bytes.
+ * GET /v1/models lists MODEL; GET /health returns 200; GET /bench/posts returns the number of received POSTs.
+ * The body of a POST has options at any place, best in its first message, which every proxy passes on:
+ *   #bench events=64 pace_us=10000 first_us=500 response=607#
+ * With "stream":true it is a chat stream of that many events, one each pace_us microseconds (0: all in one write), the
+ * first after first_us (else as the others), and a usage event if "include_usage":true is requested. Else it is one JSON
+ * response with a body of that many bytes.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,10 +28,10 @@ enum { FIRST_BUFFER = 4096, MAX_HEAP = 65536, MAX_READY = 256 };
 typedef struct {
     int fd;
     char *in;
-    size_t in_len, in_cap, needed; /* needed: bytes of the whole request once its head is known, else 0 */
+    size_t in_len, in_cap, needed; /* needed: bytes of the complete request once its header block is known, else 0 */
     size_t head_len;
     int chunked, closing;
-    char *out; /* what the socket has not taken yet */
+    char *out; /* bytes that the socket has not yet accepted */
     size_t out_len, out_at;
     long events, sent, pace_us; /* of the stream that is running; events 0: none */
     int usage;
@@ -47,9 +47,9 @@ static const char *model;
 
 static char event[1024], last_event[1024];
 static size_t event_len, last_event_len;
-static char *answer;
-static size_t answer_len;
-static long answer_bytes = -1;
+static char *response;
+static size_t response_len;
+static long response_bytes = -1;
 
 static long long now_us(void)
 {
@@ -118,7 +118,7 @@ static void heap_remove(Conn *conn)
     }
 }
 
-/* Answers */
+/* Responses */
 
 static size_t make_event(char *to, size_t room, const char *text, const char *finish)
 {
@@ -130,7 +130,7 @@ static size_t make_event(char *to, size_t room, const char *text, const char *fi
     return (size_t)snprintf(to, room, "%x\r\n%s\r\n", (unsigned)length, body);
 }
 
-static void make_answer(long bytes)
+static void make_response(long bytes)
 {
     const char *start = "{\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion\","
         "\"created\":1790000000,\"model\":\"%s\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"";
@@ -141,22 +141,22 @@ static void make_answer(long bytes)
     long padding = bytes - opened - (long)strlen(end);
     if (padding < 0)
         padding = 0;
-    answer = grown(answer, (size_t)(opened + padding) + strlen(end) + 300);
-    int at = sprintf(answer, "HTTP/1.1 200 OK\r\ndate: Mon, 21 Sep 2026 14:13:20 GMT\r\nserver: bench\r\n"
+    response = grown(response, (size_t)(opened + padding) + strlen(end) + 300);
+    int at = sprintf(response, "HTTP/1.1 200 OK\r\ndate: Mon, 21 Sep 2026 14:13:20 GMT\r\nserver: bench\r\n"
         "content-type: application/json\r\ncontent-length: %ld\r\n\r\n", opened + padding + (long)strlen(end));
-    memcpy(answer + at, opening, (size_t)opened);
+    memcpy(response + at, opening, (size_t)opened);
     at += opened;
     for (long i = 0; i < padding; i++)
-        answer[at++] = "the quick brown fox "[i % 20];
-    memcpy(answer + at, end, strlen(end));
-    answer_len = (size_t)at + strlen(end);
-    answer_bytes = bytes;
+        response[at++] = "the quick brown fox "[i % 20];
+    memcpy(response + at, end, strlen(end));
+    response_len = (size_t)at + strlen(end);
+    response_bytes = bytes;
 }
 
 static const char stream_head[] = "HTTP/1.1 200 OK\r\ndate: Mon, 21 Sep 2026 14:13:20 GMT\r\nserver: bench\r\n"
     "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/* 0, or -1 when the connection is broken */
+/* Returns 0, or -1 when the connection is broken. */
 static int send_all(Conn *conn, const char *data, size_t length)
 {
     size_t sent = 0;
@@ -194,7 +194,7 @@ static int flush(Conn *conn)
     return 0;
 }
 
-/* The last event, usage if asked, [DONE] and the end of the body, in one write. */
+/* The last event, usage if requested, [DONE] and the end of the body, in one write. */
 static int end_stream(Conn *conn)
 {
     char tail[2600], usage[700];
@@ -224,39 +224,39 @@ static int burst(Conn *conn)
     return broken ? -1 : end_stream(conn);
 }
 
-static long told(const char *words, size_t length, const char *name, long otherwise)
+static long option(const char *options, size_t length, const char *name, long otherwise)
 {
-    const char *found = memmem(words, length, name, strlen(name));
+    const char *found = memmem(options, length, name, strlen(name));
     return found ? atol(found + strlen(name)) : otherwise;
 }
 
-static int answer_post(Conn *conn, const char *body, size_t length)
+static int respond_to_post(Conn *conn, const char *body, size_t length)
 {
     posts++;
-    const char *words = memmem(body, length, "#bench ", 7);
-    size_t words_len = words ? (size_t)(body + length - words) : 0;
-    if (words_len > 100)
-        words_len = 100;
+    const char *options = memmem(body, length, "#bench ", 7);
+    size_t options_len = options ? (size_t)(body + length - options) : 0;
+    if (options_len > 100)
+        options_len = 100;
     if (!memmem(body, length, "\"stream\":true", 13) && !memmem(body, length, "\"stream\": true", 14)) {
-        long bytes = told(words, words_len, "answer=", 607);
-        if (bytes != answer_bytes)
-            make_answer(bytes);
-        return send_all(conn, answer, answer_len);
+        long bytes = option(options, options_len, "response=", 607);
+        if (bytes != response_bytes)
+            make_response(bytes);
+        return send_all(conn, response, response_len);
     }
-    conn->events = told(words, words_len, "events=", 64);
-    conn->pace_us = told(words, words_len, "pace_us=", 0);
+    conn->events = option(options, options_len, "events=", 64);
+    conn->pace_us = option(options, options_len, "pace_us=", 0);
     conn->usage = memmem(body, length, "\"include_usage\":true", 20) || memmem(body, length, "\"include_usage\": true", 21);
     conn->sent = 0;
     if (!conn->pace_us)
         return burst(conn);
     if (send_all(conn, stream_head, sizeof stream_head - 1))
         return -1;
-    conn->due = now_us() + told(words, words_len, "first_us=", conn->pace_us);
+    conn->due = now_us() + option(options, options_len, "first_us=", conn->pace_us);
     heap_add(conn);
     return 0;
 }
 
-static int answer_get(Conn *conn)
+static int respond_to_get(Conn *conn)
 {
     char body[400], reply[700];
     int found = 1;
@@ -297,7 +297,7 @@ static int read_head(Conn *conn)
     return 1;
 }
 
-/* Answer every whole request that has arrived: 0, or -1 to close */
+/* Responds to every complete request that has arrived. Returns 0, or -1 to close. */
 static int work(Conn *conn)
 {
     while (conn->in_len && !conn->events) {
@@ -314,8 +314,8 @@ static int work(Conn *conn)
             return 0;
         size_t whole = conn->needed;
         conn->needed = 0;
-        int broken = strncmp(conn->in, "POST ", 5) ? answer_get(conn)
-                                                    : answer_post(conn, conn->in + conn->head_len, whole - conn->head_len);
+        int broken = strncmp(conn->in, "POST ", 5) ? respond_to_get(conn)
+                                                    : respond_to_post(conn, conn->in + conn->head_len, whole - conn->head_len);
         if (broken)
             return -1;
         memmove(conn->in, conn->in + whole, conn->in_len - whole);
@@ -393,7 +393,7 @@ int main(int argc, char **argv)
     model = argv[2];
     event_len = make_event(event, sizeof event, " token", "null");
     last_event_len = make_event(last_event, sizeof last_event, " end", "\"stop\"");
-    make_answer(607);
+    make_response(607);
     int listening = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(argv[1])),

@@ -1,4 +1,4 @@
-"""Pieces of a request's way through a gateway, one at a time."""
+"""The steps of a request through a gateway, one at a time."""
 
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bench.bodies import SHAPES
 from benchmarks.bench.tools import MODEL, chat_body
-from gateway import journal, record
-from gateway.kinds import CHAT
-from gateway.openai import adapt_request, dialect, parse_request, read_answer
-from gateway.relay import StreamRelay
+from gateway.base.request_kinds import CHAT
+from gateway.dialects.json_outline import quick_outline
+from gateway.dialects.openai_events import dialect
+from gateway.dialects.openai_requests import adapt_request, parse_fields, parse_large, parse_request, split_large
+from gateway.dialects.openai_responses import read_response
+from gateway.dialects.sse_relay import StreamRelay
+from gateway.ipc import journal, record
+from gateway.loop.time_slices import run_unsliced
 from tests.gateway.samples import make_record
 from tests.gateway.scripted import chunk
 
 Benchmark = Callable[..., Any]  # pytest-benchmark's fixture
 
 SIZES = {"1.5 KB": 1500, "200 KB": 200_000}
-ANSWER = b'{"id":"x","model":"%b","choices":[],"usage":{"prompt_tokens":312,"completion_tokens":58}}' % MODEL.encode()
+RESPONSE = b'{"id":"x","model":"%b","choices":[],"usage":{"prompt_tokens":312,"completion_tokens":58}}' % MODEL.encode()
 
 
 @pytest.fixture(params=list(SIZES.values()), ids=list(SIZES))
@@ -30,9 +35,8 @@ def test_parse_request(benchmark: Benchmark, body: bytes) -> None:
     assert benchmark(parse_request, body).model == MODEL
 
 
-def test_ask_for_usage(benchmark: Benchmark, body: bytes) -> None:
-    has_options = parse_request(body).has_options
-    found = benchmark(adapt_request, body, model=None, include_usage=True, has_options=has_options)
+def test_request_usage(benchmark: Benchmark, body: bytes) -> None:
+    found = benchmark(adapt_request, body, model=None, include_usage=True)
     assert b'"include_usage":true' in found
 
 
@@ -41,21 +45,37 @@ def test_rename_the_model(benchmark: Benchmark, body: bytes) -> None:
     assert b'"canonical"' in found
 
 
-@pytest.mark.parametrize("asked", [MODEL, "alias"])
-def test_read_an_answer(benchmark: Benchmark, asked: str) -> None:
-    _, usage = benchmark(read_answer, ANSWER, asked)
+# How a body is read: the parser alone, the outline before it, or one of them by the beginning of the body
+READERS: dict[str, Callable[[bytes], Any]] = {
+    "parser": lambda body: parse_large(body, parse_fields(body)),
+    "outline": lambda body: parse_large(body, quick_outline(body) or parse_fields(body)),
+    "choice": lambda body: parse_large(body, run_unsliced(split_large(body))),
+}
+KIB = 1 << 10
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("size", [40 * KIB, 64 * KIB, 144 * KIB, 200_000, 512 * KIB, 1900 * KIB])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_read_a_big_body(benchmark: Benchmark, shape: str, size: int, reader: str) -> None:
+    assert benchmark(READERS[reader], SHAPES[shape](size)).model == MODEL
+
+
+@pytest.mark.parametrize("requested", [MODEL, "alias"])
+def test_read_a_response(benchmark: Benchmark, requested: str) -> None:
+    _, usage = benchmark(read_response, RESPONSE, requested)
     assert usage is not None
 
 
-@pytest.mark.parametrize("asked", [MODEL, "alias"])
-def test_relay_an_event(benchmark: Benchmark, asked: str) -> None:
-    relay = StreamRelay(dialect(CHAT), asked, hide_usage=True)
+@pytest.mark.parametrize("requested", [MODEL, "alias"])
+def test_relay_an_event(benchmark: Benchmark, requested: str) -> None:
+    relay = StreamRelay(dialect(CHAT), requested, hide_usage=True)
     event = chunk(" token", model=MODEL)
     sent = benchmark(relay.feed, event)
     assert bytes(sent).endswith(b"\n\n")
 
 
-def test_relay_512_events_at_once(benchmark: Benchmark) -> None:
+def test_relay_512_events_in_one_read(benchmark: Benchmark) -> None:
     relay = StreamRelay(dialect(CHAT), MODEL, hide_usage=True)
     events = chunk(" token", model=MODEL) * 512
     assert bytes(benchmark(relay.feed, events)) == events
@@ -70,7 +90,7 @@ def writer(tmp_path: Path) -> Iterator[journal.Writer]:
 
 
 def usual_record() -> record.RequestRecord:
-    attempt = record.Attempt("0192f3a4-0000-7000-8000-000000000000", record.OK, 200, 12_345)
+    attempt = record.AttemptRecord("0192f3a4-0000-7000-8000-000000000000", record.OK, 200, 12_345)
     return make_record(
         id=record.uuid7(),
         completed_us=1_790_000_000_000_000,
@@ -100,6 +120,6 @@ def test_uuid7(benchmark: Benchmark) -> None:
     assert len(benchmark(record.uuid7)) == 36
 
 
-def test_uuid7_as_time_goes_on(benchmark: Benchmark) -> None:
+def test_uuid7_with_advancing_time(benchmark: Benchmark) -> None:
     moments = cycle(range(1_790_000_000_000_000_000, 1_790_000_001_000_000_000, 100_000))
     assert len(benchmark(lambda: record.uuid7(next(moments)))) == 36

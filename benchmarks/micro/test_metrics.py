@@ -1,4 +1,4 @@
-"""What control does with records: fold, distributions."""
+"""The processing of records in control: fold, histograms."""
 
 import random
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from benchmarks.micro.test_gateway import usual_record
-from gateway.record import RequestRecord
-from metrics import histogram
-from metrics.fold import Fold
+from gateway.ipc.record import RequestRecord
+from metrics.counting import histogram
+from metrics.counting.fold import Fold
 
 Benchmark = Callable[..., Any]  # pytest-benchmark's fixture
 UTC = ZoneInfo("UTC")

@@ -15,31 +15,31 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='endpointoptions',
             name='drain_until',
-            field=endpoints.fields.IsoDateTimeField(blank=True, editable=False, null=True, verbose_name='drain until'),
+            field=endpoints.fields.IsoDateTimeField(blank=True, editable=False, null=True, verbose_name='drain deadline'),
         ),
         migrations.AddField(
             model_name='endpointoptions',
             name='connect_timeout_secs',
-            field=models.IntegerField(blank=True, help_text='To reach the server. Empty: 5.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(60)], verbose_name='connect timeout (s)'),
+            field=models.IntegerField(blank=True, help_text='Time to connect to the server. If this is empty, the timeout is 5 seconds.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(60)], verbose_name='connect timeout (s)'),
         ),
         migrations.AddField(
             model_name='endpointoptions',
             name='idle_timeout_secs',
-            field=models.IntegerField(blank=True, help_text='Between two events of a stream. Empty: as the inference timeout.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='idle timeout (s)'),
+            field=models.IntegerField(blank=True, help_text='Time between two events of a stream. If this is empty, the inference timeout applies.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='idle timeout (s)'),
         ),
         migrations.AddField(
             model_name='endpointoptions',
             name='total_timeout_secs',
-            field=models.IntegerField(blank=True, help_text='For the whole of a stream. Empty: none.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='total timeout (s)'),
+            field=models.IntegerField(blank=True, help_text='Time for a whole stream. If this is empty, there is no limit.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='total timeout (s)'),
         ),
         migrations.AddField(
             model_name='endpointoptions',
             name='max_concurrency',
-            field=models.IntegerField(blank=True, help_text='More of them wait in the queue. Empty: as many as the server tells, else any number.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10000)], verbose_name='requests at a time'),
+            field=models.IntegerField(blank=True, help_text='Further requests wait in the queue. Leave this empty to use the number of slots that the server reports, or no limit if it reports none.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10000)], verbose_name='requests at a time'),
         ),
         migrations.AddField(
             model_name='endpointoptions',
             name='learned_slots',
-            field=models.IntegerField(blank=True, editable=False, null=True, verbose_name='slots that the server tells'),
+            field=models.IntegerField(blank=True, editable=False, null=True, verbose_name='slots reported by the server'),
         ),
     ]

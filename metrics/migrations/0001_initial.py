@@ -38,8 +38,8 @@ class Migration(migrations.Migration):
                 ('total_duration_ms', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
-                'verbose_name': 'daily figures',
-                'verbose_name_plural': 'daily figures',
+                'verbose_name': 'daily metrics of endpoints',
+                'verbose_name_plural': 'daily metrics of endpoints',
                 'db_table': 'endpoint_daily_stats',
                 'indexes': [models.Index(fields=['date'], name='idx_daily_stats_date'), models.Index(fields=['endpoint_id', 'date'], name='idx_daily_stats_endpoint_date')],
             },

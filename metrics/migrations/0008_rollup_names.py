@@ -12,18 +12,18 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AlterModelOptions(
             name='clientdayrollup',
-            options={'verbose_name': 'clients by day', 'verbose_name_plural': 'clients by day'},
+            options={'verbose_name': 'daily clients', 'verbose_name_plural': 'daily clients'},
         ),
         migrations.AlterModelOptions(
             name='clienthourrollup',
-            options={'verbose_name': 'clients by hour', 'verbose_name_plural': 'clients by hour'},
+            options={'verbose_name': 'hourly clients', 'verbose_name_plural': 'hourly clients'},
         ),
         migrations.AlterModelOptions(
             name='dayrollup',
-            options={'verbose_name': 'roll-ups by day', 'verbose_name_plural': 'roll-ups by day'},
+            options={'verbose_name': 'daily roll-ups', 'verbose_name_plural': 'daily roll-ups'},
         ),
         migrations.AlterModelOptions(
             name='minuterollup',
-            options={'verbose_name': 'roll-ups by minute', 'verbose_name_plural': 'roll-ups by minute'},
+            options={'verbose_name': 'per-minute roll-ups', 'verbose_name_plural': 'per-minute roll-ups'},
         ),
     ]

@@ -1,9 +1,9 @@
 """Sums of sums, so that long spans need few rows: months of days, and hours of all clients together."""
 
+import ipaddress
+
 import endpoints.fields
 from django.db import migrations, models
-
-from gateway.peer import client_of
 
 DIMENSIONS = "endpoint_id, model, kind, api_key_id"
 CELL = (
@@ -47,6 +47,19 @@ def fill(apps, schema_editor):
         cursor.executemany("UPDATE rollup_all_clients SET clients = clients - %s WHERE hour = %s", shared)
 
 
+def client_of(address):
+    """Return the client of an address as this migration counts it: an IPv6 /64, or the address itself."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address) or parsed.is_loopback:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+
+
 def _split(rows):
     return [(hour, addresses.split("\n")) for hour, addresses in rows]
 
@@ -70,8 +83,8 @@ class Migration(migrations.Migration):
                 ('clients', models.BigIntegerField()),
             ],
             options={
-                'verbose_name': 'all clients by hour',
-                'verbose_name_plural': 'all clients by hour',
+                'verbose_name': 'hourly totals of all clients',
+                'verbose_name_plural': 'hourly totals of all clients',
                 'db_table': 'rollup_all_clients',
             },
         ),
@@ -96,8 +109,8 @@ class Migration(migrations.Migration):
                 ('month', endpoints.fields.LineField()),
             ],
             options={
-                'verbose_name': 'roll-ups by month',
-                'verbose_name_plural': 'roll-ups by month',
+                'verbose_name': 'monthly roll-ups',
+                'verbose_name_plural': 'monthly roll-ups',
                 'db_table': 'rollup_months',
             },
         ),

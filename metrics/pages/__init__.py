@@ -1,1 +1,1 @@
-"""The pages of figures: rendered whole by the server, kept up to date by events. Each module has its own URLS."""
+"""Pages of figures: rendered completely by the server, and updated by events. Each module has its own URLS."""

@@ -1,4 +1,4 @@
-"""The list of endpoints: everything on it is in memory. What is chosen and how it is sorted stands in the address."""
+"""The list of endpoints, from memory. Its URL has the filters and the order."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
@@ -15,16 +16,18 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
+from endpoints.filters import Selection
+from endpoints.lists.page_links import PageLinks
 from endpoints.models import Kind, OperatorState, Status
-from endpoints.registry import Entry, registry
-from endpoints.selection import Selection
-from endpoints.views import is_htmx
-from metrics import queries
-from metrics.pages.signs import signed
-from metrics.queries import Moment
+from endpoints.page_parts import wants_part
+from endpoints.registry import Entry
+from metrics.counting.cells import Counters
+from metrics.pages.status_badges import BadgedEndpoint, badge_renderer
+from metrics.queries import figures, overview
+from metrics.queries.figures import Moment
 
-PAGE = 200  # rows
-MODELS = 200  # that the filter offers: the most widely offered; the search finds all
+PAGE = 100  # rows
+MODELS = 200  # in the filter: the most widely offered; the search finds all
 SEVERITY = (
     Status.OFFLINE, Status.ERROR, Status.PENDING, OperatorState.DRAINING, Status.ONLINE, OperatorState.DISABLED,
 )  # fmt: skip
@@ -32,21 +35,26 @@ _RANK = {str(state): rank for rank, state in enumerate(SEVERITY)}
 
 KINDS: dict[str, Any] = dict(Kind.choices)
 
-Row = dict[str, Any]
-Key = Callable[[Row], Any]
+Key = Callable[[Entry, Moment], Any]
 
 
-def _severity(row: Row) -> Any:
-    return _RANK.get(row["entry"].shown_status, 0)
+def _severity(entry: Entry, moment: Moment) -> Any:
+    return _RANK.get(entry.shown_status, 0)
 
 
-def _name(row: Row) -> Any:
-    return row["name"].casefold()
+def _name(entry: Entry, moment: Moment) -> Any:
+    return entry.name.casefold()
+
+
+def _attempts(name: str) -> Key:
+    """Return the key of a counter of attempts."""
+    none = Counters()
+    return lambda entry, moment: getattr(moment.figures.endpoints.get(entry.id, none), name)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`down`: the first press sorts the largest first. Rows without a value come last either way."""
+    """Column of the list. `down` sorts the largest first at the first click. Rows without a value are always last."""
 
     name: str
     label: str | Promise
@@ -58,17 +66,17 @@ class Column:
 COLUMNS = (
     Column("name", _("Name"), _name, css="c-name"),
     Column("status", _("Status"), _severity, css="c-status"),
-    Column("in_flight", _("In flight"), lambda row: row["active_requests"], down=True),
-    Column("speed", _("Tokens/s"), lambda row: row["tokens_per_second"], down=True),
-    Column("latency", _("Latency"), lambda row: row["latency_ms"]),
-    Column("attempts", _("Attempts"), lambda row: row["total_requests"], down=True),
-    Column("failed", _("Failed"), lambda row: row["failed_requests"], down=True),
-    Column("models", _("Models"), lambda row: row["model_count"], down=True, css="n opt"),
+    Column("in_flight", _("In flight"), lambda entry, moment: moment.in_flight.get(entry.id, 0), down=True),
+    Column("speed", _("tok/s"), figures.tokens_per_second, down=True),
+    Column("latency", _("Latency"), lambda entry, moment: entry.latency_ms),
+    Column("attempts", _("Attempts"), _attempts("total"), down=True),
+    Column("failed", _("Failed"), _attempts("failed"), down=True),
+    Column("models", _("Models"), lambda entry, moment: len(entry.models), down=True, css="n opt"),
 )
-# As a list to choose from, where there are no heads to press: on phones.
+# A list to choose from, for phones, where the table has no header.
 ORDERS = [
-    (f"{sign}{it.name}", format_lazy("{} {}", it.label, arrow))
-    for it in COLUMNS
+    (f"{sign}{column.name}", format_lazy("{} {}", column.label, arrow))
+    for column in COLUMNS
     for sign, arrow in (("", "↑"), ("-", "↓"))
 ]
 BY_NAME = {column.name: column for column in COLUMNS}
@@ -76,8 +84,8 @@ DEFAULT = "status"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A column's head: where a press on it leads, and how the table is sorted by it now."""
+class ColumnHeader:
+    """Header of a column: the link that sorts by it, and the present order."""
 
     column: Column
     query: str
@@ -85,8 +93,8 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the address says. What it cannot mean is left out, and `notes` tells."""
+class EndpointListQuery:
+    """The valid parameters of the URL. `notes` names the ignored ones."""
 
     selection: Selection
     sort: str
@@ -95,7 +103,7 @@ class Asked:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "Asked":
+    def of(cls, query: Mapping[str, str]) -> "EndpointListQuery":
         sort, down = query.get("sort", DEFAULT).removeprefix("-"), query.get("sort", "").startswith("-")
         page = query.get("page", "1")
         notes = []
@@ -117,75 +125,88 @@ class Asked:
         return {name: value for name, value in values.items() if value}
 
     def query(self, **changed: str | None) -> str:
-        """This address with something changed; without what is as it would be anyway. The page begins anew."""
+        """Return the query of the first page with some parameters changed; defaults are omitted."""
         sort = ("-" if self.down else "") + self.sort
         values = {**self.filters, "sort": None if sort == DEFAULT else sort, **changed}
         return urlencode({name: value for name, value in values.items() if value})
 
-    def head(self, column: Column) -> Head:
+    def head(self, column: Column) -> ColumnHeader:
         here = column.name == self.sort
         down = not self.down if here else column.down
         order = ("descending" if self.down else "ascending") if here else ""
-        return Head(column, self.query(sort=("-" if down else "") + column.name), order)
+        return ColumnHeader(column, self.query(sort=("-" if down else "") + column.name), order)
 
 
-def rows(asked: Asked, moment: Moment) -> list[Row]:
-    """Those of the selection, sorted; equal ones by name."""
-    chosen = {entry.id for entry in asked.selection.of(moment.entries)}
-    pairs = zip(queries.endpoints(moment), moment.entries, strict=True)
-    found = [
-        row | {"entry": entry, "kind": KINDS.get(entry.kind, entry.kind)} for row, entry in pairs if entry.id in chosen
+def select(query: EndpointListQuery, moment: Moment) -> list[Entry]:
+    """Return the selected endpoints, sorted; equal ones by name."""
+    key = BY_NAME[query.sort].key
+    selected = sorted(query.selection.of(moment.entries), key=lambda entry: (entry.name.casefold(), entry.id))
+    values = {entry.id: key(entry, moment) for entry in selected}
+    measured = [entry for entry in selected if values[entry.id] is not None]
+    measured.sort(key=lambda entry: values[entry.id], reverse=query.down)
+    return measured + [entry for entry in selected if values[entry.id] is None]
+
+
+def rows(entries: list[Entry], moment: Moment) -> list[BadgedEndpoint]:
+    badges = badge_renderer(quiet=True)
+    return [
+        {
+            **row,
+            **badges(entry.shown_status, row["breaker"]),
+            "entry": entry,
+            "kind": KINDS.get(entry.kind, entry.kind),
+        }
+        for row, entry in zip(figures.endpoints(moment, entries), entries, strict=True)
     ]
-    key = BY_NAME[asked.sort].key
-    found.sort(key=_name)
-    measured = [row for row in found if key(row) is not None]
-    measured.sort(key=key, reverse=asked.down)
-    return measured + [row for row in found if key(row) is None]
 
 
 def choices(entries: Iterable[Entry]) -> dict[str, list[tuple[str, Any, int]]]:
-    """What the filters offer: what there is, and how many endpoints have it."""
-    every = list(entries)
-    states = Counter(entry.shown_status for entry in every)
-    kinds = Counter(entry.kind for entry in every)
-    models = Counter(name for entry in every for name in {it.id for it in entry.models}).most_common(MODELS)
-    tags = Counter(tag for entry in every for tag in set(entry.tags))
+    """Return the choices of the filters, each with its number of endpoints."""
+    all_entries = list(entries)
+    states = Counter(entry.shown_status for entry in all_entries)
+    kinds = Counter(entry.kind for entry in all_entries)
+    models = _most_offered(all_entries)
+    tags = Counter(tag for entry in all_entries for tag in set(entry.tags))
     labels = dict(Status.choices) | dict(OperatorState.choices)
     return {
         "states": [(name, labels.get(name, name), states[name]) for name in _RANK if states[name]],
         "kinds": [(name, label, kinds[name]) for name, label in Kind.choices if kinds[name]],
         "models": [(name, name, number) for name, number in sorted(models)],
-        "tags": [(name, name, number) for name, number in sorted(tags.items(), key=lambda it: it[0].casefold())],
+        "tags": [(name, name, number) for name, number in sorted(tags.items(), key=lambda pair: pair[0].casefold())],
     }
+
+
+def _most_offered(entries: Iterable[Entry]) -> list[tuple[str, int]]:
+    """Return the models that most endpoints have, with the numbers of endpoints."""
+    return Counter(name for entry in entries for name in {model.id for model in entry.models}).most_common(MODELS)
 
 
 @never_cache
 @login_required
 def endpoints(request: HttpRequest) -> HttpResponse:
-    """Whole, or the table alone for an open page. No query."""
+    """Return the page, or the table alone for an open page. No query."""
     moment = Moment.now()
-    asked = Asked.of(request.GET)
-    found = rows(asked, moment)
-    pages = max(1, -(-len(found) // PAGE))
-    page = min(asked.page, pages)
+    query = EndpointListQuery.of(request.GET)
+    selected = select(query, moment)
+    page = Paginator(selected, PAGE).get_page(query.page)
     context = {
-        "asked": asked,
-        "heads": [asked.head(column) for column in COLUMNS],
-        "rows": signed(found[(page - 1) * PAGE : page * PAGE], quiet=True),
-        "found": len(found),
-        "total": len(registry.all()),
+        "list_query": query,
+        "heads": [query.head(column) for column in COLUMNS],
+        "rows": rows(list(page), moment),
+        "match_count": len(selected),
+        "total": len(moment.entries),
         "page": page,
-        "pages": pages,
+        "pages": PageLinks.of(page, query.query),
+        "digests": overview.digests(moment),
         "orders": ORDERS,
-        "chosen": asked.filters,
-        "page_numbers": [(number, asked.query(page=str(number))) for number in range(1, pages + 1)],
-        "stats": queries.stats(moment),
-        "sorted_by": ("-" if asked.down else "") + asked.sort,
+        "chosen": query.filters,
+        "stats": figures.stats(moment),
+        "sorted_by": ("-" if query.down else "") + query.sort,
         "here": request.get_full_path(),
     }
-    if is_htmx(request):
-        return render(request, "inc/endpoints_table.html", context)
-    return render(request, "endpoints.html", context | choices(moment.entries))
+    if wants_part(request):
+        return render(request, "endpoints/table.html", context)
+    return render(request, "endpoints/page.html", context | choices(moment.entries))
 
 
 URLS = [path("endpoints", endpoints, name="endpoints")]

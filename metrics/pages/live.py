@@ -1,4 +1,4 @@
-"""The requests that are here now. Rendered from what workers have told by now; a script asks again every second."""
+"""The page of running requests, rendered from the last reports of workers; a script polls every second."""
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -6,14 +6,24 @@ from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.cache import never_cache
 
-from gateway.present import MOST
-from metrics import live
+from gateway.ipc.running_requests import MAX_LISTED
+from metrics import labels
+from metrics.queries import running_requests
 
 
 @never_cache
 @login_required
 def live_requests(request: HttpRequest) -> HttpResponse:
-    return render(request, "live.html", {"live": live.look(patient=False), "most": MOST, "phases": live.PHASES})
+    return render(
+        request,
+        "live/page.html",
+        {
+            "live": running_requests.read_running(wait=False),
+            "most": MAX_LISTED,
+            "phases": running_requests.PHASES,
+            "kinds": labels.APIS,
+        },
+    )
 
 
 URLS = [path("live", live_requests, name="live")]

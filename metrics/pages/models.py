@@ -1,7 +1,6 @@
-"""All models over all endpoints, and one of them. Both need the database, for what was asked for."""
+"""The list of models over all endpoints, and the page of one. Both need the database, for requests."""
 
 import json
-import time
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -13,11 +12,13 @@ from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
-from gateway.kinds import BY_NAME, CAN_CHAT, CAPABILITIES, CHAT, KINDS
-from metrics import catalogue, queries
-from metrics.catalogue import STATES
-from metrics.catalogue_api import ModelsQuerySerializer
-from metrics.queries import Moment
+from gateway.base.request_kinds import BY_NAME, CAN_CHAT, CAPABILITIES, CHAT, KINDS
+from metrics.api.models import ModelsQuerySerializer
+from metrics.pages import options
+from metrics.queries import model_figures
+from metrics.queries.figures import Moment
+from metrics.queries.model_figures import STATES
+from metrics.queries.stored import flushed
 
 PAGE = 40
 SHOWN_OFFERS = 4  # of a row of the list; its own page has all
@@ -27,64 +28,65 @@ FILTERS = ("q", "capability", "endpoint_id", "state")
 @never_cache
 @login_required
 def models(request: HttpRequest) -> HttpResponse:
-    """A parameter that means nothing is left out, and named."""
-    asked = {name: value for name, value in request.GET.dict().items() if value and name != "page"}
-    given = {name: value for name, value in asked.items() if name in (*FILTERS, "sort")}
-    query = ModelsQuerySerializer(data=given)
+    """Show the list. Invalid parameters are ignored, and named."""
+    parameters = {name: value for name, value in request.GET.dict().items() if value and name != "page"}
+    values = {name: value for name, value in parameters.items() if name in (*FILTERS, "sort")}
+    query = ModelsQuerySerializer(data=values)
     if not query.is_valid():
-        given = {name: value for name, value in given.items() if name not in query.errors}
-        query = ModelsQuerySerializer(data=given)
+        values = {name: value for name, value in values.items() if name not in query.errors}
+        query = ModelsQuerySerializer(data=values)
         query.is_valid(raise_exception=True)
-    ignored = sorted(asked.keys() - given.keys())
-    behind = not queries.flushed()
+    ignored = sorted(parameters.keys() - values.keys())
+    behind = not flushed()
     moment = Moment.now()
-    found = catalogue.models(moment, query.wanted)
-    page = Paginator(found, PAGE).get_page(request.GET.get("page"))
+    rows = model_figures.models(moment, query.model_filter)
+    page = Paginator(rows, PAGE).get_page(request.GET.get("page"))
+    offered = options.endpoints(moment, query.model_filter.endpoint_id)
     context: dict[str, Any] = {
         "page": page,
-        "wanted": query.wanted,
-        "filtered": any(given.get(name) for name in FILTERS),
+        "model_filter": query.model_filter,
+        "filtered": any(values.get(name) for name in FILTERS),
         "ignored": ignored,
         "behind": behind,
         "capabilities": CAPABILITIES,
         "states": STATES,
-        "endpoints": sorted(moment.entries, key=lambda entry: entry.name),
+        "endpoints": sorted((entry for entry in moment.entries if entry.id in offered), key=lambda entry: entry.name),
         "shown_offers": SHOWN_OFFERS,
-        "links": {sort: "?" + urlencode({**given, "sort": sort}) for sort in catalogue.SORTS},
-        "previous": "?" + urlencode({**given, "page": str(page.number - 1)}),
-        "next": "?" + urlencode({**given, "page": str(page.number + 1)}),
+        "links": {sort: "?" + urlencode({**values, "sort": sort}) for sort in model_figures.SORTS},
+        "previous": "?" + urlencode({**values, "page": str(page.number - 1)}),
+        "next": "?" + urlencode({**values, "page": str(page.number + 1)}),
     }
-    return render(request, "models.html", context)
+    return render(request, "models/page.html", context)
 
 
 @never_cache
 @login_required
 def model(request: HttpRequest, name: str) -> HttpResponse:
-    behind = not queries.flushed()
-    found = catalogue.model(Moment.now(), name)
-    if found is None:
+    behind = not flushed()
+    payload = model_figures.model(Moment.now(), name)
+    if payload is None:
         raise Http404
-    kinds = [kind for kind in KINDS if kind.name in found["supported_apis"]]
+    kinds = [kind for kind in KINDS if kind.name in payload["supported_apis"]]
     kind = BY_NAME.get(request.GET.get("kind", ""))
     if kind not in kinds:
         kind = next(iter(kinds), BY_NAME[CHAT])
     context = {
-        "it": found,
+        "model": payload,
         "behind": behind,
         "kinds": kinds,
         "kind": kind,
-        "route": catalogue.route(name, kind.name, time.time()),
-        "known": {entry.id for entry in registry.all()},
-        "snippets": _snippets(found["id"]),
-        "chats": CAN_CHAT in found["capabilities"] or not found["capabilities"],
+        "route": model_figures.route(name, kind.name),
+        "existing_endpoints": {entry.id for entry in registry.all()},
+        "snippets": _snippets(payload["id"]),
+        "chats": CAN_CHAT in payload["capabilities"] or not payload["capabilities"],
     }
-    return render(request, "model.html", context)
+    return render(request, "models/model.html", context)
 
 
 def _snippets(name: str) -> dict[str, str]:
-    """The name as Python and JavaScript write it, and a body as a shell takes it between single quotes."""
-    asked = {"model": name, "messages": [{"role": "user", "content": "Say hello."}]}
-    return {"name": json.dumps(name), "curl": json.dumps(asked).replace("'", "'\\''")}
+    """Return the name as a Python and JavaScript literal, and a body to put between a shell's single quotes."""
+    body = {"model": name, "messages": [{"role": "user", "content": "Say hello."}]}
+    return {"name": json.dumps(name), "curl": json.dumps(body).replace("'", "'\\''")}
 
 
 URLS = [path("models/<path:name>", model, name="model")]

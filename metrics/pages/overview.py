@@ -1,7 +1,6 @@
 """The overview: everything on it is in memory, so it needs no database."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from django.contrib.auth.decorators import login_required
@@ -12,85 +11,122 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
+from endpoints import causes
 from endpoints.models import Kind, OperatorState, Status
-from metrics import board, queries
-from metrics.pages.counted import COUNTED
-from metrics.pages.signs import signed
-from metrics.queries import Moment
+from endpoints.registry import Entry
+from metrics import labels
+from metrics.pages.endpoints import SEVERITY
+from metrics.pages.explanations import EXPLANATIONS
+from metrics.pages.status_badges import BadgedEndpoint, badge_renderer
+from metrics.queries import figures as queries_figures
+from metrics.queries import overview as queries_overview
+from metrics.queries.figures import Moment
+from metrics.queries.live import speeds
+from metrics.queries.live.shown_endpoints import shown_endpoints
+from metrics.queries.payloads import EndpointPayload, LiveFigures, MinutePayload
 from metrics.templatetags import figures
 
-# What the page's script asks for when more than figures has changed.
+# Parts that the page's script requests when more than figures has changed.
 PARTS = {
-    "attention": "inc/needs_attention.html",
-    "endpoints": "inc/overview_endpoints.html",
-    "marks": "inc/marks_parts.html",
+    "attention": "overview/attention.html",
+    "endpoints": "overview/endpoints.html",
+    "marks": "overview/events.html",
+    "sparks": "overview/sparks.html",
 }
-MOST_ATTENTION = 8
 ALARMING, TOLERABLE = 0.1, 0.02  # shares of failed attempts
 
 
 @never_cache
 @login_required
 def overview(request: HttpRequest) -> HttpResponse:
-    """With `part`, only that part of the page, as it is now."""
+    """Return the page, or with `part` one part of it."""
     moment = Moment.now()
-    rows = queries.endpoints(moment)
-    live = board.live(moment, rows)
+    live = queries_overview.live_figures(moment)
+    entries = shown_endpoints.of(moment)
+    sparks = _sparks(live)
     context = {
         "live": live,
-        "entries": signed(_entries(moment, rows)),
-        "known": {entry.id for entry in moment.entries},
-        "shown": queries.SPEEDS_SHOWN,
-        "counted": COUNTED,
-        "sparks": _sparks(live),
-        "peaks": {name: _peak(live["minutes"], name) for name in ("in_flight", "queued")},
+        "marks": queries_overview.recent_events(),
+        "entries": _entries(moment, entries),
+        "states": _states(live["states"]),
+        "initial": _initial(live, entries),
+        "apis": labels.APIS,
+        "existing_endpoints": {entry.id for entry in moment.entries},
+        "shown": speeds.SHOWN,
+        "explanations": EXPLANATIONS,
+        "sparks": sparks,
+        "peaks": {name: _peak(sparks[name]) for name in ("in_flight", "queued")},
         "recent": _recent(live["history"]),
         "today_tokens": live["stats"]["today_input_tokens"] + live["stats"]["today_output_tokens"],
-        "most_attention": f":{MOST_ATTENTION}",
-        "more_attention": max(0, len(live["attention"]) - MOST_ATTENTION),
+        "more_attention": live["attention_count"] - len(live["attention"]),
     }
-    return render(request, PARTS.get(request.GET.get("part", ""), "overview.html"), context)
+    return render(request, PARTS.get(request.GET.get("part", ""), "overview/page.html"), context)
 
 
-def _entries(moment: Moment, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Endpoints as the table shows them: the worst first, then by name."""
-    order = {"offline": 0, "error": 1, "pending": 2, "online": 3}
+class OverviewEndpoint(BadgedEndpoint):
+    """Row of the table of endpoints."""
+
+    host: str
+    status_cause: str
+    alarm: str
+    failed: SafeString
+
+
+def _states(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return all statuses with their numbers of endpoints, the worst first."""
+    return [(str(state), counts.get(state, 0)) for state in SEVERITY]
+
+
+def _entries(moment: Moment, entries: list[Entry]) -> list[OverviewEndpoint]:
+    """Return the rows of the table of endpoints."""
     kinds = dict(Kind.choices)
     failed = _('<span data-value="failed_requests">%(number)s</span> failed')
-    rows = [
-        row
-        | {
+    badges = badge_renderer()
+    payloads = queries_figures.endpoints(moment, entries)
+    return [
+        {
+            **row,
+            **badges(entry.shown_status, row["breaker"]),
             "entry": entry,
             "kind": kinds.get(entry.kind, entry.kind),
             "host": urlsplit(entry.base_url).netloc or entry.base_url,
-            "because": _because(row),
+            "status_cause": _status_cause(row),
             "alarm": _alarm(row),
             "failed": SafeString(failed % {"number": figures.count(row["failed_requests"])}),
         }
-        for row, entry in zip(found, moment.entries, strict=True)
+        for row, entry in zip(payloads, entries, strict=True)
     ]
-    return sorted(rows, key=lambda row: (order.get(row["status"], 0), row["name"]))
 
 
-def _because(row: dict[str, Any]) -> str:
-    """Since when an endpoint is as it is, and why, where that is not as it should be."""
+def _status_cause(row: EndpointPayload) -> str:
+    """Return the time and cause of an unwanted status."""
     if row["status"] not in (Status.OFFLINE, Status.ERROR) or row["operator_state"] != OperatorState.ENABLED:
         return ""
     at = figures.instant(row["status_since"])
-    return " · ".join(part for part in (figures.since(at) if at else "", row["last_error"]) if part)
+    return " · ".join(part for part in (figures.since(at) if at else "", causes.shown(row["last_error"] or "")) if part)
 
 
-def _alarm(row: dict[str, Any]) -> str:
+def _alarm(row: EndpointPayload) -> str:
     failed = row["recent_failures"] / row["recent_attempts"] if row["recent_attempts"] else 0.0
     return "bad" if failed >= ALARMING else "warn" if failed >= TOLERABLE else ""
 
 
-def _sparks(live: dict[str, Any]) -> dict[str, list[float | None]]:
-    """The lines of the cells above, by minute: sums end with the last whole one, as the running one would be a fall."""
+def _initial(live: LiveFigures, entries: list[Entry]) -> dict[str, object]:
+    """Return what the page's script compares with the first event, to fetch rows that have changed since."""
+    endpoints = [{"id": entry.id, "slots": entry.slots} for entry in entries]
+    return {"endpoints": endpoints, **{name: live[name] for name in ("attention", "attention_count", "marks")}}
+
+
+def _sparks(live: LiveFigures) -> dict[str, Sequence[float | None]]:
+    """Return the sparklines by minute. Sums omit the present minute, which would look like a drop."""
     history, minutes = live["history"], live["minutes"]
-    names = ("online", "in_flight", "queued", "first_token_ms", "average_ms", "p95_ms")
     return {
-        **{name: [minute[name] for minute in minutes] for name in names},
+        "online": [minute["online"] for minute in minutes],
+        "in_flight": [minute["in_flight"] for minute in minutes],
+        "queued": [minute["queued"] for minute in minutes],
+        "first_token_ms": [minute["first_token_ms"] for minute in minutes],
+        "average_ms": [minute["average_ms"] for minute in minutes],
+        "p95_ms": [minute["p95_ms"] for minute in minutes],
         "success": [_share(slot["success"], slot["success"] + slot["error"]) for slot in history],
         "requests": [slot["success"] + slot["error"] for slot in history[:-1]],
         "output_tokens": [minute["output_tokens"] for minute in minutes[:-1]],
@@ -102,12 +138,12 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _peak(minutes: Sequence[dict[str, Any]], name: str) -> int | None:
-    return max((minute[name] for minute in minutes if minute[name] is not None), default=None)
+def _peak(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
-def _recent(history: Sequence[dict[str, Any]]) -> dict[str, int]:
-    ok, failed = (sum(slot[name] for slot in history) for name in ("success", "error"))
+def _recent(history: Sequence[MinutePayload]) -> dict[str, int]:
+    ok, failed = sum(slot["success"] for slot in history), sum(slot["error"] for slot in history)
     return {"ok": ok, "failed": failed, "all": ok + failed}
 
 

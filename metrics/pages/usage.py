@@ -1,9 +1,9 @@
-"""Usage: what was asked for and how many tokens it took, by time or by who and what. Needs the database."""
+"""Usage: requests and tokens by time, model, endpoint, key or user. Needs the database."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import TypedDict
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -14,11 +14,14 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
-from endpoints.registry import registry
-from metrics import queries, usage
-from metrics.serializers import UsageQuerySerializer
-from metrics.usage import Period
-from metrics.usage_api import today
+from metrics.api.usage import today
+from metrics.api.usage_serializers import UsageQuerySerializer
+from metrics.pages import options
+from metrics.queries import usage
+from metrics.queries.figures import Moment
+from metrics.queries.stored import flushed
+from metrics.queries.usage import UsageRow
+from metrics.queries.usage_periods import Period
 
 BY = {
     "day": _("Day"),
@@ -35,8 +38,8 @@ SHOWN = 200  # rows; an export has all
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the address asks for. What makes no sense is left out, and named."""
+class UsageQuery:
+    """The valid parameters of the URL. `ignored` names the others."""
 
     by: str
     period: Period
@@ -47,38 +50,38 @@ class Asked:
 
     @property
     def api_query(self) -> str:
-        """The same for the API."""
+        """The query of the same usage in the API."""
         dates = {"since": self.period.since.isoformat(), "until": self.period.until.isoformat()}
         return urlencode({"by": self.by, **dates, **self.only, "compare": "true"})
 
 
-def asked(parameters: Mapping[str, str], now: date) -> Asked:
-    given = {name: value for name, value in parameters.items() if value}
+def parse_usage_query(parameters: Mapping[str, str], now: date) -> UsageQuery:
+    values = {name: value for name, value in parameters.items() if value}
     ignored: set[str] = set()
-    measure, span = given.pop("measure", "tokens"), given.pop("range", "")
+    measure, span = values.pop("measure", "tokens"), values.pop("range", "")
     if measure not in MEASURES:
         measure = "tokens"
         ignored.add("measure")
     if span and span not in RANGES:
         span = ""
         ignored.add("range")
-    if not span and not given.keys() & {"since", "until"}:
+    if not span and not values.keys() & {"since", "until"}:
         span = "30d"
     if span:
-        given |= _dates(span, now)
-    unknown = given.keys() - UsageQuerySerializer().fields.keys()
-    given = {name: value for name, value in given.items() if name not in unknown}
+        values |= _dates(span, now)
+    unknown = values.keys() - UsageQuerySerializer().fields.keys()
+    values = {name: value for name, value in values.items() if name not in unknown}
     ignored |= unknown
-    query = UsageQuerySerializer(data=given, context={"today": now})
+    query = UsageQuerySerializer(data=values, context={"today": now})
     if not query.is_valid():
         ignored |= (wrong := set(query.errors))
-        given = {name: value for name, value in given.items() if name not in wrong}
+        values = {name: value for name, value in values.items() if name not in wrong}
         if wrong & {"since", "until"}:
             span = "30d"
-            given |= _dates(span, now)
-        query = UsageQuerySerializer(data=given, context={"today": now})
+            values |= _dates(span, now)
+        query = UsageQuerySerializer(data=values, context={"today": now})
         query.is_valid(raise_exception=True)
-    return Asked(query.validated_data["by"], query.period, span, measure, query.only, tuple(sorted(ignored)))
+    return UsageQuery(query.validated_data["by"], query.period, span, measure, query.only, tuple(sorted(ignored)))
 
 
 def _dates(span: str, now: date) -> dict[str, str]:
@@ -86,62 +89,86 @@ def _dates(span: str, now: date) -> dict[str, str]:
     return {"since": since.isoformat(), "until": now.isoformat()}
 
 
-def series(rows: list[dict[str, Any]], wanted: Asked, now: date) -> dict[str, Any]:
-    """Every day or month of the period, those without a request as well, for the chart and its table."""
-    monthly = wanted.by == "month"
-    name = "month" if monthly else "day"
-    found = {row[name]: row for row in rows}
-    columns = ("input_tokens", "output_tokens", "successful_requests", "failed_requests")
-    times = wanted.period.months() if monthly else wanted.period.dates()
-    slots = [{"at": at, **{column: found[at][column] if at in found else 0 for column in columns}} for at in times]
-    this = now.isoformat()[:7] if monthly else now.isoformat()
-    return {"slots": slots, "measure": wanted.measure, "now": this, "monthly": monthly}
+class UsageSlot(TypedDict):
+    """Usage of one day or month, `at`."""
+
+    at: str
+    input_tokens: int
+    output_tokens: int
+    successful_requests: int
+    failed_requests: int
+
+
+class UsageSeries(TypedDict):
+    """Data of the chart. `now` is the present day or month."""
+
+    slots: list[UsageSlot]
+    measure: str
+    now: str
+    monthly: bool
+
+
+def series(rows: Sequence[UsageRow], query: UsageQuery, now: date) -> UsageSeries:
+    """Return every day or month of the period, also those without a request, for the chart and its table."""
+    monthly = query.by == "month"
+    by_time = {row["month"] if monthly else row["day"]: row for row in rows}
+    times = query.period.months() if monthly else query.period.dates()
+    slots = [_slot(at, by_time.get(at)) for at in times]
+    present = now.isoformat()[:7] if monthly else now.isoformat()
+    return {"slots": slots, "measure": query.measure, "now": present, "monthly": monthly}
+
+
+def _slot(at: str, row: UsageRow | None) -> UsageSlot:
+    return {
+        "at": at,
+        "input_tokens": row["input_tokens"] if row else 0,
+        "output_tokens": row["output_tokens"] if row else 0,
+        "successful_requests": row["successful_requests"] if row else 0,
+        "failed_requests": row["failed_requests"] if row else 0,
+    }
 
 
 @never_cache
 @login_required
 def page(request: HttpRequest) -> HttpResponse:
-    behind = not queries.flushed()
+    behind = not flushed()
     now = today()
-    wanted = asked(request.GET.dict(), now)
-    told = usage.usage(wanted.by, wanted.period, wanted.only, compare=True)
-    in_time = wanted.by in usage.IN_TIME
-    by_day = told if in_time else usage.usage("day", wanted.period, wanted.only)
+    query = parse_usage_query(request.GET.dict(), now)
+    payload = usage.usage(query.by, query.period, query.only, compare=True)
+    is_by_time = query.by in usage.TIME_GROUPS
+    by_day = payload if is_by_time else usage.usage("day", query.period, query.only)
     context = {
-        "asked": wanted,
-        "told": told,
-        "shown": list(reversed(told["rows"])) if in_time else told["rows"][:SHOWN],
+        "usage_query": query,
+        "usage": payload,
+        "shown": list(reversed(payload["rows"])) if is_by_time else payload["rows"][:SHOWN],
         "most": SHOWN,
-        "greatest": max((_of(row, wanted.measure) for row in told["rows"]), default=0),
-        "column": "total_tokens" if wanted.measure == "tokens" else "requests",
-        "in_time": in_time,
-        "reached": wanted.by in usage.REACHED,
-        "by_label": BY[wanted.by],
-        "series": series(by_day["rows"], wanted, now),
+        "greatest": max((_measured(row, query.measure) for row in payload["rows"]), default=0),
+        "column": "total_tokens" if query.measure == "tokens" else "requests",
+        "is_by_time": is_by_time,
+        "has_model": query.by in usage.ROUTED_GROUPS,
+        "by_label": BY[query.by],
+        "series": series(by_day["rows"], query, now),
         "behind": behind,
         "choices": {"by": BY.items(), "range": RANGES.items(), "measure": MEASURES.items()},
-        "offered": _offered(wanted),
+        "offered": _offered(query),
         "server_zone": settings.ROUTERDASH.zone.key,
     }
-    return render(request, "usage.html", context)
+    return render(request, "usage/page.html", context)
 
 
-def _of(row: Mapping[str, int], measure: str) -> int:
+def _measured(row: UsageRow, measure: str) -> int:
     return row["total_tokens"] if measure == "tokens" else row["requests"]
 
 
-def _offered(wanted: Asked) -> dict[str, list[tuple[str, str]]]:
-    """What may be chosen: what there is now, and what is chosen, which may be gone."""
-    entries = registry.all()
-    models = {model.id for entry in entries for model in entry.models}
-    options = {
-        "model": {name: name for name in models},
-        "endpoint_id": {entry.id: entry.name for entry in entries},
-        "api_key_id": queries.key_names(),
+def _offered(query: UsageQuery) -> dict[str, list[tuple[str, str]]]:
+    """Return the choices of the filters: present ones, and the chosen one, which may be deleted."""
+    moment, only = Moment.now(), query.only
+    offered = {
+        "model": options.models(moment, only.get("model", "")),
+        "endpoint_id": options.endpoints(moment, only.get("endpoint_id", "")),
+        "api_key_id": options.keys(moment, only.get("api_key_id", "")),
     }
-    for name, value in wanted.only.items():
-        options[name].setdefault(value, (registry.name(value) if name == "endpoint_id" else None) or value)
-    return {name: sorted(found.items(), key=lambda it: it[1].casefold()) for name, found in options.items()}
+    return {name: sorted(choices.items(), key=lambda item: item[1].casefold()) for name, choices in offered.items()}
 
 
 URLS = [path("usage", page, name="usage")]

@@ -1,5 +1,5 @@
-"""The independent auditor of the figures: are the laws of docs/figures.md kept?
+"""Independent audit of the figures: compares them by the laws of docs/concepts/counting.md.
 
-By SQL and journal bytes alone. What makes and tells figures (fold, writer, trackers, seeding, queries) is not imported
-here, a test sees to it: a mistake there must not be made twice.
+It uses SQL and journal bytes only. It does not import the code that computes or reads figures (counting, memory,
+storage, queries), so the audit does not repeat mistakes of it. A test checks this. metrics.sql has no such rules.
 """

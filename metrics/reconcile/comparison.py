@@ -1,16 +1,18 @@
-"""One set of figures against another, by key, in the database: a row that is missing on one side is zero there."""
+"""Comparison of two sets of figures by key, in the database. A row that is missing on one side counts as zeros."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection
 
+from metrics import sql
+
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A figure that is not what it must be."""
+class FigureDifference:
+    """A figure that differs from its expected value."""
 
     law: str
     what: str
@@ -24,6 +26,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """A SQL statement with its parameters."""
+
     sql: str
     parameters: tuple[Any, ...] = ()
 
@@ -32,17 +36,20 @@ class Query:
             cursor.execute(self.sql, self.parameters)
             yield from cursor
 
+    def select(self, columns: str | Iterable[str], *, where: str | Iterable[str] = ()) -> "Query":
+        """Return a query over the rows of this one, with the same parameters."""
+        return Query(sql.select(columns, sql.subquery(self.sql, "counted"), where=where), self.parameters)
+
     @staticmethod
     def union(queries: list["Query"]) -> "Query":
-        return Query(
-            " UNION ALL ".join(query.sql for query in queries),
-            tuple(value for query in queries for value in query.parameters),
-        )
+        """Return a query for the rows of all these queries, duplicates included."""
+        parameters = tuple(value for query in queries for value in query.parameters)
+        return Query(sql.union_all(query.sql for query in queries), parameters)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One key under which some figure differs."""
+class DifferingRow:
+    """One key with at least one figure that differs, and all its figures on both sides."""
 
     key: tuple[Any, ...]
     expected: dict[str, int]
@@ -55,9 +62,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`expected` yields rows with the keys and columns that `table` must have; several of one key are summed.
+    """Figures of a table, compared with the figures that its source leads to.
 
-    `found` is the part of the table that is looked at; `source` the table that `expected` is made of.
+    `expected` yields rows with the keys and columns of `table`; rows with the same key are summed. `found` yields the
+    compared part of the table. `source` is the table that `expected` is computed from.
     """
 
     law: str
@@ -68,46 +76,51 @@ class Comparison:
     expected: Query
     found: Query
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DifferingRow]:
         count = len(self.columns)
         for row in self._query().rows():
             key, figures = row[: len(self.keys)], [int(value) for value in row[len(self.keys) :]]
-            yield Row(
+            yield DifferingRow(
                 key,
                 dict(zip(self.columns, figures[:count], strict=True)),
                 dict(zip(self.columns, figures[count:], strict=True)),
             )
 
-    def differences(self) -> Iterator[Difference]:
+    def differences(self) -> Iterator[FigureDifference]:
         for row in self.rows():
             for column in row.differing:
-                yield Difference(self.law, column, self.where(row.key), row.expected[column], row.found[column])
+                yield FigureDifference(self.law, column, self.where(row.key), row.expected[column], row.found[column])
 
     def where(self, key: tuple[Any, ...]) -> str:
         return where(self.table, self.keys, key)
 
     def _query(self) -> Query:
-        keys = ", ".join(self.keys)
-        numbered = list(enumerate(self.columns))
-        expected = ", ".join(f"{column} AS e{at}, 0 AS f{at}" for at, column in numbered)
-        found = ", ".join(f"0 AS e{at}, {column} AS f{at}" for at, column in numbered)
+        """Return the rows of both sides, summed by key, where any sum differs."""
+        keys, numbered = ", ".join(self.keys), list(enumerate(self.columns))
+        expected = [part for at, column in numbered for part in (f"{column} AS e{at}", f"0 AS f{at}")]
+        found = [part for at, column in numbered for part in (f"0 AS e{at}", f"{column} AS f{at}")]
         sums = [f"SUM(COALESCE({side}{at}, 0))" for side in "ef" for at, _ in numbered]
         differ = " OR ".join(f"{sums[at]} <> {sums[at + len(numbered)]}" for at, _ in numbered)
-        sql = (
-            f"SELECT {keys}, {', '.join(sums)} FROM (SELECT {keys}, {expected} FROM ({self.expected.sql}) AS one "  # noqa: S608
-            f"UNION ALL SELECT {keys}, {found} FROM ({self.found.sql}) AS other) AS sides "
-            f"GROUP BY {keys} HAVING {differ} ORDER BY {keys}"
+        both = [
+            sql.select([*self.keys, *expected], sql.subquery(self.expected.sql, "one")),
+            sql.select([*self.keys, *found], sql.subquery(self.found.sql, "other")),
+        ]
+        statement = sql.select(
+            [*self.keys, *sums],
+            sql.subquery(sql.union_all(both), "sides"),
+            group_by=f"{keys} HAVING {differ}",
+            order_by=keys,
         )
-        return Query(sql, self.expected.parameters + self.found.parameters)
+        return Query(statement, self.expected.parameters + self.found.parameters)
 
 
 def where(table: str, keys: tuple[str, ...], key: tuple[Any, ...]) -> str:
-    """`rollup_minutes minute=2026-11-25T01:02Z model=tiny`, without what is empty."""
-    parts = (f"{name}={_shown(name, value)}" for name, value in zip(keys, key, strict=True) if value != "")
+    """Return `rollup_minutes minute=2026-11-25T01:02Z model=tiny`, without empty values."""
+    parts = (f"{name}={_readable(name, value)}" for name, value in zip(keys, key, strict=True) if value != "")
     return " ".join((table, *parts))
 
 
-def _shown(name: str, value: object) -> object:
+def _readable(name: str, value: object) -> object:
     if name == "minute":
         return datetime.fromtimestamp(int(str(value)) * 60, UTC).strftime("%Y-%m-%dT%H:%MZ")
     if name == "hour":

@@ -1,11 +1,11 @@
-"""What one record counts, written once more: see docs/figures.md."""
+"""Counting of one record, implemented a second time: see docs/concepts/counting.md."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 
-from gateway import record
-from gateway.record import Entry, RequestRecord
+from gateway.ipc import record
+from gateway.ipc.record import Entry, RequestRecord
 
 MAX_TOKENS = 1 << 40
 MAX_DURATION_US = 365 * 86_400 * 1_000_000
@@ -13,14 +13,14 @@ MAX_COMPLETED_US = 4_102_444_800_000_000  # 2100
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-Figures = Counter[str]  # by the names that `of` gives
+CountedFigures = Counter[str]  # by names such as `stats/failed_requests` and `endpoints/<id>/total_requests`
 
 
 def counts(entry: Entry) -> bool:
-    """Is this a request that figures count? One that makes no sense is set aside."""
+    """Return True for a request that is counted. A record with impossible values is not."""
     if not isinstance(entry, RequestRecord):
         return False
-    durations = (entry.duration_us, entry.first_token_us or 0, *(it.duration_us for it in entry.attempts))
+    durations = (entry.duration_us, entry.first_token_us or 0, *(attempt.duration_us for attempt in entry.attempts))
     return (
         bool(_ID.fullmatch(entry.id))
         and 0 <= entry.completed_us < MAX_COMPLETED_US
@@ -29,15 +29,16 @@ def counts(entry: Entry) -> bool:
     )
 
 
-def of(entries: Iterable[Entry]) -> Figures:
-    figures: Figures = Counter()
+def count(entries: Iterable[Entry]) -> CountedFigures:
+    """Return the figures of these entries by name."""
+    figures: CountedFigures = Counter()
     for entry in entries:
         if isinstance(entry, RequestRecord) and counts(entry):
             _add(figures, entry)
     return figures
 
 
-def _add(figures: Figures, entry: RequestRecord) -> None:
+def _add(figures: CountedFigures, entry: RequestRecord) -> None:
     if entry.outcome == record.REJECTED:
         figures[f"rejected/{entry.error or ''}"] += 1
         return

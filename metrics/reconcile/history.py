@@ -1,9 +1,8 @@
-"""Requests of the history as rows of one kind, whoever wrote them: what figures are compared with."""
+"""Requests of the history in one common form, from RouterDash or llmlb: the base that figures are compared with."""
 
-from django.db import connection
-
+from metrics import sql
 from metrics.reconcile.comparison import Query
-from metrics.reconcile.scope import Adopted, Scope, bound, exact
+from metrics.reconcile.scope import Adopted, Scope, bound, exact, sqlite
 
 NIL = "00000000-0000-0000-0000-000000000000"
 _UUID = "-".join("[0-9a-f]" * count for count in (8, 4, 4, 4, 12))
@@ -20,20 +19,26 @@ REQUEST_TYPES = {
     "ImageVariation": "image_variations",
     "AnthropicMessages": "messages",
 }
+_GENERATING = "'chat_completions', 'completions', 'responses', 'messages'"
+HAS_SPEED = f"outcome = 'ok' AND kind IN ({_GENERATING}) AND output_tokens > 0"
 
 
-def sqlite() -> bool:
-    return connection.vendor == "sqlite"
+def last_duration() -> str:
+    """Return an expression of the duration of the last attempt, in µs."""
+    if sqlite():
+        return "CASE WHEN json_valid(attempts) THEN json_extract(attempts, '$[#-1].duration_us') END"
+    return "CAST(attempts->-1->>'duration_us' AS bigint)"
 
 
 def minute_of() -> str:
+    """Return an expression of the minute since 1970 in which a request completed."""
     if sqlite():
         return "CAST(strftime('%%s', substr(completed_at, 1, 19)) AS INTEGER) / 60"
     return "CAST(floor(extract(epoch FROM completed_at) / 60) AS bigint)"
 
 
 def readable() -> str:
-    """llmlb's rows that can be counted: their moment, duration, type and model can be read."""
+    """Return a condition for llmlb's rows that can be counted: readable moment, duration, type and model."""
     if not sqlite():
         return f"outcome IS NULL AND duration_ms BETWEEN 0 AND {MAX_DURATION_MS}"
     return (
@@ -45,35 +50,42 @@ def readable() -> str:
 
 
 def counted(scope: Scope, since: int) -> Query:
-    """A row for each request in the history that is to be counted, from a minute on: RouterDash's and llmlb's."""
-    parts = [_of_ours(since)]
+    """Return a row for each request that counts, from a minute on, of RouterDash and of llmlb."""
+    parts = [_ours(since)]
     if scope.adopted is not None:
         parts.append(of_llmlb(scope.adopted, since))
     return Query.union(parts)
 
 
-def _of_ours(since: int) -> Query:
-    return Query(
-        f"SELECT {minute_of()} AS minute, endpoint_id, model, kind, {_text('api_key_id')} AS api_key_id, "  # noqa: S608
-        "client_ip, outcome, duration_us, first_token_us, COALESCE(input_tokens, 0) AS input_tokens, "
-        "COALESCE(output_tokens, 0) AS output_tokens FROM request_history "
-        "WHERE outcome IS NOT NULL AND completed_at >= %s",
-        (bound(since),),
-    )
+def _ours(since: int) -> Query:
+    columns = [
+        f"{minute_of()} AS minute", "endpoint_id", "model", "kind", f"{_text('api_key_id')} AS api_key_id",
+        "client_ip", "outcome", "duration_us", "first_token_us", "COALESCE(input_tokens, 0) AS input_tokens",
+        "COALESCE(output_tokens, 0) AS output_tokens",
+    ]  # fmt: skip
+    where = ["outcome IS NOT NULL", "completed_at >= %s"]
+    return Query(sql.select(columns, "request_history", where=where), (bound(since),))
 
 
 def of_llmlb(adopted: Adopted, since: int) -> Query:
+    """Return a row for each request of llmlb that is counted, from a minute on."""
     kinds = " ".join(f"WHEN '{name}' THEN '{kind}'" for name, kind in REQUEST_TYPES.items())
     client = "CASE WHEN typeof(client_ip) = 'text' AND client_ip <> '' THEN client_ip END" if sqlite() else "client_ip"
-    return Query(
-        f"SELECT {minute_of()} AS minute, {_id('endpoint_id', NIL)} AS endpoint_id, model, "  # noqa: S608
-        f"CASE request_type {kinds} ELSE lower(request_type) END AS kind, {_id('api_key_id', '')} AS api_key_id, "
-        f"{client} AS client_ip, CASE WHEN status = 'success' THEN 'ok' ELSE 'failed' END AS outcome, "
-        "duration_ms * 1000 AS duration_us, CAST(NULL AS bigint) AS first_token_us, "
-        f"{_tokens('input_tokens')} AS input_tokens, {_tokens('output_tokens')} AS output_tokens FROM request_history "
-        f"WHERE {readable()} AND completed_at >= %s AND completed_at < %s",
-        (bound(since), exact(adopted.counted_us)),
-    )
+    columns = [
+        f"{minute_of()} AS minute",
+        f"{_id('endpoint_id', NIL)} AS endpoint_id",
+        "model",
+        f"CASE request_type {kinds} ELSE lower(request_type) END AS kind",
+        f"{_id('api_key_id', '')} AS api_key_id",
+        f"{client} AS client_ip",
+        "CASE WHEN status = 'success' THEN 'ok' ELSE 'failed' END AS outcome",
+        "duration_ms * 1000 AS duration_us",
+        "CAST(NULL AS bigint) AS first_token_us",
+        f"{_tokens('input_tokens')} AS input_tokens",
+        f"{_tokens('output_tokens')} AS output_tokens",
+    ]
+    where = [readable(), "completed_at >= %s", "completed_at < %s"]
+    return Query(sql.select(columns, "request_history", where=where), (bound(since), exact(adopted.counted_us)))
 
 
 def _text(column: str) -> str:
@@ -81,7 +93,7 @@ def _text(column: str) -> str:
 
 
 def _id(column: str, otherwise: str) -> str:
-    """Of a row that llmlb wrote."""
+    """Return an expression of an id in a row of llmlb, or `otherwise` if it is no id."""
     if sqlite():
         return f"CASE WHEN typeof({column}) = 'text' AND {column} GLOB '{_UUID}' THEN {column} ELSE '{otherwise}' END"
     return column if otherwise else _text(column)
@@ -93,6 +105,5 @@ def _tokens(column: str) -> str:
 
 
 def cell_key(endpoint: str) -> str:
-    """Columns of a history row that say to which minute's cell it belongs."""
-    key = "COALESCE(CAST(api_key_id AS text), '')"
-    return f"{minute_of()} AS minute, {endpoint} AS endpoint_id, model, kind, {key} AS api_key_id"
+    """Return the columns that decide the minute roll-up of a history row."""
+    return f"{minute_of()} AS minute, {endpoint} AS endpoint_id, model, kind, {_text('api_key_id')} AS api_key_id"

@@ -1,15 +1,16 @@
-"""The journals' bytes against the positions and the history: each record counted once, none left out."""
+"""Journal bytes compared with positions and history: each record is counted exactly once."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from gateway import journal, record
-from gateway.journal import START, Gone, Position, UnknownVersion
-from gateway.record import Entry, RequestRecord
+from gateway.ipc import journal, record
+from gateway.ipc.journal import START, Position, SegmentDeleted, UnknownVersion
+from gateway.ipc.record import Entry, RequestRecord
+from metrics import sql
 from metrics.reconcile import counting
-from metrics.reconcile.comparison import Difference, Query
+from metrics.reconcile.comparison import FigureDifference, Query
 from metrics.reconcile.scope import Scope
 
 BATCH = 5000
@@ -23,18 +24,18 @@ def positions() -> dict[str, Position]:
 
 
 def writers(root: Path, database_id: str) -> Iterator[str]:
-    """Those whose records belong to this database, without copies of them."""
+    """Yield the writers whose records belong to this database, without copies of their directories."""
     for name in journal.writers(root):
         try:
             head = journal.head(root / name)
-        except (Gone, UnknownVersion):
+        except (SegmentDeleted, UnknownVersion):
             continue
         if head is not None and head.database_id == database_id and head.writer in ("", name):
             yield name
 
 
 def tail(root: Path, writer: str, position: Position) -> Iterator[list[Entry]]:
-    """All behind a position. Raises Gone."""
+    """Yield all entries behind a position. Raises SegmentDeleted if its segment is missing."""
     while True:
         batch = journal.read(root / writer, position, BATCH)
         if batch.position == position:
@@ -43,28 +44,28 @@ def tail(root: Path, writer: str, position: Position) -> Iterator[list[Entry]]:
         yield batch.entries
 
 
-def differences(scope: Scope, *, patient: bool) -> Iterator[Difference]:
-    """Positions lie within their segments; what is before one is in the history, what is behind one is not.
+def differences(scope: Scope, *, will_retry: bool) -> Iterator[FigureDifference]:
+    """Check that positions lie within segments, records before them are in the history, and records behind are not.
 
-    While it is patient, a segment that is missing raises Gone: RouterDash may have gone on, and deleted it.
+    With `will_retry`, a missing segment raises SegmentDeleted: RouterDash may have written and deleted it meanwhile.
     """
-    known = positions()
-    lost: list[Difference] = []
+    stored = positions()
+    lost: list[FigureDifference] = []
     for writer in writers(scope.journal, scope.database_id):
-        position = known.get(writer, START)
+        position = stored.get(writer, START)
         where = f"journal {writer} at {position[0]}, {position[1]}"
         try:
             yield from _within(scope.journal / writer, position, where)
             lost += _before(scope, writer, position, where)
             yield from _behind(scope, writer, position, where)
-        except Gone as error:
-            if patient:
+        except SegmentDeleted as error:
+            if will_retry:
                 raise
-            yield Difference("journal", "the position's segment", where, "to be there", str(error))
+            yield FigureDifference("journal", "the position's segment", where, "to be there", str(error))
         except UnknownVersion:
-            continue  # a newer release's: left alone by this one
-    # A record that the database refused is counted as such, and in no other figure.
-    if sum(int(str(it.found)) for it in lost) > _set_aside():
+            continue  # written by a newer release, which this one does not read
+    # A record that the database refused counts as unrecorded only.
+    if sum(int(str(difference.found)) for difference in lost) > _set_aside():
         yield from lost
 
 
@@ -72,35 +73,39 @@ def _set_aside() -> int:
     return sum(int(value) for (value,) in Query("SELECT value FROM metric_totals WHERE name = 'unrecorded'").rows())
 
 
-def _within(directory: Path, position: Position, where: str) -> Iterator[Difference]:
+def _within(directory: Path, position: Position, where: str) -> Iterator[FigureDifference]:
     try:
         size = journal.segment_path(directory, position[0]).stat().st_size
     except FileNotFoundError:
-        raise Gone(f"segment {position[0]} is missing") from None
+        raise SegmentDeleted(f"segment {position[0]} is missing") from None
     if position[1] > size:
-        yield Difference("journal", "position", where, f"at most {size}", position[1])
+        yield FigureDifference("journal", "position", where, f"at most {size}", position[1])
 
 
-def _before(scope: Scope, writer: str, position: Position, where: str) -> list[Difference]:
+def _before(scope: Scope, writer: str, position: Position, where: str) -> list[FigureDifference]:
     missing: list[str] = []
     for entries in _segments_before(scope.journal / writer, position):
-        wanted = [entry.id for entry in entries if isinstance(entry, RequestRecord) and _has_row(scope, entry)]
-        missing += sorted({*wanted} - _stored(wanted))
+        expected = [entry.id for entry in entries if isinstance(entry, RequestRecord) and _has_row(scope, entry)]
+        missing += sorted({*expected} - _stored(expected))
     if not missing:
         return []
     return [
-        Difference("journal", "records before the position without a row", f"{where}{_named(missing)}", 0, len(missing))
+        FigureDifference(
+            "journal", "records before the position without a row", where + _named(missing), 0, len(missing)
+        )
     ]
 
 
-def _behind(scope: Scope, writer: str, position: Position, where: str) -> Iterator[Difference]:
+def _behind(scope: Scope, writer: str, position: Position, where: str) -> Iterator[FigureDifference]:
     early: list[str] = []
     for entries in tail(scope.journal, writer, position):
         early += sorted(
             _stored([entry.id for entry in entries if isinstance(entry, RequestRecord) and counting.counts(entry)])
         )
     if early:
-        yield Difference("journal", "records behind the position with a row", f"{where}{_named(early)}", 0, len(early))
+        yield FigureDifference(
+            "journal", "records behind the position with a row", where + _named(early), 0, len(early)
+        )
 
 
 def _has_row(scope: Scope, entry: RequestRecord) -> bool:
@@ -113,7 +118,7 @@ def _has_row(scope: Scope, entry: RequestRecord) -> bool:
 
 
 def _segments_before(directory: Path, position: Position) -> Iterator[list[Entry]]:
-    """By segment, as far as they are still there."""
+    """Yield the entries of each existing segment up to a position."""
     for segment in journal.segments(directory):
         if segment > position[0]:
             return
@@ -129,18 +134,17 @@ def _entries(data: bytes) -> Iterator[Entry]:
         try:
             yield record.decode(payload)
         except msgspec.DecodeError:
-            continue  # damage, as its reader has it
+            continue  # the journal reader treats this as damage
 
 
 def _stored(ids: list[str]) -> set[str]:
-    """Those of these requests that are in the history."""
-    found: set[str] = set()
+    """Return the ids that are in the history."""
+    stored: set[str] = set()
     for at in range(0, len(ids), CHUNK):
-        some = ids[at : at + CHUNK]
-        marks = ", ".join(["%s"] * len(some))
-        query = Query(f"SELECT id FROM request_history WHERE id IN ({marks})", tuple(some))  # noqa: S608
-        found |= {str(request_id) for (request_id,) in query.rows()}
-    return found
+        chunk = ids[at : at + CHUNK]
+        query = Query(sql.select("id", "request_history", where=f"id IN {sql.placeholders(len(chunk))}"), tuple(chunk))
+        stored |= {str(request_id) for (request_id,) in query.rows()}
+    return stored
 
 
 def _named(ids: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
-"""Building anew what is derived, in the order of truth: history, minutes, days, daily rows, counters, totals.
+"""Repair: computes derived figures again, in the order history, minutes, days, daily rows, counters, totals.
 
-In one transaction, in which nobody else writes. No count is made smaller unless that is asked for.
+It runs in one transaction that locks out all other writers. Counts are reduced only if that is allowed.
 """
 
 from collections.abc import Iterator
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from metrics import sql
 from metrics.reconcile import averages, distributions, laws
-from metrics.reconcile.comparison import Comparison, Row
+from metrics.reconcile.comparison import Comparison, DifferingRow
 from metrics.reconcile.scope import Scope
+from metrics.reconcile.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A figure that was made right."""
+class RepairedFigure:
+    """A figure that was corrected."""
 
     law: str
     what: str
@@ -29,37 +31,40 @@ class Change:
 
 
 def lock() -> None:
-    """Keep the database writer out, its tables in its order. On SQLite the transaction itself does."""
+    """Lock out the database writer, in the order of its tables. On SQLite the transaction does so by itself."""
     if connection.vendor == "postgresql":
-        tables = ("journal_positions", "request_history", *laws.TABLES, "moving_averages")
+        tables = ("journal_positions", "request_history", *TABLES, "moving_averages")
         with connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def repair(scope: Scope, *, allow_decrease: bool) -> Iterator[Change]:
-    disputed: set[str] = set()  # tables with a figure that stays wrong: nothing is made of these
+def repair(scope: Scope, *, allow_decrease: bool) -> Iterator[RepairedFigure]:
+    """Correct figures and yield each of them."""
+    disputed: set[str] = set()  # tables with a figure that stays wrong: no figure is computed from these
     for comparison in _derived(scope):
         wrong = list(comparison.rows())
         if comparison.source not in disputed:
             for row in wrong:
-                yield from _mend(comparison, row, allow_decrease=allow_decrease)
+                yield from _repair_row(comparison, row, allow_decrease=allow_decrease)
         if wrong and any(comparison.rows()):
             disputed.add(comparison.table)
     for average in list(averages.averages(scope)):
         if average.right.all and (differences := list(average.differences())):
             averages.store(average)
-            for it in differences:
-                yield Change(it.law, it.what, it.where, it.found, it.expected)
+            for difference in differences:
+                yield RepairedFigure(
+                    difference.law, difference.what, difference.where, difference.found, difference.expected
+                )
 
 
 def _derived(scope: Scope) -> Iterator[Comparison]:
-    for derive in laws.DERIVED:
-        if (comparison := derive(scope)) is not None:
+    for law in laws.DERIVED:
+        if (comparison := law(scope)) is not None:
             yield comparison
-    yield from distributions.derived(scope)  # behind the rows that they stand in
+    yield from distributions.derived(scope)  # after the rows that contain them
 
 
-def _mend(comparison: Comparison, row: Row, *, allow_decrease: bool) -> Iterator[Change]:
+def _repair_row(comparison: Comparison, row: DifferingRow, *, allow_decrease: bool) -> Iterator[RepairedFigure]:
     new = {
         column: row.expected[column]
         for column in row.differing
@@ -72,18 +77,13 @@ def _mend(comparison: Comparison, row: Row, *, allow_decrease: bool) -> Iterator
     else:
         _write(comparison, row, new)
     for column, value in new.items():
-        yield Change(comparison.law, column, comparison.where(row.key), row.found[column], value)
+        yield RepairedFigure(comparison.law, column, comparison.where(row.key), row.found[column], value)
 
 
-def _write(comparison: Comparison, row: Row, new: dict[str, int]) -> None:
+def _write(comparison: Comparison, row: DifferingRow, new: dict[str, int]) -> None:
     table, keys = comparison.table, comparison.keys
-    at = " AND ".join(f"{key} = %s" for key in keys)
-    figures = {**dict.fromkeys(laws.TABLES[table][1], 0), **new}
-    names = (*keys, *figures)
+    figures = {**dict.fromkeys(TABLES[table][1], 0), **new}
     with connection.cursor() as cursor:
-        setters = ", ".join(f"{column} = %s" for column in new)
-        cursor.execute(f"UPDATE {table} SET {setters} WHERE {at}", (*new.values(), *row.key))  # noqa: S608
+        cursor.execute(sql.update(table, sql.equal(new), sql.equal(keys)), (*new.values(), *row.key))
         if not cursor.rowcount:
-            marks = ", ".join(["%s"] * len(names))
-            sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
-            cursor.execute(sql, (*row.key, *figures.values()))
+            cursor.execute(sql.insert(table, (*keys, *figures)), (*row.key, *figures.values()))

@@ -1,4 +1,4 @@
-"""How far back figures can be checked, as of one moment."""
+"""Scope of an audit: how far back each kind of figures can be compared, as of one moment."""
 
 import time
 from dataclasses import dataclass
@@ -10,49 +10,50 @@ from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from gateway.config import Config
+from gateway.base.config import Config
+from metrics import sql
 from metrics.reconcile.comparison import Query
 
 MINUTES_KEPT_DAYS = 8
 
 
-class NotOurs(Exception):
-    """The database is not one of RouterDash's."""
+class ForeignDatabase(Exception):
+    """The database does not belong to RouterDash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """How far the history that llmlb wrote is counted, and from when on the roll-ups are whole."""
+    """Progress of counting the history that llmlb wrote, and the start of complete roll-ups."""
 
-    counted_us: int  # every row of llmlb that ended before it
+    counted_us: int  # rows of llmlb that completed before this moment are counted
     minutes_since: int
-    days_since: int  # a minute; days of before may have what no minute has
-    clients_since: int  # an hour; before it, requests of RouterDash's own are not counted by client
+    days_since: int  # a minute; earlier days may contain requests that no minute contains
+    clients_since: int  # an hour; earlier requests of RouterDash itself are not counted by client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Minutes count from 1970, UTC."""
+    """Limits of the comparisons. Minutes count from 1970, UTC."""
 
     now: float
     zone: ZoneInfo
     journal: Path
     database_id: str
-    adopted_on: str  # the local date; empty: never
-    adopted: "Adopted | None"  # None: llmlb's requests are not counted, or there are none
-    every_row: bool  # does the history hold successes, too?
-    minutes_since: int  # from here on, all minute roll-ups are there
-    history_since: int  # from here on, all history rows are there
-    narrow_minute: int  # the last with a row of a release that knew no distributions; 0: there is none
-    narrow_date: str  # and the last such date
-    clients_since: int | None  # from here on, clients are counted; None: there are none yet
+    adopted_on: str  # local date of the adoption; empty: never adopted
+    adopted: "Adopted | None"  # None: no requests of llmlb are counted
+    every_row: bool  # True if the history contains successful requests too
+    minutes_since: int  # minute roll-ups are complete from here on
+    history_since: int  # history rows are complete from here on
+    narrow_minute: int  # last minute with a row of a release without histograms; 0: none
+    narrow_date: str  # last date with such a row; empty: none
+    clients_since: int | None  # clients are counted from here on; None: there are none yet
 
     def days(self, since: int) -> dict[str, tuple[int, int]]:
-        """Local dates that lie wholly behind `since`: their first minute, and the one after their last.
+        """Return local dates that begin after `since`, each with its first minute and the minute after its last one.
 
-        None of those whose figures are in some tables alone: see Adopted.
+        Dates up to `in_part_until` are left out, because only some tables contain all their figures.
         """
-        last = int(self.now // 60) + 26 * 60  # into tomorrow, whatever the clocks do
+        last = int(self.now // 60) + 26 * 60  # a minute of tomorrow, also if the clock changes
         dates = [
             (date, list(minutes)) for date, minutes in groupby(range(since - 1, last), lambda at: self.local_date(at))
         ]
@@ -60,12 +61,12 @@ class Scope:
 
     @property
     def history_minutes_since(self) -> int:
-        """From here on, both are there."""
+        """The minute from which on minute roll-ups and history rows are complete."""
         return max(self.minutes_since, self.history_since)
 
     @property
     def in_part_until(self) -> str:
-        """The last local date of which days may have what minutes lack."""
+        """The last local date of which day roll-ups may contain more than minutes."""
         if self.adopted is None:
             return self.adopted_on
         return self.local_date(self.adopted.days_since) if self.adopted.days_since else ""
@@ -75,17 +76,20 @@ class Scope:
 
 
 def read(config: Config, since: datetime | None = None) -> Scope:
-    """Inside the transaction that is looked at. `since`: nothing older is compared. Raises NotOurs, Error."""
+    """Return the scope as of the current transaction, limited to figures after `since`.
+
+    Raises ForeignDatabase, or django.db.Error.
+    """
     if "installation" not in connection.introspection.table_names():
-        raise NotOurs("it has no table `installation`")
-    found = list(Query("SELECT database_id, adopted_at FROM installation").rows())
-    if len(found) != 1:
-        raise NotOurs("its table `installation` does not say which database it is")
-    database_id, adopted_at = found[0]
-    now = time.time()  # after the first read: what retention deleted before that was too old then
-    asked = since.timestamp() if since else 0.0
+        raise ForeignDatabase("it has no table `installation`")
+    rows = list(Query("SELECT database_id, adopted_at FROM installation").rows())
+    if len(rows) != 1:
+        raise ForeignDatabase("its table `installation` does not have exactly one row")
+    database_id, adopted_at = rows[0]
+    now = time.time()  # after the first read: rows that retention has deleted by then were too old
+    requested = since.timestamp() if since else 0.0
     adopted = _adopted()
-    minutes_since = _whole_hour(max(asked, now - MINUTES_KEPT_DAYS * 86_400))
+    minutes_since = _whole_hour(max(requested, now - MINUTES_KEPT_DAYS * 86_400))
     return Scope(
         now=now,
         zone=config.zone,
@@ -103,51 +107,56 @@ def read(config: Config, since: datetime | None = None) -> Scope:
 
 
 def _last_narrow(table: str, span: str) -> Any:
-    """Newer rows have every column; one of an older release that was added to since does not tell."""
-    ((last,),) = Query(f"SELECT MAX({span}) FROM {table} WHERE requests_rejected IS NULL").rows()  # noqa: S608
+    """Return the last minute or date with a row of a release that did not have the newer columns."""
+    ((last,),) = Query(sql.select(f"MAX({span})", table, where="requests_rejected IS NULL")).rows()
     return last
 
 
 def _adopted() -> Adopted | None:
-    found = list(Query("SELECT counted_us, minutes_since, days_since, clients_since FROM adopted_history").rows())
-    return Adopted(*map(int, found[0])) if found else None
+    rows = list(Query("SELECT counted_us, minutes_since, days_since, clients_since FROM adopted_history").rows())
+    return Adopted(*map(int, rows[0])) if rows else None
 
 
 def _clients_since(adopted: Adopted | None) -> int | None:
-    """The first hour with any may have begun with a release that did not count them; before a day that is stored, the
-    addresses by which they are counted have been forgotten.
+    """Return the minute from which on clients are counted completely.
+
+    The first hour with clients may have started with a release that did not count them. Addresses of days before the
+    stored one have been removed.
     """
     ((first,),) = Query("SELECT MIN(hour) FROM rollup_client_hours").rows()
-    forgotten = Query("SELECT value FROM settings WHERE key = 'client_addresses_forgotten_before'").rows()
-    day = max((datetime.fromisoformat(f"{value}T00:00:00+00:00") for (value,) in forgotten), default=None)
+    stored = Query("SELECT value FROM settings WHERE key = 'client_addresses_forgotten_before'").rows()
+    day = max((datetime.fromisoformat(f"{value}T00:00:00+00:00") for (value,) in stored), default=None)
     if first is None:
         return None
-    begun = int(first) + 1 if adopted is None else adopted.clients_since
-    return max(begun * 60, int(day.timestamp()) // 60 if day else 0)
+    hour = int(first) + 1 if adopted is None else adopted.clients_since
+    return max(hour * 60, int(day.timestamp()) // 60 if day else 0)
 
 
 def _whole_hour(seconds: float) -> int:
-    """The first minute of the next whole hour."""
+    """Return the first minute of the next whole hour."""
     return -int(-seconds // 3600) * 60
 
 
 def moment(value: str | datetime) -> datetime:
-    """As either database hands one out."""
+    """Return a stored moment of either database."""
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
 def bound(minute: int) -> str | datetime:
-    """For `>=` and `<` on completed_at, which SQLite holds as text with any number of digits: cut before them."""
+    """Return the parameter for `>=` and `<` on completed_at.
+
+    SQLite stores it as text with any number of digits of a second, so the text ends before these.
+    """
     start = datetime.fromtimestamp(minute * 60, UTC)
-    return start.strftime("%Y-%m-%dT%H:%M:%S") if _sqlite() else start
+    return start.strftime("%Y-%m-%dT%H:%M:%S") if sqlite() else start
 
 
 def exact(moment_us: int) -> str | datetime:
-    """As `bound`, of a microsecond since 1970."""
+    """Return the same parameter for a moment in µs since 1970."""
     second, rest = divmod(moment_us, 1_000_000)
     moment = datetime.fromtimestamp(second, UTC).replace(microsecond=rest)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f" if rest else "%Y-%m-%dT%H:%M:%S") if _sqlite() else moment
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f" if rest else "%Y-%m-%dT%H:%M:%S") if sqlite() else moment
 
 
-def _sqlite() -> bool:
+def sqlite() -> bool:
     return connection.vendor == "sqlite"

@@ -1,22 +1,22 @@
-"""What only an endpoint's page draws and words."""
+"""Template filters and tags of an endpoint's page: charts and texts."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from django import template
-from django.utils import formats, timezone
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from endpoints.edits import API_KEY, BREAKER, STATE, Edit
-from endpoints.models import LIMITS, Endpoint, EndpointOptions, OperatorState, Status
-from metrics import uptime
-from metrics.templatetags.figures import NOTHING, count, rate
-from metrics.uptime import CELLS, LATER, Timeline
+from endpoints.edit_log import API_KEY, BREAKER, STATE, Edit
+from endpoints.models import EDITED_OPTIONS, Endpoint, EndpointOptions, OperatorState, Status
+from metrics.queries import uptime
+from metrics.queries.uptime import CELLS, LATER, HealthTimeline
+from metrics.templatetags.figures import NO_VALUE, count, day_month, rate
 
 register = template.Library()
 
@@ -30,13 +30,13 @@ CLASSES = {
 }  # fmt: skip
 FILLS = {
     "day-error": mark_safe(' fill="url(#hatch-bad)"'),
-    "day-unknown": mark_safe(' fill="url(#dots)"'),  # what nobody knows must not look like a quiet day
+    "day-unknown": mark_safe(' fill="url(#dots)"'),  # an unknown state must not look like a quiet day
 }
 
 
 @register.filter
 def up(seconds: dict[str, float]) -> str:
-    """Percent of the measured time; never 100 while any of it was not online."""
+    """Format the online share of the measured time in percent; never 100 while any of it was not online."""
     return rate(seconds[Status.ONLINE], measured(seconds))
 
 
@@ -45,15 +45,9 @@ def measured(seconds: dict[str, float]) -> float:
     return sum(seconds[state] for state in uptime.MEASURED)
 
 
-@register.filter
-def day_month(day: date | datetime) -> str:
-    # Translators: day and month as Django's date filter writes them, as short as can be
-    return formats.date_format(timezone.localtime(day) if isinstance(day, datetime) else day, _("j M"))
-
-
 @register.simple_tag
-def health_grid(timeline: Timeline) -> SafeString:
-    """A column for each day, midnight at its top and at its foot; said in words for those who do not see it."""
+def health_grid(timeline: HealthTimeline) -> SafeString:
+    """Return a chart with a column for each day, from midnight to midnight. Screen readers get a text instead."""
     width = 100 / len(timeline.days)
     every = -(-len(timeline.days) // LABELS)
     marks: list[tuple[str, str, str, str, str, SafeString | str]] = []
@@ -79,10 +73,10 @@ def health_grid(timeline: Timeline) -> SafeString:
         if at % every == every // 2:
             words.append(("", middle, "134", day_month(day.date)))
     between = [(f"{at * width:.3f}",) for at in range(1, len(timeline.days))]
-    said = ngettext("Health of %(count)d day.", "Health of %(count)d days.", len(timeline.days))
-    label = said % {"count": len(timeline.days)}
+    text = ngettext("Health of %(count)d day.", "Health of %(count)d days.", len(timeline.days))
+    label = text % {"count": len(timeline.days)}
     if low:
-        label += " " + _("Online for less than 99 percent of: %(days)s.") % {"days": ", ".join(low)}
+        label += " " + _("Uptime below 99 percent on: %(days)s.") % {"days": ", ".join(low)}
     return format_html(
         '<svg class="days" role="img" aria-label="{}"><defs><pattern id="hatch-bad" width="5" height="5" '
         'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="5" height="5"/>'
@@ -98,30 +92,30 @@ def health_grid(timeline: Timeline) -> SafeString:
 
 @register.simple_tag
 def latency_line(latencies: Sequence[int | None]) -> SafeString | str:
-    """The last checks, from 0 up to the slowest; a gap where nothing was measured."""
-    known = [it for it in latencies if it is not None]
-    if len(known) < 2:
+    """Return a line of the last checks, from 0 to the slowest, with a gap for each check without a latency."""
+    measured_values = [value for value in latencies if value is not None]
+    if len(measured_values) < 2:
         return ""
-    top, step = max(known), 200 / (len(latencies) - 1)
+    top, step = max(measured_values), 200 / (len(latencies) - 1)
     path, drawing = "", False
     for at, value in enumerate(latencies):
         if value is not None:
             path += f"{'L' if drawing else 'M'}{at * step:.1f} {34 - value / top * 32:.1f}"
         drawing = value is not None
-    label = _("Latency of the last %(count)s checks: %(low)s to %(high)s ms.")
-    told = {"count": count(len(latencies)), "low": count(min(known)), "high": count(top)}
+    label = _("Latency of the latest %(count)s health checks: %(low)s to %(high)s ms.")
+    texts = {"count": count(len(latencies)), "low": count(min(measured_values)), "high": count(top)}
     return format_html(
         '<svg class="line" role="img" aria-label="{}" viewBox="0 0 200 36" preserveAspectRatio="none">'
         '<path d="{}"/></svg> <span class="muted">0–{} ms</span>',
-        label % told,
+        label % texts,
         path,
-        told["high"],
+        texts["high"],
     )
 
 
 @register.simple_tag
 def drain_left(since: datetime | None, until: datetime | None) -> str:
-    """How much of a drain is left, in percent."""
+    """Return the rest of a drain until its deadline, in percent."""
     if since is None or until is None or until <= since:
         return "0"
     return f"{max(0.0, min(1.0, (until - timezone.now()) / (until - since))) * 100:.2f}"
@@ -134,13 +128,13 @@ def total(days: Sequence[Any]) -> int:
 
 @register.filter
 def unknown(seconds: dict[str, float]) -> float:
-    """Before the first check, too."""
+    """Return the seconds in an unknown state, those before the first check included."""
     return seconds[uptime.UNKNOWN] + seconds[Status.PENDING]
 
 
 @register.filter
 def instant(text: str | None) -> datetime | None:
-    """A moment as the JSON API tells it."""
+    """Parse a moment in the format of the JSON API."""
     return None if text is None else datetime.fromisoformat(text)
 
 
@@ -152,20 +146,20 @@ def offered(models: dict[str, Any], name: str) -> Any:
 @register.filter
 def deadline_word(seconds: int) -> str:
     if not seconds:
-        return _("end it now")
+        return _("end them now")
     if seconds < 60:
-        return ngettext("within %(count)d second", "within %(count)d seconds", seconds) % {"count": seconds}
+        return ngettext("after %(count)d second", "after %(count)d seconds", seconds) % {"count": seconds}
     minutes = seconds // 60
-    return ngettext("within %(count)d minute", "within %(count)d minutes", minutes) % {"count": minutes}
+    return ngettext("after %(count)d minute", "after %(count)d minutes", minutes) % {"count": minutes}
 
 
 @register.filter
-def told(edit: Edit) -> list[str]:
-    """What an edit changed, one field a line: `Health check interval (s): 30 → 60`."""
-    return [_told(name, *pair) for name, pair in edit.values.items()]
+def changed_fields(edit: Edit) -> list[str]:
+    """Return the changes of an edit, one field per line: `Health check interval (s): 30 → 60`."""
+    return [_changed_field(name, *pair) for name, pair in edit.values.items()]
 
 
-def _told(name: str, before: Any, after: Any) -> str:
+def _changed_field(name: str, before: Any, after: Any) -> str:
     if before is None and after is None:
         return _field(name)
     return _("%(field)s: %(before)s → %(after)s") % {
@@ -180,14 +174,16 @@ def _field(name: str) -> str:
         return _("API key of the server")
     if name == BREAKER:
         return _("Circuit breaker reset")
-    model: Any = EndpointOptions if name in (*LIMITS, STATE) else Endpoint
-    known = {field.name for field in model._meta.get_fields()}
-    return capfirst(str(model._meta.get_field(name).verbose_name)) if name in known else name
+    model: Any = EndpointOptions if name in (*EDITED_OPTIONS, STATE) else Endpoint
+    names = {field.name for field in model._meta.get_fields()}
+    return capfirst(str(model._meta.get_field(name).verbose_name)) if name in names else name
 
 
 def _value(name: str, value: Any) -> str:
-    if value in (None, ""):
-        return NOTHING
+    if value in (None, "", []):
+        return NO_VALUE
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if name == STATE and value in OperatorState.values:
         return str(OperatorState(value).label)
     return count(value) if isinstance(value, int) else str(value)

@@ -1,38 +1,40 @@
-"""How the words of records are written on pages, and how their time is drawn."""
+"""Template filters and tags of requests: texts of stored words, and charts of a request's time."""
 
 from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from metrics import waterfall, words
-from metrics.waterfall import Span
+from metrics import labels
+from metrics.queries.requests import waterfall
+from metrics.queries.requests.waterfall import WaterfallBar
 
 register = template.Library()
 
-register.filter("outcome_word", words.outcome)
-register.filter("reason_word", words.reason)
-register.filter("route_word", words.route)
-register.filter("phase_word", words.phase)
-register.filter("excluded_word", words.left_out)
+register.filter("outcome_word", labels.outcome)
+register.filter("reason_word", labels.reason)
+register.filter("route_word", labels.route)
+register.filter("phase_word", labels.phase)
+register.filter("excluded_word", labels.excluded)
+register.filter("api_name", labels.api)
 
-# Classes of the bars.
+# CSS classes of the bars.
 _CSS = {
     waterfall.QUEUE: "wf-queue",
     waterfall.ATTEMPT: "wf-whole",
     waterfall.FIRST_TOKEN: "wf-first",
     waterfall.STREAM: "wf-stream",
 }
-_LEAST = 0.9  # percent: a part is never too short to see
+_LEAST = 0.9  # percent: the shortest part is still visible
 
 
-def _css(span: Span) -> str:
-    bad = waterfall.went_wrong(span.outcome) and span.what != waterfall.FIRST_TOKEN
+def _css(span: WaterfallBar) -> str:
+    bad = waterfall.is_failure(span.outcome) and span.what != waterfall.FIRST_TOKEN
     return "wf-bad" if bad else _CSS[span.what]
 
 
 @register.simple_tag
-def mini(spans: list[Span], scale_ms: float) -> SafeString:
-    """All of a request's time in one small bar, which ends where the scale does."""
+def mini(spans: list[WaterfallBar], scale_ms: float) -> SafeString:
+    """Return all of a request's time as one small bar, cut off at the end of the scale."""
     parts = []
     for span in spans:
         start, length = (100 * value / scale_ms if scale_ms else 0.0 for value in (span.start_ms, span.length_ms))
@@ -43,8 +45,8 @@ def mini(spans: list[Span], scale_ms: float) -> SafeString:
 
 
 @register.simple_tag
-def bar(span: Span, total_ms: float) -> SafeString:
-    """A part of a request's time on the scale of the whole. The figure stands beside it."""
+def bar(span: WaterfallBar, total_ms: float) -> SafeString:
+    """Return a bar for a part of a request's time, on the scale of the whole. The figure stands beside it."""
     start, length = (100 * value / total_ms if total_ms else 0.0 for value in (span.start_ms, span.length_ms))
     length = max(_LEAST, length)
     return format_html(

@@ -1,4 +1,4 @@
-"""Figures of usage beside those of before, and their shares."""
+"""Template filters and tags of usage: changes since the period before, shares, and links."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from metrics.templatetags.figures import NOTHING, _number, count
+from metrics.templatetags.figures import NO_VALUE, _number, count, percent_sign
 
 register = template.Library()
 
@@ -17,18 +17,18 @@ MINUS = "\N{MINUS SIGN}"
 
 @register.filter
 def change(now: int, before: int) -> str:
-    """`+1,234 (+12.3 %)`; of nothing there is no percentage."""
+    """Format a change: `+1,234 (+12.3 %)`. If the earlier value is 0, there is no percentage."""
     return f"{_signed(now - before)} ({percent(now, before)})" if before else _signed(now - before)
 
 
 @register.filter
 def percent(now: int, before: int) -> str:
-    """How much more or less than before; a dash where that was nothing."""
+    """Format a relative change in percent; a dash if the earlier value is 0."""
     if not before:
-        return NOTHING
+        return NO_VALUE
     value = 100 * (now - before) / before
     text = _number(abs(value), 0 if abs(value) >= 100 else 1)
-    return f"{_sign(value)}{text} %"
+    return f"{_sign(value)}{text}{percent_sign()}"
 
 
 def _signed(value: int) -> str:
@@ -41,7 +41,7 @@ def _sign(value: float) -> str:
 
 @register.simple_tag
 def share(part: int, whole: int) -> SafeString:
-    """A bar as long as a part is of the whole, for the eye alone: figures stand beside it."""
+    """Return a bar with the share of a part. Screen readers skip it, because figures stand beside it."""
     length = 100 * part / whole if whole else 0
     return format_html(
         '<svg class="share" aria-hidden="true"><rect class="share-bg" width="100%" height="100%"/>'
@@ -50,7 +50,7 @@ def share(part: int, whole: int) -> SafeString:
     )
 
 
-# Of the heatmap: none, and quarters of the busiest hour.
+# CSS classes of the heatmap: no requests, then four levels up to the busiest hour.
 SHADES = ("heat-0", "heat-1", "heat-2", "heat-3", "heat-4")
 
 
@@ -61,7 +61,7 @@ def shade(level: int) -> str:
 
 @register.simple_tag(takes_context=True)
 def here(context: dict[str, Any], *drop: str, **change: Any) -> str:
-    """This page's address with other parameters: some without, some changed."""
+    """Return the URL of this page without the parameters `drop`, and with those of `change` replaced."""
     request: HttpRequest = context["request"]
     query = request.GET.copy()
     for name in (*drop, *change):
@@ -74,7 +74,7 @@ def here(context: dict[str, Any], *drop: str, **change: Any) -> str:
 
 @register.simple_tag
 def row_name(row: dict[str, Any], by: str) -> str:
-    """What a row of usage is called."""
+    """Return the name of a usage row: of a deleted endpoint or API key, its id; empty for none."""
     if by == "endpoint":
         return row["endpoint_name"] or (_("deleted: %(id)s") % {"id": row["endpoint_id"]} if row["endpoint_id"] else "")
     if by == "key":

@@ -1,4 +1,4 @@
-"""How sentences of the API's description are written on its page."""
+"""Template filter for the texts of the API documentation page."""
 
 import re
 
@@ -13,5 +13,5 @@ _CODE = re.compile("`([^`]+)`")
 
 @register.filter
 def code(text: str) -> SafeString:
-    """What stands between backticks, as code."""
+    """Return the text as HTML, with `<code>` elements for the parts between backticks."""
     return SafeString(_CODE.sub(r"<code>\1</code>", escape(text)))

@@ -1,51 +1,59 @@
-/* The first minute: which model the snippets name, which steps are done, and when this page becomes the overview. */
-(() => {
-  "use strict";
-  const { $, $$, set, follow } = window.RouterDash;
-  const steps = $("[data-first-run]");
-  let model = "";
-  let before = null; // requests counted when this page was opened: of endpoints that were deleted since
+/** First run: the model that the snippets name, the steps that are done, and the change to the overview. */
 
-  function done(name) {
-    const number = $(`[data-step=${name}]`, steps);
-    if (number) number.classList.add("done");
-  }
+import { $, $$, set } from "./dom.js";
+import { follow, OVERVIEW } from "./live.js";
 
-  /* Names that need no escaping in any of the languages; the server escapes all others when it renders a snippet. */
-  const plain = /^[\w.:/@+-]+$/;
-  const chats = it => it.capabilities.some(word => /^(chat|completion|llm|vlm)/.test(word));
-  const showModel = () => model && $$("[data-snippet-model]", steps).forEach(it => set(it, model));
+const steps = $("[data-first-run]");
+let model = "";
+let before = null; // requests before this page was opened, of endpoints that were deleted
 
-  async function findModel(id) {
-    const answer = await fetch(`/api/endpoints/${id}/models`).catch(() => null);
-    if (!answer?.ok || model) return;
-    const { models } = await answer.json();
-    const found = (models.find(chats) ?? models[0])?.model_id ?? "";
-    if (plain.test(found)) model = found;
-    showModel();
-  }
+function markDone(name) {
+  const number = $(`[data-step=${name}]`, steps);
+  if (number) number.classList.add("done");
+}
 
-  function look(told) {
-    before ??= told.stats.total_requests;
-    if (told.stats.total_requests > before) return location.assign("/");
-    if (told.endpoints.length && steps.dataset.firstRun === "viewer") return location.reload();
-    if (told.endpoints.length) done("server");
-    const ready = told.endpoints.find(it => it.model_count > 0);
-    if (ready && !model) findModel(ready.id);
-  }
+/* Names that need no escaping in any of the languages; the server escapes all others when it renders a snippet. */
+const PLAIN = /^[\w.:/@+-]+$/;
+const isChatModel = model =>
+  model.capabilities.some(word => /^(chat|completion|llm|vlm)/.test(word));
+const showModel = () =>
+  model && $$("[data-snippet-model]", steps).forEach(element => set(element, model));
 
-  let live = null;
-  follow({
-    overview(told) {
-      live = told;
-      look(live);
+async function findModel(id) {
+  const response = await fetch(`/api/endpoints/${id}/models`).catch(() => null);
+  if (!response?.ok || model) return;
+  const { models } = await response.json();
+  const found = (models.find(isChatModel) ?? models[0])?.model_id ?? "";
+  if (PLAIN.test(found)) model = found;
+  showModel();
+}
+
+function update({ stats, endpoints }) {
+  before ??= stats.total_requests;
+  if (stats.total_requests > before) return location.assign("/");
+  if (endpoints.length && steps.dataset.firstRun === "viewer") return location.reload();
+  if (endpoints.length) markDone("server");
+  const ready = endpoints.find(endpoint => endpoint.model_count > 0);
+  if (ready && !model) findModel(ready.id);
+}
+
+let live = null;
+follow(
+  {
+    overview(event) {
+      live = event;
+      update(live);
     },
     changes(part) {
       if (!live) return;
       Object.assign(live.stats, part.stats);
-      live.endpoints.forEach(it => Object.assign(it, part.endpoints?.[it.id]));
-      look(live);
+      const known = new Map(live.endpoints.map(endpoint => [endpoint.id, endpoint]));
+      for (const [id, changed] of Object.entries(part.endpoints ?? {}))
+        known.set(id, Object.assign(known.get(id) ?? {}, changed));
+      live.endpoints = (part.shown ?? [...known.keys()]).map(id => known.get(id));
+      update(live);
     },
-  });
-  document.addEventListener("htmx:afterSwap", showModel);
-})();
+  },
+  OVERVIEW,
+);
+document.addEventListener("part:swapped", showModel);

@@ -1,188 +1,198 @@
-/* Live events of a page: one stream, a sign that says how live it is, and the login page once the session has ended.
-   A stream that breaks is made anew, later each time and at no common moment, and goes on where it was; where no stream
-   comes through (a proxy that collects answers), the same events are asked for every few seconds. */
-(() => {
-  "use strict";
-  const { $, $$, set, setUnits, clock, count, span, NOTHING } = window.RouterDash;
-  const EVENTS = "/api/dashboard/events";
-  const FIRST_WAIT = 500; // ms before the first new try, doubled with each one up to the longest
-  const LONGEST_WAIT = 15000;
-  const SILENCE = 25000; // a stream beats every 10 s
-  const OPENING = 6000; // and begins with an event
-  const POLL_EVERY = 3000;
-  const POLLS = 40; // then a stream is tried again
-  const STALE = 20000;
-  const HIDDEN = 30000; // nobody looks at the page: its connection is left to others, of which a browser has six
+/**
+ * Live events of a page: one stream, a sign with its state, and the login page after the session has ended.
+ *
+ * A broken stream is opened again, later each time and at a random moment, and continues after the last event. Where no
+ * stream comes through, as behind a proxy that buffers responses, the page polls the same events every few seconds.
+ */
 
-  /* ---- other tabs of this browser look whether they are still logged in when one has come to the login page */
-  const tabs = new BroadcastChannel("routerdash");
-  if (document.body.dataset.page === "login") tabs.postMessage("login");
+import { $, $$, set } from "./dom.js";
+import { clock, span } from "./format.js";
 
-  /* ---- the sign: live, connecting, or as of a moment; pages need not have one */
-  const sign = $("[data-live-sign]");
-  const word = $("[data-sign-word]");
-  function state(name) {
-    if (!sign || sign.dataset.state === name) return;
-    sign.dataset.state = name;
-    set(word, word.dataset[name]);
-    set($("[data-sign-say]"), word.dataset[name]);
+const EVENTS = "/api/dashboard/events";
+const FIRST_WAIT = 500; // ms before the first new try, doubled with each one up to the longest
+const LONGEST_WAIT = 15000;
+const SILENCE = 25000; // a stream sends something every 10 s
+const OPENING = 6000; // a new stream begins with an event
+const POLL_EVERY = 3000;
+const POLLS = 40; // then the page tries a stream again
+const STALE = 20000;
+const HIDDEN = 30000; // a hidden page closes its connection, because a browser has only six
+
+/* ---- a tab with the login page makes the other tabs check their session */
+const tabs = new BroadcastChannel("routerdash");
+if (document.body.dataset.page === "login") tabs.postMessage("login");
+
+/* ---- the sign: live, connecting, or as of a moment; some pages have none */
+const sign = $("[data-live-sign]");
+const word = $("[data-sign-word]");
+export function showState(name) {
+  if (!sign || sign.dataset.state === name) return;
+  sign.dataset.state = name;
+  set(word, word.dataset[name]);
+  set($("[data-sign-announcement]"), word.dataset[name]);
+}
+
+const isRefused = response => response?.status === 401 || response?.status === 403;
+
+/* The server redirects to the login page or to the change of the password. */
+async function reloadIfRefused() {
+  const response = await fetch("/api/dashboard/stats").catch(() => null);
+  if (isRefused(response)) location.reload();
+}
+
+/* ---- ages grow between events */
+let ahead = 0; // ms that the server's clock is ahead of this one
+/** Return how long ago a moment was, by the server's clock. */
+export const age = moment => span(Math.max(0, (Date.now() + ahead - Date.parse(moment)) / 1000));
+setInterval(() => {
+  for (const element of $$("[data-age]").filter(age => age.dataset.age))
+    set(element, age(element.dataset.age));
+}, 5000);
+
+const followers = [];
+let followed = new Set(); // ids of endpoints; null: those that the overview shows
+let source = null;
+let lastId = "";
+let receivedAt = Date.now();
+let tries = 0;
+let polls = 0; // how many are left until the next try of a stream
+let timer = 0;
+let silenceTimer = 0;
+
+const schedule = (task, wait) => {
+  clearTimeout(timer);
+  timer = setTimeout(task, wait);
+};
+const address = more => {
+  const query = new URLSearchParams(more);
+  if (lastId) query.set("last_event_id", lastId);
+  if (followed) query.set("endpoints", [...followed].join(","));
+  return `${EVENTS}?${query}`;
+};
+
+function receive(name, id, data) {
+  receivedAt = Date.now();
+  tries = 0;
+  lastId = id;
+  showState("live");
+  const event = JSON.parse(data);
+  if (event.generated_at) {
+    set($("[data-clock]"), clock.format(new Date(event.generated_at)));
+    ahead = Date.parse(event.generated_at) - Date.now();
   }
+  if (event.stats?.total_runtimes) $("[data-no-endpoints]")?.remove(); // one was added after the page was loaded
+  followers.forEach(listeners => listeners[name]?.(event));
+}
 
-  /* Whoever has logged out since, or must change a password first, is sent there by the server. */
-  async function ended() {
-    const answer = await fetch("/api/dashboard/stats").catch(() => null);
-    return answer?.status === 401 || answer?.status === 403;
+function disconnect() {
+  clearTimeout(timer);
+  clearTimeout(silenceTimer);
+  source?.close();
+  source = null;
+}
+
+function openStream() {
+  disconnect();
+  source = new EventSource(address());
+  const expectWithin = wait => {
+    clearTimeout(silenceTimer);
+    silenceTimer = setTimeout(() => (wait === OPENING ? poll(POLLS) : reconnect()), wait);
+  };
+  expectWithin(OPENING);
+  // A stream without missed events begins with none.
+  source.addEventListener("open", () => lastId && expectWithin(SILENCE));
+  for (const name of ["overview", "changes"]) {
+    source.addEventListener(name, event => {
+      expectWithin(SILENCE);
+      receive(name, event.lastEventId, event.data);
+    });
   }
-  const reloadIfEnded = async () => (await ended()) && location.reload();
+  source.addEventListener("error", () => {
+    const refused = source?.readyState === EventSource.CLOSED;
+    reconnect();
+    if (refused) reloadIfRefused().then(pollIfFull);
+  });
+}
 
-  /* ---- ages go on by themselves */
-  let ahead = 0; // of this clock, the server's
-  const age = moment => span(Math.max(0, (Date.now() + ahead - Date.parse(moment)) / 1000));
+function reconnect() {
+  disconnect();
+  showState("reconnecting");
+  const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries);
+  tries += 1;
+  schedule(openStream, longest * (0.5 + Math.random() / 2));
+}
+
+/* The streams of a user are limited; pages beyond the limit poll. */
+async function pollIfFull() {
+  const response = await fetch(address({ once: "" })).catch(() => null);
+  if (response?.headers.get("X-RouterDash-Streams") === "full" && !source) poll(POLLS);
+}
+
+async function poll(left) {
+  disconnect();
+  polls = left;
+  const response = await fetch(address({ once: "" })).catch(() => null);
+  if (source || document.hidden) return;
+  if (isRefused(response)) return location.reload();
+  if (response?.ok) {
+    (await response.text()).split("\n\n").forEach(receiveText);
+    receivedAt = Date.now();
+    showState("live");
+  } else showState("reconnecting");
+  schedule(
+    () => (left > 0 ? poll(left - 1) : openStream()),
+    POLL_EVERY * (0.8 + 0.4 * Math.random()),
+  );
+}
+
+/* Receive an event in the text format of a stream. */
+function receiveText(text) {
+  const field = name => text.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
+  if (field("event")) receive(field("event"), field("id"), field("data"));
+}
+
+function connect() {
   setInterval(() => {
-    for (const element of $$("[data-age]").filter(it => it.dataset.age)) set(element, age(element.dataset.age));
-  }, 5000);
-
-  /** An endpoint's, with its age where the endpoint is offline: as the page has it (metrics/templatetags/figures.py). */
-  function showLatency(cell, endpoint) {
-    const [value, old] = [endpoint.latency_ms, endpoint.status === "offline" && endpoint.latency_ms != null];
-    cell.classList.toggle("stale", old);
-    cell.classList.toggle("muted", value == null);
-    if (!old) cell.removeAttribute("title");
-    if (value == null) return set(cell, NOTHING);
-    if (!old) return setUnits(cell, `${count(value)} ms`);
-    if (!$("small", cell)) cell.replaceChildren($("[data-old]").content.cloneNode(true));
-    setUnits($("span", cell), `${count(value)} ms`);
-    const note = $("[data-age]", cell);
-    if (!note || !endpoint.last_seen || note.dataset.age === endpoint.last_seen) return;
-    cell.title = endpoint.last_seen;
-    note.dataset.age = endpoint.last_seen;
-    set(note, age(endpoint.last_seen));
-  }
-
-  const followers = [];
-  let source = null;
-  let lastId = "";
-  let heard = Date.now();
-  let tries = 0;
-  let polls = 0; // how many are left, while no stream comes through
-  let timer = 0;
-  let watch = 0; // for silence
-
-  const later = (task, wait) => {
-    clearTimeout(timer);
-    timer = setTimeout(task, wait);
-  };
-  const address = more => {
-    const query = new URLSearchParams(more);
-    if (lastId) query.set("last_event_id", lastId);
-    return `${EVENTS}?${query}`;
-  };
-
-  function hear(name, id, data) {
-    heard = Date.now();
-    tries = 0;
-    lastId = id;
-    state("live");
-    const told = JSON.parse(data);
-    if (told.generated_at) {
-      set($("[data-clock]"), clock.format(new Date(told.generated_at)));
-      ahead = Date.parse(told.generated_at) - Date.now();
+    if (!document.hidden && Date.now() - receivedAt > STALE) showState("stale");
+  }, 1000);
+  tabs.addEventListener("message", reloadIfRefused);
+  addEventListener("online", () => !source && openStream());
+  let hidden = 0;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(hidden);
+    if (document.hidden) hidden = setTimeout(disconnect, HIDDEN);
+    else if (!source) {
+      tries = 0;
+      showState("reconnecting");
+      if (polls > 0) poll(polls);
+      else openStream();
     }
-    if (told.endpoints?.length) $("[data-no-endpoints]")?.remove(); // one was added since the page came
-    followers.forEach(listeners => listeners[name]?.(told));
-  }
+  });
+  openStream();
+}
 
-  function leave() {
-    clearTimeout(timer);
-    clearTimeout(watch);
-    source?.close();
-    source = null;
-  }
+/**
+ * Follow the dashboard's events. `listeners` has a function for each name of an event (metrics/api/event_stream.py); it
+ * is called with the data. `overview` comes first, and again whenever changes are not enough. The events have the
+ * endpoints of these ids; with `OVERVIEW`, those that the overview shows.
+ */
+export const OVERVIEW = null;
+export function follow(listeners, ids = []) {
+  followers.push(listeners);
+  const isFirst = followers.length === 1;
+  followed = ids === OVERVIEW || !followed ? null : new Set([...followed, ...ids]);
+  if (isFirst) return connect();
+  restart(); // a later follower needs all data, too
+}
 
-  function stream() {
-    leave();
-    source = new EventSource(address());
-    const silent = wait => {
-      clearTimeout(watch);
-      watch = setTimeout(() => (wait === OPENING ? poll(POLLS) : again()), wait);
-    };
-    silent(OPENING);
-    source.addEventListener("open", () => lastId && silent(SILENCE)); // what has missed nothing gets nothing at first
-    for (const name of ["overview", "changes"]) {
-      source.addEventListener(name, event => {
-        silent(SILENCE);
-        hear(name, event.lastEventId, event.data);
-      });
-    }
-    source.addEventListener("error", () => {
-      const refused = source?.readyState === EventSource.CLOSED;
-      again();
-      if (refused) reloadIfEnded().then(pollIfFull);
-    });
-  }
+/** Follow other endpoints than before: the page shows others now. */
+export function followOnly(ids) {
+  if (ids.length === followed.size && ids.every(id => followed.has(id))) return;
+  followed = new Set(ids);
+  restart();
+}
 
-  function again() {
-    leave();
-    state("reconnecting");
-    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** tries);
-    tries += 1;
-    later(stream, longest * (0.5 + Math.random() / 2));
-  }
-
-  /* A user may have so many streams; the pages beyond ask, as where no stream comes through. */
-  async function pollIfFull() {
-    const answer = await fetch(address({ once: "" })).catch(() => null);
-    if (answer?.headers.get("X-RouterDash-Streams") === "full" && !source) poll(POLLS);
-  }
-
-  async function poll(left) {
-    leave();
-    polls = left;
-    const answer = await fetch(address({ once: "" })).catch(() => null);
-    if (source || document.hidden) return;
-    if (answer?.ok) (await answer.text()).split("\n\n").forEach(take);
-    else state("reconnecting");
-    if (answer?.status === 401 || answer?.status === 403) return location.reload();
-    if (answer?.ok) state("live");
-    if (answer?.ok) heard = Date.now();
-    later(() => (left > 0 ? poll(left - 1) : stream()), POLL_EVERY * (0.8 + 0.4 * Math.random()));
-  }
-
-  /* An event as it stands in a stream. */
-  function take(text) {
-    const field = name => text.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
-    if (field("event")) hear(field("event"), field("id"), field("data"));
-  }
-
-  function connect() {
-    setInterval(() => {
-      if (!document.hidden && Date.now() - heard > STALE) state("stale");
-    }, 1000);
-    tabs.addEventListener("message", reloadIfEnded);
-    addEventListener("online", () => !source && stream());
-    let hidden = 0;
-    document.addEventListener("visibilitychange", () => {
-      clearTimeout(hidden);
-      if (document.hidden) hidden = setTimeout(leave, HIDDEN);
-      else if (!source) {
-        tries = 0;
-        state("reconnecting");
-        if (polls > 0) poll(polls);
-        else stream();
-      }
-    });
-    stream();
-  }
-
-  /** Follow the dashboard's events: `listeners` by the event's name (metrics/events.py), each called with its data.
-   * `overview` comes first, and again whenever changes would not do.
-   */
-  function follow(listeners) {
-    followers.push(listeners);
-    if (followers.length === 1) return connect();
-    lastId = ""; // who comes later needs everything, too
-    stream();
-  }
-
-  Object.assign(window.RouterDash, { follow, sign: state, showLatency });
-})();
+function restart() {
+  lastId = "";
+  openStream();
+}

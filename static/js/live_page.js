@@ -1,139 +1,151 @@
-/* The requests that are here: asked for every second while the page is seen, rows kept in place, cancelled by hand. */
-(() => {
-  "use strict";
-  const { $, $$, set, count, speed, duration, clock, sign, token, NOTHING } = window.RouterDash;
-  const EVERY_MS = 1000;
-  const ASK_MS = 5000; // in which the second press has to come
-  const STALE_MS = 5000;
+/**
+ * Requests in flight: the page polls them every second while it is visible, keeps their rows in place, and cancels
+ * the ones that an operator chooses.
+ */
 
-  const words = Object.fromEntries($$("[data-word]", $("[data-words]").content).map(it => [it.dataset.word, it.textContent]));
-  const phases = Object.fromEntries($$("[data-phase]", $("[data-phases]").content).map(it => [it.dataset.phase, it.textContent]));
-  const [runningRow, waitingRow] = $("[data-rows]").content.children;
+import { $, $$, csrfToken, set, templateTexts } from "./dom.js";
+import { clock, count, duration, NOTHING, speed } from "./format.js";
+import { showState } from "./live.js";
 
-  /* ---- rows */
-  const tokensPerSecond = it => {
-    const seconds = (it.age_ms - it.first_token_ms) / 1000;
-    return it.streamed && it.first_token_ms != null && it.deltas > 1 && seconds > 0.2 ? it.deltas / seconds : null;
-  };
-  const texts = it => ({
-    model: it.model,
-    kind: it.kind,
-    phase: phases[it.phase],
-    place: count(it.position),
-    age: it.age_ms < 1000 ? duration(it.age_ms) : `${(it.age_ms / 1000).toFixed(1)} s`,
-    key: it.api_key_name ?? NOTHING,
-    client: it.client_ip ?? "",
-    endpoint: it.endpoint_name ?? NOTHING,
-    tokens: it.streamed ? count(it.deltas) : NOTHING,
-    speed: speed(tokensPerSecond(it)),
-  });
+const EVERY_MS = 1000;
+const CONFIRM_MS = 5000; // time for the second press of a button
+const STALE_MS = 5000;
 
-  /** Screen readers hear of which request a button is. */
-  function write(button, text, model) {
-    button.textContent = text;
-    button.setAttribute("aria-label", `${text} ${model}`);
+const words = templateTexts("[data-words]", "word");
+const kinds = templateTexts("[data-kinds]", "api");
+const phases = templateTexts("[data-phases]", "phase");
+const [runningRow, waitingRow] = $("[data-rows]").content.children;
+
+/* ---- rows */
+const tokensPerSecond = request => {
+  const seconds = (request.age_ms - request.first_token_ms) / 1000;
+  return request.streamed && request.first_token_ms != null && request.deltas > 1 && seconds > 0.2
+    ? request.deltas / seconds
+    : null;
+};
+const texts = request => ({
+  model: request.model,
+  kind: kinds[request.kind] ?? request.kind,
+  phase: phases[request.phase],
+  place: count(request.position),
+  age: request.age_ms < 1000 ? duration(request.age_ms) : `${(request.age_ms / 1000).toFixed(1)} s`,
+  key: request.api_key_name ?? NOTHING,
+  client: request.client_ip ?? "",
+  endpoint: request.endpoint_name ?? NOTHING,
+  tokens: request.streamed ? count(request.deltas) : NOTHING,
+  speed: speed(tokensPerSecond(request)),
+});
+
+/** Write the text of a button; screen readers also announce the model of its request. */
+function label(button, text, model) {
+  button.textContent = text;
+  button.setAttribute("aria-label", `${text} ${model}`);
+}
+const modelOf = button => $("[data-cell=model]", button.closest("[data-request]")).textContent;
+
+function fill(row, request) {
+  const cells = texts(request);
+  $$("[data-cell]", row).forEach(cell => set(cell, cells[cell.dataset.cell]));
+  const link = $("a[data-cell=endpoint]", row);
+  if (link && request.endpoint_id) link.setAttribute("href", `/endpoints/${request.endpoint_id}`);
+  const button = $("[data-cancel]", row);
+  if (button) label(button, button.textContent, request.model);
+}
+
+/** Move the focus from a row to the head of its table; on the next button, a key press would cancel another request. */
+function moveFocusFrom(element) {
+  if (element.contains(document.activeElement)) $("h2", element.closest("[data-kind]")).focus();
+}
+
+function show(kind, template, data) {
+  const isComplete = data.workers_told === data.workers; // else the total is unknown
+  const [requests, total] = [data[kind], isComplete ? data[`${kind}_total`] : null];
+  const panel = $(`[data-kind=${kind}]`);
+  const body = $("[data-live]", panel);
+  const known = new Map([...body.children].map(row => [row.dataset.request, row]));
+  const present = new Set(requests.map(request => request.id));
+  for (const [id, row] of known) {
+    if (present.has(id)) continue;
+    moveFocusFrom(row);
+    row.remove();
   }
-  const modelOf = button => $("[data-cell=model]", button.closest("[data-request]")).textContent;
-
-  function fill(row, it) {
-    const told = texts(it);
-    $$("[data-cell]", row).forEach(cell => set(cell, told[cell.dataset.cell]));
-    const link = $("a[data-cell=endpoint]", row);
-    if (link && it.endpoint_id) link.setAttribute("href", `/endpoints/${it.endpoint_id}`);
-    const button = $("[data-cancel]", row);
-    if (button) write(button, button.textContent, it.model);
-  }
-
-  /** Keys go on from the head of its table, not from another row's button: one meant for this would press that. */
-  function leave(element) {
-    if (element.contains(document.activeElement)) $("h2", element.closest("[data-kind]")).focus();
-  }
-
-  function show(kind, form, told) {
-    const whole = told.workers_told === told.workers; // else nobody knows how many there are
-    const [rows, total] = [told[kind], whole ? told[`${kind}_total`] : null];
-    const panel = $(`[data-kind=${kind}]`);
-    const body = $("[data-live]", panel);
-    const known = new Map([...body.children].map(row => [row.dataset.request, row]));
-    const here = new Set(rows.map(it => it.id));
-    for (const [id, row] of known) {
-      if (here.has(id)) continue;
-      leave(row);
-      row.remove();
+  let before = null;
+  for (const request of requests) {
+    let row = known.get(request.id);
+    if (!row) {
+      row = template.cloneNode(true);
+      row.dataset.request = request.id;
     }
-    let before = null;
-    for (const it of rows) {
-      let row = known.get(it.id);
-      if (!row) {
-        row = form.cloneNode(true);
-        row.dataset.request = it.id;
-      }
-      fill(row, it);
-      const next = before ? before.nextElementSibling : body.firstElementChild;
-      if (next !== row) body.insertBefore(row, next);
-      before = row;
-    }
-    set($("[data-total]", panel), count(total));
-    $("[data-none]", panel).hidden = rows.length > 0 || !whole;
-    $("[data-more]", panel).hidden = !told[`${kind}_is_cut`];
+    fill(row, request);
+    const next = before ? before.nextElementSibling : body.firstElementChild;
+    if (next !== row) body.insertBefore(row, next);
+    before = row;
   }
+  set($("[data-total]", panel), count(total));
+  $("[data-none]", panel).hidden = requests.length > 0 || !isComplete;
+  $("[data-more]", panel).hidden = !data[`${kind}_is_cut`];
+}
 
-  /* ---- asking */
-  let heard = 0;
-  async function look() {
-    try {
-      const answer = await fetch("/api/live", { headers: { Accept: "application/json" } });
-      if (answer.status === 401 || answer.status === 403) return location.reload();
-      if (!answer.ok) throw new Error(String(answer.status));
-      const told = await answer.json();
-      show("running", runningRow, told);
-      show("waiting", waitingRow, told);
-      $("[data-told]").hidden = told.workers_told === told.workers;
-      set($("[data-clock]"), clock.format(new Date(told.at)));
-      heard = Date.now();
-      sign("live");
-    } catch {
-      sign(Date.now() - heard > STALE_MS ? "stale" : "reconnecting");
-    }
+/* ---- polling */
+let receivedAt = 0;
+async function fetchRequests() {
+  try {
+    const response = await fetch("/api/live", { headers: { Accept: "application/json" } });
+    if (response.status === 401 || response.status === 403) return location.reload();
+    if (!response.ok) throw new Error(String(response.status));
+    const data = await response.json();
+    show("running", runningRow, data);
+    show("waiting", waitingRow, data);
+    $("[data-incomplete]").hidden = data.workers_told === data.workers;
+    set($("[data-clock]"), clock.format(new Date(data.at)));
+    receivedAt = Date.now();
+    showState("live");
+  } catch {
+    showState(Date.now() - receivedAt > STALE_MS ? "stale" : "reconnecting");
   }
-  let timer = 0;
-  async function round() {
-    clearTimeout(timer);
-    if (document.hidden) return;
-    await look();
-    clearTimeout(timer);
-    timer = setTimeout(round, EVERY_MS);
-  }
-  document.addEventListener("visibilitychange", round);
-  round();
+}
+let timer = 0;
+async function poll() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  await fetchRequests();
+  clearTimeout(timer);
+  timer = setTimeout(poll, EVERY_MS);
+}
+document.addEventListener("visibilitychange", poll);
+poll();
 
-  /* ---- cancelling: the first press asks, the second does it */
-  const say = text => set($("[data-say]"), text);
-  function rest(button) {
-    button.classList.remove("btn-sure");
-    write(button, words.cancel, modelOf(button));
+/* ---- cancelling: the second press of a button confirms */
+const announce = text => set($("[data-announcement]"), text);
+function reset(button) {
+  button.classList.remove("btn-sure");
+  label(button, words.cancel, modelOf(button));
+}
+function requestConfirmation(button) {
+  button.classList.add("btn-sure");
+  label(button, words.sure, modelOf(button));
+  announce(button.getAttribute("aria-label"));
+  setTimeout(() => button.disabled || reset(button), CONFIRM_MS);
+}
+async function cancel(button) {
+  const id = button.closest("[data-request]").dataset.request;
+  moveFocusFrom(button);
+  button.disabled = true;
+  button.classList.remove("btn-sure");
+  label(button, words.going, modelOf(button));
+  const response = await fetch(`/api/live/${id}/cancel`, {
+    method: "POST",
+    headers: { "X-CSRFToken": csrfToken() },
+  }).catch(() => null);
+  announce(
+    response?.status === 202 ? words.done : response?.status === 404 ? words.gone : words.failed,
+  );
+  if (response?.status !== 202 && response?.status !== 404) {
+    button.disabled = false;
+    reset(button);
   }
-  function ask(button) {
-    button.classList.add("btn-sure");
-    write(button, words.sure, modelOf(button));
-    say(button.getAttribute("aria-label"));
-    setTimeout(() => button.disabled || rest(button), ASK_MS);
-  }
-  async function cancel(button) {
-    const id = button.closest("[data-request]").dataset.request;
-    leave(button);
-    button.disabled = true;
-    button.classList.remove("btn-sure");
-    write(button, words.going, modelOf(button));
-    const answer = await fetch(`/api/live/${id}/cancel`, { method: "POST", headers: { "X-CSRFToken": token() } }).catch(() => null);
-    say(answer?.status === 202 ? words.done : answer?.status === 404 ? words.gone : words.failed);
-    if (answer?.status !== 202 && answer?.status !== 404) {
-      button.disabled = false;
-      rest(button);
-    }
-  }
-  document.addEventListener("click", event => {
-    const button = event.target.closest("[data-cancel]");
-    if (button) (button.classList.contains("btn-sure") ? cancel : ask)(button);
-  });
-})();
+}
+document.addEventListener("click", event => {
+  const button = event.target.closest("[data-cancel]");
+  if (button) (button.classList.contains("btn-sure") ? cancel : requestConfirmation)(button);
+});

@@ -1,436 +1,394 @@
-/* The overview: live figures, the 60-minute chart. The page is complete without it; this only keeps it up to date. */
-(() => {
-  "use strict";
-  const { $, $$, set, setUnits, forms, zone, number, count, compact, speed, duration, span, rate, share, since } =
-    window.RouterDash;
-  const { hourMinute, NOTHING, follow, showLatency, colour, hatch } = window.RouterDash;
+/** Overview: its figures, chart and tables follow the stream of events. Without scripts the page is complete, too. */
 
-  /* ---- marks above the chart: the server wrote them, here they get their places and their lines */
-  const tints = { online: "--ok", offline: "--bad", error: "--bad", edit: "--line-strong", pending: "--line-strong" };
-  /* a minute's bar has its middle where the minute begins: half a minute further back */
-  const marks = () =>
-    $$("[data-at]").map(mark => ({ mark, at: Date.parse(mark.dataset.at) / 1000 - 30, kind: mark.dataset.kind }));
+import { barChart } from "./bars.js";
+import { colour } from "./colours.js";
+import { $, $$, fromTemplate, set, setUnits } from "./dom.js";
+import { showLatency, showStatus } from "./endpoint_status.js";
+import { compact, count, duration, hourMinute, rate, share, since, span, speed } from "./format.js";
+import { follow, OVERVIEW } from "./live.js";
+import { fetchPart, swapParts } from "./parts.js";
 
-  function drawMarks(plot) {
-    const { ctx: pen, bbox } = plot;
-    const [first, last] = [plot.scales.x.min, plot.scales.x.max];
-    pen.save();
-    pen.lineWidth = devicePixelRatio;
-    pen.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
-    for (const { mark, at, kind } of marks()) {
-      mark.hidden = at < first || at > last;
-      if (mark.hidden) continue;
-      mark.style.left = `${plot.over.offsetLeft + plot.valToPos(at, "x")}px`;
-      const x = Math.round(plot.valToPos(at, "x", true)) + 0.5;
-      pen.strokeStyle = colour(tints[kind] ?? "--line-strong");
-      pen.beginPath();
-      pen.moveTo(x, bbox.top);
-      pen.lineTo(x, bbox.top + bbox.height);
-      pen.stroke();
-    }
-    pen.restore();
+const SPARKS_EVERY = 10000; // ms
+let live = JSON.parse($("#shown").textContent); // until the first event: the data that the server has rendered
+const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
+
+/* ---- chart of the last 60 minutes, first from its table */
+let slots = $$("[data-minute]")
+  .reverse()
+  .map(({ dataset: { minute, success, error } }) => ({
+    minute,
+    success: Number(success),
+    error: Number(error),
+  }));
+const minuteOf = slot => Date.parse(slot.minute) / 60000;
+
+/* Endpoint events stand above the chart. The server renders them; the script places them and draws their lines. */
+const EVENT_COLOURS = { online: "--ok", offline: "--bad", error: "--bad" };
+
+function drawEvents(plot) {
+  const { ctx: pen, bbox } = plot;
+  pen.save();
+  pen.lineWidth = devicePixelRatio;
+  pen.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+  for (const event of $$("[data-at]")) {
+    // The middle of a minute's bar is where the minute begins: half a minute earlier.
+    const at = Date.parse(event.dataset.at) / 60000 - 0.5 - minuteOf(slots[0]);
+    event.hidden = at < -0.6 || at > slots.length - 0.4;
+    if (event.hidden) continue;
+    event.style.left = `${plot.over.offsetLeft + plot.valToPos(at, "x")}px`;
+    const x = Math.round(plot.valToPos(at, "x", true)) + 0.5;
+    pen.strokeStyle = colour(EVENT_COLOURS[event.dataset.kind] ?? "--line-strong");
+    pen.beginPath();
+    pen.moveTo(x, bbox.top);
+    pen.lineTo(x, bbox.top + bbox.height);
+    pen.stroke();
   }
+  pen.restore();
+}
 
-  function chart(element, read, open) {
-    let slots = [];
-    let plot = null;
-    const totals = () => slots.map(slot => slot.success + slot.error);
-    const top = () => Math.max(4, ...totals()) * 1.08;
-    const size = () => ({ width: Math.max(200, element.clientWidth), height: Math.max(120, element.clientHeight) });
-    const series = () => {
-      const pixel = top() / Math.max(60, element.clientHeight - 40);
-      return [
-        slots.map(slot => Date.parse(slot.minute) / 1000),
-        totals(),
-        slots.map(slot => (slot.error ? Math.max(slot.error, 4 * pixel) : null)), // a failure is never too small to see
-      ];
-    };
-    const tens = () => slots.map(slot => Date.parse(slot.minute) / 1000).filter(at => at % 600 === 0);
-    function make() {
-      plot?.destroy();
-      const ink = colour("--ink-3");
-      const font = `11px ${getComputedStyle(document.body).fontFamily}`;
-      const [whole, unfinished] = [colour("--c-ok"), colour("--c-ok-soft")];
-      const fills = () => slots.map((_, at) => (at === slots.length - 1 ? unfinished : whole));
-      const bars = more => ({ width: 0, points: { show: false }, ...more });
-      plot = new uPlot(
-        {
-          ...size(),
-          padding: [4, 18, 0, 0],
-          legend: { show: false },
-          tzDate: seconds => uPlot.tzDate(new Date(seconds * 1000), zone || "UTC"),
-          cursor: { x: true, y: false, points: { show: false }, drag: { x: false, y: false } },
-          scales: { x: { range: (_, low, high) => [low - 36, high + 36] }, y: { range: () => [0, top()] } },
-          axes: [
-            { stroke: ink, font, grid: { show: false }, ticks: { show: false }, size: 24, gap: 4, splits: tens, values: (_, at) => at.map(t => hourMinute.format(t * 1000)) },
-            { stroke: ink, font, grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 44, values: (_, at) => at.map(n => (Number.isInteger(n) ? number(n) : "")) },
-          ],
-          series: [
-            {},
-            bars({ fill: whole, paths: uPlot.paths.bars({ size: [0.7, 40], disp: { fill: { unit: 3, values: fills } } }) }),
-            bars({ fill: hatch, stroke: colour("--surface"), width: 1, paths: uPlot.paths.bars({ size: [0.7, 40] }) }),
-          ],
-          hooks: {
-            setCursor: [it => read(it.cursor.idx == null ? null : slots[it.cursor.idx], slots)],
-            draw: [drawMarks],
-            ready: [it => it.over.addEventListener("click", () => it.cursor.idx != null && open(slots[it.cursor.idx]))],
-          },
-        },
-        series(),
-        element,
-      );
-    }
-    const redraw = () => slots.length && make(); // a canvas does not follow the theme by itself
-    document.addEventListener("themechange", redraw);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-    let frame = 0;
-    new ResizeObserver(() => {
-      cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => {
-        if (plot && (plot.width !== size().width || plot.height !== size().height)) plot.setSize(size());
-      });
-    }).observe(element);
-    return fresh => {
-      slots = fresh ?? slots;
-      if (plot) plot.setData(series());
-      else make();
-      const at = plot.cursor.idx; // whoever points at a minute goes on reading it
-      read(at == null ? null : slots[at], slots);
-    };
-  }
+const readout = $("[data-readout]");
+function read(index) {
+  const slot = slots[index];
+  const at = slot => hourMinute.format(new Date(slot.minute));
+  const [success, error] = slot
+    ? [slot.success, slot.error]
+    : [sum(slots, "success"), sum(slots, "error")];
+  const time = slot ? at(slot) : `${at(slots[0])}–${at(slots[slots.length - 1])}`;
+  set($("[data-read=time]", readout), time);
+  set($("[data-read=success]", readout), count(success));
+  set($("[data-read=error]", readout), count(error));
+  set($("[data-read=rate]", readout), rate(success, success + error));
+}
 
-  const readout = $("[data-readout]");
-  function read(slot, slots) {
-    const sum = name => slots.reduce((total, it) => total + it[name], 0);
-    const at = it => hourMinute.format(new Date(it.minute));
-    const [success, error] = slot ? [slot.success, slot.error] : [sum("success"), sum("error")];
-    set($("[data-read=time]", readout), slot ? at(slot) : `${at(slots[0])}–${at(slots[slots.length - 1])}`);
-    set($("[data-read=success]", readout), count(success));
-    set($("[data-read=error]", readout), count(error));
-    set($("[data-read=rate]", readout), rate(success, success + error));
-  }
+function openRequests(index) {
+  const since = new Date(slots[index].minute);
+  const until = new Date(since.getTime() + 60000);
+  const query = new URLSearchParams({ since: since.toISOString(), until: until.toISOString() });
+  location.assign(`${chart.dataset.requests}?${query}`);
+}
 
-  const plotted = $("[data-chart]");
-  const requestsOf = slot => {
-    const until = new Date(Date.parse(slot.minute) + 60000).toISOString();
-    return `${plotted.dataset.requests}?${new URLSearchParams({ since: new Date(slot.minute).toISOString(), until })}`;
+const chart = $("[data-chart]");
+const drawMinutes = barChart(chart, {
+  bars: () =>
+    slots.map((slot, index) => ({
+      lower: slot.error,
+      upper: slot.success,
+      label: minuteOf(slot) % 10 === 0 ? hourMinute.format(new Date(slot.minute)) : "",
+      unfinished: index === slots.length - 1,
+    })),
+  hatched: true,
+  least: 4, // a failure is never too small to see
+  labelWidth: 44,
+  read,
+  open: openRequests,
+  drawn: drawEvents,
+});
+
+/* ---- popovers that explain a figure: beside their button on wide screens, else at the bottom */
+for (const pop of $$("[popover]")) {
+  pop.addEventListener("toggle", event => {
+    const button = $(`[popovertarget="${pop.id}"]`);
+    button.setAttribute("aria-expanded", String(event.newState === "open"));
+    pop.classList.remove("placed");
+    if (event.newState !== "open" || innerWidth < 640) return;
+    const at = button.getBoundingClientRect();
+    pop.classList.add("placed");
+    pop.style.left = `${Math.max(16, Math.min(at.right - pop.offsetWidth + 8, innerWidth - pop.offsetWidth - 16))}px`;
+    const under = at.bottom + 6;
+    pop.style.top = `${under + pop.offsetHeight < innerHeight ? under : Math.max(8, at.top - pop.offsetHeight - 6)}px`;
+  });
+}
+
+/* ---- meters: `meter` in metrics/templatetags/figures.py renders them, and the script fills a part of each */
+function fillMeter(meter, value) {
+  const most = Number(meter.dataset.most);
+  meter.lastElementChild.setAttribute(
+    "width",
+    `${Math.min(100, (100 * value) / most).toFixed(1)}%`,
+  );
+  meter.classList.toggle("full", value >= most && !meter.classList.contains("calm"));
+}
+
+/* ---- figures into the page */
+function showStats() {
+  const { stats, history } = live;
+  const [ok, failed] = [sum(history, "success"), sum(history, "error")];
+  const today = stats.today_input_tokens + stats.today_output_tokens;
+  const texts = {
+    ...Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, count(value)])),
+    tokens_per_second: speed(stats.tokens_per_second),
+    success_rate: rate(ok, ok + failed),
+    recent_failed: count(failed),
+    today_tokens: compact(today),
+    average_response_time_ms: duration(stats.average_response_time_ms),
+    p95_response_time_ms: duration(stats.p95_response_time_ms),
+    p50_first_token_ms: duration(stats.p50_first_token_ms),
+    oldest_waiting_secs: span(stats.oldest_waiting_secs),
   };
-  plotted.classList.add("opens");
-  const drawMinutes = chart(plotted, read, slot => (location.href = requestsOf(slot)));
+  $("[data-figures-version]").dataset.figuresVersion = stats.figures_version;
+  $$("[data-stat]").forEach(element => {
+    const text = texts[element.dataset.stat];
+    if (element.dataset.units === undefined) set(element, text);
+    else setUnits(element, text);
+  });
+  $("[data-stat=today_tokens]").title = count(today);
+  const caption = stats.successful_requests ? "served" : "unserved";
+  $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
+}
 
-  /* ---- how a figure is counted: beside its button; without this, a sheet at the bottom */
-  for (const pop of $$("[popover]")) {
-    pop.addEventListener("toggle", event => {
-      const button = $(`[popovertarget="${pop.id}"]`);
-      button.setAttribute("aria-expanded", String(event.newState === "open"));
-      pop.classList.remove("placed");
-      if (event.newState !== "open" || innerWidth < 640) return;
-      const at = button.getBoundingClientRect();
-      pop.classList.add("placed");
-      pop.style.left = `${Math.max(16, Math.min(at.right - pop.offsetWidth + 8, innerWidth - pop.offsetWidth - 16))}px`;
-      const under = at.bottom + 6;
-      pop.style.top = `${under + pop.offsetHeight < innerHeight ? under : Math.max(8, at.top - pop.offsetHeight - 6)}px`;
-    });
+function showPeaks() {
+  for (const element of $$("[data-peak]")) {
+    const measured = live.minutes
+      .map(minute => minute[element.dataset.peak])
+      .filter(value => value != null);
+    set(element, count(measured.length ? Math.max(...measured) : null));
   }
+}
 
-  /* ---- small lines and meters, as metrics/templatetags/figures.py draws them */
-  function drawSpark(key, values) {
-    const spark = $(`[data-spark=${key}]`);
-    const known = values.filter(value => value != null);
-    if (!known.length) return;
-    const least = key === "success" ? Math.min(...known) : 0;
-    const height = Math.max(...known) - least || 1;
-    const points = values
-      .map((value, at) => value != null && [(at * 80) / (values.length - 1), 30 - ((value - least) / height) * 26])
-      .filter(Boolean)
-      .map(([x, y]) => [x.toFixed(1), y.toFixed(1)]);
-    const line = points.map(point => point.join(",")).join(" ");
-    const last = points[points.length - 1];
-    spark.children[0].setAttribute("points", `${points[0][0]},32 ${line} ${last[0]},32`);
-    spark.children[1].setAttribute("points", line);
-    spark.children[2].setAttribute("d", `M${last.join(" ")}h0`);
+function reasonText(endpoint, text) {
+  if (!["offline", "error"].includes(endpoint.status) || endpoint.operator_state !== "enabled")
+    return "";
+  const at = endpoint.status_since && since(new Date(endpoint.status_since));
+  return [at, text].filter(Boolean).join(" · ");
+}
+
+/* The server renders errors in the viewer's language: rows are fetched once for each new error. */
+const errors = new Map();
+function showError(place, endpoint) {
+  const error = endpoint.last_error ?? "";
+  const known = place.dataset.error === error || !error;
+  if (known || errors.get(endpoint.id) === error)
+    set(place, reasonText(endpoint, known && error ? place.title : ""));
+  else refreshSoon("endpoints");
+  errors.set(endpoint.id, error);
+}
+
+function showEndpoint(row, endpoint) {
+  $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
+  showStatus(row, endpoint);
+  showError($("[data-error]", row), endpoint);
+  showLatency($("[data-latency]", row), endpoint);
+  const meter = $(".meter", row);
+  if (meter) fillMeter(meter, endpoint.active_requests);
+  set($("[data-speed]", row), speed(endpoint.tokens_per_second));
+  const failed = endpoint.recent_attempts ? endpoint.recent_failures / endpoint.recent_attempts : 0;
+  const ratio = $("[data-ratio]", row);
+  ratio.className = failed >= 0.1 ? "bad" : failed >= 0.02 ? "warn" : "";
+  set(ratio, share(endpoint.recent_failures, endpoint.recent_attempts));
+}
+
+/* ---- numbers of endpoints by status, below the table of a large installation */
+function showStates() {
+  for (const link of $$("[data-state-link]")) {
+    const number = live.states[link.dataset.stateLink] ?? 0;
+    link.hidden = number === 0;
+    set($("[data-state-count]", link), count(number));
   }
+}
 
-  function fillMeter(meter, value) {
-    const most = Number(meter.dataset.most);
-    const parts = [...meter.children];
-    if (most <= 8) parts.forEach((part, at) => part.setAttribute("class", at < value ? "f" : "t"));
-    else parts[1].setAttribute("width", `${Math.min(100, (100 * value) / most).toFixed(1)}%`);
-    meter.classList.toggle("full", value >= most);
+/* ---- the busiest models, keys and clients */
+function rankRow(list, { id, label, requests }, most) {
+  const row = fromTemplate("[data-rank-row]");
+  const [link, text] = $$("[data-name]", row);
+  const name = id ? link : text;
+  (id ? text : link).remove();
+  if (id) name.href = list.dataset.url + encodeURIComponent(id);
+  name.classList.toggle("mono", Boolean(id) && list.dataset.rank !== "api_keys");
+  set(name, label);
+  set($("[data-requests]", row), count(requests));
+  const meter = $(".meter", row);
+  meter.dataset.most = most;
+  fillMeter(meter, requests);
+  return row;
+}
+
+function showBusiest() {
+  const keyLabel = (row, { noKey, deletedKey }) =>
+    row.api_key_id ? (row.api_key_name ?? deletedKey) : noKey;
+  for (const list of $$("[data-rank]")) {
+    const rows = live.busiest[list.dataset.rank].map(row => ({
+      id: row.model_id ?? row.ip ?? row.api_key_id,
+      label: row.model_id ?? row.ip ?? keyLabel(row, list.dataset),
+      requests: row.requests,
+    }));
+    if (rows.length) list.replaceChildren(...rows.map(row => rankRow(list, row, rows[0].requests)));
+    else list.replaceChildren(fromTemplate("[data-rank-none]"));
   }
+}
 
-  /* ---- figures into the page */
-  const fill = (row, value) => {
-    const cells = value.map((text, at) => {
-      const cell = document.createElement(at === 0 ? "th" : "td");
-      if (at === 0) cell.scope = "row";
-      cell.textContent = text;
-      return cell;
-    });
-    row.replaceChildren(...cells);
-    return row;
+/* ---- tokens per second of models */
+const speedKey = row => [row.endpoint_id, row.model_id, row.api_kind].join("\n");
+let speedRows = new Map();
+
+function fillSpeed(row, figures) {
+  const texts = {
+    endpoint: figures.endpoint_name,
+    model: figures.model_id,
+    api:
+      $(`[data-api="${CSS.escape(figures.api_kind)}"]`, $("[data-apis]").content)?.textContent ??
+      figures.api_kind,
+    speed: speed(figures.tps),
+    requests: count(figures.request_count),
+    tokens: count(figures.total_output_tokens),
   };
-  const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
+  for (const cell of row.cells) set(cell, texts[cell.dataset.cell]);
+  return row;
+}
 
-  function showStats() {
-    const { stats, history } = live;
-    const [ok, failed] = [sum(history, "success"), sum(history, "error")];
-    const today = stats.today_input_tokens + stats.today_output_tokens;
-    const texts = {
-      ...Object.fromEntries(Object.entries(stats).map(([name, value]) => [name, count(value)])),
-      tokens_per_second: speed(stats.tokens_per_second),
-      success_rate: rate(ok, ok + failed),
-      recent_failed: count(failed),
-      today_tokens: compact(today),
-      average_response_time_ms: duration(stats.average_response_time_ms),
-      p95_response_time_ms: duration(stats.p95_response_time_ms),
-      p50_first_token_ms: duration(stats.p50_first_token_ms),
-      oldest_waiting_secs: span(stats.oldest_waiting_secs),
-    };
-    $("[data-figures-version]").dataset.figuresVersion = stats.figures_version;
-    $$("[data-stat]").forEach(element => {
-      const text = texts[element.dataset.stat];
-      if (element.dataset.units === undefined) set(element, text);
-      else setUnits(element, text);
-    });
-    $("[data-stat=today_tokens]").title = count(today);
-    const caption = stats.successful_requests ? "served" : "unserved";
-    $$("[data-caption]").forEach(element => (element.hidden = element.dataset.caption !== caption));
+function showSpeeds(speeds) {
+  const table = $("[data-speeds]");
+  if (!table) return;
+  speedRows = new Map(
+    speeds.map(figures => [
+      speedKey(figures),
+      fillSpeed(fromTemplate("[data-speed-row]"), figures),
+    ]),
+  );
+  if (speeds.length) table.replaceChildren(...speedRows.values());
+  else table.replaceChildren(fromTemplate("[data-speed-none]"));
+}
+
+function showMore() {
+  const note = $("[data-speeds-more]");
+  if (note) note.hidden = live.speeds_known <= live.speeds.length;
+}
+
+const minutesTable = $("[data-minutes-table]");
+minutesTable.open = false; // without a script it stands in for the chart
+minutesTable.classList.add("ready");
+
+function showMinutes() {
+  const rows = $("[data-minutes]").children;
+  [...slots].reverse().forEach((slot, at) => {
+    const texts = [
+      hourMinute.format(new Date(slot.minute)),
+      count(slot.success),
+      count(slot.error),
+    ];
+    [...rows[at].cells].forEach((cell, column) => set(cell, texts[column]));
+  });
+}
+
+/* ---- parts that the server renders: fetched again after their data have changed */
+async function refresh(name) {
+  const part = await fetchPart(`?part=${name}`);
+  if (!part) return;
+  swapParts(part.content);
+  if (name === "marks") drawMinutes();
+  if (name === "endpoints") showTables();
+  if (name === "attention") showStats();
+}
+const due = new Map();
+const fetchedAt = new Map();
+const LEAST_PAUSE = 2000; // ms between two requests of a part: an event may come four times a second
+function refreshSoon(name, wait = 400 * Math.random()) {
+  if (due.has(name)) return;
+  const pause = (fetchedAt.get(name) ?? -LEAST_PAUSE) + LEAST_PAUSE - performance.now();
+  const fetchNow = () => {
+    due.delete(name);
+    fetchedAt.set(name, performance.now());
+    if (!document.hidden || name !== "sparks") refresh(name);
+  };
+  due.set(name, setTimeout(fetchNow, Math.max(wait, pause + wait))); // at a random moment, so that not all open pages fetch at once
+}
+const refreshSparks = () => refreshSoon("sparks", SPARKS_EVERY);
+
+/* ---- events: all data at first, then changes (metrics/api/event_stream.py) */
+let rows = new Map();
+const shapeOf = ({ endpoints }) =>
+  endpoints
+    .map(endpoint => `${endpoint.id} ${endpoint.slots}`)
+    .sort()
+    .join();
+const asText = JSON.stringify;
+const refreshRows = () => $("[data-first-run]") || refreshSoon("endpoints"); // first_run.js opens the overview itself
+
+function showRows(endpoints) {
+  endpoints.forEach(endpoint => {
+    const row = rows.get(endpoint.id);
+    if (row) showEndpoint(row, endpoint);
+  });
+}
+
+function showHistory() {
+  slots = live.history;
+  drawMinutes();
+  showMinutes();
+}
+
+function showTables() {
+  rows = new Map($$("[data-endpoint]").map(row => [row.dataset.endpoint, row]));
+  showRows(live.endpoints);
+  showSpeeds(live.speeds);
+  showMore();
+}
+
+function showAll(fresh) {
+  const before = live;
+  live = fresh;
+  if (shapeOf(before) !== shapeOf(live)) refreshRows(); // the server renders rows
+  for (const name of ["attention", "marks"])
+    if (asText(before[name]) !== asText(live[name])) refreshSoon(name);
+  if (before.attention_count !== live.attention_count) refreshSoon("attention");
+  showStates();
+  showStats();
+  showPeaks();
+  if (before.history) refreshSparks();
+  showTables();
+  showBusiest();
+  showHistory();
+}
+
+const merged = (old, changed) => {
+  const minutes = new Map([...old, ...changed].map(slot => [slot.minute, slot]));
+  return [...minutes.values()].slice(-60);
+};
+
+/* `shown` has the ids of all rows, if other endpoints matter now. */
+function showChangedRows(changed, shown) {
+  const shape = shapeOf(live);
+  const known = new Map(live.endpoints.map(endpoint => [endpoint.id, endpoint]));
+  for (const [id, fields] of Object.entries(changed))
+    known.set(id, Object.assign(known.get(id) ?? {}, fields));
+  if (shown) live.endpoints = shown.map(id => known.get(id));
+  if (shape !== shapeOf(live)) refreshRows();
+  showRows(live.endpoints.filter(({ id }) => id in changed));
+}
+
+function showChanges(part) {
+  live.generated_at = part.generated_at;
+  Object.assign(live.stats, part.stats);
+  if (part.endpoints || part.shown) showChangedRows(part.endpoints ?? {}, part.shown);
+  if (part.states) {
+    live.states = part.states;
+    showStates();
   }
-
-  function showSparks() {
-    const { history, minutes } = live;
-    for (const name of ["online", "in_flight", "queued", "first_token_ms", "average_ms", "p95_ms"]) {
-      drawSpark(name, minutes.map(minute => minute[name]));
-    }
-    drawSpark("success", history.map(({ success, error }) => (success + error ? success / (success + error) : null)));
-    // Sums end with the last whole minute, as the running one would be a fall.
-    drawSpark("requests", history.slice(0, -1).map(slot => slot.success + slot.error));
-    drawSpark("output_tokens", minutes.slice(0, -1).map(minute => minute.output_tokens));
-    drawSpark("tokens", minutes.slice(0, -1).map(minute => minute.input_tokens + minute.output_tokens));
-    for (const element of $$("[data-peak]")) {
-      const known = minutes.map(minute => minute[element.dataset.peak]).filter(value => value != null);
-      set(element, count(known.length ? Math.max(...known) : null));
-    }
-  }
-
-  const statuses = forms("[data-statuses]", it => it.className.replace("st st-", ""));
-  const breakers = forms("[data-breakers]", it => it.dataset.breaker);
-
-  function because(endpoint) {
-    if (!["offline", "error"].includes(endpoint.status) || endpoint.operator_state !== "enabled") return "";
-    const at = endpoint.status_since && since(new Date(endpoint.status_since));
-    return [at, endpoint.last_error].filter(Boolean).join(" · ");
-  }
-
-  function showEndpoint(row, endpoint) {
-    $$("[data-value]", row).forEach(cell => set(cell, count(endpoint[cell.dataset.value])));
-    const name = endpoint.operator_state === "enabled" ? endpoint.status : endpoint.operator_state;
-    const status = $("[data-status]", row);
-    if (statuses[name] && !status.classList.contains(`st-${name}`)) status.replaceWith(statuses[name].cloneNode(true));
-    const breaker = $("[data-breaker]", row);
-    if (breaker.dataset.breaker !== endpoint.breaker) breaker.replaceWith(breakers[endpoint.breaker].cloneNode(true));
-    set($("[data-error]", row), because(endpoint));
-    showLatency($("[data-latency]", row), endpoint);
-    const meter = $(".meter", row);
-    if (meter) fillMeter(meter, endpoint.active_requests);
-    set($("[data-speed]", row), speed(endpoint.tokens_per_second));
-    const failed = endpoint.recent_attempts ? endpoint.recent_failures / endpoint.recent_attempts : 0;
-    const ratio = $("[data-ratio]", row);
-    ratio.className = failed >= 0.1 ? "bad" : failed >= 0.02 ? "warn" : "";
-    set(ratio, share(endpoint.recent_failures, endpoint.recent_attempts));
-  }
-
-  /* ---- the busiest */
-  function rankRow(list, { id, label, requests }, most) {
-    const row = document.createElement("li");
-    const name = document.createElement(id ? "a" : "span");
-    if (name.href !== undefined) name.href = list.dataset.url + encodeURIComponent(id);
-    name.className = id ? (list.dataset.rank === "api_keys" ? "" : "mono") : "muted";
-    name.textContent = label;
-    const figure = document.createElement("span");
-    figure.textContent = count(requests);
-    const meter = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    meter.setAttribute("class", "meter calm");
-    meter.setAttribute("aria-hidden", "true");
-    for (const [part, width] of [["t", 100], ["f", (100 * requests) / most]]) {
-      const rect = document.createElementNS(meter.namespaceURI, "rect");
-      rect.setAttribute("class", part);
-      rect.setAttribute("width", `${width.toFixed(1)}%`);
-      rect.setAttribute("height", "100%");
-      meter.append(rect);
-    }
-    row.append(name, figure, meter);
-    return row;
-  }
-
-  function showBusiest() {
-    const keyLabel = (row, { noKey, deletedKey }) => (row.api_key_id ? (row.api_key_name ?? deletedKey) : noKey);
-    for (const list of $$("[data-rank]")) {
-      const found = live.busiest[list.dataset.rank].map(row => ({
-        id: row.model_id ?? row.ip ?? row.api_key_id,
-        label: row.model_id ?? row.ip ?? keyLabel(row, list.dataset),
-        requests: row.requests,
-      }));
-      const none = document.createElement("li");
-      none.className = "muted";
-      none.textContent = list.dataset.none;
-      list.replaceChildren(...(found.length ? found.map(row => rankRow(list, row, found[0].requests)) : [none]));
-    }
-  }
-
-  function showNone(table) {
-    const row = document.createElement("tr");
-    const cell = document.createElement("td");
-    cell.colSpan = 6;
-    cell.className = "muted w4";
-    cell.textContent = table.dataset.none;
-    row.append(cell);
-    table.replaceChildren(row);
-  }
-
-  const speedKey = row => [row.endpoint_id, row.model_id, row.api_kind].join("\n");
-  let speedRows = new Map();
-
-  function fillSpeed(row, it) {
-    const heads = $$("thead th", $("[data-speeds]").parentElement);
-    fill(row, [
-      it.endpoint_name,
-      it.model_id,
-      it.api_kind,
-      speed(it.tps),
-      count(it.request_count),
-      count(it.total_output_tokens),
-    ]);
-    [...row.children].forEach((cell, at) => {
-      cell.className = ["w2", "w2 mono", "opt w0", "n", "n w2", "n opt w0"][at];
-      if (at === 3 || at === 4) cell.dataset.label = heads[at].textContent;
-    });
-    return row;
-  }
-
-  function showSpeeds(speeds) {
-    const table = $("[data-speeds]");
-    if (!table) return;
-    speedRows = new Map(speeds.map(it => [speedKey(it), fillSpeed(document.createElement("tr"), it)]));
-    if (speeds.length) table.replaceChildren(...speedRows.values());
-    else showNone(table);
-  }
-
-  function showMore() {
-    const note = $("[data-speeds-more]");
-    if (note) note.hidden = live.speeds_known <= live.speeds.length;
-  }
-
-  const minutesTable = $("[data-minutes-table]");
-  minutesTable.open = false; // without a script it stands in for the chart
-  minutesTable.classList.add("ready");
-
-  function showMinutes(history) {
-    const rows = $("[data-minutes]").children;
-    [...history].reverse().forEach((slot, at) => {
-      fill(rows[at], [hourMinute.format(new Date(slot.minute)), count(slot.success), count(slot.error)]);
-      [...rows[at].children].slice(1).forEach(cell => (cell.className = "n"));
-    });
-  }
-
-  /* ---- parts that the server writes, in the viewer's language: asked for anew when what they are of has changed */
-  async function refresh(name) {
-    const answer = await fetch(`?part=${name}`).catch(() => null);
-    if (!answer?.ok || answer.redirected) return;
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const parts = $$(`[data-part=${name}]`, fresh);
-    $$(`[data-part=${name}]`).forEach((part, at) => parts[at] && part.replaceWith(document.adoptNode(parts[at])));
-    if (name === "marks") drawMinutes();
-    if (name === "endpoints") showTables();
-    if (name === "attention") showStats();
-  }
-  const due = new Map();
-  function refreshSoon(name) {
-    if (!due.has(name)) due.set(name, setTimeout(() => (due.delete(name), refresh(name)), 400 * Math.random())); // not all pages at once
-  }
-
-  /* ---- what is shown: everything at first, then what changes (metrics/events.py) */
-  let live = null;
-  let rows = new Map();
-  const shapeOf = it => it.endpoints.map(endpoint => `${endpoint.id} ${endpoint.slots}`).sort().join();
-  const asText = JSON.stringify;
-  const refreshRows = () => $("[data-first-run]") || refreshSoon("endpoints"); // the first run's page goes on by itself
-
-  function showRows(endpoints) {
-    endpoints.forEach(endpoint => {
-      const row = rows.get(endpoint.id);
-      if (row) showEndpoint(row, endpoint);
-    });
-  }
-
-  function showHistory() {
-    drawMinutes(live.history);
-    showMinutes(live.history);
-  }
-
-  function showTables() {
-    rows = new Map($$("[data-endpoint]").map(row => [row.dataset.endpoint, row]));
-    showRows(live.endpoints);
+  if (part.all_speeds) {
+    live.speeds = part.all_speeds;
     showSpeeds(live.speeds);
-    showMore();
   }
-
-  function showAll(fresh) {
-    const before = live;
-    live = fresh;
-    if (before) {
-      // rows are the server's work
-      if (shapeOf(before) !== shapeOf(live)) refreshRows();
-      for (const name of ["attention", "marks"]) if (asText(before[name]) !== asText(live[name])) refreshSoon(name);
-    }
-    showStats();
-    showSparks();
-    showTables();
+  (part.speeds ?? []).forEach(figures => {
+    const row = speedRows.get(speedKey(figures));
+    if (row) fillSpeed(row, figures);
+  });
+  live.speeds_known = part.speeds_known ?? live.speeds_known;
+  showMore();
+  if (part.history) live.history = merged(live.history, part.history);
+  if (part.minutes) live.minutes = merged(live.minutes, part.minutes);
+  if (part.history) showHistory();
+  if (part.minutes) showPeaks();
+  if (part.history || part.minutes) refreshSparks();
+  if (part.stats || part.history) showStats();
+  if (part.busiest) {
+    live.busiest = part.busiest;
     showBusiest();
-    showHistory();
   }
-
-  const merged = (old, changed) => {
-    const minutes = new Map([...old, ...changed].map(slot => [slot.minute, slot]));
-    return [...minutes.values()].slice(-60);
-  };
-
-  function showChanges(part) {
-    live.generated_at = part.generated_at;
-    Object.assign(live.stats, part.stats);
-    if (part.endpoints) {
-      const shape = shapeOf(live);
-      const touched = live.endpoints.filter(endpoint => endpoint.id in part.endpoints);
-      touched.forEach(endpoint => Object.assign(endpoint, part.endpoints[endpoint.id]));
-      if (shape !== shapeOf(live)) refreshRows();
-      showRows(touched);
-    }
-    if (part.all_speeds) showSpeeds((live.speeds = part.all_speeds));
-    (part.speeds ?? []).forEach(it => {
-      const row = speedRows.get(speedKey(it));
-      if (row) fillSpeed(row, it);
-    });
-    live.speeds_known = part.speeds_known ?? live.speeds_known;
-    showMore();
-    if (part.history) live.history = merged(live.history, part.history);
-    if (part.minutes) live.minutes = merged(live.minutes, part.minutes);
-    if (part.history) showHistory();
-    if (part.history || part.minutes) showSparks();
-    if (part.stats || part.history) showStats();
-    if (part.busiest) {
-      live.busiest = part.busiest;
-      showBusiest();
-    }
-    for (const name of ["attention", "marks"]) {
-      if (part[name]) {
-        live[name] = part[name];
-        refreshSoon(name);
-      }
-    }
+  for (const name of ["attention", "attention_count", "marks"]) {
+    if (part[name] === undefined) continue;
+    live[name] = part[name];
+    refreshSoon(name === "marks" ? name : "attention");
   }
+}
 
-  showAll(JSON.parse($("#live").textContent));
-
-  follow({ overview: showAll, changes: showChanges });
-})();
+read(null);
+follow({ overview: showAll, changes: showChanges }, OVERVIEW);

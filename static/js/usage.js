@@ -1,45 +1,60 @@
-/* The usage over time as bars. The page is complete without it. */
-(() => {
-  "use strict";
-  const { $, set, dates, count, bars } = window.RouterDash;
-  const { slots, measure, now, monthly } = JSON.parse($("#series").textContent);
+/** Chart of the usage over time. */
 
-  // Days are the server's: their dates are names, to be written in no zone but UTC.
-  const date = at => new Date(`${at}${monthly ? "-01" : ""}T00:00:00Z`);
-  const long = new Intl.DateTimeFormat(dates, monthly ? { year: "numeric", month: "long", timeZone: "UTC" } : { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
-  const short = new Intl.DateTimeFormat(dates, monthly ? { year: "2-digit", month: "short", timeZone: "UTC" } : { month: "short", day: "numeric", timeZone: "UTC" });
+import { barChart } from "./bars.js";
+import { $, set } from "./dom.js";
+import { count, dates } from "./format.js";
 
-  const tokens = measure === "tokens";
-  const one = tokens ? "input_tokens" : "successful_requests";
-  const other = tokens ? "output_tokens" : "failed_requests";
-  const sum = name => slots.reduce((total, slot) => total + slot[name], 0);
+const { slots, measure, now, monthly } = JSON.parse($("#series").textContent);
 
-  function read(at) {
-    const slot = at == null ? null : slots[at];
-    const whole = slots.length > 1 ? `${short.format(date(slots[0].at))}–${short.format(date(slots[slots.length - 1].at))}` : long.format(date(slots[0].at));
-    set($("[data-read=time]"), slot ? long.format(date(slot.at)) : whole);
-    set($("[data-read=one]"), count(slot ? slot[one] : sum(one)));
-    set($("[data-read=other]"), count(slot ? slot[other] : sum(other)));
-  }
+// Days are those of the server's zone; their dates are formatted in UTC, so that they stay the same.
+const date = at => new Date(`${at}${monthly ? "-01" : ""}T00:00:00Z`);
+const long = new Intl.DateTimeFormat(
+  dates,
+  monthly
+    ? { year: "numeric", month: "long", timeZone: "UTC" }
+    : { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" },
+);
+const short = new Intl.DateTimeFormat(
+  dates,
+  monthly
+    ? { year: "2-digit", month: "short", timeZone: "UTC" }
+    : { month: "short", day: "numeric", timeZone: "UTC" },
+);
 
-  function open(at) {
-    const url = new URL(location.href);
-    url.searchParams.delete("range");
-    url.searchParams.set("by", "model");
-    url.searchParams.set("since", slots[at].at);
-    url.searchParams.set("until", slots[at].at);
-    location.assign(url);
-  }
+const tokens = measure === "tokens";
+const one = tokens ? "input_tokens" : "successful_requests";
+const other = tokens ? "output_tokens" : "failed_requests";
+const sum = name => slots.reduce((total, slot) => total + slot[name], 0);
 
-  const values = name => slots.map(slot => slot[name]);
-  bars($("[data-chart]"), {
-    lower: values(tokens ? one : other),
-    upper: values(tokens ? other : one),
-    colours: tokens ? ["--c-in", "--c-out", "--c-out-soft"] : ["--c-bad", "--c-ok", "--c-ok-soft"],
-    pale: slots.findIndex(slot => slot.at === now),
-    marks: [...slots.keys()],
-    tick: at => short.format(date(slots[at].at)),
-    read,
-    open: monthly ? null : open,
-  });
-})();
+function read(at) {
+  const slot = at == null ? null : slots[at];
+  const whole =
+    slots.length > 1
+      ? `${short.format(date(slots[0].at))}–${short.format(date(slots[slots.length - 1].at))}`
+      : long.format(date(slots[0].at));
+  set($("[data-read=time]"), slot ? long.format(date(slot.at)) : whole);
+  set($("[data-read=one]"), count(slot ? slot[one] : sum(one)));
+  set($("[data-read=other]"), count(slot ? slot[other] : sum(other)));
+}
+
+function open(at) {
+  const url = new URL(location.href);
+  url.searchParams.delete("range");
+  url.searchParams.set("by", "model");
+  url.searchParams.set("since", slots[at].at);
+  url.searchParams.set("until", slots[at].at);
+  location.assign(url);
+}
+
+barChart($("[data-chart]"), {
+  bars: () =>
+    slots.map(slot => ({
+      lower: slot[tokens ? one : other],
+      upper: slot[tokens ? other : one],
+      label: short.format(date(slot.at)),
+      unfinished: slot.at === now,
+    })),
+  ...(tokens && { colours: { lower: "--c-in", upper: "--c-out", unfinished: "--c-out-soft" } }),
+  read,
+  open: monthly ? null : open,
+});

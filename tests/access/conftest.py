@@ -2,5 +2,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(nothing_cached: None) -> None:
-    """In every test of this room."""
+def _clean_state(empty_caches: None) -> None:
+    """Run `empty_caches` in every test of this package."""

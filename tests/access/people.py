@@ -1,4 +1,4 @@
-"""Who calls in tests: people with sessions, scripts with keys; and a database that is away."""
+"""Clients of tests: users with sessions, scripts with API keys, and requests without a database."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Api(Client):
     """Django's test client as a script or page uses the API: JSON both ways."""
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Any answer that is an error has the one shape of errors."""
+        """Send a request with a JSON body. Any error response must have the common error shape."""
         data = "" if body is None else json.dumps(body)
         response = self.generic(method, path, data, content_type="application/json")
         if response.status_code >= 400:
@@ -36,14 +36,14 @@ def make_admin(username: str = "ada", **fields: Any) -> User:
 
 
 def session_of(user: User, **options: Any) -> Api:
-    """A client that is logged in."""
+    """Return a client that is logged in."""
     client = Api(**options)
     client.force_login(user)
     return client
 
 
 def with_key(key: str, header: str = "X-API-Key") -> Api:
-    """A client that shows a key."""
+    """Return a client that sends an API key."""
     return Api(headers={header: key if header == "X-API-Key" else f"Bearer {key}"})
 
 
@@ -52,7 +52,7 @@ def key_for(owner: User, *permissions: str, name: str = "script", **fields: Any)
 
 
 def without_database(call: Callable[[], Any]) -> Any:
-    """Call it in a thread of its own, whose connection leads to no database."""
+    """Call the function in its own thread, whose connection leads to no database."""
 
     def run() -> Any:
         connection.settings_dict = {

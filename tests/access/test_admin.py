@@ -50,7 +50,7 @@ def form_errors(response: Any) -> list[str]:
 # API keys
 
 
-def test_a_key_is_shown_on_the_page_that_answers_its_making(as_admin: Api, admin: User) -> None:
+def test_a_new_key_is_shown_in_the_response_that_creates_it(as_admin: Api, admin: User) -> None:
     response = make_key(as_admin, admin)
     assert response.status_code == 200
     assert ApiKey.objects.get().key_hash == hash_key(shown_key(response))
@@ -83,22 +83,22 @@ def test_a_key_of_another_owner_and_with_an_expiry(as_admin: Api, viewer: User) 
     assert row.expires_at.isoformat() == "2999-01-02T03:04:05+00:00"
 
 
-def test_the_form_offers_oneself_and_the_permissions_of_clients(as_admin: Api, admin: User) -> None:
+def test_the_form_defaults_to_the_current_user_and_client_permissions(as_admin: Api, admin: User) -> None:
     form = as_admin.get(KEYS + "add/").context["adminform"].form
     assert form.get_initial_for_field(form.fields["created_by"], "created_by") == admin.pk
     assert form.fields["permissions"].initial == VIEWER_PERMISSIONS
 
 
-def test_the_form_offers_what_does_something(as_admin: Api) -> None:
+def test_the_form_offers_only_permissions_in_use(as_admin: Api) -> None:
     choices = as_admin.get(KEYS + "add/").context["adminform"].form.fields["permissions"].choices
     assert [name for name, _ in choices] == [INFERENCE, READ_MODELS, READ_ENDPOINTS, READ_METRICS, MANAGE_ENDPOINTS]
 
 
-def test_a_key_keeps_what_it_was_granted_elsewhere(as_admin: Api, admin: User) -> None:
+def test_a_key_keeps_permissions_that_the_form_does_not_offer(as_admin: Api, admin: User) -> None:
     key_for(admin, INFERENCE, "logs.read")
     path = f"{KEYS}{ApiKey.objects.get().pk}/change/"
     form = as_admin.get(path).context["adminform"].form
-    assert "logs.read – not used by RouterDash" in str(form["permissions"])
+    assert "logs.read (not used by RouterDash)" in str(form["permissions"])
     assert as_admin.post(path, key_form(admin, permissions=form["permissions"].value())).status_code == 302
     assert set(ApiKey.objects.get().granted) == {INFERENCE, "logs.read"}
 
@@ -120,11 +120,11 @@ def test_a_wrong_field_is_marked(as_admin: Api, admin: User, fields: dict[str, A
     assert not ApiKey.objects.exists()
 
 
-def test_a_taken_name_is_refused_with_a_sentence(as_admin: Api, admin: User) -> None:
+def test_a_name_in_use_is_refused_with_a_message(as_admin: Api, admin: User) -> None:
     key_for(admin)
     response = make_key(as_admin, admin)
     assert form_errors(response)
-    assert b"already has an API key of this name" in response.content
+    assert b"already has an API key with this name" in response.content
 
 
 def test_a_change_keeps_the_key(as_admin: Api, admin: User) -> None:
@@ -144,14 +144,14 @@ def test_the_bootstrap_key_can_be_edited_under_its_name(as_admin: Api, admin: Us
     assert as_admin.post(path, key_form(admin, name="bootstrap")).status_code == 302
 
 
-def test_keys_are_listed_by_their_beginning(as_admin: Api, admin: User) -> None:
+def test_keys_are_listed_by_prefix(as_admin: Api, admin: User) -> None:
     key = key_for(admin)
     text = as_admin.get(KEYS + "?q=script").content.decode()
     assert key[:10] in text
     assert key not in text
 
 
-def test_the_list_takes_the_same_queries_for_any_number(as_admin: Api) -> None:
+def test_the_number_of_queries_does_not_grow_with_keys(as_admin: Api) -> None:
     as_admin.get(KEYS)  # the first page of a process also fills its caches
     counts = []
     for number in range(1, 13):
@@ -163,7 +163,7 @@ def test_the_list_takes_the_same_queries_for_any_number(as_admin: Api) -> None:
     assert counts[0] == counts[1]
 
 
-def test_a_deleted_key_is_gone(as_admin: Api, admin: User) -> None:
+def test_a_deleted_key_is_removed(as_admin: Api, admin: User) -> None:
     key_for(admin)
     path = f"{KEYS}{ApiKey.objects.get().pk}/delete/"
     assert as_admin.post(path, {"post": "yes"}).status_code == 302
@@ -190,19 +190,19 @@ def test_a_user_is_added_with_a_password(as_admin: Api, role: str) -> None:
     assert user.check_password(NEW)
 
 
-def test_the_role_of_a_user_is_chosen(as_admin: Api, viewer: User) -> None:
+def test_the_role_of_a_user_is_set(as_admin: Api, viewer: User) -> None:
     html = as_admin.get(f"{USERS}{viewer.pk}/change/").content.decode()
     assert '<select name="role"' in html
     assert '<option value="viewer" selected>Viewer</option>' in html
 
 
-def test_the_add_form_tells_the_rules_of_passwords(as_admin: Api, viewer: User) -> None:
+def test_the_add_form_shows_the_password_rules(as_admin: Api, viewer: User) -> None:
     assert b"at least 8 characters" in as_admin.get(USERS + "add/").content
-    assert b"stays as it is" not in as_admin.get(USERS + "add/").content
-    assert b"stays as it is" in as_admin.get(f"{USERS}{viewer.pk}/change/").content
+    assert b"to keep the stored value" not in as_admin.get(USERS + "add/").content
+    assert b"to keep the stored value" in as_admin.get(f"{USERS}{viewer.pk}/change/").content
 
 
-def test_a_user_may_have_to_change_it(as_admin: Api) -> None:
+def test_a_password_change_can_be_required(as_admin: Api) -> None:
     add_user(as_admin, must_change_password="on")
     assert User.objects.get(username="vera").must_change_password
 
@@ -220,7 +220,7 @@ def test_a_user_may_have_to_change_it(as_admin: Api) -> None:
         ({"password": "x7#" * 25}, "new_password"),
     ],
 )
-def test_a_wrong_user_is_marked(as_admin: Api, fields: dict[str, str], wrong: str) -> None:
+def test_errors_are_marked_on_the_user_form(as_admin: Api, fields: dict[str, str], wrong: str) -> None:
     assert form_errors(add_user(as_admin, **fields)) == [wrong]
     assert User.objects.count() == 1
 
@@ -232,7 +232,7 @@ def test_a_change_without_a_password_keeps_it(as_admin: Api, viewer: User) -> No
     assert user.check_password(PASSWORD)
 
 
-def test_a_new_password_takes_the_place_of_the_old_one(as_admin: Api, viewer: User) -> None:
+def test_a_new_password_replaces_the_old_one(as_admin: Api, viewer: User) -> None:
     change_user(as_admin, viewer, new_password=NEW, must_change_password="on")
     user = User.objects.get(username="vera")
     assert user.check_password(NEW)
@@ -245,17 +245,17 @@ def test_no_page_shows_a_password_or_its_hash(as_admin: Api, viewer: User) -> No
     assert PASSWORD not in text
 
 
-def test_blanks_around_a_password_count(as_admin: Api) -> None:
+def test_whitespace_around_a_password_is_kept(as_admin: Api) -> None:
     add_user(as_admin, password=f" {NEW} ")
     assert User.objects.get(username="vera").check_password(f" {NEW} ")
 
 
-def test_nobody_deletes_themselves(as_admin: Api, admin: User) -> None:
+def test_users_cannot_delete_themselves(as_admin: Api, admin: User) -> None:
     assert as_admin.post(f"{USERS}{admin.pk}/delete/", {"post": "yes"}).status_code == 403
     assert User.objects.filter(pk=admin.pk).exists()
 
 
-def test_nobody_deletes_themselves_among_others(as_admin: Api, admin: User, viewer: User) -> None:
+def test_users_cannot_delete_themselves_with_the_bulk_action(as_admin: Api, admin: User, viewer: User) -> None:
     chosen = [str(admin.pk), str(viewer.pk)]
     sent = {"action": "delete_selected", "_selected_action": chosen, "post": "yes"}
     assert as_admin.post(USERS, sent).status_code == 403
@@ -271,7 +271,7 @@ def test_another_administrator_can_be_deleted_with_their_keys(as_admin: Api, adm
 
 
 @pytest.mark.parametrize("among_others", [False, True])
-def test_what_they_did_stays_in_the_log(as_admin: Api, among_others: bool) -> None:
+def test_log_entries_of_a_deleted_user_remain(as_admin: Api, among_others: bool) -> None:
     people = [make_admin("one"), make_admin("other")]
     LogEntry.objects.bulk_create(LogEntry(user_id=it.pk, action_flag=1, object_repr="theirs") for it in people)
     if among_others:
@@ -284,16 +284,16 @@ def test_what_they_did_stays_in_the_log(as_admin: Api, among_others: bool) -> No
     assert list(found) == [DELETED, DELETED]
 
 
-def test_nobody_can_be_changed_or_deleted_or_log_in(as_admin: Api, client: Client) -> None:
-    nobody = User.objects.nobody()
-    assert as_admin.post(f"{USERS}{nobody.pk}/delete/", {"post": "yes"}).status_code == 403
-    assert as_admin.post(f"{USERS}{nobody.pk}/change/", {"new_password": NEW}).status_code == 403
-    assert as_admin.get(f"{USERS}{nobody.pk}/change/").status_code == 200
+def test_the_placeholder_of_deleted_users_cannot_be_changed_or_log_in(as_admin: Api, client: Client) -> None:
+    placeholder = User.objects.deleted_user()
+    assert as_admin.post(f"{USERS}{placeholder.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert as_admin.post(f"{USERS}{placeholder.pk}/change/", {"new_password": NEW}).status_code == 403
+    assert as_admin.get(f"{USERS}{placeholder.pk}/change/").status_code == 200
     assert not client.login(username=DELETED, password="!")
-    assert not nobody.has_usable_password()
+    assert not placeholder.has_usable_password()
 
 
-def test_what_goes_with_a_user_is_told_and_the_log_is_not_listed(as_admin: Api) -> None:
+def test_deleting_a_user_lists_the_keys_but_not_the_log(as_admin: Api) -> None:
     other = make_admin("other")
     key_for(other, name="laptop")
     LogEntry.objects.bulk_create(LogEntry(user_id=other.pk, action_flag=1, object_repr=f"row {n}") for n in range(12))
@@ -313,13 +313,13 @@ def test_a_change_is_logged_with_its_author(as_admin: Api, admin: User, viewer: 
     assert (entry.user_id, entry.object_id) == (admin.pk, str(viewer.pk))
 
 
-def test_a_look_at_bodies_is_logged_in_words(as_admin: Api, admin: User) -> None:
+def test_access_to_bodies_is_logged_as_text(as_admin: Api, admin: User) -> None:
     LogEntry.objects.create(user_id=admin.pk, object_repr="a request", action_flag=4, change_message="")
     html = as_admin.get("/admin/admin/logentry/").content.decode()
-    assert '<td class="field-did">Looked at</td>' in html
+    assert '<td class="field-action">Viewed</td>' in html
 
 
-# Who may
+# Access to the admin
 
 
 @pytest.mark.parametrize("path", ["/admin/", KEYS, KEYS + "add/", USERS, USERS + "add/"])
@@ -329,11 +329,11 @@ def test_viewers_have_no_staff_pages(as_viewer: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/admin/", KEYS, USERS])
-def test_nobody_is_sent_to_the_login(anybody: Api, path: str) -> None:
+def test_anonymous_users_are_redirected_to_the_login(anybody: Api, path: str) -> None:
     assert anybody.get(path, follow=True).redirect_chain[-1] == (f"/login?next={path}", 302)
 
 
-def test_viewers_cannot_post_there(as_viewer: Api, viewer: User) -> None:
+def test_viewers_cannot_post_to_the_admin(as_viewer: Api, viewer: User) -> None:
     change_user(as_viewer, viewer, role="admin")
     make_key(as_viewer, viewer)
     add_user(as_viewer, "mallory", role="admin")
@@ -346,7 +346,7 @@ def test_groups_are_not_offered(as_admin: Api) -> None:
     assert b"Groups" not in as_admin.get("/admin/").content
 
 
-def test_results_are_counted_where_something_was_sought(as_admin: Api) -> None:
+def test_results_are_counted_after_a_search(as_admin: Api) -> None:
     as_admin.post("/admin/access/user/add/", {"username": "another", "role": "viewer", "password": "a long enough one"})
     log = "/admin/admin/logentry/"
     assert "Show all" not in as_admin.get(log).content.decode()
@@ -355,6 +355,6 @@ def test_results_are_counted_where_something_was_sought(as_admin: Api) -> None:
 
 def test_a_new_administrators_password_is_longer_than_a_viewers(as_admin: Api) -> None:
     given = {"username": "bob", "role": "admin", "new_password": "kumquat-9 x"}
-    answer = as_admin.post("/admin/access/user/add/", given)
-    assert "at least 12 characters" in answer.content.decode()
+    response = as_admin.post("/admin/access/user/add/", given)
+    assert "at least 12 characters" in response.content.decode()
     assert as_admin.post("/admin/access/user/add/", {**given, "role": "viewer"}).status_code == 302

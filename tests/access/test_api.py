@@ -1,4 +1,4 @@
-"""/api/me/api-keys: a person's own keys."""
+"""`/api/me/api-keys`: a user's own API keys."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,29 +24,29 @@ def names(api: Api) -> list[str]:
     return [row["name"] for row in api.call("GET", LIST).json()["api_keys"]]
 
 
-# Who may
+# Access
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_nobody_is_401(anybody: Api, route: tuple[str, str]) -> None:
+def test_anonymous_requests_get_401(anybody: Api, route: tuple[str, str]) -> None:
     assert anybody.call(*route, {}).status_code == 401
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_key_makes_no_keys(admin: User, route: tuple[str, str]) -> None:
+def test_an_api_key_cannot_create_keys(admin: User, route: tuple[str, str]) -> None:
     response = with_key(key_for(admin, *PERMISSIONS)).call(*route, {})
     assert response.status_code == 403
-    assert "needs a login" in response.json()["error"]
+    assert "requires a login" in response.json()["error"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_generated_password_opens_nothing(db: None, route: tuple[str, str]) -> None:
+def test_a_generated_password_gives_no_access(db: None, route: tuple[str, str]) -> None:
     api = session_of(make_user(must_change_password=True))
     assert api.call(*route, {}).status_code == 403
 
 
 @pytest.mark.parametrize("route", ROUTES[1:])
-def test_writing_takes_a_csrf_token(viewer: User, route: tuple[str, str]) -> None:
+def test_writing_needs_a_csrf_token(viewer: User, route: tuple[str, str]) -> None:
     response = session_of(viewer, enforce_csrf_checks=True).call(*route, {"name": "script"})
     assert response.status_code == 403
     assert not ApiKey.objects.exists()
@@ -57,7 +57,7 @@ def test_other_methods_are_405(as_viewer: Api, route: tuple[str, str]) -> None:
     assert as_viewer.call(*route).status_code == 405
 
 
-# Making
+# Creating
 
 
 def test_a_viewers_key_is_for_clients(as_viewer: Api, viewer: User) -> None:
@@ -73,7 +73,7 @@ def test_an_administrators_key_has_the_named_permissions(as_admin: Api) -> None:
     assert response.json()["permissions"] == ["endpoints.read", "metrics.read"]
 
 
-def test_the_key_is_told_once(as_viewer: Api) -> None:
+def test_the_key_is_returned_once(as_viewer: Api) -> None:
     body = make(as_viewer).json()
     row = ApiKey.objects.get()
     assert row.key_hash == hash_key(body["key"])
@@ -88,7 +88,7 @@ def test_a_new_key_works(as_admin: Api) -> None:
     assert with_key(key).call("GET", "/api/endpoints").status_code == 200
 
 
-def test_an_expiry_is_told_back(as_viewer: Api) -> None:
+def test_the_expiry_is_returned(as_viewer: Api) -> None:
     assert make(as_viewer, expires_at="2999-01-01T00:00:00Z").json()["expires_at"] == "2999-01-01T00:00:00Z"
     assert make(as_viewer, "forever").json()["expires_at"] is None
 
@@ -119,11 +119,11 @@ def test_an_administrator_must_name_permissions(as_admin: Api, fields: dict[str,
     assert "permissions" in response.json()["error"]
 
 
-def test_a_name_is_given_once_to_each_person(as_viewer: Api, as_admin: Api) -> None:
+def test_a_name_is_unique_per_user(as_viewer: Api, as_admin: Api) -> None:
     make(as_viewer)
     response = make(as_viewer)
     assert response.status_code == 400
-    assert response.json()["error"] == "name: API key with this name already exists: 'script'"
+    assert response.json()["error"] == "name: An API key with this name already exists: 'script'"
     assert make(as_admin, permissions=["endpoints.read"]).status_code == 201
 
 
@@ -144,17 +144,17 @@ def test_the_newest_key_comes_first(as_viewer: Api, viewer: User) -> None:
     assert names(as_viewer) == ["new", "middle", "old"]
 
 
-def test_others_keys_are_not_told(as_viewer: Api, admin: User) -> None:
+def test_keys_of_other_users_are_not_listed(as_viewer: Api, admin: User) -> None:
     key_for(admin)
     assert names(as_viewer) == []
 
 
 @pytest.mark.parametrize("keys", [1, 12])
-def test_a_list_takes_one_query(as_viewer: Api, viewer: User, keys: int, django_assert_num_queries: Any) -> None:
+def test_a_list_needs_two_queries(as_viewer: Api, viewer: User, keys: int, django_assert_num_queries: Any) -> None:
     for number in range(keys):
         key_for(viewer, name=f"key{number}")
     as_viewer.call("GET", LIST)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):  # the rows of the page, and the number of all
         assert len(names(as_viewer)) == keys
 
 
@@ -171,7 +171,7 @@ def test_name_and_expiry_can_be_changed(as_viewer: Api) -> None:
     }
 
 
-def test_a_change_that_names_no_expiry_keeps_it(as_viewer: Api) -> None:
+def test_a_change_without_an_expiry_keeps_it(as_viewer: Api) -> None:
     made = make(as_viewer, expires_at="2999-01-01T00:00:00Z").json()
     path = f"{LIST}/{made['id']}"
     assert as_viewer.call("PUT", path, {"name": "script"}).json()["expires_at"] == "2999-01-01T00:00:00Z"
@@ -179,11 +179,11 @@ def test_a_change_that_names_no_expiry_keeps_it(as_viewer: Api) -> None:
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
-def test_an_expiry_beyond_all_calendars_is_refused(as_viewer: Api, zone: str) -> None:
+def test_an_expiry_beyond_year_9999_is_refused(as_viewer: Api, zone: str) -> None:
     with timezone.override(zone):
         response = make(as_viewer, expires_at="9999-12-31T23:59:59")
     assert response.status_code == 400
-    assert "leave it empty for never" in response.json()["error"]
+    assert "leave the field empty for no expiry" in response.json()["error"]
 
 
 def test_permissions_cannot_be_changed(as_admin: Api) -> None:
@@ -203,7 +203,7 @@ def test_a_wrong_change_is_400(as_viewer: Api, viewer: User, body: dict[str, Any
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_a_name_taken_after_it_was_checked_is_400(
+def test_a_name_taken_between_check_and_write_is_400(
     as_viewer: Api, viewer: User, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make(as_viewer).json()
@@ -217,7 +217,7 @@ def test_a_name_taken_after_it_was_checked_is_400(
 # Deleting
 
 
-def test_a_deleted_key_is_gone(as_viewer: Api) -> None:
+def test_a_deleted_key_is_removed(as_viewer: Api) -> None:
     path = f"{LIST}/{make(as_viewer).json()['id']}"
     assert as_viewer.call("DELETE", path).status_code == 204
     assert as_viewer.call("DELETE", path).status_code == 404
@@ -226,7 +226,7 @@ def test_a_deleted_key_is_gone(as_viewer: Api) -> None:
 
 @pytest.mark.parametrize(("method", "body"), [("PUT", {"name": "mine now"}), ("DELETE", None)])
 @pytest.mark.parametrize("make_caller", [make_user, make_admin])
-def test_others_keys_are_404(db: None, method: str, body: Any, make_caller: Any) -> None:
+def test_keys_of_other_users_are_404(db: None, method: str, body: Any, make_caller: Any) -> None:
     key_for(make_admin("owner"), name="theirs")
     path = f"{LIST}/{ApiKey.objects.get().pk}"
     response = session_of(make_caller("caller")).call(method, path, body)
@@ -235,12 +235,12 @@ def test_others_keys_are_404(db: None, method: str, body: Any, make_caller: Any)
 
 
 @pytest.mark.parametrize("path", [MISSING, f"{LIST}/gpu", f"{LIST}/", f"{MISSING}/x"])
-def test_what_is_not_there_is_404(as_viewer: Api, path: str) -> None:
+def test_an_unknown_key_is_404(as_viewer: Api, path: str) -> None:
     assert as_viewer.call("DELETE", path).status_code == 404
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_whole_life(as_admin: Api) -> None:
+def test_create_change_and_delete(as_admin: Api) -> None:
     made = make(as_admin, permissions=["endpoints.read"]).json()
     script = with_key(made["key"])
     assert script.call("GET", "/api/endpoints").status_code == 200

@@ -6,7 +6,7 @@ from django.contrib.auth import authenticate, password_validation
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from access.backends import Backend, note_login
+from access.backends import Backend, record_login
 from access.directory import access
 from access.models import User
 from tests.access.people import PASSWORD, Api, make_user, without_database
@@ -44,12 +44,12 @@ def test_an_adopted_hash_logs_in() -> None:
 
 
 @pytest.mark.parametrize("password", ["x" * 73, PASSWORD + "x" * 72, "🔑" * 19])
-def test_more_than_72_bytes_are_simply_wrong(password: str) -> None:
+def test_a_password_over_72_bytes_is_wrong(password: str) -> None:
     make_user("vera", password="x" * 72)
     assert known("vera", password) is None
 
 
-def test_an_unknown_name_takes_a_hash_as_a_known_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_computes_a_hash_like_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str | None] = []
     monkeypatch.setattr(User, "set_password", lambda self, password: hashed.append(password))
     assert known("nobody", "guess") is None
@@ -57,7 +57,7 @@ def test_an_unknown_name_takes_a_hash_as_a_known_one_does(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("credentials", [{}, {"username": "vera"}, {"password": PASSWORD}, {"token": "x"}])
-def test_half_of_it_is_nobody(credentials: dict[str, str]) -> None:
+def test_a_name_or_password_alone_authenticates_no_user(credentials: dict[str, str]) -> None:
     make_user("vera")
     assert Backend().authenticate(None, **credentials) is None
 
@@ -69,17 +69,17 @@ def test_a_user_is_found_by_id() -> None:
     assert Backend().get_user("nobody") is None
 
 
-def test_logging_in_needs_no_database_once_the_directory_is_read(django_assert_num_queries: Any) -> None:
+def test_logging_in_needs_no_database_once_the_users_are_read(django_assert_num_queries: Any) -> None:
     make_user("vera")
-    access.directory()
+    access.users()
     with django_assert_num_queries(0):
         assert known("vera", PASSWORD) == "vera"
 
 
-# The time of a login
+# The time of the last login
 
 
-def test_a_login_is_noted() -> None:
+def test_a_login_is_recorded() -> None:
     before = timezone.now()
     user = make_user()
     Api().force_login(user)
@@ -88,11 +88,11 @@ def test_a_login_is_noted() -> None:
     assert user.last_login >= before
 
 
-def test_a_login_that_cannot_be_noted_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_login_that_cannot_be_recorded_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     user = make_user()
     with caplog.at_level(logging.WARNING, "access.backends"):
-        without_database(lambda: note_login(user))
-    assert "could not be noted" in caplog.text
+        without_database(lambda: record_login(user))
+    assert "could not be recorded" in caplog.text
 
 
 # Validators
@@ -114,12 +114,12 @@ def test_a_bad_password_is_refused_when_it_is_set(password: str, code: str) -> N
     assert code in [error.code for error in refused.value.error_list]
 
 
-def test_a_good_password_is_taken() -> None:
-    password_validation.validate_password(PASSWORD, User(username="vera"))
+def test_a_good_password_is_accepted() -> None:
+    assert password_validation.validate_password(PASSWORD, User(username="vera")) is None  # type: ignore[func-returns-value]
 
 
-def test_the_limit_is_told_beforehand() -> None:
-    assert "A password has at most 72 bytes." in password_validation.password_validators_help_texts()
+def test_the_length_limit_is_in_the_help_text() -> None:
+    assert "A password may have at most 72 bytes." in password_validation.password_validators_help_texts()
 
 
 def test_administrators_passwords_are_longer() -> None:
@@ -129,7 +129,7 @@ def test_administrators_passwords_are_longer() -> None:
     password_validation.validate_password("kumquat-9 xy", User(username="ada", role="admin"))
 
 
-def test_a_password_that_bcrypt_would_cut_is_told_how_long_it_is() -> None:
-    with pytest.raises(ValidationError, match="at most 72 bytes, and this one has 192") as refused:
+def test_the_error_of_a_long_password_gives_its_length() -> None:
+    with pytest.raises(ValidationError, match="at most 72 bytes; this one has 192") as refused:
         User().set_password("秘" * 64)
     assert "24 Japanese characters" in refused.value.messages[0]

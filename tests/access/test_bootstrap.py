@@ -7,7 +7,7 @@ import pytest
 from access.bootstrap import BOOTSTRAP, WeakPassword, ensure_admin, ensure_bootstrap_key
 from access.directory import access
 from access.models import PERMISSIONS, ApiKey, User, hash_key
-from gateway import config
+from gateway.base import config
 from tests.access.people import PASSWORD, key_for, make_admin, make_user
 
 pytestmark = pytest.mark.django_db
@@ -25,7 +25,7 @@ def with_key(key: str = "") -> config.Config:
 # The first administrator
 
 
-def test_the_first_administrator_gets_a_password_to_be_changed() -> None:
+def test_the_first_administrator_must_change_the_generated_password() -> None:
     password = ensure_admin(settings())
     admin = User.objects.get()
     assert (admin.username, admin.role, admin.must_change_password) == ("admin", "admin", True)
@@ -40,17 +40,17 @@ def test_generated_passwords_differ() -> None:
     assert ensure_admin(settings()) != first
 
 
-def test_a_given_password_is_used_and_stays() -> None:
+def test_a_configured_password_is_used_and_need_not_change() -> None:
     assert ensure_admin(settings(ADMIN_USERNAME="root", ADMIN_PASSWORD=PASSWORD)) is None
     admin = User.objects.get()
     assert (admin.username, admin.must_change_password) == ("root", False)
     assert admin.check_password(PASSWORD)
 
 
-def test_a_given_password_shows_nowhere_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_configured_password_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         ensure_admin(settings(ADMIN_PASSWORD=PASSWORD))
-    assert "made the administrator admin" in caplog.text
+    assert "created the administrator admin" in caplog.text
     assert PASSWORD not in caplog.text
 
 
@@ -78,7 +78,7 @@ def bootstrap_keys() -> list[str]:
     return list(ApiKey.objects.filter(name=BOOTSTRAP).values_list("key_hash", flat=True))
 
 
-def test_the_key_is_made_for_the_oldest_administrator(ada: User) -> None:
+def test_the_key_belongs_to_the_oldest_administrator(ada: User) -> None:
     make_admin("younger", created_at=datetime(2026, 2, 1, tzinfo=UTC))
     make_user("older", created_at=datetime(2025, 1, 1, tzinfo=UTC))
     ensure_bootstrap_key(with_key(KEY))
@@ -88,33 +88,33 @@ def test_the_key_is_made_for_the_oldest_administrator(ada: User) -> None:
     assert row.expires_at is None
 
 
-def test_a_second_start_makes_no_second_key(ada: User) -> None:
+def test_a_second_start_creates_no_second_key(ada: User) -> None:
     ensure_bootstrap_key(with_key(KEY))
     before = ApiKey.objects.get().pk
     ensure_bootstrap_key(with_key(KEY))
     assert ApiKey.objects.get().pk == before
 
 
-def test_another_key_takes_the_place_of_the_old_one(ada: User) -> None:
+def test_another_key_replaces_the_old_one(ada: User) -> None:
     ensure_bootstrap_key(with_key(KEY))
     ensure_bootstrap_key(with_key(OTHER))
     assert bootstrap_keys() == [hash_key(OTHER)]
 
 
-def test_no_key_any_more_removes_it(ada: User) -> None:
+def test_the_key_is_removed_with_its_setting(ada: User) -> None:
     ensure_bootstrap_key(with_key(KEY))
     ensure_bootstrap_key(with_key())
     assert bootstrap_keys() == []
 
 
-def test_a_key_that_somebody_has_already_is_left_to_them(ada: User) -> None:
+def test_a_key_of_another_user_stays_theirs(ada: User) -> None:
     key_for(ada, name="mine", key=KEY)
     ensure_bootstrap_key(with_key(KEY))
     assert ApiKey.objects.get().name == "mine"
 
 
 @pytest.mark.parametrize("config", [with_key(), with_key(KEY)])
-def test_other_keys_are_left_alone(ada: User, config: config.Config) -> None:
+def test_other_keys_are_unchanged(ada: User, config: config.Config) -> None:
     key_for(ada, name="mine")
     ensure_bootstrap_key(config)
     assert ApiKey.objects.filter(name="mine").exists()
@@ -128,7 +128,7 @@ def test_without_an_administrator_there_is_no_key(db: None) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("change", [lambda: with_key(OTHER), with_key])
-def test_an_old_key_opens_nothing_at_once(change: Callable[[], Any]) -> None:
+def test_a_replaced_key_is_invalid_at_once(change: Callable[[], Any]) -> None:
     make_admin()
     ensure_bootstrap_key(with_key(KEY))
     assert access.key(hash_key(KEY)) is not None
@@ -136,13 +136,13 @@ def test_an_old_key_opens_nothing_at_once(change: Callable[[], Any]) -> None:
     assert access.key(hash_key(KEY)) is None
 
 
-def test_the_key_shows_nowhere_in_the_log(ada: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_never_logged(ada: User, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         ensure_bootstrap_key(with_key(KEY))
     assert KEY not in caplog.text
 
 
-def test_a_key_that_others_called_so_stays() -> None:
+def test_a_users_key_with_the_same_name_stays() -> None:
     ada = make_admin()
     theirs = key_for(ada, "openai.inference", name=BOOTSTRAP)
     ensure_bootstrap_key(with_key())
@@ -153,13 +153,13 @@ def test_a_key_that_others_called_so_stays() -> None:
 
 
 @pytest.mark.parametrize("password", ["a", "eleven char", "password1234", "administrator"])
-def test_the_first_password_keeps_the_rules_of_all_others(password: str) -> None:
+def test_the_first_password_follows_the_password_rules(password: str) -> None:
     with pytest.raises(WeakPassword, match=r"^ROUTERDASH_ADMIN_PASSWORD cannot be used: ") as refused:
         ensure_admin(settings(ADMIN_PASSWORD=password, ADMIN_USERNAME="administrator"))
     assert "\n" not in str(refused.value)
     assert not User.objects.exists()
 
 
-def test_a_weak_first_password_is_no_matter_once_there_is_an_administrator() -> None:
+def test_a_weak_first_password_is_ignored_if_an_administrator_exists() -> None:
     make_admin()
     assert ensure_admin(settings(ADMIN_PASSWORD="a")) is None

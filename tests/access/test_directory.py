@@ -1,31 +1,45 @@
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.db import Error, connection
 
-from access.directory import access
+from access import directory
+from access.directory import KeyEntry, access, read_key_entries
 from access.models import ApiKey, Role, User, hash_key
 from tests.access.people import key_for, make_admin, make_user, without_database
 
 pytestmark = pytest.mark.django_db
 
 
-def test_it_is_read_once_in_two_queries(django_assert_num_queries: Any) -> None:
+def test_the_users_are_read_once_in_one_query(django_assert_num_queries: Any) -> None:
     for number in range(5):
         key_for(make_user(f"user{number}"))
-    with django_assert_num_queries(2):
-        assert len(access.directory().users) == 5
+    with django_assert_num_queries(1):
+        assert len(access.users()) == 5
     with django_assert_num_queries(0):
-        assert len(access.directory().keys) == 5
+        assert len(access.users()) == 5
 
 
-def test_an_empty_directory_is_read_once_too(django_assert_num_queries: Any) -> None:
-    access.directory()
+def test_no_users_are_read_once_too(django_assert_num_queries: Any) -> None:
+    access.users()
     with django_assert_num_queries(0):
         assert access.user(str(uuid.uuid4())) is None
-        assert access.key("unknown") is None
+
+
+def test_users_of_the_last_run_are_used_until_the_first_read(django_assert_num_queries: Any) -> None:
+    viewer = make_user()
+    access.remember({"1": viewer})
+    with django_assert_num_queries(0):
+        assert dict(access.users()) == {"1": viewer}
+    access.reload()
+    assert dict(access.users()) == {str(viewer.pk): viewer}
+
+
+def test_an_unknown_key_is_none() -> None:
+    assert access.key("unknown") is None
 
 
 def test_a_user_is_found_by_id() -> None:
@@ -33,7 +47,7 @@ def test_a_user_is_found_by_id() -> None:
     assert access.user(str(viewer.pk)) == viewer
 
 
-def test_a_user_is_handed_out_as_a_copy() -> None:
+def test_a_user_is_returned_as_a_copy() -> None:
     viewer = make_user()
     first = access.user(str(viewer.pk))
     assert first is not None
@@ -62,7 +76,7 @@ def test_a_key_without_expiry_has_none() -> None:
 
 
 @pytest.mark.parametrize("permissions", [None, "openai.inference", {}])
-def test_permissions_that_are_no_list_are_none(permissions: Any) -> None:
+def test_permissions_that_are_not_a_list_grant_none(permissions: Any) -> None:
     key = key_for(make_admin())
     ApiKey.objects.update(permissions=permissions)
     found = access.key(hash_key(key))
@@ -70,9 +84,9 @@ def test_permissions_that_are_no_list_are_none(permissions: Any) -> None:
     assert found.permissions == ()
 
 
-def test_a_reload_takes_in_what_came_past_signals() -> None:
+def test_a_reload_reads_changes_without_signals() -> None:
     viewer = make_user()
-    access.directory()
+    access.users()
     User.objects.update(role="admin")
     access.reload()
     found = access.user(str(viewer.pk))
@@ -80,43 +94,77 @@ def test_a_reload_takes_in_what_came_past_signals() -> None:
     assert found.is_admin
 
 
-def test_listeners_are_told_of_reloads_but_not_of_the_first_look() -> None:
-    told: list[int] = []
-    access.subscribe(lambda: told.append(len(access.directory().users)))
-    access.directory()
-    make_user()
-    access.reload()
-    assert told == [1]
+def test_keys_that_are_read_again_are_reported(django_assert_num_queries: Any) -> None:
+    ada = make_admin()
+    known = hash_key(key_for(ada, "endpoints.read"))
+    other = hash_key(key_for(ada, name="other"))
+    access.users()
+    reported: list[Mapping[str, KeyEntry | None]] = []
+    access.subscribe_to_keys(reported.append)
+    with django_assert_num_queries(1):
+        access.read_again((), (known, "of a deleted key"))
+    assert reported == [{known: access.key(known), "of a deleted key": None}]
+    reported.clear()
+    access.read_again((str(ada.pk),), ())
+    assert [set(changed) for changed in reported] == [{known, other}]
+    access.read_again((), ())
+    assert len(reported) == 1
 
 
-def test_a_failing_database_is_told_by_the_first_look() -> None:
+def test_many_keys_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "AT_ONCE", 2)
+    ada = make_admin()
+    hashes = [hash_key(key_for(ada, name=f"key {number}")) for number in range(5)]
+    assert [key.hash for key in read_key_entries(access.users(), hashes=hashes)] == sorted(hashes)
+
+
+def test_keys_are_read_in_the_order_of_their_hashes() -> None:
+    ada = make_admin()
+    hashes = sorted(hash_key(key_for(ada, name=f"key {number}")) for number in range(5))
+    users = access.users()
+    assert [key.hash for key in read_key_entries(users)] == hashes
+    assert [key.hash for key in read_key_entries(users, after=hashes[1], limit=2)] == hashes[2:4]
+    assert list(read_key_entries(users, hashes=())) == []
+    assert list(read_key_entries(users, owner_ids=())) == []
+
+
+def test_without_users_nothing_is_read_again(django_assert_num_queries: Any) -> None:
+    """A command that edits users needs no directory."""
+    with django_assert_num_queries(0):
+        access.refresh(("any",), ("any",))
+
+
+def test_the_first_read_raises_if_the_database_fails() -> None:
     with pytest.raises(Error):
-        without_database(access.directory)
+        without_database(access.users)
 
 
-def test_a_failing_reload_keeps_everybody() -> None:
+def test_a_failed_reload_keeps_all_users() -> None:
     viewer = make_user()
-    access.directory()
+    access.users()
     with pytest.raises(Error):
         without_database(access.reload)
     assert access.user(str(viewer.pk)) == viewer
 
 
-def test_a_reload_that_may_fail_is_quiet() -> None:
+def test_an_edit_that_cannot_be_read_again_keeps_the_users(caplog: pytest.LogCaptureFixture) -> None:
     viewer = make_user()
-    access.directory()
-    told: list[int] = []
-    access.subscribe(lambda: told.append(1))
-    without_database(access.reload_if_possible)
+    access.users()
+    reported: list[int] = []
+    access.subscribe_to_keys(lambda keys: reported.append(1))
+    failed = access.failed_reads
+    without_database(lambda: access.refresh((str(viewer.pk),), ("any",)))
     assert access.user(str(viewer.pk)) == viewer
-    assert told == []
-    access.reload_if_possible()
-    assert told == [1]
+    assert reported == []
+    assert (access.outdated, access.failed_reads) == (True, failed + 1)
+    assert "could not be read again" in caplog.text
+    access.reload()
+    assert not access.outdated
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="only there a moment may lie beyond the calendar")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only PostgreSQL stores times after year 9999")
 @pytest.mark.parametrize("moment", ["infinity", "10000-01-01 04:59:59+00", "-infinity"])
-def test_an_expiry_that_cannot_be_read_hides_no_other_key(moment: str) -> None:
+def test_an_unreadable_expiry_affects_no_other_key(moment: str) -> None:
     ada = make_admin()
     odd, fine = key_for(ada, "endpoints.read"), key_for(ada, "endpoints.read", name="fine")
     with connection.cursor() as cursor:
@@ -128,7 +176,7 @@ def test_an_expiry_that_cannot_be_read_hides_no_other_key(moment: str) -> None:
     assert (found.expires_at == 0) == moment.startswith("-")
 
 
-def test_the_key_of_a_demoted_administrator_only_reads() -> None:
+def test_the_key_of_a_demoted_administrator_is_read_only() -> None:
     ada = make_admin()
     key = key_for(ada, "endpoints.manage", "endpoints.read", "openai.inference")
     ada.role = Role.VIEWER
@@ -139,17 +187,7 @@ def test_the_key_of_a_demoted_administrator_only_reads() -> None:
     assert set(found.permissions) == {"endpoints.read", "openai.inference"}
 
 
-def test_names_of_keys_are_told_from_memory(django_assert_num_queries: Any) -> None:
-    key = key_for(make_user(), name="notebook")
-    access.forget()
-    with django_assert_num_queries(0):
-        assert access.key_names() == {}
-    found = access.key(hash_key(key))
-    assert found is not None
-    assert access.key_names() == {found.id: "notebook"}
-
-
-def test_administrators_with_a_generated_password_are_told() -> None:
+def test_administrators_with_a_generated_password_are_listed() -> None:
     ada = make_admin(must_change_password=True)
     make_admin("grace")
     make_user(must_change_password=True)

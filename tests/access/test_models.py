@@ -13,7 +13,7 @@ from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User, hash_ke
 from tests.access.people import PASSWORD, make_admin, make_user
 
 pytestmark = pytest.mark.django_db
-HASH = "$2b$12$KcjRCsnOgw7JlhC/x.WCfO9pqzQaLoalj/23IE.6gQbt41vSPmsKK"  # of PASSWORD, as the reference stores it
+HASH = "$2b$12$KcjRCsnOgw7JlhC/x.WCfO9pqzQaLoalj/23IE.6gQbt41vSPmsKK"  # of PASSWORD, as llmlb stores it
 
 
 def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -23,7 +23,7 @@ def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def insert_user(password_hash: str = HASH, role: str = "viewer") -> User:
-    """A row as the reference inserts it."""
+    """Insert a row as llmlb does."""
     columns = "INSERT INTO users (id, username, password_hash, role, created_at)"
     sql(
         f"{columns} VALUES (%s, 'rita', %s, %s, %s)",
@@ -44,25 +44,25 @@ def test_a_password_is_stored_as_a_bare_bcrypt_hash() -> None:
     assert re.fullmatch(r"\$2b\$\d\d\$[./A-Za-z0-9]{53}", stored)
 
 
-def test_the_products_own_hasher_leaves_an_adopted_hash_alone() -> None:
+def test_our_hasher_does_not_update_an_adopted_hash() -> None:
     assert BCryptPasswordHasher().verify(PASSWORD, f"bcrypt${HASH}")
     assert not BCryptPasswordHasher().must_update(f"bcrypt${HASH}")
 
 
-def test_a_hash_of_the_reference_is_understood() -> None:
+def test_a_hash_of_llmlb_is_verified() -> None:
     user = insert_user()
     assert user.password == f"bcrypt${HASH}"
     assert user.check_password(PASSWORD)
     assert not user.check_password(PASSWORD + "!")
 
 
-def test_saving_leaves_an_adopted_hash_as_it_is() -> None:
+def test_saving_keeps_an_adopted_hash() -> None:
     insert_user().save()
     assert sql("SELECT password_hash FROM users") == [(HASH,)]
 
 
 @pytest.mark.parametrize("odd", ["", "plain text", "$argon2id$v=19$m=1", "!unusable"])
-def test_a_hash_of_another_kind_fits_no_password(odd: str) -> None:
+def test_a_hash_of_another_algorithm_matches_no_password(odd: str) -> None:
     user = insert_user(odd)
     assert user.password == odd
     assert not user.check_password(odd)
@@ -81,7 +81,7 @@ def test_more_than_72_bytes_are_refused(password: str) -> None:
     assert not User.objects.exists()
 
 
-def test_the_field_finds_by_the_bare_hash() -> None:
+def test_the_field_is_looked_up_by_the_bare_hash() -> None:
     insert_user()
     assert User.objects.filter(password=f"bcrypt${HASH}").count() == 1
 
@@ -97,7 +97,7 @@ def test_an_administrator_is_staff_with_every_permission() -> None:
     assert admin.has_module_perms("endpoints")
 
 
-def test_a_viewer_is_no_staff_and_has_no_permission() -> None:
+def test_a_viewer_is_not_staff_and_has_no_permission() -> None:
     viewer = make_user()
     assert (viewer.role, viewer.is_admin, viewer.is_staff, viewer.is_superuser) == ("viewer", False, False, False)
     assert not viewer.has_perm("endpoints.view_endpoint")
@@ -112,14 +112,14 @@ def test_a_viewer_may_be_granted_bodies_and_nothing_else(granted: bool | None) -
     assert not viewer.has_perms(["metrics.view_bodies", "metrics.view_requesthistory"])
 
 
-def test_rights_follow_the_role() -> None:
+def test_permissions_follow_the_role() -> None:
     user = make_user()
     user.role = "admin"
     assert user.is_staff
     assert user.is_superuser
 
 
-def test_a_user_of_the_reference_has_the_defaults_of_the_table() -> None:
+def test_a_user_of_llmlb_has_the_defaults_of_the_table() -> None:
     user = insert_user()
     assert (user.must_change_password, user.last_login, user.is_active) == (False, None, True)
     assert user.created_at == datetime(2026, 4, 15, 1, 2, 3, tzinfo=UTC)
@@ -136,7 +136,7 @@ def test_there_are_two_roles() -> None:
         insert_user(role="user")
 
 
-def test_rows_say_what_they_are() -> None:
+def test_rows_have_readable_names() -> None:
     admin = make_admin()
     assert str(admin) == "ada"
     assert str(ApiKey.issue(admin, "script", [])[0]) == "script"
@@ -145,23 +145,23 @@ def test_rows_say_what_they_are() -> None:
 # Keys
 
 
-def test_a_key_is_hashed_as_the_reference_does() -> None:
+def test_a_key_is_hashed_like_in_llmlb() -> None:
     assert hash_key("sk_abc") == hashlib.sha256(b"sk_abc").hexdigest()
 
 
-def test_a_new_key_has_the_references_form() -> None:
+def test_a_new_key_has_the_format_of_llmlb() -> None:
     keys = {new_key() for _ in range(20)}
     assert len(keys) == 20
     assert all(re.fullmatch(r"sk_[A-Za-z0-9]{32}", key) for key in keys)
 
 
-def test_a_key_itself_is_stored_nowhere() -> None:
+def test_the_plain_key_is_not_stored() -> None:
     row, key = ApiKey.issue(make_admin(), "script", PERMISSIONS)
     assert key not in str(sql("SELECT * FROM api_keys"))
     assert (row.key_hash, row.key_prefix) == (hash_key(key), key[:10])
 
 
-def test_a_given_key_is_kept() -> None:
+def test_a_given_key_is_stored() -> None:
     assert ApiKey.issue(make_admin(), "script", [], key="sk_given")[1] == "sk_given"
 
 
@@ -181,13 +181,13 @@ def test_permissions_are_stored_as_a_sorted_list() -> None:
         (["openai.inference", 7, None], ("openai.inference",)),
     ],
 )
-def test_what_is_no_list_grants_nothing(stored: Any, granted: tuple[str, ...]) -> None:
+def test_permissions_that_are_not_a_list_grant_nothing(stored: Any, granted: tuple[str, ...]) -> None:
     row = ApiKey(created_by=make_admin(), name="script", permissions=stored, key_hash="x")
     row.save()
     assert ApiKey.objects.get().granted == granted
 
 
-def test_a_key_of_the_reference_is_read() -> None:
+def test_a_key_of_llmlb_is_read() -> None:
     admin = make_admin()
     columns = "INSERT INTO api_keys (id, key_hash, name, created_by, created_at, expires_at, key_prefix, permissions)"
     sql(
@@ -202,7 +202,7 @@ def test_a_key_of_the_reference_is_read() -> None:
     assert row.expires_at == datetime(2027, 4, 15, 1, 2, 3, 123000, tzinfo=UTC)
 
 
-def test_an_owner_has_each_name_once() -> None:
+def test_names_of_keys_are_unique_per_owner() -> None:
     admin = make_admin()
     ApiKey.issue(admin, "script", [])
     ApiKey.issue(make_user(), "script", [])
@@ -210,26 +210,26 @@ def test_an_owner_has_each_name_once() -> None:
         ApiKey.issue(admin, "script", [])
 
 
-def test_the_same_key_cannot_be_made_twice() -> None:
+def test_the_same_key_cannot_be_created_twice() -> None:
     admin = make_admin()
     ApiKey.issue(admin, "one", [], key="sk_same")
     with pytest.raises(IntegrityError), transaction.atomic():
         ApiKey.issue(admin, "two", [], key="sk_same")
 
 
-def test_keys_go_with_their_owner() -> None:
+def test_keys_are_deleted_with_their_owner() -> None:
     admin = make_admin()
     ApiKey.issue(admin, "script", [])
     admin.delete()
     assert not ApiKey.objects.exists()
 
 
-def test_an_expiry_is_kept_to_the_microsecond() -> None:
+def test_an_expiry_is_stored_to_the_microsecond() -> None:
     expires = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(microseconds=1)
     ApiKey.issue(make_admin(), "script", [], expires)
     assert ApiKey.objects.get().expires_at == expires
 
 
-def test_viewers_permissions_are_among_all() -> None:
+def test_viewers_permissions_are_a_subset() -> None:
     assert set(VIEWER_PERMISSIONS) < set(PERMISSIONS)
     assert len(PERMISSIONS) == 11

@@ -1,4 +1,4 @@
-"""A person's own API keys."""
+"""The page of a user's own API keys."""
 
 import re
 from datetime import timedelta
@@ -9,9 +9,10 @@ from django.db import connection
 from django.utils import timezone
 
 from access.models import ApiKey, User
-from gateway.kinds import CHAT
-from metrics.fold import NO_ENDPOINT, Cell
-from metrics.rollups import upsert_days
+from gateway.base.request_kinds import CHAT
+from metrics.counting.cells import Cell
+from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.storage.rollups import upsert_days
 from tests.access.people import Api, key_for, make_user, session_of
 
 pytestmark = pytest.mark.django_db
@@ -20,8 +21,8 @@ KEYS = "/keys"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(nothing_cached: None) -> None:
-    """In every test of this room."""
+def _clean_state(empty_caches: None) -> None:
+    """Run `empty_caches` in every test of this package."""
 
 
 def make(api: Api, name: str = "notebook", **fields: Any) -> str:
@@ -34,11 +35,11 @@ def shown_key(html: str) -> str:
     return found[1] if found else ""
 
 
-def test_the_page_is_for_people_who_logged_in(anybody: Api) -> None:
+def test_the_page_needs_a_login(anybody: Api) -> None:
     assert anybody.get(KEYS)["Location"] == "/login?next=/keys"
 
 
-def test_a_key_is_made_and_shown_once(as_viewer: Api, viewer: User) -> None:
+def test_a_key_is_created_and_shown_once(as_viewer: Api, viewer: User) -> None:
     html = make(as_viewer)
     key = shown_key(html)
     assert html.count(key) >= 4  # the field, and a snippet for each language
@@ -68,12 +69,12 @@ def test_a_viewer_cannot_choose_permissions(as_viewer: Api) -> None:
     [
         ({"name": "taken"}, "already exists"),
         ({"name": ""}, "This field is required."),
-        ({"name": "bootstrap"}, "This name is kept"),
+        ({"name": "bootstrap"}, "This name is reserved"),
         ({"name": "x", "expires": "31"}, "Select a valid choice"),
         ({"name": "x", "permissions": ["root"]}, "Select a valid choice"),
     ],
 )
-def test_what_is_wrong_is_said(as_admin: Api, admin: User, fields: dict[str, Any], sentence: str) -> None:
+def test_errors_are_shown(as_admin: Api, admin: User, fields: dict[str, Any], sentence: str) -> None:
     key_for(admin, "metrics.read", name="taken")
     html = make(as_admin, **fields)
     assert sentence in html
@@ -87,16 +88,16 @@ def test_a_free_name_is_proposed(as_viewer: Api, viewer: User) -> None:
     assert 'value="my laptop 2"' in as_viewer.get(KEYS).content.decode()
 
 
-def test_an_open_page_gets_the_key_and_snippets_alone(as_viewer: Api) -> None:
-    html = as_viewer.post(KEYS, {"name": "x"}, headers={"HX-Request": "true"}).content.decode()
+def test_a_script_request_gets_only_the_key_and_snippets(as_viewer: Api) -> None:
+    html = as_viewer.post(KEYS, {"name": "x"}, headers={"X-RouterDash-Part": "true"}).content.decode()
     assert "<html" not in html
     assert shown_key(html)
-    again = as_viewer.post(KEYS, {"name": "x"}, headers={"HX-Request": "true"}).content.decode()
+    again = as_viewer.post(KEYS, {"name": "x"}, headers={"X-RouterDash-Part": "true"}).content.decode()
     assert "already exists" in again
     assert shown_key(again) == ""
 
 
-def test_everybody_sees_their_own_alone(as_viewer: Api, viewer: User, admin: User) -> None:
+def test_users_see_only_their_own_keys(as_viewer: Api, viewer: User, admin: User) -> None:
     key_for(viewer, name="mine")
     key_for(admin, name="theirs")
     html = as_viewer.get(KEYS).content.decode()
@@ -105,7 +106,7 @@ def test_everybody_sees_their_own_alone(as_viewer: Api, viewer: User, admin: Use
     assert "/admin/access/apikey/" not in html
 
 
-def test_requests_and_the_last_day_are_told(as_viewer: Api, viewer: User) -> None:
+def test_requests_and_the_last_day_of_use_are_shown(as_viewer: Api, viewer: User) -> None:
     key_for(viewer, name="mine")
     today = timezone.now().date()
     for day, ok, failed in ((today, 1200, 34), (today - timedelta(days=1), 1, 0), (today - timedelta(days=40), 500, 0)):
@@ -113,8 +114,8 @@ def test_requests_and_the_last_day_are_told(as_viewer: Api, viewer: User) -> Non
     html = as_viewer.get(KEYS).content.decode()
     assert ">1,235<" in html
     assert f">{today.isoformat()}<" in html
-    told = as_viewer.call("GET", f"/api/usage?by=key&since={today - timedelta(days=29)}&until={today}").json()
-    assert [row["requests"] for row in told["rows"]] == [1235]
+    reported = as_viewer.call("GET", f"/api/usage?by=key&since={today - timedelta(days=29)}&until={today}").json()
+    assert [row["requests"] for row in reported["rows"]] == [1235]
 
 
 def _used(key: ApiKey, date: str, ok: int, failed: int) -> None:
@@ -124,17 +125,15 @@ def _used(key: ApiKey, date: str, ok: int, failed: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 12])
-def test_the_page_takes_three_queries(
-    as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any
-) -> None:
+def test_the_page_needs_four_queries(as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any) -> None:
     for at in range(number):
         key_for(viewer, name=f"key {at}")
     as_viewer.get(KEYS)
-    with django_assert_num_queries(3):  # the keys, the names that are taken, what was used
+    with django_assert_num_queries(4):  # keys, their number, names in use, usage
         as_viewer.get(KEYS)
 
 
-def test_deleting_asks_first(as_viewer: Api, viewer: User) -> None:
+def test_deleting_needs_a_confirmation(as_viewer: Api, viewer: User) -> None:
     key_for(viewer, name="mine")
     path = f"{KEYS}/{ApiKey.objects.get().pk}/delete"
     assert "Delete the key mine?" in as_viewer.get(path).content.decode()
@@ -144,7 +143,7 @@ def test_deleting_asks_first(as_viewer: Api, viewer: User) -> None:
     assert ApiKey.objects.count() == 0
 
 
-def test_nobody_deletes_another_persons_key(as_viewer: Api) -> None:
+def test_a_key_of_another_user_cannot_be_deleted(as_viewer: Api) -> None:
     other = make_user("olaf")
     key_for(other, name="theirs")
     path = f"{KEYS}/{ApiKey.objects.get().pk}/delete"
@@ -153,5 +152,5 @@ def test_nobody_deletes_another_persons_key(as_viewer: Api) -> None:
     assert ApiKey.objects.count() == 1
 
 
-def test_keys_are_made_with_a_csrf_token_alone(viewer: User) -> None:
+def test_creating_a_key_needs_a_csrf_token(viewer: User) -> None:
     assert session_of(viewer, enforce_csrf_checks=True).post(KEYS, {"name": "x"}).status_code == 403

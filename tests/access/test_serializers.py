@@ -21,7 +21,7 @@ def errors(owner: User, **data: Any) -> list[str]:
     return list(new(owner, **data).errors)
 
 
-def test_a_key_is_told_without_its_hash(admin: User) -> None:
+def test_a_key_is_serialized_without_its_hash(admin: User) -> None:
     key = key_for(admin, "endpoints.read", expires_at=datetime(2027, 1, 1, tzinfo=UTC))
     row = ApiKey.objects.get()
     data = ApiKeySerializer(row).data
@@ -36,7 +36,7 @@ def test_a_key_is_told_without_its_hash(admin: User) -> None:
     }
 
 
-def test_permissions_that_are_no_list_are_told_as_none(admin: User) -> None:
+def test_permissions_that_are_not_a_list_are_serialized_as_empty(admin: User) -> None:
     row = ApiKey(created_by=admin, name="script", permissions="openai.inference", key_hash="x")
     assert ApiKeySerializer(row).data["permissions"] == []
 
@@ -52,16 +52,16 @@ def test_an_administrator_must_name_permissions(admin: User, nothing: dict[str, 
 
 
 @pytest.mark.parametrize("nothing", [{}, {"permissions": []}])
-def test_a_viewer_gets_the_two_of_clients(viewer: User, nothing: dict[str, Any]) -> None:
+def test_a_viewers_key_gets_the_two_client_permissions(viewer: User, nothing: dict[str, Any]) -> None:
     assert new(viewer, **nothing).validated_data["permissions"] == VIEWER_PERMISSIONS
 
 
-def test_a_viewer_may_not_name_any(viewer: User) -> None:
+def test_a_viewer_may_not_choose_permissions(viewer: User) -> None:
     assert errors(viewer, permissions=["openai.inference"]) == ["permissions"]
 
 
 @pytest.mark.parametrize("wrong", ["endpoints.read", ["nothing.read"], [None], {}, None, [["endpoints.read"]]])
-def test_permissions_are_a_list_of_known_ones(admin: User, wrong: Any) -> None:
+def test_unknown_permissions_are_refused(admin: User, wrong: Any) -> None:
     assert errors(admin, permissions=wrong) == ["permissions"]
 
 
@@ -71,28 +71,28 @@ def test_scopes_are_refused(admin: User, scopes: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "  ", None, "x" * 201, "a\0b", ["a"]])
-def test_a_name_is_a_line_of_text(viewer: User, wrong: Any) -> None:
+def test_a_name_is_one_line_of_text(viewer: User, wrong: Any) -> None:
     assert errors(viewer, name=wrong) == ["name"]
 
 
-def test_a_name_is_free_for_another_owner(admin: User, viewer: User) -> None:
+def test_two_owners_may_use_the_same_name(admin: User, viewer: User) -> None:
     key_for(admin)
     assert errors(viewer) == []
     assert errors(admin, permissions=["endpoints.read"]) == ["name"]
 
 
-def test_the_name_of_the_bootstrap_key_is_kept(viewer: User) -> None:
-    assert "kept for ROUTERDASH_BOOTSTRAP_API_KEY" in str(new(viewer, name="bootstrap").errors["name"])
+def test_the_name_of_the_bootstrap_key_is_reserved(viewer: User) -> None:
+    assert "reserved for ROUTERDASH_BOOTSTRAP_API_KEY" in str(new(viewer, name="bootstrap").errors["name"])
     assert errors(viewer, name=" bootstrap ") == ["name"]
 
 
 @pytest.mark.parametrize("wrong", ["tomorrow", "", 7, "2020-01-01T00:00:00Z"])
-def test_an_expiry_is_a_moment_to_come(viewer: User, wrong: Any) -> None:
+def test_an_expiry_is_in_the_future(viewer: User, wrong: Any) -> None:
     assert errors(viewer, expires_at=wrong) == ["expires_at"]
 
 
 @pytest.mark.parametrize("right", [None, "2999-01-01T00:00:00Z", "2999-01-01T00:00:00.123456+09:00"])
-def test_an_expiry_may_be_left_open(viewer: User, right: str | None) -> None:
+def test_an_expiry_is_optional(viewer: User, right: str | None) -> None:
     assert errors(viewer, expires_at=right) == []
 
 

@@ -1,31 +1,63 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.signals import user_logged_in
 from django.db import transaction
 
-from access.directory import access
+from access.directory import KeyEntry, access
 from access.models import ApiKey, User
-from endpoints import changes
+from endpoints.changes import triggers
+from endpoints.changes.models import RegistryChange
 from tests.access.people import key_for, make_user
 
 pytestmark = pytest.mark.django_db
 
 
-def counted() -> int:
-    return changes.read().get(changes.ACCESS, 0)
+@pytest.fixture(autouse=True)
+def _triggers(db: None) -> None:
+    triggers.ensure()
 
 
-EDITS: dict[str, Callable[[User], Any]] = {
+def logged() -> set[tuple[str, str]]:
+    """Kind and id of what the change log names, for other processes."""
+    found = set(RegistryChange.objects.values_list("kind", "object_id"))
+    RegistryChange.objects.all().delete()
+    return found
+
+
+Edit = Callable[[User], Any]
+
+
+def set_role(user: User) -> None:
+    user.role = "admin"
+    user.save(update_fields=["role"])
+
+
+def set_password(user: User) -> None:
+    user.set_password("another pass phrase")
+    user.save()
+
+
+def expire(user: User) -> None:
+    key = ApiKey.objects.get()
+    key.expires_at = datetime(2027, 1, 1, tzinfo=UTC)
+    key.save(update_fields=["expires_at"])
+
+
+USERS: dict[str, Edit] = {
     "a user": lambda user: make_user("new"),
-    "a user's save": lambda user: user.save(),
-    "a user's role": lambda user: user.save(update_fields=["role"]),
+    "a user's password": set_password,
+    "a user's role": set_role,
     "a user's end": lambda user: user.delete(),
+}
+KEYS: dict[str, Edit] = {
     "a key": lambda user: key_for(user, name="new"),
-    "a key's name": lambda user: ApiKey.objects.get().save(update_fields=["name"]),
+    "a key's expiry": expire,
     "a key's end": lambda user: ApiKey.objects.get().delete(),
 }
+EDITS = USERS | KEYS
 every_edit = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 
 
@@ -37,51 +69,73 @@ def user(db: None) -> User:
 
 
 @every_edit
-def test_edits_are_counted_for_other_processes(user: User, edit: Callable[[User], Any]) -> None:
-    before = counted()
+def test_edits_are_logged_for_other_processes(user: User, edit: Edit) -> None:
+    logged()
     edit(user)
-    assert counted() > before
+    assert logged()
 
 
 @every_edit
-def test_edits_that_roll_back_are_not_counted(user: User, edit: Callable[[User], Any]) -> None:
-    before = counted()
+def test_rolled_back_edits_are_not_logged(user: User, edit: Edit) -> None:
+    logged()
     with transaction.atomic():
         edit(user)
         transaction.set_rollback(True)
-    assert counted() == before
+    assert logged() == set()
 
 
-@every_edit
-def test_edits_are_read_again_on_commit(
-    user: User, edit: Callable[[User], Any], django_capture_on_commit_callbacks: Any
-) -> None:
-    before = access.directory()
+@pytest.mark.parametrize("edit", USERS.values(), ids=USERS)
+def test_users_are_read_again_on_commit(user: User, edit: Edit, django_capture_on_commit_callbacks: Any) -> None:
+    before = access.users()
     with django_capture_on_commit_callbacks(execute=True):
         edit(user)
-        assert access.directory() is before
-    assert access.directory() is not before
+        assert access.users() is before
+    assert access.users() is not before
 
 
-def test_a_login_alone_concerns_nobody_else(user: User, django_capture_on_commit_callbacks: Any) -> None:
-    before = counted()
+@pytest.mark.parametrize("edit", KEYS.values(), ids=KEYS)
+def test_edits_of_keys_read_the_key_alone(user: User, edit: Edit, django_capture_on_commit_callbacks: Any) -> None:
+    before = access.users()
+    reported: list[Mapping[str, KeyEntry | None]] = []
+    access.subscribe_to_keys(reported.append)
+    with django_capture_on_commit_callbacks(execute=True):
+        edit(user)
+        assert reported == []
+    (changed,) = reported
+    assert len(changed) == 1
+    assert list(changed.values()) == [access.key(hashed) for hashed in changed]
+    assert access.users() is before
+
+
+def test_a_role_changes_the_keys_of_the_user(user: User, django_capture_on_commit_callbacks: Any) -> None:
+    access.users()
+    reported: list[Mapping[str, KeyEntry | None]] = []
+    access.subscribe_to_keys(reported.append)
+    with django_capture_on_commit_callbacks(execute=True):
+        set_role(user)
+    assert [key.key_hash for key in ApiKey.objects.all()] == [*reported[0]]
+
+
+def test_a_login_does_not_count_as_an_edit(user: User, django_capture_on_commit_callbacks: Any) -> None:
+    logged()
+    user.last_login = datetime(2026, 4, 15, tzinfo=UTC)
     with django_capture_on_commit_callbacks() as callbacks:
         user.save(update_fields=["last_login"])
-    assert counted() == before
+    assert logged() == set()
     assert callbacks == []
 
 
-def test_djangos_own_note_of_a_login_is_disconnected() -> None:
+def test_djangos_last_login_signal_is_disconnected() -> None:
     names = {str(key) for (key, *_), *_ in user_logged_in.receivers}
     assert "update_last_login" not in names
-    assert "access.note_login" in names
+    assert "access.record_login" in names
 
 
-def test_a_deleted_user_takes_the_keys_out_of_the_directory(
-    user: User, django_capture_on_commit_callbacks: Any
-) -> None:
-    assert access.directory().keys
+def test_deleting_a_user_deletes_the_keys(user: User, django_capture_on_commit_callbacks: Any) -> None:
+    assert access.users()
+    hashed = ApiKey.objects.get().key_hash
+    reported: dict[str, KeyEntry | None] = {}
+    access.subscribe_to_keys(reported.update)
     with django_capture_on_commit_callbacks(execute=True):
         user.delete()
-    assert not access.directory().keys
-    assert not access.directory().users
+    assert (reported, access.key(hashed), dict(access.users())) == ({hashed: None}, None, {})

@@ -1,4 +1,4 @@
-"""Snippets hold values of any shape, each as its language wants it."""
+"""Code snippets quote any value correctly for their language."""
 
 import ast
 import json
@@ -18,12 +18,12 @@ NAMES = ["qwen3:8b", "meta-llama/Llama-3.3-70B-Instruct", 'it\'s "odd" \\ $(x)',
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(nothing_cached: None) -> None:
-    """In every test of this room."""
+def _clean_state(empty_caches: None) -> None:
+    """Run `empty_caches` in every test of this package."""
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_the_shell_reads_what_was_meant(model: str) -> None:
+def test_values_survive_quoting_for_the_shell(model: str) -> None:
     words = shlex.split(snippets(URL, "sk_x", model)[0].text.replace("\\\n", ""))
     assert words[:2] == ["curl", f"{URL}/v1/chat/completions"]
     assert "Authorization: Bearer sk_x" in words
@@ -31,17 +31,17 @@ def test_the_shell_reads_what_was_meant(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_python_reads_what_was_meant(model: str) -> None:
+def test_values_survive_quoting_for_python(model: str) -> None:
     tree = ast.parse(snippets(URL, "sk_x", model)[1].text)
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     assert {f"{URL}/v1", "sk_x", model} <= set(texts)
 
 
-def test_without_a_key_its_place_is_shown() -> None:
+def test_without_a_key_a_placeholder_is_shown() -> None:
     assert all("sk_…" in snippet.text for snippet in snippets(URL))
 
 
-def test_the_model_is_one_that_chats_and_is_online() -> None:
+def test_the_model_is_an_online_chat_model() -> None:
     away, here = make_endpoint("away", status="offline"), make_endpoint("here", status="online")
     make_model(away, "away", capabilities=["chat"])
     for model, word in (("a-embedder", "embeddings"), ("b-chatter", "chat")):

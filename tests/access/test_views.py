@@ -9,6 +9,7 @@ from access.models import User
 from endpoints.registry import registry
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_models import insert_user
+from tests.markup import one_line
 
 pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 NEW = "another battery staple"
@@ -30,7 +31,7 @@ def change(api: Api, old: str = PASSWORD, new: str = NEW, again: str | None = No
 # Login
 
 
-def test_the_login_page_is_for_anybody(anybody: Api) -> None:
+def test_the_login_page_is_public(anybody: Api) -> None:
     response = anybody.get("/login")
     assert response.status_code == 200
     assert b'name="password"' in response.content
@@ -51,10 +52,10 @@ def test_an_adopted_user_logs_in(anybody: Api) -> None:
     ("username", "password"),
     [("vera", "wrong"), ("nobody", PASSWORD), ("", ""), ("vera", ""), ("vera", PASSWORD + "x" * 72), ("ve\0ra", "x")],
 )
-def test_anything_else_does_not(anybody: Api, viewer: User, username: str, password: str) -> None:
+def test_wrong_credentials_do_not_log_in(anybody: Api, viewer: User, username: str, password: str) -> None:
     response = login(anybody, username, password)
     assert response.status_code == 200
-    assert b"Name or password is wrong." in response.content
+    assert b"The user name or password is wrong." in response.content
     assert not logged_in(anybody)
 
 
@@ -69,15 +70,15 @@ def test_a_failed_login_keeps_the_name_and_escapes_it(anybody: Api) -> None:
     assert b"&quot;&gt;&lt;script&gt;" in response.content
 
 
-def test_people_get_in_while_the_database_is_away(anybody: Api, viewer: User) -> None:
-    access.directory()
+def test_users_can_log_in_without_the_database(anybody: Api, viewer: User) -> None:
+    access.users()
     registry.all()
     assert without_database(lambda: login(anybody)).headers["Location"] == "/"
     assert without_database(lambda: anybody.get("/")).status_code == 200
 
 
 @pytest.mark.parametrize("target", ["/admin/", "/account/password", "/?filter=1"])
-def test_a_login_leads_back(anybody: Api, viewer: User, target: str) -> None:
+def test_a_login_redirects_to_the_requested_page(anybody: Api, viewer: User, target: str) -> None:
     assert login(anybody, target=target).headers["Location"] == target
 
 
@@ -92,18 +93,18 @@ def test_a_login_leads_back(anybody: Api, viewer: User, target: str) -> None:
         "\\\\evil.example",
     ],
 )
-def test_a_login_leads_to_no_other_host(anybody: Api, viewer: User, target: str) -> None:
+def test_a_login_does_not_redirect_to_other_hosts(anybody: Api, viewer: User, target: str) -> None:
     assert login(anybody, target=target).headers["Location"] == "/"
 
 
-def test_a_page_sends_to_the_login_and_back(anybody: Api, viewer: User) -> None:
+def test_a_page_redirects_to_the_login_and_back(anybody: Api, viewer: User) -> None:
     response = anybody.get("/account/password")
     assert response.headers["Location"] == "/login?next=/account/password"
     shown = anybody.get(response.headers["Location"])
     assert b'name="next" value="/account/password"' in shown.content
 
 
-def test_the_admin_sends_to_the_same_login(anybody: Api) -> None:
+def test_the_admin_redirects_to_the_same_login(anybody: Api) -> None:
     response = anybody.get("/admin/endpoints/endpoint/", follow=True)
     assert response.redirect_chain[-1] == ("/login?next=/admin/endpoints/endpoint/", 302)
 
@@ -112,11 +113,11 @@ def test_the_admins_own_login_is_the_same(anybody: Api) -> None:
     assert anybody.get("/admin/login/").headers["Location"] == "/login?next=/admin/"
 
 
-def test_whoever_is_logged_in_is_led_on(as_viewer: Api) -> None:
+def test_a_logged_in_user_is_redirected_from_the_login(as_viewer: Api) -> None:
     assert as_viewer.get("/login").headers["Location"] == "/"
 
 
-def test_a_login_needs_its_token(viewer: User) -> None:
+def test_a_login_needs_a_csrf_token(viewer: User) -> None:
     api = Api(enforce_csrf_checks=True)
     assert login(api).status_code == 403
     assert not logged_in(api)
@@ -132,12 +133,12 @@ def test_a_logout_ends_the_session(as_admin: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/logout", "/admin/logout/"])
-def test_a_link_logs_nobody_out(as_admin: Api, path: str) -> None:
+def test_a_get_request_does_not_log_out(as_admin: Api, path: str) -> None:
     assert as_admin.get(path).status_code == 405
     assert logged_in(as_admin)
 
 
-def test_a_logout_needs_its_token(viewer: User) -> None:
+def test_a_logout_needs_a_csrf_token(viewer: User) -> None:
     api = session_of(viewer, enforce_csrf_checks=True)
     assert api.post("/logout").status_code == 403
     assert logged_in(api)
@@ -162,11 +163,11 @@ def test_other_sessions_end_with_the_old_password(as_viewer: Api, viewer: User) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_newcomer_goes_on_after_the_change() -> None:
+def test_a_new_user_continues_after_the_change() -> None:
     api = session_of(make_user(must_change_password=True))
     assert api.get("/").headers["Location"] == "/account/password"
     assert b"at least 8 characters" in api.get("/account/password").content
-    assert b"generated for you" in api.get("/account/password").content
+    assert b"This password was generated" in api.get("/account/password").content
     change(api)
     assert not User.objects.get().must_change_password
     assert api.get("/").status_code == 200
@@ -191,7 +192,7 @@ def test_a_bad_change_is_refused_on_the_page(as_viewer: Api, old: str, new: str,
     assert User.objects.get().check_password(PASSWORD)
 
 
-def test_changing_takes_a_login(anybody: Api) -> None:
+def test_changing_needs_a_login(anybody: Api) -> None:
     assert change(anybody).headers["Location"].startswith("/login")
 
 
@@ -206,17 +207,19 @@ def data_dir(settings: Any, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("new", "kept"), [(NEW, False), ("short", True)])
-def test_the_file_of_the_first_password_goes_with_it(as_admin: Api, data_dir: Path, new: str, kept: bool) -> None:
+def test_the_file_of_the_first_password_is_deleted_after_the_change(
+    as_admin: Api, data_dir: Path, new: str, kept: bool
+) -> None:
     (data_dir / "initial-password").write_text(PASSWORD)
     change(as_admin, new=new)
     assert (data_dir / "initial-password").exists() is kept
 
 
-def test_there_need_be_no_such_file(as_admin: Api, data_dir: Path) -> None:
+def test_a_missing_password_file_is_no_error(as_admin: Api, data_dir: Path) -> None:
     assert change(as_admin).status_code == 302
 
 
-def test_no_page_is_framed_or_loads_from_elsewhere(anybody: Api) -> None:
+def test_pages_cannot_be_framed_and_load_nothing_from_other_hosts(anybody: Api) -> None:
     headers = anybody.get("/login").headers
     assert headers["X-Frame-Options"] == "DENY"
     assert "default-src 'self'" in headers["Content-Security-Policy"]
@@ -226,13 +229,13 @@ def test_no_page_is_framed_or_loads_from_elsewhere(anybody: Api) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["system", "light", "dark"])
-def test_a_theme_is_chosen_without_a_script(anybody: Api, chosen: str) -> None:
+def test_a_theme_is_set_without_scripts(anybody: Api, chosen: str) -> None:
     response = anybody.post("/account/theme", {"theme": chosen, "next": "/login?next=/models"})
     assert (response["Location"], anybody.cookies["routerdash_theme"].value) == ("/login?next=/models", chosen)
 
 
 @pytest.mark.parametrize("sent", [{"theme": "pink"}, {}, {"theme": "pink", "next": "https://evil.example/"}])
-def test_any_other_theme_is_none(anybody: Api, sent: dict[str, str]) -> None:
+def test_an_unknown_theme_is_ignored(anybody: Api, sent: dict[str, str]) -> None:
     assert anybody.post("/account/theme", sent)["Location"] == "/"
     assert "routerdash_theme" not in anybody.cookies
     assert anybody.get("/account/theme").status_code == 405
@@ -241,4 +244,4 @@ def test_any_other_theme_is_none(anybody: Api, sent: dict[str, str]) -> None:
 @pytest.mark.parametrize(("now", "then"), [("system", "light"), ("light", "dark"), ("dark", "system")])
 def test_a_page_offers_the_next_theme(as_viewer: Api, now: str, then: str) -> None:
     as_viewer.cookies["routerdash_theme"] = now
-    assert f'name="theme" value="{then}"' in as_viewer.get("/account/password").content.decode()
+    assert f'name="theme" value="{then}"' in one_line(as_viewer.get("/account/password").content.decode())

@@ -1,13 +1,16 @@
-"""The bench's own reckoning: what it parses, how it compares, what it refuses to believe."""
+"""The benchmark's own code: parsing, comparison, and the check of figures."""
 
+import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from benchmarks.bench import proc, results, tools
 from benchmarks.bench.__main__ import Bench
+from benchmarks.bench.bodies import SHAPES, conversation
 from benchmarks.bench.cases import CASES
 from benchmarks.bench.servers import Figures, Upstreams, audit
 from benchmarks.bench.tools import SOURCES, chat_body, parse_load, parse_wrk
@@ -20,23 +23,23 @@ Requests/sec:  20000.00
 """
 LOAD = (
     '{"seconds": 2.5, "whole": 7, "miscounted": 1, "unfinished": 2, "refused": 0, "broken": 0, "events": 600,'
-    ' "begun": 10, "connections": 5, "duration_us": {"p50": 641000, "p99": 700000, "max": 1},'
+    ' "started": 10, "connections": 5, "duration_us": {"p50": 641000, "p99": 700000, "max": 1},'
     ' "first_us": {"p50": 10500, "p99": 1, "max": 1}, "gap_us": {"p50": 1, "p99": 16000, "max": 1}}'
 )
 
 
-def test_what_wrk_says() -> None:
+def test_the_output_of_wrk_is_parsed() -> None:
     found = parse_wrk(WRK)
     assert (found.requests, found.p50_us, found.p99_us, found.wrong) == (20000, 640, 1900, 6)
 
 
-def test_what_the_stream_clients_say() -> None:
+def test_the_output_of_the_stream_client_is_parsed() -> None:
     found = parse_load(LOAD)
-    assert (found.whole, found.wrong, found.told) == (7, 3, "1 miscounted, 2 unfinished")
+    assert (found.whole, found.wrong, found.errors) == (7, 3, "1 miscounted, 2 unfinished")
     assert (found.events, found.duration_p50_us, found.gap_p99_us) == (600, 641000, 16000)
 
 
-def test_a_case_that_cannot_be_measured_keeps_none_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_cannot_be_measured_does_not_stop_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(bench: Bench, case: object) -> None:
         raise tools.CannotMeasure("only 1000 of 5000 streams began")
 
@@ -47,13 +50,13 @@ def test_a_case_that_cannot_be_measured_keeps_none_from_it(monkeypatch: pytest.M
     assert bench.failed[0] == f"`{CASES[0].name}` could not be measured: only 1000 of 5000 streams began"
 
 
-def test_a_stat_line_with_a_name_that_looks_like_one() -> None:
+def test_a_stat_line_with_parentheses_in_the_name() -> None:
     ticks = proc.TICKS
     line = f"7 (a) R 1 (b) S 42 7 7 0 -1 0 0 0 0 0 {ticks} {2 * ticks} {3 * ticks} {4 * ticks} 20 0 1 0 9"
     assert proc.parse_stat(line) == (42, 10.0)
 
 
-def test_our_own_process_uses_time() -> None:
+def test_the_cpu_time_of_the_own_process_is_measured() -> None:
     assert proc.cpu_seconds([os.getpid()]) > 0
     assert proc.stat_of(os.getpid())[0] == os.getppid()
     assert proc.resident_kib(os.getpid()) > 1000
@@ -65,8 +68,55 @@ def test_bodies_have_their_size(size: int) -> None:
     assert abs(len(chat_body(size)) - size) < 50
 
 
-def test_a_body_bears_its_words() -> None:
-    assert b"#bench events=3#" in chat_body(1500, stream=True, words="events=3")
+@pytest.mark.parametrize("size", [40_000, 200_000, 200_001, 1_000_000])
+def test_a_conversation_has_exactly_its_size(size: int) -> None:
+    assert len(conversation(size)) == size
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_conversations_of_all_seeds_have_their_size(seed: int) -> None:
+    assert len(conversation(200_000, seed)) == 200_000
+
+
+def test_a_conversation_is_the_same_each_time() -> None:
+    assert conversation(200_000) == conversation(200_000)
+    assert conversation(200_000, 2) != conversation(200_000)
+
+
+def test_a_conversation_looks_like_one() -> None:
+    body = json.loads(conversation(200_000))
+    roles = Counter(message["role"] for message in body["messages"])
+    assert roles["system"] == 1
+    assert min(roles["user"], roles["assistant"]) > 20
+    assert roles["tool"] > 10
+    assert len(body["tools"]) == 12
+    lengths = [len(message["content"]) for message in body["messages"] if message["content"]]
+    assert min(lengths) < 500
+    assert max(lengths) > 5000
+    calls = [call for message in body["messages"] for call in message.get("tool_calls", ())]
+    assert [call["id"] for call in calls] == [
+        message["tool_call_id"] for message in body["messages"] if message["role"] == "tool"
+    ]
+    assert all(json.loads(call["function"]["arguments"]) for call in calls)
+
+
+def test_a_conversation_has_many_escapes() -> None:
+    body = conversation(200_000)
+    assert body.count(b'\\"') > 1000
+    assert body.count(b"\\n") > 1000
+    assert b"```python" in body
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [64_000, 200_000])
+def test_shapes_have_about_their_size(shape: str, size: int) -> None:
+    body = SHAPES[shape](size)
+    assert json.loads(body)["model"] == tools.MODEL
+    assert 0.9 * size < len(body) < 1.2 * size
+
+
+def test_a_body_contains_its_options() -> None:
+    assert b"#bench events=3#" in chat_body(1500, stream=True, options="events=3")
 
 
 ROUNDS = [
@@ -76,7 +126,7 @@ ROUNDS = [
 ]
 
 
-def test_ratios_are_within_rounds() -> None:
+def test_ratios_are_computed_within_rounds() -> None:
     assert results.ratio(ROUNDS, "RouterDash", "cpu") == 2.0
     assert results.median(ROUNDS, "RouterDash", "cpu") == 50.0
     assert results.ratio(ROUNDS, "RouterDash", "nothing") is None
@@ -92,19 +142,19 @@ def test_a_table() -> None:
     ]
 
 
-def test_goals_tell_what_was_missed() -> None:
+def test_missed_goals_are_reported() -> None:
     assert results.goals({"plain32": ROUNDS})[2:] == [
         "| gateway's CPU for a plain request, × nginx's | ≤ 2.1 | 2.00 | held |"
     ]
     assert "**missed**" in results.goals({"body200k": [{"nginx": {"cpu": 1.0}, "RouterDash": {"cpu": 3.0}}]})[2]
 
 
-def test_every_goal_is_of_a_case() -> None:
+def test_every_goal_belongs_to_a_case() -> None:
     names = {case.name: case.columns for case in CASES}
     assert all(goal.column in names[goal.case] for goal in results.GOALS)
 
 
-def test_what_a_proxy_adds() -> None:
+def test_the_added_latency_of_a_proxy() -> None:
     samples = {"direct": {"duration": 640.0, "p50": 0.1}, "nginx": {"duration": 642.0, "p50": 0.3}}
     results.add_differences(samples)
     assert samples["nginx"]["longer"] == 2.0
@@ -115,20 +165,22 @@ def test_what_a_proxy_adds() -> None:
     ("successful", "failed", "cancelled", "posts", "held"),
     [
         (100, 0, 0, 100, True),
-        (130, 0, 2, 131, True),  # 30 of what was in flight had been answered, one had not reached an upstream
-        (99, 0, 1, 100, False),  # an answer that a client has is not counted
+        (130, 0, 2, 131, True),  # 30 requests in flight had a response, one had not reached an upstream
+        (99, 0, 1, 100, False),  # a response of a client is not counted
         (100, 1, 0, 101, False),
-        (131, 0, 2, 132, False),  # more than was asked
-        (101, 0, 0, 100, False),  # a success that no upstream knows
-        (100, 0, 0, 101, False),  # an upstream was asked for something that is not counted
+        (131, 0, 2, 132, False),  # more successes than requests
+        (101, 0, 0, 100, False),  # a success without a request at an upstream
+        (100, 0, 0, 101, False),  # a request at an upstream is not counted
     ],
 )
-def test_figures_against_what_was_seen(successful: int, failed: int, cancelled: int, posts: int, held: bool) -> None:
+def test_figures_are_compared_with_clients_and_upstreams(
+    successful: int, failed: int, cancelled: int, posts: int, held: bool
+) -> None:
     before, after = Figures(5, 1, 2, 9), Figures(5 + successful, 1 + failed, 2 + cancelled, 9 + posts)
     assert (audit(before, after, 100, 32) == "") is held
 
 
-def test_a_missing_program_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "find", lambda program: None if program == "wrk" else program)
     with pytest.raises(tools.CannotMeasure, match="apt-get install wrk"):
         tools.check()
@@ -139,11 +191,11 @@ def test_streams_between_the_compiled_programs(tmp_path: Path) -> None:
     load = tools.Load(tmp_path, "sk_none")
     upstreams = Upstreams(tmp_path)
     try:
-        paced = load.body("paced", 1500, stream=True, words="events=5 pace_us=2000")
-        burst = load.body("burst", 1500, stream=True, words="events=300 pace_us=0")
+        paced = load.body("paced", 1500, stream=True, options="events=5 pace_us=2000")
+        burst = load.body("burst", 1500, stream=True, options="events=300 pace_us=0")
         found = [load.streams(upstreams.ports[0], body, 8, 0.2, events) for body, events in ((paced, 5), (burst, 300))]
         assert [(one.wrong, one.whole > 8) for one in found] == [(0, True), (0, True)]
-        assert load.streams(upstreams.ports[0], paced, 1, 0.1, 6).told.endswith("miscounted")
+        assert load.streams(upstreams.ports[0], paced, 1, 0.1, 6).errors.endswith("miscounted")
         rate = load.rate(upstreams.ports[0], load.body("plain", 1500), 100, 0.3)
         assert (rate.whole, rate.wrong) == (30, 0)
         assert upstreams.posts() > sum(one.whole for one in found)
@@ -151,7 +203,7 @@ def test_streams_between_the_compiled_programs(tmp_path: Path) -> None:
         upstreams.stop()
 
 
-def test_sources_have_no_warnings(tmp_path: Path) -> None:
+def test_c_sources_compile_without_warnings(tmp_path: Path) -> None:
     if tools.find("cc") is None:
         pytest.skip("needs a C compiler")
     for name in ("upstream", "load"):

@@ -1,4 +1,4 @@
-"""`make demo`, as a newcomer runs it."""
+"""`make demo` in a new checkout."""
 
 import signal
 import subprocess
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from benchmarks import past
 from benchmarks.process import ROOT, clean_environment, free_port
-from gateway import journal, record
-from gateway.record import RequestRecord
-from metrics.fold import sound
-from tests.gateway.samples import make_endpoint, make_snapshot
-from tests.gateway.scripted import always, answer, upstream
+from benchmarks.published import Published
+from gateway.ipc import journal, record
+from gateway.ipc.record import RequestRecord
+from metrics.counting.plausibility import is_countable
+from tests.gateway.samples import make_endpoint
+from tests.gateway.scripted import always, http_response, upstream
 
 
 def start(port: int) -> "subprocess.Popen[str]":
@@ -25,33 +26,33 @@ def start(port: int) -> "subprocess.Popen[str]":
     )
 
 
-def test_it_runs_until_interrupted() -> None:
+def test_the_demo_runs_until_interrupted() -> None:
     process = start(free_port())
     assert process.stdout is not None
-    told = ""
-    while "The demo runs at" not in told:
+    output = ""
+    while "The demo runs at" not in output:
         line = process.stdout.readline()
-        assert line, told
-        told += line
+        assert line, output
+        output += line
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in told + rest) == (0, False), told + rest
+    assert (process.returncode, "Traceback" in output + rest) == (0, False), output + rest
 
 
-def test_a_taken_port_is_told_and_its_server_left_alone() -> None:
-    with upstream(always(answer(b"{}"))) as somebody_else:
-        process = start(somebody_else.server_address[1])
-        told, _ = process.communicate(timeout=60)
-        assert somebody_else.requests == []
-    assert (process.returncode, "Traceback" in told) == (1, False)
-    assert f"port {somebody_else.server_address[1]} cannot be used" in told
+def test_a_port_in_use_is_reported_and_its_server_not_contacted() -> None:
+    with upstream(always(http_response(b"{}"))) as other_server:
+        process = start(other_server.server_address[1])
+        output, _ = process.communicate(timeout=60)
+        assert other_server.requests == []
+    assert (process.returncode, "Traceback" in output) == (1, False)
+    assert f"port {other_server.server_address[1]} cannot be used" in output
 
 
-def test_its_past_is_read_as_any_journal(tmp_path: Path) -> None:
-    known = make_snapshot(make_endpoint("one", "small", "large"))
+def test_the_past_of_the_demo_is_read_like_any_journal(tmp_path: Path) -> None:
+    known = Published(1, "database-1", (make_endpoint("one", "small", "large"),))
     count = past.write(tmp_path, known, {"one": past.Speed(0.2, 50.0)}, 1_790_000_000.0)
     (writer,) = journal.writers(tmp_path)
     entries = journal.read(tmp_path / writer, journal.START, 100_000).entries
     records = [it for it in entries if isinstance(it, RequestRecord)]
-    assert (len(records), all(map(sound, records))) == (count, True)
+    assert (len(records), all(map(is_countable, records))) == (count, True)
     assert {it.outcome for it in records} == {record.OK, record.FAILED, record.CANCELLED}

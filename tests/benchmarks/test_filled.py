@@ -1,4 +1,4 @@
-"""Databases that are filled for measurements are as the writer would have left them."""
+"""Databases that are filled for measurements equal those that the writer makes."""
 
 from typing import Any
 from urllib.parse import quote
@@ -11,13 +11,13 @@ from benchmarks import filled
 from metrics.models import RequestHistory
 from metrics.reconcile import audit
 from tests.metrics.world import own_database
-from tests.routerdash.conftest import _nothing_left  # noqa: F401
+from tests.routerdash.conftest import _clean_state  # noqa: F401
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def database() -> str:
-    """As filled.fill takes it."""
+    """The database in the form that filled.fill accepts."""
     it: dict[str, Any] = connection.settings_dict
     if connection.vendor == "sqlite":
         return str(it["NAME"])
@@ -25,7 +25,7 @@ def database() -> str:
 
 
 @pytest.mark.parametrize("rows", [40, 3000])
-def test_its_figures_agree_with_each_other(rows: int) -> None:
+def test_the_figures_of_a_filled_database_agree(rows: int) -> None:
     own_database()
     indexes = connection.introspection.get_constraints(connection.cursor(), "request_history").keys()
     connection.close()
@@ -33,6 +33,6 @@ def test_its_figures_agree_with_each_other(rows: int) -> None:
     cells = filled.fill(database(), servers, rows)
     assert sum(cell.rows for cell in cells) == RequestHistory.objects.count() == rows
     assert connection.introspection.get_constraints(connection.cursor(), "request_history").keys() == indexes
-    found = audit.look(settings.ROUTERDASH, audit.Asked(thorough=True)).differences
-    # Of the moving averages only one sample each is there.
+    found = audit.check(settings.ROUTERDASH, audit.AuditOptions(thorough=True)).differences
+    # Each moving average has only one sample.
     assert {it.law for it in found} <= {"averages"}, [str(it) for it in found if it.law != "averages"][:3]

@@ -1,14 +1,14 @@
-"""Which pictures are taken: each once, and none of a page that is not there."""
+"""The list of screenshots: each once, and none of a missing page."""
 
 from benchmarks.screenshots import PICTURES, Picture, _path
 from tests.metrics.records import A
 
 
-def test_every_picture_has_a_file_of_its_own() -> None:
+def test_every_screenshot_has_its_own_file() -> None:
     assert len({it.file for it in PICTURES}) == len(PICTURES)
 
 
-def test_they_show_both_themes_both_languages_and_both_widths() -> None:
+def test_screenshots_show_both_themes_languages_and_widths() -> None:
     assert {(it.theme, it.language, it.width) for it in PICTURES} >= {
         ("light", "en", 1440),
         ("dark", "en", 1440),
@@ -17,7 +17,7 @@ def test_they_show_both_themes_both_languages_and_both_widths() -> None:
     }
 
 
-def test_pages_that_are_not_there_are_left_out() -> None:
+def test_missing_pages_are_left_out() -> None:
     assert _path(Picture("a", "overview"), A) == "/"
     assert _path(Picture("a", "endpoint"), A) == f"/endpoints/{A}"
     assert _path(Picture("a", "no-such-page"), A) is None

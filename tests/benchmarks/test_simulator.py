@@ -1,4 +1,4 @@
-"""The simulated server by itself, as any HTTP client sees it."""
+"""The simulated server alone, with an ordinary HTTP client."""
 
 import asyncio
 import http.client
@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from benchmarks.simulator import FAULTS, Endpoint, Simulator
-from gateway.kinds import KINDS
-from tests.http import Answer, Served
+from gateway.base.request_kinds import KINDS
+from tests.http import Response, Served
 
 TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CHAT_TOOL = {"type": "function", "function": TOOL}
@@ -29,22 +29,22 @@ class Client(Served):
         self.port = endpoint.port
 
 
-def post(endpoint: Endpoint, path: str, **fields) -> Answer:
+def post(endpoint: Endpoint, path: str, **fields) -> Response:
     return Client(endpoint).post(path, {**BODY, **fields})
 
 
-def events(answer: Answer) -> list[dict[str, Any]]:
-    """The JSON of a stream's events, [DONE] aside."""
-    found = [event.rpartition(b"data: ")[2] for event in answer.body.split(b"\n\n") if event]
+def events(response: Response) -> list[dict[str, Any]]:
+    """Return the JSON of a stream's events without [DONE]."""
+    found = [event.rpartition(b"data: ")[2] for event in response.body.split(b"\n\n") if event]
     return [json.loads(data) for data in found if data != b"[DONE]"]
 
 
-def send_form(endpoint: Endpoint, path: str, **fields: str) -> Answer:
-    async def send() -> Answer:
+def send_form(endpoint: Endpoint, path: str, **fields: str) -> Response:
+    async def send() -> Response:
         form = aiohttp.FormData(fields)
         form.add_field("file", b"x" * 100_000, filename="a.wav", content_type="audio/wav")
         async with aiohttp.ClientSession() as session, session.post(endpoint.url + path, data=form) as response:
-            return Answer(response.status, {}, await response.read())
+            return Response(response.status, {}, await response.read())
 
     return asyncio.run(send())
 
@@ -56,42 +56,42 @@ def send_form(endpoint: Endpoint, path: str, **fields: str) -> Answer:
 def test_every_kind_is_served(sim: Simulator, kind) -> None:
     endpoint = sim.add()
     send = send_form if kind.multipart else post
-    assert send(endpoint, kind.asked_at, model="tiny").status == 200
-    assert (endpoint.seen.paths, endpoint.seen.finished) == ([kind.asked_at], 1)
+    assert send(endpoint, kind.endpoint_path, model="tiny").status == 200
+    assert (endpoint.seen.paths, endpoint.seen.finished) == ([kind.endpoint_path], 1)
 
 
-def test_other_paths_are_not_there(sim: Simulator) -> None:
+def test_other_paths_are_not_found(sim: Simulator) -> None:
     assert post(sim.add(), "/v1/nothing").status == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 def test_a_server_may_lack_messages(sim: Simulator, path: str) -> None:
-    answer = post(sim.add(messages=False), path)
-    assert (answer.status, answer.json()["type"]) == (404, "error")
+    response = post(sim.add(messages=False), path)
+    assert (response.status, response.json()["type"]) == (404, "error")
 
 
-def test_a_form_is_remembered_by_its_fields_and_sizes(sim: Simulator) -> None:
+def test_a_form_is_recorded_by_its_fields_and_sizes(sim: Simulator) -> None:
     endpoint = sim.add()
-    answer = send_form(endpoint, "/v1/audio/transcriptions", model="tiny", response_format="text")
-    assert answer.body.startswith(b"the quick")
+    response = send_form(endpoint, "/v1/audio/transcriptions", model="tiny", response_format="text")
+    assert response.body.startswith(b"the quick")
     file = {"name": "a.wav", "type": "audio/wav", "size": 100_000}
     assert endpoint.seen.bodies == [{"model": "tiny", "response_format": "text", "file": file}]
 
 
 def test_speech_comes_in_chunks(sim: Simulator) -> None:
-    answer = post(sim.add(tokens=3), "/v1/audio/speech")
-    assert (answer.headers["content-type"], len(answer.body)) == ("audio/mpeg", 3072)
-    assert answer.headers["transfer-encoding"] == "chunked"
+    response = post(sim.add(tokens=3), "/v1/audio/speech")
+    assert (response.headers["content-type"], len(response.body)) == ("audio/mpeg", 3072)
+    assert response.headers["transfer-encoding"] == "chunked"
 
 
 @pytest.mark.parametrize("body", [b"", b"{bad", b"[]", b"{}"])
-def test_a_bad_request_is_told(sim: Simulator, body: bytes) -> None:
+def test_a_bad_request_gets_an_error(sim: Simulator, body: bytes) -> None:
     assert Client(sim.add()).post("/v1/chat/completions", body).status == 400
 
 
 def test_messages_need_max_tokens(sim: Simulator) -> None:
-    answer = Client(sim.add()).post("/v1/messages", {"model": "tiny", "messages": []})
-    assert (answer.status, answer.json()["error"]["message"]) == (400, "max_tokens is missing")
+    response = Client(sim.add()).post("/v1/messages", {"model": "tiny", "messages": []})
+    assert (response.status, response.json()["error"]["message"]) == (400, "max_tokens is missing")
 
 
 # Streams
@@ -105,13 +105,13 @@ def test_messages_need_max_tokens(sim: Simulator) -> None:
         ("/v1/audio/transcriptions", "transcript.text.done"),
     ],
 )
-def test_a_stream_comes_to_its_end(sim: Simulator, path: str, last: str) -> None:
-    answer = post(sim.add(), path, stream=True)
-    assert events(answer)[-1]["type"] == last
-    assert answer.body.count(b'"delta": ') >= 8
+def test_a_stream_is_complete(sim: Simulator, path: str, last: str) -> None:
+    response = post(sim.add(), path, stream=True)
+    assert events(response)[-1]["type"] == last
+    assert response.body.count(b'"delta": ') >= 8
 
 
-def test_a_response_tells_its_events_in_order(sim: Simulator) -> None:
+def test_the_events_of_a_response_are_in_order(sim: Simulator) -> None:
     found = events(post(sim.add(tokens=1), "/v1/responses", stream=True))
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     assert [event["type"].removeprefix("response.") for event in found] == [
@@ -127,12 +127,12 @@ def test_a_response_tells_its_events_in_order(sim: Simulator) -> None:
     ]
 
 
-def test_a_message_tells_its_events_in_order(sim: Simulator) -> None:
-    answer = post(sim.add(tokens=1), "/v1/messages", stream=True)
-    names = [line.removeprefix(b"event: ").decode() for line in answer.body.split(b"\n") if line.startswith(b"event")]
+def test_the_events_of_a_message_are_in_order(sim: Simulator) -> None:
+    response = post(sim.add(tokens=1), "/v1/messages", stream=True)
+    names = [line.removeprefix(b"event: ").decode() for line in response.body.split(b"\n") if line.startswith(b"event")]
     start, stop = ["message_start", "content_block_start", "ping"], ["content_block_stop", "message_delta"]
     assert names == [*start, "content_block_delta", *stop, "message_stop"]
-    assert events(answer)[-2]["usage"] == {"output_tokens": 1}
+    assert events(response)[-2]["usage"] == {"output_tokens": 1}
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_a_message_tells_its_events_in_order(sim: Simulator) -> None:
         ("/v1/responses", "max_output_tokens", '"incomplete"'),
     ],
 )
-def test_an_answer_that_is_cut_short_says_so(sim: Simulator, path: str, field: str, reason: str) -> None:
+def test_a_truncated_response_reports_its_reason(sim: Simulator, path: str, field: str, reason: str) -> None:
     assert reason in post(sim.add(), path, **{field: 3}).body.decode()
 
 
-# Calls of tools
+# Tool calls
 
 
 def arguments(path: str, found: list[dict[str, Any]]) -> str:
-    """Put together from a stream's fragments."""
+    """Join the fragments of a stream."""
     if path == "/v1/messages":
         return "".join(
             event["delta"].get("partial_json", "") for event in found if "index" in event and "delta" in event
@@ -172,10 +172,10 @@ every_path = pytest.mark.parametrize("path", TOOLS)
 
 @every_path
 def test_a_tool_is_called(sim: Simulator, path: str) -> None:
-    answer = post(sim.add(), path, tools=[TOOLS[path]])
-    assert '"weather"' in answer.body.decode()
-    assert "quick" in answer.body.decode()
-    assert "quick brown" not in answer.body.decode()
+    response = post(sim.add(), path, tools=[TOOLS[path]])
+    assert '"weather"' in response.body.decode()
+    assert "quick" in response.body.decode()
+    assert "quick brown" not in response.body.decode()
 
 
 @every_path
@@ -186,9 +186,9 @@ def test_a_tool_is_called_in_fragments(sim: Simulator, path: str) -> None:
 
 @every_path
 @pytest.mark.parametrize("options", [{"tool_choice": "none"}, {"tools": []}])
-def test_text_where_no_tool_is_wanted(sim: Simulator, path: str, options) -> None:
-    answer = post(sim.add(), path, **{"tools": [TOOLS[path]], **options})
-    assert "quick brown" in answer.body.decode()
+def test_text_when_no_tool_is_requested(sim: Simulator, path: str, options) -> None:
+    response = post(sim.add(), path, **{"tools": [TOOLS[path]], **options})
+    assert "quick brown" in response.body.decode()
 
 
 @every_path
@@ -204,21 +204,21 @@ def test_text_from_a_server_that_calls_no_tools(sim: Simulator, path: str) -> No
         ("/v1/responses", "input", {"type": "function_call_output", "output": "fine"}),
     ],
 )
-def test_text_when_the_tool_has_been_called(sim: Simulator, path: str, field: str, last) -> None:
-    answer = post(sim.add(), path, tools=[TOOLS[path]], **{field: [last]})
-    assert "quick brown" in answer.body.decode()
+def test_text_after_the_tool_was_called(sim: Simulator, path: str, field: str, last) -> None:
+    response = post(sim.add(), path, tools=[TOOLS[path]], **{field: [last]})
+    assert "quick brown" in response.body.decode()
 
 
-def test_the_tool_that_is_named_is_called(sim: Simulator) -> None:
+def test_the_named_tool_is_called(sim: Simulator) -> None:
     other = {"type": "function", "function": {"name": "clock"}}
-    answer = post(sim.add(), "/v1/chat/completions", tools=[CHAT_TOOL, other], tool_choice=other)
-    assert answer.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "clock"
+    response = post(sim.add(), "/v1/chat/completions", tools=[CHAT_TOOL, other], tool_choice=other)
+    assert response.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "clock"
 
 
-# Responses that are kept
+# Stored responses
 
 
-def test_a_response_can_be_asked_for_again(sim: Simulator) -> None:
+def test_a_stored_response_can_be_retrieved(sim: Simulator) -> None:
     endpoint = sim.add()
     made = post(endpoint, "/v1/responses").json()
     path = f"/v1/responses/{made['id']}"
@@ -230,7 +230,7 @@ def test_a_response_can_be_asked_for_again(sim: Simulator) -> None:
     assert client.get(path).status == 404
 
 
-def test_a_response_that_is_not_to_be_kept_is_not(sim: Simulator) -> None:
+def test_a_response_with_store_false_is_not_stored(sim: Simulator) -> None:
     endpoint = sim.add()
     made = post(endpoint, "/v1/responses", store=False).json()
     assert Client(endpoint).get(f"/v1/responses/{made['id']}").status == 404
@@ -242,14 +242,14 @@ def test_a_response_that_is_not_to_be_kept_is_not(sim: Simulator) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.isdigit()])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 def test_a_status_as_a_fault(sim: Simulator, fault: str, path: str) -> None:
-    answer = post(sim.add(fault=fault), path)
-    assert (answer.status, answer.json()["error"]["message"]) == (int(fault), f"simulated {fault}")
+    response = post(sim.add(fault=fault), path)
+    assert (response.status, response.json()["error"]["message"]) == (int(fault), f"simulated {fault}")
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_empty_answer(sim: Simulator, stream: bool) -> None:
-    answer = post(sim.add(fault="empty"), "/v1/chat/completions", stream=stream)
-    assert (answer.status, answer.body) == (200, b"")
+def test_an_empty_response(sim: Simulator, stream: bool) -> None:
+    response = post(sim.add(fault="empty"), "/v1/chat/completions", stream=stream)
+    assert (response.status, response.body) == (200, b"")
 
 
 def test_every_other_request_fails(sim: Simulator) -> None:
@@ -264,7 +264,7 @@ def test_a_connection_is_reset(sim: Simulator) -> None:
     assert (endpoint.seen.started, endpoint.seen.finished) == (1, 0)
 
 
-def ask_on(connection: http.client.HTTPConnection) -> None:
+def send_request_on(connection: http.client.HTTPConnection) -> None:
     connection.request("POST", "/v1/chat/completions", json.dumps(BODY))
     connection.getresponse()
 
@@ -276,17 +276,17 @@ def test_a_kept_connection_is_reset_too(sim: Simulator) -> None:
         connection.getresponse().read()
         endpoint.set(fault="reset")
         with pytest.raises(ConnectionResetError):
-            ask_on(connection)
+            send_request_on(connection)
 
 
-def test_a_bad_request_is_told_before_its_body_is_read(sim: Simulator) -> None:
+def test_a_bad_request_gets_an_error_before_its_body_is_read(sim: Simulator) -> None:
     with socket.create_connection(("127.0.0.1", sim.add(fault="early_400").port), timeout=10) as connection:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
 
 def beginning(endpoint: Endpoint, enough: bytes, **fields) -> bytes:
-    """What has come until this has come too; then the client leaves."""
+    """Return the received bytes up to the given ones, then disconnect."""
     body = json.dumps({**BODY, **fields})
     received = b""
     with closing(http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=10)) as connection:
@@ -304,13 +304,13 @@ def test_comments_come_before_the_first_token(sim: Simulator, fault: str) -> Non
 
 
 def test_comments_end_with_the_first_token(sim: Simulator) -> None:
-    answer = post(sim.add(fault="comments", ttft=0.2), "/v1/chat/completions", stream=True)
-    assert answer.body.count(b": still here\n\n") >= 2
-    assert answer.body.endswith(b"data: [DONE]\n\n")
+    response = post(sim.add(fault="comments", ttft=0.2), "/v1/chat/completions", stream=True)
+    assert response.body.count(b": still here\n\n") >= 2
+    assert response.body.endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_hangs_in_its_middle(sim: Simulator, stream: bool) -> None:
+def test_a_response_hangs_in_its_middle(sim: Simulator, stream: bool) -> None:
     endpoint = sim.add(fault="mid_hang")
     assert b"kings" not in beginning(endpoint, b'"model"', stream=stream)
     assert endpoint.wait_for(lambda seen: seen.cancelled == 1).finished == 0
@@ -319,11 +319,11 @@ def test_an_answer_hangs_in_its_middle(sim: Simulator, stream: bool) -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize(("fault", "words"), [("cut", b""), ("error_event", b"simulated error")])
 def test_a_stream_breaks_when_half_of_it_is_sent(sim: Simulator, path: str, fault: str, words: bytes) -> None:
-    answer = post(sim.add(fault=fault), path, stream=True)
-    assert (b"fox" in answer.body, b"jumps" in answer.body, words in answer.body) == (True, False, True)
+    response = post(sim.add(fault=fault), path, stream=True)
+    assert (b"fox" in response.body, b"jumps" in response.body, words in response.body) == (True, False, True)
 
 
-# What was seen
+# Recorded requests
 
 
 def test_the_moment_of_a_cancel_is_known(sim: Simulator) -> None:
@@ -337,14 +337,14 @@ def test_the_moment_of_a_cancel_is_known(sim: Simulator) -> None:
     assert seen.running == 0
 
 
-def test_waiting_ends_when_it_is_so(sim: Simulator) -> None:
+def test_waiting_ends_when_the_condition_is_true(sim: Simulator) -> None:
     endpoint = sim.add()
-    asking = threading.Thread(target=post, args=(endpoint, "/v1/chat/completions"))
-    asking.start()
+    sender = threading.Thread(target=post, args=(endpoint, "/v1/chat/completions"))
+    sender.start()
     assert endpoint.wait_for(lambda seen: seen.finished == 1).started == 1
-    asking.join()
+    sender.join()
 
 
-def test_waiting_in_vain_is_told(sim: Simulator) -> None:
+def test_waiting_in_vain_raises_an_error(sim: Simulator) -> None:
     with pytest.raises(TimeoutError, match="started=0"):
         sim.add().wait_for(lambda seen: seen.started == 1, 0.01)

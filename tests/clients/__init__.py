@@ -1,7 +1,7 @@
-"""Scripts that real client libraries run against RouterDash; each prints what it was told, as JSON.
+"""Scripts that real client libraries run against RouterDash; each prints the results that it received, as JSON.
 
-Python's run in a virtual environment of requirements.txt (tests.llamacpp.environment makes it), JavaScript's by node in
-a folder with the packages of package-lock.json.
+Python scripts run in a virtual environment of requirements.txt (tests.llamacpp.environment creates it), JavaScript ones
+by node in a folder with the packages of package-lock.json.
 """
 
 import json
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def node(script: str, *arguments: str) -> list[str]:
-    """The command that runs one of the scripts. Skips the test where there is no node, or no packages can be had."""
+    """Return the command that runs one of the scripts. Skips the test without node or its packages."""
     program = shutil.which("node")
     if program is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
@@ -45,7 +45,7 @@ def _packages() -> Path:
 
 
 def configure_llm(home: Path, base_url: str, keys: dict[str, str], models: list[str]) -> Path:
-    """The user folder of `llm`: each model with each key, as `MODEL-KEY`."""
+    """Return the user folder of `llm`: each model with each key, as `MODEL-KEY`."""
     entries = [
         {"model_id": f"{model}-{key}", "model_name": model, "api_base": base_url, "api_key_name": key}
         for model in models

@@ -1,4 +1,4 @@
-// AI SDK calls a tool, runs it, and goes on with its result, whole and streamed. Arguments: base URL, key, model.
+// AI SDK calls a tool, runs it, and continues with its result, complete and streamed. Arguments: base URL, key, model.
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 
@@ -25,4 +25,4 @@ const asking = {
 const { text } = await generateText(asking);
 const streamed = await streamText(asking).text;
 if (streamed !== text) throw new Error(`streamed: ${streamed}`);
-console.log(JSON.stringify({ calls, answer: text }));
+console.log(JSON.stringify({ calls, response: text }));

@@ -1,4 +1,4 @@
-"""anthropic-python calls a tool, whole and streamed, and tells the result. Arguments: URL without /v1, key, model."""
+"""anthropic-python calls a tool, complete and streamed, and sends its result. Arguments: URL, key, model."""
 
 import json
 import sys
@@ -15,18 +15,18 @@ TOOL = {
 
 def main(base_url: str, key: str, model: str) -> None:
     client = anthropic.Anthropic(base_url=base_url, api_key=key, max_retries=0)
-    asked = {"model": model, "max_tokens": 60, "tools": [TOOL], "tool_choice": {"type": "any"}}
-    asked["extra_body"] = {"temperature": 0}
-    message = client.messages.create(messages=MESSAGES, **asked)
-    with client.messages.stream(messages=MESSAGES, **asked) as stream:
+    first = {"model": model, "max_tokens": 60, "tools": [TOOL], "tool_choice": {"type": "any"}}
+    first["extra_body"] = {"temperature": 0}
+    message = client.messages.create(messages=MESSAGES, **first)
+    with client.messages.stream(messages=MESSAGES, **first) as stream:
         streamed = stream.get_final_message()
     assert (message.stop_reason, streamed.stop_reason) == ("tool_use", "tool_use")
     block = message.content[0]
     result = {"type": "tool_result", "tool_use_id": block.id, "content": "Sunny."}
     turns = [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
-    answer = client.messages.create(messages=[*MESSAGES, *turns], **asked)
+    response = client.messages.create(messages=[*MESSAGES, *turns], **first)
     calls = [{"name": it.content[0].name, "arguments": it.content[0].input} for it in (message, streamed)]
-    print(json.dumps({"calls": calls, "answer": answer.content[0].text}))
+    print(json.dumps({"calls": calls, "response": response.content[0].text}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""langchain-openai calls a tool, whole and streamed, and tells its result. Arguments: base URL, key, model."""
+"""langchain-openai calls a tool, complete and streamed, and sends its result. Arguments: base URL, key, model."""
 
 import json
 import sys
@@ -20,9 +20,9 @@ def main(base_url: str, key: str, model: str) -> None:
     message = chat.invoke([QUESTION])
     first, *others = chat.stream([QUESTION])
     calls = [*message.tool_calls, *sum(others, first).tool_calls]
-    answer = chat.invoke([QUESTION, message, ToolMessage("Sunny.", tool_call_id=calls[0]["id"])])
-    told = [{"name": call["name"], "arguments": call["args"]} for call in calls]
-    print(json.dumps({"calls": told, "answer": answer.content}))
+    response = chat.invoke([QUESTION, message, ToolMessage("Sunny.", tool_call_id=calls[0]["id"])])
+    reported = [{"name": call["name"], "arguments": call["args"]} for call in calls]
+    print(json.dumps({"calls": reported, "response": response.content}))
 
 
 if __name__ == "__main__":

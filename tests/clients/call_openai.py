@@ -1,4 +1,4 @@
-"""openai-python calls a tool in chats and responses, whole and streamed. Arguments: base URL, key, model."""
+"""openai-python calls a tool in chats and responses, complete and streamed. Arguments: base URL, key, model."""
 
 import json
 import sys
@@ -18,33 +18,33 @@ def main(base_url: str, key: str, model: str) -> None:
         "max_tokens": 60,
         "temperature": 0,
     }
-    answer = client.chat.completions.create(model=model, messages=MESSAGES, **chat)
-    assert answer.choices[0].finish_reason == "tool_calls"
-    message = answer.choices[0].message
+    response = client.chat.completions.create(model=model, messages=MESSAGES, **chat)
+    assert response.choices[0].finish_reason == "tool_calls"
+    message = response.choices[0].message
     call = message.tool_calls[0]
-    calls = [_told(call.function)]
+    calls = [_with_result(call.function)]
     turns = [*MESSAGES, message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}]
     rest = {**chat, "tool_choice": "auto"}
     text = client.chat.completions.create(model=model, messages=turns, **rest).choices[0].message.content
     with client.chat.completions.stream(model=model, messages=MESSAGES, **chat) as stream:
         for _ in stream:
             pass
-        calls.append(_told(stream.get_final_completion().choices[0].message.tool_calls[0].function))
+        calls.append(_with_result(stream.get_final_completion().choices[0].message.tool_calls[0].function))
     other = {
         "tools": [{"type": "function", **FUNCTION}],
         "tool_choice": "required",
         "max_output_tokens": 60,
         "temperature": 0,
     }
-    answer = client.responses.create(model=model, input="What is the weather in Paris?", **other)
-    calls.append(_told(next(item for item in answer.output if item.type == "function_call")))
+    response = client.responses.create(model=model, input="What is the weather in Paris?", **other)
+    calls.append(_with_result(next(item for item in response.output if item.type == "function_call")))
     with client.responses.stream(model=model, input="What is the weather in Paris?", **other) as stream:
-        answer = stream.get_final_response()
-    calls.append(_told(next(item for item in answer.output if item.type == "function_call")))
-    print(json.dumps({"calls": calls, "answer": text}))
+        response = stream.get_final_response()
+    calls.append(_with_result(next(item for item in response.output if item.type == "function_call")))
+    print(json.dumps({"calls": calls, "response": text}))
 
 
-def _told(function):
+def _with_result(function):
     return {"name": function.name, "arguments": json.loads(function.arguments)}
 
 

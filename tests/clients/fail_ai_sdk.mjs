@@ -1,4 +1,4 @@
-// AI SDK: what it raises, or reports in a stream; the cases are those of failing.py. Arguments: base URL, key.
+// Errors that the AI SDK raises, or reports in a stream; the cases are those of failing.py. Arguments: base URL, key.
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText } from "ai";
 
@@ -31,11 +31,11 @@ async function raised(model, stream, apiKey = key) {
   return { classes: [], status: null, message: "" };
 }
 
-const told = {};
+const errors = {};
 for (const [name, model] of Object.entries(CASES)) {
   const apiKey = name === "unauthorized" ? "sk_wrong" : key;
-  told[name] = await raised(model, false, apiKey);
-  told[`${name} streamed`] = await raised(model, true, apiKey);
+  errors[name] = await raised(model, false, apiKey);
+  errors[`${name} streamed`] = await raised(model, true, apiKey);
 }
-told["broken streamed"] = await raised("breaks", true);
-console.log(JSON.stringify({ raised: told }));
+errors["broken streamed"] = await raised("breaks", true);
+console.log(JSON.stringify({ raised: errors }));

@@ -1,4 +1,4 @@
-"""anthropic-python: what it raises. Arguments: base URL (without /v1), key."""
+"""Exceptions of anthropic-python. Arguments: base URL (without /v1), key."""
 
 import json
 import sys
@@ -10,12 +10,12 @@ MESSAGES = [{"role": "user", "content": "Say hello."}]
 
 
 def main(base_url: str, key: str) -> None:
-    def ask(model, stream, other_key):
+    def send(model, stream, other_key):
         client = anthropic.Anthropic(base_url=base_url, api_key=other_key or key, max_retries=0)
-        answer = client.messages.create(model=model, messages=MESSAGES, max_tokens=8, stream=stream)
-        return list(answer) if stream else answer
+        response = client.messages.create(model=model, messages=MESSAGES, max_tokens=8, stream=stream)
+        return list(response) if stream else response
 
-    print(json.dumps({"raised": failures(ask)}))
+    print(json.dumps({"raised": failures(send)}))
 
 
 if __name__ == "__main__":

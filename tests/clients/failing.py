@@ -1,6 +1,6 @@
-"""What a client raises: each case in which a request fails, whole and streamed, by the class of its exception.
+"""Exceptions of a client in each case in which a request fails, complete and streamed.
 
-The models are those that tests/e2e/test_client_errors.py has its simulated servers serve.
+The models are those of the simulated servers in tests/e2e/test_client_errors.py.
 """
 
 CASES = {
@@ -13,19 +13,19 @@ CASES = {
 }
 
 
-def failures(ask):
-    """`ask(model, stream, key)`, where the key may be None for the right one."""
-    told = {}
+def failures(send):
+    """Return the failures of `send(model, stream, key)`, where the key may be None for the right one."""
+    reported = {}
     for case, model in CASES.items():
         key = "sk_wrong" if case == "unauthorized" else None
         for stream in (False, True):
-            told[f"{case} streamed" if stream else case] = raised(lambda: ask(model, stream, key))  # noqa: B023
-    told["broken streamed"] = raised(lambda: ask("breaks", True, None))
-    return told
+            reported[f"{case} streamed" if stream else case] = raised(lambda: send(model, stream, key))  # noqa: B023
+    reported["broken streamed"] = raised(lambda: send("breaks", True, None))
+    return reported
 
 
 def raised(case):
-    """The names of the exception's class and of those it is made of, the status it bears, and its sentence."""
+    """Return the names of the exception's class and its bases, its status, and its text."""
     try:
         case()
     except Exception as error:  # noqa: BLE001  # which one is the question

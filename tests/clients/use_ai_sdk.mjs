@@ -4,8 +4,8 @@ import { embedMany, generateText, streamText } from "ai";
 
 const [baseURL, apiKey, model, embedder] = process.argv.slice(2);
 const provider = createOpenAICompatible({ name: "routerdash", baseURL, apiKey, includeUsage: true });
-const told = [];
-const note = (usage) => told.push({ input: usage.inputTokens, output: usage.outputTokens });
+const usages = [];
+const note = (usage) => usages.push({ input: usage.inputTokens, output: usage.outputTokens });
 const common = { model: provider(model), maxRetries: 0 };
 
 const answer = await generateText({ ...common, prompt: "Say hello in five words.", maxOutputTokens: 8 });
@@ -22,4 +22,4 @@ const embedding = await embedMany({ model: provider.embeddingModel(embedder), va
 if (embedding.embeddings.length !== 2) throw new Error("not two embeddings");
 note({ inputTokens: embedding.usage.tokens, outputTokens: 0 });
 
-console.log(JSON.stringify({ told }));
+console.log(JSON.stringify({ reported: usages }));

@@ -8,21 +8,21 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 def main(base_url: str, key: str, model: str, embedder: str) -> None:
     chat = ChatOpenAI(base_url=base_url, api_key=key, model=model, max_tokens=8, max_retries=0)
-    answer = chat.invoke("Say hello in five words.")
-    told = [_told(answer)]
-    told.append(_told(_whole(chat.stream("Say hello in five words.", stream_usage=True))))
+    response = chat.invoke("Say hello in five words.")
+    reported = [_usage(response)]
+    reported.append(_usage(_whole(chat.stream("Say hello in five words.", stream_usage=True))))
     embeddings = OpenAIEmbeddings(base_url=base_url, api_key=key, model=embedder, check_embedding_ctx_length=False)
     assert len(embeddings.embed_documents(["a", "b"])) == 2
-    print(json.dumps({"told": told}))
+    print(json.dumps({"reported": reported}))
 
 
 def _whole(pieces):
-    """The message that the pieces of a stream are of."""
+    """Return the message of the pieces of a stream."""
     first, *others = pieces
     return sum(others, first)
 
 
-def _told(message):
+def _usage(message):
     usage = message.usage_metadata
     return {"input": usage["input_tokens"], "output": usage["output_tokens"]}
 

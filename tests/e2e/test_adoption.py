@@ -1,4 +1,4 @@
-"""A database of the reference, taken over and served: everything that was there is there, by HTTP."""
+"""An adopted database of llmlb, served by RouterDash: all data is available by HTTP."""
 
 import sqlite3
 import subprocess
@@ -17,7 +17,7 @@ from benchmarks.simulator import Simulator
 from tests.reference.llmlb_again import COUNTERS, DAILY, change_endpoints, serve_again
 from tests.reference.make_reference_db import make
 from tests.router import RouterDash, until
-from tests.routerdash.processes import manage
+from tests.routerdash.commands import manage
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -27,9 +27,9 @@ Adopted = tuple[RouterDash, dict[str, Any], Path]
 @pytest.fixture(scope="module")
 def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
     directory = tmp_path_factory.mktemp("adopted")
-    path = directory / "load balancer.db"  # the reference's own file name, with its blank
+    path = directory / "load balancer.db"  # the file name of llmlb, with its space
     expected = make(path, requests=600)
-    # Checks every hour: latencies stay as the reference measured them while these tests look.
+    # Checks run every hour: latencies stay as llmlb measured them during these tests.
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE endpoints SET health_check_interval_secs = 3600")
         connection.commit()
@@ -54,7 +54,7 @@ def test_counters_and_latencies(adopted: Adopted) -> None:
     for name, figures in expected["endpoints"].items():
         for column in ("id", "total_requests", "successful_requests", "failed_requests"):
             assert rows[name][column] == figures[column]
-    # Nothing listens there: the first check at the start found them gone, and left each latency as it was.
+    # No server listens there: the first check marked these endpoints as offline and kept their latencies.
     assert {name: row["latency_ms"] for name, row in rows.items()} == {
         name: figures["latency_ms"] for name, figures in expected["endpoints"].items()
     }
@@ -84,7 +84,7 @@ def test_totals_include_endpoints_deleted_long_ago(adopted: Adopted) -> None:
 
 
 def test_all_figures_agree(adopted: Adopted) -> None:
-    """In the database, and as they are told of it."""
+    """The daily rows in the database equal those of the API."""
     done = manage("reconcile", **adopted[0].environment)
     assert (done.code, done.out) == (0, "all figures agree\n"), done.out
 
@@ -128,22 +128,22 @@ def test_an_administrator_is_staff(adopted: Adopted) -> None:
     assert "gpu-box 1" in browser.open(f"{router.url}/admin/endpoints/endpoint/").read().decode()
 
 
-def test_history_reads(adopted: Adopted) -> None:
+def test_the_history_is_readable(adopted: Adopted) -> None:
     router, expected, path = adopted
     _, browser = router.log_in("admin", expected["users"]["admin"])
     page = browser.open(f"{router.url}/admin/metrics/requesthistory/").read().decode()
     assert page.count('<tr><th class="field-completed') == 50
-    answer = router.get("/api/requests?limit=200")
-    assert len(answer.json()["requests"]) == 200
+    response = router.get("/api/requests?limit=200")
+    assert len(response.json()["requests"]) == 200
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM request_history").fetchone() == (600,)
 
 
-# And llmlb again
+# A return to llmlb
 
 
 def figures(router: RouterDash) -> dict[str, Any]:
-    """All that totals, usage and clients tell, by name."""
+    """Return all figures of totals, usage and clients, by name."""
     stats = router.stats()
     found: dict[str, Any] = {
         name: stats[name]
@@ -172,7 +172,7 @@ def figures(router: RouterDash) -> dict[str, Any]:
 
 @pytest.fixture
 def taken_over(tmp_path: Path) -> Iterator[tuple[RouterDash, Path]]:
-    """Taken over, and not started yet."""
+    """Return an adopted installation that has not been started yet."""
     path = tmp_path / "load balancer.db"
     make(path, requests=300)
     router = RouterDash(tmp_path, DATABASE_URL=f"sqlite:///{path}")
@@ -186,14 +186,14 @@ def agrees(router: RouterDash) -> bool:
 
 
 def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim: Simulator) -> None:
-    """What llmlb served in between is in every figure at the next start, once."""
+    """All figures include the requests that llmlb served between two starts, exactly once."""
     router, path = taken_over
     router.start()
     router.add(sim.add(models=["ours"]))
     assert [router.chat("ours").status for _ in range(5)] == [200] * 5
     until(lambda: router.stats()["records_waiting"] == 0)
     first = figures(router)
-    assert first["daily"]["request_count"] == 305  # llmlb's days are there from the beginning
+    assert first["daily"]["request_count"] == 305  # the days of llmlb are included from the beginning
     router.stop()
 
     served = serve_again(path, 100)
@@ -232,7 +232,7 @@ def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim:
     assert third["daily"]["request_count"] == second["daily"]["request_count"] + 3
 
 
-def test_endpoints_that_llmlb_deleted_and_added_in_between(taken_over: tuple[RouterDash, Path]) -> None:
+def test_endpoints_deleted_and_added_by_llmlb_between_starts(taken_over: tuple[RouterDash, Path]) -> None:
     router, path = taken_over
     router.start()
     first = figures(router)
@@ -250,7 +250,7 @@ def test_endpoints_that_llmlb_deleted_and_added_in_between(taken_over: tuple[Rou
     assert agrees(router)
 
 
-def test_llmlb_twice_in_between(taken_over: tuple[RouterDash, Path]) -> None:
+def test_llmlb_runs_twice_between_starts(taken_over: tuple[RouterDash, Path]) -> None:
     router, path = taken_over
     counted = 0
     router.start()
@@ -263,8 +263,8 @@ def test_llmlb_twice_in_between(taken_over: tuple[RouterDash, Path]) -> None:
     assert figures(router)["total_requests"] - first["total_requests"] == counted
 
 
-def test_only_responses_of_llmlb_in_between_are_in_the_totals(taken_over: tuple[RouterDash, Path]) -> None:
-    """It keeps no history of these; its counters and daily rows tell them."""
+def test_totals_include_only_responses_of_llmlb_between_starts(taken_over: tuple[RouterDash, Path]) -> None:
+    """llmlb keeps no history of these; its counters and daily rows have them."""
     router, path = taken_over
     with closing(sqlite3.connect(path)) as db:
         ((endpoint_id,),) = db.execute("SELECT id FROM endpoints ORDER BY 1 LIMIT 1").fetchall()

@@ -1,4 +1,4 @@
-"""What goes wrong reaches each real client as the exception that its users expect, and never as a success."""
+"""Each error reaches each real client as the exception that its users expect, and never as a success."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(60
 
 HERE = Path(clients.__file__).parent
 FAULTS = {"works": "", "refuses": "400", "limits": "429", "fails": "500", "closed": "", "breaks": "die"}
-# The status that a client is told, by case; see clients/failing.py.
+# The status that a client receives, by case; see clients/failing.py.
 STATUSES = {"unauthorized": 401, "unknown": 404, "bad": 400, "limited": 429, "failed": 502, "closed": 503}
 CLASSES = {
     "unauthorized": "AuthenticationError",
@@ -27,7 +27,7 @@ CLASSES = {
     "failed": "InternalServerError",
     "closed": "InternalServerError",
 }
-SAID = {"bad": "simulated 400", "unknown": "does not exist", "unauthorized": "API key is not known"}
+PRINTED = {"bad": "simulated 400", "unknown": "does not exist", "unauthorized": "API key is not known"}
 every_case = pytest.mark.parametrize("case", [name + end for name in STATUSES for end in ("", " streamed")])
 
 
@@ -38,7 +38,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def failing(shared_router: RouterDash) -> Iterator[RouterDash]:
-    """A router of six servers, each with a model that is named after what it does."""
+    """A router of six servers, each with a model that is named after its behaviour."""
     with Simulator() as simulator:
         for model, fault in FAULTS.items():
             endpoint = shared_router.add(simulator.add(models=[model], fault=fault))
@@ -54,93 +54,93 @@ def run(command: list[str], timeout: float = 120) -> Any:
     return json.loads(done.stdout)
 
 
-def check(told: Any, case: str, name: str) -> None:
-    found = told["raised"][case]
+def check(reported: Any, case: str, name: str) -> None:
+    found = reported["raised"][case]
     kind = case.partition(" ")[0]
     assert name in found["classes"], found
     assert found["status"] == STATUSES[kind], found
-    assert SAID.get(kind, "") in found["message"]
+    assert PRINTED.get(kind, "") in found["message"]
 
 
 # openai-python
 
 
 @pytest.fixture(scope="module")
-def openai_told(failing: RouterDash, python: Path) -> Any:
+def openai_errors(failing: RouterDash, python: Path) -> Any:
     return run([str(python), str(HERE / "fail_openai.py"), f"{failing.url}/v1", KEY])
 
 
 @every_case
-def test_openai(openai_told: Any, case: str) -> None:
-    check(openai_told, case, CLASSES[case.partition(" ")[0]])
+def test_openai(openai_errors: Any, case: str) -> None:
+    check(openai_errors, case, CLASSES[case.partition(" ")[0]])
 
 
-def test_openai_and_a_stream_that_breaks(openai_told: Any) -> None:
-    found = openai_told["raised"]["broken streamed"]
+def test_openai_and_a_stream_that_breaks(openai_errors: Any) -> None:
+    found = openai_errors["raised"]["broken streamed"]
     assert found["classes"][0] == "APIError"
-    assert "broke off in the middle of its answer" in found["message"]
+    assert "closed the connection in the middle of its response" in found["message"]
 
 
-def test_openai_and_a_response_that_breaks(openai_told: Any) -> None:
-    assert openai_told["last"]["type"] == "error"
-    assert "broke off in the middle of its answer" in openai_told["last"]["message"]
+def test_openai_and_a_response_that_breaks(openai_errors: Any) -> None:
+    assert openai_errors["last"]["type"] == "error"
+    assert "closed the connection in the middle of its response" in openai_errors["last"]["message"]
 
 
 # anthropic-python
 
 
 @pytest.fixture(scope="module")
-def anthropic_told(failing: RouterDash, python: Path) -> Any:
+def anthropic_errors(failing: RouterDash, python: Path) -> Any:
     return run([str(python), str(HERE / "fail_anthropic.py"), failing.url, KEY])
 
 
 @every_case
-def test_anthropic(anthropic_told: Any, case: str) -> None:
-    check(anthropic_told, case, CLASSES[case.partition(" ")[0]])
+def test_anthropic(anthropic_errors: Any, case: str) -> None:
+    check(anthropic_errors, case, CLASSES[case.partition(" ")[0]])
 
 
-def test_anthropic_and_a_stream_that_breaks(anthropic_told: Any) -> None:
-    found = anthropic_told["raised"]["broken streamed"]
+def test_anthropic_and_a_stream_that_breaks(anthropic_errors: Any) -> None:
+    found = anthropic_errors["raised"]["broken streamed"]
     assert "APIError" in found["classes"]
-    assert "broke off in the middle of its answer" in found["message"]
+    assert "closed the connection in the middle of its response" in found["message"]
 
 
 # langchain-openai
 
 
 @pytest.fixture(scope="module")
-def langchain_told(failing: RouterDash, python: Path) -> Any:
+def langchain_errors(failing: RouterDash, python: Path) -> Any:
     return run([str(python), str(HERE / "fail_langchain.py"), f"{failing.url}/v1", KEY])
 
 
 @every_case
-def test_langchain(langchain_told: Any, case: str) -> None:
-    check(langchain_told, case, CLASSES[case.partition(" ")[0]])
+def test_langchain(langchain_errors: Any, case: str) -> None:
+    check(langchain_errors, case, CLASSES[case.partition(" ")[0]])
 
 
-def test_langchain_and_a_stream_that_breaks(langchain_told: Any) -> None:
-    found = langchain_told["raised"]["broken streamed"]
+def test_langchain_and_a_stream_that_breaks(langchain_errors: Any) -> None:
+    found = langchain_errors["raised"]["broken streamed"]
     assert "APIError" in found["classes"]
-    assert "broke off in the middle of its answer" in found["message"]
+    assert "closed the connection in the middle of its response" in found["message"]
 
 
 # AI SDK
 
 
 @pytest.fixture(scope="module")
-def ai_sdk_told(failing: RouterDash) -> Any:
+def ai_sdk_errors(failing: RouterDash) -> Any:
     return run(clients.node("fail_ai_sdk.mjs", f"{failing.url}/v1", KEY))
 
 
 @every_case
-def test_ai_sdk(ai_sdk_told: Any, case: str) -> None:
-    check(ai_sdk_told, case, "AI_APICallError")
+def test_ai_sdk(ai_sdk_errors: Any, case: str) -> None:
+    check(ai_sdk_errors, case, "AI_APICallError")
 
 
-def test_ai_sdk_and_a_stream_that_breaks(ai_sdk_told: Any) -> None:
-    found = ai_sdk_told["raised"]["broken streamed"]
+def test_ai_sdk_and_a_stream_that_breaks(ai_sdk_errors: Any) -> None:
+    found = ai_sdk_errors["raised"]["broken streamed"]
     assert found["classes"], found
-    assert "broke off in the middle of its answer" in found["message"]
+    assert "closed the connection in the middle of its response" in found["message"]
 
 
 # llm
@@ -161,11 +161,11 @@ def llm_home(failing: RouterDash, tmp_path_factory: pytest.TempPathFactory) -> P
         ("refuses", "right", "simulated 400"),
         ("limits", "right", "simulated 429"),
         ("fails", "right", "simulated 500"),
-        ("closed", "right", "can be asked now"),
-        ("breaks", "right", "broke off in the middle of its answer"),
+        ("closed", "right", "is available now"),
+        ("breaks", "right", "closed the connection in the middle of its response"),
     ],
 )
-@pytest.mark.parametrize("extra", [[], ["--no-stream"]], ids=["stream", "whole"])
+@pytest.mark.parametrize("extra", [[], ["--no-stream"]], ids=["stream", "complete"])
 def test_llm(python: Path, llm_home: Path, model: str, key: str, words: str, extra: list[str]) -> None:
     command = [str(python.with_name("llm")), "prompt", "-m", f"{model}-{key}", *extra, "Say hello."]
     environment = {**os.environ, "LLM_USER_PATH": str(llm_home)}

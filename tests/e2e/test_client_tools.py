@@ -1,7 +1,7 @@
-"""Real clients call tools through RouterDash, whole and in the fragments of a stream, and tell the result.
+"""Real clients call tools through RouterDash, in complete and in streamed responses, and send the result.
 
-Of a real llama.cpp server, whose small model is shown by its template how it is done; and of a simulated server, which
-cuts calls into more fragments.
+The servers are a real llama.cpp server, whose template shows the small model how to call a tool, and a simulated
+server, which cuts calls into more fragments.
 """
 
 import json
@@ -24,20 +24,20 @@ HERE = Path(clients.__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """A RouterDash with a model, the city whose weather that asks for, and what it makes of the result."""
+    """A RouterDash with a model, the city in the model's tool call, and the text that it makes of the result."""
 
     router: RouterDash
     model: str
     city: str
-    answer: str
+    response: str
 
     def run(self, *command: str, path: str = "/v1") -> tuple[list[dict[str, Any]], str]:
-        """The calls and the answer that a script was told."""
+        """Return the tool calls and the final response that a script received."""
         given = [*command, f"{self.router.url}{path}", KEY, self.model]
         done = subprocess.run(given, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-        return told["calls"], told["answer"]
+        reported = json.loads(done.stdout)
+        return reported["calls"], reported["response"]
 
     def calls(self, times: int) -> list[dict[str, Any]]:
         return [{"name": "get_weather", "arguments": {"city": self.city}}] * times
@@ -66,12 +66,12 @@ def calling(request: pytest.FixtureRequest, shared_router: RouterDash) -> Iterat
     ("script", "path", "times"), [("openai", "/v1", 4), ("langchain", "/v1", 2), ("anthropic", "", 2)]
 )
 def test_a_python_client(calling: Calling, python: Path, script: str, path: str, times: int) -> None:
-    calls, answer = calling.run(str(python), str(HERE / f"call_{script}.py"), path=path)
+    calls, response = calling.run(str(python), str(HERE / f"call_{script}.py"), path=path)
     assert calls == calling.calls(times)
-    assert calling.answer in answer
+    assert calling.response in response
 
 
 def test_ai_sdk(calling: Calling) -> None:
-    calls, answer = calling.run(*clients.node("call_ai_sdk.mjs"))
+    calls, response = calling.run(*clients.node("call_ai_sdk.mjs"))
     assert calls == calling.calls(2)
-    assert calling.answer in answer
+    assert calling.response in response

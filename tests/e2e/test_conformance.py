@@ -1,6 +1,6 @@
-"""llm-comply, a public checker of APIs, asks through RouterDash and directly: nothing fails that did not fail directly.
+"""The public API checker llm-comply finds no more failures through RouterDash than directly at the server.
 
-Against the simulator, which is written by the specifications, nothing fails at all.
+With the simulator, which follows the specifications, it finds no failure at all.
 """
 
 import json
@@ -48,7 +48,7 @@ def routed(shared_router: RouterDash, simulated: str, llama: str) -> str:
 
 
 def failures(python: Path, api: str, url: str, model: str) -> dict[str, Any]:
-    """What is wrong, by the name of the check."""
+    """Return the failures by the name of the check."""
     command = [str(python.with_name("llm-comply")), "--format", api, "--json", "--timeout", "120"]
     header = ["--auth-header", "x-api-key", "--no-bearer"] if api == "anthropic" else []
     done = subprocess.run(

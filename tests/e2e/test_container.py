@@ -1,5 +1,5 @@
-"""RouterDash as in a container, without an engine: the first process of its own list of processes, on a root that is
-read-only but for the data directory, without any privilege.
+"""RouterDash as in a container, without a container engine: process 1 of its own PID namespace, on a root that is read-
+only except for the data directory, without privileges.
 """
 
 import os
@@ -31,15 +31,16 @@ def may_contain() -> bool:
 
 pytestmark = [
     pytest.mark.one_database,
+    pytest.mark.unmeasured,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(not may_contain(), reason="this user may not make namespaces"),
+    pytest.mark.skipif(not may_contain(), reason="this user may not create namespaces"),
 ]
 
 SETUP = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec setpriv --no-new-privs --bounding-set=-all "$@"'
 
 
 class Contained(RouterDash):
-    """Its processes see a root that they cannot write, and the supervisor is process 1."""
+    """A RouterDash whose supervisor is process 1 and whose processes cannot write to the root."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         super().__init__(directory, **environment)
@@ -49,11 +50,11 @@ class Contained(RouterDash):
 
     @property
     def first(self) -> int:
-        """Process 1, as it is called outside."""
+        """Return the PID of process 1 outside of the namespace."""
         return self.pids()[1]
 
     def ends(self, number: int) -> int:
-        """The exit code after a signal to process 1."""
+        """Return the exit code after a signal to process 1."""
         assert self.process is not None
         os.kill(self.first, number)
         code = self.process.wait(30)
@@ -70,7 +71,7 @@ def contained(tmp_path: Path) -> Iterator[Contained]:
 
 
 def children(pid: int) -> list[str]:
-    """The states of a process's children."""
+    """Return the states of a process's children."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -91,16 +92,16 @@ def test_a_read_only_root_is_enough(contained: Contained, sim: Simulator) -> Non
     assert "Traceback" not in contained.log_text()
 
 
-def test_what_loses_its_parent_does_not_stay_a_zombie(contained: Contained) -> None:
+def test_orphans_do_not_remain_as_zombies(contained: Contained) -> None:
     contained.start()
-    until(lambda: len(contained.pids()) > 6)  # the background jobs have started theirs
+    until(lambda: sum("manage.py jobs" in command_of(pid) for pid in contained.pids()) > 4)
     background = next(pid for pid in contained.pids() if "manage.py background" in command_of(pid))
     os.kill(background, signal.SIGKILL)
     until(lambda: background not in contained.pids())
     until(lambda: "Z" not in children(contained.first))
 
 
-def test_the_first_process_stops_in_order_by_sigterm(contained: Contained, sim: Simulator) -> None:
+def test_sigterm_stops_process_1_in_order(contained: Contained, sim: Simulator) -> None:
     contained.start()
     endpoint = contained.add(sim.add())
     assert contained.chat().status == 200
@@ -120,13 +121,13 @@ def test_a_killed_container_loses_no_figure(contained: Contained, sim: Simulator
     assert contained.manage("reconcile").returncode == 0
 
 
-def test_the_zone_of_the_container_is_that_of_the_figures(tmp_path: Path) -> None:
+def test_figures_use_the_time_zone_of_the_container(tmp_path: Path) -> None:
     contained = Contained(tmp_path, ROUTERDASH_TIME_ZONE="", TZ="Asia/Tokyo")
     done = contained.manage("shell", "-v", "0", "-c", "from django.conf import settings; print(settings.TIME_ZONE)")
     assert done.stdout.strip() == "Asia/Tokyo", done
 
 
-def test_data_that_goes_with_the_container_is_warned_of(contained: Contained) -> None:
+def test_a_data_directory_inside_the_container_causes_a_warning(contained: Contained) -> None:
     contained.environment |= {"ROUTERDASH_IN_CONTAINER": "true", "ROUTERDASH_DATA_DIR": "/dev/shm/routerdash-test"}
     try:
         contained.start()
@@ -137,14 +138,14 @@ def test_data_that_goes_with_the_container_is_warned_of(contained: Contained) ->
         shutil.rmtree("/dev/shm/routerdash-test", ignore_errors=True)
 
 
-def test_a_volume_is_not_warned_of(contained: Contained) -> None:
+def test_a_volume_causes_no_warning(contained: Contained) -> None:
     contained.environment["ROUTERDASH_IN_CONTAINER"] = "true"
     contained.start()
     assert "no volume is mounted" not in contained.log_text()
     assert "volatile" not in [item["kind"] for item in contained.get("/api/dashboard/attention").json()]
 
 
-def test_a_read_only_root_without_a_volume_is_refused_with_what_to_do(contained: Contained, tmp_path: Path) -> None:
+def test_a_read_only_root_without_a_volume_is_refused_with_a_hint(contained: Contained, tmp_path: Path) -> None:
     contained.environment |= {"ROUTERDASH_IN_CONTAINER": "true", "ROUTERDASH_DATA_DIR": str(tmp_path / "elsewhere")}
     done = contained.manage("serve")
     assert done.returncode == 2
@@ -156,7 +157,9 @@ AS_ANOTHER_USER = ["unshare", "--user", "--map-user=10001", "--map-group=10001"]
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[[], str]:
-    """The one line of a start by user 10001, whom files of the one who runs the tests belong to; others' do not."""
+    """Return the one-line error of a start by user 10001, whose files belong to the user of the test; other files do
+    not.
+    """
     router = RouterDash(tmp_path)
     router.data_dir.mkdir()
     router.program = [*AS_ANOTHER_USER, *router.program]
@@ -173,7 +176,7 @@ def refused(tmp_path: Path) -> Callable[[], str]:
 
 @pytest.mark.parametrize("what", [".", "routerdash.sqlite3"])
 @pytest.mark.parametrize("mode", [0o600, 0o755])
-def test_a_volume_of_another_owner_is_refused_with_what_to_do(
+def test_a_volume_of_another_owner_is_refused_with_a_hint(
     tmp_path: Path, refused: Callable[[], str], what: str, mode: int
 ) -> None:
     path = tmp_path / "data" / what
@@ -185,8 +188,8 @@ def test_a_volume_of_another_owner_is_refused_with_what_to_do(
     assert ", but RouterDash runs as user 10001. Run `chown -R 10001:10001 " in line
 
 
-def test_somebody_elses_link_to_our_own_directory_is_followed(tmp_path: Path) -> None:
-    """As systemd makes it for a user that it makes up."""
+def test_a_link_of_another_owner_to_our_directory_is_followed(tmp_path: Path) -> None:
+    """A link of a dynamic user, as systemd creates it."""
     router = RouterDash(tmp_path)
     (tmp_path / "private").mkdir()
     router.data_dir.symlink_to(tmp_path / "private")
@@ -210,28 +213,28 @@ def healthcheck(router: RouterDash, **environment: str) -> "subprocess.Completed
     )
 
 
-def test_the_healthcheck_passes_while_routerdash_answers(shared_router: RouterDash) -> None:
+def test_the_healthcheck_passes_while_routerdash_responds(shared_router: RouterDash) -> None:
     done = healthcheck(shared_router, ROUTERDASH_HOST="0.0.0.0")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_healthcheck_speaks_tls_where_routerdash_does(begin: Install, tmp_path: Path) -> None:
+def test_the_healthcheck_uses_tls_if_routerdash_does(begin: Install, tmp_path: Path) -> None:
     certificate, key = certificates.make(tmp_path)
     router = begin(ROUTERDASH_TLS_CERTIFICATE=str(certificate), ROUTERDASH_TLS_KEY=str(key)).start(wait=False)
     until(lambda: healthcheck(router).returncode == 0, 30, 0.2)
 
 
-def test_the_healthcheck_fails_in_one_line_where_nothing_answers(install: Install) -> None:
+def test_the_healthcheck_fails_in_one_line_without_a_server(install: Install) -> None:
     done = healthcheck(install())
     assert done.returncode == 1
     assert done.stderr.startswith("routerdash: /health does not answer: ")
     assert done.stderr.count("\n") == 1
 
 
-def test_the_healthcheck_fails_where_something_else_answers(install: Install) -> None:
+def test_the_healthcheck_fails_if_another_program_responds(install: Install) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        asked = Thread(target=other.handle_request)
-        asked.start()
+        server = Thread(target=other.handle_request)
+        server.start()
         done = healthcheck(install(), ROUTERDASH_PORT=str(other.server_port))
-        asked.join()
+        server.join()
     assert (done.returncode, done.stderr) == (1, "routerdash: /health answers 501\n")

@@ -1,8 +1,9 @@
-"""Every figure on every page is the JSON API's, which is what was sent, what the history has and what reconcile counts.
+"""Every figure on every page equals that of the JSON API, the sent requests, the history and the audit's recount.
 
-Pages are found by their paths, figures by reading (`tests/shown.py`): a page without a rule fails, and so does a figure
-that no rule accounts for. A rule (`tests/told.py`) says what the API tells for each place of a page. The API is asked
-before and after a page is read, since some figures move with the clock (ages, uptime): what is shown lies between.
+The tests find pages by their paths, and figures by reading them (`tests/displayed_figures.py`). A page or a figure
+without a rule fails. A rule (`tests/expected_figures.py`) gives the figures of the API for each place of a page. The
+tests query the API before and after they read a page, since some figures move with the clock (ages, uptime): the
+displayed figure lies between.
 """
 
 import json
@@ -22,56 +23,68 @@ from playwright.sync_api import Browser, Page, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.simulator import Simulator
-from gateway import record
-from tests import busy as a_busy
-from tests import shown, told, told_to_machines
-from tests import told_in_admin as in_admin
-from tests import told_in_rollups as in_rollups
+from gateway.ipc import record
+from tests import displayed_figures, expected_by_machines
+from tests import expected_figures as expected
+from tests import expected_in_admin as in_admin
+from tests import expected_in_rollups as in_rollups
+from tests import sample_installation as sample
 from tests.browser import CHROMIUM, log_in
-from tests.busy import Busy, Ended
 from tests.conftest import drop_database, new_database
+from tests.expected_figures import Reported, Rule, Shown
 from tests.pages import BEFORE_LOGIN, admin_pages, own_pages
 from tests.router import RouterDash, until
-from tests.told import Rule, Shown, Told
+from tests.sample_installation import Busy, Ended
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
-# Whose every digit belongs to a text.
+# Elements whose digits all belong to texts.
 DOCUMENTATION = {"api-docs"}
 
-PASSWORD_RULES = (8, 12, 72)  # characters at least, those of an administrator's, bytes at most
+PASSWORD_RULES = (8, 12, 72)  # minimum characters of a password, of an administrator's password, and maximum bytes
 
 PAGES: dict[str, list[tuple[str, Rule]]] = {
-    "overview": [("", told.overview)],
-    "endpoints": [("", told.endpoints), ("status=offline", told.endpoints), ("q=basement", told.endpoints)],
-    "endpoint-add": [("", told.nothing)],
-    "discover": [("", told.nothing)],
-    "endpoint": [("", told.endpoint), *((f"days={days}", told.endpoint) for days in (1, 7, 90))],
-    "models": [("", told.models), ("state=ready", told.models), ("sort=requests", told.models)],
-    "model": [("", told.model)],
+    "overview": [("", expected.overview)],
+    "endpoints": [
+        ("", expected.endpoints),
+        ("status=offline", expected.endpoints),
+        ("q=basement", expected.endpoints),
+    ],
+    "endpoint-add": [("", expected.nothing)],
+    "discover": [("", expected.nothing)],
+    "endpoint": [
+        ("", expected.endpoint),
+        *((f"days={days}", expected.endpoint) for days in (1, 7, 90)),
+    ],
+    "models": [
+        ("", expected.models),
+        ("state=ready", expected.models),
+        ("sort=requests", expected.models),
+    ],
+    "model": [("", expected.model)],
     "requests": [
-        ("limit=500", told.requests),
-        ("limit=500&outcome=error", told.requests),
-        ("limit=500&retried=true", told.requests),
-        (f"limit=500&client_ip={a_busy.CLIENTS[0]}&min_tokens=14", told.requests),
-        ("limit=20&id={request_id}", told.drawer),
+        ("limit=500", expected.requests),
+        ("limit=500&outcome=error", expected.requests),
+        ("limit=500&retried=true", expected.requests),
+        (f"limit=500&client_ip={sample.CLIENTS[0]}&min_tokens=14", expected.requests),
+        ("limit=20&id={request_id}", expected.drawer),
     ],
-    "request": [("", told.request)],
-    "request-bodies": [("", told.bodies)],
-    "keys": [("", told.keys)],
-    "key-delete": [("", told.nothing)],
-    "live": [("", told.live)],
-    "playground": [("", told.nothing)],
+    "request": [("", expected.request)],
+    "request-bodies": [("", expected.bodies)],
+    "keys": [("", expected.keys)],
+    "key-delete": [("", expected.nothing)],
+    "live": [("", expected.live)],
+    "playground": [("", expected.nothing)],
     "usage": [
-        *((f"by={by}&range=90d", told.usage) for by in told.CALLED),
-        *((f"by={by}&measure=requests&range={span}", told.usage) for by, span in (("model", "30d"), ("key", "7d"))),
-        (f"by=key&range=90d&model={a_busy.LARGE}", told.usage),
-        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", told.usage),
+        *((f"by={by}&range=90d", expected.usage) for by in expected.CALLED),
+        *((f"by={by}&measure=requests&range={span}", expected.usage) for by, span in (("model", "30d"), ("key", "7d"))),
+        (f"by=key&range=90d&model={sample.LARGE}", expected.usage),
+        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", expected.usage),
     ],
-    "clients": [(f"range={span}", told.clients) for span in ("24h", "7d", "30d")],
-    "client": [("", told.client), ("range=30d", told.client)],
-    "search": [("q=org", told.nothing)],
-    "admin:index": [("", told.nothing)],
+    "clients": [(f"range={span}", expected.clients) for span in ("24h", "7d", "30d")],
+    "client": [("", expected.client), ("range=30d", expected.client)],
+    "search": [("q=org", expected.nothing)],
+    "admin:index": [("", expected.nothing)],
     "admin:endpoints_endpoint_changelist": [("", in_admin.endpoints)],
     "admin:endpoints_endpoint_add": [("", in_admin.new_endpoint)],
     "admin:endpoints_endpoint_change": [("", in_admin.endpoint)],
@@ -105,21 +118,21 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "admin:metrics_requesthistory_change": [("", in_admin.request)],
     "admin:metrics_requesthistory_history": [("", in_admin.looks)],
     "admin:access_apikey_changelist": [("", in_admin.keys)],
-    "admin:access_apikey_add": [("", told.nothing)],
-    "admin:access_apikey_change": [("", told.nothing)],
-    "admin:access_apikey_history": [("", told.nothing)],
+    "admin:access_apikey_add": [("", expected.nothing)],
+    "admin:access_apikey_change": [("", expected.nothing)],
+    "admin:access_apikey_history": [("", expected.nothing)],
     "admin:access_apikey_delete": [("", in_admin.constant(1))],
     "admin:access_user_changelist": [("", in_admin.constant(0, 1, 1))],
     "admin:access_user_add": [("", in_admin.constant(*PASSWORD_RULES))],
     "admin:admin_logentry_changelist": [("", in_admin.log)],
-    "account": [("", told.nothing)],
+    "account": [("", expected.nothing)],
     "password-change": [("", in_admin.constant(*PASSWORD_RULES, panel="change"))],
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A page, what it is asked for, and the arguments that its path takes."""
+    """A page with its query and the arguments of its path."""
 
     name: str
     query: str
@@ -127,7 +140,7 @@ class Case:
     arguments: tuple[str, ...]
 
     def path(self, known: dict[str, str]) -> str:
-        """The admin calls its only argument by a name of its own."""
+        """The admin calls its only argument by its own name."""
         values = {name: known[name] for name in self.arguments}
         return reverse(self.name, args=[*values.values()]) if ":" in self.name else reverse(self.name, kwargs=values)
 
@@ -148,14 +161,14 @@ CASES = list(cases())
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iterator[Busy]:
-    router = RouterDash(tmp_path_factory.mktemp("busy"), new_database(), **a_busy.ENVIRONMENT)
+    router = RouterDash(tmp_path_factory.mktemp("busy"), new_database(), **sample.ENVIRONMENT)
     with ExitStack() as stack:
         stack.callback(drop_database, router.database_url)
         stack.callback(router.kill)
-        yield a_busy.start(router, simulator, stack)
+        yield sample.start(router, simulator, stack)
 
 
-# What an argument can be: the first ones for filtered pages, too.
+# Possible values of an argument; the first ones also for filtered pages.
 EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "endpoint_id": lambda busy: busy.ids.values(),
     "request_id": lambda busy: requests_of_each_kind(busy).values(),
@@ -164,8 +177,14 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "month": lambda busy: moments(busy, "%Y-%m"),
     "day": lambda busy: moments(busy, "%Y-%m-%d"),
     "hour": lambda busy: moments(busy, "%Y-%m-%d+%H"),
-    "address": lambda _: a_busy.CLIENTS,
-    "client": lambda _: [a_busy.CLIENTS[0], "2001:db8::/64", "127.0.0.1", a_busy.CLIENTS[2], "203.0.113.9"],
+    "address": lambda _: sample.CLIENTS,
+    "client": lambda _: [
+        sample.CLIENTS[0],
+        "2001:db8::/64",
+        "127.0.0.1",
+        sample.CLIENTS[2],
+        "203.0.113.9",
+    ],
 }
 
 
@@ -175,7 +194,7 @@ def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
 
 
 def moments(busy: Busy, form: str) -> list[str]:
-    """When anything ended, the last first."""
+    """Return the times at which requests ended, the latest first."""
     return sorted({it.at.strftime(form) for it in busy.history()}, reverse=True)
 
 
@@ -187,9 +206,9 @@ def examples(busy: Busy, case: Case) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
+def test_a_page_shows_the_figures_of_the_api(busy: Busy, case: Case) -> None:
     rule = case.rule
-    assert rule is not None, f"say in PAGES what the page {case.name} shows"
+    assert rule is not None, f"add a rule to PAGES for the page {case.name}"
     wrong: list[str] = []
     for known in examples(busy, case):
         query = case.query.format(**known)
@@ -199,14 +218,14 @@ def test_a_page_shows_what_the_api_tells(busy: Busy, case: Case) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_rule_is_of_a_page() -> None:
+def test_every_rule_belongs_to_a_page() -> None:
     assert PAGES.keys() | SCRIPTED.keys() <= {case.name for case in CASES}
 
 
-# Pages that answer forms, by what is sent.
+# Pages that respond to forms, by the sent fields.
 
 Fields = Callable[[Busy], dict[str, Any]]
-CHOSEN = ("holder", "drained", a_busy.BUSIEST)
+CHOSEN = ("holder", "drained", sample.BUSIEST)
 
 
 def chosen(name: str, action: str) -> Fields:
@@ -217,34 +236,40 @@ def at_server(name: str) -> Fields:
     return lambda busy: {"look": "yes", "base_url": (busy.beside | busy.simulated)[name].url}
 
 
-ASKED = ("drain", "disable", "reset_breaker")  # before it is done
-ANSWERS: list[tuple[str, str, Fields, Rule]] = [
-    *((it, "endpoints-act", chosen("endpoint", it), told.asks_first) for it in ASKED),
-    *((it, "admin:endpoints_endpoint_changelist", chosen("_selected_action", it), in_admin.asks_first) for it in ASKED),
-    ("found", "discover", lambda _: {}, told.found),
-    *((f"look {name}", "endpoint-add", at_server(name), told.looked) for name in ("several", "alone", a_busy.BUSIEST)),
+REQUESTED = ("drain", "disable", "reset_breaker")  # before it is done
+RESPONSES: list[tuple[str, str, Fields, Rule]] = [
+    *((it, "endpoints-act", chosen("endpoint", it), expected.confirmation) for it in REQUESTED),
+    *(
+        (it, "admin:endpoints_endpoint_changelist", chosen("_selected_action", it), in_admin.confirmation)
+        for it in REQUESTED
+    ),
+    ("found", "discover", lambda _: {}, expected.found),
+    *(
+        (f"look {name}", "endpoint-add", at_server(name), expected.detected)
+        for name in ("several", "alone", sample.BUSIEST)
+    ),
 ]
 
 
-@pytest.mark.parametrize(("_", "name", "fields", "rule"), ANSWERS, ids=[f"{it[1]} {it[0]}" for it in ANSWERS])
-def test_an_answer_to_a_form_shows_what_the_api_tells(
+@pytest.mark.parametrize(("_", "name", "fields", "rule"), RESPONSES, ids=[f"{it[1]} {it[0]}" for it in RESPONSES])
+def test_a_response_to_a_form_shows_the_figures_of_the_api(
     busy: Busy, _: str, name: str, fields: Fields, rule: Rule
 ) -> None:
     sent, path = fields(busy), reverse(name)
-    wrong = differences(rule, Shown(busy, sent, {}), path, partial(busy.answer, path, sent))
+    wrong = differences(rule, Shown(busy, sent, {}), path, partial(busy.submit, path, sent))
     assert not wrong, "\n".join(wrong)
 
 
 def differences(rule: Rule, it: Shown, path: str, read: Callable[[], str]) -> list[str]:
-    """Between a page and what the API tells around it; once more if a minute turned or a health check came in."""
+    """Return differences between a page and the API; try again after a new minute or health check."""
 
-    def look() -> tuple[Told, str, Told] | None:
+    def look() -> tuple[Reported, str, Reported] | None:
         before, page, after = rule(it), read(), rule(it)
-        return (before, page, after) if told.shape(before) == told.shape(after) else None
+        return (before, page, after) if expected.shape(before) == expected.shape(after) else None
 
     before, page, after = until(look)
-    found = shown.places(shown.main_of(shown.parsed(page)))
-    return [f"{path} {text}" for text in told.differences(found, before, after, it.busy.names)]
+    found = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page)))
+    return [f"{path} {text}" for text in expected.differences(found, before, after, it.busy.names)]
 
 
 def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
@@ -254,17 +279,17 @@ def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
     return found
 
 
-# What scripts write and draw
+# Figures that scripts write and draw
 
-# Pages on which a script writes figures, and by what it is known to have done so.
+# Pages with figures written by scripts, and the sign that the script has written them.
 SCRIPTED: dict[str, tuple[Rule, str]] = {
-    "overview": (told.overview_with_script, "[data-read=rate]"),
-    "endpoints": (told.endpoints, "[data-chosen]"),
-    "endpoint": (told.endpoint_with_script, "[data-running-count]"),
-    "live": (told.live_with_script, "[data-clock]"),
-    "usage": (told.usage_with_script, "[data-read=one]"),
-    "clients": (told.clients_with_script, "[data-read=clients]"),
-    "client": (told.client_with_script, "[data-read=good]"),
+    "overview": (expected.overview_with_script, "[data-read=rate]"),
+    "endpoints": (expected.endpoints, "[data-chosen]"),
+    "endpoint": (expected.endpoint_with_script, "[data-running-count]"),
+    "live": (expected.live_with_script, "[data-clock]"),
+    "usage": (expected.usage_with_script, "[data-read=one]"),
+    "clients": (expected.clients_with_script, "[data-read=clients]"),
+    "client": (expected.client_with_script, "[data-read=good]"),
 }
 
 
@@ -276,11 +301,11 @@ def opened(page: Page, path: str, written: str) -> str:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_scripts_write_what_the_api_tells(busy: Busy, browser: Browser) -> None:
-    page = browser.new_context(base_url=busy.router.url, locale="en", timezone_id=a_busy.ZONE.key).new_page()
+def test_scripts_write_the_figures_of_the_api(busy: Busy, browser: Browser) -> None:
+    page = browser.new_context(base_url=busy.router.url, locale="en", timezone_id=sample.ZONE.key).new_page()
     log_in(page, "/keys")
     wrong: list[str] = []
-    known = {"endpoint": {"endpoint_id": busy.ids["holder"]}, "client": {"client": a_busy.CLIENTS[0]}}
+    known = {"endpoint": {"endpoint_id": busy.ids["holder"]}, "client": {"client": sample.CLIENTS[0]}}
     for name, (rule, written) in SCRIPTED.items():
         it = Shown(busy, {}, known.get(name, {}))
         path = reverse(name, kwargs=it.known)
@@ -290,20 +315,20 @@ def test_scripts_write_what_the_api_tells(busy: Busy, browser: Browser) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_the_form_shows_what_it_was_told_of_a_server(busy: Busy, browser: Browser) -> None:
+def test_the_form_shows_the_details_of_a_server(busy: Busy, browser: Browser) -> None:
     page = browser.new_context(base_url=busy.router.url, locale="en").new_page()
     log_in(page, "/endpoints/add")
-    with page.expect_response("**/api/endpoints/detect") as asked:
+    with page.expect_response("**/api/endpoints/detect") as detection:
         page.get_by_label("Address").fill(busy.beside["several"].url)
         page.keyboard.press("Tab")
-    api = told.looked_at(asked.value.json())
+    api = expected.detected_details(detection.value.json())
     expect(page.locator("[data-kind]")).not_to_be_empty()
-    found = shown.places(shown.main_of(shown.parsed(page.content())))
-    assert list(told.differences(found, api, api, busy.names)) == []
+    found = displayed_figures.places(displayed_figures.main_of(displayed_figures.parsed(page.content())))
+    assert list(expected.differences(found, api, api, busy.names)) == []
 
 
 def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
-    """What a page has, and what the API told both before and after: a minute may turn, a health check come in."""
+    """Compare a page with the API before and after it: a new minute or a health check may change figures."""
 
     def look() -> tuple[Any, Any] | None:
         before, found, after = read(), page(), read()
@@ -314,29 +339,45 @@ def same(read: Callable[[], Any], page: Callable[[], Any]) -> tuple[Any, Any]:
 
 
 def script(busy: Busy, path: str, name: str) -> Any:
-    return json.loads(shown.embedded(shown.parsed(busy.page(path)), name))
+    return json.loads(displayed_figures.embedded(displayed_figures.parsed(busy.page(path)), name))
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda busy: script(busy, "/", "live"),
-        lambda busy: told_to_machines.event(busy.page("/api/dashboard/events?once=1")),
-    ],
-    ids=["page", "events"],
-)
-def test_the_overviews_script_is_told_what_the_api_tells(busy: Busy, read: Callable[[Busy], Any]) -> None:
+def test_events_give_the_overviews_script_the_figures_of_the_api(busy: Busy) -> None:
     it = Shown(busy, {}, {})
-    found, api = same(lambda: told_to_machines.overview(it), lambda: read(busy))
-    found["stats"] = told_to_machines.steady(found["stats"])
-    del found["generated_at"]
-    assert found == told_to_machines.scripted(found, api)
+    event, api = same(
+        lambda: expected_by_machines.overview(it),
+        lambda: expected_by_machines.event(busy.page("/api/dashboard/events?once=1")),
+    )
+    event["stats"] = expected_by_machines.steady(event["stats"])
+    del event["generated_at"]
+    assert event == expected_by_machines.scripted(event, api)
+    assert len(event["endpoints"]) == len(api["endpoints"])
+
+
+def test_the_overview_gives_its_script_the_state_of_the_api(busy: Busy) -> None:
+    it = Shown(busy, {}, {})
+    state, api = same(lambda: expected_by_machines.overview(it), lambda: script(busy, "/", "shown"))
+    assert [row["slots"] for row in state["endpoints"]].count(None) < len(state["endpoints"])
+    endpoints = {row["id"]: {name: row[name] for name in ("id", "slots")} for row in api["endpoints"]}
+    assert {row["id"]: row for row in state.pop("endpoints")} == endpoints
+    count, marks = len(api["attention"]), expected_by_machines.marks(api)
+    assert state == {"attention": api["attention"], "attention_count": count, "marks": marks}
+
+
+def test_the_chart_of_the_overview_is_drawn_from_the_figures_of_the_api(busy: Busy) -> None:
+    drawn, api = same(
+        lambda: busy.api("/api/dashboard/request-history"),
+        lambda: re.findall(r'data-minute="([^"]*)"\s+data-success="(\d+)"\s+data-error="(\d+)"', busy.page("/")),
+    )
+    assert sum(row["success"] for row in api) > 0
+    minutes = [(row["minute"], str(row["success"]), str(row["error"])) for row in reversed(api)]
+    assert drawn == minutes
 
 
 @pytest.mark.parametrize("by", ["day", "month", "model"])
-def test_the_chart_of_usage_is_drawn_from_what_the_api_tells(busy: Busy, by: str) -> None:
-    it, since = Shown(busy, {}, {}), told.today() - timedelta(days=89)
-    api = it.api("/api/usage", by="month" if by == "month" else "day", since=since, until=told.today())["rows"]
+def test_the_chart_of_usage_is_drawn_from_the_figures_of_the_api(busy: Busy, by: str) -> None:
+    it, since = Shown(busy, {}, {}), expected.today() - timedelta(days=89)
+    api = it.api("/api/usage", by="month" if by == "month" else "day", since=since, until=expected.today())["rows"]
     slots = script(busy, f"/usage?by={by}&range=90d", "series")["slots"]
     names = ("input_tokens", "output_tokens", "successful_requests", "failed_requests")
     drawn = {it["at"]: [it[name] for name in names] for it in slots if any(it[name] for name in names)}
@@ -344,30 +385,30 @@ def test_the_chart_of_usage_is_drawn_from_what_the_api_tells(busy: Busy, by: str
 
 
 @pytest.mark.parametrize("span", ["24h", "30d"])
-@pytest.mark.parametrize("client", ["", f"/{a_busy.CLIENTS[0]}"])
-def test_the_chart_of_clients_is_drawn_from_what_the_api_tells(busy: Busy, client: str, span: str) -> None:
+@pytest.mark.parametrize("client", ["", f"/{sample.CLIENTS[0]}"])
+def test_the_chart_of_clients_is_drawn_from_the_figures_of_the_api(busy: Busy, client: str, span: str) -> None:
     path = f"/api/dashboard/clients{client}/timeline?range={span}"
     drawn, api = same(lambda: busy.api(path), lambda: script(busy, f"/clients{client}?range={span}", "slots"))
     assert drawn == api
 
 
-# Machines, and what was sent
+# Prometheus, and the sent requests
 
 
-def test_prometheus_is_told_what_the_api_tells(busy: Busy) -> None:
+def test_prometheus_has_the_figures_of_the_api(busy: Busy) -> None:
     it = Shown(busy, {}, {})
 
-    def scraped() -> told_to_machines.Samples:
+    def scraped() -> expected_by_machines.Samples:
         families = text_string_to_metric_families(busy.router.get("/metrics").body.decode())
         samples = (row for family in families for row in family.samples)
         return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
 
-    found, api = same(lambda: told_to_machines.prometheus(it), scraped)
+    found, api = same(lambda: expected_by_machines.prometheus(it), scraped)
     assert found.keys() == api.keys()
     assert found == pytest.approx(api)
 
 
-def test_the_totals_are_what_was_sent(busy: Busy) -> None:
+def test_the_totals_equal_the_sent_requests(busy: Busy) -> None:
     stats = busy.api("/api/dashboard/stats")
     ended = Counter(it.outcome for it in busy.ledger)
     assert stats["successful_requests"] == ended.pop(record.OK)
@@ -378,15 +419,15 @@ def test_the_totals_are_what_was_sent(busy: Busy) -> None:
     assert [stats["total_input_tokens"], stats["total_output_tokens"]] == sums
 
 
-def test_the_history_has_what_was_sent(busy: Busy) -> None:
+def test_the_history_equals_the_sent_requests(busy: Busy) -> None:
     found = Counter((it.model, it.outcome, it.client, *it.tokens, it.key_id) for it in busy.history())
     assert found == Counter((it.model, it.outcome, it.client, *it.tokens, busy.keys[it.key]) for it in busy.ledger)
 
 
 @pytest.mark.parametrize(("by", "name"), [("model", "model_id"), ("key", "api_key_id")])
-def test_usage_is_what_was_sent(busy: Busy, by: str, name: str) -> None:
-    since = told.today() - timedelta(days=told_to_machines.EVER)
-    rows = Shown(busy, {}, {}).api("/api/usage", by=by, since=since, until=told.today())["rows"]
+def test_usage_equals_the_sent_requests(busy: Busy, by: str, name: str) -> None:
+    since = expected.today() - timedelta(days=expected_by_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by=by, since=since, until=expected.today())["rows"]
     of = {(it.model if by == "model" else busy.keys[it.key]) for it in busy.ledger}
     assert {it[name] for it in rows if it[name]} == of
     for row in (it for it in rows if it[name]):
@@ -398,61 +439,61 @@ def test_usage_is_what_was_sent(busy: Busy, by: str, name: str) -> None:
         assert [row["input_tokens"], row["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)], row
 
 
-@pytest.mark.parametrize("client", [*a_busy.CLIENTS, "127.0.0.1"])
-def test_a_client_has_sent_what_it_sent(busy: Busy, client: str) -> None:
-    told = busy.api(f"/api/dashboard/clients/{client}/detail")
+@pytest.mark.parametrize("client", [*sample.CLIENTS, "127.0.0.1"])
+def test_figures_of_a_client_equal_its_sent_requests(busy: Busy, client: str) -> None:
+    reported = busy.api(f"/api/dashboard/clients/{client}/detail")
     sent = [it for it in busy.ledger if it.client == client]
     ended = Counter(it.outcome for it in sent)
-    assert told["total_requests"] == len(sent)
-    assert told["cancelled_requests"] == ended[record.CANCELLED]
-    assert told["failed_requests"] == len(sent) - ended[record.OK] - ended[record.CANCELLED]
-    assert [told["input_tokens"], told["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)]
+    assert reported["total_requests"] == len(sent)
+    assert reported["cancelled_requests"] == ended[record.CANCELLED]
+    assert reported["failed_requests"] == len(sent) - ended[record.OK] - ended[record.CANCELLED]
+    assert [reported["input_tokens"], reported["output_tokens"]] == [sum(it.tokens[at] for it in sent) for at in (0, 1)]
 
 
-def test_endpoints_have_the_attempts_that_they_saw(busy: Busy) -> None:
-    # Served elsewhere; refused a connection; reset one that was kept, and then a new one, all in one attempt.
-    unseen = Counter({a_busy.BUSIEST: len(a_busy.DAYS_AGO), "gone": 1, "fragile & <old>": -1})
+def test_endpoints_have_the_attempts_that_they_received(busy: Busy) -> None:
+    # Served by another endpoint; connection refused; a kept connection and then a new one reset within one attempt.
+    unseen = Counter({sample.BUSIEST: len(sample.DAYS_AGO), "gone": 1, "fragile & <old>": -1})
     for row in busy.api("/api/dashboard/endpoints"):
         seen = busy.simulated[row["name"]].seen.started + unseen[row["name"]]
         assert row["total_requests"] + row["cancelled_requests"] + row["active_requests"] == seen, row
 
 
-# What the history has, summed by the test itself
+# Sums that the test computes from the history itself
 
 
 def counted(rows: Iterable[Ended]) -> tuple[int, int, int]:
-    """Answered, failed and cancelled."""
+    """Return served, failed and cancelled requests."""
     ended = Counter(it.outcome for it in rows)
     ok, cancelled = ended[record.OK], ended[record.CANCELLED]
     return ok, ended.total() - ok - cancelled, cancelled
 
 
-def test_days_have_what_the_history_has(busy: Busy) -> None:
-    since = told.today() - timedelta(days=told_to_machines.EVER)
-    rows = Shown(busy, {}, {}).api("/api/usage", by="day", since=since, until=told.today())["rows"]
+def test_days_equal_the_history(busy: Busy) -> None:
+    since = expected.today() - timedelta(days=expected_by_machines.EVER)
+    rows = Shown(busy, {}, {}).api("/api/usage", by="day", since=since, until=expected.today())["rows"]
     names = ("successful_requests", "failed_requests", "cancelled_requests")
     found = {row["day"]: tuple(row[name] for name in names) for row in rows}
     assert found == {str(day): counted(ended) for day, ended in grouped(busy, lambda it: it.at.date()).items()}
 
 
-def test_minutes_have_what_the_history_has(busy: Busy) -> None:
+def test_minutes_equal_the_history(busy: Busy) -> None:
     minutes = {row["minute"][:16]: (row["success"], row["error"]) for row in busy.api("/api/dashboard/request-history")}
     by_minute = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:16])
     ended = {minute: counted(rows)[:2] for minute, rows in by_minute.items() if minute in minutes}
-    assert {minute: told for minute, told in minutes.items() if any(told)} == ended
+    assert {minute: reported for minute, reported in minutes.items() if any(reported)} == ended
 
 
-def test_hours_have_what_the_history_has(busy: Busy) -> None:
+def test_hours_equal_the_history(busy: Busy) -> None:
     hours = {row["hour"][:13]: row for row in busy.api("/api/dashboard/clients/timeline?range=30d")}
     by_hour = grouped(busy, lambda it: it.at.astimezone(UTC).isoformat()[:13])
     for hour, row in hours.items():
         ended = by_hour.get(hour, [])
         assert (row["request_count"], row["failed_count"]) == (len(ended), counted(ended)[1]), hour
-        assert row["unique_ips"] == len({a_busy.NETWORKS.get(it.client, it.client) for it in ended}), hour
+        assert row["unique_ips"] == len({sample.NETWORKS.get(it.client, it.client) for it in ended}), hour
 
 
-def test_models_have_what_the_history_has(busy: Busy) -> None:
-    today, week = told.today(), told.today() - timedelta(days=6)
+def test_models_equal_the_history(busy: Busy) -> None:
+    today, week = expected.today(), expected.today() - timedelta(days=6)
     by_model = grouped(busy, lambda it: it.model)
     for row in busy.api("/api/dashboard/models")["data"]:
         ended = [it for name in {row["id"], *row["aliases"]} for it in by_model.get(name, [])]
@@ -463,8 +504,8 @@ def test_models_have_what_the_history_has(busy: Busy) -> None:
 
 
 @pytest.mark.parametrize("days", [1, 7, 90])
-def test_an_endpoints_days_have_what_the_history_has(busy: Busy, days: int) -> None:
-    it, since = Shown(busy, {}, {}), str(told.today() - timedelta(days=days - 1))
+def test_an_endpoints_days_equal_the_history(busy: Busy, days: int) -> None:
+    it, since = Shown(busy, {}, {}), str(expected.today() - timedelta(days=days - 1))
     sums: Counter[tuple[str, ...]] = Counter()
     for row in in_admin.daily(it):
         if row["endpoint_id"] in busy.ids.values() and row["date"] >= since:
@@ -481,7 +522,7 @@ def test_an_endpoints_days_have_what_the_history_has(busy: Busy, days: int) -> N
     assert found == sums
 
 
-def test_the_last_hour_has_what_the_history_has(busy: Busy) -> None:
+def test_the_last_hour_equals_the_history(busy: Busy) -> None:
     overview, busiest = busy.api("/api/dashboard/overview"), busy.api("/api/dashboard/busiest")
     since = datetime.fromisoformat(overview["history"][0]["minute"])
     ended = [it for it in busy.history() if it.at >= since]
@@ -495,33 +536,33 @@ def test_the_last_hour_has_what_the_history_has(busy: Busy) -> None:
     assert [row["requests"] for row in busiest["models"]] == sorted(models.values(), reverse=True)[:5]
 
 
-def test_the_busiest_clients_are_those_of_the_history(busy: Busy) -> None:
-    """Of the present hour of UTC and the one before."""
+def test_the_busiest_clients_equal_the_history(busy: Busy) -> None:
+    """Requests of the current and the previous hour in UTC."""
 
     def counts() -> list[tuple[str, int]]:
         since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-        ended = Counter(a_busy.NETWORKS.get(it.client, it.client) for it in busy.history() if it.at >= since)
+        ended = Counter(sample.NETWORKS.get(it.client, it.client) for it in busy.history() if it.at >= since)
         return sorted(ended.items(), key=lambda it: (-it[1], it[0]))[:5]
 
     found, ended = same(counts, lambda: busy.api("/api/dashboard/busiest")["clients"])
     assert [(row["ip"], row["requests"]) for row in found] == ended
 
 
-def test_endpoints_are_as_fast_as_their_answers_of_today(busy: Busy) -> None:
+def test_speeds_of_endpoints_equal_todays_responses(busy: Busy) -> None:
     def speeds() -> dict[str, float]:
         tokens, took = Counter[str](), Counter[str]()
         for row in in_admin.daily(Shown(busy, {}, {})):
-            if row["date"] == str(told.today()):
+            if row["date"] == str(expected.today()):
                 tokens[row["endpoint_id"]] += row["output_tokens"]
                 took[row["endpoint_id"]] += row["duration_ms"]
         return {it: 1000 * tokens[it] / took[it] for it in busy.ids.values() if took[it]}
 
-    found, answered = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
-    assert {it["id"]: it["tokens_per_second"] for it in found if it["tokens_per_second"]} == pytest.approx(answered)
+    found, served = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
+    assert {it["id"]: it["tokens_per_second"] for it in found if it["tokens_per_second"]} == pytest.approx(served)
 
 
-def test_times_are_those_of_the_history(busy: Busy) -> None:
-    """Of the last 24 hours."""
+def test_times_equal_the_history(busy: Busy) -> None:
+    """Requests of the last 24 hours."""
     took = sorted(
         it.duration_ms
         for it in busy.history()
@@ -532,9 +573,11 @@ def test_times_are_those_of_the_history(busy: Busy) -> None:
     assert took[len(took) // 2 - 1] * 15 / 16 <= stats["p50_response_time_ms"] <= took[len(took) // 2] * 17 / 16
 
 
-def test_other_addresses_tell_the_same(busy: Busy) -> None:
+def test_alternative_paths_return_the_same(busy: Busy) -> None:
     overview = busy.api("/api/dashboard/overview")
-    assert told_to_machines.steady(overview["stats"]) == told_to_machines.steady(busy.api("/api/dashboard/stats"))
+    assert expected_by_machines.steady(overview["stats"]) == expected_by_machines.steady(
+        busy.api("/api/dashboard/stats")
+    )
     stats, tokens = overview["stats"], busy.api("/api/dashboard/stats/tokens")
     assert tokens == {name: stats[name] for name in tokens}
     for path in ("daily?days=150", "monthly"):
@@ -543,7 +586,7 @@ def test_other_addresses_tell_the_same(busy: Busy) -> None:
         assert sum(row["request_count"] for row in rows) == len(busy.ledger)
 
 
-def test_addresses_of_llmlb_tell_the_same(busy: Busy) -> None:
+def test_paths_of_llmlb_return_the_same(busy: Busy) -> None:
     found, rows = (
         busy.api("/api/dashboard/request-responses?per_page=100"),
         busy.api("/api/requests?limit=100")["requests"],
@@ -558,7 +601,7 @@ def test_addresses_of_llmlb_tell_the_same(busy: Busy) -> None:
     assert {it["name"]: it["status"] == "available" for it in found} == {it["id"]: it["ready"] for it in models}
 
 
-def test_an_export_has_what_the_api_tells(busy: Busy) -> None:
+def test_an_export_equals_the_api(busy: Busy) -> None:
     lines = busy.page("/requests/export?format=jsonl").splitlines()
     assert [json.loads(line) for line in lines] == busy.api("/api/requests?limit=500")["requests"]
 

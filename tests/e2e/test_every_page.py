@@ -1,7 +1,7 @@
-"""Every page there is, found by the paths themselves, in either theme and in either language: nothing wrong for axe, no
-complaint of the browser, no other host, nothing that scrolls sideways or is squeezed, on a phone and on a desk.
+"""Every page, found by the URL patterns, in both themes and both languages: no finding of axe, no browser error, no
+other host, no horizontal scrolling and no squeezed text, on a phone and on a desktop.
 
-A new page without arguments is taken in by itself; for arguments of a new name `EXAMPLES` needs one.
+New pages without arguments are included automatically; arguments with a new name need an entry in `EXAMPLES`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
 
 
 def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
-    """A value for each argument that a path may take."""
+    """Return a value for each argument of a path."""
     return {
         "endpoint_id": endpoint_id,
         "request_id": request_id,
@@ -37,7 +37,7 @@ def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def served(shared_router: RouterDash, simulator: Simulator) -> dict[str, str]:
-    """Endpoints with something to show, requests that went well and not, and one of each for a path to name."""
+    """Endpoints with data, successful and failed requests, and one object for each argument of a path."""
     endpoint = shared_router.add(simulator.add(models=[MODEL]), name="東京ワークステーション-in-the-basement")
     for _ in range(3):
         shared_router.chat(model=MODEL)
@@ -64,17 +64,17 @@ def fits(page: Page) -> bool:
 
 
 def too_wide(page: Page, path: str) -> Iterator[str]:
-    """On a desk, then on a phone; nor may any text be squeezed there."""
+    """Return elements that are too wide on a desktop or a phone, and squeezed texts."""
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        try:  # charts follow the window a moment later
+        try:  # charts follow the window size a moment later
             until(lambda: fits(page), 5)
         except AssertionError:
             yield f"{path}: wider than {width}"
         yield from squeezed(page, path)
 
 
-# Texts with less than three characters a line; words of the bar below and short headings wider than their place.
+# Texts with fewer than three characters per line; labels of the bottom bar and short headings that overflow.
 SQUEEZED = """() => {
   const words = [...document.querySelectorAll(".tabbar > a, .tabbar summary, .top h1")];
   const found = words.filter(it => it.scrollWidth > it.clientWidth && it.textContent.trim().length < 10);
@@ -94,19 +94,19 @@ def squeezed(page: Page, path: str) -> list[str]:
 
 
 def faults(page: Page, path: str) -> Iterator[str]:
-    """What is wrong with this page; what axe says is asked where there is less room."""
+    """Return the faults of this page; axe runs in the narrow window."""
     yield from too_wide(page, path)
     yield from (f"{path}: {it}" for it in violations(page))
 
 
 def settled(page: Page, path: str) -> None:
-    answer = page.goto(path)
-    assert answer is not None
-    assert answer.status == (404 if path == "/no-such-page" else 200), path
-    assert "text/html" in answer.headers["content-type"], path
+    response = page.goto(path)
+    assert response is not None
+    assert response.status == (404 if path == "/no-such-page" else 200), path
+    assert "text/html" in response.headers["content-type"], path
 
 
-# Colours are those of the theme, words those of the language: the two other pairs have nothing that is in neither.
+# Colours depend on the theme, words on the language: the other two combinations would add nothing.
 @pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "ja")])
 def test_every_page(visitor: Page, served: dict[str, str], complaints: list[str], theme: str, language: str) -> None:
     visitor.goto("/login")

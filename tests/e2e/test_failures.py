@@ -1,4 +1,4 @@
-"""What each failure may cost: one test for each row of the table in docs/guarantee.md, under load, audited afterwards.
+"""One test per row of "What each failure may cost" in docs/concepts/guarantee.md, under load, audited afterwards.
 
 An audit compares every figure of the API, the pages, the admin, the Prometheus text and the database with each other
 and with what the client received.
@@ -24,7 +24,7 @@ RATE = 50.0
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Run]:
-    """Two workers under load, for all tests of this module: the tally goes on from one to the next."""
+    """Two workers under load for all tests of this module; the tally continues from test to test."""
     url = new_database()
     with started("failures", workers=2, rate=RATE, database_url=url, mounts=True, quiet=True) as run:
         yield run
@@ -33,11 +33,12 @@ def shared() -> Iterator[Run]:
 
 @pytest.fixture
 def run(shared: Run) -> Iterator[Run]:
-    """Under load when the test begins; every figure audited when it ends."""
+    """The shared installation under load; every figure is audited when the test ends."""
     shared.sender.go()
-    time.sleep(0.5)
+    shared.sender.wait_for_requests()
     yield shared
-    time.sleep(0.5)
+    shared.sender.go()
+    shared.sender.wait_for_requests()
     shared.sender.pause()
     assert shared.auditor.audit(shared.sender.tally, shared.scene.kill_times) == []
 
@@ -51,22 +52,22 @@ def with_mounts(run: Run) -> Run:
 
 @pytest.fixture
 def database_url() -> Iterator[str]:
-    """Of a database for one test alone; empty for SQLite."""
+    """Return the URL of a database for one test; empty for SQLite."""
     url = new_database()
     yield url
     drop_database(url)
 
 
-def unanswered(run: Run) -> int:
+def without_response(run: Run) -> int:
     return run.sender.tally.total(BROKEN, UNSENT)
 
 
-def moves_on(run: Run, seconds: float = 2.0) -> None:
-    """Clients are answered, and the overview counts it, at a look and another."""
-    before, answered = run.scene.router.stats()["total_requests"], run.sender.tally.sent
-    time.sleep(seconds)
+def check_progress(run: Run, seconds: float = 2.0) -> None:
+    """Assert that for so many seconds clients get responses, and that the overview counts them."""
+    before, end = run.scene.router.stats()["total_requests"], time.monotonic() + seconds
+    while time.monotonic() < end:
+        run.sender.wait_for_requests(5)
     assert run.scene.router.stats()["total_requests"] > before
-    assert run.sender.tally.sent > answered
 
 
 def test_a_clean_stop_and_start_breaks_nothing_and_changes_no_figure(run: Run) -> None:
@@ -79,82 +80,82 @@ def test_a_clean_stop_and_start_breaks_nothing_and_changes_no_figure(run: Run) -
     assert run.result.wrong == []
 
 
-def test_sigkill_of_everything_under_load_counts_whole_answers_once(run: Run) -> None:
+def test_sigkill_of_all_processes_under_load_counts_complete_responses_once(run: Run) -> None:
     run.scene.kill_all()
     run.scene.router.start()
 
 
 @pytest.mark.parametrize("outage", ["away", "locked"])
-def test_a_database_that_is_away_or_locked_costs_nothing(run: Run, outage: str) -> None:
-    before = unanswered(run)
+def test_an_unavailable_or_locked_database_loses_nothing(run: Run, outage: str) -> None:
+    before = without_response(run)
     with getattr(run.scene, outage)():
         until(lambda: run.scene.router.stats()["records_waiting_secs"])
-        moves_on(run)
+        check_progress(run)
         assert run.scene.router.stats()["oldest_waiting_secs"] > 1
-    assert unanswered(run) == before
+    assert without_response(run) == before
 
 
-def test_a_read_only_database_costs_nothing(with_mounts: Run) -> None:
+def test_a_read_only_database_loses_nothing(with_mounts: Run) -> None:
     with with_mounts.scene.read_only():
         with_mounts.scene.kill(CONTROL)
         until(lambda: with_mounts.scene.router.stats()["writer_error"], 20)
-        moves_on(with_mounts)
+        check_progress(with_mounts)
 
 
-def test_a_full_disk_of_the_database_costs_nothing(with_mounts: Run) -> None:
+def test_a_full_disk_of_the_database_loses_nothing(with_mounts: Run) -> None:
     if with_mounts.scene.router.database_url:
-        pytest.skip("the server's disk is not ours to fill")
-    before = unanswered(with_mounts)
+        pytest.skip("the disk of the database server cannot be filled")
+    before = without_response(with_mounts)
     with with_mounts.scene.disk_full():
         until(lambda: with_mounts.scene.router.stats()["writer_error"])
-        moves_on(with_mounts)
-    assert unanswered(with_mounts) == before
+        check_progress(with_mounts)
+    assert without_response(with_mounts) == before
 
 
-def test_a_dead_worker_costs_its_open_requests_alone(run: Run) -> None:
+def test_a_dead_worker_breaks_only_its_open_requests(run: Run) -> None:
     old = run.scene.of(GATEWAY)
     run.scene.kill(GATEWAY)
     until(lambda: len(set(run.scene.of(GATEWAY)) - set(old)) == 1, 10)
-    moves_on(run, 0.5)
+    check_progress(run, 0.5)
 
 
-def test_a_dead_control_process_costs_nothing(run: Run) -> None:
-    before = unanswered(run)
+def test_a_dead_control_process_loses_nothing(run: Run) -> None:
+    before = without_response(run)
     run.scene.kill(CONTROL)
-    moves_on(run)
-    assert unanswered(run) == before
+    check_progress(run)
+    assert without_response(run) == before
 
 
-def test_a_control_process_killed_in_a_transaction_costs_nothing(run: Run) -> None:
-    before = unanswered(run)
+def test_a_control_process_killed_in_a_transaction_loses_nothing(run: Run) -> None:
+    before = without_response(run)
     run.scene.kill_control_in_a_transaction()
-    moves_on(run)
-    assert unanswered(run) == before
+    check_progress(run)
+    assert without_response(run) == before
 
 
-def test_a_control_process_that_hangs_costs_nothing(run: Run) -> None:
-    before, answered = unanswered(run), run.sender.tally.sent
+def test_a_control_process_that_hangs_loses_nothing(run: Run) -> None:
+    before, served = without_response(run), run.sender.tally.sent
     with run.scene.stopped(CONTROL):
-        until(lambda: run.sender.tally.sent > answered + 50)
-    assert unanswered(run) == before
+        until(lambda: run.sender.tally.sent > served + 50)
+    assert without_response(run) == before
 
 
-def test_a_full_journal_disk_is_counted_and_told(database_url: str) -> None:
-    """On its own: what was not recorded stays in the figures."""
+def test_unrecorded_requests_of_a_full_journal_disk_are_counted_and_shown(database_url: str) -> None:
+    """Use a separate installation: unrecorded requests stay in the figures."""
     with started("full", workers=1, rate=RATE, database_url=database_url, mounts=True, quiet=True) as run:
         if not run.scene.can_mount:
             pytest.skip("this user may not mount file systems")
         run.sender.go()
         with run.scene.full():
             until(lambda: run.scene.router.stats()["records_unrecorded"] > 20)
-            # The last bytes that are left may take the count, while they take no record.
+            # The last free bytes may store the count, although they cannot store a record.
             until(lambda: "the journal cannot be written" in str(run.scene.router.get("/health").json()["reasons"]))
             assert '<span data-stat="records_unrecorded">' in run.auditor.page("/")
-        time.sleep(1)
+        run.sender.wait_for_requests()
         run.audit()
         assert run.result.wrong == []
         assert run.sender.tally.total(BROKEN, UNSENT) == 0
-        assert "cannot be written; requests go on, unrecorded" in run.scene.router.log_text()
+        assert "cannot be written; requests are served but not recorded" in run.scene.router.log_text()
 
 
 CORRUPTIONS = {
@@ -164,11 +165,11 @@ CORRUPTIONS = {
 }
 
 
-def test_an_audit_notices(database_url: str) -> None:
-    """What is audited above could be told wrong."""
+def test_an_audit_detects_wrong_figures(database_url: str) -> None:
+    """The figures that the audits compare can be wrong in this test."""
     with started("audit", workers=1, rate=RATE, database_url=database_url, quiet=True) as run:
         run.sender.go()
-        time.sleep(1)
+        run.sender.wait_for_requests()
         run.audit()
         assert run.result.wrong == []
         for sql in CORRUPTIONS.values():
@@ -179,7 +180,7 @@ def test_an_audit_notices(database_url: str) -> None:
             assert named in found
 
 
-# What is tried at length by `python -m tests.torture`, in short; outages and stops under load are above.
+# Short versions of the trials of `python -m tests.torture`; outages and stops under load are above.
 
 
 def test_torture(database_url: str) -> None:
@@ -189,7 +190,7 @@ def test_torture(database_url: str) -> None:
     assert result.audits >= 1
 
 
-@pytest.mark.skipif(bool(SERVER), reason="tried on SQLite")
+@pytest.mark.skipif(bool(SERVER), reason="tested on SQLite")
 @pytest.mark.parametrize(
     "trial",
     [
@@ -199,5 +200,5 @@ def test_torture(database_url: str) -> None:
     ],
     ids=["read your write", "big start", "backlog"],
 )
-def test_trials_in_short(trial: Any) -> None:
+def test_short_trials(trial: Any) -> None:
     assert trial().wrong == []

@@ -1,4 +1,4 @@
-"""The first day with a real server, in a browser and both languages: an answer, an outage, a restart."""
+"""The first day with a real server, in a browser and in both languages: a response, an outage, a restart."""
 
 from contextlib import ExitStack
 
@@ -18,13 +18,13 @@ TOTALS = ("today_requests", "total_requests", "total_output_tokens", "success_ra
 
 @pytest.fixture
 def server() -> ExitStack:
-    """A llama.cpp that runs until it is closed."""
+    """A llama.cpp server that runs until it is closed."""
     return ExitStack()
 
 
 @pytest.fixture
 def router(install: Install, server: ExitStack) -> RouterDash:
-    """One whose Discover looks where that server listens."""
+    """A router whose discovery looks at the port of that server."""
     tiny = llamacpp.tiny_model(llamacpp.environment("llamacpp", llamacpp.HERE / "requirements.txt"))
     url = server.enter_context(llamacpp.llama_server(tiny, MODEL))
     made = install()
@@ -46,7 +46,7 @@ def test_the_first_day(
         look(page, theme="light", language=language, width=1440)
         page.goto("/")
         expect(page.locator("html")).to_have_attribute("lang", language)
-        page.locator("#found form button").click()  # what Discover found
+        page.locator("#found form button").click()  # the discovered servers
         expect(page.locator("[data-just-added]")).to_contain_text("llama.cpp")
         page.locator("#first-key form button").click()
         key = page.locator("[data-new-key]").input_value()
@@ -61,11 +61,11 @@ def test_the_first_day(
         page.locator("#message").fill(hello)
         page.locator("[data-send]").click()
         expect(page.locator(".by")).to_contain_text("16", timeout=30_000)
-        # The open first page has become the overview by itself.
+        # The first page has become the overview without a reload.
         expect(overview.locator("[data-stat=today_requests]")).to_have_text("1")
         expect(overview.locator("[data-endpoint]")).to_have_count(1)
 
-    # The server is gone.
+    # The server has stopped.
     endpoint = overview.locator("[data-endpoint]").get_attribute("data-endpoint")
     for _ in range(2):
         router.post(f"/api/endpoints/{endpoint}/test")
@@ -82,4 +82,5 @@ def test_the_first_day(
     assert figures(overview) == before
     expect(overview.locator("[data-status]")).to_have_class("st st-offline")
     assert overview.evaluate("window.loadedOnce") is True
-    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]  # it was away for a moment
+    # It was offline for a moment.
+    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]

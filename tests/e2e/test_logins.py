@@ -1,4 +1,4 @@
-"""Logins that fail, through a gateway behind a proxy: each client is counted by itself."""
+"""Failed logins through a gateway behind a proxy: each client is counted separately."""
 
 import http.cookiejar
 import urllib.error
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from access.logins import MOST_FAILURES
+from access.logins import MAX_FAILURES
 from tests.conftest import Install
 from tests.gateway import certificates
 from tests.router import PASSWORD, RouterDash, until
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.one_database
 
 
 def fail(router: RouterDash, name: str, client: str) -> int:
-    """The status that a wrong password of this name gets, sent by this client."""
+    """Return the status of a login with a wrong password, sent by this client."""
     jar = http.cookiejar.CookieJar()
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
     browser.addheaders = [("X-Forwarded-For", client)]
@@ -30,18 +30,18 @@ def fail(router: RouterDash, name: str, client: str) -> int:
         return error.code
 
 
-def test_clients_behind_a_proxy_are_counted_each(install: Install) -> None:
+def test_clients_behind_a_proxy_are_counted_separately(install: Install) -> None:
     router = install(ROUTERDASH_TRUSTED_PROXIES="127.0.0.1").start()
-    given = [fail(router, f"name{number}", "192.0.2.1") for number in range(MOST_FAILURES + 1)]
-    assert given == [200] * MOST_FAILURES + [429]
+    given = [fail(router, f"name{number}", "192.0.2.1") for number in range(MAX_FAILURES + 1)]
+    assert given == [200] * MAX_FAILURES + [429]
     assert fail(router, "another", "192.0.2.2") == 200
 
 
-def test_cookies_over_tls_are_bound_to_the_host_and_browsers_stay_with_https(install: Install, tmp_path: Path) -> None:
+def test_tls_sets_host_cookies_and_hsts(install: Install, tmp_path: Path) -> None:
     certificate, key = certificates.make(tmp_path)
     router = install(ROUTERDASH_TLS_CERTIFICATE=str(certificate), ROUTERDASH_TLS_KEY=str(key)).start(wait=False)
     jar = http.cookiejar.CookieJar()
-    secure = urllib.request.HTTPSHandler(context=certificates.believing(certificate))
+    secure = urllib.request.HTTPSHandler(context=certificates.trusting(certificate))
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar), secure)
     url = f"https://127.0.0.1:{router.port}"
     until(lambda: _is_ready(browser, url), 60)

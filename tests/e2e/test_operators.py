@@ -1,22 +1,17 @@
-"""What staff and servers say of an endpoint, from the API to the gateways: drains, slots, capabilities."""
+"""Settings of staff and values reported by servers reach the gateways: drains, slots, capabilities."""
 
 import threading
 
 import pytest
 
 from benchmarks.simulator import Simulator
-from tests.http import Answer
+from tests.http import Response
 from tests.router import RouterDash, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.shared]
 
 
-@pytest.fixture
-def router(emptied: RouterDash) -> RouterDash:
-    return emptied
-
-
-def embed(router: RouterDash, model: str) -> Answer:
+def embed(router: RouterDash, model: str) -> Response:
     return router.post("/v1/embeddings", {"model": model, "input": "hello"})
 
 
@@ -25,7 +20,7 @@ def running(router: RouterDash, endpoint: str) -> int:
     return found
 
 
-def test_a_drain_lets_what_runs_finish(router: RouterDash, sim: Simulator) -> None:
+def test_a_drain_lets_running_requests_finish(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add(tokens=40, tokens_per_second=40))
     with router.open_stream() as stream:
         drained = router.post(f"/api/endpoints/{endpoint}/drain", {}).json()
@@ -35,7 +30,7 @@ def test_a_drain_lets_what_runs_finish(router: RouterDash, sim: Simulator) -> No
     until(lambda: running(router, endpoint) == 0)
 
 
-def test_a_deadline_ends_what_still_runs(router: RouterDash, sim: Simulator) -> None:
+def test_a_deadline_ends_running_requests(router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(tokens=10_000, tokens_per_second=10)
     endpoint = router.add(simulated)
     with router.open_stream() as stream:
@@ -50,11 +45,11 @@ def test_a_deadline_ends_what_still_runs(router: RouterDash, sim: Simulator) -> 
     until(lambda: router.chat().status == 200)
 
 
-def test_slots_that_a_server_tells_are_kept_to(router: RouterDash, sim: Simulator) -> None:
+def test_slots_reported_by_a_server_are_respected(router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(kind="llamacpp", slots=1, ttft=0.05)
     endpoint = router.add(simulated)
     until(lambda: router.get(f"/api/endpoints/{endpoint}").json()["learned_slots"] == 1)
-    simulated.set(slots=0)  # the server itself would take them all
+    simulated.set(slots=0)  # without the limit, the server would accept all of them
     given: list[int] = []
     threads = [threading.Thread(target=lambda: given.append(router.chat().status)) for _ in range(5)]
     for thread in threads:
@@ -64,7 +59,7 @@ def test_slots_that_a_server_tells_are_kept_to(router: RouterDash, sim: Simulato
     assert (given, simulated.seen.peak) == ([200] * 5, 1)
 
 
-def test_a_model_gets_what_it_can_do(router: RouterDash, sim: Simulator) -> None:
+def test_requests_go_only_to_models_with_the_capability(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add(models=["tiny", "bge-m3"]))
     assert embed(router, "bge-m3").status == 200
     assert embed(router, "tiny").json()["error"]["code"] == "model_not_capable"
@@ -74,7 +69,7 @@ def test_a_model_gets_what_it_can_do(router: RouterDash, sim: Simulator) -> None
     assert router.chat().status == 200
 
 
-def test_link_local_endpoints_need_leave(router: RouterDash) -> None:
-    answer = router.post("/api/endpoints", {"name": "metadata", "base_url": "http://0xA9FEA9FE/latest"})
-    assert answer.status == 400
-    assert "ROUTERDASH_ALLOW_LINK_LOCAL" in answer.json()["error"]
+def test_link_local_endpoints_need_a_setting(router: RouterDash) -> None:
+    response = router.post("/api/endpoints", {"name": "metadata", "base_url": "http://0xA9FEA9FE/latest"})
+    assert response.status == 400
+    assert "ROUTERDASH_ALLOW_LINK_LOCAL" in response.json()["error"]

@@ -11,7 +11,7 @@ pytestmark = in_browser
 ME = "127.0.0.1"
 
 
-def test_a_client_is_found_marked_and_looked_into(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_a_marked_client_opens_its_page(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     for _ in range(3):
         router.chat()
@@ -19,7 +19,7 @@ def test_a_client_is_found_marked_and_looked_into(page: Page, router: RouterDash
     row = page.locator("tr", has=page.get_by_role("link", name=ME))
     expect(row.locator("td").first).to_have_text("3")
     expect(row).not_to_contain_text("above the threshold")
-    page.get_by_label("Mark a client").fill("3")
+    page.get_by_label("from which a client is marked").fill("3")
     page.get_by_role("button", name="Save").click()
     expect(row).to_contain_text("above the threshold")
     page.get_by_role("link", name="7 days").click()

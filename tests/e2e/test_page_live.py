@@ -1,4 +1,4 @@
-"""The live page in a real browser, and requests that an operator ends, over all gateways."""
+"""The live page in a real browser, and requests of all gateways that an operator cancels."""
 
 import http.client
 import json
@@ -14,7 +14,9 @@ from tests.router import RouterDash, until
 pytestmark = in_browser
 
 
-def test_a_request_is_seen_and_ended(page: Page, router: RouterDash, sim: Simulator, complaints: list[str]) -> None:
+def test_a_running_request_is_shown_and_cancelled(
+    page: Page, router: RouterDash, sim: Simulator, complaints: list[str]
+) -> None:
     simulated = sim.add(tokens=100_000, tokens_per_second=50)
     endpoint = router.add(simulated, name="gpu-box")
     log_in(page, "/live")
@@ -27,22 +29,22 @@ def test_a_request_is_seen_and_ended(page: Page, router: RouterDash, sim: Simula
         expect(row).to_contain_text("bootstrap")
         button = row.locator("[data-cancel]")
         button.press("Enter")
-        expect(button).to_have_text("Cancel now?")
-        expect(page.locator("[data-say]")).to_have_text("Cancel now? tiny")
+        expect(button).to_have_text("Confirm cancellation")
+        expect(page.locator("[data-announcement]")).to_have_text("Confirm cancellation tiny")
         assert simulated.seen.cancelled == 0
         button.press("Enter")
         expect(page.get_by_role("heading", name="In flight")).to_be_focused()
         expect(row).to_have_count(0)
         assert b"An operator cancelled this request." in stream.read()
-    expect(page.locator("[data-say]")).to_have_text("The request is cancelled.")
+    expect(page.locator("[data-announcement]")).to_have_text("The request was cancelled.")
     until(lambda: simulated.seen.cancelled == 1)
     assert router.counters(endpoint) == (0, 0, 0)
-    (told,) = router.get("/api/requests").json()["requests"]
-    assert (told["outcome"], told["error"]) == ("cancelled", "an operator cancelled it")
+    (reported,) = router.get("/api/requests").json()["requests"]
+    assert (reported["outcome"], reported["error"]) == ("cancelled", "an operator cancelled it")
     assert router.manage("reconcile").returncode == 0
 
 
-def test_what_waits_is_ended_wherever_it_is(begin: Install, sim: Simulator) -> None:
+def test_queued_requests_of_any_gateway_are_cancelled(begin: Install, sim: Simulator) -> None:
     router = begin(ROUTERDASH_WORKERS="2").start()
     simulated = sim.add(ttft=60.0)
     router.add(simulated, max_concurrency=1)
@@ -51,8 +53,8 @@ def test_what_waits_is_ended_wherever_it_is(begin: Install, sim: Simulator) -> N
     for client in clients:
         client.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {router.key}"})
     until(lambda: router.stats()["queued_requests"] == 7)
-    live = until(lambda: (told := router.get("/api/live").json())["waiting_total"] == 7 and told)
-    rows = [*live["waiting"], *live["running"]]  # of either worker, as the kernel gave them connections
+    live = until(lambda: (reported := router.get("/api/live").json())["waiting_total"] == 7 and reported)
+    rows = [*live["waiting"], *live["running"]]  # of either worker, as the kernel distributes connections
     for row in rows:
         assert router.post(f"/api/live/{row['id']}/cancel").status == 202
     assert {client.getresponse().status for client in clients} <= {499}
@@ -66,7 +68,7 @@ def test_what_waits_is_ended_wherever_it_is(begin: Install, sim: Simulator) -> N
 
 
 @pytest.mark.usefixtures("complaints")
-def test_without_a_script_the_page_can_be_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_page_is_readable_without_scripts(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(tokens=100_000, tokens_per_second=20))
     log_in(page)
     state = page.context.storage_state()
@@ -79,7 +81,7 @@ def test_without_a_script_the_page_can_be_read(page: Page, router: RouterDash, s
         until(lambda: router.get("/api/live").json()["running_total"] == 1)
         plain.goto("/live")
         expect(plain.locator("[data-kind=running] [data-request]")).to_have_count(1)
-        expect(plain.get_by_role("link", name="Look again")).to_be_visible()
+        expect(plain.get_by_role("link", name="Reload")).to_be_visible()
         assert not plain.locator("[data-cancel]").first.is_visible()
         plain.goto("/playground")
         expect(plain.get_by_text("The playground needs JavaScript.")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The models' pages in a real browser: filters stand in the address, figures follow, axe finds nothing."""
+"""The pages of models in a real browser: filters are in the URL, figures are updated, axe finds nothing."""
 
 import re
 
@@ -9,18 +9,13 @@ from benchmarks.simulator import Simulator
 from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
-pytestmark = in_browser
-
-
-@pytest.fixture
-def router(emptied: RouterDash) -> RouterDash:
-    return emptied
+pytestmark = [*in_browser, pytest.mark.shared]
 
 
 LONG = "an-organisation/a-model-with-quite-a-long-name-of-its-own"
 
 
-def test_the_first_endpoint_ends_the_lesson(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_first_endpoint_replaces_the_introduction(page: Page, router: RouterDash, sim: Simulator) -> None:
     log_in(page, "/models")
     lesson = page.locator("[data-no-endpoints]")
     expect(lesson).to_be_visible()
@@ -30,12 +25,12 @@ def test_the_first_endpoint_ends_the_lesson(page: Page, router: RouterDash, sim:
     expect(page.locator("[data-rows] tr")).to_have_count(1)
 
 
-def test_filters_stand_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_filters_are_in_the_url(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(models=["tiny", "text-embed-small", LONG]), name="gpu-box")
     log_in(page, "/models")
     expect(page.locator("[data-rows] tr")).to_have_count(3)
-    page.wait_for_selector("[data-live-sign][data-state=live]")  # by then the script listens
-    page.get_by_label("Can").select_option("embeddings")
+    page.wait_for_selector("[data-live-sign][data-state=live]")  # then the script listens
+    page.get_by_label("Capability").select_option("embeddings")
     page.wait_for_url("**/models?capability=embeddings")
     expect(page.locator("[data-rows] tr")).to_have_count(1)
     page.go_back()
@@ -44,21 +39,21 @@ def test_filters_stand_in_the_address(page: Page, router: RouterDash, sim: Simul
     page.wait_for_url("**/models?q=long-name")
     page.get_by_role("link", name=LONG).click()
     page.wait_for_url(f"**/models/{LONG}")
-    expect(page.get_by_text("To the only endpoint that is in question.")).to_be_visible()
+    expect(page.get_by_text("The request goes to the only candidate.")).to_be_visible()
     page.get_by_label("Kind of request").select_option("messages")
     page.wait_for_url(f"**/models/{LONG}?kind=messages")
 
 
-def test_the_figures_follow(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_figures_are_updated(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(tokens_per_second=100))
     log_in(page, "/models")
     page.wait_for_selector("[data-live-sign][data-state=live]")
     page.evaluate("window.loadedOnce = true")
     router.chat()
-    today = page.locator("[data-part=tiny] td").nth(4)
+    today = page.locator("[data-model=tiny] td").nth(4)
     expect(today).to_have_text("1", timeout=10_000)
     page.goto("/models/tiny")
-    expect(page.get_by_role("navigation", name="Where this is").get_by_role("link")).to_have_text("Models")
+    expect(page.get_by_role("navigation", name="Breadcrumb").get_by_role("link")).to_have_text("Models")
     page.wait_for_selector("[data-live-sign][data-state=live]")
     router.chat()
     expect(page.locator("[data-part=facts]")).to_contain_text(re.compile(r"Requests today\s*2"), timeout=10_000)

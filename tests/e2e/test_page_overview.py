@@ -1,4 +1,4 @@
-"""The overview in a real browser: it follows by itself, says what needs a person, and never jumps."""
+"""The overview in a real browser: it updates without a reload, lists items that need attention, and never jumps."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Page, Route, expect
 
 from benchmarks.simulator import Simulator
-from metrics.streams import MOST_STREAMS
+from metrics.exports.long_response import MAX_STREAMS_PER_USER
 from tests.browser import in_browser, log_in
 from tests.router import PASSWORD, RouterDash
 
@@ -43,12 +43,14 @@ def test_nothing_moves_while_figures_do(page: Page, router: RouterDash, sim: Sim
     simulated.set(tokens=1000, tokens_per_second=2)
     with router.open_stream():
         expect(page.locator("[data-value=active_requests]")).to_have_text("1")
-        expect(page.locator(".load .meter .f")).to_have_count(1)
-    expect(page.locator(".load .meter .f")).to_have_count(0)
-    assert page.evaluate("window.shifted ?? 0") < 0.0005  # a figure that gains a digit pushes its unit a little
+        expect(page.locator(".load .meter .f")).to_have_attribute("width", "25.0%")
+    expect(page.locator(".load .meter .f")).to_have_attribute("width", "0.0%")
+    assert page.evaluate("window.shifted ?? 0") < 0.0005  # a figure that gains a digit moves its unit a little
 
 
-def test_what_needs_a_person_comes_and_goes_by_itself(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_items_that_need_attention_appear_and_disappear_without_a_reload(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
     simulated = sim.add()
     endpoint = router.add(simulated, name="gpu-box")
     log_in(page)
@@ -60,15 +62,15 @@ def test_what_needs_a_person_comes_and_goes_by_itself(page: Page, router: Router
         router.post(f"/api/endpoints/{endpoint}/test")
     row = page.locator("[data-show=offline]")
     expect(row).to_contain_text("gpu-box is offline")
-    expect(row).to_contain_text("One of its models is online nowhere else.")
-    expect(row.locator(".age")).to_contain_text(re.compile(r"since \d\d:\d\d · \d+ s"))
+    expect(row).to_contain_text("1 of its models is online at no other endpoint.")
+    expect(row.locator(".age")).to_contain_text(re.compile(r"since \d\d:\d\d\s+·\s+\d+ s"))
     expect(page.locator(".mk[data-kind=offline]")).to_be_visible()
-    told = router.get("/api/dashboard/attention").json()
-    assert [(it["kind"], it["endpoint_name"]) for it in told] == [("offline", "gpu-box")]
+    reported = router.get("/api/dashboard/attention").json()
+    assert [(it["kind"], it["endpoint_name"]) for it in reported] == [("offline", "gpu-box")]
     simulated.set(fault="")
     router.post(f"/api/endpoints/{endpoint}/test")
     expect(page.locator("[data-attention]")).to_have_count(0)
-    router.add(sim.add(), name="other")  # a row more, without a reload
+    router.add(sim.add(), name="other")  # one more row, without a reload
     expect(page.locator("[data-endpoint]")).to_have_count(2)
     assert page.evaluate("window.loadedOnce") is True
 
@@ -97,14 +99,15 @@ def test_a_restart_shows_the_same_figures_and_the_page_comes_back(
     router.chat()
     expect(page.locator("[data-stat=today_requests]")).to_have_text("4")
     assert page.evaluate("window.loadedOnce") is True
-    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]  # while it was away
+    # While RouterDash was stopped.
+    complaints[:] = [text for text in complaints if "Failed to load resource" not in text]
 
 
-def test_where_no_stream_comes_through_the_page_asks(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_without_an_event_stream_the_page_polls(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(), name="gpu-box")
 
     def hold(route: Route) -> Any:
-        """As a proxy that collects an answer until it ends: a stream has none."""
+        """A proxy that buffers a response until its end: event streams never arrive."""
         return route.continue_() if "once" in route.request.url else None
 
     page.route("**/api/dashboard/events*", hold)
@@ -115,13 +118,13 @@ def test_where_no_stream_comes_through_the_page_asks(page: Page, router: RouterD
     page.unroute("**/api/dashboard/events*")
 
 
-def test_a_page_beyond_as_many_streams_as_one_user_may_have_asks(
+def test_a_page_above_the_limit_of_streams_polls(
     page: Page, router: RouterDash, sim: Simulator, complaints: list[str]
 ) -> None:
     router.add(sim.add(), name="gpu-box")
     _, browser = router.log_in("admin", PASSWORD)
     with ExitStack() as streams:
-        for _ in range(MOST_STREAMS):
+        for _ in range(MAX_STREAMS_PER_USER):
             streams.enter_context(closing(browser.open(f"{router.url}/api/dashboard/events", timeout=60)))
         log_in(page)
         live(page)
@@ -130,7 +133,7 @@ def test_a_page_beyond_as_many_streams_as_one_user_may_have_asks(
     complaints[:] = [text for text in complaints if "429" not in text]
 
 
-def test_how_a_figure_is_counted_is_said_and_true(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_explanation_of_each_figure_is_shown_and_correct(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(), name="gpu-box")
     router.chat()
     log_in(page)
@@ -142,6 +145,6 @@ def test_how_a_figure_is_counted_is_said_and_true(page: Page, router: RouterDash
         pop = page.locator(".pop:popover-open")
         expect(pop).to_have_count(1)
         path, fields = (pop.locator("code").nth(at).inner_text() for at in (0, 1))
-        told = json.dumps(router.get(path).json())
-        assert all(f'"{field}"' in told for field in fields.split(", ")), path
+        reported = json.dumps(router.get(path).json())
+        assert all(f'"{field}"' in reported for field in fields.split(", ")), path
         page.keyboard.press("Escape")

@@ -1,4 +1,4 @@
-"""The list of requests in a real browser: it follows what ends, and shows one request beside the others."""
+"""The list of requests in a real browser: it follows new requests, and shows one request next to the list."""
 
 import re
 
@@ -18,7 +18,9 @@ def router(begin: Install) -> RouterDash:
     return begin(ROUTERDASH_STORE_BODIES="all").start()
 
 
-def test_a_tail_follows_and_waits_while_one_is_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_list_follows_new_requests_and_pauses_while_one_is_open(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
     router.add(sim.add())
     log_in(page, "/requests")
     page.get_by_role("link", name="Live tail").click()
@@ -46,7 +48,7 @@ def test_a_tail_follows_and_waits_while_one_is_read(page: Page, router: RouterDa
     assert page.evaluate("window.loadedOnce") is True
 
 
-def test_a_tail_has_no_more_rows_than_a_page(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_followed_list_has_no_more_rows_than_a_page(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(models=["tiny", "other"]))
     router.chat()
     log_in(page, "/requests?limit=2&model=tiny&tail=1")
@@ -63,7 +65,7 @@ def test_a_tail_has_no_more_rows_than_a_page(page: Page, router: RouterDash, sim
     assert rows.evaluate_all("rows => rows.map(row => row.dataset.id)") == newest[2:]
 
 
-def test_what_is_filtered_by_is_in_the_address(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_filters_are_in_the_url(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(models=["tiny", "other"]))
     router.chat()
     router.chat(model="other")
@@ -74,11 +76,11 @@ def test_what_is_filtered_by_is_in_the_address(page: Page, router: RouterDash, s
     page.wait_for_url("**/requests?since=-1h&model=other")
     rows = page.locator("[data-rows] tr")
     expect(rows).to_have_count(1)
-    # Paper says what is filtered by, and has every column but the bars.
+    # A printed page shows the filters and has all columns except the bars.
     page.set_viewport_size({"width": 718, "height": 1000})
     page.emulate_media(media="print")
     expect(page.get_by_role("link", name="Model other")).to_be_visible()
-    expect(page.locator(".filters a:visible")).to_have_text(["1 h", re.compile("^Model other")])
+    expect(page.locator(".filters a:visible")).to_have_text(["1 h", re.compile(r"^\s*Model\s+other\s")])
     assert page.locator(".scroll").evaluate("it => it.scrollWidth <= it.clientWidth")
     page.emulate_media(media="screen")
     page.get_by_role("link", name="Model other").click()
@@ -88,54 +90,50 @@ def test_what_is_filtered_by_is_in_the_address(page: Page, router: RouterDash, s
     expect(rows).to_have_count(1)
 
 
-def test_bodies_are_shown_when_asked_for_and_exports_say_how_far_they_are(
-    page: Page, router: RouterDash, sim: Simulator
-) -> None:
+def test_bodies_are_shown_on_request_and_exports_show_progress(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     router.chat(messages=[{"role": "user", "content": "<i>hello</i>"}])
     log_in(page, "/requests")
     page.locator("[data-rows] tr td").first.click()
     page.get_by_role("link", name="Show the bodies").click()
-    expect(page.get_by_role("group", name="What was asked")).to_contain_text('"content": "<i>hello</i>"')
-    expect(page.locator("[data-drawer]")).to_contain_text("This look has been noted in the admin's log.")
-    ((who,),) = router.query("SELECT COUNT(*) FROM django_admin_log WHERE action_flag = 4")
-    assert who == 1
+    expect(page.get_by_role("group", name="Request body")).to_contain_text('"content": "<i>hello</i>"')
+    expect(page.locator("[data-drawer]")).to_contain_text("This view has been recorded in the admin log.")
+    ((accesses,),) = router.query("SELECT COUNT(*) FROM django_admin_log WHERE action_flag = 4")
+    assert accesses == 1
 
     with page.expect_download() as saved:
         page.get_by_role("link", name="CSV").click()
     assert saved.value.path().read_text().count("\n") == 2
-    expect(page.locator("[data-export-said]")).to_contain_text("Export done. Requests: 1")
+    expect(page.locator("[data-export-progress]")).to_contain_text("Export completed: 1")
 
 
-def test_what_an_endpoint_said_of_its_error_is_shown_with_the_bodies(
-    page: Page, router: RouterDash, sim: Simulator
-) -> None:
+def test_the_error_text_of_an_endpoint_is_shown_with_the_bodies(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(fault="500"))
     router.chat()
     log_in(page, "/requests?outcome=error")
     page.locator("[data-rows] tr td").first.click()
     drawer = page.locator("[data-drawer]")
-    expect(drawer).to_contain_text("The endpoint failed: HTTP 500 (simulated).")
+    expect(drawer).to_contain_text("The endpoint failed: HTTP 500 (simulated)")
     expect(drawer).not_to_contain_text("simulated 500")
     page.get_by_role("link", name="Show the bodies").click()
-    expect(page.get_by_role("group", name="What endpoints said of their errors")).to_have_text("simulated 500")
+    expect(page.get_by_role("group", name="Error responses of endpoints")).to_have_text("simulated 500")
 
 
-def test_it_is_there_without_scripts(browser: Browser, router: RouterDash, sim: Simulator) -> None:
+def test_the_list_works_without_scripts(browser: Browser, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     router.chat()
     context = browser.new_context(base_url=router.url, java_script_enabled=False, locale="en")
     page = context.new_page()
     log_in(page, "/requests")
     page.locator("[data-open]").click()
-    assert "Where the time went" in page.locator("[data-drawer]").inner_text()
+    assert "Time breakdown" in page.locator("[data-drawer]").inner_text()
     page.get_by_role("link", name="Close").click()
     assert page.locator("[data-drawer]").count() == 0
     assert not page.get_by_text("Live tail").is_visible()
     context.close()
 
 
-def test_everybody_can_use_it(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_list_is_accessible(page: Page, router: RouterDash, sim: Simulator) -> None:
     model = "a-model-with-quite-a-long-name/of-some-organisation"
     router.add(sim.add(models=[model, "tiny"]), name="a-machine-in-the-basement")
     router.chat(model=model)

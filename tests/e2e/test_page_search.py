@@ -1,4 +1,4 @@
-"""Search, keys, the API's page and an edit over a newer one, in a real browser."""
+"""Search, keyboard shortcuts, the API page and an edit of an outdated version, in a real browser."""
 
 import re
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ def visitor(browser: Browser, shared_router: RouterDash, complaints: list[str], 
     yield from watched_page(browser, shared_router, complaints)
 
 
-def test_the_keyboard_finds_and_goes(visitor: Page, endpoint: str) -> None:
+def test_search_by_keyboard(visitor: Page, endpoint: str) -> None:
     log_in(visitor)
     expect(visitor.locator("[data-live-sign]")).to_have_attribute("data-state", "live")
     box = visitor.locator("[data-search]")
     visitor.keyboard.press("/")
     expect(box).to_be_focused()
-    visitor.keyboard.type("g a?/")  # typed, not pressed
+    visitor.keyboard.type("g a?/")  # typed, not pressed as a shortcut
     expect(box).to_have_value("g a?/")
     expect(visitor.locator("[data-help]")).to_be_hidden()
     box.fill("gpu")
@@ -42,7 +42,7 @@ def test_the_keyboard_finds_and_goes(visitor: Page, endpoint: str) -> None:
     expect(box).to_be_focused()
     box.fill("a-model")
     expect(suggested.get_by_role("link", name="org/a-model")).to_be_visible()
-    visitor.keyboard.press("Enter")  # without a chosen suggestion, the whole page
+    visitor.keyboard.press("Enter")  # without a selected suggestion, the full page of results
     visitor.wait_for_url("**/search?q=a-model")
     visitor.locator("h1").click()
     visitor.keyboard.press("Control+g")
@@ -67,7 +67,7 @@ def test_help_is_a_dialog(visitor: Page) -> None:
         expect(dialog).to_be_hidden()
 
 
-def test_the_api_is_filtered_as_one_types(visitor: Page) -> None:
+def test_the_api_page_is_filtered_while_typing(visitor: Page) -> None:
     log_in(visitor, "/api/docs/")
     visitor.wait_for_url("**/api/docs/")
     visitor.keyboard.press("/")
@@ -83,19 +83,19 @@ def test_the_api_is_filtered_as_one_types(visitor: Page) -> None:
     expect(visitor.locator("[data-none]")).to_be_visible()
 
 
-def test_two_people_edit_one_endpoint(visitor: Page, shared_router: RouterDash, endpoint: str) -> None:
+def test_two_users_edit_one_endpoint(visitor: Page, shared_router: RouterDash, endpoint: str) -> None:
     form = f"/admin/endpoints/endpoint/{endpoint}/change/"
     log_in(visitor, form)
     notes = visitor.get_by_label("Notes:")
     notes.fill("On the roof.")
-    shared_router.post(f"/api/endpoints/{endpoint}/test")  # a check meanwhile is no edit
+    shared_router.post(f"/api/endpoints/{endpoint}/test")  # a check during the edit does not change the version
     assert shared_router.request("PATCH", f"/api/endpoints/{endpoint}", {"notes": "In the basement."}).status == 200
     visitor.get_by_role("button", name="Save", exact=True).click()
     row = visitor.locator("[data-conflict] tbody tr")
     expect(row).to_have_text(re.compile(r"Notes\s*In the basement\.\s*On the roof\."))
     expect(notes).to_have_value("On the roof.")
     assert shared_router.get(f"/api/endpoints/{endpoint}").json()["notes"] == "In the basement."
-    visitor.get_by_role("button", name="Save mine over theirs").click()
+    visitor.get_by_role("button", name="Overwrite the saved version").click()
     visitor.wait_for_selector("li.success")
     assert shared_router.get(f"/api/endpoints/{endpoint}").json()["notes"] == "On the roof."
 
@@ -107,11 +107,11 @@ def test_an_endpoint_is_deleted_under_traffic(visitor: Page, shared_router: Rout
         assert stream.readline().startswith(b"data:")
         visitor.get_by_role("button", name="Yes, I’m sure").click()
         visitor.wait_for_selector("li.success")
-        assert stream.readline() == b"\n"  # what runs there runs on
+        assert stream.readline() == b"\n"  # its running requests continue
     assert shared_router.get(f"/api/endpoints/{doomed}").status == 404
 
 
-def test_an_owner_is_chosen_by_typing(visitor: Page) -> None:
+def test_an_owner_is_found_by_typing(visitor: Page) -> None:
     log_in(visitor, "/admin/access/apikey/add/")
     visitor.locator(".select2-selection").click()
     visitor.locator(".select2-search__field").fill("adm")

@@ -11,7 +11,7 @@ from tests.router import RouterDash
 pytestmark = in_browser
 
 
-def test_usage_is_chosen_by_the_address_and_back_works(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_filters_are_in_the_url_and_the_back_button_works(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add(models=["org/one", "two"]))
     for model in ("org/one", "org/one", "two"):
         router.chat(model=model)

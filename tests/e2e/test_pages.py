@@ -1,4 +1,4 @@
-"""Pages in a real browser: they follow the figures by themselves, under the strict policy, asking no other host."""
+"""Pages in a real browser: they update without a reload, under the strict policy, and contact no other host."""
 
 import re
 
@@ -9,22 +9,17 @@ from benchmarks.simulator import Simulator
 from tests.browser import in_browser, log_in
 from tests.router import RouterDash
 
-pytestmark = in_browser
+pytestmark = [*in_browser, pytest.mark.shared]
 
 
-@pytest.fixture
-def router(emptied: RouterDash) -> RouterDash:
-    return emptied
-
-
-def test_login_leads_back_to_the_page_that_was_asked_for(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_a_login_returns_to_the_requested_page(page: Page, router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add(), name="gpu-box")
     log_in(page, f"/endpoints/{endpoint}")
     page.wait_for_url(f"**/endpoints/{endpoint}")
     assert page.get_by_role("heading", name="gpu-box").count() == 2
 
 
-def test_figures_are_in_the_page_itself(browser: Browser, router: RouterDash, sim: Simulator) -> None:
+def test_figures_are_in_the_html(browser: Browser, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     for _ in range(3):
         router.chat()
@@ -39,7 +34,7 @@ def test_figures_are_in_the_page_itself(browser: Browser, router: RouterDash, si
     context.close()
 
 
-def test_a_minute_that_is_pointed_at_stays_read(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_tooltip_of_a_minute_stays_during_updates(page: Page, router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     log_in(page)
     page.wait_for_selector("[data-live-sign][data-state=live]")
@@ -54,7 +49,7 @@ def test_a_minute_that_is_pointed_at_stays_read(page: Page, router: RouterDash, 
     expect(time).to_have_text(re.compile("–"))
 
 
-def test_the_overview_follows_without_reloading(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_overview_updates_without_a_reload(page: Page, router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add()
     endpoint = router.add(simulated)
     log_in(page)
@@ -75,7 +70,7 @@ def test_the_overview_follows_without_reloading(page: Page, router: RouterDash, 
     assert page.evaluate("window.loadedOnce") is True
 
 
-def test_a_page_says_when_it_is_not_live_and_recovers(page: Page, router: RouterDash, complaints: list[str]) -> None:
+def test_a_page_shows_that_it_is_not_live_and_recovers(page: Page, router: RouterDash, complaints: list[str]) -> None:
     log_in(page)
     page.wait_for_selector("[data-live-sign][data-state=live]")
     router.kill_role("manage.py control")
@@ -104,7 +99,7 @@ def test_an_endpoint_is_added_in_the_admin(page: Page, router: RouterDash, sim: 
     assert page.locator(".field-base_url").inner_text() == simulated.url
 
 
-def test_a_key_is_made_shown_once_and_works(page: Page, router: RouterDash) -> None:
+def test_a_new_key_is_shown_once_and_works(page: Page, router: RouterDash) -> None:
     log_in(page, "/admin/access/apikey/add/")
     page.get_by_label("Name:").fill("notebook")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -139,7 +134,9 @@ def test_an_endpoint_is_drained_with_a_deadline(page: Page, router: RouterDash, 
         expect(page.locator("td:has-text('gpu-box') + td")).to_have_text("1")
         page.get_by_role("button", name="Drain", exact=True).click()
         page.wait_for_url(f"**{here}")
-        expect(page.locator("[data-drain]")).to_have_text("Takes nothing new; what still runs is ended in 49 min.")
+        expect(page.locator("[data-drain]")).to_have_text(
+            "No new requests are sent; running requests are ended in 49 min."
+        )
         expect(page.locator("[data-in-flight]")).to_have_text("1")
     expect(page.locator("[data-in-flight]")).to_have_text("0")
     router.post(f"/api/endpoints/{endpoint}/enable")
@@ -160,7 +157,7 @@ def test_the_theme_is_remembered_by_the_server(page: Page) -> None:
     assert page.locator("html").get_attribute("data-theme") == "light"
 
 
-def test_the_theme_is_one_for_dashboard_and_admin(page: Page) -> None:
+def test_dashboard_and_admin_share_the_theme(page: Page) -> None:
     log_in(page)
     page.locator("[data-theme-toggle]").click()
     page.goto("/admin/")
@@ -177,7 +174,7 @@ def test_the_admin_is_translated_by_its_own_switch(page: Page) -> None:
     assert page.locator("html").get_attribute("lang") == "ja"
 
 
-def test_the_requests_of_the_admin_fit_a_desk(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_requests_of_the_admin_fit_a_desktop(page: Page, router: RouterDash, sim: Simulator) -> None:
     model = "an-organisation/a-model-with-quite-a-long-name"
     router.add(sim.add(models=[model]), name="a-machine-in-the-basement")
     router.chat(model=model)
@@ -187,13 +184,13 @@ def test_the_requests_of_the_admin_fit_a_desk(page: Page, router: RouterDash, si
         page.context.add_cookies([{"name": "routerdash_language", "value": language, "url": router.url}])
         page.goto("/admin/metrics/requesthistory/")
         assert page.locator("#result_list tbody tr", has_text=model).count() == 1
-        page.evaluate(  # the widest outcome there is
+        page.evaluate(  # the widest outcome
             "() => { document.querySelector('#result_list tbody tr').cells[4].textContent = 'キャンセル 200' }"
         )
         assert page.evaluate("(it => it.scrollWidth - it.clientWidth)(document.querySelector('.results'))") == 0
 
 
-def test_the_admin_has_room_on_a_phone(page: Page, router: RouterDash, sim: Simulator) -> None:
+def test_the_admin_fits_a_phone(page: Page, router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add())
     log_in(page)
     page.set_viewport_size({"width": 390, "height": 900})

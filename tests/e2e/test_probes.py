@@ -1,7 +1,7 @@
-"""The probes that other routers were measured by, T1 to T6: two equal servers, and one of them does what hurts.
+"""The probes T1 to T6, by which other routers were measured too: two equal servers, one of which misbehaves.
 
-How soon a server sees that a client has left is told by its own clock, and the best of a few tries counts: a busy
-machine is no fault.
+The time until a server notices a disconnect is measured with the server's clock, and the best of a few tries counts: a
+busy machine is not a failure.
 """
 
 import http.client
@@ -28,7 +28,7 @@ numbers = count(1)
 
 
 def serve(router: RouterDash, *simulated: Endpoint, **fields: Any) -> str:
-    """A model of these servers' own; its name."""
+    """Register a model of these servers; return its name."""
     model = f"model-{next(numbers)}"
     for endpoint in simulated:
         endpoint.set(models=[model])
@@ -43,8 +43,8 @@ def body_of(model: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def asking(router: RouterDash, path: str, model: str, **fields: Any) -> Iterator[http.client.HTTPConnection]:
-    """A request that has been sent; leaving the block is leaving it."""
+def open_request(router: RouterDash, path: str, model: str, **fields: Any) -> Iterator[http.client.HTTPConnection]:
+    """Send a request; leaving the block disconnects the client."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     with closing(http.client.HTTPConnection("127.0.0.1", router.port, timeout=30)) as connection:
         connection.request("POST", path, json.dumps(body_of(model, **fields)), headers)
@@ -52,7 +52,7 @@ def asking(router: RouterDash, path: str, model: str, **fields: Any) -> Iterator
 
 
 def soonest(simulated: Endpoint, leave: Callable[[], None]) -> float:
-    """The least time, in seconds, from a client's leaving until the server sees it."""
+    """Return the shortest time in seconds from the disconnect until the server notices it."""
     found = []
     for _ in range(TRIES):
         before = simulated.seen.cancelled
@@ -66,38 +66,38 @@ def soonest(simulated: Endpoint, leave: Callable[[], None]) -> float:
 
 
 def last_row(router: RouterDash, model: str) -> Any:
-    """The newest request of the model, as soon as it has been written."""
+    """Return the newest request of the model as soon as it is written."""
     return until(lambda: router.get(f"/api/requests?model={model}").json()["requests"])[0]
 
 
-# T1, T2, T2b: a client that leaves
+# T1, T2, T2b: the client disconnects
 
 
 @every_path
-def test_t1_a_server_sees_that_a_stream_is_left(shared_router: RouterDash, sim: Simulator, path: str) -> None:
+def test_t1_a_server_notices_a_disconnect_during_a_stream(shared_router: RouterDash, sim: Simulator, path: str) -> None:
     simulated = sim.add(tokens=10_000, tokens_per_second=200)
     model = serve(shared_router, simulated)
 
     def leave() -> None:
         with (
-            asking(shared_router, path, model, stream=True, max_tokens=10_000) as connection,
-            connection.getresponse() as answer,
+            open_request(shared_router, path, model, stream=True, max_tokens=10_000) as connection,
+            connection.getresponse() as response,
         ):
-            assert answer.read1()
+            assert response.read1()
 
     assert soonest(simulated, leave) < SEEN_SECONDS
     assert last_row(shared_router, model)["outcome"] == "cancelled"
 
 
 @every_path
-def test_t2_a_server_sees_that_an_answer_is_not_waited_for(
+def test_t2_a_server_notices_a_disconnect_before_the_response(
     shared_router: RouterDash, sim: Simulator, path: str
 ) -> None:
     simulated = sim.add(ttft=60)
     model = serve(shared_router, simulated)
 
     def leave() -> None:
-        with asking(shared_router, path, model):
+        with open_request(shared_router, path, model):
             simulated.wait_for(lambda seen: seen.running == 1)
 
     assert soonest(simulated, leave) < SEEN_SECONDS
@@ -105,14 +105,14 @@ def test_t2_a_server_sees_that_an_answer_is_not_waited_for(
 
 
 @every_path
-def test_t2b_a_server_sees_that_a_stream_is_left_before_it_begins(
+def test_t2b_a_server_notices_a_disconnect_before_the_stream_begins(
     shared_router: RouterDash, sim: Simulator, path: str
 ) -> None:
     simulated = sim.add(fault="hang")
     model = serve(shared_router, simulated)
 
     def leave() -> None:
-        with asking(shared_router, path, model, stream=True):
+        with open_request(shared_router, path, model, stream=True):
             simulated.wait_for(lambda seen: seen.running == 1)
 
     assert soonest(simulated, leave) < SEEN_SECONDS
@@ -120,34 +120,34 @@ def test_t2b_a_server_sees_that_a_stream_is_left_before_it_begins(
 
 
 @pytest.mark.parametrize("fault", ["headers_then_hang", "mid_hang"])
-def test_a_server_that_says_nothing_more_sees_it_too(shared_router: RouterDash, sim: Simulator, fault: str) -> None:
+def test_a_silent_server_notices_a_disconnect_too(shared_router: RouterDash, sim: Simulator, fault: str) -> None:
     simulated = sim.add(fault=fault)
     model = serve(shared_router, simulated)
 
     def leave() -> None:
-        with asking(shared_router, PATHS[0], model, stream=True):
+        with open_request(shared_router, PATHS[0], model, stream=True):
             simulated.wait_for(lambda seen: seen.running == 1)
 
     assert soonest(simulated, leave) < SEEN_SECONDS
 
 
-# T3: a stream that breaks off
+# T3: a broken stream
 
 
 def error_of(path: str, last: bytes) -> str:
-    """The sentence in a stream's last event, in the path's own dialect."""
-    told = json.loads(last.rpartition(b"data: ")[2])
+    """Return the error text of a stream's last event, in the dialect of the path."""
+    reported = json.loads(last.rpartition(b"data: ")[2])
     if path == "/v1/responses":
-        assert (last.startswith(b"event: error\n"), told["type"]) == (True, "error")
-        return str(told["message"])
+        assert (last.startswith(b"event: error\n"), reported["type"]) == (True, "error")
+        return str(reported["message"])
     if path == "/v1/messages":
-        assert (last.startswith(b"event: error\n"), told["type"]) == (True, "error")
-    return str(told["error"]["message"])
+        assert (last.startswith(b"event: error\n"), reported["type"]) == (True, "error")
+    return str(reported["error"]["message"])
 
 
 @every_path
 @pytest.mark.parametrize("fault", ["die", "cut"])
-def test_t3_a_stream_that_dies_says_so_and_its_row_too(
+def test_t3_a_broken_stream_ends_with_an_error_event_and_is_recorded(
     shared_router: RouterDash, sim: Simulator, path: str, fault: str
 ) -> None:
     model = serve(shared_router, sim.add(fault=fault, tokens=20), sim.add(fault=fault, tokens=20))
@@ -162,7 +162,7 @@ def test_t3_a_stream_that_dies_says_so_and_its_row_too(
 
 
 @every_path
-def test_a_stream_that_hangs_in_its_middle_is_ended(shared_router: RouterDash, sim: Simulator, path: str) -> None:
+def test_a_stalled_stream_is_ended(shared_router: RouterDash, sim: Simulator, path: str) -> None:
     model = serve(shared_router, sim.add(fault="mid_hang", tokens=20), inference_timeout_secs=1)
     given = shared_router.post(path, body_of(model, stream=True))
     assert "in the middle" in error_of(path, given.body.rstrip().rpartition(b"\n\n")[2])
@@ -174,25 +174,25 @@ def test_a_stream_that_hangs_in_its_middle_is_ended(shared_router: RouterDash, s
 
 @pytest.mark.parametrize("fault", ["500", "502", "503", "408", "429", "empty", "flap"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_t4_a_server_that_always_fails_costs_no_client_anything(
+def test_t4_a_failing_server_causes_no_failed_request(
     shared_router: RouterDash, sim: Simulator, fault: str, stream: bool
 ) -> None:
     failing, good = sim.add(fault=fault), sim.add()
     model = serve(shared_router, failing, good)
     given = [shared_router.chat(model, stream=stream) for _ in range(REQUESTS)]
-    assert [answer.status for answer in given] == [200] * REQUESTS
-    assert all(answer.body.endswith(b"[DONE]\n\n" if stream else b"}") for answer in given)
+    assert [response.status for response in given] == [200] * REQUESTS
+    assert all(response.body.endswith(b"[DONE]\n\n" if stream else b"}") for response in given)
     assert failing.seen.started <= REQUESTS
 
 
 @pytest.mark.parametrize("path", PATHS[1:])
-def test_t4_on_the_other_paths(shared_router: RouterDash, sim: Simulator, path: str) -> None:
+def test_t4_on_other_paths(shared_router: RouterDash, sim: Simulator, path: str) -> None:
     model = serve(shared_router, sim.add(fault="500"), sim.add())
     assert [shared_router.post(path, body_of(model)).status for _ in range(REQUESTS)] == [200] * REQUESTS
 
 
 @pytest.mark.parametrize("fault", ["hang", "headers_then_hang"])
-def test_t4_a_server_that_hangs_costs_its_time_limit_alone(
+def test_t4_a_hanging_server_delays_a_request_by_its_timeout_only(
     shared_router: RouterDash, sim: Simulator, fault: str
 ) -> None:
     model = serve(shared_router, sim.add(fault=fault), sim.add(), inference_timeout_secs=1)
@@ -200,17 +200,17 @@ def test_t4_a_server_that_hangs_costs_its_time_limit_alone(
     assert all(body.endswith(b"[DONE]\n\n") for body in given)
 
 
-def test_t4_a_server_that_fails_is_left_alone_after_a_while(shared_router: RouterDash, sim: Simulator) -> None:
+def test_t4_a_failing_server_receives_no_more_requests_after_a_while(shared_router: RouterDash, sim: Simulator) -> None:
     failing, good = sim.add(fault="500"), sim.add()
     model = serve(shared_router, failing, good)
     for _ in range(3 * REQUESTS):
         assert shared_router.chat(model).status == 200
-    assert failing.seen.started < 10  # of 36, half of which would be its share
+    assert failing.seen.started < 10  # of 36, half of which would be its normal share
     assert good.seen.finished == 3 * REQUESTS
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset"])
-def test_t6_a_server_that_cannot_be_connected_to_costs_nothing(
+def test_t6_an_unreachable_server_causes_no_failed_request(
     shared_router: RouterDash, sim: Simulator, fault: str
 ) -> None:
     gone, good = sim.add(), sim.add()
@@ -224,7 +224,7 @@ def test_t6_a_server_that_cannot_be_connected_to_costs_nothing(
 
 
 @pytest.mark.parametrize("path", PATHS[:2])
-def test_t5_a_server_is_asked_for_usage_that_its_client_did_not_want(
+def test_t5_usage_is_requested_from_the_server_for_a_client_that_does_not(
     shared_router: RouterDash, sim: Simulator, path: str
 ) -> None:
     simulated = sim.add()
@@ -237,7 +237,9 @@ def test_t5_a_server_is_asked_for_usage_that_its_client_did_not_want(
 
 
 @pytest.mark.parametrize("path", PATHS[2:])
-def test_t5_where_usage_comes_unasked_nothing_is_added(shared_router: RouterDash, sim: Simulator, path: str) -> None:
+def test_t5_nothing_is_added_for_servers_that_always_send_usage(
+    shared_router: RouterDash, sim: Simulator, path: str
+) -> None:
     simulated = sim.add()
     model = serve(shared_router, simulated)
     given = shared_router.post(path, body_of(model, stream=True))

@@ -1,10 +1,13 @@
-"""The processes themselves: restarted when they die, stopped in order, leaving nothing behind."""
+"""Processes are restarted when they die, stop in order, and leave no process behind."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,10 +31,29 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_killed_process_is_started_again(shared_router: RouterDash, role: str) -> None:
+def test_a_killed_process_is_restarted(shared_router: RouterDash, role: str) -> None:
     old = shared_router.kill_role(role)
     until(lambda: any(pid != old for pid in _with(shared_router, role)), 20)
     until(lambda: shared_router.get("/ready").status == 200, 20)
+
+
+def test_a_killed_background_process_leaves_no_job_process(router: RouterDash) -> None:
+    until(lambda: len(_with(router, "manage.py jobs")) > 4)
+    jobs = _with(router, "manage.py jobs")
+    router.kill_role("manage.py background")
+    until(lambda: not any(alive(pid) for pid in jobs), 10)
+
+
+def test_a_job_runs_after_its_process_was_killed(shared_router: RouterDash) -> None:
+    queued = time.time()
+    shared_router.query("UPDATE django_q_schedule SET next_run = '2026-01-01 00:00:00'")
+    until(lambda: _with(shared_router, "manage.py jobs"), 20)
+    for pid in _with(shared_router, "manage.py jobs"):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shared_router.query("UPDATE django_q_schedule SET next_run = '2026-01-01 00:00:00'")
+    sql = "SELECT count(*) FROM django_q_task WHERE success AND started > ?"
+    until(lambda: shared_router.query(sql, datetime.fromtimestamp(queued, UTC).replace(tzinfo=None)) >= [(2,)], 40)
 
 
 def _with(router: RouterDash, role: str) -> list[int]:
@@ -39,7 +61,7 @@ def _with(router: RouterDash, role: str) -> list[int]:
 
 
 def test_ctrl_c_stops_in_order_and_leaves_no_process(router: RouterDash) -> None:
-    until(lambda: len(router.pids()) > 4)  # the background jobs have started theirs
+    until(lambda: len(_with(router, "manage.py jobs")) > 4)  # a new installation has scheduled jobs
     pids = router.pids()
     assert router.process is not None
     router.process.send_signal(signal.SIGINT)
@@ -47,7 +69,7 @@ def test_ctrl_c_stops_in_order_and_leaves_no_process(router: RouterDash) -> None
     until(lambda: not any(alive(pid) for pid in pids), 10)
 
 
-def test_a_killed_supervisor_takes_everything_with_it(router: RouterDash) -> None:
+def test_a_killed_supervisor_ends_all_processes(router: RouterDash) -> None:
     pids = router.pids()
     assert router.process is not None
     router.process.kill()
@@ -72,8 +94,8 @@ def test_a_stop_lets_open_requests_finish(router: RouterDash, sim: Simulator) ->
     assert router.counters(endpoint) == (1, 1, 0)
 
 
-def test_a_stop_does_not_wait_for_ever(begin: Install, sim: Simulator) -> None:
-    """An endless stream and an open page: both are cut at the limit, and the exit code is 0 all the same."""
+def test_a_stop_has_a_time_limit(begin: Install, sim: Simulator) -> None:
+    """An endless stream and an open page are cut at the limit, and the exit code is still 0."""
     router = begin(ROUTERDASH_DRAIN_SECS="1").start()
     router.add(sim.add(tokens=10_000, tokens_per_second=5.0))
     with router.open_stream() as response:
@@ -84,7 +106,7 @@ def test_a_stop_does_not_wait_for_ever(begin: Install, sim: Simulator) -> None:
     assert (stats["total_requests"], stats["cancelled_requests"], stats["total_active_requests"]) == (0, 1, 0)
 
 
-def test_two_workers_tell_the_same_figures(begin: Install, sim: Simulator) -> None:
+def test_two_workers_show_the_same_figures(begin: Install, sim: Simulator) -> None:
     router = begin(ROUTERDASH_WORKERS="2").start()
     endpoint = router.add(sim.add())
     for count in range(1, 500):
@@ -111,7 +133,7 @@ def test_an_edit_in_another_process_reaches_the_gateways(emptied: RouterDash, si
     assert emptied.endpoint(endpoint)["operator_state"] == "disabled"
 
 
-def test_an_edit_by_the_api_is_in_force_with_the_next_request(emptied: RouterDash, sim: Simulator) -> None:
+def test_an_edit_by_the_api_applies_to_the_next_request(emptied: RouterDash, sim: Simulator) -> None:
     endpoint = emptied.add(sim.add())
     for state, status in (("draining", 503), ("enabled", 200), ("disabled", 503)):
         emptied.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": state})
@@ -120,9 +142,9 @@ def test_an_edit_by_the_api_is_in_force_with_the_next_request(emptied: RouterDas
     until(lambda: emptied.chat().status == 404, 2)
 
 
-def test_no_process_but_the_first_has_the_first_peoples_secrets_in_its_environment(shared_router: RouterDash) -> None:
+def test_only_the_supervisor_has_the_first_secrets_in_its_environment(shared_router: RouterDash) -> None:
     first, *others = shared_router.pids()
-    assert PASSWORD.encode() in environment_of(first)  # so this looks where they would be
+    assert PASSWORD.encode() in environment_of(first)  # so this test reads the environments of these processes
     assert len(others) >= len(ROLES)
     for pid in others:
         found = environment_of(pid)
@@ -134,7 +156,7 @@ def environment_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
-def test_secrets_come_from_files_and_stand_in_no_environment(install: Install, tmp_path: Path) -> None:
+def test_secrets_from_files_are_in_no_environment(install: Install, tmp_path: Path) -> None:
     router = install()
     for name in ("ROUTERDASH_ADMIN_PASSWORD", "ROUTERDASH_BOOTSTRAP_API_KEY"):
         path = tmp_path / name

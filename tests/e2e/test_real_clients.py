@@ -1,4 +1,6 @@
-"""Real client libraries against real llama.cpp servers through RouterDash; its figures are what clients were told."""
+"""Real client libraries against real llama.cpp servers through RouterDash: its figures equal the usage that clients
+received.
+"""
 
 import json
 import os
@@ -19,7 +21,7 @@ from tests.router import KEY, RouterDash, until
 pytestmark = [pytest.mark.real, pytest.mark.one_database, pytest.mark.timeout(600)]
 
 HERE = Path(clients.__file__).parent
-MAX_TOKENS = 8  # as the script asks for; a real model may stop before
+MAX_TOKENS = 8  # the maximum that the script requests; a real model may stop earlier
 REAL, TINY, EMBEDDER = "smollm2-135m-instruct", "tiny-random", "tiny-embed"
 
 
@@ -30,7 +32,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, str]]:
-    """Two that chat, one with real weights, and one that embeds."""
+    """Two chat models, one with real weights, and one embedding model."""
     tiny = llamacpp.tiny_model(llamacpp.environment("llamacpp", llamacpp.HERE / "requirements.txt"))
     with (
         llamacpp.llama_server(llamacpp.real_model(), REAL) as real,
@@ -43,9 +45,9 @@ def servers() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def ready(shared_router: RouterDash, servers: dict[str, str]) -> RouterDash:
     for name, url in servers.items():
-        answer = shared_router.post("/api/endpoints", {"name": name, "base_url": url})
-        assert answer.status == 201, answer
-        assert answer.json()["endpoint_type"] == "llamacpp"
+        response = shared_router.post("/api/endpoints", {"name": name, "base_url": url})
+        assert response.status == 201, response
+        assert response.json()["endpoint_type"] == "llamacpp"
     until(lambda: {model["id"] for model in shared_router.get("/v1/models").json()["data"]} == servers.keys())
     return shared_router
 
@@ -55,7 +57,7 @@ Figures = Callable[[], tuple[int, int, int]]
 
 @pytest.fixture
 def figures(ready: RouterDash) -> Figures:
-    """What was counted since the test began: whole answers, tokens in, tokens out."""
+    """Return complete responses, input tokens and output tokens counted since the test began."""
 
     def counted() -> tuple[int, int, int]:
         stats = ready.stats()
@@ -80,7 +82,7 @@ def script(python: Path, name: str) -> list[str]:
     return [str(python), str(HERE / name)]
 
 
-def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
+def test_servers_report_the_tasks_of_their_models(ready: RouterDash) -> None:
     found: dict[str, list[str]] = {}
     for endpoint in ready.get("/api/endpoints").json()["endpoints"]:
         detail = ready.get(f"/api/endpoints/{endpoint['id']}").json()
@@ -89,21 +91,21 @@ def test_servers_tell_what_they_were_started_for(ready: RouterDash) -> None:
     assert found == {REAL: ["chat"], TINY: ["chat"], EMBEDDER: ["embeddings"]}
 
 
-def sums(told: list[dict[str, int]]) -> tuple[int, int]:
-    return sum(one["input"] for one in told), sum(one["output"] for one in told)
+def sums(reported: list[dict[str, int]]) -> tuple[int, int]:
+    return sum(one["input"] for one in reported), sum(one["output"] for one in reported)
 
 
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_openai_python(ready: RouterDash, figures: Figures, python: Path, model: str) -> None:
     refused = Counter(ready.stats()["rejected_by_reason"])
     found = run([*script(python, "use_openai.py"), f"{ready.url}/v1", KEY, model, EMBEDDER])
-    told = found["told"]
-    # One stream did not ask for usage: its client was told none, and we count what the server told us.
+    reported = found["reported"]
+    # One stream did not request usage: its client received none, and the server's usage is counted.
     ok, made, out = figures()
-    hidden_in = told[1]["input"]
-    assert ok == len(told) + 1
-    assert made == sums(told)[0] + hidden_in
-    assert 1 <= out - sums(told)[1] <= MAX_TOKENS
+    hidden_in = reported[1]["input"]
+    assert ok == len(reported) + 1
+    assert made == sums(reported)[0] + hidden_in
+    assert 1 <= out - sums(reported)[1] <= MAX_TOKENS
     assert found["errors"] == ["NotFoundError", "AuthenticationError"]
     refused.update(("invalid_api_key", "model_not_found"))
     assert ready.stats()["rejected_by_reason"] == refused
@@ -111,42 +113,42 @@ def test_openai_python(ready: RouterDash, figures: Figures, python: Path, model:
 
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_anthropic_python(ready: RouterDash, python: Path, model: str) -> None:
-    begun = datetime.now(UTC).isoformat()
+    before = datetime.now(UTC).isoformat()
     found = run([*script(python, "use_anthropic.py"), ready.url, KEY, model])
-    assert found["counted"] == found["told"][0]["input"]
-    rows = ready.get(f"/api/requests?since={quote(begun)}").json()["requests"]
-    answered = [row for row in rows if row["kind"] == "messages"]
+    assert found["counted"] == found["reported"][0]["input"]
+    rows = ready.get(f"/api/requests?since={quote(before)}").json()["requests"]
+    responses = [row for row in rows if row["kind"] == "messages"]
     assert {row["outcome"] for row in rows} == {"ok"}
-    assert sorted((row["input_tokens"], row["output_tokens"]) for row in answered) == sorted(
-        (one["input"], one["output"]) for one in found["told"]
+    assert sorted((row["input_tokens"], row["output_tokens"]) for row in responses) == sorted(
+        (one["input"], one["output"]) for one in found["reported"]
     )
 
 
 def test_langchain(ready: RouterDash, figures: Figures, python: Path) -> None:
-    told = run([*script(python, "use_langchain.py"), f"{ready.url}/v1", KEY, REAL, EMBEDDER])["told"]
+    reported = run([*script(python, "use_langchain.py"), f"{ready.url}/v1", KEY, REAL, EMBEDDER])["reported"]
     ok, made, out = figures()
-    embedded = made - sums(told)[0]
-    assert ok == len(told) + 1
-    assert embedded > 0  # langchain does not tell the embedding's usage
-    assert out == sums(told)[1]
+    embedded = made - sums(reported)[0]
+    assert ok == len(reported) + 1
+    assert embedded > 0  # langchain does not return the usage of embeddings
+    assert out == sums(reported)[1]
 
 
 @pytest.mark.parametrize("model", [REAL, TINY])
 def test_ai_sdk(ready: RouterDash, figures: Figures, model: str) -> None:
-    told = run(clients.node("use_ai_sdk.mjs", f"{ready.url}/v1", KEY, model, EMBEDDER))["told"]
-    assert figures() == (len(told), *sums(told))
+    reported = run(clients.node("use_ai_sdk.mjs", f"{ready.url}/v1", KEY, model, EMBEDDER))["reported"]
+    assert figures() == (len(reported), *sums(reported))
 
 
 def test_llm(ready: RouterDash, figures: Figures, python: Path, tmp_path: Path) -> None:
     home = clients.configure_llm(tmp_path, f"{ready.url}/v1", {"key": KEY}, [REAL])
-    told = [_llm(python, home, *extra) for extra in ((), ("--no-stream",))]
+    reported = [_llm(python, home, *extra) for extra in ((), ("--no-stream",))]
     ok, made, out = figures()
     assert ok == 2
-    assert (made, out) == (sum(one[0] for one in told), sum(one[1] for one in told))
+    assert (made, out) == (sum(one[0] for one in reported), sum(one[1] for one in reported))
 
 
 def _llm(python: Path, home: Path, *extra: str) -> tuple[int, int]:
-    """Input and output tokens as the program prints them."""
+    """Return input and output tokens as the program prints them."""
     options = ["-m", f"{REAL}-key", "-u", "-o", "max_tokens", "8"]
     command = [str(python.with_name("llm")), "prompt", *options, *extra, "Say hello."]
     environment = {**os.environ, "LLM_USER_PATH": str(home)}

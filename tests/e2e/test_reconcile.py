@@ -1,4 +1,4 @@
-"""The auditor beside a RouterDash that serves."""
+"""`reconcile` while RouterDash serves."""
 
 import threading
 
@@ -16,13 +16,13 @@ def test_all_figures_agree_under_traffic(router: RouterDash, sim: Simulator) -> 
         router.add(simulated)
     stop = threading.Event()
 
-    def ask() -> None:
+    def send() -> None:
         at = 0
         while not stop.is_set():
             router.chat(("good", "bad", "unknown")[at % 3], stream=at % 2 == 0)
             at += 1
 
-    clients = [threading.Thread(target=ask) for _ in range(2)]
+    clients = [threading.Thread(target=send) for _ in range(2)]
     for client in clients:
         client.start()
     try:
@@ -50,7 +50,7 @@ def test_all_figures_agree_after_a_kill(router: RouterDash, sim: Simulator) -> N
     assert (router.manage("reconcile").stdout, router.stats()["total_requests"]) == ("all figures agree\n", 30)
 
 
-def test_a_wrong_figure_is_named_and_repaired_while_it_runs(router: RouterDash, sim: Simulator) -> None:
+def test_a_wrong_figure_is_reported_and_repaired_in_operation(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add())
     for _ in range(3):
         router.chat()
@@ -59,15 +59,15 @@ def test_a_wrong_figure_is_named_and_repaired_while_it_runs(router: RouterDash, 
     done = router.manage("reconcile")
     assert done.returncode == 1
     assert f"L2: failed_requests in endpoints id={endpoint}: expected 0, found 7\n" in done.stdout
-    told = f"L5: endpoints/{endpoint}/failed_requests in GET "
+    reported = f"L5: endpoints/{endpoint}/failed_requests in GET "
     for path in ("/api/dashboard/overview", "/", "/admin/endpoints/endpoint/", "/metrics"):
-        assert f"{told}{path}: expected 7, found 0\n" in done.stdout
+        assert f"{reported}{path}: expected 7, found 0\n" in done.stdout
     assert router.manage("reconcile", "--repair").returncode == 1
     assert router.manage("reconcile", "--repair", "--allow-decrease").returncode == 0
     assert router.manage("reconcile").stdout == "all figures agree\n"
 
 
-def test_a_running_routerdash_reads_what_was_repaired(router: RouterDash, sim: Simulator) -> None:
+def test_a_running_routerdash_reads_repaired_figures(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add())
     for _ in range(3):
         router.chat()

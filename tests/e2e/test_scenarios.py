@@ -29,7 +29,7 @@ def restart(request: pytest.FixtureRequest) -> Any:
 
 
 def identical(overview: dict[str, Any]) -> dict[str, Any]:
-    """The overview without what a restart or the clock may change."""
+    """Return the overview without values that a restart or the clock may change."""
     kept = {name: value for name, value in overview.items() if name not in ("generated_at", "generation_time_ms")}
     kept["history"] = {slot["minute"]: slot for slot in kept["history"] if slot["success"] or slot["error"]}
     checked = ("latency_ms", "last_seen")  # the first health check after a start measures again
@@ -67,7 +67,7 @@ def test_s1_s4_s5_figures_are_live_and_survive_a_restart(router: RouterDash, sim
 
 
 def speeds_of(router: RouterDash, endpoint: str) -> dict[str, Any]:
-    """Tokens per second by model."""
+    """Return tokens per second by model."""
     return {row["model_id"]: row["tps"] for row in router.get(f"/api/endpoints/{endpoint}/model-tps").json()}
 
 
@@ -91,7 +91,7 @@ def test_s2_an_offline_endpoint_keeps_its_latency(router: RouterDash, sim: Simul
     simulated.set(fault="")
     measured = router.post(f"/api/endpoints/{endpoint}/test").json()["latency_ms"]
     assert router.endpoint(endpoint)["latency_ms"] == measured
-    # Never measured, and gone: stays null.
+    # Never measured and offline: stays null.
     router.query("UPDATE endpoints SET latency_ms = NULL, status = 'pending' WHERE id = ?", endpoint)
     simulated.set(fault="refuse")
     router.post(f"/api/endpoints/{endpoint}/test")
@@ -105,7 +105,7 @@ def test_s3_average_response_time_has_a_value_after_a_restart(router: RouterDash
     ids = [router.add(one), router.add(other)]
 
     def measured() -> None:
-        # Probes that hang leave the latencies alone until these tests have looked.
+        # Hanging probes keep the latencies until these tests have read them.
         one.set(health_fault="hang")
         other.set(health_fault="hang")
         for endpoint, latency in zip(ids, (100, 200), strict=True):
@@ -152,15 +152,15 @@ def test_s4_s5_speeds_are_of_today_and_the_timeline_of_an_hour(
     assert aggregate == {endpoint: 50}
 
 
-def test_a_kill_under_load_counts_each_whole_answer_once(router: RouterDash, sim: Simulator) -> None:
-    """60 requests with one in ten failing, then every process killed: the figures are the client's own tally."""
+def test_sigkill_under_load_counts_each_complete_response_once(router: RouterDash, sim: Simulator) -> None:
+    """60 requests, one in ten failing, then SIGKILL for all processes: the figures equal the client's tally."""
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
     for at in range(60):
         model = "bad" if at % 10 == 0 else "good"
-        answer = router.chat(model, stream=at % 2 == 0)
-        assert answer.status == (200 if model == "good" else 502)
+        response = router.chat(model, stream=at % 2 == 0)
+        assert response.status == (200 if model == "good" else 502)
         tally[model] += 1
     router.kill()
     router.start()
@@ -168,7 +168,7 @@ def test_a_kill_under_load_counts_each_whole_answer_once(router: RouterDash, sim
 
 
 @pytest.mark.parametrize("role", ["manage.py control", "gateway.main"])
-def test_a_kill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator, role: str) -> None:
+def test_sigkill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator, role: str) -> None:
     good, bad = sim.add(models=["good"]), sim.add(models=["bad"], fault="500")
     ids = {"good": router.add(good), "bad": router.add(bad)}
     tally = {"good": 0, "bad": 0}
@@ -176,14 +176,14 @@ def test_a_kill_of_one_process_loses_nothing(router: RouterDash, sim: Simulator,
         if at == 30:
             router.kill_role(role)
         model = "bad" if at % 10 == 0 else "good"
-        answer = _retry(lambda model=model: router.chat(model))
-        assert answer.status == (200 if model == "good" else 502)
+        response = _retry(lambda model=model: router.chat(model))
+        assert response.status == (200 if model == "good" else 502)
         tally[model] += 1
     check_against(router, ids, tally)
 
 
 def _retry(send: Any) -> Any:
-    """A connection that broke before anything was sent back carried no answer: asking again is what clients do."""
+    """Send again if the connection broke before any byte of a response, as clients do."""
     for _ in range(100):
         try:
             return send()
@@ -193,7 +193,7 @@ def _retry(send: Any) -> Any:
 
 
 def check_against(router: RouterDash, ids: dict[str, str], tally: dict[str, int]) -> None:
-    """Counters, daily rows, history and timeline equal what the client was told."""
+    """Counters, daily rows, history and timeline equal the responses that the client received."""
     assert router.counters(ids["good"]) == (tally["good"], tally["good"], 0)
     assert router.counters(ids["bad"]) == (tally["bad"], 0, tally["bad"])
     stats = router.stats()

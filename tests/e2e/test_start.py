@@ -1,4 +1,4 @@
-"""Starts that cannot be, and starts that go on without a database: the exit code, and one clear line."""
+"""Starts that fail and starts without a database: the exit code and one clear line."""
 
 import os
 import socket
@@ -14,16 +14,16 @@ import pytest
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.conftest import SERVER, Install
-from tests.http import Answer
+from tests.http import Response
 from tests.router import RouterDash, until
 
 pytestmark = pytest.mark.timeout(180)
 
-sqlite_only = pytest.mark.skipif(bool(SERVER), reason="a SQLite file")
+sqlite_only = pytest.mark.skipif(bool(SERVER), reason="needs a SQLite file")
 
 
 def refused(router: RouterDash, **environment: str) -> str:
-    """The one line of a start that must fail with code 2."""
+    """Return the one-line error of a start that must fail with code 2."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), "serve"],
         cwd=router.directory,
@@ -48,7 +48,7 @@ def refused(router: RouterDash, **environment: str) -> str:
         ("DATABASE_URL", "mysql://localhost/x"),
     ],
 )
-def test_a_wrong_setting_is_named(install: Install, name: str, value: str) -> None:
+def test_a_wrong_setting_is_reported_by_name(install: Install, name: str, value: str) -> None:
     line = refused(install(), **{name: value})
     assert name in line
     assert "Traceback" not in line
@@ -69,13 +69,13 @@ def test_a_weak_first_password_is_refused_in_one_line(install: Install) -> None:
 
 @pytest.mark.one_database
 @pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
-def test_plain_http_for_other_machines_is_warned_of(begin: Install, host: str, warned: bool) -> None:
+def test_plain_http_for_other_machines_causes_a_warning(begin: Install, host: str, warned: bool) -> None:
     router = begin(ROUTERDASH_HOST=host).start()
-    assert ("by plain HTTP: passwords and API keys go over the network" in router.log_text()) == warned
+    assert ("by plain HTTP: passwords and API keys are sent over the network" in router.log_text()) == warned
 
 
 @pytest.mark.one_database
-def test_a_taken_port_is_named(install: Install) -> None:
+def test_a_port_in_use_is_reported(install: Install) -> None:
     router = install()
     with closing(socket.create_server(("127.0.0.1", router.port))):
         assert f"port {router.port} cannot be used" in refused(router)
@@ -87,19 +87,20 @@ def test_a_second_start_on_the_same_data_is_refused(router: RouterDash) -> None:
 
 
 @pytest.mark.one_database
-def test_a_data_directory_that_cannot_be_made(install: Install, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_created(install: Install, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "ROUTERDASH_DATA_DIR" in refused(install(), ROUTERDASH_DATA_DIR=str(tmp_path / "file" / "data"))
 
 
 @pytest.mark.one_database
-def test_neither_database_nor_snapshot(install: Install) -> None:
+def test_neither_database_nor_registry_store(install: Install) -> None:
     url = "postgres://nobody@127.0.0.1:1/none"
-    assert "the database cannot be used and there is no snapshot" in refused(install(), DATABASE_URL=url)
+    expected = "the database cannot be used and there is no registry store to serve from"
+    assert expected in refused(install(), DATABASE_URL=url)
 
 
 @sqlite_only
-def test_a_corrupt_database_without_a_snapshot(install: Install) -> None:
+def test_a_corrupt_database_without_a_registry_store(install: Install) -> None:
     router = install()
     router.data_dir.mkdir()
     (router.data_dir / "routerdash.sqlite3").write_bytes(b"this is no database " * 1000)
@@ -107,7 +108,7 @@ def test_a_corrupt_database_without_a_snapshot(install: Install) -> None:
 
 
 @sqlite_only
-def test_a_database_that_was_moved_away_does_not_come_back_empty(router: RouterDash, sim: Simulator) -> None:
+def test_a_missing_database_is_not_replaced_by_an_empty_one(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add())
     router.chat()
     router.stop()
@@ -125,8 +126,8 @@ def test_a_database_that_was_moved_away_does_not_come_back_empty(router: RouterD
 
 
 @sqlite_only
-def test_the_first_people_are_made_when_the_database_returns_after_a_start_without_it(router: RouterDash) -> None:
-    """Control makes them then, and no environment tells it their secrets."""
+def test_the_first_user_and_key_are_created_when_the_database_returns(router: RouterDash) -> None:
+    """Control creates them then, and no environment contains their secrets."""
     router.query("DELETE FROM api_keys")
     router.stop()
     path = router.data_dir / "routerdash.sqlite3"
@@ -153,7 +154,7 @@ def _status(router: RouterDash) -> str:
 
 
 @sqlite_only
-def test_a_corrupt_database_with_a_snapshot_still_serves(router: RouterDash, sim: Simulator) -> None:
+def test_a_corrupt_database_with_a_registry_store_still_serves(router: RouterDash, sim: Simulator) -> None:
     router.add(sim.add())
     router.stop()
     for path in router.data_dir.glob("routerdash.sqlite3*"):
@@ -200,7 +201,7 @@ def test_a_start_with_a_locked_database_serves(router: RouterDash, sim: Simulato
 
 
 @sqlite_only
-def test_a_read_only_database_is_told_and_costs_nothing(router: RouterDash, sim: Simulator) -> None:
+def test_a_read_only_database_is_reported_and_loses_nothing(router: RouterDash, sim: Simulator) -> None:
     endpoint = router.add(sim.add())
     router.chat()
     router.stop()
@@ -216,10 +217,10 @@ def test_a_read_only_database_is_told_and_costs_nothing(router: RouterDash, sim:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    """Nobody may write the file: its mode says so, and for root, whom modes do not bind, its flag."""
+    """Make the file read-only: by its mode, and by its immutable flag for root, who ignores modes."""
     path.chmod(0o400)
     if os.getuid() == 0 and subprocess.run(["chattr", "+i", str(path)], capture_output=True, check=False).returncode:
-        pytest.skip("this file system cannot refuse root")
+        pytest.skip("this file system has no immutable flag for root")
     try:
         yield
     finally:
@@ -229,8 +230,8 @@ def read_only(path: Path) -> Iterator[None]:
 
 
 def test_an_unreachable_endpoint_is_refused_with_its_reason(router: RouterDash) -> None:
-    answer = router.post("/api/endpoints", {"name": "gone", "base_url": "http://127.0.0.1:1"})
-    assert (answer.status, answer.json()) == (502, {"error": "The endpoint cannot be reached: connection refused."})
+    response = router.post("/api/endpoints", {"name": "gone", "base_url": "http://127.0.0.1:1"})
+    assert (response.status, response.json()) == (502, {"error": "The endpoint cannot be reached: connection refused"})
 
 
 def test_a_model_of_an_offline_endpoint(router: RouterDash, sim: Simulator) -> None:
@@ -239,13 +240,14 @@ def test_a_model_of_an_offline_endpoint(router: RouterDash, sim: Simulator) -> N
     simulated.set(fault="refuse")
     for _ in range(2):
         router.post(f"/api/endpoints/{endpoint}/test")
-    answer = until(lambda: _if_status(router.chat("sleeping"), 503), 5)  # gateways know within a tenth of a second
-    assert answer.json()["error"]["code"] == "no_capable_endpoints"
+    # Gateways receive the status within a tenth of a second.
+    response = until(lambda: _if_status(router.chat("sleeping"), 503), 5)
+    assert response.json()["error"]["code"] == "no_capable_endpoints"
     counters, failed = router.counters(endpoint), router.stats()["failed_requests"]
     assert router.chat("sleeping").status == 503
-    assert router.counters(endpoint) == counters  # no attempt was made, but a request failed
+    assert router.counters(endpoint) == counters  # there was no attempt, but a request failed
     assert router.stats()["failed_requests"] == failed + 1
 
 
-def _if_status(answer: Answer, status: int) -> Answer | None:
-    return answer if answer.status == status else None
+def _if_status(response: Response, status: int) -> Response | None:
+    return response if response.status == status else None

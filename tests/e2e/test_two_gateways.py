@@ -1,4 +1,4 @@
-"""What gateways know of each other: slots, circuit breakers, who waits; and what is told of it everywhere."""
+"""Shared state of gateways: slots, circuit breakers, queues, and the figures that show them."""
 
 import threading
 
@@ -6,15 +6,15 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from tests.conftest import Install
-from tests.http import Answer
+from tests.http import Response
 from tests.router import RouterDash, until
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
 
-def at_once(router: RouterDash, number: int, **fields: object) -> list[Answer]:
-    """So many chats at the same time, each on a connection of its own."""
-    given: list[Answer] = []
+def at_once(router: RouterDash, number: int, **fields: object) -> list[Response]:
+    """Send so many chat requests concurrently, each on its own connection."""
+    given: list[Response] = []
     threads = [threading.Thread(target=lambda: given.append(router.chat(**fields))) for _ in range(number)]  # type: ignore[arg-type]
     for thread in threads:
         thread.start()
@@ -28,41 +28,41 @@ def two(begin: Install) -> RouterDash:
     return begin(ROUTERDASH_WORKERS="2").start()
 
 
-def test_together_they_send_no_more_than_an_endpoint_takes(two: RouterDash, sim: Simulator) -> None:
+def test_gateways_together_respect_the_slots_of_an_endpoint(two: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(ttft=0.05)
     two.add(simulated, max_concurrency=2)
     given = at_once(two, 30)
-    assert {answer.status for answer in given} == {200}
+    assert {response.status for response in given} == {200}
     assert simulated.seen.peak <= 2
     assert two.stats()["queued_requests"] == two.stats()["total_active_requests"] == 0
     waits = [row["queue_ms"] for row in two.get("/api/requests?limit=50").json()["requests"]]
     assert sum(wait is not None for wait in waits) >= 20
 
 
-def test_what_waits_and_runs_is_told_of_both(two: RouterDash, sim: Simulator) -> None:
+def test_waiting_and_running_requests_of_both_gateways_are_shown(two: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(ttft=3.0)
     two.add(simulated, max_concurrency=1)
-    asking = threading.Thread(target=at_once, args=(two, 6))
-    asking.start()
+    sender = threading.Thread(target=at_once, args=(two, 6))
+    sender.start()
     until(lambda: two.stats()["queued_requests"] == 5)
     live = two.get("/api/live").json()
     assert (live["waiting_total"], live["running_total"], live["workers_told"]) == (5, 1, 2)
     assert {it["model"] for it in (*live["waiting"], *live["running"])} == {"tiny"}
     simulated.set(ttft=0.0)
-    asking.join()
+    sender.join()
     until(lambda: two.get("/api/live").json()["waiting_total"] == 0)
 
 
-def test_one_breaker_for_both_and_for_all_to_see(two: RouterDash, sim: Simulator) -> None:
+def test_both_gateways_share_a_breaker_that_is_shown_everywhere(two: RouterDash, sim: Simulator) -> None:
     broken, good = sim.add(), sim.add()
     endpoint_id = two.add(broken)
     two.add(good)
     broken.set(fault="500")
-    assert [answer for answer in at_once(two, 40) if answer.status != 200] == []
+    assert [response for response in at_once(two, 40) if response.status != 200] == []
     until(lambda: two.endpoint(endpoint_id)["breaker"] == "open")
     seen = broken.seen.started
     at_once(two, 20)
-    assert broken.seen.started <= seen + 2  # a trial of each, if its time has come
+    assert broken.seen.started <= seen + 2  # one trial each, if its time has come
     found = two.get("/api/route?model=tiny").json()
     assert {row["breaker"] for row in found["endpoints"]} >= {"closed"}
     broken.set(fault="")
@@ -78,17 +78,17 @@ def test_a_reset_closes_the_breaker_of_both_at_once(two: RouterDash, sim: Simula
     until(lambda: two.endpoint(endpoint_id)["breaker"] == "open")
     broken.set(fault="", ttft=1.0)
     assert two.post(f"/api/endpoints/{endpoint_id}/reset-breaker").status == 200
-    assert two.endpoint(endpoint_id)["breaker"] == "closed"  # before any request could have tried it
+    assert two.endpoint(endpoint_id)["breaker"] == "closed"  # before any request could be a trial
     until(lambda: workers_sending(two, endpoint_id) == {0, 1}, 60)
     assert two.endpoint(endpoint_id)["breaker"] == "closed"
 
 
 def workers_sending(router: RouterDash, endpoint_id: str) -> set[int]:
-    """The gateways that send some of many requests there. It is the kernel that deals these out: one may get none."""
+    """Return the gateways that sent some of many requests. The kernel distributes them: one may get none."""
     found: set[int] = set()
-    asking = threading.Thread(target=at_once, args=(router, 40))
-    asking.start()
-    while asking.is_alive():
+    sender = threading.Thread(target=at_once, args=(router, 40))
+    sender.start()
+    while sender.is_alive():
         running = router.get("/api/live").json()["running"]
         found |= {it["worker"] for it in running if it["endpoint_id"] == endpoint_id}
     return found
@@ -96,16 +96,19 @@ def workers_sending(router: RouterDash, endpoint_id: str) -> set[int]:
 
 def test_a_drain_with_a_deadline_ends_streams_on_both(two: RouterDash, sim: Simulator) -> None:
     endpoint_id = two.add(sim.add(tokens=100_000, tokens_per_second=20.0))
+    beginnings: list[bytes] = []
     endings: list[bytes] = []
 
     def read() -> None:
         with two.open_stream() as response:
+            beginnings.append(response.readline())
             endings.append(response.read()[-200:])
 
     threads = [threading.Thread(target=read) for _ in range(6)]
     for thread in threads:
         thread.start()
-    until(lambda: two.stats()["total_active_requests"] == 6)
+    until(lambda: len(beginnings) == 6)
+    assert two.stats()["total_active_requests"] == 6
     given = two.post(f"/api/endpoints/{endpoint_id}/drain", {"deadline_secs": 1}).json()
     assert (given["operator_state"], given["active_requests"]) == ("draining", 6)
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Why this node, where to, who waits: through HTTP, of real processes."""
+"""Routing decisions, routing preview and queue, through HTTP with real processes."""
 
 import threading
 from collections.abc import Callable
@@ -10,44 +10,41 @@ import pytest
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
 
+pytestmark = pytest.mark.shared
+
 Add = Callable[..., str]
 
 
 @pytest.fixture
-def router(emptied: RouterDash) -> RouterDash:
-    return emptied
-
-
-@pytest.fixture
 def slow(router: RouterDash, sim: Simulator) -> Add:
-    """Add endpoints that speak for as long as somebody listens."""
+    """Add endpoints that stream until the client disconnects."""
     return lambda name, **fields: router.add(sim.add(tokens=5000, tokens_per_second=50), name=name, **fields)
 
 
-def told(router: RouterDash, path: str) -> Any:
-    answer = router.get(path)
-    assert answer.status == 200, answer
-    return answer.json()
+def reported(router: RouterDash, path: str) -> Any:
+    response = router.get(path)
+    assert response.status == 200, response
+    return response.json()
 
 
 def route(router: RouterDash) -> Any:
-    return told(router, "/api/route?model=tiny")
+    return reported(router, "/api/route?model=tiny")
 
 
-def test_a_request_says_why_it_went_where_it_did(router: RouterDash, slow: Add) -> None:
+def test_a_request_shows_the_reason_of_its_routing_decision(router: RouterDash, slow: Add) -> None:
     endpoints = {slow("a"), slow("b")}
     with router.open_stream():
         (busy,) = (row for row in route(router)["endpoints"] if row["in_flight"])
         (free,) = endpoints - {busy["endpoint_id"]}
         assert route(router)["decision"] == {"endpoint_ids": [free], "reason": "least"}
         assert router.chat(max_tokens=2).status == 200
-    (row,) = told(router, "/api/requests?outcome=ok&limit=1")["requests"]
-    (attempt,) = told(router, f"/api/requests/{row['id']}")["attempts"]
+    (row,) = reported(router, "/api/requests?outcome=ok&limit=1")["requests"]
+    (attempt,) = reported(router, f"/api/requests/{row['id']}")["attempts"]
     assert (attempt["endpoint_id"], attempt["reason"]) == (free, "least")
     assert [it["in_flight"] for it in attempt["scores"]] == [0, 1]
 
 
-def test_who_waits_and_who_runs_is_told(router: RouterDash, slow: Add) -> None:
+def test_waiting_and_running_requests_are_shown(router: RouterDash, slow: Add) -> None:
     endpoint = slow("a", max_concurrency=1)
     with ExitStack() as ends:
         ends.enter_context(router.open_stream())
@@ -55,18 +52,18 @@ def test_who_waits_and_who_runs_is_told(router: RouterDash, slow: Add) -> None:
         late.start()
         until(lambda: router.stats()["queued_requests"] == 1)
         assert route(router)["decision"] == {"endpoint_ids": [], "reason": "wait"}
-        live = told(router, "/api/live")
+        live = reported(router, "/api/live")
         (running,), (waiting,) = live["running"], live["waiting"]
         assert (running["endpoint_id"], running["endpoint_name"], running["streamed"]) == (endpoint, "a", True)
         assert (waiting["position"], waiting["api_key_name"], waiting["model"]) == (1, "bootstrap", "tiny")
         assert (live["workers"], live["workers_told"], live["waiting_total"], live["running_total"]) == (1, 1, 1, 1)
     late.join()
-    (row,) = told(router, "/api/requests?outcome=ok&limit=1")["requests"]
+    (row,) = reported(router, "/api/requests?outcome=ok&limit=1")["requests"]
     assert row["queue_ms"] > 0
     assert router.stats()["queued_requests"] == 0
 
 
-def test_an_open_breaker_is_told_everywhere(router: RouterDash, sim: Simulator) -> None:
+def test_an_open_breaker_is_shown_everywhere(router: RouterDash, sim: Simulator) -> None:
     simulated = sim.add(fault="500")
     endpoint = router.add(simulated, name="a")
     for _ in range(5):

@@ -21,15 +21,15 @@ from tests.router import until
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(nothing_cached: None) -> None:
-    """In every test of this room."""
+def _clean_state(empty_caches: None) -> None:
+    """Run `empty_caches` in every test of this package."""
 
 
 # Rows
 
 
 def make_endpoint(name: str = "gpu-box", base_url: str = "", **fields: Any) -> Endpoint:
-    """An endpoint at an address that nobody answers, unless the test names one."""
+    """An endpoint at an address where no server listens, unless the test names one."""
     return Endpoint.objects.create(name=name, base_url=base_url or f"http://{name}.invalid:8000", **fields)
 
 
@@ -40,7 +40,7 @@ def make_model(endpoint: Endpoint, model_id: str = "tiny", **fields: Any) -> End
 
 
 def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Read or write rows past the ORM, as the reference does."""
+    """Read or write rows without the ORM, as llmlb does."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
@@ -48,14 +48,14 @@ def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def rolled_back() -> Iterator[None]:
-    """A transaction that fails at its end."""
+    """Run a transaction that is rolled back at its end."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
 
 
 def meanwhile(edit: Callable[[], Any]) -> None:
-    """Edit as another process would, from a thread that has a connection of its own."""
+    """Edit like another process: call it in a thread with its own connection."""
     try:
         edit()
     finally:
@@ -66,18 +66,18 @@ def meanwhile(edit: Callable[[], Any]) -> None:
 
 
 class Server:
-    """A server that answers what a test says: JSON by path, or a handler; 404 for the rest."""
+    """A server that sends the responses that a test gives: JSON by path, or a handler; 404 for the rest."""
 
-    def __init__(self, answers: Mapping[str, Any], name: str) -> None:
-        self.answers = dict(answers)
+    def __init__(self, responses: Mapping[str, Any], name: str) -> None:
+        self.responses = dict(responses)
         self.name = name
-        self.asked: list[tuple[str, str, str]] = []  # method, path as sent, Authorization
+        self.requests: list[tuple[str, str, str]] = []  # method, path as sent, Authorization
         self.url = ""
         self.runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         application = web.Application()
-        application.router.add_route("*", "/{path:.*}", self._answer)
+        application.router.add_route("*", "/{path:.*}", self._respond)
         self.runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
@@ -90,11 +90,11 @@ class Server:
             await self.runner.cleanup()
 
     def paths(self) -> list[str]:
-        return [path for _, path, _ in self.asked]
+        return [path for _, path, _ in self.requests]
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.method, request.raw_path, request.headers.get("Authorization", "")))
-        found = self.answers.get(request.raw_path)
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.raw_path, request.headers.get("Authorization", "")))
+        found = self.responses.get(request.raw_path)
         if callable(found):
             response: web.StreamResponse = await found(request)
         elif found is None:
@@ -115,8 +115,8 @@ def serve(simulator: Simulator) -> Iterator[Serve]:
     """Start servers of shapes that the simulator does not offer, in the simulator's loop."""
     started: list[Server] = []
 
-    def start(answers: Mapping[str, Any], name: str = "anything") -> Server:
-        server = Server(answers, name)
+    def start(responses: Mapping[str, Any], name: str = "anything") -> Server:
+        server = Server(responses, name)
         simulator.run(server.start())
         started.append(server)
         return server
@@ -127,13 +127,13 @@ def serve(simulator: Simulator) -> Iterator[Serve]:
 
 
 async def hang(request: web.Request) -> web.StreamResponse:
-    """Takes the question and never answers."""
+    """Receive the request and never respond."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 async def break_off(request: web.Request) -> web.StreamResponse:
-    """Closes the connection instead of an answer."""
+    """Close the connection instead of a response."""
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
@@ -150,21 +150,23 @@ def nowhere() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-def asking(question: Callable[..., Awaitable[Any]], url: str, key: str | None = None, *, timeout: float = 5.0) -> Any:
-    """Put a question to a server, as the product's own callers do: `asking(detect, server.url)`."""
+def run_probe(
+    function: Callable[..., Awaitable[Any]], url: str, key: str | None = None, *, timeout: float = 5.0
+) -> Any:
+    """Run a coroutine function with a probe of a server: `run_probe(detect, server.url)`."""
 
-    async def ask() -> Any:
+    async def run() -> Any:
         async with probe.session() as session:
-            return await question(Probe(session, url, key, timeout))
+            return await function(Probe(session, url, key, timeout))
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 # The health checker
 
 
 class Running:
-    """A health checker in a thread and loop of its own, told of changes as control tells it."""
+    """A health checker in its own thread and loop, notified of changes as in control."""
 
     def __init__(self) -> None:
         self.last_byte: Callable[[str], float] = lambda endpoint_id: 0.0
@@ -181,14 +183,14 @@ class Running:
 
     def start(self) -> None:
         registry.all()
-        registry.subscribe(lambda: self.call(self.checker.registry_changed))
+        registry.subscribe(lambda ids: self.call(self.checker.registry_changed))
         self.thread.start()
 
     def stop(self) -> None:
         if self.thread.is_alive():
             self.call(self.task.cancel)
             self.thread.join()
-        self.checker._threads.shutdown()  # what is being stored is stored before the database is emptied
+        self.checker._threads.shutdown()  # finish storing checks before the database is emptied
         self.loop.close()  # if it never ran
 
     def call(self, function: Any, *arguments: Any) -> None:
@@ -232,5 +234,5 @@ def wait_for(endpoint: Endpoint, status: str) -> Entry:
 
 @pytest.fixture
 def manager(admin: User) -> Api:
-    """A script that may do everything with endpoints."""
+    """A client with an API key that has all permissions for endpoints."""
     return with_key(key_for(admin, READ_ENDPOINTS, MANAGE_ENDPOINTS))

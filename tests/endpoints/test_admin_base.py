@@ -1,4 +1,4 @@
-"""The admin, asked what no page of it asks."""
+"""The admin ignores parameters that none of its pages uses."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ ENDPOINTS, USERS, KEYS = "/admin/endpoints/endpoint/", "/admin/access/user/", "/
         f"{KEYS}?created_by__password__startswith=a",
     ],
 )
-def test_no_filter_but_the_offered_ones_is_applied(as_admin: Api, address: str) -> None:
+def test_only_offered_filters_are_applied(as_admin: Api, address: str) -> None:
     response = as_admin.get(address)
     assert response.status_code in (302, 400)
 
@@ -35,16 +35,16 @@ def test_offered_filters_are_applied(as_admin: Api, address: str) -> None:
     assert as_admin.get(address).status_code == 200
 
 
-def test_an_id_that_is_none_is_not_found(as_admin: Api) -> None:
+def test_a_malformed_id_is_not_found(as_admin: Api) -> None:
     response: Any = as_admin.post(f"{ENDPOINTS}xyz/change/", {"base_url": "http://x.invalid"})
     assert response.status_code in (302, 404)
 
 
-def test_actions_leave_out_what_is_no_id(as_admin: Api) -> None:
+def test_actions_ignore_malformed_ids(as_admin: Api) -> None:
     response: Any = as_admin.post(ENDPOINTS, {"action": "enable", "_selected_action": ["zz"]})
     assert response.status_code in (200, 302)
 
 
-def test_nothing_is_filled_in_from_the_address(as_admin: Api, admin: User) -> None:
+def test_query_parameters_fill_in_no_fields(as_admin: Api, admin: User) -> None:
     assert as_admin.get(f"{KEYS}add/?expires_at=zz").status_code == 200
     assert Endpoint.objects.count() == 0

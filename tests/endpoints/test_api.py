@@ -1,4 +1,4 @@
-"""/api/endpoints through Django, on real commits: an answer must tell what the next reader sees."""
+"""`/api/endpoints` through Django with committed transactions: a response has the data that the next reader sees."""
 
 import asyncio
 import uuid
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 from benchmarks.simulator import Simulator
-from endpoints.models import LIMITS, Endpoint, EndpointModel, HealthCheck
+from endpoints.models import ENDPOINT_LIMITS, Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, session_of, with_key, without_database
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model, meanwhile, sql
@@ -33,7 +33,7 @@ def stored() -> Endpoint:
     return Endpoint.objects.get()
 
 
-# Who may
+# Access
 
 ROUTES = [
     ("GET", LIST),
@@ -56,53 +56,53 @@ READS = [route for route in ROUTES if route[0] == "GET"]
 WRITES = [route for route in ROUTES if route[0] != "GET"]
 
 
-def knock(api: Api, route: tuple[str, str], url: str) -> int:
+def send_request(api: Api, route: tuple[str, str], url: str) -> int:
     method, path = route
     status: int = api.call(method, path.format(path_of(make_endpoint(base_url=url))), {}).status_code
     return status
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_nobody_is_401(anybody: Api, route: tuple[str, str], nowhere: str) -> None:
-    assert knock(anybody, route, nowhere) == 401
+def test_anonymous_requests_get_401(anybody: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert send_request(anybody, route, nowhere) == 401
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_an_unknown_key_is_401(route: tuple[str, str], nowhere: str) -> None:
-    assert knock(with_key("sk_unknown"), route, nowhere) == 401
+    assert send_request(with_key("sk_unknown"), route, nowhere) == 401
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_key_without_the_permission_is_403(admin: User, route: tuple[str, str], nowhere: str) -> None:
     wrong = MANAGE_ENDPOINTS if route in READS else READ_ENDPOINTS
-    assert knock(with_key(key_for(admin, INFERENCE, wrong)), route, nowhere) == 403
+    assert send_request(with_key(key_for(admin, INFERENCE, wrong)), route, nowhere) == 403
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_key_with_the_permission_is_let_in(admin: User, route: tuple[str, str], nowhere: str) -> None:
+def test_a_key_with_the_permission_is_accepted(admin: User, route: tuple[str, str], nowhere: str) -> None:
     right = READ_ENDPOINTS if route in READS else MANAGE_ENDPOINTS
-    assert knock(with_key(key_for(admin, right)), route, nowhere) not in (401, 403)
+    assert send_request(with_key(key_for(admin, right)), route, nowhere) not in (401, 403)
 
 
 @pytest.mark.parametrize("route", READS)
 def test_a_viewer_reads(as_viewer: Api, route: tuple[str, str], nowhere: str) -> None:
-    assert knock(as_viewer, route, nowhere) == 200
+    assert send_request(as_viewer, route, nowhere) == 200
 
 
 @pytest.mark.parametrize("route", WRITES)
 def test_a_viewer_does_not_write(as_viewer: Api, route: tuple[str, str], nowhere: str) -> None:
-    assert knock(as_viewer, route, nowhere) == 403
+    assert send_request(as_viewer, route, nowhere) == 403
     assert stored().name == "gpu-box"
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_administrator_is_let_in(as_admin: Api, route: tuple[str, str], nowhere: str) -> None:
-    assert knock(as_admin, route, nowhere) not in (401, 403)
+def test_an_administrator_has_access(as_admin: Api, route: tuple[str, str], nowhere: str) -> None:
+    assert send_request(as_admin, route, nowhere) not in (401, 403)
 
 
 @pytest.mark.parametrize("route", WRITES)
-def test_a_session_writes_with_a_csrf_token_alone(admin: User, route: tuple[str, str], nowhere: str) -> None:
-    assert knock(session_of(admin, enforce_csrf_checks=True), route, nowhere) == 403
+def test_a_session_needs_a_csrf_token_to_write(admin: User, route: tuple[str, str], nowhere: str) -> None:
+    assert send_request(session_of(admin, enforce_csrf_checks=True), route, nowhere) == 403
 
 
 def test_a_session_with_its_csrf_token_writes(admin: User) -> None:
@@ -118,12 +118,12 @@ def test_a_key_needs_no_csrf_token(admin: User) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_generated_password_opens_nothing(route: tuple[str, str], nowhere: str) -> None:
+def test_a_generated_password_gives_no_access(route: tuple[str, str], nowhere: str) -> None:
     api = session_of(make_admin(must_change_password=True))
-    assert knock(api, route, nowhere) == 403
+    assert send_request(api, route, nowhere) == 403
 
 
-# What is not there
+# Unknown paths
 
 
 @pytest.mark.parametrize("tail", ["", "/models", "/test", "/sync", "/drain", "/disable", "/enable", "/reset-breaker"])
@@ -133,7 +133,7 @@ def test_an_unknown_endpoint_is_404(manager: Api, tail: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_an_unknown_endpoint_is_not_written(manager: Api, method: str) -> None:
+def test_writing_to_an_unknown_endpoint_is_404(manager: Api, method: str) -> None:
     assert manager.call(method, MISSING, {}).status_code == 404
 
 
@@ -142,7 +142,7 @@ def test_a_bad_id_is_404(manager: Api, path: str) -> None:
     assert manager.call("GET", f"{LIST}/{path}").status_code == 404
 
 
-def test_paths_have_no_slash_at_their_end(manager: Api) -> None:
+def test_paths_have_no_trailing_slash(manager: Api) -> None:
     assert manager.call("GET", f"{LIST}/").status_code == 404
 
 
@@ -205,7 +205,7 @@ def test_the_list_can_be_filtered(manager: Api, query: str, names: list[str]) ->
 
 
 @pytest.mark.parametrize("rows", [1, 12])
-def test_a_list_takes_no_query_at_all(manager: Api, rows: int, django_assert_num_queries: Any) -> None:
+def test_a_list_needs_no_query(manager: Api, rows: int, django_assert_num_queries: Any) -> None:
     for number in range(rows):
         make_model(make_endpoint(f"box{number}"))
     manager.call("GET", LIST)
@@ -217,9 +217,14 @@ def test_a_model_of_an_endpoint(manager: Api) -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "org/tiny", max_tokens=4096)
     registry.reload()
-    told = manager.call("GET", path_of(endpoint, "/models/org/tiny/info")).json()
-    assert told == {"model_id": "org/tiny", "endpoint_id": str(endpoint.pk), "max_tokens": 4096, "last_checked": None}
-    assert manager.call("GET", path_of(endpoint, "/models/org%2Ftiny/info")).json() == told
+    reported = manager.call("GET", path_of(endpoint, "/models/org/tiny/info")).json()
+    assert reported == {
+        "model_id": "org/tiny",
+        "endpoint_id": str(endpoint.pk),
+        "max_tokens": 4096,
+        "last_checked": None,
+    }
+    assert manager.call("GET", path_of(endpoint, "/models/org%2Ftiny/info")).json() == reported
     assert manager.call("GET", path_of(endpoint, "/models/tiny/info")).json() == {"error": "Model not found"}
 
 
@@ -231,7 +236,7 @@ def test_one_endpoint_with_its_models(manager: Api) -> None:
     assert [(model["model_id"], model["max_tokens"]) for model in body["models"]] == [("tiny", 4096)]
 
 
-def test_the_models_alone(manager: Api) -> None:
+def test_only_the_models(manager: Api) -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "b")
     make_model(endpoint, "a")
@@ -240,7 +245,7 @@ def test_the_models_alone(manager: Api) -> None:
     assert [model["model_id"] for model in body["models"]] == ["a", "b"]
 
 
-def test_a_row_of_the_reference_is_told(manager: Api) -> None:
+def test_a_row_of_llmlb_is_shown(manager: Api) -> None:
     endpoint_id = str(uuid.uuid4())
     columns = "INSERT INTO endpoints (id, name, base_url, registered_at)"
     sql(f"{columns} VALUES (%s, 'theirs', 'http://a:1', '2026-04-15T01:02:03+00:00')", endpoint_id)
@@ -251,7 +256,7 @@ def test_a_row_of_the_reference_is_told(manager: Api) -> None:
 # Adding
 
 
-def test_an_added_endpoint_is_told_and_stored(manager: Api, sim: Simulator) -> None:
+def test_an_added_endpoint_is_returned_and_stored(manager: Api, sim: Simulator) -> None:
     url = sim.add(kind="vllm").url
     response = add(manager, url, notes="basement", health_check_interval_secs=10, inference_timeout_secs=60)
     body = response.json()
@@ -272,7 +277,7 @@ def test_an_added_endpoint_is_in_the_next_list(manager: Api, sim: Simulator) -> 
     assert [row["id"] for row in manager.call("GET", LIST).json()["endpoints"]] == [added["id"]]
 
 
-def test_defaults_are_those_of_the_reference(manager: Api, sim: Simulator) -> None:
+def test_defaults_are_those_of_llmlb(manager: Api, sim: Simulator) -> None:
     body = add(manager, sim.add().url).json()
     assert (body["health_check_interval_secs"], body["inference_timeout_secs"]) == (30, 120)
     assert stored().capabilities == ["chat_completion"]
@@ -284,7 +289,7 @@ def test_capabilities_are_stored(manager: Api, sim: Simulator) -> None:
 
 
 def test_an_endpoint_is_added_with_its_limits(manager: Api, sim: Simulator) -> None:
-    limits: dict[str, Any] = dict.fromkeys(LIMITS, 7)
+    limits: dict[str, Any] = dict.fromkeys(ENDPOINT_LIMITS, 7)
     body = add(manager, sim.add().url, **limits).json()
     assert {name: body[name] for name in limits} == limits
 
@@ -296,7 +301,7 @@ def test_a_base_url_is_normalised(manager: Api, sim: Simulator, tail: str) -> No
 
 
 @pytest.mark.parametrize("name", ["日本語の名前", "gpu <1> & \"2\" '3' / 4", "x" * 200])
-def test_any_name_is_taken(manager: Api, sim: Simulator, name: str) -> None:
+def test_any_name_is_accepted(manager: Api, sim: Simulator, name: str) -> None:
     assert add(manager, sim.add().url, name).json()["name"] == name
 
 
@@ -324,12 +329,12 @@ def test_a_missing_field_is_400(manager: Api, missing: str) -> None:
         ("capabilities", "chat"),
     ],
 )
-def test_a_wrong_field_is_400_before_anybody_is_asked(manager: Api, serve: Serve, field: str, wrong: Any) -> None:
+def test_a_wrong_field_is_400_without_a_probe(manager: Api, serve: Serve, field: str, wrong: Any) -> None:
     server = serve({"/v1/models": listing("a")})
     response = manager.call("POST", LIST, {"name": "a", "base_url": server.url, field: wrong})
     assert response.status_code == 400
     assert response.json()["error"].startswith(f"{field}: ")
-    assert server.asked == []
+    assert server.requests == []
     assert not Endpoint.objects.exists()
 
 
@@ -359,7 +364,7 @@ def test_another_content_type_is_415(manager: Api, kind: str) -> None:
     assert isinstance(response.json()["error"], str)
 
 
-def test_a_taken_name_is_400(manager: Api, sim: Simulator) -> None:
+def test_a_name_in_use_is_400(manager: Api, sim: Simulator) -> None:
     make_endpoint("gpu-box")
     response = add(manager, sim.add().url)
     assert response.status_code == 400
@@ -372,36 +377,36 @@ def test_names_differ_by_case(manager: Api, sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1"])
-def test_a_taken_url_is_409_before_anybody_is_asked(manager: Api, serve: Serve, tail: str) -> None:
+def test_a_url_in_use_is_409_without_a_probe(manager: Api, serve: Serve, tail: str) -> None:
     server = serve({"/v1/models": listing("a")})
     make_endpoint("other", server.url)
     assert add(manager, server.url + tail).status_code == 409
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_an_unreachable_endpoint_is_502(manager: Api, nowhere: str) -> None:
     response = add(manager, nowhere)
     assert response.status_code == 502
-    assert response.json() == {"error": "The endpoint cannot be reached: connection refused."}
+    assert response.json() == {"error": "The endpoint cannot be reached: connection refused"}
     assert not Endpoint.objects.exists()
 
 
-@pytest.mark.parametrize("answer", [404, 500, {"hello": "world"}])
-def test_an_unknown_server_is_400(manager: Api, serve: Serve, answer: Any) -> None:
-    response = add(manager, serve({"/v1/models": answer}).url)
+@pytest.mark.parametrize("served", [404, 500, {"hello": "world"}])
+def test_an_unknown_server_is_400(manager: Api, serve: Serve, served: Any) -> None:
+    response = add(manager, serve({"/v1/models": served}).url)
     assert response.status_code == 400
-    assert "no inference server" in response.json()["error"]
+    assert "inference server is not supported" in response.json()["error"]
     assert not Endpoint.objects.exists()
 
 
-def test_a_wrong_upstream_key_is_400_and_said(manager: Api, sim: Simulator) -> None:
+def test_a_wrong_upstream_key_is_400_with_the_reason(manager: Api, sim: Simulator) -> None:
     url = sim.add(api_key="sk-upstream").url
     error = add(manager, url, api_key="sk-other").json()["error"]
-    assert error == "A server is there, but it answers HTTP 401: its API key is missing or wrong."
+    assert error == "The server responded, but it cannot be used: HTTP 401: the API key is missing or wrong"
     assert add(manager, url, api_key="sk-upstream").status_code == 201
 
 
-def test_a_name_taken_while_the_server_is_asked_is_409(manager: Api, serve: Serve) -> None:
+def test_a_name_taken_during_the_probe_is_409(manager: Api, serve: Serve) -> None:
     async def slowly(request: web.Request) -> web.Response:
         await asyncio.to_thread(meanwhile, lambda: make_endpoint("gpu-box"))
         return web.json_response(listing("a"))
@@ -444,9 +449,7 @@ def endpoint(sim: Simulator) -> Endpoint:
         ("capabilities", ["chat_completion", "rerank"]),
     ],
 )
-def test_one_field_is_changed_and_the_rest_stays(
-    manager: Api, endpoint: Endpoint, method: str, field: str, value: Any
-) -> None:
+def test_one_field_is_changed(manager: Api, endpoint: Endpoint, method: str, field: str, value: Any) -> None:
     before = manager.call("GET", path_of(endpoint)).json()
     response = manager.call(method, path_of(endpoint), {field: value})
     assert response.status_code == 200
@@ -465,13 +468,13 @@ def test_capabilities_can_be_changed(manager: Api, endpoint: Endpoint) -> None:
     assert stored().capabilities == ["embeddings"]
 
 
-def test_chat_is_stored_in_the_tables_spelling(manager: Api, endpoint: Endpoint) -> None:
+def test_chat_is_stored_in_the_spelling_of_llmlb(manager: Api, endpoint: Endpoint) -> None:
     manager.call("PATCH", path_of(endpoint), {"capabilities": ["chat", "rerank", "chat_completion"]})
     assert stored().capabilities == ["chat_completion", "rerank"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_an_empty_change_is_none(manager: Api, endpoint: Endpoint, method: str) -> None:
+def test_an_empty_change_changes_nothing(manager: Api, endpoint: Endpoint, method: str) -> None:
     before = manager.call("GET", path_of(endpoint)).json()
     response = manager.call(method, path_of(endpoint), {})
     assert (response.status_code, response.json()) == (200, before)
@@ -500,19 +503,19 @@ def test_a_wrong_change_is_400_and_changes_nothing(manager: Api, endpoint: Endpo
     "field",
     ["id", "status", "latency_ms", "last_seen", "error_count", "registered_at", "total_requests", "endpoint_type"],
 )
-def test_what_staff_may_not_edit_is_passed_over(manager: Api, endpoint: Endpoint, field: str) -> None:
+def test_read_only_fields_are_ignored(manager: Api, endpoint: Endpoint, field: str) -> None:
     before = Endpoint.objects.values().get()
     assert manager.call("PATCH", path_of(endpoint), {field: "7"}).status_code == 200
     assert Endpoint.objects.values().get() == before
 
 
-def test_a_taken_name_cannot_be_taken_over(manager: Api, endpoint: Endpoint) -> None:
+def test_a_change_to_a_name_in_use_is_refused(manager: Api, endpoint: Endpoint) -> None:
     make_endpoint("other")
     assert manager.call("PATCH", path_of(endpoint), {"name": "other"}).status_code == 400
     assert manager.call("PATCH", path_of(endpoint), {"name": "gpu-box"}).status_code == 200
 
 
-def test_a_taken_url_cannot_be_taken_over(manager: Api, endpoint: Endpoint) -> None:
+def test_a_change_to_a_url_in_use_is_refused(manager: Api, endpoint: Endpoint) -> None:
     other = make_endpoint("other")
     assert manager.call("PATCH", path_of(endpoint), {"base_url": other.base_url + "/v1"}).status_code == 409
 
@@ -527,28 +530,28 @@ def test_a_malformed_change_is_400(manager: Api, endpoint: Endpoint, body: str) 
 # Moving to another address
 
 
-def test_a_move_looks_at_the_type_again(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+def test_a_move_detects_the_type_again(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
     url = sim.add(kind="ollama").url
     body = manager.call("PATCH", path_of(endpoint), {"base_url": url + "/v1"}).json()
     assert (body["base_url"], body["endpoint_type"]) == (url, "ollama")
 
 
-def test_a_move_forgets_the_key(manager: Api, endpoint: Endpoint, serve: Serve) -> None:
+def test_a_move_deletes_the_key(manager: Api, endpoint: Endpoint, serve: Serve) -> None:
     endpoint.set_api_key("sk-old")
     server = serve({"/v1/models": listing("a")})
     body = manager.call("PATCH", path_of(endpoint), {"base_url": server.url}).json()
     assert body["has_api_key"] is False
     assert stored().api_key is None
-    assert {authorization for _, _, authorization in server.asked} == {""}
+    assert {authorization for _, _, authorization in server.requests} == {""}
 
 
-def test_a_move_forgets_the_references_key_too(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+def test_a_move_deletes_the_plain_key_of_llmlb(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
     Endpoint.objects.update(api_key_encrypted="sk-theirs")
     manager.call("PATCH", path_of(endpoint), {"base_url": sim.add().url})
     assert stored().api_key is None
 
 
-def test_a_move_with_a_key_takes_it_along(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+def test_a_move_with_a_new_key_stores_it(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
     endpoint.set_api_key("sk-old")
     url = sim.add(api_key="sk-new").url
     body = manager.call("PATCH", path_of(endpoint), {"base_url": url, "api_key": "sk-new"}).json()
@@ -559,7 +562,7 @@ def test_a_move_with_a_key_takes_it_along(manager: Api, endpoint: Endpoint, sim:
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("old", ["sealed", "plain"])
 @pytest.mark.parametrize("change", ["scheme", "host", "port"])
-def test_a_key_goes_to_no_other_server(manager: Api, serve: Serve, method: str, old: str, change: str) -> None:
+def test_a_key_is_not_sent_to_another_server(manager: Api, serve: Serve, method: str, old: str, change: str) -> None:
     server = serve({"/v1/models": listing("a")})
     port = server.url.rsplit(":", 1)[1]
     before = {"scheme": f"https://127.0.0.1:{port}", "host": f"http://localhost:{port}", "port": "http://127.0.0.1:9"}
@@ -568,27 +571,27 @@ def test_a_key_goes_to_no_other_server(manager: Api, serve: Serve, method: str, 
         endpoint.set_api_key("sk-old")
     assert manager.call(method, path_of(endpoint), {"base_url": server.url}).json()["has_api_key"] is False
     assert stored().api_key is None
-    assert {authorization for _, _, authorization in server.asked} == {""}
+    assert {authorization for _, _, authorization in server.requests} == {""}
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_another_path_keeps_the_key_and_asks_with_it(manager: Api, serve: Serve, method: str) -> None:
+def test_another_path_keeps_the_key_and_sends_it(manager: Api, serve: Serve, method: str) -> None:
     server = serve({"/openai/v1/models": listing("a")})
     endpoint = make_endpoint(base_url=server.url)
     endpoint.set_api_key("sk-old")
     body = manager.call(method, path_of(endpoint), {"base_url": server.url + "/openai"}).json()
     assert (body["base_url"], body["has_api_key"]) == (server.url + "/openai", True)
-    assert {authorization for _, _, authorization in server.asked} == {"Bearer sk-old"}
+    assert {authorization for _, _, authorization in server.requests} == {"Bearer sk-old"}
 
 
-def test_another_path_with_a_key_that_cannot_be_opened_is_502(manager: Api, endpoint: Endpoint) -> None:
+def test_another_path_with_a_key_that_cannot_be_decrypted_is_502(manager: Api, endpoint: Endpoint) -> None:
     endpoint.set_options(sealed_api_key="nonsense")
     response = manager.call("PATCH", path_of(endpoint), {"base_url": endpoint.base_url + "/openai"})
     assert response.status_code == 502
     assert "store it again" in response.json()["error"]
 
 
-def test_a_move_forgets_the_slots_that_the_old_server_told(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
+def test_a_move_deletes_the_slots_reported_by_the_old_server(manager: Api, endpoint: Endpoint, sim: Simulator) -> None:
     endpoint.set_options(learned_slots=4, max_concurrency=9)
     body = manager.call("PATCH", path_of(endpoint), {"base_url": sim.add().url}).json()
     assert (body["learned_slots"], body["max_concurrency"]) == (None, 9)
@@ -612,13 +615,13 @@ def test_a_link_local_address_is_400(manager: Api, endpoint: Endpoint, url: str)
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1"])
-def test_the_same_address_is_no_move(manager: Api, endpoint: Endpoint, tail: str) -> None:
+def test_the_same_address_is_not_a_move(manager: Api, endpoint: Endpoint, tail: str) -> None:
     endpoint.set_api_key("sk-old")
     body = manager.call("PUT", path_of(endpoint), {"base_url": endpoint.base_url + tail}).json()
     assert body["has_api_key"] is True
 
 
-def test_a_move_to_nobody_is_502_and_changes_nothing(manager: Api, endpoint: Endpoint, nowhere: str) -> None:
+def test_a_move_to_a_closed_port_is_502(manager: Api, endpoint: Endpoint, nowhere: str) -> None:
     before = Endpoint.objects.values().get()
     assert manager.call("PATCH", path_of(endpoint), {"base_url": nowhere, "notes": "new"}).status_code == 502
     assert Endpoint.objects.values().get() == before
@@ -638,18 +641,18 @@ def test_a_move_keeps_the_figures(manager: Api, endpoint: Endpoint, sim: Simulat
 # The upstream's key
 
 
-def test_no_answer_ever_tells_a_key(manager: Api, sim: Simulator) -> None:
+def test_no_response_contains_a_key(manager: Api, sim: Simulator) -> None:
     url = sim.add(api_key="sk-upstream").url
-    answers = [add(manager, url, api_key="sk-upstream")]
-    path = f"{LIST}/{answers[0].json()['id']}"
-    answers += [manager.call("GET", LIST), manager.call("GET", path), manager.call("GET", path + "/models")]
-    answers += [manager.call("PATCH", path, {"api_key": "sk-upstream"}), manager.call("PUT", path, {"notes": "x"})]
-    answers += [manager.call("POST", path + "/test"), manager.call("POST", path + "/sync")]
+    responses = [add(manager, url, api_key="sk-upstream")]
+    path = f"{LIST}/{responses[0].json()['id']}"
+    responses += [manager.call("GET", LIST), manager.call("GET", path), manager.call("GET", path + "/models")]
+    responses += [manager.call("PATCH", path, {"api_key": "sk-upstream"}), manager.call("PUT", path, {"notes": "x"})]
+    responses += [manager.call("POST", path + "/test"), manager.call("POST", path + "/sync")]
     sealed = stored().options.sealed_api_key
-    for answer in answers:
-        assert answer.status_code in (200, 201)
-        assert "sk-upstream" not in answer.content.decode()
-        assert sealed not in answer.content.decode()
+    for response in responses:
+        assert response.status_code in (200, 201)
+        assert "sk-upstream" not in response.content.decode()
+        assert sealed not in response.content.decode()
 
 
 def test_a_key_is_stored_sealed(manager: Api, sim: Simulator) -> None:
@@ -667,7 +670,7 @@ def test_a_key_is_forgotten_on_request(manager: Api, endpoint: Endpoint, nothing
 # Deleting
 
 
-def test_a_deleted_endpoint_is_gone_at_once(manager: Api, endpoint: Endpoint) -> None:
+def test_a_deleted_endpoint_is_removed_at_once(manager: Api, endpoint: Endpoint) -> None:
     path = path_of(endpoint)
     make_model(endpoint)
     response = manager.call("DELETE", path)
@@ -681,7 +684,7 @@ def test_a_deleted_endpoint_is_gone_at_once(manager: Api, endpoint: Endpoint) ->
 # Testing
 
 
-def test_a_test_tells_latency_and_models(manager: Api, sim: Simulator) -> None:
+def test_a_test_returns_latency_and_models(manager: Api, sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=sim.add(models=["a", "b"]).url)
     response = manager.call("POST", path_of(endpoint, "/test"))
     body = response.json()
@@ -701,7 +704,7 @@ def test_a_failed_test_is_200_too(manager: Api, sim: Simulator, fault: str, erro
     assert (body["status"], body["last_error"], body["latency_ms"], body["error_count"]) == ("error", error, 120, 1)
 
 
-def test_a_test_of_nobody_says_why(manager: Api, nowhere: str) -> None:
+def test_a_test_of_an_unreachable_server_returns_the_reason(manager: Api, nowhere: str) -> None:
     response = manager.call("POST", path_of(make_endpoint(base_url=nowhere), "/test"))
     assert (response.status_code, response.json()["error"]) == (200, "connection refused")
     assert HealthCheck.objects.get().error_message == "connection refused"
@@ -714,7 +717,7 @@ def test_a_stored_link_local_address_is_not_connected_to(manager: Api) -> None:
     assert manager.call("POST", path_of(endpoint, "/sync")).status_code == 503
 
 
-# The operator's word
+# Operator state
 
 
 @pytest.fixture
@@ -725,7 +728,7 @@ def in_flight(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("operation", "state"), [("drain", "draining"), ("disable", "disabled"), ("enable", "enabled")]
 )
-def test_an_operation_answers_with_what_still_runs(
+def test_operations_return_in_flight_requests(
     manager: Api, endpoint: Endpoint, in_flight: None, operation: str, state: str
 ) -> None:
     response = manager.call("POST", path_of(endpoint, f"/{operation}"))
@@ -734,13 +737,12 @@ def test_an_operation_answers_with_what_still_runs(
     assert body == manager.call("GET", path_of(endpoint)).json()
 
 
-def test_a_reset_of_the_breaker_reaches_the_gateways(
-    manager: Api, endpoint: Endpoint, in_flight: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(registry, "reset_breaker", told.append)
+@pytest.mark.usefixtures("in_flight")
+def test_a_breaker_reset_reaches_gateways(manager: Api, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(registry, "reset_breaker", reported.append)
     body = manager.call("POST", path_of(endpoint, "/reset-breaker")).json()
-    assert told == [str(endpoint.pk)]
+    assert reported == [str(endpoint.pk)]
     assert body == manager.call("GET", path_of(endpoint)).json()
 
 
@@ -765,21 +767,19 @@ def test_a_wrong_deadline_is_400_and_drains_nothing(manager: Api, endpoint: Endp
 
 
 @pytest.mark.parametrize("operation", ["enable", "disable", "drain"])
-def test_another_word_clears_the_deadline(manager: Api, endpoint: Endpoint, operation: str) -> None:
+def test_another_operator_state_clears_the_deadline(manager: Api, endpoint: Endpoint, operation: str) -> None:
     manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": 60})
     assert manager.call("POST", path_of(endpoint, f"/{operation}")).json()["drain_until"] is None
 
 
 @pytest.mark.parametrize(("state", "kept"), [("draining", True), ("enabled", False), ("disabled", False)])
-def test_a_change_of_the_state_alone_clears_the_deadline(
-    manager: Api, endpoint: Endpoint, state: str, kept: bool
-) -> None:
+def test_a_change_of_state_clears_the_deadline(manager: Api, endpoint: Endpoint, state: str, kept: bool) -> None:
     manager.call("POST", path_of(endpoint, "/drain"), {"deadline_secs": 60})
     body = manager.call("PATCH", path_of(endpoint), {"operator_state": state}).json()
     assert (body["operator_state"], body["drain_until"] is not None) == (state, kept)
 
 
-def test_what_the_server_told_is_not_edited(manager: Api, endpoint: Endpoint) -> None:
+def test_values_reported_by_the_server_are_read_only(manager: Api, endpoint: Endpoint) -> None:
     body = manager.call("PATCH", path_of(endpoint), {"learned_slots": 7, "drain_until": "2026-01-01"}).json()
     assert (body["learned_slots"], body["drain_until"]) == (None, None)
 
@@ -787,16 +787,16 @@ def test_what_the_server_told_is_not_edited(manager: Api, endpoint: Endpoint) ->
 # Syncing
 
 
-def test_a_llamacpp_tells_its_slots_at_a_sync(manager: Api, serve: Serve) -> None:
-    answers = {"/v1/models": listing("a"), "/props": {"total_slots": 4}, "/v1/embeddings": 400}
-    endpoint = make_endpoint(base_url=serve(answers).url, endpoint_type="llamacpp")
+def test_a_sync_reads_the_slots_of_llamacpp(manager: Api, serve: Serve) -> None:
+    responses = {"/v1/models": listing("a"), "/props": {"total_slots": 4}, "/v1/embeddings": 400}
+    endpoint = make_endpoint(base_url=serve(responses).url, endpoint_type="llamacpp")
     manager.call("POST", path_of(endpoint, "/sync"))
     body = manager.call("GET", path_of(endpoint)).json()
     assert (body["learned_slots"], body["max_concurrency"]) == (4, None)
     assert body["models"][0]["capabilities"] == ["embeddings"]
 
 
-def test_a_sync_tells_what_changed(manager: Api, sim: Simulator) -> None:
+def test_a_sync_returns_the_changes(manager: Api, sim: Simulator) -> None:
     simulated = sim.add(models=["b", "a"])
     endpoint = make_endpoint(base_url=simulated.url)
     response = manager.call("POST", path_of(endpoint, "/sync"))
@@ -814,25 +814,25 @@ def test_a_sync_tells_what_changed(manager: Api, sim: Simulator) -> None:
     assert synced == models
 
 
-def test_synced_models_are_objects_as_the_reference_tells_them(manager: Api, sim: Simulator) -> None:
+def test_synced_models_are_objects_as_in_llmlb(manager: Api, sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=sim.add(models=["nomic-embed-text"]).url)
     (model,) = manager.call("POST", path_of(endpoint, "/sync")).json()["synced_models"]
     assert model.keys() == {"model_id", "capabilities", "max_tokens", "last_checked", "canonical_name"}
     assert (model["model_id"], model["capabilities"], model["max_tokens"]) == ("nomic-embed-text", ["embeddings"], 4096)
 
 
-def test_a_sync_of_nobody_is_503(manager: Api, nowhere: str) -> None:
+def test_a_sync_of_an_unreachable_server_is_503(manager: Api, nowhere: str) -> None:
     endpoint = make_endpoint(base_url=nowhere)
     make_model(endpoint)
     response = manager.call("POST", path_of(endpoint, "/sync"))
     assert response.status_code == 503
-    assert response.json() == {"error": "The endpoint cannot be reached: connection refused."}
+    assert response.json() == {"error": "The endpoint cannot be reached: connection refused"}
     assert EndpointModel.objects.count() == 1
 
 
-@pytest.mark.parametrize("answer", [500, 401, {"hello": "world"}, []])
-def test_a_sync_that_is_not_understood_is_502(manager: Api, serve: Serve, answer: Any) -> None:
-    endpoint = make_endpoint(base_url=serve({"/v1/models": answer}).url)
+@pytest.mark.parametrize("served", [500, 401, {"hello": "world"}, []])
+def test_a_sync_with_a_malformed_list_is_502(manager: Api, serve: Serve, served: Any) -> None:
+    endpoint = make_endpoint(base_url=serve({"/v1/models": served}).url)
     make_model(endpoint)
     assert manager.call("POST", path_of(endpoint, "/sync")).status_code == 502
     assert EndpointModel.objects.count() == 1
@@ -845,16 +845,16 @@ def test_a_sync_of_an_empty_server_empties_the_list(manager: Api, sim: Simulator
     assert manager.call("GET", path_of(endpoint)).json()["model_count"] == 0
 
 
-def test_reading_goes_on_without_a_database_and_writing_says_why_not(manager: Api) -> None:
+def test_without_a_database_reading_works_and_writing_is_503(manager: Api) -> None:
     endpoint = make_endpoint()
     manager.call("GET", LIST)
     assert without_database(lambda: manager.call("GET", path_of(endpoint))).status_code == 200
     response = without_database(lambda: manager.call("DELETE", path_of(endpoint)))
     assert response.status_code == 503
-    assert "database is not available" in response.json()["error"]
+    assert "database is currently unavailable" in response.json()["error"]
 
 
-def test_a_whole_life(manager: Api, sim: Simulator) -> None:
+def test_create_change_operate_and_delete(manager: Api, sim: Simulator) -> None:
     simulated = sim.add(models=["tiny"], kind="vllm")
     path = f"{LIST}/{add(manager, simulated.url).json()['id']}"
     assert manager.call("POST", path + "/test").json()["success"]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from endpoints.capabilities import STORED, added, guess, normalise, to_store, together
+from endpoints.capabilities import STORED, added, combined, guess, normalise, to_store
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_embedding_models_are_known_by_their_names(name: str) -> None:
     "name",
     ["BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-Reranker-0.6B", "jina-reranker-v2", "rerank-v3.5", "ms-marco-MiniLM-L6-v2"],
 )
-def test_rerankers_are_no_embedding_models(name: str) -> None:
+def test_rerankers_are_not_embedding_models(name: str) -> None:
     assert guess(name) == ("rerank",)
 
 
@@ -86,16 +86,16 @@ def test_other_models_are_known_by_their_names(name: str, can: str) -> None:
         "日本語",
     ],
 )
-def test_everything_else_chats(name: str) -> None:
+def test_all_other_models_chat(name: str) -> None:
     assert guess(name) == ("chat",)
 
 
-def test_a_model_that_hears_and_chats_does_both() -> None:
+def test_an_audio_chat_model_has_both_capabilities() -> None:
     assert guess("mistralai/Voxtral-Mini-3B-2507") == ("chat", "audio_transcription")
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("names", "found"),
     [
         (["chat_completion"], ("chat",)),
         (["completion", "vision", "tools"], ("chat",)),
@@ -110,20 +110,20 @@ def test_a_model_that_hears_and_chats_does_both() -> None:
         ([None, 7, ["chat"], {}], ()),
     ],
 )
-def test_words_are_brought_into_ours(words: Any, found: tuple[str, ...]) -> None:
-    assert normalise(words) == found
+def test_names_of_servers_are_normalised(names: Any, found: tuple[str, ...]) -> None:
+    assert normalise(names) == found
 
 
-def test_what_is_stored_is_normalised_back() -> None:
+def test_stored_names_survive_a_round_trip() -> None:
     assert to_store(normalise(STORED)) == list(STORED)
 
 
-def test_words_are_stored_once_in_the_tables_spelling() -> None:
+def test_names_are_stored_once_in_the_spelling_of_llmlb() -> None:
     assert to_store(["chat", "rerank", "chat_completion", "rerank"]) == ["chat_completion", "rerank"]
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("names", "found"),
     [
         (["chat_completion"], ()),
         ([], ()),
@@ -132,14 +132,14 @@ def test_words_are_stored_once_in_the_tables_spelling() -> None:
         (["chat_completion", "embeddings"], ("chat", "embeddings")),
     ],
 )
-def test_the_default_adds_nothing(words: Any, found: tuple[str, ...]) -> None:
-    assert added(words) == found
+def test_the_default_adds_nothing(names: Any, found: tuple[str, ...]) -> None:
+    assert added(names) == found
 
 
-def test_what_staff_say_is_added() -> None:
-    assert together(("embeddings",), ("chat",)) == ("chat", "embeddings")
+def test_capabilities_set_by_staff_are_added() -> None:
+    assert combined(("embeddings",), ("chat",)) == ("chat", "embeddings")
 
 
 @pytest.mark.parametrize("known", [(), ("unheard of",)])
 def test_an_unknown_model_stays_unknown(known: tuple[str, ...]) -> None:
-    assert together(known, ("embeddings",)) == ()
+    assert combined(known, ("embeddings",)) == ()

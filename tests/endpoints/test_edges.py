@@ -1,4 +1,4 @@
-"""Cases at the edges: lost keys, edits at the same moment, odd rows and odd input."""
+"""Edge cases: lost encryption keys, concurrent edits, unusual rows and inputs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,28 +16,40 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.simulator import Simulator
-from endpoints import changes, health, keys, names, operations, sync, tasks
+from endpoints import health, model_aliases, operations, sealer, sync, tasks
 from endpoints.base_url import normalise
-from endpoints.health import Check, HealthChecker
+from endpoints.changes import counters as change_counters
+from endpoints.checks.result import Check
+from endpoints.health import HealthChecker
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind
-from endpoints.probe import Answer, Probe, Unreachable
+from endpoints.probe import Probe, ProbeResponse, Unreachable
 from endpoints.registry import registry
-from endpoints.sync import Offered
+from endpoints.sync import ListedModel
 from tests.access.people import Api, key_for, make_admin, with_key
-from tests.endpoints.conftest import Running, Serve, asking, break_off, listing, make_endpoint, meanwhile, sql, wait_for
-from tests.endpoints.test_admin import change
+from tests.endpoints.admin.test_endpoint import change
+from tests.endpoints.conftest import (
+    Running,
+    Serve,
+    break_off,
+    listing,
+    make_endpoint,
+    meanwhile,
+    run_probe,
+    sql,
+    wait_for,
+)
 from tests.router import until
 
 pytestmark = pytest.mark.django_db
 committed = pytest.mark.django_db(transaction=True)
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite writes one after the other")
+on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
 
 
-# Two writers at once
+# Two concurrent writers
 
 
 def overtaken(first: Any, second: Any) -> None:
-    """Commit `first` while `second` already waits for it in a transaction of its own."""
+    """Commit `first` while `second` waits for it in another transaction."""
     with ThreadPoolExecutor(1) as thread:
         with transaction.atomic():
             first()
@@ -54,15 +66,15 @@ def is_blocked() -> bool:
 
 @committed
 @on_postgresql
-def test_the_first_bumps_of_all_count_too() -> None:
-    overtaken(lambda: changes.bump("new"), lambda: changes.bump("new"))
-    assert changes.read() == {"new": 2}
+def test_concurrent_first_bumps_are_both_counted() -> None:
+    overtaken(lambda: change_counters.bump("new"), lambda: change_counters.bump("new"))
+    assert change_counters.read() == {"new": 2}
 
 
 @committed
 @on_postgresql
-def test_two_syncs_at_once_both_succeed() -> None:
-    endpoint, offered = make_endpoint(), [Offered("tiny")]
+def test_two_concurrent_syncs_both_succeed() -> None:
+    endpoint, offered = make_endpoint(), [ListedModel("tiny")]
     overtaken(lambda: sync.store(endpoint, offered), lambda: sync.store(endpoint, offered))
     assert EndpointModel.objects.count() == 1
 
@@ -70,7 +82,7 @@ def test_two_syncs_at_once_both_succeed() -> None:
 # Options
 
 
-def test_setting_a_key_does_not_bring_an_old_state_back() -> None:
+def test_setting_a_key_does_not_restore_an_old_state() -> None:
     make_endpoint().set_operator_state("enabled")
     loaded = Endpoint.objects.select_related("options").get()
     Endpoint.objects.get().set_operator_state("disabled")
@@ -78,7 +90,7 @@ def test_setting_a_key_does_not_bring_an_old_state_back() -> None:
     assert Endpoint.objects.get().options.operator_state == "disabled"
 
 
-def test_setting_a_state_does_not_bring_an_old_key_back() -> None:
+def test_setting_a_state_does_not_restore_an_old_key() -> None:
     make_endpoint().set_api_key("sk-old")
     loaded = Endpoint.objects.select_related("options").get()
     Endpoint.objects.get().set_api_key(None)
@@ -94,41 +106,41 @@ def lost(sim: Simulator, settings: Any) -> Iterator[Endpoint]:
     endpoint = make_endpoint(base_url=sim.add().url)
     endpoint.set_api_key("sk-upstream")
     settings.ROUTERDASH = replace(settings.ROUTERDASH, encryption_keys=(Fernet.generate_key().decode(),))
-    keys.sealer.cache_clear()
+    sealer.sealer.cache_clear()
     yield endpoint
-    keys.sealer.cache_clear()
+    sealer.sealer.cache_clear()
 
 
 def test_a_test_with_a_lost_key_is_200(lost: Endpoint, manager: Api) -> None:
     assert manager.call("POST", f"/api/endpoints/{lost.pk}/test").status_code == 200
 
 
-def test_a_sync_with_a_lost_key_is_answered(lost: Endpoint, manager: Api) -> None:
+def test_a_sync_with_a_lost_key_gets_an_error_response(lost: Endpoint, manager: Api) -> None:
     assert manager.call("POST", f"/api/endpoints/{lost.pk}/sync").status_code == 503
 
 
 @pytest.mark.parametrize("action", ["run_test", "run_sync"])
-def test_an_action_with_a_lost_key_is_answered(lost: Endpoint, as_admin: Api, action: str) -> None:
+def test_an_action_with_a_lost_key_shows_an_error(lost: Endpoint, as_admin: Api, action: str) -> None:
     sent = {"action": action, "_selected_action": [str(lost.pk)]}
     assert as_admin.post("/admin/endpoints/endpoint/", sent).status_code == 302
 
 
-def test_a_task_with_a_lost_key_says_so(lost: Endpoint) -> None:
+def test_a_task_with_a_lost_key_returns_the_reason(lost: Endpoint) -> None:
     assert tasks.sync_models(str(lost.pk))
 
 
 # Operations on an endpoint that was loaded without its options
 
 
-def test_a_test_takes_any_loaded_endpoint(sim: Simulator) -> None:
+def test_a_test_accepts_an_endpoint_without_loaded_options(sim: Simulator) -> None:
     assert operations.test(make_endpoint(base_url=sim.add().url)).success
 
 
-def test_a_sync_takes_any_loaded_endpoint(sim: Simulator) -> None:
+def test_a_sync_accepts_an_endpoint_without_loaded_options(sim: Simulator) -> None:
     assert operations.sync_models(make_endpoint(base_url=sim.add().url)).added == 1
 
 
-# Rows that the reference leaves
+# Rows of llmlb
 
 
 def test_a_check_of_an_unknown_status_counts_as_pending() -> None:
@@ -139,15 +151,15 @@ def test_a_check_of_an_unknown_status_counts_as_pending() -> None:
 
 
 def test_a_model_of_an_unknown_type_has_no_canonical_name() -> None:
-    assert names.canonical_name("llama3.3:70b", "triton") is None
+    assert model_aliases.canonical_name("llama3.3:70b", "triton") is None
 
 
 # Base URLs
 
 
 @pytest.mark.parametrize("pasted", ["http://gpu:0", "http://gpu box:8000"])
-def test_what_is_no_address_is_refused(pasted: str) -> None:
-    with pytest.raises(ValueError, match=r"Give a URL|port"):
+def test_malformed_addresses_are_refused(pasted: str) -> None:
+    with pytest.raises(ValueError, match=r"Enter a URL|port"):
         normalise(pasted)
 
 
@@ -160,32 +172,32 @@ def test_a_stored_url_is_its_own_stored_form(pasted: str) -> None:
 # Probes
 
 
-def test_no_reason_tells_the_address() -> None:
+def test_reasons_do_not_contain_the_address() -> None:
     class Away(aiohttp.TCPConnector):
         async def connect(self, request: Any, *others: Any, **more: Any) -> Any:  # type: ignore[override]
-            # What asyncio says of a host that its network cannot reach.
+            # The text of asyncio for an unreachable host.
             failed = OSError(113, "Connect call failed ('10.9.8.7', 8000)")
             raise aiohttp.ClientConnectorError(request.connection_key, failed)
 
-    async def ask() -> None:
+    async def connect_away() -> None:
         async with aiohttp.ClientSession(connector=Away()) as session:
             await Probe(session, "http://10.9.8.7:8000").get("/v1/models")
 
     with pytest.raises(Unreachable) as caught:
-        asyncio.run(ask())
+        asyncio.run(connect_away())
     assert "10.9.8.7" not in str(caught.value)
 
 
-async def check_xllm(ask: Probe) -> health.Check:
-    return await health.check(ask, Kind.XLLM)
+async def check_xllm(server_probe: Probe) -> Check:
+    return await health.check(server_probe, Kind.XLLM)
 
 
-def test_an_xllm_whose_health_breaks_off_is_asked_for_its_models(serve: Serve) -> None:
+def test_an_xllm_with_a_broken_health_response_is_checked_by_its_models(serve: Serve) -> None:
     server = serve({"/api/health": break_off, "/v1/models": listing("a")})
-    assert asking(check_xllm, server.url).success
+    assert run_probe(check_xllm, server.url).success
 
 
-def test_a_latency_is_that_of_the_probe_that_passed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latency_is_measured_by_the_passed_probe(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
 
     async def slow(request: web.Request) -> web.Response:
@@ -193,24 +205,24 @@ def test_a_latency_is_that_of_the_probe_that_passed(serve: Serve, monkeypatch: p
         return web.json_response({}, status=404)
 
     monkeypatch.setattr(health, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    found = asking(check_xllm, serve({"/api/health": slow, "/v1/models": listing("a")}).url)
+    found = run_probe(check_xllm, serve({"/api/health": slow, "/v1/models": listing("a")}).url)
     assert found.latency_ms == 1
 
 
 # Syncs
 
 
-@pytest.mark.parametrize("told", ["99999999999", "0", "²"])
-def test_a_parameter_that_is_no_length_is_none(serve: Serve, told: str) -> None:
-    async def question(ask: Probe) -> sync.Offer:
-        return await sync.fetch(ask, Kind.OLLAMA)
+@pytest.mark.parametrize("value", ["99999999999", "0", "²"])
+def test_a_malformed_length_is_ignored(serve: Serve, value: str) -> None:
+    async def fetch_list(server_probe: Probe) -> sync.ModelList:
+        return await sync.fetch(server_probe, Kind.OLLAMA)
 
-    server = serve({"/v1/models": listing("a"), "/api/show": {"parameters": f"num_ctx {told}"}})
-    assert asking(question, server.url).models == [Offered("a", None)]
+    server = serve({"/v1/models": listing("a"), "/api/show": {"parameters": f"num_ctx {value}"}})
+    assert run_probe(fetch_list, server.url).models == [ListedModel("a", None)]
 
 
 @committed
-def test_a_sync_of_an_endpoint_deleted_meanwhile_is_no_error(serve: Serve) -> None:
+def test_a_sync_of_a_deleted_endpoint_is_no_error(serve: Serve) -> None:
     async def deleted(request: web.Request) -> web.Response:
         await asyncio.to_thread(meanwhile, lambda: Endpoint.objects.all().delete())
         return web.json_response(listing("a"))
@@ -220,7 +232,7 @@ def test_a_sync_of_an_endpoint_deleted_meanwhile_is_no_error(serve: Serve) -> No
 
 
 @committed
-def test_a_change_of_an_endpoint_deleted_meanwhile_is_404(serve: Serve, manager: Api) -> None:
+def test_a_change_of_an_endpoint_deleted_during_the_request_is_404(serve: Serve, manager: Api) -> None:
     async def deleted(request: web.Request) -> web.Response:
         await asyncio.to_thread(meanwhile, lambda: Endpoint.objects.all().delete())
         return web.json_response(listing("a"))
@@ -236,7 +248,7 @@ def test_a_long_list_of_models_is_stored_and_read_again_in_a_few_queries() -> No
     for number, size in enumerate((2, 40)):
         endpoint = make_endpoint(f"box{number}")
         with CaptureQueriesContext(connection) as captured:
-            sync.store(endpoint, [Offered(f"m{index}") for index in range(size)])
+            sync.store(endpoint, [ListedModel(f"m{index}") for index in range(size)])
         counts.append(len(captured))
     assert counts[0] == counts[1]
 
@@ -245,7 +257,7 @@ def test_a_long_list_of_models_is_stored_and_read_again_in_a_few_queries() -> No
 
 
 @committed
-def test_a_shorter_interval_counts_at_once(running: Running, sim: Simulator) -> None:
+def test_a_shorter_interval_takes_effect_at_once(running: Running, sim: Simulator) -> None:
     simulated = sim.add()
     endpoint = make_endpoint(base_url=simulated.url, health_check_interval_secs=3600)
     running.start()
@@ -290,15 +302,13 @@ def test_the_same_address_in_another_form_keeps_the_key(as_admin: Api) -> None:
 
 
 @committed
-def test_no_transaction_is_held_while_a_server_is_asked(
-    as_admin: Api, sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_transaction_is_open_during_a_probe(as_admin: Api, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
-    ask = operations.detect
+    detect = operations.detect
 
     def look(base_url: str, api_key: str | None) -> Kind:
         held.append(connection.in_atomic_block)
-        return ask(base_url, api_key)
+        return detect(base_url, api_key)
 
     monkeypatch.setattr(operations, "detect", look)
     change(as_admin, make_endpoint(), base_url=sim.add().url)
@@ -311,7 +321,7 @@ def test_the_add_form_offers_the_configured_interval(as_admin: Api, settings: An
     assert form["health_check_interval_secs"].value() == 7
 
 
-# What a review found
+# Found in reviews
 
 
 @pytest.mark.parametrize(("stored", "used"), [(0, 1), (-5, 1), (30, 30), (10**6, 3600)])
@@ -323,10 +333,10 @@ def test_an_interval_without_bounds_does_not_hammer_the_endpoint(db: None, store
     assert entry.health_check_interval_secs == used
 
 
-def test_models_that_no_database_takes_are_left_out() -> None:
+def test_models_that_the_database_cannot_store_are_left_out() -> None:
     names = ["good", "nul\0", "x" * 6000, "line\nbreak"]
-    answer = Answer(200, {"data": [{"id": name} for name in names]})
-    assert [model.id for model in sync.parse(answer)] == ["good"]
+    response = ProbeResponse(200, {"data": [{"id": name} for name in names]})
+    assert [model.id for model in sync.parse(response)] == ["good"]
 
 
 def test_a_type_does_not_change_without_its_address(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,23 +344,23 @@ def test_a_type_does_not_change_without_its_address(db: None, monkeypatch: pytes
     script = with_key(key_for(make_admin(), "endpoints.read", "endpoints.manage"))
     registry.reload()
 
-    def while_somebody_else_takes_it(url: str, key: str | None) -> str:
+    def while_another_user_takes_it(url: str, key: str | None) -> str:
         Endpoint.objects.create(name="y", base_url=url)
         return Kind.OLLAMA
 
-    monkeypatch.setattr(operations, "detect", while_somebody_else_takes_it)
+    monkeypatch.setattr(operations, "detect", while_another_user_takes_it)
     assert script.call("PATCH", f"/api/endpoints/{made.pk}", {"base_url": "http://new.invalid"}).status_code == 409
     made.refresh_from_db()
     assert (made.base_url, made.endpoint_type) == ("http://x.invalid", Kind.VLLM)
 
 
-def test_checks_go_on_in_memory_while_the_database_is_away(db: None) -> None:
+def test_checks_continue_in_memory_without_the_database(db: None) -> None:
     made = Endpoint.objects.create(name="x", base_url="http://x.invalid", status="online")
     registry.reload()
     entry = registry.get(str(made.pk))
     assert entry is not None
     checker = HealthChecker(registry, lambda it: None, lambda it: 0.0, lambda it, recovered: None, lambda: True)
-    checker._store(entry, Check(False, None, "connection refused", timezone.now()))
+    checker._store([(entry, Check(False, None, "connection refused", timezone.now()))])
     after = registry.get(str(made.pk))
     assert after is not None
     assert (after.error_count, HealthCheck.objects.count()) == (1, 0)

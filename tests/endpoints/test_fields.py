@@ -11,14 +11,14 @@ from endpoints.models import Endpoint, HealthCheck
 from tests.endpoints.conftest import make_endpoint, sql
 
 pytestmark = pytest.mark.django_db
-on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="text formats are SQLite's")
+on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores these types as text")
 
 ID = "0a1b2c3d-4e5f-4071-8a9b-0c1d2e3f4a5b"
 MOMENT = datetime(2026, 4, 15, 1, 2, 3, 123456, tzinfo=UTC)
 
 
 def insert_endpoint(endpoint_id: str = ID, registered_at: str = "2026-04-15T01:02:03+00:00") -> None:
-    """A row as the reference inserts it, its defaults left to the table."""
+    """Insert a row as llmlb does, with the defaults of the table."""
     columns = "INSERT INTO endpoints (id, name, base_url, registered_at)"
     sql(f"{columns} VALUES (%s, 'theirs', 'http://theirs:1', %s)", endpoint_id, registered_at)
 
@@ -43,10 +43,10 @@ def test_a_uuid_is_written_hyphenated_in_lower_case() -> None:
     assert sql("SELECT id FROM endpoints") == [(ID,)]
 
 
-@pytest.mark.parametrize("asked", [ID, ID.upper(), ID.replace("-", ""), uuid.UUID(ID)])
-def test_a_uuid_written_by_sql_is_found(asked: Any) -> None:
+@pytest.mark.parametrize("condition", [ID, ID.upper(), ID.replace("-", ""), uuid.UUID(ID)])
+def test_a_uuid_written_by_sql_is_found(condition: Any) -> None:
     insert_endpoint()
-    assert Endpoint.objects.get(pk=asked).pk == uuid.UUID(ID)
+    assert Endpoint.objects.get(pk=condition).pk == uuid.UUID(ID)
 
 
 def test_a_foreign_key_written_by_sql_is_followed() -> None:
@@ -57,7 +57,7 @@ def test_a_foreign_key_written_by_sql_is_followed() -> None:
     assert endpoint.health_checks.count() == 1
 
 
-def test_uuids_are_matched_in_lists() -> None:
+def test_uuids_are_found_by_in_lookups() -> None:
     insert_endpoint()
     assert Endpoint.objects.filter(pk__in=[uuid.UUID(ID), uuid.uuid4()]).count() == 1
 
@@ -74,21 +74,21 @@ def test_a_uuid_has_the_type_of_its_database(field: Any) -> None:
     assert field.db_type(connection) == {"sqlite": "text", "postgresql": "uuid"}[connection.vendor]
 
 
-# Moments
+# Timestamps
 
 
-def test_iso_turns_any_zone_into_utc_with_six_digits() -> None:
+def test_iso_converts_any_zone_to_utc_with_six_digits() -> None:
     tokyo = timezone(timedelta(hours=9))
     assert iso(datetime(2026, 4, 15, 10, 2, 3, tzinfo=tokyo)) == "2026-04-15T01:02:03.000000+00:00"
 
 
-def test_iso_sorts_as_text_as_it_does_in_time() -> None:
+def test_iso_texts_sort_by_time() -> None:
     moments = [MOMENT + timedelta(microseconds=step) for step in (0, 1, 999_999, 60_000_000)]
     assert sorted(iso(moment) for moment in moments) == [iso(moment) for moment in moments]
 
 
 @on_sqlite
-def test_a_moment_is_written_with_six_digits_and_an_offset() -> None:
+def test_a_timestamp_is_written_with_six_digits_and_an_offset() -> None:
     make_endpoint(registered_at=MOMENT.replace(microsecond=0))
     assert sql("SELECT registered_at FROM endpoints") == [("2026-04-15T01:02:03.000000+00:00",)]
 
@@ -113,12 +113,12 @@ def test_every_written_form_is_read(text: str, expected: datetime) -> None:
 
 @on_sqlite
 @pytest.mark.parametrize("bad", ["", "yesterday", "2026-13-01T00:00:00+00:00", "1776214923"])
-def test_a_bad_moment_reads_as_none(bad: str) -> None:
+def test_a_malformed_timestamp_reads_as_none(bad: str) -> None:
     insert_endpoint(registered_at=bad)
     assert Endpoint.objects.get().registered_at is None
 
 
-def test_a_moment_comes_back_as_it_was_stored() -> None:
+def test_a_timestamp_survives_a_round_trip() -> None:
     make_endpoint(registered_at=MOMENT, last_seen=None)
     assert Endpoint.objects.values_list("registered_at", "last_seen").get() == (MOMENT, None)
 
@@ -134,14 +134,14 @@ MIXED = [
 
 @pytest.fixture
 def mixed() -> None:
-    """Checks of one second in every form, written in no order; on PostgreSQL the fourth is equal to the third."""
+    """Checks within one second in each written form, in no order; on PostgreSQL the fourth equals the third."""
     endpoint = make_endpoint()
     for text in [MIXED[3], MIXED[0], MIXED[4], MIXED[2], MIXED[1]]:
         insert_check(endpoint, text)
 
 
 def found(**conditions: Any) -> list[int]:
-    """Which of MIXED, in order."""
+    """Return the positions in MIXED, in the order of the query."""
     rows = HealthCheck.objects.filter(**conditions).order_by("checked_at", "error_message")
     return [MIXED.index(str(row.error_message)) for row in rows]
 
@@ -174,24 +174,24 @@ def test_a_range_may_be_given_as_text() -> None:
     assert HealthCheck.objects.filter(checked_at__gt="2026-04-15T01:00:00Z").count() == 1
 
 
-def test_an_aggregate_is_a_moment_too() -> None:
+def test_an_aggregate_is_a_timestamp_too() -> None:
     endpoint = make_endpoint()
     insert_check(endpoint, "2026-04-15T01:02:03+00:00")
     insert_check(endpoint, "2026-04-15T01:02:03.123456+00:00")
     assert HealthCheck.objects.aggregate(last=Max("checked_at")) == {"last": MOMENT}
 
 
-def test_none_is_kept_as_none() -> None:
+def test_none_is_stored_as_none() -> None:
     endpoint = make_endpoint(last_seen=MOMENT)
     Endpoint.objects.update(last_seen=None)
     endpoint.refresh_from_db()
     assert endpoint.last_seen is None
 
 
-# Lines
+# Lines of text
 
 
-def test_a_line_has_no_limit_and_one_line_of_input() -> None:
+def test_a_line_has_unlimited_length_and_a_single_line_input() -> None:
     field = LineField()
     assert field.db_type(connection) == "text"
     assert type(field.formfield().widget).__name__ == "TextInput"

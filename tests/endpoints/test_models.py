@@ -7,7 +7,8 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 
-from endpoints import keys
+from endpoints import sealer
+from endpoints.checks.result import Check
 from endpoints.models import (
     HEALTH_FIELDS,
     STAFF_FIELDS,
@@ -100,7 +101,7 @@ def test_a_failed_check_keeps_the_latency() -> None:
     assert (endpoint.status, endpoint.latency_ms) == ("offline", 120)
 
 
-def test_a_return_brings_the_new_latency() -> None:
+def test_a_recovery_stores_the_new_latency() -> None:
     endpoint = make_endpoint(status="offline", latency_ms=120)
     passed(endpoint, 95)
     endpoint.refresh_from_db()
@@ -119,7 +120,7 @@ def test_a_pass_without_a_latency_keeps_the_old_one() -> None:
     assert (endpoint.status, endpoint.latency_ms) == ("online", 120)
 
 
-def test_only_a_success_is_a_sighting() -> None:
+def test_only_a_success_updates_last_seen() -> None:
     endpoint = passed(make_endpoint(), at=NOON)
     failed(endpoint, at=LATER)
     endpoint.refresh_from_db()
@@ -133,7 +134,7 @@ def test_the_cause_of_a_failure_is_kept_until_the_next_success() -> None:
     assert Endpoint.objects.get().last_error is None
 
 
-def test_every_check_leaves_a_row() -> None:
+def test_every_check_stores_a_row() -> None:
     endpoint = make_endpoint()
     passed(endpoint, 80)
     failed(endpoint, "HTTP 500", at=LATER)
@@ -147,13 +148,13 @@ def test_every_check_leaves_a_row() -> None:
     ]
 
 
-def test_a_check_of_a_deleted_endpoint_is_nothing() -> None:
+def test_a_check_of_a_deleted_endpoint_is_ignored() -> None:
     found = Endpoint.record_check(uuid.uuid4(), success=True, latency_ms=1, error=None, at=NOON)
     assert found is None
     assert not HealthCheck.objects.exists()
 
 
-def test_a_check_writes_nothing_but_health() -> None:
+def test_a_check_writes_only_health_fields() -> None:
     endpoint = make_endpoint(total_requests=3, name="old")
     Endpoint.objects.update(total_requests=9, name="new")
     passed(endpoint)
@@ -161,7 +162,7 @@ def test_a_check_writes_nothing_but_health() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_checks_at_once_count_as_two() -> None:
+def test_two_concurrent_checks_count_as_two() -> None:
     endpoint = make_endpoint(status="online")
     together = threading.Barrier(2)
 
@@ -212,7 +213,7 @@ MEASURED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_a_save_never_brings_an_old_figure_back(name: str) -> None:
+def test_a_save_does_not_overwrite_figures(name: str) -> None:
     loaded = make_endpoint()
     Endpoint.objects.update(**{name: MEASURED[name]})
     loaded.notes = "moved to the basement"
@@ -220,7 +221,7 @@ def test_a_save_never_brings_an_old_figure_back(name: str) -> None:
     assert Endpoint.objects.values_list("notes", name).get() == ("moved to the basement", MEASURED[name])
 
 
-def test_a_save_writes_everything_staff_may_edit() -> None:
+def test_a_save_writes_all_fields_that_staff_may_edit() -> None:
     edited = {
         "name": "new",
         "base_url": "http://new:1",
@@ -237,11 +238,11 @@ def test_a_save_writes_everything_staff_may_edit() -> None:
     assert set(edited) == set(STAFF_FIELDS)
 
 
-def test_what_staff_edit_and_what_checks_write_never_meet() -> None:
+def test_edits_and_checks_write_different_fields() -> None:
     assert not set(STAFF_FIELDS) & set(HEALTH_FIELDS)
 
 
-def test_a_save_of_named_fields_writes_these() -> None:
+def test_a_save_with_update_fields_writes_these() -> None:
     endpoint = make_endpoint()
     endpoint.endpoint_type = "ollama"
     endpoint.notes = "not written"
@@ -259,7 +260,7 @@ def test_a_new_row_is_written_whole() -> None:
     )
 
 
-def test_a_row_of_the_reference_gets_the_defaults_of_the_table() -> None:
+def test_a_row_of_llmlb_gets_the_defaults_of_the_table() -> None:
     sql(
         "INSERT INTO endpoints (id, name, base_url, registered_at) VALUES (%s, 'theirs', 'http://theirs:1', %s)",
         str(uuid.uuid4()),
@@ -298,7 +299,7 @@ def test_cleaning_trims_the_name_and_normalises_the_url() -> None:
 
 
 @pytest.mark.parametrize(("name", "url", "wrong"), [("  ", "http://a:1", "name"), ("a", "nonsense", "base_url")])
-def test_cleaning_names_the_field_that_is_wrong(name: str, url: str, wrong: str) -> None:
+def test_cleaning_reports_the_wrong_field(name: str, url: str, wrong: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Endpoint(name=name, base_url=url).clean()
     assert list(refused.value.message_dict) == [wrong]
@@ -318,16 +319,16 @@ def test_a_key_is_sealed_in_the_database() -> None:
     endpoint.set_api_key("sk-upstream")
     ((sealed,),) = sql("SELECT sealed_api_key FROM endpoint_options")
     assert "sk-upstream" not in sealed
-    assert keys.sealer().open(sealed) == "sk-upstream"
+    assert sealer.sealer().open(sealed) == "sk-upstream"
     assert Endpoint.objects.get().api_key == "sk-upstream"
 
 
-def test_a_key_of_the_reference_is_used_while_there_is_no_other() -> None:
+def test_the_plain_key_of_llmlb_is_used_if_there_is_no_other() -> None:
     assert make_endpoint(api_key_encrypted="sk-theirs").api_key == "sk-theirs"
     assert make_endpoint("none").api_key is None
 
 
-def test_a_new_key_takes_the_plain_one_out_of_the_database() -> None:
+def test_a_new_key_removes_the_plain_one_from_the_database() -> None:
     endpoint = make_endpoint(api_key_encrypted="sk-theirs")
     endpoint.set_api_key("sk-ours")
     found = Endpoint.objects.get()
@@ -335,7 +336,7 @@ def test_a_new_key_takes_the_plain_one_out_of_the_database() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_a_key_is_forgotten_wherever_it_is_stored(nothing: str | None) -> None:
+def test_deleting_a_key_removes_all_copies(nothing: str | None) -> None:
     endpoint = make_endpoint(api_key_encrypted="sk-theirs")
     endpoint.set_api_key("sk-ours")
     endpoint.set_api_key(nothing)
@@ -343,7 +344,7 @@ def test_a_key_is_forgotten_wherever_it_is_stored(nothing: str | None) -> None:
     assert (found.api_key, found.api_key_encrypted, found.options.sealed_api_key) == (None, None, None)
 
 
-def test_a_plain_key_is_forgotten_too() -> None:
+def test_deleting_a_key_removes_a_plain_key() -> None:
     endpoint = make_endpoint(api_key_encrypted="sk-theirs")
     endpoint.set_api_key(None)
     assert Endpoint.objects.get().api_key is None
@@ -365,16 +366,16 @@ def test_setting_a_key_keeps_the_state_and_the_other_way_round() -> None:
     assert (found.options.operator_state, found.api_key) == ("disabled", "sk-upstream")
 
 
-def test_an_endpoint_without_options_is_enabled_and_reading_makes_none() -> None:
+def test_an_endpoint_without_options_is_enabled_and_reading_creates_none() -> None:
     endpoint = make_endpoint()
     assert endpoint.options_or_default.operator_state == OperatorState.ENABLED
     assert not EndpointOptions.objects.exists()
 
 
-# What hangs on an endpoint
+# Rows that belong to an endpoint
 
 
-def test_deleting_takes_models_checks_and_options_along() -> None:
+def test_deleting_an_endpoint_deletes_models_checks_and_options() -> None:
     endpoint = make_endpoint()
     make_model(endpoint)
     passed(endpoint)
@@ -385,7 +386,7 @@ def test_deleting_takes_models_checks_and_options_along() -> None:
     assert not EndpointOptions.objects.exists()
 
 
-def test_the_reference_can_delete_an_endpoint_under_our_options() -> None:
+def test_llmlb_can_delete_an_endpoint_that_has_options() -> None:
     endpoint = make_endpoint()
     endpoint.set_operator_state(OperatorState.DISABLED)
     sql("DELETE FROM endpoints")
@@ -393,7 +394,7 @@ def test_the_reference_can_delete_an_endpoint_under_our_options() -> None:
     assert EndpointOptions.objects.count() == 1
 
 
-def test_an_endpoint_offers_a_model_once() -> None:
+def test_a_model_is_unique_per_endpoint() -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "tiny")
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -401,12 +402,12 @@ def test_an_endpoint_offers_a_model_once() -> None:
     make_model(make_endpoint("other"), "tiny")
 
 
-def test_a_model_is_told_by_endpoint_and_name() -> None:
+def test_a_model_is_identified_by_endpoint_and_name() -> None:
     model = make_model(make_endpoint(), "tiny")
     assert EndpointModel.objects.get(pk=(model.endpoint_id, "tiny")) == model
 
 
-def test_rows_say_what_they_are() -> None:
+def test_rows_have_readable_names() -> None:
     endpoint = make_endpoint("gpu-box")
     endpoint.set_operator_state(OperatorState.DRAINING)
     passed(endpoint)
@@ -434,7 +435,7 @@ def test_another_scheme_host_or_port_is_a_move(url: str, moves: bool) -> None:
     assert Endpoint(base_url="http://gpu:8000/v2").moves_to(url) is moves
 
 
-def test_after_a_move_nothing_of_the_old_server_is_left() -> None:
+def test_a_move_deletes_all_data_of_the_old_server() -> None:
     endpoint = make_endpoint(api_key_encrypted="sk-theirs")
     endpoint.set_options(learned_slots=4, max_concurrency=2)
     endpoint.forget_server(None)
@@ -442,10 +443,10 @@ def test_after_a_move_nothing_of_the_old_server_is_left() -> None:
     assert (found.api_key, found.options.learned_slots, found.options.max_concurrency) == (None, None, 2)
 
 
-# The operator's word
+# Operator state
 
 
-def test_a_drain_has_a_deadline_until_another_word() -> None:
+def test_a_drain_keeps_its_deadline_until_another_state() -> None:
     endpoint = make_endpoint()
     until = deadline(60)
     endpoint.set_operator_state("draining", until)
@@ -454,11 +455,11 @@ def test_a_drain_has_a_deadline_until_another_word() -> None:
     assert EndpointOptions.objects.get().drain_until is None
 
 
-def test_no_deadline_is_no_moment() -> None:
+def test_a_drain_without_a_deadline_has_no_timestamp() -> None:
     assert deadline(None) is None
 
 
-def test_options_are_written_one_by_one() -> None:
+def test_options_are_written_independently() -> None:
     one, other = make_endpoint(), Endpoint.objects.get()
     assert other.options_or_default.max_concurrency is None
     one.set_options(max_concurrency=7)
@@ -467,3 +468,49 @@ def test_options_are_written_one_by_one() -> None:
         7,
         "disabled",
     )
+
+
+# Batches of checks
+
+
+def success(latency_ms: int | None = 80) -> Check:
+    return Check(True, latency_ms, None, NOON)
+
+
+def failure(error: str = "HTTP 503") -> Check:
+    return Check(False, None, error, NOON)
+
+
+def test_checks_of_several_endpoints_are_stored_together() -> None:
+    one, other = make_endpoint("one", latency_ms=7), make_endpoint("other", status="online")
+    stored = Endpoint.record_checks([(str(one.pk), success(None)), (str(other.pk), failure())])
+    assert stored.keys() == {str(one.pk), str(other.pk)}
+    found = Endpoint.objects.values_list("name", *HEALTH_FIELDS).order_by("name")
+    assert list(found) == [("one", "online", 7, NOON, None, 0), ("other", "error", None, None, "HTTP 503", 1)]
+    checks = HealthCheck.objects.values_list("endpoint__name", "status_before", "status_after", "error_message")
+    assert set(checks) == {("one", "pending", "online", None), ("other", "online", "error", "HTTP 503")}
+
+
+def test_two_failures_in_one_batch_count_as_two() -> None:
+    endpoint = make_endpoint(status="online")
+    Endpoint.record_checks([(str(endpoint.pk), failure("first")), (str(endpoint.pk), failure("second"))])
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.last_error) == ("offline", "second")
+    rows = HealthCheck.objects.order_by("id").values_list("status_before", "status_after")
+    assert list(rows) == [("online", "error"), ("error", "offline")]
+
+
+def test_deleted_endpoints_are_left_out_of_a_batch() -> None:
+    endpoint = make_endpoint()
+    stored = Endpoint.record_checks([(str(uuid.uuid4()), success()), (str(endpoint.pk), success())])
+    assert stored.keys() == {str(endpoint.pk)}
+    assert HealthCheck.objects.count() == 1
+    assert Endpoint.record_checks([]) == {}
+
+
+def test_a_batch_takes_as_many_statements_as_one_check(django_assert_num_queries: Any) -> None:
+    checks = [(str(make_endpoint(f"server {number}").pk), success()) for number in range(20)]
+    with django_assert_num_queries(5):  # the endpoints, their update, the checks, and a savepoint around them
+        Endpoint.record_checks(checks[:1])
+    with django_assert_num_queries(5):
+        Endpoint.record_checks(checks)

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.django_db
 
 
 def stored(base_url: str, **fields: Any) -> Endpoint:
-    """An endpoint as the API and the admin load it."""
+    """Load an endpoint as the API and the admin do."""
     make_endpoint(base_url=base_url, **fields)
     return Endpoint.objects.select_related("options").get()
 
 
-def test_detecting_tells_the_type(sim: Simulator) -> None:
+def test_detecting_returns_the_type(sim: Simulator) -> None:
     assert operations.detect(sim.add(kind="vllm").url, None) == Kind.VLLM
 
 
@@ -30,12 +30,12 @@ def test_detecting_uses_the_given_key(sim: Simulator) -> None:
         operations.detect(url, None)
 
 
-def test_detecting_nobody_is_unreachable(nowhere: str) -> None:
+def test_detecting_at_a_closed_port_is_unreachable(nowhere: str) -> None:
     with pytest.raises(Unreachable):
         operations.detect(nowhere, None)
 
 
-def test_a_passed_test_tells_latency_and_models(sim: Simulator) -> None:
+def test_a_passed_test_returns_latency_and_models(sim: Simulator) -> None:
     result = operations.test(stored(sim.add(models=["a", "b"]).url))
     assert (result.success, result.error, result.models_found) == (True, None, ["a", "b"])
     assert result.latency_ms is not None
@@ -49,7 +49,7 @@ def test_a_passed_test_is_stored_as_a_check(sim: Simulator) -> None:
     assert HealthCheck.objects.get().latency_ms == result.latency_ms
 
 
-def test_a_failed_test_says_why_and_keeps_the_latency(nowhere: str) -> None:
+def test_a_failed_test_returns_the_reason_and_keeps_the_latency(nowhere: str) -> None:
     result = operations.test(stored(nowhere, status="online", latency_ms=120))
     assert (result.success, result.latency_ms, result.error, result.models_found) == (
         False,
@@ -73,7 +73,7 @@ def test_a_test_uses_the_stored_key(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize("body", [{"object": "list"}, {"data": [{}]}, []])
-def test_a_pass_without_a_list_counts_no_models(serve: Serve, body: Any) -> None:
+def test_a_passed_test_without_a_list_counts_no_models(serve: Serve, body: Any) -> None:
     result = operations.test(stored(serve({"/v1/models": body}).url))
     assert (result.success, result.models_found) == (True, None)
 
@@ -90,15 +90,15 @@ def test_a_sync_is_stored(sim: Simulator) -> None:
     assert EndpointModel.objects.get().max_tokens == 4096
 
 
-@pytest.mark.parametrize("answer", [500, {"error": "x"}])
-def test_a_failed_sync_keeps_the_models(serve: Serve, answer: Any) -> None:
-    endpoint = stored(serve({"/v1/models": answer}).url)
+@pytest.mark.parametrize("response", [500, {"error": "x"}])
+def test_a_failed_sync_keeps_the_models(serve: Serve, response: Any) -> None:
+    endpoint = stored(serve({"/v1/models": response}).url)
     make_model(endpoint)
     with pytest.raises(SyncFailed):
         operations.sync_models(endpoint)
     assert EndpointModel.objects.count() == 1
 
 
-def test_a_sync_of_nobody_is_unreachable(nowhere: str) -> None:
+def test_a_sync_with_a_closed_port_is_unreachable(nowhere: str) -> None:
     with pytest.raises(Unreachable):
         operations.sync_models(stored(nowhere))

@@ -19,16 +19,16 @@ from benchmarks.process import free_port
 from benchmarks.simulator import Simulator
 from endpoints import detection, health, probe, sync
 from endpoints.models import Kind
-from endpoints.probe import Answer, Probe, Unreachable
-from tests.endpoints.conftest import Serve, asking, break_off, hang, listing
+from endpoints.probe import Probe, ProbeResponse, Unreachable
+from tests.endpoints.conftest import Serve, break_off, hang, listing, run_probe
 
 
-def get(url: str, path: str = "/v1/models", **options: Any) -> Answer:
-    async def question(ask: Probe) -> Answer:
-        return await ask.get(path)
+def get(url: str, path: str = "/v1/models", **options: Any) -> ProbeResponse:
+    async def run_request(server_probe: Probe) -> ProbeResponse:
+        return await server_probe.get(path)
 
-    found = asking(question, url, **options)
-    assert isinstance(found, Answer)
+    found = run_probe(run_request, url, **options)
+    assert isinstance(found, ProbeResponse)
     return found
 
 
@@ -36,18 +36,18 @@ def get(url: str, path: str = "/v1/models", **options: Any) -> Answer:
     ("status", "ok"), [(200, True), (204, True), (299, True), (199, False), (302, False), (404, False)]
 )
 def test_only_a_2xx_is_ok(status: int, ok: bool) -> None:
-    assert Answer(status).ok is ok
+    assert ProbeResponse(status).ok is ok
 
 
-def test_an_answer_is_status_json_and_server(sim: Simulator) -> None:
-    answer = get(sim.add(kind="vllm", models=["tiny"]).url)
-    assert (answer.status, answer.server) == (200, "vllm")
-    assert [model["id"] for model in answer.body["data"]] == ["tiny"]
+def test_a_response_has_status_json_and_server(sim: Simulator) -> None:
+    response = get(sim.add(kind="vllm", models=["tiny"]).url)
+    assert (response.status, response.server) == (200, "vllm")
+    assert [model["id"] for model in response.body["data"]] == ["tiny"]
 
 
-def test_an_error_is_an_answer_too(sim: Simulator) -> None:
-    answer = get(sim.add(health_fault="500").url)
-    assert (answer.status, answer.ok) == (500, False)
+def test_an_error_is_a_response_too(sim: Simulator) -> None:
+    response = get(sim.add(health_fault="500").url)
+    assert (response.status, response.ok) == (500, False)
 
 
 def test_the_key_is_sent_as_a_bearer_token(sim: Simulator) -> None:
@@ -59,42 +59,42 @@ def test_the_key_is_sent_as_a_bearer_token(sim: Simulator) -> None:
 def test_no_key_sends_no_header(serve: Serve) -> None:
     server = serve({})
     get(server.url)
-    assert server.asked == [("GET", "/v1/models", "")]
+    assert server.requests == [("GET", "/v1/models", "")]
 
 
 def test_a_post_sends_json(serve: Serve) -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response(await request.json())
 
-    async def question(ask: Probe) -> Answer:
-        return await ask.post("/api/show", {"model": "tiny"})
+    async def run_request(server_probe: Probe) -> ProbeResponse:
+        return await server_probe.post("/api/show", {"model": "tiny"})
 
     server = serve({"/api/show": echo})
-    assert asking(question, server.url).body == {"model": "tiny"}
-    assert server.asked[0][0] == "POST"
+    assert run_probe(run_request, server.url).body == {"model": "tiny"}
+    assert server.requests[0][0] == "POST"
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "{", '{"a": 1} {"b": 2}', b"\xff\xfe", "[" * 100_000])
-def test_what_is_no_json_has_no_body(serve: Serve, text: str | bytes) -> None:
+def test_a_response_without_json_has_no_body(serve: Serve, text: str | bytes) -> None:
     async def page(request: web.Request) -> web.Response:
         return web.Response(body=text)
 
-    answer = get(serve({"/v1/models": page}).url)
-    assert (answer.status, answer.body) == (200, None)
+    response = get(serve({"/v1/models": page}).url)
+    assert (response.status, response.body) == (200, None)
 
 
-def test_an_answer_without_end_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_response_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     async def flood(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         while True:
             await response.write(b'"' * 4096)
 
-    monkeypatch.setattr(probe, "MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(probe, "MAX_RESPONSE_BYTES", 10_000)
     assert get(serve({"/v1/models": flood}).url).body is None
 
 
-def test_an_answer_in_pieces_is_put_together(serve: Serve) -> None:
+def test_a_chunked_response_is_joined(serve: Serve) -> None:
     async def slowly(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -123,11 +123,11 @@ def test_cookies_are_not_kept(serve: Serve) -> None:
         sent.append(request.headers.get("Cookie", ""))
         return web.json_response({}, headers={"Set-Cookie": "a=b"})
 
-    async def twice(ask: Probe) -> None:
-        await ask.get("/v1/models")
-        await ask.get("/v1/models")
+    async def twice(server_probe: Probe) -> None:
+        await server_probe.get("/v1/models")
+        await server_probe.get("/v1/models")
 
-    asking(twice, serve({"/v1/models": cookie}).url.replace("127.0.0.1", "localhost"))
+    run_probe(twice, serve({"/v1/models": cookie}).url.replace("127.0.0.1", "localhost"))
     assert sent == ["", ""]
 
 
@@ -139,30 +139,30 @@ def test_proxy_variables_are_not_read(sim: Simulator, nowhere: str, monkeypatch:
 # Unreachable
 
 
-def why(url: str, **options: Any) -> str:
+def reason_of(url: str, **options: Any) -> str:
     with pytest.raises(Unreachable) as caught:
         get(url, **options)
     return str(caught.value)
 
 
 def test_a_closed_port_refuses(nowhere: str) -> None:
-    assert why(nowhere) == "connection refused"
+    assert reason_of(nowhere) == "connection refused"
 
 
 def test_a_closed_port_refuses_by_every_address_of_its_name() -> None:
-    assert why(f"http://localhost:{free_port()}") == "connection refused"
+    assert reason_of(f"http://localhost:{free_port()}") == "connection refused"
 
 
 def test_an_unknown_name_cannot_be_resolved() -> None:
-    assert why("http://gpu-box.invalid:8000") == "its name cannot be resolved"
+    assert reason_of("http://gpu-box.invalid:8000") == "its name cannot be resolved"
 
 
 @pytest.mark.parametrize(
     "host", ["169.254.169.254", "0xA9FEA9FE", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"]
 )
-def test_what_leads_to_a_link_local_address_is_not_connected_to(host: str) -> None:
-    assert "link-local" in why(f"http://{host}:9")
-    assert "169.254" not in why(f"http://{host}:9")
+def test_names_of_link_local_addresses_are_not_connected_to(host: str) -> None:
+    assert "link-local" in reason_of(f"http://{host}:9")
+    assert "169.254" not in reason_of(f"http://{host}:9")
 
 
 def allow_networks(settings: Any, *networks: str) -> None:
@@ -171,11 +171,11 @@ def allow_networks(settings: Any, *networks: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_what_is_in_no_allowed_network_is_not_connected_to(sim: Simulator, settings: Any, host: str) -> None:
+def test_addresses_outside_allowed_networks_are_not_connected_to(sim: Simulator, settings: Any, host: str) -> None:
     simulated = sim.add()
     url = simulated.url.replace("127.0.0.1", host)
     allow_networks(settings, "10.0.0.0/8")
-    assert "ROUTERDASH_ENDPOINT_NETWORKS" in why(url)
+    assert "ROUTERDASH_ENDPOINT_NETWORKS" in reason_of(url)
     assert simulated.seen.probes == 0
     allow_networks(settings, "10.0.0.0/8", "127.0.0.0/8")
     assert get(url).status == 200
@@ -188,25 +188,25 @@ def test_the_settings_may_allow_link_local_addresses(sim: Simulator, settings: A
     probe._socket(address).close()
 
 
-def test_silence_ends_with_the_timeout(sim: Simulator) -> None:
-    assert why(sim.add(health_fault="hang").url, timeout=0.05) == "no answer within 0.05 s"
+def test_a_silent_server_times_out(sim: Simulator) -> None:
+    assert reason_of(sim.add(health_fault="hang").url, timeout=0.05) == "no answer within 0.05 s"
 
 
-def test_an_answer_that_never_ends_is_silence_too(serve: Serve) -> None:
+def test_an_incomplete_response_times_out(serve: Serve) -> None:
     async def half(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"{")
         return await hang(request)
 
-    assert why(serve({"/v1/models": half}).url, timeout=0.2).startswith("no answer")
+    assert reason_of(serve({"/v1/models": half}).url, timeout=0.2).startswith("no answer")
 
 
-def test_a_broken_connection_is_told(serve: Serve) -> None:
-    assert why(serve({"/v1/models": break_off}).url) == "the connection broke off"
+def test_a_broken_connection_is_reported(serve: Serve) -> None:
+    assert reason_of(serve({"/v1/models": break_off}).url) == "the connection broke off"
 
 
-def test_what_speaks_no_http_breaks_off(simulator: Simulator) -> None:
+def test_a_server_without_http_is_a_broken_connection(simulator: Simulator) -> None:
     async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
         writer.close()
@@ -219,21 +219,21 @@ def test_what_speaks_no_http_breaks_off(simulator: Simulator) -> None:
 
     server = simulator.run(start())
     try:
-        assert why(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") == "the connection broke off"
+        assert reason_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") == "the connection broke off"
     finally:
         simulator.run(stop())
 
 
-def test_the_reason_names_no_address(nowhere: str) -> None:
-    assert "127.0.0.1" not in why(nowhere)
+def test_the_reason_contains_no_address(nowhere: str) -> None:
+    assert "127.0.0.1" not in reason_of(nowhere)
 
 
 def test_a_plain_server_has_no_tls(sim: Simulator) -> None:
     url = sim.add().url.replace("http:", "https:")
-    assert why(url) == "TLS failed; does it speak http:// instead of https://?"
+    assert reason_of(url) == "TLS failed; does it speak http:// instead of https://?"
 
 
-def test_a_certificate_of_nobody_is_not_trusted(simulator: Simulator, tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_not_trusted(simulator: Simulator, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path))
 
@@ -246,13 +246,13 @@ def test_a_certificate_of_nobody_is_not_trusted(simulator: Simulator, tmp_path: 
     server = simulator.run(start())
     try:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        assert why(url) == "its TLS certificate cannot be verified"
+        assert reason_of(url) == "its TLS certificate cannot be verified"
     finally:
         simulator.run(stop())
 
 
 def self_signed(directory: Path) -> Path:
-    """A certificate for 127.0.0.1 that no authority vouches for, with its key, in one file."""
+    """Write a self-signed certificate for 127.0.0.1 and its key to one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -275,27 +275,27 @@ async def _printed() -> str:
         return repr(Probe(session, "http://a:1", "sk-upstream"))
 
 
-# Answers that are too large
+# Responses that are too large
 
 
 def models_json(count: int) -> bytes:
     return b'{"object":"list","data":[%b]}' % b",".join(b'{"id":"m%d","object":"model"}' % at for at in range(count))
 
 
-def test_of_a_list_that_is_too_long_the_beginning_is_read(serve: Serve) -> None:
+def test_the_beginning_of_a_too_long_list_is_read(serve: Serve) -> None:
     async def many(request: web.Request) -> web.Response:
         return web.Response(body=models_json(100_000), content_type="application/json")
 
-    answer = get(serve({"/v1/models": many}).url)
-    assert answer.cut
-    assert 2000 < len(answer.body["data"]) < 50_000
-    assert answer.body["data"][:2] == [{"id": "m0", "object": "model"}, {"id": "m1", "object": "model"}]
+    response = get(serve({"/v1/models": many}).url)
+    assert response.cut
+    assert 2000 < len(response.body["data"]) < 50_000
+    assert response.body["data"][:2] == [{"id": "m0", "object": "model"}, {"id": "m1", "object": "model"}]
 
 
-def test_a_list_of_the_usual_size_is_read_whole(serve: Serve) -> None:
+def test_a_list_of_normal_size_is_read_completely(serve: Serve) -> None:
     server = serve({"/v1/models": listing(*map(str, range(2000)), owned_by="me", meta={"n_ctx": 1, "n_vocab": 2})})
-    answer = get(server.url)
-    assert (len(answer.body["data"]), answer.cut) == (2000, False)
+    response = get(server.url)
+    assert (len(response.body["data"]), response.cut) == (2000, False)
 
 
 @pytest.mark.parametrize(
@@ -316,73 +316,73 @@ def test_a_list_of_the_usual_size_is_read_whole(serve: Serve) -> None:
         (b"", b""),
     ],
 )
-def test_the_beginning_ends_behind_an_item(body: bytes, found: bytes) -> None:
+def test_the_beginning_ends_after_an_item(body: bytes, found: bytes) -> None:
     assert probe.beginning(body) == found
 
 
-def test_the_beginning_takes_no_more_than_so_many_steps() -> None:
-    assert probe.beginning(b'{"data":[' + b"{}," * 100 + b"{", most=9) == b'{"data":[{},{}]}'
+def test_the_number_of_steps_to_find_the_beginning_is_bounded() -> None:
+    assert probe.beginning(b'{"data":[' + b"{}," * 100 + b"{", max_marks=9) == b'{"data":[{},{}]}'
 
 
 @pytest.mark.parametrize("item", [b"[],", b"{},", b'{"":{}},', b"0,", b'"",'])
-def test_no_more_values_become_objects_than_there_may_be(item: bytes) -> None:
-    answer = probe._answer(200, b'{"data":[' + item * (3 * probe.MAX_VALUES) + b"0]}", "")
-    assert answer.cut
-    assert answer.body is None or len(answer.body["data"]) <= probe.MAX_VALUES
+def test_the_number_of_decoded_values_is_bounded(item: bytes) -> None:
+    response = probe._parsed(200, b'{"data":[' + item * (3 * probe.MAX_VALUES) + b"0]}", "")
+    assert response.cut
+    assert response.body is None or len(response.body["data"]) <= probe.MAX_VALUES
 
 
-def test_compressed_answers_are_not_unpacked(serve: Serve) -> None:
-    asked: list[str] = []
+def test_compressed_responses_are_not_decompressed(serve: Serve) -> None:
+    encodings: list[str] = []
 
     async def bomb(request: web.Request) -> web.Response:
-        asked.append(request.headers["Accept-Encoding"])
+        encodings.append(request.headers["Accept-Encoding"])
         return web.Response(body=gzip.compress(models_json(2)), headers={"Content-Encoding": "gzip"})
 
     assert get(serve({"/v1/models": bomb}).url).body is None
-    assert asked == ["identity"]
+    assert encodings == ["identity"]
 
 
-def test_a_health_check_makes_no_objects_of_the_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_health_check_does_not_decode_the_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: Any) -> None:
         raise AssertionError("it was decoded")
 
-    async def question(ask: Probe) -> Answer:
-        return await ask.passes("/v1/models")
+    async def run_request(server_probe: Probe) -> ProbeResponse:
+        return await server_probe.get_without_body("/v1/models")
 
     server = serve({"/v1/models": listing("a")})
-    monkeypatch.setattr(probe, "_answer", decode)
-    assert asking(question, server.url).ok
+    monkeypatch.setattr(probe, "_parsed", decode)
+    assert run_probe(run_request, server.url).ok
 
 
-# An endpoint that quotes its key
+# Servers that repeat the API key
 
 QUOTED = "sk-upstream/master+key_0123456789"
 
 
 def quotes(status: int, spelling: str) -> Any:
-    async def answer(request: web.Request) -> web.Response:
-        told = '{"data":[{"id":"%s"}],"error":{"message":"%s"},"server":"%s"}' % ((spelling,) * 3)
+    async def respond(request: web.Request) -> web.Response:
+        reported = '{"data":[{"id":"%s"}],"error":{"message":"%s"},"server":"%s"}' % ((spelling,) * 3)
         headers = {"Server": QUOTED, "Content-Type": "application/json"}
-        return web.Response(body=told, status=status, reason=QUOTED, headers=headers)
+        return web.Response(body=reported, status=status, reason=QUOTED, headers=headers)
 
-    return answer
+    return respond
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])
 @pytest.mark.parametrize("spelling", [QUOTED, "".join(f"\\u{ord(it):04x}" for it in QUOTED)], ids=["plain", "escaped"])
-def test_nothing_that_is_learned_of_an_endpoint_quotes_its_key(serve: Serve, status: int, spelling: str) -> None:
+def test_results_of_probes_never_contain_the_key(serve: Serve, status: int, spelling: str) -> None:
     paths = ("/v1/models", "/api/health", "/api/system", "/api/v1/models", "/api/tags", "/v1/version", "/api/show")
     server = serve(dict.fromkeys(paths, quotes(status, spelling)))
 
-    async def learn(ask: Probe) -> list[object]:
+    async def learn(server_probe: Probe) -> list[object]:
         questions = (
-            detection.detect(ask),
-            health.check(ask, Kind.XLLM),
-            *(sync.fetch(ask, kind) for kind in Kind.values),
+            detection.detect(server_probe),
+            health.check(server_probe, Kind.XLLM),
+            *(sync.fetch(server_probe, kind) for kind in Kind.values),
         )
         return list(await asyncio.gather(*questions, return_exceptions=True))
 
-    found = asking(learn, server.url, key=QUOTED)
+    found = run_probe(learn, server.url, key=QUOTED)
     assert isinstance(found, list)
     assert QUOTED not in repr(found) + "".join(map(str, found))
     assert ("[redacted]" in repr(found)) is (status == 200)

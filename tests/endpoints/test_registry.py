@@ -1,6 +1,7 @@
 import logging
 import threading
 import uuid
+from collections.abc import Collection
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 from django.db import Error, connection, transaction
 
+from endpoints import registry as registry_module
 from endpoints.models import Endpoint
-from endpoints.registry import Entry, ModelEntry, Registry, registry
+from endpoints.registry import Entry, ModelEntry, Registry, read_entries, registry
 from tests.access.people import without_database
 from tests.endpoints.conftest import make_endpoint, make_model, rolled_back, sql
 
@@ -38,14 +40,14 @@ def filled(*entries: Entry) -> Registry:
 # Loading
 
 
-def test_it_is_loaded_by_the_first_look() -> None:
+def test_the_registry_is_loaded_by_the_first_read() -> None:
     endpoint = make_endpoint()
     assert not registry.loaded
     assert registry.get(str(endpoint.pk)) is not None
     assert registry.loaded
 
 
-def test_it_is_loaded_once(django_assert_num_queries: Any) -> None:
+def test_the_registry_is_loaded_once(django_assert_num_queries: Any) -> None:
     make_endpoint()
     registry.all()
     with django_assert_num_queries(0):
@@ -60,7 +62,7 @@ def test_an_empty_table_is_loaded_once_too(django_assert_num_queries: Any) -> No
 
 
 @pytest.mark.parametrize("rows", [1, 12])
-def test_loading_takes_two_queries_for_any_number(rows: int, django_assert_num_queries: Any) -> None:
+def test_loading_needs_two_queries_for_any_number_of_endpoints(rows: int, django_assert_num_queries: Any) -> None:
     for number in range(rows):
         make_model(make_endpoint(f"box{number}"))
     with django_assert_num_queries(2):
@@ -73,7 +75,7 @@ def test_the_oldest_endpoint_comes_first() -> None:
     assert [entry.name for entry in registry.all()] == ["old", "middle", "young"]
 
 
-def test_an_entry_tells_what_the_row_says() -> None:
+def test_an_entry_has_the_values_of_the_row() -> None:
     fields = {
         "status": "error",
         "health_check_interval_secs": 7,
@@ -91,7 +93,7 @@ def test_an_entry_tells_what_the_row_says() -> None:
     assert (entry.name, entry.base_url, entry.kind, entry.models) == ("gpu-box", "http://a:1", "vllm", ())
 
 
-def test_an_entry_tells_the_options() -> None:
+def test_an_entry_has_the_options() -> None:
     options = {
         "connect_timeout_secs": 1,
         "idle_timeout_secs": 2,
@@ -108,23 +110,25 @@ def test_an_entry_tells_the_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told", "slots"), [(None, None, None), (None, 4, 4), (2, 4, 2), (8, 4, 8), (8, None, 8)]
+    ("configured", "reported", "slots"), [(None, None, None), (None, 4, 4), (2, 4, 2), (8, 4, 8), (8, None, 8)]
 )
-def test_the_staffs_word_goes_before_the_servers(said: int | None, told: int | None, slots: int | None) -> None:
-    assert some(max_concurrency=said, learned_slots=told).slots == slots
+def test_configured_slots_take_precedence_over_reported_ones(
+    configured: int | None, reported: int | None, slots: int | None
+) -> None:
+    assert some(max_concurrency=configured, learned_slots=reported).slots == slots
 
 
-def test_an_entry_tells_the_models_sorted() -> None:
+def test_an_entry_has_sorted_models() -> None:
     endpoint = make_endpoint()
     make_model(endpoint, "b", capabilities=["chat"], max_tokens=4096, canonical_name="org/b", last_checked=NOON)
     make_model(endpoint, "a")
     assert entry_of(endpoint).models == (ModelEntry("a"), ModelEntry("b", "org/b", ("chat",), 4096, NOON))
 
 
-@pytest.mark.parametrize("words", [None, "chat", {"chat": True}, 7])
-def test_capabilities_that_are_no_list_are_none(words: Any) -> None:
+@pytest.mark.parametrize("stored", [None, "chat", {"chat": True}, 7])
+def test_capabilities_that_are_not_a_list_are_empty(stored: Any) -> None:
     endpoint = make_endpoint()
-    make_model(endpoint, capabilities=words)
+    make_model(endpoint, capabilities=stored)
     assert entry_of(endpoint).models[0].capabilities == ()
 
 
@@ -140,7 +144,7 @@ def test_an_entry_holds_keys_as_they_are_stored() -> None:
     assert entry_of(ours).sealed_api_key == ours.options.sealed_api_key
 
 
-def test_a_key_does_not_show_where_an_entry_is_printed() -> None:
+def test_the_repr_of_an_entry_has_no_key() -> None:
     assert "sk-" not in repr(some(sealed_api_key="sk-sealed", plain_api_key="sk-plain"))
 
 
@@ -152,15 +156,15 @@ def test_an_entry_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("state", "shown"), [("enabled", "online"), ("draining", "draining"), ("disabled", "disabled")]
 )
-def test_the_operators_word_goes_before_the_status(state: str, shown: str) -> None:
+def test_the_operator_state_takes_precedence_over_the_status(state: str, shown: str) -> None:
     assert some(status="online", operator_state=state).shown_status == shown
 
 
-# Following edits
+# Updates after edits
 
 
 @committed
-def test_a_new_endpoint_is_there_on_commit() -> None:
+def test_a_new_endpoint_is_in_the_registry_on_commit() -> None:
     registry.all()
     with transaction.atomic():
         endpoint = make_endpoint()
@@ -169,13 +173,13 @@ def test_a_new_endpoint_is_there_on_commit() -> None:
 
 
 @committed
-def test_an_edit_is_there_on_commit() -> None:
+def test_an_edit_is_in_the_registry_on_commit() -> None:
     endpoint = make_endpoint()
     before = entry_of(endpoint)
     endpoint.name = "renamed"
     endpoint.save()
     assert entry_of(endpoint).name == "renamed"
-    assert before.name == "gpu-box"  # a reader keeps what it took
+    assert before.name == "gpu-box"  # a reader keeps its list
 
 
 @committed
@@ -191,7 +195,7 @@ def test_a_rollback_changes_nothing() -> None:
 
 
 @committed
-def test_a_deleted_endpoint_is_gone() -> None:
+def test_a_deleted_endpoint_is_removed() -> None:
     endpoint, other = make_endpoint(), make_endpoint("other")
     make_model(endpoint)
     registry.all()
@@ -202,7 +206,7 @@ def test_a_deleted_endpoint_is_gone() -> None:
 
 
 @committed
-def test_models_are_followed() -> None:
+def test_edits_of_models_are_followed() -> None:
     endpoint = make_endpoint()
     registry.all()
     model = make_model(endpoint, "tiny")
@@ -212,7 +216,7 @@ def test_models_are_followed() -> None:
 
 
 @committed
-def test_options_are_followed() -> None:
+def test_edits_of_options_are_followed() -> None:
     endpoint = make_endpoint()
     registry.all()
     endpoint.set_operator_state("draining")
@@ -233,7 +237,7 @@ def test_checks_are_followed() -> None:
 
 
 @committed
-def test_a_refresh_never_takes_a_latency_away() -> None:
+def test_a_refresh_never_removes_a_latency() -> None:
     endpoint = make_endpoint(latency_ms=120)
     registry.all()
     Endpoint.objects.update(latency_ms=None)
@@ -241,7 +245,7 @@ def test_a_refresh_never_takes_a_latency_away() -> None:
     assert entry_of(endpoint).latency_ms == 120
 
 
-def test_a_reload_takes_in_what_came_past_the_orm() -> None:
+def test_a_reload_reads_changes_made_without_the_orm() -> None:
     endpoint = make_endpoint()
     registry.all()
     sql("UPDATE endpoints SET name = 'theirs'")
@@ -249,7 +253,7 @@ def test_a_reload_takes_in_what_came_past_the_orm() -> None:
     assert entry_of(endpoint).name == "theirs"
 
 
-def test_a_reader_keeps_a_whole_list_while_others_write() -> None:
+def test_a_reader_keeps_a_consistent_list_during_writes() -> None:
     found = filled(some("a"), some("b"))
     taken = found.all()
     found.note_check("a", success=True, latency_ms=1, error=None)
@@ -257,7 +261,7 @@ def test_a_reader_keeps_a_whole_list_while_others_write() -> None:
 
 
 @committed
-def test_edits_in_two_threads_are_both_there() -> None:
+def test_edits_in_two_threads_are_both_kept() -> None:
     endpoints = [make_endpoint(f"box{number}") for number in range(2)]
     registry.all()
     sql("UPDATE endpoints SET notes = 'moved'")
@@ -274,16 +278,16 @@ def test_edits_in_two_threads_are_both_there() -> None:
     assert [entry.notes for entry in registry.all()] == ["moved", "moved"]
 
 
-# A database that is away
+# Without the database
 
 
-def test_a_failing_database_is_told_by_the_first_look() -> None:
+def test_the_first_read_raises_if_the_database_fails() -> None:
     with pytest.raises(Error):
         without_database(registry.all)
     assert not registry.loaded
 
 
-def test_a_failing_reload_keeps_everything() -> None:
+def test_a_failed_reload_keeps_all_entries() -> None:
     endpoint = make_endpoint()
     registry.all()
     with pytest.raises(Error):
@@ -291,7 +295,7 @@ def test_a_failing_reload_keeps_everything() -> None:
     assert entry_of(endpoint).name == "gpu-box"
 
 
-def test_a_failing_refresh_keeps_the_entry_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_refresh_keeps_the_entry_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     endpoint = make_endpoint()
     registry.all()
     version = registry.version
@@ -309,7 +313,7 @@ def test_it_can_be_filled_without_a_database(django_assert_num_queries: Any) -> 
         assert found.loaded
 
 
-def test_a_noted_check_goes_through_the_same_states() -> None:
+def test_a_check_in_memory_goes_through_the_same_states() -> None:
     found = filled(some("a", status="online", latency_ms=120))
     seen = []
     for success, latency in ((False, None), (False, None), (True, None), (True, 95)):
@@ -325,7 +329,7 @@ def test_a_noted_check_goes_through_the_same_states() -> None:
     ]
 
 
-def test_a_noted_check_of_nobody_changes_nothing() -> None:
+def test_a_check_in_memory_of_an_unknown_endpoint_changes_nothing() -> None:
     found = filled(some("a"))
     version = found.version
     found.note_check("b", success=True, latency_ms=1, error=None)
@@ -333,11 +337,75 @@ def test_a_noted_check_of_nobody_changes_nothing() -> None:
     assert found.version == version
 
 
+def test_an_unchanged_result_calls_no_listener() -> None:
+    found = filled(*(some(name, status="online", latency_ms=80) for name in "ab"))
+    calls: list[int] = []
+    found.subscribe(lambda ids: calls.append(found.version))
+    before = found.version
+
+    def check(name: str, **values: Any) -> None:
+        row = Endpoint(id=name, status="online", latency_ms=80)
+        for field, value in values.items():
+            setattr(row, field, value)
+        found.take_checks([row])
+
+    check("a", last_seen=NOON)
+    entry = found.get("a")
+    assert entry is not None
+    assert (entry.last_seen, found.version, calls) == (NOON, before, [])
+    check("a", latency_ms=81)  # pages show it, but gateways do not need it
+    assert (found.version, calls) == (before + 1, [])
+    check("b", status="error", error_count=1, last_error="HTTP 500")
+    assert calls == [before + 2]
+
+
+def test_latencies_count_as_a_change_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "LATENCY_SECONDS", 3600.0)
+    found = filled(some("a", status="online", latency_ms=80))
+    before = found.version
+    seen = []
+    for status, latency in (("online", 80), ("online", 81), ("online", 82), ("error", 82), ("error", 83)):
+        found.take_checks([Endpoint(id="a", status=status, latency_ms=latency)])
+        entry = found.get("a")
+        assert entry is not None
+        assert entry.latency_ms == latency
+        seen.append(found.version - before)
+    assert seen == [0, 1, 1, 2, 2]
+    monkeypatch.setattr(registry_module, "LATENCY_SECONDS", 0.0)
+    found.take_checks([Endpoint(id="a", status="error", latency_ms=84)])
+    assert found.version == before + 3
+
+
+def test_a_batch_of_results_calls_listeners_once() -> None:
+    found = filled(*(some(name, status="online") for name in "ab"))
+    calls: list[int] = []
+    found.subscribe(lambda ids: calls.append(found.version))
+    found.take_checks([Endpoint(id=name, status="offline", latency_ms=None) for name in "ab"])
+    assert [entry.status for entry in found.all()] == ["offline", "offline"]
+    assert len(calls) == 1
+    found.take_checks([Endpoint(id=uuid.uuid4(), status="offline")])
+    assert len(calls) == 1
+
+
+def test_a_stored_check_never_removes_a_latency() -> None:
+    found = filled(some("a", status="online", latency_ms=120))
+    found.take_checks([Endpoint(id="a", status="online", latency_ms=None)])
+    entry = found.get("a")
+    assert entry is not None
+    assert entry.latency_ms == 120
+
+
+def test_checks_before_the_first_load_read_nothing() -> None:
+    found = Registry()
+    found.take_checks([Endpoint(id="a", status="offline")])
+    assert not found.loaded
+
+
 # Names, versions, listeners
 
 
 @committed
-def test_a_deleted_endpoint_keeps_its_name_here() -> None:
+def test_the_name_of_a_deleted_endpoint_is_remembered() -> None:
     endpoint = make_endpoint()
     endpoint_id = str(endpoint.pk)
     registry.all()
@@ -358,38 +426,97 @@ def test_the_last_name_is_the_one_remembered() -> None:
 
 
 @committed
-def test_listeners_are_told_of_every_change() -> None:
+def test_listeners_are_called_after_every_change() -> None:
     endpoint = make_endpoint()
     registry.all()
-    told: list[str] = []
-    registry.subscribe(lambda: told.append(entry_of(endpoint).name))
-    registry.subscribe(lambda: told.append("second"))
+    reported: list[str] = []
+    registry.subscribe(lambda ids: reported.append(entry_of(endpoint).name))
+    registry.subscribe(lambda ids: reported.append("second"))
     endpoint.name = "renamed"
     endpoint.save()
-    assert told == ["renamed", "second"]
+    assert reported == ["renamed", "second"]
 
 
-def test_listeners_are_told_of_reloads_and_noted_checks() -> None:
+def test_listeners_are_called_after_reloads_and_checks_in_memory() -> None:
     registry.fill({"a": some("a")})
-    told: list[int] = []
-    registry.subscribe(lambda: told.append(registry.version))
+    reported: list[tuple[int, Collection[str] | None]] = []
+    registry.subscribe(lambda ids: reported.append((registry.version, ids)))
     registry.note_check("a", success=True, latency_ms=1, error=None)
     registry.reload()
-    assert told == sorted(set(told))
-    assert len(told) == 2
+    (after_check, checked), (after_reload, reloaded) = reported
+    assert after_check < after_reload
+    assert (checked, reloaded) == (["a"], None)
 
 
-def test_listeners_are_not_told_of_what_failed() -> None:
+@committed
+def test_listeners_get_the_ids_of_the_endpoints_that_changed() -> None:
+    first, second, third = (make_endpoint(f"box{number}") for number in range(3))
     registry.all()
-    told: list[int] = []
-    registry.subscribe(lambda: told.append(1))
+    reported: list[set[str] | None] = []
+    registry.subscribe(lambda ids: reported.append(None if ids is None else set(ids)))
+    sql("UPDATE endpoints SET notes = 'moved' WHERE name <> 'box2'")
+    registry.refresh(*(str(endpoint.pk) for endpoint in (first, second, third)))
+    assert reported == [{str(first.pk), str(second.pk)}]
+    registry.refresh(str(third.pk), str(uuid.uuid4()))  # as they were
+    assert len(reported) == 1
+    gone = str(third.pk)
+    third.delete()
+    assert reported[1:] == [{gone}]
+
+
+def test_endpoints_that_are_read_again_and_did_not_change_count_as_no_change() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    version = registry.version
+    registry.read_again([str(endpoint.pk)])
+    assert registry.version == version
+
+
+def test_nothing_is_read_again_before_the_first_read(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        registry.read_again([str(uuid.uuid4())])
+        registry.refresh(str(uuid.uuid4()))
+    assert not registry.loaded
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_any_number_of_endpoints_is_read_again_in_two_queries(number: int, django_assert_num_queries: Any) -> None:
+    ids = [str(make_endpoint(f"box{at}").pk) for at in range(number)]
+    make_endpoint("other")
+    registry.all()
+    sql("UPDATE endpoints SET notes = 'moved'")
+    with django_assert_num_queries(2):
+        registry.read_again(ids)
+    assert [entry.notes for entry in registry.all()] == ["moved"] * number + [None]
+
+
+def test_more_endpoints_than_one_query_takes_are_read_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("endpoints.registry.IDS_AT_ONCE", 2)
+    ids = [str(make_endpoint(f"box{at}").pk) for at in range(5)]
+    assert read_entries(ids).keys() == set(ids)
+
+
+def test_an_edit_that_could_not_be_read_again_is_remembered_until_a_reload() -> None:
+    endpoint = make_endpoint()
+    registry.all()
+    failed = registry.failed_reads
+    without_database(lambda: registry.refresh(str(endpoint.pk)))
+    assert (registry.outdated, registry.failed_reads) == (True, failed + 1)
+    registry.reload()
+    assert not registry.outdated
+
+
+def test_listeners_are_not_called_after_failures() -> None:
+    registry.all()
+    reported: list[int] = []
+    registry.subscribe(lambda ids: reported.append(1))
     without_database(lambda: registry.refresh(str(uuid.uuid4())))
     with pytest.raises(Error):
         without_database(registry.reload)
-    assert told == []
+    assert reported == []
 
 
-def test_every_change_counts() -> None:
+def test_every_change_is_counted() -> None:
     found = filled(some("a"))
     before = found.version
     found.note_check("a", success=True, latency_ms=1, error=None)

@@ -15,7 +15,7 @@ NOON = datetime(2026, 4, 15, 12, tzinfo=UTC)
 ENTRY = Entry(id=ID, name="gpu-box", base_url="http://gpu:8000", kind="vllm", registered_at=NOON)
 
 
-def told(entry: Entry) -> Any:
+def serialized(entry: Entry) -> Any:
     return EndpointDetailSerializer(entry).data
 
 
@@ -25,11 +25,11 @@ def errors(**data: Any) -> Any:
     return given.errors
 
 
-# Telling
+# Reading
 
 
-def test_an_entry_is_told_with_the_contracts_names() -> None:
-    assert told(ENTRY) == {
+def test_an_entry_is_serialized_with_the_field_names_of_llmlb() -> None:
+    assert serialized(ENTRY) == {
         "id": ID,
         "name": "gpu-box",
         "base_url": "http://gpu:8000",
@@ -60,15 +60,15 @@ def test_an_entry_is_told_with_the_contracts_names() -> None:
     }
 
 
-def test_a_list_tells_no_models_but_their_count() -> None:
+def test_a_list_has_the_number_of_models_only() -> None:
     entry = replace(ENTRY, models=(ModelEntry("a"), ModelEntry("b")))
     assert EndpointSerializer(entry).data["model_count"] == 2
     assert "models" not in EndpointSerializer(entry).data
 
 
-def test_a_model_is_told_with_the_contracts_names() -> None:
+def test_a_model_is_serialized_with_the_field_names_of_llmlb() -> None:
     entry = replace(ENTRY, models=(ModelEntry("a", "org/a", ("chat",), 4096, NOON),))
-    assert told(entry)["models"] == [
+    assert serialized(entry)["models"] == [
         {
             "model_id": "a",
             "capabilities": ["chat"],
@@ -80,19 +80,19 @@ def test_a_model_is_told_with_the_contracts_names() -> None:
 
 
 @pytest.mark.parametrize("key", [{"sealed_api_key": "sealed"}, {"plain_api_key": "plain"}])
-def test_a_key_is_told_only_as_being_there(key: dict[str, str]) -> None:
-    data = told(replace(ENTRY, **key))  # type: ignore[arg-type]
+def test_only_the_presence_of_a_key_is_serialized(key: dict[str, str]) -> None:
+    data = serialized(replace(ENTRY, **key))  # type: ignore[arg-type]
     assert data["has_api_key"] is True
     assert not set(key.values()) & {str(value) for value in data.values()}
 
 
 @pytest.mark.parametrize("odd", ["hibernating", "", "ONLINE"])
-def test_words_we_do_not_know_are_told_as_they_are(odd: str) -> None:
-    data = told(replace(ENTRY, kind=odd, operator_state=odd))
+def test_unknown_values_are_serialized_unchanged(odd: str) -> None:
+    data = serialized(replace(ENTRY, kind=odd, operator_state=odd))
     assert (data["endpoint_type"], data["operator_state"]) == (odd, odd)
 
 
-# Taking
+# Writing
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_words_we_do_not_know_are_told_as_they_are(odd: str) -> None:
         ("operator_state", None),
     ],
 )
-def test_a_wrong_field_is_named(field: str, wrong: Any) -> None:
+def test_a_wrong_field_is_reported_by_name(field: str, wrong: Any) -> None:
     assert list(errors(**{field: wrong})) == [field]
 
 
@@ -158,11 +158,11 @@ def test_a_wrong_field_is_named(field: str, wrong: Any) -> None:
         {"operator_state": "draining"},
     ],
 )
-def test_a_right_field_is_taken(right: dict[str, Any]) -> None:
+def test_a_valid_field_is_accepted(right: dict[str, Any]) -> None:
     assert not errors(**right)
 
 
-def test_defaults_fill_what_a_new_endpoint_leaves_out(settings: Any) -> None:
+def test_missing_fields_of_a_new_endpoint_get_defaults(settings: Any) -> None:
     settings.ROUTERDASH = replace(settings.ROUTERDASH, health_check_interval=7)
     given = EndpointWriteSerializer(data={"name": "a", "base_url": "http://a:1"})
     assert given.is_valid()
@@ -174,7 +174,7 @@ def test_defaults_fill_what_a_new_endpoint_leaves_out(settings: Any) -> None:
     }
 
 
-def test_an_update_takes_what_was_sent_alone() -> None:
+def test_an_update_contains_only_the_sent_fields() -> None:
     given = EndpointWriteSerializer(make_endpoint(), data={"notes": "x"}, partial=True)
     assert given.is_valid()
     assert given.validated_data == {"notes": "x"}
@@ -186,7 +186,7 @@ def test_a_name_is_trimmed_and_a_url_normalised() -> None:
     assert (given.validated_data["name"], given.validated_data["base_url"]) == ("a", "http://a:1")
 
 
-def test_a_taken_name_is_refused_but_its_own_is_not() -> None:
+def test_another_endpoints_name_is_refused_and_its_own_accepted() -> None:
     endpoint = make_endpoint("a")
     assert list(errors(name="a")) == ["name"]
     assert EndpointWriteSerializer(endpoint, data={"name": "a"}, partial=True).is_valid()
@@ -199,7 +199,7 @@ def written(endpoint: Endpoint, **data: Any) -> Endpoint:
     return Endpoint.objects.get(pk=endpoint.pk)
 
 
-def test_writing_changes_only_what_was_sent() -> None:
+def test_writing_changes_only_the_sent_fields() -> None:
     endpoint = make_endpoint(notes="old")
     Endpoint.objects.update(name="renamed meanwhile", status="online")
     found = written(endpoint, notes="new")
@@ -212,7 +212,7 @@ def test_writing_a_key_and_a_state() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_writing_no_key_forgets_it(nothing: str | None) -> None:
+def test_writing_an_empty_key_deletes_it(nothing: str | None) -> None:
     assert written(make_endpoint(api_key_encrypted="sk-theirs"), api_key=nothing).api_key is None
 
 

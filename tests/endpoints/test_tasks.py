@@ -21,7 +21,7 @@ def models() -> list[str]:
     return list(EndpointModel.objects.order_by("model_id").values_list("model_id", flat=True))
 
 
-def test_a_sync_brings_the_models(sim: Simulator) -> None:
+def test_a_sync_stores_the_models(sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=sim.add(models=["a", "b"]).url)
     assert sync(endpoint) == "2 models, 2 added, 0 removed"
     assert models() == ["a", "b"]
@@ -34,8 +34,8 @@ def test_a_sync_uses_the_stored_key(sim: Simulator) -> None:
     assert models() == ["tiny"]
 
 
-def test_a_deleted_endpoint_is_said_to_be_gone() -> None:
-    assert tasks.sync_models(MISSING) == "the endpoint is gone"
+def test_a_sync_of_a_deleted_endpoint_is_reported() -> None:
+    assert tasks.sync_models(MISSING) == "the endpoint has been deleted"
 
 
 def test_an_unreachable_endpoint_keeps_its_models(nowhere: str) -> None:
@@ -45,15 +45,15 @@ def test_an_unreachable_endpoint_keeps_its_models(nowhere: str) -> None:
     assert models() == ["tiny"]
 
 
-@pytest.mark.parametrize("answer", [{"error": "x"}, {"data": [{}]}, [], 500, 401])
-def test_an_unknown_answer_keeps_the_models(serve: Serve, answer: Any) -> None:
-    endpoint = make_endpoint(base_url=serve({"/v1/models": answer}).url)
+@pytest.mark.parametrize("response", [{"error": "x"}, {"data": [{}]}, [], 500, 401])
+def test_an_unknown_response_keeps_the_models(serve: Serve, response: Any) -> None:
+    endpoint = make_endpoint(base_url=serve({"/v1/models": response}).url)
     make_model(endpoint)
     sync(endpoint)
     assert models() == ["tiny"]
 
 
-def test_the_type_is_looked_at_only_when_asked_for(sim: Simulator) -> None:
+def test_the_type_is_detected_only_on_request(sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=sim.add(kind="ollama").url)
     sync(endpoint)
     assert Endpoint.objects.get().endpoint_type == "openai_compatible"
@@ -61,7 +61,7 @@ def test_the_type_is_looked_at_only_when_asked_for(sim: Simulator) -> None:
     assert Endpoint.objects.get().endpoint_type == "ollama"
 
 
-def test_models_are_named_by_the_new_type(sim: Simulator) -> None:
+def test_canonical_names_follow_the_new_type(sim: Simulator) -> None:
     sync(make_endpoint(base_url=sim.add(kind="ollama", models=["llama3.3:70b"]).url), detect=True)
     assert EndpointModel.objects.get().canonical_name == "meta-llama/Llama-3.3-70B-Instruct"
 
@@ -95,7 +95,7 @@ def test_old_checks_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tasks.prune_health_checks() == 0
 
 
-def test_a_sync_of_nothing_new_says_so(serve: Serve) -> None:
+def test_a_sync_without_changes_reports_none(serve: Serve) -> None:
     endpoint = make_endpoint(base_url=serve({"/v1/models": listing("a")}).url)
     sync(endpoint)
     assert sync(endpoint) == "1 models, 0 added, 0 removed"

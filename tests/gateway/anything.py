@@ -1,4 +1,4 @@
-"""JSON of any shape, for the tests that nothing breaks the translations."""
+"""JSON of any shape, for tests of the translations with arbitrary input."""
 
 from hypothesis import strategies as st
 
@@ -11,12 +11,12 @@ OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=3)
 
 
 def shape(**fields):
-    """An object whose fields may be missing, or anything."""
+    """An object whose fields may be missing or have any value."""
     return st.fixed_dictionaries({}, optional={name: value | VALUES for name, value in fields.items()})
 
 
-# What a chat completion says, whole or in a piece.
-SAID = shape(
+# The message of a chat completion or the delta of a chunk.
+DELTA = shape(
     content=st.text(),
     reasoning=st.text(),
     refusal=st.text(),

@@ -1,11 +1,11 @@
-"""Raw answers of real servers (tests/fixtures/captures), as the relay and the parsers meet them."""
+"""Captured responses of real servers (tests/fixtures/captures)."""
 
 import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from gateway.kinds import CHAT, COMPLETIONS, EMBEDDINGS, KINDS, RESPONSES
+from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, KINDS, RESPONSES
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "captures"
 SERVERS = ("llama.cpp", "vllm", "transformers")
@@ -16,7 +16,7 @@ OPENAI = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 class Capture:
     server: str
     name: str
-    kind: str  # empty for what RouterDash does not relay
+    kind: str  # empty for paths that RouterDash does not relay
     status: int
     headers: dict[str, str]
     body: bytes
@@ -30,7 +30,7 @@ class Capture:
 
     @property
     def model(self) -> str:
-        """The name that the server gives itself in its answer."""
+        """The model name in the server's response."""
         return "models/smollm2-hf@main" if self.server == "transformers" else "smollm2-135m-instruct"
 
     @property
@@ -39,16 +39,16 @@ class Capture:
 
     @property
     def http(self) -> bytes:
-        """The answer as its server sends it: a stream in chunks, an event each."""
+        """The response as its server sends it: a stream in chunks of one event each."""
         head = f"HTTP/1.1 {self.status} Captured\r\ncontent-type: {self.headers['content-type']}\r\n"
         if not self.streamed:
             return f"{head}content-length: {len(self.body)}\r\n\r\n".encode() + self.body
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in self.events)
         return f"{head}transfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
 
-    def renamed(self, asked: str) -> bytes:
-        """The body as a client that asked for this name is to get it."""
-        return self.body.replace(f'"model":"{self.model}"'.encode(), f'"model":"{asked}"'.encode())
+    def renamed(self, requested: str) -> bytes:
+        """The body that a client which requested this name should receive."""
+        return self.body.replace(f'"model":"{self.model}"'.encode(), f'"model":"{requested}"'.encode())
 
 
 @cache
@@ -56,19 +56,19 @@ def load(server: str, name: str) -> Capture:
     found = json.loads((FOLDER / server / f"{name}.json").read_text())
     headers = {key.lower(): value for key, value in found["headers"]}
     request = found["request"]
-    kind = next((it.name for it in KINDS if request["path"] == it.asked_at and request["method"] == "POST"), "")
+    kind = next((it.name for it in KINDS if request["path"] == it.endpoint_path and request["method"] == "POST"), "")
     return Capture(server, name, kind, found["status"], headers, found["body"].encode())
 
 
 @cache
-def everything() -> tuple[Capture, ...]:
-    """Answers to what RouterDash relays."""
+def relayed() -> tuple[Capture, ...]:
+    """Captured responses of all paths that RouterDash relays."""
     names = [(server, path.stem) for server in SERVERS for path in sorted((FOLDER / server).glob("*.json"))]
     return tuple(capture for server, name in names if (capture := load(server, name)).kind)
 
 
-STREAMS = [capture for capture in everything() if capture.streamed and capture.kind in OPENAI]
-ANSWERS = [
-    capture for capture in everything() if not capture.streamed and capture.status < 400 and capture.kind in OPENAI
+STREAMS = [capture for capture in relayed() if capture.streamed and capture.kind in OPENAI]
+RESPONSE_CAPTURES = [
+    capture for capture in relayed() if not capture.streamed and capture.status < 400 and capture.kind in OPENAI
 ]
-ERRORS = [capture for capture in everything() if capture.status >= 400]
+ERRORS = [capture for capture in relayed() if capture.status >= 400]

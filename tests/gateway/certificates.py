@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1 and ::1 that nobody but these tests believes."""
+"""Self-signed certificates for 127.0.0.1 and ::1."""
 
 import datetime
 import ipaddress
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make(directory: Path, name: str = "localhost") -> tuple[Path, Path]:
-    """Files of a new certificate and its key."""
+    """Create a certificate and its key, and return their files."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -32,6 +32,6 @@ def make(directory: Path, name: str = "localhost") -> tuple[Path, Path]:
     return certificate, private
 
 
-def believing(certificate: Path) -> ssl.SSLContext:
-    """A client's context that trusts this certificate alone."""
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """A client's context that trusts only this certificate."""
     return ssl.create_default_context(cafile=str(certificate))

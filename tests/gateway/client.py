@@ -1,19 +1,21 @@
-"""A gateway's client of upstreams, in the event loop that gateways run."""
+"""Helpers of tests that send requests to upstream servers, in the event loop of gateways."""
 
 import asyncio
 import functools
 from contextlib import asynccontextmanager
 
+import pytest
 import uvloop
 
-from gateway.upstream import Pool, Sweeper
+from gateway.upstream.errors import UpstreamError
+from gateway.upstream.pool import Pool, Sweeper
 from tests.gateway.scripted import upstream
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
 def in_loop(test):
-    """Run an async test as gateways run."""
+    """Run an async test in the event loop of gateways."""
 
     @functools.wraps(test)
     def run(*args, **kwargs):
@@ -41,12 +43,12 @@ async def serving(script):
             yield pool, server
 
 
-async def ask(pool, *, body=b"body", timeout=20.0, fresh=False):
-    """Send a request; the connection with the head of its answer."""
-    connection = await pool.acquire(fresh=fresh)
+async def send_request(pool, *, body=b"body", timeout=20.0, fresh=False):
+    """Send a request once, and return the connection when the header block of the response was received."""
+    connection = (None if fresh else pool.take_idle()) or await pool.connect()
     connection.send(HEAD % len(body), (body,), timeout)
     try:
-        await connection.head()
+        await connection.receive_head()
     except BaseException:
         connection.abort()
         raise
@@ -54,18 +56,38 @@ async def ask(pool, *, body=b"body", timeout=20.0, fresh=False):
 
 
 async def fetch(pool, **options):
-    return await (await ask(pool, **options)).read_all()
+    return await (await send_request(pool, **options)).read_all()
 
 
 async def pieces(connection):
-    """The body as it comes."""
+    """Return the pieces of the body in the order of their arrival."""
     found = []
     while data := await connection.read():
         found.append(data)
     return found
 
 
-async def soon(condition):
+async def wait_until(condition):
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+class Consumer:
+    """A consumer of a body. `take` receives the parsed parts, and `take_chunk` the reads that may be one chunk."""
+
+    def __init__(self, take, take_chunk=lambda data: None):
+        self.take = take
+        self.take_chunk = take_chunk
+        self.extended = 0
+
+    def extend(self):
+        self.extended += 1
+
+
+async def failing(waiting):
+    """Return the error with which a request fails. Its text must not contain the address."""
+    with pytest.raises(UpstreamError) as caught:
+        await waiting
+    assert "127.0.0.1" not in str(caught.value)
+    return caught.value

@@ -1,23 +1,24 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway import snapshot
-from gateway.config import Config, load
-from gateway.livepage import LivePage
-from gateway.roster import Roster
-from gateway.sealing import Sealer
-from gateway.upstream import Sweeper
+from gateway.base.config import Config, load
+from gateway.base.sealing import Sealer
+from gateway.ipc.live_page import LivePage
+from gateway.registry import schema
+from gateway.registry.store import RegistryStore
+from gateway.routing.roster import Roster
+from gateway.upstream.pool import Sweeper
 from tests.gateway.process import GatewayProcess
-from tests.gateway.samples import KEY, make_snapshot
+from tests.gateway.publishing import PublishedRegistry
+from tests.gateway.samples import KEY
 
 
 @pytest.fixture(scope="session")
 def running_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """One process for all tests that leave it as they found it: each publishes a model of its own."""
+    """One process for all tests that leave no state behind: each publishes its own model."""
     directory = tmp_path_factory.mktemp("gateway")
     process = GatewayProcess(
         directory, ROUTERDASH_ALLOWED_HOSTS="router.example,.below.example", ROUTERDASH_TRUSTED_PROXIES="127.0.0.1"
@@ -25,13 +26,13 @@ def running_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
     process.start()
     yield process
     log = process.log()
-    process.kill()
+    process.end()
     assert "Traceback" not in log
 
 
 @pytest.fixture
 def gateway(running_gateway: GatewayProcess) -> GatewayProcess:
-    """The running process, all its records read."""
+    """The shared process, after all its records were read."""
     running_gateway.records()
     return running_gateway
 
@@ -41,7 +42,7 @@ MakeGateway = Callable[..., GatewayProcess]
 
 @pytest.fixture
 def make_gateway(tmp_path: Path) -> Iterator[MakeGateway]:
-    """Processes of the test's own, not started yet."""
+    """Create gateway processes for one test, not started yet."""
     made: list[GatewayProcess] = []
 
     def make(**environment: str) -> GatewayProcess:
@@ -52,7 +53,7 @@ def make_gateway(tmp_path: Path) -> Iterator[MakeGateway]:
 
     yield make
     for process in made:
-        process.kill()
+        process.end()
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def sweeper() -> Iterator[Sweeper]:
-    """One whose loop never runs: for pools that connect to nothing."""
+    """A sweeper whose loop never runs, for pools without connections."""
     loop = asyncio.new_event_loop()
     made = Sweeper(loop)
     yield made
@@ -70,17 +71,36 @@ def sweeper() -> Iterator[Sweeper]:
     loop.close()
 
 
+@pytest.fixture(autouse=True)
+def _closed_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the registry stores that a test leaves open: Python 3.13 warns of each."""
+    opened: list[RegistryStore] = []
+    configure = RegistryStore._configure
+
+    def remember(store: RegistryStore, **options: bool) -> None:
+        opened.append(store)
+        configure(store, **options)
+
+    monkeypatch.setattr(RegistryStore, "_configure", remember)
+    yield
+    for store in opened:
+        store.close()
+
+
 class Control:
-    """Publishes as control does."""
+    """Publishes endpoints and API keys as control does."""
 
     def __init__(self, config: Config) -> None:
-        self.path = config.snapshot_path
-        self.page = LivePage(config.live_page_path)
+        self.registry = PublishedRegistry(config)
+        self.page = self.registry.page
 
-    def publish(self, *endpoints: snapshot.Endpoint, **fields: Any) -> None:
-        version = self.page.version + 1
-        snapshot.save(self.path, make_snapshot(*endpoints, version=version, **fields))
-        self.page.version = version
+    def publish(
+        self,
+        *endpoints: schema.PublishedEndpoint,
+        api_keys: tuple[schema.PublishedKey, ...] = (),
+        database_id: str = "database-1",
+    ) -> None:
+        self.registry.publish(endpoints, api_keys, database_id)
 
 
 @pytest.fixture
@@ -90,4 +110,5 @@ def control(config: Config) -> Control:
 
 @pytest.fixture
 def roster(config: Config, control: Control, sweeper: Sweeper) -> Roster:
-    return Roster(config.snapshot_path, LivePage(config.live_page_path), Sealer([KEY]), sweeper)
+    page = LivePage(config.live_page_path)
+    return Roster(config.registry_dir, page, page.claim_row(), Sealer([KEY]), sweeper)

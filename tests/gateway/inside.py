@@ -1,4 +1,4 @@
-"""A gateway in a thread of the test's own process, to whose routes a test may add some."""
+"""A gateway in a thread of the test's process, to which a test can add routes."""
 
 import asyncio
 import hashlib
@@ -11,17 +11,17 @@ from typing import Any
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway import snapshot
-from gateway.config import Config
-from gateway.exchange import Exchange
-from gateway.forward import Forwarder
-from gateway.handler import INFERENCE, Gateway, Route
-from gateway.livepage import LivePage
-from gateway.main import server_config
-from gateway.protocol import GatewayProtocol, bound_to
-from gateway.roster import Roster
-from gateway.sealing import Sealer
-from gateway.upstream import Sweeper
+from gateway.application import INFERENCE, Gateway
+from gateway.base.config import Config
+from gateway.base.sealing import Sealer
+from gateway.http.control_proxy import ControlProxy
+from gateway.http.exchange import Exchange, HttpRoute
+from gateway.http.protocol import GatewayProtocol, bound_to
+from gateway.ipc.live_page import LivePage
+from gateway.registry import schema
+from gateway.routing.roster import Roster
+from gateway.server import server_config
+from gateway.upstream.pool import Sweeper
 from tests.gateway.conftest import Control
 from tests.gateway.process import ALL, KEY
 from tests.gateway.samples import KEY as SEALING_KEY
@@ -32,7 +32,7 @@ Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Inside(threading.Thread, Served):
-    """`streamed` answers POST on PATH, whose bodies are streamed."""
+    """`streamed` handles POST requests on PATH, whose bodies are streamed."""
 
     def __init__(self, config: Config, streamed: Handler) -> None:
         super().__init__(daemon=True)
@@ -55,13 +55,12 @@ class Inside(threading.Thread, Served):
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.sweeper = Sweeper(self.loop)
-        roster = Roster(
-            self.config.snapshot_path, LivePage(self.config.live_page_path), Sealer([SEALING_KEY]), self.sweeper
-        )
-        forwarder = Forwarder(self.config.control_socket, self.sweeper, lambda: True)
-        self.gateway = Gateway(self.config, roster, forwarder)
-        self.gateway.refresh()
-        self.gateway._routes[PATH.encode()] = Route(b"POST", INFERENCE, self.streamed, streams=True)
+        page = LivePage(self.config.live_page_path)
+        roster = Roster(self.config.registry_dir, page, page.claim_row(), Sealer([SEALING_KEY]), self.sweeper)
+        control = ControlProxy(self.config.control_socket, self.sweeper, lambda: True)
+        self.gateway = Gateway(self.config, roster, control)
+        self.gateway.services.refresh()
+        self.gateway.admission.routes.paths[PATH.encode()] = HttpRoute(b"POST", INFERENCE, self.streamed, streams=True)
         protocol = bound_to(self.gateway)
         config = server_config(self.config, protocol, None, 1)
         config.load()
@@ -70,19 +69,18 @@ class Inside(threading.Thread, Served):
         self._ready.set()
         await self._ended.wait()
         server.close()
-        while self.connections or self.sweeper.connections:  # their ends have no event
+        while self.connections or self.sweeper.connections:  # no event reports their end
             for transport in [each.transport for each in self.connections + list(self.sweeper.connections)]:
                 transport.abort()
             await asyncio.sleep(0.005)
         self.sweeper.stop()
-        if self.gateway.journal is not None:
-            self.gateway.journal.close()
+        self.gateway.services.close()
 
     def _factory(self, protocol: type[GatewayProtocol], config: Any) -> Callable[[], GatewayProtocol]:
         return lambda: protocol(config=config, server_state=self.state, app_state={})
 
     def in_loop(self, function: Callable[[], Any]) -> Any:
-        """What the function returns, called in the gateway's thread."""
+        """Call the function in the gateway's thread, and return its result."""
         done, found = threading.Event(), []
 
         def call() -> None:
@@ -97,7 +95,7 @@ class Inside(threading.Thread, Served):
         self.loop.call_soon_threadsafe(self._ended.set)
         self.join(10)
 
-    # What clients do
+    # Actions of clients
 
     @contextmanager
     def connect(self) -> Iterator[socket.socket]:
@@ -110,11 +108,13 @@ class Inside(threading.Thread, Served):
 
 
 @contextmanager
-def inside(config: Config, streamed: Handler, *endpoints: snapshot.Endpoint) -> Iterator[Inside]:
-    key = snapshot.ApiKey(KEY[3:11], hashlib.sha256(KEY.encode()).hexdigest(), ALL, None)
-    Control(config).publish(*endpoints, api_keys=(key,))
+def inside(config: Config, streamed: Handler, *endpoints: schema.PublishedEndpoint) -> Iterator[Inside]:
+    key = schema.PublishedKey(KEY[3:11], hashlib.sha256(KEY.encode()).hexdigest(), ALL, None)
+    control = Control(config)
+    control.publish(*endpoints, api_keys=(key,))
     made = Inside(config, streamed)
     try:
         yield made
     finally:
         made.close()
+        control.registry.close()

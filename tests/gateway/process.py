@@ -1,5 +1,7 @@
-"""A real gateway process. What control and the supervisor give to one, its tests make by hand: the sockets, the
-snapshot, the live page; what it leaves, they read: its answers and its journal.
+"""A real gateway process.
+
+Tests create the sockets, the registry store and the live page instead of the supervisor and control. They read
+responses and the journal.
 """
 
 import hashlib
@@ -9,22 +11,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway import config, journal, reasons, snapshot
-from gateway.livepage import LivePage
-from gateway.record import REJECTED, RequestRecord, SegmentHead
+from gateway.base import config
+from gateway.ipc import error_texts, journal
+from gateway.ipc.record import REJECTED, RequestRecord, SegmentHead
+from gateway.registry import schema
+from tests.gateway.publishing import PublishedRegistry
 from tests.gateway.samples import make_endpoint
-from tests.http import Answer, Served
-from tests.router import ROOT, clean_environment, until
+from tests.http import Response, Served
+from tests.router import MEASURED, ROOT, clean_environment, until
 
 T = TypeVar("T")
 KEY = "sk_" + "GatewayKey0" * 3
 ALL = ("openai.inference", "openai.models.read")
-RANKS = (snapshot.ONLINE, snapshot.PENDING, snapshot.ERROR)
+RANKS = (schema.ONLINE, schema.PENDING, schema.ERROR)
 
 
 class GatewayProcess(Served):
@@ -35,11 +39,12 @@ class GatewayProcess(Served):
         self.key = KEY
         self.environment = {"ROUTERDASH_DATA_DIR": str(directory), **environment}
         self.config = config.load(self.environment)
-        self.page = LivePage(self.config.live_page_path)
+        self.registry = PublishedRegistry(self.config)
+        self.page = self.registry.page
         self.log_path = directory / "log"
         self.database_id = "database-1"
-        self.endpoints: dict[str, snapshot.Endpoint] = {}
-        self.keys: dict[str, snapshot.ApiKey] = {}
+        self.endpoints: dict[str, schema.PublishedEndpoint] = {}
+        self.keys: dict[str, schema.PublishedKey] = {}
         self.add_key(KEY)
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
@@ -65,12 +70,12 @@ class GatewayProcess(Served):
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit code."""
+        """Wait for the end of the process, and return its exit code."""
         assert self.process is not None
         return self.process.wait(30)
 
     def orphan(self) -> None:
-        """What the process sees when its supervisor is gone."""
+        """Close the pipe of the supervisor, as the kernel does when the supervisor exits."""
         os.close(self.alive)
         self.alive = -1
 
@@ -81,47 +86,50 @@ class GatewayProcess(Served):
             if self.alive != -1:
                 self.orphan()
 
+    def end(self) -> None:
+        """Kill it. Under coverage stop it first, as a killed process writes no coverage data."""
+        if MEASURED and self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+        self.kill()
+        self.registry.close()
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    # What control does
+    # Actions of control
 
     def publish(self) -> None:
-        version = self.page.version + 1
-        keys, endpoints = tuple(self.keys.values()), tuple(self.endpoints.values())
-        made = snapshot.Snapshot(
-            version=version, database_id=self.database_id, endpoints=endpoints, api_keys=keys
-        )  # fmt: skip
-        snapshot.save(self.config.snapshot_path, made)
-        self.page.version = version
+        self.registry.publish(self.endpoints.values(), self.keys.values(), self.database_id)
 
     def add_key(self, secret: str, permissions: tuple[str, ...] = ALL, expires_at: float | None = None) -> str:
-        key = snapshot.ApiKey(secret[3:11], hashlib.sha256(secret.encode()).hexdigest(), permissions, expires_at)
+        key = schema.PublishedKey(secret[3:11], hashlib.sha256(secret.encode()).hexdigest(), permissions, expires_at)
         self.keys[key.id] = key
         return secret
 
     def add(self, *upstreams: Any, known_as: str = "", **facts: Any) -> str:
-        """Publish a model that only these upstreams have; its name. They are tried in this order."""
+        """Publish a model that only these upstreams have, and return its name. They are tried in this order."""
         name = f"model-{next(self._numbers)}"
         for status, upstream in zip(RANKS, upstreams, strict=False):
-            model = snapshot.Model(known_as, name, (name,)) if known_as else snapshot.Model(name)
+            model = schema.Model(known_as, name, (name,)) if known_as else schema.Model(name)
             made = make_endpoint("", model, status=status, base_url=upstream.url, **facts)
             self.endpoints[made.id] = made
         self.publish()
         return name
 
-    def endpoints_of(self, model: str) -> list[snapshot.Endpoint]:
+    def endpoints_of(self, model: str) -> list[schema.PublishedEndpoint]:
         return [it for it in self.endpoints.values() if model in (it.models[0].id, *it.models[0].aliases)]
 
     def in_flight(self, model: str) -> int:
         return sum(self.page.in_flight(endpoint.slot) for endpoint in self.endpoints_of(model))
 
-    # What clients do
+    # Actions of clients
 
-    def chat(self, model: str, **fields: Any) -> Answer:
+    def chat(self, model: str, **fields: Any) -> Response:
         return self.post("/v1/chat/completions", {"model": model, "messages": [], **fields})
 
-    def chat_with(self, model: str, headers: dict[str, str]) -> Answer:
+    def chat_with(self, model: str, headers: dict[str, str]) -> Response:
         return self.post("/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
 
     @contextmanager
@@ -129,26 +137,26 @@ class GatewayProcess(Served):
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             yield connection
 
-    def say(self, data: bytes) -> bytes:
-        """Send bytes; everything that comes until the gateway closes."""
+    def send(self, data: bytes) -> bytes:
+        """Send bytes, and return all received bytes until the gateway closes the connection."""
         with self.connect() as connection:
             connection.sendall(data)
             return read_to_end(connection)
 
     def head(self, line: str = "POST /v1/chat/completions", *headers: str, version: str = "1.1") -> bytes:
-        """The head of a request as bytes."""
+        """The header block of a request as bytes."""
         usual = (f"Host: 127.0.0.1:{self.port}", f"Authorization: Bearer {KEY}", "Content-Type: application/json")
         return "\r\n".join((f"{line} HTTP/{version}", *usual, *headers, "", "")).encode()
 
     def chat_bytes(self, model: str, *headers: str, version: str = "1.1", **fields: Any) -> bytes:
-        """A whole chat request as bytes."""
+        """A complete chat request as bytes."""
         body = json.dumps({"model": model, "messages": [], **fields}).encode()
         return self.head("POST /v1/chat/completions", *headers, f"Content-Length: {len(body)}", version=version) + body
 
-    # What it leaves
+    # Records
 
     def records(self) -> list[RequestRecord]:
-        """What was written to the journal since this was last asked."""
+        """Records that were written to the journal since the previous call."""
         found: list[RequestRecord] = []
         for writer in journal.writers(self.config.journal_dir):
             start = self._positions.get(writer, journal.START)
@@ -156,21 +164,21 @@ class GatewayProcess(Served):
             self._positions[writer] = batch.position
             found += [entry for entry in batch.entries if isinstance(entry, RequestRecord)]
         for it in found:
-            assert_nothing_is_quoted(it)
+            assert_no_quoted_text(it)
         return found
 
     def record(self) -> RequestRecord:
-        """The one new record, which is there already."""
+        """The one new record, which must be in the journal already."""
         (found,) = self.records()
         return found
 
     def record_soon(self) -> RequestRecord:
-        """The one new record, of a request whose client does not see its end."""
+        """Wait for the one new record, of a request whose client does not see its end."""
         (found,) = until(self.records)
         return found  # type: ignore[no-any-return]
 
     def entries(self, kind: type[T]) -> list[T]:
-        """All of this kind that the journal holds."""
+        """All entries of this type in the journal."""
         found: list[T] = []
         for writer in journal.writers(self.config.journal_dir):
             batch = journal.read(self.config.journal_dir / writer, journal.START, 1 << 30)
@@ -181,11 +189,11 @@ class GatewayProcess(Served):
         return {entry.database_id for entry in self.entries(SegmentHead)}
 
 
-def assert_nothing_is_quoted(found: RequestRecord) -> None:
-    """Texts on errors are RouterDash's own. A new one has its place in gateway/reasons.py, or nobody will read it."""
+def assert_no_quoted_text(found: RequestRecord) -> None:
+    """Check that error texts are RouterDash's own. A new one must be listed in gateway/ipc/error_texts.py."""
     texts = [(found.outcome, found.error), *((it.outcome, it.error) for it in found.attempts)]
     for outcome, text in texts:
-        assert outcome == REJECTED or reasons.shown(outcome, text, None) == text, text
+        assert outcome == REJECTED or error_texts.shown(outcome, text, None) == text, text
 
 
 def read_to_end(connection: socket.socket) -> bytes:

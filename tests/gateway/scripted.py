@@ -1,4 +1,4 @@
-"""Upstreams that send exactly the bytes a test gives them, on real sockets."""
+"""Upstreams on real sockets that send exactly the bytes of a test."""
 
 import socket
 import socketserver
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0
+TIMEOUT_SECS = 30.0
 
 
 class Talk:
-    """One connection, from the server's side."""
+    """The server's side of one connection."""
 
     def __init__(self, connection: socket.socket, requests: list[bytes]) -> None:
         self.socket = connection
@@ -21,7 +21,7 @@ class Talk:
         self._requests = requests
 
     def request(self) -> bytes:
-        """The next request, whole, its body without chunks; empty when the client has closed."""
+        """Read the next request with its body, without chunk framing. Empty when the client has closed."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             line = self._file.readline()
@@ -37,7 +37,7 @@ class Talk:
         return self._requests[-1]
 
     def _chunk(self) -> bytes:
-        """Empty for the last; raises ValueError when the client has closed."""
+        """Read a chunk, empty for the last. Raises ValueError when the client has closed."""
         data = self._file.read(int(self._file.readline(), 16))
         self._file.readline()
         return data
@@ -46,15 +46,15 @@ class Talk:
         for piece in pieces:
             self.socket.sendall(piece)
 
-    def client_left(self) -> bool:
-        """Waits for it; False if the client sends something instead."""
+    def client_disconnected(self) -> bool:
+        """Wait until the client closes. False if the client sends bytes instead."""
         try:
             return self._file.read(1) == b""
         except ConnectionResetError:
             return True
 
     def reset(self) -> None:
-        """Close in a way that the client sees as an error."""
+        """Close the connection with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self._file.close()
         self.socket.close()
@@ -67,7 +67,7 @@ Script = Callable[[Talk], Any]
 
 
 class Upstream(socketserver.ThreadingTCPServer):
-    """Runs the script for each connection; the requests it has read stay in `requests`."""
+    """Runs the script for each connection, and keeps the received requests in `requests`."""
 
     request_queue_size = 128
 
@@ -86,7 +86,7 @@ class Upstream(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
-        if self.tls is not None:  # its handshake is the handling thread's
+        if self.tls is not None:  # the handling thread does the handshake
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
@@ -95,10 +95,10 @@ class Upstream(socketserver.ThreadingTCPServer):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was first
+                pass  # the client closed first
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is what many scripts are about."""
+        """Ignore errors: many scripts expect a client disconnect."""
 
 
 class UnixUpstream(Upstream):
@@ -115,7 +115,7 @@ class _Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.server.connections += 1
         self.server.open.add(self.request)
-        self.request.settimeout(PATIENCE)
+        self.request.settimeout(TIMEOUT_SECS)
         talk = Talk(self.request, self.server.requests)
         try:
             self.server.script(talk)
@@ -145,52 +145,52 @@ def upstream(
 # Scripts
 
 
-def each_time(*answers: bytes) -> Script:
-    """Answers the first request of a connection with the first bytes, and so on; then closes."""
+def each_time(*responses: bytes) -> Script:
+    """Send the first bytes for the first request of a connection and so on, then close."""
 
     def script(talk: Talk) -> None:
-        for answer in answers:
+        for response in responses:
             if not talk.request():
                 return
-            talk.send(answer)
+            talk.send(response)
 
     return script
 
 
-def always(answer: bytes) -> Script:
-    """The same answer to every request."""
+def always(response: bytes) -> Script:
+    """Send the same response to every request."""
 
     def script(talk: Talk) -> None:
         while talk.request():
-            talk.send(answer)
+            talk.send(response)
 
     return script
 
 
 def nothing(talk: Talk) -> None:
-    """Never says a word."""
+    """Send nothing."""
     while talk.socket.recv(1 << 16):
         pass
 
 
 def opening(*data: bytes) -> Script:
-    """Sends these bytes and then nothing, for as long as the client stays."""
+    """Send these bytes, then wait until the client closes."""
 
     def script(talk: Talk) -> None:
         talk.request()
         talk.send(*data)
-        talk.client_left()
+        talk.client_disconnected()
 
     return script
 
 
-def answer(body: bytes, status: int = 200, kind: str = "application/json", *headers: str) -> bytes:
+def http_response(body: bytes, status: int = 200, kind: str = "application/json", *headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {kind}", f"content-length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def stream(*events: bytes, end: bool = True) -> bytes:
-    """An event stream in chunks; without `end` its last chunk does not come."""
+    """An event stream in chunks, without `end` lacking the last chunk."""
     head = b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
     return head + chunks + (b"0\r\n\r\n" if end else b"")

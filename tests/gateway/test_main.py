@@ -1,4 +1,4 @@
-"""The life of a gateway process: how it starts, stops and dies."""
+"""The life of a gateway process: start, stop and kill."""
 
 import asyncio
 import os
@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 import uvloop
 
-from gateway import journal
-from gateway.main import Server, server_config
+from benchmarks.idle import wake_ups
+from gateway.http.expiry import expire
+from gateway.ipc import journal
+from gateway.server import Server, server_config
 from tests.gateway.inside import inside
 from tests.gateway.process import read_to_end, read_until
 from tests.gateway.scripted import DONE, opening, stream, upstream
@@ -21,10 +25,11 @@ from tests.router import ROOT, until
 ROWS = b"HTTP/1.1 200 OK\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n4\r\nrows\r\n"
 
 
+@pytest.mark.unmeasured
 def test_a_gateway_loads_nothing_of_django():
     program = "import sys, gateway.main; print(*{name.split('.')[0] for name in sys.modules})"
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not set(found.stdout.split()) & {"django", "rest_framework", "django_q", "aiohttp", "sqlite3"}
+    assert not set(found.stdout.split()) & {"django", "rest_framework", "django_q", "aiohttp"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -43,16 +48,16 @@ def test_a_stop_lets_a_stream_finish(make_gateway, sim):
     simulated = sim.add(tokens=20, tokens_per_second=40)
     with process.connect() as connection:
         connection.sendall(process.chat_bytes(process.add(simulated), stream=True))
-        begun = read_until(connection, b"\n\n\r\n")
+        beginning = read_until(connection, b"\n\n\r\n")
         process.signal(signal.SIGTERM)
-        received = begun + read_to_end(connection)
+        received = beginning + read_to_end(connection)
     assert received.endswith(DONE + b"\r\n0\r\n\r\n")
     assert received.count(b'"finish_reason": null') == 1 + 20
     assert process.wait() == 0
     assert process.record().outcome == "ok"
 
 
-def test_a_stop_takes_no_new_connection_and_ends_each_with_its_next_answer(make_gateway, sim):
+def test_a_stop_accepts_no_connection_and_closes_each_after_its_next_response(make_gateway, sim):
     process = make_gateway().start()
     simulated = sim.add(tokens=20, tokens_per_second=40)
     model = process.add(simulated)
@@ -61,11 +66,39 @@ def test_a_stop_takes_no_new_connection_and_ends_each_with_its_next_answer(make_
         read_until(connection, b"\n\n\r\n")
         process.signal(signal.SIGTERM)
         until(lambda: refuses(process.port))
-        connection.sendall(2 * process.chat_bytes(model))  # behind a stream whose head did not say that it is the last
+        # They come after a stream whose header block did not have `connection: close`.
+        connection.sendall(2 * process.chat_bytes(model))
         received = read_to_end(connection)
     assert (received.count(b"HTTP/1.1 200 OK"), received.count(b"connection: close")) == (1, 1)
     assert process.wait() == 0
     assert len(process.records()) == 2
+
+
+def test_a_resting_process_knows_the_present_state_at_its_first_request(make_gateway, sim):
+    """It looks once a second while no client is connected, but its first request finds nothing outdated."""
+    process = make_gateway().start()
+    first, second = sim.add(), sim.add()
+    model = process.add(first, second)
+    assert process.chat(model).status == 200
+    assert (first.seen.started, second.seen.started) == (1, 0)
+    until(lambda: rests(process))
+    with closing_row(process.page) as other:
+        other.set_trial_due(process.endpoints_of(model)[0].slot, int(time.time()) + 60)
+        assert process.chat(model).status == 200
+    assert (first.seen.started, second.seen.started) == (1, 1)
+
+
+def rests(process):
+    before = wake_ups(process.process.pid)
+    time.sleep(0.5)
+    return wake_ups(process.process.pid) - before < 6  # 20 a second otherwise
+
+
+@contextmanager
+def closing_row(page):
+    row = page.claim_row()
+    yield row
+    row.release()
 
 
 def refuses(port):
@@ -77,11 +110,11 @@ def refuses(port):
     "stop",
     [
         lambda kept: kept.shutdown(),
-        lambda kept: kept.expire(1e9, stopping=False),
+        lambda kept: expire(kept, 1e9, stopping=False),
     ],
     ids=["the stop", "the end of its time"],
 )
-def test_a_request_that_is_here_unread_is_answered(config, stop):
+def test_an_unread_request_is_served_at_a_stop(config, stop):
     with inside(config, nothing_streamed) as gateway, gateway.connect() as connection:
         (kept,) = until(lambda: gateway.connections)
         gateway.in_loop(lambda: (connection.send(gateway.head("Content-Length: 0", "Connection: close")), stop(kept)))
@@ -102,7 +135,7 @@ class Greeting(asyncio.Protocol):
         transport.close()
 
 
-def test_a_client_that_waits_to_be_accepted_is_served(config):
+def test_a_connection_in_the_backlog_is_served_at_a_stop(config):
     async def stop_before_it_is_accepted():
         listen = socket.create_server(("127.0.0.1", 0))
         listen.setblocking(False)
@@ -117,7 +150,7 @@ def test_a_client_that_waits_to_be_accepted_is_served(config):
     assert uvloop.run(stop_before_it_is_accepted()) == b"connected"
 
 
-def test_what_outlives_the_drain_limit_is_cancelled_and_recorded(make_gateway, sim):
+def test_requests_over_the_drain_limit_are_cancelled_and_recorded(make_gateway, sim):
     process = make_gateway(ROUTERDASH_DRAIN_SECS="1", ROUTERDASH_JOURNAL_FSYNC_SECS="0.01").start()
     simulated = sim.add(fault="hang")
     with process.connect() as connection:
@@ -130,7 +163,7 @@ def test_what_outlives_the_drain_limit_is_cancelled_and_recorded(make_gateway, s
     until(lambda: simulated.seen.cancelled == 1)
 
 
-def test_open_events_do_not_hold_up_a_stop(make_gateway):
+def test_open_event_streams_do_not_delay_a_stop(make_gateway):
     process = make_gateway(ROUTERDASH_DRAIN_SECS="3600").start()
     process.config.control_socket.parent.mkdir(exist_ok=True)
     with (
@@ -143,7 +176,7 @@ def test_open_events_do_not_hold_up_a_stop(make_gateway):
         assert process.wait() == 0
 
 
-def test_a_stop_begins_no_events_and_lets_a_download_finish(make_gateway):
+def test_a_stop_starts_no_event_stream_and_lets_a_download_finish(make_gateway):
     process = make_gateway(ROUTERDASH_DRAIN_SECS="3600").start()
     process.config.control_socket.parent.mkdir(exist_ok=True)
     stopped = threading.Event()
@@ -175,7 +208,7 @@ def test_a_process_ends_with_its_supervisor(make_gateway):
     assert process.wait() == 0
 
 
-def test_a_clean_end_leaves_an_empty_row_and_an_unlocked_journal(make_gateway, sim):
+def test_a_clean_exit_leaves_an_empty_row_and_an_unlocked_journal(make_gateway, sim):
     process = make_gateway().start()
     model = process.add(sim.add())
     process.chat(model)
@@ -189,7 +222,7 @@ def test_a_clean_end_leaves_an_empty_row_and_an_unlocked_journal(make_gateway, s
     assert process.in_flight(model) == 0
 
 
-def test_a_killed_process_leaves_its_records_and_its_successor_begins_anew(make_gateway, sim):
+def test_a_killed_process_leaves_its_records_and_its_successor_uses_a_new_journal(make_gateway, sim):
     process = make_gateway().start()
     hanging, model = process.add(sim.add(fault="hang")), process.add(sim.add())
     with process.connect() as connection:

@@ -1,7 +1,7 @@
 """Many connections of one address that send anything: `python -m tests.hostile.anything --port PORT`.
 
-Each connection behaves badly in one way after another until the time is over: bodies that never end, JSON that is dear
-to read, junk, unfinished header blocks, responses that nobody reads. Prints how often each way was gone as JSON.
+Each connection misbehaves in one way after another until the time is over: bodies that never end, JSON that is slow
+to read, junk, unfinished header blocks, unread responses. Prints as JSON how often each way was used.
 """
 
 import argparse
@@ -20,12 +20,12 @@ Way = Callable[["Hostile"], Awaitable[None]]
 
 
 class Hostile:
-    """One hostile client: a connection, and what it knows."""
+    """One hostile client: its connection, options and random numbers."""
 
     def __init__(self, options: argparse.Namespace, seed: int) -> None:
         self.options = options
         self.random = random.Random(seed)
-        self.until = 0.0  # time.monotonic() at which it gives up
+        self.until = 0.0  # time.monotonic() of its end
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
@@ -45,7 +45,7 @@ class Hostile:
         await self.writer.drain()
 
     async def send_body(self, head: bytes, piece: bytes, size: int, *, hold_back: int = 0) -> None:
-        """A body of `size` bytes made of `piece`, but for the last `hold_back`."""
+        """Send a body of `size` bytes made of `piece`, except for the last `hold_back` bytes."""
         await self.send(head)
         left = size - hold_back
         big = (piece * (PIECE // len(piece) + 1))[:PIECE]
@@ -54,7 +54,7 @@ class Hostile:
             left -= PIECE
 
     async def wait(self) -> None:
-        """For an answer, but not for long."""
+        """Wait for a response, for three seconds at most."""
         await asyncio.wait_for(self.reader.read(1 << 16), self.random.uniform(0.2, 3))
 
 
@@ -74,8 +74,8 @@ async def post_without_a_key(it: Hostile) -> None:
     await it.wait()
 
 
-def dear(piece: bytes, start: bytes = b'{"model":"tiny","x":[', end: bytes = b"0]}") -> Way:
-    """JSON of some megabytes that consists of one piece again and again."""
+def slow_json(piece: bytes, start: bytes = b'{"model":"tiny","x":[', end: bytes = b"0]}") -> Way:
+    """JSON of some megabytes that repeats one piece."""
 
     async def way(it: Hostile) -> None:
         size = it.random.randint(1, 8) * MIB
@@ -157,27 +157,27 @@ WAYS: tuple[Way, ...] = (
     hold_back_a_login, hold_back_a_chat, post_without_a_key, send_junk, begin_a_handshake, send_a_header_block_slowly,
     send_many_headers, pipeline, pipeline_pages, read_nothing, name_a_long_model, send_chunks_of_a_byte, send_a_form,
     connect_and_leave,
-    dear(b"[],"),
-    dear(b"[", end=b""),
-    dear(b'{"a":'),
-    dear(b'"a",'),
-    dear(b'{"type":"text","text":"x"},'),
-    dear(b'{"role":"user","content":"x"},', start=b'{"model":"tiny","messages":['),
-    dear(b'"k":1,', start=b'{"model":"tiny",', end=b'"z":0}'),
-    dear(b'\\"', start=b'{"model":"tiny","x":["'),
+    slow_json(b"[],"),
+    slow_json(b"[", end=b""),
+    slow_json(b'{"a":'),
+    slow_json(b'"a",'),
+    slow_json(b'{"type":"text","text":"x"},'),
+    slow_json(b'{"role":"user","content":"x"},', start=b'{"model":"tiny","messages":['),
+    slow_json(b'"k":1,', start=b'{"model":"tiny",', end=b'"z":0}'),
+    slow_json(b'\\"', start=b'{"model":"tiny","x":["'),
 )  # fmt: skip
 
 
-async def misbehave(options: argparse.Namespace, seed: int, until: float, gone: Counter[str]) -> None:
+async def misbehave(options: argparse.Namespace, seed: int, until: float, used: Counter[str]) -> None:
     it = Hostile(options, seed)
     it.until = until
     while time.monotonic() < until:
         way = it.random.choice(WAYS)
-        gone[way.__name__] += 1
+        used[way.__name__] += 1
         try:
             await it.connect()
         except OSError:
-            gone["not connected"] += 1
+            used["not connected"] += 1
             await asyncio.sleep(0.1)
             continue
         try:
@@ -191,19 +191,19 @@ async def misbehave(options: argparse.Namespace, seed: int, until: float, gone: 
 
 async def crowd(options: argparse.Namespace) -> Counter[str]:
     until = time.monotonic() + options.seconds
-    gone: Counter[str] = Counter()
+    used: Counter[str] = Counter()
     seeds = range(options.seed, options.seed + options.connections)
-    await asyncio.gather(*(misbehave(options, seed, until, gone) for seed in seeds))
-    return gone
+    await asyncio.gather(*(misbehave(options, seed, until, used) for seed in seeds))
+    return used
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--address", default="127.0.0.2", help="where the connections come from")
+    parser.add_argument("--address", default="127.0.0.2", help="the client address")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--key", default="", help="an API key that it also uses")
+    parser.add_argument("--key", default="", help="an API key for some of the requests")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print(json.dumps(uvloop.run(crowd(options)), sort_keys=True))

@@ -3,32 +3,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.measured import Bystander, MeasuredGateway, bystander, compile_turns
+from tests.hostile.measured import Bystander, MeasuredGateway, bystander, compile_library
 
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Are the tests run in their full size (`make hostile`), not in the short form of `make test`?"""
+    """True for the full size (`make hostile`), false for the short form of `make test`."""
     return bool(request.config.getoption("--hostile-full"))
 
 
 @pytest.fixture(scope="session")
-def turns_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_turns(tmp_path_factory.mktemp("turns"))
+def iterations_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_library(tmp_path_factory.mktemp("iterations"))
 
 
 MakeMeasured = Callable[..., MeasuredGateway]
 
 
 @pytest.fixture
-def make_measured(tmp_path: Path, turns_library: Path) -> Iterator[MakeMeasured]:
-    """Gateway processes of the test's own, not started yet; their turns are measured."""
+def make_measured(tmp_path: Path, iterations_library: Path) -> Iterator[MakeMeasured]:
+    """Create gateway processes, not started yet, whose loop iterations are measured."""
     made: list[MeasuredGateway] = []
 
     def make(**environment: str) -> MeasuredGateway:
         directory = tmp_path / f"gateway{len(made)}"
         directory.mkdir()
-        made.append(MeasuredGateway(directory, turns_library, **environment))
+        made.append(MeasuredGateway(directory, iterations_library, **environment))
         return made[-1]
 
     yield make
@@ -38,16 +38,16 @@ def make_measured(tmp_path: Path, turns_library: Path) -> Iterator[MakeMeasured]
 
 @pytest.fixture
 def measured_gateway(make_measured: MakeMeasured) -> MeasuredGateway:
-    """A running gateway whose turns are measured, from the first request that a test sends."""
+    """A running gateway whose loop iterations are measured, from the first request that a test sends."""
     gateway = make_measured()
     gateway.start()
     assert gateway.get("/v1/models").status == 200
-    gateway.turns.clear()
+    gateway.iterations.clear()
     return gateway
 
 
 @pytest.fixture
 def well_behaved(measured_gateway: MeasuredGateway) -> Iterator[Bystander]:
-    """A client of another address, asking for as long as the test runs."""
-    with bystander(measured_gateway).asking() as asking:
-        yield asking
+    """A client of another address that sends requests while the test runs."""
+    with bystander(measured_gateway).running() as client:
+        yield client

@@ -1,4 +1,4 @@
-"""Very many connections of one address that send, and read, what a test says."""
+"""Very many connections of one address that send the bytes of a test and read responses."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ READ_BYTES = 1 << 16
 
 
 class Sender:
-    """One connection: what it still has to send, and the beginning of what came back."""
+    """One connection: the bytes that it still has to send, and the first bytes that it received."""
 
     def __init__(self, port: int, data: bytes, address: str) -> None:
         self.left = memoryview(data)
@@ -54,13 +54,13 @@ class Sender:
 
 
 class Crowd:
-    """So many senders."""
+    """A number of senders that run in one thread."""
 
     def __init__(self, port: int, data: Callable[[int], bytes], number: int, address: str = ADDRESS) -> None:
         self.senders = [Sender(port, data(index), address) for index in range(number)]
 
     def run(self, seconds: float, *, read: bool = True, until: Callable[[], bool] | None = None) -> None:
-        """Send and read until all is sent (or `until` says so), for so long at most."""
+        """Send and read until everything is sent or `until` returns true, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for it in self.senders:
@@ -86,7 +86,7 @@ class Crowd:
                 selector.modify(it.socket, wanted, it)
 
     def statuses(self) -> Counter[int]:
-        """Of all responses, as far as they were read."""
+        """Status codes of all responses that were read, with their numbers."""
         return Counter(int(code) for it in self.senders for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", it.received))
 
     def close(self) -> None:

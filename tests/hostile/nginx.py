@@ -1,4 +1,4 @@
-"""A real nginx as the endpoint: it decodes and normalises paths as many an inference server's front does."""
+"""A real nginx as the endpoint. It decodes and normalises paths as many front ends of inference servers do."""
 
 import json
 import os
@@ -43,7 +43,7 @@ http {{
 
 
 class Nginx:
-    """Runs until `stop`. `seen()` tells what it was asked for, as it understands it."""
+    """An nginx that runs until `stop`. `seen()` returns the requests as nginx parsed them."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -62,7 +62,7 @@ class Nginx:
 
     def _listens(self) -> bool:
         if self._process.poll() is not None:
-            raise RuntimeError("nginx ended at once; its words are above")
+            raise RuntimeError("nginx exited at once; its messages are above")
         try:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         except OSError:
@@ -70,7 +70,7 @@ class Nginx:
         return True
 
     def seen(self) -> list[dict[str, Any]]:
-        """Every request since this was last asked. nginx logs one before it takes the next: a mark ends them."""
+        """Every request since the previous call. nginx logs a request before it reads the next, so a mark ends them."""
         self._marks += 1
         mark = f"/mark-{self._marks}"
         urllib.request.urlopen(self.url + mark, timeout=20).close()

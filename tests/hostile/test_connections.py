@@ -1,6 +1,6 @@
-"""Very many connections of one address, that hold back, trickle, flood or do not read, while another address is served.
+"""Very many connections of one address that hold back, trickle, flood or do not read, while another address is served.
 
-Whatever they send, the gateway's memory and its turns are bounded, and every request of the other address is answered.
+The gateway's memory and loop iterations stay bounded, and every request of the other address is served.
 """
 
 import socket
@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from gateway.bounds import Hits
+from gateway.ipc.limit_hits import Hits
 from tests.gateway import certificates
 from tests.gateway.process import KEY
-from tests.gateway.scripted import Talk, always, answer, upstream
+from tests.gateway.scripted import Talk, always, http_response, upstream
 from tests.hostile.crowd import ADDRESS, Crowd, crowd
-from tests.hostile.measured import MOST_TURN_MS, MeasuredGateway, bystander
+from tests.hostile.measured import MAX_ITERATION_MS, MeasuredGateway, bystander
 from tests.router import until
 
 KIB, MIB = 1 << 10, 1 << 20
-MOST_MB = 512
+MAX_MEMORY_MB = 512
 CHAT = "POST /v1/chat/completions"
 SECONDS = 20.0
 
@@ -40,11 +40,11 @@ def all_but_the_last_byte(line: str, length: int, *lines: str, key: bool = False
 
 
 CHUNKED = "Transfer-Encoding: chunked"
-WHAT_THEY_SEND = {
+ATTACKS = {
     "nothing": b"",
     "half a header block": head("GET /v1/models", None, *(f"X-{number}: {'y' * 600}" for number in range(98)))[:-2],
     "very many header lines": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a:b\r\n" * 25_000,
-    "a login but its last byte": all_but_the_last_byte("POST /login", 64 * KIB),
+    "a login without its last byte": all_but_the_last_byte("POST /login", 64 * KIB),
     "a login of 8 MiB": all_but_the_last_byte("POST /login", 8 * MIB),
     "8 MiB for the JSON API with a cookie": all_but_the_last_byte("POST /api/endpoints", 8 * MIB, "Cookie: a=b"),
     "31 MiB without a key": all_but_the_last_byte(CHAT, 31 * MIB),
@@ -53,20 +53,20 @@ WHAT_THEY_SEND = {
     "chunks of one byte with a key": head(CHAT, None, CHUNKED, key=True) + b"1\r\na\r\n" * 200_000,
     "5,000 pipelined requests": head("GET /v1/models") * 5000,
     "5,000 pipelined requests with a key": head("GET /v1/models", key=True) * 5000,
-    "nonsense": bytes(range(256)) * 1000,
+    "random bytes": bytes(range(256)) * 1000,
 }
 
 
 @contextmanager
 def measured(gateway: MeasuredGateway) -> Iterator[None]:
-    """What holds of the gateway, whatever is done to it inside the block."""
-    gateway.turns.clear()
-    with bystander(gateway).asking() as asking:
+    """Check after the block that loop iterations and memory stayed bounded and the bystander was served."""
+    gateway.iterations.clear()
+    with bystander(gateway).running() as client:
         yield
-        asking.ask_until(20)
-    asking.assert_served()
-    assert gateway.turns.longest_ms < MOST_TURN_MS
-    assert gateway.memory_mb("VmHWM") < MOST_MB
+        client.wait_for_responses(20)
+    client.assert_served()
+    assert gateway.iterations.longest_ms < MAX_ITERATION_MS
+    assert gateway.memory_mb("VmHWM") < MAX_MEMORY_MB
     assert "Traceback" not in gateway.log()
 
 
@@ -81,14 +81,14 @@ def number(full: bool) -> int:
     return 1000 if full else 200
 
 
-@pytest.mark.parametrize("what", WHAT_THEY_SEND)
-def test_whatever_a_thousand_connections_of_one_address_send(
-    measured_gateway: MeasuredGateway, number: int, full: bool, what: str
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_from_one_address_stay_bounded(
+    measured_gateway: MeasuredGateway, number: int, full: bool, name: str
 ) -> None:
-    attack(measured_gateway, WHAT_THEY_SEND[what], number, SECONDS if full else 3)
+    attack(measured_gateway, ATTACKS[name], number, SECONDS if full else 3)
 
 
-def test_bodies_that_find_no_room_are_refused_or_wait_and_others_have_room(
+def test_bodies_without_buffer_space_are_refused_or_wait_and_other_clients_are_served(
     measured_gateway: MeasuredGateway, number: int
 ) -> None:
     other = measured_gateway.add_key("sk_" + "AnotherKey" * 4)
@@ -96,12 +96,12 @@ def test_bodies_that_find_no_room_are_refused_or_wait_and_others_have_room(
     with crowd(measured_gateway.port, all_but_the_last_byte(CHAT, 31 * MIB, key=True), number) as made:
         made.run(10, until=lambda: "client_buffers" in Hits(measured_gateway.page).totals())
         received = measured_gateway.post("/v1/chat/completions", b"[" + b" " * (8 * MIB), key=other)
-    assert received.status == 400  # it was read to its end
+    assert received.status == 400  # the body was read to its end
 
 
-def test_what_a_burst_buys_ends_after_the_window(measured_gateway: MeasuredGateway, full: bool) -> None:
+def test_a_burst_does_not_extend_the_deadline_beyond_the_window(measured_gateway: MeasuredGateway, full: bool) -> None:
     if not full:
-        pytest.skip("takes 35 seconds; in the short form, tests/gateway/test_protocol.py has it by a fake clock")
+        pytest.skip("takes 35 seconds; in the short form, tests/gateway/http/test_protocol.py has it by a fake clock")
     data = head("POST /login", 64 * KIB) + b"x" * 60_000
     with measured(measured_gateway), crowd(measured_gateway.port, data, 100) as made:
         made.run(5)
@@ -112,8 +112,8 @@ def test_what_a_burst_buys_ends_after_the_window(measured_gateway: MeasuredGatew
 # Clients that do not read
 
 
-def test_responses_that_nobody_reads_are_bounded(measured_gateway: MeasuredGateway, number: int) -> None:
-    large = answer(b'{"model":"m","data":"' + b"x" * (6 * MIB) + b'"}')
+def test_unread_responses_use_bounded_memory(measured_gateway: MeasuredGateway, number: int) -> None:
+    large = http_response(b'{"model":"m","data":"' + b"x" * (6 * MIB) + b'"}')
     with upstream(always(large)) as server:
         model = measured_gateway.add(server)
         body = f'{{"model":"{model}"}}'.encode()
@@ -126,11 +126,11 @@ def test_responses_that_nobody_reads_are_bounded(measured_gateway: MeasuredGatew
             assert server.requests
 
 
-def test_pages_that_nobody_reads_are_bounded(measured_gateway: MeasuredGateway, number: int) -> None:
+def test_unread_pages_use_bounded_memory(measured_gateway: MeasuredGateway, number: int) -> None:
     control = measured_gateway.config.control_socket
     control.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(upstream(always(answer(b"x" * (6 * MIB))), control))
+        stack.enter_context(upstream(always(http_response(b"x" * (6 * MIB))), control))
         stack.enter_context(measured(measured_gateway))
         made = stack.enter_context(crowd(measured_gateway.port, head("GET /static/app.js"), number))
         for it in made.senders:
@@ -141,7 +141,7 @@ def test_pages_that_nobody_reads_are_bounded(measured_gateway: MeasuredGateway, 
 # Clients that leave
 
 
-def test_a_crowd_that_leaves_at_once_while_its_requests_run(measured_gateway: MeasuredGateway, number: int) -> None:
+def test_many_clients_that_disconnect_at_once_during_requests(measured_gateway: MeasuredGateway, number: int) -> None:
     def hang(talk: Talk) -> None:
         talk.request()
         talk.request()
@@ -174,7 +174,7 @@ def tls_gateway(make_measured: Any, tmp_path: Any) -> MeasuredGateway:
     return made
 
 
-def test_handshakes_that_are_not_begun_count_and_do_not_keep_others_out(tls_gateway: MeasuredGateway) -> None:
+def test_handshakes_that_have_not_begun_count_and_do_not_block_other_clients(tls_gateway: MeasuredGateway) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with crowd(tls_gateway.port, b"", 200) as made, ExitStack() as stack:
@@ -191,13 +191,13 @@ def test_handshakes_that_are_not_begun_count_and_do_not_keep_others_out(tls_gate
     assert Hits(tls_gateway.page).totals()["handshakes"] == 50
 
 
-def test_very_many_handshakes_at_once_take_turns(tls_gateway: MeasuredGateway) -> None:
+def test_many_handshakes_at_once_do_not_block_the_event_loop(tls_gateway: MeasuredGateway) -> None:
     hello = client_hello()
     with crowd(tls_gateway.port, hello, 50, ADDRESS) as made:
-        tls_gateway.turns.clear()
+        tls_gateway.iterations.clear()
         made.run(5)
         made.run(2, until=lambda: all(it.received for it in made.senders))
-    assert tls_gateway.turns.longest_ms < MOST_TURN_MS
+    assert tls_gateway.iterations.longest_ms < MAX_ITERATION_MS
 
 
 def client_hello() -> bytes:

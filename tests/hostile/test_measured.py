@@ -1,9 +1,12 @@
-"""The measuring itself: it sees what it has to see."""
+"""The measurement of loop iterations, and the bystander."""
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
-from tests.hostile.measured import Turns, bystander, preloaded
+import pytest
+
+from tests.hostile.measured import LoopIterations, assert_short_iterations, bystander, preloaded
 
 BUSY = """
 import time, uvloop
@@ -18,20 +21,44 @@ uvloop.run(main())
 """
 
 
-def test_the_longest_turn_is_measured_by_the_cpu_clock(tmp_path, turns_library):
-    process = subprocess.Popen([sys.executable, "-c", BUSY], env=preloaded(turns_library, tmp_path))
+def test_the_longest_loop_iteration_is_measured_by_the_cpu_clock(tmp_path, iterations_library):
+    process = subprocess.Popen([sys.executable, "-c", BUSY], env=preloaded(iterations_library, tmp_path))
     assert process.wait(30) == 0
-    turns = Turns(tmp_path, process.pid)
-    assert turns.count >= 3
-    assert 80 <= turns.longest_ms < 120
-    assert turns.all_ms >= 90
+    iterations = LoopIterations(tmp_path, process.pid)
+    assert iterations.count >= 3
+    assert 80 <= iterations.longest_ms < 120
+    assert iterations.all_ms >= 90
 
 
-def test_a_bystander_has_its_answers_and_their_times(measured_gateway):
-    with bystander(measured_gateway).asking() as asking:
+def test_a_bystander_counts_responses_and_their_times(measured_gateway):
+    with bystander(measured_gateway).running() as client:
         pass
-    asking.assert_served()
-    assert len(asking.seconds) == len(asking.statuses)
-    assert asking.p99_ms() > 0
-    assert measured_gateway.turns.count > 0
+    client.assert_served()
+    assert len(client.seconds) == len(client.statuses)
+    assert client.p99_ms() > 0
+    assert measured_gateway.iterations.count > 0
     assert measured_gateway.memory_mb() > 10
+
+
+def blocking_gateway(longest_ms):
+    """Stands for a gateway whose longest loop iterations in successive runs are the given ones."""
+    figures = iter(longest_ms)
+    iterations = SimpleNamespace(clear=lambda: None, longest_ms=0.0)
+
+    def run():
+        iterations.longest_ms = next(figures)
+        return iterations.longest_ms
+
+    return SimpleNamespace(iterations=iterations), run
+
+
+@pytest.mark.parametrize(("longest_ms", "last"), [([20.0], 20.0), ([58.0, 7.0], 7.0), ([58.0, 50.0, 49.0], 49.0)])
+def test_a_case_is_repeated_until_a_run_has_only_short_iterations(longest_ms, last):
+    gateway, run = blocking_gateway(longest_ms)
+    assert assert_short_iterations(gateway, run) == last
+
+
+def test_a_case_fails_after_three_runs_with_a_long_iteration():
+    gateway, run = blocking_gateway([58.0, 61.0, 50.0])
+    with pytest.raises(AssertionError, match=r"deep JSON: longest loop iterations 58\.0, 61\.0, 50\.0 ms, bound 50 ms"):
+        assert_short_iterations(gateway, run, "deep JSON")

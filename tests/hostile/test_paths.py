@@ -1,4 +1,4 @@
-"""Whatever a client writes into a path or a query, an endpoint sees the path of the request's kind and no other."""
+"""Whichever path and query a client sends, an endpoint receives the path of the kind and no other."""
 
 import asyncio
 import itertools
@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from endpoints import engines, probe
-from gateway import kinds
-from gateway.sealing import Sealer
+from gateway.base import request_kinds
+from gateway.base.sealing import Sealer
 from tests.gateway.process import KEY, GatewayProcess
 from tests.hostile.nginx import Nginx
 from tests.router import until
@@ -45,7 +45,7 @@ HEADER = b"X-Evil: 1"
 
 
 def traversals() -> set[bytes]:
-    """Ids that lead elsewhere where somebody decodes them, or resolves their dots."""
+    """Response ids that lead to another path if a server decodes them or resolves their dots."""
     found = {b".", *DOTS, b"...", b"%2e", b"~", b""}
     for dots, slash in itertools.product(DOTS, (*SLASHES, *BACKSLASHES)):
         found |= {
@@ -63,14 +63,14 @@ def traversals() -> set[bytes]:
 
 
 def values() -> set[bytes]:
-    """Values of a query that would be more than one if they were passed on as they are."""
+    """Query values that would be several parameters if they were passed on unescaped."""
     every = (*DOTS, *SLASHES, *BACKSLASHES, *SEMICOLONS, *NULS, *BREAKS, *OTHERS)
     found = {b"a" + odd + b"b" for odd in every} | set(every)
     return found | {odd + HEADER for odd in (*BREAKS, *NULS)} | {b"x" * 257, b"%26other=1", b"%3d", b"'", b'"', b"<"}
 
 
 class Client:
-    """Sends bytes over one connection for as long as that lives; tells statuses."""
+    """Sends bytes on one connection, reconnects when it is closed, and returns statuses."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
         self._gateway = gateway
@@ -84,10 +84,10 @@ class Client:
             b"content-type: application/json", b"content-length: %d" % len(body), *headers,
         )  # fmt: skip
         self._connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        with self._connection.makefile("rb") as answer:
-            status = int(answer.readline().split()[1])
-            fields = dict(line.strip().lower().split(b": ", 1) for line in iter(answer.readline, b"\r\n"))
-            answer.read(int(fields[b"content-length"]))
+        with self._connection.makefile("rb") as response:
+            status = int(response.readline().split()[1])
+            fields = dict(line.strip().lower().split(b": ", 1) for line in iter(response.readline, b"\r\n"))
+            response.read(int(fields[b"content-length"]))
         if fields.get(b"connection") == b"close":
             self.close()
         return status
@@ -107,7 +107,7 @@ def nginx(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory, nginx):
-    """Opens responses of unknown owners: otherwise none of these ids would be asked for anywhere."""
+    """Allow responses of unknown owners: otherwise no endpoint would be requested for these ids."""
     process = GatewayProcess(tmp_path_factory.mktemp("gateway"), ROUTERDASH_OPEN_RESPONSES="true").start()
     until(process.config.key_file.exists)
     model = process.add(nginx, sealed_key=Sealer([process.config.key_file.read_bytes()]).seal(SECRET))
@@ -138,14 +138,14 @@ def client(gateway):
     ("method", "action"),
     [(b"GET", b""), (b"DELETE", b""), (b"POST", b"/cancel"), (b"GET", b"/input_items"), (b"POST", b"")],
 )
-def test_no_id_leads_an_endpoint_to_another_path(nginx, client, method, action):
+def test_no_response_id_changes_the_path_at_the_endpoint(nginx, client, method, action):
     for evil in sorted(traversals()):
         client.status(method, b"/v1/responses/" + evil + action)
-    # Nothing has come but for decent ids with a blank, a fragment or a query of no meaning behind them.
+    # Only valid ids are requested, some of which had a space, a fragment or an unknown query.
     assert {it["raw"] for it in nginx.seen()} <= {f"/v1/responses/resp_a{action.decode()}", "/v1/responses/resp_a"}
 
 
-def test_a_decent_id_leads_where_it_should(nginx, client):
+def test_a_valid_response_id_is_in_the_path_at_the_endpoint(nginx, client):
     for method, path in ((b"GET", "resp_a-B_9"), (b"DELETE", "x"), (b"POST", "x/cancel"), (b"GET", "x/input_items")):
         assert client.status(method, b"/v1/responses/" + path.encode()) == 200
         (seen,) = nginx.seen()
@@ -153,9 +153,9 @@ def test_a_decent_id_leads_where_it_should(nginx, client):
         assert seen["key"] == f"Bearer {SECRET}"
 
 
-def test_a_query_that_the_kind_has_is_passed_on(nginx, client):
-    asked = b"include[]=a.b&include=c&stream=false&starting_after=4&unknown=1"
-    assert client.status(b"GET", b"/v1/responses/x?" + asked) == 200
+def test_known_query_parameters_of_a_kind_are_passed_on(nginx, client):
+    query = b"include[]=a.b&include=c&stream=false&starting_after=4&unknown=1"
+    assert client.status(b"GET", b"/v1/responses/x?" + query) == 200
     assert client.status(b"GET", b"/v1/responses/x/input_items?limit=2&order=asc&after=msg_1") == 200
     assert [it["query"] for it in nginx.seen()] == [
         "include%5B%5D=a.b&include=c&stream=false&starting_after=4",
@@ -171,32 +171,32 @@ def test_a_query_that_the_kind_has_is_passed_on(nginx, client):
         (b"GET", b"/v1/responses/resp_a/input_items", b"after"),
         (b"POST", b"/v1/responses/resp_a/cancel", b"limit"),
         (b"DELETE", b"/v1/responses/resp_a", b"include[]"),
-        *((b"POST", kind.path.encode(), b"beta") for kind in kinds.KINDS if not kind.multipart),
+        *((b"POST", kind.path.encode(), b"beta") for kind in request_kinds.KINDS if not kind.multipart),
     ],
 )
-def test_no_query_gives_an_endpoint_more_than_its_kind_has(nginx, model, client, method, path, query):
+def test_no_query_adds_unknown_parameters_at_the_endpoint(nginx, model, client, method, path, query):
     body = json.dumps({"model": model, "messages": [], "input": "", "max_tokens": 1}).encode()
-    wanted = next((it.asked_at for it in kinds.KINDS if it.path.encode() == path), path.decode())
+    wanted = next((it.endpoint_path for it in request_kinds.KINDS if it.path.encode() == path), path.decode())
     for evil in sorted(values()):
         for written in (query + b"=" + evil, evil + b"=1", query + b"=ok&x=" + evil, b"?" + query + b"=" + evil):
             client.status(method, path + b"?" + written, body if method == b"POST" else b"")
     seen = nginx.seen()
-    assert seen, "the query's decent part does not keep the request from its endpoint"
+    assert seen, "no request reached the endpoint"
     assert {it["uri"] for it in seen} == {wanted}
     assert {it["query"] for it in seen} <= {
         "",
         f"{query.decode().replace('[', '%5B').replace(']', '%5D')}=ok",
-        *decent(query),
+        *valid_queries(query),
     }
 
 
-def decent(query: bytes) -> set[str]:
-    """Those values which are what they seem, once decoded."""
+def valid_queries(query: bytes) -> set[str]:
+    """Queries whose values stay the same when decoded."""
     name = query.decode().replace("[", "%5B").replace("]", "%5D")
     return {f"{name}={value}" for value in ("..", "a..b", "x", "a", "b")}
 
 
-def test_the_body_of_a_form_and_its_query_lead_nowhere_else(nginx, gateway, model):
+def test_the_body_and_query_of_a_form_do_not_change_its_path(nginx, gateway, model):
     boundary = "x"
     form = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n'
@@ -204,7 +204,7 @@ def test_the_body_of_a_form_and_its_query_lead_nowhere_else(nginx, gateway, mode
         f"--{boundary}--\r\n"
     ).encode()
     for evil in ("..%2f..%2finternal", "%0d%0aX:%20y", "a/../../internal", "a;b"):
-        for kind in (it for it in kinds.KINDS if it.multipart):
+        for kind in (it for it in request_kinds.KINDS if it.multipart):
             headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
             assert gateway.post(f"{kind.path}?beta={evil}&model=x", form, headers=headers).status == 200
             assert [(it["uri"], it["query"]) for it in nginx.seen()] == [(kind.path, "")]
@@ -224,11 +224,11 @@ MODELS = (
 
 
 @pytest.mark.parametrize("kind", ["xllm", "lm_studio"])
-def test_no_model_name_leads_a_question_about_it_elsewhere(nginx, kind):
-    async def ask() -> None:
+def test_no_model_name_changes_the_path_of_a_probe(nginx, kind):
+    async def probe_models() -> None:
         async with probe.session() as session:
-            await engines.ask(probe.Probe(session, nginx.url, SECRET), kind, ["org/model:7b", *MODELS])
+            await engines.query(probe.Probe(session, nginx.url, SECRET), kind, ["org/model:7b", *MODELS])
 
-    asyncio.run(ask())
+    asyncio.run(probe_models())
     paths = {it["uri"] for it in nginx.seen()} - {"/api/v1/models", "/api/v0/models"}
     assert paths == {"/api/models/org/model:7b/info" if kind == "xllm" else "/api/v1/models/org/model:7b"}

@@ -1,4 +1,4 @@
-"""An endpoint that quotes its own key wherever it can: nobody but the operator may ever read it."""
+"""An endpoint that quotes its own key wherever it can. Only the operator may read it."""
 
 import gzip
 import html
@@ -8,10 +8,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from gateway import record
-from gateway.sealing import Sealer
+from gateway.base.sealing import Sealer
+from gateway.ipc import record
 from tests.gateway.process import GatewayProcess
-from tests.gateway.scripted import DONE, Talk, always, answer, chunk, stream, upstream
+from tests.gateway.scripted import DONE, Talk, always, chunk, http_response, stream, upstream
 from tests.router import until
 
 SECRET = "sk-upstream/master+key_0123456789"
@@ -61,7 +61,7 @@ def add(gateway, server, secret=SECRET, **facts):
 
 
 def leaked(text: str) -> bool:
-    """Can the key be read there, however it is written?"""
+    """True if the key can be read in the text, in any encoding."""
     seen = {text}
     for _ in range(4):
         more = set()
@@ -75,8 +75,8 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
 
 
-def check(gateway, given, *, records=1):
-    """Neither the client nor the journal has it."""
+def check_redacted(gateway, given, *, records=1):
+    """Check that neither the response nor the journal contains the key, and return the response."""
     head = "".join(f"{name}: {value}\n" for name, value in given.headers.items())
     assert not leaked(head + given.body.decode("utf-8", "replace"))
     found = gateway.records()
@@ -88,28 +88,28 @@ def check(gateway, given, *, records=1):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 502, 503, 599])
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
-def test_no_error_tells_the_key_of_its_endpoint(gateway, status, path):
+def test_no_error_contains_the_upstream_key(gateway, status, path):
     error = {"error": {"message": f"the key {SECRET} may not", "type": SECRET, "code": f"Bearer {SECRET}"}}
-    with upstream(always(answer(json.dumps(error).encode(), status))) as server:
-        given = check(gateway, gateway.post(path, {"model": add(gateway, server), **BODY}))
+    with upstream(always(http_response(json.dumps(error).encode(), status))) as server:
+        given = check_redacted(gateway, gateway.post(path, {"model": add(gateway, server), **BODY}))
     assert given.status in (status, 502)
     assert "error" in given.json()
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
 @pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", "text/event-stream"])
-def test_no_spelling_of_the_key_passes(gateway, name, kind):
+def test_no_encoding_of_the_key_is_passed_on(gateway, name, kind):
     body = b'{"error":{"message":"the key %b may not"}}' % SPELLINGS[name].encode()
     assert leaked(body.decode())
-    with upstream(always(answer(body, 403, kind))) as server:
-        given = check(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
+    with upstream(always(http_response(body, 403, kind))) as server:
+        given = check_redacted(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
     assert given.status == 403
     assert "[redacted]" in given.body.decode()
 
 
-def test_no_bearer_token_in_an_error_passes(gateway):
+def test_no_bearer_token_in_an_error_is_passed_on(gateway):
     error = {"error": {"message": f"sent Authorization: Bearer {TOKEN}, no bearer authentication"}}
-    with upstream(always(answer(json.dumps(error).encode(), 403))) as server:
+    with upstream(always(http_response(json.dumps(error).encode(), 403))) as server:
         given = gateway.post(CHAT, {"model": gateway.add(server), **BODY})
     message = "sent Authorization: Bearer [redacted], no bearer authentication"
     assert given.json()["error"]["message"] == message
@@ -118,26 +118,28 @@ def test_no_bearer_token_in_an_error_passes(gateway):
 
 
 @pytest.mark.parametrize("status", [200, 403, 429])
-def test_no_header_tells_the_key(gateway, status):
+def test_no_header_contains_the_key(gateway, status):
     headers = (f"OpenAI-Organization: {SECRET}", f"X-RateLimit-Key: Bearer {SECRET}", f"Cache-Control: x={SECRET}")
-    with upstream(always(answer(b'{"model":"m","error":null}', status, "application/json", *headers))) as server:
-        given = check(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
+    with upstream(always(http_response(b'{"model":"m","error":null}', status, "application/json", *headers))) as server:
+        given = check_redacted(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
     assert given.status == status
     assert given.headers["openai-organization"] == "[redacted]"
 
 
-def test_no_status_line_passes_on_a_reason(gateway):
+def test_the_reason_in_a_status_line_is_not_passed_on(gateway):
     reason = b"HTTP/1.1 403 the key %b may not\r\ncontent-length: 2\r\n\r\n{}" % SECRET.encode()
     with upstream(always(reason)) as server:
         model = add(gateway, server)
         body = json.dumps({"model": model, **BODY}).encode()
-        said = gateway.say(gateway.head(f"POST {CHAT}", f"Content-Length: {len(body)}", "Connection: close") + body)
-    assert said.startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    assert SECRET.encode() not in said
+        received = gateway.send(
+            gateway.head(f"POST {CHAT}", f"Content-Length: {len(body)}", "Connection: close") + body
+        )
+    assert received.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert SECRET.encode() not in received
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
-def test_no_answer_tells_the_key_as_it_is(gateway, path):
+def test_no_response_contains_the_key_in_plain_text(gateway, path):
     text = f"my key is {SECRET}"
     body = {
         "model": "m",
@@ -145,15 +147,15 @@ def test_no_answer_tells_the_key_as_it_is(gateway, path):
         "content": text,
         "output": [],
     }
-    with upstream(always(answer(json.dumps(body).encode()))) as server:
-        given = check(gateway, gateway.post(path, {"model": add(gateway, server), **BODY}))
+    with upstream(always(http_response(json.dumps(body).encode()))) as server:
+        given = check_redacted(gateway, gateway.post(path, {"model": add(gateway, server), **BODY}))
     assert given.status == 200
     assert "my key is [redacted]" in given.body.decode()
 
 
-def test_a_key_that_is_an_everyday_word_is_left_in_answers(gateway):
+def test_a_key_that_is_a_common_word_is_not_redacted_in_responses(gateway):
     body = b'{"model":"m","choices":[{"message":{"content":"ollama is a server"}}]}'
-    with upstream(always(answer(body))) as server:
+    with upstream(always(http_response(body))) as server:
         given = gateway.post(CHAT, {"model": add(gateway, server, secret="ollama"), **BODY})
     assert b"ollama is a server" in given.body
 
@@ -185,7 +187,7 @@ ERRORS_IN_STREAMS = {
 
 @pytest.mark.parametrize("name", ERRORS_IN_STREAMS)
 @pytest.mark.parametrize("spelling", ["plain", "JSON"])
-def test_no_error_in_a_stream_tells_the_key(gateway, name, spelling):
+def test_no_error_in_a_stream_contains_the_key(gateway, name, spelling):
     path, events = ERRORS_IN_STREAMS[name]
     events = tuple(it.replace(b"%b", SPELLINGS[spelling].encode()) for it in events)
 
@@ -194,61 +196,61 @@ def test_no_error_in_a_stream_tells_the_key(gateway, name, spelling):
             talk.send(stream(*events))
 
     with upstream(script) as server:
-        given = check(gateway, gateway.post(path, {"model": add(gateway, server), **BODY, "stream": True}))
+        given = check_redacted(gateway, gateway.post(path, {"model": add(gateway, server), **BODY, "stream": True}))
     assert given.status in (200, 502)
 
 
-def test_no_error_of_a_translated_stream_tells_the_key(gateway):
+def test_no_error_of_a_translated_stream_contains_the_key(gateway):
     def script(talk: Talk) -> None:
         while request := talk.request():
             if b" /v1/messages " in request.partition(b"\r\n")[0]:
-                talk.send(answer(b"{}", 404))
+                talk.send(http_response(b"{}", 404))
             elif b'"stream":true' in request.replace(b" ", b""):
                 talk.send(stream(FIRST, b'data: {"error":{"message":"%b","code":"%b"}}\n\n' % ((SECRET.encode(),) * 2)))
             else:
-                talk.send(answer(json.dumps({"error": {"message": SECRET, "type": SECRET}}).encode()))
+                talk.send(http_response(json.dumps({"error": {"message": SECRET, "type": SECRET}}).encode()))
 
     with upstream(script) as server:
         model = add(gateway, server)
-        streamed = check(gateway, gateway.post(MESSAGES, {"model": model, **BODY, "stream": True}))
+        streamed = check_redacted(gateway, gateway.post(MESSAGES, {"model": model, **BODY, "stream": True}))
         assert b"[redacted]" in streamed.body
-        check(gateway, gateway.post(MESSAGES, {"model": model, **BODY}))
+        check_redacted(gateway, gateway.post(MESSAGES, {"model": model, **BODY}))
 
 
-def test_an_error_that_was_compressed_unasked_tells_nothing(gateway):
+def test_a_compressed_error_that_was_not_requested_is_replaced(gateway):
     body = gzip.compress(json.dumps({"error": {"message": SECRET}}).encode())
-    with upstream(always(answer(body, 403, "application/json", "Content-Encoding: gzip"))) as server:
-        given = check(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
-    assert given.json()["error"]["message"] == "The endpoint answered 403."
+    with upstream(always(http_response(body, 403, "application/json", "Content-Encoding: gzip"))) as server:
+        given = check_redacted(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
+    assert given.json()["error"]["message"] == "The endpoint returned status 403."
     assert "content-encoding" not in given.headers
 
 
 @pytest.mark.parametrize("size", [300_000, 20_000_000])
-def test_a_huge_error_is_told_by_its_beginning_and_tells_no_key(gateway, size):
+def test_a_huge_error_is_cut_and_contains_no_key(gateway, size):
     body = b'{"error":{"message":"%b %b"}}' % (SECRET.encode(), b"[%," * (size // 3))
-    with upstream(always(answer(body, 400))) as server:
-        given = check(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
+    with upstream(always(http_response(body, 400))) as server:
+        given = check_redacted(gateway, gateway.post(CHAT, {"model": add(gateway, server), **BODY}))
     assert given.status == 400
     assert len(given.body) < 2000
 
 
-def test_what_looks_like_the_key_but_for_its_end_costs_little_and_passes(gateway):
+def test_text_that_almost_equals_the_key_is_passed_on(gateway):
     near = every_escape(SECRET[:-1]) + "%25" * 20_000 + "\\\\" * 20_000
     body = b'{"error":{"message":"%b"}}' % near.encode()
-    with upstream(always(answer(body, 400))) as server:
+    with upstream(always(http_response(body, 400))) as server:
         given = gateway.post(CHAT, {"model": add(gateway, server), **BODY})
     assert given.json()["error"]["message"] == json.loads(body)["error"]["message"]
 
 
-# Pages of another origin
+# Responses in a browser
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
 @pytest.mark.parametrize("kind", ["text/html", "text/html; charset=json", "image/svg+xml", "", "application/xhtml+xml"])
 @pytest.mark.parametrize("status", [403, 404, 429])
-def test_no_page_of_an_endpoint_is_shown_as_one_of_routerdash(gateway, path, kind, status):
+def test_no_html_of_an_endpoint_is_served_from_routerdashs_origin(gateway, path, kind, status):
     page = b"<html><script>alert(1)</script></html>"
-    with upstream(always(answer(page, status, kind))) as server:
+    with upstream(always(http_response(page, status, kind))) as server:
         given = gateway.post(path, {"model": gateway.add(server), **BODY})
     assert given.headers["content-type"] == "application/json"
     assert given.status == status
@@ -257,7 +259,7 @@ def test_no_page_of_an_endpoint_is_shown_as_one_of_routerdash(gateway, path, kin
     assert given.json().get("type") == ("error" if path == MESSAGES else None)
 
 
-def test_every_answer_of_the_api_is_harmless_to_browsers(gateway, sim):
+def test_every_api_response_has_security_headers_for_browsers(gateway, sim):
     model = gateway.add(sim.add())
     for given in (
         gateway.chat(model),

@@ -1,4 +1,4 @@
-"""Cookies in the wrong hands: replayed, forged, old, of somebody else; against real processes."""
+"""Replayed, forged, old and stolen session cookies against real processes."""
 
 import http.client
 import json
@@ -23,14 +23,14 @@ VIEWER = "vera"
 
 
 class Browser:
-    """Cookies, and requests that carry them."""
+    """Sends requests with the cookies that it received."""
 
     def __init__(self, router: RouterDash, session: str = "") -> None:
         self.router = router
         self.cookies = {SESSION: session} if session else {}
 
     def send(self, method: str, path: str, form: dict[str, str] | None = None) -> tuple[int, str, str]:
-        """Status, Location and body; new cookies are kept."""
+        """Send a request and keep new cookies. Returns status, Location and body."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.router.port, timeout=30)) as connection:
             headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
             body = None
@@ -38,11 +38,11 @@ class Browser:
                 headers["Content-Type"] = "application/x-www-form-urlencoded"
                 body = urlencode({"csrfmiddlewaretoken": self.cookies[CSRF], **form})
             connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            for header in answer.headers.get_all("Set-Cookie", []):
+            response = connection.getresponse()
+            for header in response.headers.get_all("Set-Cookie", []):
                 for name, morsel in SimpleCookie(header).items():
                     self.cookies[name] = morsel.value
-            return answer.status, answer.headers.get("Location", ""), answer.read().decode()
+            return response.status, response.headers.get("Location", ""), response.read().decode()
 
     def get(self, path: str) -> tuple[int, str, str]:
         return self.send("GET", path)
@@ -61,23 +61,23 @@ class Browser:
     def stream(self, path: str) -> Iterator[http.client.HTTPResponse]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.router.port, timeout=30)) as connection:
             connection.request("GET", path, headers={"Cookie": f"{SESSION}={self.session}"})
-            answer = connection.getresponse()
-            assert answer.status == 200
-            yield answer
+            response = connection.getresponse()
+            assert response.status == 200
+            yield response
 
 
 PATHS = ("/admin/", "/", "/account", "/api/me/api-keys", "/api/dashboard/events?once", "/api/requests/export")
 
 
-def opens(router: RouterDash, cookie: str) -> list[str]:
-    """The paths that a cookie opens."""
-    return [path for path in PATHS if _is_read_whole(router, cookie, path)]
+def accessible_paths(router: RouterDash, cookie: str) -> list[str]:
+    """Return the paths that the cookie gives access to."""
+    return [path for path in PATHS if _is_accessible(router, cookie, path)]
 
 
-def _is_read_whole(router: RouterDash, cookie: str, path: str) -> bool:
+def _is_accessible(router: RouterDash, cookie: str, path: str) -> bool:
     try:
         return Browser(router, cookie).get(path)[0] == 200
-    except http.client.IncompleteRead:  # a download whose session ended meanwhile
+    except http.client.IncompleteRead:  # the session ended during the download
         return False
 
 
@@ -98,23 +98,23 @@ def _try_login(router: RouterDash) -> int:
     return browser.send("POST", "/login", {"username": VIEWER, "password": PASSWORD})[0]
 
 
-def test_a_cookie_opens_nothing_after_its_logout(served: RouterDash) -> None:
+def test_a_cookie_is_invalid_after_its_logout(served: RouterDash) -> None:
     browser = Browser(served).log_in()
     copy = browser.session
-    assert opens(served, copy) == list(PATHS)
+    assert accessible_paths(served, copy) == list(PATHS)
     assert browser.send("POST", "/logout", {})[:2] == (302, "/login")
-    assert opens(served, copy) == []
+    assert accessible_paths(served, copy) == []
 
 
-def test_an_open_event_stream_ends_with_the_logout(served: RouterDash) -> None:
+def test_an_open_event_stream_ends_at_logout(served: RouterDash) -> None:
     browser = Browser(served).log_in()
     with browser.stream("/api/dashboard/events") as stream:
         assert stream.readline() == b"retry: 2000\n"
         browser.send("POST", "/logout", {})
-        stream.read()  # to its end; an open stream would run into the connection's timeout
+        stream.read()  # to its end; a stream that stays open would time out
 
 
-def test_a_download_breaks_off_with_the_logout(router: RouterDash) -> None:
+def test_a_download_breaks_off_at_logout(router: RouterDash) -> None:
     fill_history(router, 40_000)
     browser = Browser(router).log_in()
     with browser.stream("/api/requests/export?format=jsonl") as download:
@@ -125,7 +125,7 @@ def test_a_download_breaks_off_with_the_logout(router: RouterDash) -> None:
 
 
 def fill_history(router: RouterDash, rows: int) -> None:
-    """Rows of half a kilobyte: together more than all buffers on the way hold."""
+    """Insert rows of half a kilobyte, together more than all buffers on the way hold."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     router.query(
         "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
@@ -141,7 +141,7 @@ def fill_history(router: RouterDash, rows: int) -> None:
     )
 
 
-def test_forged_and_cut_cookies_open_nothing(served: RouterDash) -> None:
+def test_forged_and_truncated_cookies_are_invalid(served: RouterDash) -> None:
     real = Browser(served).log_in().session
     token, signature = real.rsplit(":", 1)
     forged = [
@@ -162,19 +162,19 @@ def test_forged_and_cut_cookies_open_nothing(served: RouterDash) -> None:
         real + real,
     ]
     for cookie in forged:
-        assert opens(served, cookie) == [], cookie
-    assert opens(served, real) == list(PATHS)
+        assert accessible_paths(served, cookie) == [], cookie
+    assert accessible_paths(served, real) == list(PATHS)
     assert "Traceback" not in served.log_text()
 
 
-def test_a_signed_token_that_no_login_made_opens_nothing(served: RouterDash) -> None:
-    """Who knows the secret key alone is not logged in."""
+def test_a_signed_token_that_no_login_created_is_invalid(served: RouterDash) -> None:
+    """The secret key does not suffice for a login."""
     secret = (served.data_dir / "secret-key").read_text().strip()
-    signer = signing.Signer(key=secret, salt="access.sessions")
-    assert opens(served, signer.sign(secrets.token_urlsafe(32))) == []
+    signer = signing.Signer(key=secret, salt="access.sessions.store")
+    assert accessible_paths(served, signer.sign(secrets.token_urlsafe(32))) == []
 
 
-def test_a_local_cookie_does_not_pass_a_gateway(served: RouterDash) -> None:
+def test_a_local_cookie_is_not_accepted_through_a_gateway(served: RouterDash) -> None:
     secret = (served.data_dir / "secret-key").read_text().strip()
     user_id = served.query("SELECT id FROM users WHERE username = 'admin'")[0][0]
     cookie = signing.TimestampSigner(key=secret, salt="access.local").sign(user_id)
@@ -184,7 +184,7 @@ def test_a_local_cookie_does_not_pass_a_gateway(served: RouterDash) -> None:
 
 
 def old_cookie(router: RouterDash) -> str:
-    """As releases made it that kept the whole session in the cookie, with the right key."""
+    """A cookie with the whole session and a valid signature, as older releases made it."""
     code = (
         "from access.models import User; from django.contrib.sessions.backends.signed_cookies import SessionStore\n"
         "u = User.objects.get(username='admin'); s = SessionStore()\n"
@@ -194,10 +194,10 @@ def old_cookie(router: RouterDash) -> str:
     return router.manage("shell", "-c", code).stdout.strip().splitlines()[-1]
 
 
-def test_a_cookie_of_before_the_upgrade_ends_once_and_the_login_page_says_why(served: RouterDash) -> None:
+def test_a_cookie_from_before_the_upgrade_is_removed_and_the_login_page_gives_the_reason(served: RouterDash) -> None:
     old = old_cookie(served)
     assert old.count(":") == 2
-    assert opens(served, old) == []
+    assert accessible_paths(served, old) == []
     browser = Browser(served, old)
     status, location, _ = browser.get("/")
     assert (status, location) == (302, "/login?next=/")
@@ -205,62 +205,62 @@ def test_a_cookie_of_before_the_upgrade_ends_once_and_the_login_page_says_why(se
     assert not browser.session
     del browser.cookies[SESSION]
     assert "because RouterDash was updated" not in browser.get(location)[2]
-    assert opens(served, browser.log_in().session) == list(PATHS)
+    assert accessible_paths(served, browser.log_in().session) == list(PATHS)
 
 
-def test_a_session_is_not_fixed_by_who_set_the_cookie(served: RouterDash) -> None:
+def test_session_fixation_is_prevented(served: RouterDash) -> None:
     planted = Browser(served).log_in().session
     Browser(served, planted).get("/")
     for given in (f"{secrets.token_urlsafe(32)}:{planted.rsplit(':', 1)[1]}", "attacker-knows-this"):
         victim = Browser(served, given)
         victim.log_in()
         assert victim.session != given
-        assert opens(served, given) == []
+        assert accessible_paths(served, given) == []
 
 
-def test_the_cookie_of_one_user_is_never_another_users(served: RouterDash) -> None:
+def test_a_cookie_gives_access_to_its_own_user_only(served: RouterDash) -> None:
     make_viewer(served)
     viewer = Browser(served).log_in(VIEWER)
     admin = Browser(served).log_in()
     assert viewer.get("/admin/")[0] == 302
-    # A viewer ends nobody else's sessions.
+    # A viewer cannot end sessions of other users.
     viewer.get("/account")
     user_id = served.query("SELECT id FROM users WHERE username = 'admin'")[0][0]
     assert viewer.send("POST", "/account", {"user": user_id})[0] == 403
-    assert opens(served, admin.session) == list(PATHS)
-    # An administrator does.
+    assert accessible_paths(served, admin.session) == list(PATHS)
+    # An administrator can.
     viewers = served.query("SELECT id FROM users WHERE username = ?", VIEWER)[0][0]
     admin.get("/account")
     assert admin.send("POST", "/account", {"user": viewers})[:2] == (302, "/account")
     assert viewer.get("/")[0] == 302
 
 
-def test_a_stolen_cookie_ends_with_a_new_password(router: RouterDash) -> None:
+def test_a_new_password_ends_sessions_with_stolen_cookies(router: RouterDash) -> None:
     owner, thief = Browser(router).log_in(), Browser(router).log_in()
     stolen_before_change = owner.session
     owner.get("/account/password")
     form = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
     assert owner.send("POST", "/account/password", form)[0] == 302
-    assert opens(router, thief.session) == []
-    assert opens(router, stolen_before_change) == []
-    assert opens(router, owner.session) == list(PATHS)
+    assert accessible_paths(router, thief.session) == []
+    assert accessible_paths(router, stolen_before_change) == []
+    assert accessible_paths(router, owner.session) == list(PATHS)
     assert router.manage("changepassword", "admin").returncode != 0  # needs a terminal
     code = "from access.models import User; u = User.objects.get(); u.set_password('a third pass phrase'); u.save()"
     assert router.manage("shell", "-c", code).returncode == 0
-    until(lambda: opens(router, owner.session) == [], 10)
+    until(lambda: accessible_paths(router, owner.session) == [], 10)
 
 
-def test_an_end_survives_a_kill_at_once(router: RouterDash) -> None:
+def test_a_logout_survives_an_immediate_kill(router: RouterDash) -> None:
     ended, kept = Browser(router).log_in(), Browser(router).log_in()
     copy = ended.session
     assert ended.send("POST", "/logout", {})[0] == 302
     router.kill()
     router.start()
-    assert opens(router, copy) == []
-    assert opens(router, kept.session) == list(PATHS)
+    assert accessible_paths(router, copy) == []
+    assert accessible_paths(router, kept.session) == list(PATHS)
 
 
-def test_sessions_begin_and_end_without_the_database_and_across_a_kill(install: Install) -> None:
+def test_logins_and_logouts_work_without_the_database_and_survive_a_kill(install: Install) -> None:
     router = install(DATABASE_URL="").start()
     before, ended = Browser(router).log_in(), Browser(router).log_in()
     router.stop()
@@ -277,15 +277,15 @@ def test_sessions_begin_and_end_without_the_database_and_across_a_kill(install: 
     assert during.get("/account")[0] == 200
     router.kill()
     start_degraded(router)
-    assert opens(router, copy) == []
+    assert accessible_paths(router, copy) == []
     for browser in (before, during):
         assert [browser.get(path)[0] for path in live] == [200, 200, 200]
     for path in away.iterdir():
         path.rename(router.data_dir / path.name)
     until(lambda: router.get("/health").json()["status"] == "ok", 60)
-    assert opens(router, copy) == []
+    assert accessible_paths(router, copy) == []
     for browser in (before, during):
-        assert opens(router, browser.session) == list(PATHS)
+        assert accessible_paths(router, browser.session) == list(PATHS)
     assert "Traceback" not in router.log_text()
 
 
@@ -303,14 +303,14 @@ def _status(router: RouterDash) -> str:
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
-def test_without_the_file_of_sessions_everybody_logs_in_again(router: RouterDash, damage: str) -> None:
+def test_without_the_sessions_file_all_users_log_in_again(router: RouterDash, damage: str) -> None:
     browser = Browser(router).log_in()
     router.kill()
     path = router.data_dir / "sessions.sqlite3"
     path.unlink() if damage == "missing" else path.write_bytes(secrets.token_bytes(20_000))
     router.start()
-    assert opens(router, browser.session) == []
-    assert opens(router, Browser(router).log_in().session) == list(PATHS)
+    assert accessible_paths(router, browser.session) == []
+    assert accessible_paths(router, Browser(router).log_in().session) == list(PATHS)
     assert "Traceback" not in router.log_text()
 
 
@@ -321,9 +321,9 @@ def test_a_new_secret_key_ends_all_sessions_of_a_running_routerdash(router: Rout
         done = router.manage("rotate_secret_key")
         assert done.returncode == 0, done.stderr
         stream.read()  # to its end
-    assert opens(router, browser.session) == []
+    assert accessible_paths(router, browser.session) == []
     again = Browser(router).log_in()
-    assert opens(router, again.session) == list(PATHS)
+    assert accessible_paths(router, again.session) == list(PATHS)
     router.kill()
     router.start()
-    assert opens(router, again.session) == list(PATHS)
+    assert accessible_paths(router, again.session) == list(PATHS)

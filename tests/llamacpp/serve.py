@@ -22,7 +22,7 @@ def main() -> None:
     params.port = options.port
     params.n_ctx = 4096
     params.n_parallel = 4
-    params.sampling.temp = 0.0  # who does not ask for another gets the same answer each time
+    params.sampling.temp = 0.0  # requests without other parameters get the same response each time
     params.use_jinja = True
     if options.template:
         params.chat_template = Path(options.template).read_text()

@@ -11,7 +11,7 @@ WORDS = (
     "but what some we can out other were all there when up use your how said an each she"
 ).split()
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'\"-:;()\u2581"
-PLAIN = 259  # control and byte tokens, which should hardly ever be made
+PLAIN = 259  # control and byte tokens, which should rarely be generated
 
 
 def vocabulary() -> tuple[list[bytes], list[int], list[float]]:

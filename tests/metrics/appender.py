@@ -1,4 +1,4 @@
-"""Gateways as their journals see them, at full speed and in a process of their own; `Board` says how far they are."""
+"""Gateways at full speed in their own processes, reduced to their journals; `Board` shows their progress."""
 
 import mmap
 import random
@@ -7,24 +7,24 @@ import sys
 import time
 from pathlib import Path
 
-from gateway import journal
-from gateway.record import uuid7
+from gateway.ipc import journal
+from gateway.ipc.record import uuid7
 from tests.metrics.records import request
 from tests.router import ROOT
 
 SLOTS = 8
 WRITERS = 3
 SEGMENT_BYTES = 800
-MOST_WAITING = 300  # records that the database may be behind: then gateways wait, and all of them race to the end
+MOST_WAITING = 300  # backlog of the database at which gateways wait, so that all of them race until the end
 
 
 class Board:
-    """Numbers of records in a small shared file: by slot those begun and those acknowledged, and those committed."""
+    """Numbers of records in a small shared file: started and acknowledged ones by slot, and committed ones."""
 
     def __init__(self, path: Path) -> None:
         with path.open("a+b") as file:
             file.truncate(8 * (2 * SLOTS + 1))
-            # Whole words, each copied at once: nobody sees half of one.
+            # Aligned words, each copied atomically: no reader sees a partial value.
             self._words = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
 
     def begin(self, slot: int) -> None:
@@ -40,7 +40,7 @@ class Board:
         return self._words[SLOTS + slot]
 
     @property
-    def begun(self) -> int:
+    def started(self) -> int:
         return sum(self._words[:SLOTS])
 
     @property
@@ -65,7 +65,7 @@ def main(root: Path, database_id: str, path: Path, slot: int, count: int) -> Non
             time.sleep(0.001)
         writer = rng.choice(writers)
         if rng.random() < 0.02:
-            writer.close()  # to its readers, it died; the next record begins another
+            writer.close()  # for its readers the writer is dead; the next record starts another
         board.begin(slot)
         if not writer.append(request(id=uuid7(), completed_us=time.time_ns() // 1000)):
             sys.exit("the journal cannot be written")

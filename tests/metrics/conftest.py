@@ -9,7 +9,7 @@ from tests.metrics.world import World, add_endpoint, forget_figures
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(nothing_cached: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_state(empty_caches: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     forget_figures(monkeypatch, tmp_path / "journal")
 
 
@@ -21,8 +21,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def teller(tmp_path: Path) -> Iterator[World]:
-    """A world that the API and the pages tell of."""
+def shown_world(tmp_path: Path) -> Iterator[World]:
+    """A world whose figures the API and the pages show."""
     made = World(tmp_path / "journal", process_wide=True)
     yield made
     made.close()

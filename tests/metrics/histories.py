@@ -1,7 +1,7 @@
-"""Random lives of an installation: gateways, control, the database and the clock, each failing as it likes.
+"""Random histories of an installation: gateways, control, the database and the clock, each failing at random.
 
-A `History` has the real parts in its hands: journal files, folder, database writer. Beside them goes `plain`, the fold
-of every record that stands in a journal, each once, in memory. Whatever happened, figures are those.
+A `History` uses the real parts: journal files, follower, database writer. `plain` is the fold in memory of every
+journaled record, each counted once. After any sequence of events, the figures must equal it.
 """
 
 import contextlib
@@ -22,48 +22,51 @@ import time_machine
 from django.conf import settings
 from django.db import OperationalError
 
-from gateway import journal, record
-from gateway.record import Entry, RequestRecord, Unrecorded
-from metrics import folder as folder_module
-from metrics import rollups, seeding, tasks
-from metrics import writer as writer_module
-from metrics.fold import DAMAGED, Fold
-from metrics.folder import Folder
-from metrics.journals import Journals
+from gateway.ipc import journal, record
+from gateway.ipc.record import Entry, RequestRecord, Unrecorded
+from metrics import tasks
+from metrics.counting.fold import Fold
+from metrics.counting.totals import DAMAGED
+from metrics.memory import journal_follower as follower_module
+from metrics.memory.figures import Figures
+from metrics.memory.journal_follower import JournalFollower
+from metrics.memory.journal_reader import JournalReader
+from metrics.memory.trackers import Trackers
 from metrics.models import JournalPosition, RequestHistory
-from metrics.trackers import Figures, Trackers
-from metrics.writer import DatabaseWriter, Moved, Step
+from metrics.storage import rollups, seeding, writer_step
+from metrics.storage.writer import DatabaseWriter
+from metrics.storage.writer_step import PositionConflict, Step
 from tests.metrics import laws
 from tests.metrics.records import NOW, load
-from tests.metrics.world import DATABASE, UTC_ZONE, own_database, restored, told, where
+from tests.metrics.world import DATABASE, UTC_ZONE, own_database, reported, restored, where
 
 SEGMENT_BYTES = 800  # a head and two or three records
 MOST_GATEWAYS = 4
-MOST_STEPS = 400  # to the end of any history
+MOST_STEPS = 400  # at the end of any history
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as the parts can tell: nothing below it handles it."""
+    """SIGKILL for these parts: no code below it handles the exception."""
 
 
-# Where a step of the writer can be cut off: what is replaced, and does the failure come after it was done?
+# Where a step of the writer can be interrupted: the replaced function, and whether the failure comes after its effect.
 CUTS: dict[str, tuple[object, str, bool]] = {
     "before all": (DatabaseWriter, "_positions", False),
     "before the transaction": (DatabaseWriter, "_write", False),
     "in the transaction": (rollups, "upsert", False),
-    "at its last statement": (writer_module, "pack_samples", False),
+    "at its last statement": (writer_step, "pack_samples", False),
     "behind the commit": (DatabaseWriter, "_write", True),
     "before cleaning": (DatabaseWriter, "_note", False),
     "between segments": (DatabaseWriter, "_delete_before", True),
     "before the directory goes": (os, "rename", False),
     "between directory and row": (os, "rename", True),
-    "behind the row": (Folder, "forget", False),
+    "behind the row": (JournalFollower, "remove_writer", False),
 }
 
 
 @dataclass(slots=True, eq=False)
 class Gateway:
-    """A living one, and the bytes at the end of its journal that are no record."""
+    """A running gateway, and the number of bytes at the end of its journal that are not a record."""
 
     writer: journal.Writer
     damage: int = 0
@@ -76,7 +79,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def prepared(root: Path, seed: int) -> Iterator["History"]:
-    """Small batches, no pauses, and names of journals that the seed alone decides."""
+    """Small batches, no pauses, and journal names that depend only on the seed."""
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch, time_machine.travel(NOW, tick=False) as clock:
         _small(patch, rng)
@@ -84,15 +87,15 @@ def prepared(root: Path, seed: int) -> Iterator["History"]:
 
 
 def _small(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
-    patch.setattr(folder_module, "BATCH", 5)
-    patch.setattr(writer_module, "BATCH", 8)
+    patch.setattr(follower_module, "BATCH", 5)
+    patch.setattr(writer_step, "BATCH", 8)
     patch.setattr(journal, "RETRY_SECONDS", 0.0)
     patch.setattr(os, "getpid", lambda: 1)
     patch.setattr(secrets, "token_hex", lambda count: f"{rng.getrandbits(8 * count):0{2 * count}x}")
 
 
 class History:
-    """One life. `live` goes on by so many events; `end` stops everything and checks what is left."""
+    """One history. `live` continues for a number of events; `end` stops all parts and checks the result."""
 
     def __init__(self, root: Path, seed: int, clock: Any) -> None:
         self.root = root
@@ -112,37 +115,37 @@ class History:
             event(self)
 
     def end(self) -> None:
-        """All gateways die, control starts once more and writes what there is."""
+        """Kill all gateways, start control once more and write all records."""
         self.trail.append("end")
         while self.gateways:
             self.kill_gateway()
-        self.tell()
+        self.read_figures()
         self.restart_control()
         self._write_all()
         self.check_end()
 
-    # What is told
+    # Reading figures
 
-    def tell(self) -> None:
-        self._check("told", self.folder.figures())
+    def read_figures(self) -> None:
+        self._check("shown", self.follower.figures())
 
     def restore(self) -> None:
-        """What another control would tell if it started now."""
-        other = Folder(Journals(self.root), Trackers(UTC_ZONE))
+        """Compare the figures that another control process would restore now."""
+        other = JournalFollower(JournalReader(self.root), Trackers(UTC_ZONE))
         other.seed(seeding.load(time.time()), DATABASE)
         self._check("restored", other.figures())
 
     def _check(self, how: str, figures: Figures) -> None:
-        wrong = _differences(_told(figures), _told(self.plain.figures()))
+        wrong = _differences(_all_figures(figures), _all_figures(self.plain.figures()))
         assert not wrong, (how, wrong, self.trail)
 
     def check_end(self) -> None:
-        """Everything is in the database, once, and nothing else is left."""
+        """All records are in the database exactly once, and no journal is left."""
         left = [path.name for path in self.root.iterdir()]
         assert not left, ("left", left, self.trail)
         left = sorted(row.writer for row in JournalPosition.objects.all())
         assert not left, ("positions left", left, self.trail)
-        self.tell()
+        self.read_figures()
         self.restore()
         self._check("in the database", restored(time.time()))
         at_once = Trackers(UTC_ZONE)
@@ -154,7 +157,7 @@ class History:
         laws.check_sums()
         laws.check_daily_rows()
         laws.check_totals()
-        laws.check_timeline(self.folder.figures())
+        laws.check_timeline(self.follower.figures())
         if len(self._kept()) == len(self._kept(since=0.0)):
             laws.check_all()
 
@@ -190,7 +193,7 @@ class History:
         return msgspec.structs.replace(made, completed_us=round(ended * 1e6))
 
     def _append(self, gateway: Gateway, entry: Entry) -> bool:
-        """As a gateway does, and count what stands in the journal by it."""
+        """Append like a gateway, and count the record if it is in the journal."""
         unrecorded, segment = gateway.writer.unrecorded, gateway.segment
         recorded = gateway.writer.append(entry)
         if recorded:
@@ -204,14 +207,14 @@ class History:
         self.plain.add(Fold(UTC_ZONE).add_all(entries))
 
     def _settle(self, gateway: Gateway) -> None:
-        """Something good stands behind it: what is no record is known to be damage."""
+        """A valid record follows: the bytes before it are known to be damage."""
         fold = Fold(UTC_ZONE)
         fold.others[DAMAGED] = gateway.damage
         gateway.damage = 0
         self.plain.add(fold)
 
     def damage(self) -> None:
-        """Somebody else writes into a journal."""
+        """Another program writes into a journal."""
         gateway = self._any_gateway()
         garbage = self.rng.choice((self.rng.randbytes(40), journal.HEAD.pack(journal.MAGIC, 1, 60_000), b"\xf5", b"{}"))
         self._scrawl(gateway, garbage)
@@ -222,7 +225,7 @@ class History:
             segment.write(data)
 
     def fill_disk(self) -> None:
-        """A disk without room: writes are short or fail; a later one, or the next but one, is taken again."""
+        """A full disk: writes are short or fail; one of the next two writes succeeds again."""
         gateway = self._any_gateway()
         full = Disk(self.rng)
         for _ in range(self.rng.randrange(1, 4)):
@@ -231,7 +234,7 @@ class History:
                 self._append(gateway, self._request())
 
     def spoil_disk(self) -> None:
-        """Half a record is written and cannot be taken back."""
+        """Half a record is written and cannot be removed."""
         gateway = self._any_gateway()
         if gateway.writer._size >= SEGMENT_BYTES:
             return
@@ -249,7 +252,7 @@ class History:
         gateway.damage += written
 
     def kill_gateway(self) -> None:
-        """SIGKILL, at any moment of its work."""
+        """SIGKILL at any point of its work."""
         if not self.gateways:
             return
         gateway = self.gateways.pop(self.rng.randrange(len(self.gateways)))
@@ -265,14 +268,14 @@ class History:
         self._scrawl(gateway, data[: self.rng.randrange(1, len(data))])
 
     def _a_record(self, gateway: Gateway) -> None:
-        """It is on record; its client never had its last bytes."""
+        """The record is written, but the client has not received the last bytes."""
         self._append(gateway, self._request())
 
     def _garbage(self, gateway: Gateway) -> None:
         self._scrawl(gateway, bytes(50))
 
     def _half_a_head(self, gateway: Gateway, of: int = 40) -> None:
-        """While it begins its next segment."""
+        """Killed while it starts its next segment."""
         following = journal.segment_path(gateway.segment.parent, gateway.writer._segment + 1)
         following.write_bytes(journal.frame(record.SegmentHead(DATABASE, gateway.writer.name or ""))[:of])
         self._settle(gateway)
@@ -287,20 +290,20 @@ class History:
     # Control
 
     def start_control(self) -> None:
-        """As `Control.run` begins."""
-        self.folder = Folder(Journals(self.root), Trackers(UTC_ZONE))
+        """Start as `Control.run` does."""
+        self.follower = JournalFollower(JournalReader(self.root), Trackers(UTC_ZONE))
         self._seed()
         self.writer = self._writer()
         self.writer.sweep()
-        self.tell()
+        self.read_figures()
 
     restart_control = start_control
 
     def _seed(self) -> None:
-        self.folder.seed(seeding.load(time.time()), DATABASE)
+        self.follower.seed(seeding.load(time.time()), DATABASE)
 
     def _writer(self) -> DatabaseWriter:
-        return DatabaseWriter(self.folder, UTC_ZONE, where, reseed=self._seed)
+        return DatabaseWriter(self.follower, UTC_ZONE, where, reseed=self._seed)
 
     def step(self) -> None:
         self.writer.step()
@@ -312,18 +315,18 @@ class History:
         raise AssertionError("there is no end of it", self.trail)
 
     def step_cut_off(self) -> None:
-        """Control is killed in a step, and started again; or the database goes away in it, and comes back."""
+        """Kill control in a step and start it again; or make the database fail in the step and return."""
         self._cut_off(self.rng.choice(list(CUTS)))
 
     def cut_off_while_taking_away(self) -> None:
-        """The same while a dead gateway's journal goes."""
+        """The same while the journal of a dead gateway is removed."""
         self.kill_gateway()
         cut = self.rng.choice(list(CUTS)[-4:])
         while (step := self._cut_off(cut)) and step.moves:
             pass
 
     def _cut_off(self, cut: str) -> Step | None:
-        """A step that ends there; None, if it came that far."""
+        """A step that is interrupted there; None, if it did not get that far."""
         owner, name, after = CUTS[cut]
         error = self.rng.choice((Killed, OperationalError))
         try:
@@ -336,7 +339,7 @@ class History:
         return None
 
     def step_while_they_go_on(self) -> None:
-        """Gateways record, and die, between a step's reading and its cleaning."""
+        """Gateways record and die between reading and cleaning in a step."""
 
         def go_on() -> None:
             for event in self.rng.choices((History.serve, History.kill_gateway), (3, 1), k=3):
@@ -346,25 +349,25 @@ class History:
             self.writer.step()
 
     def two_writers(self) -> None:
-        """One that hung between reading and writing, and one that took its place meanwhile."""
+        """A writer hangs between reading and writing, and another writer replaces it."""
         late, step = self.writer, self.writer._read(self.writer._positions())
         other = self._writer()
         for _ in range(self.rng.randrange(3)):
             other.step()
         if step.moves:
-            with contextlib.suppress(Moved):
+            with contextlib.suppress(PositionConflict):
                 late._commit(step)
         self.writer = other
 
     def copy_segment(self) -> None:
-        """Somebody copies a segment whose records are in the database behind itself, and others go on."""
+        """Append a copy of a segment whose records are in the database, and let the others continue."""
         gateway = self._any_gateway()
         self._write_all()
         batch = journal.read(gateway.segment.parent, (gateway.writer._segment, 0), 100)
         ids = [entry.id for entry in batch.entries if isinstance(entry, RequestRecord)]
         stored = RequestHistory.objects.filter(id__in=ids).count()
         if gateway.damage or batch.damaged or not 0 < stored == len(batch.entries) - 1:
-            return  # what has no row is told apart by nothing but its position
+            return  # records without a row are identified only by their position
         self.gateways.remove(gateway)
         shutil.copy(gateway.segment, journal.segment_path(gateway.segment.parent, gateway.writer._segment + 1))
         gateway.writer.close()
@@ -372,7 +375,7 @@ class History:
         self._write_all()
 
     def read_again(self) -> None:
-        """As after a repair."""
+        """Read all figures again, as after a repair."""
         self.writer.read_again.set()
 
     def prune(self) -> None:
@@ -391,12 +394,12 @@ class History:
         self.clock.shift(self.rng.choice((3600, 86_400, 3 * 86_400)) * self.rng.random())
 
 
-def _told(figures: Figures) -> dict[str, Any]:
-    return told(figures) | {"average_today_ms": dict(figures.average_today_ms)}
+def _all_figures(figures: Figures) -> dict[str, Any]:
+    return reported(figures) | {"average_today_ms": dict(figures.average_today_ms)}
 
 
 def _differences(found: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Figures that are not the same, as (found, right); of those with names of their own, these alone."""
+    """Return different figures as (found, right); for figures with names, only the different ones."""
     wrong: dict[str, Any] = {}
     for name in found:
         if isinstance(found[name], dict):
@@ -411,7 +414,7 @@ def _differences_of(found: dict[Any, Any], right: dict[Any, Any]) -> dict[Any, A
 
 
 class Disk:
-    """In place of `os.write`: takes some writes, then one only in part, or not at all."""
+    """Replaces `os.write`: accepts some writes, then one only in part, or fails."""
 
     def __init__(self, rng: random.Random, *, short: bool = False) -> None:
         self._write = os.write
@@ -434,7 +437,7 @@ def _refuse(*_: object) -> None:
 
 @contextlib.contextmanager
 def failing(owner: object, name: str, error: type[BaseException], *, after: bool) -> Iterator[None]:
-    """A function fails: in place of what it does, or behind it."""
+    """Make a function fail instead of its work, or after it."""
     real = getattr(owner, name)
 
     def fail(*args: Any, **options: Any) -> None:
@@ -449,7 +452,7 @@ def failing(owner: object, name: str, error: type[BaseException], *, after: bool
 
 @contextlib.contextmanager
 def between(owner: object, name: str, then: Callable[[], None]) -> Iterator[None]:
-    """Something else happens before a function does what it does."""
+    """Call something before a function runs."""
     real = getattr(owner, name)
 
     def later(*args: Any, **options: Any) -> Any:
@@ -481,6 +484,6 @@ EVENTS: dict[Event, int] = {
     History.prune: 1,
     History.wait_a_little: 3,
     History.wait_for_long: 1,
-    History.tell: 5,
+    History.read_figures: 5,
     History.restore: 2,
 }

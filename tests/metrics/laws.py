@@ -1,13 +1,15 @@
-"""The laws that hold at any moment, by SQL and journal bytes alone. Each function says what breaks it."""
+"""The laws that hold at any time, checked by SQL and journal bytes alone. Each function returns the violations."""
 
 from collections import Counter
 
-from gateway import record
-from gateway.peer import client_of
-from gateway.record import RequestRecord
-from metrics.fold import CELL_COLUMNS, NO_ENDPOINT, UNRECORDED
+from gateway.base.addresses import client_of
+from gateway.ipc import record
+from gateway.ipc.record import RequestRecord
+from metrics.counting.cells import CELL_COLUMNS
+from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.totals import UNRECORDED
+from metrics.memory.figures import Figures
 from metrics.models import AdoptedHistory, RequestHistory
-from metrics.trackers import Figures
 from tests.metrics.world import rows
 
 ROW_OUTCOMES = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED)
@@ -44,7 +46,7 @@ def check_daily_rows() -> None:
 
 
 def check_hours() -> None:
-    """L3: in each hour, attempts of the roll-ups = rows of requests with an answer + failed-over attempts."""
+    """L3: in each hour, attempts of the roll-ups = rows of requests with a response + failed-over attempts."""
     rolled_up: Counter[int] = Counter()
     for minute, attempts in rows("SELECT minute, attempts_ok + attempts_failed FROM rollup_minutes"):
         rolled_up[minute // 60] += attempts
@@ -52,19 +54,19 @@ def check_hours() -> None:
     llmlbs_minutes = AdoptedHistory.objects.values_list("minutes_since", flat=True).first() or 0
     for row in RequestHistory.objects.all():
         hour = int(row.completed_at.timestamp()) // 3600
-        if row.outcome is None:  # llmlb's, of which only the last have minutes
+        if row.outcome is None:  # rows of llmlb, of which only the last have minutes
             attempts_in_rows[hour] += str(row.endpoint_id) != NO_ENDPOINT and hour * 60 >= llmlbs_minutes
             continue
         made = [attempt["outcome"] for attempt in row.attempts or ()]
-        answered = row.outcome != record.QUEUE  # else all its attempts had failed before it gave up
-        failed_over = len(made) - answered if made else 0
+        responses = row.outcome != record.QUEUE  # otherwise all its attempts had failed before the client gave up
+        failed_over = len(made) - responses if made else 0
         own = 1 if row.outcome in ROW_OUTCOMES else 0
         attempts_in_rows[hour] += own + failed_over
     assert +rolled_up == +attempts_in_rows
 
 
 def check_clients() -> None:
-    """L3: the hours and days of clients have each request of the history once."""
+    """L3: the hours and days of clients contain each request of the history once."""
     sent: Counter[tuple[int, str, str]] = Counter()
     for row in RequestHistory.objects.exclude(client_ip=None):
         assert row.client_ip is not None
@@ -93,7 +95,7 @@ def check_clients() -> None:
 
 
 def check_timeline(figures: Figures) -> None:
-    """L4: the 60 slots are a GROUP BY over the history without the cancelled."""
+    """L4: the 60 slots are a GROUP BY over the history without cancelled requests."""
     found: Counter[tuple[int, bool]] = Counter()
     for moment, status, outcome in RequestHistory.objects.values_list("completed_at", "status", "outcome"):
         if outcome != record.CANCELLED:
@@ -104,7 +106,7 @@ def check_timeline(figures: Figures) -> None:
 
 
 def check_roll_ups() -> None:
-    """Minutes, days and months hold the same sums, and each month those of its days."""
+    """Minutes, days and months contain the same sums, and each month the sums of its days."""
     sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in CELL_COLUMNS)
     assert rows(f"SELECT {sums} FROM rollup_minutes") == rows(f"SELECT {sums} FROM rollup_days")
     keys = "endpoint_id, model, kind, api_key_id"
@@ -115,7 +117,7 @@ def check_roll_ups() -> None:
 
 
 def check_totals() -> None:
-    """Totals are the roll-ups', and the history's where that is complete."""
+    """Totals equal the roll-ups, and the history if it is complete."""
     stored = dict(rows("SELECT name, value FROM metric_totals"))
     names = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
     sums = rows(f"SELECT {', '.join(f'COALESCE(SUM({name}), 0)' for name in names)} FROM rollup_days")[0]
@@ -123,7 +125,7 @@ def check_totals() -> None:
 
 
 def check_against(entries: list[RequestRecord]) -> None:
-    """The database holds exactly these records."""
+    """The database contains exactly these records."""
     kept = {entry.id: entry for entry in entries if entry.outcome != record.REJECTED}
     stored = {str(row.id): row.outcome for row in RequestHistory.objects.all()}
     assert stored == {key: entry.outcome for key, entry in kept.items()}

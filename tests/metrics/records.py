@@ -1,4 +1,4 @@
-"""Records for tests: one at a time by `request`, or a random day of traffic by `load`."""
+"""Records for tests: single ones by `request`, or a random day of traffic by `load`."""
 
 import itertools
 import random
@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from gateway import kinds, record
-from gateway.kinds import CHAT
-from gateway.record import Attempt, RequestRecord
+from gateway.base import request_kinds
+from gateway.base.request_kinds import CHAT
+from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord, RequestRecord
 
 NOW = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
 AT = NOW.timestamp()
@@ -31,21 +32,21 @@ STATUS = {
     record.REJECTED: 401,
 }
 ENDED = (record.OK, record.REFUSED, record.FAILED, record.TRUNCATED, record.CANCELLED, record.NO_ENDPOINT, record.QUEUE)
-KINDS = tuple(kinds.BY_NAME)
+KINDS = tuple(request_kinds.BY_NAME)
 CLIENTS = ("192.0.2.1", "2001:db8::5", None)
 
 _numbers = itertools.count(1)
 
 
 def uuid_of(number: int) -> str:
-    """The id number `number`: tests that compare runs need the same ids each time."""
+    """Return the ID with this number: tests that compare runs need the same IDs each time."""
     return f"00000000-0000-7000-8000-{number:012x}"
 
 
 def request(outcome: str = record.OK, *, ago: float = 0.0, endpoint: str = A, **fields: Any) -> RequestRecord:
     """A request that ended `ago` seconds before NOW, with one attempt unless its outcome has none."""
     duration = fields.pop("duration_us", 2_000_000)
-    attempts: tuple[Attempt, ...] = (attempt(outcome, endpoint, duration_us=duration),)
+    attempts: tuple[AttemptRecord, ...] = (attempt(outcome, endpoint, duration_us=duration),)
     if outcome in WITHOUT_ENDPOINT:
         attempts = ()
     given: dict[str, Any] = {
@@ -63,20 +64,20 @@ def request(outcome: str = record.OK, *, ago: float = 0.0, endpoint: str = A, **
 
 def attempt(
     outcome: str = record.OK, endpoint: str = A, *, duration_us: int = 2_000_000, error: str | None = None
-) -> Attempt:
+) -> AttemptRecord:
     status = STATUS.get(outcome, 0)
-    return Attempt(endpoint, outcome, status, duration_us, error)
+    return AttemptRecord(endpoint, outcome, status, duration_us, error)
 
 
 def load(seed: int, count: int, *, seconds: float = 3600.0) -> list[RequestRecord]:
-    """Traffic of the last `seconds`, in no order: every outcome, failed-over attempts, with and without tokens."""
+    """Traffic of the last `seconds` in random order: every outcome, failed-over attempts, with and without tokens."""
     rng = random.Random(seed)
     return [_any_request(rng, seconds) for _ in range(count)]
 
 
 def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
     outcome = rng.choice((record.OK,) * 6 + (*ENDED, record.REJECTED))
-    attempts: list[Attempt] = []
+    attempts: list[AttemptRecord] = []
     if outcome not in WITHOUT_ENDPOINT or outcome == record.QUEUE:  # also after one that failed it
         attempts = [attempt(record.FAILED, rng.choice((A, B)), duration_us=5) for _ in range(rng.choice((0, 0, 0, 1)))]
     if outcome not in WITHOUT_ENDPOINT:
@@ -98,3 +99,10 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         request_id=rng.choice((None, "of-the-client")),
     )
     return msgspec.structs.replace(made, client_ip=CLIENTS[made.duration_us % len(CLIENTS)])
+
+
+def split(entries: list[Any], rng: Any) -> list[list[Any]]:
+    """Split into batches at random places."""
+    cuts = sorted(rng.randrange(len(entries) + 1) for _ in range(3)) if entries else []
+    edges = [0, *cuts, len(entries)]
+    return [entries[start:end] for start, end in itertools.pairwise(edges)]

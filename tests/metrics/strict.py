@@ -1,4 +1,4 @@
-"""The reference's reading of `request_history`: one row that it cannot read fails its whole list."""
+"""llmlb's strict reader of `request_history`: one row that it cannot read fails its whole list."""
 
 import ipaddress
 import json
@@ -25,7 +25,7 @@ CAN_BE_EMPTY = {
 
 
 def read_all() -> list[dict[str, Any]]:
-    """Every row in the order of its completion. Fails on the first that the reference would not take."""
+    """Return all rows in the order of completion. Fails on the first row that llmlb could not read."""
     found = [dict(zip(COLUMNS, row, strict=True)) for row in rows(f"SELECT {', '.join(COLUMNS)} FROM request_history")]
     for row in found:
         check(row)

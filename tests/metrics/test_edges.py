@@ -1,4 +1,4 @@
-"""Cases at the edges: odd records, databases in the wrong place, copies made by hand, damaged tables."""
+"""Edge cases: unusual records, moved databases, copied directories, damaged tables."""
 
 import contextlib
 import shutil
@@ -18,28 +18,42 @@ from django.test import RequestFactory
 from access.directory import access
 from access.models import User
 from endpoints.registry import registry
-from gateway import record
-from gateway.journal import CRC, HEAD, MAGIC, VERSION
-from gateway.kinds import CHAT, EMBEDDINGS
-from metrics import api, queries, seeding, tasks
-from metrics.fold import WINDOW, learned_speed, merge_samples
+from gateway.base.request_kinds import CHAT, EMBEDDINGS
+from gateway.ipc import record
+from gateway.ipc.journal import CRC, HEAD, MAGIC, VERSION
+from metrics import tasks
+from metrics.api import events
+from metrics.counting.speeds import WINDOW, current_speed, merge_samples
 from metrics.models import Installation, JournalPosition, MovingAverage, RequestHistory
-from metrics.queries import Moment
+from metrics.queries import figures, overview
+from metrics.queries.figures import Moment
+from metrics.storage import seeding
+from metrics.storage.writer import DatabaseWriter
 from metrics.templatetags.figures import rate
-from metrics.writer import DatabaseWriter
 from tests.access.people import Api, session_of
 from tests.metrics.records import AT, NOW, A, request
-from tests.metrics.test_seeding import adopted
-from tests.metrics.world import UTC_ZONE, World, add_endpoint, count_adopted, restored, rows, same, told, where, without
-from tests.routerdash.processes import python
-from tests.routerdash.test_prepare import UP_TO_DATE
+from tests.metrics.storage.test_seeding import adopted
+from tests.metrics.world import (
+    UTC_ZONE,
+    World,
+    add_endpoint,
+    count_adopted,
+    reported,
+    restored,
+    rows,
+    same,
+    where,
+    without,
+)
+from tests.routerdash.commands import python
+from tests.routerdash.processes.test_prepare import UP_TO_DATE
 
 pytestmark = pytest.mark.django_db
 
-only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only there a column holds any text")
+only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores any text in a column")
 
 
-# One record that the database does not take must not keep all others out.
+# A record that the database cannot store must not block other records.
 
 
 @pytest.mark.parametrize(
@@ -63,16 +77,16 @@ only_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="only the
         "half a character in a body",
     ],
 )
-def test_a_record_that_the_database_does_not_take_holds_nobody_up(world: World, fields: dict[str, Any]) -> None:
+def test_a_record_that_the_database_cannot_store_blocks_no_other_record(world: World, fields: dict[str, Any]) -> None:
     world.gateway(request(), request(**fields), request())
     world.write()
     assert RequestHistory.objects.count() >= 2
 
 
-# Records go into the database that they belong to.
+# Records are written to their own database only.
 
 
-def test_another_database_in_its_place_swallows_nothing(world: World) -> None:
+def test_a_replaced_database_receives_no_records(world: World) -> None:
     gateway = world.gateway(request())
     world.write()
     gateway.append(request())
@@ -83,14 +97,15 @@ def test_another_database_in_its_place_swallows_nothing(world: World) -> None:
 
 
 MOVED = """
-from metrics import seeding, teller
-from metrics.writer import DatabaseWriter
-from gateway import journal
+from metrics.memory.runtime import runtime
+from metrics.storage import seeding
+from metrics.storage.writer import DatabaseWriter
+from gateway.ipc import journal
 from tests.metrics.records import request
 from tests.metrics.world import where
 seeding.seed()
-gateway = journal.Writer(config.journal_dir, teller.folder.database_id)
-writer = DatabaseWriter(teller.folder, config.zone, where)
+gateway = journal.Writer(config.journal_dir, runtime.follower.database_id)
+writer = DatabaseWriter(runtime.follower, config.zone, where)
 gateway.append(request())
 writer.step()
 path = config.database_path
@@ -103,25 +118,27 @@ writer.step()
 """
 
 
-def test_a_file_that_was_moved_away_takes_no_more_records(tmp_path: Path) -> None:
+def test_no_records_are_written_to_a_database_file_that_was_moved_away(tmp_path: Path) -> None:
     done = python(UP_TO_DATE + MOVED, ROUTERDASH_DATA_DIR=str(tmp_path))
-    assert "Error" in done.err or done.code == 0, done.err
+    reason = "django.db.utils.OperationalError: the database file was moved away"
+    assert (done.code, done.err.splitlines()[-1]) == (1, reason), done.err
     with closing(sqlite3.connect(tmp_path / "moved")) as moved:
         assert moved.execute("SELECT count(*) FROM request_history").fetchone() == (1,)
 
 
-# The file comes back first, as `mv` goes by the alphabet; we open it, and only then its -wal is there again.
+# The file returns first, as `mv` moves files in alphabetical order; we open it before its -wal returns.
 BACK = """
 import subprocess, sys
 from django.db import Error, connection
-from metrics import seeding, teller
-from metrics.writer import DatabaseWriter
-from gateway import journal
+from metrics.memory.runtime import runtime
+from metrics.storage import seeding
+from metrics.storage.writer import DatabaseWriter
+from gateway.ipc import journal
 from tests.metrics.records import request
 from tests.metrics.world import where
 seeding.seed()
-gateway = journal.Writer(config.journal_dir, teller.folder.database_id)
-writer = DatabaseWriter(teller.folder, config.zone, where, reseed=seeding.seed)
+gateway = journal.Writer(config.journal_dir, runtime.follower.database_id)
+writer = DatabaseWriter(runtime.follower, config.zone, where, reseed=seeding.seed)
 path = config.database_path
 # Another process has the file open, so that our leaving does not end the -wal; then it dies.
 code = "import sqlite3 as s, sys; c = s.connect(sys.argv[1]); c.execute('SELECT 1 FROM endpoints'); print(1, flush=1)"
@@ -147,31 +164,31 @@ for _ in range(4):
         writer.step()
     except Error as error:
         print(error)
-print(teller.folder.figures().totals["requests_ok"], teller.folder.waiting)
+print(runtime.follower.figures().totals["requests_ok"], runtime.follower.waiting)
 """
 
 
-def test_a_wal_that_comes_back_late_costs_nothing(tmp_path: Path) -> None:
+def test_a_wal_file_that_returns_late_loses_nothing(tmp_path: Path) -> None:
     done = python(UP_TO_DATE + BACK, ROUTERDASH_DATA_DIR=str(tmp_path))
     assert done.out.splitlines() == ["the database file was moved away", "2 0"], done.err
     with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as found:
         assert found.execute("SELECT count(*) FROM request_history").fetchone() == (2,)
 
 
-# A damaged table costs its own figures alone.
+# A damaged table affects its own figures only.
 
 
 @pytest.fixture
 def whole(world: World, transactional_db: None) -> dict[str, Any]:
-    """Every figure has a value; what is restored of it."""
+    """Give every figure a value; return the restored figures."""
     add_endpoint(A, "a")
     world.gateway(request(output_tokens=100), request(record.FAILED, ago=120), request(record.CANCELLED))
     world.write()
-    return told(restored())
+    return reported(restored())
 
 
 NOTHING: dict[str, Any] = {"endpoints": {}, "usage": {}, "totals": {}, "today": {}}
-NOTHING["speeds"] = {(A, "tiny", CHAT): 50.0}  # today's sums stand in for what was learned
+NOTHING["speeds"] = {(A, "tiny", CHAT): 50.0}  # today's sums replace learned values
 
 
 @pytest.mark.parametrize(
@@ -184,29 +201,29 @@ NOTHING["speeds"] = {(A, "tiny", CHAT): 50.0}  # today's sums stand in for what 
     ],
 )
 @pytest.mark.django_db(transaction=True)
-def test_a_missing_table_costs_its_own_figures(
+def test_a_missing_table_affects_only_its_own_figures(
     whole: dict[str, Any], caplog: pytest.LogCaptureFixture, table: str, lost: list[str]
 ) -> None:
     with without(table):
-        found = told(restored())
+        found = reported(restored())
     assert found == whole | {name: NOTHING[name] for name in lost}
     assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_missing_minute_table_costs_the_timeline(whole: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_minute_table_affects_the_timeline(whole: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with without("rollup_minutes"):
         found = restored()
     assert {(slot.success, slot.error) for slot in found.timeline} == {(0, 0)}
     assert found.average_response_time_ms == 2000  # of the latest day
-    assert (told(found)["endpoints"], told(found)["totals"]) == (whole["endpoints"], whole["totals"])
+    assert (reported(found)["endpoints"], reported(found)["totals"]) == (whole["endpoints"], whole["totals"])
     assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_missing_history_leaves_our_own_timeline(whole: dict[str, Any]) -> None:
     with without("request_history"):
-        assert told(restored()) == whole
+        assert reported(restored()) == whole
 
 
 @only_sqlite
@@ -218,30 +235,30 @@ def test_a_missing_history_leaves_our_own_timeline(whole: dict[str, Any]) -> Non
         "UPDATE endpoint_daily_stats SET total_output_tokens = 'many'",
     ],
 )
-def test_nonsense_in_a_column_leaves_the_dashboard_working(
-    world: World, endpoints: object, teller: World, damage: str
+def test_the_dashboard_works_with_invalid_values_in_a_column(
+    world: World, endpoints: object, shown_world: World, damage: str
 ) -> None:
     world.gateway(request())
     world.write()
     rows(damage)
-    teller.folder.seed(seeding.load(AT), "another")
-    assert queries.live()
+    shown_world.follower.seed(seeding.load(AT), "another")
+    assert overview.live()
 
 
-# What was in memory is what the database says.
+# Figures in memory equal those of the database.
 
 
-def test_a_directory_copied_by_hand_counts_nowhere(world: World, endpoints: object) -> None:
+def test_a_copied_journal_directory_is_not_counted(world: World, endpoints: object) -> None:
     gateway = world.gateway(request(output_tokens=9))
     world.figures()
     shutil.copytree(world.path(gateway), world.root / "copy")
     world.figures()
     world.write()
-    assert told(world.figures()) == told(restored())
+    assert reported(world.figures()) == reported(restored())
 
 
-def test_a_directory_copied_by_hand_counts_nowhere_without_history(world: World, endpoints: object) -> None:
-    world.writer = DatabaseWriter(world.folder, UTC_ZONE, where, history="errors")
+def test_a_copied_journal_directory_is_not_counted_without_history(world: World, endpoints: object) -> None:
+    world.writer = DatabaseWriter(world.follower, UTC_ZONE, where, history="errors")
     gateway = world.gateway(request())
     world.write()
     shutil.copytree(world.path(gateway), world.root / "copy")
@@ -254,20 +271,20 @@ def test_samples_of_a_batch_merge_as_a_set() -> None:
     assert merge_samples([one], [twice, twice]) == [one, twice]
 
 
-def test_what_cannot_be_decoded_is_counted_in_memory_too(world: World) -> None:
+def test_undecodable_bytes_are_counted_in_memory_too(world: World) -> None:
     gateway = world.gateway(request())
     world.figures()
     payload = b'["no entry of ours"]'
     head = HEAD.pack(MAGIC, VERSION, len(payload))
     with (world.path(gateway) / "00000001.seg").open("ab") as segment:
         segment.write(head + CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
-    live = told(world.figures())["totals"]
+    live = reported(world.figures())["totals"]
     world.write()
-    assert told(restored())["totals"] == live
+    assert reported(restored())["totals"] == live
 
 
 @pytest.mark.parametrize("field", ["input_tokens", "output_tokens"])
-def test_an_upstream_cannot_take_tokens_back(world: World, field: str) -> None:
+def test_negative_tokens_of_an_upstream_are_not_counted(world: World, field: str) -> None:
     for tokens in (7, -5):
         fields: dict[str, Any] = {field: tokens}
         world.gateway(request(**fields))
@@ -285,7 +302,7 @@ def test_pruning_leaves_the_average_of_adopted_rows(world: World) -> None:
     assert restored().average_response_time_ms == 250
 
 
-def test_what_pruning_moves_into_roll_ups_is_told_apart(world: World) -> None:
+def test_pruned_requests_are_separate_in_the_roll_ups(world: World) -> None:
     adopted(ago=30 * 86_400)
     adopted(ago=31 * 86_400, number=2)
     tasks.prune_history()
@@ -295,59 +312,59 @@ def test_what_pruning_moves_into_roll_ups_is_told_apart(world: World) -> None:
 
 
 @only_sqlite
-def test_an_adopted_row_of_midnight_itself_is_of_its_day() -> None:
+def test_an_adopted_row_at_midnight_belongs_to_its_day() -> None:
     adopted(duration_ms=250)
     rows("UPDATE request_history SET completed_at = '2026-03-01T00:00:00+00:00'")
     count_adopted()
     assert restored().average_response_time_ms == 250
 
 
-# Figures that are told.
+# Displayed figures
 
 
-def test_a_kind_without_speed_has_an_average_duration_too(teller: World, endpoints: object) -> None:
+def test_a_kind_without_speed_has_an_average_duration_too(shown_world: World, endpoints: object) -> None:
     now = datetime.now(UTC).timestamp()
-    teller.gateway(request(kind=EMBEDDINGS, completed_us=round(now * 1e6)))
-    (row,) = queries.model_tps(A, Moment.now())
+    shown_world.gateway(request(kind=EMBEDDINGS, completed_us=round(now * 1e6)))
+    (row,) = figures.model_tps(A, Moment.now())
     assert row["average_duration_ms"] == 2000
 
 
-def test_the_average_duration_is_over_the_answers_that_it_sums(teller: World, endpoints: object) -> None:
+def test_the_average_duration_is_over_the_summed_responses(shown_world: World, endpoints: object) -> None:
     now = datetime.now(UTC).timestamp()
     for tokens in (10, None):
-        teller.gateway(request(completed_us=round(now * 1e6), output_tokens=tokens, duration_us=2_000_000))
-    (row,) = queries.model_tps(A, Moment.now())
+        shown_world.gateway(request(completed_us=round(now * 1e6), output_tokens=tokens, duration_us=2_000_000))
+    (row,) = figures.model_tps(A, Moment.now())
     assert row["average_duration_ms"] == 2000
 
 
-def test_a_rate_is_not_whole_while_anything_failed() -> None:
+def test_a_rate_is_below_100_percent_after_a_failure() -> None:
     assert rate(99_999, 100_000) != "100.00 %"
 
 
-# What a kill leaves behind.
+# Leftovers of a killed process
 
 
-def test_a_directory_that_was_half_removed_goes(world: World) -> None:
+def test_a_partly_removed_directory_is_removed(world: World) -> None:
     gateway = world.gateway(request())
     path = world.path(gateway)
     gateway.close()
-    path.rename(world.root / f".{path.name}")  # killed here: the rest of it never came
+    path.rename(world.root / f".{path.name}")  # killed here: the rest was never written
     world.gateway(request())
     world.writer.sweep()
     assert [it for it in world.root.iterdir() if it.name.startswith(".")] == []
 
 
-def test_a_position_that_was_left_behind_goes(world: World) -> None:
+def test_an_orphaned_position_is_removed(world: World) -> None:
     gateway = world.gateway(request())
     world.write()
     path = world.path(gateway)
     gateway.close()
-    path.rename(world.root / f".{path.name}")  # killed here: its position was to be deleted next
+    path.rename(world.root / f".{path.name}")  # killed here: its position would be deleted next
     world.writer.sweep()
     assert not JournalPosition.objects.exists()
 
 
-# What a review found
+# Found in reviews
 
 
 SENSELESS: list[dict[str, Any]] = [
@@ -360,7 +377,7 @@ SENSELESS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", SENSELESS)
-def test_a_record_that_makes_no_sense_does_not_take_its_neighbours_along(
+def test_an_implausible_record_does_not_affect_its_neighbours(
     world: World, endpoints: object, fields: dict[str, Any]
 ) -> None:
     world.gateway(request(), request(**fields), request())
@@ -380,7 +397,7 @@ def test_a_damaged_average_does_not_stop_the_writer(world: World) -> None:
     assert restored().speeds == {(A, "tiny", CHAT): 150.0}
 
 
-def test_a_clock_that_comes_back_leaves_no_hole(world: World) -> None:
+def test_a_clock_that_returns_leaves_no_gap(world: World) -> None:
     world.gateway(request(output_tokens=50))
     world.write()
     world.reseed()
@@ -391,25 +408,25 @@ def test_a_clock_that_comes_back_leaves_no_hole(world: World) -> None:
     assert same(world.figures(), before)
 
 
-def test_samples_of_a_clock_that_ran_ahead_wait_for_their_moment() -> None:
+def test_samples_from_the_future_wait_for_their_time() -> None:
     ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(WINDOW)]
     now = (round(AT * 1e6), 1, 500.0)
     with time_machine.travel(NOW):
         merged = merge_samples(ahead, [now])
     assert merged == [now, *ahead]
-    assert learned_speed(ahead, AT) == 5  # there is no other
-    assert learned_speed(merged, AT) == 500
-    assert learned_speed(merged, AT + 2 * 86400) == pytest.approx(5)
+    assert current_speed(ahead, AT) == 5  # there is no other
+    assert current_speed(merged, AT) == 500
+    assert current_speed(merged, AT + 2 * 86400) == pytest.approx(5)
 
 
-def test_samples_from_ahead_are_not_kept_without_end() -> None:
+def test_the_number_of_samples_from_the_future_is_bounded() -> None:
     ahead = [(round((AT + 86400) * 1e6) + at, at, 5.0) for at in range(3 * WINDOW)]
     now = [(round(AT * 1e6) + at, at, 500.0) for at in range(3 * WINDOW)]
     with time_machine.travel(NOW):
         assert merge_samples(now, ahead) == [*now[-WINDOW:], *ahead[-WINDOW:]]
 
 
-def test_an_older_copy_that_is_put_back_is_believed(
+def test_a_restored_older_copy_of_the_database_is_accepted(
     world: World, endpoints: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = world.gateway(request(), segment_bytes=1)
@@ -429,13 +446,13 @@ def test_an_older_copy_that_is_put_back_is_believed(
     gateway.append(request())
     world.figures()
     world.write()
-    assert "a copy was put back" in caplog.text
+    assert "a backup was restored" in caplog.text
     assert same(world.figures(), restored())
 
 
 @only_sqlite
 @pytest.mark.parametrize(("field", "value"), [("id", "rec-17"), ("completed_at", "2020-13-45T00:00:00+00:00")])
-def test_retention_comes_to_an_end_over_odd_adopted_rows(field: str, value: str) -> None:
+def test_retention_finishes_with_unusual_adopted_rows(field: str, value: str) -> None:
     adopted(ago=86400 * 30)
     adopted(ago=86400 * 31, number=2)
     rows(f"UPDATE request_history SET {field} = %s WHERE id = (SELECT min(id) FROM request_history)", value)
@@ -443,8 +460,8 @@ def test_retention_comes_to_an_end_over_odd_adopted_rows(field: str, value: str)
     assert not RequestHistory.objects.exists()
 
 
-def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
-    as_admin: Api, teller: World, monkeypatch: pytest.MonkeyPatch
+def test_an_endpoint_deleted_while_its_page_is_rendered_is_not_found(
+    as_admin: Api, shown_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = add_endpoint(A, "a")
 
@@ -452,7 +469,7 @@ def test_an_endpoint_that_is_deleted_while_its_page_is_made_is_not_found(
         made.delete()
         registry.reload()
 
-    monkeypatch.setattr(queries, "flushed", delete)
+    monkeypatch.setattr("metrics.pages.endpoint.flushed", delete)
     assert as_admin.get(f"/endpoints/{A}").status_code == 404
 
 
@@ -460,15 +477,15 @@ def test_an_open_page_ends_when_its_password_must_be_changed(admin: User) -> Non
     request = RequestFactory().get("/")
     request.session = session_of(admin).session
     access.reload()
-    with ThreadPoolExecutor(1) as elsewhere:  # as it is looked at, so that this test keeps its connection
-        assert elsewhere.submit(api._still_logged_in, request).result()
+    with ThreadPoolExecutor(1) as elsewhere:  # as it is read, so that this test keeps its connection
+        assert elsewhere.submit(events._still_logged_in, request).result()
         admin.must_change_password = True
         admin.save()
         access.reload()
-        assert not elsewhere.submit(api._still_logged_in, request).result()
+        assert not elsewhere.submit(events._still_logged_in, request).result()
 
 
-def test_fields_that_no_database_takes_are_a_bad_request(as_admin: Api) -> None:
+def test_fields_that_the_database_cannot_store_are_a_bad_request(as_admin: Api) -> None:
     deep = "[" * 100_000
     for path in ("/api/endpoints", "/api/me/api-keys"):
         response = as_admin.generic("POST", path, deep, content_type="application/json")

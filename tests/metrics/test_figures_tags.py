@@ -1,4 +1,4 @@
-"""How figures are written on pages."""
+"""Formatting of figures on pages."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +40,7 @@ def test_count(value: int | None, text: str) -> None:
     ("value", "text"),
     [(None, "—"), (0.0, "0.0"), (49.95, "50.0"), (12.345, "12.3"), (100.0, "100"), (1234.5, "1,235"), (0.04, "0.0")],
 )
-def test_speed_has_three_digits_that_mean_something(value: float | None, text: str) -> None:
+def test_speed_has_three_significant_digits(value: float | None, text: str) -> None:
     assert speed(value) == text
 
 
@@ -76,33 +76,39 @@ def test_rate(good: int, total: int, text: str) -> None:
     assert rate(good, total) == text
 
 
+def test_percent_in_japanese_has_no_space() -> None:
+    with translation.override("ja"):
+        assert (rate(1, 1), rate(1, 3), share(1, 9999)) == ("100%", "33.3%", "0.1%")
+        assert age(timezone.now() - timedelta(hours=3)) == "3 時間前"
+
+
 def test_half_is_rounded_up_as_browsers_do() -> None:
     assert [duration(value) for value in (0.5, 1.5, 2.5)] == ["1 ms", "2 ms", "3 ms"]
 
 
 @time_machine.travel(NOW, tick=False)
-def test_age_says_how_long_ago() -> None:
+def test_age() -> None:
     with translation.override("en"):
-        assert age(NOW - timedelta(hours=3, minutes=20)) == "3\xa0hours ago"
-        assert age(NOW - timedelta(seconds=61)) == "1\xa0minute ago"
+        assert age(NOW - timedelta(hours=3, minutes=20)) == "3 h ago"
+        assert age(NOW - timedelta(seconds=61)) == "61 s ago"
         assert [age(NOW - timedelta(seconds=ago)) for ago in (59, 0, -5)] == ["just now"] * 3
         assert age(None) == "—"
 
 
-def test_times_are_of_the_servers_zone() -> None:
+def test_times_are_in_the_servers_zone() -> None:
     with timezone.override("Asia/Tokyo"):
         assert moment(datetime(2026, 3, 10, 23, 5, 7, tzinfo=UTC)) == "2026-03-11 08:05:07"
         assert clock("2026-03-10T23:05:00Z") == "08:05"
     assert moment(None) == "—"
 
 
-def test_an_icon_is_for_the_eye_alone() -> None:
+def test_an_icon_is_hidden_from_screen_readers() -> None:
     html = icon("clock")
     assert 'aria-hidden="true"' in html
     assert "icons.svg#clock" in html
 
 
-def test_an_icon_cannot_bring_markup_in() -> None:
+def test_the_name_of_an_icon_is_escaped() -> None:
     assert "<b>" not in icon("<b>", "<b>")
 
 
@@ -118,25 +124,26 @@ def test_compact(value: int | None, text: str) -> None:
     assert compact(value) == text
 
 
-def test_compact_goes_on_beyond_millions() -> None:
+def test_compact_beyond_millions() -> None:
     assert [compact(value) for value in (123_456_789, 5_000_000_000, 7 * 10**12)] == ["123 M", "5.00 G", "7.00 T"]
 
 
 def test_units_are_small() -> None:
     assert units("1.84 s") == '1.84<span class="unit">s</span>'
-    assert units("—") == "—"
+    assert units("97.1 %") == units("97.1%") == '97.1<span class="unit">%</span>'
+    assert [units(text) for text in ("—", "1,234")] == ["—", "1,234"]
 
 
 @pytest.mark.parametrize(
     ("part", "whole", "text"), [(0, 0, "—"), (0, 9, "0.0 %"), (1, 9999, "0.1 %"), (9, 9, "100.0 %")]
 )
-def test_a_share_is_nothing_only_where_there_is_none(part: int, whole: int, text: str) -> None:
+def test_a_share_is_zero_only_without_a_value(part: int, whole: int, text: str) -> None:
     assert share(part, whole) == text
 
 
 @time_machine.travel(NOW, tick=False)
 @pytest.mark.parametrize(("language", "text"), [("en", "9 Mar"), ("ja", "3月9日")])
-def test_since_is_the_time_and_before_today_the_day(language: str, text: str) -> None:
+def test_since_is_a_time_today_and_a_date_before(language: str, text: str) -> None:
     with translation.override(language):
         assert since(NOW - timedelta(hours=1)) == "11:00"
         assert since(NOW - timedelta(days=1)) == text
@@ -147,32 +154,34 @@ def test_elapsed_is_never_negative() -> None:
     assert [elapsed(NOW - timedelta(seconds=seconds)) for seconds in (1320, -9)] == ["22 min", "0 s"]
 
 
-def test_an_instant_is_as_the_api_tells_it() -> None:
+def test_an_instant_has_the_format_of_the_api() -> None:
     assert instant("2026-03-10T12:00:30.000Z") == NOW
     assert instant(None) is None
 
 
-def test_a_spark_steps_over_what_is_not_known() -> None:
+def test_a_sparkline_skips_unknown_values() -> None:
     drawn = spark([None, 0, None, 4], "x")
     assert 'points="26.7,30.0 80.0,4.0"' in drawn
     assert 'd="M80.0 4.0h0"' in drawn
     assert 'points=""' in spark([None, None], "x")
 
 
-def test_a_spark_of_a_rate_begins_with_the_lowest() -> None:
+def test_a_sparkline_of_a_rate_starts_at_the_lowest_value() -> None:
     assert 'points="0.0,30.0 80.0,4.0"' in spark([0.98, 1.0], "x", None)
 
 
-def test_a_meter_has_blocks_for_few_and_a_ruler_for_many() -> None:
+def test_a_meter_is_filled_in_proportion_and_labels_its_blocks() -> None:
     few, many = meter(1, 4), meter(16, 64)
-    assert (few.count('class="f"'), few.count('class="t"')) == (1, 3)
-    assert 'class="f" x="0%" width="25.0%"' in many
+    assert 'data-most="4"' in few  # the style sheet cuts it into four
+    assert 'class="f" width="25.0%"' in few
+    assert 'class="f" width="25.0%"' in many
+    assert 'class="f" width="100.0%"' in meter(5, 4)
     assert "full" not in few
     assert "full" in meter(4, 4)
     assert meter(3, None) == ""
 
 
-def test_rows_of_hours_are_what_a_loop_would_write() -> None:
+def test_rows_of_hours_equal_those_of_a_loop() -> None:
     times = [(datetime(2026, 3, 10, hour, tzinfo=UTC), {"requests": 1234 * hour, "failed": 0}) for hour in (13, 12)]
     loop = (
         "{% load figures %}{% for at, slot in times %}"

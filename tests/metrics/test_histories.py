@@ -1,4 +1,4 @@
-"""Whatever happens in which order: figures are the plain fold of all that was recorded, each record once."""
+"""Figures equal the plain fold of all records, each counted once, after any sequence of events."""
 
 from pathlib import Path
 

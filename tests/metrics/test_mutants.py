@@ -1,4 +1,4 @@
-"""Do random histories notice a broken rule? Each mutant breaks one, and must be found out for its own reason."""
+"""Random histories detect broken rules: each mutant breaks one rule and must be detected for its own reason."""
 
 import os
 import shutil
@@ -12,18 +12,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection, transaction
 
-from gateway import journal, record
-from gateway.journal import Batch, Position
-from gateway.record import Entry
-from metrics import database, seeding
-from metrics import trackers as trackers_module
-from metrics import writer as writer_module
-from metrics.database import Columns, Group
-from metrics.fold import Fold, Sample
-from metrics.folder import Folder
-from metrics.journals import Journals, Part
-from metrics.trackers import State
-from metrics.writer import DatabaseWriter, Step
+from gateway.ipc import journal, record
+from gateway.ipc.journal import Batch, Position
+from gateway.ipc.record import Entry
+from metrics import sql
+from metrics.counting.fold import Fold
+from metrics.counting.speeds import Sample
+from metrics.memory import state as state_module
+from metrics.memory.journal_follower import JournalFollower
+from metrics.memory.journal_reader import JournalReader, Part
+from metrics.memory.state import FiguresState
+from metrics.storage import bulk, seeding, writer_step
+from metrics.storage.bulk import Columns, Group
+from metrics.storage.writer import DatabaseWriter
+from metrics.storage.writer_step import Step
 from tests.metrics.histories import History, prepared
 from tests.metrics.records import request
 from tests.metrics.world import UTC_ZONE, World, rows, same, where
@@ -32,10 +34,10 @@ pytestmark = pytest.mark.django_db
 
 SEEDS = 12
 EVENTS = 150
-FIGURES = "^.'(told|restored|in the database)'"  # what histories say of figures that are not the plain fold's
+FIGURES = "^.'(shown|restored|in the database)'"  # the checks of histories that compare figures with the plain fold
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
-MUTANTS: dict[str, tuple[Mutant, str]] = {}  # by name, with what must be wrong
+MUTANTS: dict[str, tuple[Mutant, str]] = {}  # mutants by name, with the expected message
 
 
 def mutant(reason: str) -> Callable[[Mutant], Mutant]:
@@ -52,13 +54,13 @@ def mutant(reason: str) -> Callable[[Mutant], Mutant]:
 @mutant(FIGURES)
 def positions_are_set_without_comparing(patch: pytest.MonkeyPatch) -> None:
     compared = "journal_positions.segment = %s AND journal_positions.position = %s"
-    patch.setattr(writer_module, "MOVE", writer_module.MOVE.replace(compared, "%s + %s IS NOT NULL"))
+    patch.setattr(writer_step, "MOVE", writer_step.MOVE.replace(compared, "%s + %s IS NOT NULL"))
 
 
-@mutant("was folded by another process")
+@mutant("another process has written the records")
 def positions_are_kept_in_memory(patch: pytest.MonkeyPatch) -> None:
-    ask = DatabaseWriter._positions
-    patch.setattr(DatabaseWriter, "_positions", lambda self: self._known if self._steps else ask(self))
+    positions = DatabaseWriter._positions
+    patch.setattr(DatabaseWriter, "_positions", lambda self: self._stored if self._steps else positions(self))
 
 
 @mutant(FIGURES)
@@ -73,7 +75,7 @@ def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(FIGURES)
-def positions_are_committed_behind_the_sums(patch: pytest.MonkeyPatch) -> None:
+def positions_are_committed_after_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
     def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
@@ -87,28 +89,28 @@ def _move(step: Step) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         for writer, old, new in sorted(step.moves):
             if rows("SELECT segment, position FROM journal_positions WHERE writer = %s", writer) == [new]:
-                continue  # at the first try
-            cursor.execute(writer_module.MOVE, (writer, *new, *old))
+                continue  # at the first attempt
+            cursor.execute(writer_step.MOVE, (writer, *new, *old))
             if cursor.rowcount != 1:
-                raise writer_module.Moved(writer)
+                raise writer_step.PositionConflict(writer)
 
 
 @mutant(FIGURES)
 def tails_are_read_from_their_segments_start(patch: pytest.MonkeyPatch) -> None:
-    seed = Folder.seed
+    seed = JournalFollower.seed
 
-    def from_start(self: Folder, state: State, database_id: str) -> None:
+    def from_start(self: JournalFollower, state: FiguresState, database_id: str) -> None:
         state.positions = {writer: (segment, 0) for writer, (segment, _) in state.positions.items()}
         seed(self, state, database_id)
 
-    patch.setattr(Folder, "seed", from_start)
+    patch.setattr(JournalFollower, "seed", from_start)
 
 
-# What is deleted, and when
+# Deletion: what and when
 
 
 @mutant(FIGURES)
-def segments_go_before_the_trackers_have_read_them(patch: pytest.MonkeyPatch) -> None:
+def segments_are_deleted_before_the_trackers_have_read_them(patch: pytest.MonkeyPatch) -> None:
     def clean(self: DatabaseWriter, step: Step) -> None:
         for writer, _, new in step.moves:
             self._delete_before(writer, new)
@@ -119,19 +121,19 @@ def segments_go_before_the_trackers_have_read_them(patch: pytest.MonkeyPatch) ->
 
 
 @mutant(FIGURES)
-def segments_go_before_they_are_committed(patch: pytest.MonkeyPatch) -> None:
+def segments_are_deleted_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit = DatabaseWriter._commit
 
     def clean_first(self: DatabaseWriter, step: Step) -> None:
         for writer, _, new in step.moves:
-            self._delete_before(writer, min(new, self.folder.position(writer)))
+            self._delete_before(writer, min(new, self.follower.position(writer)))
         commit(self, step)
 
     patch.setattr(DatabaseWriter, "_commit", clean_first)
 
 
 @mutant(FIGURES)
-def the_segment_of_a_position_goes_too(patch: pytest.MonkeyPatch) -> None:
+def the_segment_of_a_position_is_deleted_too(patch: pytest.MonkeyPatch) -> None:
     delete = DatabaseWriter._delete_before
     patch.setattr(
         DatabaseWriter, "_delete_before", lambda self, writer, position: delete(self, writer, (position[0] + 1, 0))
@@ -139,7 +141,7 @@ def the_segment_of_a_position_goes_too(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("No such file")
-def a_living_writers_directory_goes(patch: pytest.MonkeyPatch) -> None:
+def a_living_writers_directory_is_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal, "lock", _open)
 
 
@@ -148,22 +150,22 @@ def _open(directory: Path) -> int | None:
 
 
 @mutant(FIGURES)
-def the_row_goes_before_the_directory(patch: pytest.MonkeyPatch) -> None:
+def the_row_is_deleted_before_the_directory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DatabaseWriter, "_discard_if_dead", _row_first)
 
 
 def _row_first(self: DatabaseWriter, writer: str) -> None:
-    directory = self.folder.journals.root / writer
+    directory = self.follower.reader.root / writer
     held = journal.lock(directory)
     if held is None:
         return
     try:
-        self.folder.catch_up()
-        if self._positions().get(writer) == self.folder.position(writer):
+        self.follower.catch_up()
+        if self._positions().get(writer) == self.follower.position(writer):
             rows("DELETE FROM journal_positions WHERE writer = %s", writer)
             hidden = directory.with_name(f".{writer}")
             os.rename(directory, hidden)
-            self.folder.forget(writer)
+            self.follower.remove_writer(writer)
             self._committed.pop(writer, None)
             shutil.rmtree(hidden)
     finally:
@@ -171,15 +173,15 @@ def _row_first(self: DatabaseWriter, writer: str) -> None:
 
 
 @mutant(FIGURES)
-def a_dead_writer_is_not_read_once_more(patch: pytest.MonkeyPatch) -> None:
-    """Between the last look and its death it may have recorded something."""
+def a_dead_writer_is_not_read_a_last_time(patch: pytest.MonkeyPatch) -> None:
+    """The writer may have recorded something between the last read and its death."""
     discard = DatabaseWriter._discard_if_dead
 
     def at_once(self: DatabaseWriter, writer: str) -> None:
         with pytest.MonkeyPatch.context() as without:
             stored = self._positions().get(writer, journal.START)
-            without.setattr(Folder, "catch_up", lambda self: 0)
-            without.setattr(Folder, "position", lambda self, name: stored)
+            without.setattr(JournalFollower, "catch_up", lambda self: 0)
+            without.setattr(JournalFollower, "position", lambda self, name: stored)
             discard(self, writer)
 
     patch.setattr(DatabaseWriter, "_discard_if_dead", at_once)
@@ -189,7 +191,7 @@ def a_dead_writer_is_not_read_once_more(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(FIGURES)
-def a_torn_tail_is_waited_for_in_any_segment(patch: pytest.MonkeyPatch) -> None:
+def an_incomplete_record_is_waited_for_in_any_segment(patch: pytest.MonkeyPatch) -> None:
     read = journal._read_segment
 
     def waits(directory: Path, batch: journal.Batch, limit: int, enough: int, *, sealed: bool) -> bool:
@@ -226,7 +228,7 @@ def a_short_write_is_not_cut_back(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(FIGURES)
-def a_segment_grows_after_the_next_was_begun(patch: pytest.MonkeyPatch) -> None:
+def a_segment_grows_after_the_next_was_started(patch: pytest.MonkeyPatch) -> None:
     append, rotate = journal.Writer.append, journal.Writer._rotate
     before: dict[journal.Writer, int] = {}
 
@@ -246,57 +248,57 @@ def a_segment_grows_after_the_next_was_begun(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal.Writer, "append", late)
 
 
-# What folder and writer share
+# State that follower and writer share
 
 
 @mutant(FIGURES)
-def a_kept_part_is_taken_wherever_it_begins(patch: pytest.MonkeyPatch) -> None:
-    take = Journals._take
+def a_kept_part_is_used_wherever_it_starts(patch: pytest.MonkeyPatch) -> None:
+    take = JournalReader._take
 
-    def any_of_it(self: Journals, key: tuple[str, Position, ZoneInfo]) -> Part | None:
-        return take(self, next((kept for kept in self._kept if kept[0] == key[0]), key))
+    def any_of_it(self: JournalReader, key: tuple[str, Position, ZoneInfo]) -> Part | None:
+        return take(self, next((cached for cached in self._cache if cached[0] == key[0]), key))
 
-    patch.setattr(Journals, "_take", any_of_it)
+    patch.setattr(JournalReader, "_take", any_of_it)
 
 
 @mutant(FIGURES)
-def what_is_cut_off_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Batch, "cut", lambda self, position: replace(self, position=position))
+def cut_parts_are_kept(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Batch, "before", lambda self, position: replace(self, position=position))
 
 
 # Folds. That a sample merged twice counts once needs no mutant: no history that obeys the positions merges one twice.
-# tests/metrics/test_fold.py has it all the same.
+# tests/metrics/counting/test_fold.py tests it.
 
 
 @mutant("speeds")
-def samples_are_kept_as_they_come(patch: pytest.MonkeyPatch) -> None:
+def samples_are_not_sorted(patch: pytest.MonkeyPatch) -> None:
     def as_they_come(kept: list[Sample], new: list[Sample]) -> list[Sample]:
         return [*kept, *new][-128:]
 
-    for module in (writer_module, trackers_module):
+    for module in (writer_step, state_module):
         patch.setattr(module, "merge_samples", as_they_come)
 
 
 @mutant(FIGURES)
-def a_known_id_is_left_out_of_the_history_alone(patch: pytest.MonkeyPatch) -> None:
+def a_known_id_is_skipped_only_in_the_history(patch: pytest.MonkeyPatch) -> None:
     def insert(cursor: Any, table: str, columns: Columns, groups: Sequence[Group]) -> None:
         names = (*columns.common, *columns.own, *columns.copies)
         copied = [columns.own.index(name) for name in columns.copies.values()]
         found = [(*common, *row, *[row[at] for at in copied]) for common, own in groups for row in own]
-        statement = writer_module._insert(table, names) + " ON CONFLICT (id) DO NOTHING"
-        writer_module._many(cursor, statement, found)
+        statement = sql.insert(table, names) + " ON CONFLICT (id) DO NOTHING"
+        writer_step.write_many(cursor, statement, found)
 
-    patch.setattr(database, "insert", insert)
+    patch.setattr(bulk, "insert", insert)
 
 
 @mutant(FIGURES)
-def figures_are_not_read_again_when_ids_were_known(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(History, "_writer", lambda self: DatabaseWriter(self.folder, UTC_ZONE, where))
+def figures_are_not_reloaded_when_ids_were_known(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(History, "_writer", lambda self: DatabaseWriter(self.follower, UTC_ZONE, where))
 
 
-@pytest.mark.one_database  # it is the histories that are tried
+@pytest.mark.one_database  # the histories are tested here
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_rule_is_noticed(
+def test_a_broken_rule_is_detected(
     tmp_path: Path, endpoints: object, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     apply, reason = MUTANTS[name]
@@ -306,7 +308,7 @@ def test_a_broken_rule_is_noticed(
 
 
 def _live(root: Path) -> None:
-    """Some lives, each in a database of its own."""
+    """Run some histories, each in its own database."""
     for seed in range(SEEDS):
         with transaction.atomic(), prepared(root / str(seed), seed) as history:
             try:
@@ -316,16 +318,16 @@ def _live(root: Path) -> None:
                 transaction.set_rollback(True)
 
 
-# Histories are of one thread. What only two at once can do:
+# Histories have one thread. The following cases need two.
 
 
 def write_while_figures_are_read(world: World, patch: pytest.MonkeyPatch) -> None:
-    """Between positions and sums all records are written. Fails if they are counted twice, or not at all."""
+    """Write all records between positions and sums. Fails if they are counted twice, or not at all."""
     world.gateway(request(), request(record.FAILED))
     right = world.figures()
     read = seeding._counters
 
-    def _counters(state: State, now: float) -> None:
+    def _counters(state: FiguresState, now: float) -> None:
         other = threading.Thread(target=_write, args=(world,))
         other.start()
         other.join()
@@ -333,7 +335,7 @@ def write_while_figures_are_read(world: World, patch: pytest.MonkeyPatch) -> Non
 
     patch.setattr(seeding, "_counters", _counters)
     world.reseed()
-    assert same(world.figures(), right), "told"
+    assert same(world.figures(), right), "shown"
 
 
 def _write(world: World) -> None:
@@ -344,7 +346,7 @@ def _write(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_positions_and_sums_are_read_as_of_one_moment(
+def test_positions_and_sums_are_read_in_one_snapshot(
     world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_while_figures_are_read(world, monkeypatch)
@@ -352,14 +354,16 @@ def test_positions_and_sums_are_read_as_of_one_moment(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_sums_of_a_later_moment_are_noticed(world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = seeding._gracefully
+def test_sums_of_a_later_snapshot_are_detected(
+    world: World, endpoints: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = seeding._run_step
 
     def later(*args: Any) -> None:
         rows("COMMIT")
         rows("BEGIN")
         step(*args)
 
-    monkeypatch.setattr(seeding, "_gracefully", later)
-    with pytest.raises(AssertionError, match="told"):
+    monkeypatch.setattr(seeding, "_run_step", later)
+    with pytest.raises(AssertionError, match="shown"):
         write_while_figures_are_read(world, monkeypatch)

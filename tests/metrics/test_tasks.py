@@ -1,4 +1,4 @@
-"""Retention: what is young stays, and no figure changes."""
+"""Retention: recent rows stay, and no figure changes."""
 
 import time
 from datetime import timedelta
@@ -10,7 +10,7 @@ from django.utils import timezone
 from metrics import tasks
 from metrics.models import DailyStat, DayRollUp, MinuteRollUp, MovingAverage, RequestHistory
 from tests.metrics.records import A, load, request
-from tests.metrics.world import World, restored, told
+from tests.metrics.world import World, reported, restored
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +29,7 @@ def store(world: World, *ages: float) -> None:
     world.write()
 
 
-def test_rows_beyond_retention_go(world: World) -> None:
+def test_rows_beyond_retention_are_deleted(world: World) -> None:
     store(world, 0, 6.9 * DAY, 7.1 * DAY, 30 * DAY)
     assert tasks.prune_history() == 2
     oldest = RequestHistory.objects.order_by("completed_at").first()
@@ -37,19 +37,19 @@ def test_rows_beyond_retention_go(world: World) -> None:
     assert oldest.completed_at > timezone.now() - timedelta(days=7)
 
 
-def test_a_second_run_finds_nothing(world: World) -> None:
+def test_a_second_run_deletes_nothing(world: World) -> None:
     store(world, 8 * DAY)
     assert (tasks.prune_history(), tasks.prune_history()) == (1, 0)
 
 
-def test_many_rows_go_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_deleted_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "CHUNK", 3)
     store(world, *[8 * DAY + at for at in range(10)], 0)
     assert tasks.prune_history() == 10
     assert RequestHistory.objects.count() == 1
 
 
-def test_old_minutes_go_and_days_stay(world: World) -> None:
+def test_old_minutes_are_deleted_and_days_stay(world: World) -> None:
     store(world, 0, 7 * DAY, 9 * DAY)
     tasks.prune_history()
     assert MinuteRollUp.objects.count() == 2
@@ -60,22 +60,22 @@ def test_pruning_changes_no_figure(world: World, endpoints: object, now: float) 
     ages = [at * DAY / 4 for at in range(80)]
     world.gateway(*[request(completed_us=round((now - age) * 1e6), output_tokens=9) for age in ages])
     world.write()
-    before = told(restored(now))
+    before = reported(restored(now))
     tasks.prune_history()
     assert RequestHistory.objects.count() < 80
-    assert told(restored(now)) == before
+    assert reported(restored(now)) == before
 
 
 def test_pruning_everything_changes_no_figure(world: World, endpoints: object, now: float) -> None:
     later = now + 20 * DAY
     world.gateway(*[request(completed_us=round(now * 1e6), output_tokens=9), *load(4, 30)])
     world.write()
-    before = told(restored(later))
+    before = reported(restored(later))
     with time_machine.travel(later, tick=False):
         tasks.prune_history()
     assert not RequestHistory.objects.exists()
     assert not MinuteRollUp.objects.exists()
-    assert told(restored(later)) == before
+    assert reported(restored(later)) == before
     assert before["durations"].p95 is not None
 
 

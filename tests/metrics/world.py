@@ -1,7 +1,8 @@
-"""The parts that figures are made of, put together as control does it, but in the hands of a test."""
+"""The parts that produce figures, connected as in control, but driven by a test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,74 +12,99 @@ from django.db import connection
 
 from endpoints.models import Endpoint
 from endpoints.registry import registry
-from gateway import journal
-from gateway.record import Entry
-from metrics import adopted, seeding, teller
-from metrics.fold import Usage
-from metrics.folder import Folder
-from metrics.gauges import gauges as teller_gauges
-from metrics.journals import Journals
-from metrics.marks import marks as teller_marks
+from gateway.ipc import journal
+from gateway.ipc.limit_hits import Hits
+from gateway.ipc.record import Entry
+from gateway.registry.schema import EndpointFacts, Model
+from metrics.counting.cells import EndpointUsage
+from metrics.memory.backlog import WriterHandle
+from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.figures import Figures
+from metrics.memory.gauges import gauges
+from metrics.memory.journal_follower import JournalFollower
+from metrics.memory.journal_reader import JournalReader
+from metrics.memory.runtime import runtime
+from metrics.memory.state import FiguresState
+from metrics.memory.trackers import Trackers
 from metrics.models import Installation
-from metrics.rows import Where
-from metrics.trackers import Figures, State, Trackers
-from metrics.writer import DatabaseWriter
+from metrics.storage import adopted_history, seeding
+from metrics.storage.history_rows import EndpointName
+from metrics.storage.writer import DatabaseWriter
 from tests.metrics.records import AT, NOW, A, B
 
 UTC_ZONE = ZoneInfo("UTC")
 DATABASE = "the database of this test"
 
 
+class FakeInstallation:
+    """State of a running installation that a test sets as it needs."""
+
+    def __init__(self) -> None:
+        self.in_flight: Callable[[], Mapping[str, int]] = dict
+        self.waiting: Callable[[], int] = lambda: 0
+        self.trials: Callable[[], Mapping[str, int]] = dict
+        self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
+        self.revision: Callable[[], int] = lambda: 0
+        self.is_pending: Callable[[], bool] = lambda: False
+        self.pending_reason: Callable[[], str | None] = lambda: None
+        self.publication_failure: Callable[[], str | None] = lambda: None
+        self.drifted_at: Callable[[], float | None] = lambda: None
+        self.watch: Callable[[int], int] = lambda until: 0
+        self.cancel: Callable[[str], None] = lambda request_id: None
+        self.cancelled: Callable[[], Container[str]] = frozenset
+        self.unrecorded: Callable[[], int] = lambda: 0
+        self.is_serving: Callable[[], bool] = lambda: False
+        self.is_outdated: Callable[[], bool] = lambda: False
+        self.key_names: Callable[[Iterable[str]], Mapping[str, str]] = lambda ids: {}
+        self.generated_passwords: Callable[[], list[tuple[str, str, datetime]]] = list
+        self.limit_hits = Hits()
+        self.writer: WriterHandle | None = None
+
+
+def fake_installation() -> FakeInstallation:
+    """Return the state of the installation that pages and API of this test see."""
+    assert isinstance(runtime.installation, FakeInstallation)
+    return runtime.installation
+
+
 def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
-    """The process-wide objects as in a new process, with their journals in a folder of this test."""
-    trackers, folder, surroundings = teller.trackers, teller.folder, teller.surroundings
+    """Reset the process-wide objects as in a new process, with journals in a folder of this test."""
+    trackers, follower = runtime.trackers, runtime.follower
     monkeypatch.setattr(trackers, "zone", UTC_ZONE)
-    monkeypatch.setattr(trackers, "state", State(UTC_ZONE))
+    monkeypatch.setattr(trackers, "state", FiguresState(UTC_ZONE))
     monkeypatch.setattr(trackers, "seeded", False)
     monkeypatch.setattr(trackers, "version", 0)
-    monkeypatch.setattr(folder, "journals", Journals(journals))
-    monkeypatch.setattr(folder, "database_id", None)
-    monkeypatch.setattr(folder, "_refused", lambda endpoint_id: None)
+    monkeypatch.setattr(follower, "reader", JournalReader(journals))
+    monkeypatch.setattr(follower, "database_id", None)
+    monkeypatch.setattr(follower, "_refused", lambda endpoint_id: None)
     for name in ("folded", "written"):
-        monkeypatch.setattr(folder, name, 0)
-    monkeypatch.setattr(surroundings, "in_flight", dict)
-    monkeypatch.setattr(surroundings, "waiting", lambda: 0)
-    monkeypatch.setattr(surroundings, "trials", dict)
-    monkeypatch.setattr(surroundings, "snapshot", lambda: None)
-    monkeypatch.setattr(surroundings, "watch", lambda until: 0)
-    monkeypatch.setattr(surroundings, "cancel", lambda request_id: None)
-    monkeypatch.setattr(surroundings, "cancelled", frozenset)
-    monkeypatch.setattr(surroundings, "unrecorded", lambda: 0)
-    monkeypatch.setattr(surroundings, "serving", lambda: False)
-    monkeypatch.setattr(surroundings, "outdated", lambda: False)
-    monkeypatch.setattr(surroundings, "key_names", dict)
-    monkeypatch.setattr(surroundings, "generated_passwords", list)
-    monkeypatch.setattr(surroundings, "writer", None)
-    teller_marks.forget()
-    teller_gauges.forget()
+        monkeypatch.setattr(follower, name, 0)
+    monkeypatch.setattr(runtime, "installation", FakeInstallation())
+    endpoint_events.reset()
+    gauges.reset()
     monkeypatch.setattr(seeding, "seeds", 0)
 
 
-def where(endpoint_id: str) -> Where:
-    return Where({A: "a", B: "b"}.get(endpoint_id, "(deleted)"), "192.0.2.7")
+def where(endpoint_id: str) -> EndpointName:
+    return EndpointName({A: "a", B: "b"}.get(endpoint_id, "(deleted)"), "192.0.2.7")
 
 
 class World:
-    """Gateways' journals, the folder over them and a database writer; `process_wide` uses the one teller's folder."""
+    """Journals of gateways, a follower and a database writer; `process_wide` uses the singletons of the process."""
 
     def __init__(self, root: Path, *, process_wide: bool = False) -> None:
         self.root = root
-        self.folder = teller.folder if process_wide else Folder(Journals(root), Trackers(UTC_ZONE))
-        self.folder.database_id = DATABASE
-        self.writer = DatabaseWriter(self.folder, UTC_ZONE, where, reseed=self.reseed)
+        self.follower = runtime.follower if process_wide else JournalFollower(JournalReader(root), Trackers(UTC_ZONE))
+        self.follower.database_id = DATABASE
+        self.writer = DatabaseWriter(self.follower, UTC_ZONE, where, reseed=self.reseed)
         self.gateways: list[journal.Writer] = []
 
     @property
     def trackers(self) -> Trackers:
-        return self.folder.trackers
+        return self.follower.trackers
 
     def gateway(self, *entries: Entry, database_id: str = DATABASE, segment_bytes: int = 1 << 20) -> journal.Writer:
-        """A new gateway that has journaled these entries and lives on."""
+        """Start a gateway that has journaled these entries and stays alive."""
         self.gateways.append(journal.Writer(self.root, database_id, segment_bytes=segment_bytes))
         for entry in entries:
             assert self.gateways[-1].append(entry)
@@ -89,17 +115,17 @@ class World:
         return self.root / gateway.name
 
     def write(self, writer: DatabaseWriter | None = None) -> None:
-        """Step until everything is in the database."""
+        """Step until all records are in the database."""
         own_database()
         while (writer or self.writer).step().moves:
             pass
 
     def reseed(self) -> None:
-        self.folder.seed(seeding.load(AT), DATABASE)
+        self.follower.seed(seeding.load(AT), DATABASE)
 
     def figures(self) -> Figures:
-        """Of the trackers, live to the last record."""
-        self.folder.catch_up()
+        """Return the figures of the trackers, including the last record."""
+        self.follower.catch_up()
         return self.trackers.figures(AT)
 
     def close(self) -> None:
@@ -108,32 +134,32 @@ class World:
 
 
 def own_database() -> None:
-    """The database is the one that the journals of a world belong to."""
+    """Make this database the one to which the journals of a world belong."""
     Installation.objects.update_or_create(id=1, defaults={"database_id": DATABASE, "created_at": NOW})
 
 
 def restored(now: float = AT) -> Figures:
-    """What a new process would tell: read from the database alone."""
+    """Return the figures of a new process, read from the database alone."""
     fresh = Trackers(UTC_ZONE)
     fresh.install(seeding.load(now))
     return fresh.figures(now)
 
 
 def count_adopted(zone: ZoneInfo = UTC_ZONE) -> int:
-    """As a start does, with what llmlb wrote into the history."""
-    return adopted.catch_up(zone, lambda text: None)
+    """Count llmlb's rows of the history as a start does."""
+    return adopted_history.catch_up(zone, lambda text: None)
 
 
 def same(one: Figures, other: Figures) -> bool:
-    """All figures equal; `version` counts changes and is no figure."""
-    return told(one) == told(other)
+    """Compare all figures; `version` counts changes and is not a figure."""
+    return reported(one) == reported(other)
 
 
-def told(figures: Figures) -> dict[str, Any]:
-    """Every figure by name, without what is zero because nothing was counted."""
+def reported(figures: Figures) -> dict[str, Any]:
+    """Return every figure by name, without zeros that were never counted."""
     return {
         "endpoints": {key: it for key, it in figures.endpoints.items() if it.total or it.cancelled},
-        "usage": {key: it for key, it in figures.usage.items() if it != Usage()},
+        "usage": {key: it for key, it in figures.usage.items() if it != EndpointUsage()},
         "totals": {name: value for name, value in figures.totals.items() if value},
         "timeline": figures.timeline,
         "durations": figures.durations,
@@ -145,7 +171,7 @@ def told(figures: Figures) -> dict[str, Any]:
 
 
 def add_endpoint(endpoint_id: str = A, name: str = "a", **fields: Any) -> Endpoint:
-    """A row, in the registry as well."""
+    """Create a row, and load it into the registry."""
     url = fields.pop("base_url", f"http://{name}.invalid:8000")
     made = Endpoint.objects.create(id=endpoint_id, name=name, base_url=url, **fields)
     registry.reload()
@@ -160,7 +186,7 @@ def rows(sql: str, *values: Any) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def without(table: str) -> Iterator[None]:
-    """A table that is not there for a while. For tests with transactions of their own."""
+    """Rename a table for the duration of the block. For tests with their own transactions."""
     rows(f"ALTER TABLE {table} RENAME TO kept_aside")
     try:
         yield

@@ -1,4 +1,4 @@
-"""llmlb opens a database again that RouterDash has taken over, and serves: what its own SQL does to the file."""
+"""llmlb serves with a database that RouterDash has adopted: the effects of its SQL on the file."""
 
 import json
 import random
@@ -28,7 +28,7 @@ DAILY = (
     "excluded.failed_requests, total_output_tokens = total_output_tokens + excluded.total_output_tokens, "
     "total_duration_ms = total_duration_ms + excluded.total_duration_ms"
 )
-# What it calls a request, and under which kind it counts one by day: embeddings have none of their own.
+# The type of a request, and the kind of its daily row: embeddings have none of their own.
 KINDS = {
     "Chat": "chat_completions",
     "Generate": "completions",
@@ -40,7 +40,7 @@ NIL = "00000000-0000-0000-0000-000000000000"
 
 @dataclass
 class Served:
-    """What came of it. `counted` is what endpoints' counters say, the others what the history says."""
+    """The results. `counted` is in the counters of endpoints, the others are in the history."""
 
     counted: Counter[str] = field(default_factory=Counter)  # ok and failed
     endpoints: Counter[str] = field(default_factory=Counter)
@@ -53,8 +53,8 @@ class Served:
 
 
 def serve_again(path: Path, requests: int, *, seed: int = 7, at: datetime | None = None) -> Served:
-    """Endpoints answer, some requests fail; one in ten is a response, which it counts and keeps no history of, and one
-    in twenty finds no endpoint, which it keeps in the history and counts nowhere else.
+    """Endpoints respond, some requests fail; one in ten is a response, which llmlb counts and keeps no history of, and
+    one in twenty finds no endpoint, which it keeps in the history and counts nowhere else.
     """
     rng, served = random.Random(seed), Served()
     with closing(sqlite3.connect(path)) as db:
@@ -114,25 +114,25 @@ def _history(
         f"{done.strftime('%Y-%m-%dT%H:%M:%S.%f')}{rng.randrange(1000):03d}+00:00",
     )
     body = json.dumps({"model": endpoint[2]})
-    told = (11, tokens, 11 + tokens) if ok else (None, None, None)
+    usage = (11, tokens, 11 + tokens) if ok else (None, None, None)
     db.execute(
         HISTORY,
         (
             str(uuid.UUID(int=rng.getrandbits(128), version=4)), stamp, request_type, endpoint[2], *endpoint[:2],
-            "0.0.0.0", client, body, None, ms, "success" if ok else "error", None if ok else "HTTP 500", stamp, *told,
+            "0.0.0.0", client, body, None, ms, "success" if ok else "error", None if ok else "HTTP 500", stamp, *usage,
             key,
         ),
     )  # fmt: skip
     served.rows += 1
-    served.input_tokens += told[0] or 0
-    served.output_tokens += told[1] or 0
+    served.input_tokens += usage[0] or 0
+    served.output_tokens += usage[1] or 0
     served.clients[client] += 1
     served.models[endpoint[2]] += 1
     served.minutes[done.strftime("%Y-%m-%dT%H:%M:00Z")] += 1
 
 
 def change_endpoints(path: Path, *, deleted: str, added: Mapping[str, str]) -> None:
-    """It deletes an endpoint by its id, and adds others: id to name."""
+    """Delete an endpoint by its ID and add others (ID to name)."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA foreign_keys=ON")
         db.execute("DELETE FROM endpoints WHERE id = ?", (deleted,))

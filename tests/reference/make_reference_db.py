@@ -1,4 +1,4 @@
-"""A SQLite database as the reference system (llmlb 5.7.1) leaves it, with traffic in it, and the figures it must show.
+"""A SQLite database as llmlb 5.7.1 leaves it, with traffic in it, and its expected figures.
 
     python -m tests.reference.make_reference_db OUT.sqlite3 [--seed N] [--requests N]
 
@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from routerdash import reference
+from routerdash.adoption import llmlb_schema
 
 CHECKS = {
     "users": ["role IN ('admin','viewer')"],
@@ -113,7 +113,7 @@ def _quoted(names: list[str]) -> str:
 
 @dataclass
 class Maker:
-    """Writes one database; every choice comes from the seeded generator."""
+    """A writer of one database; every choice comes from the seeded generator."""
 
     db: sqlite3.Connection
     now: datetime
@@ -123,7 +123,7 @@ class Maker:
     expected: dict[str, Any] = field(default_factory=dict)
 
     def tables(self) -> None:
-        for name, table in reference.schema().items():
+        for name, table in llmlb_schema.schema().items():
             for statement in statements(name, table):
                 self.db.execute(statement)
         self.db.executescript(EXTRA)
@@ -148,7 +148,7 @@ class Maker:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def stamp(self, moment: datetime) -> str:
-        """RFC 3339, +00:00, with 0, 3, 6 or 9 digits of a second, as the reference writes it."""
+        """RFC 3339, +00:00, with 0, 3, 6 or 9 digits of a second, as llmlb writes it."""
         digits = self.rng.choice([0, 3, 6, 9])
         fraction = f"{moment.microsecond:06d}{self.rng.randrange(1000):03d}"[:digits]
         return moment.strftime("%Y-%m-%dT%H:%M:%S") + (f".{fraction}" if digits else "") + "+00:00"
@@ -352,7 +352,7 @@ def _minute(moment: datetime) -> str:
 def make(
     path: Path, *, seed: int = 1, requests: int = 2000, now: datetime | None = None, zone: tzinfo = UTC
 ) -> dict[str, Any]:
-    """Write the database; the figures it must show. `zone` is the server's, for the dates of daily rows."""
+    """Write the database; return its expected figures. `zone` is the server's, for the dates of daily rows."""
     now = now or datetime.now(UTC)
     db = sqlite3.connect(path)
     maker = Maker(db, now, zone, random.Random(seed))

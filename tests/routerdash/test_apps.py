@@ -1,12 +1,16 @@
-"""What the project changes of the libraries it uses."""
+"""Changes of the project to the libraries that it uses."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from django.contrib import admin
 
-from routerdash.admin_site import AdminSite
-from tests.routerdash.processes import python
+from routerdash.web.admin_site import AdminSite
+from tests.router import clean_environment
+from tests.routerdash.commands import python
 
 
 def test_libraries_log_less() -> None:
@@ -21,3 +25,25 @@ def test_django_q_has_no_handler_of_its_own(tmp_path: Path) -> None:
 
 def test_the_admin_is_ours() -> None:
     assert isinstance(admin.site, AdminSite)
+
+
+@pytest.mark.unmeasured
+def test_control_loads_no_package_that_it_does_not_need(tmp_path: Path) -> None:
+    code = (
+        "import sys; from django.urls import get_resolver; get_resolver().url_patterns; "
+        "import routerdash.processes.control; print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    found = python(code, ROUTERDASH_DATA_DIR=str(tmp_path))
+    assert "rest_framework" in found.out.split(), found.err
+    assert not set(found.out.split()) & {"psycopg", "psycopg_binary", "pygments"}
+
+
+def test_a_hidden_package_can_be_imported_later(tmp_path: Path) -> None:
+    code = (
+        "import sys; from routerdash.optional_packages import import_without; "
+        "sys.path.insert(0, '.'); import_without('uses', 'colorsys'); import uses, colorsys; "
+        "print(uses.found, colorsys.__name__)"
+    )
+    (tmp_path / "uses.py").write_text("try:\n    import colorsys as found\nexcept ImportError:\n    found = None\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_environment({}), capture_output=True)
+    assert done.stdout.split() == [b"None", b"colorsys"], done.stderr

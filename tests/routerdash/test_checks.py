@@ -1,5 +1,6 @@
 """System checks."""
 
+import io
 from typing import Any
 
 import pytest
@@ -26,9 +27,13 @@ def test_everything_else_may_have_one(monkeypatch: pytest.MonkeyPatch, role: str
 
 
 def test_the_project_passes_its_checks() -> None:
-    call_command("check", fail_level="WARNING")
+    output = io.StringIO()
+    call_command("check", fail_level="WARNING", stdout=output)
+    assert output.getvalue().startswith("System check identified no issues")
 
 
 @pytest.mark.django_db
 def test_no_migration_is_missing() -> None:
-    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+    output = io.StringIO()
+    call_command("makemigrations", check=True, dry_run=True, stdout=output)
+    assert output.getvalue() == "No changes detected\n"

@@ -1,4 +1,4 @@
-"""Cases at the edges: refusals of every kind, backups, adoptions that were interrupted."""
+"""Edge cases: error responses of all kinds, backups, interrupted adoptions."""
 
 import json
 import sqlite3
@@ -13,30 +13,32 @@ from django.core.exceptions import PermissionDenied
 from django.test import Client, RequestFactory, override_settings
 
 from access.directory import access
-from gateway import snapshot
-from gateway.config import Config, load
-from metrics import teller as teller_module
-from routerdash import errors, prepare
-from routerdash.control import Control
-from routerdash.prepare import CannotStart
+from gateway.base.config import Config, load
+from gateway.ipc.live_page import LivePage
+from gateway.registry.writer import RegistryWriter
+from metrics.memory.runtime import runtime
+from routerdash.processes import data_directory, prepare
+from routerdash.processes.control import Control
+from routerdash.processes.data_directory import CannotStart
+from routerdash.web import errors
 from tests.access.people import Api
 from tests.metrics.records import NOW, request
 from tests.metrics.world import World, without
 from tests.reference.make_reference_db import make
-from tests.routerdash.processes import manage, one_line, python
-from tests.routerdash.test_prepare import serve
+from tests.routerdash.commands import manage, one_line, python
+from tests.routerdash.processes.test_prepare import serve
 
 HEADER = "Content-Security-Policy"
 
 
-# Answers
+# Responses
 
 
-def test_a_form_without_its_token_gets_our_page() -> None:
+def test_a_form_without_a_csrf_token_gets_our_error_page() -> None:
     response = Client(enforce_csrf_checks=True).post("/login", {"username": "ada", "password": "x"})
     assert response.status_code == 403
     assert b"<style" not in response.content
-    assert b"If you came from a form, load its page again." in response.content
+    assert b"If you submitted a form, reload its page." in response.content
 
 
 @override_settings(SERVESTATIC_USE_FINDERS=True)
@@ -53,7 +55,7 @@ def test_a_refused_schema_is_refused_in_json(anybody: Api) -> None:
     assert response["Content-Type"] == "application/json"
 
 
-def test_djangos_own_refusal_has_the_shape_of_the_api() -> None:
+def test_errors_of_django_have_the_error_shape_of_the_api() -> None:
     response = errors.api_error(PermissionDenied(), {"request": RequestFactory().get("/api/x"), "view": None})
     assert response is not None
     assert set(response.data) == {"error"}
@@ -61,8 +63,8 @@ def test_djangos_own_refusal_has_the_shape_of_the_api() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/account/password", "/admin/"])
 @pytest.mark.django_db(transaction=True)
-def test_who_is_logged_in_is_told_that_the_database_is_away(as_viewer: Api, path: str) -> None:
-    """Control started without a database: it knows no user yet."""
+def test_a_logged_in_user_gets_an_error_without_the_database(as_viewer: Api, path: str) -> None:
+    """Control started without a database: it has no users yet."""
     as_viewer.raise_request_exception = False
     access.forget()
     with without("users"):
@@ -70,7 +72,7 @@ def test_who_is_logged_in_is_told_that_the_database_is_away(as_viewer: Api, path
 
 
 @pytest.mark.django_db(transaction=True)
-def test_live_events_say_in_json_that_the_database_is_away(as_viewer: Api) -> None:
+def test_live_events_without_the_database_respond_with_a_json_error(as_viewer: Api) -> None:
     access.forget()
     with without("users"):
         response = as_viewer.get("/api/dashboard/events")
@@ -78,39 +80,41 @@ def test_live_events_say_in_json_that_the_database_is_away(as_viewer: Api) -> No
     assert response["Content-Type"] == "application/json"
 
 
-def test_health_tells_nobody_where_the_database_is(
-    client: Client, teller: World, monkeypatch: pytest.MonkeyPatch
+def test_health_does_not_contain_the_address_of_the_database(
+    client: Client, shown_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the database's driver says names host, port and user; these two need no login."""
-    monkeypatch.setattr(teller_module.surroundings, "writer", teller.writer)
-    teller.writer.backlog.error = 'connection to server at "10.0.0.5", port 5432 failed: FATAL: role "figures"'
+    """Errors of the database driver contain host, port and user; these two paths need no login."""
+    monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
+    shown_world.writer.backlog.error = 'connection to server at "10.0.0.5", port 5432 failed: FATAL: role "figures"'
     for path in ("/health", "/ready"):
         assert "10.0.0.5" not in client.get(path).content.decode()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_figures_count_from_a_start_without_a_database_on(
-    config: Config, teller: World, monkeypatch: pytest.MonkeyPatch
+def test_requests_are_counted_after_a_start_without_a_database(
+    config: Config, shown_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The overview says so, and nothing else would move while the database is away."""
+    """The overview shows it; no other figure would change without the database."""
     monkeypatch.setattr(settings, "ROUTERDASH", config)
-    prepare.data_directory(config)
-    snapshot.save(config.snapshot_path, snapshot.Snapshot(version=4, database_id="the last one"))
-    teller.folder.database_id = None
+    data_directory.create(config)
+    with closing(RegistryWriter(config.registry_dir, LivePage(config.live_page_path))) as writer:
+        writer.rebuild("the last one", (), ())
+    shown_world.follower.database_id = None
     control = Control()
     with without("endpoints"):
-        control._first_look()
-        teller.gateway(request(), database_id="the last one")
-        assert teller.folder.figures().totals.get("requests_ok") == 1
+        control._load_at_start()
+        shown_world.gateway(request(), database_id="the last one")
+        assert shown_world.follower.figures().totals.get("requests_ok") == 1
+    control.publisher.close()
 
 
 # Backups
 
 
 def installation(path: Path) -> Config:
-    """With a database in it."""
+    """An installation with a database."""
     made = load({"ROUTERDASH_DATA_DIR": str(path)})
-    prepare.data_directory(made)
+    data_directory.create(made)
     prepare.create_database(made)
     return made
 
@@ -138,20 +142,20 @@ def test_a_second_backup_within_the_second_does_not_replace_the_first(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["data #1", "what?", "100%41"])
-def test_a_database_is_copied_whatever_its_directory_is_called(tmp_path: Path, name: str) -> None:
+def test_a_database_in_a_directory_with_an_unusual_name_is_copied(tmp_path: Path, name: str) -> None:
     config = installation(tmp_path / name)
     store(config, "kept")
     assert tables(prepare.backup(config)) == ["kept"]
 
 
-def test_a_backup_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_failed_backup_is_reported_in_one_line(tmp_path: Path) -> None:
     config = installation(tmp_path)
     (tmp_path / "backups").write_text("a file")
     with pytest.raises(CannotStart):
         prepare.backup(config)
 
 
-def test_a_refused_database_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_refused_database_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "llmlb.sqlite3"
     make(path, requests=5)
     before = path.read_bytes()
@@ -178,7 +182,7 @@ def original(tmp_path: Path) -> Path:
     return path
 
 
-def test_adopt_says_that_the_data_directory_cannot_be_used(original: Path, tmp_path: Path) -> None:
+def test_adopt_reports_an_unusable_data_directory(original: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = adopt(original, tmp_path / "file")
     assert done.code == 2
@@ -186,7 +190,7 @@ def test_adopt_says_that_the_data_directory_cannot_be_used(original: Path, tmp_p
     assert done.err.startswith("adopt: ROUTERDASH_DATA_DIR ")
 
 
-def test_adopt_says_that_no_copy_can_be_made(original: Path, tmp_path: Path) -> None:
+def test_adopt_reports_a_failed_copy(original: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "backups").write_text("a file")
     done = adopt(original, tmp_path / "data")
@@ -194,14 +198,14 @@ def test_adopt_says_that_no_copy_can_be_made(original: Path, tmp_path: Path) -> 
     assert one_line(done.err)
 
 
-def test_adopt_takes_a_database_whatever_its_directory_is_called(tmp_path: Path) -> None:
+def test_adopt_accepts_a_database_in_a_directory_with_an_unusual_name(tmp_path: Path) -> None:
     path = tmp_path / "data #1" / "llmlb.sqlite3"
     path.parent.mkdir()
     make(path, requests=5)
     assert adopt(path, tmp_path / "data").code == 0
 
 
-def test_an_adoption_that_failed_leaves_the_files_journal_mode(original: Path, tmp_path: Path) -> None:
+def test_a_failed_adoption_keeps_the_journal_mode(original: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(original)) as connection:
         connection.execute("CREATE TABLE rollup_days (of_somebody_else)")
     before = original.read_bytes()[18:20]
@@ -211,13 +215,13 @@ def test_an_adoption_that_failed_leaves_the_files_journal_mode(original: Path, t
 
 KILLED = """
 from django.core.management import call_command
-from routerdash import adoption
+from routerdash.adoption import adoption
 adoption._mark_as_done()
 call_command("migrate", verbosity=0)
 """
 
 
-def test_an_adoption_that_was_killed_is_finished_by_the_next(original: Path, tmp_path: Path) -> None:
+def test_a_killed_adoption_is_finished_by_the_next(original: Path, tmp_path: Path) -> None:
     environment = {"ROUTERDASH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": f"sqlite:///{original}"}
     assert python(KILLED, **environment).code == 0
     assert adopt(original, tmp_path / "data").code == 0
@@ -229,9 +233,9 @@ def test_an_adoption_that_was_killed_is_finished_by_the_next(original: Path, tmp
 # Logs
 
 
-def test_django_q_logs_in_our_form(tmp_path: Path) -> None:
+def test_django_q_logs_in_our_format(tmp_path: Path) -> None:
     code = (
-        "import logging; from gateway import logs; logs.configure(config, 'background'); "
+        "import logging; from gateway.base import logs; logs.configure(config, 'background'); "
         "logging.getLogger('django-q').warning('a worker died')"
     )
     done = python(code, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_LOG_FORMAT="json")

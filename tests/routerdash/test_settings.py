@@ -1,4 +1,4 @@
-"""Django's settings that follow from ours."""
+"""Django's settings that depend on ours."""
 
 import sqlite3
 from contextlib import closing
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 
-from gateway.config import load
+from gateway.base.config import load
 from routerdash.settings import database
-from tests.routerdash.processes import python
+from tests.routerdash.commands import python
 
-ASK = "from django.db import connection\nprint(connection.cursor().execute('%s').fetchone())"
+QUERY = "from django.db import connection\nprint(connection.cursor().execute('%s').fetchone())"
 
 
-def test_sqlite_is_opened_and_never_made(tmp_path: Path) -> None:
+def test_sqlite_files_are_opened_and_never_created(tmp_path: Path) -> None:
     found = database(load({"ROUTERDASH_DATA_DIR": str(tmp_path)}))
     assert found["NAME"] == f"file:{tmp_path}/routerdash.sqlite3?mode=rw"
-    done = python(ASK % "SELECT 1", ROUTERDASH_DATA_DIR=str(tmp_path))
+    done = python(QUERY % "SELECT 1", ROUTERDASH_DATA_DIR=str(tmp_path))
     assert "unable to open database file" in done.err
     assert list(tmp_path.iterdir()) == []
 
@@ -27,17 +27,17 @@ def test_a_path_may_have_any_name(tmp_path: Path) -> None:
     assert found["NAME"] == f"file:{tmp_path}/load%20balancer%20%231%3F.db?mode=rw"
 
 
-def test_writers_wait_for_each_other_from_the_start() -> None:
+def test_writers_wait_for_each_other_from_the_beginning() -> None:
     assert database(load({}))["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
 
 
-def test_sqlite_writes_ahead(tmp_path: Path) -> None:
+def test_sqlite_uses_a_write_ahead_log(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "routerdash.sqlite3")) as made:
         made.execute("CREATE TABLE t (x)")
-    assert python(ASK % "PRAGMA journal_mode", ROUTERDASH_DATA_DIR=str(tmp_path)).out == "('wal',)\n"
+    assert python(QUERY % "PRAGMA journal_mode", ROUTERDASH_DATA_DIR=str(tmp_path)).out == "('wal',)\n"
 
 
-def test_postgresql_is_named_by_its_url() -> None:
+def test_postgresql_is_configured_by_its_url() -> None:
     found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
     assert found["ENGINE"] == "django.db.backends.postgresql"
     assert [found[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
@@ -61,7 +61,7 @@ def test_debug_is_off() -> None:
     assert django_settings.DEBUG is False
 
 
-def test_settings_are_read_without_writing_anything(tmp_path: Path) -> None:
+def test_reading_settings_writes_no_file(tmp_path: Path) -> None:
     assert python("print(1)", ROUTERDASH_DATA_DIR=str(tmp_path / "data")).out == "1\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -69,14 +69,14 @@ def test_settings_are_read_without_writing_anything(tmp_path: Path) -> None:
 NAMES = "print(settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)"
 
 
-def test_cookies_are_bound_to_the_host_where_the_scheme_is_https_and_only_there(tmp_path: Path) -> None:
+def test_cookies_have_the_host_prefix_only_with_https(tmp_path: Path) -> None:
     secure = python(NAMES, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_PUBLIC_URL="https://llm.example.com")
     assert secure.out == "__Host-routerdash_session __Host-routerdash_csrf\n"
     plain = python(NAMES, ROUTERDASH_DATA_DIR=str(tmp_path), ROUTERDASH_PUBLIC_URL="http://llm.local")
     assert plain.out == "routerdash_session routerdash_csrf\n"
 
 
-ANSWER = """
+RESPONSE = """
 import django; django.setup()
 from django.test import Client
 response = Client().get("/health")
@@ -93,6 +93,6 @@ print(response.headers.get("Strict-Transport-Security"))
         ({"ROUTERDASH_PUBLIC_URL": "http://llm.local"}, "None"),
     ],
 )
-def test_browsers_are_told_to_stay_with_https_for_a_year(tmp_path: Path, settings: dict[str, str], header: str) -> None:
-    done = python(ANSWER, ROUTERDASH_DATA_DIR=str(tmp_path), **settings)
+def test_hsts_is_one_year(tmp_path: Path, settings: dict[str, str], header: str) -> None:
+    done = python(RESPONSE, ROUTERDASH_DATA_DIR=str(tmp_path), **settings)
     assert done.out == f"{header}\n", done.err

@@ -8,7 +8,9 @@ from tests.storm.run import storm, verdict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.storm", description="All that can go wrong, at once.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.storm", description="Storm test: many clients and failing endpoints at once."
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2, help="gateway processes")

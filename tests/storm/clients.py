@@ -1,4 +1,4 @@
-"""Clients of all kinds. Each request bears an id of its own; what became of it is kept, to be compared with its row."""
+"""Clients of all kinds. Each request has an id, under which its outcome is compared with its row of the history."""
 
 import asyncio
 import json
@@ -12,26 +12,26 @@ from typing import Any
 import aiohttp
 
 WHOLE, REFUSED, BROKEN, LEFT = "whole", "refused", "broken", "left"
-LEAVING = 0.15  # of the requests are given up by their clients
-SLOW = 0.05  # are read slowly
-PATIENCE = aiohttp.ClientTimeout(total=120)
+LEAVING = 0.15  # share of the requests whose clients disconnect
+SLOW = 0.05  # share of the responses that are read slowly
+TIMEOUT = aiohttp.ClientTimeout(total=120)
 PAUSE_SECONDS = (0.2, 3.0)
 
 CHATS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 EMBEDDINGS, TRANSCRIPTIONS = "/v1/embeddings", "/v1/audio/transcriptions"
-# What is asked of each path; by their names RouterDash knows what they can do.
+# Models that clients request by path. RouterDash guesses the capabilities of models from these names.
 MODELS = {**dict.fromkeys(CHATS, ("tiny", "small")), EMBEDDINGS: ("embed-tiny",), TRANSCRIPTIONS: ("whisper-tiny",)}
 SOUND = b"RIFF" + bytes(20_000)
 
 
 @dataclass
 class Seen:
-    """What clients saw: how each request ended, by its id, and when each key was last served."""
+    """Observations of the clients: the end of each request by id, and the times at which each key was served."""
 
     ended: dict[str, str] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
-    served: dict[str, list[float]] = field(default_factory=dict)  # key -> times of whole answers
-    odd: list[str] = field(default_factory=list)  # what no client should ever see
+    served: dict[str, list[float]] = field(default_factory=dict)  # key -> times of whole responses
+    odd: list[str] = field(default_factory=list)  # responses that no client should ever get
 
     def count(self, how: str) -> int:
         return list(self.ended.values()).count(how)
@@ -50,18 +50,18 @@ def body_of(path: str, model: str, *, stream: bool) -> dict[str, Any]:
 
 
 async def client(session: aiohttp.ClientSession, key: str, seen: Seen, until: float) -> None:
-    """One after the other, with pauses."""
+    """Send one request after the other, with pauses."""
     rng = random.Random()
     await asyncio.sleep(rng.uniform(0, PAUSE_SECONDS[1]))
     while time.monotonic() < until:
         name = str(uuid.uuid4())
         seen.ended[name] = LEFT
-        ask = asyncio.ensure_future(_ask(session, key, name, rng, seen))
+        request = asyncio.ensure_future(_send_request(session, key, name, rng, seen))
         if rng.random() < LEAVING:
-            await asyncio.wait([ask], timeout=rng.expovariate(5))
-            ask.cancel()
+            await asyncio.wait([request], timeout=rng.expovariate(5))
+            request.cancel()
         try:
-            seen.ended[name] = await ask
+            seen.ended[name] = await request
         except asyncio.CancelledError:
             pass
         if seen.ended[name] == WHOLE:
@@ -76,7 +76,7 @@ def form(model: str) -> aiohttp.FormData:
     return made
 
 
-async def _ask(session: aiohttp.ClientSession, key: str, name: str, rng: random.Random, seen: Seen) -> str:
+async def _send_request(session: aiohttp.ClientSession, key: str, name: str, rng: random.Random, seen: Seen) -> str:
     path = rng.choice((*CHATS, *CHATS, EMBEDDINGS, TRANSCRIPTIONS))
     model = rng.choice(MODELS[path])
     headers = {"Authorization": f"Bearer {key}", "X-Request-Id": name}
@@ -85,28 +85,28 @@ async def _ask(session: aiohttp.ClientSession, key: str, name: str, rng: random.
     else:
         sent = {"json": body_of(path, model, stream=path in CHATS and rng.random() < 0.7)}
     try:
-        async with session.post(path, headers=headers, timeout=PATIENCE, **sent) as answer:
-            seen.statuses[answer.status] += 1
+        async with session.post(path, headers=headers, timeout=TIMEOUT, **sent) as response:
+            seen.statuses[response.status] += 1
             received = b""
-            async for data in answer.content.iter_any():
+            async for data in response.content.iter_any():
                 received += data
                 if rng.random() < SLOW:
                     await asyncio.sleep(0.2)
     except (aiohttp.ClientError, TimeoutError) as error:
         seen.odd.append(f"{path}: {error!r}")
         return BROKEN
-    if answer.status >= 400:
-        if answer.status == 500 or b"error" not in received:
-            seen.odd.append(f"{path}: {answer.status} {received[:200]!r}")
+    if response.status >= 400:
+        if response.status == 500 or b"error" not in received:
+            seen.odd.append(f"{path}: {response.status} {received[:200]!r}")
         return REFUSED
-    if answer.content_type == "text/event-stream":
+    if response.content_type == "text/event-stream":
         return _ending(path, received, seen)
     json.loads(received)
     return WHOLE
 
 
 def _ending(path: str, received: bytes, seen: Seen) -> str:
-    """A stream ends whole, or says that it does not."""
+    """Return how a stream ended: an incomplete stream must end with an error."""
     last = received.rstrip().rsplit(b"\n\n", 1)[-1].rpartition(b"data: ")[2]
     if last == b"[DONE]":
         return WHOLE

@@ -1,4 +1,4 @@
-"""One storm from its beginning to the verdict."""
+"""One storm from its start to the verdict."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.process import clean_environment, free_port
-from benchmarks.sustained import memory, running, tell_memory
+from benchmarks.sustained import memory, report_memory, running
 from tests.router import KEY, RouterDash, until
 from tests.storm.clients import BROKEN, LEFT, MODELS, REFUSED, WHOLE, Seen, client
 from tests.storm.trouble import Fleet
@@ -23,9 +23,9 @@ from tests.storm.trouble import Fleet
 ENDPOINTS = 6
 KEYS = 6  # the first is greedy: it has half of the clients
 WINDOW_SECONDS = 20.0  # in which each key is served at least once
-# Three attempts of 5 s to connect and 5 s to answer, 10 s in the queue before each, and a stream of slow bytes.
+# Three attempts of 5 s to connect and 5 s to respond, 10 s in the queue before each, and a stream of slow bytes.
 LONGEST_SECONDS = 100.0
-QUIET_SECONDS = 40.0  # for what still runs to come to its end
+QUIET_SECONDS = 40.0  # until running requests have ended
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def simulators(ports: list[int], control: int) -> Iterator[None]:
 
 
 def storm(*, seconds: float, clients: int, workers: int = 2, directory: Path | None = None) -> list[str]:
-    """What is not as it must be."""
+    """Run the storm. Return a text for each violation."""
     with tempfile.TemporaryDirectory(prefix="routerdash-storm-") as made:
         router = RouterDash(
             directory or Path(made),
@@ -54,13 +54,13 @@ def storm(*, seconds: float, clients: int, workers: int = 2, directory: Path | N
         with simulators(ports, control):
             router.start()
             try:
-                seen, samples, fleet = asyncio.run(_rage(router, ports, control, seconds, clients))
-                return _tell(seen, fleet) + _judge(router, seen, fleet, seconds) + _tell_memory(samples)
+                seen, samples, fleet = asyncio.run(_run_clients_and_faults(router, ports, control, seconds, clients))
+                return _report(seen, fleet) + _judge(router, seen, fleet, seconds) + _report_memory(samples)
             finally:
                 router.stop()
 
 
-async def _rage(
+async def _run_clients_and_faults(
     router: RouterDash, ports: list[int], control: int, seconds: float, clients: int
 ) -> tuple[Seen, dict[str, list[int]], Fleet]:
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -83,7 +83,7 @@ async def _rage(
             assert router.process is not None
             for role, kilobytes in memory(router.process.pid).items():
                 samples.setdefault(role, []).append(kilobytes)
-            await _look_for_the_forgotten(api, seen)
+            await _find_overdue_requests(api, seen)
             await asyncio.sleep(1)
             if tasks[-1].done():
                 tasks[-1].result()
@@ -93,16 +93,16 @@ async def _rage(
     return seen, {role: samples[role] for role in ("gateway", "control") if role in samples}, fleet
 
 
-async def _look_for_the_forgotten(api: aiohttp.ClientSession, seen: Seen) -> None:
-    async with api.get("/api/live") as answer:
-        live = await answer.json()
+async def _find_overdue_requests(api: aiohttp.ClientSession, seen: Seen) -> None:
+    async with api.get("/api/live") as response:
+        live = await response.json()
     for request in (*live["waiting"], *live["running"]):
         if request["age_ms"] > LONGEST_SECONDS * 1000:
-            seen.odd.append(f"a request that is here for too long: {request}")
+            seen.odd.append(f"a request that is open for too long: {request}")
 
 
 def _make_keys(router: RouterDash) -> list[str]:
-    """API keys are made in a browser; here by the command that does what it does."""
+    """Create API keys by a command that does the same as the page of keys."""
     made = router.manage("shell", "-c", _KEYS % KEYS)
     assert made.returncode == 0, made.stderr
     keys: list[str] = json.loads(made.stdout.strip().splitlines()[-1])
@@ -120,29 +120,29 @@ print(json.dumps([secret for _, secret in made]))
 """
 
 
-def _tell(seen: Seen, fleet: Fleet) -> list[str]:
+def _report(seen: Seen, fleet: Fleet) -> list[str]:
     ended = Counter(seen.ended.values())
     print(f"{len(seen.ended)} requests: {dict(ended)}; statuses {dict(sorted(seen.statuses.items()))}")
     print(f"befell them: {dict(sorted(fleet.done.items()))}")
     wrong = [f"a client saw {text}" for text in seen.odd[:10]]
-    wrong += [f"the API answered {text}" for text in fleet.refused[:10]]
-    return wrong if ended[WHOLE] else [*wrong, "nobody got an answer"]
+    wrong += [f"the API responded {text}" for text in fleet.refused[:10]]
+    return wrong if ended[WHOLE] else [*wrong, "no client received a complete response"]
 
 
-def _tell_memory(samples: dict[str, list[int]]) -> list[str]:
-    """Control keeps today's figures of endpoints that were deleted: those are told until midnight."""
+def _report_memory(samples: dict[str, list[int]]) -> list[str]:
+    """Return texts on memory that grew. Control may grow more: it keeps figures of deleted endpoints until midnight."""
     gateways = {role: found for role, found in samples.items() if role == "gateway"}
     others = {role: found for role, found in samples.items() if role != "gateway"}
-    return tell_memory(gateways) + tell_memory(others, most=1.1)
+    return report_memory(gateways) + report_memory(others, limit=1.1)
 
 
 def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list[str]:
     wrong: list[str] = []
     try:
-        until(lambda: not any(_left_over(router)), QUIET_SECONDS)
+        until(lambda: not any(_requests_left(router)), QUIET_SECONDS)
     except AssertionError:
-        running_, waiting = _left_over(router)
-        wrong.append(f"{running_} requests are in flight and {waiting} wait although nobody asks")
+        running_, waiting = _requests_left(router)
+        wrong.append(f"{running_} requests are in flight and {waiting} wait although no client sends requests")
     until(lambda: router.stats()["records_waiting"] == 0, QUIET_SECONDS)
     wrong += _compare(rows(router), seen.ended)
     wrong += _starved(seen, seconds)
@@ -154,13 +154,13 @@ def _judge(router: RouterDash, seen: Seen, fleet: Fleet, seconds: float) -> list
     return wrong
 
 
-def _left_over(router: RouterDash) -> tuple[int, int]:
+def _requests_left(router: RouterDash) -> tuple[int, int]:
     stats = router.stats()
     return stats["total_active_requests"], stats["queued_requests"]
 
 
 def rows(router: RouterDash) -> dict[str, list[str]]:
-    """The outcomes in the history by the client's own id."""
+    """Return the outcomes in the history by the client's request id."""
     found: dict[str, list[str]] = {}
     with closing(sqlite3.connect(router.data_dir / "routerdash.sqlite3")) as database:
         for name, outcome in database.execute("SELECT request_id, outcome FROM request_history"):
@@ -176,7 +176,10 @@ EXPECTED = {
 
 
 def _compare(found: dict[str, list[str]], ended: dict[str, str]) -> list[str]:
-    """Exactly one row a request, and one that says what its client saw. Who left may have left before or after."""
+    """Check that each request has exactly one row with the outcome that its client saw.
+
+    A client that disconnected may have done so before or after the end of its request.
+    """
     wrong: Counter[str] = Counter()
     for name, how in ended.items():
         outcomes = found.get(name, [])
@@ -186,12 +189,12 @@ def _compare(found: dict[str, list[str]], ended: dict[str, str]) -> list[str]:
             wrong[f"requests that were {how} have no row"] += 1
         elif outcomes and how != LEFT and outcomes[0] not in EXPECTED[how]:
             wrong[f"requests that were {how} have a row that says {outcomes[0]}"] += 1
-    wrong["rows belong to nobody"] = len(found.keys() - ended.keys())
+    wrong["rows without a request"] = len(found.keys() - ended.keys())
     return [f"{count} {what}" for what, count in wrong.items() if count]
 
 
 def _starved(seen: Seen, seconds: float) -> list[str]:
-    """In each stretch in which anybody was served, each key was."""
+    """Check that each key was served in each period in which any key was served."""
     everybody = sorted(at for times in seen.served.values() for at in times)
     if not everybody:
         return []

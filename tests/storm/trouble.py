@@ -1,4 +1,4 @@
-"""What befalls the endpoints: every fault of the simulator, drains, edits, deletions."""
+"""Changes of the endpoints: every fault of the simulator, drains, edits, deletions."""
 
 import asyncio
 import random
@@ -22,18 +22,18 @@ class Fleet:
     control: aiohttp.ClientSession
     ids: dict[int, str] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)  # what the API did not take
+    refused: list[str] = field(default_factory=list)  # changes that the API refused
     rng: random.Random = field(default_factory=random.Random)
 
     async def register(self, port: int) -> None:
         body = {"name": f"storm {port} {self.rng.random():.6f}", "base_url": f"http://127.0.0.1:{port}"}
-        answer = await self._call("POST", "/api/endpoints", {**body, "inference_timeout_secs": 5})
-        if answer is not None:
-            self.ids[port] = answer["id"]
-            await self._call("POST", f"/api/endpoints/{answer['id']}/sync", None)
+        response = await self._call("POST", "/api/endpoints", {**body, "inference_timeout_secs": 5})
+        if response is not None:
+            self.ids[port] = response["id"]
+            await self._call("POST", f"/api/endpoints/{response['id']}/sync", None)
 
     async def trouble(self, until: float) -> None:
-        """One thing after the other."""
+        """Make one change after the other."""
         usual = (self.fail, self.fail, self.fail, self.heal, self.heal, self.edit, self.drain, self.disable)
         deeds = (*usual, *usual, self.renew)
         while time.monotonic() < until:
@@ -43,7 +43,7 @@ class Fleet:
             await asyncio.sleep(self.rng.uniform(*PAUSE_SECONDS))
 
     async def calm(self) -> None:
-        """As if nothing had been."""
+        """Heal and enable all endpoints."""
         for port, endpoint_id in list(self.ids.items()):
             await self.heal(port)
             await self._call("POST", f"/api/endpoints/{endpoint_id}/enable", None)
@@ -78,7 +78,7 @@ class Fleet:
         await self._call("POST", f"/api/endpoints/{self.ids[port]}/enable", None)
 
     async def renew(self, port: int) -> None:
-        """Deleted, and registered anew. It has to answer for that."""
+        """Delete the endpoint and register it again. The endpoint must respond for that."""
         await self.heal(port)
         await self._call("DELETE", f"/api/endpoints/{self.ids.pop(port)}", None)
         while port not in self.ids:
@@ -86,11 +86,11 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     async def _simulate(self, port: int, **changes: Any) -> None:
-        async with self.control.patch(f"/{port}", json=changes) as answer:
-            answer.raise_for_status()
+        async with self.control.patch(f"/{port}", json=changes) as response:
+            response.raise_for_status()
 
     async def _call(self, method: str, path: str, body: Any) -> Any:
-        async with self.api.request(method, path, json=body) as answer:
-            if answer.status >= 500 and not (answer.status in (502, 503) and path.startswith("/api/endpoints")):
-                self.refused.append(f"{method} {path}: {answer.status} {await answer.text()}")
-            return await answer.json() if answer.status in (200, 201) else None
+        async with self.api.request(method, path, json=body) as response:
+            if response.status >= 500 and not (response.status in (502, 503) and path.startswith("/api/endpoints")):
+                self.refused.append(f"{method} {path}: {response.status} {await response.text()}")
+            return await response.json() if response.status in (200, 201) else None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from tests.torture import trials
 from tests.torture.postgres import NotInstalled
+from tests.torture.registry.broken import RULES
+from tests.torture.registry.run import noticed, torture_registry
 from tests.torture.run import Result, report, torture
 
 # name, workers, on PostgreSQL
@@ -37,6 +39,15 @@ def kills(options: argparse.Namespace) -> list[Result]:
     ]
 
 
+def registry(options: argparse.Namespace) -> list[Result]:
+    seed = options.seed or random.randrange(1, 1_000_000)
+    rules = list(RULES) if options.broken == "all" else [options.broken]
+    results = [
+        torture_registry(seconds=options.seconds, readers=options.readers, seed=seed, rule=rule) for rule in rules
+    ]
+    return [noticed(result) for result in results] if options.broken else results
+
+
 TRIALS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
     "kills": kills,
     "outage": lambda options: [
@@ -49,25 +60,37 @@ TRIALS: dict[str, Callable[[argparse.Namespace], list[Result]]] = {
         trials.read_your_write(times=options.times, workers=options.workers, postgres=options.postgres)
     ],
     "big-start": lambda options: [trials.big_start(rows=options.rows, backlog=options.records)],
+    "registry": registry,
     "backlog": lambda options: [trials.backlog(records=options.records, postgres=options.postgres)],
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Hurt RouterDash, and count.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.torture", description="Torture test: faults under load, and a comparison of all figures."
+    )
     parser.add_argument("trial", nargs="?", choices=TRIALS, default="kills")
     parser.add_argument("--workers", type=int, default=2, help="gateway processes")
     parser.add_argument("--rate", type=float, default=80.0, help="requests a second")
-    parser.add_argument("--postgres", action="store_true", help="a PostgreSQL of its own instead of SQLite")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of kills: at least so long; of an outage: so long")
-    parser.add_argument("--kills", type=int, default=0, help="at least so many, of each configuration")
+    parser.add_argument("--postgres", action="store_true", help="a private PostgreSQL instead of SQLite")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="minimum duration with kills, or duration of an outage"
+    )
+    parser.add_argument("--kills", type=int, default=0, help="minimum number of kills for each configuration")
     parser.add_argument("--long", action="store_true", help="kills over 1, 2 and 4 workers on SQLite, 2 on PostgreSQL")
-    parser.add_argument("--seed", type=int, default=0, help="of kills: the same faults again")
-    parser.add_argument("--times", type=int, default=10_000, help="of read-your-write")
-    parser.add_argument("--rows", type=int, default=10_000_000, help="of history at a big start")
-    parser.add_argument("--records", type=int, default=100_000, help="in the journal at a big start, or of a backlog")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults, to repeat a run")
+    parser.add_argument("--times", type=int, default=10_000, help="number of requests of read-your-write")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of history for a big start")
+    parser.add_argument(
+        "--records", type=int, default=100_000, help="records in the journal for a big start or a backlog"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration with faults of registry")
+    parser.add_argument("--readers", type=int, default=6, help="reading processes of registry")
+    parser.add_argument(
+        "--broken", choices=("all", *RULES), default="", help="break a rule of the registry store: it must be noticed"
+    )
     options = parser.parse_args()
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the simulated servers' clients come and go
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the simulated servers log every client disconnect
     try:
         sys.exit(report(TRIALS[options.trial](options)))
     except NotInstalled as error:

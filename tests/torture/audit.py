@@ -1,6 +1,6 @@
-"""Every figure of API, page, admin, Prometheus text and database, compared with each other and with the tally.
+"""Compares every figure of API, page, admin, Prometheus text and database with the others and with the tally.
 
-Taken while the client pauses: nothing is in flight, so that all of them must be the same to the last digit.
+The client pauses meanwhile: nothing is in flight, so that all figures must be exactly equal.
 """
 
 import json
@@ -13,25 +13,25 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import record
+from gateway.ipc import record
 from tests.router import PASSING, PASSWORD, RouterDash, until
-from tests.routerdash.processes import manage
+from tests.routerdash.commands import manage
 from tests.torture.tally import Tally
 
 ERRORS = (record.FAILED, record.TRUNCATED, record.REFUSED, record.NO_ENDPOINT)
-LARGEST = 200  # tokens of one answer, at most
+LARGEST = 200  # maximum tokens of one response
 ALPHA = 0.2
 
 
 class Auditor:
-    """Looks at one installation."""
+    """Audits one installation."""
 
     def __init__(self, router: RouterDash) -> None:
         self.router = router
         self.browser: urllib.request.OpenerDirector | None = None
 
     def audit(self, tally: Tally, kills: list[float]) -> list[str]:
-        """What is wrong, in words; nothing if all figures are right."""
+        """Return a text for each wrong figure; an empty list if all figures are right."""
         until(lambda: self.router.stats()["total_active_requests"] == 0, 30)
         until(lambda: self.router.stats()["records_waiting"] == 0, 60)
         api = self.router.overview()
@@ -41,7 +41,7 @@ class Auditor:
         wrong = tally.check(rows, unrecorded, kills)
         wrong += tally.check_rejected(stats["rejected_requests"], unrecorded)
         wrong += tally.check_tokens(self._tokens(), unrecorded, LARGEST)
-        wrong += _differences("stats and history", self._told_totals(stats), _totals(rows))
+        wrong += _differences("stats and history", self._reported_totals(stats), _totals(rows))
         page = self.page("/")
         wrong += _differences("stats and the page", _numbers(stats), _page_stats(page))
         wrong += _differences("stats and Prometheus", _prometheus_of(api), self._prometheus())
@@ -79,7 +79,7 @@ class Auditor:
         return {str(row[0]): row[1:] for row in self.router.query(sql)}
 
     def _minutes(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
-        """The 60 slots as a GROUP BY over the history, those with anything in them."""
+        """The non-empty minutes of the last hour, by a GROUP BY over the history."""
         minute = "substr(completed_at, 1, 16)"
         if self.router.database_url:
             minute = "to_char(completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI')"
@@ -92,23 +92,23 @@ class Auditor:
         return {str(at): (int(ok), int(bad)) for at, ok, bad in self.router.query(sql) if str(at) in slots}
 
     def _averages(self, api: dict[str, Any]) -> list[str]:
-        """The average response time, and each model's speed by the plain recursion over the whole history."""
+        """Check the average response time and each model's speed by a recursion over the whole history."""
         wrong = []
         (count, duration), *_ = self.router.query(
             "SELECT count(*), COALESCE(SUM(duration_us), 0) FROM request_history WHERE outcome = 'ok'"
         )
-        told = api["stats"]["average_response_time_ms"]
-        if count and not math.isclose(told, int(duration) / count / 1000, rel_tol=1e-9):
-            wrong.append(f"average response time: {told} told, {int(duration) / count / 1000} by the history")
+        reported = api["stats"]["average_response_time_ms"]
+        if count and not math.isclose(reported, int(duration) / count / 1000, rel_tol=1e-9):
+            wrong.append(f"average response time: {reported} reported, {int(duration) / count / 1000} by the history")
         speeds = self._speeds()
         for row in api["endpoints"]:
-            for told in self.router.get(f"/api/endpoints/{row['id']}/model-tps").json():
-                found = speeds.get((row["id"], told["model_id"]))
-                if not (told["tps"] is None and found is None) and not math.isclose(
-                    told["tps"], found or 0, rel_tol=1e-6
+            for reported in self.router.get(f"/api/endpoints/{row['id']}/model-tps").json():
+                found = speeds.get((row["id"], reported["model_id"]))
+                if not (reported["tps"] is None and found is None) and not math.isclose(
+                    reported["tps"], found or 0, rel_tol=1e-6
                 ):
                     wrong.append(
-                        f"{row['name']} {told['model_id']}: {told['tps']} tokens/s told, {found} by the history"
+                        f"{row['name']} {reported['model_id']}: {reported['tps']} tokens/s, {found} by the history"
                     )
         return wrong
 
@@ -131,15 +131,15 @@ class Auditor:
 
     # Pages
 
-    def _told_totals(self, stats: dict[str, Any]) -> dict[str, int]:
+    def _reported_totals(self, stats: dict[str, Any]) -> dict[str, int]:
         return {name: stats[f"{name}_requests"] for name in ("successful", "failed", "cancelled")}
 
     def page(self, path: str) -> str:
         if self.browser is None:
             status, self.browser = self.router.log_in("admin", PASSWORD)
             assert status == 200, "the login failed"
-        with self.browser.open(f"{self.router.url}{path}", timeout=30) as answer:
-            text: str = answer.read().decode()
+        with self.browser.open(f"{self.router.url}{path}", timeout=30) as response:
+            text: str = response.read().decode()
         return text
 
     def _admin_attempts(self, api: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -198,9 +198,9 @@ def _timeline(api: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
-    """The API's figures under the names that they have in the Prometheus text."""
+    """Return the API's figures under their names in the Prometheus text."""
     stats = api["stats"]
-    told = {
+    reported = {
         "routerdash_requests_total ok": stats["successful_requests"],
         "routerdash_requests_total failed": stats["failed_requests"],
         "routerdash_requests_total cancelled": stats["cancelled_requests"],
@@ -208,20 +208,23 @@ def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
         "routerdash_tokens_total output": stats["total_output_tokens"],
     }
     for reason, count in stats["rejected_by_reason"].items():
-        told[f"routerdash_rejected_requests_total {reason}"] = count
+        reported[f"routerdash_rejected_requests_total {reason}"] = count
     for bound, count in stats["bound_hits"].items():
-        told[f"routerdash_bound_hits_total {bound}"] = count
+        reported[f"routerdash_bound_hits_total {bound}"] = count
     for row in api["endpoints"]:
-        told[f"routerdash_endpoint_attempts_total {row['id']} ok"] = row["successful_requests"]
-        told[f"routerdash_endpoint_attempts_total {row['id']} failed"] = row["failed_requests"]
-        told[f"routerdash_endpoint_cancelled_total {row['id']}"] = row["cancelled_requests"]
-    # No endpoint is deleted here, and nothing else has made any.
-    told[f"{TOKENS} input"], told[f"{TOKENS} output"] = stats["total_input_tokens"], stats["total_output_tokens"]
-    return told
+        reported[f"routerdash_endpoint_attempts_total {row['id']} ok"] = row["successful_requests"]
+        reported[f"routerdash_endpoint_attempts_total {row['id']} failed"] = row["failed_requests"]
+        reported[f"routerdash_endpoint_cancelled_total {row['id']}"] = row["cancelled_requests"]
+    # No endpoint is deleted here, and no other program creates endpoints.
+    reported[f"{TOKENS} input"], reported[f"{TOKENS} output"] = (
+        stats["total_input_tokens"],
+        stats["total_output_tokens"],
+    )
+    return reported
 
 
 def _samples(text: str) -> Iterator[tuple[str, float]]:
-    """The counters of the Prometheus text: name and labels but for the endpoint's name, and the value."""
+    """Return the counters of the Prometheus text: name and labels without the endpoint's name, and the value."""
     tokens = Counter[str]()  # over all endpoints
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -249,22 +252,22 @@ def _whole(text: str) -> int:
 
 def _value(row: str, name: str) -> int:
     found = re.search(rf'data-value="{name}">([\d,]+)<', row)
-    assert found, f"the page does not tell {name}"
+    assert found, f"the page does not show {name}"
     return _whole(found[1])
 
 
 def _cell(row: str, name: str) -> int:
     found = re.search(rf'class="field-{name}[^"]*">([\d,]+)<', row)
-    assert found, f"the admin does not tell {name}"
+    assert found, f"the admin does not show {name}"
     return _whole(found[1])
 
 
 def identical(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What a clean stop and start has changed in the overview; times of looks, checks and versions may."""
-    return _differences("before and after the restart", _lasting(before), _lasting(after))
+    """Return the fields of the overview that a clean restart changed; times of checks and versions may change."""
+    return _differences("before and after the restart", _lasting_fields(before), _lasting_fields(after))
 
 
-def _lasting(api: dict[str, Any]) -> dict[str, Any]:
+def _lasting_fields(api: dict[str, Any]) -> dict[str, Any]:
     stats = {name: value for name, value in api["stats"].items() if name not in PASSING}
     checked = ("latency_ms", "last_seen", "last_error", "error_count", "status", "breaker", "breaker_trial_due")
     endpoints = {

@@ -1,4 +1,4 @@
-"""What befalls RouterDash. A fault begins, may last, and is over; what it takes away, it puts back."""
+"""Faults of a running RouterDash. Each fault restores at its end everything that it took away."""
 
 import contextlib
 import os
@@ -24,21 +24,23 @@ GATEWAY, CONTROL, BACKGROUND = "gateway.main", "manage.py control", "manage.py b
 
 @dataclass(slots=True)
 class Scene:
-    """What faults happen to, and what they leave in the minutes."""
+    """Installation that faults act on, and their traces: the number of kills, and times of killed gateways."""
 
     router: RouterDash
     rng: random.Random
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     postgres: Postgres | None = None
     can_mount: bool = False
-    edited: str = ""  # the endpoint that edits are made on
+    edited: str = ""  # the endpoint that is edited
     kills: int = 0
-    kill_times: list[float] = field(default_factory=list)  # of gateways: what their clients saw is uncertain
+    kill_times: list[float] = field(
+        default_factory=list
+    )  # times of killed gateways: the outcomes of their requests are uncertain
 
     # Processes
 
     def kill(self, role: str) -> None:
-        """SIGKILL to one process of a role."""
+        """Send SIGKILL to one process of a role."""
         if victims := self.of(role):
             self._kill(self.rng.choice(victims), gateway=role == GATEWAY)
 
@@ -58,13 +60,13 @@ class Scene:
             os.kill(pid, signal.SIGKILL)
 
     def kill_control_in_a_transaction(self) -> None:
-        """Stop control again and again until it stands in the middle of one, then kill it there."""
+        """Stop control repeatedly until it is inside a transaction, then kill it."""
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline and (found := self.of(CONTROL)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found[0], signal.SIGSTOP)
                 if self._writes(found[0]):
-                    self.say("control stands in a transaction")
+                    self.log("control is inside a transaction")
                     self._kill(found[0])
                     return
                 os.kill(found[0], signal.SIGCONT)
@@ -72,7 +74,7 @@ class Scene:
         self.kill(CONTROL)
 
     def _writes(self, pid: int) -> bool:
-        """Does it hold the write lock (SQLite: byte 120 of the -shm), or have a transaction open on PostgreSQL?"""
+        """True if the process has the write lock (SQLite: byte 120 of -shm) or a transaction on PostgreSQL."""
         if self.router.database_url:
             sql = "SELECT count(*) FROM pg_locks WHERE mode = 'RowExclusiveLock'"
             with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
@@ -83,7 +85,7 @@ class Scene:
 
     @contextmanager
     def stopped(self, role: str) -> Iterator[None]:
-        """One process of a role does nothing meanwhile, like a machine that is out of breath."""
+        """Stop one process of a role for a while, as on an overloaded machine."""
         victims = self.of(role)
         pid = self.rng.choice(victims) if victims else None
         if pid is not None:
@@ -104,7 +106,7 @@ class Scene:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Another process writes, and takes its time."""
+        """Let another process write in a long transaction."""
         if self.router.database_url:
             with psycopg.connect(self.router.database_url) as connection:
                 connection.execute("LOCK TABLE request_history, journal_positions IN ACCESS EXCLUSIVE MODE")
@@ -118,7 +120,7 @@ class Scene:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The file is moved away with its -wal and -shm; the server stops, or, where it is not ours, takes nobody."""
+        """Take the database away: move its file, -wal and -shm, stop the server, or let it refuse connections."""
         if self.postgres is not None:
             self.postgres.stop()
             try:
@@ -133,17 +135,17 @@ class Scene:
             finally:
                 self._allow_connections(True)
             return
-        elsewhere = self.router.data_dir / "elsewhere"  # of the same file system: in one step
+        elsewhere = self.router.data_dir / "elsewhere"  # atomic, since both paths are on one file system
         elsewhere.mkdir(exist_ok=True)
         _move(self.database, elsewhere, ("", "-wal", "-shm"))
         try:
             yield
-        finally:  # the file last: without its -wal it would be an older one
+        finally:  # the file last: without its -wal it would be an older version
             _move(elsewhere / self.database.name, self.database.parent, ("-wal", "-shm", ""))
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """The database lies on a file system that was mounted anew, read-only; on PostgreSQL a standby answers."""
+        """Make the database read-only: remount its file system, or let PostgreSQL behave as a standby."""
         if self.router.database_url:
             self._default_read_only("on")
             try:
@@ -161,7 +163,7 @@ class Scene:
         self._alter(f"ALLOW_CONNECTIONS {str(allowed).lower()}")
 
     def _alter(self, change: str) -> None:
-        """Change a PostgreSQL database from another one, and cut off who is connected."""
+        """Change a PostgreSQL database over a connection to another one, and end the connections to it."""
         url = urlsplit(self.router.database_url)
         name = url.path[1:]
         with closing(psycopg.connect(urlunsplit(url._replace(path="/template1")), autocommit=True)) as connection:
@@ -170,7 +172,7 @@ class Scene:
 
     @contextmanager
     def disk_full(self) -> Iterator[None]:
-        """The database's file system has no room (it is a small one, see `mount`); the journal's is another."""
+        """Fill the database's file system (a small one, see `mount`). The journal is on another one."""
         with _without_room(self.router.data_dir):
             yield
 
@@ -182,18 +184,18 @@ class Scene:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """The journal's file system has no room (it is a small one, see `mount`)."""
+        """Fill the journal's file system (a small one, see `mount`)."""
         with _without_room(self.journal):
             yield
 
     @contextmanager
     def unwritable(self) -> Iterator[None]:
-        """No file can be made in the journal."""
+        """Prevent the creation of files in the journal."""
         with _read_only_mount(self.journal):
             yield
 
     def damage(self) -> None:
-        """Garbage behind the last record of a segment, which goes on behind it."""
+        """Append garbage after the last record of a segment. The gateway continues after it."""
         segments = sorted(self.journal.glob("*/*.seg"))
         if segments:
             with self.rng.choice(segments).open("ab", buffering=0) as file:
@@ -202,7 +204,7 @@ class Scene:
     # Edits
 
     def edit(self) -> None:
-        """As staff do it meanwhile: rename, disable, enable. A database that is away refuses, and that is fine."""
+        """Edit an endpoint as staff do. A refusal is no error, since the database may be unavailable."""
         state = self.rng.choice(("enabled", "enabled", "disabled", "draining"))
         changes = {"operator_state": state, "notes": f"edited {self.rng.random()}"}
         with contextlib.suppress(OSError):
@@ -211,7 +213,7 @@ class Scene:
 
 @contextmanager
 def _without_room(directory: Path) -> Iterator[None]:
-    """Its file system is filled to the last byte."""
+    """Fill the file system to the last byte."""
     filler = directory / ".filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 4096, 1):
@@ -233,7 +235,7 @@ def _move(database: Path, target: Path, ends: Sequence[str]) -> None:
 
 @contextmanager
 def _read_only_mount(path: Path) -> Iterator[None]:
-    """What is open already stays writable; whoever opens it now cannot write. That is how a disk goes bad, too."""
+    """Mount a path read-only. Open files stay writable, and new ones are not, as with a failing disk."""
     until(lambda: _mount_read_only(path), 10, 0)
     try:
         yield
@@ -242,7 +244,7 @@ def _read_only_mount(path: Path) -> Iterator[None]:
 
 
 def _mount_read_only(path: Path) -> bool:
-    """False if somebody opened it for writing between the two steps."""
+    """Mount the path read-only. Return False if a process opened a file for writing between the two steps."""
     subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
     remount = ["mount", "-o", "remount,bind,ro", str(path)]
     if subprocess.run(remount, capture_output=True, check=False).returncode:
@@ -252,7 +254,7 @@ def _mount_read_only(path: Path) -> bool:
 
 
 def mount(path: Path, megabytes: int) -> bool:
-    """A small file system, to be filled. False where this user may not mount any."""
+    """Mount a small file system that can be filled. Return False if this user may not mount."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     options = f"size={megabytes}m,mode=0700"
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True, check=False)
@@ -260,11 +262,11 @@ def mount(path: Path, megabytes: int) -> bool:
 
 
 def unmount(path: Path) -> None:
-    """From the path at once; who has a file of it open keeps that, as it is after a real remount."""
+    """Unmount the path at once. Processes keep their open files, as after a real remount."""
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-# The faults by name. Each leaves RouterDash running, or says by its result that it has to be started again.
+# The faults by name. Each leaves RouterDash running, or returns RESTART if it has to be started again.
 
 RESTART = "restart"
 
@@ -291,7 +293,7 @@ def kill_all(scene: Scene) -> str:
 
 
 def kill_all_while_the_database_is_away(scene: Scene) -> str:
-    """The start serves from the snapshot, and what it records waits for the database's return."""
+    """Start without a database: requests are served from the snapshot, and their records wait for the database."""
     with scene.away():
         scene.kill_all()
         scene.router.start(restored=False)
@@ -342,10 +344,10 @@ def make_database_read_only(scene: Scene) -> None:
 
 
 def fill_journal(scene: Scene) -> None:
-    """No gateway is killed meanwhile: what it could not record, it alone knows."""
+    """Fill the journal's disk. No gateway is killed meanwhile, since it alone counts its unrecorded requests."""
     with scene.full():
         time.sleep(scene.rng.uniform(0.5, 2))
-    time.sleep(0.7)  # the gateways tell what they could not record
+    time.sleep(0.7)  # until gateways have published the number of unrecorded requests
 
 
 def fill_disk_of_database(scene: Scene) -> None:
@@ -361,7 +363,7 @@ def fill_journal_and_kill_control(scene: Scene) -> None:
 
 
 def make_journal_unwritable(scene: Scene) -> None:
-    """A gateway that dies then can start no journal of its own until that is over."""
+    """Kill a gateway while its successor cannot create a journal."""
     with scene.unwritable():
         scene.kill(GATEWAY)
         time.sleep(scene.rng.uniform(0.5, 2))

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, which may be stopped and started at will."""
+"""A private PostgreSQL server that tests can stop and start."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ from benchmarks.process import free_port
 
 
 class NotInstalled(Exception):
-    """The text is one line for the person at the terminal."""
+    """PostgreSQL is not installed. The text is one line for the terminal."""
 
 
 class Postgres:
-    """A server on a port of its own, with data that go when it does."""
+    """A server on a free port, whose data are deleted at its end."""
 
     def __init__(self) -> None:
         """Raises NotInstalled."""
@@ -39,7 +39,7 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", str(self._directory / "log"), "start")
 
     def stop(self) -> None:
-        """At once, as when the machine goes: its clients are cut off, and it recovers when it starts."""
+        """Stop at once, as in a power failure: clients are disconnected, and the next start recovers."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
     def remove(self) -> None:
@@ -54,7 +54,7 @@ class Postgres:
 
 
 def _programs() -> Path:
-    """The newest installed release's."""
+    """The directory of the newest installed release."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if found:
         return found[-1]

@@ -1,4 +1,4 @@
-"""One run: start, send, hurt, compare, and again until the time or the kills are used up."""
+"""One run: start, send, cause faults, compare, and repeat until the time and the kills are reached."""
 
 import http.client
 import itertools
@@ -25,12 +25,12 @@ from tests.torture.postgres import Postgres
 from tests.torture.tally import Tally
 from tests.torture.traffic import BROKEN, OK
 
-# Small file systems, to be filled in a moment: for the database, and for the journal.
+# Small file systems that can be filled quickly: for the database, and for the journal.
 DATA_MEGABYTES = 256
 JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
 
-# One simulated server for each model that traffic.py asks for; `shared` has two, one of which always fails.
+# One simulated server for each model of traffic.py. `shared` has two, one of which always fails.
 SERVERS: dict[str, dict[str, Any]] = {
     "one": {"models": ["whole"], "tokens": 12, "tokens_per_second": 200.0},
     "two": {"models": ["second"], "tokens": 5},
@@ -45,7 +45,7 @@ SERVERS: dict[str, dict[str, Any]] = {
 
 @dataclass(slots=True)
 class Result:
-    """What a run has come to."""
+    """Result of a run."""
 
     name: str
     seconds: float = 0.0  # in which requests were sent
@@ -55,7 +55,7 @@ class Result:
     kills: int = 0
     audits: int = 0
     done: dict[str, int] = field(default_factory=dict)  # faults by name
-    told: list[str] = field(default_factory=list)  # what a trial measured
+    measurements: list[str] = field(default_factory=list)  # of a trial
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -91,26 +91,31 @@ class Sender:
         if self._paused.is_set():
             self._paused.clear()
             self._since = time.monotonic()
-            self._tell("go")
+            self._command("go")
+
+    def wait_for_requests(self, count: int = 20, seconds: float = 20.0) -> None:
+        """Wait until `count` more requests have ended. Fails if that takes too long."""
+        before = self.tally.sent
+        until(lambda: self.tally.sent >= before + count, seconds)
 
     def pause(self) -> None:
-        """Until nothing of it is in flight."""
+        """Stop sending, and wait until no request is in flight."""
         if self._paused.is_set():
             return
         self.seconds += time.monotonic() - self._since
-        self._tell("pause")
+        self._command("pause")
         if not self._paused.wait(PAUSE_SECONDS):
             raise TimeoutError("the client has requests open that never end")
 
     def close(self) -> None:
-        self._tell("quit")
+        self._command("quit")
         self._process.wait(10)
         self._reader.join(10)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
 
-    def _tell(self, command: str) -> None:
+    def _command(self, command: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
@@ -126,7 +131,7 @@ class Sender:
 
 
 class Run:
-    """One configuration, tortured."""
+    """Torture test of one configuration."""
 
     def __init__(self, scene: Scene, sender: Sender, result: Result) -> None:
         self.scene = scene
@@ -135,22 +140,22 @@ class Run:
         self.auditor = Auditor(scene.router)
 
     def round(self, number: int) -> None:
-        """Some faults, an audit, and now and then a stop."""
+        """Cause some faults, audit, and sometimes restart."""
         choice = [*faults.PLAIN, *(faults.WITH_MOUNTS if self.scene.can_mount else ())]
         for fault in self.scene.rng.choices(choice, k=4):
-            self.hurt(fault)
+            self.cause_fault(fault)
         self.audit()
         if number % 4 == 0:
             self.stop_under_load()
         if number % 6 == 0:
             self.restart()
-        self.scene.say(f"{self.scene.kills} kills, {self.sender.tally.sent} requests")
+        self.scene.log(f"{self.scene.kills} kills, {self.sender.tally.sent} requests")
 
-    def hurt(self, fault: Any) -> None:
-        """One fault under load; afterwards RouterDash runs. After each start, every figure is audited."""
+    def cause_fault(self, fault: Any) -> None:
+        """Cause one fault under load. Afterwards RouterDash runs, and after each start every figure is audited."""
         self.sender.go()
         time.sleep(self.scene.rng.uniform(0.3, 1.2))
-        self.scene.say(fault.__name__.replace("_", " "))
+        self.scene.log(fault.__name__.replace("_", " "))
         self.result.done[fault.__name__] = self.result.done.get(fault.__name__, 0) + 1
         process = self.scene.router.process
         if fault(self.scene) == RESTART:
@@ -160,7 +165,7 @@ class Run:
             self.audit()
 
     def restart(self) -> None:
-        """A clean stop and start: exit code 0, and no figure changes, though the last records are not written yet."""
+        """Stop and start cleanly: exit code 0, and no figure changes although the last records are not yet written."""
         self.sender.go()
         time.sleep(self.scene.rng.uniform(0.1, 0.5))
         self.sender.pause()
@@ -173,7 +178,7 @@ class Run:
         self.audit()
 
     def stop_under_load(self) -> None:
-        """SIGTERM while requests run."""
+        """Send SIGTERM while requests run."""
         self.sender.go()
         time.sleep(self.scene.rng.uniform(0.3, 1.2))
         self.scene.kill_times.append(time.time())
@@ -190,7 +195,7 @@ class Run:
 
     def _add(self, wrong: list[str]) -> None:
         for text in wrong:
-            self.scene.say(f"WRONG: {text}")
+            self.scene.log(f"WRONG: {text}")
         self.result.wrong += wrong
 
     def finish(self) -> Result:
@@ -213,16 +218,16 @@ def started(
     mounts: bool = False,
     quiet: bool = False,
 ) -> Iterator[Run]:
-    """Everything that a run needs, in a directory of its own.
+    """Start everything that a run needs, in a new directory.
 
-    On SQLite, on a PostgreSQL of its own (`postgres`), or on a database that is there. With `mounts`, where this user
-    may mount anything, database and journal lie on small file systems that can be filled.
+    On SQLite, on a private PostgreSQL (`postgres`) or on an existing database. With `mounts`, if this user may mount
+    file systems, database and journal are on small file systems that can be filled.
     """
-    begun = time.monotonic()
+    start_time = time.monotonic()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         if not quiet:
-            print(f"{time.monotonic() - begun:7.1f}  {text}", flush=True)
+            print(f"{time.monotonic() - start_time:7.1f}  {text}", flush=True)
 
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routerdash-torture-")))
@@ -242,13 +247,13 @@ def started(
             if can_mount := can_mount and faults.mount(path, megabytes):
                 stack.callback(faults.unmount, path)
         if mounts and not can_mount:
-            say("this user may not mount file systems: no full and no read-only ones")
+            log("this user may not mount file systems: full and read-only file systems are not tested")
         stack.callback(router.kill)
         router.start()
         simulator = stack.enter_context(Simulator())
         ids = {name: router.register(simulator.add(**behaviour), name) for name, behaviour in SERVERS.items()}
         until(lambda: all(router.serves(key, models=1) for key in ids.values()), 30)
-        scene = Scene(router, random.Random(seed), say, server, can_mount, edited=ids["edited"])
+        scene = Scene(router, random.Random(seed), log, server, can_mount, edited=ids["edited"])
         sender = Sender(router, rate, seed)
         stack.callback(sender.close)
         yield Run(scene, sender, Result(name))
@@ -265,11 +270,11 @@ def torture(
     postgres: bool = False,
     database_url: str = "",
 ) -> Result:
-    """Until both the minutes and the kills are reached."""
+    """Torture RouterDash until both the minutes and the kills are reached."""
     with started(
         name, workers=workers, rate=rate, seed=seed, postgres=postgres, database_url=database_url, mounts=True
     ) as run:
-        run.scene.say(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
+        run.scene.log(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         end = time.monotonic() + minutes * 60
         try:
             for number in itertools.count(1):
@@ -277,18 +282,18 @@ def torture(
                 if run.result.wrong or (time.monotonic() >= end and run.scene.kills >= kills):
                     break
         except (AssertionError, OSError, http.client.HTTPException) as error:
-            run.result.wrong.append(f"RouterDash does not answer as it must: {error!r}")
+            run.result.wrong.append(f"RouterDash does not respond as required: {error!r}")
         if run.result.wrong:
             print(run.scene.router.log_text()[-6000:], file=sys.stderr)
         return run.finish()
 
 
 def report(results: Sequence[Result]) -> int:
-    """Print them; the exit code."""
+    """Print the results, and return the exit code."""
     for result in results:
         print(result)
         done = (f"{name.replace('_', ' ')} {count}" for name, count in sorted(result.done.items()))
-        for text in filter(None, (", ".join(done), *result.told)):
+        for text in filter(None, (", ".join(done), *result.measurements)):
             print(f"    {text}")
         for text in result.wrong:
             print(f"    WRONG: {text}")

@@ -1,15 +1,15 @@
-"""What the client received, and what may be counted of it."""
+"""Responses that the client received, and the range of figures that they allow."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import record
+from gateway.ipc import record
 from tests.torture.traffic import BROKEN, FAILED, LEFT, NO_ENDPOINT, ODD, OK, REJECTED, UNSENT
 
-UNCERTAIN_SECONDS = 6.0  # a leaving that a gateway had not heard of when it was killed, even after a pause of it
+UNCERTAIN_SECONDS = 6.0  # a disconnect that a gateway had not noticed when it was killed, even after it was stopped
 
-# What the history calls what the client saw.
+# Outcomes in the history by the end that the client saw.
 OUTCOMES = {
     OK: (record.OK,),
     FAILED: (record.FAILED, record.TRUNCATED, record.REFUSED),
@@ -20,10 +20,12 @@ OUTCOMES = {
 
 @dataclass(slots=True)
 class Tally:
-    """Filled line by line from the client's output."""
+    """Counts of the client, read line by line from its output."""
 
     ends: Counter[tuple[str, str]] = field(default_factory=Counter)  # (model, end)
-    tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # (model, "input" or "output") of whole answers
+    tokens: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # (model, "input" or "output") of complete responses
     left_at: list[float] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
 
@@ -49,18 +51,18 @@ class Tally:
         return sorted({model for model, _ in self.ends})
 
     def check(self, counted: Counter[tuple[str, str]], unrecorded: int, kills: list[float]) -> list[str]:
-        """acknowledged <= counted <= acknowledged + broken off, for each model and each way to end.
+        """Check acknowledged <= counted <= acknowledged + broken off, for each model and each kind of end.
 
-        `counted` by model and outcome. `unrecorded`: so many in all may be missing, as no journal took them.
+        `counted` is by model and outcome. `unrecorded` requests in total may be missing, which no journal recorded.
         """
         wrong = [f"the client got something odd: {text}" for text in self.odd]
         missing = 0
         for model in self.models():
-            broken, most = self.ends[model, BROKEN], 0
+            broken, high = self.ends[model, BROKEN], 0
             for end, outcomes in OUTCOMES.items():
                 acknowledged = self.ends[model, end]
                 found = sum(counted[model, outcome] for outcome in outcomes)
-                most += acknowledged
+                high += acknowledged
                 if found > acknowledged + broken:
                     wrong.append(f"{model} {end}: {found} counted, {acknowledged} received, {broken} broken off")
                 if end != LEFT:
@@ -68,28 +70,28 @@ class Tally:
                     if found < acknowledged - unrecorded:
                         wrong.append(f"{model} {end}: {found} counted, {acknowledged} received")
             found = sum(count for (name, _), count in counted.items() if name == model)
-            if found > most + broken:
-                wrong.append(f"{model}: {found} counted, at most {most + broken} can have been")
+            if found > high + broken:
+                wrong.append(f"{model}: {found} counted, at most {high + broken} possible")
         certain = sum(all(not -1 < kill - at < UNCERTAIN_SECONDS for kill in kills) for at in self.left_at)
         cancelled = sum(count for (_, outcome), count in counted.items() if outcome == record.CANCELLED)
         missing += max(0, certain - cancelled)
         if missing > unrecorded:
-            wrong.append(f"{missing} received and not counted, {unrecorded} told as unrecorded")
+            wrong.append(f"{missing} received and not counted, {unrecorded} reported as unrecorded")
         return wrong
 
     def check_rejected(self, rejected: int, unrecorded: int) -> list[str]:
-        least, most = self.total(REJECTED) - unrecorded, self.total(REJECTED, BROKEN)
-        return [] if least <= rejected <= most else [f"rejected: {rejected} counted, {least} to {most} can have been"]
+        low, high = self.total(REJECTED) - unrecorded, self.total(REJECTED, BROKEN)
+        return [] if low <= rejected <= high else [f"rejected: {rejected} counted, {low} to {high} possible"]
 
     def check_tokens(self, counted: Counter[tuple[str, str]], unrecorded: int, largest: int) -> list[str]:
-        """Tokens by model and direction; no answer has more than `largest`."""
+        """Check tokens by model and direction; no response has more than `largest`."""
         wrong = []
         for (model, direction), received in self.tokens.items():
-            # What was broken off, left or ended in an error may have made tokens that were counted.
+            # Broken, cancelled and failed requests may have produced tokens that were counted.
             others = sum(self.ends[model, end] for end in (BROKEN, LEFT, FAILED))
-            least, most = received - unrecorded * largest, received + others * largest
-            if not least <= counted[model, direction] <= most:
+            low, high = received - unrecorded * largest, received + others * largest
+            if not low <= counted[model, direction] <= high:
                 wrong.append(
-                    f"{model} {direction} tokens: {counted[model, direction]} counted, {least} to {most} can be"
+                    f"{model} {direction} tokens: {counted[model, direction]} counted, {low} to {high} possible"
                 )
         return wrong

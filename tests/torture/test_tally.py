@@ -1,17 +1,17 @@
-"""The bounds between what a client received and what may be counted."""
+"""Limits of the figures that the responses of a client allow."""
 
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from gateway import record
+from gateway.ipc import record
 from tests.torture.tally import UNCERTAIN_SECONDS, Tally
 from tests.torture.traffic import BROKEN, FAILED, LEFT, ODD, OK, REJECTED, UNSENT
 
 
 def tally(**ends: int) -> Tally:
-    """So many requests for `m` that ended so."""
+    """A tally of requests for `m` with the given ends."""
     made = Tally()
     for end, count in ends.items():
         for _ in range(count):
@@ -34,7 +34,7 @@ def counted(**outcomes: int) -> Counter[tuple[str, str]]:
         ({OK: 3, UNSENT: 5}, {record.OK: 3}),
     ],
 )
-def test_what_can_be(ends: dict[str, int], outcomes: dict[str, int]) -> None:
+def test_possible_figures(ends: dict[str, int], outcomes: dict[str, int]) -> None:
     assert tally(**ends).check(counted(**outcomes), 0, []) == []
 
 
@@ -53,37 +53,37 @@ def test_what_can_be(ends: dict[str, int], outcomes: dict[str, int]) -> None:
         ({ODD: 1}, {}),
     ],
 )
-def test_what_cannot_be(ends: dict[str, int], outcomes: dict[str, int]) -> None:
+def test_impossible_figures(ends: dict[str, int], outcomes: dict[str, int]) -> None:
     assert tally(**ends).check(counted(**outcomes), 0, [])
 
 
-def test_what_was_told_as_unrecorded_may_be_missing_and_no_more() -> None:
+def test_only_reported_unrecorded_requests_may_be_missing() -> None:
     assert tally(ok=5).check(counted(ok=3), 2, []) == []
     assert tally(ok=5).check(counted(ok=3), 1, [])
 
 
-def test_unrecorded_ones_are_missing_once_over_all_models() -> None:
+def test_unrecorded_requests_are_missing_once_over_all_models() -> None:
     made = tally(ok=5)
     made.add({"model": "n", "end": OK, "at": 0.0, "input_tokens": 0, "output_tokens": 0, "detail": ""})
     assert made.check(counted(ok=4), 1, [])
 
 
 @pytest.mark.parametrize(("after", "uncertain"), [(1.0, True), (UNCERTAIN_SECONDS + 1, False), (-5.0, False)])
-def test_a_leaving_is_uncertain_when_a_gateway_was_killed_soon_after(after: float, uncertain: bool) -> None:
+def test_a_disconnect_is_uncertain_when_a_gateway_was_killed_soon_after(after: float, uncertain: bool) -> None:
     assert (tally(left=1).check(counted(), 0, [100.0 + after]) == []) is uncertain
 
 
 @pytest.mark.parametrize(("rejected", "right"), [(1, False), (2, True), (3, True), (4, False)])
-def test_rejections_lie_between(rejected: int, right: bool) -> None:
+def test_rejections_are_within_the_range(rejected: int, right: bool) -> None:
     assert (tally(rejected=2, broken=1).check_rejected(rejected, 0) == []) is right
 
 
 @pytest.mark.parametrize(("tokens", "right"), [(5, False), (6, True), (16, True), (17, False)])
-def test_tokens_lie_between(tokens: int, right: bool) -> None:
+def test_tokens_are_within_the_range(tokens: int, right: bool) -> None:
     found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): tokens})
     assert (tally(ok=3, broken=1).check_tokens(found, 0, largest=10) == []) is right
 
 
-def test_only_what_was_sent_counts_as_sent() -> None:
+def test_only_sent_requests_count_as_sent() -> None:
     made: Any = tally(ok=2, broken=1, unsent=4, rejected=1)
     assert (made.sent, made.total(OK, REJECTED)) == (4, 3)

@@ -1,9 +1,9 @@
-"""The client: a process that sends requests at a steady rate and tells, for each, what it received.
+"""Client process that sends requests at a steady rate and reports the end of each.
 
     python -m tests.torture.traffic URL KEY --rate 80
 
-It obeys lines on standard input (`go`, `pause`, `quit`) and answers in JSON lines on standard output: one for each
-request that ended, and `{"paused": true}` once nothing is in flight any more.
+It obeys lines on standard input (`go`, `pause`, `quit`) and writes JSON lines to standard output: one for each
+request that ended, and `{"paused": true}` once no request is in flight.
 """
 
 import argparse
@@ -19,21 +19,21 @@ from typing import Any
 import aiohttp
 
 TIMEOUT_SECONDS = 60.0
-MOST_OPEN = 200
+MAX_OPEN = 200
 
 # How a request ended, as the client saw it.
-OK = "ok"  # a whole answer
-FAILED = "failed"  # a whole 502 or 504, or a stream that told of an error and ended properly
-NO_ENDPOINT = "no_endpoint"  # a whole 503
-REJECTED = "rejected"  # a whole 401 or 404 of RouterDash's own
-LEFT = "left"  # this client closed the connection in the middle of the answer
-BROKEN = "broken"  # the connection broke: recorded or not, nobody can say
-UNSENT = "unsent"  # no connection: RouterDash never heard of it
-ODD = "odd"  # anything else, which is a fault
+OK = "ok"  # a complete response
+FAILED = "failed"  # a complete 502 or 504, or a stream that reported an error and ended properly
+NO_ENDPOINT = "no_endpoint"  # a complete 503
+REJECTED = "rejected"  # a complete 401 or 404 of RouterDash itself
+LEFT = "left"  # this client closed the connection in the middle of the response
+BROKEN = "broken"  # the connection broke: the request may be recorded or not
+UNSENT = "unsent"  # no connection: RouterDash never received the request
+ODD = "odd"  # anything else, which is an error
 
-# What is asked for, and how often. Each model is made by one endpoint (run.py), but for `shared`.
+# Requested models and their frequency. Each model has one endpoint (run.py), except `shared`.
 MODELS = {"whole": 30, "second": 25, "flaky": 12, "dies": 6, "shared": 12, "slow": 8, "edited": 5, "nobody": 2}
-STREAMED = {"dies": 1.0, "slow": 1.0}  # share of streams; the others half and half
+STREAMED = {"dies": 1.0, "slow": 1.0}  # share of streams; 0.5 for other models
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +49,25 @@ class Ended:
 
 
 class Client:
-    """Sends while it is told to."""
+    """Sender of requests that can be paused."""
 
-    def __init__(self, session: aiohttp.ClientSession, rate: float, seed: int, tell: Callable[[Any], None]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, rate: float, seed: int, emit: Callable[[Any], None]) -> None:
         self._session = session
         self._rate = rate
         self._rng = random.Random(seed)
-        self._tell = tell
+        self._emit = emit
         self._going = asyncio.Event()
         self._open: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """One request every 1/rate seconds, whether or not the earlier ones have been answered."""
+        """Send one request every 1/rate seconds, even if earlier ones have not ended."""
         names, weights = zip(*MODELS.items(), strict=True)
         due = time.monotonic()
         while True:
             await self._going.wait()
             due = max(due + 1 / self._rate, time.monotonic() - 0.5)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if self._going.is_set() and len(self._open) < MOST_OPEN:
+            if self._going.is_set() and len(self._open) < MAX_OPEN:
                 (model,) = self._rng.choices(names, weights)
                 task = asyncio.create_task(self._one(model))
                 self._open.add(task)
@@ -80,7 +80,7 @@ class Client:
             self._going.clear()
             while self._open:
                 await asyncio.wait(set(self._open))
-            self._tell({"paused": True})
+            self._emit({"paused": True})
 
     async def _one(self, model: str) -> None:
         streamed = self._rng.random() < STREAMED.get(model, 0.5)
@@ -93,20 +93,20 @@ class Client:
             ended = Ended(model, UNSENT, time.time(), detail=repr(error))
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             ended = Ended(model, BROKEN, time.time(), detail=repr(error))
-        self._tell(asdict(ended))
+        self._emit(asdict(ended))
 
     async def _send(self, model: str, body: dict[str, Any]) -> Ended:
-        async with self._session.post("/v1/chat/completions", json=body) as answer:
-            if model == "slow" and answer.status == 200:
-                await answer.content.readany()
-                answer.close()
+        async with self._session.post("/v1/chat/completions", json=body) as response:
+            if model == "slow" and response.status == 200:
+                await response.content.readany()
+                response.close()
                 return Ended(model, LEFT, time.time())
-            text = await answer.read()
-        return judge(model, answer.status, text, streamed=bool(body["stream"]))
+            text = await response.read()
+        return judge(model, response.status, text, streamed=bool(body["stream"]))
 
 
 def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
-    """What a whole answer means."""
+    """Return the line for a complete response."""
     now = time.time()
     if status == 200:
         if streamed and not text.endswith(b"data: [DONE]\n\n"):
@@ -125,7 +125,7 @@ def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
 
 
 def _usage(text: bytes, *, streamed: bool) -> dict[str, int]:
-    """From the last event but [DONE], or from the whole object."""
+    """Return the usage of the last event before [DONE], or of the complete object."""
     last = text.rsplit(b"data: ", 2)[1] if streamed else text
     found: dict[str, int] = json.loads(last)["usage"]
     return found
@@ -139,7 +139,7 @@ def _code(text: bytes) -> str:
 
 
 async def _main(url: str, key: str, rate: float, seed: int) -> None:
-    def tell(line: Any) -> None:
+    def emit(line: Any) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
@@ -152,7 +152,7 @@ async def _main(url: str, key: str, rate: float, seed: int) -> None:
         "timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
     }
     async with aiohttp.ClientSession(url, **options) as session:
-        client = Client(session, rate, seed, tell)
+        client = Client(session, rate, seed, emit)
         sending = asyncio.create_task(client.run())
         while (line := await commands.readline()) and line != b"quit\n":
             await client.obey(line.decode().strip())
@@ -160,7 +160,7 @@ async def _main(url: str, key: str, rate: float, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A client that keeps count.")
+    parser = argparse.ArgumentParser(description="A client that counts its responses.")
     parser.add_argument("url")
     parser.add_argument("key")
     parser.add_argument("--rate", type=float, default=80.0, help="requests a second")

@@ -12,25 +12,31 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from gateway import journal
-from gateway.journal import START, Position, UnknownVersion
-from metrics import journal_report
-from metrics.journal_report import OURS, Known, Report
+from gateway.ipc import journal
+from gateway.ipc.journal import START, Position, UnknownVersion
+from metrics.reconcile import journal_report
+from metrics.reconcile.journal_report import THIS_DATABASE, StoredPositions, WriterReport
 
 
 class Command(BaseCommand):
-    help = "Look into the journals: what waits in them for the database, and each entry. Changes nothing."
+    help = "Show the journals: the records that wait for the database, and each entry. The command changes nothing."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("action", nargs="?", choices=["list", "dump"], default="list", help="list, if not given")
-        parser.add_argument("writer", nargs="?", help="dump: of this writer alone")
-        parser.add_argument("--json", action="store_true", help="list: as JSON")
         parser.add_argument(
-            "--from", dest="start", type=_position, metavar="SEGMENT:OFFSET", help="dump: from there on"
+            "action",
+            nargs="?",
+            choices=["list", "dump"],
+            default="list",
+            help="list the journals (default), or dump entries",
         )
-        parser.add_argument("--waiting", action="store_true", help="dump: what the database has not taken yet")
-        parser.add_argument("--limit", type=_count, metavar="N", help="dump: so many entries at most")
+        parser.add_argument("writer", nargs="?", help="dump only the entries of this writer")
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        parser.add_argument(
+            "--from", dest="start", type=_position, metavar="SEGMENT:OFFSET", help="start the dump at this position"
+        )
+        parser.add_argument("--waiting", action="store_true", help="dump only entries that wait for the database")
+        parser.add_argument("--limit", type=_count, metavar="N", help="dump at most this number of entries")
 
     def handle(self, *args: Any, action: str, json: bool, **options: Any) -> None:
         try:
@@ -38,28 +44,28 @@ class Command(BaseCommand):
             for line in lines:
                 self.stdout.write(line)
             self.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough; nor shall Python fail to flush at its end
+        except BrokenPipeError:  # the reader, such as `| head`, has ended; Python must not fail to flush at its exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
             raise CommandError(str(error)) from None
 
     def _list(self, json: bool) -> Iterator[str]:
-        said: Known | None = None
+        stored: StoredPositions | None = None
         try:
-            said = journal_report.known()
+            stored = journal_report.stored_positions()
         except Error as error:
-            self.stderr.write(f"positions are unknown, the database is away: {_first_line(error)}")
-        found: list[Report] = list(journal_report.reports(_root(), said))
+            self.stderr.write(f"the database is unavailable, so the positions are unknown: {_first_line(error)}")
+        writers: list[WriterReport] = list(journal_report.reports(_root(), stored))
         if json:
-            yield msgspec.json.format(msgspec.json.encode(journal_report.as_json(found, said))).decode()
+            yield msgspec.json.format(msgspec.json.encode(journal_report.as_json(writers, stored))).decode()
         else:
-            yield from journal_report.as_text(found, said)
+            yield from journal_report.as_text(writers, stored)
 
     def _dump(
         self, writer: str | None, start: Position | None, waiting: bool, limit: int | None, **options: Any
     ) -> Iterator[str]:
         if start and (waiting or writer is None):
-            raise CommandError("--from needs a writer, and no --waiting")
+            raise CommandError("--from needs a writer, and cannot be combined with --waiting")
         names = journal.writers(_root())
         if writer is not None and writer not in names:
             raise CommandError(f"there is no writer {writer}")
@@ -88,15 +94,15 @@ def _root() -> Path:
 
 
 def _unread(starts: dict[str, Position]) -> dict[str, Position]:
-    """From the database's positions on, of the writers that are its own."""
+    """Return the stored positions of the writers that belong to this database."""
     try:
-        said = journal_report.known()
+        stored = journal_report.stored_positions()
     except Error as error:
-        raise CommandError(f"positions are unknown, the database is away: {_first_line(error)}") from None
+        raise CommandError(f"the database is unavailable, so the positions are unknown: {_first_line(error)}") from None
     return {
-        writer: said.positions.get(writer, start)
+        writer: stored.positions.get(writer, start)
         for writer, start in starts.items()
-        if journal_report.belongs_to(_root() / writer, said) == OURS
+        if journal_report.belongs_to(_root() / writer, stored) == THIS_DATABASE
     }
 
 
@@ -105,13 +111,13 @@ def _first_line(error: Error) -> str:
 
 
 def _position(text: str) -> Position:
-    found = re.fullmatch(r"(\d{1,8}):(\d{1,15})", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no SEGMENT:OFFSET, as 1:0 is")
-    return int(found[1]), int(found[2])
+    match = re.fullmatch(r"(\d{1,8}):(\d{1,15})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form SEGMENT:OFFSET, such as 1:0")
+    return int(match[1]), int(match[2])
 
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"\d{1,15}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of entries")
     return int(text)

@@ -9,37 +9,59 @@ import msgspec
 import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
+from django.urls import get_resolver
 
-from gateway import logs
-from gateway.main import Server, raise_descriptor_limit, server_config, watch_parent
-from routerdash.asgi import application
-from routerdash.control import Control
+from gateway.base import logs
+from gateway.base.process import raise_descriptor_limit, watch_parent
+from gateway.server import Server, server_config
+from metrics.storage import seeding
+from routerdash.processes import prepare
+from routerdash.processes.control import Control
+from routerdash.processes.data_directory import CannotStart
+from routerdash.processes.supervisor import CANNOT_START
+from routerdash.web.asgi import application
 
 GRACE_SECONDS = 2
-# Figures, events and pages are made in threads; one that waits for its turn five times waits five times as long.
+# Threads compute figures, events and pages. A thread that waits for the interpreter lock five times waits five
+# intervals, so the interval is short.
 SWITCH_SECONDS = 0.001
 
 
 class Command(BaseCommand):
-    help = "Internal: the control process. `serve` starts it, with the secrets of its first people on standard input."
+    help = "Internal: the control process. `serve` starts it, with the secrets of the first users on standard input."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--listen", type=int, required=True, help="descriptor of the Unix socket")
         parser.add_argument("--alive", type=int, required=True, help="descriptor that closes with the supervisor")
+        parser.add_argument("--prepared", type=int, help="descriptor; at the first start, prepare the database")
 
-    def handle(self, *args: Any, listen: int, alive: int, **options: Any) -> None:
-        first_people = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, str])
+    def handle(self, *args: Any, listen: int, alive: int, prepared: int | None = None, **options: Any) -> None:
+        first_user_settings = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, str])
         settings.ROUTERDASH = replace(
             settings.ROUTERDASH,
-            admin_password=first_people["admin_password"],
-            bootstrap_api_key=first_people["bootstrap_api_key"],
+            admin_password=first_user_settings["admin_password"],
+            bootstrap_api_key=first_user_settings["bootstrap_api_key"],
         )
         logs.configure(settings.ROUTERDASH, "control")
         raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)
         watch_parent(alive)
+        if prepared is not None:
+            self._prepare(prepared)
+        seeding.seed_at_start()
+        get_resolver().url_patterns  # noqa: B018  # imports all views now, while gateways start, not at the first request
         uvloop.run(_serve(socket.socket(fileno=listen)))
+
+    def _prepare(self, prepared: int) -> None:
+        """Prepare the database, and tell the supervisor, which starts the other processes then."""
+        try:
+            prepare.prepare_database(settings.ROUTERDASH)
+        except CannotStart as error:
+            self.stderr.write(f"routerdash: {error}")
+            sys.exit(CANNOT_START)
+        with open(prepared, "wb") as pipe:
+            pipe.write(b"\n")
 
 
 async def _serve(listen: socket.socket) -> None:

@@ -1,0 +1,1 @@
+"""Browser sessions in the memory of control and in a file."""

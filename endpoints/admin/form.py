@@ -1,0 +1,176 @@
+"""Form of an endpoint, which detects edits that another user has saved meanwhile; form of a drain."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from django import forms
+from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from endpoints import capabilities, edit_versions, tags
+from endpoints.base_url import normalise
+from endpoints.fields import LineField
+from endpoints.models import (
+    ENDPOINT_LIMITS,
+    STAFF_FIELDS,
+    Endpoint,
+    EndpointOptions,
+)
+from endpoints.text import validate_line
+
+# The admin would use its text area, as for any other text field.
+ONE_LINE: dict[type, dict[str, Any]] = {LineField: {"widget": AdminTextInputWidget}}
+CHOICES = {word: capabilities.LABELS[word] for word in capabilities.STORED}
+
+
+def _option(name: str) -> Any:
+    """Return the form field of an option."""
+    field: Any = EndpointOptions._meta.get_field(name)
+    return field.formfield(widget=AdminIntegerFieldWidget, min_value=1, max_value=ENDPOINT_LIMITS[name])
+
+
+class Difference(NamedTuple):
+    """Difference between the value that another user saved and the value in the form."""
+
+    field: str
+    stored: str
+    entered: str
+
+
+class EndpointForm(forms.ModelForm[Endpoint]):
+    api_key = forms.CharField(
+        label=gettext_lazy("API key of the server"),
+        required=False,
+        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+        help_text=gettext_lazy(
+            "The key is sent as a bearer token. It is stored encrypted and never shown. Leave this "
+            "empty to keep the stored key."
+        ),
+    )
+    forget_api_key = forms.BooleanField(label=gettext_lazy("Delete the stored key"), required=False)
+    capabilities = forms.MultipleChoiceField(
+        label=gettext_lazy("Capabilities of all models"),
+        choices=CHOICES.items,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=gettext_lazy(
+            "These are added to the detected capabilities of each model. Chat alone (the default) "
+            "adds nothing, because embedding models do not support chat."
+        ),
+    )
+    tags = forms.CharField(
+        label=gettext_lazy("Tags"),
+        required=False,
+        max_length=1000,
+        widget=AdminTextInputWidget,
+        help_text=gettext_lazy("Labels that group endpoints, separated by commas."),
+    )
+    connect_timeout_secs = _option("connect_timeout_secs")
+    idle_timeout_secs = _option("idle_timeout_secs")
+    total_timeout_secs = _option("total_timeout_secs")
+    max_concurrency = _option("max_concurrency")
+
+    class Meta:
+        model = Endpoint
+        fields = ("name", "base_url", "health_check_interval_secs", "inference_timeout_secs", "notes", "capabilities")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        stored = self.instance.options_or_default
+        self.initial = {name: getattr(stored, name) for name in ENDPOINT_LIMITS} | dict(self.initial)
+        self.initial["capabilities"] = stored_capabilities(self.instance.capabilities)
+        self.initial["tags"] = ", ".join(stored.tags or [])
+        if self.instance._state.adding:
+            self.fields["api_key"].help_text = _(
+                "The key is sent as a bearer token. It is stored encrypted and never shown."
+            )
+        self.version = "" if self.instance._state.adding else edit_versions.of(self.instance)
+        self.conflict: list[Difference] = []
+
+    def clean_tags(self) -> list[str]:
+        words = tags.parse(self.cleaned_data["tags"])
+        for word in words:
+            validate_line(word)
+        if len(words) > tags.MAX_TAGS or any(len(word) > tags.MAX_LENGTH for word in words):
+            raise ValidationError(
+                _("An endpoint may have at most %(most)d tags of at most %(longest)d characters each.")
+                % {"most": tags.MAX_TAGS, "longest": tags.MAX_LENGTH}
+            )
+        return words
+
+    def clean(self) -> dict[str, Any] | None:
+        """Reject an edit of an outdated version.
+
+        The form then contains the newer version and shows its differences. If it is submitted again, the user has
+        seen them.
+        """
+        cleaned = super().clean()
+        seen = self.data.get("version", "")
+        if not seen or self.instance._state.adding:
+            return cleaned
+        stored = Endpoint.objects.select_for_update().filter(pk=self.instance.pk).first()
+        if stored is None:
+            raise ValidationError(_("This endpoint has since been deleted."))
+        self.version = edit_versions.of(stored)
+        if seen != self.version:
+            self.conflict = list(self._differences(stored, same_secret=edit_versions.same_secret(seen, self.version)))
+        if self.conflict:
+            raise ValidationError(
+                _("Another user changed this endpoint after you opened it. Your changes are not saved.")
+            )
+        return cleaned
+
+    def _differences(self, stored: Endpoint, *, same_secret: bool) -> Iterator[Difference]:
+        options = stored.options_or_default
+        for name in (*STAFF_FIELDS, *ENDPOINT_LIMITS):
+            if name in self.cleaned_data:
+                stored_text = as_text(getattr(options if name in ENDPOINT_LIMITS else stored, name))
+                entered_text = as_text(_as_stored(name, self.cleaned_data[name]))
+                if stored_text != entered_text:
+                    yield Difference(str(self.fields[name].label), stored_text, entered_text)
+        stored_text, entered_text = ", ".join(options.tags or []), ", ".join(self.cleaned_data.get("tags", []))
+        if stored_text != entered_text:
+            yield Difference(str(self.fields["tags"].label), stored_text or "—", entered_text or "—")
+        if not same_secret:
+            typed = self.cleaned_data.get("api_key") and _("a different key")
+            forgotten = self.cleaned_data.get("forget_api_key") and _("deleted")
+            yield Difference(str(self.fields["api_key"].label), _("changed"), typed or forgotten or _("unchanged"))
+
+
+class DrainForm(forms.Form):
+    deadline_secs = forms.IntegerField(
+        label=gettext_lazy("Drain deadline (s)"),
+        required=False,
+        min_value=0,
+        max_value=86400,
+        widget=AdminIntegerFieldWidget,
+        help_text=gettext_lazy(
+            "Requests still running after this many seconds are ended; 0 ends them at once. Leave "
+            "the field empty to let them finish."
+        ),
+    )
+
+
+def stored_capabilities(stored: Any) -> list[str]:
+    """Return capabilities as they are stored, without unknown words."""
+    return capabilities.to_store(capabilities.normalise(stored))
+
+
+def _as_stored(name: str, typed: Any) -> Any:
+    """Return a value as the save would write it, so that equal values are no difference."""
+    if name == "capabilities":
+        return capabilities.to_store(typed)
+    if name == "base_url":
+        try:
+            return normalise(typed)
+        except ValueError:  # the form reports it
+            return typed
+    return typed.strip() if name == "name" else typed
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(capabilities.label(word) for word in stored_capabilities(value)) or "—"
+    return "—" if value in (None, "") else str(value)

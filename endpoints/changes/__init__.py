@@ -1,0 +1,1 @@
+"""Changes of endpoints, keys and users: counters that processes poll, and a log that names what changed."""

@@ -1,0 +1,93 @@
+"""Reading of the change log: which endpoints, API keys and users have changed, and when it was read.
+
+A reader takes a batch, reads these objects, and then forgets the batch. So a change is seen at least once, and
+repeating is harmless. The position names the state that the reader has built: in a restored database it is another one.
+"""
+
+import uuid
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+from endpoints.changes.models import RegistryChange, RegistryPosition
+from endpoints.changes.watched import ENDPOINT, KEY, USER
+
+BATCH = 5000
+STATEMENT = 500  # ids per statement
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """Changes in the order of the log, without repetitions. An unreadable id is the nil UUID, as in TextUUIDField."""
+
+    ids: tuple[int, ...]  # of the log's rows
+    endpoint_ids: frozenset[str]
+    key_hashes: frozenset[str]
+    user_ids: frozenset[str]
+    more: bool  # the log has further rows
+
+
+def read(limit: int = BATCH) -> ChangeBatch:
+    """Return the oldest changes, at most `limit` rows of the log. Raises django.db.Error."""
+    # A blob, because one damaged id must not make the log unreadable.
+    column = "CAST(object_id AS BLOB)" if connection.vendor == "sqlite" else "object_id"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id, kind, {column} FROM registry_changes ORDER BY id LIMIT %s", [limit + 1])  # noqa: S608
+        rows = cursor.fetchall()
+    found: dict[str, set[str]] = {ENDPOINT: set(), KEY: set(), USER: set()}
+    for _, kind, object_id in rows[:limit]:
+        found.setdefault(kind, set()).add(_text(object_id) if kind == KEY else _readable(object_id))
+    return ChangeBatch(
+        ids=tuple(row[0] for row in rows[:limit]),
+        endpoint_ids=frozenset(found[ENDPOINT]),
+        key_hashes=frozenset(found[KEY]),
+        user_ids=frozenset(found[USER]),
+        more=len(rows) > limit,
+    )
+
+
+def add_endpoint(endpoint_id: object) -> None:
+    """Log a change of an endpoint that triggers skip, in the transaction of the change. Raises django.db.Error."""
+    RegistryChange.objects.create(kind=ENDPOINT, object_id=str(endpoint_id))
+
+
+def count(limit: int) -> int:
+    """Return the number of rows in the log, at most `limit`. Raises django.db.Error."""
+    return RegistryChange.objects.all()[:limit].count()
+
+
+def token() -> str | None:
+    """Return the token of the last `forget`; None if there is none. Raises django.db.Error."""
+    return RegistryPosition.objects.filter(pk=1).values_list("token", flat=True).first()
+
+
+def forget(batch: ChangeBatch, *, token_before: str | None, token: str) -> bool:
+    """Delete exactly the rows of the batch and set the token, in one transaction. Raises django.db.Error.
+
+    Return False, and change nothing, if the token is not `token_before`: another process reads the log, the database
+    was restored, or triggers were missing. Rows of a smaller id than the batch may commit later on PostgreSQL, so no
+    range of ids is deleted.
+    """
+    with transaction.atomic():
+        if not _replace_token(token_before, token):
+            return False
+        for start in range(0, len(batch.ids), STATEMENT):
+            RegistryChange.objects.filter(pk__in=batch.ids[start : start + STATEMENT]).delete()
+    return True
+
+
+def _replace_token(before: str | None, token: str) -> bool:
+    if before is None:
+        return RegistryPosition.objects.get_or_create(pk=1, defaults={"token": token})[1]
+    return RegistryPosition.objects.filter(pk=1, token=before).update(token=token) == 1
+
+
+def _text(object_id: str | bytes) -> str:
+    return object_id.decode(errors="replace") if isinstance(object_id, bytes) else object_id
+
+
+def _readable(object_id: str | bytes) -> str:
+    try:
+        return str(uuid.UUID(_text(object_id)))
+    except ValueError:
+        return str(uuid.UUID(int=0))

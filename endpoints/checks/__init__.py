@@ -1,0 +1,1 @@
+"""Results of health checks, and their collection into batches."""

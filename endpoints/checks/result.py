@@ -1,0 +1,14 @@
+"""Result of a health check."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Result of one health check. A success without latency (ms) rests on the endpoint's traffic."""
+
+    success: bool
+    latency_ms: int | None
+    error: str | None
+    at: datetime

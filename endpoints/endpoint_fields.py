@@ -1,0 +1,199 @@
+"""The fields of an endpoint, each declared once.
+
+From this list come the entry in the registry, the published facts (in both directions), the endpoint in the JSON API,
+the fields that staff may edit (API, admin, edit log, version) and the changes that refresh endpoint events.
+docs/architecture/endpoint-fields.md has the steps that add a field.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from gateway.registry import schema
+
+MAX_INTERVAL_SECS = 3600  # llmlb accepts any number; 0 would poll without a pause
+CONNECT_TIMEOUT_SECS = 5
+
+_STATUSES = (schema.PENDING, schema.ONLINE, schema.ERROR, schema.OFFLINE)
+
+
+class Shape(Enum):
+    """Type of a field in the JSON API. endpoints.serializers has a serializer field for each."""
+
+    UUID = "uuid"
+    TEXT = "text"
+    INTEGER = "integer"
+    MOMENT = "moment"
+    WORDS = "words"
+    ANY = "any"
+    STATUS = "status"
+    OPERATOR_STATE = "operator_state"
+    KIND = "kind"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Form of a field in the registry store. `load` is the inverse of `store`."""
+
+    name: str | None = None  # in schema.EndpointFacts, if it is another one
+    store: Callable[[Any], Any] = _same
+    load: Callable[[Any], Any] = _same
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointField:
+    """One field. `name` is its attribute of registry.Entry; `shape` is None if the JSON API does not show it."""
+
+    name: str
+    shape: Shape | None
+    _: KW_ONLY
+    other_column: str | None = None  # see `column`
+    is_option: bool = False  # a column of EndpointOptions, not of Endpoint
+    read: Callable[[Any], Any] = _same  # converts the column's value to the entry's
+    edited: bool = False  # staff may edit it with the form and with PATCH
+    maximum: int | None = None  # of a limit: an option from 1 to this number, or null
+    is_event: bool = False  # a change of it, like every edit, may come with a new endpoint event
+    published: Published | None = None
+    nullable: bool = False  # in the JSON API
+    help: str = ""  # description in the schema of the API
+
+    @property
+    def column(self) -> str:
+        """Column of the table, and name in the JSON API."""
+        return self.other_column or self.name
+
+    @property
+    def published_name(self) -> str:
+        """Attribute of schema.EndpointFacts."""
+        return (self.published and self.published.name) or self.name
+
+
+def words(column: object) -> tuple[str, ...]:
+    """Return the words of a JSON column; none if it is not a list."""
+    return tuple(str(word) for word in column) if isinstance(column, list) else ()
+
+
+def _status(column: str) -> str:
+    return column if column in _STATUSES else schema.PENDING
+
+
+def _interval(column: int) -> int:
+    return min(MAX_INTERVAL_SECS, max(1, column))
+
+
+def _seconds(value: int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _whole_seconds(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _connect_timeout(value: int | None) -> float:
+    return float(value or CONNECT_TIMEOUT_SECS)
+
+
+def _set_connect_timeout(value: float) -> int | None:
+    """Return the timeout of an entry. The default reads as not set, because the facts do not distinguish them."""
+    return None if value == CONNECT_TIMEOUT_SECS else int(value)
+
+
+def _timestamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+
+
+SAME = Published()
+SECONDS = Published(store=_seconds, load=_whole_seconds)
+
+
+def _limit(name: str, maximum: int, published: Published, text: str) -> EndpointField:
+    return EndpointField(
+        name,
+        Shape.INTEGER,
+        is_option=True,
+        edited=True,
+        maximum=maximum,
+        published=published,
+        nullable=True,
+        help=text,
+    )
+
+
+# The order is the one of the JSON API. A version of an endpoint (ETag) depends on the order of the edited fields.
+FIELDS: tuple[EndpointField, ...] = (
+    EndpointField("id", Shape.UUID, read=str, is_event=True, published=SAME),
+    EndpointField("name", Shape.TEXT, edited=True, published=SAME),
+    EndpointField("base_url", Shape.TEXT, edited=True, published=SAME),
+    EndpointField("status", Shape.STATUS, read=_status, is_event=True, published=SAME),
+    EndpointField("operator_state", Shape.OPERATOR_STATE, is_option=True, is_event=True, published=SAME),
+    EndpointField("kind", Shape.KIND, other_column="endpoint_type", published=SAME),
+    EndpointField("health_check_interval_secs", Shape.INTEGER, read=_interval, edited=True),
+    EndpointField(
+        "inference_timeout_secs",
+        Shape.INTEGER,
+        edited=True,
+        published=Published("timeout_secs", store=_seconds, load=_whole_seconds),
+    ),
+    EndpointField("latency_ms", Shape.INTEGER, nullable=True),
+    EndpointField("last_seen", Shape.MOMENT, nullable=True),
+    EndpointField("last_error", Shape.TEXT, nullable=True),
+    EndpointField("error_count", Shape.INTEGER),
+    EndpointField("registered_at", Shape.MOMENT, nullable=True),
+    EndpointField("notes", Shape.TEXT, edited=True, nullable=True),
+    EndpointField("device_info", Shape.ANY, nullable=True),
+    EndpointField(
+        "capabilities",
+        Shape.WORDS,
+        read=words,
+        edited=True,
+        help="Capabilities that are added to all models; chat_completion alone adds nothing.",
+    ),
+    _limit(
+        "connect_timeout_secs",
+        60,
+        Published(store=_connect_timeout, load=_set_connect_timeout),
+        "Seconds; null means the default, 5.",
+    ),
+    _limit("idle_timeout_secs", 86400, SECONDS, "Seconds; null means inference_timeout_secs."),
+    _limit("total_timeout_secs", 86400, SECONDS, "Upper bound for a whole stream, in seconds; null means no limit."),
+    _limit(
+        "max_concurrency",
+        10000,
+        SAME,
+        "Requests at a time; null means learned_slots, or no limit if that is null, too.",
+    ),
+    EndpointField(
+        "learned_slots",
+        Shape.INTEGER,
+        is_option=True,
+        published=SAME,
+        nullable=True,
+        help="Requests at a time, as the server reports them.",
+    ),
+    EndpointField("tags", Shape.WORDS, is_option=True, read=words, edited=True, help="Labels that group endpoints."),
+    EndpointField(
+        "drain_until",
+        Shape.MOMENT,
+        is_option=True,
+        is_event=True,
+        published=Published(store=_timestamp, load=_moment),
+        nullable=True,
+        help="Drain deadline: requests that still run then are ended; null means no deadline.",
+    ),
+    EndpointField("sealed_api_key", None, is_option=True, is_event=True, published=Published("sealed_key")),
+    EndpointField("plain_api_key", None, other_column="api_key_encrypted", is_event=True),  # llmlb's column
+)
+PUBLISHED_FIELDS = tuple(
+    (field.name, field.published_name, form) for field in FIELDS if (form := field.published) is not None
+)
+EVENT_FIELDS = tuple(field.name for field in FIELDS if field.edited or field.is_event)

@@ -1,0 +1,1 @@
+"""Lists of the JSON API and of pages, in parts."""

@@ -1,0 +1,12 @@
+"""Cells of CSV files that spreadsheets open."""
+
+from typing import Any
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters that make a spreadsheet compute a cell
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value that a spreadsheet does not execute as a formula; booleans in lower case, as in JSON."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, and its translation to and from chat completions."""

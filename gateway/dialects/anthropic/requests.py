@@ -1,0 +1,449 @@
+"""Translation of requests of Anthropic's Messages API to OpenAI chat completion requests.
+
+A field that a chat completion cannot express is refused, with its place, rather than left out. Only fields that control
+how Anthropic generates a response are left out: cache_control, service_tier, thinking and the thinking of earlier
+turns, citations.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict, TypeVar, cast
+
+import msgspec
+
+from gateway.base.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
+from gateway.base.limits import TRANSLATED_REQUEST
+from gateway.base.types import Body
+from gateway.dialects import surrogates
+from gateway.dialects.anthropic.shapes import (
+    NOTHING,
+    AnyTool,
+    AssistantTurn,
+    AutoTool,
+    Document,
+    Image,
+    MessagesRequest,
+    NamedTool,
+    NoTool,
+    Object,
+    OutputConfig,
+    PlainText,
+    Prompt,
+    RedactedThinking,
+    SearchResult,
+    Text,
+    Thinking,
+    ToolResult,
+    ToolUse,
+    Url,
+    UserTurn,
+)
+from gateway.dialects.json_outline import outline_in_slices
+from gateway.loop.time_slices import Slices, run_unsliced
+
+P = TypeVar("P", bound=Prompt)
+
+SMALL_BYTES = 512 << 10  # a body up to this size is translated at once, with any content
+MAX_VALUES = 200_000  # limit of strings, arrays and objects of a larger body
+MAX_COSTLY_BYTES = 6_000_000  # limit of bytes that take longer to decode or encode than others
+SLICE_BYTES = 8 << 20  # the part of a body in which such bytes are counted at once
+_CHEAP = bytes(byte for byte in range(128) if byte not in b"\\,")
+_TRANSLATION_LIMIT = TRANSLATED_REQUEST, "to be translated for an endpoint that supports only chat completions"
+
+_decode_request = msgspec.json.Decoder(MessagesRequest).decode
+_decode_prompt = msgspec.json.Decoder(Prompt).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ImageUrl(TypedDict):
+    url: str
+
+
+class ChatPart(TypedDict, total=False):
+    """A part of a chat message's content: text, or an image."""
+
+    type: str
+    text: str
+    image_url: ImageUrl
+
+
+class ChatCallFunction(TypedDict):
+    name: str
+    arguments: str  # JSON
+
+
+class ChatCall(TypedDict):
+    id: str
+    type: str
+    function: ChatCallFunction
+
+
+class ChatMessage(TypedDict, total=False):
+    role: str
+    content: str | list[ChatPart] | None
+    tool_call_id: str
+    tool_calls: list[ChatCall]
+
+
+class ChatFunction(TypedDict, total=False):
+    name: str
+    description: str
+    parameters: Object
+    strict: bool
+
+
+class ChatTool(TypedDict, total=False):
+    """A tool, or the choice of one by name."""
+
+    type: str
+    function: ChatFunction
+
+
+class ToolFields(TypedDict, total=False):
+    """Fields of a chat completion request that concern tools."""
+
+    tools: list[ChatTool]
+    tool_choice: str | ChatTool
+    parallel_tool_calls: bool
+
+
+class JsonSchema(TypedDict):
+    name: str
+    schema: Object
+    strict: bool
+
+
+class ResponseFormat(TypedDict):
+    type: str
+    json_schema: JsonSchema
+
+
+class ChatRequest(ToolFields, total=False):
+    """A chat completion request."""
+
+    model: str
+    messages: list[ChatMessage]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    stop: list[str]
+    user: str
+    response_format: ResponseFormat
+    stream: bool
+    stream_options: dict[str, bool]
+
+
+def to_chat(body: Body, model: str) -> bytes:
+    """Return a Messages request as a chat completion request with the endpoint's model name. Raises Refusal (400, 413).
+
+    A stream always requests its usage. `top_k` keeps its name, which OpenAI does not define but servers accept.
+    """
+    return run_unsliced(translating(body, model))
+
+
+def translating(body: Body, model: str) -> Slices[bytes]:
+    """Do the same in time slices if the body is large."""
+    request = yield from _reading(_decode_request, body)
+    chat = _chat(request, model)
+    if len(body) > SMALL_BYTES:
+        yield
+    try:
+        return _encode(chat)
+    except UnicodeDecodeError as error:  # in a part that was not decoded
+        raise _refusal(f"The body is not valid JSON: {error}.") from None
+
+
+def _chat(request: MessagesRequest, model: str) -> ChatRequest:
+    try:
+        return _translated(request, model)
+    except UnicodeDecodeError as error:  # in a part that was not decoded
+        raise _refusal(f"The body is not valid JSON: {error}.") from None
+
+
+def _translated(request: MessagesRequest, model: str) -> ChatRequest:
+    chat: dict[str, Any] = {"model": model, "messages": list(_messages(request)), "max_tokens": request.max_tokens}
+    chat |= _tools(request)
+    for name, value in (
+        ("temperature", request.temperature),
+        ("top_p", request.top_p),
+        ("top_k", request.top_k),
+        ("stop", request.stop_sequences or None),
+        ("user", request.metadata.user_id if request.metadata else None),
+        ("response_format", _format(request.output_config)),
+    ):
+        if value is not None:
+            chat[name] = value
+    if request.stream:
+        chat |= {"stream": True, "stream_options": {"include_usage": True}}
+    return cast(ChatRequest, chat)
+
+
+def tokenize_prompt(body: Body) -> str:
+    """Return the text of a prompt, for an endpoint that counts its tokens by /tokenize. Raises Refusal (400, 413).
+
+    The text contains neither the template around each turn nor images: its count is lower than that of the prompt.
+    """
+    return run_unsliced(reading_prompt(body))
+
+
+def reading_prompt(body: Body) -> Slices[str]:
+    """Do the same in time slices if the body is large."""
+    prompt = yield from _reading(_decode_prompt, body)
+    try:
+        return "\n".join(filter(None, _texts(prompt)))
+    except UnicodeDecodeError as error:
+        raise _refusal(f"The body is not valid JSON: {error}.") from None
+
+
+def _texts(prompt: Prompt) -> Iterator[str]:
+    for tool in _functions(prompt):
+        function = tool["function"]
+        yield from (function["name"], function.get("description", ""), bytes(function["parameters"]).decode())
+    for message in _messages(prompt):
+        content = message["content"] or ""
+        yield from [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        for call in message.get("tool_calls", ()):
+            yield from (call["function"]["name"], call["function"]["arguments"])
+
+
+# Errors of the body
+
+
+def _reading(decode: Callable[[Any], P], body: Body) -> Slices[P]:
+    """Decode the body, in time slices if it is large. Raises Refusal (400, 413)."""
+    if len(body) <= SMALL_BYTES:
+        return _read(decode, body)
+    if body.count(b'"') > 2 * MAX_VALUES:
+        yield from outline_in_slices(body, MAX_VALUES, _TRANSLATION_LIMIT)
+    yield
+    if len(body) > MAX_COSTLY_BYTES:
+        yield from _counting(body)
+    try:
+        request = _read(decode, body)
+    except Refusal:
+        repaired = None
+        if len(body) > surrogates.AT_ONCE_BYTES:
+            repaired = yield from surrogates.replaced_slowly(body)
+        if repaired is None:
+            raise
+        request = _read(decode, repaired)
+    yield
+    return request
+
+
+def _counting(body: Body) -> Slices[None]:
+    """Refuse text that would take long to decode or encode."""
+    costly = 0
+    for at in range(0, len(body), SLICE_BYTES):
+        costly += len(body[at : at + SLICE_BYTES].translate(None, _CHEAP))
+        if costly > MAX_COSTLY_BYTES:
+            excess = f"more than {MAX_COSTLY_BYTES:,} commas, escapes and bytes of characters that are not ASCII"
+            message = f"The body has {excess}, which is too much {_TRANSLATION_LIMIT[1]}."
+            raise Refusal(413, REQUEST_TOO_LARGE, message, limit=TRANSLATED_REQUEST)
+        yield
+
+
+def _read(decode: Callable[[Any], P], body: Body) -> P:
+    try:
+        request = surrogates.read_body(decode, body)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(f"The body is not valid JSON: {error}.") from None
+    _check_inputs(request)
+    return request
+
+
+def _check_inputs(prompt: Prompt) -> None:
+    for at, message in enumerate(prompt.messages):
+        if isinstance(message, AssistantTurn) and not isinstance(message.content, str):
+            for nth, block in enumerate(message.content):
+                if isinstance(block, ToolUse) and not _is_object(block.input):
+                    raise _no_object(f"messages[{at}].content[{nth}].input", "messages")
+
+
+def _is_object(raw: Object) -> bool:
+    return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def _no_object(place: str, param: str) -> Refusal:
+    return _refusal(f"`{place}`: Expected `object`.", param)
+
+
+_PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Invalid value '(.*)'", re.DOTALL)
+
+
+def _explain(error: str) -> Refusal:
+    """Return the refusal for an error of msgspec, whose message names the place as `$.messages[0].content`."""
+    match = _PLACED.fullmatch(error)
+    if match is None:
+        return _refusal("The body must be a JSON object." if "`object`" in error else f"{error}.")
+    fault, place = match[1], match[2][:100]
+    unknown = _UNKNOWN.fullmatch(fault)
+    if unknown is not None and place.endswith("role"):
+        fault = f"must be user or assistant, not {unknown[1][:40]!r}"
+    elif unknown is not None:
+        fault = f"{unknown[1][:40]!r} is not supported by this endpoint, which supports only chat completions"
+    return _refusal(f"`{place}`: {fault}." if place else f"{fault}.", re.split(r"[.\[]", place)[0] or None)
+
+
+def _refusal(message: str, param: str | None = None) -> Refusal:
+    return Refusal(400, INVALID_REQUEST, message, param=param)
+
+
+# Messages
+
+
+def _messages(prompt: Prompt) -> Iterator[ChatMessage]:
+    if prompt.system:
+        yield {"role": "system", "content": _joined(_parts(prompt.system))}
+    for message in prompt.messages:
+        if isinstance(message, UserTurn):
+            yield from _user_turn(message.content)
+        elif isinstance(message, AssistantTurn):
+            yield _assistant_turn(message.content)
+        else:
+            yield {"role": "system", "content": _joined(_parts(message.content))}
+
+
+def _user_turn(content: str | list[Text | Image | Document | SearchResult | ToolResult]) -> Iterator[ChatMessage]:
+    """Yield the chat messages of a user's turn, tool results first.
+
+    Chat completions require results directly after the calls. A result cannot contain images there.
+    """
+    if isinstance(content, str):
+        yield {"role": "user", "content": content}
+        return
+    images: list[ChatPart] = []
+    own: list[ChatPart] = []
+    for block in content:
+        if isinstance(block, ToolResult):
+            text, shown = _result(block)
+            yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": text}
+            images += shown
+        else:
+            own += _block(block)
+    if images or own or not content:
+        yield {"role": "user", "content": _joined(images + own)}
+
+
+def _result(result: ToolResult) -> tuple[str, list[ChatPart]]:
+    parts = _parts(result.content or "")
+    images = [part for part in parts if "text" not in part]
+    text = "\n".join([part["text"] for part in parts if part.get("text")])
+    if images and not text:
+        text = "(an image, in the next message)"
+    if result.is_error:  # chat completions have no field for it
+        text = f"Error: {text}" if text else "Error"
+    return text, images
+
+
+def _assistant_turn(content: str | list[Text | Thinking | RedactedThinking | ToolUse]) -> ChatMessage:
+    if isinstance(content, str):
+        return {"role": "assistant", "content": content}
+    text = "".join([block.text for block in content if isinstance(block, Text)])
+    calls: list[ChatCall] = [
+        {
+            "id": block.id,
+            "type": "function",
+            "function": {"name": block.name, "arguments": bytes(block.input).decode()},
+        }
+        for block in content
+        if isinstance(block, ToolUse)
+    ]
+    if not calls:
+        return {"role": "assistant", "content": text}
+    return {"role": "assistant", "content": text or None, "tool_calls": calls}
+
+
+_Block = Text | Image | Document | SearchResult
+
+
+def _parts(content: str | list[Text] | list[Text | Image] | list[_Block]) -> list[ChatPart]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [part for block in content for part in _block(block)]
+
+
+def _block(block: _Block) -> list[ChatPart]:
+    match block:
+        case Text(text):
+            return [{"type": "text", "text": text}]
+        case Image(source):
+            url = source.url if isinstance(source, Url) else f"data:{source.media_type};base64,{source.data}"
+            return [{"type": "image_url", "image_url": {"url": url}}]
+        case Document(source, title, context):
+            heads: list[ChatPart] = [{"type": "text", "text": head} for head in (title, context) if head]
+            return heads + _parts(source.data if isinstance(source, PlainText) else source.content)
+        case SearchResult(source, title, content):
+            return [{"type": "text", "text": f"{title}\n{source}"}, *_parts(content)]
+
+
+def _joined(parts: list[ChatPart]) -> str | list[ChatPart]:
+    """Return parts that are text alone as one string.
+
+    Every server accepts a string; some do not accept text in parts.
+    """
+    if any("text" not in part for part in parts):
+        return parts
+    return "\n".join([part["text"] for part in parts])
+
+
+# Tools
+
+
+def _tools(request: MessagesRequest) -> ToolFields:
+    """Return the fields about tools; chat completions accept no `tool_choice` without tools."""
+    choice = request.tool_choice
+    if not request.tools:
+        if isinstance(choice, AnyTool | NamedTool):
+            raise _refusal("`tool_choice` requires a tool, but there are no `tools`.", "tool_choice")
+        return {}
+    fields: ToolFields = {"tools": list(_functions(request))}
+    match choice:
+        case AutoTool():
+            fields["tool_choice"] = "auto"
+        case AnyTool():
+            fields["tool_choice"] = "required"
+        case NamedTool(name):
+            fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case NoTool():
+            fields["tool_choice"] = "none"
+    if choice is not None and choice.disable_parallel_tool_use:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _functions(prompt: Prompt) -> Iterator[ChatTool]:
+    for at, tool in enumerate(prompt.tools or ()):
+        if tool.type not in (None, "custom"):
+            fault = f"{tool.type[:40]!r} is not supported by this endpoint, which supports only chat completions"
+            raise _refusal(f"`tools[{at}].type`: {fault}.", "tools")
+        if tool.input_schema == NOTHING:
+            raise _refusal(f"`tools[{at}].input_schema` is missing.", "tools")
+        if not _is_object(tool.input_schema):
+            raise _no_object(f"tools[{at}].input_schema", "tools")
+        function: ChatFunction = {"name": tool.name}
+        if tool.description:
+            function["description"] = tool.description
+        function["parameters"] = _raw(tool.input_schema)
+        if tool.strict:
+            function["strict"] = True
+        yield {"type": "function", "function": function}
+
+
+def _format(config: OutputConfig | None) -> ResponseFormat | None:
+    if config is None or config.format is None:
+        return None
+    if not _is_object(config.format.schema):
+        raise _no_object("output_config.format.schema", "output_config")
+    schema: JsonSchema = {"name": "answer", "schema": _raw(config.format.schema), "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _raw(fields: Object) -> Object:
+    """Check that raw fields are UTF-8, which no decoder has checked before. Raises UnicodeDecodeError."""
+    bytes(fields).decode()
+    return fields

@@ -1,0 +1,324 @@
+"""Translation of a stream of chat completion chunks (SSE) to events of Anthropic's Messages API. No I/O.
+
+Rules for the blocks of a message, which chunks do not have:
+
+1. Blocks are sequential: none begins before the previous one has ended. Some clients require this order.
+2. Text ends a block of thinking, and thinking a block of text. A call ends both.
+3. A call's block ends when its arguments are a whole JSON object and another part has arrived, else with the response.
+   Parts in between wait: fragments of several calls may be mixed.
+"""
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.base.errors import UPSTREAM_ERROR
+from gateway.base.request_kinds import CHAT
+from gateway.dialects import surrogates
+from gateway.dialects.anthropic.messages_api import error_event, message_start, server_event
+from gateway.dialects.anthropic.responses import (
+    MAX_CALLS,
+    BlockPayload,
+    Choice,
+    Completion,
+    Function,
+    OutputMessage,
+    ToolCall,
+    arguments,
+    cached_tokens,
+    call_id,
+    decode_completion,
+    is_object,
+    message_id,
+    message_usage,
+    new_call_id,
+    output_text,
+    stop,
+    thinking,
+)
+from gateway.dialects.endpoint_errors import described
+from gateway.dialects.openai_events import dialect
+from gateway.dialects.openai_responses import Usage
+from gateway.dialects.sse_relay import BIG_EVENT_BYTES, EventTooLong, StreamRelay, _data
+
+TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
+
+_DELTAS = {
+    TEXT: ("text_delta", "text"),
+    THINKING: ("thinking_delta", "thinking"),
+    TOOL: ("input_json_delta", "partial_json"),
+}
+
+
+MAX_TRANSLATED_EVENT_BYTES = 4 << 20
+MAX_TRANSLATED_EVENTS = 50  # events that are relayed in one time slice of the event loop
+MAX_BLOCKS = 1000  # blocks that wait for the end of the previous one
+
+_MARK = re.compile(r'["{}\[\]]')
+_TEXT = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+
+
+class _Brackets:
+    """Nesting of a JSON text that arrives in fragments, until all brackets are closed. It reads each character once."""
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    def read(self, text: str) -> None:
+        at, size = int(self._escaped), len(text)
+        self._escaped = self._escaped and not text
+        while at < size and not self.closed:
+            at = self._read_string(text, at) if self._in_string else self._read_mark(text, at)
+
+    def _read_string(self, text: str, at: int) -> int:
+        end = _TEXT.match(text, at).end()  # type: ignore[union-attr]  # the pattern matches any text
+        self._in_string = text[end : end + 1] != '"'
+        self._escaped = text[end : end + 1] == "\\"  # the escaped character has not arrived yet
+        return end + 1
+
+    def _read_mark(self, text: str, at: int) -> int:
+        mark = _MARK.search(text, at)
+        if mark is None:
+            return len(text)
+        if mark[0] == '"':
+            self._in_string = True
+        else:
+            self._depth += 1 if mark[0] in "[{" else -1
+            self.closed = self._depth <= 0
+        return mark.end()
+
+
+class _Block:
+    """A block of the message. Received text waits until it may be sent."""
+
+    __slots__ = ("_brackets", "_read", "_whole", "ended", "id", "index", "kind", "name", "sent", "waiting")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.id = ""  # of a call
+        self.name = ""  # of a call; without it the block cannot begin
+        self.index: int | None = None  # set when the block has begun
+        self.ended = False
+        self.waiting: list[str] = []
+        self.sent: list[str] = []  # fragments of a call
+        self._whole: bool | None = None if kind == TOOL else True  # None: its brackets are not closed yet
+        self._brackets = _Brackets()
+        self._read = 0  # number of fragments in `sent` that were checked
+
+    def take(self) -> str:
+        """Return the waiting text, and store it as sent."""
+        text = "".join(self.waiting)
+        self.waiting.clear()
+        if text and self.kind == TOOL:
+            self.sent.append(text)
+        return text
+
+    @property
+    def whole(self) -> bool:
+        """Return True if another block may follow.
+
+        Each fragment of another call checks this, so that each fragment is read once.
+        """
+        if self.kind != TOOL:
+            return True
+        for text in self.sent[self._read :]:
+            if self._whole is None:
+                self._brackets.read(text)
+            elif text.strip():  # text after the end
+                self._whole = False
+        self._read = len(self.sent)
+        if self._whole is None and self._brackets.closed:
+            self._whole = is_object("".join(self.sent))
+        return self._whole is True
+
+    def start(self) -> BlockPayload:
+        """Return the block as it begins."""
+        if self.kind == TOOL:
+            return {"type": TOOL, "id": self.id or new_call_id(), "name": self.name, "input": {}}
+        if self.kind == THINKING:
+            return {"type": THINKING, "thinking": "", "signature": ""}
+        return {"type": TEXT, "text": ""}
+
+
+class MessageEvents:
+    """Translation of the chunks of one message to its events, which wait in `_out` for `take`."""
+
+    def __init__(self, model: str) -> None:
+        """`model`: the model name that the client requested."""
+        self.closed = False  # after [DONE] or an error: later chunks are ignored
+        self._model = model
+        self._started = False
+        self._blocks: deque[_Block] = deque()  # the first is being sent, the others wait for its end
+        self._calls: dict[int | None, _Block] = {}  # by the index that chunks give them
+        self._index = 0
+        self._refused = False
+        self._cached = 0
+        self._stop: tuple[str, str | None] | None = None
+        self._out: list[bytes] = []
+
+    def take(self) -> bytes:
+        """Return the events that may be sent, once each."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def add(self, chunk: Completion, *, finished: bool) -> None:
+        """Translate a chunk; `finished`: the response is complete with it. Raises EventTooLong."""
+        if chunk.usage is not None:
+            self._cached = cached_tokens(chunk.usage) or self._cached
+        choices = chunk.choices or ()
+        if len(choices) > MAX_CALLS:
+            raise EventTooLong
+        for choice in choices:
+            if not choice.index:  # the request has asked for one choice
+                self._begin(chunk)
+                if choice.delta is not None:
+                    self._add_delta(choice.delta)
+                self._set_stop(choice)
+        if finished:
+            self._begin(chunk)
+            self._send(to_end=True)
+
+    def ending(self, usage: Usage | None, deltas: int) -> bytes:
+        """Return the last two events of the message.
+
+        Without usage from the endpoint, the output is counted as for the record: a token for each delta.
+        """
+        reason, sequence = self._stop or stop(Choice(), calls=bool(self._calls), refused=self._refused)
+        counts = message_usage(usage, self._cached) if usage else {"output_tokens": deltas}
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        return _event({"type": "message_delta", "delta": delta, "usage": counts}) + _event({"type": "message_stop"})
+
+    # Chunks
+
+    def _begin(self, chunk: Completion) -> None:
+        if not self._started:
+            self._started = True
+            self._put(message_start(message_id(chunk), self._model))
+
+    def _add_delta(self, delta: OutputMessage) -> None:
+        self._refused = self._refused or bool(delta.refusal)
+        for kind, text in ((THINKING, thinking(delta)), (TEXT, output_text(delta))):
+            if text:
+                self._last_block(kind).waiting.append(text)
+                self._send()
+        calls = delta.tool_calls or ()
+        if len(calls) > MAX_CALLS or len(self._blocks) > MAX_BLOCKS:
+            raise EventTooLong
+        for call in calls:
+            self._add_call(call)
+            self._send()
+
+    def _last_block(self, kind: str) -> _Block:
+        if not self._blocks or self._blocks[-1].kind != kind:
+            self._blocks.append(_Block(kind))
+        return self._blocks[-1]
+
+    def _add_call(self, call: ToolCall) -> None:
+        """Add a fragment of a call.
+
+        Some servers give each call the index 0, or none: another id with a name is another call.
+        """
+        function = call.function or Function()
+        name = function.name if isinstance(function.name, str) else ""
+        key = call.index if isinstance(call.index, int) else None
+        block = self._calls.get(key)
+        if block is None or (name and block.id and call_id(call) not in ("", block.id)):
+            block = self._calls[key] = _Block(TOOL)
+            self._blocks.append(block)
+        block.id = block.id or call_id(call)
+        block.name = block.name or name
+        if not block.ended:
+            block.waiting.append(arguments(function))
+
+    def _set_stop(self, choice: Choice) -> None:
+        if choice.finish_reason is not None:
+            self._stop = stop(choice, calls=bool(self._calls), refused=self._refused)
+
+    # Events
+
+    def _send(self, *, to_end: bool = False) -> None:
+        """Put out the events of all blocks that may be sent by now."""
+        while self._blocks:
+            block = self._blocks[0]
+            if block.index is None:
+                if block.kind == TOOL and not block.name and not to_end:
+                    return
+                block.index, self._index = self._index, self._index + 1
+                self._put({"type": "content_block_start", "index": block.index, "content_block": block.start()})
+            self._send_waiting(block)
+            if not to_end and (len(self._blocks) == 1 or not block.whole):
+                return
+            block.ended = True
+            self._put({"type": "content_block_stop", "index": block.index})
+            self._blocks.popleft()
+
+    def _send_waiting(self, block: _Block) -> None:
+        if text := block.take():
+            kind, field = _DELTAS[block.kind]
+            self._put({"type": "content_block_delta", "index": block.index, "delta": {"type": kind, field: text}})
+
+    def _put(self, event: Mapping[str, Any]) -> None:
+        self._out.append(_event(event))
+
+
+class MessagesRelay(StreamRelay):
+    """Relay that takes the endpoint's chunks as they arrive, and returns the events to send to the client.
+
+    `held` has `message_delta` and `message_stop` as soon as the response is finished. They are built again if usage
+    arrives later. An error of the endpoint is in `held` too. Events after such an error, or after [DONE], are dropped.
+    """
+
+    max_event_bytes = MAX_TRANSLATED_EVENT_BYTES
+    max_events = MAX_TRANSLATED_EVENTS
+
+    def __init__(self, requested_model: str) -> None:
+        super().__init__(dialect(CHAT), requested_model, hide_usage=True)
+        self._message = MessageEvents(requested_model)
+
+    def end(self) -> None:
+        pending, self._pending = bytes(self._pending), b""
+        if _data(pending):
+            rest = self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES)
+            self.held = rest + self.held
+
+    def _relay_event(self, raw: bytes, *, big: bool = False) -> bytes:
+        data = self._big_data(raw) if big else _data(raw)
+        if not data:  # other events without data are dropped
+            return self._pass_comment(raw) if raw.startswith(b":") and not self.held else b""
+        self.events += 1
+        if self._message.closed:
+            return b""
+        try:
+            event = surrogates.read_body(self._dialect.read_event, data)
+            chunk = Completion() if data == b"[DONE]" else surrogates.read_body(decode_completion, data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b""
+        self._count_event(event)
+        self._message.closed = event.last or event.error is not None
+        if event.error is not None:
+            self.held = self._clean(_error(chunk.error))
+            return b""
+        self._message.add(chunk, finished=self.finished)
+        self.held = self._message.ending(self.usage, self.deltas) if self.finished else b""
+        out = self._message.take()
+        if out and self._early:
+            out, self._early = self._early + out, b""
+        return out
+
+
+def _event(event: Mapping[str, Any]) -> bytes:
+    return server_event(event["type"], event)
+
+
+def _error(error: Any) -> bytes:
+    status = error.get("code") if isinstance(error, dict) else None
+    known = isinstance(status, int) and 400 <= status < 600
+    return error_event(status if isinstance(status, int) and known else 502, UPSTREAM_ERROR, described(error).sentence)

@@ -1,0 +1,268 @@
+"""Server-sent events (SSE) of OpenAI's streams: chat chunks, Responses, audio and images; and `Dialect`, the kind of
+stream that a request gets.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.base.request_kinds import (
+    COMPACTIONS,
+    IMAGE_EDITS,
+    IMAGE_VARIATIONS,
+    IMAGES,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
+from gateway.base.types import Data
+from gateway.dialects.endpoint_errors import EndpointError, described
+from gateway.dialects.json_text import encode
+from gateway.dialects.openai_responses import Usage, read_usage
+
+
+class Event(msgspec.Struct):
+    """Content of one event, as far as relaying and counting need it."""
+
+    model: str | None = None
+    usage: Usage | None = None
+    usage_only: bool = False  # carries nothing but usage
+    deltas: int = 0  # parts of output; each counts as a token if the stream reports no usage
+    choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
+    finished: bool = False  # the response is complete with this event
+    last: bool = False  # no event follows
+    error: EndpointError | None = None
+    response_id: str | None = None  # of a Responses stream
+    item: msgspec.Raw | None = None  # of a response
+    inside: bool = False  # cannot be the first of a stream
+
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: Any = 0
+    delta: _Delta | None = None
+    text: Any = None
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+class _ResponsesBody(msgspec.Struct):
+    id: Any = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+class _ResponsesEvent(msgspec.Struct):
+    type: str = ""
+    response: _ResponsesBody | None = None
+    item: msgspec.Raw | None = None
+    message: Any = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
+
+
+def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> Event:
+    """Read a chunk of a chat or completion stream. Raises msgspec.DecodeError."""
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    chunk = decode(data)
+    model, error = chunk.model, chunk.error
+    event = Event(model if isinstance(model, str) else None)
+    if chunk.usage is not None:
+        event.usage = read_usage(chunk.usage)
+        event.usage_only = event.usage is not None and not chunk.choices and error is None
+    if error is not None:
+        event.error = described(error)
+    for choice in chunk.choices or ():
+        has_output, ends = _has_output(choice), choice.finish_reason is not None
+        if has_output or ends:
+            event.deltas += has_output
+            event.choices.append((choice.index if isinstance(choice.index, int) else 0, ends))
+    return event
+
+
+class _BigDelta(msgspec.Struct):
+    """Output of a large event, as raw JSON."""
+
+    content: msgspec.Raw = _NULL
+    reasoning: msgspec.Raw = _NULL
+    reasoning_content: msgspec.Raw = _NULL
+    refusal: msgspec.Raw = _NULL
+    tool_calls: msgspec.Raw = _NULL
+    function_call: msgspec.Raw = _NULL
+
+
+class _BigChoice(msgspec.Struct):
+    index: Any = 0
+    delta: _BigDelta | None = None
+    text: msgspec.Raw = _NULL
+    finish_reason: Any = None
+
+
+class _BigChunk(msgspec.Struct):
+    choices: list[_BigChoice] | None = None
+    model: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_decode_big_chunk = msgspec.json.Decoder(_BigChunk).decode
+_NO_OUTPUT = (_NULL, msgspec.Raw(b'""'), msgspec.Raw(b"[]"), msgspec.Raw(b"{}"))
+
+
+def read_large_chunk(data: Data) -> Event:
+    """Read a large chunk without decoding its output. Raises msgspec.DecodeError."""
+    return read_chunk(data, _read_big)
+
+
+def _read_big(data: Data) -> _Chunk:
+    chunk = _decode_big_chunk(data)
+    choices = [
+        _Choice(choice.index, None, _has_big_output(choice), choice.finish_reason) for choice in chunk.choices or ()
+    ]
+    return _Chunk(choices, chunk.model, chunk.usage, chunk.error)
+
+
+def _has_big_output(choice: _BigChoice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return choice.text not in _NO_OUTPUT
+    return any(getattr(delta, name) not in _NO_OUTPUT for name in _BigDelta.__struct_fields__)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _has_output(choice: _Choice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text)
+    return bool(
+        delta.content
+        or delta.reasoning
+        or delta.reasoning_content
+        or delta.refusal
+        or delta.tool_calls
+        or delta.function_call
+    )
+
+
+class _TypedEvent(msgspec.Struct):
+    type: str = ""
+    usage: Any = None
+    error: Any = None
+    choices: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
+_TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
+
+
+def read_typed_event(data: Data, read: Callable[[Data], Event] = read_chunk) -> Event:
+    """Read an event of an audio, transcript or image stream. Raises msgspec.DecodeError.
+
+    Some servers stream transcripts as chat chunks.
+    """
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    decoded = _decode_typed_event(data)
+    if decoded.choices != _NULL:
+        return read(data)
+    event = Event(deltas=int(decoded.type.endswith(".delta")), usage=read_usage(decoded.usage))
+    event.finished = decoded.type in _TYPED_ENDS
+    if decoded.error is not None:
+        event.error = described(decoded.error)
+    return event
+
+
+def read_large_typed_event(data: Data) -> Event:
+    """Do the same for a large event. Raises msgspec.DecodeError."""
+    return read_typed_event(data, read_large_chunk)
+
+
+_RESPONSES_LAST = {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+
+
+def read_responses_event(data: Data) -> Event:
+    """Read an event of a Responses stream. Raises msgspec.DecodeError."""
+    if data == b"[DONE]":
+        return Event(finished=True, last=True)
+    decoded = _decode_responses_event(data)
+    event = Event(deltas=int(decoded.type.endswith(".delta")))
+    if decoded.response is not None:
+        event.model = _text(decoded.response.model)
+        event.response_id = _text(decoded.response.id)
+        event.usage = read_usage(decoded.response.usage)
+    event.item = decoded.item
+    if decoded.type in _RESPONSES_LAST:
+        event.finished = event.last = True
+    if decoded.type == "response.failed":
+        event.error = described(decoded.response.error if decoded.response else None)
+    elif decoded.type == "error":
+        event.error = described(decoded.error if decoded.error is not None else decoded.message)
+        event.last = True
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Event format of one kind of request."""
+
+    read_event: Callable[[Data], Event]
+    usage_on_request: bool  # usage is sent only with stream_options.include_usage
+    read_big: Callable[[Data], Event]  # reads an event that is too large to decode whole
+    done: bytes = b""  # ends a response that is sent as one event
+
+    def opening(self, model: str) -> bytes:
+        """Return the events that must precede a first event that is `inside`: some servers omit them."""
+        return b""
+
+    def error_event(self, body: bytes) -> bytes:
+        """Return an error event of this dialect for an error body in OpenAI's format."""
+        if self.read_event is read_responses_event:
+            error = msgspec.json.decode(body)["error"]
+            event = {"type": "error", "code": error["code"], "message": error["message"], "param": error["param"]}
+            return b"event: error\ndata: " + encode(event) + b"\n\n"
+        return b"data: " + body + b"\n\n"
+
+
+CHUNKS = Dialect(read_chunk, usage_on_request=True, read_big=read_large_chunk, done=b"data: [DONE]\n\n")
+_RESPONSES = Dialect(read_responses_event, usage_on_request=False, read_big=read_responses_event)
+
+
+_TYPED = Dialect(read_typed_event, usage_on_request=False, read_big=read_large_typed_event)
+DIALECTS = {
+    RESPONSES: _RESPONSES,
+    COMPACTIONS: _RESPONSES,
+    **dict.fromkeys((TRANSCRIPTIONS, TRANSLATIONS, SPEECH, IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS), _TYPED),
+}
+
+
+def dialect(kind: str) -> Dialect:
+    """Return the dialect of a kind of request in OpenAI's format."""
+    return DIALECTS.get(kind, CHUNKS)

@@ -1,0 +1,250 @@
+"""OpenAI's request bodies: read the fields that decide about routing, and replace single fields.
+
+A body is never decoded whole. A field is replaced by splitting the object into raw values and joining them again, so
+that unknown fields stay as the client wrote them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import msgspec
+
+from gateway.base.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
+from gateway.base.limits import JSON_FIELD
+from gateway.base.types import Body, Data
+from gateway.dialects.json_outline import Outline, expects_long_strings, outline_in_slices, quick_outline, too_deep
+from gateway.dialects.json_text import MAX_FIELD_BYTES, encode
+from gateway.dialects.surrogates import read_body, replaced
+from gateway.loop.time_slices import Slices, run_unsliced
+
+MAX_MODEL_NAME = 256
+BIG_BYTES = 128 << 10  # a larger body is not parsed whole
+WHOLE_BYTES = 2 << 20  # a large body up to this size may go to the parser if it has no outline
+MAX_WHOLE_NAMES = 50_000  # top-level names of such a body
+NAME_BYTES = 5  # of the shortest name with its value: "":1,
+_LONG_NAME = f"`model` has more than {MAX_MODEL_NAME} characters."
+
+
+class _Request(msgspec.Struct):
+    model: Annotated[str, msgspec.Meta(max_length=MAX_MODEL_NAME)]
+    stream: bool | None = None
+    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Fields of a request's body that decide about routing."""
+
+    model: str
+    stream: bool
+    wants_usage: bool  # the client asked for stream_options.include_usage itself
+    has_options: bool = True  # the body has the key `stream_options`
+    model_at: tuple[int, int] | None = None  # start and end of the value of `model` in a large body
+    options_at: tuple[int, int] | None = None  # the same of `stream_options`
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def parse_request(body: Body) -> Request:
+    """Read a body of any size. Raises Refusal (400, 413), which names the wrong field."""
+    if len(body) > BIG_BYTES:
+        return parse_large(body, run_unsliced(split_large(body)))
+    return parse_whole(body)
+
+
+def parse_whole(body: Body) -> Request:
+    """Read a body of at most BIG_BYTES. Raises Refusal (400)."""
+    try:
+        found = read_body(_decode_request, body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(error) from None
+    if not found.model.strip():
+        raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
+    if found.stream_options is msgspec.UNSET:
+        return Request(found.model, found.stream is True, False, False)  # keyword arguments are slower
+    options = found.stream_options or {}
+    return Request(found.model, found.stream is True, options.get("include_usage") is True)
+
+
+def _not_json(error: Exception) -> Refusal:
+    if isinstance(error, RecursionError):
+        return too_deep()
+    return Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.")
+
+
+def _long_name() -> Refusal:
+    return Refusal(400, INVALID_REQUEST, _LONG_NAME, param="model")
+
+
+# Large bodies, which are not parsed whole
+
+_MODEL, _OPTIONS = b"model", b"stream_options"
+_READ = tuple(name.encode() for name in _Request.__struct_fields__)
+
+
+class Fields(msgspec.Struct):
+    """The fields that are read, and those that are often long, as raw JSON; empty without the field."""
+
+    model: msgspec.Raw = msgspec.Raw(b"")
+    stream: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_fields = msgspec.json.Decoder(Fields).decode
+
+
+def split_large(body: Body) -> Slices[Outline | Fields]:
+    """Find the fields of a body of more than BIG_BYTES, by its outline or by a parser. Raises Refusal (400, 413)."""
+    may_be_whole = len(body) <= WHOLE_BYTES
+    if expects_long_strings(body) or not may_be_whole:
+        top = quick_outline(body)
+        if top is not None:
+            return top
+    if may_be_whole:
+        fields = parse_fields(body)
+        if _has_few_names(body, fields):
+            return fields
+    return (yield from outline_in_slices(body))
+
+
+def _has_few_names(body: Body, fields: Fields) -> bool:
+    """Return whether the top level has at most MAX_WHOLE_NAMES names.
+
+    Counting takes as long as parsing, so that the size of the rest decides first.
+    """
+    rest = len(body) - len(fields.messages) - len(fields.input) - len(fields.prompt) - len(fields.tools)
+    return rest <= MAX_WHOLE_NAMES * NAME_BYTES or body.count(b":") <= MAX_WHOLE_NAMES
+
+
+def parse_large(body: Body, found: Outline | Fields) -> Request:
+    """Read the fields that `split_large` found. Raises Refusal (400, 413)."""
+    if isinstance(found, Fields):
+        return parse_whole(_excerpt(_small_fields(found)))
+    parsed = parse_whole(_excerpt((name, bytes(body[slice(*at)])) for name, at in _read_of(found)))
+    model_at, options_at = found.values.get(_MODEL), found.values.get(_OPTIONS)
+    return msgspec.structs.replace(parsed, model_at=model_at, options_at=options_at)
+
+
+def _excerpt(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"{%b}" % b",".join(b'"%b":%b' % field for field in fields)
+
+
+def _read_of(top: Outline) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    for name in _READ:
+        place = top.values.get(name)
+        if place is not None:
+            _check_size(name, place[1] - place[0])
+            yield name, place
+
+
+def _small_fields(found: Fields) -> Iterator[tuple[bytes, bytes]]:
+    for name in _READ:
+        value = bytes(getattr(found, name.decode()))
+        _check_size(name, len(value))
+        if value:
+            yield name, value
+
+
+def parse_fields(body: Body) -> Fields:
+    """Decode the fields of a body of at most WHOLE_BYTES. Raises Refusal (400)."""
+    try:
+        return read_body(_decode_fields, body)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, INVALID_REQUEST, _explain(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(error) from None
+
+
+def _check_size(name: bytes, size: int) -> None:
+    if size > MAX_FIELD_BYTES:
+        if name == _MODEL:
+            raise _long_name()
+        field = name.decode()
+        message = f"`{field}` has more than {MAX_FIELD_BYTES >> 10} KiB."
+        raise Refusal(413, REQUEST_TOO_LARGE, message, param=field, limit=JSON_FIELD)
+
+
+def _explain(error: str) -> str:
+    if "missing required field `model`" in error:
+        return "`model` is missing; GET /v1/models lists the models."
+    if "of length <=" in error:
+        return _LONG_NAME
+    if error.endswith("`array`") or error == "Expected `object`":
+        return "The body must be a JSON object."
+    return f"Invalid request: {error}."
+
+
+def _param(error: str) -> str | None:
+    for name in ("stream_options", "stream", "model"):
+        if f"$.{name}`" in error or f"field `{name}`" in error:
+            return name
+    return None
+
+
+def adapt_request(body: Body, *, model: str | None, include_usage: bool) -> Body:
+    """Return the body with `model` replaced, and stream_options.include_usage set. Raises Refusal (400)."""
+    if model is None and not include_usage:
+        return body
+    try:
+        fields = _fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in a part that `parse_request` skipped
+        raise Refusal(400, INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+    if model is not None:
+        fields["model"] = msgspec.Raw(encode(model))
+    if include_usage:
+        options = _options(fields.get("stream_options"))
+        fields["stream_options"] = msgspec.Raw(encode({**options, "include_usage": True}))
+    return encode(fields)
+
+
+def splice(body: Body, request: Request, *, model: str | None, include_usage: bool) -> tuple[Data, ...]:
+    """Return a large body in parts that share its memory, with `model` replaced and stream_options.include_usage set.
+
+    `request` has the places of the fields. Raises Refusal (400).
+    """
+    changes: list[tuple[tuple[int, int], bytes]] = []
+    if model is not None and request.model_at is not None:
+        changes.append((request.model_at, encode(model)))
+    if include_usage and request.options_at is not None:
+        options = _options(msgspec.Raw(body[slice(*request.options_at)]))
+        changes.append((request.options_at, encode({**options, "include_usage": True})))
+    view = memoryview(body)
+    pieces: list[Data] = []
+    at = 0
+    if include_usage and request.options_at is None:
+        at = body.index(b"{") + 1
+        pieces += (view[:at], _USAGE)
+    for (start, end), value in sorted(changes):
+        pieces += (view[at:start], value)
+        at = end
+    return (*pieces, view[at:])
+
+
+_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+def with_usage(body: Body) -> tuple[Data, ...]:
+    """Return a body without stream_options in two parts, with stream_options.include_usage before its first key.
+
+    `parse_request` has found an object with a `model`, so that a comma may follow.
+    """
+    start = body.index(b"{") + 1
+    return body[:start] + _USAGE, memoryview(body)[start:]
+
+
+def _fields(body: Body) -> dict[str, msgspec.Raw]:
+    try:
+        return _decode_object(body)
+    except msgspec.DecodeError:
+        return _decode_object(replaced(body))
+
+
+def _options(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    return {} if raw is None or bytes(raw) == b"null" else _fields(bytes(raw))

@@ -1,0 +1,325 @@
+"""The protocol of clients' connections: receives HTTP/1.1 requests, with keep-alive and pipelining.
+
+uvicorn provides flow control, keep-alive and shutdown. No ASGI application is called: a request becomes an Exchange.
+gateway.http.http_connection handles it, and defines the states of a connection.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from gateway.base import limits
+from gateway.base.errors import REQUEST_TOO_LARGE, Refusal, error_body
+from gateway.http import repeated_request, request_limits
+from gateway.http.client_shares import COUNTED_STEPS, MAX_STEPS, Buffers, Pacer
+from gateway.http.clients import ConnectionLimit, TrustedProxies
+from gateway.http.exchange import BUFFER_BYTES, BodyReader, Exchange, RequestHead, RequestLine
+from gateway.http.grammar import Malformed
+from gateway.http.http_connection import CLOSED, DISCARDING, FINISHING, IGNORING, OPEN, HttpConnection, plain_response
+from gateway.http.interface import Application
+from gateway.http.paced_reading import ENDPOINT, PIPELINE, PacedReading
+from gateway.http.repeated_request import PartialBody, RepeatedRequest
+from gateway.http.request_limits import MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_PIPELINED, SMALL_BODY_BYTES
+from gateway.http.request_parser import RequestParser, TooManyHeaderLines
+from gateway.http.reservations import NO_SHARE
+
+REJECTED_SECONDS = 1.0  # in which a client that has too many connections can read that
+SLICE_BYTES = 8 << 10  # are parsed at a time, unless they belong to a body of known length
+CALLBACKS_PER_STEP = 32  # so many parts of bodies cost as much as another read
+
+
+class GatewayProtocol(HttpConnection):
+    """One client's connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.requests = RequestParser(self)
+        self.repeated: RepeatedRequest | None = None  # the next request may repeat its header block
+
+    # Called by the parser
+
+    def begin_request(self, method: bytes, target: bytes, head: RequestHead, length: int | None, version: str) -> None:
+        exchange = Exchange(self, RequestLine(method, target, version), head, length)
+        exchange.keep_alive = self.requests.keep_alive
+        exchange.arrived = time.monotonic()
+        exchange.refusal = self._admit(exchange)
+        self.reservations.share.steps += 1
+        self.latest = exchange
+        if self.requests.size_since_callback > repeated_request.MAX_HEAD_BYTES:
+            size = request_limits.head_size(exchange)
+            if size > repeated_request.MAX_HEAD_BYTES:
+                self.requests.head = None
+                self.reservations.put(exchange, size)
+        if self.running is None:
+            self.running = exchange
+            self._begin_early(exchange)
+        else:
+            self.waiting.append(exchange)
+            if len(self.waiting) >= MAX_PIPELINED:
+                self.reading.pause(PIPELINE)
+
+    def _admit(self, exchange: Exchange) -> Refusal | None:
+        """Check a request by its header block, and return the refusal of it, if any."""
+        if len(self.waiting) >= MAX_PIPELINED:
+            exchange.keep_alive = False
+            self.state = FINISHING
+            self.requests.stop()
+            return request_limits.too_many_waiting()
+        refusal = request_limits.check_head(exchange, large=self.requests.size_since_callback > MAX_HEAD_BYTES)
+        if refusal is not None:
+            exchange.keep_alive = False
+            return refusal
+        admission = self.gateway.admission
+        refusal = admission.admit(exchange, self.client[0] if self.client else None)
+        fields = exchange.head.fields
+        if b"expect" in fields:
+            exchange.expects_continue = fields[b"expect"].lower() == b"100-continue"
+        if refusal is not None:
+            return refusal
+        exchange.reader = BodyReader() if exchange.route is not None and exchange.route.streams else None
+        return request_limits.check_body(exchange, exchange.length or 0, admission)
+
+    def receive_body(self, body: bytes) -> None:
+        exchange = self.latest
+        if exchange is None or exchange.complete:
+            return
+        exchange.add_body(body)
+        if exchange.body_bytes > SMALL_BODY_BYTES:
+            if exchange is not self.running:
+                self.reading.pause(PIPELINE)  # until it is its turn
+            refusal = request_limits.check_body(exchange, exchange.body_bytes, self.gateway.admission)
+            if refusal is not None and exchange.refusal is None:
+                self._drop(exchange, refusal)
+            elif exchange.reader and exchange.unread > BUFFER_BYTES and not self.deadlines.paused_since:
+                self.deadlines.paused_since = time.monotonic()
+                self.reading.pause(ENDPOINT)
+        if exchange.reader:
+            exchange.wake_reader()
+
+    def end_request(self) -> None:
+        exchange = self.latest
+        if exchange is None:
+            return
+        if self.requests.offers_upgrade:  # it is not accepted; the following bytes may be in another protocol
+            exchange.keep_alive = False
+            if request_limits.framing_header(exchange):
+                return  # the body follows when the parser resumes
+        exchange.received = True
+        if self.state is DISCARDING:
+            self.close()
+        elif exchange.task is not None:
+            exchange.wake_reader()
+        elif exchange is self.running and not exchange.complete:
+            self._start(exchange, check_key=True)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.gateway.on_connect()
+        self.reading = PacedReading(self.flow, transport.is_closing, self.data_received)
+        ip = self.client[0] if self.client else None
+        if not (self.connection_limit.enter(ip) if self.admitted is None else self.admitted):
+            text = b"Too many connections come from this address.\n"
+            self.writes.write(self.transport, plain_response(b"503 Service Unavailable", text))
+            self.gateway.limit_hits.hit(limits.CONNECTIONS)
+            self._linger(IGNORING, REJECTED_SECONDS)
+            return
+        is_proxy = ip is None or self.connection_limit.is_proxy(ip)
+        self.reservations.enter(ip, self.reading, is_proxy=is_proxy)
+
+    def data_received(self, data: bytes) -> None:
+        share = self.reservations.share
+        if share is NO_SHARE:
+            return
+        self.deadlines.quiet_since = time.monotonic()
+        if not data:
+            return
+        iteration = self.writes.iteration
+        if share.iteration != iteration:
+            share.iteration = iteration
+            share.steps = 1
+        elif share.steps >= MAX_STEPS:
+            share.steps += 1
+            self.reading.postpone(data)
+            self._charge()
+            self.pacer.slow_down(share, self.reading)
+            return
+        else:
+            share.steps += 1
+        # Only between two requests is a repeated one looked for: the bytes of a body may look like anything.
+        if self.partial is not None:
+            self._receive_partial(self.partial, data)
+        elif self.latest is not None or self.requests.in_head or not self._receive_repeated(data):
+            self._parse(data)
+        if share.steps >= COUNTED_STEPS:
+            self.writes.count_iteration()
+
+    def _receive_repeated(self, data: bytes) -> bool:
+        """Begin a request that repeats the header block of the one before. Return False if it must be parsed."""
+        repeated = self.repeated
+        if repeated is None or self.state is not OPEN:
+            return False
+        matched = repeated_request.match(repeated, data)
+        if matched is None:
+            return False
+        body, length = matched
+        missing = length - len(body)
+        exchange = Exchange(self, repeated.line, repeated.head, length)
+        exchange.arrived = self.deadlines.receiving_since = self.deadlines.quiet_since
+        admission = self.gateway.admission
+        exchange.refusal = admission.admit(exchange, self.client[0] if self.client else None)
+        if exchange.refusal is not None if missing else length > SMALL_BODY_BYTES:
+            return False  # the parser's path refuses before the body is received, and reserves memory for large ones
+        if length > SMALL_BODY_BYTES and request_limits.check_body(exchange, length, admission) is not None:
+            return False
+        self.requests.size_since_callback = 0
+        self.running = self.latest = exchange
+        if missing:
+            exchange.body_bytes = len(body)
+            self.partial = PartialBody(body, missing)
+            self.writes.count_iteration()
+            self._reserve(exchange)
+        else:
+            exchange.receive(body)
+            self._start(exchange)
+        return True
+
+    def _receive_partial(self, partial: PartialBody, data: bytes) -> None:
+        """Receive more of the body of a repeated request."""
+        exchange = self.latest
+        assert exchange is not None
+        self.writes.count_iteration()
+        if exchange.complete:  # it was refused
+            partial.discard(data)
+            if not partial.missing:
+                self.close()
+            return
+        before = partial.missing
+        rest = partial.add(data)
+        exchange.body_bytes += before - partial.missing
+        if not partial.missing:
+            self.partial = None
+            exchange.receive(partial.whole())
+            self._start(exchange, check_key=True)
+            if rest:
+                self._parse(rest)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse received bytes in slices: many small requests or chunks cost more than a large body. The rest is
+        postponed when the client has used up its steps.
+        """
+        at, size = 0, len(data)
+        while at < size and self.state <= DISCARDING and not self.transport.is_closing():
+            share = self.reservations.share
+            if at and share.steps > MAX_STEPS:
+                self.reading.postpone(data[at:])
+                self._charge()
+                self.pacer.slow_down(share, self.reading)
+                return
+            exchange = self.latest
+            missing = 0
+            if exchange is not None and not exchange.received and exchange.length is not None:
+                missing = exchange.length - exchange.body_bytes
+            if missing > SLICE_BYTES:
+                with memoryview(data) as view, view[at : at + missing] as part:
+                    self._feed(part)
+                at += missing
+            else:
+                self._feed(data[at : at + SLICE_BYTES])
+                at += SLICE_BYTES
+            if self.requests.in_head or self.waiting or self.reservations.has_charge:
+                self._charge()
+            exchange = self.latest
+            if exchange is not None and not exchange.received:
+                self.writes.count_iteration()
+                self._reserve(exchange)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        requests, latest = self.requests, self.latest
+        before = requests.callbacks
+        first = latest is None and not requests.in_head
+        if first:
+            self.deadlines.receiving_since = self.deadlines.quiet_since
+        first = first and not requests.size_since_callback
+        try:
+            upgrade_at = requests.feed(data)
+        except (Malformed, TooManyHeaderLines) as error:
+            self._reject(error)
+            return
+        latest = self.latest
+        parsed = requests.callbacks - before
+        if upgrade_at >= 0 and latest is not None and not latest.received:
+            latest.keep_alive = False
+            requests.resume_body(request_limits.framing_header(latest))
+            self.data_received(bytes(data[upgrade_at:]))
+        elif parsed:
+            # One header block, one part of a body and, if that is complete, its end:
+            if first and latest is not None and parsed == 2 + latest.received:
+                self.repeated = repeated_request.remember(bytes(data), latest) or self.repeated
+            self.reservations.share.steps += parsed // CALLBACKS_PER_STEP
+        elif requests.size_since_callback > 2 * MAX_HEAD_BYTES:
+            self.gateway.limit_hits.hit(limits.HEADER_BYTES)
+            self._reject(Malformed("a header block or trailer without end"))
+
+    def _reject(self, error: Malformed | TooManyHeaderLines) -> None:
+        """Reject bytes that are no acceptable request, and close the connection."""
+        running = self.running
+        if isinstance(error, TooManyHeaderLines):
+            self.gateway.limit_hits.hit(limits.HEADER_LINES)
+            if running is None:
+                message = f"The request's header block has more than {MAX_HEADER_LINES} lines."
+                body = error_body(431, REQUEST_TOO_LARGE, message)
+                response = plain_response(b"431 Request Header Fields Too Large", body, b"application/json")
+                self.writes.write(self.transport, response)
+                self._linger(IGNORING)
+                return
+        else:
+            self.reading.postponed = b""
+            without_response = running is None or not (running.started or (running.task and running.received))
+            if without_response and not self.transport.is_closing():
+                text = b"This is not a valid HTTP request.\n"
+                self.writes.write(self.transport, plain_response(b"400 Bad Request", text))
+        self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle a client disconnect: the running request is cancelled, and with it the request to its endpoint.
+
+        The cancellation arrives in `_try` (gateway.inference.inference), which closes the connection to the endpoint.
+        """
+        self.cycle = None  # type: ignore[assignment]  # uvicorn's request, which does not exist
+        super().connection_lost(exc)
+        self.state = CLOSED
+        self.partial = None
+        running = self.running
+        if self.reservations.share is not NO_SHARE:
+            self.connection_limit.leave(self.client[0] if self.client else None)
+            for exchange in (running, self.latest, *self.waiting):
+                if exchange is not None:
+                    self.reservations.close(exchange)
+            self.reservations.exit(self.reading)
+        self.reading.close()
+        self.requests.close()
+        if self.lingering is not None:
+            self.lingering.cancel()
+            self.lingering = None
+        self.waiting.clear()
+        self.latest = None
+        if running is not None and running.task is not None:
+            running.task.cancel()
+        elif running is not None:
+            running.protocol = None
+            self.running = None
+
+
+def bound_to(gateway: Application) -> type[GatewayProtocol]:
+    """Return the protocol class of connections to this gateway."""
+    config = gateway.config
+    fields = {
+        "gateway": gateway,
+        "writes": gateway.writes,
+        "connection_limit": ConnectionLimit(config.max_connections_per_client, TrustedProxies(config.trusted_proxies)),
+        "buffers": Buffers(config.max_buffered_mb << 20),
+        "pacer": Pacer(gateway.writes, lambda: gateway.limit_hits.hit(limits.CLIENT_STEPS)),
+    }
+    return type("BoundProtocol", (GatewayProtocol,), fields)

@@ -1,0 +1,83 @@
+"""One attempt: one try of a request at one endpoint. Failover creates another attempt for the same request."""
+
+from dataclasses import dataclass
+
+from gateway.dialects.endpoint_errors import EndpointError
+from gateway.dialects.sse_relay import Relay
+from gateway.routing.balancer import Decision
+from gateway.routing.roster import Route
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
+
+
+class Attempt:
+    """The state of one attempt. It is active as long as its endpoint counts it as in flight."""
+
+    __slots__ = (
+        "active", "connection", "decision", "endpoint", "error_body", "first_token", "reads_stored", "relay", "route",
+        "sent", "started", "translated", "trial", "usage_added",
+    )  # fmt: skip
+
+    def __init__(self, route: Route, decision: Decision, *, trial: bool, reads_stored: bool = False) -> None:
+        """`reads_stored`: it generates nothing, so that a draining or disabled endpoint may get it."""
+        self.route = route
+        self.endpoint = route.endpoint
+        self.decision = decision
+        self.reads_stored = reads_stored
+        self.trial = trial  # the circuit breaker of its endpoint is not closed
+        self.active = True
+        self.started = 0.0  # time.monotonic()
+        self.connection: Connection | None = None
+        self.translated = False  # the request was sent in another dialect than the client's
+        self.usage_added = False  # usage is requested that the client did not request
+        self.error_body: bytes | None = None  # of a 4xx response that was read to decide about another request
+        self.relay: Relay | None = None  # of a streamed response
+        self.sent = False  # events of the response went to the client; keep-alive comments do not count
+        self.first_token: float | None = None  # time.monotonic()
+
+    @property
+    def secret(self) -> bytes | None:
+        """The endpoint's own API key, which no response may contain."""
+        return self.endpoint.redactor.in_responses
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """The idle timeout: the longest time between two events of a stream."""
+        facts = self.endpoint.facts
+        return facts.timeout_secs if facts.idle_timeout_secs is None else facts.idle_timeout_secs
+
+    def check_endpoint(self) -> None:
+        """Raise EndpointWithdrawn if the endpoint was disabled, drained or deleted since it was chosen."""
+        if self.endpoint.withdrawn and not self.reads_stored:
+            raise EndpointWithdrawn
+
+    def close_connection(self) -> None:
+        """Close the connection to the endpoint, which thereby stops its work on the request."""
+        if self.connection is not None:
+            self.connection.abort()
+            self.connection = None
+
+    def clean(self, error: EndpointError) -> EndpointError:
+        """Remove the endpoint's API key from its error message."""
+        clean = self.endpoint.redactor.clean_text
+        return EndpointError(clean(error.sentence), tuple(map(clean, error.words)))
+
+
+@dataclass(slots=True)
+class Failure:
+    """The reason why an attempt brought no response, so that another endpoint may be tried (failover)."""
+
+    status: int  # 0 without a response
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+    error: UpstreamError | None
+    reason: str  # public: it quotes nothing of the endpoint
+    details: EndpointError | None = None  # the endpoint's error, for the client alone: it may quote the request
+
+
+def pause_of(failure: Failure) -> float | None:
+    """Return the seconds of Retry-After in a 429 or 503, during which the endpoint wants no requests."""
+    if failure.status not in (429, 503):
+        return None
+    value = next((value for name, value in failure.headers if name == b"retry-after"), b"")
+    return float(value) if value.isdigit() and len(value) < 10 else None

@@ -1,0 +1,166 @@
+"""The one record of a request, and the reports to the circuit breaker of its endpoints.
+
+All figures rest on this order: the record is in the journal, and the endpoint's in-flight count is reduced, before the
+last bytes of the response leave. A crash in between costs the client its last bytes, but no figure.
+"""
+
+import time
+
+from msgspec import structs
+
+from gateway.dialects.openai_responses import Usage
+from gateway.dialects.redact import redact
+from gateway.dialects.sse_relay import Relay
+from gateway.inference.attempt import Attempt, Failure, pause_of
+from gateway.inference.request import ENDED, InferenceRequest
+from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.routing.balancer import ONLY, recorded_scores
+from gateway.upstream.errors import CONNECT, TIMEOUT, UpstreamError
+
+
+def finish(
+    request: InferenceRequest,
+    outcome: str,
+    status: int,
+    *,
+    usage: Usage | None = None,
+    error: str | None = None,
+    details: str | None = None,
+    response_body: bytes | None = None,
+) -> None:
+    """Write the record of a request to the journal, once; its current attempt ends with it.
+
+    `status` is that of the response. `details` is the endpoint's own error message.
+    """
+    if request.recorded:
+        return
+    request.recorded = True
+    services, exchange, attempt = request.services, request.exchange, request.attempt
+    now = time.monotonic()
+    if attempt is not None and attempt.active:
+        attempt_status = 0 if outcome == record.CANCELLED else status
+        record_attempt(request, attempt, outcome, attempt_status, error, now, details)
+        if outcome in (record.FAILED, record.TRUNCATED):
+            _report_failure(request, attempt, None if attempt.connection is None else attempt.connection.error)
+    relay = first_token = None
+    estimated = False
+    if attempt is not None:
+        relay, first_token = attempt.relay, attempt.first_token
+        if relay is not None:
+            usage, estimated = _usage_of_stream(relay)
+    request_text = response_text = None
+    if services.stores_bodies and _stores_bodies(services.config.store_bodies, outcome):
+        request_text = redact(request.body) if request.body else None
+        response_text = redact(response_body) if response_body else None
+    elif outcome != record.OK or len(request.attempts) > 1:
+        _drop_details(request)
+    if status >= 400 and exchange.started:
+        status = 200  # the client received it with the header block of its stream
+    services.record(
+        RequestRecord(  # by position: by name it takes six times as long
+            request.id,
+            time.time_ns() // 1000,
+            request.api.kind.name,
+            request.parsed.model,
+            outcome,
+            status,
+            int((now - exchange.arrived) * 1e6) or 1,
+            None if first_token is None else int((first_token - exchange.arrived) * 1e6),
+            tuple(request.attempts),
+            usage.input_tokens if usage else None,
+            usage.output_tokens if usage else None,
+            estimated,
+            relay is not None,  # streamed
+            exchange.api_key.id if exchange.api_key else None,
+            exchange.head.peer.ip,
+            error,
+            request_text,
+            response_text,
+            request.queue_us,
+            request.client_request_id,
+        )
+    )
+    request.leave_endpoint()
+
+
+def record_attempt(
+    request: InferenceRequest,
+    attempt: Attempt,
+    outcome: str,
+    status: int,
+    error: str | None,
+    now: float,
+    details: str | None = None,
+) -> None:
+    """Add an attempt that has ended to the record of its request, and report a success to the circuit breaker."""
+    decision, started = attempt.decision, attempt.started
+    request.attempts.append(
+        AttemptRecord(  # by position, as above
+            decision.endpoint_id,
+            outcome,
+            status,
+            int((now - started) * 1e6),
+            error,
+            int((started - request.exchange.arrived) * 1e6),
+            decision.reason,
+            () if decision.reason == ONLY else recorded_scores(decision),
+            details,
+        )
+    )
+    if outcome != record.OK:
+        return
+    breaker, key = attempt.endpoint.breaker, request.exchange.api_key
+    breaker.successes += 1
+    keys = breaker.keys
+    if key is not None and key.id == keys.last:
+        keys.last_at = now
+    else:
+        keys.succeeded(request.client, now)
+    if breaker.failures_in_a_row:
+        attempt.endpoint.record_success()
+
+
+def fail_attempt(request: InferenceRequest, attempt: Attempt, failure: Failure) -> Failure:
+    """Record a failed attempt, report it to the circuit breaker, and return the failure."""
+    if failure.error is not None and failure.error.limit is not None:
+        request.services.limit_hits.hit(failure.error.limit)
+    details = failure.details
+    if failure.status == 401:  # it is not the client's API key that the endpoint refuses
+        failure.reason, failure.details = "it rejects the API key that RouterDash sends", None
+    sentence = None if details is None else details.sentence
+    record_attempt(request, attempt, record.FAILED, failure.status, failure.reason, time.monotonic(), sentence)
+    _report_failure(request, attempt, failure.error, failure)
+    return failure
+
+
+def _report_failure(
+    request: InferenceRequest, attempt: Attempt, error: Exception | None, failure: Failure | None = None
+) -> None:
+    """Report a failure to the circuit breaker of the endpoint. `error` is that of the connection."""
+    kind = error.kind if isinstance(error, UpstreamError) else None
+    if kind == ENDED:
+        return
+    pause = None if failure is None else pause_of(failure)
+    # A request can make an endpoint fail that accepted it, but not refuse a connection or RouterDash's own API key.
+    at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
+    attempt.endpoint.record_failure(pause, None if at_fault or pause is not None else request.client)
+
+
+def _usage_of_stream(relay: Relay) -> tuple[Usage | None, bool]:
+    """Return the usage that a stream reported, or an estimate by its deltas; True marks the estimate."""
+    usage, deltas = relay.usage, relay.deltas
+    if not deltas or (usage is not None and usage.output_tokens is not None):
+        return usage, False
+    return Usage(None if usage is None else usage.input_tokens, deltas), True
+
+
+def _stores_bodies(setting: str, outcome: str) -> bool:
+    return setting == "all" or (setting == "errors" and outcome != record.OK)
+
+
+def _drop_details(request: InferenceRequest) -> None:
+    """Remove the endpoints' own error messages, which are stored only together with bodies."""
+    request.attempts = [
+        attempt if attempt.said is None else structs.replace(attempt, said=None) for attempt in request.attempts
+    ]

@@ -1,0 +1,182 @@
+"""A streamed response (SSE), or a binary one, on its way to the client, with back-pressure from a slow client."""
+
+import time
+
+from gateway.base.limits import UPSTREAM_EVENT
+from gateway.dialects.sse_relay import EventTooLong, Relay
+from gateway.inference.attempt import Attempt, Failure
+from gateway.inference.error_responses import end_truncated
+from gateway.inference.headers import client_headers
+from gateway.inference.recording import fail_attempt, finish
+from gateway.inference.request import InferenceRequest
+from gateway.ipc import record
+from gateway.upstream.connection import NEVER, Connection
+from gateway.upstream.errors import BROKEN, UpstreamError
+
+GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the response in it is complete
+
+
+async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure | None:
+    """Relay a stream of events. Return a failure while the client has received none of them."""
+    relay = attempt.relay = request.api.new_relay(request, attempt)
+    relay.redact = attempt.endpoint.redactor.clean
+    failed: UpstreamError | None = None
+    try:
+        await _pump(request, attempt, connection, relay)
+    except (UpstreamError, EventTooLong) as error:
+        connection.abort()
+        failed = error if isinstance(error, UpstreamError) else _too_long(request)
+        failed.__traceback__ = None  # it refers to this frame, which refers to it
+    if not attempt.sent and not relay.whole:
+        attempt.relay = None
+        reason = "the stream ended before its first event" if failed is None else str(failed)
+        return fail_attempt(request, attempt, _no_stream(attempt, relay, reason, failed))
+    status = connection.status
+    if relay.error is None and not relay.finished:
+        end_truncated(
+            request, status, failed or UpstreamError(BROKEN, "the stream ended before its response was complete")
+        )
+        return None
+    if relay.error is None:
+        finish(request, record.OK, status)
+    else:
+        details = attempt.clean(relay.error)
+        reason = details.summary(status)
+        finish(request, record.FAILED, status, error=reason, details=details.sentence)
+    start_stream(request, attempt, connection)
+    request.exchange.end(relay.held)
+    return None
+
+
+async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure | None:
+    """Relay a response that is neither JSON nor a stream of events, such as audio. Raises UpstreamError."""
+    exchange, status = request.exchange, connection.status
+    try:
+        while data := await connection.read():
+            if not exchange.started:
+                exchange.start(status, client_headers(connection.headers, attempt.secret), request.header_lines())
+            exchange.write(data)
+            connection.wait_at_most(None)  # while a slow client keeps the endpoint waiting
+            await exchange.drain()
+            connection.wait_at_most(attempt.idle_seconds)
+    except UpstreamError as error:
+        if not exchange.started:
+            raise
+        # Such a response has no place for an error: the client sees that its connection breaks off.
+        finish(request, record.TRUNCATED, status, error=str(error))
+        exchange.abort()
+        return None
+    if not exchange.started:
+        return fail_attempt(request, attempt, Failure(status, b"", [], None, "an empty response"))
+    finish(request, record.OK, status)
+    exchange.end()
+    return None
+
+
+def start_stream(request: InferenceRequest, attempt: Attempt, connection: Connection) -> None:
+    """Send the header block of a stream, unless a keep-alive comment has done so."""
+    exchange = request.exchange
+    if not exchange.started:
+        headers = client_headers(connection.headers, attempt.secret)
+        headers.append((b"x-accel-buffering", b"no"))
+        exchange.start(connection.status, headers, request.header_lines())
+
+
+class StreamPump:
+    """Passes each chunk of a stream to the client. Each event extends the idle timeout; a comment does not."""
+
+    __slots__ = ("_attempt", "_connection", "_end", "_exchange", "_idle", "_relay", "_request", "_seen", "too_long")
+
+    def __init__(self, request: InferenceRequest, attempt: Attempt, connection: Connection, relay: Relay) -> None:
+        self._request = request
+        self._exchange = request.exchange
+        self._attempt = attempt
+        self._connection = connection
+        self._relay = relay
+        self._idle = attempt.idle_seconds
+        total = attempt.endpoint.facts.total_timeout_secs
+        self._end = NEVER if total is None else attempt.started + total
+        self._seen = 0  # events by which the deadline was set
+        self.too_long = False
+
+    def wait(self) -> None:
+        """Set the deadline of the next event: idle timeout and total timeout, whichever comes first."""
+        deadline, idle = self._end, self._idle
+        if idle is not None and (silent := time.monotonic() + idle) < deadline:  # quicker than `min`
+            deadline = silent
+        self._connection.deadline = deadline
+        self._seen = self._relay.events
+
+    def extend(self) -> None:
+        """Set the deadline for chunks that `take_chunk` took: it does not ask for the time, which would be dearer."""
+        relay = self._relay
+        if relay.events != self._seen and not relay.held:
+            self.wait()
+
+    def take_chunk(self, data: bytes) -> bool | None:
+        """Relay chunks without parsing them, if they repeat the one before but for their text; else return None.
+
+        Return False if the client cannot take more for now.
+        """
+        exchange = self._exchange
+        if not exchange.chunked or (out := self._relay.relay_chunk(data)) is None:
+            return None
+        return exchange.write_chunk(out)
+
+    def take(self, data: bytes) -> bool:
+        """Relay a chunk. Return False if the client cannot take more for now, or if an event is too long."""
+        attempt, relay = self._attempt, self._relay
+        events, held = relay.events, relay.held
+        try:
+            out = relay.feed(data)
+        except EventTooLong:
+            self.too_long = True
+            return False
+        if relay.held:
+            self._idle = GRACE_SECONDS
+        if attempt.first_token is None and relay.deltas:
+            attempt.first_token = time.monotonic()
+        if relay.events > events and not held:
+            self.wait()
+        if out:
+            if not attempt.sent:
+                if relay.error is not None and not relay.deltas:
+                    return not relay.behind  # the stream begins with its error: failover is still possible
+                attempt.sent = True
+                start_stream(self._request, attempt, self._connection)
+            exchange = self._exchange
+            exchange.write(out)
+            return not (exchange.write_paused or relay.behind)
+        return not relay.behind
+
+
+async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connection, relay: Relay) -> None:
+    """Relay a stream until the endpoint ends it. Raises UpstreamError, or EventTooLong."""
+    exchange = request.exchange
+    pump = StreamPump(request, attempt, connection, relay)
+    while not await connection.consume(pump):
+        if pump.too_long:
+            raise EventTooLong
+        connection.wait_at_most(None)  # it is not the endpoint that is slow
+        await exchange.drain()
+        while relay.behind:
+            await request.services.time_slices.next()
+            pump.take(b"")
+            if pump.too_long:
+                raise EventTooLong
+            await exchange.drain()
+        pump.wait()
+    relay.end()
+
+
+def _too_long(request: InferenceRequest) -> UpstreamError:
+    request.services.limit_hits.hit(UPSTREAM_EVENT)
+    return UpstreamError(BROKEN, "an event is too long")
+
+
+def _no_stream(attempt: Attempt, relay: Relay, reason: str, error: UpstreamError | None) -> Failure:
+    """Return the failure of a stream of which the client has received nothing; the endpoint may have reported why."""
+    if relay.error is None:
+        return Failure(0, b"", [], error, reason)
+    details = attempt.clean(relay.error)
+    return Failure(0, b"", [], error, details.summary(0), details)

@@ -1,0 +1,221 @@
+"""One inference request: its client, its fields and its progress."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Protocol
+
+from gateway.base import errors
+from gateway.base.addresses import client_of
+from gateway.base.request_kinds import Kind
+from gateway.base.types import Body
+from gateway.dialects.endpoint_errors import EndpointError
+from gateway.dialects.json_outline import Outline
+from gateway.dialects.openai_events import Dialect
+from gateway.dialects.openai_requests import Request
+from gateway.dialects.openai_responses import Usage
+from gateway.dialects.sse_relay import Relay
+from gateway.http.exchange import Exchange
+from gateway.http.revocation import Ending
+from gateway.inference.attempt import Attempt
+from gateway.inference.services import Services
+from gateway.ipc.record import AttemptRecord, uuid7
+from gateway.ipc.running_requests import Running, Waiting
+from gateway.loop.time_slices import Slices
+from gateway.routing.endpoint import Endpoint
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import UpstreamError
+from gateway.upstream.response_head import EVENT_STREAM
+
+ENDED = "ended"  # kind of an UpstreamError: RouterDash itself ended the attempt
+CANCELLED_STATUS = 499  # of a request that an operator cancelled: no client repeats it on its own
+BY_OPERATOR = Ending(
+    CANCELLED_STATUS, errors.REQUEST_CANCELLED, "An operator cancelled this request.", "an operator cancelled it"
+)
+NOT_PARSED = Request("", False, False)
+_FIRST_ATTEMPT = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
+MAX_ID_BYTES = 128  # of a client's own x-request-id
+
+
+class Api(Protocol):
+    """The API that a request uses: how it is parsed and sent, and how its response is read."""
+
+    kind: Kind
+    dialect: Dialect  # of streams
+    relays_huge: bool  # a response too long to be read whole is relayed, without counting its tokens
+
+    def parse(self, request: "InferenceRequest", body: Body) -> Request:
+        """Parse a small body. Raises Refusal."""
+
+    def check_big(
+        self, request: "InferenceRequest", body: Body, top: Outline | None
+    ) -> Coroutine[object, object, None]:
+        """Check the fields of a big body that `parse` checks in a small one. Raises Refusal."""
+
+    def query(self, request: "InferenceRequest") -> bytes:
+        """Return the query that the endpoint receives. Raises Refusal."""
+
+    def send(self, request: "InferenceRequest", attempt: Attempt, body: Body) -> Coroutine[object, object, Connection]:
+        """Send the request; return the connection with the header block of the response. Raises UpstreamError."""
+
+    def can_resend(self) -> bool:
+        """Return True if the body is still stored, so that another endpoint can receive it."""
+
+    def new_relay(self, request: "InferenceRequest", attempt: Attempt) -> Relay:
+        """Create the relay of a streamed response."""
+
+    def read(self, request: "InferenceRequest", attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
+        """Return the body that the client receives, with the model name that it sent, and the usage.
+
+        Raises UpstreamError for a body that is no response.
+        """
+
+    def read_slices(
+        self, request: "InferenceRequest", attempt: Attempt, body: bytes
+    ) -> Slices[tuple[bytes, Usage | None]]:
+        """Read a big body as `read` does, in time slices."""
+
+    def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
+        """Return the JSON body by which the client receives an error of the endpoint."""
+
+    def error_body(self, request: "InferenceRequest", status: int, code: str, message: str, param: str | None) -> bytes:
+        """Return the body of an error of RouterDash itself."""
+
+
+class InferenceRequest:
+    """The state of one request, from its arrival to its record."""
+
+    __slots__ = (
+        "api", "attempt", "attempts", "body", "cancelled", "client_request_id", "exchange", "id", "parsed", "pinned",
+        "preferred", "queue_us", "queued_at", "recorded", "request_id", "seen_events", "services", "target", "via",
+    )  # fmt: skip
+
+    def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
+        self.services = services
+        self.exchange = exchange
+        self.api = api
+        self.target = api.kind.target  # path and query at the endpoint
+        self.id = uuid7()
+        self.client_request_id: str | None = None
+        client_id = exchange.head.fields.get(b"x-request-id")
+        self.request_id = self.id.encode() if client_id is None else self._accept_id(client_id)
+        self.parsed = NOT_PARSED
+        self.preferred: str | None = None  # id of the endpoint that stores the previous response, or is pinned
+        self.pinned = False  # no other endpoint may be used (playground)
+        self.via: Sequence[bytes] = ()  # other RouterDash installations that the request has passed
+        self.queue_us: int | None = None  # total time in the queue
+        self.queued_at: float | None = None  # time.monotonic(), while it is queued
+        self.attempts: list[AttemptRecord] = []  # that have ended
+        self.attempt: Attempt | None = None  # the current or the last one
+        self.seen_events = -1  # of the stream, at the last check for silence
+        self.recorded = False
+        self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
+        self.body: Body | None = None  # if bodies are stored with records
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint that the request runs at; None while it waits."""
+        attempt = self.attempt
+        return attempt.endpoint if attempt is not None and attempt.active else None
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the API key."""
+        return self.exchange.api_key.id if self.exchange.api_key else None
+
+    @property
+    def client(self) -> str:
+        """The id of the API key; without one, the client's address (of IPv6 its /64)."""
+        key = self.exchange.api_key
+        return client_of(self.exchange.head.peer.ip or "") if key is None else key.id
+
+    def header_lines(self) -> bytes:
+        """Return header lines of the response: the request's id, endpoint, number of attempts and time in the queue."""
+        if not self.services.config.route_headers:
+            return b"x-request-id: %b\r\n" % self.request_id
+        attempt = self.attempt
+        endpoint = b"" if attempt is None else attempt.endpoint.label
+        # The current attempt of a stream is not in the list yet.
+        attempts = len(self.attempts) + (attempt is not None and attempt.active)
+        if attempts == 1 and self.queue_us is None:
+            return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, _FIRST_ATTEMPT))
+        return b"x-request-id: %b\r\n%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
+            self.request_id,
+            endpoint,
+            attempts,
+            (self.queue_us or 0) // 1000,
+        )
+
+    def leave_endpoint(self) -> None:
+        """End the current attempt: its endpoint counts one request less, and the queue is served."""
+        attempt = self.attempt
+        if attempt is None or not attempt.active:
+            return
+        attempt.active = False
+        attempt.connection = None
+        attempt.endpoint.leave()
+        if attempt.trial:
+            attempt.trial = False
+            attempt.endpoint.end_trial()
+        if self.services.queue.length:
+            self.services.serve_queue()
+
+    # Periodic work (gateway.inference.housekeeping)
+
+    def keep_alive(self) -> None:
+        """Send a comment (SSE) to the client of a stream that has been silent since the last call."""
+        if not self.parsed.stream or not self.api.kind.generates or self.recorded:
+            return
+        relay = None if self.attempt is None else self.attempt.relay
+        events = 0 if relay is None else relay.events
+        if events != self.seen_events:
+            self.seen_events = events
+            return
+        exchange = self.exchange
+        if not exchange.started:
+            headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
+            exchange.start(200, headers, self.header_lines())
+        exchange.write(b": waiting\n\n")
+
+    def end_early(self, reason: str) -> None:
+        """End the attempt at the end of a drain, as if the endpoint had closed its connection."""
+        attempt = self.attempt
+        if attempt is not None and attempt.connection is not None:
+            attempt.connection.fail(UpstreamError(ENDED, reason))
+
+    def cancel(self, ending: Ending = BY_OPERATOR) -> None:
+        """End the request at once, wherever it waits, and send the reason to the client."""
+        task = self.exchange.task
+        if task is not None and not self.recorded:
+            self.cancelled = ending
+            task.throw(asyncio.CancelledError())
+
+    def describe_queued(self, epoch: float, position: int) -> Waiting:
+        """Describe a queued request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+        since = epoch + (self.queued_at or self.exchange.arrived)
+        kind = self.api.kind.name
+        return Waiting(self.id, self.parsed.model, kind, self.key_id, self.exchange.head.peer.ip, since, position)
+
+    def describe_running(self, epoch: float) -> Running:
+        """Describe a running request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+        attempt, endpoint = self.attempt, self.endpoint
+        relay = None if attempt is None else attempt.relay
+        first_token = None if attempt is None else attempt.first_token
+        return Running(
+            self.id,
+            self.parsed.model,
+            self.api.kind.name,
+            None if endpoint is None else endpoint.id,
+            self.key_id,
+            self.exchange.head.peer.ip,
+            epoch + self.exchange.arrived,
+            self.parsed.stream,
+            0 if relay is None else relay.deltas,
+            None if first_token is None else epoch + first_token,
+        )
+
+    def _accept_id(self, client_id: bytes) -> bytes:
+        """Return the client's own id if it fits a header and a log line, else the id of RouterDash."""
+        fits = 0 < len(client_id) <= MAX_ID_BYTES and client_id.isascii() and client_id.decode().isprintable()
+        request_id = client_id if fits else self.id.encode()
+        self.client_request_id = request_id.decode()
+        return request_id

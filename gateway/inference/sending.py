@@ -1,0 +1,100 @@
+"""The request to an endpoint: its header block and its body."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from gateway.base import errors
+from gateway.base.errors import Refusal
+from gateway.base.types import Body, Data
+from gateway.dialects.openai_requests import adapt_request, splice, with_usage
+from gateway.inference.attempt import Attempt
+from gateway.inference.headers import endpoint_lines
+from gateway.inference.request import InferenceRequest
+from gateway.routing.balancer import EXCLUDED
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.roster import PSEUDONYM, Route
+from gateway.upstream.connection import Connection
+
+REFUSED_OPTION = (400, 422)  # statuses by which a server refuses a field that it does not know
+NOT_FOUND_STATUSES = frozenset(
+    (404, 405, 501)
+)  # statuses of a path, or of a stored object, that an endpoint does not have
+
+
+def send(
+    request: InferenceRequest,
+    attempt: Attempt,
+    body: Sequence[Data],
+    path: bytes = b"",
+    timeout: float | None = None,
+) -> Coroutine[Any, Any, Connection]:
+    """Send a request; the coroutine returns the connection with the header block of the response.
+
+    It raises UpstreamError or EndpointWithdrawn, and `send` itself EndpointWithdrawn. A request on a stale connection
+    is sent again by the pool; that is no attempt of its own.
+    """
+    endpoint = attempt.endpoint
+    if endpoint.rank >= EXCLUDED:
+        attempt.check_endpoint()
+    header_block = request_header(request, endpoint, path, len(body[0]) if len(body) == 1 else sum(map(len, body)))
+    return endpoint.pool.request(header_block, body, timeout or endpoint.facts.timeout_secs, holder=attempt)
+
+
+async def send_with_usage(
+    request: InferenceRequest,
+    attempt: Attempt,
+    body: Sequence[Data],
+    without_usage: Callable[[], Sequence[Data]],
+    path: bytes = b"",
+) -> Connection:
+    """Send a body that asks for usage; send `without_usage()` to a server that refuses the option."""
+    connection = await send(request, attempt, body, path)
+    if connection.status not in REFUSED_OPTION:
+        return connection
+    refusal = attempt.error_body = await connection.read_all()
+    if b"stream_options" not in refusal and b"include_usage" not in refusal:
+        return connection
+    # An older server that does not know the option, or one that quotes a bad request in its error: without the
+    # option, only the first one succeeds.
+    connection = await send(request, attempt, without_usage(), path)
+    attempt.endpoint.usage_refused = connection.status not in REFUSED_OPTION
+    attempt.usage_added, attempt.error_body = False, None
+    return connection
+
+
+def adapted_body(request: InferenceRequest, route: Route, body: Body, *, include_usage: bool) -> Sequence[Data]:
+    """Return the body with the endpoint's own name of the model, and with `include_usage` if asked for."""
+    parsed = request.parsed
+    model = route.model.id if route.model.id != parsed.model else None
+    if parsed.model_at is not None and (model is not None or include_usage):
+        return splice(body, parsed, model=model, include_usage=include_usage)
+    if model is None and include_usage and not parsed.has_options:
+        return with_usage(body)
+    if model is None and not include_usage:
+        return (body,)
+    return (adapt_request(body, model=model, include_usage=include_usage),)
+
+
+def request_header(request: InferenceRequest, endpoint: Endpoint, path: bytes, length: int | None) -> bytes:
+    """Return the header block of a request. `length` of the body in bytes; None: it is sent in chunks."""
+    exchange = request.exchange
+    passed = exchange.head.onward
+    if passed is None:
+        passed = exchange.head.onward = endpoint_lines(exchange.head.headers)
+    # By Via, a router sees that its own request comes back to it (RFC 9110, section 7.6.3).
+    via = b"".join([b"1.1 %b, " % router for router in request.via]) if request.via else b""
+    return b"".join((
+        exchange.line.method, b" ", endpoint.pool.prefix, path or request.target, b" HTTP/1.1\r\n",
+        endpoint.fixed_head, passed, b"via: ", via, b"1.1 ", request.services.roster.pseudonym,
+        b"\r\nx-request-id: ", request.request_id,
+        b"\r\ntransfer-encoding: chunked\r\n\r\n" if length is None else b"\r\ncontent-length: %d\r\n\r\n" % length,
+    ))  # fmt: skip
+
+
+def check_loop(request: InferenceRequest) -> None:
+    """Refuse a request that an endpoint has sent back to this installation: routers name themselves in Via."""
+    headers = request.exchange.head.headers
+    entries = [entry.split() for name, via in headers if name == b"via" for entry in via.split(b",")]
+    request.via = [words[1] for words in entries if len(words) > 1 and words[1].startswith(PSEUDONYM)]
+    if request.services.roster.pseudonym in request.via:
+        raise Refusal(508, errors.LOOP_DETECTED, "An endpoint has sent this request back to RouterDash.")

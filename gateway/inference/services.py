@@ -1,0 +1,166 @@
+"""Services that all requests of one gateway process share: routing, queue, retry budget, journal, settings."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from gateway.base.config import Config
+from gateway.base.limits import QUEUE, QUEUE_OF_KEY, Limit
+from gateway.http.admission import Admission
+from gateway.http.control_proxy import ControlProxy
+from gateway.http.exchange import Exchange
+from gateway.http.revocation import Ending
+from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
+from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.journal import Writer
+from gateway.ipc.limit_hits import Hits
+from gateway.ipc.record import RequestRecord
+from gateway.ipc.response_owners import Owners
+from gateway.ipc.running_requests import Running, Waiting
+from gateway.loop.coroutine_runner import PLAIN_TASKS
+from gateway.loop.time_slices import TimeSlices
+from gateway.routing.balancer import Decision
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.queue import Queue
+from gateway.routing.retry_budget import RetryBudget
+from gateway.routing.roster import Roster
+
+
+class RunningRequest(Protocol):
+    """The part of a request that the queue and the periodic work use."""
+
+    id: str
+    exchange: Exchange
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint that the request runs at; None while it waits."""
+
+    def keep_alive(self) -> None:
+        """Send a comment to the client of a stream that has been silent since the last call."""
+
+    def end_early(self, reason: str) -> None:
+        """End the attempt as if the endpoint had closed its connection."""
+
+    def cancel(self, ending: Ending = ...) -> None:
+        """End the request at once, and send the reason to the client."""
+
+    def describe_queued(self, epoch: float, position: int) -> Waiting:
+        """Describe a queued request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+
+    def describe_running(self, epoch: float) -> Running:
+        """Describe a running request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
+
+
+class QueuedRequest(Protocol):
+    """A request in the queue."""
+
+    @property
+    def request(self) -> RunningRequest: ...
+
+    def choose(self, tried: Collection[str]) -> Decision | None:
+        """Choose an endpoint among those not tried yet, as `gateway.routing.balancer.pick` does."""
+
+
+class Services:
+    """Everything that a request may use besides its own exchange."""
+
+    def __init__(self, config: Config, roster: Roster, control: ControlProxy) -> None:
+        self.config = config
+        self.roster = roster
+        self.control = control
+        self.admission = Admission(config, roster, self.refresh)
+        self.limit_hits = Hits(roster.page, roster.row.number)
+        self.limit_counters = LimitCounters(roster.page, roster.row)
+        self._queue_places = self.limit_counters.subject("queue", "")
+        self.retries = RetryBudget()
+        self.running: set[RunningRequest] = set()
+        self.queue: Queue[QueuedRequest] = Queue(
+            lambda waiter: waiter.item.choose(waiter.tried),
+            roster.row.set_waiting,
+        )
+        self.stopping = False  # the process drains
+        self.stores_bodies = config.store_bodies != "none"
+        self.journal: Writer | None = None
+        self.writes = roster.writes
+        self.writes.before_flush = self._write_records
+        self.time_slices = TimeSlices(self.writes.loop)
+        self._owners: Owners | None = None
+
+    def record(self, record: RequestRecord) -> None:
+        """Add a record to the journal. It is written before any bytes that are sent from now on.
+
+        A process that has never read the registry store has no journal yet, and records nothing.
+        """
+        if self.journal is None:
+            return
+        size = self.journal.put(record)
+        if len(self.running) == 1 and not PLAIN_TASKS:  # no other request can end in this iteration of the event loop
+            self.writes.flush()
+        else:
+            self.writes.add_record(size)
+
+    @property
+    def owners(self) -> Owners:
+        """The owners of stored responses. Most gateways never need them."""
+        if self._owners is None:
+            self._owners = Owners(self.config.responses_dir, self.roster.row.number, self.writes.add_record)
+        return self._owners
+
+    def refresh(self) -> None:
+        """Read what control has published, and open the journal of the database that it names."""
+        self.roster.refresh()
+        if not self.roster.version:
+            return
+        database_id = self.roster.database_id
+        if self.journal is None or self.journal.database_id != database_id:
+            if self.journal is not None:
+                self.journal.close()
+            self.journal = Writer(
+                self.config.journal_dir,
+                database_id,
+                max_bytes=self.config.journal_max_mb << 20,
+                durable=bool(self.config.journal_fsync_secs),
+            )
+            self.journal.open()
+
+    def close(self) -> None:
+        """Write and close the files of this process, at its end."""
+        self.roster.close()
+        if self.journal is not None:
+            self.journal.close()
+        if self._owners is not None:
+            self._owners.close()
+
+    def take_queue_place(self, key: str) -> Charge | Limit:
+        """Take a place in the queue for a request of an API key, or of an address. Return the limit that forbids it.
+
+        A key may take half of the places of all workers and one more, unless it is the only key.
+        """
+        config = self.config
+        demands = [(self._queue_places, Allowance(concurrency=config.queue_max))]
+        if not (config.require_api_key and self.roster.has_one_key()):
+            of_key = self.limit_counters.subject("queue of key", key)
+            demands.append((of_key, Allowance(concurrency=config.queue_max // 2 + 1)))
+        try:
+            taken = self.limit_counters.plan(*demands).take()
+        except NoPlace:
+            return QUEUE
+        if isinstance(taken, Charge):
+            return taken
+        return QUEUE if taken.subject is self._queue_places else QUEUE_OF_KEY
+
+    def serve_queue(self) -> None:
+        """Have the queue served soon: a request has left its endpoint, and others wait."""
+        self.queue.nudge(self.writes.loop)
+
+    def _write_records(self) -> None:
+        """Write records and owners of stored responses, before the bytes of this loop iteration are sent."""
+        if self._owners is not None and self._owners.pending:
+            self._owners.flush()
+        journal = self.journal
+        if journal is None or not journal.pending:
+            return
+        before = journal.unrecorded
+        journal.flush()
+        if journal.unrecorded != before:
+            self.roster.publish_unrecorded(journal.unrecorded)

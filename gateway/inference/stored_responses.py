@@ -1,0 +1,171 @@
+"""Stored responses: read, delete and cancel them at the endpoint that stores them.
+
+GET and DELETE /v1/responses/{id}, POST …/cancel, GET …/input_items. If ROUTERDASH_OPEN_RESPONSES opens unknown ids to
+every key, the endpoints are queried one after another.
+"""
+
+import logging
+import time
+
+from gateway.base.request_kinds import STORED_RESPONSES
+from gateway.base.types import Body
+from gateway.dialects.json_outline import Outline
+from gateway.dialects.json_text import outline_of_response, small_field
+from gateway.dialects.openai_requests import Request
+from gateway.dialects.openai_responses import Usage
+from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.http.exchange import Exchange
+from gateway.inference.api import OpenAiApi
+from gateway.inference.attempt import Attempt
+from gateway.inference.error_responses import give_up
+from gateway.inference.inference import end_by_error
+from gateway.inference.relaying import relay_stream
+from gateway.inference.request import InferenceRequest
+from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
+from gateway.inference.responses import value_of
+from gateway.inference.sending import NOT_FOUND_STATUSES, check_loop, send
+from gateway.inference.services import Services
+from gateway.inference.stored_ids import (
+    decode_items,
+    decode_response,
+    endpoint_of,
+    id_writer,
+    not_found,
+    store_items,
+)
+from gateway.loop.time_slices import Slices
+from gateway.registry.schema import Model
+from gateway.routing.balancer import CREATOR, EXCLUDED, SEARCHED, Decision
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.roster import Route
+from gateway.upstream import targets
+from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
+from gateway.upstream.targets import StoredTarget
+
+log = logging.getLogger(__name__)
+
+SEARCH_SECONDS = 5.0  # for an endpoint to report whether it has a response
+
+
+class StoredResponsesApi(OpenAiApi):
+    """The API of one request for a stored response. Its tokens were counted when it was created."""
+
+    def __init__(self, target: StoredTarget) -> None:
+        super().__init__(STORED_RESPONSES)
+        self._target = target
+
+    def query(self, request: InferenceRequest) -> bytes:
+        if request.exchange.line.method in (b"GET", b"HEAD"):
+            return targets.query(self._target.query, request.exchange.line.query)
+        return b""
+
+    def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
+        return StreamRelay(self.dialect, request.parsed.model, hide_usage=False)
+
+    def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
+        response = decode_response(body)
+        _set_model(request, response.model)
+        if attempt.decision.reason == CREATOR:  # the items of its input got their ids at the endpoint
+            store_items(id_writer(request, attempt), decode_items(memoryview(response.data)) or ())
+        return body, None
+
+    def read_slices(
+        self, request: InferenceRequest, attempt: Attempt, body: bytes
+    ) -> Slices[tuple[bytes, Usage | None]]:
+        top: Outline | None = yield from outline_of_response(body)
+        if top is None:
+            return body, None
+        _set_model(request, small_field(body, top, b"model"))
+        if attempt.decision.reason == CREATOR:
+            yield
+            store_items(id_writer(request, attempt), decode_items(value_of(body, top, b"data")) or ())
+        return body, None
+
+
+def _set_model(request: InferenceRequest, model: object) -> None:
+    if isinstance(model, str):
+        request.parsed = Request(model, False, False)
+
+
+def methods_of(path: bytes) -> bytes | None:
+    """Return the methods of a path below /v1/responses/, separated by commas; None for an unknown path."""
+    target = targets.stored(path)
+    return None if target is None else target.methods
+
+
+async def run(services: Services, exchange: Exchange) -> None:
+    """Serve a request for a stored response. Raises Refusal."""
+    target = targets.stored(exchange.line.path)
+    assert target is not None  # a path that is none has no route
+    api = StoredResponsesApi(target)
+    request = InferenceRequest(services, exchange, api)
+    if b"via" in exchange.head.fields:
+        check_loop(request)
+    body = exchange.take_body()
+    request.target = target.path
+    if exchange.line.query:
+        request.target += api.query(request)
+    if services.stores_bodies:
+        request.body = body
+    services.running.add(request)
+    try:
+        await _search(request, target.response_id, body)
+    except BaseException as error:  # noqa: BLE001  # raised again there
+        end_by_error(request, error)
+    finally:
+        services.running.discard(request)
+        request.leave_endpoint()
+
+
+async def _search(request: InferenceRequest, response_id: str, body: Body) -> None:
+    """Query the endpoints that may store a response, one after another. Raises Refusal if none has it."""
+    for endpoint, reason in _candidates(request, response_id):
+        endpoint.enter()  # even if all slots are taken: nothing is generated
+        attempt = Attempt(Route(endpoint, Model("")), Decision(endpoint.id, reason, ()), trial=False, reads_stored=True)
+        request.attempt = attempt
+        if await _respond_from(request, attempt, body):
+            return
+        request.leave_endpoint()
+    raise not_found(response_id)
+
+
+def _candidates(request: InferenceRequest, response_id: str) -> list[tuple[Endpoint, str]]:
+    """Return the endpoint that stores a response, or all that may. Raises Refusal."""
+    endpoints = request.services.roster.endpoints
+    stored_at = endpoint_of(request, response_id, None)
+    if stored_at is not None:
+        return [(endpoints[stored_at], CREATOR)] if stored_at in endpoints else []
+    available = [endpoint for endpoint in endpoints.values() if endpoint.rank < EXCLUDED]
+    return [(endpoint, SEARCHED) for endpoint in sorted(available, key=lambda endpoint: endpoint.rank)]
+
+
+async def _respond_from(request: InferenceRequest, attempt: Attempt, body: Body) -> bool:
+    """Query one endpoint. Return False if it does not have the response, which is no failure of the endpoint."""
+    attempt.started = time.monotonic()
+    try:
+        connection = await send(request, attempt, (body,), timeout=SEARCH_SECONDS)
+        if connection.status in NOT_FOUND_STATUSES:
+            await connection.read_all()
+            return False
+        if connection.status < 400 and connection.response.is_stream:
+            failure = await relay_stream(request, attempt, connection)
+            if failure is not None:
+                request.leave_endpoint()
+                give_up(request, failure)
+            return True
+        response = await connection.read_all(request.exchange.reserve_response())
+    except (UpstreamError, EndpointWithdrawn) as error:
+        name = attempt.endpoint.facts.name
+        log.info("%s could not be queried for a stored response: %s; the next endpoint is tried", name, error)
+        attempt.close_connection()
+        return False
+    except BaseException:
+        attempt.close_connection()
+        raise
+    if len(response) > BIG_RESPONSE_BYTES:
+        only = [response]
+        del response
+        await respond_big(request, attempt, connection, only)
+    else:
+        respond(request, attempt, connection, response)
+    return True

@@ -1,0 +1,1 @@
+"""Files and shared memory through which the processes exchange facts."""

@@ -1,0 +1,1 @@
+"""Counters of limits that hold over all gateway processes of a machine."""

@@ -1,0 +1,104 @@
+"""One limited subject: where its places are, and its last minute. gateway.ipc.counters.limit_counters has the rules."""
+
+from collections.abc import Sequence
+
+from gateway.ipc.counters.counter_file import (
+    CELLS,
+    CHANGES,
+    MAX_TOKENS_IN_CELL,
+    NEWEST,
+    REQUEST_CELLS,
+    REQUESTS,
+    TOKEN_CELLS,
+    TOKENS,
+    CounterFile,
+)
+from gateway.ipc.counters.places import OwnPlaces
+
+
+class Subject:
+    """One limited subject, such as an API key: where its places are, and its last minute.
+
+    Several objects may stand for the same subject: everything that they count is in the file.
+    """
+
+    __slots__ = (
+        "_file",
+        "_own_places",
+        "_seen",
+        "_stamp_number",
+        "base_requests",
+        "base_tokens",
+        "place",
+        "places",
+        "stamp",
+        "stamp_at",
+        "tag",
+    )
+
+    def __init__(self, file: CounterFile, own_places: OwnPlaces, tag: int) -> None:
+        self.tag = tag
+        self.place = 0  # index of the first word of the own place
+        self.places: list[int] = []  # in all rows
+        self.stamp_at: list[int] = []  # indexes of the words which are as in `stamp` while `places` are all
+        self.stamp: list[int] = []
+        self.base_requests = self.base_tokens = 0  # in the last minute, less the sums at that time
+        self._stamp_number = -1  # number of the cell in which all this was found
+        self._file = file
+        self._own_places = own_places
+        self._seen: dict[int, tuple[int, int | None]] = {}  # generation and place in each row
+
+    def find_own_place(self, number: int, kept: Sequence[int]) -> None:
+        """Find the place in the own row, or get one. The subjects with the tags `kept` keep theirs. Raises NoPlace."""
+        self.place = self._own_places.get(self.tag, number, kept)
+
+    def look(self, number: int) -> None:
+        """Find the places in all rows, and add up their cells, unless this is known. `number` is that of now."""
+        words, file = self._file.words, self._file
+        if number == self._stamp_number and self.stamp == [words[at] for at in self.stamp_at]:
+            return
+        self.stamp_at, self.stamp, self.places = [CHANGES], [words[CHANGES]], []
+        seen = {}
+        for row in file.counting(number):
+            at = file.generation(row, self.tag)
+            generation = words[at]  # before the search
+            before = self._seen.get(row)
+            known = before is not None and before[0] == generation
+            place = before[1] if known and before is not None else file.find(row, self.tag)
+            seen[row] = (generation, place)
+            self.stamp_at.append(at)
+            self.stamp.append(generation)
+            if place is not None:
+                self.places.append(place)
+        self._seen, self._stamp_number = seen, number
+        requests = -sum([words[place + REQUESTS] for place in self.places])  # before the cells
+        tokens = -sum([words[place + TOKENS] for place in self.places])
+        for place in self.places:
+            more_requests, more_tokens = file.window(place, number)
+            requests += more_requests
+            tokens += more_tokens
+        self.base_requests, self.base_tokens = requests, tokens
+
+    def begin_cell(self, number: int) -> None:
+        """Clear the cells since the newest one of the own place, all of which are older than a minute."""
+        file, place = self._file, self.place
+        newest = file.words[place + NEWEST]
+        for skipped in range(max(newest, number - CELLS) + 1, number + 1):
+            file.shorts[4 * place + REQUEST_CELLS + skipped % CELLS] = 0
+            file.halves[2 * place + TOKEN_CELLS + skipped % CELLS] = 0
+        file.words[place + NEWEST] = number
+
+    def add_tokens(self, number: int, tokens: int) -> None:
+        """Count tokens that exceed the reservation of a request in flight."""
+        self.begin_cell(number)
+        cell = 2 * self.place + TOKEN_CELLS + number % CELLS
+        tokens = min(tokens, MAX_TOKENS_IN_CELL - self._file.halves[cell])
+        self._file.halves[cell] += tokens
+        self._file.words[self.place + TOKENS] += tokens
+
+    def give_back(self, number: int, requests: int, tokens: int) -> None:
+        """Lower the counts of the cell with this number, unless it has left the last minute."""
+        if self._file.words[self.place + NEWEST] - number < CELLS:
+            if requests:
+                self._file.shorts[4 * self.place + REQUEST_CELLS + number % CELLS] -= requests
+            self._file.halves[2 * self.place + TOKEN_CELLS + number % CELLS] -= tokens

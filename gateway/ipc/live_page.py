@@ -1,0 +1,366 @@
+"""Live page: one memory-mapped file that all processes of this machine share.
+
+It holds these cells:
+
+- the version and the generation of the registry store, and the generation that a process found damaged
+- for each process (a row): its id, the version that it has applied, the requests that its journal could not store,
+  those that wait in its queue, and the changes of its circuit breakers
+- the time until which workers report their running requests
+- the number of requests that operators have cancelled, and the circuit breakers that they have reset
+- for each process and limit (gateway.base.limits): its hits, and the time of the last one
+- for each process and endpoint slot: the requests in flight, the second of the last byte received, and the state of the
+  circuit breaker
+
+The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners.
+
+A row belongs to one life of one process, which holds a lock on a file until it ends (`claim_row`). So a gateway that
+drains after its supervisor was killed, and one of the next supervisor, never write the same cells. A process writes
+only its own row; a dead process's row is cleared by `clear_dead_rows`, and a reset clears all rows' states of a circuit
+breaker. Every cell is an aligned 32- or 64-bit word stored at once, so readers need no lock.
+
+Processors may delay a store until after later loads. A process that stores into its row and then decides by all rows
+calls `memory_barrier` in between (`Roster.take`).
+"""
+
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.base.limits import MAX_LIMITS
+from gateway.ipc.counters.counter_file import CounterFile
+
+MAX_WORKERS = 32
+MAX_ROWS = 2 * MAX_WORKERS  # workers, and as many of an earlier supervisor that still drain
+MAX_ENDPOINTS = 10_000
+STARTING = 1  # in the cell of the applied version: the process has read no version yet; version N is N + 1
+
+_VERSION, _GENERATION, _DAMAGED, _WATCHED, _CANCELS, _RESETS, _ROWS = range(7)
+_PIDS = _ROWS + 1  # the first word of each section of the header
+_APPLIED = _PIDS + MAX_ROWS
+_UNRECORDED = _APPLIED + MAX_ROWS
+_WAITING = _UNRECORDED + MAX_ROWS
+_BREAKER_CHANGES = _WAITING + MAX_ROWS
+_LAST_RESETS = _BREAKER_CHANGES + MAX_ROWS
+_LIMITS = _LAST_RESETS + MAX_ENDPOINTS
+_LIMIT_WORDS = 3  # for each process and limit: hits, first and last second of the current series
+_LIMIT_ROW = _LIMIT_WORDS * MAX_LIMITS
+_LIMIT_ROWS = MAX_ROWS + 1  # the last is control's
+_HEADER_BYTES = 8 * (_LIMITS + _LIMIT_ROWS * _LIMIT_ROW)
+_CELLS = 4  # for each row and endpoint
+_ROW_WORDS = _CELLS * MAX_ENDPOINTS
+_ROW_BYTES = 4 * _ROW_WORDS
+_PAGE_BYTES = _HEADER_BYTES + MAX_ROWS * _ROW_BYTES
+
+_barrier = threading.Lock()
+_acquire, _release = _barrier.acquire, _barrier.release
+
+
+def memory_barrier() -> None:
+    """Make all stores before this call visible to other processes before any load after it (0.1 µs).
+
+    An uncontended lock operation is a locked instruction, which is a full barrier on x86-64. On arm64, acquiring and
+    releasing a lock orders neither direction: there RouterDash is exact with one worker only
+    (docs/architecture/processes-and-files.md).
+    """
+    _acquire(False)
+    _release()
+
+
+class NoRow(Exception):
+    """All rows belong to running processes."""
+
+
+class LivePage:
+    """Live page of one data directory. Each process opens it; it is created if missing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the page, and the counters of limits beside it. Raises OSError if the disk has no room for them."""
+        self._locks = path.with_name(f"{path.name}-rows")
+        self._locks.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(descriptor).st_size != _PAGE_BYTES:  # new, or left by a process that was killed meanwhile
+                os.ftruncate(descriptor, 0)
+                # A store into a mapped page that the disk has no room for would kill the process (SIGBUS).
+                os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
+            self._map = mmap.mmap(descriptor, _PAGE_BYTES)
+        finally:
+            os.close(descriptor)
+        view = memoryview(self._map)
+        self._header = view[:_HEADER_BYTES].cast("Q")
+        self._words = view[_HEADER_BYTES:].cast("I")
+        with self._claiming():
+            self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
+
+    @property
+    def version(self) -> int:
+        """Version of the registry store (gateway.registry); a gateway follows it when it has changed."""
+        return self._header[_VERSION]
+
+    @version.setter
+    def version(self, value: int) -> None:
+        self._header[_VERSION] = value
+
+    @property
+    def registry_generation(self) -> int:
+        """Generation of the registry store in use; 0 before the first one is published."""
+        return self._header[_GENERATION]
+
+    @registry_generation.setter
+    def registry_generation(self, value: int) -> None:
+        self._header[_GENERATION] = value
+
+    @property
+    def damaged_generation(self) -> int:
+        """Generation of the registry store that a process could not read; control builds another one then."""
+        return self._header[_DAMAGED]
+
+    @damaged_generation.setter
+    def damaged_generation(self, value: int) -> None:
+        self._header[_DAMAGED] = value
+
+    def behind(self, version: int) -> list[int]:
+        """Return the ids of the processes that have not applied a version yet.
+
+        A process is counted from before its first read of the registry store until its row is cleared.
+        """
+        applied = self._header[_APPLIED:_UNRECORDED].tolist()
+        return [self._header[_PIDS + row] for row, done in enumerate(applied) if 0 < done < version + STARTING]
+
+    def newest_applied(self) -> int:
+        """Return the newest version that any process has applied; 0 for none."""
+        return max(0, max(self._header[_APPLIED:_UNRECORDED]) - STARTING)
+
+    # Totals over all processes
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in use: those from here on have no process."""
+        return self._header[_ROWS]
+
+    @property
+    def unrecorded(self) -> int:
+        """Least number of requests that ended and are in no journal yet, because the disk accepts no writes."""
+        return sum(self._header[_UNRECORDED:_WAITING])
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests of all processes that wait for a free slot."""
+        return sum(self._header[_WAITING : _WAITING + self._header[_ROWS]])
+
+    @property
+    def watched_until(self) -> int:
+        """Second (since 1970) until which workers report their running requests (gateway.ipc.running_requests)."""
+        return self._header[_WATCHED]
+
+    @watched_until.setter
+    def watched_until(self, second: int) -> None:
+        self._header[_WATCHED] = second
+
+    @property
+    def cancels(self) -> int:
+        """Number of requests that operators have cancelled, see gateway.ipc.cancellations. Control writes it."""
+        return self._header[_CANCELS]
+
+    @cancels.setter
+    def cancels(self, value: int) -> None:
+        self._header[_CANCELS] = value
+
+    @property
+    def resets(self) -> int:
+        """Number of resets of circuit breakers by operators. The same endpoint counts again each time."""
+        return self._header[_RESETS]
+
+    def last_reset(self, slot: int) -> int:
+        """Return the number, among `resets`, of this endpoint's last reset; 0 for none."""
+        return self._header[_LAST_RESETS + slot]
+
+    def reset_breaker(self, slot: int) -> None:
+        """Have every process close its circuit breaker for this endpoint. Only control calls it.
+
+        The processes' states of these breakers are cleared first: they are out of date, even if a process reads the
+        reset late.
+        """
+        for row in range(self.rows):
+            self._words[row * _ROW_WORDS + _CELLS * slot + 2] = 0
+        number = self.resets + 1
+        self._header[_LAST_RESETS + slot] = number
+        self._header[_RESETS] = number
+
+    @property
+    def breaker_changes(self) -> int:
+        """Count of changes of circuit breakers in all rows. While it is equal, no breaker has changed its state."""
+        return sum(self._header[_BREAKER_CHANGES:_LAST_RESETS])
+
+    def in_flight(self, slot: int) -> int:
+        """Return the number of requests in flight at this endpoint, over all rows."""
+        return sum(self._words[_CELLS * slot : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
+
+    def last_byte(self, slot: int) -> int:
+        """Return the second (since 1970) at which any process last received a byte of this endpoint; 0 for never."""
+        return self._greatest(slot, 1)
+
+    def trial_due(self, slot: int) -> int:
+        """Return the second (since 1970) until which the circuit breaker for this endpoint is open in any process.
+
+        It is 0 if every process's circuit breaker is closed. A time in the past: it is half-open,
+        and a trial is due or running.
+        """
+        return self._greatest(slot, 2)
+
+    def closed_at(self, slot: int) -> int:
+        """Return the second at which a trial last closed a circuit breaker for this endpoint; 0 for never."""
+        return self._greatest(slot, 3)
+
+    def _greatest(self, slot: int, cell: int) -> int:
+        return max(self._words[_CELLS * slot + cell : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS], default=0)
+
+    # Limits
+
+    def count_hit(self, writer: int, limit: int, now: int, apart: int) -> None:
+        """Count a hit of a limit. `now` in seconds since 1970; hits more than `apart` seconds apart are two series.
+
+        These counts stay when a row is cleared: they are statistics, not the state of a process.
+        """
+        at = _LIMITS + writer * _LIMIT_ROW + _LIMIT_WORDS * limit
+        header = self._header
+        header[at] += 1
+        if now - header[at + 2] > apart:
+            header[at + 1] = now
+        header[at + 2] = now
+
+    def hits(self, limit: int) -> int:
+        """Return how often a limit was hit, over all processes."""
+        return sum(self._header[_LIMITS + _LIMIT_WORDS * limit :: _LIMIT_ROW])
+
+    def hit_between(self, limit: int, since: int) -> tuple[int, int]:
+        """Return the first and last second (since 1970) of a limit's hits if the last is after `since`, else zeros."""
+        start = _LIMITS + _LIMIT_WORDS * limit
+        first_hits, last_hits = self._header[start + 1 :: _LIMIT_ROW], self._header[start + 2 :: _LIMIT_ROW]
+        running = [(first, last) for first, last in zip(first_hits, last_hits, strict=True) if last > since]
+        return (min(first for first, _ in running), max(last for _, last in running)) if running else (0, 0)
+
+    # Rows
+
+    def claim_row(self) -> "Row":
+        """Return a cleared row for this process, which keeps it until it ends or releases it.
+
+        Raises NoRow, or OSError if the disk has no room for the row's counters of limits.
+        """
+        with self._claiming():
+            for number in range(MAX_ROWS):
+                if (lock := self._try_lock(number)) is not None:
+                    self._clear(number)
+                    self._claim_counters(number, lock)
+                    self._header[_ROWS] = max(self._header[_ROWS], number + 1)
+                    self._header[_PIDS + number] = os.getpid()
+                    self._header[_APPLIED + number] = STARTING
+                    memory_barrier()  # what it reads from now on is not older than what control waits for
+                    return Row(self, number, lock)
+        raise NoRow(f"{MAX_ROWS} gateways run already")
+
+    def clear_dead_rows(self) -> None:
+        """Clear the rows of processes that have ended without releasing them."""
+        if not any(self._header[_PIDS : _PIDS + self.rows]):
+            return
+        with self._claiming():
+            for number in range(self.rows):
+                if self._header[_PIDS + number] and (lock := self._try_lock(number)) is not None:
+                    self._clear(number)
+                    os.close(lock)
+            while (last := self.rows) and not self._header[_PIDS + last - 1]:
+                self._header[_ROWS] = last - 1
+
+    def wake_path(self, number: int) -> Path:
+        """Path of the named pipe that wakes a row's process (gateway.ipc.wake)."""
+        return self._locks / f"{number}.wake"
+
+    @contextmanager
+    def _claiming(self) -> Iterator[None]:
+        """Let one process at a time claim or clear rows."""
+        descriptor = os.open(self._locks / "claims", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _try_lock(self, number: int) -> int | None:
+        """Return the descriptor of a row's locked file; None if a running process has locked it."""
+        descriptor = os.open(self._locks / str(number), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _claim_counters(self, number: int, lock: int) -> None:
+        try:
+            self.counters.claim(number)
+        except OSError:
+            os.close(lock)
+            raise
+
+    def _clear(self, number: int) -> None:
+        """Clear a row, its process id last: until then it counts as the dead process's."""
+        self.counters.clear(number)
+        start = _HEADER_BYTES + number * _ROW_BYTES
+        self._map[start : start + _ROW_BYTES] = bytes(_ROW_BYTES)
+        self._header[_BREAKER_CHANGES + number] += 1  # never back to a value that somebody has seen
+        for section in (_UNRECORDED, _WAITING, _APPLIED, _PIDS):
+            self._header[section + number] = 0
+
+
+class Row:
+    """The cells of one process."""
+
+    __slots__ = ("_header", "_lock", "_page", "_start", "_words", "number", "wake_path")
+
+    def __init__(self, page: LivePage, number: int, lock: int) -> None:
+        """`lock`: the descriptor of the row's locked file."""
+        self._page = page
+        self._header = page._header
+        self._words = page._words
+        self._start = number * _ROW_WORDS
+        self._lock: int | None = lock
+        self.number = number
+        self.wake_path = page.wake_path(number)
+
+    def release(self) -> None:
+        """Clear the row and give it back, at the end of the process."""
+        if self._lock is not None:
+            with self._page._claiming():
+                self._page._clear(self.number)
+                os.close(self._lock)
+                self._lock = None
+
+    def set_applied(self, version: int) -> None:
+        """Report that this process acts by this version of the registry store, and by no earlier one any more."""
+        self._header[_APPLIED + self.number] = version + STARTING
+
+    def set_waiting(self, count: int) -> None:
+        self._header[_WAITING + self.number] = count
+
+    def set_unrecorded(self, count: int) -> None:
+        self._header[_UNRECORDED + self.number] = count
+
+    def in_flight(self, slot: int) -> memoryview:
+        """Return the writable cell of this process's requests in flight at an endpoint."""
+        at = self._start + _CELLS * slot
+        return self._words[at : at + 1]
+
+    def set_last_byte(self, slot: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + 1] = second
+
+    def set_trial_due(self, slot: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + 2] = second
+        self._header[_BREAKER_CHANGES + self.number] += 1
+
+    def set_closed_at(self, slot: int, second: int) -> None:
+        self._words[self._start + _CELLS * slot + 3] = second
+        self._header[_BREAKER_CHANGES + self.number] += 1

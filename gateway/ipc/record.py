@@ -1,0 +1,137 @@
+"""Records of the journal: one for each request that ended. They are the only values that leave a gateway.
+
+Fields are only ever added at the end, with a default, so that old records stay readable.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from random import Random
+
+import msgspec
+
+# How a request or an attempt ended. docs/concepts/counting.md defines where each is counted.
+OK = "ok"  # a whole 2xx or 3xx response
+REFUSED = "refused"  # the upstream's own 4xx or 501, passed on: the client's fault; the endpoint is healthy
+FAILED = "failed"  # 408, 429, 5xx, no connection, timeout
+TRUNCATED = "truncated"  # the response broke off after its first byte
+CANCELLED = "cancelled"  # client disconnect
+NO_ENDPOINT = "no_endpoint"  # endpoints have the model, but none of them is available
+QUEUE = "queue"  # the queue was full, or the request reached the queue timeout
+REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 508: never reached an endpoint
+
+CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control check the endpoint at once
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt of a request at one endpoint."""
+
+    endpoint_id: str
+    outcome: str
+    status: int  # status of the upstream's response; 0 without a response
+    duration_us: int
+    error: str | None = None  # in RouterDash's words
+    at_us: int = 0  # from the request's arrival to the attempt's start
+    reason: str = ""  # why this endpoint: one of the reasons in gateway.routing.balancer
+    scores: tuple[tuple[str, int], ...] = ()  # endpoint and requests in flight of each candidate
+    said: str | None = None  # the endpoint's own error message: only if bodies are stored
+
+
+class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """One request that ended: its outcome, latency, time to first token, tokens and attempts.
+
+    Times in microseconds; `completed_us` since 1970 UTC.
+    """
+
+    id: str  # UUIDv7: its first 48 bits are milliseconds, so ids sort by time
+    completed_us: int
+    kind: str  # one of gateway.base.request_kinds
+    model: str  # the requested name
+    outcome: str
+    status: int  # status of the response; 0 if the client disconnected before
+    duration_us: int
+    first_token_us: int | None = None  # time to first token, from the request's arrival; streams only
+    attempts: tuple[AttemptRecord, ...] = ()  # the last one produced the response
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    estimated: bool = False  # tokens were counted from deltas, as the upstream reported no usage
+    streamed: bool = False
+    api_key_id: str | None = None
+    client_ip: str | None = None
+    error: str | None = None  # RouterDash's message; for REJECTED the reason's code
+    request_body: str | None = None
+    response_body: str | None = None
+    queue_us: int | None = None  # waited for a free slot; None: it did not have to wait
+    request_id: str | None = None  # the client's own x-request-id
+
+    @property
+    def endpoint_id(self) -> str | None:
+        """The endpoint of the response, or the last that failed. None for a request that ended in the queue."""
+        return self.attempts[-1].endpoint_id if self.attempts and self.outcome != QUEUE else None
+
+
+class Unrecorded(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=False):
+    """Number of requests that ended while the journal could not be written."""
+
+    count: int
+
+
+class SegmentHead(msgspec.Struct, frozen=True, array_like=True, tag="h", gc=False):
+    """First entry of a segment: the database of its records, and their writer."""
+
+    database_id: str
+    writer: str = ""
+
+
+Entry = RequestRecord | Unrecorded | SegmentHead
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode
+
+
+class _Series:
+    """Ids of one millisecond: they have a start and an end in common, and differ in a number."""
+
+    def __init__(self) -> None:
+        self.random = Random(os.urandom(32))  # noqa: S311  # ids need not be secret, only unique
+        self.forget()
+
+    def forget(self) -> None:
+        self.millisecond = -1
+        self.start = self.end = ""
+        self.numbers: Iterator[str] = iter(())
+
+    def begin(self, millisecond: int) -> str:
+        """Return the first id's number in this millisecond.
+
+        The random bits are drawn again, so that a millisecond may begin any number of times.
+        """
+        self.millisecond = millisecond
+        self.start = f"{millisecond >> 16 & 0xFFFF_FFFF:08x}-{millisecond & 0xFFFF:04x}-7"
+        random = f"{self.random.getrandbits(60):015x}"
+        self.end = f"-8{random[:3]}-{random[3:]}"
+        self.numbers = iter(_NUMBERS)
+        return next(self.numbers)
+
+    def reset_in_child(self) -> None:
+        """Draw a new seed in a forked process, which must not continue the ids of its parent."""
+        self.random.seed(os.urandom(32))
+        self.forget()
+
+
+_NUMBERS = tuple(f"{number:03x}" for number in range(1 << 12))
+_series = _Series()
+os.register_at_fork(after_in_child=_series.reset_in_child)
+
+
+def uuid7(now_ns: int | None = None) -> str:
+    """Return a time-ordered UUID (RFC 9562, version 7), hyphenated, in lower case.
+
+    The ids that a process creates within a millisecond are numbered, up to 4096, and sort in this order (section 6.2,
+    method 1). 60 bits are random.
+    """
+    millisecond = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    series = _series
+    number = next(series.numbers, None) if millisecond == series.millisecond else None
+    if number is None:
+        number = series.begin(millisecond)
+    return f"{series.start}{number}{series.end}"

@@ -1,0 +1,1 @@
+"""Work on the event loop: coroutines without Tasks, batched writes, time slices."""

@@ -1,0 +1,1 @@
+"""Registry store: endpoints, models and API keys, in files that control writes and gateways read."""

@@ -1,0 +1,209 @@
+"""Facts that the registry store contains, and its tables.
+
+All facts are plain values; an upstream's secret stays sealed (gateway/base/sealing.py). Each table maps a key of bytes
+to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not check what it reads, so the CRC does.
+
+| table | key | row |
+|---|---|---|
+| meta | `state` | StoreState |
+| endpoints | `ref(endpoint id)` | EndpointFacts |
+| models | `ref(endpoint id)`, `ref(model id)` | Model |
+| names | EXACT or FOLDED, `ref(name)`, `ref(endpoint id)` | the Model that has this name at this endpoint |
+| keys | SHA-256 of the API key | KeyFacts |
+| changes | version, 8 bytes | what this version changed: see below |
+
+A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
+a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
+and id of an API key; or EVERYTHING.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+import msgspec
+
+FORMAT = 1
+
+# Status and operator state, as in the endpoints table and endpoint_options.
+ONLINE, PENDING, ERROR, OFFLINE = "online", "pending", "error", "offline"
+ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
+
+EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
+ENDPOINT, MODELS, KEY, EVERYTHING = b"e", b"m", b"k", b"*"
+REF_BYTES, DIGEST_BYTES = 16, 32
+
+
+class Model(msgspec.Struct, frozen=True, array_like=True):
+    id: str  # the endpoint's own id of the model
+    canonical: str | None = None
+    aliases: tuple[str, ...] = ()  # every other name, matched without regard to case
+    capabilities: tuple[str, ...] = ()  # chat, embeddings, …; empty: unknown
+    max_tokens: int | None = None
+
+
+class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    slot: int  # index in the live page
+    name: str
+    base_url: str
+    kind: str
+    status: str
+    operator_state: str = ENABLED
+    sealed_key: str | None = None
+    timeout_secs: float = 120.0  # until the first event of a stream, and for the whole of any other response
+    connect_timeout_secs: float = 5.0
+    idle_timeout_secs: float | None = None  # between two events of a stream; None: `timeout_secs`
+    total_timeout_secs: float | None = None  # of a stream; None: no limit
+    max_concurrency: int | None = None  # concurrent requests, over all workers, set by staff: see `slots`
+    drain_until: float | None = None  # seconds since 1970, at which a draining endpoint's streams are ended
+    # Fields of later releases. They need a default, because rows of older releases lack them.
+    learned_slots: int | None = None  # concurrent requests that the server reports
+
+    @property
+    def slots(self) -> int | None:
+        """Concurrent requests, over all workers; None: no limit."""
+        return self.max_concurrency or self.learned_slots
+
+    def with_models(self, models: Iterable[Model]) -> "PublishedEndpoint":
+        values = {name: getattr(self, name) for name in EndpointFacts.__struct_fields__}
+        return PublishedEndpoint(models=tuple(models), **values)
+
+
+class PublishedEndpoint(EndpointFacts, frozen=True, kw_only=True):
+    """An endpoint with its models, as control publishes it."""
+
+    models: tuple[Model, ...] = ()
+
+    def facts(self) -> EndpointFacts:
+        """Return the facts alone, as the table `endpoints` has them."""
+        return EndpointFacts(**{name: getattr(self, name) for name in EndpointFacts.__struct_fields__})
+
+
+class KeyFacts(msgspec.Struct, frozen=True, array_like=True):
+    """Row of an API key."""
+
+    id: str
+    permissions: tuple[str, ...]
+    expires_at: float | None = None  # seconds since 1970
+    owner_id: str = ""
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """An API key as requests use it."""
+
+    id: str
+    digest: bytes  # SHA-256 of the whole key
+    permissions: tuple[str, ...]
+    expires_at: float | None = None  # seconds since 1970
+
+
+class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
+    """An API key as control publishes it. The order of the first four fields is that of old snapshots."""
+
+    id: str
+    hash: str  # SHA-256, lower-case hexadecimal, of the whole key
+    permissions: tuple[str, ...]
+    expires_at: float | None = None  # seconds since 1970
+    owner_id: str = ""
+
+    def facts(self) -> KeyFacts:
+        return KeyFacts(self.id, self.permissions, self.expires_at, self.owner_id)
+
+
+class StoreState(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the whole store."""
+
+    format: int
+    database_id: str
+    version: int  # grows with each change
+    source: str | None = None  # token of the database's change log up to which the store is current
+    previous_source: str | None = None  # a killed process may have stored `source` here and not in the database
+
+
+class Damaged(Exception):
+    """The store cannot be trusted: control must build another one."""
+
+
+Row = TypeVar("Row")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Table(Generic[Row]):
+    """A table: its name, its statements, and the encoding of its rows."""
+
+    def __init__(self, name: str, row: type[Row]) -> None:
+        self._decode = msgspec.msgpack.Decoder(row).decode
+        self.create = _sql("CREATE TABLE IF NOT EXISTS $ (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID", name)
+        self.select = _sql("SELECT v FROM $ WHERE k = ?", name)
+        self.select_with_state = _sql("SELECT (SELECT v FROM meta WHERE k = ?), (SELECT v FROM $ WHERE k = ?)", name)
+        self.select_range = _sql("SELECT k, v FROM $ WHERE k > ? AND k <= ? ORDER BY k", name)
+        self.put = _sql("INSERT INTO $ VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", name)
+        self.delete = _sql("DELETE FROM $ WHERE k = ?", name)
+        self.delete_up_to = _sql("DELETE FROM $ WHERE k <= ?", name)
+        self.count = _sql("SELECT count(*) FROM (SELECT 1 FROM $ LIMIT ?)", name)
+
+    @staticmethod
+    def pack(row: Row) -> bytes:
+        body = _encode(row)
+        return zlib.crc32(body).to_bytes(4, "big") + body
+
+    def unpack(self, raw: bytes) -> Row:
+        """Return the row. Raises Damaged."""
+        if type(raw) is not bytes:  # damage can change the type, too
+            raise Damaged("a row is no bytes")
+        if zlib.crc32(raw[4:]) != int.from_bytes(raw[:4], "big"):
+            raise Damaged("a row has a wrong checksum")
+        try:
+            return self._decode(raw[4:])
+        except msgspec.DecodeError as error:
+            raise Damaged(f"a row cannot be decoded: {error}") from None
+
+
+def _sql(statement: str, table: str) -> str:
+    return statement.replace("$", table)
+
+
+META = Table("meta", StoreState)
+ENDPOINTS = Table("endpoints", EndpointFacts)
+MODEL_ROWS = Table("models", Model)
+NAMES = Table("names", Model)
+KEYS = Table("keys", KeyFacts)
+CHANGES = Table("changes", list[bytes])
+TABLES: tuple[Table[StoreState] | Table[EndpointFacts] | Table[Model] | Table[KeyFacts] | Table[list[bytes]], ...] = (
+    META,
+    ENDPOINTS,
+    MODEL_ROWS,
+    NAMES,
+    KEYS,
+    CHANGES,
+)
+STATE = b"state"
+
+
+def ref(text: str) -> bytes:
+    """Return the key of an id or a name: a hash, so that none is too long."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:REF_BYTES]
+
+
+def version_key(version: int) -> bytes:
+    return version.to_bytes(8, "big")
+
+
+def names(models: Iterable[Model]) -> tuple[dict[str, Model], dict[str, Model]]:
+    """Return an endpoint's models by exact and by casefolded name.
+
+    A model's own id wins over another's alias; of two aliases, that of the lesser id wins. So the rows do not depend
+    on the order of the models.
+    """
+    exact: dict[str, Model] = {}
+    folded: dict[str, Model] = {}
+    models = sorted(models, key=lambda model: model.id)
+    for model in models:
+        for alias in (*((model.canonical,) if model.canonical else ()), *model.aliases):
+            exact.setdefault(alias, model)
+            folded.setdefault(alias.casefold(), model)
+    for model in models:
+        exact[model.id] = model
+    return exact, folded

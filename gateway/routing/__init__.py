@@ -1,0 +1,1 @@
+"""Which endpoint serves a request: routes, ranks, circuit breakers, queue, retry budget."""

@@ -1,0 +1,125 @@
+"""Routing policy: choose the endpoint of a request from the candidates, their load and the endpoints already tried.
+
+Pure functions: no I/O, no lock.
+"""
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from gateway.registry import schema
+
+# Operator state and the status offline exclude an endpoint; everything else only orders.
+_RANKS = {schema.ONLINE: 0, schema.PENDING: 1, schema.ERROR: 2}
+OPEN = 3  # its circuit breaker is open, or a trial is under way
+EXCLUDED = 4
+
+# Reasons for a choice.
+ONLY = "only"  # there was no other candidate
+LEAST = "least"  # it had the fewest requests in flight
+DRAWN = "drawn"  # chosen at random from the endpoints with the fewest
+TRIAL = "trial"  # every circuit breaker is open, and its trial is due first
+CREATOR = "made_it"  # it created the stored response of the request
+PINNED = "pinned"  # the playground requested this endpoint
+SEARCHED = "searched"  # the endpoint of a stored response is unknown: all are queried
+
+
+def rank(status: str, operator_state: str) -> int:
+    """Return the rank of an endpoint: 0 is chosen before 1, EXCLUDED never."""
+    return _RANKS.get(status, EXCLUDED) if operator_state == schema.ENABLED else EXCLUDED
+
+
+class Candidate(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def slots(self) -> int | None:
+        """Limit of concurrent requests; None is unlimited."""
+
+    @property
+    def trial_due(self) -> float:
+        """Time at which an open circuit breaker admits a trial, comparable between candidates only."""
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """A choice with its reason and its scores: the requests in flight of each candidate of the best rank."""
+
+    endpoint_id: str
+    reason: str
+    scores: tuple[tuple[str, int], ...]
+
+
+MAX_RECORDED_SCORES = 8  # among hundreds of candidates all of them would make every record long
+
+
+def recorded_scores(decision: Decision) -> tuple[tuple[str, int], ...]:
+    """Return the scores for the record: the chosen endpoint's and the lowest others, MAX_RECORDED_SCORES in all."""
+    scores = decision.scores
+    if len(scores) <= MAX_RECORDED_SCORES:
+        return scores
+    by_load = sorted(scores, key=lambda score: (score[0] != decision.endpoint_id, score[1]))
+    return tuple(by_load[:MAX_RECORDED_SCORES])
+
+
+FAR_TOO_MANY = 1 << 62  # larger than any number of requests in flight
+FULL = Decision("", "full", ())  # every candidate has reached its concurrency limit
+
+
+def draw(names: Sequence[str]) -> str:
+    """Return one name at random. random.choice takes three times as long."""
+    return names[int(random.random() * len(names))]  # noqa: S311
+
+
+def pick(
+    candidates: Sequence[C],
+    load: Callable[[C], int],
+    tried: Collection[str] = (),
+    choose: Callable[[Sequence[str]], str] = draw,
+) -> Decision | None:
+    """Choose an endpoint (load balancing): the one with the fewest requests in flight among those of the best rank.
+
+    `choose` decides ties. An open circuit breaker ranks last, but never excludes: if all are open, the endpoint whose
+    trial is due first is chosen. The result is FULL if every candidate is full, and None if there is none: all are
+    disabled, draining, offline or already tried.
+    """
+    best, full = OPEN, EXCLUDED
+    free: list[tuple[str, int]] = []
+    ties: list[str] = []  # those with the fewest requests in flight
+    fewest = FAR_TOO_MANY
+    for candidate in candidates:
+        rank = candidate.rank
+        if rank > best or candidate.id in tried:
+            continue
+        count = load(candidate)
+        if candidate.slots is not None and count >= candidate.slots:
+            full = min(full, rank)
+        elif rank < best:
+            best, free, ties, fewest = rank, [(candidate.id, count)], [candidate.id], count
+        else:
+            free.append((candidate.id, count))
+            if count < fewest:
+                fewest, ties = count, [candidate.id]
+            elif count == fewest:
+                ties.append(candidate.id)
+    if best == OPEN and full < (OPEN if free else EXCLUDED):
+        return FULL  # waiting for a healthy endpoint is better than trying a failing one
+    if not free:
+        return None
+    if best == OPEN:
+        return Decision(_first_trial(candidates, free), TRIAL, tuple(free))
+    chosen = ties[0] if len(ties) == 1 else choose(ties)
+    return Decision(chosen, ONLY if len(free) == 1 else LEAST if len(ties) == 1 else DRAWN, tuple(free))
+
+
+def _first_trial(candidates: Sequence[C], free: list[tuple[str, int]]) -> str:
+    names = {name for name, _ in free}
+    return min(
+        (candidate for candidate in candidates if candidate.id in names), key=lambda candidate: candidate.trial_due
+    ).id

@@ -1,0 +1,328 @@
+"""Registry in memory, as requests need it: endpoints with connections and load, routes by model name, API keys."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.base.errors import NOT_READY, Refusal
+from gateway.base.sealing import Sealer, Unsealable
+from gateway.ipc.live_page import LivePage, Row, memory_barrier
+from gateway.registry import schema
+from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
+from gateway.registry.schema import ApiKey, ref
+from gateway.routing.endpoint import Endpoint
+from gateway.upstream.pool import Pool, Sweeper
+
+log = logging.getLogger(__name__)
+
+TAKE_ATTEMPTS = 3  # to take the last slot, while another process tries the same
+CACHED_NAMES = 2_000  # model names in each of the two halves of the cache
+MAX_CHANGED_KEYS = 10_000  # more than these are not remembered one by one
+NEVER = float("inf")
+_UNREADABLE = "The endpoints and API keys cannot be read at the moment."
+PSEUDONYM = b"routerdash-"  # prefix of an installation's name in Via headers
+
+T = TypeVar("T")
+
+_load_of_one: Callable[[Endpoint], int] = attrgetter("in_flight")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model at an endpoint, with the name that the endpoint uses for it."""
+
+    endpoint: Endpoint
+    model: schema.Model
+
+
+class Routes(list[Route]):
+    """Routes of a model name, with the lookups that each request needs."""
+
+    __slots__ = ("by_id", "capable", "endpoints")
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        super().__init__(routes)
+        self.by_id = {route.endpoint.id: route for route in self}
+        self.endpoints = [route.endpoint for route in self]
+        self.capable = _Capable(self)
+
+
+class _Capable(dict[str, Routes]):
+    """Routes by capability, computed on demand. Models of unknown capability match every capability."""
+
+    def __init__(self, routes: Routes) -> None:
+        super().__init__()
+        self._routes = routes
+
+    def __missing__(self, capability: str) -> Routes:
+        capable = [
+            route for route in self._routes if not route.model.capabilities or capability in route.model.capabilities
+        ]
+        routes = self[capability] = self._routes if len(capable) == len(self._routes) else Routes(capable)
+        return routes
+
+
+class Roster:
+    """Endpoints, routes and API keys that this process knows, all of one version of the registry store."""
+
+    def __init__(self, root: Path, page: LivePage, row: Row, sealer: Sealer, sweeper: Sweeper) -> None:
+        """`root`: folder of the registry store. `row`: this process's own row of the page."""
+        self.page = page
+        self.row = row
+        self.pseudonym = b""  # unique name of this installation in Via headers
+        self.endpoints: dict[str, Endpoint] = {}  # by id
+        self.keys_version = 0  # counts the changes of API keys; an expiry is one, too
+        self.next_expiry = NEVER  # least time (since 1970) at which a key that was looked up expires
+        self._reader = RegistryReader(root, page, self._update)
+        self._by_ref: dict[bytes, Endpoint] = {}
+        self._sealer = sealer
+        self.writes = sweeper.writes
+        self._sweeper = sweeper
+        self._draining: dict[bytes, Endpoint] = {}
+        self._resets = page.resets
+        self._breaker_changes = -1  # of all processes, when their breakers were last read
+        self._opened: list[Endpoint] = []  # endpoints whose breaker is open in any process
+        self._routes: BoundedCache[str, Routes] = BoundedCache(CACHED_NAMES)
+        self._changed_keys: dict[str, ApiKey | None] | None = {}
+        self._one_key = (-1, False)  # `keys_version`, and whether there is one key then
+        # Requests in flight on an endpoint, over all processes; chosen anew in `follow`.
+        self.load: Callable[[Endpoint], int] = self._current_load()
+
+    @property
+    def version(self) -> int:
+        """Version of the registry store that this process acts by; 0 before it has read one."""
+        return self._reader.version
+
+    @property
+    def database_id(self) -> str:
+        return self._reader.database_id
+
+    def refresh(self) -> bool:
+        """Read what has changed in the registry store, and return True if there was something."""
+        return self._reader.follow()
+
+    def close(self) -> None:
+        """Close the registry store, at the end of the process."""
+        self._reader.close()
+
+    def follow(self) -> None:
+        """Follow resets and the breakers of other processes. Called several times a second.
+
+        Its cost does not grow with the number of endpoints while no breaker changes.
+        """
+        page = self.page
+        self.load = self._current_load()
+        if self._resets != page.resets:
+            self._reset_breakers()
+        changes = page.breaker_changes
+        if changes != self._breaker_changes:
+            self._breaker_changes = changes
+            self._opened = [
+                endpoint
+                for endpoint in self.endpoints.values()
+                if endpoint.breaker.due is not None or page.trial_due(endpoint.facts.slot)
+            ]
+        for endpoint in self._opened:
+            slot = endpoint.facts.slot
+            opened_until = page.trial_due(slot)
+            if opened_until or endpoint.breaker.due is not None:
+                endpoint.follow(opened_until, page.closed_at(slot))
+
+    def _reset_breakers(self) -> None:
+        before, self._resets = self._resets, self.page.resets
+        for endpoint in self.endpoints.values():
+            if self.page.last_reset(endpoint.facts.slot) > before:
+                endpoint.reset()
+
+    def _current_load(self) -> Callable[[Endpoint], int]:
+        """Return the function for the requests in flight: with one process, its own are all."""
+        return _load_of_one if self.page.rows <= 1 else self._load_of_all
+
+    def _load_of_all(self, endpoint: Endpoint) -> int:
+        return self.page.in_flight(endpoint.facts.slot)
+
+    def take(self, endpoint: Endpoint) -> bool:
+        """Take a slot of the endpoint. Return False if none is free: another process may have taken the last one.
+
+        A slot is taken first and checked then. The barrier orders both, so that of several processes at least the last
+        one sees all others: together they never exceed the limit. Two that both gave back the last slot try again.
+        """
+        if endpoint.slots is None:
+            endpoint.enter()
+            return True
+        for _ in range(TAKE_ATTEMPTS):
+            endpoint.enter()
+            memory_barrier()
+            if self._load_of_all(endpoint) <= endpoint.slots:
+                return True
+            endpoint.leave()
+            if self._load_of_all(endpoint) >= endpoint.slots:
+                return False
+        return False
+
+    def drained(self, now: float) -> set[Endpoint]:
+        """Return draining endpoints with running requests whose deadline has passed at `now` (seconds since 1970)."""
+        return {
+            endpoint
+            for endpoint in self._draining.values()
+            if endpoint.in_flight and endpoint.facts.drain_until is not None and endpoint.facts.drain_until <= now
+        }
+
+    def publish_unrecorded(self, count: int) -> None:
+        """Publish the number of this worker's requests that are in no journal."""
+        self.row.set_unrecorded(count)
+
+    # Lookups in the registry store. They raise Refusal (503) if it cannot be read.
+
+    def routes(self, model: str) -> Routes:
+        """Return the routes of a model name, in any state, in the order of slots; empty if the name is unknown."""
+        routes = self._routes.get(model)
+        if routes is None:
+            named = self._read(lambda reader: reader.models_named(model))
+            known = [Route(self._by_ref[key], offered) for key, offered in named if key in self._by_ref]
+            routes = Routes(sorted(known, key=lambda route: route.endpoint.facts.slot))
+            if routes:  # strangers' names must not fill the cache
+                self._routes.put(model, routes)
+        return routes
+
+    def models(self, endpoint: Endpoint) -> list[schema.Model]:
+        """Return all models of an endpoint."""
+        return self._read(lambda reader: reader.models_of(ref(endpoint.id)))
+
+    def key(self, secret: bytes) -> ApiKey | None:
+        """Return the API key that a client sent; None if it is unknown. It may have expired."""
+        return self.key_of(hashlib.sha256(secret).digest())
+
+    def key_of(self, digest: bytes) -> ApiKey | None:
+        """Return the API key with this SHA-256."""
+        key = self._read(lambda reader: reader.key(digest))
+        if key is not None and key.expires_at is not None:
+            self._note_expiry(key.expires_at)
+        return key
+
+    def has_one_key(self) -> bool:
+        """Return True if there is exactly one API key."""
+        version, has_one = self._one_key
+        if version != self.keys_version:
+            has_one = self._read(RegistryReader.has_one_key)
+            self._one_key = self.keys_version, has_one
+        return has_one
+
+    def take_changed_keys(self) -> Mapping[str, ApiKey | None] | None:
+        """Return the API keys that changed since the last call, by id; None for a deleted one.
+
+        Return None if any key may have changed.
+        """
+        changed, self._changed_keys = self._changed_keys, {}
+        return changed
+
+    def forget_expiry(self) -> None:
+        """Look up all keys again: one of them has expired."""
+        self.next_expiry = NEVER
+        self.keys_version += 1
+
+    def _note_expiry(self, at: float) -> None:
+        if at < self.next_expiry and at > time.time():
+            self.next_expiry = at
+
+    def _read(self, read: Callable[[RegistryReader], T]) -> T:
+        try:
+            return read(self._reader)
+        except StoreUnreadable:
+            raise Refusal(503, NOT_READY, _UNREADABLE, headers=((b"retry-after", b"2"),)) from None
+
+    def _update(self, update: Update) -> None:
+        """Apply an update of the registry store."""
+        self.pseudonym = PSEUDONYM + hashlib.sha256(self.database_id.encode()).hexdigest()[:16].encode()
+        removed = self._by_ref.keys() - update.endpoints.keys() if update.complete else set()
+        for key in removed:
+            self._remove(key)
+        for key, facts in update.endpoints.items():
+            if facts is None:
+                self._remove(key)
+            else:
+                self._set(key, facts)
+        if update.models:
+            self._routes.clear()
+        if update.keys is None or len(update.keys) + len(self._changed_keys or ()) > MAX_CHANGED_KEYS:
+            self._changed_keys = None
+            self.keys_version += 1
+        elif update.keys:
+            self.keys_version += 1
+            for api_key in update.keys.values():
+                if api_key is not None and api_key.expires_at is not None:
+                    self._note_expiry(api_key.expires_at)
+            if self._changed_keys is not None:
+                self._changed_keys |= update.keys
+
+    def _remove(self, key: bytes) -> None:
+        endpoint = self._by_ref.pop(key, None)
+        if endpoint is not None:
+            endpoint.withdraw()
+            self.endpoints = {one.id: one for one in self._by_ref.values()}
+            self._draining.pop(key, None)
+            self._forget_places()
+
+    def _set(self, key: bytes, facts: schema.EndpointFacts) -> None:
+        """Update an endpoint, or create it."""
+        known = self._by_ref.get(key)
+        if known is not None and known.facts == facts:
+            return
+        try:
+            endpoint = self._endpoint(known, facts)
+        except ValueError as error:
+            log.error("endpoint %s: %s; it receives no requests", facts.name, error)
+            self._remove(key)
+            return
+        if known is None:
+            self._by_ref[key] = endpoint
+            self.endpoints[endpoint.id] = endpoint
+            self._forget_places()
+        if facts.operator_state == schema.DRAINING:
+            self._draining[key] = endpoint
+        else:
+            self._draining.pop(key, None)
+
+    def _forget_places(self) -> None:
+        """Forget what depends on which endpoints there are, and in which slots."""
+        self._routes.clear()
+        self._breaker_changes = -1
+
+    def _endpoint(self, endpoint: Endpoint | None, facts: schema.EndpointFacts) -> Endpoint:
+        """Update the endpoint, or create it. Its connections are closed if its address has changed."""
+        if endpoint is None:
+            endpoint = Endpoint(facts, self._pool(facts), self._open(facts), self.row)
+            self._watch(endpoint)
+            return endpoint
+        before = endpoint.facts
+        if facts.base_url != before.base_url:
+            pool = self._pool(facts)
+            endpoint.pool.close()
+            endpoint.pool = pool
+            self._watch(endpoint)
+        if facts.base_url != before.base_url or facts.kind != before.kind:
+            endpoint.reset_learned()
+        if facts.slot != before.slot:
+            self._forget_places()
+        endpoint.update(facts, endpoint.secret if facts.sealed_key == before.sealed_key else self._open(facts))
+        return endpoint
+
+    def _pool(self, facts: schema.EndpointFacts) -> Pool:
+        return Pool(facts.base_url, self._sweeper)
+
+    def _watch(self, endpoint: Endpoint) -> None:
+        endpoint.pool.received = endpoint.received
+
+    def _open(self, facts: schema.EndpointFacts) -> str | None:
+        if facts.sealed_key is None:
+            return None
+        try:
+            return self._sealer.open(facts.sealed_key)
+        except Unsealable as error:
+            log.error("endpoint %s: %s; requests are sent without a key", facts.name, error)
+            return None

@@ -1,0 +1,109 @@
+"""The HTTP server that gateway and control share: uvicorn's, with RouterDash's own acceptors and stop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import uvicorn
+
+from gateway.base.config import Config, load_certificate
+from gateway.http.acceptor import Acceptor, Connecting
+from gateway.http.clients import ConnectionLimit, TrustedProxies
+from gateway.http.deadlines import KEEP_ALIVE_SECONDS
+from gateway.ipc.limit_hits import Hits
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+LAST_HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process began to drain
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server. Only `stop()` ends it, so that the process exits with code 0 instead of by a signal."""
+
+    def __init__(
+        self, config: uvicorn.Config, connection_limit: ConnectionLimit | None = None, hits: Hits | None = None
+    ) -> None:
+        """`connection_limit` limits the connections of each client; None is no limit."""
+        super().__init__(config)
+        self._connection_limit = connection_limit or ConnectionLimit(0, TrustedProxies(()))
+        self._hits = hits or Hits()
+        self._acceptors: list[Acceptor] = []
+        self._stopped = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        """End the server. Call this in the event loop's thread."""
+        self.should_exit = True
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        """Run uvicorn's periodic work, the Date header, once a second: it would look ten times a second for a stop."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._stopped.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        self.servers = []
+        for listen in sockets or ():
+            acceptor = Acceptor(listen, self._connected, self._connection_limit, self._hits, self.config.ssl)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept the waiting clients before the sockets close: that would reset their connections."""
+        await asyncio.gather(*(acceptor.stop(LAST_HANDSHAKE_SECONDS) for acceptor in self._acceptors))
+        await super().shutdown(sockets)
+
+    def _connected(self) -> Connecting:
+        protocol = cast(Callable[..., Connecting], self.config.http_protocol_class)
+        return protocol(config=self.config, server_state=self.server_state, app_state={})
+
+
+def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:
+    """Return the configuration of a server. `drain`: seconds for running requests after a stop."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=protocol,
+        loop="uvloop",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain,
+        backlog=2048,
+    )
+
+
+class Certificate:
+    """Watches the files of a TLS certificate that is in use."""
+
+    def __init__(self, config: Config, context: ssl.SSLContext) -> None:
+        self._config = config
+        self._context = context
+        self._loaded = self._times()
+
+    def refresh(self) -> None:
+        """Load a renewed certificate. Raises ConfigError: the old one remains in use."""
+        times = self._times()
+        if times != self._loaded:
+            load_certificate(self._context, self._config)
+            self._loaded = times
+            log.info("the renewed TLS certificate is in use")
+
+    def _times(self) -> list[int]:
+        paths = (self._config.tls_certificate, self._config.tls_key)
+        return [path.stat().st_mtime_ns for path in paths if path is not None]

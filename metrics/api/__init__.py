@@ -1,0 +1,1 @@
+"""The JSON API, Prometheus metrics and event streams."""

@@ -1,0 +1,126 @@
+"""/api/dashboard: figures of the whole router and of the overview, from memory (metrics.queries)."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from endpoints.lists import offset_pages
+from metrics.api.figure_serializers import (
+    DashboardEndpointSerializer,
+    MinuteSerializer,
+    ModelStatsSerializer,
+    OverviewSerializer,
+    StatsSerializer,
+)
+from metrics.api.overview_serializers import (
+    AttentionSerializer,
+    BusiestSerializer,
+    EndpointEventSerializer,
+    MinuteFiguresSerializer,
+)
+from metrics.queries import figures, overview, stored
+from metrics.queries.figures import Moment
+
+
+class TokensSerializer(serializers.Serializer[Any]):
+    total_input_tokens = serializers.IntegerField()
+    total_output_tokens = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+
+
+class OverviewFigures(APIView):
+    @extend_schema(responses=OverviewSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(figures.overview())
+
+
+class Stats(APIView):
+    @extend_schema(responses=StatsSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(figures.stats(Moment.now()))
+
+
+class EndpointFigures(APIView):
+    @extend_schema(parameters=offset_pages.PARAMETERS, responses=DashboardEndpointSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        moment = Moment.now()
+        entries, headers = offset_pages.part_of(request, moment.entries)
+        return Response(figures.endpoints(moment, entries), headers=headers)
+
+
+class MinuteHistory(APIView):
+    @extend_schema(responses=MinuteSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """Return successful and failed requests of the last 60 minutes, oldest first."""
+        return Response(figures.history(Moment.now().figures))
+
+
+class Attention(APIView):
+    @extend_schema(responses=AttentionSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """List items that need an operator, the most severe first."""
+        moment = Moment.now()
+        return Response(overview.attention(moment, figures.stats(moment)))
+
+
+class Busiest(APIView):
+    @extend_schema(responses=BusiestSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the five models and API keys with the most requests in the last 60 minutes, and the five clients with
+        the most in this hour and the previous one.
+        """
+        return Response(overview.busiest(Moment.now()))
+
+
+class RecentEndpointEvents(APIView):
+    @extend_schema(responses=EndpointEventSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """List the last 100 events of endpoints of the last 60 minutes, oldest first."""
+        return Response(overview.recent_events())
+
+
+class Minutes(APIView):
+    @extend_schema(responses=MinuteFiguresSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """Return figures of the last 60 minutes, oldest first; `request-history` has successes and failures."""
+        return Response(overview.minutes(Moment.now()))
+
+
+class Tokens(APIView):
+    @extend_schema(responses=TokensSerializer)
+    def get(self, request: Request) -> Response:
+        """Return all-time sums."""
+        stats = figures.stats(Moment.now())
+        return Response(
+            {
+                "total_input_tokens": stats["total_input_tokens"],
+                "total_output_tokens": stats["total_output_tokens"],
+                "total_tokens": stats["total_tokens"],
+            }
+        )
+
+
+class AllModelStats(APIView):
+    @extend_schema(responses=ModelStatsSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """Return all-time sums over the registered endpoints, busiest model first."""
+        stored.flushed()
+        return Response(stored.model_stats())
+
+
+URLS: list[tuple[str, Any, str]] = [
+    ("api/dashboard/overview", OverviewFigures, "api-overview"),
+    ("api/dashboard/stats", Stats, "api-stats"),
+    ("api/dashboard/endpoints", EndpointFigures, "api-dashboard-endpoints"),
+    ("api/dashboard/request-history", MinuteHistory, "api-request-history"),
+    ("api/dashboard/attention", Attention, "api-attention"),
+    ("api/dashboard/busiest", Busiest, "api-busiest"),
+    ("api/dashboard/marks", RecentEndpointEvents, "api-marks"),
+    ("api/dashboard/minutes", Minutes, "api-minutes"),
+    ("api/dashboard/stats/tokens", Tokens, "api-stats-tokens"),
+    ("api/dashboard/model-stats", AllModelStats, "api-all-model-stats"),
+]

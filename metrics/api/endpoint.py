@@ -1,0 +1,128 @@
+"""Figures of one endpoint, below /api/endpoints/{id}."""
+
+import uuid
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from endpoints import edit_log
+from endpoints.api import entry_or_404
+from metrics.api.common import BadRequest
+from metrics.api.endpoint_serializers import (
+    EditSerializer,
+    FailureSerializer,
+    HealthMetricsSerializer,
+    HealthSerializer,
+    ModelDaysSerializer,
+)
+from metrics.api.figure_serializers import DayStatsSerializer, ModelTpsSerializer
+from metrics.queries import figures, stored, uptime
+from metrics.queries.endpoint_days import model_days
+from metrics.queries.figures import Moment
+from metrics.queries.requests.failures import last_failures
+
+MAX_DAYS = 365
+
+
+class TodayStats(APIView):
+    @extend_schema(responses=DayStatsSerializer)
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        return Response(figures.today_stats(entry_or_404(endpoint_id).id, Moment.now()))
+
+
+class DailyStats(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 365, 7 by default.")],
+        responses=DayStatsSerializer(many=True),
+    )
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """List the days that have requests, oldest first."""
+        entry = entry_or_404(endpoint_id)
+        days = _days(request.query_params.get("days", "7"))
+        stored.flushed()
+        return Response(stored.daily_stats(entry.id, days, Moment.now().figures.date))
+
+
+def _days(text: str) -> int:
+    """Return the number, limited to 1 to 365 as in llmlb. Raises BadRequest."""
+    if not text.isascii() or not text.isdigit():
+        raise BadRequest("days must be a whole number from 1 to 365")
+    return min(MAX_DAYS, max(1, int(text[:9])))
+
+
+class ModelStats(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 365; all time by default.")],
+        responses=ModelDaysSerializer(many=True),
+    )
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Return sums of each model, busiest first. With `days`, they include speeds, medians and all output tokens."""
+        entry = entry_or_404(endpoint_id)
+        days = _days(request.query_params["days"]) if "days" in request.query_params else None
+        stored.flushed()
+        if days is not None:
+            return Response(model_days(entry.id, days, Moment.now().figures.date))
+        return Response(stored.model_stats(entry.id))
+
+
+class Health(APIView):
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description="Number of local days: 1 to 30, 30 by default.")],
+        responses=HealthSerializer,
+    )
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Return the states of an endpoint during the last local days, and the share of time that it was online."""
+        entry = entry_or_404(endpoint_id)
+        text = request.query_params.get("days", str(uptime.MAX_DAYS))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= uptime.MAX_DAYS:
+            raise BadRequest(f"days must be a whole number from 1 to {uptime.MAX_DAYS}")
+        return Response(uptime.health_payload(entry, int(text)))
+
+
+class LastFailures(APIView):
+    @extend_schema(responses=FailureSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """List the last requests that failed at an endpoint, newest first, at most eight. They are searched among the
+        last 2,000 with their final attempt at it, and the last 2,000 of all endpoints, because a failover may have
+        followed.
+        """
+        entry = entry_or_404(endpoint_id)
+        stored.flushed()
+        return Response(last_failures(entry.id))
+
+
+class Edits(APIView):
+    @extend_schema(responses=EditSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """List the last 500 edits of an endpoint in the admin and through the API, with their users, newest first."""
+        edits: Any = edit_log.latest(entry_or_404(endpoint_id).id)
+        return Response(EditSerializer(edits, many=True).data)
+
+
+class ModelTps(APIView):
+    @extend_schema(responses=ModelTpsSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        return Response(figures.model_tps(entry_or_404(endpoint_id).id, Moment.now()))
+
+
+class HealthMetrics(APIView):
+    @extend_schema(responses=HealthMetricsSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Always empty: no engine reports its own load. It exists for clients of llmlb."""
+        entry_or_404(endpoint_id)
+        return Response([])
+
+
+URLS: list[tuple[str, Any, str]] = [
+    ("api/endpoints/<uuid:endpoint_id>/today-stats", TodayStats, "api-today-stats"),
+    ("api/endpoints/<uuid:endpoint_id>/daily-stats", DailyStats, "api-daily-stats"),
+    ("api/endpoints/<uuid:endpoint_id>/model-stats", ModelStats, "api-model-stats"),
+    ("api/endpoints/<uuid:endpoint_id>/model-tps", ModelTps, "api-model-tps"),
+    ("api/endpoints/<uuid:endpoint_id>/health", Health, "api-endpoint-health"),
+    ("api/endpoints/<uuid:endpoint_id>/failures", LastFailures, "api-endpoint-failures"),
+    ("api/endpoints/<uuid:endpoint_id>/edits", Edits, "api-endpoint-edits"),
+    ("api/dashboard/metrics/<uuid:endpoint_id>", HealthMetrics, "api-health-metrics"),
+]

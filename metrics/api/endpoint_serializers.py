@@ -1,0 +1,101 @@
+"""Schemas of one endpoint's days, health, failures and edits."""
+
+from typing import Any
+
+from django.contrib.admin.models import ADDITION, DELETION
+from rest_framework import serializers
+
+from endpoints.edit_log import Edit
+from metrics.api.figure_serializers import ModelStatsSerializer
+from metrics.api.request_serializers import AttemptSerializer, RequestSerializer
+from metrics.queries.uptime import STATES
+
+KNOWN_STATES = STATES[1:]
+
+
+class ModelDaysSerializer(ModelStatsSerializer):
+    """Sums of one model. All-time sums lack the optional fields."""
+
+    output_tokens = serializers.IntegerField(
+        required=False, help_text="All output tokens, also of requests without a speed. Only with `days`."
+    )
+    tokens_per_second = serializers.FloatField(
+        required=False, allow_null=True, help_text="total_output_tokens over total_duration_ms. Only with `days`."
+    )
+    p50_duration_ms = serializers.FloatField(
+        required=False,
+        allow_null=True,
+        help_text="Median of successful requests, from histograms with a precision of 1/16. Only with `days`.",
+    )
+    p50_first_token_ms = serializers.FloatField(
+        required=False, allow_null=True, help_text="Median of successful streams. Only with `days`."
+    )
+
+
+class SecondsSerializer(serializers.Serializer[Any]):
+    """Seconds in each state."""
+
+    def get_fields(self) -> Any:
+        return {name: serializers.FloatField() for name in KNOWN_STATES}
+
+
+class HealthDaySerializer(serializers.Serializer[Any]):
+    date = serializers.DateField(help_text="Local day in the server's time zone.")
+    uptime = serializers.FloatField(allow_null=True)
+    seconds = SecondsSerializer()
+
+
+class HealthSpanSerializer(serializers.Serializer[Any]):
+    state = serializers.ChoiceField(KNOWN_STATES)
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField(help_text="End of the state; the present time for the first one.")
+    duration_secs = serializers.FloatField()
+    cause = serializers.CharField(
+        allow_null=True, help_text="The result of a check, or the user who changed the state."
+    )
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()
+    days = serializers.IntegerField()
+    since = serializers.DateTimeField(help_text="Midnight of the first local day.")
+    until = serializers.DateTimeField(help_text="The present time.")
+    uptime = serializers.FloatField(
+        allow_null=True,
+        help_text="Share of time online, among online, error and offline: 0 to 1; null if nothing was measured.",
+    )
+    seconds = SecondsSerializer()
+    by_day = HealthDaySerializer(many=True, help_text="Days, oldest first.")
+    spans = HealthSpanSerializer(many=True, help_text="Successive states, newest first, at most 200.")
+    spans_total = serializers.IntegerField()
+    latencies_ms = serializers.ListField(
+        child=serializers.IntegerField(allow_null=True),
+        help_text="Latencies of the last 120 checks, oldest first; null if a check failed or traffic replaced it.",
+    )
+
+
+class FailureSerializer(RequestSerializer):
+    attempt = AttemptSerializer(
+        allow_null=True, help_text="The attempt at this endpoint; null for rows without attempts."
+    )
+
+
+class EditSerializer(serializers.Serializer[Edit]):
+    at = serializers.DateTimeField()
+    user = serializers.CharField()
+    action = serializers.SerializerMethodField()
+    via = serializers.ChoiceField(("admin", "api"), help_text="`api` for the JSON API, `admin` for any page.")
+    values = serializers.DictField(
+        child=serializers.ListField(help_text="Old and new value; both null for secrets."),
+        help_text="Changes by field name.",
+    )
+
+    def get_action(self, edit: Edit) -> str:
+        return {ADDITION: "added", DELETION: "deleted"}.get(edit.flag, "changed")
+
+    def to_representation(self, edit: Edit) -> Any:
+        return super().to_representation(edit) | {"via": edit.via or "admin"}
+
+
+class HealthMetricsSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()

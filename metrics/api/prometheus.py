@@ -1,0 +1,224 @@
+"""GET /metrics: the figures of metrics.queries.figures in Prometheus's text format 0.0.4.
+
+Values that are null in the JSON API are omitted. Counters are omitted until all figures are restored: Prometheus would
+treat the smaller values as a reset, and the restored ones as an increase.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from endpoints.models import OperatorState, Status
+from metrics.api.common import OneFormat
+from metrics.counting.cells import EndpointUsage
+from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
+from metrics.queries import breakers, figures
+from metrics.queries.figures import Moment
+from metrics.queries.payloads import EndpointPayload, StatsPayload
+
+ENDPOINT = ("endpoint_id", "endpoint_name")
+Samples = Iterable[tuple[Any, ...]]  # values of the labels, then the metric's value or None
+
+
+def text(moment: Moment) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(MomentCollector(moment))
+    return generate_latest(registry)
+
+
+class MomentCollector(Collector):
+    """Collector of all metrics at one moment."""
+
+    def __init__(self, moment: Moment) -> None:
+        self.moment = moment
+
+    def collect(self) -> Iterator[Metric]:
+        stats, endpoints = figures.stats(self.moment), figures.endpoints(self.moment)
+        if stats["figures_restored"]:
+            yield from _totals(stats)
+            yield _response_times(self.moment.figures.totals)
+            yield from _endpoint_totals(endpoints)
+            yield from _endpoint_usage(self.moment)
+        yield from _stats_now(stats)
+        yield from _endpoints_now(endpoints)
+        slots = [(entry.id, entry.name, entry.slots) for entry in self.moment.entries]
+        yield _gauge(
+            "routerdash_endpoint_slots",
+            "Slots of the endpoint: its maximum number of concurrent requests.",
+            slots,
+            ENDPOINT,
+        )
+        speeds = [
+            (entry.id, entry.name, row["model_id"], row["api_kind"], row["tps"])
+            for entry, row in figures.all_model_tps(self.moment)
+        ]
+        yield _gauge(
+            "routerdash_endpoint_tokens_per_second",
+            "Output tokens per second of whole responses, moving average.",
+            speeds,
+            (*ENDPOINT, "model", "kind"),
+        )
+
+
+def _totals(stats: StatsPayload) -> Iterator[Metric]:
+    requests = [
+        ("ok", stats["successful_requests"]),
+        ("failed", stats["failed_requests"]),
+        ("cancelled", stats["cancelled_requests"]),
+    ]
+    tokens = [("input", stats["total_input_tokens"]), ("output", stats["total_output_tokens"])]
+    reasons = stats["rejected_by_reason"].items()
+    damaged = [(stats["journal_damaged_bytes"],)]
+    yield _counter("routerdash_requests_total", "Finished requests.", requests, ("outcome",))
+    yield _counter(
+        "routerdash_rejected_requests_total", "Requests rejected by RouterDash itself.", reasons, ("reason",)
+    )
+    hits = stats["bound_hits"].items()
+    yield _counter("routerdash_bound_hits_total", "Hits of limits; see docs/reference/limits.md.", hits, ("bound",))
+    yield _counter("routerdash_tokens_total", "Tokens of finished requests.", tokens, ("direction",))
+    yield _counter("routerdash_journal_damaged_bytes_total", "Bytes of journals that could not be read.", damaged)
+
+
+def _endpoint_totals(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
+    attempts = [
+        (row["id"], row["name"], outcome, count)
+        for row in endpoints
+        for outcome, count in (("ok", row["successful_requests"]), ("failed", row["failed_requests"]))
+    ]
+    yield _counter(
+        "routerdash_endpoint_attempts_total",
+        "Attempts at the endpoint, without cancelled ones.",
+        attempts,
+        (*ENDPOINT, "outcome"),
+    )
+    yield _counter(
+        "routerdash_endpoint_cancelled_total",
+        "Cancelled requests at the endpoint.",
+        [(row["id"], row["name"], row["cancelled_requests"]) for row in endpoints],
+        ENDPOINT,
+    )
+
+
+def _response_times(totals: Mapping[str, int]) -> Metric:
+    """Return the histogram of durations, with the bucket bounds of PROMETHEUS_BUCKETS."""
+    family = HistogramMetricFamily("routerdash_answer_seconds", "Durations of successful requests.")
+    below, buckets = 0, []
+    for bucket in PROMETHEUS_BUCKETS:
+        below += totals.get(duration_total(bucket), 0)
+        buckets.append(("+Inf" if bucket == PROMETHEUS_BUCKETS[-1] else str(2**bucket / 1e6), float(below)))
+    family.add_metric([], buckets, totals.get(DURATIONS_US, 0) / 1e6)
+    return family
+
+
+def _endpoint_usage(moment: Moment) -> Iterator[Metric]:
+    used = [(entry, moment.figures.usage.get(entry.id) or EndpointUsage()) for entry in moment.entries]
+    tokens = [
+        (entry.id, entry.name, direction, count)
+        for entry, usage in used
+        for direction, count in (("input", usage.input_tokens), ("output", usage.output_tokens))
+    ]
+    yield _counter(
+        "routerdash_endpoint_tokens_total", "Tokens of requests at the endpoint.", tokens, (*ENDPOINT, "direction")
+    )
+    durations = SummaryMetricFamily(
+        "routerdash_endpoint_answer_seconds", "Durations of successful requests at the endpoint.", labels=ENDPOINT
+    )
+    for entry, usage in used:
+        durations.add_metric([entry.id, entry.name], usage.requests_ok, usage.duration_us / 1e6)
+    yield durations
+
+
+def _stats_now(stats: StatsPayload) -> Iterator[Metric]:
+    average = _seconds(stats["average_response_time_ms"])
+    for name, documentation, value in (
+        ("in_flight_requests", "Requests in flight at endpoints.", stats["total_active_requests"]),
+        ("queued_requests", "Requests in the queue.", stats["queued_requests"]),
+        ("average_response_time_seconds", "Average response time of the last 24 hours, as on the overview.", average),
+        ("records_waiting", "Records in the figures that are not yet in the database.", stats["records_waiting"]),
+        ("records_waiting_seconds", "Time for which the database has been behind.", stats["records_waiting_secs"]),
+        ("records_unrecorded", "Served requests that no figure counts.", stats["records_unrecorded"]),
+        ("figures_restored", "1 once the database has been read, else 0.", stats["figures_restored"]),
+        ("figures_version", "Changes of the figures since the start.", stats["figures_version"]),
+    ):
+        yield _gauge(f"routerdash_{name}", documentation, [(value,)])
+
+
+def _endpoints_now(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
+    latencies = [(row["id"], row["name"], _seconds(row["latency_ms"])) for row in endpoints]
+    yield _gauge(
+        "routerdash_endpoint_in_flight_requests",
+        "Requests in flight at the endpoint.",
+        [(row["id"], row["name"], row["active_requests"]) for row in endpoints],
+        ENDPOINT,
+    )
+    yield _gauge(
+        "routerdash_endpoint_latency_seconds", "Latency of the last successful health check.", latencies, ENDPOINT
+    )
+    yield _gauge(
+        "routerdash_endpoint_status",
+        "1 for the present status by health checks, 0 for the others.",
+        _one_of(((row["id"], row["name"], row["status"]) for row in endpoints), Status.values),
+        (*ENDPOINT, "status"),
+    )
+    yield _gauge(
+        "routerdash_endpoint_operator_state",
+        "1 for the present operator state, 0 for the others.",
+        _one_of(((row["id"], row["name"], row["operator_state"]) for row in endpoints), OperatorState.values),
+        (*ENDPOINT, "state"),
+    )
+    yield _gauge(
+        "routerdash_endpoint_breaker_open",
+        "1 while the circuit breaker is open, 0 while it is closed or half-open.",
+        [(row["id"], row["name"], row["breaker"] == breakers.OPEN) for row in endpoints],
+        ENDPOINT,
+    )
+
+
+def _one_of(values: Iterable[tuple[str, str, str]], states: Sequence[str]) -> Samples:
+    """Return a sample of 0 or 1 for each state. `values` has ids and names of endpoints, and their state."""
+    return [(id, name, state, value == state) for id, name, value in values for state in states]
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _counter(name: str, documentation: str, samples: Samples, labels: Sequence[str] = ()) -> Metric:
+    return _filled(CounterMetricFamily(name, documentation, labels=labels), samples)
+
+
+def _gauge(name: str, documentation: str, samples: Samples, labels: Sequence[str] = ()) -> Metric:
+    return _filled(GaugeMetricFamily(name, documentation, labels=labels), samples)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -> Metric:
+    for *labels, value in samples:
+        if value is not None:
+            family.add_metric(labels, value)
+    return family
+
+
+class PrometheusMetrics(APIView):
+    permission_needed = "metrics.read"
+    content_negotiation_class = OneFormat
+    http_method_names = ("get", "head")
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    def get(self, request: Request) -> HttpResponse:
+        """Prometheus text, format 0.0.4."""
+        return HttpResponse(text(Moment.now()), content_type=CONTENT_TYPE_PLAIN_0_0_4)

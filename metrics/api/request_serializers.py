@@ -1,0 +1,187 @@
+"""Schemas of the request history, and the filters of its addresses."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from metrics.api.common import QuerySerializer
+from metrics.exports.downloads import STATES
+from metrics.queries.requests.filters import ERROR, OUTCOMES, RequestFilter
+
+
+class ScoreSerializer(serializers.Serializer[Any]):
+    """A candidate, with its requests in flight when the endpoint was chosen."""
+
+    endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True)
+    in_flight = serializers.IntegerField()
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True)
+    outcome = serializers.CharField()
+    status_code = serializers.IntegerField(allow_null=True)
+    at_ms = serializers.FloatField(help_text="Time from the request's arrival to the attempt's start.")
+    duration_ms = serializers.FloatField()
+    error = serializers.CharField(allow_null=True)
+    reason = serializers.CharField(
+        allow_null=True,
+        help_text="Reason for this endpoint. `only`: it was the only candidate; `least`: it had the fewest requests in "
+        "flight; `drawn`: it was drawn at random among these; `trial`: trial of its circuit breaker; `made_it`: it "
+        "created the stored response; `searched`: it was searched for the stored response.",
+    )
+    scores = ScoreSerializer(
+        many=True, help_text="At most eight candidates: the chosen one, and those with the fewest requests in flight."
+    )
+
+
+class RequestSerializer(serializers.Serializer[Any]):
+    """One request of the history."""
+
+    id = serializers.CharField()
+    completed_at = serializers.DateTimeField(allow_null=True)
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    endpoint_id = serializers.UUIDField(allow_null=True, help_text="Null if no endpoint was available.")
+    endpoint_name = serializers.CharField(allow_null=True)
+    client_ip = serializers.CharField(allow_null=True)
+    api_key_id = serializers.UUIDField(allow_null=True)
+    outcome = serializers.CharField(
+        help_text="`ok`, `refused`, `failed`, `truncated`, `cancelled`, `no_endpoint`, `queue`."
+    )
+    status_code = serializers.IntegerField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    streamed = serializers.BooleanField(allow_null=True)
+    duration_ms = serializers.FloatField()
+    first_token_ms = serializers.FloatField(allow_null=True)
+    input_tokens = serializers.IntegerField(allow_null=True)
+    output_tokens = serializers.IntegerField(allow_null=True)
+    total_tokens = serializers.IntegerField(allow_null=True)
+    tokens_estimated = serializers.BooleanField(allow_null=True)
+    attempts = AttemptSerializer(many=True)
+    queue_ms = serializers.FloatField(allow_null=True, help_text="Time in the queue; null if the request did not wait.")
+    request_id = serializers.CharField(allow_null=True, help_text="Value of the client's `x-request-id` header.")
+    tokens_per_second = serializers.FloatField(
+        allow_null=True, help_text="Output tokens divided by the duration of the response."
+    )
+
+
+class RequestDetailSerializer(RequestSerializer):
+    """A request with names that need another query."""
+
+    api_key_name = serializers.CharField(allow_null=True)
+
+
+class EndpointErrorSerializer(serializers.Serializer[Any]):
+    attempt = serializers.IntegerField(
+        allow_null=True, help_text="Number of the attempt, from 1; null in rows of earlier releases and of llmlb."
+    )
+    message = serializers.CharField(help_text="The endpoint's error text, at most 500 characters.")
+
+
+class BodiesSerializer(serializers.Serializer[Any]):
+    """JSON as it was sent; a string if it is not JSON, or was cut at 64 KiB when it was stored."""
+
+    request = serializers.JSONField(allow_null=True, help_text="Null if it was not stored.")
+    response = serializers.JSONField(
+        allow_null=True, help_text="Null if it was not stored; responses of streams never are."
+    )
+    endpoint_errors = EndpointErrorSerializer(
+        many=True, help_text="Error texts of endpoints, which may quote the bodies."
+    )
+
+
+class RequestPageSerializer(serializers.Serializer[Any]):
+    requests = RequestSerializer(many=True)
+    next = serializers.CharField(
+        allow_null=True, help_text="`cursor` of the next page; null if there are no older requests."
+    )
+    previous = serializers.CharField(
+        allow_null=True, help_text="`cursor` of the page with newer requests; null if this page has the newest ones."
+    )
+    looked_back_to = serializers.DateTimeField(
+        allow_null=True, help_text="Requests before this time are not scanned yet; null if all are."
+    )
+
+
+_AGO = re.compile(r"-([1-9][0-9]{0,4})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class MomentField(serializers.DateTimeField):
+    """A time, or an age such as `-15m`, `-24h` or `-7d`."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, str) and (ago := _AGO.fullmatch(value)):
+            return timezone.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return super().to_internal_value(value)
+
+
+class RequestQuerySerializer(QuerySerializer):
+    since = MomentField(
+        required=False,
+        help_text="Requests completed at this time or later; an age such as `-15m`, `-24h` or `-7d` is allowed.",
+    )
+    until = MomentField(
+        required=False,
+        help_text="Requests completed before this time; an age such as `-15m`, `-24h` or `-7d` is allowed.",
+    )
+    endpoint_id = serializers.UUIDField(required=False)
+    outcome = serializers.ChoiceField(
+        (*OUTCOMES, ERROR), required=False, help_text="Outcome; `error` matches any but `ok`."
+    )
+    status_code = serializers.IntegerField(required=False, min_value=0, max_value=999)
+    model = serializers.CharField(required=False, help_text="Model name in the request.")
+    api_key_id = serializers.UUIDField(required=False)
+    client_ip = serializers.IPAddressField(required=False)
+    streamed = serializers.BooleanField(required=False, allow_null=True, default=None)
+    retried = serializers.BooleanField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="True: requests with several attempts; false: requests with one.",
+    )
+    min_duration_ms = serializers.FloatField(required=False, min_value=0, max_value=1e12)
+    min_tokens = serializers.IntegerField(
+        required=False, min_value=0, max_value=10**12, help_text="Minimum sum of input and output tokens."
+    )
+    request_id = serializers.CharField(required=False, help_text="Value of the client's `x-request-id` header.")
+
+    def validate(self, attrs: dict[str, Any]) -> Any:
+        if attrs.get("since") and attrs.get("until") and attrs["since"] >= attrs["until"]:
+            raise serializers.ValidationError({"since": [_("This must be before `until`.")]})
+        return attrs
+
+    @property
+    def request_filter(self) -> RequestFilter:
+        values = {
+            name: value for name, value in self.validated_data.items() if name in RequestFilter.__dataclass_fields__
+        }
+        ids = {name: str(values[name]) for name in ("endpoint_id", "api_key_id") if name in values}
+        return RequestFilter(**{**values, **ids})
+
+
+class RequestPageQuerySerializer(RequestQuerySerializer):
+    cursor = serializers.CharField(required=False, help_text="`next` of the previous page.")
+    limit = serializers.IntegerField(default=50, min_value=1, max_value=500)
+
+
+class ExportQuerySerializer(RequestQuerySerializer):
+    format = serializers.ChoiceField(("csv", "jsonl"), default="csv")
+    progress = serializers.UUIDField(
+        required=False, help_text="Any new UUID; with it, /api/requests/exports reports the progress."
+    )
+
+
+class ExportProgressSerializer(serializers.Serializer[Any]):
+    state = serializers.ChoiceField(STATES, help_text="`failed` if the export broke off, or its client stalled.")
+    rows = serializers.IntegerField(help_text="Rows sent so far.")
+    bytes = serializers.IntegerField(help_text="Bytes sent so far.")

@@ -1,0 +1,108 @@
+"""Schemas of the routing preview and of running requests."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from endpoints.models import OperatorState, Status
+from gateway.base.request_kinds import CHAT, KINDS
+from metrics.api.common import QuerySerializer
+from metrics.queries.breakers import STATES
+from metrics.queries.routing_preview import EXCLUDED, REASONS
+from metrics.queries.running_requests import PHASES
+
+ROUTED = tuple(kind.name for kind in KINDS)  # kinds of requests that name a model
+
+
+class RouteQuerySerializer(QuerySerializer):
+    model = serializers.CharField(trim_whitespace=False, help_text="Name, canonical name or alias of the model.")
+    kind = serializers.ChoiceField(
+        ROUTED,
+        default=CHAT,
+        error_messages={"invalid_choice": f'There is no kind "{{input}}"; choose one of {", ".join(ROUTED)}.'},
+    )
+
+
+class RouteDecisionSerializer(serializers.Serializer[Any]):
+    endpoint_ids = serializers.ListField(
+        child=serializers.UUIDField(), help_text="Endpoints that may get the request, each with the same probability."
+    )
+    reason = serializers.ChoiceField(REASONS, help_text="Reason for the choice; `wait` if every endpoint is full.")
+
+
+class RouteEndpointSerializer(serializers.Serializer[Any]):
+    endpoint_id = serializers.UUIDField()
+    name = serializers.CharField()
+    model = serializers.CharField(help_text="The name of the model at the endpoint.")
+    status = serializers.ChoiceField(choices=Status.choices)
+    operator_state = serializers.ChoiceField(choices=OperatorState.choices)
+    breaker = serializers.ChoiceField(STATES)
+    trial_due = serializers.DateTimeField(allow_null=True)
+    in_flight = serializers.IntegerField()
+    max_concurrency = serializers.IntegerField(allow_null=True, help_text="Requests at a time; null means no limit.")
+    capable = serializers.BooleanField(
+        help_text="Whether the model supports this kind of request; true if its capabilities are unknown."
+    )
+    excluded = serializers.ChoiceField(
+        EXCLUDED, allow_null=True, help_text="Reason why the endpoint is not a candidate now."
+    )
+
+
+class RouteSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    decision = RouteDecisionSerializer(allow_null=True, help_text="Null if no endpoint is available.")
+    endpoints = RouteEndpointSerializer(many=True)
+
+
+class RequestNowSerializer(serializers.Serializer[Any]):
+    """A queued or running request."""
+
+    id = serializers.CharField()
+    worker = serializers.IntegerField()
+    model = serializers.CharField()
+    kind = serializers.CharField()
+    api_key_id = serializers.UUIDField(allow_null=True)
+    api_key_name = serializers.CharField(allow_null=True)
+    client_ip = serializers.CharField(allow_null=True)
+    since = serializers.DateTimeField(help_text="Time of the request's arrival.")
+    age_ms = serializers.FloatField()
+    phase = serializers.ChoiceField(
+        PHASES,
+        help_text="`queue`: waits for a slot; `first_token`: a stream before its first token; `stream`: after it; "
+        "`answer`: a response that is not streamed.",
+    )
+
+
+class WaitingSerializer(RequestNowSerializer):
+    position = serializers.IntegerField(help_text="Position in the queue of the worker; 1 is the next.")
+
+
+class RunningSerializer(RequestNowSerializer):
+    endpoint_id = serializers.UUIDField(allow_null=True)
+    endpoint_name = serializers.CharField(allow_null=True)
+    streamed = serializers.BooleanField()
+    deltas = serializers.IntegerField(help_text="Stream events that were sent to the client.")
+    first_token_ms = serializers.FloatField(
+        allow_null=True, help_text="Time to first token; null if no token has arrived yet."
+    )
+
+
+class CancelledSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    cancelled = serializers.BooleanField(
+        help_text="True if the cancel was sent to the workers. The worker with the request ends it in a moment. While "
+        "a list of requests is cut, the request may not exist."
+    )
+
+
+class LiveSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    workers = serializers.IntegerField()
+    workers_told = serializers.IntegerField(help_text="Workers that reported their requests within three seconds.")
+    waiting_total = serializers.IntegerField()
+    running_total = serializers.IntegerField()
+    waiting_is_cut = serializers.BooleanField(help_text="True if `waiting` is incomplete; `waiting_total` counts all.")
+    running_is_cut = serializers.BooleanField(help_text="True if `running` is incomplete; `running_total` counts all.")
+    waiting = WaitingSerializer(many=True)
+    running = RunningSerializer(many=True)

@@ -1,0 +1,1 @@
+"""Sums over records, without Django: fold, cells, moving averages, histograms."""

@@ -1,0 +1,311 @@
+"""Fold: adds a batch of records to sums of requests, tokens, duration and time to first token.
+
+It is the only implementation of "What is counted where" in docs/concepts/counting.md, except for the audit.
+Every sum is commutative, so the order in which the journals of several workers are read has no effect. Moving averages
+have their own rules: see metrics.counting.speeds.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from gateway.base.request_kinds import GENERATING
+from gateway.ipc import record
+from gateway.ipc.record import Entry, RequestRecord, Unrecorded
+from metrics.counting import histogram, speeds
+from metrics.counting.cells import (
+    MINUTE_US,
+    Cell,
+    CellKey,
+    ClientCell,
+    ClientKey,
+    Counters,
+    Daily,
+    DailyKey,
+    DayKey,
+    EndpointUsage,
+    SpeedSums,
+    local_date,
+)
+from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT, is_countable, plausible
+from metrics.counting.speeds import Sample, SpeedKey
+from metrics.counting.totals import (
+    DURATIONS_US,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REJECTED,
+    REQUESTS_CANCELLED,
+    REQUESTS_FAILED,
+    REQUESTS_OK,
+    UNRECORDED,
+    duration_total_of,
+)
+
+log = logging.getLogger(__name__)
+
+GroupKey = tuple[int, str, str, str, str, str | None]  # minute, endpoint, model, kind, API key, client address
+
+
+@dataclass
+class Fold:
+    """Sums of a batch of entries. Filled once by `add_all`, then read-only, possibly by several readers.
+
+    Each record is counted in one or two cells only, because this is the part that runs for every record. All other
+    sums are computed from the cells.
+    """
+
+    zone: ZoneInfo
+    cells: dict[CellKey, Cell] = field(default_factory=dict)
+    speed_sums: dict[DailyKey, SpeedSums] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)  # totals that no cells add up to
+    refused_connections: set[str] = field(default_factory=set)  # endpoints whose health is checked at once
+    counted: list[RequestRecord] = field(default_factory=list)
+    clients: dict[ClientKey, ClientCell] = field(default_factory=dict)  # requests in the history, by client
+
+    def __add__(self, other: "Fold") -> "Fold":
+        """Return the sums of both folds, which do not change."""
+        return Fold(
+            self.zone,
+            _joined(self.cells, other.cells),
+            _joined(self.speed_sums, other.speed_sums),
+            Counter(
+                {name: self.others[name] + other.others[name] for name in self.others.keys() | other.others.keys()}
+            ),
+            self.refused_connections | other.refused_connections,
+            [*self.counted, *other.counted],
+            _joined(self.clients, other.clients),
+        )
+
+    def add_all(self, entries: Iterable[Entry]) -> "Fold":
+        """Count the entries and return this fold. Successful requests with one attempt are counted in groups."""
+        groups: dict[GroupKey, list[RequestRecord]] = {}
+        for entry in entries:
+            if isinstance(entry, RequestRecord):
+                if not is_countable(entry):
+                    log.error("record %r has impossible values and is set aside", entry.id[:40])
+                    self.others[UNRECORDED] += 1
+                    continue
+                self.counted.append(entry)
+                attempts = entry.attempts
+                if entry.outcome == record.OK and len(attempts) == 1 and attempts[0].outcome == record.OK:
+                    minute, key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
+                    key = (minute, attempts[0].endpoint_id, entry.model, entry.kind, key_id, entry.client_ip)
+                    group = groups.get(key)
+                    if group is None:
+                        groups[key] = [entry]
+                    else:
+                        group.append(entry)
+                else:
+                    self._add(entry)
+            elif isinstance(entry, Unrecorded):
+                self.others[UNRECORDED] += entry.count
+        for key, group in groups.items():
+            if len(group) == 1:
+                self._add(group[0])
+            else:
+                self._add_group(key, group)
+        return self
+
+    def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> None:
+        """Count successful requests of one key at once, with the same result as `_add` for each of them.
+
+        The histograms of duration and of time to first token, both in µs, each get all values in one call.
+        """
+        minute, endpoint_id, model, kind, api_key_id, client_ip = key
+        cell = self._cell((minute, endpoint_id, model, kind, api_key_id))
+        durations = [entry.duration_us for entry in entries]
+        first_tokens = [first for entry in entries if (first := entry.first_token_us) is not None]
+        # The condition of `plausible`, without a call for each entry.
+        tokens_in = sum([tokens for entry in entries if (tokens := entry.input_tokens) and 0 < tokens <= MAX_TOKENS])
+        with_output = [entry for entry in entries if (tokens := entry.output_tokens) and 0 < tokens <= MAX_TOKENS]
+        tokens_out = sum([entry.output_tokens or 0 for entry in with_output])
+        cell.attempts_ok += len(entries)
+        cell.requests_ok += len(entries)
+        cell.input_tokens += tokens_in
+        cell.output_tokens += tokens_out
+        cell.ok_duration_us += sum(durations)
+        histogram.count(cell.durations, durations)
+        cell.first_token_us += sum(first_tokens)
+        histogram.count(cell.first_tokens, first_tokens)
+        if client_ip is not None:
+            client = self._client(minute // 60, client_ip, api_key_id, model)
+            client.requests_ok += len(entries)
+            client.input_tokens += tokens_in
+            client.output_tokens += tokens_out
+            client.last_us = max(client.last_us, max([entry.completed_us for entry in entries]))
+        if with_output and kind in GENERATING:
+            self._add_speeds(minute, endpoint_id, model, kind, with_output)
+
+    def _add(self, entry: RequestRecord) -> None:
+        outcome, minute, api_key_id = entry.outcome, entry.completed_us // MINUTE_US, entry.api_key_id or ""
+        if outcome == record.REJECTED:
+            self.others[REJECTED + (entry.error or "")] += 1
+            # The key has no model, because clients can invent any number of names.
+            self._cell((minute, NO_ENDPOINT, "", "", api_key_id)).requests_rejected += 1
+            return
+        cell = self._add_attempts(entry, minute, api_key_id)
+        tokens_in, tokens_out = plausible(entry.input_tokens) or 0, plausible(entry.output_tokens) or 0
+        if outcome == record.OK:
+            cell.add_success(entry.duration_us, entry.first_token_us)
+            if tokens_out and entry.attempts and entry.kind in GENERATING:
+                self._add_speeds(minute, entry.attempts[-1].endpoint_id, entry.model, entry.kind, [entry])
+        elif outcome == record.CANCELLED:
+            cell.requests_cancelled += 1
+        else:
+            cell.requests_failed += 1
+        cell.input_tokens += tokens_in
+        cell.output_tokens += tokens_out
+        if entry.client_ip is not None:
+            client = self._client(minute // 60, entry.client_ip, api_key_id, entry.model)
+            client.add_request(outcome, tokens_in, tokens_out, entry.completed_us)
+
+    def _add_attempts(self, entry: RequestRecord, minute: int, api_key_id: str) -> Cell:
+        """Count the attempts, and return the cell of the endpoint that the request itself counts under."""
+        model, kind = entry.model, entry.kind
+        for attempt in entry.attempts:
+            cell = self._cell((minute, attempt.endpoint_id, model, kind, api_key_id))
+            if attempt.outcome == record.OK:
+                cell.attempts_ok += 1
+            elif attempt.outcome != record.CANCELLED:
+                cell.attempts_failed += 1
+                if attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
+                    self.refused_connections.add(attempt.endpoint_id)
+        if not entry.attempts or entry.outcome == record.QUEUE:
+            cell = self._cell((minute, NO_ENDPOINT, model, kind, api_key_id))
+        return cell
+
+    def _cell(self, key: CellKey) -> Cell:
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cells[key] = Cell()
+        return cell
+
+    def _client(self, *key: *ClientKey) -> ClientCell:
+        client = self.clients.get(key)
+        if client is None:
+            client = self.clients[key] = ClientCell()
+        return client
+
+    def _add_speeds(self, minute: int, endpoint_id: str, model: str, kind: str, entries: list[RequestRecord]) -> None:
+        """Count output tokens and the whole duration of the successful attempts, except attempts without a duration."""
+        durations = [entry.attempts[-1].duration_us for entry in entries]
+        if 0 in durations:
+            entries = [entry for entry in entries if entry.attempts[-1].duration_us]
+            durations = [duration_us for duration_us in durations if duration_us]
+            if not durations:
+                return
+        key = (endpoint_id, model, local_date(minute, self.zone), kind)
+        sums = self.speed_sums.get(key)
+        if sums is None:
+            sums = self.speed_sums[key] = SpeedSums()
+        sums.output_tokens += sum([entry.output_tokens or 0 for entry in entries])
+        sums.duration_ms += sum([round(duration_us / 1000) or 1 for duration_us in durations])  # as `milliseconds`
+        sums.entries += entries
+
+    @cached_property
+    def models(self) -> dict[DailyKey, Cell]:
+        """Cells summed by endpoint, model, local date and kind. Cells of one part only are shared: do not change them.
+
+        Most other sums are computed from these, because there are fewer of them than of cells.
+        """
+        parts: dict[DailyKey, list[Cell]] = {}
+        for (minute, endpoint_id, model, kind, _), cell in self.cells.items():
+            parts.setdefault((endpoint_id, model, local_date(minute, self.zone), kind), []).append(cell)
+        return {key: Cell.sum(cells) for key, cells in parts.items()}
+
+    @cached_property
+    def minutes(self) -> dict[int, Cell]:
+        """Cells summed by minute. They may be shared: do not change them."""
+        parts: dict[int, list[Cell]] = {}
+        for (minute, *_), cell in self.cells.items():
+            parts.setdefault(minute, []).append(cell)
+        return {minute: Cell.sum(cells) for minute, cells in parts.items()}
+
+    @cached_property
+    def _endpoint_cells(self) -> dict[str, Cell]:
+        parts: dict[str, list[Cell]] = {}
+        for (endpoint_id, *_), cell in self.models.items():
+            if endpoint_id != NO_ENDPOINT:
+                parts.setdefault(endpoint_id, []).append(cell)
+        return {endpoint_id: Cell.sum(cells) for endpoint_id, cells in parts.items()}
+
+    @cached_property
+    def endpoints(self) -> dict[str, Counters]:
+        """Attempts by endpoint id."""
+        return {
+            endpoint_id: Counters(
+                cell.attempts_ok + cell.attempts_failed, cell.attempts_ok, cell.attempts_failed, cell.requests_cancelled
+            )
+            for endpoint_id, cell in self._endpoint_cells.items()
+        }
+
+    @cached_property
+    def usage(self) -> dict[str, EndpointUsage]:
+        """Successful requests and tokens by endpoint id."""
+        return {
+            endpoint_id: EndpointUsage(cell.requests_ok, cell.ok_duration_us, cell.input_tokens, cell.output_tokens)
+            for endpoint_id, cell in self._endpoint_cells.items()
+        }
+
+    @cached_property
+    def daily(self) -> dict[DailyKey, Daily]:
+        """Rows to add to endpoint_daily_stats."""
+        result = {
+            key: Daily(attempts, cell.attempts_ok, cell.attempts_failed)
+            for key, cell in self.models.items()
+            if (attempts := cell.attempts_ok + cell.attempts_failed)
+        }
+        for key, sums in self.speed_sums.items():
+            result[key].add(Daily(output_tokens=sums.output_tokens, duration_ms=sums.duration_ms))
+        return result
+
+    @cached_property
+    def samples(self) -> dict[SpeedKey, list[Sample]]:
+        """Sorted samples for moving averages, at most one window for each key."""
+        by_key: dict[SpeedKey, list[RequestRecord]] = {}
+        for (endpoint_id, model, _, kind), sums in self.speed_sums.items():
+            by_key.setdefault((endpoint_id, model, kind), []).extend(sums.entries)
+        now = time.time()
+        return {
+            key: speeds.window(sorted(map(speeds.sample, speeds.latest(entries, now))), now)
+            for key, entries in by_key.items()
+        }
+
+    @cached_property
+    def totals(self) -> Counter[str]:
+        """Totals by name (see metrics.counting.totals), without zeros."""
+        result = Counter(self.others)
+        for cell in self.minutes.values():
+            result[REQUESTS_OK] += cell.requests_ok
+            result[REQUESTS_FAILED] += cell.requests_failed
+            result[REQUESTS_CANCELLED] += cell.requests_cancelled
+            result[INPUT_TOKENS] += cell.input_tokens
+            result[OUTPUT_TOKENS] += cell.output_tokens
+            result[DURATIONS_US] += cell.ok_duration_us
+            for index, count in cell.durations.items():
+                result[duration_total_of(index)] += count
+        return Counter({name: value for name, value in result.items() if value})
+
+    @cached_property
+    def days(self) -> dict[DayKey, Cell]:
+        """Cells summed by local date. Most are those of one minute, and shared: do not change them."""
+        parts: dict[DayKey, list[Cell]] = {}
+        for (minute, endpoint_id, model, kind, key), cell in self.cells.items():
+            parts.setdefault((local_date(minute, self.zone), endpoint_id, model, kind, key), []).append(cell)
+        return {day: Cell.sum(cells) for day, cells in parts.items()}
+
+
+_Key = TypeVar("_Key")
+_Sum = TypeVar("_Sum", Cell, SpeedSums, ClientCell)
+
+
+def _joined(one: dict[_Key, _Sum], other: dict[_Key, _Sum]) -> dict[_Key, _Sum]:
+    joined = dict(one)
+    for key, value in other.items():
+        joined[key] = joined[key] + value if key in joined else value
+    return joined

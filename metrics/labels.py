@@ -1,0 +1,108 @@
+"""Labels of stored words on pages and in the admin: outcomes, reasons, phases."""
+
+from django.utils.translation import gettext_lazy
+
+from gateway.base import request_kinds
+from gateway.ipc import record
+from gateway.routing import balancer
+from metrics.queries import routing_preview
+
+OUTCOMES = {
+    record.OK: gettext_lazy("OK"),
+    record.REFUSED: gettext_lazy("Rejected by the endpoint"),
+    record.FAILED: gettext_lazy("Failed"),
+    record.TRUNCATED: gettext_lazy("Broken off"),
+    record.CANCELLED: gettext_lazy("Cancelled"),
+    record.NO_ENDPOINT: gettext_lazy("No endpoint"),
+    record.QUEUE: gettext_lazy("Queue timeout"),
+}
+# Why an endpoint was chosen.
+REASONS = {
+    balancer.ONLY: gettext_lazy("No other endpoint was available."),
+    balancer.LEAST: gettext_lazy("This endpoint had the fewest running requests."),
+    balancer.DRAWN: gettext_lazy("This endpoint was picked at random from those with the fewest running requests."),
+    balancer.TRIAL: gettext_lazy(
+        "All circuit breakers were open, and this endpoint was due first for a recovery check."
+    ),
+    balancer.CREATOR: gettext_lazy("This endpoint created the response that the request refers to."),
+    balancer.PINNED: gettext_lazy("The playground selected this endpoint."),
+    balancer.SEARCHED: gettext_lazy("The endpoint that created this response is unknown, so all were queried."),
+}
+# Where a request would go now, and why endpoints are left out.
+ROUTES = {
+    balancer.ONLY: gettext_lazy("The request goes to the only candidate."),
+    balancer.LEAST: gettext_lazy("The request goes to the endpoint with the fewest running requests."),
+    balancer.DRAWN: gettext_lazy(
+        "The request goes to one of the endpoints with the fewest running requests, picked at random."
+    ),
+    balancer.TRIAL: gettext_lazy(
+        "All circuit breakers are open. The request goes to the endpoint that is due first for a recovery check."
+    ),
+    routing_preview.WAIT: gettext_lazy(
+        "The request waits in the queue, because every endpoint is at its concurrency limit."
+    ),
+}
+EXCLUDED = {
+    routing_preview.DISABLED: gettext_lazy("disabled"),
+    routing_preview.DRAINING: gettext_lazy("draining"),
+    routing_preview.OFFLINE: gettext_lazy("offline"),
+    routing_preview.INCAPABLE: gettext_lazy("request kind not supported"),
+    routing_preview.IS_FULL: gettext_lazy("full"),
+    routing_preview.BREAKER_OPEN: gettext_lazy("circuit breaker open"),
+    routing_preview.LESS_HEALTHY: gettext_lazy("less healthy than others"),
+}
+# Phases of a queued or running request.
+PHASES = {
+    "queue": gettext_lazy("In the queue"),
+    "first_token": gettext_lazy("Waiting for the first token"),
+    "stream": gettext_lazy("Streaming"),
+    "answer": gettext_lazy("Generating the response"),
+}
+
+
+# Kinds of requests, by the API that they use.
+APIS = {
+    request_kinds.CHAT: gettext_lazy("Chat completions"),
+    request_kinds.COMPLETIONS: gettext_lazy("Completions"),
+    request_kinds.EMBEDDINGS: gettext_lazy("Embeddings"),
+    request_kinds.RESPONSES: gettext_lazy("Responses"),
+    request_kinds.COMPACTIONS: gettext_lazy("Response compaction"),
+    request_kinds.STORED: gettext_lazy("Stored responses"),
+    request_kinds.MESSAGES: gettext_lazy("Messages"),
+    request_kinds.COUNT_TOKENS: gettext_lazy("Token counting"),
+    request_kinds.TRANSCRIPTIONS: gettext_lazy("Speech transcription"),
+    request_kinds.TRANSLATIONS: gettext_lazy("Speech translation"),
+    request_kinds.SPEECH: gettext_lazy("Speech synthesis"),
+    request_kinds.IMAGES: gettext_lazy("Image generation"),
+    request_kinds.IMAGE_EDITS: gettext_lazy("Image editing"),
+    request_kinds.IMAGE_VARIATIONS: gettext_lazy("Image variations"),
+    request_kinds.RERANK: gettext_lazy("Reranking"),
+    request_kinds.MODERATIONS: gettext_lazy("Moderation"),
+    request_kinds.TOKENIZE: gettext_lazy("Tokenization"),
+}
+
+
+def api(name: str) -> str:
+    """Return the name of an API for people; the word itself if it is unknown."""
+    return str(APIS.get(name, name))
+
+
+def outcome(name: str) -> str:
+    """Return the label of an outcome; an unknown word, of a newer release, stays as it is."""
+    return str(OUTCOMES.get(name, name))
+
+
+def reason(name: str) -> str:
+    return str(REASONS.get(name, name))
+
+
+def route(name: str) -> str:
+    return str(ROUTES.get(name, name))
+
+
+def phase(name: str) -> str:
+    return str(PHASES.get(name, name))
+
+
+def excluded(name: str) -> str:
+    return str(EXCLUDED.get(name, name))

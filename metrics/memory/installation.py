@@ -1,0 +1,153 @@
+"""State of the running installation beside the journals: gateways, caches, limits. Control has the implementation."""
+
+from collections.abc import Container, Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from gateway.ipc.limit_hits import Hits
+from gateway.registry.schema import EndpointFacts, Model
+from metrics.memory.backlog import WriterHandle
+
+
+class InstallationState(Protocol):
+    """State of the running installation, as the control process knows it.
+
+    `routerdash.processes.running_installation` implements it; StoppedInstallation is its null object.
+    """
+
+    @property
+    def limit_hits(self) -> Hits:
+        """Hits of resource limits, over all processes."""
+        ...
+
+    @property
+    def writer(self) -> WriterHandle | None:
+        """The database writer; None if this process has none."""
+        ...
+
+    def in_flight(self) -> Mapping[str, int]:
+        """Return the running requests by endpoint id, over all workers."""
+        ...
+
+    def waiting(self) -> int:
+        """Return the number of requests in the queues of all workers."""
+        ...
+
+    def trials(self) -> Mapping[str, int]:
+        """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
+        ...
+
+    def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
+        """Return the published endpoints, in any state, that have a model of this name."""
+        ...
+
+    def revision(self) -> int:
+        """Return a number that grows with each change that is to be published for the gateways."""
+        ...
+
+    def is_pending(self) -> bool:
+        """Return True while gateways that could read the last change have not confirmed it."""
+        ...
+
+    def pending_reason(self) -> str | None:
+        """Return why the last change is not in effect in every gateway; None if it is."""
+        ...
+
+    def publication_failure(self) -> str | None:
+        """Return why changes cannot be published for the gateways; None if they can."""
+        ...
+
+    def drifted_at(self) -> float | None:
+        """Return when (seconds since 1970) the audit last found a difference between database and gateways."""
+        ...
+
+    def watch(self, until: int) -> int:
+        """Let workers publish their running requests until this second. Return the previous value."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """Let the worker that runs this request cancel it. Raises OSError."""
+        ...
+
+    def cancelled(self) -> Container[str]:
+        """Return the ids of the requests that were cancelled in the last minute."""
+        ...
+
+    def unrecorded(self) -> int:
+        """Return the number of requests that no journal has accepted or reported as lost yet."""
+        ...
+
+    def is_serving(self) -> bool:
+        """Return True if gateways have endpoints and keys to serve with."""
+        ...
+
+    def is_outdated(self) -> bool:
+        """Return True if endpoints, users and keys cannot be read again from the database."""
+        ...
+
+    def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
+        """Return the names of these API keys by id; while the database is away, those known before."""
+        ...
+
+    def generated_passwords(self) -> list[tuple[str, str, datetime]]:
+        """Return the administrators that still have a generated password: user id, name, since when."""
+        ...
+
+
+class StoppedInstallation:
+    """Null object: the state of an installation that does not run, for tests, shell and commands."""
+
+    def __init__(self) -> None:
+        self.limit_hits = Hits()
+        self.writer: WriterHandle | None = None
+
+    def in_flight(self) -> Mapping[str, int]:
+        return {}
+
+    def waiting(self) -> int:
+        return 0
+
+    def trials(self) -> Mapping[str, int]:
+        return {}
+
+    def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
+        return []
+
+    def revision(self) -> int:
+        return 0
+
+    def is_pending(self) -> bool:
+        return False
+
+    def pending_reason(self) -> str | None:
+        return None
+
+    def publication_failure(self) -> str | None:
+        return None
+
+    def drifted_at(self) -> float | None:
+        return None
+
+    def watch(self, until: int) -> int:
+        return 0
+
+    def cancel(self, request_id: str) -> None:
+        pass
+
+    def cancelled(self) -> Container[str]:
+        return frozenset()
+
+    def unrecorded(self) -> int:
+        return 0
+
+    def is_serving(self) -> bool:
+        return False
+
+    def is_outdated(self) -> bool:
+        return False
+
+    def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
+        return {}
+
+    def generated_passwords(self) -> list[tuple[str, str, datetime]]:
+        return []

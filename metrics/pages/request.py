@@ -1,0 +1,86 @@
+"""One request of the history: its page, its drawer beside the list, and its bodies. Needs the database."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import TypedDict
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
+from django.views.decorators.cache import never_cache
+
+from endpoints.registry import registry
+from gateway.routing.balancer import MAX_RECORDED_SCORES
+from metrics.queries.requests import bodies
+from metrics.queries.requests.lookups import request_detail
+from metrics.queries.requests.payload import RequestDetailPayload
+from metrics.queries.requests.waterfall import WaterfallBar, total_ms, waterfall_bars
+from metrics.queries.stored import flushed
+from metrics.times import parse_time
+
+
+class RequestContext(TypedDict):
+    record: RequestDetailPayload
+    ended: datetime
+    arrived: datetime
+    spans: list[WaterfallBar]
+    total_ms: float
+    max_scores: int
+    existing_endpoints: set[str]  # ids of endpoints
+    has_bodies: bool
+    store_bodies: str
+    may_see_bodies: bool
+
+
+def request_context(request: HttpRequest, request_id: str) -> RequestContext | None:
+    """Return the context of the page and the drawer; None if there is no such request."""
+    detail = request_detail(request_id)
+    if detail is None:
+        return None
+    ended = parse_time(detail["completed_at"])
+    assert ended is not None
+    context: RequestContext = {
+        "record": detail,
+        "ended": ended,
+        "arrived": ended - timedelta(milliseconds=detail["duration_ms"]),
+        "spans": list(waterfall_bars(detail)),
+        "total_ms": total_ms(detail),
+        "max_scores": MAX_RECORDED_SCORES,
+        "existing_endpoints": {entry.id for entry in registry.all()},
+        "has_bodies": bodies.are_stored(request_id),
+        "store_bodies": settings.ROUTERDASH.store_bodies,
+        "may_see_bodies": bodies.may_view(request.user),
+    }
+    return context
+
+
+@never_cache
+@login_required
+def request_page(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
+    flushed()
+    context = request_context(request, str(request_id))
+    if context is None:
+        raise Http404
+    return render(request, "request/page.html", {**context})
+
+
+@never_cache
+@login_required
+def request_bodies(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
+    if not bodies.may_view(request.user):
+        raise PermissionDenied
+    flushed()
+    context = request_context(request, str(request_id))
+    stored = bodies.view_bodies(request.user, str(request_id))
+    if context is None or stored is None:
+        raise Http404
+    return render(request, "request/page.html", {**context, "bodies": stored.shown})
+
+
+URLS = [
+    path("requests/<uuid:request_id>", request_page, name="request"),
+    path("requests/<uuid:request_id>/bodies", request_bodies, name="request-bodies"),
+]

@@ -1,0 +1,1 @@
+"""Figures for pages and APIs, from memory and from the database."""

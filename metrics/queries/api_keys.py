@@ -1,0 +1,76 @@
+"""Names, owners and use of API keys. Their model is in `access`, which this package may not import."""
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import islice
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Max, QuerySet, Sum
+
+from metrics.models import DayRollUp
+from metrics.queries.stored import flushed
+
+BATCH = 5000  # ids in one query
+RECENT_ROWS = 5000  # daily rows that are read for the last used keys
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    id: str
+    username: str
+
+
+def stored_keys() -> QuerySet[Any]:
+    manager: Any = apps.get_model("access", "ApiKey")._default_manager
+    return manager.all()  # type: ignore[no-any-return]
+
+
+def key_names(ids: Iterable[str | None]) -> dict[str, str]:
+    """Return the names of these API keys by id, without those that do not exist."""
+    return {str(key): name for keys in _batches(ids) for key, name in keys.values_list("pk", "name")}
+
+
+def key_owners(ids: Iterable[str | None]) -> dict[str, KeyOwner]:
+    """Return the owners of these API keys by the keys' ids."""
+    columns = ("pk", "created_by_id", "created_by__username")
+    return {
+        str(key): KeyOwner(str(owner), name)
+        for keys in _batches(ids)
+        for key, owner, name in keys.values_list(*columns)
+    }
+
+
+def _batches(ids: Iterable[str | None]) -> Iterator[QuerySet[Any]]:
+    """Yield one query for each BATCH of ids, and none without ids."""
+    distinct = iter(dict.fromkeys(name for name in ids if _is_uuid(name)))
+    while batch := list(islice(distinct, BATCH)):
+        yield stored_keys().filter(pk__in=batch)
+
+
+def _is_uuid(text: str | None) -> bool:
+    try:
+        return bool(text and uuid.UUID(text))
+    except ValueError:
+        return False
+
+
+def some_keys(limit: int) -> dict[str, str]:
+    """Return the names of any API keys by id, at most `limit`. One query, which reads no other row."""
+    return {str(key): name for key, name in stored_keys().order_by("pk").values_list("pk", "name")[:limit]}
+
+
+def recently_used() -> list[str]:
+    """Return the ids of API keys in the last daily rows, at most RECENT_ROWS. One query."""
+    rows = DayRollUp.objects.order_by("-pk").values_list("api_key_id", flat=True)[:RECENT_ROWS]
+    return list(dict.fromkeys(key for key in rows if key))
+
+
+def keys_used(ids: Sequence[str], since: date) -> dict[str, tuple[int, str]]:
+    """Return the requests of keys since a local day, counted as in `usage`, and their last day with requests."""
+    flushed()
+    days = DayRollUp.objects.filter(date__gte=since.isoformat(), api_key_id__in=ids)
+    sums = days.values_list("api_key_id").annotate(Sum("requests_ok"), Sum("requests_failed"), Max("date"))
+    return {key: (ok + failed, last) for key, ok, failed, last in sums}

@@ -1,0 +1,153 @@
+"""Items that need an operator, from memory alone, so that they are available without the database."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TypedDict, Unpack
+
+from django.conf import settings
+
+from endpoints.models import OperatorState, Status
+from endpoints.registry import Entry
+from gateway.base import volumes
+from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.runtime import runtime
+from metrics.queries import breakers
+from metrics.queries.payloads import AttentionPayload, StatsPayload
+from metrics.times import json_time
+
+BAD, WARN = "bad", "warn"
+SEVERITIES = (BAD, WARN)
+UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "error", "breaker"
+UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
+PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
+UNPUBLISHED, DRIFT = "unpublished", "drift"
+KINDS = (
+    UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, DRIFT, BOUND, VOLATILE, CLEAR_KEYS,
+    PASSWORD, PLAIN_HTTP,
+)  # fmt: skip
+
+FULL_BYTES = 1 << 30  # a disk with less free space is nearly full
+FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # also nearly full: less than 3 %, if that is less than 20 GiB
+DRIFT_SECONDS = 86_400  # for which a difference between database and gateways is shown
+FREE_STEP = 100 << 20  # bytes: free space is rounded down, so that the item does not change all the time
+
+
+class _Details(TypedDict, total=False):
+    """Fields of an item beside its kind, severity and time."""
+
+    cause: str | None
+    endpoint_id: str | None
+    endpoint_name: str | None
+    models: int | None
+    models_nowhere_else: int | None
+    user_id: str | None
+    username: str | None
+    free_bytes: int | None
+    keys: int | None
+
+
+def items(
+    entries: tuple[Entry, ...], trials: Mapping[str, str], stats: StatsPayload, at: float
+) -> list[AttentionPayload]:
+    """Return the items, the worst first.
+
+    `trials` has the state of each circuit breaker that is not closed; `at` is in seconds since 1970.
+    """
+    attention_items = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_limits(at), *_storage(entries)]
+    attention_items += [*_publication(at), *_passwords()]
+    if settings.ROUTERDASH.plain_http:
+        attention_items.append(_item(PLAIN_HTTP, WARN))
+    return sorted(
+        attention_items,
+        key=lambda item: (item["severity"] != BAD, KINDS.index(item["kind"]), item["endpoint_name"] or ""),
+    )
+
+
+def _item(kind: str, severity: str, since: datetime | None = None, **details: Unpack[_Details]) -> AttentionPayload:
+    return {
+        "kind": kind,
+        "severity": severity,
+        "since": json_time(since),
+        "cause": details.get("cause"),
+        "endpoint_id": details.get("endpoint_id"),
+        "endpoint_name": details.get("endpoint_name"),
+        "models": details.get("models"),
+        "models_nowhere_else": details.get("models_nowhere_else"),
+        "user_id": details.get("user_id"),
+        "username": details.get("username"),
+        "free_bytes": details.get("free_bytes"),
+        "keys": details.get("keys"),
+    }
+
+
+def _recording(stats: StatsPayload, at: float) -> Iterator[AttentionPayload]:
+    if not stats["figures_restored"]:
+        yield _item(UNRESTORED, WARN)
+    if (seconds := stats["records_waiting_secs"]) is not None:
+        yield _item(WAITING, WARN, datetime.fromtimestamp(round(at - seconds), UTC), cause=stats["writer_error"])
+    if stats["records_unrecorded"]:
+        yield _item(UNRECORDED, BAD)
+
+
+def _publication(at: float) -> Iterator[AttentionPayload]:
+    installation = runtime.installation
+    if (failure := installation.publication_failure()) is not None:
+        yield _item(UNPUBLISHED, BAD, cause=failure)
+    drifted_at = installation.drifted_at()
+    if drifted_at is not None and at - drifted_at < DRIFT_SECONDS:
+        yield _item(DRIFT, WARN, datetime.fromtimestamp(round(drifted_at), UTC))
+
+
+def _disk() -> Iterator[AttentionPayload]:
+    try:
+        disk = shutil.disk_usage(settings.ROUTERDASH.data_dir)
+    except OSError:
+        return
+    if disk.free < max(FULL_BYTES, min(disk.total * FULL_SHARE, FULL_AT_MOST)):
+        yield _item(DISK, BAD, free_bytes=disk.free // FREE_STEP * FREE_STEP)
+
+
+def _endpoints(entries: tuple[Entry, ...], trials: Mapping[str, str]) -> Iterator[AttentionPayload]:
+    """Yield enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
+    enabled = [entry for entry in entries if entry.operator_state == OperatorState.ENABLED]
+    away = [entry for entry in enabled if entry.status in (Status.OFFLINE, Status.ERROR)]
+    served = (
+        {model.id for entry in enabled if entry.status == Status.ONLINE for model in entry.models} if away else set()
+    )
+    for entry in away:
+        kind = OFFLINE if entry.status == Status.OFFLINE else ERROR
+        yield _item(
+            kind,
+            BAD,
+            endpoint_events.since(entry.id, entry.status),
+            cause=entry.last_error,
+            endpoint_id=entry.id,
+            endpoint_name=entry.name,
+            models=len(entry.models),
+            models_nowhere_else=sum(model.id not in served for model in entry.models),
+        )
+    for entry in enabled:
+        state = trials.get(entry.id, breakers.CLOSED)
+        if state != breakers.CLOSED and entry.status not in (Status.OFFLINE, Status.ERROR):
+            severity = BAD if state == breakers.OPEN else WARN
+            yield _item(BREAKER, severity, cause=state, endpoint_id=entry.id, endpoint_name=entry.name)
+
+
+def _limits(at: float) -> Iterator[AttentionPayload]:
+    """Yield one item per limit, regardless of the number of clients that reached it."""
+    for name, since in runtime.installation.limit_hits.recent(at).items():
+        yield _item(BOUND, WARN, datetime.fromtimestamp(since, UTC), cause=name)
+
+
+def _storage(entries: tuple[Entry, ...]) -> Iterator[AttentionPayload]:
+    config = settings.ROUTERDASH
+    if config.in_container and volumes.is_lost_with_container(config.data_dir):
+        yield _item(VOLATILE, WARN)
+    if keys := sum(bool(entry.plain_api_key and not entry.sealed_api_key) for entry in entries):
+        yield _item(CLEAR_KEYS, WARN, keys=keys)
+
+
+def _passwords() -> Iterator[AttentionPayload]:
+    for user_id, username, since in runtime.installation.generated_passwords():
+        yield _item(PASSWORD, WARN, since, user_id=user_id, username=username)

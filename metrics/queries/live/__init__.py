@@ -1,0 +1,1 @@
+"""What the overview and its live events show of a large installation: the endpoints and speeds that matter."""

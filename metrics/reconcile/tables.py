@@ -1,0 +1,42 @@
+"""Tables with figures: their keys and their counts. Repeats the names of the columns, and imports no other code."""
+
+DIMENSIONS = ("endpoint_id", "model", "kind", "api_key_id")
+CELL = (
+    "requests_ok", "requests_failed", "requests_cancelled", "attempts_ok", "attempts_failed", "input_tokens",
+    "output_tokens", "ok_duration_us",
+)  # fmt: skip
+NEWER = ("requests_rejected", "first_token_us")  # null in rows of releases that did not count them
+COUNTERS = ("total_requests", "successful_requests", "failed_requests")
+SPEED = ("total_output_tokens", "total_duration_ms")
+DAILY = ("endpoint_id", "model_id", "date", "api_kind")
+CLIENT_HOUR = ("hour", "client_ip")
+CLIENT_DAY = ("day", "client_ip", "api_key_id", "model")
+CLIENT = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+
+# Key and counts of each table. No count is ever negative.
+TABLES = {
+    "endpoints": (("id",), COUNTERS),
+    "endpoint_daily_stats": (DAILY, COUNTERS + SPEED),
+    "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
+    "rollup_minutes": (("minute", *DIMENSIONS), CELL + NEWER),
+    "rollup_days": (("date", *DIMENSIONS), CELL + NEWER),
+    "rollup_months": (("month", *DIMENSIONS), CELL + NEWER),
+    "rollup_client_hours": (CLIENT_HOUR, CLIENT),
+    "rollup_client_days": (CLIENT_DAY, CLIENT),
+    "rollup_all_clients": (("hour",), (*CLIENT, "clients")),
+    "metric_totals": (("name",), ("value",)),
+}
+
+
+def one_if(condition: str, name: str = "") -> str:
+    """Return an expression that is 1 in rows with this condition, else 0. Its sum is the number of such rows."""
+    return f"CASE WHEN {condition} THEN 1 ELSE 0 END" + (f" AS {name}" if name else "")
+
+
+# Requests of one row by outcome, for `history.counted`.
+OUTCOMES = (
+    one_if("outcome = 'ok'", "requests_ok"),
+    one_if("outcome NOT IN ('ok', 'cancelled')", "requests_failed"),
+    one_if("outcome = 'cancelled'", "requests_cancelled"),
+)

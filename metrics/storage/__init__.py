@@ -1,0 +1,1 @@
+"""Metrics in the database: writer, roll-ups, seeding, retention."""

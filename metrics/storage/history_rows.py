@@ -1,0 +1,192 @@
+"""History rows: one row for each request, in groups for the grouped insert of metrics.storage.bulk.
+
+Most records of a batch have most columns in common, for example model, endpoint and outcome. Rows are therefore built
+and written as groups with common values.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from gateway.base import request_kinds
+from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.routing.balancer import ONLY
+from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT
+from metrics.counting.stored_attempt import StoredAttempt
+from metrics.storage.bulk import Columns, Group
+from metrics.storage.database import storable
+
+# Names of request kinds in llmlb, which has nine and refuses rows with any other name.
+REQUEST_TYPES = {
+    request_kinds.CHAT: "Chat",
+    request_kinds.COMPLETIONS: "Generate",
+    request_kinds.EMBEDDINGS: "Embeddings",
+    request_kinds.RESPONSES: "Chat",
+    request_kinds.COMPACTIONS: "Chat",
+    request_kinds.STORED: "Chat",
+    request_kinds.MESSAGES: "AnthropicMessages",
+    request_kinds.COUNT_TOKENS: "AnthropicMessages",
+    request_kinds.TRANSCRIPTIONS: "Transcription",
+    request_kinds.TRANSLATIONS: "Transcription",
+    request_kinds.SPEECH: "Speech",
+    request_kinds.IMAGES: "ImageGeneration",
+    request_kinds.IMAGE_EDITS: "ImageEdit",
+    request_kinds.IMAGE_VARIATIONS: "ImageVariation",
+    request_kinds.RERANK: "Embeddings",
+    request_kinds.MODERATIONS: "Chat",
+    request_kinds.TOKENIZE: "Generate",
+}
+# The reverse, for rows that llmlb wrote.
+KINDS = {
+    "Chat": request_kinds.CHAT,
+    "Generate": request_kinds.COMPLETIONS,
+    "Embeddings": request_kinds.EMBEDDINGS,
+    "Transcription": request_kinds.TRANSCRIPTIONS,
+    "Speech": request_kinds.SPEECH,
+    "ImageGeneration": request_kinds.IMAGES,
+    "ImageEdit": request_kinds.IMAGE_EDITS,
+    "ImageVariation": request_kinds.IMAGE_VARIATIONS,
+    "AnthropicMessages": request_kinds.MESSAGES,
+}
+
+COLUMNS = Columns(
+    common=(
+        "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body",
+        "status", "error_message", "outcome", "status_code", "kind", "tokens_estimated", "streamed", "request_id",
+    ),
+    own=(
+        "id", "completed_at", "client_ip", "duration_ms", "input_tokens", "output_tokens", "total_tokens",
+        "api_key_id", "duration_us", "first_token_us", "attempts", "queue_us",
+    ),
+    copies={"timestamp": "completed_at"},
+)  # fmt: skip
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointName:
+    """Name and address of an endpoint in a history row."""
+
+    name: str
+    ip: str
+
+
+NO_ENDPOINT_NAME = EndpointName("N/A", "0.0.0.0")  # noqa: S104
+
+
+def rows(
+    entries: Iterable[RequestRecord], endpoint_name: Callable[[str], EndpointName], *, successes: bool = True
+) -> list[Group]:
+    """Return the rows of all requests that were not rejected, without `successes` only of failed ones."""
+    groups: dict[tuple[Any, ...], Group] = {}
+    names: dict[str | None, EndpointName] = {None: NO_ENDPOINT_NAME}
+    at_second = -1
+    for entry in entries:
+        outcome = entry.outcome
+        if outcome == record.REJECTED or (outcome == record.OK and not successes):
+            continue
+        attempts = entry.attempts
+        # The value of RequestRecord.endpoint_id, without a call.
+        endpoint_id = attempts[-1].endpoint_id if attempts and outcome != record.QUEUE else None
+        # All values that the common columns depend on.
+        key = (
+            entry.kind, entry.model, outcome, entry.status, endpoint_id, entry.error, entry.estimated, entry.streamed,
+            entry.request_id, entry.request_body, entry.response_body,
+        )  # fmt: skip
+        group = groups.get(key)
+        if group is None:
+            if endpoint_id is not None and endpoint_id not in names:
+                names[endpoint_id] = endpoint_name(endpoint_id)
+            group = groups[key] = (_common_values(entry, endpoint_id, names[endpoint_id]), [])
+        second, rest = divmod(entry.completed_us, 1_000_000)
+        if second != at_second:
+            at_second, shown = second, _second(second)
+        # The condition of `plausible`, without a call for each row.
+        tokens_in, tokens_out = entry.input_tokens, entry.output_tokens
+        if tokens_in is not None and not 0 <= tokens_in <= MAX_TOKENS:
+            tokens_in = None
+        if tokens_out is not None and not 0 <= tokens_out <= MAX_TOKENS:
+            tokens_out = None
+        group[1].append(
+            (
+                entry.id,
+                f"{shown}.{rest:06d}+00:00",  # the format of `endpoints.fields.iso`
+                entry.client_ip,
+                round(entry.duration_us / 1000) or 1,  # as `milliseconds`
+                tokens_in,
+                tokens_out,
+                None if tokens_in is None and tokens_out is None else (tokens_in or 0) + (tokens_out or 0),
+                entry.api_key_id,
+                entry.duration_us,
+                entry.first_token_us,
+                _attempts(attempts),
+                entry.queue_us,
+            )
+        )
+    return list(groups.values())
+
+
+def _common_values(entry: RequestRecord, endpoint_id: str | None, name: EndpointName) -> tuple[Any, ...]:
+    """Return the values of COLUMNS.common, in this order."""
+    model, request_body = _model_and_body(entry.model)
+    ok = entry.outcome == record.OK
+    return (
+        REQUEST_TYPES.get(entry.kind, "Chat"),
+        model,
+        endpoint_id or NO_ENDPOINT,
+        name.name,
+        name.ip,
+        request_body if entry.request_body is None else _json_body(entry.request_body),
+        None if entry.response_body is None else _json_body(entry.response_body),
+        "success" if ok else "error",
+        None if ok else storable(entry.error or f"HTTP {entry.status}"),
+        entry.outcome,
+        entry.status,
+        entry.kind,
+        entry.estimated,
+        entry.streamed,
+        entry.request_id and storable(entry.request_id),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=1024)
+def _model_and_body(name: str) -> tuple[str, str]:
+    """Return the storable name of a model, and the placeholder of a request body that is not stored."""
+    name = storable(name)
+    return name, json.dumps({"model": name}, ensure_ascii=False)
+
+
+def _attempts(attempts: tuple[AttemptRecord, ...]) -> str | None:
+    """Return the attempts as a JSON list of objects (StoredAttempt)."""
+    stored = [
+        StoredAttempt(
+            attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
+            attempt.reason, {} if attempt.reason == ONLY else dict(attempt.scores), attempt.said,
+        )
+        for attempt in attempts
+    ]  # fmt: skip
+    text = _encode(stored).decode()
+    return _json_body(text) if "\\u" in text else text
+
+
+def _json_body(text: str) -> str:
+    """Return a body as JSON that both databases accept: the body itself, or a JSON string of a truncated body."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return json.dumps(storable(text), ensure_ascii=False)
+    if "\\u" not in text:
+        return text
+    return storable(json.dumps(value, ensure_ascii=False)).replace("\\u0000", "\\ufffd")

@@ -1,0 +1,1 @@
+"""Adoption of an llmlb database."""

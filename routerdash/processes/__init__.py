@@ -1,0 +1,1 @@
+"""The processes of an installation: supervisor, control, and what they share."""

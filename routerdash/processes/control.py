@@ -1,0 +1,291 @@
+"""Control process: Django under uvicorn on a Unix socket, and the services beside it.
+
+The services are the journal follower, the database writer, health checks and the publisher of changes. This module
+starts them, and stops them in the order in which nothing is lost.
+"""
+
+import asyncio
+import gc
+import logging
+import socket
+import threading
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import Error, connection
+
+from access.directory import access
+from access.sessions.store import sessions
+from endpoints import sealer
+from endpoints.changes import counters as change_counters
+from endpoints.changes.listening import ChangeSignal, change_signal
+from endpoints.checks.sync_queue import SyncQueue
+from endpoints.health import HealthChecker
+from endpoints.models import REMARKS, Status
+from endpoints.registry import Entry, registry
+from gateway.base.addresses import normalise_ip
+from gateway.base.limits import ENDPOINT_MODELS
+from gateway.base.sealing import Unsealable
+from gateway.ipc.limit_hits import Hits
+from gateway.ipc.live_page import LivePage
+from gateway.server import Server
+from metrics.api.event_stream import hub
+from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.gauges import gauges
+from metrics.memory.runtime import runtime
+from metrics.storage import seeding
+from metrics.storage.history_rows import EndpointName
+from metrics.storage.writer import DatabaseWriter
+from routerdash import secret_key
+from routerdash.processes import prepare
+from routerdash.processes.data_directory import CannotStart
+from routerdash.processes.running_installation import RunningInstallation
+from routerdash.publication.audit import Audit
+from routerdash.publication.follower import ChangeFollower
+from routerdash.publication.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25  # between two looks at what needs no database
+LOOK_SECONDS = 1.0  # between two looks at the database without a signal
+TICK_SECONDS = 0.1
+REST_TICK_SECONDS = 0.5
+QUIET_SECONDS = 5.0
+SESSIONS_SECONDS = 1.0
+PREPARE_AGAIN_SECONDS = 2.0
+
+
+class Control:
+    """Services of the control process. The main thread creates and runs them."""
+
+    change_signal: ChangeSignal  # while they run
+
+    def __init__(self) -> None:
+        self.config = settings.ROUTERDASH
+        page = LivePage(self.config.live_page_path)
+        self.publisher = Publisher(self.config, page)
+        self.writer = DatabaseWriter(
+            runtime.follower, self.config.zone, self._endpoint_name, history=self.config.history, reseed=seeding.seed
+        )
+        self._jobs = ThreadPoolExecutor(1, "jobs")
+        self.health = HealthChecker(
+            registry,
+            self._secret,
+            self.publisher.live.last_byte,
+            SyncQueue(self._jobs).passed_check,
+            self._is_database_unavailable,
+        )
+        self.stopping = threading.Event()
+        self.loaded = False  # endpoints and users were read from the database, not from the registry store
+        self._ready = False
+        self._changes = ChangeFollower(self.publisher)
+        self._audit = Audit(self.publisher)
+        self._remarked: set[str] = set()  # endpoints with omitted models
+        self._prepare_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.installation = RunningInstallation(self.publisher, self.writer, Hits(page))
+        runtime.installation = self.installation
+        registry.in_flight = self.publisher.live.in_flight
+        registry.reset_breaker = self.publisher.live.reset_breaker
+        self._secret_key = secret_key.Watch(self.config.data_dir / "secret-key")
+
+    # Start and stop
+
+    async def run(self, server: Server, listen: socket.socket) -> None:
+        """Run the server and all services until the server stops."""
+        self._loop = asyncio.get_running_loop()
+        registry.subscribe(self.publisher.publish_endpoints)
+        registry.subscribe(self._registry_changed)
+        access.subscribe_to_keys(self.publisher.publish_keys)
+        access.find_key = self.installation.find_key
+        runtime.follower.on_refused_connection(self._refused)
+        await asyncio.to_thread(self._load_at_start)
+        self.change_signal = change_signal()
+        threads = [
+            threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
+            threading.Thread(target=self._poll, name="changes"),
+        ]
+        for thread in threads:
+            thread.start()
+        tasks = [asyncio.create_task(job) for job in (self.health.run(), self._tick(), self._maintain_sessions())]
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # batches of records consist of many objects, but no garbage
+        try:
+            await server.serve(sockets=[listen])
+        finally:
+            for task in tasks:
+                task.cancel()
+            self.stopping.set()
+            self.change_signal.close()
+            self._jobs.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(self._finish, threads)
+
+    def _finish(self, threads: list[threading.Thread]) -> None:
+        """Write the last records of the gateways, which have ended, and stop the writer."""
+        sessions.close()
+        runtime.follower.catch_up()
+        for thread in threads:
+            thread.join()
+
+    def _load_at_start(self) -> None:
+        sessions.hits = runtime.installation.limit_hits
+        access.remember(sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY))
+        try:
+            self._load()
+        except Error as error:
+            log.warning("starting without the database: %s; the registry store is used", error)
+            if (database_id := self.publisher.database_id()) is not None:
+                registry.fill(self.publisher.entries())
+                runtime.follower.database_id = database_id  # count at least the waiting records
+        finally:
+            connection.close()
+
+    def _load(self) -> None:
+        """Read endpoints and users, and bring the registry store up to the database. Raises django.db.Error."""
+        self.publisher.synchronise()
+        access.reload()
+        registry.reload()
+        self.loaded = True
+
+    # Threads
+
+    def _prepared(self) -> bool:
+        """Return True if the database can be written and the trackers hold its figures.
+
+        The writer calls this. Every PREPARE_AGAIN_SECONDS it tries to reach that state. Raises django.db.Error while
+        the database is unavailable.
+        """
+        if self._ready:
+            return True
+        if time.monotonic() < self._prepare_at:
+            return False
+        self._prepare_at = time.monotonic() + PREPARE_AGAIN_SECONDS
+        try:
+            prepare.migrate(self.config)
+            prepare.create_first_users(self.config)
+        except CannotStart as error:
+            log.error("%s", error)  # `serve` refuses to start, but this process already serves requests
+            return False
+        if not self.loaded:
+            self._load()
+        if not runtime.trackers.seeded:
+            seeding.seed()
+        endpoint_events.refresh()
+        self.writer.sweep()
+        change_counters.bump(change_counters.STARTS)  # a write: only this detects a read-only database
+        self._ready = True
+        return True
+
+    def _poll(self) -> None:
+        """Follow changes of endpoints, users or keys by other processes."""
+        looked_at = all_looked_at = float("-inf")
+        while True:
+            has_changed = self.change_signal.wait(POLL_SECONDS)
+            if self.stopping.is_set():
+                break
+            if not self.loaded:
+                continue
+            try:
+                now = time.monotonic()
+                self.publisher.publish_again()
+                self._audit.run_slice()
+                if has_changed or now - looked_at >= LOOK_SECONDS:
+                    self._changes.follow()
+                    looked_at = now
+                if looked_at > all_looked_at and now - all_looked_at >= POLL_SECONDS:
+                    self._look_at_figures()
+                    all_looked_at = now
+                self.installation.caches_outdated = False
+            except Exception as error:  # noqa: BLE001  # without this thread a deleted key would stay valid
+                if not self.installation.caches_outdated:
+                    log.warning("endpoints, users and keys cannot be read: %s; the old ones stay in use", error)
+                self.installation.caches_outdated = True
+                looked_at = all_looked_at = float("-inf")
+                connection.close()
+        connection.close()
+
+    def _look_at_figures(self) -> None:
+        """Read what is not needed within milliseconds, however often the database changes."""
+        if change_counters.read().get(change_counters.FIGURES, 0) != runtime.trackers.state.repairs:
+            self.writer.read_again.set()
+        endpoint_events.refresh()
+
+    # The loop
+
+    async def _tick(self) -> None:
+        """Fold new records, and publish them to open pages."""
+        while True:
+            await asyncio.sleep(self._tick_seconds())
+            try:
+                if runtime.follower.has_news():
+                    await asyncio.to_thread(runtime.follower.catch_up)
+                self.writer.wake_if_batch_waits()
+                self._gauge()
+                await hub.publish()
+            except Exception:
+                log.exception("folding or publishing of records failed; the next attempt follows")
+
+    def _tick_seconds(self) -> float:
+        """Return the pause before the next tick: a longer one while no page is open and no request has ended lately."""
+        is_quiet = time.time() - runtime.follower.last_record_at > QUIET_SECONDS
+        return REST_TICK_SECONDS if is_quiet and not hub.has_listeners else TICK_SECONDS
+
+    async def _maintain_sessions(self) -> None:
+        """End expired sessions, write the times of last use, and load a new secret key."""
+        while True:
+            await asyncio.sleep(SESSIONS_SECONDS)
+            try:
+                await asyncio.to_thread(self._check_sessions)
+            except Exception:
+                log.exception("the maintenance of sessions failed; the next attempt follows")
+
+    def _check_sessions(self) -> None:
+        if (key := self._secret_key.changed()) is not None:
+            log.info("the secret key was replaced: all sessions end")
+            settings.SECRET_KEY = key
+            sessions.new_secret(key)
+        sessions.maintain()
+
+    def _gauge(self) -> None:
+        now = time.time()
+        if gauges.due(now) and registry.loaded:
+            online = sum(entry.status == Status.ONLINE for entry in registry.all())
+            gauges.note(now, sum(self.publisher.live.in_flight().values()), self.publisher.live.waiting(), online)
+
+    # Callbacks of the services
+
+    def _registry_changed(self, ids: Collection[str] | None) -> None:
+        self._call(self.health.registry_changed)
+        entries = registry.all() if ids is None else [registry.get(endpoint_id) for endpoint_id in ids]
+        remarked = {entry.id for entry in entries if entry is not None and entry.last_error in REMARKS}
+        for _ in remarked - self._remarked:
+            runtime.installation.limit_hits.hit(ENDPOINT_MODELS)
+        self._remarked = remarked if ids is None else self._remarked - set(ids) | remarked
+
+    def _refused(self, endpoint_id: str) -> None:
+        self._call(self.health.nudge, endpoint_id)
+
+    def _call(self, function: object, *args: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
+
+    def _is_database_unavailable(self) -> bool:
+        return self.writer.backlog.error is not None
+
+    def _secret(self, entry: Entry) -> str | None:
+        if entry.sealed_api_key is None:
+            return entry.plain_api_key
+        try:
+            return sealer.sealer().open(entry.sealed_api_key)
+        except Unsealable:
+            return None
+
+    def _endpoint_name(self, endpoint_id: str) -> EndpointName:
+        entry = registry.get(endpoint_id)
+        if entry is None:
+            return EndpointName(registry.name(endpoint_id) or "(deleted)", "0.0.0.0")  # noqa: S104
+        return EndpointName(entry.name, normalise_ip(urlsplit(entry.base_url).hostname or "") or "0.0.0.0")  # noqa: S104

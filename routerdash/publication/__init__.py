@@ -1,0 +1,1 @@
+"""Publication: what the database contains, in the registry store that gateways read."""

@@ -1,0 +1,97 @@
+"""Audit of the registry store: compares it with the database in small slices, mends and counts what differs.
+
+Triggers log every change, so there should be no difference. What bypasses them (a trigger disabled by hand, a copied
+table, a damaged row) is found within some minutes.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from access.directory import KeyEntry, access, read_key_entries
+from endpoints.models import merge_latency
+from endpoints.registry import Entry, read_entries, registry
+from gateway.registry.store import END
+from gateway.registry.writer import digest_of
+from routerdash.publication.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+SLICE_SECONDS = 0.5  # between two slices
+PASS_SECONDS = 30.0  # between two passes
+PASSES_WITH_USERS = 10  # the first of so many reads the users again
+KEYS_AT_ONCE = 1000
+ENDPOINTS_AT_ONCE = 5
+
+
+class Audit:
+    """One pass over all endpoints and API keys after the other, in the thread that calls `run_slice`."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._due = 0.0  # time.monotonic()
+        self._passes = 0
+        self._after_key = ""  # the last hash that was compared
+        self._endpoints: list[str] = []  # ids that are still to be compared
+        self._suspect_keys: set[str] = set()  # hashes that differed; they may just have changed
+        self._suspect_endpoints: set[str] = set()
+        self.differences = 0  # since the start of this process
+
+    def run_slice(self) -> None:
+        """Compare some endpoints and API keys, if it is time. Raises django.db.Error."""
+        if time.monotonic() < self._due:
+            return
+        self._compare_keys()
+        self._compare_endpoints()
+        rests = not (self._after_key or self._endpoints or self._suspect_keys or self._suspect_endpoints)
+        self._due = time.monotonic() + (PASS_SECONDS if rests else SLICE_SECONDS)
+
+    def _compare_keys(self) -> None:
+        """Compare the next keys in the order of their hashes, in both directions."""
+        if not self._after_key:
+            if self._passes % PASSES_WITH_USERS == 0:
+                access.reload()  # a key has the permissions that its owner's role permits
+            self._passes += 1
+        users, after, publisher = access.users(), self._after_key, self._publisher
+        found = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
+        last = max(found) if len(found) == KEYS_AT_ONCE else ""
+        published = publisher.keys_between(digest_of(after) or b"", digest_of(last) or END)
+        self._after_key = last
+        published |= {hashed for hashed in self._suspect_keys if publisher.key(hashed) is not None}
+        found |= _by_hash(read_key_entries(users, hashes=self._suspect_keys))
+        differing = {hashed for hashed, key in found.items() if not publisher.has_key(key)} | published - found.keys()
+        if confirmed := differing & self._suspect_keys:
+            self._report(len(confirmed), "API keys")
+            access.read_again((), confirmed)
+        self._suspect_keys = differing - confirmed
+
+    def _compare_endpoints(self) -> None:
+        if not self._endpoints:
+            self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
+        ids = {*self._endpoints[:ENDPOINTS_AT_ONCE], *self._suspect_endpoints}
+        del self._endpoints[:ENDPOINTS_AT_ONCE]
+        stored = read_entries(ids)
+        differing = {it for it in ids if _differs(stored.get(it), registry.get(it))}
+        if confirmed := differing & self._suspect_endpoints:
+            self._report(len(confirmed), "endpoints")
+            registry.read_again(confirmed)
+        self._suspect_endpoints = differing - confirmed
+        if self._publisher.compare_endpoints(ids):
+            self._report(1, "endpoints")
+
+    def _report(self, count: int, objects: str) -> None:
+        self.differences += count
+        self._publisher.drifted_at = time.time()
+        log.warning("%d %s differed between the database and what gateways use; they were mended", count, objects)
+
+
+def _differs(stored: Entry | None, held: Entry | None) -> bool:
+    """Compare an endpoint of the database with that of the registry, which keeps a latency that was measured."""
+    if stored is None or held is None:
+        return stored is not held
+    return replace(stored, latency_ms=merge_latency(stored.latency_ms, held.latency_ms)) != held
+
+
+def _by_hash(keys: Iterable[KeyEntry]) -> dict[str, KeyEntry]:
+    return {key.hash: key for key in keys}

@@ -1,0 +1,70 @@
+"""State of the running gateways, and requests of operators to them, by the live page."""
+
+import threading
+import time
+from pathlib import Path
+
+from gateway.ipc import cancellations
+from gateway.ipc.cancellations import Cancel
+from gateway.ipc.live_page import LivePage
+from routerdash.publication.slots import Slots
+
+
+class LiveState:
+    """The live page by endpoint ids instead of slots. Its methods may be called in any thread."""
+
+    def __init__(self, data_dir: Path, page: LivePage, slots: Slots) -> None:
+        self._data_dir = data_dir
+        self._page = page
+        self._slots = slots
+        self._cancels = cancellations.load(data_dir)
+        self._lock = threading.Lock()
+
+    def in_flight(self) -> dict[str, int]:
+        """Return the in-flight requests of each endpoint, over all workers."""
+        return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self._slots.by_id.items()}
+
+    def trials(self) -> dict[str, int]:
+        """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
+        slots = self._slots.by_id.items()
+        due = ((endpoint_id, self._page.trial_due(slot)) for endpoint_id, slot in slots)
+        return {endpoint_id: second for endpoint_id, second in due if second}
+
+    def waiting(self) -> int:
+        return self._page.waiting
+
+    def watch(self, until: int) -> int:
+        """Let workers publish their running requests until this second (since 1970). Return the previous value."""
+        before = self._page.watched_until
+        self._page.watched_until = until
+        return before
+
+    def cancel(self, request_id: str) -> None:
+        """Let the worker that runs this request cancel it. Raises OSError."""
+        with self._lock:
+            if request_id not in self.cancelled():
+                self._cancels = (*self._recent(), Cancel(request_id, time.time()))
+                cancellations.save(self._data_dir, self._cancels)
+                self._page.cancels += 1
+
+    def cancelled(self) -> frozenset[str]:
+        """Return the ids of the requests that were cancelled in the last minute."""
+        return frozenset(cancel.id for cancel in self._recent())
+
+    def reset_breaker(self, endpoint_id: str) -> None:
+        """Let all workers close their circuit breakers for this endpoint."""
+        with self._lock:
+            slot = self._slots.by_id.get(endpoint_id)
+            if slot is not None:  # without a slot, no worker has the endpoint
+                self._page.reset_breaker(slot)
+
+    def _recent(self) -> tuple[Cancel, ...]:
+        now = time.time()
+        return tuple(cancel for cancel in self._cancels if abs(now - cancel.at) < cancellations.KEPT_SECONDS)
+
+    def unrecorded(self) -> int:
+        return self._page.unrecorded
+
+    def last_byte(self, endpoint_id: str) -> float:
+        slot = self._slots.by_id.get(endpoint_id)
+        return 0.0 if slot is None else self._page.last_byte(slot)

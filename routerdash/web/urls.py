@@ -1,0 +1,82 @@
+"""URLs of the control process. The gateway serves /v1 itself and never forwards it."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.urls import URLPattern, include, path
+from django.views.generic import RedirectView
+
+from access import api as access_api
+from access import pages as access_pages
+from access import views as access_views
+from access.sessions.account_page import account
+from endpoints import api as endpoints_api
+from endpoints import views as endpoints_views
+from gateway.base.request_kinds import BY_PATH
+from metrics.api import clients, dashboard, events, llmlb, prometheus, running, usage
+from metrics.api import endpoint as api_endpoint
+from metrics.api import models as api_models
+from metrics.api import requests as api_requests
+from metrics.pages import clients as clients_page
+from metrics.pages import endpoint, endpoints, live, models, overview, request, requests
+from metrics.pages import usage as usage_page
+from metrics.queries.api_keys import keys_used
+from routerdash.web import api_docs, playground, search, styles, views
+
+
+def _api(urls: list[tuple[str, Any, str]]) -> list[URLPattern]:
+    return [path(route, view.as_view(), name=name) for route, view, name in urls]
+
+
+_BESIDE_V1 = ("v1", *(path.removeprefix("/v1/") for path in BY_PATH))
+
+urlpatterns = [
+    *overview.URLS,
+    *endpoints_views.URLS,
+    *endpoints.URLS,
+    *endpoint.URLS,
+    *requests.URLS,
+    *request.URLS,
+    path("keys", access_pages.keys, {"used": keys_used}, name="keys"),
+    path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
+    *live.URLS,
+    path("models", views.models, name="models"),
+    *models.URLS,
+    *playground.PAGES,
+    *usage_page.URLS,
+    *clients_page.URLS,
+    *search.URLS,
+    *api_docs.URLS,
+    *styles.URLS,
+    path("login", access_views.Login.as_view(), name="login"),
+    path("logout", access_views.Logout.as_view(), name="logout"),
+    path("account", account, name="account"),
+    path("account/theme", access_views.theme, name="theme"),
+    path("account/password", access_views.PasswordChange.as_view(), name="password-change"),
+    path("i18n/", include("django.conf.urls.i18n")),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path("health", views.health, name="health"),
+    path("ready", views.ready, name="ready"),
+    path("metrics", prometheus.PrometheusMetrics.as_view(), name="metrics"),
+    path("api/version", views.Version.as_view(), name="api-version"),
+    path("api/schema/", api_docs.SchemaView.as_view(), name="api-schema"),
+    path("api/dashboard/events", events.events, name="api-events"),
+    *_api(dashboard.URLS),
+    *_api(api_requests.URLS),
+    *_api(running.URLS),
+    *_api(api_endpoint.URLS),
+    *_api(api_models.URLS),
+    *_api(playground.URLS),
+    *_api(usage.URLS),
+    *_api(clients.URLS),
+    *_api(llmlb.URLS),
+    *_api(endpoints_api.URLS),
+    *_api(access_api.URLS),
+    *_api(search.API_URLS),
+    *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),
+]
+
+handler403 = "routerdash.web.errors.forbidden"
+handler404 = "routerdash.web.errors.not_found"
+handler500 = "routerdash.web.errors.server_error"

@@ -1,0 +1,147 @@
+"""Each field of an endpoint reaches every place that endpoint_fields declares for it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from benchmarks.simulator import Simulator
+from endpoints import edit_log, sealer
+from endpoints.admin.form import EndpointForm
+from endpoints.endpoint_fields import FIELDS, PUBLISHED_FIELDS, EndpointField, Shape
+from endpoints.models import ENDPOINT_LIMITS, Endpoint, EndpointOptions
+from endpoints.registry import Entry, registry
+from endpoints.serializers import EndpointWriteSerializer
+from gateway.base.config import load
+from gateway.ipc.live_page import LivePage
+from gateway.registry import folders, schema
+from gateway.registry.store import RegistryStore
+from metrics.memory.endpoint_events import CHANGED, endpoint_events
+from routerdash.publication.publisher import Publisher
+from tests.access.people import Api
+from tests.endpoints.conftest import entry_of, make_endpoint
+
+SECRET = "sk-upstream-secret"
+EDITED = [field for field in FIELDS if field.edited]
+OTHERS = {"operator_state", "api_key"}  # PATCH takes them, and writes them on their own
+VALUES: dict[Shape | None, Any] = {Shape.TEXT: "edited", Shape.INTEGER: 7, Shape.WORDS: ["embeddings"]}
+
+
+# The classes that list the fields themselves
+
+
+def test_the_entry_has_exactly_the_fields() -> None:
+    assert {field.name for field in fields(Entry)} == {field.name for field in FIELDS} | {"models"}
+
+
+def test_the_published_facts_have_exactly_the_fields() -> None:
+    found = {field.name for field in msgspec.structs.fields(schema.EndpointFacts)}
+    assert found == {attribute for _, attribute, _ in PUBLISHED_FIELDS} | {"slot"}
+
+
+def test_the_tables_have_the_fields() -> None:
+    for field in FIELDS:
+        table: Any = EndpointOptions if field.is_option else Endpoint
+        assert table._meta.get_field(field.column).name == field.column
+
+
+def test_api_and_admin_edit_exactly_the_edited_fields() -> None:
+    edited = {field.column for field in EDITED}
+    assert set(EndpointWriteSerializer().fields) == edited | OTHERS
+    assert set(EndpointForm.base_fields) == edited | {"api_key", "forget_api_key"}
+
+
+def test_limits_are_options_that_may_be_null() -> None:
+    for field in (field for field in FIELDS if field.maximum is not None):
+        assert (field.is_option, field.edited, field.nullable, field.shape) == (True, True, True, Shape.INTEGER)
+        assert ENDPOINT_LIMITS[field.column] == field.maximum
+
+
+# From the JSON API to every place
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[Publisher]:
+    config = load({"ROUTERDASH_DATA_DIR": str(tmp_path)})
+    made = Publisher(config, LivePage(config.live_page_path))
+    made.synchronise()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def endpoint(publisher: Publisher) -> Endpoint:
+    made = make_endpoint()
+    registry.subscribe(publisher.publish_endpoints)
+    registry.reload()
+    endpoint_events.reset()
+    endpoint_events.refresh()
+    return made
+
+
+def published(tmp_path: Path) -> schema.EndpointFacts:
+    """The endpoint as a gateway reads it."""
+    root = load({"ROUTERDASH_DATA_DIR": str(tmp_path)}).registry_dir
+    store = RegistryStore(folders.folder(root, folders.current(root)))
+    with closing(store), store.reading():
+        ((_, found),) = store.rows(schema.ENDPOINTS)
+    return found
+
+
+def edit(api: Api, endpoint: Endpoint, name: str, value: Any) -> dict[str, Any]:
+    """Edit one field, and check that it is logged and that pages receive the event. Return the endpoint's JSON."""
+    path = f"/api/endpoints/{endpoint.pk}"
+    response = api.call("PATCH", path, {name: value})
+    assert response.status_code == 200
+    body: dict[str, Any] = response.json()
+    assert body == api.call("GET", path).json()
+    assert list(edit_log.latest(str(endpoint.pk))[0].values) == [name]
+    version = endpoint_events.version
+    endpoint_events.refresh()
+    (event,) = endpoint_events.recent()
+    assert (event.kind, event.by, endpoint_events.version) == (CHANGED, "ada", version + 1)
+    return body
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("field", EDITED, ids=lambda field: field.name)
+def test_an_edit_arrives_everywhere(
+    as_admin: Api, endpoint: Endpoint, sim: Simulator, tmp_path: Path, field: EndpointField
+) -> None:
+    value = sim.add().url if field.name == "base_url" else VALUES[field.shape]
+    assert edit(as_admin, endpoint, field.column, value)[field.column] == value
+    held = getattr(entry_of(endpoint), field.name)
+    assert held == field.read(value)
+    if field.published is not None:
+        stored = getattr(published(tmp_path), field.published_name)
+        assert stored == value
+        assert field.published.load(stored) == held
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_operator_state_arrives_everywhere(as_admin: Api, endpoint: Endpoint, tmp_path: Path) -> None:
+    assert edit(as_admin, endpoint, "operator_state", "draining")["operator_state"] == "draining"
+    assert entry_of(endpoint).operator_state == published(tmp_path).operator_state == "draining"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_api_key_arrives_everywhere(as_admin: Api, endpoint: Endpoint, tmp_path: Path) -> None:
+    assert edit(as_admin, endpoint, "api_key", SECRET)["has_api_key"] is True
+    sealed = published(tmp_path).sealed_key
+    assert sealed is not None
+    assert sealed == entry_of(endpoint).sealed_api_key
+    assert sealer.sealer().open(sealed) == SECRET
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_end_of_an_adopted_api_key_arrives_everywhere(as_admin: Api, endpoint: Endpoint, tmp_path: Path) -> None:
+    Endpoint.objects.update(api_key_encrypted=SECRET)
+    registry.reload()
+    endpoint_events.refresh()
+    assert edit(as_admin, endpoint, "api_key", "")["has_api_key"] is False
+    assert entry_of(endpoint).plain_api_key is None
+    assert published(tmp_path).sealed_key is None

@@ -1,0 +1,159 @@
+"""Figures that scripts of pages and Prometheus must receive: those of the API under other names."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import product
+from typing import Any
+
+from gateway.ipc import record
+from tests.expected_figures import Row, Shown, speeds, today
+from tests.router import PASSING
+
+# Fields that change without any request, in addition to those that a restart may change.
+MOVING = {*PASSING, "average_response_time_ms"}
+EVER = 150  # days: older than any sent request
+
+Samples = dict[tuple[str, ...], float]  # by the metric's name and the values of its labels
+
+
+# The overview's script
+
+
+def overview(it: Shown) -> Row:
+    """Return the expected figures of the page and its events."""
+    endpoints = it.api("/api/dashboard/endpoints")
+    found = speeds(it, endpoints)
+    return {
+        "stats": steady(it.api("/api/dashboard/stats")),
+        "endpoints": endpoints,
+        "history": it.api("/api/dashboard/request-history"),
+        "minutes": it.api("/api/dashboard/minutes"),
+        "busiest": it.api("/api/dashboard/busiest"),
+        "attention": it.api("/api/dashboard/attention"),
+        "marks": it.api("/api/dashboard/marks"),
+        "speeds": found,
+        "speeds_known": len(found),
+    }
+
+
+def steady(stats: Row) -> Row:
+    return {name: value for name, value in stats.items() if name not in MOVING}
+
+
+def scripted(reported: Row, api: Row) -> Row:
+    """Return the figures of a script: of endpoints, those that may change while a page is open, in its order."""
+    names = reported["endpoints"][0].keys()
+    rows = {row["id"]: {name: row[name] for name in names} for row in api["endpoints"]}
+    assert {"total_requests", "failed_requests", "active_requests", "model_count", "latency_ms"} <= names
+    states = Counter(
+        row["status"] if row["operator_state"] == "enabled" else row["operator_state"] for row in rows.values()
+    )
+    return api | {
+        "endpoints": [rows[row["id"]] for row in reported["endpoints"]],
+        "marks": marks(api),
+        "states": dict(states),
+        "attention_count": len(api["attention"]),
+        "endpoints_digest": reported["endpoints_digest"],
+        "states_digest": reported["states_digest"],
+    }
+
+
+def marks(api: Row) -> Row:
+    """Return number and time of the endpoint events, by which a page notices new ones."""
+    return {"count": len(api["marks"]), "last_at": api["marks"][-1]["at"]}
+
+
+def event(text: str) -> Row:
+    """Return the figures of the first event of a stream."""
+    data = next(line for line in text.splitlines() if line.startswith("data: "))
+    found: Row = json.loads(data.removeprefix("data: "))
+    return found
+
+
+# Prometheus: labels in the order of their names
+
+SPEED = ("endpoint_id", "endpoint_name", "api_kind", "model_id")
+
+
+def prometheus(it: Shown) -> Samples:
+    stats, endpoints = it.api("/api/dashboard/stats"), it.api("/api/dashboard/endpoints")
+    return {
+        **{key: float(value) for key, value in _totals(stats) if value is not None},
+        **{key: float(value) for row in endpoints for key, value in _endpoint(row) if value is not None},
+        **_speeds(it, endpoints),
+        **_usage(it, endpoints),
+        **_response_durations(it),
+    }
+
+
+def _totals(stats: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for outcome, name in (("ok", "successful"), ("failed", "failed"), ("cancelled", "cancelled")):
+        yield ("routerdash_requests_total", outcome), stats[f"{name}_requests"]
+    for direction in ("input", "output"):
+        yield ("routerdash_tokens_total", direction), stats[f"total_{direction}_tokens"]
+    for reason, count in stats["rejected_by_reason"].items():
+        yield ("routerdash_rejected_requests_total", reason), count
+    for bound, count in stats["bound_hits"].items():
+        yield ("routerdash_bound_hits_total", bound), count
+    yield ("routerdash_journal_damaged_bytes_total",), stats["journal_damaged_bytes"]
+    yield ("routerdash_in_flight_requests",), stats["total_active_requests"]
+    yield ("routerdash_queued_requests",), stats["queued_requests"]
+    yield ("routerdash_average_response_time_seconds",), stats["average_response_time_ms"] / 1000
+    yield ("routerdash_records_waiting_seconds",), stats["records_waiting_secs"]
+    for name in ("records_waiting", "records_unrecorded", "figures_restored", "figures_version"):
+        yield (f"routerdash_{name}",), stats[name]
+
+
+def _endpoint(row: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
+    labels = row["id"], row["name"]
+    latency = None if row["latency_ms"] is None else row["latency_ms"] / 1000
+    yield ("routerdash_endpoint_attempts_total", *labels, "ok"), row["successful_requests"]
+    yield ("routerdash_endpoint_attempts_total", *labels, "failed"), row["failed_requests"]
+    yield ("routerdash_endpoint_cancelled_total", *labels), row["cancelled_requests"]
+    yield ("routerdash_endpoint_in_flight_requests", *labels), row["active_requests"]
+    yield ("routerdash_endpoint_slots", *labels), row["slots"]
+    yield ("routerdash_endpoint_latency_seconds", *labels), latency
+    yield ("routerdash_endpoint_breaker_open", *labels), row["breaker"] == "open"
+    for status in ("pending", "online", "offline", "error"):
+        yield ("routerdash_endpoint_status", *labels, status), row["status"] == status
+    for state in ("enabled", "draining", "disabled"):
+        yield ("routerdash_endpoint_operator_state", *labels, state), row["operator_state"] == state
+
+
+def _speeds(it: Shown, endpoints: list[Row]) -> Samples:
+    return {
+        ("routerdash_endpoint_tokens_per_second", *(row[name] for name in SPEED)): row["tps"]
+        for row in speeds(it, endpoints)
+        if row["tps"] is not None
+    }
+
+
+def _usage(it: Shown, endpoints: list[Row]) -> Samples:
+    """Tokens by endpoint over all days, and durations of responses by the rows of the history."""
+    used = it.api("/api/usage", by="endpoint", since=today() - timedelta(days=EVER), until=today())["rows"]
+    tokens = {row["endpoint_id"]: row for row in used}
+    durations = [row for row in it.busy.history() if row.outcome == record.OK]
+    counts = Counter(row.endpoint_id for row in durations)
+    found: Samples = {}
+    for row, direction in product(endpoints, ("input", "output")):
+        labels = row["id"], row["name"]
+        count = tokens.get(row["id"], {}).get(f"{direction}_tokens", 0)
+        found["routerdash_endpoint_tokens_total", direction, *labels] = count
+        found["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
+        took = sum(response.duration_ms for response in durations if response.endpoint_id == row["id"])
+        found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
+    return found
+
+
+def _response_durations(it: Shown) -> Samples:
+    """Return the numbers of successful requests by the powers of two in µs that are above their durations."""
+    took = [round(1000 * row.duration_ms) for row in it.busy.history() if row.outcome == record.OK]
+    bounds = [2**power for power in range(13, 29)]
+    return {
+        **{("routerdash_answer_seconds_bucket", str(bound / 1e6)): sum(us < bound for us in took) for bound in bounds},
+        ("routerdash_answer_seconds_bucket", "+Inf"): len(took),
+        ("routerdash_answer_seconds_count",): len(took),
+        ("routerdash_answer_seconds_sum",): sum(took) / 1e6,
+    }

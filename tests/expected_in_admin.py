@@ -1,0 +1,196 @@
+"""Rules for the pages of the admin, as in `tests/expected_figures.py`; lists of rows are compared with the database."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.ipc import record
+from tests.displayed_figures import Place
+from tests.expected_figures import ABSENT, Column, Reported, Row, Rule, Shown, error_texts, latency, table
+from tests.sample_installation import local
+
+# Kinds that generate text, so that their responses have a speed.
+GENERATING = ("chat_completions", "completions", "responses", "messages")
+CHECKS, HISTORY = 15, 50  # number of rows per page
+
+
+def listed(count: int) -> Reported:
+    """Return the figures below a list: selected rows, rows of the page, and all rows."""
+    return {Place(""): [0, count, count]}
+
+
+def constant(*figures: int, panel: str = "") -> Rule:
+    """Return texts that a page always has."""
+    return lambda _: {Place(panel): list(figures)}
+
+
+def endpoints(it: Shown) -> Reported:
+    rows = it.api("/api/dashboard/endpoints")
+    columns: dict[str, Sequence[Column]] = {
+        "Latency": [latency],
+        "Attempts": ["total_requests"],
+        "Failed": ["failed_requests"],
+        "In flight": ["active_requests"],
+    }
+    return listed(len(rows)) | table("", rows, "name", columns)
+
+
+def new_endpoint(_: Shown) -> Reported:
+    return {Place("Checks"): [30], Place("Limits"): [120, 5]}
+
+
+def endpoint(it: Shown) -> Reported:
+    entry = it.api(f"/api/endpoints/{it.known['endpoint_id']}")
+    row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
+    limits = [
+        entry[name] or ABSENT
+        for name in ("idle_timeout_secs", "total_timeout_secs", "max_concurrency", "learned_slots")
+    ]
+    days = [day for day in daily(it) if day["endpoint_id"] == entry["id"]]
+    return {
+        Place("Checks"): [entry["health_check_interval_secs"]],
+        Place("Limits"): [entry["inference_timeout_secs"], entry["connect_timeout_secs"] or ABSENT, 5, *limits],
+        Place("State"): [*latency(row), *(row[f"{name}_requests"] for name in ("total", "failed", "active"))],
+        **table("Models", entry["models"], "model_id", {"Context": ["max_tokens"]}),
+        **table("Latest health checks", _checks(it, entry["id"])[:CHECKS], "at", {"Latency": ["latency_ms"]}),
+        **table(
+            "Daily metrics",
+            sorted(days, key=lambda day: day["model_id"]),
+            "date",
+            {"Attempts": ["attempts"], "Failed": ["failed"], "Output tokens": ["output_tokens"]},
+        ),
+    }
+
+
+def confirmation(it: Shown) -> Reported:
+    """Return the selected endpoints with their running requests; a drain also shows the meaning of a deadline of 0."""
+    rows = [row for row in it.api("/api/dashboard/endpoints") if row["id"] in it.query["_selected_action"]]
+    reported = table("", rows, "name", {"In flight": ["active_requests"]})
+    return {Place(""): [0] if it.query["action"] == "drain" else [], **reported}
+
+
+def deleted_endpoint(it: Shown) -> Reported:
+    endpoint_id = it.known["endpoint_id"]
+    entry = it.api(f"/api/endpoints/{endpoint_id}")
+    return {Place(""): [1, len(entry["models"]), len(_checks(it, endpoint_id))]}
+
+
+def edits(it: Shown) -> Reported:
+    return {Place(""): [len(it.api(f"/api/endpoints/{it.known['endpoint_id']}/edits"))]}
+
+
+def models(it: Shown) -> Reported:
+    rows = [
+        {"endpoint_id": endpoint["id"], **model}
+        for endpoint in it.api("/api/endpoints")["endpoints"]
+        for model in it.api(f"/api/endpoints/{endpoint['id']}/models")["models"]
+    ]
+    rows.sort(key=lambda row: (row["model_id"], row["endpoint_id"]))
+    return {Place(""): [len(rows)]} | table("", rows, "model_id", {"Context": ["max_tokens"]})
+
+
+def checks(it: Shown) -> Reported:
+    rows = _checks(it)
+    return {Place(""): [len(rows)]} | table("", rows[:50], "at", {"Latency": ["latency_ms"]})
+
+
+def _checks(it: Shown, endpoint_id: str | None = None) -> list[Row]:
+    """Newest first."""
+    rows = it.busy.router.query(
+        "SELECT endpoint_id, checked_at, latency_ms FROM endpoint_health_checks ORDER BY id DESC"
+    )
+    return [
+        {"at": local(at).strftime("%Y-%m-%d %H:%M:%S"), "latency_ms": latency_ms}
+        for of, at, latency_ms in rows
+        if endpoint_id in (None, str(of))
+    ]
+
+
+def history(it: Shown) -> Reported:
+    return table(
+        "",
+        it.api("/api/requests", limit=HISTORY)["requests"],
+        lambda row: local(row["completed_at"]).strftime("%Y-%m-%d %H:%M:%S"),
+        {
+            "Outcome": [lambda row: row["status_code"] or ABSENT],
+            "Duration": ["duration_ms"],
+            "Tokens (in / out)": [
+                lambda row: None if row["total_tokens"] is None else [row["input_tokens"], row["output_tokens"]]
+            ],
+        },
+    )
+
+
+def request(it: Shown) -> Reported:
+    row = it.api(f"/api/requests/{it.known['request_id']}")
+    names = ("queue_ms", "duration_ms", "first_token_ms", "input_tokens", "output_tokens")
+    return {
+        Place("Outcome"): [row["status_code"] or ABSENT],
+        **table(
+            "Outcome",
+            row["attempts"],
+            "endpoint_name",
+            {"Status code": [lambda attempt: attempt["status_code"] or None], "Duration": ["duration_ms"]},
+        ),
+        **table(
+            "Bodies",
+            error_texts(it),
+            lambda row: row["attempt"],
+            {
+                "Attempt": ["attempt"],
+                "Error": [lambda row: [int(digits) for digits in re.findall(r"\d+", row["message"])]],
+            },
+        ),
+        Place("Metrics"): [row[name] for name in names],
+    }
+
+
+def looks(it: Shown) -> Reported:
+    """Return the logged accesses to bodies."""
+    noted = "SELECT count(*) FROM django_admin_log WHERE object_id = ?"
+    ((count,),) = it.busy.router.query(noted, it.known["request_id"])
+    return {Place(""): [count or ABSENT]}
+
+
+def daily_figures(it: Shown) -> Reported:
+    rows = list(daily(it))
+    columns: dict[str, Sequence[Column]] = {
+        "Attempts": ["attempts"],
+        "Failed": ["failed"],
+        "Output tokens": ["output_tokens"],
+        "Total duration": ["duration_ms"],
+    }
+    return {Place(""): [len(rows)]} | table("", rows, "date", columns)
+
+
+@dataclass
+class _Day:
+    attempts: int = 0
+    failed: int = 0
+    output_tokens: int = 0
+    duration_ms: int = 0
+
+
+def daily(it: Shown) -> Iterator[Row]:
+    """Return attempts by local day, endpoint, model and kind, counted from the rows of the history."""
+    found: dict[tuple[str, ...], _Day] = {}
+    for row in it.busy.history():
+        for attempt in row.attempts:
+            if attempt["outcome"] != record.CANCELLED:
+                day = found.setdefault((str(row.at.date()), attempt["endpoint_id"], row.model, row.kind), _Day())
+                day.attempts += 1
+                day.failed += attempt["outcome"] != record.OK
+        if row.outcome == record.OK and row.tokens[1] and row.kind in GENERATING:
+            day.output_tokens += row.tokens[1]
+            day.duration_ms += max(1, round(row.attempts[-1]["duration_us"] / 1000))
+    for key in sorted(sorted(found), key=lambda key: key[0], reverse=True):
+        yield dict(zip(("date", "endpoint_id", "model_id", "kind"), key, strict=True)) | vars(found[key])
+
+
+def keys(it: Shown) -> Reported:
+    return listed(len(it.api("/api/me/api-keys")["api_keys"]))
+
+
+def log(it: Shown) -> Reported:
+    ((count,),) = it.busy.router.query("SELECT count(*) FROM django_admin_log")
+    return {Place(""): [count]}

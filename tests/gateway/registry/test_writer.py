@@ -1,0 +1,227 @@
+import sqlite3
+
+import msgspec
+import pytest
+
+from gateway.registry import folders, schema
+from gateway.registry import writer as writer_module
+from gateway.registry.schema import CHANGES, META, STATE, Damaged, Model, PublishedKey, ref
+from gateway.registry.store import is_damage
+from gateway.registry.writer import Changes, RegistryWriter
+from tests.gateway.registry.conftest import DATABASE, Known, digest, file_of, make_key
+from tests.gateway.samples import make_endpoint
+
+
+def test_an_equal_row_is_not_written(writer, apply, page):
+    first = apply(make_endpoint("a", "m", slot=1), make_key("k"))
+    assert apply(make_endpoint("a", "m", slot=1), make_key("k")) == first == page.version
+
+
+def test_each_change_has_the_next_version(writer, apply, page):
+    before = page.version
+    assert [apply(make_endpoint("a", slot=slot)) for slot in (1, 2)] == [before + 1, before + 2]
+    assert writer.state().version == page.version == before + 2
+
+
+def test_only_models_that_differ_are_written(writer, apply, root):
+    apply(make_endpoint("a", "m", "n", slot=1))
+    total = count_changes(writer)
+    apply(make_endpoint("a", "m", "o", slot=1))
+    assert count_changes(writer) - total == 2 + 2 + 1 + 1  # n and o as models and as names; the log; the state
+    assert sorted(model.id for model in writer.models("a")) == ["m", "o"]
+
+
+def count_changes(writer):
+    return writer._store._database.total_changes
+
+
+def test_names_of_removed_models_are_removed(writer, apply, known):
+    both = Model("a", aliases=("both",)), Model("b", aliases=("both",))
+    apply(make_endpoint("e", *both, slot=1))
+    assert [model.id for _, model in known.reader.models_named("BOTH")] == ["a"]
+    apply(make_endpoint("e", both[1], slot=1))
+    known.reader.follow()
+    assert [model.id for _, model in known.reader.models_named("BOTH")] == ["b"]
+    apply(make_endpoint("e", slot=1))
+    assert known.reader.models_named("BOTH") == []
+
+
+def test_models_of_a_deleted_endpoint_are_not_written(writer):
+    changes = Changes(endpoints={"a": None}, models={"a": (Model("m"),)})
+    writer.apply(changes)
+    assert writer.models("a") == []
+
+
+def test_a_malformed_hash_is_left_out(writer, apply, known):
+    apply(PublishedKey("bad", "no hash", ()), PublishedKey("short", "00", ()), make_key("good"))
+    assert known.reader.has_one_key()
+
+
+def test_the_log_keeps_a_bounded_number_of_versions(writer, apply, monkeypatch):
+    monkeypatch.setattr(writer_module, "KEPT_CHANGES", 3)
+    for slot in range(6):
+        apply(make_endpoint("a", slot=slot))
+    assert len(writer._store.raw_rows(CHANGES)) == 3
+
+
+def test_a_large_change_names_no_rows(writer, apply, known, monkeypatch):
+    known.reader.follow()
+    monkeypatch.setattr(writer_module, "MAX_NAMED", 2)
+    apply(*(make_endpoint(name, slot=slot) for slot, name in enumerate("abc")))
+    known.reader.follow()
+    assert (known.updates[-1].complete, known.names()) == (True, ["a", "b", "c"])
+
+
+# The database's change log
+
+
+def test_a_token_alone_is_no_new_version(writer, page):
+    before = page.version
+    assert writer.apply(Changes(), source="one") == before
+    writer.apply(Changes(), source="two")
+    state = writer.state()
+    assert (state.source, state.previous_source, state.version) == ("two", "one", before)
+
+
+def test_the_token_comes_with_its_rows(writer, apply):
+    writer.apply(Changes(), source="one")
+    changes = Changes()
+    changes.add(make_endpoint("a"))
+    writer.apply(changes, source="two")
+    apply(make_endpoint("b"))
+    assert (writer.state().source, writer.state().previous_source) == ("two", "one")
+
+
+# Failures
+
+
+def test_without_a_store_nothing_can_be_applied(root, page):
+    made = RegistryWriter(root, page)
+    assert (made.is_usable, made.state(), made.endpoints(), made.models("a")) == (False, None, [], [])
+    with pytest.raises(Damaged):
+        made.apply(Changes(endpoints={"a": None}))
+
+
+def test_a_failed_change_leaves_everything_as_it_was(writer, apply, page, monkeypatch):
+    version = apply(make_endpoint("a", slot=1))
+
+    def fail(rows, changes):
+        rows._store.delete(schema.ENDPOINTS, ref("a"))
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(writer_module._Rows, "write", fail)
+    with pytest.raises(sqlite3.OperationalError):
+        apply(make_endpoint("b"))
+    monkeypatch.undo()
+    assert [facts.id for facts in writer.endpoints()] == ["a"]
+    assert writer.state().version == page.version == version
+
+
+def test_a_failed_rebuild_keeps_the_old_generation(writer, apply, root, page):
+    apply(make_endpoint("a"))
+
+    def keys():
+        yield make_key("k")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(sqlite3.OperationalError):
+        writer.rebuild(DATABASE, (), keys())
+    assert folders.others(root, folders.current(root)) == []
+    apply(make_endpoint("b"))
+    assert sorted(facts.id for facts in writer.endpoints()) == ["a", "b"]
+
+
+def test_versions_never_go_back(writer, apply, root, page, known):
+    apply(make_endpoint("a"))
+    row = page.claim_row()
+    row.set_applied(page.version + 5)  # it followed a commit whose writer was killed before it published the version
+    writer.rebuild(DATABASE, (), ())
+    assert page.version == writer.state().version > row_version(page) - 5
+    assert not page.behind(page.newest_applied())
+    row.release()
+
+
+def row_version(page):
+    return page.newest_applied()
+
+
+def test_a_version_that_was_never_published_is_published_at_the_next_start(writer, apply, root, page):
+    version = apply(make_endpoint("a"))
+    writer.close()
+    page.version = version - 1  # killed after the commit
+    started = RegistryWriter(root, page)
+    started.publish()
+    assert page.version == version
+    started.close()
+
+
+def test_a_new_live_page_gets_generation_and_version(writer, apply, root, tmp_path):
+    version = apply(make_endpoint("a"))
+    writer.close()
+    page = type(writer._page)(tmp_path / "another-page")
+    started = RegistryWriter(root, page)
+    started.publish()
+    assert (page.version, page.registry_generation) == (version, folders.current(root))
+    started.close()
+
+
+def test_a_damaged_generation_is_not_used(writer, root, page):
+    page.damaged_generation = page.registry_generation
+    assert not writer.is_usable
+    writer.close()
+    started = RegistryWriter(root, page)
+    assert not started.is_usable
+    started.rebuild(DATABASE, [make_endpoint("a")], [])
+    assert started.is_usable
+    started.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 1000])
+def test_a_damaged_file_is_not_used(writer, root, page, content, caplog):
+    writer.close()
+    file_of(root).write_bytes(content)
+    started = RegistryWriter(root, page)
+    assert not started.is_usable
+    assert "built anew" in caplog.text
+
+
+def test_another_format_is_not_used(writer, root, page):
+    state = msgspec.structs.replace(writer.state(), format=schema.FORMAT + 1)
+    writer._store.put(META, STATE, META.pack(state))
+    writer.close()
+    assert not RegistryWriter(root, page).is_usable
+
+
+def test_a_half_built_generation_of_a_killed_process_is_removed(writer, apply, root, page):
+    folders.folder(root, 99).mkdir()
+    writer.publish()
+    assert folders.others(root, folders.current(root)) == []
+
+
+def test_a_store_is_rebuilt_with_everything(writer, root, page):
+    endpoints = [make_endpoint("a", "m", slot=1), make_endpoint("b", slot=2)]
+    writer.rebuild("database-2", endpoints, [make_key("k"), PublishedKey("bad", "no hash", ())], source="one")
+    known = Known(root, page)
+    key = known.reader.key(digest("k"))
+    assert key is not None
+    assert key.id == "k"
+    assert known.names() == ["a", "b"]
+    assert [model.id for _, model in known.reader.models_named("M")] == []
+    state = writer.state()
+    assert (state.database_id, state.source, state.previous_source) == ("database-2", "one", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "damage"),
+    [
+        (sqlite3.OperationalError("made up"), False),
+        (sqlite3.OperationalError("Could not decode to UTF-8 column"), True),
+        (sqlite3.DatabaseError("file is not a database"), True),
+        (Damaged("a row"), True),
+        (FileNotFoundError(), True),
+        (PermissionError(), False),
+        (ValueError(), False),
+    ],
+)
+def test_what_damage_is(error, damage):
+    assert is_damage(error) is damage

@@ -1,0 +1,130 @@
+"""Responses that the gateway creates itself, and new snapshots."""
+
+import msgspec
+import pytest
+
+from gateway.registry import folders, schema
+from gateway.registry.store import FILE
+from tests.gateway.process import ALL
+from tests.gateway.refusals import counted, refused
+from tests.gateway.samples import make_endpoint
+from tests.router import until
+
+CHAT = "/v1/chat/completions"
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{bad", None),
+        (b"[]", None),
+        (b'"text"', None),
+        (b"{}", "model"),
+        (b'{"model":7}', "model"),
+        (b'{"model":""}', "model"),
+        (b'{"model":"m","stream":"yes"}', "stream"),
+        (b'{"model":"m","stream_options":[]}', "stream_options"),
+    ],
+)
+def test_a_bad_body(gateway, body, param):
+    response = gateway.post(CHAT, body)
+    assert refused(response) == (400, "invalid_request")
+    assert response.json()["error"]["param"] == param
+    assert counted(gateway) == [(400, "invalid_request")]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/v1/responses"])
+def test_an_unknown_model(gateway, path):
+    response = gateway.post(path, {"model": "nobody's"})
+    assert refused(response) == (404, "model_not_found")
+    assert response.json()["error"]["param"] == "model"
+    assert "nobody's" in response.json()["error"]["message"]
+    assert counted(gateway) == [(404, "model_not_found")]
+
+
+# Models
+
+
+def test_models_are_listed(gateway, sim):
+    model = gateway.add(sim.add(), known_as="upstream:latest")
+    assert gateway.chat(model).status == 200
+    entries = {entry["id"]: entry for entry in gateway.get("/v1/models").json()["data"]}
+    assert entries[model]["ready"]
+    assert entries[model]["aliases"] == ["upstream:latest"]
+
+
+def test_a_model_by_its_name(gateway):
+    endpoint = make_endpoint("", "org/named %ü")
+    gateway.endpoints[endpoint.id] = endpoint
+    gateway.publish()
+    entry = gateway.get("/v1/models/org%2Fnamed%20%25%C3%BC").json()
+    assert (entry["id"], entry["endpoint_ids"]) == ("org/named %ü", [endpoint.id])
+
+
+@pytest.mark.parametrize("name", ["nobody's", "%FF", "a/b/c"])
+def test_an_unknown_model_by_its_name(gateway, name):
+    assert refused(gateway.get(f"/v1/models/{name}")) == (404, "model_not_found")
+    assert counted(gateway) == [(404, "model_not_found")]
+
+
+def test_reading_models_leaves_no_record(gateway):
+    gateway.get("/v1/models")
+    assert gateway.records() == []
+
+
+# Publication
+
+
+def test_a_gateway_waits_for_the_first_publication(make_gateway):
+    process = make_gateway(ROUTERDASH_STORE_BODIES="all").start(published=False)
+    response = process.get("/v1/models")
+    assert refused(response) == (503, "not_ready")
+    assert response.headers["retry-after"] == "2"
+    assert process.get("/ready").status == 503
+    process.publish()
+    assert process.get("/v1/models").status == 200
+    assert process.get("/ready").status == 200
+    assert process.records() == []  # the refusal could not be counted without a journal
+
+
+def test_a_changed_endpoint_is_used_soon(gateway, sim):
+    model = gateway.add(sim.add())
+    assert gateway.chat(model).status == 200
+    (endpoint,) = gateway.endpoints_of(model)
+    gateway.endpoints[endpoint.id] = msgspec.structs.replace(endpoint, status=schema.OFFLINE)
+    gateway.publish()
+    until(lambda: gateway.chat(model).status == 503, 2)
+
+
+def test_a_deleted_key_stops_working_soon(gateway):
+    key = gateway.add_key("sk_deleted_soon", ALL)
+    gateway.publish()
+    assert gateway.get("/v1/models", key=key).status == 200
+    del gateway.keys[key[3:11]]
+    gateway.publish()
+    until(lambda: gateway.get("/v1/models", key=key).status == 401, 2)
+
+
+def test_the_journal_follows_the_database(make_gateway, sim):
+    process = make_gateway().start()
+    model = process.add(sim.add())
+    process.chat(model)
+    process.database_id = "database-2"
+    process.publish()
+    until(lambda: process.chat(model).status == 200 and process.database_ids() == {"database-1", "database-2"}, 5)
+
+
+def test_a_gateway_with_a_damaged_store_serves_what_it_has_in_memory(make_gateway, sim):
+    process = make_gateway().start()
+    model = process.add(sim.add())
+    assert process.chat(model).status == 200
+    generation = process.page.registry_generation
+    (folders.folder(process.config.registry_dir, generation) / FILE).write_bytes(b"nonsense")
+    process.page.version += 1
+    until(lambda: process.page.damaged_generation == generation, 2)
+    assert process.chat(model).status == 200
+    assert "the registry store cannot be read" in process.log()

@@ -1,0 +1,1 @@
+"""Structure and language limits of the product, measured by `python -m tests.measures`."""

@@ -1,0 +1,248 @@
+"""One request: its attempts and routing decisions, as JSON and as a page."""
+
+import re
+from typing import Any
+
+import pytest
+
+from access.models import INFERENCE, ApiKey, User
+from endpoints.models import Endpoint
+from endpoints.registry import registry
+from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.routing import balancer
+from metrics import labels
+from metrics.queries.requests.filters import OUTCOMES
+from tests.access.people import Api, key_for, with_key
+from tests.metrics.records import KEY, A, B, request
+from tests.metrics.storage.test_seeding import adopted
+from tests.metrics.world import World, without
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
+
+NOWHERE = "eeeeeeee-0000-4000-8000-000000000009"
+TRIES = (
+    AttemptRecord(B, record.FAILED, 0, 90_000, "connection refused", 640_000, balancer.LEAST, ((A, 5), (B, 2))),
+    AttemptRecord(A, record.OK, 200, 1_000_000, None, 731_000, balancer.ONLY, ((A, 5),)),
+)
+
+
+def written(shown_world: World, entry: RequestRecord) -> str:
+    shown_world.gateway(entry)
+    shown_world.write()
+    return entry.id
+
+
+def failed_over(**fields: Any) -> RequestRecord:
+    given: dict[str, Any] = {
+        "attempts": TRIES,
+        "duration_us": 1_731_000,
+        "queue_us": 600_000,
+        "first_token_us": 900_000,
+        "streamed": True,
+        "output_tokens": 50,
+        "client_ip": "192.0.2.1",
+        "request_id": "mine-7",
+    }
+    return request(**{**given, **fields})
+
+
+def reported(api: Api, request_id: str) -> Any:
+    response = api.call("GET", f"/api/requests/{request_id}")
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+def page(api: Api, request_id: str, **headers: Any) -> str:
+    response = api.get(f"/requests/{request_id}", **headers)
+    assert response.status_code == 200
+    text: str = response.content.decode()
+    return text
+
+
+def seen(html: str) -> str:
+    """Return the visible text: without tags, whitespace collapsed."""
+    return re.sub(r"(<[^>]+>|\s)+", " ", html.split("<main")[1].split("</main>")[0]).strip()
+
+
+# As JSON
+
+
+def test_a_request_is_returned_with_its_attempts(script: Api, shown_world: World) -> None:
+    found = reported(script, written(shown_world, failed_over()))
+    assert (found["queue_ms"], found["request_id"], found["tokens_per_second"]) == (600.0, "mine-7", 50.0)
+    assert [(it["endpoint_name"], it["at_ms"], it["reason"]) for it in found["attempts"]] == [
+        ("b", 640.0, "least"),
+        ("a", 731.0, "only"),
+    ]
+    assert found["attempts"][0]["scores"] == [
+        {"endpoint_id": B, "endpoint_name": "b", "in_flight": 2},
+        {"endpoint_id": A, "endpoint_name": "a", "in_flight": 5},
+    ]
+
+
+def test_a_request_has_the_fields_of_the_list_and_more(script: Api, shown_world: World) -> None:
+    found = reported(script, written(shown_world, failed_over()))
+    (listed,) = script.call("GET", "/api/requests").json()["requests"]
+    assert {name: found[name] for name in listed} == listed
+    assert set(found) - set(listed) == {"api_key_name"}
+
+
+def test_the_api_key_has_its_name(script: Api, shown_world: World) -> None:
+    key = ApiKey.objects.get(name="script")
+    assert reported(script, written(shown_world, request(api_key_id=str(key.pk))))["api_key_name"] == "script"
+    assert reported(script, written(shown_world, request(api_key_id=KEY)))["api_key_name"] is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"outcome": record.FAILED}, {"kind": "embeddings"}, {"output_tokens": None}, {"outcome": record.QUEUE}]
+)
+def test_a_request_without_a_speed_has_none(script: Api, shown_world: World, fields: dict[str, Any]) -> None:
+    found = reported(script, written(shown_world, request(**{"output_tokens": 5, **fields})))
+    assert found["tokens_per_second"] is None
+
+
+def test_a_request_needs_two_queries(script: Api, shown_world: World, django_assert_num_queries: Any) -> None:
+    request_id = written(shown_world, failed_over(api_key_id=KEY))
+    reported(script, request_id)
+    with django_assert_num_queries(2):
+        reported(script, request_id)
+
+
+@pytest.mark.parametrize("request_id", [NOWHERE, "a", "export/x"])
+def test_an_unknown_request_is_a_404(script: Api, shown_world: World, request_id: str) -> None:
+    shown_world.write()
+    assert script.call("GET", f"/api/requests/{request_id}").status_code == 404
+
+
+def test_reading_needs_a_permission(anybody: Api, as_viewer: Api, admin: User, shown_world: World) -> None:
+    path = f"/api/requests/{written(shown_world, request())}"
+    weak = with_key(key_for(admin, INFERENCE))
+    assert [api.call("GET", path).status_code for api in (anybody, weak, as_viewer)] == [401, 403, 200]
+
+
+def test_waiting_records_are_written_before_the_search(script: Api, shown_world: World) -> None:
+    adopted("error")
+    (row,) = script.call("GET", "/api/requests").json()["requests"]
+    assert reported(script, row["id"])["attempts"] == []
+
+
+# As a page
+
+
+def test_the_page_shows_the_attempts(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, failed_over())))
+    assert "Queue from 40 ms 600 ms Attempt 1 from 640 ms 90 ms" in text
+    assert "Time to first token from 731 ms 169 ms Stream from 900 ms 831 ms" in text
+    assert "Attempt 1 b Failed 90 ms This endpoint had the fewest running requests. connection refused" in text
+    assert "Candidate In flight Chosen: b 2 a 5" in text
+    assert "Attempt 2 a OK 200 1.00 s No other endpoint was available." in text
+
+
+def test_the_page_shows_the_client(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, failed_over(api_key_id=KEY))))
+    assert f"API key deleted: {KEY} Client 192.0.2.1 Client's request id mine-7" in text
+    assert "Tokens per second 50.0" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        (record.QUEUE, "Every endpoint with the model was full"),
+        (record.NO_ENDPOINT, "No endpoint with the model was available."),
+    ],
+)
+def test_the_page_shows_why_there_was_no_attempt(
+    as_viewer: Api, shown_world: World, outcome: str, sentence: str
+) -> None:
+    assert sentence in seen(page(as_viewer, written(shown_world, request(outcome))))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(7, False), (8, True)])
+def test_the_page_shows_that_there_may_have_been_more_candidates(
+    as_viewer: Api, shown_world: World, count: int, expected: bool
+) -> None:
+    scores = tuple((f"{number:08d}-0000-4000-8000-000000000000", number) for number in range(count))
+    tried = AttemptRecord(scores[0][0], record.OK, 200, 5, None, 0, balancer.LEAST, scores)
+    html = page(as_viewer, written(shown_world, request(attempts=(tried,))))
+    assert ("Further candidates are not recorded" in html) == expected
+
+
+def test_an_adopted_request_has_a_page(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, str(adopted("error").pk)))
+    assert "The request did not reach an endpoint." in text
+
+
+def test_a_row_of_an_older_release_shows_that_decisions_were_not_recorded(as_viewer: Api, shown_world: World) -> None:
+    assert "No reason was recorded." in seen(page(as_viewer, written(shown_world, request())))
+
+
+def test_the_page_links_to_existing_endpoints(as_viewer: Api, shown_world: World) -> None:
+    request_id = written(shown_world, failed_over())
+    Endpoint.objects.filter(pk=B).delete()
+    registry.reload()
+    html = page(as_viewer, request_id)
+    assert f'<a href="/endpoints/{A}">a</a>' in html
+    assert f"/endpoints/{B}" not in html
+
+
+def test_names_are_escaped(as_viewer: Api, shown_world: World) -> None:
+    odd = request(record.FAILED, model="<script>", error="<b>", request_id="<i>", client_ip="<u>")
+    html = page(as_viewer, written(shown_world, odd))
+    assert re.findall("<script>|<i>|<u>", html) == []
+
+
+def test_only_staff_have_links_to_the_admin(as_admin: Api, as_viewer: Api, shown_world: World) -> None:
+    request_id = written(shown_world, request())
+    link = f"/admin/metrics/requesthistory/{request_id}/change/"
+    assert link in page(as_admin, request_id)
+    assert link not in page(as_viewer, request_id)
+
+
+def test_the_admin_links_to_the_page(as_admin: Api, shown_world: World) -> None:
+    request_id = written(shown_world, failed_over())
+    for path, text in (("", "a"), (f"{request_id}/change/", "Why this endpoint")):
+        html = as_admin.get(f"/admin/metrics/requesthistory/{path}").content.decode()
+        assert f'<a href="/requests/{request_id}" title="Why this endpoint">{text}</a>' in html
+
+
+@pytest.mark.parametrize("request_id", [NOWHERE, "a"])
+def test_an_unknown_request_has_no_page(as_viewer: Api, shown_world: World, request_id: str) -> None:
+    shown_world.write()
+    response = as_viewer.get(f"/requests/{request_id}")
+    assert response.status_code == 404
+    assert "This page does not exist." in response.content.decode()
+
+
+def test_the_page_needs_a_login(anybody: Api) -> None:
+    assert anybody.get(f"/requests/{NOWHERE}")["Location"] == f"/login?next=/requests/{NOWHERE}"
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_page_is_in_the_requested_language(as_viewer: Api, shown_world: World, language: str) -> None:
+    html = page(as_viewer, written(shown_world, failed_over()), headers={"accept-language": language})
+    assert ("Why this endpoint" in html) == (language == "en")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_the_database_the_page_shows_an_error(as_viewer: Api, shown_world: World) -> None:
+    request_id = written(shown_world, request())
+    with without("request_history"):
+        response = as_viewer.get(f"/requests/{request_id}")
+        assert response.status_code == 503
+        assert "The database is currently unavailable." in response.content.decode()
+        assert as_viewer.call("GET", f"/api/requests/{request_id}").status_code == 503
+
+
+# Texts
+
+
+def test_every_reason_has_a_text() -> None:
+    known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.CREATOR]
+    known += [balancer.PINNED, balancer.SEARCHED]
+    assert list(labels.REASONS) == known
+    assert labels.reason("of a newer release") == "of a newer release"
+
+
+def test_every_outcome_has_a_label() -> None:
+    assert tuple(labels.OUTCOMES) == OUTCOMES

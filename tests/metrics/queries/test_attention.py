@@ -1,0 +1,275 @@
+"""Items that need attention: each kind alone, the worst first, and none if all is well."""
+
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from django.conf import settings
+
+from endpoints.models import Endpoint, EndpointModel
+from endpoints.registry import registry
+from gateway.base import limits, volumes
+from gateway.base.config import load
+from gateway.base.limits import Limit
+from gateway.ipc.limit_hits import Hits
+from gateway.ipc.live_page import LivePage
+from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.runtime import runtime
+from metrics.times import json_time
+from tests.access.people import Api
+from tests.metrics.records import AT, NOW, A, B, request
+from tests.metrics.world import World, add_endpoint, fake_installation
+
+pytestmark = pytest.mark.django_db
+
+Disk = namedtuple("Disk", "total used free")  # the order of shutil
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Free space that a test can set."""
+
+    def has(total: int, free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(total, total - free, free))
+
+    has(1 << 40, 1 << 39)
+    with time_machine.travel(NOW, tick=False):
+        yield has
+
+
+@pytest.fixture
+def restored(shown_world: World) -> World:
+    shown_world.follower.seed(shown_world.trackers.state, "db")
+    return shown_world
+
+
+def items(client: Api) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.call("GET", "/api/dashboard/attention").json()
+    return found
+
+
+def kinds(client: Api) -> list[str]:
+    return [item["kind"] for item in items(client)]
+
+
+def test_a_healthy_installation_has_no_items(as_viewer: Api, restored: World, endpoints: object) -> None:
+    assert items(as_viewer) == []
+
+
+def test_figures_that_are_not_restored_yet(as_viewer: Api, shown_world: World) -> None:
+    assert kinds(as_viewer) == ["unrestored"]
+
+
+def test_an_offline_endpoint_is_listed_with_cause_and_lost_models(as_viewer: Api, restored: World) -> None:
+    away = add_endpoint(A, "a", status="online")
+    other = add_endpoint(B, "b", status="online")
+    for endpoint, model in ((away, "both"), (away, "alone"), (other, "both")):
+        EndpointModel(endpoint=endpoint, model_id=model).save(force_insert=True)
+    for minutes in (3, 2):
+        at = NOW - timedelta(minutes=minutes)
+        Endpoint.record_check(A, success=False, latency_ms=None, error="connection refused", at=at)
+    registry.reload()
+    endpoint_events.refresh()
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"]) == ("offline", "bad", "connection refused")
+    assert (item["endpoint_name"], item["since"]) == ("a", "2026-03-10T11:58:30.000Z")
+    assert (item["models"], item["models_nowhere_else"]) == (2, 1)
+
+
+@pytest.mark.parametrize("state", ["draining", "disabled"])
+def test_endpoints_disabled_by_an_operator_are_not_listed(as_viewer: Api, restored: World, state: str) -> None:
+    add_endpoint(A, "a", status="offline").set_operator_state(state)
+    registry.reload()
+    assert items(as_viewer) == []
+
+
+@pytest.mark.parametrize(("due", "severity", "cause"), [(60, "bad", "open"), (-1, "warn", "half_open")])
+def test_a_circuit_breaker(as_viewer: Api, restored: World, due: int, severity: str, cause: str) -> None:
+    add_endpoint(A, "a", status="online")
+    fake_installation().trials = lambda: {A: int(AT) + due}
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"]) == ("breaker", severity, cause)
+
+
+def test_the_breaker_of_an_offline_endpoint_is_not_listed_too(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", status="offline")
+    fake_installation().trials = lambda: {A: int(AT) + 60}
+    assert kinds(as_viewer) == ["offline"]
+
+
+def test_a_backlog_of_records(as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.installation, "writer", restored.writer)
+    restored.gateway(request(ago=180))
+    restored.writer.backlog.behind_since = AT - 180
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["since"]) == ("waiting", "2026-03-10T11:57:30.000Z")
+
+
+def test_unrecorded_requests(as_viewer: Api, restored: World) -> None:
+    fake_installation().unrecorded = lambda: 3
+    assert kinds(as_viewer) == ["unrecorded"]
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "full"),
+    [
+        (1 << 40, 1 << 30, True),
+        (1 << 40, 21 << 30, False),
+        (100 << 30, 2 << 30, True),
+        (100 << 30, 4 << 30, False),
+        (8 << 30, (1 << 30) - 1, True),
+    ],
+)
+def test_a_nearly_full_disk(as_viewer: Api, restored: World, disk: Any, total: int, free: int, full: bool) -> None:
+    disk(total, free)
+    assert kinds(as_viewer) == (["disk"] if full else [])
+
+
+def test_a_disk_whose_free_space_cannot_be_read(
+    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(shutil, "disk_usage", fails)
+    assert items(as_viewer) == []
+
+
+def test_a_generated_password(as_viewer: Api, restored: World) -> None:
+    fake_installation().generated_passwords = lambda: [(B, "admin", NOW)]
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["username"], item["user_id"]) == ("password", "admin", B)
+
+
+def test_changes_that_cannot_be_published(as_viewer: Api, restored: World) -> None:
+    fake_installation().publication_failure = lambda: "disk full"
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"]) == ("unpublished", "bad", "disk full")
+    assert "which continue without them: disk full" in as_viewer.get("/").content.decode()
+    health = as_viewer.get("/health").json()
+    assert health["reasons"] == ["changes of endpoints and keys cannot be published to the gateways, see the log"]
+
+
+def test_a_difference_between_database_and_gateways_is_shown_for_a_day(as_viewer: Api, restored: World) -> None:
+    fake_installation().drifted_at = lambda: AT - 60
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["since"]) == ("drift", "warn", json_time(NOW - timedelta(minutes=1)))
+    assert "differed between the database and the gateways" in as_viewer.get("/").content.decode()
+    fake_installation().drifted_at = lambda: AT - 86_400
+    assert items(as_viewer) == []
+
+
+def test_plain_text_keys_of_endpoints(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", api_key_encrypted="sk-as-llmlb-left-it", status="online")
+    assert [(it["kind"], it["keys"], it["severity"]) for it in items(as_viewer)] == [("clear_keys", 1, "warn")]
+    html = as_viewer.get("/").content.decode()
+    assert "1 API key of an endpoint is stored in plain text" in html
+    assert "adopt --encrypt-keys" in html
+    assert "sk-as-llmlb-left-it" not in html
+
+
+def test_sealed_keys_are_not_listed(as_viewer: Api, restored: World) -> None:
+    endpoint = add_endpoint(A, "a", api_key_encrypted="sk-as-llmlb-left-it", status="online")
+    endpoint.set_api_key("sk-as-llmlb-left-it")
+    registry.reload()
+    assert items(as_viewer) == []
+
+
+@pytest.mark.parametrize(
+    ("in_container", "lost", "kind"), [(True, True, ["volatile"]), (True, False, []), (False, True, [])]
+)
+def test_a_data_directory_inside_the_container(
+    as_viewer: Api,
+    restored: World,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Any,
+    in_container: bool,
+    lost: bool,
+    kind: list[str],
+) -> None:
+    settings.ROUTERDASH = replace(settings.ROUTERDASH, in_container=in_container)
+    monkeypatch.setattr(volumes, "is_lost_with_container", lambda directory: lost)
+    assert kinds(as_viewer) == kind
+    assert ("No volume is mounted for the data directory" in as_viewer.get("/").content.decode()) is bool(kind)
+
+
+def test_the_worst_endpoints_come_first(as_viewer: Api, shown_world: World, disk: Any) -> None:
+    add_endpoint(A, "z", status="error")
+    add_endpoint(B, "y", status="offline")
+    disk(1 << 40, 1)
+    fake_installation().unrecorded = lambda: 1
+    fake_installation().generated_passwords = lambda: [(B, "admin", NOW)]
+    assert kinds(as_viewer) == ["unrecorded", "disk", "offline", "error", "unrestored", "password"]
+
+
+# The page
+
+
+def test_the_page_shows_an_item_as_a_sentence_with_one_button(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "<b>a</b>", status="offline", base_url="http://a.invalid", last_error="no <i>route</i>")
+    html = as_viewer.get("/").content.decode()
+    assert "<b>&lt;b&gt;a&lt;/b&gt;</b> is offline: no &lt;i&gt;route&lt;/i&gt;" in html
+    assert html.count('class="btn btn-small"') == 1
+
+
+def test_the_part_of_the_page_can_be_requested_alone(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", status="error")
+    for part in ("attention", "endpoints", "marks"):
+        html = as_viewer.get(f"/?part={part}").content.decode()
+        assert f'data-part="{part}"' in html
+        assert "<html" not in html
+    assert "<html" in as_viewer.get("/?part=other").content.decode()
+
+
+def test_only_the_first_items_of_many_are_shown(as_viewer: Api, restored: World) -> None:
+    for number in range(12):
+        add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number:02}", status="offline")
+    html = as_viewer.get("/?part=attention").content.decode()
+    assert html.count('data-show="offline"') == 8
+    assert "4 more: see the table" in html
+
+
+def test_buttons_for_staff_are_shown_to_staff_only(as_admin: Api, as_viewer: Api, restored: World) -> None:
+    fake_installation().generated_passwords = lambda: [(B, "admin", NOW)]
+    for client, button in ((as_admin, True), (as_viewer, False)):
+        assert (f"/admin/access/user/{B}/change/" in client.get("/").content.decode()) is button
+
+
+def test_each_limit_hit_within_the_last_minute_is_one_item(
+    as_viewer: Api, restored: World, endpoints: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, other = Limit(1, "some", "Some of all", "2", "waits"), Limit(2, "other", "Other", "3", "is refused")
+    monkeypatch.setattr(limits, "BY_NAME", {it.name: it for it in (some, other)})
+    monkeypatch.setattr("gateway.ipc.limit_hits.LIMITS", (some, other))
+    monkeypatch.setattr(runtime.installation, "limit_hits", Hits(LivePage(tmp_path / "live")))
+    for _ in range(3):
+        runtime.installation.limit_hits.hit(some)
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"]) == ("bound", "warn", "some")
+    assert item["since"] == "2026-03-10T12:00:30.000Z"
+    runtime.installation.limit_hits.hit(other)
+    assert [it["cause"] for it in items(as_viewer)] == ["some", "other"]
+    assert "<b>Some of all</b>" in as_viewer.get("/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"ROUTERDASH_HOST": "0.0.0.0"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "192.0.2.1", "ROUTERDASH_PUBLIC_URL": "http://llm.local"}, ["plain_http"]),
+        ({"ROUTERDASH_HOST": "0.0.0.0", "ROUTERDASH_PUBLIC_URL": "https://llm.example.com"}, []),
+        ({"ROUTERDASH_HOST": "::1"}, []),
+    ],
+)
+def test_passwords_sent_without_encryption(
+    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], found: list[str]
+) -> None:
+    given = {"ROUTERDASH_DATA_DIR": str(settings.ROUTERDASH.data_dir), "ROUTERDASH_TIME_ZONE": "UTC", **environment}
+    monkeypatch.setattr(settings, "ROUTERDASH", load(given))
+    assert kinds(as_viewer) == found
+    assert ("accepts plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)

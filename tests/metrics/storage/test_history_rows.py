@@ -1,0 +1,92 @@
+"""Rows of the history: creating many at once gives the same rows as creating each."""
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.ipc import record
+from gateway.ipc.record import RequestRecord
+from metrics.storage.history_rows import COLUMNS, EndpointName, rows
+from tests.metrics.records import AT, ENDED, KEY, A, B, attempt, request
+
+
+def place(endpoint_id: str) -> EndpointName:
+    return EndpointName(f"name of {endpoint_id}", "192.0.2.1")
+
+
+def whole(entries: list[RequestRecord]) -> list[dict[str, Any]]:
+    """Return each row, created alone, by columns."""
+    return [
+        dict(zip((*COLUMNS.common, *COLUMNS.own), (*common, *row), strict=True))
+        for common, own in rows(entries, place)
+        for row in own
+    ]
+
+
+def counted(found: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(repr(row) for row in found)
+
+
+texts = st.sampled_from((None, "", "a", "\0", "ü\n"))
+bodies = st.sampled_from((None, "", "{}", '{"a": "\\u0000"}', '{"cut'))
+numbers = st.sampled_from((None, -1, 0, 7, 1 << 40, (1 << 40) + 1))
+
+
+@st.composite
+def any_request(draw: st.DrawFn) -> RequestRecord:
+    outcome = draw(st.sampled_from((*ENDED, record.REJECTED)))
+    tries = [attempt(outcome, draw(st.sampled_from((A, B))), error=draw(texts)) for _ in range(draw(st.integers(0, 2)))]
+    return request(
+        outcome,
+        ago=draw(st.sampled_from((0, 0.000001, 1, 86_400))),
+        model=draw(st.sampled_from(("tiny", "\0"))),
+        kind=draw(st.sampled_from(("chat_completions", "of a later release"))),
+        attempts=tuple(tries),
+        status=draw(st.sampled_from((200, 500))),
+        duration_us=draw(st.sampled_from((0, 499, 1500, 2500))),
+        first_token_us=draw(st.none() | st.just(5)),
+        input_tokens=draw(numbers),
+        output_tokens=draw(numbers),
+        estimated=draw(st.booleans()),
+        streamed=draw(st.booleans()),
+        api_key_id=draw(st.sampled_from((None, KEY))),
+        client_ip=draw(texts),
+        error=draw(texts),
+        request_body=draw(bodies),
+        response_body=draw(bodies),
+        queue_us=draw(st.none() | st.just(9)),
+        request_id=draw(texts),
+    )
+
+
+@given(st.lists(any_request(), max_size=30))
+def test_rows_equal_those_created_one_by_one(entries: list[RequestRecord]) -> None:
+    alone = [row for entry in entries for row in whole([entry])]
+    assert counted(whole(entries)) == counted(alone)
+    assert len(alone) == sum(entry.outcome != record.REJECTED for entry in entries)
+
+
+def test_similar_requests_are_one_group() -> None:
+    entries = [request(output_tokens=number, ago=number) for number in range(5)]
+    ((common, own),) = rows(entries, place)
+    assert len(common) == len(COLUMNS.common)
+    assert [row[0] for row in own] == [entry.id for entry in entries]
+
+
+def test_requests_of_other_seconds_and_endpoints_are_separate_groups() -> None:
+    found = whole([request(), request(ago=1), request(endpoint=B), request(ago=0.5)])
+    assert [(row["endpoint_name"], row["completed_at"][17:]) for row in found] == [
+        (f"name of {A}", "30.000000+00:00"),
+        (f"name of {A}", "29.000000+00:00"),
+        (f"name of {A}", "29.500000+00:00"),
+        (f"name of {B}", "30.000000+00:00"),
+    ]
+    assert round(AT) % 60 == 30
+
+
+def test_without_successes_the_other_rows_remain() -> None:
+    entries = [request(), request(record.FAILED), request(record.REJECTED), request(record.CANCELLED)]
+    found = rows(entries, place, successes=False)
+    assert sorted(own[0][0] for _, own in found) == sorted([entries[1].id, entries[3].id])

@@ -1,0 +1,74 @@
+"""The text of SQL statements: parameters in order, no values in the text."""
+
+import pytest
+from django.db import connection
+
+from metrics import sql
+from metrics.storage import database
+
+TABLE = "rollup_all_clients"
+
+
+def test_a_select_has_its_clauses_in_order() -> None:
+    statement = sql.select(["a", "b"], "t", where=["a > %s", "b < %s"], group_by="a", order_by="b", limit=3, offset=2)
+    assert statement == "SELECT a, b FROM t WHERE a > %s AND b < %s GROUP BY a ORDER BY b LIMIT 3 OFFSET 2"
+
+
+def test_an_insert_has_a_parameter_for_each_column() -> None:
+    assert sql.insert("t", ["a", "b"]) == "INSERT INTO t (a, b) VALUES (%s, %s)"
+
+
+def test_an_insert_takes_the_rows_of_a_statement() -> None:
+    assert sql.insert("t", ["a"], "SELECT b FROM s") == "INSERT INTO t (a) SELECT b FROM s"
+
+
+def test_a_delete_returns_columns() -> None:
+    assert sql.delete("t", "a = %s", ["a", "b"]) == "DELETE FROM t WHERE a = %s RETURNING a, b"
+
+
+def test_conditions_are_written_like_assignments() -> None:
+    assert sql.update("t", sql.equal(["a", "b"]), sql.equal(["c", "d"])) == (
+        "UPDATE t SET a = %s, b = %s WHERE c = %s AND d = %s"
+    )
+
+
+@pytest.mark.django_db
+def test_an_upsert_adds_replaces_and_computes() -> None:
+    statement = sql.upsert(
+        TABLE,
+        ["hour"],
+        added=["requests_ok", "requests_failed", "requests_cancelled", "input_tokens"],
+        replaced=["output_tokens"],
+        expressions={"clients": f"{TABLE}.clients * 10 + excluded.clients"},
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, (7, 1, 2, 3, 4, 5, 6))
+        cursor.execute(statement, (7, 10, 20, 30, 40, 50, 9))
+        cursor.execute(sql.select("*", TABLE))
+        columns = [column[0] for column in cursor.description]
+        (row,) = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+    assert row == {
+        "hour": 7, "requests_ok": 11, "requests_failed": 22, "requests_cancelled": 33, "input_tokens": 44,
+        "output_tokens": 50, "clients": 69,
+    }  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_an_upsert_with_a_condition_leaves_other_rows_alone() -> None:
+    statement = sql.upsert("metric_totals", ["name"], replaced=["value"], where="metric_totals.value = %s")
+    with connection.cursor() as cursor:
+        changed = []
+        for parameters in (("a", 1, 0), ("a", 2, 1), ("a", 3, 1)):
+            cursor.execute(statement, parameters)
+            changed.append(cursor.rowcount)
+        cursor.execute(sql.select("value", "metric_totals", where="name = 'a'"))
+        assert (changed, cursor.fetchall()) == ([1, 1, 0], [(2,)])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("value", "expected"), [("5", 5), ("-5", -5), ("9000", 0), ("NULL", 0)])
+def test_an_impossible_count_is_zero(value: str, expected: int) -> None:
+    column = sql.whole_number("listed.value", 1000, database.vendor())
+    with connection.cursor() as cursor:
+        cursor.execute(sql.select(column, sql.subquery(f"SELECT CAST({value} AS bigint) AS value", "listed")))
+        assert cursor.fetchone() == (expected,)

@@ -1,0 +1,62 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from access.directory import access
+from endpoints.registry import registry
+from gateway.base.config import Config
+from gateway.ipc.live_page import LivePage
+from routerdash.publication.follower import ChangeFollower
+from routerdash.publication.publisher import Publisher
+from tests.routerdash.publication import store
+from tests.routerdash.publication.store import Stored
+
+
+@pytest.fixture
+def page(config: Config) -> LivePage:
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return LivePage(config.live_page_path)
+
+
+Start = Callable[[], Publisher]
+
+
+@pytest.fixture
+def start(config: Config, page: LivePage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start a publisher as control does, in the place of the one before."""
+    made: list[Publisher] = []
+
+    def begin() -> Publisher:
+        for before in made:
+            before.close()
+        access.forget()
+        registry.forget()
+        publisher = Publisher(config, page)
+        made[:] = [publisher]
+        monkeypatch.setattr(registry, "_listeners", [publisher.publish_endpoints])
+        monkeypatch.setattr(access, "_key_listeners", [publisher.publish_keys])
+        publisher.synchronise()
+        access.reload()
+        registry.reload()
+        return publisher
+
+    yield begin
+    for publisher in made:
+        publisher.close()
+
+
+@pytest.fixture
+def publisher(start: Start) -> Publisher:
+    return start()
+
+
+@pytest.fixture
+def publish(publisher: Publisher, config: Config) -> Callable[[], Stored]:
+    """Apply the change log, and return the store as a gateway reads it."""
+    follower = ChangeFollower(publisher)
+
+    def follow() -> Stored:
+        follower.follow()
+        return store.read(config)
+
+    return follow

@@ -1,0 +1,82 @@
+"""The registry store as a gateway reads it, and what it must contain."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from access.directory import read_key_entries, read_users
+from endpoints.registry import read_entries
+from gateway.base.config import Config
+from gateway.registry import folders
+from gateway.registry.schema import ENDPOINTS, KEYS, MODEL_ROWS, EndpointFacts, KeyFacts, Model, StoreState, ref
+from gateway.registry.store import FILE, RegistryStore
+from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """All that the store has."""
+
+    state: StoreState
+    endpoints: dict[str, EndpointFacts]  # by id
+    models: dict[str, list[Model]]  # by id of the endpoint, sorted by id
+    keys: dict[str, KeyFacts]  # by hash
+
+    @property
+    def slots(self) -> dict[str, int]:
+        return {endpoint_id: facts.slot for endpoint_id, facts in self.endpoints.items()}
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(facts.name for facts in self.endpoints.values())
+
+    def same_rows(self, other: "Stored") -> bool:
+        """Compare everything but version and tokens."""
+        return (self.endpoints, self.models, self.keys) == (other.endpoints, other.models, other.keys)
+
+
+def file_of(config: Config) -> Path:
+    """Return the path of the store's file."""
+    return folders.folder(config.registry_dir, folders.current(config.registry_dir)) / FILE
+
+
+def read(config: Config) -> Stored:
+    store = RegistryStore(file_of(config).parent)
+    with closing(store), store.reading():
+        endpoints = {facts.id: facts for _, facts in store.rows(ENDPOINTS)}
+        return Stored(
+            store.state(),
+            endpoints,
+            {
+                endpoint_id: sorted(
+                    (model for _, model in store.rows(MODEL_ROWS, ref(endpoint_id))), key=lambda it: it.id
+                )
+                for endpoint_id in endpoints
+            },
+            {digest.hex(): key for digest, key in store.rows(KEYS)},
+        )
+
+
+def expected(found: Stored) -> Stored:
+    """Return what the store must have by the database; slots are those that it has."""
+    entries = read_entries()
+    return Stored(
+        found.state,
+        {it.id: endpoint_facts(it, found.slots.get(it.id, -1)) for it in entries.values()},
+        {it.id: sorted(endpoint_models(it), key=lambda model: model.id) for it in entries.values()},
+        {it.hash: published_key(it).facts() for it in read_key_entries(read_users())},
+    )
+
+
+def assert_is_as_the_database(config: Config) -> Stored:
+    """Compare each row, and return the store."""
+    found = read(config)
+    assert found == expected(found)
+    return found
+
+
+def damage_rows(config: Config, table: str) -> None:
+    """Change each row of a table, so that its checksum is wrong."""
+    with closing(sqlite3.connect(file_of(config))) as database, database:
+        assert database.execute(f"UPDATE {table} SET v = CAST(v || x'00' AS BLOB)").rowcount

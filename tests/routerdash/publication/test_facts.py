@@ -1,0 +1,90 @@
+"""Endpoints are made into facts for gateways, and entries again, also without the database."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from endpoints.registry import Entry, ModelEntry
+from gateway.registry.schema import EndpointFacts, Model
+from routerdash.publication.facts import endpoint_facts, endpoint_models, entry_of, published_endpoint
+from tests.metrics.records import A
+
+FACTS = EndpointFacts(
+    id=A, slot=3, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online",
+    operator_state="draining", sealed_key="sealed", timeout_secs=7.0, connect_timeout_secs=1.0,
+    idle_timeout_secs=2.0, total_timeout_secs=3.0, max_concurrency=4, drain_until=1776254400.0,
+    learned_slots=6,
+)  # fmt: skip
+MODEL = Model("llama3.3:70b", "meta/Llama", ("llama",), ("chat",), 8192)
+PLAIN = Entry(id=A, name="a", base_url="http://a.invalid:8000", kind="vllm")
+
+
+def read_back(entry: Entry) -> Entry:
+    return entry_of(endpoint_facts(entry, 0), endpoint_models(entry))
+
+
+def test_a_published_endpoint_is_an_entry_again() -> None:
+    entry = entry_of(FACTS, [MODEL])
+    assert replace(entry, models=()) == Entry(
+        id=A, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online", operator_state="draining",
+        sealed_api_key="sealed", inference_timeout_secs=7, connect_timeout_secs=1, idle_timeout_secs=2,
+        total_timeout_secs=3, max_concurrency=4, learned_slots=6, drain_until=datetime(2026, 4, 15, 12, tzinfo=UTC),
+    )  # fmt: skip
+    (model,) = entry.models
+    assert (model.id, model.canonical_name, model.capabilities, model.max_tokens) == (
+        "llama3.3:70b",
+        "meta/Llama",
+        ("chat",),
+        8192,
+    )
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4},
+        {"learned_slots": 6},
+        {"max_concurrency": 4, "learned_slots": 6},
+        {"max_concurrency": 6, "learned_slots": 6},
+    ],
+)
+def test_limits_that_staff_has_not_set_do_not_look_set(limits: dict[str, Any]) -> None:
+    entry = replace(PLAIN, **limits)
+    assert read_back(entry) == entry
+    assert endpoint_facts(entry, 0).slots == entry.slots
+
+
+def test_the_default_of_the_connect_timeout_reads_as_not_set() -> None:
+    assert endpoint_facts(PLAIN, 0).connect_timeout_secs == 5.0
+    assert read_back(replace(PLAIN, connect_timeout_secs=5)).connect_timeout_secs is None
+
+
+def test_an_endpoint_of_an_older_release_is_read() -> None:
+    """It has one number of slots, and not where that comes from."""
+    older = msgspec.to_builtins(FACTS)
+    del older["learned_slots"]
+    found = msgspec.convert(older, EndpointFacts)
+    assert (found.slots, found.learned_slots) == (4, None)
+    assert entry_of(found, []).max_concurrency == 4
+
+
+def test_models_of_an_entry_are_sorted_by_id_as_in_the_database() -> None:
+    assert [model.id for model in entry_of(FACTS, [Model("b"), Model("a")]).models] == ["a", "b"]
+
+
+def test_an_endpoint_with_its_models_has_the_same_facts() -> None:
+    entry = replace(PLAIN, models=(ModelEntry("tiny", "org/tiny", ("chat",), 4096),), capabilities=("embeddings",))
+    published = published_endpoint(entry, 7)
+    assert (published.facts(), published.models) == (endpoint_facts(entry, 7), endpoint_models(entry))
+    assert published.models[0].capabilities == ("chat", "embeddings")
+
+
+def test_equal_entries_with_a_plain_secret_have_equal_facts() -> None:
+    """Each sealing of a secret looks different; a difference would be published again and again."""
+    entry = replace(PLAIN, plain_api_key="sk-theirs")
+    assert endpoint_facts(entry, 0) == endpoint_facts(entry, 0)
+    assert endpoint_facts(entry, 0).sealed_key != endpoint_facts(replace(entry, plain_api_key="sk-other"), 0).sealed_key

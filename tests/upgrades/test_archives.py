@@ -1,0 +1,141 @@
+"""An installation of an earlier release starts with the present code: nothing is lost, and nothing counts twice."""
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils.module_loading import import_string
+
+from benchmarks.simulator import Simulator
+from tests.router import RouterDash, until
+from tests.upgrades import archives
+from tests.upgrades.archives import SETTINGS
+
+pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
+
+
+class Upgraded:
+    """One archive, served by the present code, beside simulated servers with the models of its endpoints."""
+
+    def __init__(self, archive: Path, directory: Path, simulator: Simulator) -> None:
+        self.manifest = archives.manifest_of(archive)
+        self.keys = {name: key["key"] for name, key in self.manifest["keys"].items()}
+        self.router = RouterDash(directory, **SETTINGS)
+        self.router.key = self.keys["ops"]
+        archives.unpack(archive, self.router.data_dir)
+        self.machine_paths = archives.machine_paths(self.router.data_dir)
+        late = datetime.fromisoformat(self.manifest["made"]) - datetime.now(UTC)
+        if late > timedelta(0):  # the clock of this machine is behind: the archive would be of the future
+            self.router.environment |= archives.shifted_clock(directory, int(late.total_seconds()) + 60)
+        # Ports of the archive may be taken here. All else stays as the earlier release stored it.
+        for name, behaviour in self.manifest["servers"].items():
+            url = simulator.add(**behaviour).url
+            self.router.query("UPDATE endpoints SET base_url = ? WHERE name = ?", url, name)
+        self.tasks = [row[0] for row in self.router.query("SELECT func FROM django_q_schedule")]
+        self.queued = self.router.query("SELECT count(*) FROM django_q_ormq")[0][0]
+
+    def log_in(self, name: str) -> tuple[int, urllib.request.OpenerDirector]:
+        return self.router.log_in(name, self.manifest["users"][name])
+
+
+@pytest.fixture(scope="module", params=archives.archives(), ids=lambda path: path.name.removesuffix(".tar.xz"))
+def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
+    """Start the installation of one archive. Its tests share it, in the order in which they are written."""
+    with Simulator() as simulator:
+        installation = Upgraded(request.param, tmp_path_factory.mktemp("upgraded"), simulator)
+        try:
+            installation.router.start()
+            yield installation
+        finally:
+            installation.router.kill()
+
+
+def test_an_archive_is_small_and_names_no_machine(upgraded: Upgraded, request: pytest.FixtureRequest) -> None:
+    archive = request.node.callspec.params["upgraded"]
+    assert archive.stat().st_size <= archives.MAX_BYTES
+    assert upgraded.machine_paths == []
+
+
+def test_all_journals_are_folded_once(upgraded: Upgraded) -> None:
+    router, expected = upgraded.router, upgraded.manifest["figures"]
+    until(lambda: router.stats()["records_waiting"] == 0, 60)
+    found = archives.figures(router, upgraded.manifest)
+    for row in expected["history"]["errors"]:
+        for quoting in filter(_quotes, (row, *row["attempts"])):
+            quoting["error"] = f"HTTP {quoting['status_code']}"
+    for name, figures in expected.items():
+        assert archives.as_before(figures, found[name]) == figures, name
+
+
+def test_keys_work_as_before(upgraded: Upgraded) -> None:
+    for name, key in upgraded.manifest["keys"].items():
+        assert upgraded.router.get("/v1/models", key=key["key"]).status == (200 if key["works"] else 401), name
+
+
+def test_users_log_in_and_see_their_pages(upgraded: Upgraded) -> None:
+    url = upgraded.router.url
+    for name in upgraded.manifest["users"]:
+        status, browser = upgraded.log_in(name)
+        assert status == 200, name
+        for path in ("/", "/requests", "/usage", "/clients"):
+            with browser.open(url + path, timeout=30) as page:
+                assert (page.status, page.url) == (200, url + path)
+
+
+def test_stored_bodies_are_there(upgraded: Upgraded) -> None:
+    _, browser = upgraded.log_in("admin")
+    bodies = upgraded.manifest["bodies"]
+    found = archives.bodies(upgraded.router, browser, bodies["id"])
+    assert archives.as_before(bodies["expected"], found) == bodies["expected"]
+
+
+def test_an_etag_still_matches(upgraded: Upgraded) -> None:
+    name = upgraded.manifest["untouched"]
+    endpoint = next(row for row in upgraded.router.get("/api/endpoints").json()["endpoints"] if row["name"] == name)
+    path = f"/api/endpoints/{endpoint['id']}"
+    assert upgraded.router.get(path).headers["etag"] == upgraded.manifest["etag"]
+
+
+def test_stored_tasks_run(upgraded: Upgraded) -> None:
+    assert upgraded.tasks
+    assert all(callable(import_string(name)) for name in upgraded.tasks)
+    assert upgraded.queued
+
+    def succeeded() -> set[str]:
+        return {row[0] for row in upgraded.router.query("SELECT func FROM django_q_task WHERE success")}
+
+    assert upgraded.router.query("SELECT func, result FROM django_q_task WHERE NOT success") == []
+    until(lambda: succeeded() >= {"endpoints.tasks.sync_models"}, 30)
+
+
+def test_new_requests_count_on_top(upgraded: Upgraded) -> None:
+    """The endpoint needs its stored API key, which the present code must be able to read."""
+    router = upgraded.router
+    before = router.stats()
+    name = next(name for name, server in upgraded.manifest["servers"].items() if server.get("api_key"))
+    counted = {row["name"]: row for row in router.get("/api/dashboard/endpoints").json()}[name]
+    until(lambda: any(model["id"] == "tiny" for model in router.get("/v1/models").json()["data"]))
+    for stream in (False, True):
+        response = router.request("POST", "/v1/chat/completions", _chat(stream), {}, upgraded.keys["ops"])
+        assert response.status == 200, response
+    until(lambda: router.stats()["total_requests"] == before["total_requests"] + 2)
+    assert router.endpoint(counted["id"])["successful_requests"] == counted["successful_requests"] + 2
+
+
+def test_all_figures_agree(upgraded: Upgraded) -> None:
+    until(lambda: upgraded.router.stats()["records_waiting"] == 0, 60)
+    done = upgraded.router.manage("reconcile")
+    assert (done.stdout, done.stderr, done.returncode) == ("all figures agree\n", "", 0)
+
+
+def _quotes(row: dict[str, Any]) -> bool:
+    """Return True if the error of a row is in the words of an endpoint; the API reports its status instead."""
+    return re.search(r"simulated \d+\.?$", row["error"] or "") is not None
+
+
+def _chat(stream: bool) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}], "stream": stream}

@@ -1,0 +1,119 @@
+"""Changes that take something away from clients, each followed by requests that must not get it any more.
+
+A round makes one change, waits for its acknowledgement, and sends ten requests at once. It raises AssertionError if one
+of them was served. Other clients send requests all the time, and some of theirs wait in the queue.
+"""
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks.simulator import Endpoint, Simulator
+from tests.http import Response
+from tests.router import PASSWORD, RouterDash, until
+
+AT_ONCE = 10
+
+
+class OwnKeys:
+    """The API keys of the administrator, over a session."""
+
+    def __init__(self, router: RouterDash, timeout: float = 30.0) -> None:
+        self._timeout = timeout
+        self._url = f"{router.url}/api/me/api-keys"
+        _status, self._browser = router.log_in("admin", PASSWORD)
+        self._count = 0
+
+    def call(self, method: str, path: str = "", body: object = None) -> tuple[int, Any]:
+        handlers: list[Any] = self._browser.handlers  # type: ignore[attr-defined]  # the stubs lack it
+        jar = next(handler.cookiejar for handler in handlers if hasattr(handler, "cookiejar"))
+        token = next(cookie.value for cookie in jar if cookie.name == "routerdash_csrf")
+        headers = {"Content-Type": "application/json", "X-CSRFToken": token or ""}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, headers, method=method)
+        with self._browser.open(request, timeout=self._timeout) as response:
+            return response.status, json.loads(response.read() or b"null")
+
+    def create(self) -> tuple[str, str]:
+        """Return id and secret of a new key."""
+        self._count += 1
+        _status, created = self.call("POST", body={"name": f"key {self._count}", "permissions": ["openai.inference"]})
+        return created["id"], created["key"]
+
+
+class Traffic:
+    """Clients that send chats again and again, until the block ends."""
+
+    def __init__(self, send: Callable[[], Response], clients: int = 6) -> None:
+        self._send = send
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._send()
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def at_once(send: Callable[[], Response]) -> list[int]:
+    """Send ten requests at once; return their statuses."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [response.status for response in pool.map(lambda _: send(), range(AT_ONCE))]
+
+
+def chat(router: RouterDash, key: str) -> Response:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}]}
+    return router.post("/v1/chat/completions", body, key=key)
+
+
+def delete_key(router: RouterDash, keys: OwnKeys) -> None:
+    """Create a key, use it, and delete it while it is used."""
+    key_id, secret = keys.create()
+    assert set(at_once(lambda: chat(router, secret))) == {200}
+    with Traffic(lambda: chat(router, secret)):
+        assert keys.call("DELETE", f"/{key_id}")[0] == 204
+        assert set(at_once(lambda: chat(router, secret))) == {401}
+
+
+def withdraw_endpoint(router: RouterDash, simulated: Endpoint, endpoint_id: str, how: str) -> None:
+    """Disable or drain the only endpoint beside running traffic, and enable it again."""
+    until(lambda: router.chat().status == 200)
+    try:
+        assert router.post(f"/api/endpoints/{endpoint_id}/{how}").status == 200
+        _assert_no_request(router, simulated, 503)
+    finally:
+        router.post(f"/api/endpoints/{endpoint_id}/enable")
+
+
+def delete_endpoint(router: RouterDash, simulator: Simulator, name: str) -> None:
+    """Add an endpoint beside another one with the same model, and delete it under traffic."""
+    deleted = simulator.add(ttft=0.005)
+    endpoint_id = router.add(deleted, name)
+    with Traffic(router.chat):
+        until(lambda: deleted.seen.started > 3)
+        assert router.request("DELETE", f"/api/endpoints/{endpoint_id}").status == 204
+        _assert_no_request(router, deleted, 200)
+
+
+def _assert_no_request(router: RouterDash, withdrawn: Endpoint, status: int) -> None:
+    """Send ten requests after the acknowledgement: they get this status, and none arrives at the endpoint.
+
+    The endpoint may read requests that were sent before a little later, so the ten are marked.
+    """
+    assert set(at_once(lambda: router.chat(user="after"))) == {status}
+    assert [body for body in withdrawn.seen.bodies if body.get("user") == "after"] == []
+    until(lambda: withdrawn.seen.running == 0)
+    received = withdrawn.seen.started
+    assert set(at_once(router.chat)) == {status}
+    assert withdrawn.seen.started == received
