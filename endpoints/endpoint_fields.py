@@ -58,7 +58,6 @@ class EndpointField:
     read: Callable[[Any], Any] = _same  # converts the column's value to the entry's
     edited: bool = False  # staff may edit it with the form and with PATCH
     maximum: int | None = None  # of a limit: an option from 1 to this number, or null
-    is_event: bool = False  # a change of it, like every edit, may come with a new endpoint event
     published: Published | None = None
     nullable: bool = False  # in the JSON API
     help: str = ""  # description in the schema of the API
@@ -131,11 +130,11 @@ def _limit(name: str, maximum: int, published: Published, text: str) -> Endpoint
 
 # The order is the one of the JSON API. A version of an endpoint (ETag) depends on the order of the edited fields.
 FIELDS: tuple[EndpointField, ...] = (
-    EndpointField("id", Shape.UUID, read=str, is_event=True, published=SAME),
+    EndpointField("id", Shape.UUID, read=str, published=SAME),
     EndpointField("name", Shape.TEXT, edited=True, published=SAME),
     EndpointField("base_url", Shape.TEXT, edited=True, published=SAME),
-    EndpointField("status", Shape.STATUS, read=_status, is_event=True, published=SAME),
-    EndpointField("operator_state", Shape.OPERATOR_STATE, is_option=True, is_event=True, published=SAME),
+    EndpointField("status", Shape.STATUS, read=_status, published=SAME),
+    EndpointField("operator_state", Shape.OPERATOR_STATE, is_option=True, published=SAME),
     EndpointField("kind", Shape.KIND, other_column="endpoint_type", published=SAME),
     EndpointField("health_check_interval_secs", Shape.INTEGER, read=_interval, edited=True),
     EndpointField(
@@ -185,15 +184,13 @@ FIELDS: tuple[EndpointField, ...] = (
         "drain_until",
         Shape.MOMENT,
         is_option=True,
-        is_event=True,
         published=Published(store=_timestamp, load=_moment),
         nullable=True,
         help="Drain deadline: requests that still run then are ended; null means no deadline.",
     ),
-    EndpointField("sealed_api_key", None, is_option=True, is_event=True, published=Published("sealed_key")),
-    EndpointField("plain_api_key", None, other_column="api_key_encrypted", is_event=True),  # llmlb's column
+    EndpointField("sealed_api_key", None, is_option=True, published=Published("sealed_key")),
+    EndpointField("plain_api_key", None, other_column="api_key_encrypted"),  # llmlb's column
 )
 PUBLISHED_FIELDS = tuple(
     (field.name, field.published_name, form) for field in FIELDS if (form := field.published) is not None
 )
-EVENT_FIELDS = tuple(field.name for field in FIELDS if field.edited or field.is_event)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
@@ -93,6 +93,7 @@ class HealthChecker:
         self._settings: dict[str, tuple[object, ...]] = {}  # see `_settings_of`; the values of the last check
         self._session: aiohttp.ClientSession | None = None
         self._changed = asyncio.Event()
+        self._changed_ids: set[str] | None = None  # None: any endpoint may have changed
 
     async def run(self) -> None:
         """Run health checks until cancelled."""
@@ -101,15 +102,16 @@ class HealthChecker:
             try:
                 while True:
                     self._changed.clear()
-                    self._match_tasks()
+                    self._match_tasks(self._take_changed())
                     await self._changed.wait()
             finally:
                 for task in (*self._tasks.values(), storing):
                     task.cancel()
                 self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def registry_changed(self) -> None:
-        """Start and end tasks after a change of the registry. Call this in the event loop's thread."""
+    def registry_changed(self, ids: Collection[str] | None = None) -> None:
+        """Start and end tasks after a change of these endpoints; None: any. Call this in the event loop's thread."""
+        self._changed_ids = None if ids is None or self._changed_ids is None else self._changed_ids | set(ids)
         self._changed.set()
 
     def nudge(self, endpoint_id: str) -> None:
@@ -117,9 +119,18 @@ class HealthChecker:
         if endpoint_id in self._nudges:
             self._nudges[endpoint_id].set()
 
-    def _match_tasks(self) -> None:
-        current = {entry.id: _settings_of(entry) for entry in self._registry.all()} if self._registry.loaded else {}
-        for removed in self._tasks.keys() - current.keys():
+    def _take_changed(self) -> Collection[str]:
+        """Return the endpoints that have changed since the last call, or all, oldest first, if any may have."""
+        changed, self._changed_ids = self._changed_ids, set()
+        if changed is not None:
+            return changed
+        entries = self._registry.all() if self._registry.loaded else ()
+        return dict.fromkeys([*(entry.id for entry in entries), *self._tasks])
+
+    def _match_tasks(self, ids: Collection[str]) -> None:
+        found = map(self._registry.get, ids)
+        current = {entry.id: _settings_of(entry) for entry in found if entry is not None}
+        for removed in (self._tasks.keys() & ids) - current.keys():
             self._tasks.pop(removed).cancel()
             del self._nudges[removed], self._settings[removed]
         added = 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -44,6 +44,14 @@ class ModelEntry:
     capabilities: tuple[str, ...] = ()
     max_tokens: int | None = None
     last_checked: datetime | None = None
+
+
+class Models(tuple[ModelEntry, ...]):
+    """The models of an endpoint."""
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        return frozenset(model.id for model in self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +86,7 @@ class Entry:
     drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
     plain_api_key: str | None = field(default=None, repr=False)  # llmlb's column
-    models: tuple[ModelEntry, ...] = ()
+    models: Models = Models()
 
     @property
     def shown_status(self) -> str:
@@ -306,7 +314,7 @@ def entry_of(row: Endpoint) -> Entry:
 def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
     options = row.options_or_default
     values = {field.name: field.read(getattr(options if field.is_option else row, field.column)) for field in FIELDS}
-    return Entry(**values, models=tuple(models))
+    return Entry(**values, models=Models(models))
 
 
 _MODEL_COLUMNS = ("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked")

@@ -11,6 +11,7 @@ from endpoints.registry import Entry
 log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 0.2  # a result that changes no status waits so long for others
+SPACING_SECONDS = 0.05  # between the starts of two transactions, so that many changes of status share them
 MAX_RESULTS = 500  # in one transaction, so that no other writer waits long
 
 Results = list[tuple[Entry, Check]]
@@ -27,7 +28,7 @@ class Collector:
         self._due = asyncio.Event()
 
     async def put(self, entry: Entry, result: Check, *, urgent: bool) -> None:
-        """Return when the result is stored. An urgent one is stored at once, with all that wait."""
+        """Return when the result is stored. An urgent one is stored with all that wait, within SPACING_SECONDS."""
         loop = asyncio.get_running_loop()
         if self._stored is None:
             self._stored = loop.create_future()
@@ -41,8 +42,11 @@ class Collector:
     async def run(self) -> None:
         """Store results until cancelled. While a batch is stored, the next one collects."""
         loop = asyncio.get_running_loop()
+        next_at = loop.time()
         while True:
             await self._due.wait()
+            await asyncio.sleep(max(0.0, next_at - loop.time()))
+            next_at = loop.time() + SPACING_SECONDS
             self._due.clear()
             if self._stored is None:
                 continue  # the timer of a batch that an urgent result has completed

@@ -8,23 +8,23 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.db import Error, connection
-from django.db.models import F, Max
+from django.db.models import F, Max, QuerySet
 
-from endpoints.endpoint_fields import EVENT_FIELDS
 from endpoints.models import HealthCheck
-from endpoints.registry import Entry, registry
+from endpoints.registry import registry
 
 log = logging.getLogger(__name__)
 
 MINUTES = 60
 MAX_EVENTS = 100
+OVERLAP = 50  # ids before the newest change: transactions may commit in another order than their ids
 READ_SECONDS = 30.0
 PENDING_SECONDS = 1.0  # interval while a change of status is not stored yet: it is written after the status itself
 
@@ -48,7 +48,11 @@ class EndpointEvent:
 
 
 class EndpointEvents:
-    """Cached events of the last 60 minutes, and the last change of status of each endpoint."""
+    """Cached events of the last 60 minutes, and the last change of status of each endpoint.
+
+    While endpoints change, only newer changes of status are read. A whole read follows each edit by staff, and every
+    READ_SECONDS.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,41 +60,75 @@ class EndpointEvents:
 
     def reset(self) -> None:
         """Remove all cached events."""
-        self._read_for: tuple[object, ...] | None = None  # fields of all endpoints at the last read
-        self._read_at = float("-inf")
+        self._read_for: int | None = None  # version of the registry at the last read
+        self._read_at = self._read_whole_at = float("-inf")
+        self._newest_edit: int | None = None  # id
+        self._newest_change = 0  # id
+        self._changes: dict[int, EndpointEvent] = {}  # by id, the last MAX_EVENTS
+        self._last_changes: dict[str, tuple[int, EndpointEvent]] = {}  # by endpoint id, each with its id
+        self._edits: tuple[EndpointEvent, ...] = ()
         self._events: tuple[EndpointEvent, ...] = ()
-        self._last_changes: Mapping[str, EndpointEvent] = {}  # by endpoint id
         self.version = 0  # number of reads that found different events
 
     def refresh(self) -> None:
         """Read the events if an endpoint has changed or the cache is old. Never raises django.db.Error."""
         with self._lock:
-            fields = tuple(_watched_fields(entry) for entry in registry.all()) if registry.loaded else ()
-            interval = PENDING_SECONDS if self._is_pending() else READ_SECONDS
-            if fields == self._read_for and time.monotonic() - self._read_at < interval:
+            registry_version = registry.version if registry.loaded else -1
+            now, interval = time.monotonic(), PENDING_SECONDS if self._is_pending() else READ_SECONDS
+            if registry_version == self._read_for and now - self._read_at < interval:
                 return
             try:
-                since = datetime.now(UTC) - timedelta(minutes=MINUTES)
-                last = {event.endpoint_id: event for event in _last_changes()}
-                recent = [endpoint_id for endpoint_id, event in last.items() if event.at >= since]
-                events = tuple(
-                    sorted((*_changes(recent, since), *_edits(since)), key=lambda event: event.at)[-MAX_EVENTS:]
-                )
+                newest_edit = LogEntry.objects.aggregate(newest=Max("id"))["newest"]
+                if newest_edit != self._newest_edit or now - self._read_whole_at >= READ_SECONDS:
+                    self._read_whole()
+                    self._newest_edit, self._read_whole_at = newest_edit, now
+                else:
+                    self._read_newer()
             except Error as error:
                 log.warning("endpoint events cannot be read, the cached ones stay: %s", error)
                 connection.close()
                 return
-            self._read_for, self._read_at = fields, time.monotonic()
-            if (events, last) != (self._events, self._last_changes):
-                self._events, self._last_changes = events, last
-                self.version += 1
+            self._read_for, self._read_at = registry_version, now
+
+    def _read_whole(self) -> None:
+        before, since = self._last_changes, datetime.now(UTC) - timedelta(minutes=MINUTES)
+        last = {str(change.endpoint_id): (change.id, _status_event(change)) for change in _last_changes()}
+        recent = [endpoint_id for endpoint_id, (_, event) in last.items() if event.at >= since]
+        changes = {change.id: _status_event(change) for change in _changes(recent, since)}
+        self._edits = tuple(_edits(since))
+        self._changes, self._last_changes = changes, last
+        self._newest_change = max((number for number, _ in last.values()), default=0)
+        self._compose(since, changed=last != before)
+
+    def _read_newer(self) -> None:
+        newer = HealthCheck.objects.filter(id__gt=self._newest_change - OVERLAP)
+        changed = False
+        for change in newer.exclude(status_before=F("status_after")).order_by("id"):
+            if change.id in self._changes:
+                continue
+            changed = True
+            endpoint_id, event = str(change.endpoint_id), _status_event(change)
+            self._changes[change.id] = event
+            if endpoint_id not in self._last_changes or self._last_changes[endpoint_id][0] < change.id:
+                self._last_changes[endpoint_id] = change.id, event
+            self._newest_change = max(self._newest_change, change.id)
+        for number in sorted(self._changes)[:-MAX_EVENTS]:
+            del self._changes[number]
+        self._compose(datetime.now(UTC) - timedelta(minutes=MINUTES), changed=changed)
+
+    def _compose(self, since: datetime, *, changed: bool) -> None:
+        recent = (event for event in self._changes.values() if event.at >= since)
+        events = tuple(sorted((*recent, *self._edits), key=lambda event: event.at)[-MAX_EVENTS:])
+        if changed or events != self._events:
+            self._events = events
+            self.version += 1
 
     def _is_pending(self) -> bool:
         """Return True if the status of an endpoint differs from its last stored change."""
         return any(
-            event.after != entry.status
+            last[1].after != entry.status
             for entry in registry.all()
-            if (event := self._last_changes.get(entry.id)) is not None
+            if (last := self._last_changes.get(entry.id)) is not None
         )
 
     def recent(self) -> list[EndpointEvent]:
@@ -100,25 +138,20 @@ class EndpointEvents:
 
     def since(self, endpoint_id: str, status: str) -> datetime | None:
         """Return since when an endpoint has had this status, or None if that is unknown."""
-        event = self._last_changes.get(endpoint_id)
+        _, event = self._last_changes.get(endpoint_id, (0, None))
         return event.at if event is not None and event.after == status else None
 
 
-def _watched_fields(entry: Entry) -> tuple[object, ...]:
-    """Return the fields that a change of status or an edit changes."""
-    return tuple(getattr(entry, name) for name in EVENT_FIELDS)
-
-
-def _last_changes() -> Iterator[EndpointEvent]:
+def _last_changes() -> QuerySet[HealthCheck]:
     """Return the last change of status of each endpoint. A partial index has the changes among millions of checks."""
     changed = HealthCheck.objects.exclude(status_before=F("status_after"))
     ids = [row["last"] for row in changed.values("endpoint_id").annotate(last=Max("id"))]
-    yield from map(_status_event, HealthCheck.objects.filter(id__in=ids))
+    return HealthCheck.objects.filter(id__in=ids)
 
 
-def _changes(endpoint_ids: list[str], since: datetime) -> Iterator[EndpointEvent]:
+def _changes(endpoint_ids: list[str], since: datetime) -> QuerySet[HealthCheck]:
     changed = HealthCheck.objects.filter(endpoint_id__in=endpoint_ids, checked_at__gte=since)
-    yield from map(_status_event, changed.exclude(status_before=F("status_after")).order_by("-id")[:MAX_EVENTS])
+    return changed.exclude(status_before=F("status_after")).order_by("-id")[:MAX_EVENTS]
 
 
 def _status_event(check: HealthCheck) -> EndpointEvent:

@@ -112,9 +112,8 @@ def _endpoints(entries: tuple[Entry, ...], trials: Mapping[str, str]) -> Iterato
     """Yield enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
     enabled = [entry for entry in entries if entry.operator_state == OperatorState.ENABLED]
     away = [entry for entry in enabled if entry.status in (Status.OFFLINE, Status.ERROR)]
-    served = (
-        {model.id for entry in enabled if entry.status == Status.ONLINE for model in entry.models} if away else set()
-    )
+    online = (entry.models.ids for entry in enabled if entry.status == Status.ONLINE)
+    served = frozenset().union(*online) if away else frozenset()
     for entry in away:
         kind = OFFLINE if entry.status == Status.OFFLINE else ERROR
         yield _item(
@@ -125,7 +124,7 @@ def _endpoints(entries: tuple[Entry, ...], trials: Mapping[str, str]) -> Iterato
             endpoint_id=entry.id,
             endpoint_name=entry.name,
             models=len(entry.models),
-            models_nowhere_else=sum(model.id not in served for model in entry.models),
+            models_nowhere_else=len(entry.models.ids - served),
         )
     for entry in enabled:
         state = trials.get(entry.id, breakers.CLOSED)

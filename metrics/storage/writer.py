@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.15
 BUSY_RECORDS = 20  # from this batch size on, a longer pause pays off: the next batch grows
 BUSY_PAUSE_SECONDS = 0.5
-IDLE_PAUSE_SECONDS = 0.5  # after a step without records; the first record ends it
+IDLE_PAUSE_SECONDS = 1.0  # after a step without records; the first record ends it
 MAX_BACKOFF_SECONDS = 2.0
 ID_CHUNK = 500  # ids in one query
 

@@ -259,7 +259,7 @@ class Control:
     # Callbacks of the services
 
     def _registry_changed(self, ids: Collection[str] | None) -> None:
-        self._call(self.health.registry_changed)
+        self._call(self.health.registry_changed, ids)
         entries = registry.all() if ids is None else [registry.get(endpoint_id) for endpoint_id in ids]
         remarked = {entry.id for entry in entries if entry is not None and entry.last_error in REMARKS}
         for _ in remarked - self._remarked:

@@ -32,6 +32,8 @@ class Audit:
         self._publisher = publisher
         self._due = 0.0  # time.monotonic()
         self._passes = 0
+        self._is_resting = True  # a pass has ended, or none has begun
+        self._has_more_keys = False
         self._after_key = ""  # the last hash that was compared
         self._endpoints: list[str] = []  # ids that are still to be compared
         self._suspect_keys: set[str] = set()  # hashes that differed; they may just have changed
@@ -42,22 +44,34 @@ class Audit:
         """Compare some endpoints and API keys, if it is time. Raises django.db.Error."""
         if time.monotonic() < self._due:
             return
-        self._compare_keys()
-        self._compare_endpoints()
-        rests = not (self._after_key or self._endpoints or self._suspect_keys or self._suspect_endpoints)
-        self._due = time.monotonic() + (PASS_SECONDS if rests else SLICE_SECONDS)
+        if self._is_resting:
+            self._begin_pass()
+        if self._has_more_keys or self._suspect_keys:
+            self._compare_keys()
+        if self._endpoints or self._suspect_endpoints:
+            self._compare_endpoints()
+        left = (self._has_more_keys, self._endpoints, self._suspect_keys, self._suspect_endpoints)
+        self._is_resting = not any(left)
+        self._due = time.monotonic() + (PASS_SECONDS if self._is_resting else SLICE_SECONDS)
+
+    def _begin_pass(self) -> None:
+        if self._passes % PASSES_WITH_USERS == 0:
+            access.reload()  # a key has the permissions that its owner's role permits
+        self._passes += 1
+        self._after_key, self._has_more_keys = "", True
+        self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
 
     def _compare_keys(self) -> None:
-        """Compare the next keys in the order of their hashes, in both directions."""
-        if not self._after_key:
-            if self._passes % PASSES_WITH_USERS == 0:
-                access.reload()  # a key has the permissions that its owner's role permits
-            self._passes += 1
-        users, after, publisher = access.users(), self._after_key, self._publisher
-        found = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
-        last = max(found) if len(found) == KEYS_AT_ONCE else ""
-        published = publisher.keys_between(digest_of(after) or b"", digest_of(last) or END)
-        self._after_key = last
+        """Compare the next keys in the order of their hashes, in both directions, and those that differed."""
+        users, publisher = access.users(), self._publisher
+        found: dict[str, KeyEntry] = {}
+        published: set[str] = set()
+        if self._has_more_keys:
+            after = self._after_key
+            found = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
+            last = max(found) if len(found) == KEYS_AT_ONCE else ""
+            published = publisher.keys_between(digest_of(after) or b"", digest_of(last) or END)
+            self._after_key, self._has_more_keys = last, bool(last)
         published |= {hashed for hashed in self._suspect_keys if publisher.key(hashed) is not None}
         found |= _by_hash(read_key_entries(users, hashes=self._suspect_keys))
         differing = {hashed for hashed, key in found.items() if not publisher.has_key(key)} | published - found.keys()
@@ -67,8 +81,6 @@ class Audit:
         self._suspect_keys = differing - confirmed
 
     def _compare_endpoints(self) -> None:
-        if not self._endpoints:
-            self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
         ids = {*self._endpoints[:ENDPOINTS_AT_ONCE], *self._suspect_endpoints}
         del self._endpoints[:ENDPOINTS_AT_ONCE]
         stored = read_entries(ids)

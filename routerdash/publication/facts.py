@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from access.directory import KeyEntry
 from endpoints import capabilities, model_aliases, sealer
 from endpoints.endpoint_fields import PUBLISHED_FIELDS
-from endpoints.registry import Entry, ModelEntry
+from endpoints.registry import Entry, ModelEntry, Models
 from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint, PublishedKey
 
 
@@ -37,7 +37,7 @@ def entry_of(facts: EndpointFacts, models: Sequence[Model]) -> Entry:
     """Return the entry of a published endpoint. Fields that are not published have their defaults."""
     values = {name: form.load(getattr(facts, attribute)) for name, attribute, form in PUBLISHED_FIELDS}
     entries = (ModelEntry(model.id, model.canonical, model.capabilities, model.max_tokens) for model in models)
-    return Entry(**values, models=tuple(sorted(entries, key=lambda model: model.id)))
+    return Entry(**values, models=Models(sorted(entries, key=lambda model: model.id)))
 
 
 _sealed: dict[str, str] = {}

@@ -183,7 +183,7 @@ class Running:
 
     def start(self) -> None:
         registry.all()
-        registry.subscribe(lambda ids: self.call(self.checker.registry_changed))
+        registry.subscribe(lambda ids: self.call(self.checker.registry_changed, ids))
         self.thread.start()
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from endpoints.models import Endpoint
-from endpoints.registry import Entry, ModelEntry
+from endpoints.registry import Entry, ModelEntry, Models
 from endpoints.serializers import EndpointDetailSerializer, EndpointSerializer, EndpointWriteSerializer
 from tests.endpoints.conftest import make_endpoint
 
@@ -61,13 +61,13 @@ def test_an_entry_is_serialized_with_the_field_names_of_llmlb() -> None:
 
 
 def test_a_list_has_the_number_of_models_only() -> None:
-    entry = replace(ENTRY, models=(ModelEntry("a"), ModelEntry("b")))
+    entry = replace(ENTRY, models=Models([ModelEntry("a"), ModelEntry("b")]))
     assert EndpointSerializer(entry).data["model_count"] == 2
     assert "models" not in EndpointSerializer(entry).data
 
 
 def test_a_model_is_serialized_with_the_field_names_of_llmlb() -> None:
-    entry = replace(ENTRY, models=(ModelEntry("a", "org/a", ("chat",), 4096, NOON),))
+    entry = replace(ENTRY, models=Models([ModelEntry("a", "org/a", ("chat",), 4096, NOON)]))
     assert serialized(entry)["models"] == [
         {
             "model_id": "a",

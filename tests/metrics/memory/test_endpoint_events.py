@@ -85,9 +85,43 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries: Any, cou
         endpoint = add_endpoint(f"{number:08d}-0000-4000-8000-000000000000", f"e{number}")
         Endpoint.record_check(endpoint.pk, success=True, latency_ms=1, error=None, at=NOW)
     registry.reload()
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         endpoint_events.refresh()
     assert len(endpoint_events.recent()) == count
+
+
+def test_newer_changes_are_read_alone(django_assert_num_queries: Any) -> None:
+    first, second = add_endpoint(A, "a"), add_endpoint(B, "b")
+    check(first, 9, success=True)
+    check(second, 8, success=True)
+    endpoint_events.refresh()
+    version = endpoint_events.version
+    check(first, 2, success=False, error="refused")
+    registry.reload()
+    with django_assert_num_queries(2):
+        endpoint_events.refresh()
+    assert endpoint_events.version == version + 1
+    assert [(event.endpoint_id, event.after) for event in endpoint_events.recent()] == [
+        (A, "online"),
+        (B, "online"),
+        (A, "error"),
+    ]
+    assert endpoint_events.since(A, "error") == NOW - timedelta(minutes=2)
+    assert endpoint_events.since(B, "online") == NOW - timedelta(minutes=8)
+
+
+def test_an_edit_has_all_events_read_again() -> None:
+    endpoint = add_endpoint(A, "a")
+    check(endpoint, 2, success=True)
+    endpoint_events.refresh()
+    Endpoint.objects.filter(pk=endpoint.pk).update(name="renamed")
+    logged(A, CHANGE, "Name")
+    registry.reload()
+    endpoint_events.refresh()
+    assert [(event.kind, event.endpoint_name) for event in endpoint_events.recent()] == [
+        (STATUS, "renamed"),
+        (CHANGED, "renamed"),
+    ]
 
 
 def test_the_last_events_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from endpoints.registry import Entry, ModelEntry
+from endpoints.registry import Entry, ModelEntry, Models
 from gateway.registry.schema import EndpointFacts, Model
 from routerdash.publication.facts import endpoint_facts, endpoint_models, entry_of, published_endpoint
 from tests.metrics.records import A
@@ -28,7 +28,7 @@ def read_back(entry: Entry) -> Entry:
 
 def test_a_published_endpoint_is_an_entry_again() -> None:
     entry = entry_of(FACTS, [MODEL])
-    assert replace(entry, models=()) == Entry(
+    assert replace(entry, models=Models()) == Entry(
         id=A, name="a", base_url="http://a.invalid:8000", kind="vllm", status="online", operator_state="draining",
         sealed_api_key="sealed", inference_timeout_secs=7, connect_timeout_secs=1, idle_timeout_secs=2,
         total_timeout_secs=3, max_concurrency=4, learned_slots=6, drain_until=datetime(2026, 4, 15, 12, tzinfo=UTC),
@@ -77,7 +77,7 @@ def test_models_of_an_entry_are_sorted_by_id_as_in_the_database() -> None:
 
 
 def test_an_endpoint_with_its_models_has_the_same_facts() -> None:
-    entry = replace(PLAIN, models=(ModelEntry("tiny", "org/tiny", ("chat",), 4096),), capabilities=("embeddings",))
+    entry = replace(PLAIN, models=Models([ModelEntry("tiny", "org/tiny", ("chat",), 4096)]), capabilities=("embeddings",))
     published = published_endpoint(entry, 7)
     assert (published.facts(), published.models) == (endpoint_facts(entry, 7), endpoint_models(entry))
     assert published.models[0].capabilities == ("chat", "embeddings")
