@@ -42,10 +42,10 @@ INSTALLED_APPS = [
     "django_q",
 ]
 
+# Static files do not pass these (routerdash.web.asgi).
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "routerdash.web.middleware.ContentSecurityPolicy",
-    "servestatic.middleware.ServeStaticMiddleware",
     "access.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "routerdash.web.middleware.ViewersZone",
@@ -77,6 +77,9 @@ TEMPLATES = [
 ]
 
 
+POSTGRESQL = "routerdash.postgresql"
+
+
 def database(settings: config.Config) -> dict[str, Any]:
     """Return Django's connection settings.
 
@@ -84,7 +87,7 @@ def database(settings: config.Config) -> dict[str, Any]:
     """
     path = settings.database_path
     if path is None:
-        parsed: dict[str, Any] = {**dj_database_url.parse(settings.database_url)}
+        parsed: dict[str, Any] = {**dj_database_url.parse(settings.database_url, engine=POSTGRESQL)}
         # An unreachable server is an error after seconds, not after a quarter of an hour.
         limits = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
         parsed["OPTIONS"] = {**limits, **parsed.get("OPTIONS", {})}

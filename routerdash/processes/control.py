@@ -50,6 +50,7 @@ from routerdash.publication.publisher import Publisher
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # between two looks at what needs no database
+SETTLE_SECONDS = 0.05  # from a signal to a look: control has published its own changes then, so that a look is short
 LOOK_SECONDS = 1.0  # between two looks at the database without a signal
 TICK_SECONDS = 0.1
 REST_TICK_SECONDS = 0.5
@@ -194,6 +195,8 @@ class Control:
                 self.publisher.publish_again()
                 self._audit.run_slice()
                 if has_changed or now - looked_at >= LOOK_SECONDS:
+                    if has_changed:
+                        time.sleep(SETTLE_SECONDS)
                     self._changes.follow()
                     looked_at = now
                 if looked_at > all_looked_at and now - all_looked_at >= POLL_SECONDS:

@@ -6,10 +6,15 @@ import os
 from typing import Any
 
 import django
+from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest, HttpResponseBase
+from django.middleware.security import SecurityMiddleware
+from servestatic.middleware import ServeStaticMiddleware
 
 from gateway.http.control_proxy import CLIENT_IP, CLIENT_SCHEME
 from metrics.exports.long_response import LongLivedResponse
+from routerdash.web.middleware import ContentSecurityPolicy
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +33,26 @@ class Outlet:
 
 
 class Handler(ASGIHandler):
-    """ASGI handler that sends long-lived responses after Django has finished with the request.
+    """ASGI handler that runs the middleware and the view of a request in one thread, without a switch in between.
 
-    Django holds one thread for each request until the last byte of the response: two hundred open pages needed two
-    hundred threads.
+    It sends long-lived responses after Django has finished with the request: Django holds a thread for each request
+    until the last byte of the response, so that two hundred open pages needed two hundred threads.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=False)  # Django's own asynchronous chain switches threads for each middleware
+        self._files = ServeStaticMiddleware(self._no_file)
+        self._serve_file: Any = SecurityMiddleware(ContentSecurityPolicy(self._files))
+
+    async def run_get_response(self, request: HttpRequest) -> HttpResponseBase:
+        is_file = request.path_info in self._files.files
+        response: Any = await (self._serve_file(request) if is_file else sync_to_async(self.get_response)(request))
+        response._handler_class = self.__class__
+        return response  # type: ignore[no-any-return]
+
+    async def _no_file(self, request: HttpRequest) -> HttpResponseBase:
+        raise AssertionError(request.path_info)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         outlet = Outlet(send)

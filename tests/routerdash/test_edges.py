@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.test import Client, RequestFactory, override_settings
+from django.test import Client, RequestFactory
 
 from access.directory import access
 from gateway.base.config import Config, load
@@ -39,13 +39,6 @@ def test_a_form_without_a_csrf_token_gets_our_error_page() -> None:
     assert response.status_code == 403
     assert b"<style" not in response.content
     assert b"If you submitted a form, reload its page." in response.content
-
-
-@override_settings(SERVESTATIC_USE_FINDERS=True)
-def test_static_files_have_the_policy(client: Client) -> None:
-    response = client.get("/static/img/icons.svg")
-    assert response.status_code == 200
-    assert HEADER in response.headers
 
 
 @pytest.mark.django_db

@@ -39,7 +39,7 @@ def test_sqlite_uses_a_write_ahead_log(tmp_path: Path) -> None:
 
 def test_postgresql_is_configured_by_its_url() -> None:
     found = database(load({"DATABASE_URL": "postgres://me:secret@db.example.com:5433/figures"}))
-    assert found["ENGINE"] == "django.db.backends.postgresql"
+    assert found["ENGINE"] == "routerdash.postgresql"
     assert [found[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
         "db.example.com",
         5433,

@@ -9,6 +9,7 @@ import msgspec
 import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
 from django.urls import get_resolver
 
 from gateway.base import logs
@@ -47,6 +48,7 @@ class Command(BaseCommand):
         raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)
         watch_parent(alive)
+        _reuse_connections()
         if prepared is not None:
             self._prepare(prepared)
         seeding.seed_at_start()
@@ -62,6 +64,13 @@ class Command(BaseCommand):
             sys.exit(CANNOT_START)
         with open(prepared, "wb") as pipe:
             pipe.write(b"\n")
+
+
+def _reuse_connections() -> None:
+    if connection.vendor == "postgresql":
+        from routerdash.postgresql.base import MAX_IDLE, idle_connections  # psycopg is not imported for SQLite
+
+        idle_connections.limit = MAX_IDLE
 
 
 async def _serve(listen: socket.socket) -> None:

@@ -77,7 +77,9 @@ def test_models_of_an_entry_are_sorted_by_id_as_in_the_database() -> None:
 
 
 def test_an_endpoint_with_its_models_has_the_same_facts() -> None:
-    entry = replace(PLAIN, models=Models([ModelEntry("tiny", "org/tiny", ("chat",), 4096)]), capabilities=("embeddings",))
+    entry = replace(
+        PLAIN, models=Models([ModelEntry("tiny", "org/tiny", ("chat",), 4096)]), capabilities=("embeddings",)
+    )
     published = published_endpoint(entry, 7)
     assert (published.facts(), published.models) == (endpoint_facts(entry, 7), endpoint_models(entry))
     assert published.models[0].capabilities == ("chat", "embeddings")
