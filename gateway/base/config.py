@@ -23,6 +23,8 @@ SOCKET_PATH_BYTES = 100
 # The suffix of a secret's variable that names a file with the secret.
 FILE = "_FILE"
 
+ADAPTIVE, LEAST_INFLIGHT = "adaptive", "least_inflight"  # balancers
+
 
 class ConfigError(ValueError):
     """A setting has a value that cannot be used. The text is for the operator."""
@@ -259,9 +261,10 @@ class Config:
     )
     balancer: str = _setting(
         "ROUTERDASH_BALANCER",
-        "least_inflight",
-        parsers.OneOf(("least_inflight",)),
-        "Strategy that chooses an endpoint.",
+        LEAST_INFLIGHT,
+        parsers.OneOf((ADAPTIVE, LEAST_INFLIGHT)),
+        "Strategy that chooses an endpoint: `adaptive` by what RouterDash has learned about the speed of each, "
+        "`least_inflight` by the number of running requests alone.",
     )
     journal_fsync_secs: float = _setting(
         "ROUTERDASH_JOURNAL_FSYNC_SECS",

@@ -8,8 +8,8 @@ It holds these cells:
 - the time until which workers report their running requests
 - the number of requests that operators have cancelled, and the circuit breakers that they have reset
 - for each process and limit (gateway.base.limits): its hits, and the time of the last one
-- for each process and endpoint slot: the requests in flight, the second of the last byte received, and the state of the
-  circuit breaker
+- for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
+  circuit breaker, and the work that adaptive routing counts
 
 The counters of limits are in a file of their own (gateway.ipc.counters), whose rows have the same owners.
 
@@ -26,6 +26,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,12 @@ _LIMIT_WORDS = 3  # for each process and limit: hits, first and last second of t
 _LIMIT_ROW = _LIMIT_WORDS * MAX_LIMITS
 _LIMIT_ROWS = MAX_ROWS + 1  # the last is control's
 _HEADER_BYTES = 8 * (_LIMITS + _LIMIT_ROWS * _LIMIT_ROW)
-_CELLS = 4  # for each row and endpoint
+# Cells for each row and endpoint. PENDING: prompt tokens sent whose responses have not begun. READ: prompt tokens sent
+# so far. SHARED: integral of the requests in flight until MOMENT. The last three count modulo 2**32.
+IN_FLIGHT, _LAST_BYTE, _TRIAL_DUE, _CLOSED_AT, PENDING, READ, SHARED, MOMENT = _CELL_NUMBERS = range(8)
+_CELLS = len(_CELL_NUMBERS)
+WORD = (1 << 32) - 1
+MOMENTS_PER_SECOND = 10_000
 _ROW_WORDS = _CELLS * MAX_ENDPOINTS
 _ROW_BYTES = 4 * _ROW_WORDS
 _PAGE_BYTES = _HEADER_BYTES + MAX_ROWS * _ROW_BYTES
@@ -68,6 +74,11 @@ def memory_barrier() -> None:
     """
     _acquire(False)
     _release()
+
+
+def moment() -> int:
+    """Return the present moment, modulo 2**32. All processes of a machine count the same moments."""
+    return int(time.monotonic() * MOMENTS_PER_SECOND) & WORD
 
 
 class NoRow(Exception):
@@ -186,7 +197,7 @@ class LivePage:
         reset late.
         """
         for row in range(self.rows):
-            self._words[row * _ROW_WORDS + _CELLS * slot + 2] = 0
+            self._words[row * _ROW_WORDS + _CELLS * slot + _TRIAL_DUE] = 0
         number = self.resets + 1
         self._header[_LAST_RESETS + slot] = number
         self._header[_RESETS] = number
@@ -202,7 +213,7 @@ class LivePage:
 
     def last_byte(self, slot: int) -> int:
         """Return the second (since 1970) at which any process last received a byte of this endpoint; 0 for never."""
-        return self._greatest(slot, 1)
+        return self._greatest(slot, _LAST_BYTE)
 
     def trial_due(self, slot: int) -> int:
         """Return the second (since 1970) until which the circuit breaker for this endpoint is open in any process.
@@ -210,11 +221,31 @@ class LivePage:
         It is 0 if every process's circuit breaker is closed. A time in the past: it is half-open,
         and a trial is due or running.
         """
-        return self._greatest(slot, 2)
+        return self._greatest(slot, _TRIAL_DUE)
 
     def closed_at(self, slot: int) -> int:
         """Return the second at which a trial last closed a circuit breaker for this endpoint; 0 for never."""
-        return self._greatest(slot, 3)
+        return self._greatest(slot, _CLOSED_AT)
+
+    def pending(self, slot: int) -> int:
+        """Return the prompt tokens sent to this endpoint whose responses have not begun, over all rows."""
+        return sum(self._words[_CELLS * slot + PENDING : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
+
+    def read_tokens(self, slot: int) -> int:
+        """Return the prompt tokens sent to this endpoint so far, over all rows, modulo 2**32."""
+        return sum(self._words[_CELLS * slot + READ : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS]) & WORD
+
+    def shared(self, slot: int, now: int) -> int:
+        """Return the integral of the requests in flight at this endpoint until `now`, over all rows, modulo 2**32.
+
+        `now` is a moment (see `moment`), and the unit is one request for the time between two moments.
+        """
+        words, total = self._words, 0
+        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
+            if count := words[at]:
+                total += count * (now - words[at + MOMENT] & WORD)
+            total += words[at + SHARED]
+        return total & WORD
 
     def _greatest(self, slot: int, cell: int) -> int:
         return max(self._words[_CELLS * slot + cell : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS], default=0)
@@ -349,18 +380,18 @@ class Row:
     def set_unrecorded(self, count: int) -> None:
         self._header[_UNRECORDED + self.number] = count
 
-    def in_flight(self, slot: int) -> memoryview:
-        """Return the writable cell of this process's requests in flight at an endpoint."""
+    def cells(self, slot: int) -> memoryview:
+        """Return the writable cells of this process for an endpoint: IN_FLIGHT, PENDING, READ, SHARED and MOMENT."""
         at = self._start + _CELLS * slot
-        return self._words[at : at + 1]
+        return self._words[at : at + _CELLS]
 
     def set_last_byte(self, slot: int, second: int) -> None:
-        self._words[self._start + _CELLS * slot + 1] = second
+        self._words[self._start + _CELLS * slot + _LAST_BYTE] = second
 
     def set_trial_due(self, slot: int, second: int) -> None:
-        self._words[self._start + _CELLS * slot + 2] = second
+        self._words[self._start + _CELLS * slot + _TRIAL_DUE] = second
         self._header[_BREAKER_CHANGES + self.number] += 1
 
     def set_closed_at(self, slot: int, second: int) -> None:
-        self._words[self._start + _CELLS * slot + 3] = second
+        self._words[self._start + _CELLS * slot + _CLOSED_AT] = second
         self._header[_BREAKER_CHANGES + self.number] += 1

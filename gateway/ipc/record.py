@@ -23,6 +23,21 @@ REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 50
 CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control check the endpoint at once
 
 
+class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an attempt asked of its endpoint, and what the endpoint did for others meanwhile. Routing learns from it."""
+
+    prompt_tokens: int  # expected, before the attempt
+    output_tokens: int  # expected
+    prefix_tokens: int  # of the prompt that were expected in the endpoint's prefix cache
+    prefix_age: int  # 0 to 3: how much the endpoint has read since it had that prefix (gateway.routing.adaptive)
+    expected_us: int  # duration
+    pending_tokens: int  # prompt tokens that other requests there still waited to have read, at its start
+    read_tokens: int  # prompt tokens of others that were sent there while it ran
+    shared_us: int  # integral of the requests in flight there over its duration, itself included
+    was_idle: bool  # no other request was in flight at its start
+    is_cold: bool = False  # the model had to be loaded
+
+
 class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One attempt of a request at one endpoint."""
 
@@ -35,6 +50,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str = ""  # why this endpoint: one of the reasons in gateway.routing.balancer
     scores: tuple[tuple[str, int], ...] = ()  # endpoint and requests in flight of each candidate
     said: str | None = None  # the endpoint's own error message: only if bodies are stored
+    costs: tuple[tuple[str, int], ...] = ()  # endpoint and cost in ms of up to eight candidates; adaptive routing only
+    work: Work | None = None  # adaptive routing only
 
 
 class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -63,6 +80,9 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     response_body: str | None = None
     queue_us: int | None = None  # waited for a free slot; None: it did not have to wait
     request_id: str | None = None  # the client's own x-request-id
+    cached_tokens: int | None = None  # of the input tokens, read from a prefix cache; None: not reported
+    body_bytes: int = 0  # of the request
+    conversation: str | None = None  # 8 bytes in hexadecimal; equal for the turns of one conversation
 
     @property
     def endpoint_id(self) -> str | None:

@@ -7,7 +7,7 @@ the rows that changed are read again.
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,17 +24,24 @@ from gateway.registry.schema import (
     FORMAT,
     KEY,
     KEYS,
+    LENGTH,
+    LENGTHS,
     META,
     MODEL_ROWS,
     MODELS,
     NAMES,
     REF_BYTES,
+    SPEED,
+    SPEEDS,
     ApiKey,
     Damaged,
     EndpointFacts,
     KeyFacts,
+    Lengths,
     Model,
+    Speeds,
     StoreState,
+    length_key,
     ref,
 )
 from gateway.registry.store import RegistryStore, is_damage
@@ -42,6 +49,9 @@ from gateway.registry.store import RegistryStore, is_damage
 log = logging.getLogger(__name__)
 
 CACHED_KEYS = 20_000  # in each of the two halves of the cache
+CACHED_LEARNED = 20_000
+NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
+UNKNOWN_LENGTHS = Lengths(None)
 RETRY_SECONDS = 0.05  # between two attempts to read a store that cannot be read
 MAX_STEPS = 1000  # versions that are followed one by one; after more, everything is read again
 
@@ -87,6 +97,7 @@ class Update:
     endpoints: Mapping[bytes, EndpointFacts | None]  # by `ref` of the id; None: it was deleted
     models: bool  # models of an endpoint have changed
     keys: Mapping[str, ApiKey | None] | None  # by id; None: any key may have changed
+    learned: bool = False  # speeds or lengths have changed
     complete: bool = False  # `endpoints` has all endpoints
 
 
@@ -105,6 +116,8 @@ class RegistryReader:
         self._generation = 0
         self._tried = 0  # the generation that was opened last, successfully or not
         self._keys: BoundedCache[bytes, ApiKey] = BoundedCache(CACHED_KEYS)
+        self._speeds: BoundedCache[bytes, Speeds] = BoundedCache(CACHED_LEARNED)
+        self._lengths: BoundedCache[bytes, Lengths] = BoundedCache(CACHED_LEARNED)
         self._permissions: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = (0, 0)  # generation and version that could not be read
         self._retry_at = 0.0  # time.monotonic()
@@ -164,6 +177,25 @@ class RegistryReader:
     def models_of(self, endpoint: bytes) -> list[Model]:
         """Return the models of the endpoint with this `ref`, sorted by `ref` of their ids. Raises StoreUnreadable."""
         return self._look_up(lambda store: [model for _, model in store.rows(MODEL_ROWS, endpoint)])
+
+    def speeds(self, key: bytes) -> Speeds:
+        """Return the speeds with this key (schema.speed_key), or NOT_MEASURED. Raises StoreUnreadable."""
+        found = self._speeds.get(key)
+        if found is None:
+            found = self._look_up(lambda store: store.get(SPEEDS, key)) or NOT_MEASURED
+            self._speeds.put(key, found)
+        return found
+
+    def lengths(self, model: str, key_id: str | None) -> Lengths:
+        """Return the lengths of a model's requests, those of the API key if there are. Raises StoreUnreadable."""
+        key = length_key(model, key_id)
+        found = self._lengths.get(key)
+        if found is None:
+            found = self._look_up(
+                lambda store: store.get(LENGTHS, key) or store.get(LENGTHS, length_key(model)) or UNKNOWN_LENGTHS
+            )
+            self._lengths.put(key, found)
+        return found
 
     def _look_up(self, read: Callable[[RegistryStore], V]) -> V:
         """Read rows of the newest version, after everything in memory is of that version too."""
@@ -249,7 +281,20 @@ class RegistryReader:
             if key is not None:
                 keys[key.id] = key
         models = any(change[:1] == MODELS for change in changed)
-        self._accept(raw, state, Update(endpoints, models, keys))
+        learned = self._drop_learned(changed)
+        self._accept(raw, state, Update(endpoints, models, keys, learned=learned))
+
+    def _drop_learned(self, changed: Iterable[bytes]) -> bool:
+        """Drop cached speeds and lengths that have changed; return True if there were any changes."""
+        speeds = [change[1:] for change in changed if change[:1] == SPEED]
+        lengths = [change[1:] for change in changed if change[:1] == LENGTH]
+        for key in speeds:
+            self._speeds.drop(key)
+        for key in lengths:
+            self._lengths.drop(key)
+        if any(len(key) == REF_BYTES for key in lengths):
+            self._lengths.clear()  # API keys without a row of their own have those of the model
+        return bool(speeds or lengths)
 
     def _read_everything(self, store: RegistryStore, raw: bytes) -> None:
         state = META.unpack(raw)
@@ -257,7 +302,9 @@ class RegistryReader:
             raise Damaged(f"the store has format {state.format}, not {FORMAT}")
         endpoints = {key: facts for key, facts in store.rows(ENDPOINTS)}  # of another type
         self._keys.clear()
-        self._accept(raw, state, Update(endpoints, models=True, keys=None, complete=True))
+        self._speeds.clear()
+        self._lengths.clear()
+        self._accept(raw, state, Update(endpoints, models=True, keys=None, learned=True, complete=True))
 
     def _accept(self, raw: bytes, state: StoreState, update: Update) -> None:
         self._state, self.version, self.database_id = raw, state.version, state.database_id

@@ -10,11 +10,13 @@ to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not che
 | models | `ref(endpoint id)`, `ref(model id)` | Model |
 | names | EXACT or FOLDED, `ref(name)`, `ref(endpoint id)` | the Model that has this name at this endpoint |
 | keys | SHA-256 of the API key | KeyFacts |
+| speeds | `ref(endpoint id)`, `ref(model id)`, kind of request | Speeds |
+| lengths | `ref(requested model)`, and `ref(API key id)` for the requests of one key | Lengths |
 | changes | version, 8 bytes | what this version changed: see below |
 
 A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
 a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
-and id of an API key; or EVERYTHING.
+and id of an API key; `s` and the key of speeds; `l` and the key of lengths; or EVERYTHING.
 """
 
 import hashlib
@@ -31,7 +33,7 @@ ONLINE, PENDING, ERROR, OFFLINE = "online", "pending", "error", "offline"
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 
 EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
-ENDPOINT, MODELS, KEY, EVERYTHING = b"e", b"m", b"k", b"*"
+ENDPOINT, MODELS, KEY, SPEED, LENGTH, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"*"
 REF_BYTES, DIGEST_BYTES = 16, 32
 
 
@@ -112,6 +114,29 @@ class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
         return KeyFacts(self.id, self.permissions, self.expires_at, self.owner_id)
 
 
+class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was learned about requests of one kind to a model at an endpoint: the four parameters of a duration.
+
+    A request with P prompt tokens to read and O output tokens, beside n others, takes
+    `setup + read * P + O * (write + share * (n + 1))` seconds (metrics.learning.fit).
+    """
+
+    setup: float  # seconds for each request
+    read: float  # seconds for each prompt token that is not in the prefix cache
+    write: float  # seconds for each output token, alone
+    share: float  # additional seconds for each output token and request in flight
+    completions: int = 0  # answered requests, up to the size of the window
+    kept: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # share of an expected prefix that was cached, by age
+    load: float = 0.0  # seconds to load the model; 0: never seen
+
+
+class Lengths(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was learned about the requests for a model, of all clients or of one API key."""
+
+    output: float | None  # mean output tokens
+    bytes_per_token: float | None = None  # of request bodies, for each prompt token
+
+
 class StoreState(msgspec.Struct, frozen=True, kw_only=True):
     """State of the whole store."""
 
@@ -170,21 +195,45 @@ ENDPOINTS = Table("endpoints", EndpointFacts)
 MODEL_ROWS = Table("models", Model)
 NAMES = Table("names", Model)
 KEYS = Table("keys", KeyFacts)
+SPEEDS = Table("speeds", Speeds)
+LENGTHS = Table("lengths", Lengths)
 CHANGES = Table("changes", list[bytes])
-TABLES: tuple[Table[StoreState] | Table[EndpointFacts] | Table[Model] | Table[KeyFacts] | Table[list[bytes]], ...] = (
+TABLES: tuple[
+    Table[StoreState]
+    | Table[EndpointFacts]
+    | Table[Model]
+    | Table[KeyFacts]
+    | Table[Speeds]
+    | Table[Lengths]
+    | Table[list[bytes]],
+    ...,
+] = (
     META,
     ENDPOINTS,
     MODEL_ROWS,
     NAMES,
     KEYS,
+    SPEEDS,
+    LENGTHS,
     CHANGES,
 )
+ADDED_TABLES = (SPEEDS, LENGTHS)  # that the first release with this format had not
 STATE = b"state"
 
 
 def ref(text: str) -> bytes:
     """Return the key of an id or a name: a hash, so that none is too long."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:REF_BYTES]
+
+
+def speed_key(endpoint_id: str, model_id: str, kind: str) -> bytes:
+    """Return the key of a row of speeds."""
+    return ref(endpoint_id) + ref(model_id) + kind.encode()
+
+
+def length_key(model: str, key_id: str | None = None) -> bytes:
+    """Return the key of a row of lengths. Without an API key, it is the row of all clients."""
+    return ref(model) if key_id is None else ref(model) + ref(key_id)
 
 
 def version_key(version: int) -> bytes:

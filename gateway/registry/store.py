@@ -10,7 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.registry.schema import CHANGES, KEYS, META, STATE, TABLES, Damaged, Row, StoreState, Table, version_key
+from gateway.registry.schema import (
+    ADDED_TABLES,
+    CHANGES,
+    KEYS,
+    META,
+    STATE,
+    TABLES,
+    Damaged,
+    Row,
+    StoreState,
+    Table,
+    version_key,
+)
 
 FILE = "data.sqlite3"
 LOCK_SECONDS = 0.25  # the longest time that a lock can hold an event loop
@@ -73,6 +85,9 @@ class RegistryStore:
             raise Damaged("the file is not in WAL mode")
         execute("PRAGMA synchronous=NORMAL")
         execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+        if not new:  # the store of an earlier release may lack a table
+            for table in ADDED_TABLES:
+                execute(table.create)
 
     @classmethod
     def create(cls, folder: Path, fill: Callable[["RegistryStore"], None]) -> "RegistryStore":

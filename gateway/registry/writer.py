@@ -24,21 +24,29 @@ from gateway.registry.schema import (
     FORMAT,
     KEY,
     KEYS,
+    LENGTH,
+    LENGTHS,
     META,
     MODEL_ROWS,
     MODELS,
     NAMES,
+    SPEED,
+    SPEEDS,
     STATE,
     Damaged,
     EndpointFacts,
+    Lengths,
     Model,
     PublishedEndpoint,
     PublishedKey,
     Row,
+    Speeds,
     StoreState,
     Table,
+    length_key,
     names,
     ref,
+    speed_key,
     version_key,
 )
 from gateway.registry.store import RegistryStore, is_damage
@@ -56,9 +64,11 @@ class Changes:
     endpoints: dict[str, EndpointFacts | None] = field(default_factory=dict)
     models: dict[str, Sequence[Model]] = field(default_factory=dict)  # of endpoints; all models of each
     keys: dict[str, PublishedKey | None] = field(default_factory=dict)  # by `hash`
+    speeds: dict[tuple[str, str, str], Speeds | None] = field(default_factory=dict)  # by endpoint, model and kind
+    lengths: dict[tuple[str, str | None], Lengths | None] = field(default_factory=dict)  # by model and API key
 
     def __bool__(self) -> bool:
-        return bool(self.endpoints or self.models or self.keys)
+        return bool(self.endpoints or self.models or self.keys or self.speeds or self.lengths)
 
     def add(self, endpoint: PublishedEndpoint) -> None:
         self.endpoints[endpoint.id] = endpoint.facts()
@@ -68,6 +78,8 @@ class Changes:
         self.endpoints |= newer.endpoints
         self.models |= newer.models
         self.keys |= newer.keys
+        self.speeds |= newer.speeds
+        self.lengths |= newer.lengths
 
 
 class RegistryWriter:
@@ -242,12 +254,29 @@ class _Rows:
                 self._changed.add(ENDPOINT + key)
             if facts is None:
                 self._write_models(key, ())
+                self._delete_speeds(key)
         for endpoint_id, models in changes.models.items():
             if changes.endpoints.get(endpoint_id, endpoint_id) is not None:
                 self._write_models(ref(endpoint_id), models)
         for hashed, published in changes.keys.items():
             self._write_key(hashed, published)
+        self._write_learned(changes)
         return self._changed
+
+    def _write_learned(self, changes: Changes) -> None:
+        for of_speeds, speeds in changes.speeds.items():
+            key = speed_key(*of_speeds)
+            if self._replace(SPEEDS, key, speeds):
+                self._changed.add(SPEED + key)
+        for of_lengths, lengths in changes.lengths.items():
+            key = length_key(*of_lengths)
+            if self._replace(LENGTHS, key, lengths):
+                self._changed.add(LENGTH + key)
+
+    def _delete_speeds(self, endpoint: bytes) -> None:
+        for key, _ in self._store.raw_rows(SPEEDS, endpoint):
+            self._store.delete(SPEEDS, key)
+            self._changed.add(SPEED + key)
 
     def _write_key(self, hashed: str, published: PublishedKey | None) -> None:
         digest = digest_of(hashed)

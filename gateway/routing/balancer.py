@@ -48,15 +48,20 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 
 
+MAX_RECORDED_SCORES = 8  # among hundreds of candidates all of them would make every record long
+
+
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A choice with its reason and its scores: the requests in flight of each candidate of the best rank."""
+    """A choice with its reason, its scores and its costs.
+
+    Scores are the requests in flight of each candidate of the best rank. Costs are in ms, of up to MAX_RECORDED_SCORES
+    candidates, and only of the adaptive policy.
+    """
 
     endpoint_id: str
     reason: str
     scores: tuple[tuple[str, int], ...]
-
-
-MAX_RECORDED_SCORES = 8  # among hundreds of candidates all of them would make every record long
+    costs: tuple[tuple[str, int], ...] = ()
 
 
 def recorded_scores(decision: Decision) -> tuple[tuple[str, int], ...]:

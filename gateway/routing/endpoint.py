@@ -7,7 +7,7 @@ import time
 from urllib.parse import quote
 
 from gateway.dialects.redact import Redactor
-from gateway.ipc.live_page import Row
+from gateway.ipc.live_page import IN_FLIGHT, MOMENT, PENDING, READ, SHARED, WORD, Row, moment
 from gateway.registry import schema
 from gateway.routing.balancer import EXCLUDED, OPEN, rank
 from gateway.routing.breaker import Breaker
@@ -24,12 +24,12 @@ class Endpoint:
     """An endpoint in this worker: facts of the registry, connections, requests in flight, circuit breaker."""
 
     __slots__ = (
+        "_cells",
         "_closed_at",
         "_failed_at",
         "_health",
         "_published_due",
         "_row",
-        "_shared_in_flight",
         "_successes_seen",
         "breaker",
         "facts",
@@ -37,6 +37,7 @@ class Endpoint:
         "id",
         "in_flight",
         "label",
+        "pending",
         "pool",
         "rank",
         "redactor",
@@ -48,7 +49,7 @@ class Endpoint:
 
     def __init__(self, facts: schema.EndpointFacts, pool: Pool, secret: str | None, row: Row) -> None:
         self.pool = pool
-        self.in_flight = 0
+        self.in_flight = self.pending = 0
         self.breaker = Breaker()
         self._published_due = 0
         self._failed_at = self._closed_at = 0.0  # seconds since 1970
@@ -61,7 +62,7 @@ class Endpoint:
         """Take the facts of a newer schema."""
         self.facts = facts
         self.id = facts.id
-        self._shared_in_flight = self._row.in_flight(facts.slot)
+        self._cells = self._row.cells(facts.slot)
         self.secret = secret
         self.redactor = Redactor(secret)
         self.slots = facts.slots
@@ -93,10 +94,30 @@ class Endpoint:
         self.rank = self._health = EXCLUDED
 
     def enter(self) -> None:
-        self.in_flight = self._shared_in_flight[0] = self.in_flight + 1
+        """Count a request in flight."""
+        self._integrate()
+        self.in_flight = self._cells[IN_FLIGHT] = self.in_flight + 1
 
     def leave(self) -> None:
-        self.in_flight = self._shared_in_flight[0] = self.in_flight - 1
+        self._integrate()
+        self.in_flight = self._cells[IN_FLIGHT] = self.in_flight - 1
+
+    def _integrate(self) -> None:
+        """Add the requests in flight since the last change to their integral."""
+        cells, now = self._cells, moment()
+        if self.in_flight:
+            cells[SHARED] = cells[SHARED] + self.in_flight * (now - cells[MOMENT] & WORD) & WORD
+        cells[MOMENT] = now
+
+    def send_prompt(self, tokens: int) -> None:
+        """Count prompt tokens that are sent now. Until `prompt_read` they are pending."""
+        cells = self._cells
+        self.pending = cells[PENDING] = self.pending + tokens
+        cells[READ] = cells[READ] + tokens & WORD
+
+    def prompt_read(self, tokens: int) -> None:
+        """Count prompt tokens as read: the response to them has begun, or there will be none."""
+        self.pending = self._cells[PENDING] = self.pending - tokens
 
     def received(self) -> None:
         """Publish the time of the last byte received."""

@@ -63,8 +63,8 @@ def test_every_process_reads_the_version(page, same):
 
 
 def test_in_flight_is_the_sum_over_processes(rows, same):
-    rows[0].in_flight(5)[0] = 3
-    rows[2].in_flight(5)[0] = 4
+    rows[0].cells(5)[0] = 3
+    rows[2].cells(5)[0] = 4
     assert [same.in_flight(slot) for slot in (4, 5, 6)] == [0, 7, 0]
 
 
@@ -75,7 +75,7 @@ def test_the_last_byte_is_the_latest_of_any_process(rows, same):
 
 
 def test_an_old_page_stays_when_it_is_opened(page, rows, tmp_path):
-    rows[0].in_flight(1)[0] = 1
+    rows[0].cells(1)[0] = 1
     assert LivePage(tmp_path / "live").in_flight(1) == 1
 
 
@@ -140,7 +140,7 @@ def test_each_process_has_a_row_of_its_own(rows, page):
 
 def test_a_released_row_is_cleared_and_claimed_again(rows, page, same):
     for slot in (0, LAST):
-        rows[1].in_flight(slot)[0] = 7
+        rows[1].cells(slot)[0] = 7
         rows[1].set_last_byte(slot, 7)
     page.version = 9
     rows[1].release()
@@ -151,7 +151,7 @@ def test_a_released_row_is_cleared_and_claimed_again(rows, page, same):
 
 
 def test_rows_of_running_processes_are_not_cleared(rows, same):
-    rows[1].in_flight(5)[0] = 7
+    rows[1].cells(5)[0] = 7
     same.clear_dead_rows()
     assert same.in_flight(5) == 7
 
@@ -178,7 +178,7 @@ from pathlib import Path
 from gateway.ipc.live_page import LivePage
 page = LivePage(Path(sys.argv[1]))
 row = page.claim_row()
-row.in_flight(7)[0] = 5
+row.cells(7)[0] = 5
 row.set_waiting(2)
 print(row.number, flush=True)
 sys.stdin.read()
@@ -234,7 +234,7 @@ from pathlib import Path
 from gateway.ipc.live_page import LivePage, memory_barrier
 page = LivePage(Path(sys.argv[1]))
 row = page.claim_row()
-cell = row.in_flight(3)
+cell = row.cells(3)
 print(flush=True)
 sys.stdin.readline()
 admitted = most = 0
@@ -246,7 +246,7 @@ while time.monotonic() < until:
         seen = page.in_flight(3)
         if seen <= 1:
             admitted += 1
-            holders = row.in_flight(4)
+            holders = row.cells(4)
             holders[0] = 1
             memory_barrier()
             most = max(most, page.in_flight(4))

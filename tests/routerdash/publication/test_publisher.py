@@ -17,7 +17,7 @@ from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.base.config import Config
 from gateway.ipc import cancellations
-from gateway.ipc.live_page import LivePage
+from gateway.ipc.live_page import IN_FLIGHT, LivePage
 from gateway.ipc.wake import WakePipe
 from gateway.registry import schema
 from metrics.storage.database import database_id
@@ -355,8 +355,8 @@ def test_published_endpoints_are_entries_for_a_start_without_the_database(
 def test_requests_in_flight_are_read_by_endpoint(publisher: Publisher, page: LivePage) -> None:
     add_endpoint(A, "a")
     add_endpoint(B, "b")
-    page.claim_row().in_flight(publisher.slots.by_id[A])[0] = 2
-    page.claim_row().in_flight(publisher.slots.by_id[A])[0] = 1
+    page.claim_row().cells(publisher.slots.by_id[A])[IN_FLIGHT] = 2
+    page.claim_row().cells(publisher.slots.by_id[A])[IN_FLIGHT] = 1
     assert publisher.live.in_flight() == {A: 3, B: 0}
 
 

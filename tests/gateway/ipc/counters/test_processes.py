@@ -20,7 +20,7 @@ page = LivePage(Path(sys.argv[1]))
 row = page.claim_row()
 counters = LimitCounters(page, row)
 plan = counters.plan((counters.subject("key", "a"), Allowance(concurrency=1)))
-holders = row.in_flight(4)
+holders = row.cells(4)
 print(flush=True)
 sys.stdin.readline()
 admitted = at_once = 0

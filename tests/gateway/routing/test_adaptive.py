@@ -1,0 +1,236 @@
+"""The adaptive policy chooses by the time that a request costs, its own and that of others."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.registry.schema import Speeds
+from gateway.routing import adaptive
+from gateway.routing.adaptive import FASTEST, KEPT_PREFIX, PROBE, SLOW_START, WAITED, Demand, Row, pick, row
+from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, TRIAL
+
+FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
+SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
+CHAT = Demand(prompt=1000, output=200)
+
+
+@dataclass
+class Endpoint:
+    id: str
+    rank: int = 0
+    slots: int | None = None
+    trial_due: float = 0.0
+    in_flight: int = 0
+    pending: int = 0
+
+
+def fast(name: str = "fast", **values: object) -> Row[Endpoint]:
+    return row(Endpoint(name, **values), FAST, "vllm")  # type: ignore[arg-type]
+
+
+def slow(name: str = "slow", **values: object) -> Row[Endpoint]:
+    return row(Endpoint(name, **values), SLOW, "vllm")  # type: ignore[arg-type]
+
+
+def chosen(*rows: Row[Endpoint], demand: Demand = CHAT, tried: tuple[str, ...] = ()) -> tuple[str, str]:
+    decision = pick(rows, demand, tried=tried, draw=lambda: 0.0)
+    assert decision is not None
+    return decision.endpoint_id, decision.reason
+
+
+def test_the_fastest_endpoint_is_chosen() -> None:
+    assert chosen(slow(), fast()) == ("fast", FASTEST)
+
+
+def test_costs_are_recorded_the_least_first() -> None:
+    decision = pick([slow(), fast()], CHAT)
+    assert decision is not None
+    own = {"fast": 0.01 + 0.0001 * 1000 + 200 * 0.011, "slow": 0.01 + 0.001 * 1000 + 200 * 0.055}
+    assert decision.costs == (("fast", int(own["fast"] * 1000)), ("slow", int(own["slow"] * 1000)))
+
+
+def test_requests_that_run_there_cost_their_own_and_others_time() -> None:
+    decision = pick([fast(in_flight=2, pending=500), slow()], CHAT)
+    assert decision is not None
+    own = 0.01 + 0.0001 * (500 + 1000) + 200 * (0.01 + 0.001 * 3)
+    harm = 2 * (0.5 * 0.001 * 200 + 0.25 * 0.0001 * 1000)
+    assert dict(decision.costs)["fast"] == int((own + harm) * 1000)
+
+
+def test_a_busy_fast_endpoint_loses_to_an_idle_slow_one() -> None:
+    assert chosen(fast(in_flight=40), slow())[0] == "slow"
+
+
+def test_pending_prompts_count_as_work() -> None:
+    assert chosen(fast("a", in_flight=1, pending=20_000), fast("b", in_flight=1))[0] == "b"
+
+
+def test_a_kept_prefix_is_a_part_of_the_cost() -> None:
+    demand = Demand(8000, 100, {"a": 7000.0})
+    assert chosen(fast("a"), fast("b"), demand=demand) == ("a", KEPT_PREFIX)
+    assert chosen(fast("a", in_flight=30), fast("b"), demand=demand)[0] == "b"  # never a gate
+
+
+def test_rank_comes_first() -> None:
+    assert chosen(fast(rank=1), slow())[0] == "slow"
+    assert chosen(fast(rank=EXCLUDED), slow()) == ("slow", ONLY)
+
+
+def test_a_tried_endpoint_is_not_chosen_again() -> None:
+    assert chosen(fast(), slow(), tried=("fast",)) == ("slow", ONLY)
+    assert pick([fast()], CHAT, tried=("fast",)) is None
+
+
+def drawn(rows: list[Row[Endpoint]], value: float) -> str:
+    decision = pick(rows, CHAT, draw=lambda: value)
+    assert decision is not None
+    return decision.endpoint_id
+
+
+def test_equal_costs_are_drawn() -> None:
+    rows = [fast("a"), fast("b"), fast("c"), slow()]
+    assert {drawn(rows, value) for value in (0.0, 0.4, 0.9)} == {"a", "b", "c"}
+
+
+def test_the_first_in_the_list_is_not_preferred() -> None:
+    rows = [fast(name) for name in "abcd"]
+    counts = Counter(drawn(rows, number / 400) for number in range(400))
+    assert counts == {"a": 100, "b": 100, "c": 100, "d": 100}
+
+
+# Full endpoints
+
+
+def test_a_request_waits_for_a_much_faster_endpoint() -> None:
+    assert pick([fast(slots=4, in_flight=4), slow()], CHAT) is FULL
+
+
+def test_it_does_not_wait_longer_than_the_free_endpoint_takes() -> None:
+    rows = [fast(slots=4, in_flight=4), slow()]
+    assert chosen(*rows, demand=Demand(1000, 200, {}, waited=60.0)) == ("slow", WAITED)
+
+
+def test_it_does_not_wait_where_many_wait() -> None:
+    decision = pick([fast(slots=4, in_flight=4), slow()], CHAT, waiting=100)
+    assert decision is not None
+    assert decision.endpoint_id == "slow"
+
+
+def test_it_does_not_wait_for_an_equal_endpoint() -> None:
+    assert chosen(fast("a", slots=1, in_flight=1), fast("b"))[0] == "b"
+
+
+def test_it_waits_if_all_are_full() -> None:
+    assert pick([fast(slots=1, in_flight=1), slow(slots=1, in_flight=1)], CHAT) is FULL
+
+
+def test_it_waits_for_a_healthy_endpoint_instead_of_trying_a_failing_one() -> None:
+    assert pick([fast(slots=1, in_flight=1), slow(rank=OPEN)], CHAT) is FULL
+
+
+def test_a_worse_rank_is_used_while_the_best_is_full() -> None:
+    assert chosen(fast(slots=1, in_flight=1), slow(rank=1))[0] == "slow"
+
+
+def test_all_circuit_breakers_are_open() -> None:
+    assert chosen(fast(rank=OPEN, trial_due=9.0), slow(rank=OPEN, trial_due=3.0)) == ("slow", TRIAL)
+
+
+def test_nothing_is_available() -> None:
+    assert pick([], CHAT) is None
+    assert pick([fast(rank=EXCLUDED)], CHAT) is None
+
+
+# Few completions
+
+
+def measured(completions: int, name: str = "new", **values: object) -> Row[Endpoint]:
+    speeds = Speeds(FAST.setup, FAST.read, FAST.write, FAST.share, completions)
+    return row(Endpoint(name, **values), speeds, "vllm", [FAST, SLOW])  # type: ignore[arg-type]
+
+
+def test_an_unmeasured_endpoint_is_expected_to_be_as_fast_as_the_fastest() -> None:
+    new = row(Endpoint("new"), Speeds(0, 0, 0, 0), "llamacpp", [SLOW, FAST])
+    assert (new.write, new.setup) == (FAST.write, FAST.setup)
+    assert (new.share, new.read) == pytest.approx((FAST.write * 0.2, FAST.write * 0.03))
+
+
+def test_without_any_measurement_all_are_alike() -> None:
+    rows = [row(Endpoint(name), Speeds(0, 0, 0, 0), "vllm") for name in "ab"]
+    assert rows[0][2:] == rows[1][2:]
+
+
+@pytest.mark.parametrize("completions", [0, 3, SLOW_START - 1])
+def test_few_completions_limit_the_requests_at_a_time(completions: int) -> None:
+    new, other = measured(completions), slow(in_flight=1000)
+    sent = 0
+    while chosen(new, other)[0] == "new":
+        new.candidate.in_flight = sent = sent + 1
+    assert sent == 1 + 2 * completions
+
+
+def test_endpoints_with_few_completions_share_the_requests_if_there_are_no_others() -> None:
+    rows = [measured(0, "a", in_flight=3), measured(0, "b", in_flight=2), measured(1, "c", in_flight=3)]
+    assert chosen(*rows)[0] == "c"
+    rows[2].candidate.in_flight = 9
+    assert chosen(*rows)[0] == "b"
+
+
+def test_a_request_waits_rather_than_flood_a_new_endpoint() -> None:
+    rows = [measured(0, in_flight=1), slow(slots=1, in_flight=1)]
+    assert pick(rows, CHAT) is FULL
+    assert chosen(*rows, demand=CHAT._replace(waited=60.0))[0] == "new"
+
+
+def test_a_measuring_request_is_a_probe() -> None:
+    assert chosen(measured(2), slow()) == ("new", PROBE)
+    assert chosen(measured(SLOW_START), slow()) == ("new", FASTEST)
+
+
+# Weights and loads
+
+
+def test_a_weight_multiplies_the_cost() -> None:
+    dear = row(Endpoint("dear"), FAST, "vllm", weight=10.0)
+    assert chosen(dear, slow())[0] == "slow"
+
+
+def test_a_model_that_must_be_loaded_costs_its_load() -> None:
+    cold = row(Endpoint("cold"), FAST, "ollama", load=20.0)
+    assert chosen(cold, slow())[0] == "slow"
+    busy = slow(in_flight=40)
+    assert chosen(cold, busy)[0] == "cold"  # it is worth it at last
+
+
+# Many candidates
+
+
+def test_of_many_some_are_compared_and_all_with_the_prefix() -> None:
+    rows = [slow(f"e{number}") for number in range(100)]
+    decision = pick(rows, Demand(8000, 10, {"e77": 7999.0}))
+    assert decision is not None
+    assert decision.endpoint_id == "e77"
+    assert len(decision.costs) == 8
+
+
+def test_of_many_only_the_best_rank_is_compared() -> None:
+    rows = [slow(f"e{number}", rank=1 if number else 0) for number in range(100)]
+    assert chosen(*rows) == ("e0", ONLY)
+    assert chosen(*rows, tried=("e0",))[0] != "e0"
+
+
+def test_the_counts_may_come_from_all_processes() -> None:
+    counts = {"a": (30, 0), "b": (0, 0)}
+    decision = pick([fast("a"), fast("b")], CHAT, lambda endpoint: counts[endpoint.id])
+    assert decision is not None
+    assert decision.endpoint_id == "b"
+
+
+def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
+    """Both forms of the cost are the same where neither fullness nor a load nor the slow start applies."""
+    of = fast(in_flight=3)
+    for n, pending in ((0, 0), (3, 0), (7, 900)):
+        of.candidate.in_flight, of.candidate.pending = n, pending
+        ((value, _),) = adaptive._costs([of], CHAT, None, (), 0).found
+        assert value == pytest.approx(adaptive._edge_cost(of, CHAT.output, CHAT.prompt, n, pending, 0))
