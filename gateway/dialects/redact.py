@@ -64,9 +64,10 @@ _ESCAPES = (b"%", b"\\", b"&#")
 class Redactor:
     """Filter that removes an endpoint's API key, and every bearer token, from the endpoint's texts."""
 
-    __slots__ = ("_key", "_secret", "_spelled", "in_responses")
+    __slots__ = ("_key", "_secret", "_spelled", "in_responses", "key")
 
     def __init__(self, secret: str | None) -> None:
+        self.key = secret  # the whole key, however short
         self._secret = secret if secret is not None and len(secret) >= MIN_IN_ERRORS else None
         self._key = None if self._secret is None else self._secret.encode()
         self._spelled: re.Pattern[bytes] | None = None

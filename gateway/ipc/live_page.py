@@ -227,26 +227,6 @@ class LivePage:
         """Return the second at which a trial last closed a circuit breaker for this endpoint; 0 for never."""
         return self._greatest(slot, _CLOSED_AT)
 
-    def pending(self, slot: int) -> int:
-        """Return the prompt tokens sent to this endpoint whose responses have not begun, over all rows."""
-        return sum(self._words[_CELLS * slot + PENDING : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
-
-    def read_tokens(self, slot: int) -> int:
-        """Return the prompt tokens sent to this endpoint so far, over all rows, modulo 2**32."""
-        return sum(self._words[_CELLS * slot + READ : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS]) & WORD
-
-    def shared(self, slot: int, now: int) -> int:
-        """Return the integral of the requests in flight at this endpoint until `now`, over all rows, modulo 2**32.
-
-        `now` is a moment (see `moment`), and the unit is one request for the time between two moments.
-        """
-        words, total = self._words, 0
-        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
-            if count := words[at]:
-                total += count * (now - words[at + MOMENT] & WORD)
-            total += words[at + SHARED]
-        return total & WORD
-
     def _greatest(self, slot: int, cell: int) -> int:
         return max(self._words[_CELLS * slot + cell : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS], default=0)
 
@@ -345,6 +325,36 @@ class LivePage:
         self._header[_BREAKER_CHANGES + number] += 1  # never back to a value that somebody has seen
         for section in (_UNRECORDED, _WAITING, _APPLIED, _PIDS):
             self._header[section + number] = 0
+
+
+class EndpointWork:
+    """Sums over all processes of the work that endpoints do, for adaptive routing."""
+
+    __slots__ = ("_header", "_words")
+
+    def __init__(self, page: LivePage) -> None:
+        self._header = page._header
+        self._words = page._words
+
+    def pending(self, slot: int) -> int:
+        """Return the prompt tokens sent to this endpoint whose responses have not begun."""
+        return sum(self._words[_CELLS * slot + PENDING : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
+
+    def read_tokens(self, slot: int) -> int:
+        """Return the prompt tokens sent to this endpoint so far, modulo 2**32."""
+        return sum(self._words[_CELLS * slot + READ : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS]) & WORD
+
+    def shared(self, slot: int, now: int) -> int:
+        """Return the integral of the requests in flight at this endpoint until `now`, modulo 2**32.
+
+        `now` is a moment (see `moment`), and the unit is one request for the time between two moments.
+        """
+        words, total = self._words, 0
+        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
+            if count := words[at]:
+                total += count * (now - words[at + MOMENT] & WORD)
+            total += words[at + SHARED]
+        return total & WORD
 
 
 class Row:

@@ -41,7 +41,6 @@ class Endpoint:
         "pool",
         "rank",
         "redactor",
-        "secret",
         "slots",
         "unsupported_paths",
         "usage_refused",
@@ -63,7 +62,6 @@ class Endpoint:
         self.facts = facts
         self.id = facts.id
         self._cells = self._row.cells(facts.slot)
-        self.secret = secret
         self.redactor = Redactor(secret)
         self.slots = facts.slots
         self.pool.connect_timeout = facts.connect_timeout_secs

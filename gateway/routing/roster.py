@@ -309,7 +309,7 @@ class Roster:
             endpoint.reset_learned()
         if facts.slot != before.slot:
             self._forget_places()
-        endpoint.update(facts, endpoint.secret if facts.sealed_key == before.sealed_key else self._open(facts))
+        endpoint.update(facts, endpoint.redactor.key if facts.sealed_key == before.sealed_key else self._open(facts))
         return endpoint
 
     def _pool(self, facts: schema.EndpointFacts) -> Pool:

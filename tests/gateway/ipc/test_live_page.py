@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-from gateway.ipc.live_page import MAX_ENDPOINTS, MAX_ROWS, LivePage, NoRow
+from gateway.ipc.live_page import (
+    IN_FLIGHT,
+    MAX_ENDPOINTS,
+    MAX_ROWS,
+    MOMENT,
+    PENDING,
+    READ,
+    SHARED,
+    WORD,
+    EndpointWork,
+    LivePage,
+    NoRow,
+)
 from tests.router import ROOT
 
 LAST = MAX_ENDPOINTS - 1
@@ -295,3 +307,23 @@ def test_a_killed_process_is_not_waited_for_once_its_row_is_cleared(page, claim)
     process.wait()
     page.clear_dead_rows()
     assert page.behind(1) == []
+
+
+# Work of endpoints
+
+
+def test_pending_and_read_tokens_are_sums_over_processes(page):
+    work, rows = EndpointWork(page), [page.claim_row() for _ in range(2)]
+    for row, tokens in zip(rows, (300, 50), strict=True):
+        row.cells(4)[PENDING] = row.cells(4)[READ] = tokens
+    rows[0].cells(4)[READ] = WORD  # it counts modulo 2**32
+    assert [work.pending(slot) for slot in (3, 4, 5)] == [0, 350, 0]
+    assert work.read_tokens(4) == 49
+
+
+def test_requests_in_flight_are_integrated_over_time(page):
+    work, rows = EndpointWork(page), [page.claim_row() for _ in range(2)]
+    rows[0].cells(4)[SHARED], rows[0].cells(4)[MOMENT], rows[0].cells(4)[IN_FLIGHT] = 100, WORD - 9, 2
+    rows[1].cells(4)[SHARED] = 7  # nothing in flight
+    assert work.shared(4, 10) == 100 + 2 * 20 + 7
+    assert work.shared(5, 10) == 0

@@ -262,7 +262,7 @@ def test_the_next_expiry_is_that_of_the_keys_in_use(roster, control):
 def test_a_sealed_secret_is_opened(roster, control):
     control.publish(make_endpoint("a", "m", sealed_key=Sealer([KEY]).seal("hunter2")))
     roster.refresh()
-    assert roster.endpoints["a"].secret == "hunter2"
+    assert roster.endpoints["a"].redactor.key == "hunter2"
     assert "hunter2" not in repr(roster.endpoints["a"])
 
 
@@ -278,7 +278,7 @@ def test_a_changed_secret_is_taken_over(roster, control):
     for secret in ("one", "two"):
         control.publish(make_endpoint("a", "m", sealed_key=Sealer([KEY]).seal(secret)))
         roster.refresh()
-        assert roster.endpoints["a"].secret == secret
+        assert roster.endpoints["a"].redactor.key == secret
 
 
 # Circuit breakers of several workers
