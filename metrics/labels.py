@@ -4,7 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from gateway.base import request_kinds
 from gateway.ipc import record
-from gateway.routing import balancer
+from gateway.routing import adaptive, balancer
 from metrics.queries import routing_preview
 
 OUTCOMES = {
@@ -27,6 +27,15 @@ REASONS = {
     balancer.CREATOR: gettext_lazy("This endpoint created the response that the request refers to."),
     balancer.PINNED: gettext_lazy("The playground selected this endpoint."),
     balancer.SEARCHED: gettext_lazy("The endpoint that created this response is unknown, so all were queried."),
+    adaptive.FASTEST: gettext_lazy("This endpoint had the lowest cost."),
+    adaptive.KEPT_PREFIX: gettext_lazy(
+        "This endpoint had the lowest cost, and the beginning of the prompt was expected in its prefix cache."
+    ),
+    adaptive.LOADED: gettext_lazy("This endpoint had the lowest cost, because the model was loaded there."),
+    adaptive.PROBE: gettext_lazy("This endpoint has few responses yet, so the request also measured its speed."),
+    adaptive.WAITED: gettext_lazy(
+        "The request waited for this endpoint, because the free ones were expected to take longer."
+    ),
 }
 # Where a request would go now, and why endpoints are left out.
 ROUTES = {
@@ -40,6 +49,13 @@ ROUTES = {
     ),
     routing_preview.WAIT: gettext_lazy(
         "The request waits in the queue, because every endpoint is at its concurrency limit."
+    ),
+    adaptive.FASTEST: gettext_lazy("The request goes to the endpoint with the lowest cost."),
+    adaptive.PROBE: gettext_lazy(
+        "The request goes to the endpoint with the lowest cost. It has few responses yet, so its speed is measured."
+    ),
+    routing_preview.WAIT_FOR_FASTER: gettext_lazy(
+        "The request waits in the queue for a busy endpoint: that is expected to be faster than a free one."
     ),
 }
 EXCLUDED = {

@@ -23,6 +23,34 @@ class ScoreSerializer(serializers.Serializer[Any]):
     in_flight = serializers.IntegerField()
 
 
+class CostSerializer(serializers.Serializer[Any]):
+    """A candidate, with its cost when the endpoint was chosen."""
+
+    endpoint_id = serializers.UUIDField()
+    endpoint_name = serializers.CharField(allow_null=True)
+    cost_ms = serializers.IntegerField(
+        help_text="Expected duration, plus the time by which other requests there would be delayed."
+    )
+
+
+class WorkSerializer(serializers.Serializer[Any]):
+    """What adaptive routing expected of an attempt, and what the endpoint did for others meanwhile."""
+
+    prompt_tokens = serializers.IntegerField(help_text="Expected before the attempt.")
+    output_tokens = serializers.IntegerField(help_text="Expected before the attempt.")
+    prefix_tokens = serializers.IntegerField(help_text="Prompt tokens expected in the endpoint's prefix cache.")
+    expected_ms = serializers.FloatField(help_text="Expected duration.")
+    pending_tokens = serializers.IntegerField(
+        help_text="Prompt tokens of other requests that the endpoint still had to read at the start."
+    )
+    read_tokens = serializers.IntegerField(help_text="Prompt tokens of others that were sent there meanwhile.")
+    mean_in_flight = serializers.FloatField(
+        allow_null=True, help_text="Mean requests in flight there over the attempt, itself included."
+    )
+    was_idle = serializers.BooleanField(help_text="Whether no other request was in flight there at the start.")
+    is_cold = serializers.BooleanField(help_text="Whether the model had to be loaded.")
+
+
 class AttemptSerializer(serializers.Serializer[Any]):
     endpoint_id = serializers.UUIDField()
     endpoint_name = serializers.CharField(allow_null=True)
@@ -35,11 +63,18 @@ class AttemptSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="Reason for this endpoint. `only`: it was the only candidate; `least`: it had the fewest requests in "
         "flight; `drawn`: it was drawn at random among these; `trial`: trial of its circuit breaker; `made_it`: it "
-        "created the stored response; `searched`: it was searched for the stored response.",
+        "created the stored response; `searched`: it was searched for the stored response. Adaptive routing: "
+        "`fastest`: it had the least cost; `kept_prefix`: and it has the beginning of the prompt in its cache; "
+        "`loaded_there`: and it has the model loaded; `probe`: it is being measured; `waited_for`: the request waited "
+        "for it although another endpoint was free.",
     )
     scores = ScoreSerializer(
         many=True, help_text="At most eight candidates: the chosen one, and those with the fewest requests in flight."
     )
+    costs = CostSerializer(
+        many=True, help_text="At most eight candidates, least cost first. Empty without adaptive routing."
+    )
+    work = WorkSerializer(allow_null=True, help_text="Null without adaptive routing.")
 
 
 class RequestSerializer(serializers.Serializer[Any]):
@@ -70,6 +105,13 @@ class RequestSerializer(serializers.Serializer[Any]):
     request_id = serializers.CharField(allow_null=True, help_text="Value of the client's `x-request-id` header.")
     tokens_per_second = serializers.FloatField(
         allow_null=True, help_text="Output tokens divided by the duration of the response."
+    )
+    cached_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Input tokens from the endpoint's prefix cache; null if it did not report them."
+    )
+    body_bytes = serializers.IntegerField(allow_null=True, help_text="Size of the request's body, if it is known.")
+    conversation = serializers.CharField(
+        allow_null=True, help_text="Equal for the requests of one conversation. It tells nothing of their content."
     )
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.ipc.record import Work
+
 
 class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Attempt in a history row: a JSON object without fields that have their default."""
@@ -17,6 +19,12 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""  # a reason defined in gateway.routing.balancer
     scores: dict[str, int] = {}  # endpoint and requests in flight
     said: str | None = None  # error text of the endpoint; content, protected like bodies
+    costs: dict[str, int] = {}  # endpoint and cost in ms, of adaptive routing
+    work: Work | None = None  # of adaptive routing
+    # Of the request, on its last attempt, so that rows of older releases need no new columns.
+    cached_tokens: int | None = None
+    body_bytes: int = 0
+    conversation: str | None = None
 
 
 _decode = msgspec.json.Decoder(list[StoredAttempt]).decode

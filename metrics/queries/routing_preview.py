@@ -20,6 +20,7 @@ LESS_HEALTHY = "less_healthy"  # another endpoint is healthier
 EXCLUDED = (DISABLED, DRAINING, OFFLINE, INCAPABLE, IS_FULL, BREAKER_OPEN, LESS_HEALTHY)
 
 WAIT = "wait"  # reason of a decision: every endpoint is full
+WAIT_FOR_FASTER = "wait_for_faster"  # adaptive routing: a full endpoint costs less than those that are free
 REASONS = (balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, WAIT)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.base import request_kinds
 from gateway.ipc import record
-from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.ipc.record import RequestRecord
 from gateway.routing.balancer import ONLY
 from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt
@@ -126,7 +126,7 @@ def rows(
                 entry.api_key_id,
                 entry.duration_us,
                 entry.first_token_us,
-                _attempts(attempts),
+                _attempts(entry),
                 entry.queue_us,
             )
         )
@@ -168,15 +168,24 @@ def _model_and_body(name: str) -> tuple[str, str]:
     return name, json.dumps({"model": name}, ensure_ascii=False)
 
 
-def _attempts(attempts: tuple[AttemptRecord, ...]) -> str | None:
+def _attempts(entry: RequestRecord) -> str | None:
     """Return the attempts as a JSON list of objects (StoredAttempt)."""
     stored = [
         StoredAttempt(
             attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
             attempt.reason, {} if attempt.reason == ONLY else dict(attempt.scores), attempt.said,
+            dict(attempt.costs), attempt.work,
         )
-        for attempt in attempts
+        for attempt in entry.attempts
     ]  # fmt: skip
+    if stored:
+        cached = entry.cached_tokens
+        stored[-1] = msgspec.structs.replace(
+            stored[-1],
+            cached_tokens=cached if cached is not None and 0 <= cached <= MAX_TOKENS else None,
+            body_bytes=entry.body_bytes,
+            conversation=entry.conversation,
+        )
     text = _encode(stored).decode()
     return _json_body(text) if "\\u" in text else text
 

@@ -21,6 +21,24 @@ class ScorePayload(TypedDict):
     in_flight: int
 
 
+class CostPayload(TypedDict):
+    endpoint_id: str
+    endpoint_name: str | None
+    cost_ms: int
+
+
+class WorkPayload(TypedDict):
+    prompt_tokens: int
+    output_tokens: int
+    prefix_tokens: int
+    expected_ms: float
+    pending_tokens: int
+    read_tokens: int
+    mean_in_flight: float | None
+    was_idle: bool
+    is_cold: bool
+
+
 class AttemptPayload(TypedDict):
     endpoint_id: str
     endpoint_name: str | None
@@ -31,6 +49,8 @@ class AttemptPayload(TypedDict):
     error: str | None
     reason: str | None
     scores: list[ScorePayload]
+    costs: list[CostPayload]
+    work: WorkPayload | None
 
 
 class RequestPayload(TypedDict):
@@ -56,6 +76,9 @@ class RequestPayload(TypedDict):
     queue_ms: float | None
     request_id: str | None
     tokens_per_second: float | None
+    cached_tokens: int | None
+    body_bytes: int | None
+    conversation: str | None
 
 
 class RequestDetailPayload(RequestPayload):
@@ -80,6 +103,7 @@ def request_payload(row: SqlRow, name_of: NameOf = no_name) -> RequestPayload:
         return name_of(attempted_id) or (record["endpoint_name"] if attempted_id == endpoint_id else None)
 
     attempts = stored_attempts(record["attempts"])
+    last = attempts[-1] if attempts else None
     return {
         "id": str(record["id"]),
         "completed_at": json_time(parse_time(record["completed_at"])),
@@ -103,6 +127,9 @@ def request_payload(row: SqlRow, name_of: NameOf = no_name) -> RequestPayload:
         "queue_ms": None if record["queue_us"] is None else record["queue_us"] / 1000,
         "request_id": record["request_id"],
         "tokens_per_second": _speed(record, attempts),
+        "cached_tokens": last.cached_tokens if last else None,
+        "body_bytes": (last.body_bytes or None) if last else None,
+        "conversation": last.conversation if last else None,
     }
 
 
@@ -132,4 +159,26 @@ def _attempt(attempt: StoredAttempt, name_of: NameOf) -> AttemptPayload:
             {"endpoint_id": key, "endpoint_name": name_of(key), "in_flight": count}
             for key, count in sorted(attempt.scores.items(), key=lambda score: (score[1], score[0]))
         ],
+        "costs": [
+            {"endpoint_id": key, "endpoint_name": name_of(key), "cost_ms": cost}
+            for key, cost in sorted(attempt.costs.items(), key=lambda cost: (cost[1], cost[0]))
+        ],
+        "work": _work(attempt),
+    }
+
+
+def _work(attempt: StoredAttempt) -> WorkPayload | None:
+    work = attempt.work
+    if work is None:
+        return None
+    return {
+        "prompt_tokens": work.prompt_tokens,
+        "output_tokens": work.output_tokens,
+        "prefix_tokens": work.prefix_tokens,
+        "expected_ms": work.expected_us / 1000,
+        "pending_tokens": work.pending_tokens,
+        "read_tokens": work.read_tokens,
+        "mean_in_flight": work.shared_us / attempt.duration_us if attempt.duration_us else None,
+        "was_idle": work.was_idle,
+        "is_cold": work.is_cold,
     }

@@ -10,7 +10,7 @@ from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
-from gateway.routing import balancer
+from gateway.routing import adaptive, balancer
 from metrics import labels
 from metrics.queries.requests.filters import OUTCOMES
 from tests.access.people import Api, key_for, with_key
@@ -240,6 +240,7 @@ def test_without_the_database_the_page_shows_an_error(as_viewer: Api, shown_worl
 def test_every_reason_has_a_text() -> None:
     known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.CREATOR]
     known += [balancer.PINNED, balancer.SEARCHED]
+    known += [adaptive.FASTEST, adaptive.KEPT_PREFIX, adaptive.LOADED, adaptive.PROBE, adaptive.WAITED]
     assert list(labels.REASONS) == known
     assert labels.reason("of a newer release") == "of a newer release"
 

@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 
 from gateway.ipc import record
-from gateway.ipc.record import AttemptRecord, RequestRecord
-from gateway.routing import balancer
+from gateway.ipc.record import AttemptRecord, RequestRecord, Work
+from gateway.routing import adaptive, balancer
 from metrics.models import RequestHistory
 from metrics.queries.requests import history
 from metrics.queries.requests.filters import ERROR, BadCursor, Cursor, RequestFilter
@@ -240,6 +240,9 @@ def test_a_row_has_all_fields(world: World) -> None:
         output_tokens=4,
         queue_us=250,
         request_id="client-7",
+        cached_tokens=2,
+        body_bytes=120,
+        conversation="00ff00ff00ff00ff",
     )
     written(world, expected_record)
     (row,) = request_page(RequestFilter(), None, 1).rows
@@ -273,11 +276,16 @@ def test_a_row_has_all_fields(world: World) -> None:
                 "error": None,
                 "reason": None,
                 "scores": [],
+                "costs": [],
+                "work": None,
             }
         ],
         "queue_ms": 0.25,
         "request_id": "client-7",
         "tokens_per_second": None,
+        "cached_tokens": 2,
+        "body_bytes": 120,
+        "conversation": "00ff00ff00ff00ff",
     }
     assert tuple(request_payload(row)) == FIELDS
 
@@ -302,6 +310,48 @@ def test_a_routing_decision_is_shown_with_its_scores(world: World) -> None:
 def test_a_single_candidate_has_no_scores(world: World) -> None:
     (reported,) = attempts_of(world, AttemptRecord(A, record.OK, 200, 5, reason=balancer.ONLY, scores=((A, 3),)))
     assert (reported["reason"], reported["scores"]) == ("only", [])
+
+
+WORK = Work(1000, 200, 400, 1, 1_900_000, 30, 70, 9_000_000, was_idle=False)
+
+
+def test_an_adaptive_decision_is_shown_with_its_costs_and_work(world: World) -> None:
+    tried = AttemptRecord(
+        A, record.OK, 200, 3_000_000, reason=adaptive.FASTEST, costs=((A, 1900), (B, 2400)), work=WORK
+    )
+    (reported,) = attempts_of(world, tried)
+    assert reported["costs"] == [
+        {"endpoint_id": A, "endpoint_name": "a", "cost_ms": 1900},
+        {"endpoint_id": B, "endpoint_name": "b", "cost_ms": 2400},
+    ]
+    assert reported["work"] == {
+        "prompt_tokens": 1000,
+        "output_tokens": 200,
+        "prefix_tokens": 400,
+        "expected_ms": 1900.0,
+        "pending_tokens": 30,
+        "read_tokens": 70,
+        "mean_in_flight": 3.0,
+        "was_idle": False,
+        "is_cold": False,
+    }
+
+
+@pytest.mark.parametrize("cached", [-1, 1 << 62])
+def test_an_implausible_number_of_cached_tokens_is_not_stored(world: World, cached: int) -> None:
+    written(world, request(cached_tokens=cached))
+    (row,) = request_page(RequestFilter(), None, 1).rows
+    assert request_payload(row)["cached_tokens"] is None
+
+
+def test_work_of_a_newer_release_is_shown_as_far_as_it_is_known(world: World) -> None:
+    written(world, request())
+    work = [10, 20, 0, 0, 5000, 0, 0, 5000, True, False, "new"]
+    RequestHistory.objects.update(attempts=[{**FORMER[0], "work": work, "newer": 1}])
+    (row,) = request_page(RequestFilter(), None, 1).rows
+    (reported,) = request_payload(row)["attempts"]
+    assert reported["work"] is not None
+    assert reported["work"]["prompt_tokens"] == 10
 
 
 FORMER = [{"endpoint_id": A, "outcome": "ok", "status": 200, "duration_us": 5000, "error": None}]
