@@ -6,6 +6,7 @@ from gateway.base import request_kinds
 from gateway.ipc import record
 from gateway.routing import adaptive, balancer
 from metrics.queries import routing_preview
+from metrics.queries.requests import explanation
 
 OUTCOMES = {
     record.OK: gettext_lazy("OK"),
@@ -74,7 +75,14 @@ PHASES = {
     "stream": gettext_lazy("Streaming"),
     "answer": gettext_lazy("Generating the response"),
 }
-
+# Parts of a request's time.
+PARTS = {
+    explanation.QUEUE: gettext_lazy("Queue"),
+    explanation.EARLIER: gettext_lazy("Earlier attempts"),
+    explanation.FIRST_TOKEN: gettext_lazy("Reading the prompt, until the first token"),
+    explanation.STREAM: gettext_lazy("Generating the rest"),
+    explanation.RESPONSE: gettext_lazy("Response"),
+}
 
 # Kinds of requests, by the API that they use.
 APIS = {
@@ -118,6 +126,10 @@ def route(name: str) -> str:
 
 def phase(name: str) -> str:
     return str(PHASES.get(name, name))
+
+
+def part(name: str) -> str:
+    return str(PARTS[name])
 
 
 def excluded(name: str) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from gateway.ipc.limit_hits import Hits
-from gateway.registry.schema import EndpointFacts, Model
+from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
 from metrics.memory.backlog import WriterHandle
 
 
@@ -39,6 +39,18 @@ class InstallationState(Protocol):
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         """Return the published endpoints, in any state, that have a model of this name."""
+        ...
+
+    def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
+        """Return the published speeds of a model at an endpoint; None if nothing was learned or it cannot be read."""
+        ...
+
+    def lengths(self, model: str, key_id: str | None) -> Lengths:
+        """Return the published lengths of the requests for a model, of an API key if there are."""
+        ...
+
+    def pending(self) -> Mapping[str, int]:
+        """Return the prompt tokens by endpoint id whose responses have not begun, over all workers."""
         ...
 
     def revision(self) -> int:
@@ -112,6 +124,15 @@ class StoppedInstallation:
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         return []
+
+    def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
+        return None
+
+    def lengths(self, model: str, key_id: str | None) -> Lengths:
+        return Lengths(None)
+
+    def pending(self) -> Mapping[str, int]:
+        return {}
 
     def revision(self) -> int:
         return 0

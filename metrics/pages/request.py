@@ -13,8 +13,11 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
+from gateway.registry.schema import Speeds
 from gateway.routing.balancer import MAX_RECORDED_SCORES
+from metrics.memory.runtime import runtime
 from metrics.queries.requests import bodies
+from metrics.queries.requests.explanation import RequestExplanation, explanation
 from metrics.queries.requests.lookups import request_detail
 from metrics.queries.requests.payload import RequestDetailPayload
 from metrics.queries.requests.waterfall import WaterfallBar, total_ms, waterfall_bars
@@ -29,6 +32,7 @@ class RequestContext(TypedDict):
     spans: list[WaterfallBar]
     total_ms: float
     max_scores: int
+    explanation: RequestExplanation | None
     existing_endpoints: set[str]  # ids of endpoints
     has_bodies: bool
     store_bodies: str
@@ -49,12 +53,22 @@ def request_context(request: HttpRequest, request_id: str) -> RequestContext | N
         "spans": list(waterfall_bars(detail)),
         "total_ms": total_ms(detail),
         "max_scores": MAX_RECORDED_SCORES,
+        "explanation": explanation(detail, _speeds(detail)),
         "existing_endpoints": {entry.id for entry in registry.all()},
         "has_bodies": bodies.are_stored(request_id),
         "store_bodies": settings.ROUTERDASH.store_bodies,
         "may_see_bodies": bodies.may_view(request.user),
     }
     return context
+
+
+def _speeds(request: RequestDetailPayload) -> Speeds | None:
+    """Return what was learned about the model at the endpoint of the request; None if nothing was."""
+    routes = runtime.installation.routes(request["model"]) if request["endpoint_id"] else []
+    model_id = next((model.id for facts, model in routes if facts.id == request["endpoint_id"]), None)
+    if model_id is None:
+        return None
+    return runtime.installation.speeds(str(request["endpoint_id"]), model_id, request["kind"])
 
 
 @never_cache

@@ -5,8 +5,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from metrics import labels
-from metrics.queries.requests import waterfall
+from metrics.queries.requests import explanation, waterfall
 from metrics.queries.requests.waterfall import WaterfallBar
+from metrics.templatetags.figures import NO_VALUE
 
 register = template.Library()
 
@@ -16,6 +17,8 @@ register.filter("route_word", labels.route)
 register.filter("phase_word", labels.phase)
 register.filter("excluded_word", labels.excluded)
 register.filter("api_name", labels.api)
+register.filter("part_word", labels.part)
+register.filter("candidates", explanation.candidates)
 
 # CSS classes of the bars.
 _CSS = {
@@ -30,6 +33,12 @@ _LEAST = 0.9  # percent: the shortest part is still visible
 def _css(span: WaterfallBar) -> str:
     bad = waterfall.is_failure(span.outcome) and span.what != waterfall.FIRST_TOKEN
     return "wf-bad" if bad else _CSS[span.what]
+
+
+@register.filter
+def times(ratio: float | None) -> str:
+    """Format a ratio: `1.1 ×`."""
+    return NO_VALUE if ratio is None else f"{ratio:,.1f} ×"
 
 
 @register.simple_tag

@@ -10,7 +10,7 @@ from access.key_names import KeyNames
 from endpoints.registry import registry
 from gateway.ipc.limit_hits import Hits
 from gateway.registry.reader import StoreUnreadable
-from gateway.registry.schema import EndpointFacts, Model
+from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds, speed_key
 from metrics.memory.backlog import WriterHandle
 from routerdash.publication.publisher import Publisher
 
@@ -40,6 +40,22 @@ class RunningInstallation:
             return self._publisher.routes(model)
         except StoreUnreadable:
             return []
+
+    def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
+        try:
+            found = self._publisher.look_up(lambda reader: reader.speeds(speed_key(endpoint_id, model_id, kind)))
+        except StoreUnreadable:
+            return None
+        return found if found.completions else None
+
+    def lengths(self, model: str, key_id: str | None) -> Lengths:
+        try:
+            return self._publisher.look_up(lambda reader: reader.lengths(model, key_id))
+        except StoreUnreadable:
+            return Lengths(None)
+
+    def pending(self) -> Mapping[str, int]:
+        return self._publisher.live.pending()
 
     def revision(self) -> int:
         return self._publisher.revision + registry.failed_reads + access.failed_reads

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.ipc import cancellations
 from gateway.ipc.cancellations import Cancel
-from gateway.ipc.live_page import LivePage
+from gateway.ipc.live_page import EndpointWork, LivePage
 from routerdash.publication.slots import Slots
 
 
@@ -16,6 +16,7 @@ class LiveState:
     def __init__(self, data_dir: Path, page: LivePage, slots: Slots) -> None:
         self._data_dir = data_dir
         self._page = page
+        self._work = EndpointWork(page)
         self._slots = slots
         self._cancels = cancellations.load(data_dir)
         self._lock = threading.Lock()
@@ -23,6 +24,10 @@ class LiveState:
     def in_flight(self) -> dict[str, int]:
         """Return the in-flight requests of each endpoint, over all workers."""
         return {endpoint_id: self._page.in_flight(slot) for endpoint_id, slot in self._slots.by_id.items()}
+
+    def pending(self) -> dict[str, int]:
+        """Return the prompt tokens of each endpoint whose responses have not begun, over all workers."""
+        return {endpoint_id: self._work.pending(slot) for endpoint_id, slot in self._slots.by_id.items()}
 
     def trials(self) -> dict[str, int]:
         """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""

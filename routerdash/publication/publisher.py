@@ -224,11 +224,11 @@ class Publisher:
     def key(self, hashed: str) -> KeyFacts | None:
         """Return the published API key with this hash."""
         digest = digest_of(hashed)
-        return None if digest is None else self._look_up(lambda reader: reader.key_facts(digest))
+        return None if digest is None else self.look_up(lambda reader: reader.key_facts(digest))
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         """Return the endpoints in any state that have a model of this name, in the order of slots."""
-        named = self._look_up(lambda reader: reader.models_named(model))
+        named = self.look_up(lambda reader: reader.models_named(model))
         found = [(self._facts[key], offered) for key, offered in named if key in self._facts]
         return sorted(found, key=lambda pair: pair[0].slot)
 
@@ -240,7 +240,7 @@ class Publisher:
     def has_key(self, key: KeyEntry) -> bool:
         """Return True if the API key is published as it is, or can never match because its hash is malformed."""
         digest = digest_of(key.hash)
-        return digest is None or self._look_up(lambda reader: reader.key_facts(digest)) == published_key(key).facts()
+        return digest is None or self.look_up(lambda reader: reader.key_facts(digest)) == published_key(key).facts()
 
     def compare_endpoints(self, ids: Collection[str]) -> bool:
         """Compare endpoints and their models with the store, and publish what differs; return True if something did."""
@@ -266,7 +266,8 @@ class Publisher:
             log.error("the registry store cannot be read: %s", error)
             return {}
 
-    def _look_up(self, read: Callable[[RegistryReader], T]) -> T:
+    def look_up(self, read: Callable[[RegistryReader], T]) -> T:
+        """Return what `read` finds in the registry store, at its newest version."""
         with self._reading:
             self._reader.follow()
             return read(self._reader)

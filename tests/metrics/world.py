@@ -15,7 +15,7 @@ from endpoints.registry import registry
 from gateway.ipc import journal
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
-from gateway.registry.schema import EndpointFacts, Model
+from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
 from metrics.counting.cells import EndpointUsage
 from metrics.memory.backlog import WriterHandle
 from metrics.memory.endpoint_events import endpoint_events
@@ -44,6 +44,9 @@ class FakeInstallation:
         self.waiting: Callable[[], int] = lambda: 0
         self.trials: Callable[[], Mapping[str, int]] = dict
         self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
+        self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None
+        self.lengths: Callable[[str, str | None], Lengths] = lambda model, key_id: Lengths(None)
+        self.pending: Callable[[], Mapping[str, int]] = dict
         self.revision: Callable[[], int] = lambda: 0
         self.is_pending: Callable[[], bool] = lambda: False
         self.pending_reason: Callable[[], str | None] = lambda: None

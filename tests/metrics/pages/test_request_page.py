@@ -8,15 +8,17 @@ import pytest
 from access.models import INFERENCE, ApiKey, User
 from endpoints.models import Endpoint
 from endpoints.registry import registry
+from gateway.base.request_kinds import CHAT
 from gateway.ipc import record
-from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.ipc.record import AttemptRecord, RequestRecord, Work
+from gateway.registry.schema import EndpointFacts, Model, Speeds
 from gateway.routing import adaptive, balancer
 from metrics import labels
 from metrics.queries.requests.filters import OUTCOMES
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.records import KEY, A, B, request
 from tests.metrics.storage.test_seeding import adopted
-from tests.metrics.world import World, without
+from tests.metrics.world import World, fake_installation, without
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("endpoints", "frozen_clock")]
 
@@ -232,6 +234,67 @@ def test_without_the_database_the_page_shows_an_error(as_viewer: Api, shown_worl
         assert response.status_code == 503
         assert "The database is currently unavailable." in response.content.decode()
         assert as_viewer.call("GET", f"/api/requests/{request_id}").status_code == 503
+
+
+# Adaptive routing
+
+WORK = Work(1000, 200, 400, 1, 1_900_000, 30, 70, 9_000_000, was_idle=False)
+CHOSEN = AttemptRecord(
+    A, record.OK, 200, 3_000_000, reason=adaptive.KEPT_PREFIX, costs=((A, 1900), (B, 2400)), work=WORK
+)
+SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.001, completions=40)
+
+
+@pytest.fixture
+def _learned() -> None:
+    facts = EndpointFacts(id=A, slot=0, name="a", base_url="http://x.invalid", kind="vllm", status="online")
+    fake_installation().routes = lambda name: [(facts, Model("tiny:7b"))]
+    learned = {(A, "tiny:7b", CHAT): SPEEDS}
+    fake_installation().speeds = lambda *key: learned.get(key)
+
+
+def adaptive_request(**fields: Any) -> RequestRecord:
+    given: dict[str, Any] = {
+        "attempts": (CHOSEN,), "duration_us": 3_000_000, "first_token_us": 900_000, "streamed": True,
+        "input_tokens": 1000, "output_tokens": 101, "cached_tokens": 300,
+    }  # fmt: skip
+    return request(**{**given, **fields})
+
+
+def test_the_page_shows_the_costs_of_an_adaptive_choice(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, adaptive_request())))
+    assert "the beginning of the prompt was expected in its prefix cache" in text
+    assert "Expected to take 1.90 s; it took 3.00 s. 400 prompt tokens were expected in the prefix cache." in text
+    assert "Candidate Cost Chosen: a 1.90 s b 2.40 s" in text
+
+
+@pytest.mark.usefixtures("_learned")
+def test_the_page_explains_a_request(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, adaptive_request(queue_us=5000))))
+    assert "Part Took Usual Ratio Queue 5 ms — — Reading the prompt, until the first token 900 ms 853 ms 1.1 ×" in text
+    assert "Generating the rest 2.10 s 2.37 s 0.9 ×" in text
+    assert "Expected before 1.90 s it took 3.00 s, which is 1.6 × Next best b 2.40 s" in text
+    assert "Prompt tokens to read 700 reported by the endpoint" in text
+    assert "Saved by the prefix cache 400 ms expected Mean requests in flight 3.0" in text
+    assert "Prompts of others 70 ms included in the usual time, for 70 prompt tokens" in text
+    assert "at this endpoint, from 40 responses." in text
+
+
+def test_without_learned_speeds_the_page_shows_no_usual_time(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, adaptive_request())))
+    assert "until the first token 900 ms — —" in text
+    assert "RouterDash has learned nothing about this model at this endpoint yet" in text
+    assert "Saved by the prefix cache" not in text
+
+
+def test_a_request_without_recorded_work_is_not_explained(as_viewer: Api, shown_world: World) -> None:
+    assert "Explain this request" not in page(as_viewer, written(shown_world, failed_over()))
+
+
+@pytest.mark.usefixtures("_learned")
+def test_a_slow_part_is_marked(as_viewer: Api, shown_world: World) -> None:
+    html = page(as_viewer, written(shown_world, adaptive_request(first_token_us=2_500_000)))
+    assert "until the first token slower than usual 2.50 s" in seen(html)
 
 
 # Texts

@@ -1,0 +1,146 @@
+"""Explanation of a request: each part of its time, beside what is usual for that endpoint at that load.
+
+The usual times come from the parameters that RouterDash has learned by now (gateway.registry.schema.Speeds) and from
+what the attempt recorded of its load: nothing is shown that either of them lacks. With U prompt tokens to read, Q
+pending and R read for others meanwhile, O output tokens, and n requests in flight on average, itself included:
+
+    until the first token:  setup + read * (Q + U) + (write + share * n)
+    the rest of a stream:   (O - 1) * (write + share * n) + read * R
+    a whole response:       setup + read * (Q + U + R) + O * (write + share * n)
+
+No I/O.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.ipc import record
+from gateway.registry.schema import Speeds
+from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
+
+QUEUE, EARLIER, FIRST_TOKEN, STREAM, RESPONSE = "queue", "earlier", "first_token", "stream", "response"
+SLOW_RATIO, SLOW_MS = 1.5, 100.0  # a part is slow if it took both more than usual
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedPart:
+    """A part of a request's time. `usual_ms` is None if it is not known."""
+
+    what: str  # QUEUE, EARLIER (attempts), FIRST_TOKEN, STREAM or RESPONSE
+    took_ms: float
+    usual_ms: float | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        if self.usual_ms is None:
+            return False
+        return self.took_ms > SLOW_RATIO * self.usual_ms and self.took_ms - self.usual_ms > SLOW_MS
+
+    @property
+    def ratio(self) -> float | None:
+        return self.took_ms / self.usual_ms if self.usual_ms else None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsideredEndpoint:
+    """An endpoint that could have got the attempt, least cost first. Costs and loads are None if not recorded."""
+
+    endpoint_id: str
+    endpoint_name: str | None
+    cost_ms: int | None
+    in_flight: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestExplanation:
+    """Explanation of a request's last attempt. Times in ms."""
+
+    parts: tuple[ExplainedPart, ...]
+    work: WorkPayload
+    took_ms: float  # of the attempt
+    expected_ms: float  # before the attempt
+    unread_tokens: int  # prompt tokens that were not in the prefix cache
+    is_reported: bool  # the endpoint reported `unread_tokens`; else they are expected
+    saved_ms: float | None  # expected, by the prefix cache
+    stalled_ms: float | None  # usual, for reading the prompts of others meanwhile
+    completions: int  # responses that the usual times were learned from; 0: there are none
+    next_best: ConsideredEndpoint | None
+
+    @property
+    def ratio(self) -> float | None:
+        return self.took_ms / self.expected_ms if self.expected_ms else None
+
+
+def candidates(attempt: AttemptPayload) -> list[ConsideredEndpoint]:
+    """Return the recorded candidates: by cost, then by requests in flight."""
+    names = {it["endpoint_id"]: it["endpoint_name"] for it in (*attempt["costs"], *attempt["scores"])}
+    costs = {it["endpoint_id"]: it["cost_ms"] for it in attempt["costs"]}
+    loads = {it["endpoint_id"]: it["in_flight"] for it in attempt["scores"]}
+    return [ConsideredEndpoint(key, name, costs.get(key), loads.get(key)) for key, name in names.items()]
+
+
+def explanation(request: RequestPayload, speeds: Speeds | None) -> RequestExplanation | None:
+    """Explain a request whose last attempt has recorded its work; None if it has not.
+
+    `speeds`: of the model at the endpoint of that attempt; None if nothing was learned.
+    """
+    attempt = request["attempts"][-1] if request["attempts"] else None
+    if attempt is None or attempt["work"] is None:
+        return None
+    work = attempt["work"]
+    learned = speeds if speeds is not None and speeds.completions else None
+    unread, is_reported = _unread(request, work)
+    others = [it for it in candidates(attempt) if it.cost_ms is not None and it.endpoint_id != attempt["endpoint_id"]]
+    return RequestExplanation(
+        parts=tuple(_parts(request, attempt, work, learned, unread)),
+        work=work,
+        took_ms=attempt["duration_ms"],
+        expected_ms=work["expected_ms"],
+        unread_tokens=unread,
+        is_reported=is_reported,
+        saved_ms=1000 * learned.read * work["prefix_tokens"] if learned and work["prefix_tokens"] else None,
+        stalled_ms=1000 * learned.read * work["read_tokens"] if learned and work["read_tokens"] else None,
+        completions=learned.completions if learned else 0,
+        next_best=others[0] if others else None,
+    )
+
+
+def _unread(request: RequestPayload, work: WorkPayload) -> tuple[int, bool]:
+    prompt, cached = request["input_tokens"], request["cached_tokens"]
+    if prompt is not None and cached is not None:
+        return max(0, prompt - cached), True
+    if prompt is None:
+        prompt = work["prompt_tokens"]
+    return max(0, prompt - work["prefix_tokens"]), False
+
+
+def _parts(
+    request: RequestPayload, attempt: AttemptPayload, work: WorkPayload, speeds: Speeds | None, unread: int
+) -> Iterator[ExplainedPart]:
+    if request["queue_ms"] is not None:
+        yield ExplainedPart(QUEUE, request["queue_ms"])
+    earlier: Sequence[AttemptPayload] = request["attempts"][:-1]
+    if earlier:
+        yield ExplainedPart(EARLIER, sum(it["duration_ms"] for it in earlier))
+    start, length, first = attempt["at_ms"], attempt["duration_ms"], request["first_token_ms"]
+    output, mean = request["output_tokens"], work["mean_in_flight"]
+    answered = attempt["outcome"] == record.OK  # one that broke off has no usual time
+    if speeds is None or mean is None or work["is_cold"] or not answered:
+        begin = token = None
+    else:
+        begin = speeds.setup + speeds.read * (work["pending_tokens"] + unread)
+        token = speeds.write + speeds.share * mean
+    stall = speeds.read * work["read_tokens"] if speeds else 0.0
+    if first is not None and start <= first <= start + length:
+        yield ExplainedPart(FIRST_TOKEN, first - start, _ms(begin, token))
+        rest = None if token is None or not output else (output - 1) * token
+        yield ExplainedPart(STREAM, start + length - first, _ms(rest, stall))
+        return
+    whole = None if token is None or begin is None or output is None else begin + output * token
+    yield ExplainedPart(RESPONSE, length, _ms(whole, stall))
+
+
+def _ms(*seconds: float | None) -> float | None:
+    """Return the sum in milliseconds; None if a part of it is not known."""
+    known = [value for value in seconds if value is not None]
+    return 1000 * sum(known) if len(known) == len(seconds) else None

@@ -1,0 +1,159 @@
+"""Explanation of a request: its time in parts, beside what is usual. Only numbers that are known are shown."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.ipc import record
+from gateway.registry.schema import Speeds
+from metrics.queries.requests.explanation import (
+    EARLIER,
+    FIRST_TOKEN,
+    QUEUE,
+    RESPONSE,
+    STREAM,
+    RequestExplanation,
+    candidates,
+    explanation,
+)
+from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
+from tests.metrics.records import A, B
+
+SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
+WORK: dict[str, Any] = {
+    "prompt_tokens": 900, "output_tokens": 100, "prefix_tokens": 200, "expected_ms": 2000.0, "pending_tokens": 50,
+    "read_tokens": 300, "mean_in_flight": 2.0, "was_idle": False, "is_cold": False,
+}  # fmt: skip
+
+
+def attempt(**fields: Any) -> AttemptPayload:
+    given: dict[str, Any] = {
+        "endpoint_id": A, "endpoint_name": "a", "outcome": record.OK, "status_code": 200, "at_ms": 600.0,
+        "duration_ms": 4000.0, "error": None, "reason": "fastest", "scores": [], "work": msgspec.convert(WORK, dict),
+        "costs": [
+            {"endpoint_id": A, "endpoint_name": "a", "cost_ms": 1900},
+            {"endpoint_id": B, "endpoint_name": "b", "cost_ms": 2400},
+        ],
+    }  # fmt: skip
+    return msgspec.convert({**given, **fields}, AttemptPayload)
+
+
+def request(**fields: Any) -> RequestPayload:
+    given: dict[str, Any] = {name: None for name in RequestPayload.__annotations__}
+    given |= {
+        "id": "x", "model": "tiny", "kind": "chat_completions", "outcome": record.OK, "duration_ms": 4600.0,
+        "queue_ms": 500.0, "first_token_ms": 1600.0, "input_tokens": 1000, "output_tokens": 101, "cached_tokens": 250,
+        "attempts": [attempt()],
+    }  # fmt: skip
+    return msgspec.convert({**given, **fields}, RequestPayload)
+
+
+def explained(speeds: Speeds | None = SPEEDS, **fields: Any) -> RequestExplanation:
+    found = explanation(request(**fields), speeds)
+    assert found is not None
+    return found
+
+
+def parts(found: RequestExplanation) -> list[tuple[str, float, float | None]]:
+    return [(it.what, it.took_ms, it.usual_ms and round(it.usual_ms, 6)) for it in found.parts]
+
+
+def work(**fields: Any) -> WorkPayload:
+    return msgspec.convert({**WORK, **fields}, WorkPayload)
+
+
+def test_a_stream_is_split_at_its_first_token() -> None:
+    # 0.1 + 0.001 * (50 + 1000 - 250) + 0.02 + 2 * 0.005; 100 * 0.03 + 0.001 * 300
+    assert parts(explained()) == [
+        (QUEUE, 500.0, None), (FIRST_TOKEN, 1000.0, 930.0), (STREAM, 3000.0, 3300.0),
+    ]  # fmt: skip
+
+
+def test_another_response_is_one_part() -> None:
+    # 0.1 + 0.001 * (50 + 750 + 300) + 101 * 0.03
+    assert parts(explained(first_token_ms=None, queue_ms=None)) == [(RESPONSE, 4000.0, 4230.0)]
+
+
+def test_earlier_attempts_are_a_part() -> None:
+    failed = attempt(endpoint_id=B, outcome=record.FAILED, at_ms=0.0, duration_ms=90.0, work=None)
+    assert parts(explained(attempts=[failed, attempt()]))[1] == (EARLIER, 90.0, None)
+
+
+def test_a_part_that_took_much_longer_is_slow() -> None:
+    slow = explained(attempts=[attempt(duration_ms=7000.0)])
+    assert [it.is_slow for it in slow.parts] == [False, False, True]
+    assert [it.is_slow for it in explained().parts] == [False, False, False]
+
+
+def test_a_small_difference_is_not_slow() -> None:
+    quick = Speeds(setup=0.01, read=0.0, write=0.0, share=0.0, completions=1)
+    part = explained(quick, first_token_ms=None, attempts=[attempt(duration_ms=90.0)]).parts[-1]
+    assert (part.ratio, part.is_slow) == (9.0, False)
+
+
+@pytest.mark.parametrize("speeds", [None, Speeds(0.0, 0.0, 0.0, 0.0)])
+def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
+    found = explained(speeds)
+    assert [it.usual_ms for it in found.parts] == [None, None, None]
+    assert (found.completions, found.saved_ms, found.stalled_ms) == (0, None, None)
+    assert (found.expected_ms, found.took_ms, found.ratio) == (2000.0, 4000.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"attempts": [attempt(work=work(mean_in_flight=None))]},
+        {"attempts": [attempt(work=work(is_cold=True))]},
+        {"attempts": [attempt(outcome=record.TRUNCATED)]},
+    ],
+)
+def test_a_part_whose_load_or_end_is_not_known_has_no_usual_time(changed: dict[str, Any]) -> None:
+    assert [it.usual_ms for it in explained(**changed).parts] == [None, None, None]
+
+
+def test_without_output_tokens_only_the_first_token_has_a_usual_time() -> None:
+    assert [it.usual_ms is None for it in explained(output_tokens=None).parts] == [True, False, True]
+    assert explained(output_tokens=None, first_token_ms=None).parts[-1].usual_ms is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "unread", "reported"),
+    [
+        ({}, 750, True),
+        ({"cached_tokens": None}, 800, False),
+        ({"cached_tokens": None, "input_tokens": None}, 700, False),
+        ({"cached_tokens": 0}, 1000, True),
+        ({"cached_tokens": 2000}, 0, True),
+    ],
+)
+def test_prompt_tokens_to_read_are_those_that_were_reported_else_expected(
+    fields: dict[str, Any], unread: int, reported: bool
+) -> None:
+    found = explained(**fields)
+    assert (found.unread_tokens, found.is_reported) == (unread, reported)
+
+
+def test_the_saved_and_the_stalled_time_are_of_the_learned_speed() -> None:
+    found = explained()
+    assert (found.saved_ms, found.stalled_ms) == (200.0, 300.0)
+    none = explained(attempts=[attempt(work=work(prefix_tokens=0, read_tokens=0))])
+    assert (none.saved_ms, none.stalled_ms) == (None, None)
+
+
+def test_the_next_best_candidate_has_the_least_cost_of_the_others() -> None:
+    found = explained().next_best
+    assert found is not None
+    assert (found.endpoint_name, found.cost_ms) == ("b", 2400)
+    assert explained(attempts=[attempt(costs=[])]).next_best is None
+
+
+def test_candidates_have_costs_and_loads_where_they_were_recorded() -> None:
+    scores = [{"endpoint_id": B, "endpoint_name": "b", "in_flight": 5}]
+    found = candidates(attempt(scores=scores))
+    assert [(it.endpoint_name, it.cost_ms, it.in_flight) for it in found] == [("a", 1900, None), ("b", 2400, 5)]
+
+
+@pytest.mark.parametrize("attempts", [[], [attempt(work=None)]])
+def test_a_request_without_recorded_work_is_not_explained(attempts: list[AttemptPayload]) -> None:
+    assert explanation(request(attempts=attempts), SPEEDS) is None
