@@ -282,6 +282,51 @@ class MovingAverage(models.Model):
         return f"{self.endpoint_id} {self.model}: {self.value:.1f}"
 
 
+class SpeedWindow(models.Model):
+    """The last answers of one model at one endpoint, for adaptive routing. `samples`: see metrics.learning.samples."""
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model", "kind")
+    endpoint_id = TextUUIDField()
+    model = LineField()  # the requested name
+    kind = LineField()
+    samples = models.BinaryField()
+
+    class Meta:
+        db_table = "learning_speeds"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id} {self.model}"
+
+
+class LengthWindow(models.Model):
+    """Lengths of the last answers of one model, of all clients or of one API key, see metrics.learning.samples."""
+
+    pk = models.CompositePrimaryKey("model", "api_key_id")
+    model = LineField()  # the requested name
+    api_key_id = LineField()  # empty: all clients
+    samples = models.BinaryField()
+
+    class Meta:
+        db_table = "learning_lengths"
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.api_key_id}"
+
+
+class SlowStart(models.Model):
+    """When an endpoint last came online or got another address: its slow start began, see docs/concepts/learning.md."""
+
+    endpoint_id = TextUUIDField(primary_key=True)
+    since_us = models.BigIntegerField()  # µs since 1970
+    base_url = LineField()
+
+    class Meta:
+        db_table = "learning_starts"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id}: {self.since_us}"
+
+
 class JournalPosition(models.Model):
     """Position up to which the journal of a writer is counted in this database."""
 

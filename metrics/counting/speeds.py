@@ -9,6 +9,7 @@ import logging
 import time
 from bisect import bisect_right
 from operator import attrgetter, itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +23,7 @@ WINDOW = 128
 
 Sample = tuple[int, int, float]  # completed_us, tie-break from the id, tokens per second
 SpeedKey = tuple[str, str, str]  # endpoint, model, kind
+AnySample = TypeVar("AnySample", bound=tuple[Any, ...])  # begins with completed_us and a tie-break
 
 _completed_us = attrgetter("completed_us")
 
@@ -45,31 +47,36 @@ def latest(entries: list[RequestRecord], now: float) -> list[RequestRecord]:
     return entries[first:]
 
 
-def merge_samples(stored: list[Sample], new: list[Sample]) -> list[Sample]:
-    """Return the last WINDOW samples of both. `stored` is sorted, and so is the result.
+def merge_samples(stored: list[AnySample], new: list[AnySample], size: int = WINDOW) -> list[AnySample]:
+    """Return the last `size` samples of both. `stored` is sorted, and so is the result.
 
     Samples from a clock that ran ahead are stored in addition, until their time has come. They displace no current
     sample, and the result never depends on the time of the merge.
     """
     new = sorted({*new})
     after = stored and new and new[0] > stored[-1]  # nearly always
-    return window([*stored, *new] if after else sorted({*stored, *new}), time.time())
+    return window([*stored, *new] if after else sorted({*stored, *new}), time.time(), size)
 
 
-def window(samples: list[Sample], now: float) -> list[Sample]:
-    """Return the last WINDOW of sorted samples, and also the last WINDOW of those that are in the future."""
+def window(samples: list[AnySample], now: float, size: int = WINDOW) -> list[AnySample]:
+    """Return the last `size` of sorted samples, and also the last `size` of those that are in the future."""
     if not runs_ahead(samples, now):
-        return samples[-WINDOW:]
+        return samples[-size:]
     past = _past(samples, now)
-    return [*past[-WINDOW:], *samples[len(past) :][-WINDOW:]]
+    return [*past[-size:], *samples[len(past) :][-size:]]
 
 
-def runs_ahead(samples: list[Sample], now: float) -> bool:
+def current(samples: list[AnySample], now: float, size: int = WINDOW) -> list[AnySample]:
+    """Return the last `size` of sorted samples up to now. Those in the future count only if there are no others."""
+    return (_past(samples, now) or samples)[-size:]
+
+
+def runs_ahead(samples: list[AnySample], now: float) -> bool:
     """Return True if the last sample is in the future: its clock ran ahead."""
     return bool(samples) and samples[-1][0] > _horizon(now)
 
 
-def _past(samples: list[Sample], now: float) -> list[Sample]:
+def _past(samples: list[AnySample], now: float) -> list[AnySample]:
     return samples[: bisect_right(samples, _horizon(now), key=itemgetter(0))]
 
 
@@ -79,7 +86,7 @@ def _horizon(now: float) -> int:
 
 def current_speed(samples: list[Sample], now: float) -> float | None:
     """Return the moving average of all samples up to now. Samples in the future count only if there are no others."""
-    return moving_average((_past(samples, now) or samples)[-WINDOW:])
+    return moving_average(current(samples, now))
 
 
 def moving_average(samples: list[Sample]) -> float | None:

@@ -27,6 +27,7 @@ from metrics.memory.backlog import Backlog
 from metrics.memory.journal_follower import JournalFollower
 from metrics.storage import bulk, database, history_rows, rollups, writer_step
 from metrics.storage.history_rows import EndpointName
+from metrics.storage.learning_rows import ChangedWindows
 from metrics.storage.writer_step import PositionConflict, Step
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,13 @@ class DatabaseWriter:
         *,
         history: str = "all",
         reseed: Callable[[], None] = lambda: None,
+        learned: Callable[[ChangedWindows], None] = lambda changed: None,
     ) -> None:
-        """Create a writer. `reseed` reads the figures in memory from the database again, once they differ from it."""
+        """Create a writer.
+
+        `reseed` reads the figures in memory from the database again, once they differ from it. `learned` is called
+        after each commit with samples of learning.
+        """
         self.follower = follower
         self.zone = zone
         self.backlog = Backlog()
@@ -61,6 +67,7 @@ class DatabaseWriter:
         self._endpoint_name = endpoint_name
         self._history = history
         self._reseed = reseed
+        self._learned = learned
         self._wake = threading.Event()
         self._progress = threading.Condition()
         self._committed: dict[str, Position] = {}  # positions that this process has written
@@ -280,7 +287,9 @@ class DatabaseWriter:
                 if cursor.rowcount != 1 or not (self.follower.reader.root / writer).exists():
                     raise PositionConflict(f"another process has written the records of {writer} beyond {old}")
             self._insert_history(cursor, fold)
-            writer_step.write_sums(cursor, fold)
+            changed = writer_step.write_sums(cursor, fold)
+        if changed:
+            self._learned(changed)
         self.follower.count_written(step.records)
 
     def _insert_history(self, cursor: Any, fold: Fold) -> None:

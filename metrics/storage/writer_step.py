@@ -12,9 +12,10 @@ from metrics import sql
 from metrics.counting.fold import Fold
 from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_samples, pack_samples, unpack_samples
 from metrics.memory.journal_reader import BATCH_BYTES, Part
-from metrics.storage import bulk, rollups
+from metrics.storage import bulk, learning_rows, rollups
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import storable
+from metrics.storage.learning_rows import ChangedWindows
 
 BATCH = 5000  # the fixed cost of a batch is negligible at this size
 
@@ -71,8 +72,11 @@ class Step:
         return entries >= BATCH or sum(part.batch.size for part in self.parts) >= BATCH_BYTES
 
 
-def write_sums(cursor: Any, fold: Fold) -> None:
-    """Add all sums of a fold to counters, daily rows, roll-ups, totals and moving averages."""
+def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:
+    """Add all sums of a fold to counters, daily rows, roll-ups, totals, moving averages and samples of learning.
+
+    Returns the keys of those samples.
+    """
     endpoints = ((*_endpoint_sums(counters), key) for key, counters in sorted(fold.endpoints.items()))
     write_many(cursor, ENDPOINTS, endpoints)
     DAILY.write(cursor, ((*map(storable, key), *_daily_sums(daily)) for key, daily in sorted(fold.daily.items())))
@@ -81,6 +85,7 @@ def write_sums(cursor: Any, fold: Fold) -> None:
     rollups.upsert_clients(cursor, fold.clients)
     TOTALS.write(cursor, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
     WRITE_AVERAGE.write(cursor, _averages(cursor, fold.samples))
+    return learning_rows.write(cursor, fold.counted)
 
 
 def _averages(cursor: Any, samples: Mapping[SpeedKey, list[Sample]]) -> Iterator[tuple[Any, ...]]:

@@ -51,11 +51,14 @@ TABLES = {
     "metrics.dayrollup": "rollup_days",
     "metrics.installation": "installation",
     "metrics.journalposition": "journal_positions",
+    "metrics.lengthwindow": "learning_lengths",
     "metrics.minuterollup": "rollup_minutes",
     "metrics.monthrollup": "rollup_months",
     "metrics.movingaverage": "moving_averages",
     "metrics.requesthistory": "request_history",
     "metrics.setting": "settings",
+    "metrics.slowstart": "learning_starts",
+    "metrics.speedwindow": "learning_speeds",
     "metrics.total": "metric_totals",
 }
 PERMISSIONS = {"metrics.view_bodies"}  # besides Django's own four of each model

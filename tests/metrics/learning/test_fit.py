@@ -1,0 +1,158 @@
+"""Fits: known parameters are found again, whatever disturbs them, and with the same bits."""
+
+import random
+
+import pytest
+
+from gateway.registry.schema import Lengths
+from gateway.routing.adaptive import UNMEASURED
+from metrics.learning import fit
+from metrics.learning.fit import DEFAULT_PRIOR, Parameters
+from metrics.learning.samples import UNKNOWN, LengthSample, SpeedSample
+from tests.metrics.learning.work import CPU, DESKTOP, GPU, answers, seconds
+
+SERVERS = [("vllm", GPU), ("ollama", DESKTOP), ("llamacpp", CPU), ("unheard-of", DESKTOP)]
+
+
+def close(found: Parameters, real: Parameters, tolerance: float) -> bool:
+    """Compare the seconds of typical requests."""
+    typical = [(read, output, beside) for read in (50, 2000) for output in (20, 400) for beside in (1, 4)]
+    return all(seconds(found, *it) == pytest.approx(seconds(real, *it), rel=tolerance) for it in typical)
+
+
+@pytest.mark.parametrize(("engine", "real"), SERVERS)
+def test_a_full_window_gives_the_parameters(engine: str, real: Parameters) -> None:
+    found = fit.fit(answers(256, real), engine)
+    assert found.read == pytest.approx(real.read, rel=0.1)
+    assert found.write == pytest.approx(real.write, rel=0.1)
+    assert found.share == pytest.approx(real.share, rel=0.1)
+    assert found.setup == pytest.approx(real.setup, abs=0.005)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("engine", "real"), SERVERS)
+def test_noise_costs_little(engine: str, real: Parameters, seed: int) -> None:
+    assert close(fit.fit(answers(256, real, noise=0.1, seed=seed), engine), real, 0.1)
+
+
+@pytest.mark.parametrize(("engine", "real"), SERVERS)
+def test_twelve_answers_are_enough_for_a_rough_picture(engine: str, real: Parameters) -> None:
+    assert close(fit.fit(answers(12, real), engine), real, 0.5)
+
+
+def test_outliers_have_little_effect() -> None:
+    samples = answers(256, DESKTOP, noise=0.05)
+    slow = [it._replace(duration_us=it.duration_us * 20, shared_us=it.shared_us * 20) for it in samples[::16]]
+    mixed = sorted([*slow, *(it for at, it in enumerate(samples) if at % 16)])
+    assert close(fit.fit(mixed, "ollama"), DESKTOP, 0.15)
+
+
+def test_a_throttled_endpoint_is_found_out() -> None:
+    throttled = Parameters(*[2.5 * value for value in DESKTOP])
+    samples = [*answers(156, DESKTOP), *answers(100, throttled, first=157, seed=2)]
+    assert close(fit.fit(samples, "ollama"), throttled, 0.2)
+
+
+def test_without_samples_the_prior_remains() -> None:
+    found = fit.fit([], "ollama", DESKTOP)
+    assert found.write == pytest.approx(DESKTOP.write)
+    assert found.setup == pytest.approx(DESKTOP.setup)
+    assert found.share == pytest.approx(0.2 * DESKTOP.write)
+    assert found.read == pytest.approx(0.03 * DESKTOP.write)
+
+
+def test_one_answer_moves_the_parameters_towards_it() -> None:
+    assert fit.fit(answers(1, CPU), "llamacpp").write > 2 * DEFAULT_PRIOR.write
+
+
+def test_no_parameter_is_negative() -> None:
+    rng = random.Random(3)
+    for seed in range(40):
+        samples = [it._replace(duration_us=rng.randint(1, 10**8)) for it in answers(rng.randint(1, 60), GPU, seed=seed)]
+        found = fit.fit(samples, "vllm")
+        assert min(found) >= 0
+        assert found.write > 0
+
+
+def test_embeddings_teach_setup_and_read() -> None:
+    samples = [
+        SpeedSample(at, at, round(1e6 * (0.02 + 0.001 * tokens)), tokens, 0, 0, 0, UNKNOWN, 0, 0, UNKNOWN, 0)
+        for at, tokens in enumerate(range(10, 2560, 10))
+    ]
+    found = fit.fit(samples, "vllm")
+    assert found.read == pytest.approx(0.001, rel=0.05)
+    assert found.setup == pytest.approx(0.02, abs=0.005)
+
+
+def test_only_the_last_samples_count() -> None:
+    samples = answers(300, GPU)
+    assert fit.fit(samples, "vllm") == fit.fit(samples[-256:], "vllm")
+
+
+def test_the_largest_values_do_not_overflow() -> None:
+    huge = 1 << 53
+    sample = SpeedSample(1, 1, huge, huge, huge, huge, huge, huge, huge, 0, huge, huge)
+    assert all(0 <= value < float("inf") for value in fit.fit([sample] * 3, "vllm"))
+
+
+# What was kept in the prefix cache
+
+
+def kept_sample(prefix: int, cached: int, age: int = 0) -> SpeedSample:
+    return SpeedSample(1, 1, 1, 1, 0, 1, 1, UNKNOWN, prefix, age, cached, 0)
+
+
+def test_a_prefix_counts_as_kept_at_first() -> None:
+    assert fit.kept([]) == (1.0,) * 4
+
+
+def test_the_kept_share_is_learned_by_age() -> None:
+    found = fit.kept([kept_sample(100, 50, 2)] * 99)
+    assert found[2] == pytest.approx(0.505)
+    assert (found[0], found[1], found[3]) == (1.0, 1.0, 1.0)
+
+
+def test_servers_that_report_nothing_teach_no_kept_share() -> None:
+    assert fit.kept([kept_sample(100, UNKNOWN)] * 9) == (1.0,) * 4
+
+
+def test_more_than_the_expected_prefix_counts_as_all_of_it() -> None:
+    assert fit.kept([kept_sample(100, 700)] * 9) == (1.0,) * 4
+
+
+# What is published
+
+
+def test_answers_since_the_slow_start_are_completions() -> None:
+    samples = answers(10, GPU)
+    assert fit.speeds(samples, GPU).completions == 10
+    assert fit.speeds(samples, GPU, samples[6].completed_us).completions == 3
+
+
+def test_tokens_per_second_give_a_first_guess() -> None:
+    found = fit.speeds_of_average(50.0, "ollama")
+    assert (found.setup, found.write, found.completions) == (UNMEASURED.setup, 0.02, 0)
+    assert found.share == pytest.approx(0.004)
+    assert found.read == pytest.approx(0.0006)
+
+
+# Lengths
+
+
+def length(output: int = UNKNOWN, tokens: int = UNKNOWN, body_bytes: int = UNKNOWN) -> LengthSample:
+    return LengthSample(1, 1, output, tokens, body_bytes)
+
+
+def test_few_lengths_have_their_plain_mean() -> None:
+    assert fit.lengths([length(10, 100, 500), length(30, 300, 1100)]) == Lengths(20.0, 4.0)
+
+
+def test_a_mean_length_follows_a_change() -> None:
+    found = fit.lengths([length(10)] * 100 + [length(1000)] * 100)
+    assert found.output == pytest.approx(1000 - 990 * 0.98**100)
+
+
+def test_lengths_that_nobody_reported_stay_unknown() -> None:
+    assert fit.lengths([length(output=7)]) == Lengths(7.0, None)
+    assert fit.lengths([length(tokens=10, body_bytes=50)]) == Lengths(None, 5.0)
+    assert fit.lengths([]) == Lengths(None, None)

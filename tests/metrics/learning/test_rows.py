@@ -1,0 +1,110 @@
+"""Stored samples: written with their records, exactly once, and the same whatever the order of the journals."""
+
+import random
+
+import pytest
+from django.db import connection, transaction
+
+from endpoints.models import Endpoint
+from gateway.ipc.record import RequestRecord
+from metrics.learning.samples import WINDOW, speed_sample
+from metrics.models import LengthWindow, SpeedWindow
+from metrics.storage import learning_rows
+from tests.metrics.learning.work import answered
+from tests.metrics.records import KEY, A, B, request
+from tests.metrics.world import World
+
+pytestmark = pytest.mark.django_db
+
+KEY_OF_A = (A, "tiny", "chat_completions")
+
+
+def records(count: int) -> list[RequestRecord]:
+    rng = random.Random(4)
+    return [
+        answered(
+            rng.choice((A, B)),
+            ago=float(count - at),
+            output_tokens=rng.randint(1, 500),
+            api_key_id=rng.choice((KEY, None)),
+        )
+        for at in range(count)
+    ]
+
+
+def stored() -> list[object]:
+    learning_rows.all_keys()
+    return [
+        [(str(row.endpoint_id), row.model, row.kind, bytes(row.samples)) for row in SpeedWindow.objects.order_by("pk")],
+        [(row.model, row.api_key_id, bytes(row.samples)) for row in LengthWindow.objects.order_by("pk")],
+    ]
+
+
+def test_the_samples_of_records_are_stored(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    entry = answered(api_key_id=KEY)
+    world.gateway(entry, request(output_tokens=5))
+    world.write()
+    assert learning_rows.speed_windows([KEY_OF_A]) == {KEY_OF_A: [speed_sample(entry)]}
+    assert learning_rows.all_keys().speeds == {KEY_OF_A}
+    assert learning_rows.all_keys().lengths == {("tiny", ""), ("tiny", KEY)}
+
+
+def test_only_the_last_samples_are_kept(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    entries = [answered(ago=float(1000 - at)) for at in range(WINDOW + 50)]
+    gateway = world.gateway(*entries[:200])
+    world.write()
+    for entry in entries[200:]:
+        gateway.append(entry)
+    world.write()
+    assert learning_rows.speed_windows([KEY_OF_A])[KEY_OF_A] == [speed_sample(entry) for entry in entries[-WINDOW:]]
+
+
+def test_the_order_of_journals_has_no_effect(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    entries = records(600)
+    world.gateway(*entries)
+    world.write()
+    expected = stored()
+    SpeedWindow.objects.all().delete()
+    LengthWindow.objects.all().delete()
+    shuffled = random.Random(5).sample(entries, len(entries))
+    for at in range(0, len(shuffled), 77):
+        with transaction.atomic(), connection.cursor() as cursor:
+            learning_rows.write(cursor, shuffled[at : at + 99])
+    assert stored() == expected
+
+
+def test_the_learner_hears_of_samples_after_their_commit(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    heard: list[learning_rows.ChangedWindows] = []
+    world.writer._learned = heard.append
+    world.gateway(answered(), request(output_tokens=3))
+    world.write()
+    assert [(one.speeds, one.lengths) for one in heard] == [({KEY_OF_A}, {("tiny", "")})]
+
+
+def test_other_policies_cost_no_row(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    world.gateway(request(output_tokens=3, api_key_id=KEY))
+    world.write()
+    assert not SpeedWindow.objects.exists()
+    assert not LengthWindow.objects.exists()
+
+
+def test_damaged_rows_begin_again(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    gateway = world.gateway(answered(ago=5))
+    world.write()
+    SpeedWindow.objects.update(samples=b"\xc1")
+    LengthWindow.objects.update(samples=b"\xc1")
+    gateway.append(entry := answered())
+    world.write()
+    assert learning_rows.speed_windows([KEY_OF_A]) == {KEY_OF_A: [speed_sample(entry)]}
+
+
+def test_names_that_a_database_cannot_store_are_written(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    world.gateway(answered(model="a\0b"))
+    world.write()
+    assert len(learning_rows.all_keys().speeds) == 1
+
+
+def test_slow_starts_are_stored(db: None) -> None:
+    learning_rows.write_starts({A: (5, "http://a")})
+    learning_rows.write_starts({A: (7, "http://a"), B: (0, "http://b")})
+    assert learning_rows.starts() == {A: (7, "http://a"), B: (0, "http://b")}
