@@ -23,8 +23,8 @@ TELLING_SAMPLES = 3  # with fewer, an endpoint says nothing to others
 SMALLEST = 1e-9  # in a geometric mean
 
 
-class Place(NamedTuple):
-    """An endpoint, as far as learning needs it."""
+class Offer(NamedTuple):
+    """What an endpoint offers, as far as learning needs it."""
 
     engine: str
     exact: Mapping[str, Model]  # its models by name
@@ -36,8 +36,8 @@ class Place(NamedTuple):
         return self.exact.get(name) or self.folded.get(name.casefold())
 
 
-def place(engine: str, models: Iterable[Model], since_us: int = 0) -> Place:
-    return Place(engine, *names(models), since_us)
+def offer(engine: str, models: Iterable[Model], since_us: int = 0) -> Offer:
+    return Offer(engine, *names(models), since_us)
 
 
 def group_of(model: Model, kind: str) -> GroupKey:

@@ -10,7 +10,7 @@ from gateway.registry.schema import Model, Speeds
 from metrics.counting.speeds import merge_samples
 from metrics.learning import fit
 from metrics.learning.fit import DEFAULT_PRIOR, Parameters
-from metrics.learning.fleet import Fleet, Target, group_of, merged, place
+from metrics.learning.fleet import Fleet, Target, group_of, merged, offer
 from metrics.learning.samples import WINDOW, SpeedSample
 from tests.metrics.learning.work import CPU, DESKTOP, GPU, answers
 
@@ -122,7 +122,7 @@ MODEL = Model("llama3:8b", canonical="Meta/Llama-3-8B", aliases=("llama",))
 
 
 def test_requests_find_the_model_as_gateways_do() -> None:
-    found = place("ollama", [MODEL])
+    found = offer("ollama", [MODEL])
     assert {found.model(name) for name in ("llama3:8b", "Meta/Llama-3-8B", "LLAMA", "meta/llama-3-8b")} == {MODEL}
     assert found.model("other") is None
 
