@@ -1,0 +1,1 @@
+"""Quality of routing: fleets of simulated batching servers, in virtual time and over HTTP."""

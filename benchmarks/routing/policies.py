@@ -1,0 +1,269 @@
+"""Policies to compare: the product's two, others' published rules, and oracles that know the servers."""
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from benchmarks.routing.learner import WINDOW, Sample, fit
+from benchmarks.routing.oracle import expected_finish
+from benchmarks.routing.server import Server
+from benchmarks.routing.virtual import Request, View
+from gateway.registry.schema import Speeds
+from gateway.routing import adaptive, balancer
+
+REFIT_SECONDS = 2.0
+NEWS = 16  # a fit waits until one row in so many is new: less work, and nearly the same parameters
+NEW = Speeds(0.0, 0.0, 0.0, 0.0)
+
+
+class Simple:
+    """A policy without memory: the lowest score among those that are not full."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.random = Random(f"{seed} policy")
+
+    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
+        raise NotImplementedError
+
+    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
+        free = [it for it in views if it.rank < balancer.OPEN and (it.slots is None or it.in_flight < it.slots)]
+        if not free:
+            return None
+        draw = self.random.random
+        return min(free, key=lambda it: (self.score(request, it, views), draw()))
+
+    def sent(self, request: Request, view: View, now: float) -> None:
+        pass
+
+    def ended(self, request: Request, view: View, now: float) -> None:
+        pass
+
+    def tick(self, now: float) -> None:
+        pass
+
+
+class LeastInFlight(Simple):
+    """RouterDash's `least_inflight`."""
+
+    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
+        draw = self.random.random
+        decision = balancer.pick(views, lambda it: it.in_flight, choose=lambda names: names[int(draw() * len(names))])
+        if decision is None or decision is balancer.FULL:
+            return None
+        return views[int(decision.endpoint_id[1:])]
+
+
+class WeightedLeast(Simple):
+    """Requests in flight divided by the throughput of a full batch, as an operator would set the weights."""
+
+    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
+        server = view.server
+        batch = min(32, server.shape.slots)
+        return (view.in_flight + 1) * (server.a + server.b * batch) / batch
+
+
+class LoadedFirst(Simple):
+    """The fewest requests in flight among those with the model in memory, then among the others."""
+
+    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
+        server = view.server
+        loaded = not server.shape.one_model or request.job.model == _last_model(server)
+        return view.in_flight + (0 if loaded else 1000)
+
+
+def _last_model(server: Server) -> str | None:
+    """Return the model of the last request in the queue, or the one in memory."""
+    return server.waiting[-1].model if server.waiting else server.model
+
+
+class GatewayExtension(Simple):
+    """The scorers of the Gateway API Inference Extension: queue 2, KV cache 2, prefix 3, with exact values."""
+
+    def __init__(self, seed: int = 1) -> None:
+        super().__init__(seed)
+        self._seen: dict[str, set[str]] = defaultdict(set)
+
+    def score(self, request: Request, view: View, views: Sequence[View]) -> float:
+        longest = max(len(it.server.waiting) for it in views) or 1
+        server, job = view.server, request.job
+        used = server.memory_used if server.shape.paged else server.running / server.shape.slots
+        return -(
+            2 * (1 - len(server.waiting) / longest)
+            + 2 * (1 - used)
+            + 3 * _had(job.conversation, job.system, view, request, self._seen) / job.prompt
+        )
+
+    def sent(self, request: Request, view: View, now: float) -> None:
+        self._seen[view.id].update((request.job.conversation, request.job.system))
+
+
+def _had(conversation: str, system: str, view: View, request: Request, seen: dict[str, set[str]]) -> int:
+    job = request.job
+    if conversation in seen[view.id] and job.history:
+        return job.system_tokens + job.history
+    return job.system_tokens if system in seen[view.id] else 0
+
+
+class Oracle(Simple):
+    """It knows every server's state and parameters and all lengths: the earliest finish, and with `social` the least
+    time of all requests together.
+    """
+
+    def __init__(self, seed: int = 1, *, social: bool) -> None:
+        super().__init__(seed)
+        self._social = social
+
+    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
+        usable = [it for it in views if it.rank < balancer.OPEN]
+        return min(usable, key=lambda it: self._cost(request, it, now))
+
+    def _cost(self, request: Request, view: View, now: float) -> float:
+        own, others = expected_finish(view.server, request.job, now)
+        if not self._social:
+            return own
+        return own + others - expected_finish(view.server, None, now)[1]
+
+
+class Adaptive:
+    """The product's policy, with what the product learns."""
+
+    def __init__(self, seed: int = 1, **variant: bool) -> None:
+        """`variant`: no_affinity, no_learning (the true parameters), no_waiting."""
+        self._draw = Random(f"{seed} policy").random
+        self._variant = variant
+        self._samples: dict[tuple[str, str, bool], deque[Sample]] = defaultdict(lambda: deque(maxlen=2 * WINDOW))
+        self._completions: dict[tuple[str, str, bool], int] = defaultdict(int)
+        self._news: dict[tuple[str, str, bool], list[View]] = defaultdict(list)
+        self.speeds: dict[tuple[str, str, bool], Speeds] = {}
+        self._rows: dict[tuple[str, bool], list[adaptive.Row[View]]] = {}
+        self._lengths: dict[tuple[str, str], tuple[float, int]] = {}
+        self._prefixes: dict[str, dict[View, int]] = defaultdict(dict)  # the tokens that it had read by then
+        self._kept: dict[tuple[View, int], float] = {}
+        self._model: dict[View, tuple[str, float]] = {}  # the model that it has loaded, and when it was last used
+        self._load: dict[tuple[View, str], float] = {}
+        self._fitted = 0.0
+
+    def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
+        job = request.job
+        kept = {}
+        if not self._variant.get("no_affinity"):
+            for view, (tokens, age) in self._prefix(request).items():
+                kept[view.id] = tokens * self._kept.get((view, age), _KEPT[age])
+        demand = adaptive.Demand(job.prompt, self._length(request), kept, max(0.0, now - request.arrived))
+        rows = self._rows_of(job.model, bool(job.output), views, now)
+        decision = adaptive.pick(rows, demand, None, (), waiting, self._draw)
+        if decision is None or decision is balancer.FULL:
+            return None
+        return views[int(decision.endpoint_id[1:])]
+
+    def _length(self, request: Request) -> float:
+        if not request.job.output:
+            return 0.0
+        return self._lengths.get((request.job.model, request.session.kind), (adaptive.UNKNOWN_OUTPUT, 0))[0]
+
+    def _prefix(self, request: Request) -> dict[View, tuple[float, int]]:
+        """Return the tokens that endpoints had of this prompt, with their age."""
+        job = request.job
+        found = {}
+        for view, read in self._prefixes[job.system].items():
+            found[view] = (float(job.system_tokens), _age(view.read - read))
+        if job.history:
+            for view, read in self._prefixes[job.conversation].items():
+                found[view] = (float(job.system_tokens + job.history), _age(view.read - read))
+        return found
+
+    def _rows_of(self, model: str, writes: bool, views: Sequence[View], now: float) -> list[adaptive.Row[View]]:
+        swaps = any(view.server.shape.one_model for view in views)
+        rows = self._rows.get((model, writes))
+        if rows is None or swaps:
+            speeds = [self.speeds.get((view.id, model, writes), NEW) for view in views]
+            rows = [
+                adaptive.row(view, own, view.server.shape.kind, speeds, load=self._loading(view, model, now))
+                for view, own in zip(views, speeds, strict=True)
+            ]
+            self._rows[model, writes] = rows
+        return rows
+
+    def _loading(self, view: View, model: str, now: float) -> float:
+        shape = view.server.shape
+        if not shape.one_model:
+            return 0.0
+        loaded, used = self._model.get(view, ("", 0.0))
+        if not view.in_flight and now - used > shape.keep_alive:
+            loaded = ""
+        if loaded == model:
+            return 0.0
+        return self._load.get((view, model), adaptive.UNKNOWN_LOAD_SECONDS) * (1.5 if loaded else 1.0)
+
+    def sent(self, request: Request, view: View, now: float) -> None:
+        job = request.job
+        request.is_cold = view.server.shape.one_model and self._model.get(view, ("", 0.0))[0] != job.model
+        self._model[view] = (job.model, now)
+        tokens, age = self._prefix(request).get(view, (0.0, -1))
+        if age >= 0:
+            request.expected_prefix, request.age = tokens, age
+            tokens *= self._kept.get((view, age), _KEPT[age])
+        request.unread = max(1, job.prompt - int(tokens))
+        self._prefixes[job.system][view] = view.read + request.unread
+        if job.output:
+            self._prefixes[job.conversation][view] = view.read + request.unread
+
+    def ended(self, request: Request, view: View, now: float) -> None:
+        job = request.job
+        key = (view.id, job.model, bool(job.output))
+        self._model[view] = (self._model.get(view, (job.model, now))[0], now)
+        seconds = request.ended - request.sent
+        mean = max(1.0, (view.shared(now) - request.shared_before) / max(seconds, 1e-9))
+        unread = job.prompt - job.cached
+        self._completions[key] += 1
+        if request.is_cold:
+            speeds = self.speeds.get(key, adaptive.UNMEASURED)
+            alone = speeds.setup + speeds.read * unread + speeds.write * job.output
+            self._load[view, job.model] = max(0.0, seconds - alone)
+        else:
+            read = request.pending_before + unread + view.read - request.read_before
+            samples = self._samples[key]
+            samples.append(Sample(seconds, read, job.output, job.output * mean))
+            if job.output and request.was_idle:
+                samples.append(Sample(request.first - request.sent, unread, 1, 1))
+        self._news[key].append(view)
+        if request.age >= 0:
+            at = (view, request.age)
+            was = self._kept.get(at, _KEPT[request.age])
+            self._kept[at] = was + 0.1 * (min(1.0, job.cached / max(1.0, request.expected_prefix)) - was)
+        if job.output:
+            mean_output, count = self._lengths.get((job.model, request.session.kind), (0.0, 0))
+            mean_output += max(1 / (count + 1), 0.02) * (job.output - mean_output)
+            self._lengths[job.model, request.session.kind] = (mean_output, count + 1)
+
+    def tick(self, now: float) -> None:
+        if now - self._fitted < REFIT_SECONDS:
+            return
+        self._fitted = now
+        due = [key for key, news in self._news.items() if len(news) * NEWS >= min(self._completions[key], WINDOW)]
+        for key in due:
+            (view, *_) = self._news.pop(key)
+            self.speeds[key] = fit(self._samples[key], view.server.shape.kind, self._completions[key])
+        if due:
+            self._rows.clear()
+
+
+_KEPT = (0.9, 0.7, 0.5, 0.3)
+
+
+def _age(tokens: int) -> int:
+    """Return how long ago it is that an endpoint had a prefix, by the prompt tokens that it has read since."""
+    return 0 if tokens < 4_000 else min(3, 1 + int(math.log(tokens / 4_000, 4)))
+
+
+POLICIES: dict[str, Callable[[int], Any]] = {
+    "least_inflight": LeastInFlight,
+    "weighted_least": WeightedLeast,
+    "gie": GatewayExtension,
+    "loaded_first": LoadedFirst,
+    "oracle": lambda seed: Oracle(seed, social=False),
+    "oracle_social": lambda seed: Oracle(seed, social=True),
+    "adaptive": Adaptive,
+}
