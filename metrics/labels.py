@@ -5,8 +5,8 @@ from django.utils.translation import gettext_lazy
 from gateway.base import request_kinds
 from gateway.ipc import record
 from gateway.routing import adaptive, balancer
-from metrics.queries import routing_preview
 from metrics.queries.requests import explanation
+from metrics.queries.routing import routing_preview
 
 OUTCOMES = {
     record.OK: gettext_lazy("OK"),
@@ -67,6 +67,7 @@ EXCLUDED = {
     routing_preview.IS_FULL: gettext_lazy("full"),
     routing_preview.BREAKER_OPEN: gettext_lazy("circuit breaker open"),
     routing_preview.LESS_HEALTHY: gettext_lazy("less healthy than others"),
+    routing_preview.MEASURING: gettext_lazy("few responses yet, and enough requests in flight"),
 }
 # Phases of a queued or running request.
 PHASES = {

@@ -7,8 +7,10 @@ from rest_framework import serializers
 from endpoints.models import OperatorState, Status
 from gateway.base.request_kinds import CHAT, KINDS
 from metrics.api.common import QuerySerializer
+from metrics.counting.plausibility import MAX_TOKENS
 from metrics.queries.breakers import STATES
-from metrics.queries.routing_preview import EXCLUDED, REASONS
+from metrics.queries.routing.adaptive_preview import ASSUMED_PROMPT
+from metrics.queries.routing.routing_preview import EXCLUDED, REASONS
 from metrics.queries.running_requests import PHASES
 
 ROUTED = tuple(kind.name for kind in KINDS)  # kinds of requests that name a model
@@ -21,6 +23,18 @@ class RouteQuerySerializer(QuerySerializer):
         default=CHAT,
         error_messages={"invalid_choice": f'There is no kind "{{input}}"; choose one of {", ".join(ROUTED)}.'},
     )
+    prompt_tokens = serializers.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=MAX_TOKENS,
+        help_text=f"Adaptive routing: expected tokens of the prompt, {ASSUMED_PROMPT} by default.",
+    )
+    output_tokens = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=MAX_TOKENS,
+        help_text="Adaptive routing: expected output tokens; by default the mean of the model's requests.",
+    )
 
 
 class RouteDecisionSerializer(serializers.Serializer[Any]):
@@ -28,6 +42,23 @@ class RouteDecisionSerializer(serializers.Serializer[Any]):
         child=serializers.UUIDField(), help_text="Endpoints that may get the request, each with the same probability."
     )
     reason = serializers.ChoiceField(REASONS, help_text="Reason for the choice; `wait` if every endpoint is full.")
+
+
+class RouteDemandSerializer(serializers.Serializer[Any]):
+    """What the request is expected to need."""
+
+    prompt_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+
+
+class CostPartsSerializer(serializers.Serializer[Any]):
+    """Parts of a cost: their sum times `factor` is the cost."""
+
+    own_ms = serializers.FloatField(help_text="Expected duration of the request.")
+    harm_ms = serializers.FloatField(help_text="Time by which it would delay the requests that run there.")
+    cold_ms = serializers.FloatField(help_text="Time for loading the model; 0 if it is loaded.")
+    wait_ms = serializers.FloatField(help_text="Wait for a slot, if all are taken.")
+    factor = serializers.FloatField(help_text="More than 1 if it has few responses yet and requests already.")
 
 
 class RouteEndpointSerializer(serializers.Serializer[Any]):
@@ -46,12 +77,20 @@ class RouteEndpointSerializer(serializers.Serializer[Any]):
     excluded = serializers.ChoiceField(
         EXCLUDED, allow_null=True, help_text="Reason why the endpoint is not a candidate now."
     )
+    cost_ms = serializers.FloatField(
+        required=False, help_text="Cost of the request there. Only with adaptive routing, if it can be computed."
+    )
+    cost_parts = CostPartsSerializer(required=False, help_text="As `cost_ms`.")
+    is_measured = serializers.BooleanField(
+        required=False, help_text="Whether the cost is computed from its own responses; else it is assumed."
+    )
 
 
 class RouteSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     kind = serializers.CharField()
     decision = RouteDecisionSerializer(allow_null=True, help_text="Null if no endpoint is available.")
+    demand = RouteDemandSerializer(required=False, help_text="Only with adaptive routing.")
     endpoints = RouteEndpointSerializer(many=True)
 
 

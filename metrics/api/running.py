@@ -12,7 +12,8 @@ from rest_framework.views import APIView
 from metrics.api.common import checked
 from metrics.api.routing_serializers import CancelledSerializer, LiveSerializer, RouteQuerySerializer, RouteSerializer
 from metrics.memory.runtime import runtime
-from metrics.queries import model_figures, running_requests
+from metrics.queries import running_requests
+from metrics.queries.routing.current_route import current_route
 
 
 class NotReady(APIException):
@@ -27,7 +28,9 @@ class RoutePreview(APIView):
         values = checked(RouteQuerySerializer, request).validated_data
         if not runtime.installation.is_serving():
             raise NotReady
-        preview = model_figures.route(values["model"], values["kind"])
+        preview = current_route(
+            values["model"], values["kind"], values.get("prompt_tokens"), values.get("output_tokens")
+        )
         if preview is None:
             raise NotFound(f"The model {values['model']!r} does not exist; GET /v1/models lists the models.")
         return Response(preview)

@@ -42,7 +42,7 @@ class InstallationState(Protocol):
         ...
 
     def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
-        """Return the published speeds of a model at an endpoint; None if nothing was learned or it cannot be read."""
+        """Return the published speeds of a model at an endpoint; None if there are none, or they cannot be read."""
         ...
 
     def lengths(self, model: str, key_id: str | None) -> Lengths:

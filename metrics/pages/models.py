@@ -1,6 +1,7 @@
 """The list of models over all endpoints, and the page of one. Both need the database, for requests."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -14,10 +15,12 @@ from django.views.decorators.cache import never_cache
 from endpoints.registry import registry
 from gateway.base.request_kinds import BY_NAME, CAN_CHAT, CAPABILITIES, CHAT, KINDS
 from metrics.api.models import ModelsQuerySerializer
+from metrics.api.routing_serializers import RouteQuerySerializer
 from metrics.pages import options
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import STATES
+from metrics.queries.routing.current_route import current_route
 from metrics.queries.stored import flushed
 
 PAGE = 40
@@ -70,17 +73,27 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     kind = BY_NAME.get(request.GET.get("kind", ""))
     if kind not in kinds:
         kind = next(iter(kinds), BY_NAME[CHAT])
+    tokens = _tokens(request.GET)
     context = {
         "model": payload,
         "behind": behind,
         "kinds": kinds,
         "kind": kind,
-        "route": model_figures.route(name, kind.name),
+        "route": current_route(name, kind.name, tokens.get("prompt_tokens"), tokens.get("output_tokens")),
+        "tokens": tokens,
         "existing_endpoints": {entry.id for entry in registry.all()},
         "snippets": _snippets(payload["id"]),
         "chats": CAN_CHAT in payload["capabilities"] or not payload["capabilities"],
     }
     return render(request, "models/model.html", context)
+
+
+def _tokens(parameters: Mapping[str, str]) -> dict[str, int]:
+    """Return the numbers of tokens for which the route is asked; invalid ones are ignored."""
+    values = {name: parameters[name] for name in ("prompt_tokens", "output_tokens") if parameters.get(name)}
+    query = RouteQuerySerializer(data={"model": "any", **values})
+    wrong = () if query.is_valid() else query.errors
+    return {name: int(value) for name, value in values.items() if name not in wrong}
 
 
 def _snippets(name: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Models over all endpoints: their endpoints, states, speeds and requests."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -12,12 +11,9 @@ from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.base.request_kinds import CAPABILITIES
 from gateway.routing.model_list import ModelOffer, ModelPayload, model_payload, supported_apis
-from metrics.memory.runtime import runtime
 from metrics.models import DayRollUp
-from metrics.queries import routing_preview
 from metrics.queries.figures import Moment
 from metrics.queries.model_catalogue import Catalogue, CatalogueModel
-from metrics.queries.routing_preview import RoutePayload
 
 WEEK, MONTH = 7, 30  # days, today included
 
@@ -166,14 +162,6 @@ def model(moment: Moment, name: str, days: int = MONTH) -> ModelDetailPayload | 
         "asked_names": asked_names,
         "days": _days(asked_names, moment.figures.date, days),
     }
-
-
-def route(name: str, kind: str) -> RoutePayload | None:
-    """Return the payload of /api/route; None if nothing is published or no endpoint has the model."""
-    state = runtime.installation
-    routes = state.routes(name)
-    candidates = routing_preview.candidates(routes, kind, state.in_flight(), state.trials(), time.time())
-    return routing_preview.route_payload(name, kind, candidates) if candidates else None
 
 
 # Rows

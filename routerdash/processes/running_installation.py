@@ -46,7 +46,7 @@ class RunningInstallation:
             found = self._publisher.look_up(lambda reader: reader.speeds(speed_key(endpoint_id, model_id, kind)))
         except StoreUnreadable:
             return None
-        return found if found.completions else None
+        return found if found.write else None
 
     def lengths(self, model: str, key_id: str | None) -> Lengths:
         try:

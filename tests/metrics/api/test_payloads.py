@@ -24,13 +24,13 @@ from metrics.queries import (
     endpoint_days,
     model_figures,
     payloads,
-    routing_preview,
     running_requests,
     uptime,
     usage,
 )
 from metrics.queries.requests import bodies, failures, lookups, payload
 from metrics.queries.requests import llmlb as llmlb_records
+from metrics.queries.routing import routing_preview
 
 SCHEMAS: dict[Any, Any] = {
     payloads.EndpointPayload: figure_serializers.DashboardEndpointSerializer,

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from gateway.registry.schema import EndpointFacts, Model, Speeds
 from metrics.memory.runtime import runtime
 from tests.access.people import Api, make_user, session_of
 from tests.markup import one_line
@@ -294,3 +297,22 @@ def test_the_page_of_an_endpoint_needs_the_database(as_viewer: Api, endpoints: o
         assert response.status_code == 503
         assert "The database is currently unavailable." in response.content.decode()
         assert page(as_viewer)
+
+
+# Where a request would go, with adaptive routing
+
+
+def test_a_models_page_shows_the_cost_of_each_endpoint(
+    as_viewer: Api, served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ROUTERDASH", replace(settings.ROUTERDASH, balancer="adaptive"))
+    facts = EndpointFacts(id=A, slot=0, name="a", base_url="http://x.invalid", kind="vllm", status="online")
+    speeds = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
+    fake_installation().routes = lambda name: [(facts, Model("tiny"))]
+    fake_installation().speeds = lambda *key: speeds
+    html = page(as_viewer, "/models/tiny?prompt_tokens=100&output_tokens=10")
+    assert 'value="100"' in html
+    text = re.sub(r"(<[^>]+>|\s)+", " ", html)
+    assert "Chosen: a 0 450 ms 450 ms 0 ms 0 ms 0 ms —" in text
+    fake_installation().speeds = lambda *key: None
+    assert "assumed" in page(as_viewer, "/models/tiny?prompt_tokens=none")

@@ -26,7 +26,7 @@ from gateway.registry.writer import RegistryWriter
 from gateway.routing import balancer
 from gateway.routing.roster import Roster
 from gateway.upstream.pool import Sweeper
-from metrics.queries import routing_preview
+from metrics.queries.routing import routing_preview
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.records import AT, NOW, A, B
 from tests.metrics.world import fake_installation

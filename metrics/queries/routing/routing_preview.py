@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from gateway.base import request_kinds
 from gateway.registry import schema
 from gateway.registry.schema import EndpointFacts, Model
-from gateway.routing import balancer
+from gateway.routing import adaptive, balancer
 from gateway.routing.balancer import FULL, OPEN
 from metrics.queries import breakers
 
@@ -17,16 +17,33 @@ INCAPABLE = "incapable"  # its model lacks the capability for this kind of reque
 IS_FULL = "full"  # all its slots are taken
 BREAKER_OPEN = "breaker_open"  # and another endpoint works
 LESS_HEALTHY = "less_healthy"  # another endpoint is healthier
-EXCLUDED = (DISABLED, DRAINING, OFFLINE, INCAPABLE, IS_FULL, BREAKER_OPEN, LESS_HEALTHY)
+MEASURING = "measuring"  # adaptive routing: it has few responses yet, and gets no more requests at a time
+EXCLUDED = (DISABLED, DRAINING, OFFLINE, INCAPABLE, IS_FULL, BREAKER_OPEN, LESS_HEALTHY, MEASURING)
 
 WAIT = "wait"  # reason of a decision: every endpoint is full
 WAIT_FOR_FASTER = "wait_for_faster"  # adaptive routing: a full endpoint costs less than those that are free
-REASONS = (balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, WAIT)
+REASONS = (
+    balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, WAIT,
+    adaptive.FASTEST, adaptive.PROBE, WAIT_FOR_FASTER,
+)  # fmt: skip
 
 
 class DecisionPayload(TypedDict):
     endpoint_ids: list[str]
     reason: str
+
+
+class DemandPayload(TypedDict):
+    prompt_tokens: int
+    output_tokens: int
+
+
+class CostPartsPayload(TypedDict):
+    own_ms: float
+    harm_ms: float
+    cold_ms: float
+    wait_ms: float
+    factor: float
 
 
 class CandidatePayload(TypedDict):
@@ -41,12 +58,17 @@ class CandidatePayload(TypedDict):
     max_concurrency: int | None
     capable: bool
     excluded: str | None
+    # Adaptive routing only, and only if it could get requests.
+    cost_ms: NotRequired[float]
+    cost_parts: NotRequired[CostPartsPayload]
+    is_measured: NotRequired[bool]
 
 
 class RoutePayload(TypedDict):
     model: str
     kind: str
     decision: DecisionPayload | None
+    demand: NotRequired[DemandPayload]  # adaptive routing only
     endpoints: list[CandidatePayload]
 
 
@@ -60,6 +82,7 @@ class PreviewCandidate:
     in_flight: int
     due: int  # see LivePage.trial_due
     now: float
+    pending: int = 0  # prompt tokens whose responses have not begun
 
     @property
     def id(self) -> str:
@@ -68,6 +91,10 @@ class PreviewCandidate:
     @property
     def slots(self) -> int | None:
         return self.facts.slots
+
+    @property
+    def is_full(self) -> bool:
+        return self.slots is not None and self.in_flight >= self.slots
 
     @property
     def trial_due(self) -> float:
@@ -100,7 +127,7 @@ class PreviewCandidate:
             return OFFLINE
         if not self.capable:
             return INCAPABLE
-        if self.slots is not None and self.in_flight >= self.slots:
+        if self.is_full:
             return IS_FULL
         return BREAKER_OPEN if self.rank == OPEN else LESS_HEALTHY
 
@@ -111,10 +138,19 @@ def candidates(
     in_flight: Mapping[str, int],
     trials: Mapping[str, int],
     now: float,
+    pending: Mapping[str, int] | None = None,
 ) -> list[PreviewCandidate]:
     """Return the candidates of the published endpoints, in any state, that have a model."""
     return [
-        PreviewCandidate(facts, offered_model, kind, in_flight.get(facts.id, 0), trials.get(facts.id, 0), now)
+        PreviewCandidate(
+            facts,
+            offered_model,
+            kind,
+            in_flight.get(facts.id, 0),
+            trials.get(facts.id, 0),
+            now,
+            pending.get(facts.id, 0) if pending else 0,
+        )
         for facts, offered_model in routes
     ]
 
@@ -139,11 +175,12 @@ def route_payload(model: str, kind: str, candidates: Sequence[PreviewCandidate])
             "endpoint_ids": [] if decision is FULL else drawn or [decision.endpoint_id],
             "reason": WAIT if decision is FULL else decision.reason,
         },
-        "endpoints": [_candidate(candidate, chosen_from=candidate.id in chosen_from) for candidate in candidates],
+        "endpoints": [candidate_payload(it, chosen_from=it.id in chosen_from) for it in candidates],
     }
 
 
-def _candidate(candidate: PreviewCandidate, *, chosen_from: bool) -> CandidatePayload:
+def candidate_payload(candidate: PreviewCandidate, *, chosen_from: bool) -> CandidatePayload:
+    """Return the facts of a candidate. `chosen_from`: the decision was among endpoints with this one."""
     return {
         "endpoint_id": candidate.id,
         "name": candidate.facts.name,

@@ -1,0 +1,36 @@
+"""Parts of a cost in adaptive routing, for people: what `gateway.routing.adaptive.pick` adds up in one number."""
+
+from typing import Any, NamedTuple
+
+from gateway.routing.adaptive import HARM_DECODE, HARM_PREFILL, Demand, Row
+
+
+class CostParts(NamedTuple):
+    """Parts of a cost, in seconds; `total` is their sum times `factor`."""
+
+    own: float  # expected duration
+    harm: float  # by which it delays the requests that run there
+    cold: float  # until the model is loaded, and what that costs those that run there
+    wait: float  # until a slot is free
+    factor: float  # more than 1 for an endpoint with few completions that has requests already
+
+    @property
+    def total(self) -> float:
+        return (self.own + self.harm + self.cold + self.wait) * self.factor
+
+
+def cost_parts(of: Row[Any], demand: Demand, in_flight: int, pending: int, waiting: int) -> CostParts:
+    """Return the parts of the cost of a request at an endpoint with these counts. `waiting`: requests in the queue."""
+    unread = demand.prompt - demand.kept.get(of.id, 0.0)
+    output, n, wait = demand.output, in_flight, 0.0
+    if n >= of.slots:  # it begins when one of the running requests ends
+        each = of.setup + of.read * unread + output * (of.write + of.share * of.slots)
+        wait = (waiting + n - of.slots + 1) * each / of.slots
+        n, pending = of.slots - 1, 0
+    return CostParts(
+        own=of.setup + of.read * (pending + unread) + output * (of.write + of.share * (n + 1)),
+        harm=n * (HARM_DECODE * of.share * output + HARM_PREFILL * of.read * unread),
+        cold=of.load + 0.5 * n * output * (of.write + of.share * n) if of.load else 0.0,
+        wait=wait,
+        factor=2.0 * (n + 1) / of.few if n >= of.few else 1.0,
+    )

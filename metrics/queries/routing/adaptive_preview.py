@@ -1,0 +1,130 @@
+"""Preview of adaptive routing: where a request would go now and what it would cost, with the gateways' algorithm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.base import request_kinds
+from gateway.registry.schema import Lengths, Speeds
+from gateway.routing import adaptive
+from gateway.routing.adaptive import UNKNOWN_OUTPUT, Demand, Row
+from gateway.routing.balancer import FULL, MAX_RECORDED_SCORES, OPEN, Decision
+from gateway.routing.cost_parts import cost_parts
+from metrics.queries.routing.routing_preview import (
+    MEASURING,
+    WAIT,
+    WAIT_FOR_FASTER,
+    CandidatePayload,
+    CostPartsPayload,
+    PreviewCandidate,
+    RoutePayload,
+    candidate_payload,
+)
+
+NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
+ASSUMED_PROMPT = 1000  # tokens, unless others are given
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewLoad:
+    """What was learned and what runs: speeds by endpoint id, and requests that wait in the queue."""
+
+    speeds: Mapping[str, Speeds]
+    waiting: int = 0
+
+
+def demand_of(kind: str, lengths: Lengths, prompt: int | None, output: int | None) -> Demand:
+    """Return what a request is expected to need. Tokens that are not given are assumed or learned."""
+    if kind not in request_kinds.GENERATING:
+        output = 0
+    learned = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
+    return Demand(float(ASSUMED_PROMPT if prompt is None else prompt), learned if output is None else float(output))
+
+
+def adaptive_payload(
+    model: str, kind: str, candidates: Sequence[PreviewCandidate], load: PreviewLoad, demand: Demand
+) -> RoutePayload:
+    """Return the decision of the adaptive policy, and the candidates with their costs."""
+    capable = [candidate for candidate in candidates if candidate.capable]
+    fleet = [load.speeds.get(candidate.id, NOT_MEASURED) for candidate in capable]
+    rows = [
+        adaptive.row(candidate, speeds, candidate.facts.kind, fleet)
+        for candidate, speeds in zip(capable, fleet, strict=True)
+    ]
+    decisions = [_pick(rows, demand, load.waiting, draw) for draw in _DRAWS]
+    decision = decisions[0]
+    by_id = {row.id: row for row in rows}
+    return {
+        "model": model,
+        "kind": kind,
+        "decision": None
+        if decision is None
+        else {
+            "endpoint_ids": []
+            if decision is FULL
+            else list(dict.fromkeys(it.endpoint_id for it in decisions if it is not None and it is not FULL)),
+            "reason": _reason(decision, candidates),
+        },
+        "demand": {"prompt_tokens": round(demand.prompt), "output_tokens": round(demand.output)},
+        "endpoints": [
+            _candidate(candidate, by_id.get(candidate.id), decision, by_id, load, demand) for candidate in candidates
+        ],
+    }
+
+
+# Draws that find each of up to MAX_RECORDED_SCORES endpoints that a gateway would draw from.
+_DRAWS = tuple((number + 0.5) / MAX_RECORDED_SCORES for number in range(MAX_RECORDED_SCORES))
+
+
+def _pick(rows: Sequence[Row[PreviewCandidate]], demand: Demand, waiting: int, draw: float) -> Decision | None:
+    return adaptive.pick(rows, demand, waiting=waiting, draw=lambda: draw)
+
+
+def _reason(decision: Decision, candidates: Sequence[PreviewCandidate]) -> str:
+    if decision is not FULL:
+        return decision.reason
+    return WAIT_FOR_FASTER if any(it.rank < OPEN and not it.is_full for it in candidates) else WAIT
+
+
+def _candidate(
+    candidate: PreviewCandidate,
+    row: Row[PreviewCandidate] | None,
+    decision: Decision | None,
+    rows: Mapping[str, Row[PreviewCandidate]],
+    load: PreviewLoad,
+    demand: Demand,
+) -> CandidatePayload:
+    payload = candidate_payload(candidate, chosen_from=_chosen_from(candidate, row, decision, rows))
+    if row is None or candidate.rank > OPEN:
+        return payload
+    if payload["excluded"] is not None and row.few <= candidate.in_flight and not candidate.is_full:
+        payload["excluded"] = MEASURING
+    parts = cost_parts(row, demand, candidate.in_flight, candidate.pending, load.waiting)
+    shown: CostPartsPayload = {
+        "own_ms": 1000 * parts.own,
+        "harm_ms": 1000 * parts.harm,
+        "cold_ms": 1000 * parts.cold,
+        "wait_ms": 1000 * parts.wait,
+        "factor": parts.factor,
+    }
+    return {**payload, "cost_ms": 1000 * parts.total, "cost_parts": shown, "is_measured": _is_measured(load, row)}
+
+
+def _is_measured(load: PreviewLoad, row: Row[PreviewCandidate]) -> bool:
+    return load.speeds.get(row.id, NOT_MEASURED).completions > 0
+
+
+def _chosen_from(
+    candidate: PreviewCandidate,
+    row: Row[PreviewCandidate] | None,
+    decision: Decision | None,
+    rows: Mapping[str, Row[PreviewCandidate]],
+) -> bool:
+    """Return True if the decision was among endpoints with this one."""
+    if row is None or decision is None or candidate.is_full:
+        return False
+    if decision is FULL:  # a free one was compared with the full one, if it is of the same rank
+        return candidate.rank < OPEN and candidate.in_flight < row.few
+    chosen = rows[decision.endpoint_id]
+    if candidate.rank != chosen.candidate.rank:
+        return False
+    return candidate.in_flight < row.few or chosen.candidate.in_flight >= chosen.few

@@ -1,0 +1,72 @@
+"""The parts of a cost add up to the cost by which the adaptive policy chooses."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.registry.schema import Speeds
+from gateway.routing import adaptive
+from gateway.routing.adaptive import Demand
+from gateway.routing.balancer import FULL
+from gateway.routing.cost_parts import CostParts, cost_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    id: str = "a"
+    rank: int = 0
+    slots: int | None = None
+    trial_due: float = 0.0
+    in_flight: int = 0
+    pending: int = 0
+
+
+SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
+
+
+def parts(server: Server, demand: Demand, speeds: Speeds = SPEEDS, load: float = 0.0, waiting: int = 0) -> CostParts:
+    of = adaptive.row(server, speeds, "vllm", load=load)
+    return cost_parts(of, demand, server.in_flight, server.pending, waiting)
+
+
+@given(
+    st.builds(Server, in_flight=st.integers(0, 9), pending=st.integers(0, 5000)),
+    st.builds(
+        Demand, st.floats(1, 9000), st.floats(0, 900), st.sampled_from(({}, {"a": 0.5}, {"b": 1.0})), st.just(0.0)
+    ),
+    st.sampled_from((0, 1, 3, 16)),
+    st.sampled_from((0.0, 9.0)),
+)
+def test_the_parts_add_up_to_the_cost_of_the_policy(
+    server: Server, demand: Demand, completions: int, load: float
+) -> None:
+    speeds = Speeds(0.1, 0.001, 0.02, 0.005, completions)
+    of = adaptive.row(server, speeds, "vllm", load=load)
+    decision = adaptive.pick([of], demand)
+    assert decision is not None
+    assert decision is not FULL
+    ((_, cost),) = decision.costs
+    assert abs(parts(server, demand, speeds, load).total * 1000 - cost) <= 1 + 1e-9 * cost
+
+
+def test_each_part_is_what_it_says() -> None:
+    found = parts(Server(in_flight=2, pending=50), Demand(1000, 100, {"a": 250}))
+    assert [round(it, 6) for it in found] == [0.1 + 0.8 + 3.5, round(2 * (0.25 + 0.1875), 6), 0.0, 0.0, 1.0]
+
+
+def test_loading_the_model_is_a_part() -> None:
+    assert parts(Server(), Demand(1, 1), load=12.0).cold == 12.0
+
+
+def test_the_wait_for_a_slot_is_a_part() -> None:
+    # Each of the two slots takes 0.1 + 0.02 * 100 + 0.005 * 100 * 2 seconds; one request waits already.
+    found = parts(Server(slots=2, in_flight=2), Demand(0, 100), waiting=1)
+    assert round(found.wait, 6) == round((1 + 1) * 3.1 / 2, 6)
+    assert parts(Server(slots=2, in_flight=1), Demand(0, 100), waiting=1).wait == 0
+
+
+def test_few_completions_multiply_the_cost() -> None:
+    probed = Speeds(0.1, 0.001, 0.02, 0.005, completions=1)
+    assert parts(Server(in_flight=3), Demand(1, 1), probed).factor == 2 * 4 / 3
+    assert parts(Server(in_flight=2), Demand(1, 1), probed).factor == 1
