@@ -68,6 +68,8 @@ class Demand(NamedTuple):
     output: float  # tokens
     kept: Mapping[str, float] = {}  # tokens of the prompt in the prefix cache, by id of the endpoint
     waited: float = 0.0  # seconds in the queue
+    # Output tokens of an average request for the model: a slot is free when such a one ends. None: as many as this one.
+    typical: float | None = None
 
 
 class Row(NamedTuple, Generic[C]):
@@ -105,13 +107,15 @@ def row(
     return Row(candidate, candidate.id, *parameters, edge, slots, few, load * weight)
 
 
-def _edge_cost(of: Row[C], output: float, unread: float, in_flight: int, pending: int, waiting: int) -> float:
+def _edge_cost(
+    of: Row[C], output: float, unread: float, in_flight: int, pending: int, waiting: int, typical: float
+) -> float:
     """Return the cost at an endpoint that is full, must load the model, or has few completions."""
     _, _, setup, read, write, share, _, slots, few, load = of
     n = in_flight
     total = 0.0
     if n >= slots:  # it begins when one of the running requests ends
-        total = (waiting + n - slots + 1) * (setup + read * unread + output * (write + share * slots)) / slots
+        total = (waiting + n - slots + 1) * (setup + read * unread + typical * (write + share * slots)) / slots
         n, pending = slots - 1, 0
     total += setup + read * (pending + unread) + output * (write + share * (n + 1))
     total += n * (HARM_DECODE * share * output + HARM_PREFILL * read * unread)
@@ -140,7 +144,9 @@ def _costs(
     """Compute the costs. This is the only loop over candidates, so it has the formula without a call."""
     result = _Costs()
     best, found = OPEN, result.found
-    prompt, output, kept, _ = demand
+    prompt, output, kept, _, typical = demand
+    if typical is None:
+        typical = output
     for it in rows:
         candidate, name, setup, read, write, share, edge, slots, few, _load = it
         rank = candidate.rank
@@ -158,7 +164,7 @@ def _costs(
                 + read * (pending + unread * (1.0 + HARM_PREFILL * n))
             )
         else:
-            value = _edge_cost(it, output, unread, n, pending, waiting)
+            value = _edge_cost(it, output, unread, n, pending, waiting, typical)
             if n >= slots:
                 result.full.append((rank, value))
                 continue

@@ -117,6 +117,14 @@ def test_it_does_not_wait_where_many_wait() -> None:
     assert decision.endpoint_id == "slow"
 
 
+def test_a_short_request_waits_until_others_end_who_are_not_short() -> None:
+    rows, short = [fast(slots=1, in_flight=1), slow()], Demand(prompt=100, output=4)
+    assert pick(rows, short) is FULL
+    decision = pick(rows, short._replace(typical=500.0))
+    assert decision is not None
+    assert decision.endpoint_id == "slow"
+
+
 def test_it_does_not_wait_for_an_equal_endpoint() -> None:
     assert chosen(fast("a", slots=1, in_flight=1), fast("b"))[0] == "b"
 
@@ -233,4 +241,4 @@ def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
     for n, pending in ((0, 0), (3, 0), (7, 900)):
         of.candidate.in_flight, of.candidate.pending = n, pending
         ((value, _),) = adaptive._costs([of], CHAT, None, (), 0).found
-        assert value == pytest.approx(adaptive._edge_cost(of, CHAT.output, CHAT.prompt, n, pending, 0))
+        assert value == pytest.approx(adaptive._edge_cost(of, CHAT.output, CHAT.prompt, n, pending, 0, CHAT.output))
