@@ -88,6 +88,9 @@ class Fleet:
             del self._groups[group][target]
             self._news.setdefault(group, set()).discard(target)
 
+    def __contains__(self, target: Target) -> bool:
+        return target in self._group_of
+
     def targets(self) -> list[Target]:
         return list(self._group_of)
 

@@ -24,10 +24,10 @@ from metrics.learning.samples import (
     unpack_lengths,
     unpack_speeds,
 )
-from metrics.models import LengthWindow, SlowStart, SpeedWindow
+from metrics.models import DailyStat, LengthWindow, MovingAverage, SlowStart, SpeedWindow
 from metrics.storage import bulk
 from metrics.storage.bulk import Upsert
-from metrics.storage.database import storable
+from metrics.storage.database import SaneSum, storable
 
 WindowKey = tuple[str, str, str]  # endpoint, requested model, kind
 LengthKey = tuple[str, str]  # requested model, API key or nothing
@@ -135,3 +135,22 @@ def write_starts(found: dict[str, Start]) -> None:
     """Store when the slow starts of endpoints began. Raises django.db.Error."""
     with connection.cursor() as cursor:
         _WRITE_STARTS.write(cursor, [(endpoint_id, *start) for endpoint_id, start in sorted(found.items())])
+
+
+def averages() -> dict[str, dict[tuple[str, str], float]]:
+    """Return tokens per second by endpoint, and by requested model and kind. Raises django.db.Error.
+
+    They are those of an adopted database's days, and the moving averages, which are more recent.
+    """
+    found: dict[str, dict[tuple[str, str], float]] = {}
+    days = DailyStat.objects.values_list("endpoint_id", "model_id", "api_kind").annotate(
+        SaneSum("total_output_tokens"), SaneSum("total_duration_ms")
+    )
+    for endpoint_id, model, kind, tokens, duration_ms in days.iterator():
+        if tokens and duration_ms:
+            found.setdefault(str(endpoint_id), {})[model, kind] = tokens / (duration_ms / 1000)
+    values = MovingAverage.objects.values_list("endpoint_id", "model", "kind", "value")
+    for endpoint_id, model, kind, value in values.iterator():
+        if value > 0:
+            found.setdefault(str(endpoint_id), {})[model, kind] = value
+    return found

@@ -1,7 +1,7 @@
 """Control process: Django under uvicorn on a Unix socket, and the services beside it.
 
-The services are the journal follower, the database writer, health checks and the publisher of changes. This module
-starts them, and stops them in the order in which nothing is lost.
+The services are the journal follower, the database writer, the learner, health checks and the publisher of changes.
+This module starts them, and stops them in the order in which nothing is lost.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from endpoints.health import HealthChecker
 from endpoints.models import REMARKS, Status
 from endpoints.registry import Entry, registry
 from gateway.base.addresses import normalise_ip
+from gateway.base.config import ADAPTIVE
 from gateway.base.limits import ENDPOINT_MODELS
 from gateway.base.sealing import Unsealable
 from gateway.ipc.limit_hits import Hits
@@ -45,6 +46,7 @@ from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.running_installation import RunningInstallation
 from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
+from routerdash.publication.learner import Learner
 from routerdash.publication.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,14 @@ class Control:
         self.config = settings.ROUTERDASH
         page = LivePage(self.config.live_page_path)
         self.publisher = Publisher(self.config, page)
+        self.learner = Learner(self.publisher)
         self.writer = DatabaseWriter(
-            runtime.follower, self.config.zone, self._endpoint_name, history=self.config.history, reseed=seeding.seed
+            runtime.follower,
+            self.config.zone,
+            self._endpoint_name,
+            history=self.config.history,
+            reseed=self._seed_again,
+            learned=self.learner.samples_changed,
         )
         self._jobs = ThreadPoolExecutor(1, "jobs")
         self.health = HealthChecker(
@@ -100,6 +108,7 @@ class Control:
         self._loop = asyncio.get_running_loop()
         registry.subscribe(self.publisher.publish_endpoints)
         registry.subscribe(self._registry_changed)
+        registry.subscribe(self.learner.endpoints_changed)
         access.subscribe_to_keys(self.publisher.publish_keys)
         access.find_key = self.installation.find_key
         runtime.follower.on_refused_connection(self._refused)
@@ -109,6 +118,8 @@ class Control:
             threading.Thread(target=self.writer.run, args=(self.stopping, self._prepared), name="writer"),
             threading.Thread(target=self._poll, name="changes"),
         ]
+        if self.config.balancer == ADAPTIVE:
+            threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
         for thread in threads:
             thread.start()
         tasks = [asyncio.create_task(job) for job in (self.health.run(), self._tick(), self._maintain_sessions())]
@@ -121,6 +132,7 @@ class Control:
             for task in tasks:
                 task.cancel()
             self.stopping.set()
+            self.learner.stop()
             self.change_signal.close()
             self._jobs.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(self._finish, threads)
@@ -178,8 +190,13 @@ class Control:
         endpoint_events.refresh()
         self.writer.sweep()
         change_counters.bump(change_counters.STARTS)  # a write: only this detects a read-only database
+        self.learner.read_again()
         self._ready = True
         return True
+
+    def _seed_again(self) -> None:
+        seeding.seed()
+        self.learner.read_again()
 
     def _poll(self) -> None:
         """Follow changes of endpoints, users or keys by other processes."""

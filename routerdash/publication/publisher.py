@@ -49,7 +49,8 @@ class Publisher:
         self._is_behind = False  # the store could not be brought up to the database
         self._rebuild_at = 0.0  # time.monotonic(), before which the store is not built anew
         self.drifted_at: float | None = None  # when the audit last found a difference, in seconds since 1970
-        self.revision = 0  # counts the changes that were to be published
+        self.revision = 0  # counts the changes that were to be published, except what was learned
+        self.synchronised: Callable[[], None] = lambda: None  # called when the store may be a new one
         self._reading = threading.Lock()
         self._facts: dict[bytes, EndpointFacts] = {}
         self._reader = RegistryReader(config.registry_dir, page, self._update)
@@ -92,6 +93,7 @@ class Publisher:
         self._is_behind = False
         self._waiting, self._failure = Changes(), None
         self._take_over()
+        self.synchronised()
         wake_all(self._page)
 
     def rebuild_if_damaged(self) -> None:
@@ -120,6 +122,13 @@ class Publisher:
             self._write(
                 Changes(keys={hashed: None if key is None else published_key(key) for hashed, key in keys.items()})
             )
+
+    def publish_learned(self, changes: Changes) -> None:
+        """Publish speeds and lengths. Nobody waits for them, and pages do not show them."""
+        with self._lock:
+            before = self.revision
+            self._write(changes)
+            self.revision = before
 
     def _add(self, changes: Changes, endpoint_id: str, entry: Entry | None) -> None:
         before = self._published.get(endpoint_id)
