@@ -123,11 +123,11 @@ class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     setup: float  # seconds for each request
     read: float  # seconds for each prompt token that is not in the prefix cache
-    write: float  # seconds for each output token, alone
+    write: float  # seconds for each output token, alone; 0: nothing is known
     share: float  # additional seconds for each output token and request in flight
-    completions: int = 0  # answered requests, up to the size of the window
+    completions: int = 0  # answered requests since it came online, up to the size of the window
     kept: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # share of an expected prefix that was cached, by age
-    load: float = 0.0  # seconds to load the model; 0: never seen
+    load: float = 0.0  # seconds to load the model; 0: unknown
 
 
 class Lengths(msgspec.Struct, frozen=True, array_like=True, gc=False):

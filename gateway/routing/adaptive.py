@@ -93,12 +93,13 @@ def row(
     """Return the row of a candidate.
 
     `kind`: the engine. `fleet`: speeds of the same model at all candidates. `weight` multiplies every cost. An endpoint
-    that was never measured is expected to be as fast as the fastest one, so that it is tried soon.
+    that was never measured is expected to be as fast as the fastest one, so that it is tried soon. One that has just
+    returned has no completions, and begins its slow start with the speeds that it had.
     """
     completions = speeds.completions
-    if not completions:
+    if not speeds.write:
         share_ratio, read_ratio = RATIOS.get(kind, UNKNOWN_RATIOS)
-        best = min((it for it in fleet if it.completions), key=lambda it: it.write, default=UNMEASURED)
+        best = min((it for it in fleet if it.write), key=lambda it: it.write, default=UNMEASURED)
         speeds = Speeds(best.setup, best.write * read_ratio, best.write, best.write * share_ratio)
     few = NO_LIMIT if completions >= SLOW_START else 1 + 2 * completions
     slots = NO_LIMIT if candidate.slots is None else candidate.slots

@@ -164,6 +164,11 @@ def test_an_unmeasured_endpoint_is_expected_to_be_as_fast_as_the_fastest() -> No
     assert (new.share, new.read) == pytest.approx((FAST.write * 0.2, FAST.write * 0.03))
 
 
+def test_an_endpoint_that_has_returned_is_expected_to_be_as_fast_as_before() -> None:
+    returned = row(Endpoint("returned"), Speeds(SLOW.setup, SLOW.read, SLOW.write, SLOW.share, 0), "vllm", [FAST])
+    assert (returned.write, returned.read, returned.few) == (SLOW.write, SLOW.read, 1)
+
+
 def test_without_any_measurement_all_are_alike() -> None:
     rows = [row(Endpoint(name), Speeds(0, 0, 0, 0), "vllm") for name in "ab"]
     assert rows[0][2:] == rows[1][2:]
