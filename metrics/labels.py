@@ -5,6 +5,7 @@ from django.utils.translation import gettext_lazy
 from gateway.base import request_kinds
 from gateway.ipc import record
 from gateway.routing import adaptive, balancer
+from metrics.queries import learned
 from metrics.queries.requests import explanation
 from metrics.queries.routing import routing_preview
 
@@ -76,6 +77,12 @@ PHASES = {
     "stream": gettext_lazy("Streaming"),
     "answer": gettext_lazy("Generating the response"),
 }
+# How sure adaptive routing is of what it has learned.
+CONFIDENCES = {
+    learned.FEW: gettext_lazy("few responses: still being measured"),
+    learned.SOME: gettext_lazy("some responses: roughly known"),
+    learned.MANY: gettext_lazy("many responses: well known"),
+}
 # Parts of a request's time.
 PARTS = {
     explanation.QUEUE: gettext_lazy("Queue"),
@@ -127,6 +134,10 @@ def route(name: str) -> str:
 
 def phase(name: str) -> str:
     return str(PHASES.get(name, name))
+
+
+def confidence(name: str) -> str:
+    return str(CONFIDENCES[name])
 
 
 def part(name: str) -> str:

@@ -16,12 +16,14 @@ from metrics.api.endpoint_serializers import (
     FailureSerializer,
     HealthMetricsSerializer,
     HealthSerializer,
+    LearnedSerializer,
     ModelDaysSerializer,
 )
 from metrics.api.figure_serializers import DayStatsSerializer, ModelTpsSerializer
 from metrics.queries import figures, stored, uptime
 from metrics.queries.endpoint_days import model_days
 from metrics.queries.figures import Moment
+from metrics.queries.learned import learned_models
 from metrics.queries.requests.failures import last_failures
 
 MAX_DAYS = 365
@@ -94,6 +96,15 @@ class LastFailures(APIView):
         return Response(last_failures(entry.id))
 
 
+class LearnedSpeeds(APIView):
+    @extend_schema(responses=LearnedSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """List what adaptive routing has learned about an endpoint, by model and kind, busiest first."""
+        entry = entry_or_404(endpoint_id)
+        stored.flushed()
+        return Response([it.payload for it in learned_models(entry)])
+
+
 class Edits(APIView):
     @extend_schema(responses=EditSerializer(many=True))
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
@@ -123,6 +134,7 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/model-tps", ModelTps, "api-model-tps"),
     ("api/endpoints/<uuid:endpoint_id>/health", Health, "api-endpoint-health"),
     ("api/endpoints/<uuid:endpoint_id>/failures", LastFailures, "api-endpoint-failures"),
+    ("api/endpoints/<uuid:endpoint_id>/learned", LearnedSpeeds, "api-endpoint-learned"),
     ("api/endpoints/<uuid:endpoint_id>/edits", Edits, "api-endpoint-edits"),
     ("api/dashboard/metrics/<uuid:endpoint_id>", HealthMetrics, "api-health-metrics"),
 ]

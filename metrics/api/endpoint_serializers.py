@@ -6,8 +6,10 @@ from django.contrib.admin.models import ADDITION, DELETION
 from rest_framework import serializers
 
 from endpoints.edit_log import Edit
+from gateway.routing.adaptive import SLOW_START
 from metrics.api.figure_serializers import ModelStatsSerializer
 from metrics.api.request_serializers import AttemptSerializer, RequestSerializer
+from metrics.queries.learned import FEW, MANY, MANY_SAMPLES, SOME
 from metrics.queries.uptime import STATES
 
 KNOWN_STATES = STATES[1:]
@@ -78,6 +80,44 @@ class FailureSerializer(RequestSerializer):
     attempt = AttemptSerializer(
         allow_null=True, help_text="The attempt at this endpoint; null for rows without attempts."
     )
+
+
+class LearnedPointSerializer(serializers.Serializer[Any]):
+    in_flight = serializers.FloatField(help_text="Mean requests in flight over the response, itself included.")
+    token_ms = serializers.FloatField(help_text="Time for each output token after the prompt.")
+
+
+class LearnedSerializer(serializers.Serializer[Any]):
+    """What adaptive routing has learned about requests of one kind to a model of an endpoint."""
+
+    model_id = serializers.CharField()
+    kind = serializers.CharField()
+    samples = serializers.IntegerField(help_text="Responses that it was learned from, at most 256.")
+    newest = serializers.DateTimeField(allow_null=True, help_text="Completion of the last of them.")
+    confidence = serializers.ChoiceField(
+        (FEW, SOME, MANY), help_text=f"`{FEW}`: fewer than {SLOW_START} samples; `{MANY}`: at least {MANY_SAMPLES}."
+    )
+    tokens_per_second_alone = serializers.FloatField(
+        allow_null=True, help_text="Output tokens per second of a request that runs alone. Null if nothing is learned."
+    )
+    tokens_per_second_with_four = serializers.FloatField(
+        allow_null=True, help_text="Output tokens per second of each of four requests."
+    )
+    prompt_tokens_per_second = serializers.FloatField(
+        allow_null=True, help_text="Prompt tokens per second, of those that are not in the prefix cache."
+    )
+    setup_ms = serializers.FloatField(allow_null=True, help_text="Time for each request.")
+    load_ms = serializers.FloatField(allow_null=True, help_text="Time for loading the model; null if never seen.")
+    ratio_p50 = serializers.FloatField(
+        allow_null=True, help_text="Actual over predicted duration, median; null with fewer than five predictions."
+    )
+    ratio_p90 = serializers.FloatField(allow_null=True, help_text="The same, 90th percentile.")
+    prefix_hit_rate = serializers.FloatField(
+        allow_null=True,
+        help_text="Share of responses with a cached part of the prompt; null if the endpoint does not report it.",
+    )
+    prefix_reports = serializers.IntegerField(help_text="Responses that reported cached tokens, or that none were.")
+    points = LearnedPointSerializer(many=True, help_text="The samples as points of the curve, oldest first.")
 
 
 class EditSerializer(serializers.Serializer[Edit]):

@@ -21,6 +21,7 @@ from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
 from metrics.queries import figures, uptime
 from metrics.queries.endpoint_days import endpoint_days, model_days
 from metrics.queries.figures import Moment
+from metrics.queries.learned import learned_models, prefix_share
 from metrics.queries.requests.failures import last_failures
 from metrics.queries.stored import flushed
 
@@ -28,6 +29,7 @@ RANGES = (1, 7, 30, 90)
 DEFAULT_RANGE = 30
 SHOWN_EDITS = 10
 SHOWN_SPANS = 8
+SHOWN_LEARNED = 6  # models and kinds with their curves
 KINDS = dict(Kind.choices)
 DEADLINES = (0, 60, 300, 900, 3600)  # seconds, offered for a drain
 
@@ -48,6 +50,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     edits = edit_log.latest(entry.id)
     day_rows = endpoint_days(entry.id, days, today)
     models = model_days(entry.id, days, today)
+    learned = learned_models(entry)
     context = {
         "entry": entry,
         "row": row,
@@ -63,6 +66,9 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "models": models,
         "offered": {name: model for model in entry.models for name in (model.canonical_name, model.id) if name},
         "speeds": figures.model_tps(entry.id, moment),
+        "learned": learned[:SHOWN_LEARNED],
+        "learned_total": len(learned),
+        "prefix": prefix_share(learned),
         "health": uptime.timeline(entry, uptime.MAX_DAYS, edits),
         "shown_spans": SHOWN_SPANS,
         "latencies": uptime.latencies(entry.id),

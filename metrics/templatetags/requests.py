@@ -18,6 +18,7 @@ register.filter("phase_word", labels.phase)
 register.filter("excluded_word", labels.excluded)
 register.filter("api_name", labels.api)
 register.filter("part_word", labels.part)
+register.filter("confidence_word", labels.confidence)
 register.filter("candidates", explanation.candidates)
 
 # CSS classes of the bars.

@@ -1,0 +1,209 @@
+"""What adaptive routing has learned about an endpoint, for people: by model and kind of request, with its samples.
+
+The parameters are those that gateways use (gateway.registry.schema.Speeds); the samples are those that they were
+learned from (metrics.learning.samples). What neither of them tells is None.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from endpoints import model_aliases
+from endpoints.registry import Entry
+from gateway.base.request_kinds import GENERATING
+from gateway.registry import schema
+from gateway.registry.schema import Model, Speeds
+from gateway.routing.adaptive import SLOW_START
+from metrics.counting.speeds import current
+from metrics.learning.fleet import merged
+from metrics.learning.samples import UNKNOWN, WINDOW, SpeedSample, unpack_speeds
+from metrics.memory.runtime import runtime
+from metrics.models import SpeedWindow
+from metrics.times import json_time
+
+FOUR = 4  # requests in flight, beside one
+FEW, SOME, MANY = "few", "some", "many"  # how sure routing is
+MANY_SAMPLES = 64
+LEAST_OUTPUT = 8  # tokens; in shorter responses, the time per token is mostly that of something else
+LEAST_RATIOS = 5  # predictions; the 90th percentile of fewer says nothing
+
+
+class PointPayload(TypedDict):
+    in_flight: float
+    token_ms: float
+
+
+class LearnedPayload(TypedDict):
+    model_id: str
+    kind: str
+    samples: int
+    newest: str | None
+    confidence: str
+    tokens_per_second_alone: float | None
+    tokens_per_second_with_four: float | None
+    prompt_tokens_per_second: float | None
+    setup_ms: float | None
+    load_ms: float | None
+    ratio_p50: float | None
+    ratio_p90: float | None
+    prefix_hit_rate: float | None
+    prefix_reports: int
+    points: list[PointPayload]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """A response: mean requests in flight over it, and milliseconds for each output token after the prompt."""
+
+    in_flight: float
+    token_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedModel:
+    """What was learned about requests of one kind to a model of an endpoint."""
+
+    model_id: str
+    kind: str
+    speeds: Speeds | None  # as published; None: nothing is yet
+    samples: Sequence[SpeedSample]  # oldest first
+
+    @property
+    def generates(self) -> bool:
+        return self.kind in GENERATING
+
+    @property
+    def newest(self) -> datetime | None:
+        return datetime.fromtimestamp(self.samples[-1].completed_us / 1e6, UTC) if self.samples else None
+
+    @property
+    def confidence(self) -> str:
+        """Return FEW (the slow start), SOME or MANY."""
+        count = len(self.samples)
+        return FEW if count < SLOW_START else SOME if count < MANY_SAMPLES else MANY
+
+    def token_seconds(self, in_flight: float) -> float | None:
+        """Return the learned time for each output token beside this many requests, itself included."""
+        if self.speeds is None or not self.generates:
+            return None
+        return (self.speeds.write + self.speeds.share * in_flight) or None
+
+    @property
+    def speed_alone(self) -> float | None:
+        """Output tokens per second of a request that runs alone."""
+        seconds = self.token_seconds(1)
+        return 1 / seconds if seconds else None
+
+    @property
+    def speed_with_four(self) -> float | None:
+        """Output tokens per second of each of four requests."""
+        seconds = self.token_seconds(FOUR)
+        return 1 / seconds if seconds else None
+
+    @property
+    def prompt_speed(self) -> float | None:
+        """Prompt tokens per second, of those that are not in the prefix cache."""
+        return 1 / self.speeds.read if self.speeds and self.speeds.read else None
+
+    @property
+    def setup_ms(self) -> float | None:
+        return 1000 * self.speeds.setup if self.speeds else None
+
+    @property
+    def load_ms(self) -> float | None:
+        """Time for loading the model; None if it was never seen."""
+        return 1000 * self.speeds.load if self.speeds and self.speeds.load else None
+
+    @property
+    def points(self) -> list[CurvePoint]:
+        """Return the samples as points of the curve of `token_seconds`; none without it."""
+        if self.speeds is None or not self.generates:
+            return []
+        return [_point(it, self.speeds) for it in self.samples if it.output >= LEAST_OUTPUT and it.duration_us]
+
+    def ratio(self, percent: int) -> float | None:
+        """Return a percentile (nearest rank) of actual over predicted durations; None of too few predictions."""
+        ratios = sorted(it.duration_us / it.expected_us for it in self.samples if it.expected_us > 0)
+        return ratios[-(-percent * len(ratios) // 100) - 1] if len(ratios) >= LEAST_RATIOS else None
+
+    @property
+    def ratio_p50(self) -> float | None:
+        return self.ratio(50)
+
+    @property
+    def ratio_p90(self) -> float | None:
+        return self.ratio(90)
+
+    @property
+    def prefix_reports(self) -> int:
+        """Number of responses in which the endpoint reported cached tokens, also none of them."""
+        return sum(it.cached != UNKNOWN for it in self.samples)
+
+    @property
+    def prefix_hits(self) -> int:
+        """Number of responses whose prompt had a part in the prefix cache."""
+        return sum(it.cached > 0 for it in self.samples)
+
+    @property
+    def payload(self) -> LearnedPayload:
+        reports = self.prefix_reports
+        return {
+            "model_id": self.model_id,
+            "kind": self.kind,
+            "samples": len(self.samples),
+            "newest": json_time(self.newest),
+            "confidence": self.confidence,
+            "tokens_per_second_alone": self.speed_alone,
+            "tokens_per_second_with_four": self.speed_with_four,
+            "prompt_tokens_per_second": self.prompt_speed,
+            "setup_ms": self.setup_ms,
+            "load_ms": self.load_ms,
+            "ratio_p50": self.ratio_p50,
+            "ratio_p90": self.ratio_p90,
+            "prefix_hit_rate": self.prefix_hits / reports if reports else None,
+            "prefix_reports": reports,
+            "points": [{"in_flight": it.in_flight, "token_ms": it.token_ms} for it in self.points],
+        }
+
+
+def _point(sample: SpeedSample, speeds: Speeds) -> CurvePoint:
+    reading = speeds.setup + speeds.read * (sample.read + sample.read_meanwhile)
+    writing = max(0.0, sample.duration_us / 1e6 - reading)
+    return CurvePoint(max(1.0, sample.shared_us / sample.duration_us), 1000 * writing / sample.output)
+
+
+def learned_models(entry: Entry) -> list[LearnedModel]:
+    """Return what was learned about an endpoint's present models, busiest first. One query. Raises django.db.Error.
+
+    A model is one however its requests name it.
+    """
+    rows = SpeedWindow.objects.filter(endpoint_id=entry.id).values_list("model", "kind", "samples")
+    now = time.time()
+    by_model: dict[tuple[str, str], list[list[SpeedSample]]] = {}
+    exact, folded = schema.names(_models(entry))
+    for name, kind, packed in rows:
+        window = current(unpack_speeds(bytes(packed)), now, WINDOW)
+        model = exact.get(name) or folded.get(name.casefold())
+        if model is not None and window:
+            by_model.setdefault((model.id, kind), []).append(window)
+    found = [
+        LearnedModel(model_id, kind, runtime.installation.speeds(entry.id, model_id, kind), merged(of))
+        for (model_id, kind), of in by_model.items()
+    ]
+    return sorted(found, key=lambda it: (-len(it.samples), it.model_id, it.kind))
+
+
+def _models(entry: Entry) -> Iterable[Model]:
+    """Return the models with all of their names, as gateways find them."""
+    return [Model(it.id, it.canonical_name, model_aliases.aliases(it.id, it.canonical_name)) for it in entry.models]
+
+
+def prefix_share(models: Iterable[LearnedModel]) -> Mapping[str, int] | None:
+    """Return in how many responses a part of the prompt was cached, of those that tell it; None if none does."""
+    hits = reports = 0
+    for it in models:
+        hits += it.prefix_hits
+        reports += it.prefix_reports
+    return {"hits": hits, "reports": reports} if reports else None
