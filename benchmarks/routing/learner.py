@@ -1,78 +1,82 @@
-"""Speeds of simulated endpoints, learned as the product learns them."""
+"""What the product's learner makes of the responses of simulated endpoints."""
 
-from collections import deque
-from math import exp
-from typing import NamedTuple
+from collections import defaultdict
 
+from benchmarks.routing.virtual import Request, View
 from gateway.registry.schema import Speeds
-from gateway.routing.adaptive import RATIOS, UNKNOWN_RATIOS, UNMEASURED
+from gateway.routing.adaptive import UNKNOWN_OUTPUT
+from metrics.learning.fit import LEAST_ALPHA
+from metrics.learning.fleet import Fleet, Target
+from metrics.learning.samples import UNKNOWN, WINDOW, SpeedSample
 
-WINDOW = 256
-_RECENT, _OUTLIER, _ROUNDS = 45.0, 0.3, 3
-
-
-class Sample(NamedTuple):
-    """A duration, and what it was spent on."""
-
-    seconds: float
-    read: float  # prompt tokens read at the endpoint from its start to its end
-    written: float
-    shared: float  # tokens written, times the mean number of requests in flight
+NEWS = 16  # a fit waits until one sample in so many is new: less work, and nearly the same parameters
+CHAT, EMBEDDINGS = "chat_completions", "embeddings"
 
 
-def fit(samples: "deque[Sample]", kind: str, completions: int) -> Speeds:
-    """Fit the four parameters by weighted least squares with weak priors."""
-    share_ratio, read_ratio = RATIOS.get(kind, UNKNOWN_RATIOS)
-    theta = [UNMEASURED.setup, UNMEASURED.write * read_ratio, UNMEASURED.write, UNMEASURED.write * share_ratio]
-    first = True
-    for _ in range(_ROUNDS + 1):
-        theta = _round(samples, theta, share_ratio, read_ratio, first=first)
-        first = False
-    setup, read, write, share = theta
-    return Speeds(setup, read, write, share, completions)
+def kind_of(request: Request) -> str:
+    return CHAT if request.job.output else EMBEDDINGS
 
 
-def _round(
-    samples: "deque[Sample]", theta: list[float], share_ratio: float, read_ratio: float, *, first: bool
-) -> list[float]:
-    write = theta[2]
-    rows: list[tuple[float, tuple[float, float, float, float], float]] = [
-        (0.1 / UNMEASURED.setup**2, (1, 0, 0, 0), UNMEASURED.setup),
-        (0.05 / UNMEASURED.write**2, (0, 0, 1, 0), UNMEASURED.write),
-        (0.1 / (share_ratio * write) ** 2, (0, 0, -share_ratio, 1), 0.0),
-        (0.03 / (read_ratio * write) ** 2, (0, 1, -read_ratio, 0), 0.0),
-    ]
-    for rank, (seconds, read, written, shared) in enumerate(reversed(samples)):
-        x = (1.0, read, written, shared)
-        expected = sum(p * v for p, v in zip(theta, x, strict=True))
-        scale = max(1e-3, seconds if first else expected)
-        weight = exp(-rank / _RECENT) / scale**2
-        off = abs(expected - seconds) / scale
-        if not first and off > _OUTLIER:
-            weight *= _OUTLIER / off
-        rows.append((weight, x, seconds))
-    matrix = [[0.0] * 5 for _ in range(4)]
-    for weight, x, y in rows:
-        for line, value in zip(matrix, x, strict=True):
-            if value:
-                k = weight * value
-                line[0] += k * x[0]
-                line[1] += k * x[1]
-                line[2] += k * x[2]
-                line[3] += k * x[3]
-                line[4] += k * y
-    found = _solve(matrix)
-    floors = (1e-4, 1e-7, 1e-5, 0.0)
-    return [max(floor, value) for floor, value in zip(floors, found, strict=True)]
+class Learner:
+    def __init__(self) -> None:
+        self.speeds: dict[Target, Speeds] = {}
+        self._fleet = Fleet()
+        self._samples: dict[Target, list[SpeedSample]] = defaultdict(list)
+        self._engines: dict[Target, str] = {}
+        self._news: dict[Target, int] = defaultdict(int)
+        self._number = 0
+
+    def add(self, request: Request, view: View, now: float) -> None:
+        """Learn from a response, unless the model was loaded for it."""
+        if request.is_cold:
+            return
+        job, target = request.job, (view.id, request.job.model, kind_of(request))
+        self._number += 1
+        first = request.first - request.sent if request.was_idle and job.output else 0.0
+        sample = SpeedSample(
+            completed_us=int(now * 1e6),
+            number=self._number,
+            duration_us=int((request.ended - request.sent) * 1e6),
+            read=request.pending_before + job.prompt - job.cached,
+            read_meanwhile=view.read - request.read_before,
+            output=job.output,
+            shared_us=int((view.shared(now) - request.shared_before) * 1e6),
+            first_us=int(first * 1e6) or UNKNOWN,
+            prefix=int(request.expected_prefix),
+            prefix_age=max(0, request.age),
+            cached=job.cached,
+            expected_us=0,
+        )
+        samples = self._samples[target]
+        samples.append(sample)
+        del samples[:-WINDOW]
+        self._engines[target] = view.server.shape.kind
+        self._news[target] += 1
+
+    def fit(self) -> bool:
+        """Fit what has enough news, and return whether there was any."""
+        due = [target for target, count in self._news.items() if count * NEWS >= len(self._samples[target])]
+        for target in due:
+            del self._news[target]
+            _, model, kind = target
+            self._fleet.put(target, (model, kind), self._engines[target], 0, self._samples[target])
+        if due:
+            self.speeds.update(self._fleet.take())
+        return bool(due)
 
 
-def _solve(matrix: list[list[float]]) -> list[float]:
-    size = len(matrix)
-    for at in range(size):
-        pivot = max(range(at, size), key=lambda row: abs(matrix[row][at]))
-        matrix[at], matrix[pivot] = matrix[pivot], matrix[at]
-        for row in range(size):
-            if row != at:
-                factor = matrix[row][at] / matrix[at][at]
-                matrix[row] = [x - factor * y for x, y in zip(matrix[row], matrix[at], strict=True)]
-    return [matrix[at][size] / matrix[at][at] for at in range(size)]
+class Lengths:
+    """Mean output tokens by model, and by model and client, moved as metrics.learning.fit moves them."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def add(self, model: str, client: str, output: int) -> None:
+        for key in ((model, client), (model, "")):
+            mean, count = self._means.get(key, (0.0, 0))
+            self._means[key] = mean + max(1 / (count + 1), LEAST_ALPHA) * (output - mean), count + 1
+
+    def of(self, model: str, client: str = "") -> float:
+        """Return the mean of a client, or of all clients."""
+        found = self._means.get((model, client)) or self._means.get((model, ""))
+        return found[0] if found else UNKNOWN_OUTPUT

@@ -1,12 +1,12 @@
 """Policies to compare: the product's two, others' published rules, and oracles that know the servers."""
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from benchmarks.routing.learner import WINDOW, Sample, fit
+from benchmarks.routing.learner import Learner, Lengths, kind_of
 from benchmarks.routing.oracle import expected_finish
 from benchmarks.routing.server import Server
 from benchmarks.routing.virtual import Request, View
@@ -14,7 +14,6 @@ from gateway.registry.schema import Speeds
 from gateway.routing import adaptive, balancer
 
 REFIT_SECONDS = 2.0
-NEWS = 16  # a fit waits until one row in so many is new: less work, and nearly the same parameters
 NEW = Speeds(0.0, 0.0, 0.0, 0.0)
 
 
@@ -129,39 +128,35 @@ class Oracle(Simple):
 class Adaptive:
     """The product's policy, with what the product learns."""
 
-    def __init__(self, seed: int = 1, **variant: bool) -> None:
-        """`variant`: no_affinity, no_learning (the true parameters), no_waiting."""
+    def __init__(self, seed: int = 1) -> None:
         self._draw = Random(f"{seed} policy").random
-        self._variant = variant
-        self._samples: dict[tuple[str, str, bool], deque[Sample]] = defaultdict(lambda: deque(maxlen=2 * WINDOW))
-        self._completions: dict[tuple[str, str, bool], int] = defaultdict(int)
-        self._news: dict[tuple[str, str, bool], list[View]] = defaultdict(list)
-        self.speeds: dict[tuple[str, str, bool], Speeds] = {}
-        self._rows: dict[tuple[str, bool], list[adaptive.Row[View]]] = {}
-        self._lengths: dict[tuple[str, str], tuple[float, int]] = {}
+        self.learner = Learner()
+        self._lengths = Lengths()
+        self._rows: dict[tuple[str, str], list[adaptive.Row[View]]] = {}
         self._prefixes: dict[str, dict[View, int]] = defaultdict(dict)  # the tokens that it had read by then
-        self._kept: dict[tuple[View, int], float] = {}
         self._model: dict[View, tuple[str, float]] = {}  # the model that it has loaded, and when it was last used
         self._load: dict[tuple[View, str], float] = {}
         self._fitted = 0.0
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
-        job = request.job
+        job, kind = request.job, kind_of(request)
         kept = {}
-        if not self._variant.get("no_affinity"):
-            for view, (tokens, age) in self._prefix(request).items():
-                kept[view.id] = tokens * self._kept.get((view, age), _KEPT[age])
-        demand = adaptive.Demand(job.prompt, self._length(request), kept, max(0.0, now - request.arrived))
-        rows = self._rows_of(job.model, bool(job.output), views, now)
+        for view, (tokens, age) in self._prefix(request).items():
+            kept[view.id] = tokens * self._share(view, job.model, kind, age)
+        output = typical = 0.0
+        if job.output:
+            output, typical = self._lengths.of(job.model, request.session.kind), self._lengths.of(job.model)
+        demand = adaptive.Demand(job.prompt, output, kept, max(0.0, now - request.arrived), typical)
+        rows = self._rows_of(job.model, kind, views, now)
         decision = adaptive.pick(rows, demand, None, (), waiting, self._draw)
         if decision is None or decision is balancer.FULL:
             return None
         return views[int(decision.endpoint_id[1:])]
 
-    def _length(self, request: Request) -> float:
-        if not request.job.output:
-            return 0.0
-        return self._lengths.get((request.job.model, request.session.kind), (adaptive.UNKNOWN_OUTPUT, 0))[0]
+    def _share(self, view: View, model: str, kind: str, age: int) -> float:
+        """Return the share of an expected prefix that was really in the cache."""
+        speeds = self.learner.speeds.get((view.id, model, kind))
+        return speeds.kept[age] if speeds else 1.0
 
     def _prefix(self, request: Request) -> dict[View, tuple[float, int]]:
         """Return the tokens that endpoints had of this prompt, with their age."""
@@ -174,16 +169,16 @@ class Adaptive:
                 found[view] = (float(job.system_tokens + job.history), _age(view.read - read))
         return found
 
-    def _rows_of(self, model: str, writes: bool, views: Sequence[View], now: float) -> list[adaptive.Row[View]]:
+    def _rows_of(self, model: str, kind: str, views: Sequence[View], now: float) -> list[adaptive.Row[View]]:
         swaps = any(view.server.shape.one_model for view in views)
-        rows = self._rows.get((model, writes))
+        rows = self._rows.get((model, kind))
         if rows is None or swaps:
-            speeds = [self.speeds.get((view.id, model, writes), NEW) for view in views]
+            speeds = [self.learner.speeds.get((view.id, model, kind), NEW) for view in views]
             rows = [
                 adaptive.row(view, own, view.server.shape.kind, speeds, load=self._loading(view, model, now))
                 for view, own in zip(views, speeds, strict=True)
             ]
-            self._rows[model, writes] = rows
+            self._rows[model, kind] = rows
         return rows
 
     def _loading(self, view: View, model: str, now: float) -> float:
@@ -204,7 +199,7 @@ class Adaptive:
         tokens, age = self._prefix(request).get(view, (0.0, -1))
         if age >= 0:
             request.expected_prefix, request.age = tokens, age
-            tokens *= self._kept.get((view, age), _KEPT[age])
+            tokens *= self._share(view, job.model, kind_of(request), age)
         request.unread = max(1, job.prompt - int(tokens))
         self._prefixes[job.system][view] = view.read + request.unread
         if job.output:
@@ -212,45 +207,20 @@ class Adaptive:
 
     def ended(self, request: Request, view: View, now: float) -> None:
         job = request.job
-        key = (view.id, job.model, bool(job.output))
         self._model[view] = (self._model.get(view, (job.model, now))[0], now)
-        seconds = request.ended - request.sent
-        mean = max(1.0, (view.shared(now) - request.shared_before) / max(seconds, 1e-9))
-        unread = job.prompt - job.cached
-        self._completions[key] += 1
+        self.learner.add(request, view, now)
         if request.is_cold:
-            speeds = self.speeds.get(key, adaptive.UNMEASURED)
-            alone = speeds.setup + speeds.read * unread + speeds.write * job.output
-            self._load[view, job.model] = max(0.0, seconds - alone)
-        else:
-            read = request.pending_before + unread + view.read - request.read_before
-            samples = self._samples[key]
-            samples.append(Sample(seconds, read, job.output, job.output * mean))
-            if job.output and request.was_idle:
-                samples.append(Sample(request.first - request.sent, unread, 1, 1))
-        self._news[key].append(view)
-        if request.age >= 0:
-            at = (view, request.age)
-            was = self._kept.get(at, _KEPT[request.age])
-            self._kept[at] = was + 0.1 * (min(1.0, job.cached / max(1.0, request.expected_prefix)) - was)
+            speeds = self.learner.speeds.get((view.id, job.model, kind_of(request)), adaptive.UNMEASURED)
+            alone = speeds.setup + speeds.read * (job.prompt - job.cached) + speeds.write * job.output
+            self._load[view, job.model] = max(0.0, request.ended - request.sent - alone)
         if job.output:
-            mean_output, count = self._lengths.get((job.model, request.session.kind), (0.0, 0))
-            mean_output += max(1 / (count + 1), 0.02) * (job.output - mean_output)
-            self._lengths[job.model, request.session.kind] = (mean_output, count + 1)
+            self._lengths.add(job.model, request.session.kind, job.output)
 
     def tick(self, now: float) -> None:
-        if now - self._fitted < REFIT_SECONDS:
-            return
-        self._fitted = now
-        due = [key for key, news in self._news.items() if len(news) * NEWS >= min(self._completions[key], WINDOW)]
-        for key in due:
-            (view, *_) = self._news.pop(key)
-            self.speeds[key] = fit(self._samples[key], view.server.shape.kind, self._completions[key])
-        if due:
-            self._rows.clear()
-
-
-_KEPT = (0.9, 0.7, 0.5, 0.3)
+        if now - self._fitted >= REFIT_SECONDS:
+            self._fitted = now
+            if self.learner.fit():
+                self._rows.clear()
 
 
 def _age(tokens: int) -> int:

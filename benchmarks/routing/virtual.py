@@ -232,7 +232,7 @@ class Run:
         at = 0
         while at < min(len(self._queue), _LOOKS):
             request = self._queue[at]
-            view = self.policy.choose(request, self.views, at, self.now)
+            view = self.policy.choose(request, self.views, len(self._queue) - 1, self.now)
             if view is None:
                 at += 1
             else:
