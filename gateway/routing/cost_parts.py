@@ -24,7 +24,8 @@ def cost_parts(of: Row[Any], demand: Demand, in_flight: int, pending: int, waiti
     unread = demand.prompt - demand.kept.get(of.id, 0.0)
     output, n, wait = demand.output, in_flight, 0.0
     if n >= of.slots:  # it begins when one of the running requests ends
-        each = of.setup + of.read * unread + output * (of.write + of.share * of.slots)
+        typical = output if demand.typical is None else demand.typical
+        each = of.setup + of.read * unread + typical * (of.write + of.share * of.slots)
         wait = (waiting + n - of.slots + 1) * each / of.slots
         n, pending = of.slots - 1, 0
     return CostParts(

@@ -34,10 +34,14 @@ class PreviewLoad:
 
 def demand_of(kind: str, lengths: Lengths, prompt: int | None, output: int | None) -> Demand:
     """Return what a request is expected to need. Tokens that are not given are assumed or learned."""
+    typical = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
     if kind not in request_kinds.GENERATING:
-        output = 0
-    learned = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
-    return Demand(float(ASSUMED_PROMPT if prompt is None else prompt), learned if output is None else float(output))
+        typical, output = 0.0, None
+    return Demand(
+        prompt=float(ASSUMED_PROMPT if prompt is None else prompt),
+        output=typical if output is None else float(output),
+        typical=typical,
+    )
 
 
 def adaptive_payload(
@@ -110,7 +114,7 @@ def _candidate(
 
 
 def _is_measured(load: PreviewLoad, row: Row[PreviewCandidate]) -> bool:
-    return load.speeds.get(row.id, NOT_MEASURED).completions > 0
+    return load.speeds.get(row.id, NOT_MEASURED).write > 0
 
 
 def _chosen_from(

@@ -64,6 +64,8 @@ def test_the_wait_for_a_slot_is_a_part() -> None:
     found = parts(Server(slots=2, in_flight=2), Demand(0, 100), waiting=1)
     assert round(found.wait, 6) == round((1 + 1) * 3.1 / 2, 6)
     assert parts(Server(slots=2, in_flight=1), Demand(0, 100), waiting=1).wait == 0
+    typical = parts(Server(slots=2, in_flight=2), Demand(0, 5, typical=100), waiting=1)
+    assert typical.wait == found.wait
 
 
 def test_few_completions_multiply_the_cost() -> None:

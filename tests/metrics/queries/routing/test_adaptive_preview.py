@@ -112,13 +112,13 @@ def test_a_candidate_has_its_cost_and_the_parts() -> None:
 
 
 def test_tokens_that_are_not_given_are_learned_or_assumed() -> None:
-    assert demand_of(CHAT, Lengths(70.0), None, None) == Demand(ASSUMED_PROMPT, 70.0)
-    assert demand_of(CHAT, Lengths(None), None, None) == Demand(ASSUMED_PROMPT, adaptive.UNKNOWN_OUTPUT)
-    assert demand_of(CHAT, Lengths(70.0), 5, 6) == Demand(5, 6)
+    assert demand_of(CHAT, Lengths(70.0), None, None) == Demand(ASSUMED_PROMPT, 70.0, typical=70.0)
+    assert demand_of(CHAT, Lengths(None), None, None).output == adaptive.UNKNOWN_OUTPUT
+    assert demand_of(CHAT, Lengths(70.0), 5, 6) == Demand(5, 6, typical=70.0)
 
 
 def test_a_request_that_generates_nothing_has_no_output() -> None:
-    assert demand_of(EMBEDDINGS, Lengths(70.0), 5, 6) == Demand(5, 0)
+    assert demand_of(EMBEDDINGS, Lengths(70.0), 5, 6) == Demand(5, 0, typical=0)
 
 
 # The same decision as in the gateways
