@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.registry.schema import Model, Speeds, names
-from metrics.counting.speeds import merge_samples
 from metrics.learning import fit
 from metrics.learning.fit import DEFAULT_PRIOR, Parameters
 from metrics.learning.samples import WINDOW, SpeedSample
@@ -45,12 +44,9 @@ def group_of(model: Model, kind: str) -> GroupKey:
     return (model.canonical or model.id).casefold(), kind
 
 
-def merged(windows: Sequence[list[SpeedSample]]) -> list[SpeedSample]:
+def merged(windows: Sequence[Sequence[SpeedSample]]) -> list[SpeedSample]:
     """Return the last samples of the windows of all names of one model."""
-    found = windows[0]
-    for window in windows[1:]:
-        found = merge_samples(found, window, WINDOW)
-    return found[-WINDOW:]
+    return sorted({sample for window in windows for sample in window})[-WINDOW:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from django.db import transaction
 from endpoints.changes import counters as change_counters
 from gateway.base.config import Config
 from gateway.ipc.journal import SegmentDeleted
-from metrics.reconcile import averages, checks, distributions, endpoint_laws, journals, laws, live
+from metrics.reconcile import averages, checks, distributions, endpoint_laws, journals, laws, learned, live
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
 from metrics.reconcile.repair import RepairedFigure
@@ -39,8 +39,9 @@ class AuditReport:
 def check(config: Config, options: AuditOptions) -> AuditReport:
     """Compare all figures and change nothing. Raises ForeignDatabase, or django.db.Error."""
     report = _check_stored(config, options)
-    differences, notes = live.compare(config)
-    return replace(report, differences=report.differences + differences, notes=report.notes + notes)
+    for differences, notes in (live.compare(config), learned.compare(config)):
+        report = replace(report, differences=report.differences + differences, notes=report.notes + notes)
+    return report
 
 
 def _check_stored(config: Config, options: AuditOptions) -> AuditReport:

@@ -48,7 +48,7 @@ class NotExposed(Exception):
 
 def compare(config: Config) -> tuple[list[FigureDifference], list[str]]:
     """Return differences, and notes about comparisons that were left out. Raises ForeignDatabase, django.db.Error."""
-    if not _is_running(config):
+    if not is_running(config):
         return [], ["not running: live figures were not compared"]
     cookie = _cookie()
     if cookie is None:
@@ -168,7 +168,8 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _is_running(config: Config) -> bool:
+def is_running(config: Config) -> bool:
+    """Return True if control accepts connections."""
     try:
         with closing(_SocketConnection(str(config.control_socket))) as connection:
             connection.connect()

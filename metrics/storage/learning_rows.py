@@ -13,17 +13,8 @@ from django.db import connection
 
 from gateway.ipc.record import RequestRecord
 from metrics.counting.speeds import AnySample, current, merge_samples
-from metrics.learning.samples import (
-    WINDOW,
-    LengthSample,
-    SpeedSample,
-    is_learnable,
-    length_sample,
-    pack,
-    speed_sample,
-    unpack_lengths,
-    unpack_speeds,
-)
+from metrics.learning.from_records import is_learnable, length_sample, speed_sample
+from metrics.learning.samples import WINDOW, LengthSample, SpeedSample, pack, unpack_lengths, unpack_speeds
 from metrics.models import DailyStat, LengthWindow, MovingAverage, SlowStart, SpeedWindow
 from metrics.storage import bulk
 from metrics.storage.bulk import Upsert

@@ -7,7 +7,8 @@ from django.db import connection, transaction
 
 from endpoints.models import Endpoint
 from gateway.ipc.record import RequestRecord
-from metrics.learning.samples import WINDOW, speed_sample
+from metrics.learning.from_records import speed_sample
+from metrics.learning.samples import WINDOW
 from metrics.models import LengthWindow, SpeedWindow
 from metrics.storage import learning_rows
 from tests.metrics.learning.work import answered

@@ -6,17 +6,8 @@ import pytest
 
 from gateway.base.request_kinds import EMBEDDINGS
 from gateway.ipc import record
-from metrics.learning.samples import (
-    LARGEST,
-    UNKNOWN,
-    LengthSample,
-    is_learnable,
-    length_sample,
-    pack,
-    speed_sample,
-    unpack_lengths,
-    unpack_speeds,
-)
+from metrics.learning.from_records import LARGEST, is_learnable, length_sample, speed_sample
+from metrics.learning.samples import UNKNOWN, LengthSample, pack, unpack_lengths, unpack_speeds
 from tests.metrics.learning.work import GPU, answered, answers
 from tests.metrics.records import request
 

@@ -223,6 +223,8 @@ def test_each_entry_is_a_line(world: World, run: Run) -> None:
             "reason": "",
             "scores": [],
             "said": None,
+            "costs": [],
+            "work": None,
         }
     ]
     assert (second["type"], second["entry"]) == ("unrecorded", {"count": 4})

@@ -1,14 +1,19 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from access.directory import access
+from endpoints.models import EndpointModel
 from endpoints.registry import registry
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.publisher import Publisher
+from tests.metrics.records import A, B
+from tests.metrics.world import add_endpoint
 from tests.routerdash.publication import store
+from tests.routerdash.publication.learning import MODEL, Control
 from tests.routerdash.publication.store import Stored
 
 
@@ -60,3 +65,14 @@ def publish(publisher: Publisher, config: Config) -> Callable[[], Stored]:
         return store.read(config)
 
     return follow
+
+
+@pytest.fixture
+def control(db: None, config: Config, start: Start, tmp_path: Path) -> Iterator[Control]:
+    for endpoint_id, name in ((A, "a"), (B, "b")):
+        made = add_endpoint(endpoint_id, name, status="online", endpoint_type="ollama")
+        EndpointModel(endpoint=made, model_id=MODEL, canonical_name="tiny").save(force_insert=True)
+    made_control = Control(config, start, tmp_path / "journal")
+    made_control.learn()
+    yield made_control
+    made_control.world.close()

@@ -1,22 +1,15 @@
 """The learner: what it publishes, when, and that a restart publishes the same bits."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from django.db import OperationalError
 
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
-from gateway.base.config import Config
-from gateway.ipc.record import RequestRecord
-from gateway.registry.schema import LENGTHS, SPEEDS, Lengths, Speeds, length_key, speed_key
-from gateway.registry.store import RegistryStore
+from gateway.registry.schema import SPEEDS, Lengths, Speeds, speed_key
 from metrics.learning import fit
-from metrics.learning.samples import speed_sample
+from metrics.learning.from_records import speed_sample
 from metrics.models import DailyStat, MovingAverage, RequestHistory, SlowStart
 from metrics.storage import learning_rows
 from routerdash.publication import learner as learner_module
@@ -25,87 +18,10 @@ from routerdash.publication.learner import Learner
 from routerdash.publication.publisher import Publisher
 from tests.metrics.learning.work import answered
 from tests.metrics.records import AT, KEY, A, B
-from tests.metrics.world import World, add_endpoint, own_database
 from tests.routerdash.publication import store
-from tests.routerdash.publication.conftest import Start
+from tests.routerdash.publication.learning import CHAT, MODEL, Control, traffic
 
 pytestmark = pytest.mark.django_db
-
-T = TypeVar("T")
-MODEL, CHAT = "llama:8b", "chat_completions"
-
-
-class Control:
-    """Writer, publisher and learner as in control, driven by a test."""
-
-    def __init__(self, config: Config, start: Start, root: Path) -> None:
-        self.config, self._start = config, start
-        self.world = World(root)
-        self.clock = 0.0
-        own_database()
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin with nothing but the database and the registry store, as after a SIGKILL."""
-        self.publisher: Publisher = self._start()
-        self.learner = Learner(self.publisher, clock=lambda: self.clock, now=lambda: AT)
-        registry.subscribe(self.learner.endpoints_changed)
-        self.learner.endpoints_changed(None)
-        self.world.writer._learned = self.learner.samples_changed
-        self.learner.read_again()
-
-    def write(self, *entries: RequestRecord) -> None:
-        if entries:
-            self.world.gateway(*entries)
-        self.world.write()
-
-    def learn(self) -> None:
-        """Run the learner until nothing is left that would be published in time."""
-        while (due := self.learner.step()) is not None:
-            self.clock += due
-
-    def speeds(self, endpoint: str = A, model: str = MODEL) -> Speeds | None:
-        return self._read(lambda opened: opened.get(SPEEDS, speed_key(endpoint, model, CHAT)))
-
-    def lengths(self, model: str = "tiny", key: str | None = None) -> Lengths | None:
-        return self._read(lambda opened: opened.get(LENGTHS, length_key(model, key)))
-
-    def everything(self) -> list[object]:
-        return self._read(lambda opened: [*opened.raw_rows(SPEEDS, b""), *opened.raw_rows(LENGTHS, b"")])
-
-    def version(self) -> int:
-        return store.read(self.config).state.version
-
-    def _read(self, read: Callable[[RegistryStore], T]) -> T:
-        opened = RegistryStore(store.file_of(self.config).parent)
-        with closing(opened), opened.reading():
-            return read(opened)
-
-
-@pytest.fixture
-def control(config: Config, start: Start, tmp_path: Path) -> Iterator[Control]:
-    for endpoint_id, name in ((A, "a"), (B, "b")):
-        made = add_endpoint(endpoint_id, name, status="online", endpoint_type="ollama")
-        EndpointModel(endpoint=made, model_id=MODEL, canonical_name="tiny").save(force_insert=True)
-    made_control = Control(config, start, tmp_path / "journal")
-    made_control.learn()
-    yield made_control
-    made_control.world.close()
-
-
-def traffic(count: int, endpoint: str = A, *, ago: float = 0.0, slower: float = 1.0) -> list[RequestRecord]:
-    return [
-        answered(
-            endpoint,
-            ago=ago + count - at,
-            output_tokens=50 + at % 7 * 20,
-            input_tokens=100 + at % 11 * 50,
-            duration_us=round(slower * (1_000_000 + at % 7 * 400_000)),
-            api_key_id=KEY if at % 2 else None,
-        )
-        for at in range(count)
-    ]
-
 
 # What is published
 
