@@ -24,6 +24,7 @@ SOCKET_PATH_BYTES = 100
 FILE = "_FILE"
 
 ADAPTIVE, LEAST_INFLIGHT = "adaptive", "least_inflight"  # balancers
+AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF = "auto", "header", "off"
 
 
 class ConfigError(ValueError):
@@ -266,6 +267,14 @@ class Config:
         "Strategy that chooses an endpoint: `adaptive` by what RouterDash has learned about the speed of each, "
         "`least_inflight` by the number of running requests alone.",
     )
+    affinity: str = _setting(
+        "ROUTERDASH_AFFINITY",
+        AFFINITY_AUTO,
+        parsers.OneOf((AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF)),
+        "How requests are recognized whose prompt an endpoint may have in its prefix cache: `auto` by the beginning of "
+        "the prompt and by the session that a client names, `header` by the session alone; `off`: not at all. Keyed "
+        "hashes are stored, no text.",
+    )
     journal_fsync_secs: float = _setting(
         "ROUTERDASH_JOURNAL_FSYNC_SECS",
         "0",
@@ -381,6 +390,14 @@ class Config:
     @property
     def live_page_path(self) -> Path:
         return self.data_dir / "live-page"  # another layout needs another name: older processes map the file
+
+    @property
+    def affinity_path(self) -> Path:
+        return self.data_dir / "affinity"
+
+    @property
+    def affinity_key_file(self) -> Path:
+        return self.data_dir / "affinity-key"
 
     @property
     def key_file(self) -> Path:

@@ -7,6 +7,7 @@ It holds these cells:
   those that wait in its queue, and the changes of its circuit breakers
 - the time until which workers report their running requests
 - the number of requests that operators have cancelled, and the circuit breakers that they have reset
+- for each endpoint slot the prompt tokens that processes which have ended had sent there
 - for each process and limit (gateway.base.limits): its hits, and the time of the last one
 - for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
   circuit breaker, and the work that adaptive routing counts
@@ -46,7 +47,8 @@ _UNRECORDED = _APPLIED + MAX_ROWS
 _WAITING = _UNRECORDED + MAX_ROWS
 _BREAKER_CHANGES = _WAITING + MAX_ROWS
 _LAST_RESETS = _BREAKER_CHANGES + MAX_ROWS
-_LIMITS = _LAST_RESETS + MAX_ENDPOINTS
+_PAST_READ = _LAST_RESETS + MAX_ENDPOINTS
+_LIMITS = _PAST_READ + MAX_ENDPOINTS
 _LIMIT_WORDS = 3  # for each process and limit: hits, first and last second of the current series
 _LIMIT_ROW = _LIMIT_WORDS * MAX_LIMITS
 _LIMIT_ROWS = MAX_ROWS + 1  # the last is control's
@@ -320,11 +322,22 @@ class LivePage:
     def _clear(self, number: int) -> None:
         """Clear a row, its process id last: until then it counts as the dead process's."""
         self.counters.clear(number)
+        _keep_read(self._header, self._words, number)
         start = _HEADER_BYTES + number * _ROW_BYTES
         self._map[start : start + _ROW_BYTES] = bytes(_ROW_BYTES)
         self._header[_BREAKER_CHANGES + number] += 1  # never back to a value that somebody has seen
         for section in (_UNRECORDED, _WAITING, _APPLIED, _PIDS):
             self._header[section + number] = 0
+
+
+def _keep_read(header: memoryview, words: memoryview, number: int) -> None:
+    """Add the prompt tokens that a row's process has sent to those of the past: they are a clock, which never goes back
+    (gateway.routing.affinity). For a moment a reader may see them twice, never not at all.
+    """
+    start = number * _ROW_WORDS
+    for slot, tokens in enumerate(words[start + READ : start + _ROW_WORDS : _CELLS].tolist()):
+        if tokens:
+            header[_PAST_READ + slot] += tokens
 
 
 class EndpointWork:
@@ -341,8 +354,10 @@ class EndpointWork:
         return sum(self._words[_CELLS * slot + PENDING : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
 
     def read_tokens(self, slot: int) -> int:
-        """Return the prompt tokens sent to this endpoint so far, modulo 2**32."""
-        return sum(self._words[_CELLS * slot + READ : self._header[_ROWS] * _ROW_WORDS : _ROW_WORDS]) & WORD
+        """Return the prompt tokens ever sent to this endpoint, modulo 2**32. Restarts do not change it."""
+        header = self._header
+        sent = sum(self._words[_CELLS * slot + READ : header[_ROWS] * _ROW_WORDS : _ROW_WORDS])
+        return sent + header[_PAST_READ + slot] & WORD
 
     def shared(self, slot: int, now: int) -> int:
         """Return the integral of the requests in flight at this endpoint until `now`, modulo 2**32.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.base import sealing, volumes
 from gateway.base.config import Config
+from gateway.routing.affinity.keys import load_secret
 from routerdash import secret_key
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ def create(config: Config) -> None:
         os.chmod(config.data_dir, 0o700)
         secret_key.make(config.data_dir / "secret-key")
         sealing.load(config.encryption_keys, config.key_file)
+        load_secret(config.affinity_key_file)
     except OSError as error:
         hint = "; mount a volume there" if config.in_container and error.errno == errno.EROFS else ""
         raise CannotStart(

@@ -321,6 +321,23 @@ def test_pending_and_read_tokens_are_sums_over_processes(page):
     assert work.read_tokens(4) == 49
 
 
+def test_tokens_read_are_a_clock_that_no_end_of_a_process_turns_back(page, same, claim):
+    work, row = EndpointWork(page), page.claim_row()
+    row.cells(4)[READ] = 300
+    row.release()
+    assert work.read_tokens(4) == 300
+    row = page.claim_row()  # the same row again
+    row.cells(4)[READ] = 50
+    assert (work.read_tokens(4), work.read_tokens(5)) == (350, 0)
+    assert EndpointWork(same).read_tokens(4) == 350
+    row.release()
+    process, _ = claim()
+    process.kill()
+    process.wait()
+    page.clear_dead_rows()
+    assert work.read_tokens(4) == 350
+
+
 def test_requests_in_flight_are_integrated_over_time(page):
     work, rows = EndpointWork(page), [page.claim_row() for _ in range(2)]
     rows[0].cells(4)[SHARED], rows[0].cells(4)[MOMENT], rows[0].cells(4)[IN_FLIGHT] = 100, WORD - 9, 2

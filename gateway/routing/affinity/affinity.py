@@ -1,0 +1,236 @@
+"""Prefix affinity of one gateway process: what endpoints should have of a prompt, and notes of what is sent to them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.base.config import AFFINITY_HEADER
+from gateway.dialects.prompt_fields import PromptFields
+from gateway.registry.reader import BoundedCache
+from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, session_hash
+from gateway.routing.affinity.prompts import FIRST_BYTES, count_marks, read_beginning, session_of, size_of
+from gateway.routing.affinity.table import (
+    CLOCK_MASK,
+    CLOCK_TOKENS_SHIFT,
+    OLDEST,
+    TAG_MASK,
+    MarkTable,
+    StoredMark,
+    age_between,
+)
+
+CACHED_SCOPES = 2_000  # in each of the two halves of the cache
+# A prefix is of age 0 to 3: younger than the first of these numbers of prompt tokens that were sent to its endpoint
+# since, than the second, than the third, or older. Caches hold some 10,000 to some 100,000 tokens.
+AGES = tuple(tokens >> CLOCK_TOKENS_SHIFT for tokens in (8_192, 32_768, 131_072))
+FRESH = AGES[0] >> 3  # a mark of a lower age need not be stored again
+
+_NOTHING: dict[str, "Kept"] = {}
+
+
+class PlaceFacts(Protocol):
+    """An endpoint's address, and its slot in the live page."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def base_url(self) -> str: ...
+
+
+class PlacedEndpoint(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def facts(self) -> PlaceFacts: ...
+
+
+class Candidates(Protocol):
+    """The endpoints that have a model. Another object is made when an endpoint's slot or address changes."""
+
+    has_prints: bool  # their fingerprints are known
+
+    @property
+    def endpoints(self) -> Sequence[PlacedEndpoint]: ...
+
+
+class Kept(NamedTuple):
+    """The part of a prompt that an endpoint should have in its prefix cache."""
+
+    size: int  # bytes of the body
+    age: int  # 0 to 3: index into Speeds.kept
+    number: int  # of the mark
+    entry: StoredMark
+    is_fresh: bool  # few tokens were sent there since
+
+
+class Prefix:
+    """The beginning of one request's prompt: its marks, the shortest first."""
+
+    __slots__ = ("_has_head_mark", "_hash", "_hashes", "_head", "_marks", "conversation", "found", "session")
+
+    def __init__(
+        self, hashed: Hash, marks: Sequence[int], head: int, has_head_mark: bool, session: int | None, conversation: str
+    ) -> None:
+        """`head`: bytes of tools and system prompt, which the first mark covers alone if `has_head_mark`."""
+        self._hash = hashed
+        self._marks = marks
+        self._head = head
+        self._has_head_mark = has_head_mark
+        self._hashes: dict[int, int] = {}
+        self.session = session  # hash of the session's mark
+        self.conversation = conversation  # 8 bytes in hexadecimal
+        self.found: dict[str, Kept] = _NOTHING  # by id of the endpoint
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def size_of(self, number: int) -> int:
+        """Return the bytes of the body that a mark covers."""
+        return size_of(self._head, number, self._has_head_mark)
+
+    def hash_of(self, number: int) -> int:
+        """Return the keyed hash of a mark. It is computed when it is first needed: 0.3 µs."""
+        known = self._hashes.get(number)
+        if known is None:
+            known = self._hashes[number] = _number(self._hash, number << 32 | self._marks[number])
+        return known
+
+
+class Affinity:
+    """Finds and stores the marks of requests.
+
+    `clock(slot)` returns the prompt tokens sent so far to an endpoint, by all processes, modulo 2**32
+    (EndpointWork.read_tokens). `endpoints` returns all endpoints by id.
+    """
+
+    def __init__(
+        self,
+        setting: str,
+        secret: bytes,
+        table: MarkTable,
+        clock: Callable[[int], int],
+        endpoints: Callable[[], Mapping[str, PlacedEndpoint]],
+    ) -> None:
+        self._reads_bodies = setting != AFFINITY_HEADER
+        self._secret = secret
+        self._table = table
+        self._clock = clock
+        self._endpoints = endpoints
+        self._slots: set[int] = set()  # that have an endpoint
+        self._scopes: BoundedCache[tuple[str | None, str], ScopeHashes] = BoundedCache(CACHED_SCOPES)
+        self._owners: dict[int, tuple[str, str]] = {}  # id and address of the endpoint of a slot
+        self._prints: dict[int, int] = {}  # its fingerprint
+
+    def read(
+        self, fields: PromptFields | None, session: bytes | None, key_id: str | None, model: str, body_bytes: int
+    ) -> Prefix | None:
+        """Return the beginning of a request's prompt; None if it has neither a session nor 512 bytes.
+
+        `session`: see `session_in`. `fields` None: the request has no prompt that could be kept.
+        """
+        if fields is None:
+            return None
+        if session is None and fields.prompt_cache_key:
+            session = session_of(fields)
+        if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
+            return None
+        scope = self._scopes.get((key_id, model))
+        if scope is None:
+            scope = ScopeHashes(self._secret, key_id, model)
+            self._scopes.put((key_id, model), scope)
+        if session is None:
+            marks, head, has_head_mark, opening = read_beginning(fields)
+            hashed = scope.conversation()
+            hashed.update(opening)
+            return Prefix(scope.mark, marks, head, has_head_mark, None, hashed.hexdigest()[:16])
+        of_session = session_hash(scope, session)
+        first = _number(of_session, 0)
+        hashed = scope.conversation()
+        hashed.update(b"session." + session)
+        conversation = hashed.hexdigest()[:16]
+        if self._reads_bodies:
+            marks, head, has_head_mark, _ = read_beginning(fields)
+            return Prefix(scope.mark, marks, head, has_head_mark, first, conversation)
+        # Only the session is known, so what is noted is how much of it an endpoint has seen.
+        count, head = count_marks(fields)
+        return Prefix(of_session, [1] * count, head, False, first, conversation)
+
+    def find(self, prefix: Prefix, candidates: Candidates) -> dict[str, Kept]:
+        """Return what each endpoint should have of a prompt, by the endpoint's id. It is kept in `prefix.found`.
+
+        The longest mark is looked up first. After one is found, so are the one in the middle and the first: other
+        endpoints may have a part of the prompt, such as a common system prompt.
+        """
+        if not candidates.has_prints:
+            for endpoint in candidates.endpoints:
+                self._learn(endpoint)
+            candidates.has_prints = True
+        found: dict[str, Kept] = {}
+        prefix.found = found
+        find, prints, hash_of = self._table.find, self._prints, prefix.hash_of
+        number = len(prefix) - 1
+        while number >= 0:
+            had = bool(found)
+            for entry in find(hash_of(number), prints):
+                self._note(found, entry, prefix.size_of(number), number)
+            if not found:
+                number -= 1
+            elif not number:
+                break
+            else:
+                number = 0 if had else number // 2
+        if prefix.session is not None:  # its endpoints are preferred even if the prompt has changed
+            for entry in find(prefix.session, prints):
+                self._note(found, entry, FIRST_BYTES, -1)
+        return found
+
+    def _note(self, found: dict[str, Kept], entry: StoredMark, size: int, number: int) -> None:
+        name = self._owners[entry.slot][0]
+        if name not in found:
+            age = age_between(entry.clock, self._now(entry.slot))
+            found[name] = Kept(size, _age_class(age), number, entry, age < FRESH)
+
+    def store(self, prefix: Prefix, endpoint: PlacedEndpoint) -> None:
+        """Note that a prompt is sent to an endpoint, whose clock was moved by it already."""
+        known = prefix.found.get(endpoint.id)
+        first = 0 if known is None else known.number + 1
+        if known is not None and known.is_fresh and first == len(prefix) and prefix.session is None:
+            return
+        self._learn(endpoint)
+        slot = endpoint.facts.slot
+        now, own = self._now(slot), self._prints[slot]
+        if known is not None and first:
+            self._table.refresh(known.entry, now)
+        store, hash_of, age = self._table.store, prefix.hash_of, self._age
+        for number in range(first, len(prefix)):
+            store(hash_of(number), slot, own, now, age)
+        if prefix.session is not None:
+            store(prefix.session, slot, own, now, age)
+
+    def _learn(self, endpoint: PlacedEndpoint) -> None:
+        """Compute the fingerprint of an endpoint, if its slot had another endpoint or address before."""
+        facts = endpoint.facts
+        owner = endpoint.id, facts.base_url
+        if self._owners.get(facts.slot) != owner:
+            self._owners[facts.slot] = owner
+            self._prints[facts.slot] = fingerprint(self._secret, *owner) & TAG_MASK
+
+    def _now(self, slot: int) -> int:
+        return self._clock(slot) >> CLOCK_TOKENS_SHIFT & CLOCK_MASK
+
+    def _age(self, slot: int, clock: int) -> int:
+        """Return the age of a mark that may be replaced. The clock of a slot without an endpoint stands still."""
+        endpoints = self._endpoints()
+        if len(endpoints) != len(self._slots):
+            self._slots = {it.facts.slot for it in endpoints.values()}
+        return age_between(clock, self._now(slot)) if slot in self._slots else OLDEST
+
+
+def _number(hashed: Hash, value: int) -> int:
+    mark = hashed()
+    mark.update(value.to_bytes(5, "little"))
+    return int.from_bytes(mark.digest()[:8], "little")
+
+
+def _age_class(age: int) -> int:
+    first, second, third = AGES
+    return (age >= first) + (age >= second) + (age >= third)
