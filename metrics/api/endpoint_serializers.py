@@ -109,7 +109,7 @@ class LearnedSerializer(serializers.Serializer[Any]):
     setup_ms = serializers.FloatField(allow_null=True, help_text="Time for each request.")
     load_ms = serializers.FloatField(allow_null=True, help_text="Time for loading the model; null if never seen.")
     ratio_p50 = serializers.FloatField(
-        allow_null=True, help_text="Actual over predicted duration, median; null with fewer than five predictions."
+        allow_null=True, help_text="Actual over predicted duration, median; null with fewer than five."
     )
     ratio_p90 = serializers.FloatField(allow_null=True, help_text="The same, 90th percentile.")
     prefix_hit_rate = serializers.FloatField(

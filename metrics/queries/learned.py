@@ -27,7 +27,10 @@ FOUR = 4  # requests in flight, beside one
 FEW, SOME, MANY = "few", "some", "many"  # how sure routing is
 MANY_SAMPLES = 64
 LEAST_OUTPUT = 8  # tokens; in shorter responses, the time per token is mostly that of something else
-LEAST_RATIOS = 5  # predictions; the 90th percentile of fewer says nothing
+# Parameters begin from what is usual for an engine. So a figure is shown only if as many samples tell something of it.
+TELLING_SAMPLES = 5
+LEAST_PROMPT = 100  # tokens; the time to read a shorter prompt is lost in that of the rest
+BESIDE = 2.0  # mean requests in flight, from which on a sample tells how they slow each other down
 
 
 class PointPayload(TypedDict):
@@ -84,9 +87,14 @@ class LearnedModel:
         count = len(self.samples)
         return FEW if count < SLOW_START else SOME if count < MANY_SAMPLES else MANY
 
+    @property
+    def is_measured(self) -> bool:
+        """Return True if the published parameters were learned from samples, rather than assumed."""
+        return self.speeds is not None and len(self.samples) >= TELLING_SAMPLES
+
     def token_seconds(self, in_flight: float) -> float | None:
         """Return the learned time for each output token beside this many requests, itself included."""
-        if self.speeds is None or not self.generates:
+        if self.speeds is None or not self.is_measured or not self.generates:
             return None
         return (self.speeds.write + self.speeds.share * in_flight) or None
 
@@ -98,18 +106,20 @@ class LearnedModel:
 
     @property
     def speed_with_four(self) -> float | None:
-        """Output tokens per second of each of four requests."""
-        seconds = self.token_seconds(FOUR)
+        """Output tokens per second of each of four requests; None if it has hardly run any beside others."""
+        beside = sum(it.shared_us >= BESIDE * it.duration_us for it in self.samples)
+        seconds = self.token_seconds(FOUR) if beside >= TELLING_SAMPLES else None
         return 1 / seconds if seconds else None
 
     @property
     def prompt_speed(self) -> float | None:
-        """Prompt tokens per second, of those that are not in the prefix cache."""
-        return 1 / self.speeds.read if self.speeds and self.speeds.read else None
+        """Prompt tokens per second, of those that are not in the prefix cache; None if prompts were short."""
+        long = sum(it.read >= LEAST_PROMPT for it in self.samples)
+        return 1 / self.speeds.read if self.speeds and self.speeds.read and long >= TELLING_SAMPLES else None
 
     @property
     def setup_ms(self) -> float | None:
-        return 1000 * self.speeds.setup if self.speeds else None
+        return 1000 * self.speeds.setup if self.speeds and self.is_measured else None
 
     @property
     def load_ms(self) -> float | None:
@@ -119,14 +129,14 @@ class LearnedModel:
     @property
     def points(self) -> list[CurvePoint]:
         """Return the samples as points of the curve of `token_seconds`; none without it."""
-        if self.speeds is None or not self.generates:
+        if self.speeds is None or not self.is_measured or not self.generates:
             return []
         return [_point(it, self.speeds) for it in self.samples if it.output >= LEAST_OUTPUT and it.duration_us]
 
     def ratio(self, percent: int) -> float | None:
         """Return a percentile (nearest rank) of actual over predicted durations; None of too few predictions."""
         ratios = sorted(it.duration_us / it.expected_us for it in self.samples if it.expected_us > 0)
-        return ratios[-(-percent * len(ratios) // 100) - 1] if len(ratios) >= LEAST_RATIOS else None
+        return ratios[-(-percent * len(ratios) // 100) - 1] if len(ratios) >= TELLING_SAMPLES else None
 
     @property
     def ratio_p50(self) -> float | None:

@@ -19,6 +19,7 @@ from gateway.registry.schema import Speeds
 from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
 
 QUEUE, EARLIER, FIRST_TOKEN, STREAM, RESPONSE = "queue", "earlier", "first_token", "stream", "response"
+LEAST_COMPLETIONS = 5  # learned from fewer responses, a time is not called usual
 SLOW_RATIO, SLOW_MS = 1.5, 100.0  # a part is slow if it took both more than usual
 
 
@@ -88,7 +89,7 @@ def explanation(request: RequestPayload, speeds: Speeds | None) -> RequestExplan
     if attempt is None or attempt["work"] is None:
         return None
     work = attempt["work"]
-    learned = speeds if speeds is not None and speeds.completions else None
+    learned = speeds if speeds is not None and speeds.completions >= LEAST_COMPLETIONS else None
     unread, is_reported = _unread(request, work)
     others = [it for it in candidates(attempt) if it.cost_ms is not None and it.endpoint_id != attempt["endpoint_id"]]
     return RequestExplanation(

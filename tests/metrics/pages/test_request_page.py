@@ -283,7 +283,7 @@ def test_the_page_explains_a_request(as_viewer: Api, shown_world: World) -> None
 def test_without_learned_speeds_the_page_shows_no_usual_time(as_viewer: Api, shown_world: World) -> None:
     text = seen(page(as_viewer, written(shown_world, adaptive_request())))
     assert "until the first token 900 ms — —" in text
-    assert "RouterDash has not measured this model since the endpoint came online" in text
+    assert "This model has responded too rarely since the endpoint came online" in text
     assert "Saved by the prefix cache" not in text
 
 

@@ -30,6 +30,9 @@ def sample(number: int = 1, **fields: Any) -> SpeedSample:
     return SpeedSample(**{**given, **fields})
 
 
+LONG = tuple(sample(number) for number in range(5))
+
+
 def learned(*samples: SpeedSample, speeds: Speeds | None = SPEEDS, kind: str = CHAT) -> LearnedModel:
     return LearnedModel("tiny", kind, speeds, samples)
 
@@ -38,19 +41,19 @@ def learned(*samples: SpeedSample, speeds: Speeds | None = SPEEDS, kind: str = C
 
 
 def test_speeds_are_those_of_the_parameters() -> None:
-    found = learned()
+    found = learned(*LONG)
     assert (found.speed_alone, found.speed_with_four) == (1 / 0.025, 1 / 0.04)
     assert (found.prompt_speed, found.setup_ms, found.load_ms) == (1000.0, 100.0, None)
 
 
 def test_without_published_speeds_there_are_none() -> None:
-    found = learned(sample(), speeds=None)
+    found = learned(*LONG, speeds=None)
     assert (found.speed_alone, found.speed_with_four, found.prompt_speed, found.setup_ms) == (None,) * 4
     assert found.points == []
 
 
 def test_a_kind_that_generates_nothing_has_no_speed_of_writing() -> None:
-    found = learned(sample(output=0), kind=EMBEDDINGS)
+    found = learned(*LONG, kind=EMBEDDINGS)
     assert (found.speed_alone, found.speed_with_four, found.points) == (None, None, [])
     assert found.prompt_speed == 1000.0
 
@@ -59,23 +62,40 @@ def test_the_time_to_load_the_model_is_known_once_it_was_seen() -> None:
     assert learned(speeds=Speeds(0.1, 0.001, 0.02, 0.005, 40, load=12.0)).load_ms == 12_000
 
 
+def test_few_samples_tell_no_figures() -> None:
+    found = learned(*LONG[:4])
+    assert (found.is_measured, found.speed_alone, found.setup_ms, found.prompt_speed, found.points) == (
+        False, None, None, None, [],
+    )  # fmt: skip
+
+
+def test_short_prompts_tell_no_speed_of_reading() -> None:
+    assert learned(*(sample(number, read=99) for number in range(9))).prompt_speed is None
+
+
+def test_responses_that_ran_alone_tell_no_speed_beside_others() -> None:
+    alone = [sample(number, shared_us=3_100_000) for number in range(9)]
+    assert learned(*alone).speed_with_four is None
+    assert learned(*alone, *LONG).speed_with_four is not None
+
+
 @pytest.mark.parametrize(("count", "word"), [(0, "few"), (15, "few"), (16, "some"), (63, "some"), (64, "many")])
 def test_confidence_grows_with_the_samples(count: int, word: str) -> None:
     assert learned(*map(sample, range(count))).confidence == word
 
 
 def test_a_point_is_the_time_per_token_after_the_prompt() -> None:
-    (point,) = learned(sample()).points
+    point = learned(*LONG).points[0]
     assert (point.in_flight, round(point.token_ms, 6)) == (2.0, 24.0)  # 3 s - 0.1 s - 500 * 1 ms, of 100 tokens
 
 
 def test_a_response_that_was_faster_than_its_prompt_is_a_point_at_zero() -> None:
-    (point,) = learned(sample(duration_us=1000, shared_us=0)).points
+    point = learned(*LONG, sample(9, duration_us=1000, shared_us=0)).points[-1]
     assert (point.in_flight, point.token_ms) == (1.0, 0.0)
 
 
 def test_short_responses_are_no_points() -> None:
-    assert learned(sample(output=7), sample(output=8)).points == learned(sample(output=8)).points
+    assert len(learned(*LONG, sample(output=7), sample(output=8)).points) == 6
 
 
 def test_predictions_are_compared_with_what_happened() -> None:
@@ -116,8 +136,9 @@ def test_the_curve_stays_inside_its_frame() -> None:
 
 
 def test_without_a_line_there_is_no_curve() -> None:
-    assert learned_curve(learned(sample(), speeds=None)) == ""
-    assert learned_curve(learned(sample(), kind=EMBEDDINGS)) == ""
+    assert learned_curve(learned(*LONG, speeds=None)) == ""
+    assert learned_curve(learned(*LONG, kind=EMBEDDINGS)) == ""
+    assert learned_curve(learned(sample())) == ""
 
 
 # Of an endpoint
@@ -135,7 +156,7 @@ def taught(shown_world: World, endpoints: tuple[Endpoint, Endpoint], frozen_cloc
     EndpointModel(endpoint=endpoints[0], model_id="tiny:7b", canonical_name="tiny").save(force_insert=True)
     registry.reload()
     shown_world.gateway(
-        *(answered(ago=number, cached_tokens=100 * (number % 2)) for number in range(3)),
+        *(answered(ago=number, cached_tokens=100 * (number % 2)) for number in range(4)),
         answered(ago=5, model="tiny:7b"),
         answered(ago=6, model="gone"),
         answered(ago=7, kind=EMBEDDINGS, output_tokens=None),
@@ -152,7 +173,7 @@ def test_samples_of_all_names_of_a_model_are_together() -> None:
     assert entry is not None
     found = learned_models(entry)
     assert [(it.model_id, it.kind, len(it.samples)) for it in found] == [
-        ("tiny:7b", CHAT, 4),
+        ("tiny:7b", CHAT, 5),
         ("tiny:7b", EMBEDDINGS, 1),
     ]
 
@@ -160,8 +181,8 @@ def test_samples_of_all_names_of_a_model_are_together() -> None:
 @pytest.mark.django_db
 def test_the_api_returns_what_was_learned(script: Api, taught: World) -> None:
     chat, embeddings = script.call("GET", f"/api/endpoints/{A}/learned").json()
-    assert (chat["model_id"], chat["samples"], chat["confidence"]) == ("tiny:7b", 4, "few")
-    assert (chat["tokens_per_second_alone"], chat["prefix_hit_rate"], len(chat["points"])) == (40.0, 0.25, 4)
+    assert (chat["model_id"], chat["samples"], chat["confidence"]) == ("tiny:7b", 5, "few")
+    assert (chat["tokens_per_second_alone"], chat["prefix_hit_rate"], len(chat["points"])) == (40.0, 0.4, 5)
     assert chat["newest"] == "2026-03-10T12:00:30.000Z"
     assert embeddings["tokens_per_second_alone"] is None
 
@@ -170,8 +191,8 @@ def test_the_api_returns_what_was_learned(script: Api, taught: World) -> None:
 def test_the_page_shows_what_was_learned(as_viewer: Api, taught: World) -> None:
     html = as_viewer.get(f"/endpoints/{A}").content.decode()
     text = re.sub(r"(<[^>]+>|\s)+", " ", html)
-    assert "Responses that found their prefix 20.0 %" in text
-    assert "4 responses, the latest just now – few responses: still being measured" in text
+    assert "Responses that found their prefix 33.4 %" in text
+    assert "5 responses, the latest just now – few responses: still being measured" in text
     assert "Writes alone 40.0 tok/s Writes beside three others 25.0 tok/s Reads prompts 1,000 tok/s" in text
     assert "Nothing has been published to the gateways yet." in text
     assert html.count('class="curve"') == 1

@@ -87,12 +87,12 @@ def test_a_part_that_took_much_longer_is_slow() -> None:
 
 
 def test_a_small_difference_is_not_slow() -> None:
-    quick = Speeds(setup=0.01, read=0.0, write=0.0, share=0.0, completions=1)
+    quick = Speeds(setup=0.01, read=0.0, write=0.0, share=0.0, completions=5)
     part = explained(quick, first_token_ms=None, attempts=[attempt(duration_ms=90.0)]).parts[-1]
     assert (part.ratio, part.is_slow) == (9.0, False)
 
 
-@pytest.mark.parametrize("speeds", [None, Speeds(0.0, 0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("speeds", [None, Speeds(0.0, 0.0, 0.0, 0.0), Speeds(0.1, 0.001, 0.02, 0.005, completions=4)])
 def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
     found = explained(speeds)
     assert [it.usual_ms for it in found.parts] == [None, None, None]
