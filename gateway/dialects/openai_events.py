@@ -21,7 +21,7 @@ from gateway.base.request_kinds import (
 from gateway.base.types import Data
 from gateway.dialects.endpoint_errors import EndpointError, described
 from gateway.dialects.json_text import encode
-from gateway.dialects.openai_responses import Usage, read_usage
+from gateway.dialects.openai_responses import Usage, read_usage, with_timings
 
 
 class Event(msgspec.Struct):
@@ -63,6 +63,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     model: Any = None
     usage: Any = None
+    timings: Any = None
     error: Any = None
 
 
@@ -93,7 +94,7 @@ def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> 
     model, error = chunk.model, chunk.error
     event = Event(model if isinstance(model, str) else None)
     if chunk.usage is not None:
-        event.usage = read_usage(chunk.usage)
+        event.usage = with_timings(read_usage(chunk.usage), chunk.timings)
         event.usage_only = event.usage is not None and not chunk.choices and error is None
     if error is not None:
         event.error = described(error)
@@ -127,6 +128,7 @@ class _BigChunk(msgspec.Struct):
     choices: list[_BigChoice] | None = None
     model: Any = None
     usage: Any = None
+    timings: Any = None
     error: Any = None
 
 
@@ -144,7 +146,7 @@ def _read_big(data: Data) -> _Chunk:
     choices = [
         _Choice(choice.index, None, _has_big_output(choice), choice.finish_reason) for choice in chunk.choices or ()
     ]
-    return _Chunk(choices, chunk.model, chunk.usage, chunk.error)
+    return _Chunk(choices, chunk.model, chunk.usage, chunk.timings, chunk.error)
 
 
 def _has_big_output(choice: _BigChoice) -> bool:

@@ -29,6 +29,10 @@ class _Request(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(max_length=MAX_MODEL_NAME)]
     stream: bool | None = None
     stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    # The most output tokens, by the names of Responses, chat completions, and the older one.
+    max_output_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ class Request(msgspec.Struct, frozen=True):
     has_options: bool = True  # the body has the key `stream_options`
     model_at: tuple[int, int] | None = None  # start and end of the value of `model` in a large body
     options_at: tuple[int, int] | None = None  # the same of `stream_options`
+    max_tokens: int | None = None  # the most output tokens
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -63,6 +68,13 @@ def parse_whole(body: Body) -> Request:
         raise _not_json(error) from None
     if not found.model.strip():
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
+    most = found.max_tokens
+    if most is None and (most := found.max_completion_tokens) is None:
+        most = found.max_output_tokens
+    if most is not None and type(most) is int and most >= 0:
+        has_options = found.stream_options is not msgspec.UNSET
+        wants_usage = has_options and (found.stream_options or {}).get("include_usage") is True
+        return Request(found.model, found.stream is True, wants_usage, has_options, None, None, most)
     if found.stream_options is msgspec.UNSET:
         return Request(found.model, found.stream is True, False, False)  # keyword arguments are slower
     options = found.stream_options or {}
@@ -82,7 +94,9 @@ def _long_name() -> Refusal:
 # Large bodies, which are not parsed whole
 
 _MODEL, _OPTIONS = b"model", b"stream_options"
-_READ = tuple(name.encode() for name in _Request.__struct_fields__)
+_READ = (b"model", b"stream", b"stream_options")
+_MOST = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens")
+MAX_NUMBER_BYTES = 20  # a longer value is no number of tokens
 
 
 class Fields(msgspec.Struct):
@@ -95,6 +109,9 @@ class Fields(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
+    max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_tokens: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
@@ -142,6 +159,10 @@ def _read_of(top: Outline) -> Iterator[tuple[bytes, tuple[int, int]]]:
         if place is not None:
             _check_size(name, place[1] - place[0])
             yield name, place
+    for name in _MOST:
+        place = top.values.get(name)
+        if place is not None and place[1] - place[0] <= MAX_NUMBER_BYTES:
+            yield name, place
 
 
 def _small_fields(found: Fields) -> Iterator[tuple[bytes, bytes]]:
@@ -149,6 +170,10 @@ def _small_fields(found: Fields) -> Iterator[tuple[bytes, bytes]]:
         value = bytes(getattr(found, name.decode()))
         _check_size(name, len(value))
         if value:
+            yield name, value
+    for name in _MOST:
+        value = bytes(getattr(found, name.decode()))
+        if 0 < len(value) <= MAX_NUMBER_BYTES:
             yield name, value
 
 

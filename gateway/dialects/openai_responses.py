@@ -14,13 +14,16 @@ class Usage(msgspec.Struct, frozen=True):
 
     input_tokens: int | None
     output_tokens: int | None
+    cached_tokens: int | None = None  # of the input tokens, read from a prefix cache
 
     def merged_with(self, earlier: "Usage | None") -> "Usage":
         """Fill missing counts from an earlier report of the same response."""
         if earlier is None:
             return self
         input_tokens = earlier.input_tokens if self.input_tokens is None else self.input_tokens
-        return Usage(input_tokens, earlier.output_tokens if self.output_tokens is None else self.output_tokens)
+        output_tokens = earlier.output_tokens if self.output_tokens is None else self.output_tokens
+        cached_tokens = earlier.cached_tokens if self.cached_tokens is None else self.cached_tokens
+        return Usage(input_tokens, output_tokens, cached_tokens)
 
 
 class _ResponseBody(msgspec.Struct):
@@ -28,14 +31,29 @@ class _ResponseBody(msgspec.Struct):
 
     model: msgspec.Raw = msgspec.Raw(b"")
     usage: msgspec.Raw = msgspec.Raw(b"")
+    timings: msgspec.Raw = msgspec.Raw(b"")
 
 
 _decode_response = msgspec.json.Decoder(_ResponseBody).decode
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class _UsualDetails(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
 class _UsualUsage(msgspec.Struct):
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-    completion_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _UsualDetails | None = None
+
+
+class _Timings(msgspec.Struct):
+    """What llama.cpp reports beside the usage."""
+
+    cache_n: _Count | None = None
 
 
 class _UsualResponse(msgspec.Struct):
@@ -43,6 +61,7 @@ class _UsualResponse(msgspec.Struct):
 
     model: str
     usage: _UsualUsage
+    timings: _Timings | None = None
 
 
 _decode_usual_response = msgspec.json.Decoder(_UsualResponse).decode
@@ -54,7 +73,22 @@ def read_usage(usage: Any) -> Usage | None:
         return None
     input_tokens = read_count(usage, "prompt_tokens", "input_tokens")
     output_tokens = read_count(usage, "completion_tokens", "output_tokens")
-    return None if input_tokens is None and output_tokens is None else Usage(input_tokens, output_tokens)
+    if input_tokens is None and output_tokens is None:
+        return None
+    return Usage(input_tokens, output_tokens, _read_cached(usage))
+
+
+def _read_cached(usage: dict[str, Any]) -> int | None:
+    """Return the count of cached tokens, which chat completions and Responses name differently; None without one."""
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    return read_count(details, "cached_tokens") if isinstance(details, dict) else None
+
+
+def with_timings(usage: Usage | None, timings: Any) -> Usage | None:
+    """Add the count of cached tokens that llama.cpp reports as `timings.cache_n`."""
+    if usage is None or usage.cached_tokens is not None or not isinstance(timings, dict):
+        return usage
+    return Usage(usage.input_tokens, usage.output_tokens, read_count(timings, "cache_n"))
 
 
 def read_count(usage: dict[str, Any], *names: str) -> int | None:
@@ -73,7 +107,12 @@ def read_response(body: bytes, requested_model: str) -> tuple[bytes, Usage | Non
         return read_any_response(body, requested_model, read_usage)
     if usual.model != requested_model:
         body = rename_model(body, usual.model, requested_model)
-    return body, Usage(usual.usage.prompt_tokens, usual.usage.completion_tokens)
+    counts, timings = usual.usage, usual.timings
+    details = counts.prompt_tokens_details
+    cached = None if details is None else details.cached_tokens
+    if cached is None and timings is not None:
+        cached = timings.cache_n
+    return body, Usage(counts.prompt_tokens, counts.completion_tokens, cached)
 
 
 def read_any_response(
@@ -87,7 +126,8 @@ def read_any_response(
     model = small_value(bytes(response.model))
     if isinstance(model, str) and model != requested_model:
         body = rename_model(body, model, requested_model)
-    return body, usage(small_value(bytes(response.usage)))
+    counts = usage(small_value(bytes(response.usage)))
+    return body, with_timings(counts, small_value(bytes(response.timings))) if response.timings else counts
 
 
 def read_large_response(
@@ -99,6 +139,7 @@ def read_large_response(
         return body, None
     yield
     model, counts = small_field(body, top, b"model"), small_field(body, top, b"usage")
+    timings = small_field(body, top, b"timings")
     if isinstance(model, str) and model != requested_model:
         body = rename_model(body, model, requested_model)
-    return body, usage(counts)
+    return body, with_timings(usage(counts), timings)

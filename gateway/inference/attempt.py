@@ -1,21 +1,35 @@
 """One attempt: one try of a request at one endpoint. Failover creates another attempt for the same request."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.sse_relay import Relay
 from gateway.routing.balancer import Decision
-from gateway.routing.roster import Route
+from gateway.routing.routes import Route
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
+
+
+class AttemptStart(NamedTuple):
+    """What an attempt was expected to need, and the counts of its endpoint when it began (gateway.inference.work)."""
+
+    prompt_tokens: int
+    output_tokens: int
+    prefix_tokens: int
+    expected_us: int
+    pending: int  # prompt tokens of others
+    read: int  # prompt tokens sent so far, its own included, modulo 2**32
+    shared: int  # integral of the requests in flight, in moments, modulo 2**32
+    was_idle: bool
 
 
 class Attempt:
     """The state of one attempt. It is active as long as its endpoint counts it as in flight."""
 
     __slots__ = (
-        "active", "connection", "decision", "endpoint", "error_body", "first_token", "reads_stored", "relay", "route",
-        "sent", "started", "translated", "trial", "usage_added",
+        "active", "connection", "decision", "endpoint", "error_body", "first_token", "pending", "reads_stored",
+        "relay", "route", "sent", "start", "started", "translated", "trial", "usage_added",
     )  # fmt: skip
 
     def __init__(self, route: Route, decision: Decision, *, trial: bool, reads_stored: bool = False) -> None:
@@ -27,6 +41,8 @@ class Attempt:
         self.trial = trial  # the circuit breaker of its endpoint is not closed
         self.active = True
         self.started = 0.0  # time.monotonic()
+        self.start: AttemptStart | None = None  # None: it reads a stored response
+        self.pending = 0  # prompt tokens, until the response begins
         self.connection: Connection | None = None
         self.translated = False  # the request was sent in another dialect than the client's
         self.usage_added = False  # usage is requested that the client did not request
@@ -50,6 +66,12 @@ class Attempt:
         """Raise EndpointWithdrawn if the endpoint was disabled, drained or deleted since it was chosen."""
         if self.endpoint.withdrawn and not self.reads_stored:
             raise EndpointWithdrawn
+
+    def prompt_read(self) -> None:
+        """Count the prompt as read, once: the response has begun, or the attempt has ended."""
+        if self.pending:
+            self.endpoint.prompt_read(self.pending)
+            self.pending = 0
 
     def close_connection(self) -> None:
         """Close the connection to the endpoint, which thereby stops its work on the request."""

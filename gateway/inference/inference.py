@@ -6,43 +6,33 @@ first byte of a response. A client disconnect cancels the request wherever it wa
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-from gateway.base import errors, limits
+from gateway.base import limits
 from gateway.base.errors import Refusal
-from gateway.base.limits import QUEUE, Limit
 from gateway.base.types import Body
 from gateway.dialects.openai_requests import BIG_BYTES, Fields, parse_large, split_large
 from gateway.http.exchange import Exchange
 from gateway.inference.attempt import Attempt, Failure
+from gateway.inference.choosing import choose, current_routes, find_routes
 from gateway.inference.error_responses import end_without_response, read_error, refuse, send_cancelled
 from gateway.inference.recording import fail_attempt, finish
 from gateway.inference.relaying import relay_binary, relay_stream
 from gateway.inference.request import Api, InferenceRequest
 from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
 from gateway.inference.sending import check_loop
-from gateway.inference.services import QueuedRequest, Services
+from gateway.inference.services import Services
+from gateway.inference.waiting import QueueRefusal, wait_in_queue
 from gateway.ipc import record
-from gateway.routing.balancer import CREATOR, EXCLUDED, FULL, PINNED, Decision, pick
-from gateway.routing.queue import Waiter
+from gateway.routing.balancer import FULL
 from gateway.routing.retry_budget import SHARE
-from gateway.routing.roster import Routes
+from gateway.upstream.connection import Connection
 from gateway.upstream.errors import BROKEN, EndpointWithdrawn, UpstreamError
 
 MAX_ATTEMPTS = 3  # each at another endpoint
 MAX_BROKEN = 2  # attempts with a broken connection: a request that crashes servers is not sent to a third one
 INTERNAL_ERROR = "an internal error of RouterDash; see its log"
-
-
-class QueueRefusal(Exception):
-    """The queue is full, or a request has waited in it for too long."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
 
 
 def run(
@@ -82,16 +72,17 @@ async def _serve_big(request: InferenceRequest, body: Body) -> None:
 async def serve(request: InferenceRequest, body: Body) -> None:
     """Serve a request whose model is known: try one endpoint after another, until the client has a response."""
     services = request.services
+    request.body_bytes = len(body) or request.body_bytes
     services.running.add(request)
     tried: list[str] = []
     failures: list[Failure] = []
     try:
-        routes = _find_routes(request)
+        routes = find_routes(request)
         services.retries.balance += SHARE
         while True:
             decision = FULL if services.queue.length else choose(request, routes, tried)
-            if decision is FULL:
-                decision = await _wait_in_queue(request, routes, tried)
+            if decision is not None and not decision.endpoint_id:
+                decision = await wait_in_queue(request, routes, tried)
             if decision is None:
                 if not services.roster.refresh():
                     break
@@ -148,123 +139,12 @@ def end_by_error(request: InferenceRequest, error: BaseException) -> None:
     raise error
 
 
-# The choice of an endpoint
-
-
-def _find_routes(request: InferenceRequest) -> Routes:
-    """Return the routes of the model that have the capability of the API, in any state. Raises Refusal."""
-    model, kind = request.parsed.model, request.api.kind
-    routes = request.services.roster.routes(model)
-    if not routes:
-        message = f"The model {model!r} does not exist; GET /v1/models lists the models."
-        raise Refusal(404, errors.MODEL_NOT_FOUND, message, param="model")
-    capable = routes.capable[kind.capability]
-    if not capable:
-        raise Refusal(
-            400,
-            errors.MODEL_NOT_CAPABLE,
-            f"The model {model!r} cannot be used for {kind.path}, which requires the capability "
-            f"{kind.capability}; GET /v1/models lists the capabilities of each.",
-            param="model",
-        )
-    return _pinned(request, capable) if request.pinned else capable
-
-
-def current_routes(request: InferenceRequest) -> Routes:
-    """Return the routes of the current version, which may be none."""
-    capable = request.services.roster.routes(request.parsed.model).capable[request.api.kind.capability]
-    return _pinned(request, capable) if request.pinned else capable
-
-
-def _pinned(request: InferenceRequest, routes: Routes) -> Routes:
-    return Routes(route for route in routes if route.endpoint.id == request.preferred)
-
-
-def choose(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
-    """Choose an endpoint, take a slot of it, and begin an attempt. FULL and None mean the same as in `pick`."""
-    roster = request.services.roster
-    decision = None
-    if request.preferred is not None:
-        decision = _choose_preferred(request, request.preferred, routes, tried)
-    if decision is None:
-        decision = pick(routes.endpoints, roster.load, tried)
-    if decision is None or decision is FULL:
-        return decision
-    route = routes.by_id[decision.endpoint_id]
-    endpoint = route.endpoint
-    if endpoint.slots is None:
-        endpoint.enter()
-    elif not roster.take(endpoint):
-        return FULL
-    trial = endpoint.breaker.due is not None
-    request.attempt = Attempt(route, decision, trial=trial)
-    if trial:
-        endpoint.begin_trial()
-    return decision
-
-
-def _choose_preferred(
-    request: InferenceRequest, preferred: str, routes: Routes, tried: Collection[str]
-) -> Decision | None:
-    """Choose the endpoint that stores the previous response, or the pinned one, if it is available."""
-    route = routes.by_id.get(preferred)
-    if route is None or route.endpoint.rank >= EXCLUDED or preferred in tried:
-        return None
-    return Decision(preferred, PINNED if request.pinned else CREATOR, ())
-
-
 def _may_fail_over(request: InferenceRequest, failures: list[Failure]) -> bool:
     """Decide after a failed attempt whether another endpoint may be tried; take a retry from the budget."""
     broken = sum(failure.error is not None and failure.error.kind == BROKEN for failure in failures)
     if len(failures) >= MAX_ATTEMPTS or broken >= MAX_BROKEN or not request.api.can_resend():
         return False
     return request.services.retries.withdraw()
-
-
-# The queue
-
-
-class _Queued:
-    """A request in the queue."""
-
-    def __init__(self, request: InferenceRequest) -> None:
-        self.request = request
-
-    def choose(self, tried: Collection[str]) -> Decision | None:
-        return choose(self.request, current_routes(self.request), tried)
-
-
-async def _wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[str]) -> Decision | None:
-    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal."""
-    services = request.services
-    queue = services.queue
-    # Requests that can use the same endpoints wait in one line.
-    line = f"{request.parsed.model}\n{request.api.kind.capability}\n{request.preferred or ''}"
-    if not queue.waits_for(line):
-        decision = choose(request, routes, tried)
-        if decision is not FULL:
-            return decision
-    key = request.key_id or request.exchange.head.peer.ip or ""
-    place = services.take_queue_place(key)
-    if isinstance(place, Limit):
-        services.limit_hits.hit(place)
-        owner = "" if place is QUEUE else " of this API key"
-        raise QueueRefusal(429, errors.QUEUE_FULL, f"Too many requests{owner} wait for an endpoint already.")
-    now = time.monotonic()
-    until = now + services.config.queue_timeout_secs
-    waiter = Waiter[QueuedRequest](_Queued(request), key, line, tried, request.exchange.arrived, until)
-    request.queued_at = now
-    queue.add(waiter)
-    try:
-        await waiter.wait()
-    finally:
-        queue.remove(waiter)
-        place.settle()
-        request.queued_at = None
-        request.queue_us = (request.queue_us or 0) + round((time.monotonic() - now) * 1e6)
-    if waiter.decision is FULL:
-        raise QueueRefusal(503, errors.QUEUE_TIMEOUT, "No endpoint became free in time.")
-    return waiter.decision
 
 
 # An attempt
@@ -290,7 +170,7 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
         if whole is None and status < 400 and request.api.relays_huge and connection.response.is_huge:
             request.services.limit_hits.hit(limits.UPSTREAM_RESPONSE)
             return await relay_binary(request, attempt, connection)
-        response = await connection.read_all(request.exchange.reserve_response()) if whole is None else whole
+        response = await _read_all(request, attempt, connection) if whole is None else whole
         if status == 200 and response[:1] != b"{" and (reason := _unusable_reason(response, head.content_type)):
             return fail_attempt(request, attempt, Failure(status, b"", [], None, reason))
         if len(response) > BIG_RESPONSE_BYTES:
@@ -307,6 +187,12 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
         attempt.close_connection()
         raise
     return None
+
+
+async def _read_all(request: InferenceRequest, attempt: Attempt, connection: Connection) -> bytes:
+    """Return the whole body of a response that has begun. Raises UpstreamError."""
+    attempt.prompt_read()
+    return await connection.read_all(request.exchange.reserve_response())
 
 
 def _may_retry(status: int) -> bool:

@@ -13,6 +13,7 @@ from gateway.dialects.redact import redact
 from gateway.dialects.sse_relay import Relay
 from gateway.inference.attempt import Attempt, Failure, pause_of
 from gateway.inference.request import ENDED, InferenceRequest
+from gateway.inference.work import work_of
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.routing.balancer import ONLY, recorded_scores
@@ -79,6 +80,8 @@ def finish(
             response_text,
             request.queue_us,
             request.client_request_id,
+            usage.cached_tokens if usage else None,
+            request.body_bytes,
         )
     )
     request.leave_endpoint()
@@ -106,6 +109,8 @@ def record_attempt(
             decision.reason,
             () if decision.reason == ONLY else recorded_scores(decision),
             details,
+            decision.costs,
+            work_of(request, attempt, now),
         )
     )
     if outcome != record.OK:
@@ -152,7 +157,9 @@ def _usage_of_stream(relay: Relay) -> tuple[Usage | None, bool]:
     usage, deltas = relay.usage, relay.deltas
     if not deltas or (usage is not None and usage.output_tokens is not None):
         return usage, False
-    return Usage(None if usage is None else usage.input_tokens, deltas), True
+    if usage is None:
+        return Usage(None, deltas), True
+    return Usage(usage.input_tokens, deltas, usage.cached_tokens), True
 
 
 def _stores_bodies(setting: str, outcome: str) -> bool:

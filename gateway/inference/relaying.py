@@ -54,6 +54,7 @@ async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: 
     try:
         while data := await connection.read():
             if not exchange.started:
+                attempt.prompt_read()
                 exchange.start(status, client_headers(connection.headers, attempt.secret), request.header_lines())
             exchange.write(data)
             connection.wait_at_most(None)  # while a slow client keeps the endpoint waiting
@@ -136,6 +137,7 @@ class StreamPump:
             self._idle = GRACE_SECONDS
         if attempt.first_token is None and relay.deltas:
             attempt.first_token = time.monotonic()
+            attempt.prompt_read()
         if relay.events > events and not held:
             self.wait()
         if out:

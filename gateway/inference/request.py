@@ -21,6 +21,7 @@ from gateway.inference.services import Services
 from gateway.ipc.record import AttemptRecord, uuid7
 from gateway.ipc.running_requests import Running, Waiting
 from gateway.loop.time_slices import Slices
+from gateway.routing.adaptive import Demand
 from gateway.routing.endpoint import Endpoint
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import UpstreamError
@@ -85,8 +86,9 @@ class InferenceRequest:
     """The state of one request, from its arrival to its record."""
 
     __slots__ = (
-        "api", "attempt", "attempts", "body", "cancelled", "client_request_id", "exchange", "id", "parsed", "pinned",
-        "preferred", "queue_us", "queued_at", "recorded", "request_id", "seen_events", "services", "target", "via",
+        "api", "attempt", "attempts", "body", "body_bytes", "cancelled", "client_request_id", "demand", "exchange",
+        "id", "parsed", "pinned", "preferred", "queue_us", "queued_at", "recorded", "request_id", "seen_events",
+        "services", "target", "via",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
@@ -109,6 +111,8 @@ class InferenceRequest:
         self.seen_events = -1  # of the stream, at the last check for silence
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
+        self.body_bytes = 0  # 0: not known yet, or of a form in chunks
+        self.demand: Demand | None = None  # what it is expected to need, once an endpoint is to be chosen
         self.body: Body | None = None  # if bodies are stored with records
 
     @property
@@ -152,6 +156,8 @@ class InferenceRequest:
             return
         attempt.active = False
         attempt.connection = None
+        if attempt.pending:
+            attempt.prompt_read()
         attempt.endpoint.leave()
         if attempt.trial:
             attempt.trial = False

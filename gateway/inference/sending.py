@@ -12,7 +12,8 @@ from gateway.inference.headers import endpoint_lines
 from gateway.inference.request import InferenceRequest
 from gateway.routing.balancer import EXCLUDED
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.roster import PSEUDONYM, Route
+from gateway.routing.roster import PSEUDONYM
+from gateway.routing.routes import Route
 from gateway.upstream.connection import Connection
 
 REFUSED_OPTION = (400, 422)  # statuses by which a server refuses a field that it does not know

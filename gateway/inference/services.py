@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from gateway.base.config import Config
+from gateway.base.config import ADAPTIVE, Config
 from gateway.base.limits import QUEUE, QUEUE_OF_KEY, Limit
 from gateway.http.admission import Admission
 from gateway.http.control_proxy import ControlProxy
@@ -20,6 +20,7 @@ from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.learned_routes import Learned
 from gateway.routing.queue import Queue
 from gateway.routing.retry_budget import RetryBudget
 from gateway.routing.roster import Roster
@@ -58,7 +59,7 @@ class QueuedRequest(Protocol):
     def request(self) -> RunningRequest: ...
 
     def choose(self, tried: Collection[str]) -> Decision | None:
-        """Choose an endpoint among those not tried yet, as `gateway.routing.balancer.pick` does."""
+        """Choose an endpoint among those not tried yet, as `gateway.inference.choosing.choose` does."""
 
 
 class Services:
@@ -72,6 +73,8 @@ class Services:
         self.limit_hits = Hits(roster.page, roster.row.number)
         self.limit_counters = LimitCounters(roster.page, roster.row)
         self._queue_places = self.limit_counters.subject("queue", "")
+        self.is_adaptive = config.balancer == ADAPTIVE
+        self.learned = Learned(roster)
         self.retries = RetryBudget()
         self.running: set[RunningRequest] = set()
         self.queue: Queue[QueuedRequest] = Queue(

@@ -37,7 +37,7 @@ from gateway.loop.time_slices import Slices
 from gateway.registry.schema import Model
 from gateway.routing.balancer import CREATOR, EXCLUDED, SEARCHED, Decision
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.roster import Route
+from gateway.routing.routes import Route
 from gateway.upstream import targets
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 from gateway.upstream.targets import StoredTarget

@@ -371,6 +371,19 @@ class EndpointWork:
             total += words[at + SHARED]
         return total & WORD
 
+    def totals(self, slot: int, now: int) -> tuple[int, int, int, int]:
+        """Return the requests in flight, `pending`, `read_tokens` and `shared` in one pass."""
+        words = self._words
+        in_flight = pending = read = shared = 0
+        for at in range(_CELLS * slot, self._header[_ROWS] * _ROW_WORDS, _ROW_WORDS):
+            if count := words[at]:
+                in_flight += count
+                shared += count * (now - words[at + MOMENT] & WORD)
+            pending += words[at + PENDING]
+            read += words[at + READ]
+            shared += words[at + SHARED]
+        return in_flight, pending, read & WORD, shared & WORD
+
 
 class Row:
     """The cells of one process."""

@@ -127,6 +127,27 @@ def _edge_cost(
     return total
 
 
+def expected_seconds(of: Row[C], demand: Demand, in_flight: int, pending: int) -> float:
+    """Return the expected duration of a request there, beside those in flight, without its harm to them."""
+    unread = demand.prompt - demand.kept.get(of.id, 0.0)
+    writing = demand.output * (of.write + of.share * (in_flight + 1))
+    return of.load + of.setup + of.read * (pending + unread) + writing
+
+
+def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
+    """Return True if an endpoint with a closed circuit breaker has a free slot.
+
+    After FULL, the request waits for a better endpoint then; others may want the free one.
+    """
+    for it in rows:
+        candidate = it.candidate
+        if candidate.rank < OPEN and it.id not in tried:
+            in_flight = candidate.in_flight if counts is None else counts(candidate)[0]
+            if in_flight < it.slots:
+                return True
+    return False
+
+
 class _Costs:
     """Costs of the candidates of the best rank that are free, and of those that get no more requests now."""
 

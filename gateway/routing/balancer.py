@@ -75,6 +75,7 @@ def recorded_scores(decision: Decision) -> tuple[tuple[str, int], ...]:
 
 FAR_TOO_MANY = 1 << 62  # larger than any number of requests in flight
 FULL = Decision("", "full", ())  # every candidate has reached its concurrency limit
+DECLINED = Decision("", "declined", ())  # one is free, but this request had better wait for another
 
 
 def draw(names: Sequence[str]) -> str:

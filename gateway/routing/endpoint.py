@@ -117,6 +117,11 @@ class Endpoint:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
         self.pending = self._cells[PENDING] = self.pending - tokens
 
+    def totals(self, now: int) -> tuple[int, int, int, int]:
+        """Return what `gateway.ipc.live_page.EndpointWork.totals` returns, of this process alone."""
+        cells, in_flight = self._cells, self.in_flight
+        return in_flight, self.pending, cells[READ], cells[SHARED] + in_flight * (now - cells[MOMENT] & WORD) & WORD
+
     def received(self) -> None:
         """Publish the time of the last byte received."""
         self._row.set_last_byte(self.facts.slot, int(time.time()))

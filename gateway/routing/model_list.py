@@ -10,7 +10,8 @@ from gateway.base.request_kinds import CAPABILITIES, KINDS
 from gateway.loop.time_slices import Slices, TimeSlices
 from gateway.registry import schema
 from gateway.routing.balancer import EXCLUDED
-from gateway.routing.roster import Roster, Route
+from gateway.routing.roster import Roster
+from gateway.routing.routes import Route
 
 _APIS = {word: {kind.name for kind in KINDS if kind.capability == word} for word in CAPABILITIES}
 _ALL_APIS = {kind.name for kind in KINDS}

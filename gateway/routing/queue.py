@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from gateway.loop import coroutine_runner
-from gateway.routing.balancer import FULL, Decision
+from gateway.routing.balancer import DECLINED, FULL, Decision
 
 T = TypeVar("T")
+
+MAX_DECLINED = 4  # requests of a key and line that decline a free endpoint, until later ones have to wait, too
+MAX_ALL_DECLINED = 64  # of all keys, in one dispatch
 
 
 class Waiter(Generic[T]):
@@ -45,7 +48,11 @@ class Waiter(Generic[T]):
 
 
 class Queue(Generic[T]):
-    """Fair queue. `decide(waiter)` returns the decision for a waiter, or FULL if it must wait; a decision is final."""
+    """Fair queue.
+
+    `decide(waiter)` returns the decision for a waiter; FULL if it must wait, and all others in its line, too; DECLINED
+    if it had better wait, although others may use the endpoint that is free. Any other decision is final.
+    """
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class Queue(Generic[T]):
         self._keys: OrderedDict[str, dict[str, deque[Waiter[T]]]] = OrderedDict()
         self._lines: dict[str, int] = {}  # requests of all keys in each line
         self._due = False
+        self._declined = 0  # in this dispatch
         self.length = 0
 
     def __iter__(self) -> Iterator[Waiter[T]]:
@@ -120,6 +128,7 @@ class Queue(Generic[T]):
     def dispatch(self) -> None:
         """Release every request that has a free slot, one key after another."""
         full: set[str] = set()  # lines without a free slot
+        self._declined = 0
         progressed = True
         while progressed and len(full) < len(self._lines):
             progressed = False
@@ -136,9 +145,19 @@ class Queue(Generic[T]):
         """Return the first request of a key that has a free slot, with its decision."""
         lines = [line for name, line in self._keys.get(key, {}).items() if name not in full]
         for line in sorted(lines, key=lambda waiters: waiters[0].since):
+            declined = 0
             for waiter in line:
-                waiter.decision = self._decide(waiter)
-                if waiter.decision is not FULL:
+                decision = self._decide(waiter)
+                if decision is DECLINED:
+                    declined += 1
+                    self._declined += 1
+                    if declined == MAX_DECLINED:
+                        break
+                    if self._declined >= MAX_ALL_DECLINED:
+                        return None
+                    continue
+                if decision is not FULL:
+                    waiter.decision = decision
                     return waiter
                 if not waiter.tried:  # otherwise requests behind it may use the endpoints that it has tried
                     full.add(waiter.line)

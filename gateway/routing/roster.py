@@ -3,8 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -13,9 +12,17 @@ from gateway.base.errors import NOT_READY, Refusal
 from gateway.base.sealing import Sealer, Unsealable
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
 from gateway.registry import schema
-from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
-from gateway.registry.schema import ApiKey, ref
+from gateway.registry.reader import (
+    NOT_MEASURED,
+    UNKNOWN_LENGTHS,
+    BoundedCache,
+    RegistryReader,
+    StoreUnreadable,
+    Update,
+)
+from gateway.registry.schema import ApiKey, Lengths, Speeds, ref
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.routes import Route, Routes
 from gateway.upstream.pool import Pool, Sweeper
 
 log = logging.getLogger(__name__)
@@ -32,41 +39,6 @@ T = TypeVar("T")
 _load_of_one: Callable[[Endpoint], int] = attrgetter("in_flight")
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A model at an endpoint, with the name that the endpoint uses for it."""
-
-    endpoint: Endpoint
-    model: schema.Model
-
-
-class Routes(list[Route]):
-    """Routes of a model name, with the lookups that each request needs."""
-
-    __slots__ = ("by_id", "capable", "endpoints")
-
-    def __init__(self, routes: Iterable[Route] = ()) -> None:
-        super().__init__(routes)
-        self.by_id = {route.endpoint.id: route for route in self}
-        self.endpoints = [route.endpoint for route in self]
-        self.capable = _Capable(self)
-
-
-class _Capable(dict[str, Routes]):
-    """Routes by capability, computed on demand. Models of unknown capability match every capability."""
-
-    def __init__(self, routes: Routes) -> None:
-        super().__init__()
-        self._routes = routes
-
-    def __missing__(self, capability: str) -> Routes:
-        capable = [
-            route for route in self._routes if not route.model.capabilities or capability in route.model.capabilities
-        ]
-        routes = self[capability] = self._routes if len(capable) == len(self._routes) else Routes(capable)
-        return routes
-
-
 class Roster:
     """Endpoints, routes and API keys that this process knows, all of one version of the registry store."""
 
@@ -77,6 +49,7 @@ class Roster:
         self.pseudonym = b""  # unique name of this installation in Via headers
         self.endpoints: dict[str, Endpoint] = {}  # by id
         self.keys_version = 0  # counts the changes of API keys; an expiry is one, too
+        self.learned_version = 0  # counts the changes of endpoints and of what was learned about them
         self.next_expiry = NEVER  # least time (since 1970) at which a key that was looked up expires
         self._reader = RegistryReader(root, page, self._update)
         self._by_ref: dict[bytes, Endpoint] = {}
@@ -194,6 +167,20 @@ class Roster:
         """Return all models of an endpoint."""
         return self._read(lambda reader: reader.models_of(ref(endpoint.id)))
 
+    def speeds(self, key: bytes) -> Speeds:
+        """Return what was learned about an endpoint (schema.speed_key). A store that cannot be read knows nothing."""
+        try:
+            return self._reader.speeds(key)
+        except StoreUnreadable:
+            return NOT_MEASURED
+
+    def lengths(self, model: str, key_id: str | None) -> Lengths:
+        """Return what was learned about the lengths of requests. A store that cannot be read knows nothing."""
+        try:
+            return self._reader.lengths(model, key_id)
+        except StoreUnreadable:
+            return UNKNOWN_LENGTHS
+
     def key(self, secret: bytes) -> ApiKey | None:
         """Return the API key that a client sent; None if it is unknown. It may have expired."""
         return self.key_of(hashlib.sha256(secret).digest())
@@ -249,16 +236,21 @@ class Roster:
                 self._set(key, facts)
         if update.models:
             self._routes.clear()
-        if update.keys is None or len(update.keys) + len(self._changed_keys or ()) > MAX_CHANGED_KEYS:
+        if update.learned or update.endpoints:
+            self.learned_version += 1
+        self._update_keys(update.keys)
+
+    def _update_keys(self, keys: Mapping[str, ApiKey | None] | None) -> None:
+        if keys is None or len(keys) + len(self._changed_keys or ()) > MAX_CHANGED_KEYS:
             self._changed_keys = None
             self.keys_version += 1
-        elif update.keys:
+        elif keys:
             self.keys_version += 1
-            for api_key in update.keys.values():
+            for api_key in keys.values():
                 if api_key is not None and api_key.expires_at is not None:
                     self._note_expiry(api_key.expires_at)
             if self._changed_keys is not None:
-                self._changed_keys |= update.keys
+                self._changed_keys |= keys
 
     def _remove(self, key: bytes) -> None:
         endpoint = self._by_ref.pop(key, None)

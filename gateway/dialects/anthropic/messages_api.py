@@ -125,7 +125,10 @@ def _usage(usage: Any) -> Usage | None:
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     input_tokens = sum(read_count(usage, name) or 0 for name in names) or None
     output_tokens = read_count(usage, "output_tokens")
-    return None if input_tokens is None and output_tokens is None else Usage(input_tokens, output_tokens)
+    if input_tokens is None and output_tokens is None:
+        return None
+    cached_tokens = None if input_tokens is None else read_count(usage, "cache_read_input_tokens")
+    return Usage(input_tokens, output_tokens, cached_tokens)
 
 
 # Events of a stream
@@ -178,8 +181,9 @@ def _start(message: Any) -> Event:
     if not isinstance(message, dict):
         return Event()
     model, usage = message.get("model"), _usage(message.get("usage"))
-    input_tokens = usage.input_tokens if usage else None
-    return Event(model if isinstance(model, str) else None, None if input_tokens is None else Usage(input_tokens, None))
+    if usage is not None:
+        usage = None if usage.input_tokens is None else Usage(usage.input_tokens, None, usage.cached_tokens)
+    return Event(model if isinstance(model, str) else None, usage)
 
 
 class MessageStart(TypedDict):

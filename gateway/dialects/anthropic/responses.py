@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.dialects import surrogates
 from gateway.dialects.endpoint_errors import EndpointError, described
-from gateway.dialects.openai_responses import Usage, read_count, read_usage
+from gateway.dialects.openai_responses import Usage, read_count, read_usage, with_timings
 
 SMALL_BYTES = 64 << 10
 MAX_VALUES = 200_000  # limit of values, and of texts between commas, in a larger response
@@ -64,6 +64,7 @@ class Completion(msgspec.Struct):
     id: Any = None
     choices: list[Choice] | None = None
     usage: Any = None
+    timings: Any = None  # of llama.cpp
     error: Any = None
 
 
@@ -99,7 +100,7 @@ def from_chat(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
         raise NoChatCompletion("the endpoint's response is not a chat completion: it has no message")
     if len(choice.message.tool_calls or ()) > MAX_CALLS:
         raise NoChatCompletion(f"the endpoint's response has more than {MAX_CALLS} tool calls")
-    usage = read_usage(completion.usage)
+    usage = with_timings(read_usage(completion.usage), completion.timings)
     reason, sequence = stop(choice, calls=bool(choice.message.tool_calls), refused=bool(choice.message.refusal))
     message = {
         "id": message_id(completion),

@@ -1,0 +1,135 @@
+"""The choice of an endpoint for a request, by the balancer of the setting ROUTERDASH_BALANCER."""
+
+import time
+from collections.abc import Collection, Mapping
+
+from gateway.base import errors
+from gateway.base.errors import Refusal
+from gateway.inference.attempt import Attempt
+from gateway.inference.request import InferenceRequest
+from gateway.inference.work import begin_work
+from gateway.routing import adaptive
+from gateway.routing.adaptive import Demand
+from gateway.routing.balancer import CREATOR, DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
+from gateway.routing.routes import Routes
+
+ENDLESS = float("inf")
+
+
+def find_routes(request: InferenceRequest) -> Routes:
+    """Return the routes of the model that have the capability of the API, in any state. Raises Refusal."""
+    model, kind = request.parsed.model, request.api.kind
+    routes = request.services.roster.routes(model)
+    if not routes:
+        message = f"The model {model!r} does not exist; GET /v1/models lists the models."
+        raise Refusal(404, errors.MODEL_NOT_FOUND, message, param="model")
+    capable = routes.capable[kind.capability]
+    if not capable:
+        raise Refusal(
+            400,
+            errors.MODEL_NOT_CAPABLE,
+            f"The model {model!r} cannot be used for {kind.path}, which requires the capability "
+            f"{kind.capability}; GET /v1/models lists the capabilities of each.",
+            param="model",
+        )
+    return _pinned(request, capable) if request.pinned else capable
+
+
+def current_routes(request: InferenceRequest) -> Routes:
+    """Return the routes of the current version, which may be none."""
+    capable = request.services.roster.routes(request.parsed.model).capable[request.api.kind.capability]
+    return _pinned(request, capable) if request.pinned else capable
+
+
+def _pinned(request: InferenceRequest, routes: Routes) -> Routes:
+    return Routes(route for route in routes if route.endpoint.id == request.preferred)
+
+
+def choose(
+    request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool = True
+) -> Decision | None:
+    """Choose an endpoint, take a slot of it, and begin an attempt. FULL and None mean the same as in `pick`.
+
+    The result is DECLINED if the request had better wait for a full endpoint although another one is free. Without
+    `patient` it takes the free one.
+    """
+    services = request.services
+    roster = services.roster
+    demand = _demand(request, routes)
+    decision = None
+    if request.preferred is not None:
+        decision = _choose_preferred(request, request.preferred, routes, tried)
+    if decision is None:
+        if services.is_adaptive:
+            decision = _pick_adaptively(request, routes, demand, tried, patient=patient)
+        else:
+            decision = pick(routes.endpoints, roster.load, tried)
+    if decision is None or not decision.endpoint_id:
+        return decision
+    route = routes.by_id[decision.endpoint_id]
+    endpoint = route.endpoint
+    if endpoint.slots is None:
+        endpoint.enter()
+    elif not roster.take(endpoint):
+        return FULL
+    trial = endpoint.breaker.due is not None
+    attempt = request.attempt = Attempt(route, decision, trial=trial)
+    begin_work(request, attempt, routes, demand)
+    if trial:
+        endpoint.begin_trial()
+    return decision
+
+
+def _choose_preferred(
+    request: InferenceRequest, preferred: str, routes: Routes, tried: Collection[str]
+) -> Decision | None:
+    """Choose the endpoint that stores the previous response, or the pinned one, if it is available."""
+    route = routes.by_id.get(preferred)
+    if route is None or route.endpoint.rank >= EXCLUDED or preferred in tried:
+        return None
+    return Decision(preferred, PINNED if request.pinned else CREATOR, ())
+
+
+# The adaptive policy
+
+
+def _demand(request: InferenceRequest, routes: Routes) -> Demand:
+    """Return what the request is expected to need. It is computed once, except for `waited`."""
+    demand = request.demand
+    if demand is None:
+        parsed = request.parsed
+        demand = request.services.learned.demand(
+            parsed.model,
+            request.key_id,
+            request.body_bytes,
+            parsed.max_tokens,
+            generates=request.api.kind.generates,
+        )
+        if kept := _kept(request, routes):
+            demand = demand._replace(kept=kept)
+        request.demand = demand
+    return demand
+
+
+def _kept(request: InferenceRequest, routes: Routes) -> Mapping[str, float]:
+    """Return the prompt tokens that each endpoint is expected to have in its prefix cache, by the endpoint's id."""
+    return {}
+
+
+def _pick_adaptively(
+    request: InferenceRequest, routes: Routes, demand: Demand, tried: Collection[str], *, patient: bool
+) -> Decision | None:
+    services = request.services
+    learned = services.learned
+    rows = learned.routes(routes, request.api.kind.name).rows
+    counts = learned.counts()
+    waiting = services.queue.length if counts is None else services.roster.page.waiting
+    since = request.queued_at
+    if since is not None or not patient:
+        waited = (request.queue_us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
+        demand = demand._replace(waited=waited if patient else ENDLESS)
+        waiting -= since is not None  # it does not wait for itself
+    decision = adaptive.pick(rows, demand, counts, tried, waiting)
+    if decision is FULL and adaptive.has_free(rows, counts, tried):
+        return DECLINED
+    return decision
