@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, KINDS, RESPONSES
 
@@ -49,6 +50,13 @@ class Capture:
     def renamed(self, requested: str) -> bytes:
         """The body that a client which requested this name should receive."""
         return self.body.replace(f'"model":"{self.model}"'.encode(), f'"model":"{requested}"'.encode())
+
+
+def cached_tokens(usage: dict[str, Any]) -> int | None:
+    """The cached tokens that a `usage` object reports."""
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details")) or {}
+    cached: int | None = details.get("cached_tokens", usage.get("cache_read_input_tokens"))
+    return cached
 
 
 @cache

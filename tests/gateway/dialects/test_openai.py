@@ -220,6 +220,7 @@ def test_a_captured_response_is_passed_on_unchanged(capture):
     assert usage == Usage(
         reported.get("prompt_tokens", reported.get("input_tokens")),
         reported.get("completion_tokens", reported.get("output_tokens")),
+        captures.cached_tokens(reported),
     )
 
 
@@ -238,6 +239,11 @@ def test_a_captured_response_has_the_requested_name_and_no_other_change(capture)
         (b'{"prompt_tokens":1,"total_tokens":1}', Usage(1, None)),
         (b'{"input_tokens":1,"output_tokens":0}', Usage(1, 0)),
         (b'{"prompt_tokens":0,"input_tokens":9}', Usage(0, None)),
+        (b'{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":8}}', Usage(9, None, 8)),
+        (b'{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":0}}', Usage(9, 1, 0)),
+        (b'{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":-1}}', Usage(9, 1)),
+        (b'{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":[8]}', Usage(9, 1)),
+        (b'{"input_tokens":9,"output_tokens":1,"input_tokens_details":{"cached_tokens":7}}', Usage(9, 1, 7)),
         (b"{}", None),
         (b"null", None),
     ],
@@ -484,3 +490,56 @@ def test_big_events_are_read_like_small_ones():
             for event in capture.events:
                 data = event.split(b"data: ", 1)[1].strip()
                 assert read_large_chunk(data) == read_chunk(data)
+
+
+# Cached tokens of llama.cpp
+
+
+@pytest.mark.parametrize(
+    ("usage", "timings", "cached"),
+    [
+        ('{"prompt_tokens":9,"completion_tokens":1}', '{"cache_n":8,"prompt_n":1}', 8),
+        ('{"prompt_tokens":9,"completion_tokens":1}', '{"cache_n":0}', 0),
+        ('{"prompt_tokens":9,"completion_tokens":1}', '{"prompt_n":1}', None),
+        ('{"prompt_tokens":9,"completion_tokens":1}', '{"cache_n":"8"}', None),
+        ('{"prompt_tokens":9,"completion_tokens":1}', "[]", None),
+        ('{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":7}}', '{"cache_n":8}', 7),
+    ],
+)
+def test_timings_report_cached_tokens_where_the_usage_does_not(usage, timings, cached):
+    body = f'{{"model":"m","choices":[],"usage":{usage},"timings":{timings}}}'.encode()
+    whole = read_response(body, "m")[1]
+    large = run_unsliced(read_large_response(body, "m"))[1]
+    event = read_chunk(body).usage
+    assert whole == large == event == Usage(9, 1, cached)
+
+
+def test_timings_without_usage_are_no_usage():
+    assert read_response(b'{"model":"m","timings":{"cache_n":8}}', "m")[1] is None
+    assert read_chunk(b'{"choices":[],"timings":{"cache_n":8}}').usage is None
+
+
+# The most output tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7, "max_tokens": None}, 7),
+        ({"max_output_tokens": 7}, 7),
+        ({"max_tokens": 7, "stream_options": {"include_usage": True}}, 7),
+        ({"max_tokens": "7"}, None),
+        ({"max_tokens": True}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": [1] * 50}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, BIG_BYTES])
+@pytest.mark.parametrize("values", [str, lambda text: [0] * (len(text) // 3)])
+def test_the_most_output_tokens_are_read_if_they_are_a_number(fields, most, padding, values):
+    body = json.dumps({"model": "m", "messages": values("x" * padding), **fields}).encode()
+    parsed = parse_request(body)
+    assert (parsed.model, parsed.max_tokens) == ("m", most)
+    assert parsed.wants_usage is ("stream_options" in fields)

@@ -43,9 +43,9 @@ def reported_usage(capture: Capture) -> Usage | None:
         content = {} if data == b"[DONE]" else json.loads(data)
         usage = content.get("usage") or (content.get("response") or {}).get("usage")
         if usage and "prompt_tokens" in usage:
-            found = Usage(usage["prompt_tokens"], usage["completion_tokens"])
+            found = Usage(usage["prompt_tokens"], usage["completion_tokens"], captures.cached_tokens(usage))
         elif usage:
-            found = Usage(usage["input_tokens"], usage["output_tokens"])
+            found = Usage(usage["input_tokens"], usage["output_tokens"], captures.cached_tokens(usage))
     return found
 
 

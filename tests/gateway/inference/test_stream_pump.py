@@ -56,7 +56,12 @@ class Stream:
         self.relay = StreamRelay(dialect(CHAT), "tiny", hide_usage=True)
         facts = SimpleNamespace(total_timeout_secs=None)
         attempt: Any = SimpleNamespace(
-            idle_seconds=30.0, first_token=None, sent=True, endpoint=SimpleNamespace(facts=facts), started=0.0
+            idle_seconds=30.0,
+            first_token=None,
+            sent=True,
+            endpoint=SimpleNamespace(facts=facts),
+            started=0.0,
+            prompt_read=lambda: None,
         )
         request: Any = SimpleNamespace(exchange=self.exchange)
         self.pump = StreamPump(request, attempt, self.connection, self.relay)

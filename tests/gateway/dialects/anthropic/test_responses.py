@@ -51,8 +51,15 @@ def test_a_captured_response(capture):
     message, chat = json.loads(body), json.loads(capture.body)
     assert message["content"] == [{"type": "text", "text": chat["choices"][0]["message"]["content"]}]
     reported = message["usage"]
-    assert usage == Usage(reported["input_tokens"] + reported["cache_read_input_tokens"], reported["output_tokens"])
-    assert usage == Usage(chat["usage"]["prompt_tokens"], chat["usage"]["completion_tokens"])
+    assert usage == Usage(
+        reported["input_tokens"] + reported["cache_read_input_tokens"],
+        reported["output_tokens"],
+        captures.cached_tokens(chat["usage"]),
+    )
+    assert (usage.input_tokens, usage.output_tokens) == (
+        chat["usage"]["prompt_tokens"],
+        chat["usage"]["completion_tokens"],
+    )
 
 
 @pytest.mark.parametrize(

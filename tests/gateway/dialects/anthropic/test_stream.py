@@ -125,7 +125,7 @@ def test_a_captured_stream_has_the_text_of_its_chunks(capture):
 def test_the_usage_of_a_captured_stream(capture):
     relay, _ = play(capture.body)
     (usage,) = [found for event in capture.events if event != DONE if (found := json.loads(event[6:]).get("usage"))]
-    assert relay.usage == Usage(usage["prompt_tokens"], usage["completion_tokens"])
+    assert relay.usage == Usage(usage["prompt_tokens"], usage["completion_tokens"], captures.cached_tokens(usage))
     result = events(relay.held)[0]["usage"]
     assert result["input_tokens"] + result["cache_read_input_tokens"] == usage["prompt_tokens"]
     assert result["output_tokens"] == usage["completion_tokens"]
@@ -232,7 +232,7 @@ def test_usage_in_a_separate_chunk(tail):
         "cache_read_input_tokens": 0,
         "output_tokens": 8,
     }
-    assert relay.usage == Usage(36, 8)
+    assert relay.usage == Usage(36, 8, 0)
 
 
 def test_usage_within_the_last_chunk():
@@ -244,7 +244,7 @@ def test_cached_tokens_are_reported_separately():
     relay, _ = play(HELLO + STOP + usage_chunk(cached=30) + DONE)
     usage = events(relay.held)[0]["usage"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (6, 30)
-    assert relay.usage == Usage(36, 8)
+    assert relay.usage == Usage(36, 8, 30)
 
 
 def test_without_usage_each_delta_counts_as_a_token():
