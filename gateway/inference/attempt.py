@@ -5,14 +5,21 @@ from typing import NamedTuple
 
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.sse_relay import Relay
+from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, moment
+from gateway.ipc.record import Work
+from gateway.routing.adaptive import Demand, expected_seconds
 from gateway.routing.balancer import Decision
-from gateway.routing.routes import Route
+from gateway.routing.learned_routes import Learned
+from gateway.routing.routes import LearnedRoutes, Route
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
+MICROSECONDS = 1_000_000 // MOMENTS_PER_SECOND  # of one moment
+_MOST = 1 << 31  # a greater difference is one below 0: the cells of a process that has ended were cleared
+
 
 class AttemptStart(NamedTuple):
-    """What an attempt was expected to need, and the counts of its endpoint when it began (gateway.inference.work)."""
+    """What an attempt was expected to need, and the counts of its endpoint when it began."""
 
     prompt_tokens: int
     output_tokens: int
@@ -67,6 +74,46 @@ class Attempt:
         if self.endpoint.withdrawn and not self.reads_stored:
             raise EndpointWithdrawn
 
+    def begin(self, learned: Learned, known: LearnedRoutes, demand: Demand) -> None:
+        """Count the prompt tokens as sent, before the next request is given an endpoint.
+
+        The endpoint counts the request as in flight already.
+        """
+        endpoint = self.endpoint
+        row = known.by_id[endpoint.id]
+        prefix = int(demand.kept.get(row.id, 0.0))
+        own = self.pending = max(1, int(demand.prompt) - prefix)
+        endpoint.send_prompt(own)
+        in_flight, pending, read, shared = learned.totals(endpoint, moment())
+        others = pending - own if pending > own else 0
+        expected_us = int(expected_seconds(row, demand, in_flight - 1, others) * 1e6)
+        self.start = AttemptStart(
+            int(demand.prompt), int(demand.output), prefix, expected_us, others, read, shared, in_flight == 1
+        )
+
+    def work(self, learned: Learned, now: float) -> Work | None:
+        """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
+
+        Sums and integrals are differences between now and the start, over all processes. None if it reads a stored
+        response.
+        """
+        start = self.start
+        if start is None:
+            return None
+        prompt, output, prefix, expected_us, pending, read_before, shared_before, was_idle = start
+        _, _, read, shared = learned.totals(self.endpoint, int(now * MOMENTS_PER_SECOND) & WORD)
+        return Work(
+            prompt,
+            output,
+            prefix,
+            0,  # prefix_age
+            expected_us,
+            pending,
+            _difference(read, read_before),
+            _difference(shared, shared_before) * MICROSECONDS,
+            was_idle,
+        )
+
     def prompt_read(self) -> None:
         """Count the prompt as read, once: the response has begun, or the attempt has ended."""
         if self.pending:
@@ -83,6 +130,12 @@ class Attempt:
         """Remove the endpoint's API key from its error message."""
         clean = self.endpoint.redactor.clean_text
         return EndpointError(clean(error.sentence), tuple(map(clean, error.words)))
+
+
+def _difference(after: int, before: int) -> int:
+    """Return the difference of two counts modulo 2**32, at least 0."""
+    difference = after - before & WORD
+    return difference if difference <= _MOST else 0
 
 
 @dataclass(slots=True)

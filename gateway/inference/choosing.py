@@ -7,7 +7,6 @@ from gateway.base import errors
 from gateway.base.errors import Refusal
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import InferenceRequest
-from gateway.inference.work import begin_work
 from gateway.routing import adaptive
 from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import CREATOR, DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
@@ -74,7 +73,7 @@ def choose(
         return FULL
     trial = endpoint.breaker.due is not None
     attempt = request.attempt = Attempt(route, decision, trial=trial)
-    begin_work(request, attempt, routes, demand)
+    attempt.begin(services.learned, services.learned.routes(routes, request.api.kind.name), demand)
     if trial:
         endpoint.begin_trial()
     return decision
@@ -97,11 +96,11 @@ def _demand(request: InferenceRequest, routes: Routes) -> Demand:
     """Return what the request is expected to need. It is computed once, except for `waited`."""
     demand = request.demand
     if demand is None:
-        parsed = request.parsed
+        parsed, exchange = request.parsed, request.exchange
         demand = request.services.learned.demand(
             parsed.model,
             request.key_id,
-            request.body_bytes,
+            exchange.length or exchange.body_bytes,
             parsed.max_tokens,
             generates=request.api.kind.generates,
         )

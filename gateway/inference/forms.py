@@ -83,5 +83,4 @@ async def run(services: Services, kind: Kind, exchange: Exchange) -> None:
     if refusal is not None:
         raise refusal
     request.parsed = parsed
-    request.body_bytes = exchange.length or 0
     await serve(request, b"")

@@ -72,7 +72,6 @@ async def _serve_big(request: InferenceRequest, body: Body) -> None:
 async def serve(request: InferenceRequest, body: Body) -> None:
     """Serve a request whose model is known: try one endpoint after another, until the client has a response."""
     services = request.services
-    request.body_bytes = len(body) or request.body_bytes
     services.running.add(request)
     tried: list[str] = []
     failures: list[Failure] = []

@@ -13,7 +13,6 @@ from gateway.dialects.redact import redact
 from gateway.dialects.sse_relay import Relay
 from gateway.inference.attempt import Attempt, Failure, pause_of
 from gateway.inference.request import ENDED, InferenceRequest
-from gateway.inference.work import work_of
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.routing.balancer import ONLY, recorded_scores
@@ -81,7 +80,7 @@ def finish(
             request.queue_us,
             request.client_request_id,
             usage.cached_tokens if usage else None,
-            request.body_bytes,
+            exchange.length or exchange.body_bytes,
         )
     )
     request.leave_endpoint()
@@ -110,7 +109,7 @@ def record_attempt(
             () if decision.reason == ONLY else recorded_scores(decision),
             details,
             decision.costs,
-            work_of(request, attempt, now),
+            attempt.work(request.services.learned, now),
         )
     )
     if outcome != record.OK:

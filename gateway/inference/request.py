@@ -86,7 +86,7 @@ class InferenceRequest:
     """The state of one request, from its arrival to its record."""
 
     __slots__ = (
-        "api", "attempt", "attempts", "body", "body_bytes", "cancelled", "client_request_id", "demand", "exchange",
+        "api", "attempt", "attempts", "body", "cancelled", "client_request_id", "demand", "exchange",
         "id", "parsed", "pinned", "preferred", "queue_us", "queued_at", "recorded", "request_id", "seen_events",
         "services", "target", "via",
     )  # fmt: skip
@@ -111,7 +111,6 @@ class InferenceRequest:
         self.seen_events = -1  # of the stream, at the last check for silence
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
-        self.body_bytes = 0  # 0: not known yet, or of a form in chunks
         self.demand: Demand | None = None  # what it is expected to need, once an endpoint is to be chosen
         self.body: Body | None = None  # if bodies are stored with records
 

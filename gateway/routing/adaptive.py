@@ -223,21 +223,19 @@ def pick(
         return FULL if costs.full else None
     found.sort()
     least, name = found[0]
-    waited = False
     if costs.full:
         rank, value = min(costs.full)
         if rank < OPEN and (costs.rank == OPEN or (rank == costs.rank and value < least and demand.waited < least)):
             return FULL  # it is better to wait for a healthy endpoint, or for a faster one
-        waited = demand.waited > 0
     if costs.rank == OPEN:
         return _trial(rows, found)
     if len(found) == 1:
-        return Decision(name, WAITED if waited else ONLY, (), _recorded(found))
+        return Decision(name, ONLY, (), _recorded(found))
     limit = least * NEAR
     if found[1][0] <= limit:
         near = [one for one in found[:MAX_RECORDED_SCORES] if one[0] <= limit]
         _, name = near[int(draw() * len(near))]
-    return Decision(name, _reason(rows, name, demand, waited=waited), (), _recorded(found))
+    return Decision(name, _reason(rows, name, demand), (), _recorded(found))
 
 
 def _despite_few(costs: _Costs, demand: Demand) -> list[tuple[float, str]]:
@@ -272,8 +270,9 @@ def _trial(rows: Sequence[Row[C]], found: Sequence[tuple[float, str]]) -> Decisi
     return Decision(first.id, TRIAL, (), _recorded(found))
 
 
-def _reason(rows: Sequence[Row[C]], chosen: str, demand: Demand, *, waited: bool) -> str:
-    if waited:
+def _reason(rows: Sequence[Row[C]], chosen: str, demand: Demand) -> str:
+    """Return the reason for a choice among several that are free."""
+    if demand.waited > 0:
         return WAITED
     if demand.kept.get(chosen):
         return KEPT_PREFIX

@@ -6,8 +6,8 @@ The facts are in the registry store, where control publishes them. Rows and leng
 from collections.abc import Callable, Mapping
 
 from gateway.ipc.live_page import EndpointWork
-from gateway.registry.reader import BoundedCache
-from gateway.registry.schema import speed_key
+from gateway.registry.reader import NOT_MEASURED, UNKNOWN_LENGTHS, BoundedCache, StoreUnreadable
+from gateway.registry.schema import Speeds, speed_key
 from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT, Demand, row
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.roster import Roster
@@ -35,13 +35,18 @@ class Learned:
         return found
 
     def _make(self, routes: Routes, kind: str) -> LearnedRoutes:
-        roster = self._roster
-        speeds = [roster.speeds(speed_key(it.endpoint.id, it.model.id, kind)) for it in routes]
+        speeds = [self._speeds(speed_key(it.endpoint.id, it.model.id, kind)) for it in routes]
         rows = [
             row(route.endpoint, measured, route.endpoint.facts.kind, speeds)
             for route, measured in zip(routes, speeds, strict=True)
         ]
-        return LearnedRoutes(rows, {it.id: it for it in rows}, roster.learned_version)
+        return LearnedRoutes(rows, {it.id: it for it in rows}, self._roster.learned_version)
+
+    def _speeds(self, key: bytes) -> Speeds:
+        try:
+            return self._roster.reader.speeds(key)
+        except StoreUnreadable:  # requests continue with what is in memory
+            return NOT_MEASURED
 
     def demand(
         self, model: str, key_id: str | None, body_bytes: int, max_tokens: int | None, *, generates: bool
@@ -64,7 +69,10 @@ class Learned:
         of = model, key_id
         found = self._lengths.get(of)
         if found is None:
-            lengths = self._roster.lengths(model, key_id)
+            try:
+                lengths = self._roster.reader.lengths(model, key_id)
+            except StoreUnreadable:
+                lengths = UNKNOWN_LENGTHS
             output = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
             found = output, lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN
             self._lengths.put(of, found)

@@ -12,15 +12,8 @@ from gateway.base.errors import NOT_READY, Refusal
 from gateway.base.sealing import Sealer, Unsealable
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
 from gateway.registry import schema
-from gateway.registry.reader import (
-    NOT_MEASURED,
-    UNKNOWN_LENGTHS,
-    BoundedCache,
-    RegistryReader,
-    StoreUnreadable,
-    Update,
-)
-from gateway.registry.schema import ApiKey, Lengths, Speeds, ref
+from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
+from gateway.registry.schema import ApiKey, ref
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.routes import Route, Routes
 from gateway.upstream.pool import Pool, Sweeper
@@ -51,7 +44,7 @@ class Roster:
         self.keys_version = 0  # counts the changes of API keys; an expiry is one, too
         self.learned_version = 0  # counts the changes of endpoints and of what was learned about them
         self.next_expiry = NEVER  # least time (since 1970) at which a key that was looked up expires
-        self._reader = RegistryReader(root, page, self._update)
+        self.reader = RegistryReader(root, page, self._update)
         self._by_ref: dict[bytes, Endpoint] = {}
         self._sealer = sealer
         self.writes = sweeper.writes
@@ -69,19 +62,19 @@ class Roster:
     @property
     def version(self) -> int:
         """Version of the registry store that this process acts by; 0 before it has read one."""
-        return self._reader.version
+        return self.reader.version
 
     @property
     def database_id(self) -> str:
-        return self._reader.database_id
+        return self.reader.database_id
 
     def refresh(self) -> bool:
         """Read what has changed in the registry store, and return True if there was something."""
-        return self._reader.follow()
+        return self.reader.follow()
 
     def close(self) -> None:
         """Close the registry store, at the end of the process."""
-        self._reader.close()
+        self.reader.close()
 
     def follow(self) -> None:
         """Follow resets and the breakers of other processes. Called several times a second.
@@ -167,20 +160,6 @@ class Roster:
         """Return all models of an endpoint."""
         return self._read(lambda reader: reader.models_of(ref(endpoint.id)))
 
-    def speeds(self, key: bytes) -> Speeds:
-        """Return what was learned about an endpoint (schema.speed_key). A store that cannot be read knows nothing."""
-        try:
-            return self._reader.speeds(key)
-        except StoreUnreadable:
-            return NOT_MEASURED
-
-    def lengths(self, model: str, key_id: str | None) -> Lengths:
-        """Return what was learned about the lengths of requests. A store that cannot be read knows nothing."""
-        try:
-            return self._reader.lengths(model, key_id)
-        except StoreUnreadable:
-            return UNKNOWN_LENGTHS
-
     def key(self, secret: bytes) -> ApiKey | None:
         """Return the API key that a client sent; None if it is unknown. It may have expired."""
         return self.key_of(hashlib.sha256(secret).digest())
@@ -219,7 +198,7 @@ class Roster:
 
     def _read(self, read: Callable[[RegistryReader], T]) -> T:
         try:
-            return read(self._reader)
+            return read(self.reader)
         except StoreUnreadable:
             raise Refusal(503, NOT_READY, _UNREADABLE, headers=((b"retry-after", b"2"),)) from None
 

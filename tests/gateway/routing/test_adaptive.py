@@ -108,7 +108,11 @@ def test_a_request_waits_for_a_much_faster_endpoint() -> None:
 
 def test_it_does_not_wait_longer_than_the_free_endpoint_takes() -> None:
     rows = [fast(slots=4, in_flight=4), slow()]
-    assert chosen(*rows, demand=Demand(1000, 200, {}, waited=60.0)) == ("slow", WAITED)
+    assert chosen(*rows, demand=Demand(1000, 200, {}, waited=60.0)) == ("slow", ONLY)
+
+
+def test_a_request_that_waited_gets_the_endpoint_that_it_waited_for() -> None:
+    assert chosen(fast(slots=4, in_flight=3), slow(), demand=Demand(1000, 200, {}, waited=1.0)) == ("fast", WAITED)
 
 
 def test_it_does_not_wait_where_many_wait() -> None:

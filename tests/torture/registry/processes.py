@@ -237,7 +237,7 @@ class Reading:
         self._history.to(self.version)
 
     def check_everything(self) -> None:
-        store = self._roster._reader._store
+        store = self._roster.reader._store
         require(store is not None, f"{self._name} has no store")
         assert store is not None
         check_store(store, History(self._seed))
