@@ -14,7 +14,7 @@ from gateway.registry.schema import Lengths, Speeds
 from gateway.registry.writer import Changes
 from gateway.routing.adaptive import FASTEST, PROBE, WAITED
 from gateway.routing.balancer import ONLY
-from tests.gateway.inference.helpers import add_equals, outcomes, refuses, waiting
+from tests.gateway.inference.helpers import add_equals, closes, outcomes, refuses, waiting
 from tests.gateway.process import KEY, GatewayProcess, read_until
 from tests.gateway.scripted import DONE, LAST, Talk, chunk, http_response, stream, upstream
 from tests.router import until
@@ -198,12 +198,11 @@ def test_a_waiting_request_does_not_hold_up_others_that_want_the_free_endpoint(g
     """A short request finds the slow endpoint good enough, although a long one waits in the same line."""
     slow = Speeds(setup=0.001, read=0.0, write=1.0, share=0.0, completions=256)
     fast = Speeds(setup=0.5, read=0.0, write=0.01, share=0.0, completions=256)
-    with fast_one_busy(gateway, fast, slow) as (model, released):
-        with waiting(gateway, model) as connection:
-            assert gateway.chat(model, max_tokens=0).status == 200
-            assert gateway.page.waiting == 1
-            released.set()
-            read_until(connection, b"}")
+    with fast_one_busy(gateway, fast, slow) as (model, released), waiting(gateway, model) as connection:
+        assert gateway.chat(model, max_tokens=0).status == 200
+        assert gateway.page.waiting == 1
+        released.set()
+        read_until(connection, b"}")
 
 
 def test_a_request_takes_the_free_endpoint_if_it_may_not_wait(make_gateway):
@@ -306,7 +305,7 @@ def test_no_prompt_stays_pending_after_an_end(gateway, sim, fault):
     simulated = sim.add(fault="hang") if fault == "hang" else None
     script = {"reset": Talk.reset, "error": refuses(500)}.get(fault)
     with contextlib.ExitStack() as stack:
-        server = simulated or stack.enter_context(upstream(lambda talk: script(talk)))
+        server = simulated or stack.enter_context(upstream(script or closes))
         model = add_equals(gateway, server)
         if simulated:
             with gateway.connect() as connection:
