@@ -1,7 +1,8 @@
 """One attempt: one try of a request at one endpoint. Failover creates another attempt for the same request."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.sse_relay import Relay
@@ -18,7 +19,7 @@ MICROSECONDS = 1_000_000 // MOMENTS_PER_SECOND  # of one moment
 _MOST = 1 << 31  # a greater difference is one below 0: the cells of a process that has ended were cleared
 
 
-class AttemptStart(NamedTuple):
+class AttemptStart(msgspec.Struct, frozen=True, gc=False):
     """What an attempt was expected to need, and the counts of its endpoint when it began."""
 
     prompt_tokens: int
@@ -80,16 +81,16 @@ class Attempt:
         The endpoint counts the request as in flight already.
         """
         endpoint = self.endpoint
-        row = known.by_id[endpoint.id]
-        prefix = int(demand.kept.get(row.id, 0.0))
-        own = self.pending = max(1, int(demand.prompt) - prefix)
-        endpoint.send_prompt(own)
-        in_flight, pending, read, shared = learned.totals(endpoint, moment())
+        row, prompt, prefix = known.by_id[endpoint.id], int(demand.prompt), 0
+        if demand.kept:
+            prefix = min(prompt, int(demand.kept.get(row.id, 0.0)))
+        own = self.pending = prompt - prefix or 1
+        in_flight, pending, read, shared = endpoint.send_prompt(own)
+        if not learned.alone:
+            in_flight, pending, read, shared = learned.totals(endpoint, moment())
         others = pending - own if pending > own else 0
         expected_us = int(expected_seconds(row, demand, in_flight - 1, others) * 1e6)
-        self.start = AttemptStart(
-            int(demand.prompt), int(demand.output), prefix, expected_us, others, read, shared, in_flight == 1
-        )
+        self.start = AttemptStart(prompt, int(demand.output), prefix, expected_us, others, read, shared, in_flight == 1)
 
     def work(self, learned: Learned, now: float) -> Work | None:
         """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
@@ -100,18 +101,19 @@ class Attempt:
         start = self.start
         if start is None:
             return None
-        prompt, output, prefix, expected_us, pending, read_before, shared_before, was_idle = start
-        _, _, read, shared = learned.totals(self.endpoint, int(now * MOMENTS_PER_SECOND) & WORD)
+        at, endpoint = int(now * MOMENTS_PER_SECOND) & WORD, self.endpoint
+        _, _, read, shared = endpoint.totals(at) if learned.alone else learned.totals(endpoint, at)
+        read, shared = read - start.read & WORD, shared - start.shared & WORD
         return Work(
-            prompt,
-            output,
-            prefix,
+            start.prompt_tokens,
+            start.output_tokens,
+            start.prefix_tokens,
             0,  # prefix_age
-            expected_us,
-            pending,
-            _difference(read, read_before),
-            _difference(shared, shared_before) * MICROSECONDS,
-            was_idle,
+            start.expected_us,
+            start.pending,
+            read if read <= _MOST else 0,
+            shared * MICROSECONDS if shared <= _MOST else 0,
+            start.was_idle,
         )
 
     def prompt_read(self) -> None:
@@ -130,12 +132,6 @@ class Attempt:
         """Remove the endpoint's API key from its error message."""
         clean = self.endpoint.redactor.clean_text
         return EndpointError(clean(error.sentence), tuple(map(clean, error.words)))
-
-
-def _difference(after: int, before: int) -> int:
-    """Return the difference of two counts modulo 2**32, at least 0."""
-    difference = after - before & WORD
-    return difference if difference <= _MOST else 0
 
 
 @dataclass(slots=True)

@@ -8,8 +8,10 @@ from gateway.base.errors import Refusal
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import InferenceRequest
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
+from gateway.routing.adaptive import Demand, Row
 from gateway.routing.balancer import CREATOR, DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.learned_routes import NOTHING_KEPT
 from gateway.routing.routes import Routes
 
 ENDLESS = float("inf")
@@ -53,14 +55,20 @@ def choose(
     `patient` it takes the free one.
     """
     services = request.services
-    roster = services.roster
-    demand = _demand(request, routes)
+    roster, learned = services.roster, services.learned
+    kind = request.api.kind.name
+    known = routes.learned.get(kind)
+    if known is None or known.version != roster.learned_version:
+        known = learned.routes(routes, kind)
+    demand = request.demand
+    if demand is None:
+        demand = request.demand = _demand(request, routes)
     decision = None
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
     if decision is None:
         if services.is_adaptive:
-            decision = _pick_adaptively(request, routes, demand, tried, patient=patient)
+            decision = _pick_adaptively(request, known.rows, demand, tried, patient=patient)
         else:
             decision = pick(routes.endpoints, roster.load, tried)
     if decision is None or not decision.endpoint_id:
@@ -73,7 +81,7 @@ def choose(
         return FULL
     trial = endpoint.breaker.due is not None
     attempt = request.attempt = Attempt(route, decision, trial=trial)
-    attempt.begin(services.learned, services.learned.routes(routes, request.api.kind.name), demand)
+    attempt.begin(learned, known, demand)
     if trial:
         endpoint.begin_trial()
     return decision
@@ -93,36 +101,32 @@ def _choose_preferred(
 
 
 def _demand(request: InferenceRequest, routes: Routes) -> Demand:
-    """Return what the request is expected to need. It is computed once, except for `waited`."""
-    demand = request.demand
-    if demand is None:
-        parsed, exchange = request.parsed, request.exchange
-        demand = request.services.learned.demand(
-            parsed.model,
-            request.key_id,
-            exchange.length or exchange.body_bytes,
-            parsed.max_tokens,
-            generates=request.api.kind.generates,
-        )
-        if kept := _kept(request, routes):
-            demand = demand._replace(kept=kept)
-        request.demand = demand
-    return demand
+    """Return what the request is expected to need. It stays the same for all attempts."""
+    parsed, exchange = request.parsed, request.exchange
+    key = exchange.api_key
+    return request.services.learned.demand(
+        parsed.model,
+        None if key is None else key.id,
+        exchange.length or exchange.body_bytes,
+        parsed.max_tokens,
+        generates=request.api.kind.generates,
+        kept=_kept(request, routes),
+    )
 
 
 def _kept(request: InferenceRequest, routes: Routes) -> Mapping[str, float]:
     """Return the prompt tokens that each endpoint is expected to have in its prefix cache, by the endpoint's id."""
-    return {}
+    return NOTHING_KEPT
 
 
 def _pick_adaptively(
-    request: InferenceRequest, routes: Routes, demand: Demand, tried: Collection[str], *, patient: bool
+    request: InferenceRequest, rows: list[Row[Endpoint]], demand: Demand, tried: Collection[str], *, patient: bool
 ) -> Decision | None:
     services = request.services
-    learned = services.learned
-    rows = learned.routes(routes, request.api.kind.name).rows
-    counts = learned.counts()
-    waiting = services.queue.length if counts is None else services.roster.page.waiting
+    if services.learned.alone:
+        counts, waiting = None, services.queue.length
+    else:
+        counts, waiting = services.learned.counts_of_all, services.roster.page.waiting
     since = request.queued_at
     if since is not None or not patient:
         waited = (request.queue_us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)

@@ -56,6 +56,7 @@ class Housekeeping:
         roster = services.roster
         services.refresh()
         roster.follow()
+        services.learned.follow()
         self._end_requests(time.time())
         if self._revocation.pending:
             services.writes.loop.call_soon(self.follow)

@@ -155,9 +155,8 @@ class InferenceRequest:
             return
         attempt.active = False
         attempt.connection = None
-        if attempt.pending:
-            attempt.prompt_read()
-        attempt.endpoint.leave()
+        attempt.endpoint.leave(attempt.pending)
+        attempt.pending = 0
         if attempt.trial:
             attempt.trial = False
             attempt.endpoint.end_trial()

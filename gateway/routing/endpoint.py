@@ -96,8 +96,11 @@ class Endpoint:
         self._integrate()
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight + 1
 
-    def leave(self) -> None:
+    def leave(self, pending: int = 0) -> None:
+        """Count a request in flight less, and its prompt as read: there will be no response to it any more."""
         self._integrate()
+        if pending:  # as in `prompt_read`
+            self.pending = self._cells[PENDING] = self.pending - pending
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight - 1
 
     def _integrate(self) -> None:
@@ -107,11 +110,15 @@ class Endpoint:
             cells[SHARED] = cells[SHARED] + self.in_flight * (now - cells[MOMENT] & WORD) & WORD
         cells[MOMENT] = now
 
-    def send_prompt(self, tokens: int) -> None:
-        """Count prompt tokens that are sent now. Until `prompt_read` they are pending."""
+    def send_prompt(self, tokens: int) -> tuple[int, int, int, int]:
+        """Count prompt tokens that are sent now. Until `prompt_read` they are pending.
+
+        Return the same as `totals` for the moment of the last change of the requests in flight.
+        """
         cells = self._cells
-        self.pending = cells[PENDING] = self.pending + tokens
-        cells[READ] = cells[READ] + tokens & WORD
+        self.pending = cells[PENDING] = pending = self.pending + tokens
+        cells[READ] = read = cells[READ] + tokens & WORD
+        return self.in_flight, pending, read, cells[SHARED]
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
