@@ -10,7 +10,7 @@ from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, moment
 from gateway.ipc.record import Work
 from gateway.routing.adaptive import Demand, expected_seconds
 from gateway.routing.balancer import Decision
-from gateway.routing.learned_routes import Learned
+from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.routes import LearnedRoutes, Route
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
@@ -75,7 +75,7 @@ class Attempt:
         if self.endpoint.withdrawn and not self.reads_stored:
             raise EndpointWithdrawn
 
-    def begin(self, learned: Learned, known: LearnedRoutes, demand: Demand) -> None:
+    def begin(self, learned: LearnedFacts, known: LearnedRoutes, demand: Demand) -> None:
         """Count the prompt tokens as sent, before the next request is given an endpoint.
 
         The endpoint counts the request as in flight already.
@@ -92,7 +92,7 @@ class Attempt:
         expected_us = int(expected_seconds(row, demand, in_flight - 1, others) * 1e6)
         self.start = AttemptStart(prompt, int(demand.output), prefix, expected_us, others, read, shared, in_flight == 1)
 
-    def work(self, learned: Learned, now: float) -> Work | None:
+    def work(self, learned: LearnedFacts, now: float) -> Work | None:
         """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
 
         Sums and integrals are differences between now and the start, over all processes. None if it reads a stored

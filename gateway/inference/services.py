@@ -20,7 +20,7 @@ from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.learned_routes import Learned
+from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.queue import Queue
 from gateway.routing.retry_budget import RetryBudget
 from gateway.routing.roster import Roster
@@ -74,7 +74,7 @@ class Services:
         self.limit_counters = LimitCounters(roster.page, roster.row)
         self._queue_places = self.limit_counters.subject("queue", "")
         self.is_adaptive = config.balancer == ADAPTIVE
-        self.learned = Learned(roster)
+        self.learned = LearnedFacts(roster)
         self.retries = RetryBudget()
         self.running: set[RunningRequest] = set()
         self.queue: Queue[QueuedRequest] = Queue(

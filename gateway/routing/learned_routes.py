@@ -17,7 +17,7 @@ CACHED_LENGTHS = 20_000  # of a model and an API key
 NOTHING_KEPT: Mapping[str, float] = {}
 
 
-class Learned:
+class LearnedFacts:
     """The learned facts of one gateway process."""
 
     def __init__(self, roster: Roster) -> None:
