@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from msgspec import structs
 
 from benchmarks.accounting_steps import StepClock
 from benchmarks.accounting_steps import steps as accounting_steps
@@ -31,7 +32,7 @@ from benchmarks.process import clean_environment
 from gateway.base.request_kinds import CHAT, EMBEDDINGS
 from gateway.ipc import record
 from gateway.ipc.journal import Writer
-from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
+from gateway.ipc.record import AttemptRecord, RequestRecord, Work, uuid7
 from gateway.routing import balancer
 
 
@@ -43,6 +44,7 @@ class Variant:
     models: int
     keys: int
     gap_us: int  # between the ends of two
+    adaptive: bool = False  # made by adaptive routing, which learns from them
 
     def records(self, count: int) -> Iterator[RequestRecord]:
         rng = random.Random(1)
@@ -51,11 +53,18 @@ class Variant:
         now = time.time_ns() // 1000
         for number in range(count):
             candidates = rng.sample(endpoints, min(CANDIDATES, len(endpoints)))
-            yield _request(rng, now - self.gap_us * (count - number), candidates, rng.choice(models), rng.choice(keys))
+            ended = now - self.gap_us * (count - number)
+            made = _request(rng, ended, candidates, rng.choice(models), rng.choice(keys))
+            yield _with_work(rng, made) if self.adaptive else made
 
 
 CANDIDATES = 4  # endpoints that have a model, where there are as many
-VARIANTS = {"narrow": Variant(1, 1, 1, 200), "wide": Variant(20, 10, 5, 6000)}
+VARIANTS = {
+    "narrow": Variant(1, 1, 1, 200),
+    "wide": Variant(20, 10, 5, 6000),
+    "adaptive-narrow": Variant(1, 1, 1, 200, adaptive=True),
+    "adaptive-wide": Variant(20, 10, 5, 6000, adaptive=True),
+}
 
 
 def _ids(count: int, rng: random.Random) -> list[str]:
@@ -94,6 +103,21 @@ def _request(rng: random.Random, completed_us: int, candidates: list[str], model
         api_key_id=key,
         client_ip="192.0.2.17",
         error="The endpoint failed: HTTP 500." if outcome == record.FAILED else None,
+    )
+
+
+def _with_work(rng: random.Random, made: RequestRecord) -> RequestRecord:
+    """Add what adaptive routing records."""
+    prompt, last = made.input_tokens or 100, made.attempts[-1]
+    shared = last.duration_us * rng.randint(1, 8)
+    work = Work(prompt, 200, prompt // 2, rng.randrange(4), 900_000, 500, 700, shared, was_idle=rng.random() < 0.2)
+    last = structs.replace(last, costs=tuple((name, 900 + at) for at, (name, _) in enumerate(last.scores)), work=work)
+    return structs.replace(
+        made,
+        attempts=(*made.attempts[:-1], last),
+        cached_tokens=prompt // 3,
+        body_bytes=prompt * 4,
+        conversation="0" * 16,
     )
 
 

@@ -7,6 +7,7 @@ nor ROUTERDASH_HISTORY changes what is learned, and a restart finds the samples 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.db import connection
@@ -14,7 +15,7 @@ from django.db import connection
 from gateway.ipc.record import RequestRecord
 from metrics.counting.speeds import AnySample, current, merge_samples
 from metrics.learning.from_records import is_learnable, length_sample, speed_sample
-from metrics.learning.samples import WINDOW, LengthSample, SpeedSample, pack, unpack_lengths, unpack_speeds
+from metrics.learning.samples import WINDOW, LengthSample, SpeedSample, pack, unpack_any, unpack_lengths, unpack_speeds
 from metrics.models import DailyStat, LengthWindow, MovingAverage, SlowStart, SpeedWindow
 from metrics.storage import bulk
 from metrics.storage.bulk import Upsert
@@ -53,38 +54,62 @@ def write(cursor: Any, entries: Iterable[RequestRecord]) -> ChangedWindows:
 
     Costs next to nothing for records that adaptive routing did not decide.
     """
-    speeds: dict[WindowKey, list[SpeedSample]] = {}
-    lengths: dict[LengthKey, list[LengthSample]] = {}
+    by_speed: dict[WindowKey, list[RequestRecord]] = {}
+    by_length: dict[LengthKey, list[RequestRecord]] = {}
     for entry in entries:
-        if not is_learnable(entry):
-            continue
-        model = storable(entry.model)
-        speed = speed_sample(entry)
-        if speed is not None:
+        if is_learnable(entry):
+            model = storable(entry.model)
             key = (storable(entry.attempts[-1].endpoint_id), model, storable(entry.kind))
-            speeds.setdefault(key, []).append(speed)
-        length = length_sample(entry)
-        if length is not None:
-            lengths.setdefault((model, ""), []).append(length)
+            by_speed.setdefault(key, []).append(entry)
+            by_length.setdefault((model, ""), []).append(entry)
             if entry.api_key_id:
-                lengths.setdefault((model, storable(entry.api_key_id)), []).append(length)
-    _WRITE_SPEEDS.write(cursor, _merged(cursor, SPEEDS, SPEED_KEYS, speeds, unpack_speeds))
-    _WRITE_LENGTHS.write(cursor, _merged(cursor, LENGTHS, LENGTH_KEYS, lengths, unpack_lengths))
+                by_length.setdefault((model, storable(entry.api_key_id)), []).append(entry)
+    speeds = _samples(by_speed, speed_sample)
+    lengths = _samples(by_length, length_sample)
+    _WRITE_SPEEDS.write(cursor, _merged(cursor, SPEEDS, SPEED_KEYS, speeds))
+    _WRITE_LENGTHS.write(cursor, _merged(cursor, LENGTHS, LENGTH_KEYS, lengths))
     return ChangedWindows(set(speeds), set(lengths))
 
 
+def _samples(
+    entries: dict[Key, list[RequestRecord]], sample: Callable[[RequestRecord], tuple[int, ...] | None]
+) -> dict[Key, list[tuple[int, ...]]]:
+    """Return the samples of each key that has any, at least those that can enter its window."""
+    horizon = round(time.time() * 1e6)
+    found = {key: _newest(of_key, sample, horizon) for key, of_key in entries.items()}
+    return {key: samples for key, samples in found.items() if samples}
+
+
+def _newest(
+    entries: list[RequestRecord], sample: Callable[[RequestRecord], tuple[int, ...] | None], horizon: int
+) -> list[tuple[int, ...]]:
+    if len(entries) <= WINDOW:
+        return [made for entry in entries if (made := sample(entry)) is not None]
+    found: set[tuple[int, ...]] = set()
+    past, last = 0, 0
+    for entry in sorted(entries, key=_completed_us, reverse=True):
+        completed_us = entry.completed_us
+        if past >= WINDOW and completed_us != last:  # the tie-break decides between simultaneous ones
+            break
+        made = sample(entry)
+        if made is not None and made not in found:
+            found.add(made)
+            last = completed_us
+            past += completed_us <= horizon  # samples in the future are stored in addition
+    return list(found)
+
+
+_completed_us = attrgetter("completed_us")
+
+
 def _merged(
-    cursor: Any,
-    table: str,
-    columns: Sequence[str],
-    new: dict[Key, list[AnySample]],
-    unpack: Callable[[bytes], list[AnySample]],
+    cursor: Any, table: str, columns: Sequence[str], new: dict[Key, list[tuple[int, ...]]]
 ) -> Iterator[tuple[Any, ...]]:
     """Yield rows with the last samples of the stored and the new ones, in the order of their keys."""
     keys = sorted(new)
     stored = bulk.find(cursor, table, columns, ("samples",), keys)
     for key in keys:
-        previous = unpack(bytes(stored[key][0])) if key in stored else []
+        previous = unpack_any(bytes(stored[key][0])) if key in stored else []
         yield (*key, pack(merge_samples(previous, new[key], WINDOW)))
 
 

@@ -1,6 +1,7 @@
 """Stored samples: written with their records, exactly once, and the same whatever the order of the journals."""
 
 import random
+import time
 
 import pytest
 from django.db import connection, transaction
@@ -8,11 +9,11 @@ from django.db import connection, transaction
 from endpoints.models import Endpoint
 from gateway.ipc.record import RequestRecord
 from metrics.learning.from_records import speed_sample
-from metrics.learning.samples import WINDOW
+from metrics.learning.samples import WINDOW, unpack_speeds
 from metrics.models import LengthWindow, SpeedWindow
 from metrics.storage import learning_rows
 from tests.metrics.learning.work import answered
-from tests.metrics.records import KEY, A, B, request
+from tests.metrics.records import AT, KEY, A, B, request
 from tests.metrics.world import World
 
 pytestmark = pytest.mark.django_db
@@ -72,6 +73,23 @@ def test_the_order_of_journals_has_no_effect(world: World, endpoints: tuple[Endp
         with transaction.atomic(), connection.cursor() as cursor:
             learning_rows.write(cursor, shuffled[at : at + 99])
     assert stored() == expected
+
+
+def test_a_large_batch_keeps_the_samples_that_small_ones_keep(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    """Some teach nothing, many are simultaneous, and some are from a clock that ran ahead."""
+    ahead = (AT - time.time()) - 7200  # `ago` counts back from AT
+    entries = [answered(ago=float(at // 40), output_tokens=None if at % 3 == 0 else at) for at in range(900)]
+    entries += [answered(ago=ahead - at) for at in range(300)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        learning_rows.write(cursor, entries)
+    expected = stored()
+    SpeedWindow.objects.all().delete()
+    LengthWindow.objects.all().delete()
+    for at in range(0, len(entries), 50):
+        with transaction.atomic(), connection.cursor() as cursor:
+            learning_rows.write(cursor, entries[at : at + 50])
+    assert stored() == expected
+    assert len(unpack_speeds(bytes(SpeedWindow.objects.get().samples))) == 2 * WINDOW
 
 
 def test_the_learner_hears_of_samples_after_their_commit(world: World, endpoints: tuple[Endpoint, ...]) -> None:
