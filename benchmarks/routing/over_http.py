@@ -1,0 +1,175 @@
+"""`make bench-routing`: RouterDash's balancers before simulated servers over HTTP, beside oracles in virtual time.
+
+Each cell starts RouterDash in a new data directory, so it learns during the run; the first part of it is not
+measured. Time passes at another speed for servers and clients (`scale`), so that the machine is far from saturated.
+A figure is the 95th percentile of the time of a request per output token, in simulated time, divided by the best of
+the oracles, which know every server and every length, for the same sessions in virtual time.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import NamedTuple
+
+from benchmarks.bench.proc import cpu_seconds
+from benchmarks.routing import http_servers, workloads
+from benchmarks.routing.fleets import BY_NAME, Fleet
+from benchmarks.routing.http_clients import Answer, Clients
+from benchmarks.routing.policies import POLICIES
+from benchmarks.routing.virtual import Run, percentile
+from benchmarks.scale.installation import hash_of
+from benchmarks.simulator import Simulator
+from tests.router import RouterDash, until
+
+BALANCERS = ("least_inflight", "adaptive")
+ORACLES = ("oracle", "oracle_social")
+# Seconds for a simulated one. Slow fleets have few tokens a second, so their time may pass faster than ours.
+SCALES = {"F1": 0.2, "F2": 0.4, "F4": 4.0, "F9": 0.2, "F10": 2.0, "K1": 0.2, "K2": 2.0, "K4": 1.5}
+FLEETS = ("F1", "F2", "F4", "F9")
+LOADS = (0.3, 0.6, 0.85)
+THINK = 0.2  # of the usual pauses between turns, so that sessions are short beside a run
+WARM = 0.3  # share of the run that is not measured: the first samples come in it
+MOST_CPU = 0.6  # of the machine
+
+
+class Cell(NamedTuple):
+    fleet: str
+    load: float
+    workers: int
+
+
+class Outcome(NamedTuple):
+    """One run. Times in simulated seconds."""
+
+    per_token: float  # p95
+    first: float  # p95 of the time to first token
+    hits: float
+    requests: int  # measured
+    cpu: float  # share of the machine that RouterDash, servers and clients took
+    errors: list[str]
+
+
+def references(fleet: Fleet, load: float, requests: int, seed: int) -> float:
+    """Return the p95 per token of the better oracle in virtual time."""
+    results = [Run(fleet, POLICIES[name](seed), name, load, requests, seed, THINK).run() for name in ORACLES]
+    return min(_p95([(it.ended - it.arrived, it.job.output) for it in result.requests
+                     if it.arrived >= WARM * result.seconds]) for result in results)  # fmt: skip
+
+
+def _p95(values: Sequence[tuple[float, int]]) -> float:
+    return percentile(sorted(seconds / output for seconds, output in values if output), 0.95)
+
+
+def measure(cell: Cell, balancer: str, requests: int, seed: int, scale: float) -> Outcome:
+    fleet = BY_NAME[cell.fleet]
+    sessions = workloads.sessions(fleet, cell.load * fleet.saturation, requests, seed, think=THINK)
+    loads = {f"m{number}": float(seconds) for number, seconds in enumerate(fleet.loads)}
+    with tempfile.TemporaryDirectory(prefix="routerdash-routing-") as directory, Simulator() as simulator:
+        router = RouterDash(
+            Path(directory), ROUTERDASH_BALANCER=balancer, ROUTERDASH_WORKERS=str(cell.workers),
+            ROUTERDASH_LOG_LEVEL="warning",
+        )  # fmt: skip
+        try:
+            router.start()
+            for number, shape in enumerate(fleet.shapes):
+                server = http_servers.add(simulator, shape, list(loads) or ["m0"], loads, scale, seed + number)
+                slots = {"max_concurrency": shape.slots} if shape.tells_slots else {}
+                router.register(server, f"e{number}", health_check_interval_secs=600, **slots)
+            keys = {kind: add_key(router, kind) for kind in workloads.KINDS}
+            _wait_for_models(router, len(fleet.shapes), len(loads) or 1)
+            clients = Clients(router.url, keys, scale)
+            until(lambda: all(router.get("/v1/models", key=key).status == 200 for key in keys.values()))
+            pids = router.pids()
+            begun, cpu = time.monotonic(), cpu_seconds(pids) + time.process_time()
+            asyncio.run(clients.run(sessions))
+            cpu = cpu_seconds(pids) + time.process_time() - cpu
+            share = cpu / (time.monotonic() - begun) / (os.cpu_count() or 1)
+        finally:
+            router.end()
+    return _outcome(clients.answers, sessions[-1].start, share, clients.errors)
+
+
+def _outcome(answers: Sequence[Answer], length: float, cpu: float, errors: list[str]) -> Outcome:
+    found = [it for it in answers if WARM * length <= it.arrived <= length]
+    written = [it for it in found if it.output]
+    return Outcome(
+        _p95([(it.ended - it.arrived, it.output) for it in written]),
+        percentile(sorted(it.first - it.arrived for it in written), 0.95),
+        sum(it.cached for it in found) / max(1, sum(it.prompt for it in found)),
+        len(found),
+        cpu,
+        errors,
+    )
+
+
+def add_key(router: RouterDash, name: str) -> str:
+    """Create an API key in the database, as another program may."""
+    secret = "sk_" + name.ljust(32, "0")
+    ((owner, created, permissions),) = router.query("SELECT created_by, created_at, permissions FROM api_keys LIMIT 1")
+    router.query(
+        "INSERT INTO api_keys (id, key_hash, name, created_by, created_at, permissions) VALUES (?, ?, ?, ?, ?, ?)",
+        str(uuid.uuid4()), hash_of(secret), name, owner, created, permissions,
+    )  # fmt: skip
+    until(lambda: router.get("/v1/models", key=secret).status == 200)
+    return secret
+
+
+def _wait_for_models(router: RouterDash, endpoints: int, models: int) -> None:
+    def listed() -> bool:
+        found = router.get("/v1/models").json()["data"]
+        return len(found) == models and all(len(one["endpoint_ids"]) == endpoints for one in found)
+
+    until(listed, 30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fleets", default=",".join(FLEETS))
+    parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
+    parser.add_argument("--workers", type=int, nargs="+", default=(1, 2))
+    parser.add_argument("--balancers", default=",".join(BALANCERS))
+    parser.add_argument("--requests", type=int, default=400, help="of one run")
+    parser.add_argument("--scale", type=float, help="seconds for a simulated one")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="F2 at 0.6 with one worker and 150 requests, in a minute")
+    options = parser.parse_args()
+    fleets, balancers = options.fleets.split(","), options.balancers.split(",")
+    if unknown := [*(set(fleets) - SCALES.keys()), *(set(balancers) - set(BALANCERS))]:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if options.quick:
+        fleets, options.loads, options.workers, options.requests, options.scale = ["F2"], (0.6,), (1,), 150, 0.25
+    started, ratios, failed = time.monotonic(), {name: list[float]() for name in balancers}, False
+    print("| fleet, load, workers | best oracle, ms | balancer | ÷ oracle | p95 first token, s | hits | CPU |")
+    print("|---|---|---|---|---|---|---|")
+    for cell in [
+        Cell(fleet, load, workers) for fleet in fleets for load in options.loads for workers in options.workers
+    ]:
+        best = references(BY_NAME[cell.fleet], cell.load, options.requests, options.seed)
+        for balancer in balancers:
+            scale = options.scale or SCALES[cell.fleet]
+            found = measure(cell, balancer, options.requests, options.seed, scale)
+            ratios[balancer].append(found.per_token / best)
+            print(
+                f"| {BY_NAME[cell.fleet].name}, {cell.load}, {cell.workers} | {best * 1e3:.1f} | {balancer} | "
+                f"{found.per_token / best:.2f} | {found.first:.2f} | {found.hits:.2f} | {found.cpu:.0%} |",
+                flush=True,
+            )
+            for error in sorted(set(found.errors)):
+                print(f"error, {found.errors.count(error)} times: {error}", file=sys.stderr)
+            failed = failed or bool(found.errors) or found.cpu > MOST_CPU
+    for balancer, values in ratios.items():
+        print(f"\n{balancer}: geometric mean {geometric_mean(values):.2f}, worst {max(values):.2f}")
+    print(f"\nIt took {time.monotonic() - started:.0f} s.")
+    if failed:
+        sys.exit(f"requests failed, or more than {MOST_CPU:.0%} of the machine was taken: see above")
+
+
+if __name__ == "__main__":
+    main()
