@@ -35,9 +35,7 @@ REASONS = {
     ),
     adaptive.LOADED: gettext_lazy("This endpoint had the lowest cost, because the model was loaded there."),
     adaptive.PROBE: gettext_lazy("This endpoint has few responses yet, so the request also measured its speed."),
-    adaptive.WAITED: gettext_lazy(
-        "The request waited for this endpoint, because the free ones were expected to take longer."
-    ),
+    adaptive.WAITED: gettext_lazy("The request waited in the queue, and then this endpoint had the lowest cost."),
 }
 # Where a request would go now, and why endpoints are left out.
 ROUTES = {

@@ -66,7 +66,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
         "created the stored response; `searched`: it was searched for the stored response. Adaptive routing: "
         "`fastest`: it had the least cost; `kept_prefix`: and it has the beginning of the prompt in its cache; "
         "`loaded_there`: and it has the model loaded; `probe`: it is being measured; `waited_for`: the request waited "
-        "for it although another endpoint was free.",
+        "in the queue, and then it had the least cost.",
     )
     scores = ScoreSerializer(
         many=True, help_text="At most eight candidates: the chosen one, and those with the fewest requests in flight."

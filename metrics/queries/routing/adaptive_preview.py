@@ -66,7 +66,7 @@ def adaptive_payload(
             "endpoint_ids": []
             if decision is FULL
             else list(dict.fromkeys(it.endpoint_id for it in decisions if it is not None and it is not FULL)),
-            "reason": _reason(decision, candidates),
+            "reason": _reason(decision, rows),
         },
         "demand": {"prompt_tokens": round(demand.prompt), "output_tokens": round(demand.output)},
         "endpoints": [
@@ -83,10 +83,10 @@ def _pick(rows: Sequence[Row[PreviewCandidate]], demand: Demand, waiting: int, d
     return adaptive.pick(rows, demand, waiting=waiting, draw=lambda: draw)
 
 
-def _reason(decision: Decision, candidates: Sequence[PreviewCandidate]) -> str:
+def _reason(decision: Decision, rows: Sequence[Row[PreviewCandidate]]) -> str:
     if decision is not FULL:
         return decision.reason
-    return WAIT_FOR_FASTER if any(it.rank < OPEN and not it.is_full for it in candidates) else WAIT
+    return WAIT_FOR_FASTER if adaptive.has_free(rows, None) else WAIT
 
 
 def _candidate(
