@@ -45,11 +45,10 @@ _decode_lengths = msgspec.msgpack.Decoder(list[LengthSample]).decode
 
 @dataclass(slots=True)
 class Expected:
-    """What must be published, and the number of models that are left out, because requests to them ended lately."""
+    """What must be published. Models with requests that ended lately are left out."""
 
     speeds: dict[Target, Speeds] = field(default_factory=dict)
     lengths: dict[tuple[str, str], Lengths] = field(default_factory=dict)
-    unsettled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +64,22 @@ class _Window(Generic[S]):
 
 
 def compare(config: Config) -> tuple[list[FigureDifference], list[str]]:
-    """Return differences, and notes about what was left out. Raises django.db.Error."""
+    """Return differences, and a note if the store cannot be read. Raises django.db.Error."""
     if config.balancer != ADAPTIVE or not live.is_running(config):
         return [], []
     try:
-        found, notes = _compare(config)
+        found = _compare(config)
         if found:
             time.sleep(AGAIN_SECONDS)
-            again, notes = _compare(config)
-            found = [difference for difference in again if difference in found]
+            found = [difference for difference in _compare(config) if difference in found]
     except (OSError, Damaged) as error:
         return [], [f"the registry store cannot be read ({error}): what was learned was not compared"]
-    return found, notes
+    return found, []
 
 
-def _compare(config: Config) -> tuple[list[FigureDifference], list[str]]:
+def _compare(config: Config) -> list[FigureDifference]:
     with _opened(config) as store, database.read_moment():
-        expected = _expected(store, time.time())
-        notes = [f"{expected.unsettled} models have new answers: what was learned of them was not compared"]
-        return list(_differences(store, expected)), notes if expected.unsettled else []
+        return list(_differences(store, _expected(store, time.time())))
 
 
 @contextmanager
@@ -135,7 +131,6 @@ def _add_speeds(expected: Expected, store: RegistryStore, now: float) -> None:
         samples = merged([window.samples for window in of_target])
         fleet.put(target, group, offered.engine, offered.since_us, samples)
     expected.speeds = {target: speeds for target, speeds in fleet.take().items() if groups[target] not in recent}
-    expected.unsettled = len(recent)
 
 
 _SPEEDS = "SELECT endpoint_id, model, kind, samples FROM learning_speeds"

@@ -72,7 +72,9 @@ def test_other_samples_are_found(compare: Compare) -> None:
 
 def test_what_has_changed_lately_is_left_out(control: Control, compare: Compare) -> None:
     control.write(*[answered(B, ago=-290.0)])
-    assert compare() == ([], ["1 models have new answers: what was learned of them was not compared"])
+    assert compare() == ([], [])
+    with time_machine.travel(AT + 400, tick=False):
+        assert len(compare()[0]) >= 2
     control.learn()
     with time_machine.travel(AT + 400, tick=False):
         assert compare() == ([], [])
