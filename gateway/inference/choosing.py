@@ -8,11 +8,10 @@ from gateway.base.errors import Refusal
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import InferenceRequest
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand, Row
+from gateway.routing.adaptive import Demand
 from gateway.routing.balancer import CREATOR, DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
-from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import NOTHING_KEPT
-from gateway.routing.routes import Routes
+from gateway.routing.routes import LearnedRoutes, Routes
 
 ENDLESS = float("inf")
 
@@ -68,7 +67,7 @@ def choose(
         decision = _choose_preferred(request, request.preferred, routes, tried)
     if decision is None:
         if services.is_adaptive:
-            decision = _pick_adaptively(request, known.rows, demand, tried, patient=patient)
+            decision = _pick_adaptively(request, known, demand, tried, patient=patient)
         else:
             decision = pick(routes.endpoints, roster.load, tried)
     if decision is None or not decision.endpoint_id:
@@ -120,7 +119,7 @@ def _kept(request: InferenceRequest, routes: Routes) -> Mapping[str, float]:
 
 
 def _pick_adaptively(
-    request: InferenceRequest, rows: list[Row[Endpoint]], demand: Demand, tried: Collection[str], *, patient: bool
+    request: InferenceRequest, known: LearnedRoutes, demand: Demand, tried: Collection[str], *, patient: bool
 ) -> Decision | None:
     services = request.services
     if services.learned.alone:
@@ -132,7 +131,7 @@ def _pick_adaptively(
         waited = (request.queue_us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
         demand = demand._replace(waited=waited if patient else ENDLESS)
         waiting -= since is not None  # it does not wait for itself
-    decision = adaptive.pick(rows, demand, counts, tried, waiting)
-    if decision is FULL and adaptive.has_free(rows, counts, tried):
+    decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
+    if decision is FULL and adaptive.has_free(known.rows, counts, tried):
         return DECLINED
     return decision

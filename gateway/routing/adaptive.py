@@ -30,6 +30,7 @@ HARM_DECODE, HARM_PREFILL = 0.5, 0.25
 NEAR = 1.03  # costs within 3 % are drawn by chance, so that gateways do not all choose the same endpoint
 SLOW_START = 16  # completions; before, an endpoint has at most 1 + 2 * completions requests if there are others
 ALL_UP_TO, SAMPLED = 24, 12  # of more candidates, some are compared: those with the prefix, and others by chance
+DRAWN = 14  # numbers for it, of which some may be equal
 NO_LIMIT = 1 << 30
 UNKNOWN_OUTPUT, UNKNOWN_BYTES_PER_TOKEN = 200.0, 4.0
 
@@ -148,57 +149,57 @@ def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection
     return False
 
 
-class _Costs:
-    """Costs of the candidates of the best rank that are free, and of those that get no more requests now."""
+class _Edge(NamedTuple):
+    """The cost of a candidate that gets no more requests now: it is full, or has few completions."""
 
-    __slots__ = ("few", "found", "full", "rank")
+    rank: int
+    cost: float
+    id: str
+    is_full: bool
 
-    def __init__(self) -> None:
-        self.rank = OPEN
-        self.found: list[tuple[float, str]] = []
-        self.full: list[tuple[int, float]] = []  # rank and cost
-        self.few: list[tuple[int, float, str]] = []  # rank, cost and id; they have too few completions for more
+
+Found = list[tuple[float, str, int]]  # cost, id, and the requests from which on the slow start makes it dearer
 
 
 def _costs(
     rows: Iterable[Row[C]], demand: Demand, counts: Counts[C] | None, tried: Collection[str], waiting: int
-) -> _Costs:
-    """Compute the costs. This is the only loop over candidates, so it has the formula without a call."""
-    result = _Costs()
-    best, found = OPEN, result.found
+) -> tuple[int, Found, list[_Edge]]:
+    """Return the best rank with a free candidate, the costs of those that are free, and of those that are not.
+
+    This is the only loop over candidates, so it has the formula without a call.
+    """
+    best = OPEN
+    found: Found = []
+    edges: list[_Edge] = []
+    append = found.append
     prompt, output, kept, _, typical = demand
-    if typical is None:
-        typical = output
+    decode, prefill = 1.0 + HARM_DECODE, HARM_PREFILL / (1.0 + HARM_DECODE)
+    unread = prompt
     for it in rows:
         candidate, name, setup, read, write, share, edge, slots, few, _load = it
         rank = candidate.rank
         if rank > best or name in tried:
             continue
-        unread = prompt - kept[name] if name in kept else prompt
+        if kept:
+            unread = prompt - kept[name] if name in kept else prompt
         if counts is None:
             n, pending = candidate.in_flight, candidate.pending
         else:
             n, pending = counts(candidate)
         if n < edge:
-            value = (
-                setup
-                + output * (write + share * (1.0 + (1.0 + HARM_DECODE) * n))
-                + read * (pending + unread * (1.0 + HARM_PREFILL * n))
-            )
+            others = decode * n  # a float times an integer takes longer than two floats, so there is one such product
+            value = setup + output * (write + share * (1.0 + others))
+            value += read * (unread * (1.0 + prefill * others) + pending)
         else:
-            value = _edge_cost(it, output, unread, n, pending, waiting, typical)
-            if n >= slots:
-                result.full.append((rank, value))
-                continue
-            if n >= few:
-                result.few.append((rank, value, name))
+            value = _edge_cost(it, output, unread, n, pending, waiting, output if typical is None else typical)
+            if n >= slots or n >= few:
+                edges.append(_Edge(rank, value, name, n >= slots))
                 continue
         if rank < best:
             best = rank
             found.clear()
-        found.append((value, name))
-    result.rank = best
-    return result
+        append((value, name, few))
+    return best, found, edges
 
 
 def pick(
@@ -208,44 +209,89 @@ def pick(
     tried: Collection[str] = (),
     waiting: int = 0,
     draw: Callable[[], float] = random.random,
+    by_id: Mapping[str, Row[C]] | None = None,
 ) -> Decision | None:
     """Choose the endpoint with the least cost among those of the best rank.
 
     `counts` returns the requests in flight and the pending prompt tokens of a candidate, over all processes; None:
-    those of this process are all. `waiting`: requests in the queue. The result is FULL if it is better to wait for a
+    those of this process are all. `waiting`: requests in the queue. `by_id`: the rows by the ids of their
+    candidates, which spares looking for them among many. The result is FULL if it is better to wait for a
     full endpoint, and None if there is no endpoint: all are disabled, draining, offline or already tried.
     """
-    if len(rows) > ALL_UP_TO:
-        rows = _some(rows, demand, tried)
-    costs = _costs(rows, demand, counts, tried, waiting)
-    found = costs.found or _despite_few(costs, demand)
-    if not found:
-        return FULL if costs.full else None
+    some = rows if len(rows) <= ALL_UP_TO else _drawn(rows, demand, by_id)
+    best, found, edges = _costs(some, demand, counts, tried, waiting)
+    if some is not rows and (best or not found):  # others may have a better rank, or be free
+        best, found, edges = _costs(_some(rows, demand, tried), demand, counts, tried, waiting)
+    if edges:
+        if not found:
+            best, found = _despite_few(edges, demand)
+        if not found:
+            return _none_free(edges)
+        if _waits(edges, best, min(found)[0], demand):
+            return FULL
+    if len(found) <= 1:
+        return _only(rows, found, best)
     found.sort()
-    least, name = found[0]
-    if costs.full:
-        rank, value = min(costs.full)
-        if rank < OPEN and (costs.rank == OPEN or (rank == costs.rank and value < least and demand.waited < least)):
-            return FULL  # it is better to wait for a healthy endpoint, or for a faster one
-    if costs.rank == OPEN:
+    if best == OPEN:
         return _trial(rows, found)
-    if len(found) == 1:
-        return Decision(name, ONLY, (), _recorded(found))
+    least, name, few = found[0]
     limit = least * NEAR
     if found[1][0] <= limit:
         near = [one for one in found[:MAX_RECORDED_SCORES] if one[0] <= limit]
-        _, name = near[int(draw() * len(near))]
-    return Decision(name, _reason(rows, name, demand), (), _recorded(found))
+        _, name, few = near[int(draw() * len(near))]
+    return Decision(name, _reason(name, few, demand), (), _recorded(found))
 
 
-def _despite_few(costs: _Costs, demand: Demand) -> list[tuple[float, str]]:
+def _reason(name: str, few: int, demand: Demand) -> str:
+    """Return the reason for a choice among several that are free."""
+    if demand.waited > 0:
+        return WAITED
+    if name in demand.kept:
+        return KEPT_PREFIX
+    return FASTEST if few == NO_LIMIT else PROBE
+
+
+def _none_free(edges: Iterable[_Edge]) -> Decision | None:
+    return FULL if any(it.is_full for it in edges) else None
+
+
+def _only(rows: Sequence[Row[C]], found: Found, best: int) -> Decision | None:
+    if not found:
+        return None
+    return _trial(rows, found) if best == OPEN else Decision(found[0][1], ONLY, (), _recorded(found))
+
+
+def _waits(edges: Iterable[_Edge], best: int, least: float, demand: Demand) -> bool:
+    """Return True if it is better to wait for a healthy endpoint, or for a faster one."""
+    full = [it for it in edges if it.is_full]
+    if not full:
+        return False
+    first = min(full)
+    if first.rank == OPEN:
+        return False
+    return best == OPEN or (first.rank == best and first.cost < least and demand.waited < least)
+
+
+def _despite_few(edges: Iterable[_Edge], demand: Demand) -> tuple[int, Found]:
     """Return the candidates with few completions, where there are no others to choose or to wait for."""
-    if not costs.few:
-        return []
-    costs.rank, least, _ = min(costs.few)
-    if demand.waited < least and any(rank <= costs.rank for rank, _ in costs.full):
-        return []
-    return [(value, name) for rank, value, name in costs.few if rank == costs.rank]
+    few = [it for it in edges if not it.is_full]
+    if not few:
+        return OPEN, []
+    first = min(few)
+    if demand.waited < first.cost and any(it.is_full and it.rank <= first.rank for it in edges):
+        return OPEN, []
+    return first.rank, [(it.cost, it.id, 0) for it in few if it.rank == first.rank]
+
+
+def _drawn(rows: Sequence[Row[C]], demand: Demand, by_id: Mapping[str, Row[C]] | None) -> list[Row[C]]:
+    """Return some of many candidates, of any rank, without looking at all: by chance, and those with the prefix."""
+    number = len(rows)
+    drawn = {int(random.random() * number) for _ in range(DRAWN)}  # noqa: S311
+    some = [rows[at] for at in drawn]
+    if demand.kept:
+        known = {it.id: it for it in rows} if by_id is None else by_id
+        some += [known[name] for name in demand.kept if name in known and known[name] not in some]
+    return some
 
 
 def _some(rows: Sequence[Row[C]], demand: Demand, tried: Collection[str]) -> list[Row[C]]:
@@ -263,26 +309,13 @@ def _some(rows: Sequence[Row[C]], demand: Demand, tried: Collection[str]) -> lis
     return drawn
 
 
-def _trial(rows: Sequence[Row[C]], found: Sequence[tuple[float, str]]) -> Decision:
+def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
     """Every circuit breaker is open: the endpoint whose trial is due first is tried."""
-    names = {name for _, name in found}
+    names = {name for _, name, _ in found}
     first = min((it.candidate for it in rows if it.id in names), key=lambda candidate: candidate.trial_due)
     return Decision(first.id, TRIAL, (), _recorded(found))
 
 
-def _reason(rows: Sequence[Row[C]], chosen: str, demand: Demand) -> str:
-    """Return the reason for a choice among several that are free."""
-    if demand.waited > 0:
-        return WAITED
-    if demand.kept.get(chosen):
-        return KEPT_PREFIX
-    for it in rows:
-        if it.id == chosen:
-            return FASTEST if it.few == NO_LIMIT else PROBE
-    return FASTEST
-
-
-def _recorded(found: Sequence[tuple[float, str]]) -> tuple[tuple[str, int], ...]:
+def _recorded(found: Found) -> tuple[tuple[str, int], ...]:
     """Return the least costs, in ms."""
-    found = found[:MAX_RECORDED_SCORES]
-    return tuple([(name, int(value * 1000)) for value, name in found])
+    return tuple([(name, int(value * 1000)) for value, name, _ in found[:MAX_RECORDED_SCORES]])

@@ -68,12 +68,13 @@ class LearnedFacts:
         found = self._lengths.get((model, key_id))
         if found is None:
             found = self._lengths[model, key_id] = self._read_lengths(model, key_id)
-        output, bytes_per_token = found
+        typical, bytes_per_token = found
+        output = typical
         if not generates:
             output = 0.0
         elif max_tokens is not None and max_tokens < output:
             output = max_tokens
-        return Demand(int(body_bytes / bytes_per_token) or 1, output, kept)
+        return Demand(int(body_bytes / bytes_per_token) or 1, output, kept, 0.0, typical)
 
     def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float]:
         """Return the mean output tokens, and the bytes of a body for each prompt token."""

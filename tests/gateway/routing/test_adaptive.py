@@ -249,5 +249,5 @@ def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
     of = fast(in_flight=3)
     for n, pending in ((0, 0), (3, 0), (7, 900)):
         of.candidate.in_flight, of.candidate.pending = n, pending
-        ((value, _),) = adaptive._costs([of], CHAT, None, (), 0).found
+        ((value, _, _),) = adaptive._costs([of], CHAT, None, (), 0)[1]
         assert value == pytest.approx(adaptive._edge_cost(of, CHAT.output, CHAT.prompt, n, pending, 0, CHAT.output))
