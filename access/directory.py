@@ -6,6 +6,7 @@ not kept here: control looks them up in the registry store of the gateways (rout
 """
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Access:
         self._users: Mapping[str, User] | None = None
         self._remembered: Mapping[str, User] = {}
         self._key_listeners: list[KeyListener] = []
+        self._reading = threading.RLock()
         self.outdated = False  # an edit could not be read again
         self.failed_reads = 0  # counts such edits
         # Finds an API key by its hash. Control replaces it by one that does not read the database.
@@ -88,7 +90,8 @@ class Access:
 
         Raises django.db.Error; the previous users then stay in use.
         """
-        sessions.follow(self._read())
+        with self._reading:
+            sessions.follow(self._read())
         self.outdated = False
 
     def read_again(self, user_ids: Collection[str], hashes: Collection[str]) -> None:
@@ -98,6 +101,12 @@ class Access:
         """
         if self._users is None:
             return
+        # What one thread has read must not reach listeners after what another one has read later: a deleted key would
+        # be valid again.
+        with self._reading:
+            self._read_again(user_ids, hashes)
+
+    def _read_again(self, user_ids: Collection[str], hashes: Collection[str]) -> None:
         if user_ids:
             self.reload()
         found = {key.hash: key for key in read_key_entries(self.users(), owner_ids=user_ids)} if user_ids else {}

@@ -1,5 +1,6 @@
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from access import directory
 from access.directory import KeyEntry, access, read_key_entries
 from access.models import ApiKey, Role, User, hash_key
 from tests.access.people import key_for, make_admin, make_user, without_database
+from tests.endpoints.conftest import meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -109,6 +111,27 @@ def test_keys_that_are_read_again_are_reported(django_assert_num_queries: Any) -
     assert [set(changed) for changed in reported] == [{known, other}]
     access.read_again((), ())
     assert len(reported) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_is_deleted_while_another_thread_reads_it_stays_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change log's thread has read the key. Before it reports that, a request deletes the key."""
+    secret = key_for(make_admin())
+    access.users()
+    reported: list[KeyEntry | None] = []
+    monkeypatch.setattr(access, "_key_listeners", [lambda keys: reported.extend(keys.values())])
+    deletion = threading.Thread(target=meanwhile, args=(lambda: ApiKey.objects.all().delete(),))
+
+    def read(*args: Any, **options: Any) -> Iterator[KeyEntry]:
+        yield from [*read_key_entries(*args, **options)]
+        if deletion.ident is None:
+            deletion.start()
+            deletion.join(0.5)  # it cannot end before this report
+
+    monkeypatch.setattr(directory, "read_key_entries", read)
+    access.read_again((), [hash_key(secret)])
+    deletion.join()
+    assert [key is not None for key in reported] == [True, False]
 
 
 def test_many_keys_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
