@@ -24,7 +24,7 @@ class LearnedFacts:
         self._roster = roster
         self._page = roster.page
         self._work = EndpointWork(roster.page)
-        self._lengths: dict[tuple[str, str | None], tuple[float, float]] = {}
+        self._lengths: dict[tuple[str, str | None], tuple[float, float, float]] = {}
         self._lengths_version = -1
         self.alone = False  # no other process has requests, so that an endpoint's own counts are those of all
         self.follow()
@@ -68,22 +68,24 @@ class LearnedFacts:
         found = self._lengths.get((model, key_id))
         if found is None:
             found = self._lengths[model, key_id] = self._read_lengths(model, key_id)
-        typical, bytes_per_token = found
-        output = typical
+        output, bytes_per_token, typical = found
         if not generates:
-            output = 0.0
+            output = typical = 0.0
         elif max_tokens is not None and max_tokens < output:
             output = max_tokens
         return Demand(int(body_bytes / bytes_per_token) or 1, output, kept, 0.0, typical)
 
-    def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float]:
-        """Return the mean output tokens, and the bytes of a body for each prompt token."""
+    def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float, float]:
+        """Return the mean output tokens of a key, the bytes of a body for each prompt token, and the mean output tokens
+        of all keys.
+        """
         try:
             lengths = self._roster.reader.lengths(model, key_id)
+            typical = self._roster.reader.lengths(model, None).output
         except StoreUnreadable:
-            lengths = UNKNOWN_LENGTHS
+            lengths, typical = UNKNOWN_LENGTHS, None
         output = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
-        return output, lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN
+        return output, lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN, output if typical is None else typical
 
     # What endpoints work on now
 

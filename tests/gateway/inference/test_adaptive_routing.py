@@ -183,9 +183,18 @@ def test_a_request_waits_for_a_better_endpoint(gateway):
     assert gateway.page.waiting == pending(gateway, model) == 0
 
 
+def test_short_requests_of_a_key_do_not_wait_for_long_ones_of_others(gateway):
+    with fast_one_busy(gateway) as (model, _):
+        apply(gateway, Changes(lengths={(model, None): Lengths(5000.0, 2.0), (model, KEY[3:11]): Lengths(4.0, 2.0)}))
+        assert gateway.chat(model).status == 200
+        _, free = (it.id for it in gateway.endpoints_of(model))
+        record = gateway.record()
+        assert (record.attempts[-1].endpoint_id, record.queue_us) == (free, None)
+
+
 def test_a_request_does_not_wait_longer_than_the_free_endpoint_takes(gateway):
-    slow = Speeds(setup=0.3, read=0.0, write=0.0, share=0.0, completions=256)
-    fast = Speeds(setup=0.01, read=0.0, write=0.0, share=0.0, completions=256)
+    slow = Speeds(setup=0.3, read=0.0, write=1e-6, share=0.0, completions=256)
+    fast = Speeds(setup=0.01, read=0.0, write=1e-6, share=0.0, completions=256)
     with fast_one_busy(gateway, fast, slow) as (model, _):
         assert gateway.chat(model).status == 200  # the fast one is never released meanwhile
         _, free = (it.id for it in gateway.endpoints_of(model))
