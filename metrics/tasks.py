@@ -13,7 +13,7 @@ from django.utils import timezone
 from endpoints.fields import iso
 from metrics import sql
 from metrics.models import MinuteRollUp
-from metrics.storage import address_retention, adopted_history, rollups
+from metrics.storage import address_retention, adopted_history, learning_rows, rollups
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ def prune_history() -> int:
             deleted += _delete(ids)
     _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
     address_retention.remove_due()
+    learning_rows.forget_deleted_keys()
     return deleted
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from django.db import connection
 
 from gateway.ipc.record import RequestRecord
+from metrics import sql
 from metrics.counting.speeds import AnySample, current, merge_samples
 from metrics.learning.from_records import is_learnable, length_sample, speed_sample
 from metrics.learning.samples import WINDOW, LengthSample, SpeedSample, pack, unpack_any, unpack_lengths, unpack_speeds
@@ -151,6 +152,13 @@ def write_starts(found: dict[str, Start]) -> None:
     """Store when the slow starts of endpoints began. Raises django.db.Error."""
     with connection.cursor() as cursor:
         _WRITE_STARTS.write(cursor, [(endpoint_id, *start) for endpoint_id, start in sorted(found.items())])
+
+
+def forget_deleted_keys() -> None:
+    """Delete the lengths of API keys that are deleted. Raises django.db.Error."""
+    deleted = "api_key_id <> '' AND api_key_id NOT IN (SELECT CAST(id AS text) FROM api_keys)"
+    with connection.cursor() as cursor:
+        cursor.execute(sql.delete(LENGTHS, deleted))
 
 
 def averages() -> dict[str, dict[tuple[str, str], float]]:

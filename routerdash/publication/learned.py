@@ -56,6 +56,10 @@ class Learned:
         self._lengths: _Facts[LengthsOf, Lengths] = _Facts()
         self._waits_since: float | None = None  # seconds of a clock
 
+    def known_lengths(self) -> set[LengthsOf]:
+        """Return the keys of all lengths that are published, or will be."""
+        return {*self._lengths.published, *self._lengths.waiting}
+
     def update(self, speeds: Mapping[Target, Speeds | None], lengths: Mapping[LengthsOf, Lengths | None]) -> None:
         """Take new facts; None: there is none any more."""
         self._speeds.update(speeds)

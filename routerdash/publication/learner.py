@@ -189,7 +189,7 @@ class Learner:
         for endpoint_id, model, kind in keys.speeds:
             self._windows.setdefault(endpoint_id, set()).add((model, kind))
         self._endpoints = {*self._windows, *self._averages, *(target[0] for target in self._fleet.targets())}
-        self._lengths = set(keys.lengths)
+        self._lengths = keys.lengths | {(model, key_id or "") for model, key_id in self._learned.known_lengths()}
         self._store_starts({}, self._endpoints)
 
     def _store_starts(self, starts: dict[str, Start], endpoints: Iterable[str]) -> None:
@@ -265,4 +265,4 @@ class Learner:
         keys = sorted(islice(self._lengths, LENGTHS_AT_ONCE))
         read = learning_rows.length_windows(keys)
         self._lengths -= set(keys)
-        return {(model, key_id or None): fit.lengths(read.get((model, key_id), ())) for model, key_id in keys}
+        return {(key[0], key[1] or None): fit.lengths(read[key]) if read.get(key) else None for key in keys}

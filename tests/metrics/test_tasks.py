@@ -7,9 +7,12 @@ import pytest
 import time_machine
 from django.utils import timezone
 
+from access.models import INFERENCE, ApiKey
 from metrics import tasks
-from metrics.models import DailyStat, DayRollUp, MinuteRollUp, MovingAverage, RequestHistory
-from tests.metrics.records import A, load, request
+from metrics.models import DailyStat, DayRollUp, LengthWindow, MinuteRollUp, MovingAverage, RequestHistory
+from tests.access.people import make_user
+from tests.metrics.learning.work import answered
+from tests.metrics.records import KEY, A, load, request
 from tests.metrics.world import World, reported, restored
 
 pytestmark = pytest.mark.django_db
@@ -84,3 +87,11 @@ def test_averages_are_not_pruned(world: World) -> None:
     world.write()
     tasks.prune_history()
     assert [str(row.endpoint_id) for row in MovingAverage.objects.all()] == [A]
+
+
+def test_lengths_of_deleted_api_keys_are_deleted(world: World) -> None:
+    kept = str(ApiKey.issue(make_user(), "script", [INFERENCE])[0].pk)
+    world.gateway(answered(api_key_id=kept), answered(api_key_id=KEY))
+    world.write()
+    tasks.prune_history()
+    assert {row.api_key_id for row in LengthWindow.objects.all()} == {"", kept}

@@ -10,7 +10,7 @@ from endpoints.registry import registry
 from gateway.registry.schema import SPEEDS, Lengths, Speeds, speed_key
 from metrics.learning import fit
 from metrics.learning.from_records import speed_sample
-from metrics.models import DailyStat, MovingAverage, RequestHistory, SlowStart
+from metrics.models import DailyStat, LengthWindow, MovingAverage, RequestHistory, SlowStart, SpeedWindow
 from metrics.storage import learning_rows
 from routerdash.publication import learner as learner_module
 from routerdash.publication.learned import PUBLISH_SECONDS, lengths_moved, speeds_moved
@@ -111,6 +111,17 @@ def test_retention_and_history_do_not_change_what_is_learned(control: Control) -
     control.restart()
     control.learn()
     assert control.everything() == before
+
+
+def test_a_restored_database_has_learned_less(control: Control) -> None:
+    control.write(*traffic(20))
+    control.learn()
+    for table in (SpeedWindow, LengthWindow, MovingAverage):
+        table.objects.all().delete()
+    DailyStat.objects.all().delete()
+    control.learner.read_again()
+    control.learn()
+    assert control.everything() == []
 
 
 # Endpoints without samples
