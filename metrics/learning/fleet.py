@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gateway.registry.schema import Model, Speeds, names
 from metrics.learning import fit
 from metrics.learning.fit import DEFAULT_PRIOR, Parameters
+from metrics.learning.prefixes import PrefixShares
 from metrics.learning.samples import WINDOW, SpeedSample
 
 Target = tuple[str, str, str]  # endpoint, the endpoint's own id of the model, kind
@@ -65,6 +66,7 @@ class Fleet:
     _groups: dict[GroupKey, dict[Target, _Fitted]] = field(default_factory=dict)
     _group_of: dict[Target, GroupKey] = field(default_factory=dict)
     _news: dict[GroupKey, set[Target]] = field(default_factory=dict)
+    prefixes: PrefixShares = field(default_factory=PrefixShares)
 
     def put(self, target: Target, group: GroupKey, engine: str, since_us: int, samples: Sequence[SpeedSample]) -> None:
         """Replace the samples of a target. They are sorted; there is at least one."""
@@ -76,6 +78,7 @@ class Fleet:
         self._groups.setdefault(group, {})[target] = _Fitted(engine, first, speeds, len(samples), few)
         self._group_of[target] = group
         self._news.setdefault(group, set()).add(target)
+        self.prefixes.put(target, samples)
 
     def drop(self, target: Target) -> None:
         """Forget a target."""
@@ -83,6 +86,7 @@ class Fleet:
         if group is not None:
             del self._groups[group][target]
             self._news.setdefault(group, set()).discard(target)
+            self.prefixes.drop(target)
 
     def __contains__(self, target: Target) -> bool:
         return target in self._group_of

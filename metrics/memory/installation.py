@@ -6,6 +6,7 @@ from typing import Protocol
 
 from gateway.ipc.limit_hits import Hits
 from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
+from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 
 
@@ -47,6 +48,10 @@ class InstallationState(Protocol):
 
     def lengths(self, model: str, key_id: str | None) -> Lengths:
         """Return the published lengths of the requests for a model, of an API key if there are."""
+        ...
+
+    def prefix_share(self) -> PrefixShare:
+        """Return how many of the responses that routing learns from found their prefix, over all endpoints."""
         ...
 
     def pending(self) -> Mapping[str, int]:
@@ -130,6 +135,9 @@ class StoppedInstallation:
 
     def lengths(self, model: str, key_id: str | None) -> Lengths:
         return Lengths(None)
+
+    def prefix_share(self) -> PrefixShare:
+        return PrefixShare()
 
     def pending(self) -> Mapping[str, int]:
         return {}

@@ -21,7 +21,7 @@ from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
 from metrics.queries import figures, uptime
 from metrics.queries.endpoint_days import endpoint_days, model_days
 from metrics.queries.figures import Moment
-from metrics.queries.learned import learned_models, prefix_share
+from metrics.queries.learned import learned_models, share_of_models
 from metrics.queries.requests.failures import last_failures
 from metrics.queries.stored import flushed
 
@@ -68,7 +68,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "speeds": figures.model_tps(entry.id, moment),
         "learned": learned[:SHOWN_LEARNED],
         "learned_total": len(learned),
-        "prefix": prefix_share(learned),
+        "prefix": share_of_models(learned),
         "health": uptime.timeline(entry, uptime.MAX_DAYS, edits),
         "shown_spans": SHOWN_SPANS,
         "latencies": uptime.latencies(entry.id),

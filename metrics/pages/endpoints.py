@@ -22,6 +22,7 @@ from endpoints.models import Kind, OperatorState, Status
 from endpoints.page_parts import wants_part
 from endpoints.registry import Entry
 from metrics.counting.cells import Counters
+from metrics.memory.runtime import runtime
 from metrics.pages.status_badges import BadgedEndpoint, badge_renderer
 from metrics.queries import figures, overview
 from metrics.queries.figures import Moment
@@ -195,6 +196,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
         "rows": rows(list(page), moment),
         "match_count": len(selected),
         "total": len(moment.entries),
+        "prefix": runtime.installation.prefix_share(),
         "page": page,
         "pages": PageLinks.of(page, query.query),
         "digests": overview.digests(moment),

@@ -5,7 +5,7 @@ learned from (metrics.learning.samples). What neither of them tells is None.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypedDict
@@ -18,7 +18,8 @@ from gateway.registry.schema import Model, Speeds
 from gateway.routing.adaptive import SLOW_START
 from metrics.counting.speeds import current
 from metrics.learning.fleet import merged
-from metrics.learning.samples import UNKNOWN, WINDOW, SpeedSample, unpack_speeds
+from metrics.learning.prefixes import PrefixShare, prefix_share
+from metrics.learning.samples import WINDOW, SpeedSample, unpack_speeds
 from metrics.memory.runtime import runtime
 from metrics.models import SpeedWindow
 from metrics.times import json_time
@@ -149,12 +150,12 @@ class LearnedModel:
     @property
     def prefix_reports(self) -> int:
         """Number of responses in which the endpoint reported cached tokens, also none of them."""
-        return sum(it.cached != UNKNOWN for it in self.samples)
+        return prefix_share(self.samples).reports
 
     @property
     def prefix_hits(self) -> int:
         """Number of responses whose prompt had a part in the prefix cache."""
-        return sum(it.cached > 0 for it in self.samples)
+        return prefix_share(self.samples).hits
 
     @property
     def payload(self) -> LearnedPayload:
@@ -210,10 +211,6 @@ def _models(entry: Entry) -> Iterable[Model]:
     return [Model(it.id, it.canonical_name, model_aliases.aliases(it.id, it.canonical_name)) for it in entry.models]
 
 
-def prefix_share(models: Iterable[LearnedModel]) -> Mapping[str, int] | None:
-    """Return in how many responses a part of the prompt was cached, of those that tell it; None if none does."""
-    hits = reports = 0
-    for it in models:
-        hits += it.prefix_hits
-        reports += it.prefix_reports
-    return {"hits": hits, "reports": reports} if reports else None
+def share_of_models(models: Iterable[LearnedModel]) -> PrefixShare:
+    """Return in how many responses a part of the prompt was cached, of those that tell it."""
+    return prefix_share(sample for it in models for sample in it.samples)

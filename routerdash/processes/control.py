@@ -95,7 +95,7 @@ class Control:
         self._remarked: set[str] = set()  # endpoints with omitted models
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.installation = RunningInstallation(self.publisher, self.writer, Hits(page))
+        self.installation = RunningInstallation(self.publisher, self.writer, Hits(page), self.learner)
         runtime.installation = self.installation
         registry.in_flight = self.publisher.live.in_flight
         registry.reset_breaker = self.publisher.live.reset_breaker

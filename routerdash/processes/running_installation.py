@@ -11,15 +11,18 @@ from endpoints.registry import registry
 from gateway.ipc.limit_hits import Hits
 from gateway.registry.reader import StoreUnreadable
 from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds, speed_key
+from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
+from routerdash.publication.learner import Learner
 from routerdash.publication.publisher import Publisher
 
 
 class RunningInstallation:
     """Implementation of InstallationState in the control process, by the live page and the registry store."""
 
-    def __init__(self, publisher: Publisher, writer: WriterHandle, limit_hits: Hits) -> None:
+    def __init__(self, publisher: Publisher, writer: WriterHandle, limit_hits: Hits, learner: Learner) -> None:
         self._publisher = publisher
+        self._learner = learner
         self.writer: WriterHandle | None = writer
         self.limit_hits = limit_hits
         self._key_names = KeyNames()
@@ -53,6 +56,9 @@ class RunningInstallation:
             return self._publisher.look_up(lambda reader: reader.lengths(model, key_id))
         except StoreUnreadable:
             return Lengths(None)
+
+    def prefix_share(self) -> PrefixShare:
+        return self._learner.prefix_share
 
     def pending(self) -> Mapping[str, int]:
         return self._publisher.live.pending()

@@ -19,6 +19,7 @@ from endpoints.registry import Entry, Models, registry
 from gateway.registry.schema import Lengths, Speeds
 from metrics.learning import fit
 from metrics.learning.fleet import Fleet, Offer, Target, group_of, merged, offer
+from metrics.learning.prefixes import PrefixShare
 from metrics.storage import learning_rows
 from metrics.storage.learning_rows import ChangedWindows, LengthKey, Start, WindowKey
 from routerdash.publication.facts import endpoint_models
@@ -67,6 +68,11 @@ class Learner:
         self._endpoints: set[str] = set()  # to be fitted, with all their models
         self._lengths: set[LengthKey] = set()  # to be computed
         publisher.synchronised = self.store_replaced
+
+    @property
+    def prefix_share(self) -> PrefixShare:
+        """How many of the samples that routing learns from found their prefix."""
+        return self._fleet.prefixes.total
 
     # Calls of other threads
 

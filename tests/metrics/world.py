@@ -17,6 +17,7 @@ from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
 from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
 from metrics.counting.cells import EndpointUsage
+from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures
@@ -46,6 +47,7 @@ class FakeInstallation:
         self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
         self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None
         self.lengths: Callable[[str, str | None], Lengths] = lambda model, key_id: Lengths(None)
+        self.prefix_share: Callable[[], PrefixShare] = PrefixShare
         self.pending: Callable[[], Mapping[str, int]] = dict
         self.revision: Callable[[], int] = lambda: 0
         self.is_pending: Callable[[], bool] = lambda: False

@@ -136,3 +136,11 @@ def test_samples_under_several_names_are_one_window() -> None:
     samples = answers(300, GPU)
     assert merged([samples[::2], samples[1::2]]) == samples[-WINDOW:]
     assert fit.fit(merged([samples[1::2], samples[::2]]), "vllm") == fit.fit(samples, "vllm")
+
+
+def test_prefixes_of_a_fleet_are_those_of_its_targets() -> None:
+    fleet = Fleet()
+    fleet.put(target("gpu"), GROUP, "vllm", 0, [it._replace(cached=9) for it in answers(2, GPU)])
+    assert fleet.prefixes.total == (2, 2)
+    fleet.drop(target("gpu"))
+    assert fleet.prefixes.total == (0, 0)

@@ -8,6 +8,7 @@ import pytest
 from endpoints.models import EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from metrics.learning.prefixes import PrefixShare
 from metrics.pages.endpoints import EndpointListQuery
 from tests.access.people import Api
 from tests.metrics.pages.test_views import page, row, value
@@ -142,3 +143,12 @@ def test_names_and_tags_are_escaped(as_admin: Api) -> None:
     html = page(as_admin, f"{LIST}?q=<script>alert(1)</script>") + page(as_admin, LIST)
     for mark in ("<b>x", "<i>", "</td><script>", "<script>alert"):
         assert mark not in html
+
+
+@pytest.mark.parametrize(("share", "shown"), [(PrefixShare(3, 4), "75.0 % of 4"), (PrefixShare(), None)])
+def test_the_share_of_found_prefixes_is_shown_if_it_is_known(
+    as_viewer: Api, three: World, share: PrefixShare, shown: str | None
+) -> None:
+    fake_installation().prefix_share = lambda: share
+    found = re.search(r"latest responses that found their prefix in a cache: (.*?) *</span>", page(as_viewer, LIST))
+    assert (found and found[1]) == shown

@@ -12,7 +12,7 @@ from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work
 from gateway.registry.schema import Speeds
 from metrics.learning.samples import UNKNOWN, SpeedSample
-from metrics.queries.learned import LearnedModel, learned_models, prefix_share
+from metrics.queries.learned import LearnedModel, learned_models, share_of_models
 from metrics.templatetags.curves import learned_curve
 from tests.access.people import Api
 from tests.metrics.records import A, request
@@ -112,8 +112,8 @@ def test_prefix_hits_are_counted_of_responses_that_report_them() -> None:
     found = learned(sample(cached=10), sample(cached=0), sample(cached=UNKNOWN))
     assert (found.prefix_hits, found.prefix_reports, found.payload["prefix_hit_rate"]) == (1, 2, 0.5)
     assert learned(sample()).payload["prefix_hit_rate"] is None
-    assert prefix_share([found, found]) == {"hits": 2, "reports": 4}
-    assert prefix_share([learned(sample())]) is None
+    assert share_of_models([found, found]) == (2, 4)
+    assert share_of_models([learned(sample())]) == (0, 0)
 
 
 # The curve
