@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 from gateway.ipc.live_page import LivePage
 row = LivePage(Path(sys.argv[1])).claim_row()
-row.in_flight(5)[0] = 7
+row.cells(5)[0] = 7  # in flight
 row.set_unrecorded(5)
 print(flush=True)
 sys.stdin.read()
