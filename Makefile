@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long storm bench bench-micro check docs docs-serve package image test-image lock sbom audit fmt messages
+.PHONY: help install serve demo screenshots test test-fast coverage test-newest test-tasks test-js test-postgres fuzz hostile torture torture-long storm bench bench-micro bench-routing check docs docs-serve package image test-image lock sbom audit fmt messages
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -123,6 +123,9 @@ storm: $(VENV)/installed-dev ## Run 500 clients of all kinds while endpoints fai
 
 bench: $(VENV)/installed-dev ## Compare RouterDash with nginx and HAProxy, and write benchmarks/RESULTS.md (ARGS="--peers", "--quick")
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-routing: $(VENV)/installed-dev ## Compare the balancers with oracles on simulated fleets over HTTP (ARGS="--quick" for a minute)
+	$(BIN)/python -m benchmarks.routing.over_http $(ARGS)
 
 bench-micro: $(VENV)/installed-dev ## Measure the single steps of a request
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-columns=min,median,iqr --benchmark-sort=name $(ARGS)

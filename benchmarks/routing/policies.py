@@ -190,7 +190,7 @@ class Adaptive:
             loaded = ""
         if loaded == model:
             return 0.0
-        return self._load.get((view, model), adaptive.UNKNOWN_LOAD_SECONDS) * (1.5 if loaded else 1.0)
+        return self._load.get((view, model), adaptive.UNKNOWN_LOAD_SECONDS) * (adaptive.EVICTION if loaded else 1.0)
 
     def sent(self, request: Request, view: View, now: float) -> None:
         job = request.job
