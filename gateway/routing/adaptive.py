@@ -133,9 +133,10 @@ def _edge_cost(
 
 def expected_seconds(of: Row[C], demand: Demand, in_flight: int, pending: int) -> float:
     """Return the expected duration of a request there, beside those in flight, without its harm to them."""
-    unread = demand.prompt - demand.kept.get(of.id, 0.0)
-    writing = demand.output * (of.write + of.share * (in_flight + 1))
-    return of.load + of.setup + of.read * (pending + unread) + writing
+    _, name, setup, read, write, share, _, _, _, load = of
+    prompt, output, kept, _, _ = demand  # unpacking is quicker than names
+    unread = prompt - kept[name] if name in kept else prompt
+    return load + setup + read * (pending + unread) + output * (write + share * (in_flight + 1))
 
 
 def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:

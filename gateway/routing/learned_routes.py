@@ -14,6 +14,7 @@ from gateway.routing.roster import Roster
 from gateway.routing.routes import LearnedRoutes, Routes
 
 CACHED_LENGTHS = 20_000  # of a model and an API key
+_new = tuple.__new__
 NOTHING_KEPT: Mapping[str, float] = {}
 
 
@@ -73,7 +74,8 @@ class LearnedFacts:
             output = typical = 0.0
         elif max_tokens is not None and max_tokens < output:
             output = max_tokens
-        return Demand(int(body_bytes / bytes_per_token) or 1, output, kept, 0.0, typical)
+        # Demand(…) would call a function in between.
+        return _new(Demand, (int(body_bytes / bytes_per_token) or 1, output, kept, 0.0, typical))
 
     def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float, float]:
         """Return the mean output tokens of a key, the bytes of a body for each prompt token, and the mean output tokens

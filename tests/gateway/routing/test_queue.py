@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.balancer import FULL, Decision
-from gateway.routing.queue import Queue, Waiter
+from gateway.routing.balancer import DECLINED, FULL, Decision
+from gateway.routing.queue import MAX_ALL_DECLINED, MAX_DECLINED, Queue, Waiter
 
 FOREVER = float("inf")
 
@@ -248,3 +248,46 @@ def test_a_key_waits_for_at_most_one_request_of_each_other_key(comers):
     ahead = [key for key, _ in went]
     if "b" in ahead:
         assert ahead.index("b") <= 1
+
+
+# Requests that decline a free endpoint
+
+
+def test_a_request_that_declines_does_not_hold_up_others():
+    wanted = {"patient": DECLINED, "short": Decision("slow", "only", ())}
+    queue: Queue[str] = Queue(lambda waiter: wanted[waiter.item])
+    patient, short = (Waiter(item, "key", "line", [], float(at), 100.0) for at, item in enumerate(wanted))
+    queue.add(patient)
+    queue.add(short)
+    queue.dispatch()
+    assert (patient.decision, short.decision) == (FULL, wanted["short"])
+    assert queue.length == 1
+
+
+def test_the_first_of_those_that_declined_goes_first():
+    free: list[Decision] = []
+    queue: Queue[int] = Queue(lambda waiter: free.pop() if free else DECLINED)
+    waiters = [Waiter(at, "key", "line", [], float(at), 100.0) for at in range(3)]
+    for waiter in waiters:
+        queue.add(waiter)
+    queue.dispatch()
+    free.append(Decision("fast", "waited_for", ()))
+    queue.dispatch()
+    assert [waiter.decision for waiter in waiters] == [Decision("fast", "waited_for", ()), FULL, FULL]
+
+
+def test_few_requests_are_looked_at_while_all_decline():
+    asked = []
+
+    def decide(waiter):
+        asked.append(waiter.item)
+        return DECLINED
+
+    queue = Queue(decide)
+    for key in range(30):
+        for at in range(10):
+            queue.add(Waiter((key, at), f"key {key}", "line", [], float(at), 100.0))
+    queue.dispatch()
+    assert len(asked) <= MAX_ALL_DECLINED + 30
+    assert max(at for _, at in asked) == MAX_DECLINED - 1
+    assert queue.length == 300
