@@ -72,7 +72,7 @@ install: $(VENV)/installed ## Create the virtual environment and install RouterD
 serve: $(VENV)/installed ## Run RouterDash on http://127.0.0.1:32768
 	@exec $(BIN)/python manage.py serve
 
-demo: $(VENV)/installed ## Run RouterDash with three simulated servers and light traffic
+demo: $(VENV)/installed ## Run RouterDash with four simulated servers of different speeds and light traffic
 	@exec $(BIN)/python -m benchmarks.demo
 
 screenshots: $(VENV)/installed-dev ## Save screenshots of the demo's pages in docs/screenshots (ARGS="--to FOLDER --seconds 5")

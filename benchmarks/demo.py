@@ -1,5 +1,8 @@
-"""`make demo`: RouterDash with three simulated servers, light traffic and a week of history, in a temporary data
-directory.
+"""`make demo`: RouterDash with four simulated servers of different speeds, light traffic and a week of history, in a
+temporary data directory.
+
+Two models are at fast and slow servers, so the strategy shows: compare the shares of the endpoints with those under
+`ROUTERDASH_BALANCER=least_inflight make demo`.
 
 No data leaves this machine. ROUTERDASH_PORT sets the port. Ctrl-C stops everything.
 """
@@ -22,7 +25,7 @@ import aiohttp
 from benchmarks import past, published
 from benchmarks.process import ROOT, clean_environment, stop
 from benchmarks.simulator import Simulator
-from gateway.base.config import Config, load
+from gateway.base.config import ADAPTIVE, Config, load
 
 PASSWORD = "try-routerdash"  # noqa: S105  # of an installation that lives for minutes, on a loopback address
 REQUESTS_PER_SECOND = 3.0
@@ -54,6 +57,14 @@ SERVERS: dict[str, dict[str, Any]] = {
         "slots": 4,
         "fault": "die",
         "fault_rate": 0.02,
+    },
+    "old-laptop": {
+        "kind": "ollama",
+        "models": ["qwen3-32b", "gemma3:27b"],
+        "ttft": 1.5,
+        "tokens_per_second": 6.0,
+        "tokens": 60,
+        "slots": 2,
     },
 }
 MODELS = ("llama3.3:70b", "meta-llama/Llama-3.3-70B-Instruct", "qwen3-32b", "gemma3:27b", "tiny-random")
@@ -147,6 +158,7 @@ def main() -> None:
                 "ROUTERDASH_PORT": port,
                 "ROUTERDASH_ADMIN_PASSWORD": PASSWORD,
                 "ROUTERDASH_BOOTSTRAP_API_KEY": key,
+                "ROUTERDASH_BALANCER": os.environ.get("ROUTERDASH_BALANCER", ADAPTIVE),
                 "ROUTERDASH_LOG_LEVEL": os.environ.get("ROUTERDASH_LOG_LEVEL", "warning"),
             }
         )
