@@ -5,7 +5,6 @@ from typing import NamedTuple, Protocol
 
 from gateway.base.config import AFFINITY_HEADER
 from gateway.dialects.prompt_fields import PromptFields
-from gateway.registry.reader import BoundedCache
 from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, session_hash
 from gateway.routing.affinity.prompts import FIRST_BYTES, count_marks, read_beginning, session_of, size_of
 from gateway.routing.affinity.table import (
@@ -18,7 +17,7 @@ from gateway.routing.affinity.table import (
     age_between,
 )
 
-CACHED_SCOPES = 2_000  # in each of the two halves of the cache
+CACHED_SCOPES = 5_000
 # A prefix is of age 0 to 3: younger than the first of these numbers of prompt tokens that were sent to its endpoint
 # since, than the second, than the third, or older. Caches hold some 10,000 to some 100,000 tokens.
 AGES = tuple(tokens >> CLOCK_TOKENS_SHIFT for tokens in (8_192, 32_768, 131_072))
@@ -65,16 +64,13 @@ class Kept(NamedTuple):
 class Prefix:
     """The beginning of one request's prompt: its marks, the shortest first."""
 
-    __slots__ = ("_has_head_mark", "_hash", "_hashes", "_head", "_marks", "conversation", "found", "session")
+    __slots__ = ("_hash", "_hashes", "_head", "_marks", "conversation", "found", "session")
 
-    def __init__(
-        self, hashed: Hash, marks: Sequence[int], head: int, has_head_mark: bool, session: int | None, conversation: str
-    ) -> None:
-        """`head`: bytes of tools and system prompt, which the first mark covers alone if `has_head_mark`."""
+    def __init__(self, hashed: Hash, marks: Sequence[int], head: int, session: int | None, conversation: str) -> None:
+        """`head`: bytes of tools and system prompt."""
         self._hash = hashed
         self._marks = marks
         self._head = head
-        self._has_head_mark = has_head_mark
         self._hashes: dict[int, int] = {}
         self.session = session  # hash of the session's mark
         self.conversation = conversation  # 8 bytes in hexadecimal
@@ -85,7 +81,7 @@ class Prefix:
 
     def size_of(self, number: int) -> int:
         """Return the bytes of the body that a mark covers."""
-        return size_of(self._head, number, self._has_head_mark)
+        return size_of(self._head, number)
 
     def hash_of(self, number: int) -> int:
         """Return the keyed hash of a mark. It is computed when it is first needed: 0.3 µs."""
@@ -116,7 +112,7 @@ class Affinity:
         self._clock = clock
         self._endpoints = endpoints
         self._slots: set[int] = set()  # that have an endpoint
-        self._scopes: BoundedCache[tuple[str | None, str], ScopeHashes] = BoundedCache(CACHED_SCOPES)
+        self._scopes: dict[tuple[str | None, str], ScopeHashes] = {}
         self._owners: dict[int, tuple[str, str]] = {}  # id and address of the endpoint of a slot
         self._prints: dict[int, int] = {}  # its fingerprint
 
@@ -133,26 +129,29 @@ class Affinity:
             session = session_of(fields)
         if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
             return None
-        scope = self._scopes.get((key_id, model))
-        if scope is None:
-            scope = ScopeHashes(self._secret, key_id, model)
-            self._scopes.put((key_id, model), scope)
+        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
         if session is None:
-            marks, head, has_head_mark, opening = read_beginning(fields)
+            marks, head, opening = read_beginning(fields)
             hashed = scope.conversation()
             hashed.update(opening)
-            return Prefix(scope.mark, marks, head, has_head_mark, None, hashed.hexdigest()[:16])
+            return Prefix(scope.mark, marks, head, None, hashed.hexdigest())
         of_session = session_hash(scope, session)
         first = _number(of_session, 0)
         hashed = scope.conversation()
         hashed.update(b"session." + session)
-        conversation = hashed.hexdigest()[:16]
+        conversation = hashed.hexdigest()
         if self._reads_bodies:
-            marks, head, has_head_mark, _ = read_beginning(fields)
-            return Prefix(scope.mark, marks, head, has_head_mark, first, conversation)
+            marks, head, _ = read_beginning(fields)
+            return Prefix(scope.mark, marks, head, first, conversation)
         # Only the session is known, so what is noted is how much of it an endpoint has seen.
         count, head = count_marks(fields)
-        return Prefix(of_session, [1] * count, head, False, first, conversation)
+        return Prefix(of_session, [1] * count, head, first, conversation)
+
+    def _new_scope(self, key_id: str | None, model: str) -> ScopeHashes:
+        if len(self._scopes) >= CACHED_SCOPES:
+            self._scopes.clear()
+        scope = self._scopes[key_id, model] = ScopeHashes(self._secret, key_id, model)
+        return scope
 
     def find(self, prefix: Prefix, candidates: Candidates) -> dict[str, Kept]:
         """Return what each endpoint should have of a prompt, by the endpoint's id. It is kept in `prefix.found`.
@@ -228,7 +227,7 @@ class Affinity:
 def _number(hashed: Hash, value: int) -> int:
     mark = hashed()
     mark.update(value.to_bytes(5, "little"))
-    return int.from_bytes(mark.digest()[:8], "little")
+    return int.from_bytes(mark.digest(), "little")
 
 
 def _age_class(age: int) -> int:

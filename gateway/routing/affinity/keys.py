@@ -45,15 +45,13 @@ class ScopeHashes:
         # An id of an API key has no NUL. Requests without an API key share a scope.
         key = blake2s(f"{key_id or ''}\0{model}".encode("utf-8", "replace"), key=secret).digest()
         self.mark: Hash = _keyed(key, b"m")  # of the beginning of a prompt
-        self.session: Hash = _keyed(key, b"s")  # of a session's id
+        self.session = blake2s(key + b"s").digest()  # the key of the hashes of sessions
         self.conversation: Hash = _keyed(key, b"c")  # of the opening of a conversation
 
 
 def session_hash(scope: ScopeHashes, session: bytes) -> Hash:
     """Return the hash of a session. It reads the whole id first: `session-1` is no beginning of `session-12`."""
-    hashed = scope.session()
-    hashed.update(session)
-    return _keyed(hashed.digest(), b"n")
+    return _keyed(blake2s(session, key=scope.session).digest(), b"n")
 
 
 def fingerprint(secret: bytes, endpoint_id: str, base_url: str) -> int:
@@ -63,4 +61,4 @@ def fingerprint(secret: bytes, endpoint_id: str, base_url: str) -> int:
 
 
 def _keyed(key: bytes, purpose: bytes) -> Hash:
-    return blake2s(key + purpose).copy  # type: ignore[return-value]  # typeshed's type of blake2s is another class
+    return blake2s(key + purpose, digest_size=8).copy  # type: ignore[return-value]  # typeshed's type of blake2s is another class

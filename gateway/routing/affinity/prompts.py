@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import NamedTuple
 from zlib import crc32
 
 from gateway.dialects.prompt_fields import PromptFields
@@ -36,15 +35,6 @@ _BETWEEN = b" \t\r\n[]{},"  # what may stand between two messages
 _TAIL_BYTES = 64
 
 
-class Beginning(NamedTuple):
-    """The checksums of a prompt's beginning, the shortest first."""
-
-    marks: list[int]  # 32 bits each
-    head: int  # bytes of tools and system prompt
-    has_head_mark: bool  # the first mark covers only these
-    opening: bytes  # of the conversation: a checksum, a length and a few bytes
-
-
 def session_in(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Return the id of a request's session by its headers, whose names are in lower case; None without one."""
     for name in SESSION_HEADERS:
@@ -59,25 +49,29 @@ def session_of(fields: PromptFields) -> bytes | None:
     return key[1:-1] or None if key[:1] == b'"' else None
 
 
-def size_of(head: int, number: int, has_head_mark: bool) -> int:
-    """Return the bytes of a body that a mark covers."""
-    if has_head_mark:
-        return head + LENGTHS[number - 1] if number else head
-    return head + LENGTHS[number]
+def size_of(head: int, number: int) -> int:
+    """Return the bytes of a body that a mark covers. `head`: bytes of tools and system prompt."""
+    if head < FIRST_BYTES:
+        return head + LENGTHS[number]
+    return head + LENGTHS[number - 1] if number else head
 
 
 def count_marks(fields: PromptFields) -> tuple[int, int]:
     """Return the number of marks of a prompt of this size, and the bytes of its head, without reading it."""
     head = len(fields.tools) + len(fields.system) + len(fields.instructions)
     size = len(fields.messages) or len(fields.input) or len(fields.prompt)
-    return bisect_left(LENGTHS, min(size, MAX_BYTES)), head
+    room = MAX_BYTES - min(head, MAX_BYTES)
+    return bisect_left(LENGTHS, min(size, room)) + (head >= FIRST_BYTES), head
 
 
-def read_beginning(fields: PromptFields) -> Beginning:
+def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     """Compute the checksums of a prompt's beginning.
 
-    Templates put tools and system prompt before the messages, wherever the body has them, so these are read first. At
-    most MAX_BYTES are read.
+    Return the marks, 32 bits each and the shortest first; the bytes of tools and system prompt; and the opening of the
+    conversation, as a checksum, a length and a few bytes.
+
+    Templates put tools and system prompt before the messages, wherever the body has them, so these are read first, and
+    if they have FIRST_BYTES, the first mark covers them alone. At most MAX_BYTES are read.
 
     The checksums are CRCs, which anyone could compute: they must not leave the process unless they are hashed with a
     key (gateway.routing.affinity.keys).
@@ -111,7 +105,8 @@ def read_beginning(fields: PromptFields) -> Beginning:
         last = min(bisect_left(LENGTHS, end + 1), len(marks) - before)  # marks within the opening
         opened = crc32(text[LENGTHS[last - 1] : end], marks[before + last - 1]) if last else crc32(text[:end], seed)
     # The checksum alone would be equal by chance among 65,000 conversations.
-    return Beginning(marks, head, before == 1, b"%d.%d.%b" % (opened, end, text[max(0, end - _TAIL_BYTES) : end]))
+    tail = text[end - _TAIL_BYTES if end > _TAIL_BYTES else 0 : end]
+    return marks, head, (end << 32 | opened).to_bytes(8, "little") + tail
 
 
 def opening_end(text: bytes) -> int:

@@ -15,6 +15,7 @@ from gateway.routing.affinity.prompts import (
     read_beginning,
     session_in,
     session_of,
+    size_of,
 )
 from tests.gateway.routing.affinity.conftest import chat
 
@@ -24,11 +25,11 @@ def beginning(body):
 
 
 def marks(body):
-    return beginning(body).marks
+    return beginning(body)[0]
 
 
 def opening(body):
-    return beginning(body).opening
+    return beginning(body)[2]
 
 
 def test_lengths_grow_by_a_quarter_up_to_128_kib():
@@ -94,17 +95,16 @@ def test_conversations_with_equal_tools_and_system_prompt_share_a_mark_for_them(
         messages = [{"role": "user", "content": text}]
         return msgspec.json.encode({"model": "m", "messages": messages, "system": "s" * 600, "tools": ["t" * 600]})
 
-    first, second = beginning(ask("a" * 600)), beginning(ask("b" * 600))
-    assert first.has_head_mark
-    assert first.marks[0] == second.marks[0]
-    assert first.marks[1:] != second.marks[1:]
+    first, second = marks(ask("a" * 600)), marks(ask("b" * 600))
+    assert first[0] == second[0]
+    assert not set(first[1:]) & set(second[1:])
 
 
 def test_a_name_in_a_text_is_no_field():
     text = '"messages":[{"role":"user"}], "tools":[' + "x" * 600
     body = chat(text, "q")
-    assert len(beginning(body).marks) == len(marks(chat("y" * len(json.dumps(text)[1:-1]), "q")))
-    assert beginning(body).head == 0
+    assert len(marks(body)) == len(marks(chat("y" * len(json.dumps(text)[1:-1]), "q")))
+    assert beginning(body)[1] == 0
 
 
 def test_of_a_body_of_10_mb_128_kib_are_hashed(monkeypatch):
@@ -119,10 +119,15 @@ def test_of_a_body_of_10_mb_128_kib_are_hashed(monkeypatch):
     assert sum(hashed) <= MAX_BYTES + LENGTHS[0]
 
 
-def test_the_number_of_marks_is_known_without_reading():
+@pytest.mark.parametrize("tools", [0, 100, 700, 200_000])
+def test_the_number_and_sizes_of_marks_are_known_without_reading(tools):
     for size in (10, 700, 5000, 300_000):
-        fields = decode_prompt(chat("s" * size, "q"))
-        assert count_marks(fields) == (len(read_beginning(fields).marks), 0)
+        fields = decode_prompt(chat("s" * size, "q", tools=["t" * tools] if tools else []))
+        marks, head, _ = read_beginning(fields)
+        assert count_marks(fields) == (len(marks), head)
+        sizes = [size_of(head, number) for number in range(len(marks))]
+        assert sizes == sorted(set(sizes))
+        assert all(covered <= head + len(fields.messages) for covered in sizes)
 
 
 # The opening of a conversation
