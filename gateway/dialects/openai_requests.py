@@ -14,6 +14,7 @@ from gateway.base.limits import JSON_FIELD
 from gateway.base.types import Body, Data
 from gateway.dialects.json_outline import Outline, expects_long_strings, outline_in_slices, quick_outline, too_deep
 from gateway.dialects.json_text import MAX_FIELD_BYTES, encode
+from gateway.dialects.prompt_fields import MISSING, PromptFields
 from gateway.dialects.surrogates import read_body, replaced
 from gateway.loop.time_slices import Slices, run_unsliced
 
@@ -25,7 +26,9 @@ NAME_BYTES = 5  # of the shortest name with its value: "":1,
 _LONG_NAME = f"`model` has more than {MAX_MODEL_NAME} characters."
 
 
-class _Request(msgspec.Struct):
+class SmallRequest(PromptFields, kw_only=True):
+    """The fields of a small body that are read, and its prompt as raw JSON."""
+
     model: Annotated[str, msgspec.Meta(max_length=MAX_MODEL_NAME)]
     stream: bool | None = None
     stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
@@ -47,7 +50,7 @@ class Request(msgspec.Struct, frozen=True):
     max_tokens: int | None = None  # the most output tokens
 
 
-_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_request = msgspec.json.Decoder(SmallRequest).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -60,12 +63,21 @@ def parse_request(body: Body) -> Request:
 
 def parse_whole(body: Body) -> Request:
     """Read a body of at most BIG_BYTES. Raises Refusal (400)."""
+    return request_of(decode_small(body))
+
+
+def decode_small(body: Body) -> SmallRequest:
+    """Decode a body of at most BIG_BYTES. Raises Refusal (400)."""
     try:
-        found = read_body(_decode_request, body)
+        return read_body(_decode_request, body)
     except msgspec.ValidationError as error:
         raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
+
+
+def request_of(found: SmallRequest) -> Request:
+    """Check the fields of a small body. Raises Refusal (400)."""
     if not found.model.strip():
         raise Refusal(400, INVALID_REQUEST, "`model` must name a model; GET /v1/models lists them.", param="model")
     most = found.max_tokens
@@ -99,19 +111,15 @@ _MOST = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens")
 MAX_NUMBER_BYTES = 20  # a longer value is no number of tokens
 
 
-class Fields(msgspec.Struct):
-    """The fields that are read, and those that are often long, as raw JSON; empty without the field."""
+class Fields(PromptFields, kw_only=True):
+    """The fields of a large body that are read, and its prompt, as raw JSON; empty without the field."""
 
-    model: msgspec.Raw = msgspec.Raw(b"")
-    stream: msgspec.Raw = msgspec.Raw(b"")
-    stream_options: msgspec.Raw = msgspec.Raw(b"")
-    messages: msgspec.Raw = msgspec.Raw(b"")
-    input: msgspec.Raw = msgspec.Raw(b"")
-    prompt: msgspec.Raw = msgspec.Raw(b"")
-    tools: msgspec.Raw = msgspec.Raw(b"")
-    max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
-    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
-    max_tokens: msgspec.Raw = msgspec.Raw(b"")
+    model: msgspec.Raw = MISSING
+    stream: msgspec.Raw = MISSING
+    stream_options: msgspec.Raw = MISSING
+    max_output_tokens: msgspec.Raw = MISSING
+    max_completion_tokens: msgspec.Raw = MISSING
+    max_tokens: msgspec.Raw = MISSING
 
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
@@ -147,6 +155,15 @@ def parse_large(body: Body, found: Outline | Fields) -> Request:
     parsed = parse_whole(_excerpt((name, bytes(body[slice(*at)])) for name, at in _read_of(found)))
     model_at, options_at = found.values.get(_MODEL), found.values.get(_OPTIONS)
     return msgspec.structs.replace(parsed, model_at=model_at, options_at=options_at)
+
+
+def prompt_of(body: Body, found: Outline | Fields) -> PromptFields:
+    """Return the prompt of a large body. It shares the memory of the body."""
+    if isinstance(found, Fields):
+        return found
+    view = memoryview(body)
+    places = ((name, found.values.get(name.encode())) for name in PromptFields.__struct_fields__)
+    return PromptFields(**{name: msgspec.Raw(view[slice(*place)]) for name, place in places if place is not None})
 
 
 def _excerpt(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

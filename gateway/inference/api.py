@@ -10,14 +10,16 @@ from gateway.base.types import Body
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_events import CHUNKS, DIALECTS
-from gateway.dialects.openai_requests import Request, parse_whole
+from gateway.dialects.openai_requests import Request, decode_small, request_of
 from gateway.dialects.openai_responses import Usage, read_large_response, read_response
+from gateway.dialects.prompt_fields import PromptFields
 from gateway.dialects.sse_relay import Relay, StreamRelay
 from gateway.inference.attempt import Attempt
 from gateway.inference.error_responses import sentence_of
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import adapted_body, send, send_with_usage
 from gateway.loop.time_slices import Slices
+from gateway.routing.affinity.prompts import session_in
 from gateway.upstream import targets
 from gateway.upstream.connection import Connection
 
@@ -32,7 +34,10 @@ class OpenAiApi:
         self.dialect = DIALECTS.get(kind.name, CHUNKS)
 
     def parse(self, request: InferenceRequest, body: Body) -> Request:
-        return parse_whole(body)
+        found = decode_small(body)
+        parsed = request_of(found)
+        read_prefix(request, parsed, found, len(body))
+        return parsed
 
     async def check_big(self, request: InferenceRequest, body: Body, top: Outline | None) -> None:
         """Check nothing further."""
@@ -75,3 +80,20 @@ class OpenAiApi:
 
     def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
         return error_body(status, code, message, param)
+
+
+def read_prefix(request: InferenceRequest, parsed: Request, fields: PromptFields, body_bytes: int) -> None:
+    """Read the beginning of a request's prompt. `fields` share the memory of the body, and are not kept."""
+    affinity = request.services.affinity
+    if affinity is None or not request.api.kind.generates:
+        return
+    exchange = request.exchange
+    key = exchange.api_key
+    request.prefix = affinity.read(
+        fields,
+        session_in(exchange.head.fields),
+        None if key is None else key.id,
+        parsed.model,
+        body_bytes,
+        marked=len(request.services.roster.routes(parsed.model)) > 1,
+    )

@@ -25,6 +25,7 @@ class AttemptStart(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     output_tokens: int
     prefix_tokens: int
+    prefix_age: int
     expected_us: int
     pending: int  # prompt tokens of others
     read: int  # prompt tokens sent so far, its own included, modulo 2**32
@@ -75,22 +76,32 @@ class Attempt:
         if self.endpoint.withdrawn and not self.reads_stored:
             raise EndpointWithdrawn
 
-    def begin(self, learned: LearnedFacts, known: LearnedRoutes, demand: Demand) -> None:
+    def begin(
+        self,
+        learned: LearnedFacts,
+        known: LearnedRoutes,
+        demand: Demand,
+        prefix_tokens: int = 0,
+        prefix_age: int = 0,
+    ) -> None:
         """Count the prompt tokens as sent, before the next request is given an endpoint.
 
-        The endpoint counts the request as in flight already.
+        The endpoint counts the request as in flight already. `prefix_tokens` of the prompt were sent to it before; of
+        these, `demand.kept` are expected in its cache.
         """
         endpoint = self.endpoint
-        row, prompt, prefix = known.by_id[endpoint.id], int(demand.prompt), 0
+        row, prompt, kept = known.by_id[endpoint.id], int(demand.prompt), 0
         if demand.kept:
-            prefix = min(prompt, int(demand.kept.get(row.id, 0.0)))
-        own = self.pending = prompt - prefix or 1
+            kept = min(prompt, int(demand.kept.get(row.id, 0.0)))
+        own = self.pending = prompt - kept or 1
         in_flight, pending, read, shared = endpoint.send_prompt(own)
         if not learned.alone:
             in_flight, pending, read, shared = learned.totals(endpoint, moment())
         others = pending - own if pending > own else 0
         expected_us = int(expected_seconds(row, demand, in_flight - 1, others) * 1e6)
-        self.start = AttemptStart(prompt, int(demand.output), prefix, expected_us, others, read, shared, in_flight == 1)
+        self.start = AttemptStart(
+            prompt, int(demand.output), prefix_tokens, prefix_age, expected_us, others, read, shared, in_flight == 1
+        )
 
     def work(self, learned: LearnedFacts, now: float) -> Work | None:
         """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
@@ -108,7 +119,7 @@ class Attempt:
             start.prompt_tokens,
             start.output_tokens,
             start.prefix_tokens,
-            0,  # prefix_age
+            start.prefix_age,
             start.expected_us,
             start.pending,
             read if read <= _MOST else 0,

@@ -61,7 +61,7 @@ def choose(
         known = learned.routes(routes, kind)
     demand = request.demand
     if demand is None:
-        demand = request.demand = _demand(request, routes)
+        demand = request.demand = _demand(request, routes, known)
     decision = None
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
@@ -78,12 +78,21 @@ def choose(
         endpoint.enter()
     elif not roster.take(endpoint):
         return FULL
-    trial = endpoint.breaker.due is not None
-    attempt = request.attempt = Attempt(route, decision, trial=trial)
-    attempt.begin(learned, known, demand)
-    if trial:
-        endpoint.begin_trial()
+    _begin(request, Attempt(route, decision, trial=endpoint.breaker.due is not None), known, demand)
     return decision
+
+
+def _begin(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes, demand: Demand) -> None:
+    """Begin an attempt, whose endpoint counts it as in flight already."""
+    services, prefix, endpoint = request.services, request.prefix, attempt.endpoint
+    request.attempt = attempt
+    if prefix is None or services.affinity is None or not prefix.has_marks:
+        attempt.begin(services.learned, known, demand)
+    else:
+        attempt.begin(services.learned, known, demand, *_prefix_at(request, endpoint.id, demand.prompt))
+        services.affinity.store(prefix, endpoint)
+    if attempt.trial:
+        endpoint.begin_trial()
 
 
 def _choose_preferred(
@@ -99,23 +108,52 @@ def _choose_preferred(
 # The adaptive policy
 
 
-def _demand(request: InferenceRequest, routes: Routes) -> Demand:
+def _demand(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:
     """Return what the request is expected to need. It stays the same for all attempts."""
     parsed, exchange = request.parsed, request.exchange
     key = exchange.api_key
-    return request.services.learned.demand(
+    demand = request.services.learned.demand(
         parsed.model,
         None if key is None else key.id,
         exchange.length or exchange.body_bytes,
         parsed.max_tokens,
         generates=request.api.kind.generates,
-        kept=_kept(request, routes),
     )
+    if request.prefix is None or not request.prefix.has_marks:
+        return demand
+    return demand._replace(kept=_kept_tokens(request, routes, known, demand.prompt))
 
 
-def _kept(request: InferenceRequest, routes: Routes) -> Mapping[str, float]:
-    """Return the prompt tokens that each endpoint is expected to have in its prefix cache, by the endpoint's id."""
-    return NOTHING_KEPT
+def _kept_tokens(request: InferenceRequest, routes: Routes, known: LearnedRoutes, prompt: float) -> Mapping[str, float]:
+    """Return the prompt tokens that each endpoint is expected to have in its prefix cache, by the endpoint's id.
+
+    `prompt`: the tokens of the whole prompt. Of a prefix that an endpoint should have, the share is expected that was
+    cached of earlier ones of this age.
+    """
+    affinity, prefix = request.services.affinity, request.prefix
+    if affinity is None or prefix is None:
+        return NOTHING_KEPT
+    found = affinity.find(prefix, routes)
+    if not found:
+        return NOTHING_KEPT
+    exchange, by_id = request.exchange, known.kept
+    tokens_per_byte = prompt / (exchange.length or exchange.body_bytes or 1)
+    kept = {}
+    for name, it in found.items():
+        if name in by_id:
+            tokens = it.size * tokens_per_byte
+            kept[name] = (tokens if tokens < prompt else prompt) * by_id[name][it.age]
+    return kept
+
+
+def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tuple[int, int]:
+    """Return the prompt tokens that were sent to an endpoint before, and their age (0 to 3)."""
+    kept = None if request.prefix is None else request.prefix.found.get(endpoint_id)
+    if kept is None:
+        return 0, 0
+    exchange = request.exchange
+    tokens = int(kept.size * prompt / (exchange.length or exchange.body_bytes or 1))
+    return (tokens if tokens < prompt else int(prompt)), kept.age
 
 
 def _pick_adaptively(

@@ -12,8 +12,9 @@ from typing import Any
 from gateway.base import limits
 from gateway.base.errors import Refusal
 from gateway.base.types import Body
-from gateway.dialects.openai_requests import BIG_BYTES, Fields, parse_large, split_large
+from gateway.dialects.openai_requests import BIG_BYTES, Fields, parse_large, prompt_of, split_large
 from gateway.http.exchange import Exchange
+from gateway.inference.api import read_prefix
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.choosing import choose, current_routes, find_routes
 from gateway.inference.error_responses import end_without_response, read_error, refuse, send_cancelled
@@ -60,6 +61,7 @@ async def _serve_big(request: InferenceRequest, body: Body) -> None:
     services, api = request.services, request.api
     found = await services.time_slices.start_now(split_large(body))
     request.parsed = parse_large(body, found)
+    read_prefix(request, request.parsed, prompt_of(body, found), len(body))
     await api.check_big(request, body, None if isinstance(found, Fields) else found)
     del found  # it may hold the buffer of the body
     if request.exchange.line.query:

@@ -81,6 +81,7 @@ def finish(
             request.client_request_id,
             usage.cached_tokens if usage else None,
             exchange.length or exchange.body_bytes,
+            None if request.prefix is None else request.prefix.conversation,
         )
     )
     request.leave_endpoint()

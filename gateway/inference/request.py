@@ -22,6 +22,7 @@ from gateway.ipc.record import AttemptRecord, uuid7
 from gateway.ipc.running_requests import Running, Waiting
 from gateway.loop.time_slices import Slices
 from gateway.routing.adaptive import Demand
+from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.endpoint import Endpoint
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import UpstreamError
@@ -86,9 +87,9 @@ class InferenceRequest:
     """The state of one request, from its arrival to its record."""
 
     __slots__ = (
-        "api", "attempt", "attempts", "body", "cancelled", "client_request_id", "demand", "exchange",
-        "id", "parsed", "pinned", "preferred", "queue_us", "queued_at", "recorded", "request_id", "seen_events",
-        "services", "target", "via",
+        "api", "attempt", "attempts", "body", "cancelled", "demand", "exchange", "id", "parsed",
+        "pinned", "preferred", "prefix", "queue_us", "queued_at", "recorded", "request_id", "seen_events", "services",
+        "target", "via",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
@@ -97,7 +98,6 @@ class InferenceRequest:
         self.api = api
         self.target = api.kind.target  # path and query at the endpoint
         self.id = uuid7()
-        self.client_request_id: str | None = None
         client_id = exchange.head.fields.get(b"x-request-id")
         self.request_id = self.id.encode() if client_id is None else self._accept_id(client_id)
         self.parsed = NOT_PARSED
@@ -111,6 +111,7 @@ class InferenceRequest:
         self.seen_events = -1  # of the stream, at the last check for silence
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
+        self.prefix: Prefix | None = None  # the beginning of its prompt, if there is affinity
         self.demand: Demand | None = None  # what it is expected to need, once an endpoint is to be chosen
         self.body: Body | None = None  # if bodies are stored with records
 
@@ -124,6 +125,11 @@ class InferenceRequest:
     def key_id(self) -> str | None:
         """The id of the API key."""
         return self.exchange.api_key.id if self.exchange.api_key else None
+
+    @property
+    def client_request_id(self) -> str | None:
+        """The id for which the client asked with x-request-id, or RouterDash's instead; None if it did not ask."""
+        return self.request_id.decode() if b"x-request-id" in self.exchange.head.fields else None
 
     @property
     def client(self) -> str:
@@ -220,6 +226,4 @@ class InferenceRequest:
     def _accept_id(self, client_id: bytes) -> bytes:
         """Return the client's own id if it fits a header and a log line, else the id of RouterDash."""
         fits = 0 < len(client_id) <= MAX_ID_BYTES and client_id.isascii() and client_id.decode().isprintable()
-        request_id = client_id if fits else self.id.encode()
-        self.client_request_id = request_id.decode()
-        return request_id
+        return client_id if fits else self.id.encode()

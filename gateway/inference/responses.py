@@ -10,7 +10,7 @@ from gateway.base.types import Body
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.json_text import outline_of_response, small_field
 from gateway.dialects.openai_events import Event
-from gateway.dialects.openai_requests import Request, parse_whole
+from gateway.dialects.openai_requests import Request
 from gateway.dialects.openai_responses import Usage, read_large_response, read_response
 from gateway.dialects.sse_relay import Relay, StreamRelay
 from gateway.dialects.surrogates import read_body
@@ -60,7 +60,7 @@ class ResponsesApi(OpenAiApi):
     """POST /v1/responses."""
 
     def parse(self, request: InferenceRequest, body: Body) -> Request:
-        parsed = parse_whole(body)
+        parsed = super().parse(request, body)
         try:
             fields = _referring_fields(body)
         except UNDECODABLE:

@@ -18,6 +18,7 @@ from gateway.ipc.response_owners import Owners
 from gateway.ipc.running_requests import Running, Waiting
 from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
+from gateway.routing.affinity.affinity import open_affinity
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import LearnedFacts
@@ -75,6 +76,7 @@ class Services:
         self._queue_places = self.limit_counters.subject("queue", "")
         self.is_adaptive = config.balancer == ADAPTIVE
         self.learned = LearnedFacts(roster)
+        self.affinity = open_affinity(config, roster.page, lambda: roster.endpoints)
         self.retries = RetryBudget()
         self.running: set[RunningRequest] = set()
         self.queue: Queue[QueuedRequest] = Queue(

@@ -40,7 +40,8 @@ class LearnedFacts:
             row(route.endpoint, measured, route.endpoint.facts.kind, speeds)
             for route, measured in zip(routes, speeds, strict=True)
         ]
-        found = LearnedRoutes(rows, {it.id: it for it in rows}, self._roster.learned_version)
+        kept = {route.endpoint.id: measured.kept for route, measured in zip(routes, speeds, strict=True)}
+        found = LearnedRoutes(rows, {it.id: it for it in rows}, kept, self._roster.learned_version)
         routes.learned[kind] = found
         return found
 
@@ -58,7 +59,6 @@ class LearnedFacts:
         max_tokens: int | None,
         *,
         generates: bool,
-        kept: Mapping[str, float] = NOTHING_KEPT,
     ) -> Demand:
         """Return what a request is expected to need: prompt tokens from the size of its body, output tokens from the
         mean of the requests before it. One that generates nothing has no output tokens.
@@ -75,7 +75,7 @@ class LearnedFacts:
         elif max_tokens is not None and max_tokens < output:
             output = max_tokens
         # Demand(…) would call a function in between.
-        return _new(Demand, (int(body_bytes / bytes_per_token) or 1, output, kept, 0.0, typical))
+        return _new(Demand, (int(body_bytes / bytes_per_token) or 1, output, NOTHING_KEPT, 0.0, typical))
 
     def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float, float]:
         """Return the mean output tokens of a key, the bytes of a body for each prompt token, and the mean output tokens

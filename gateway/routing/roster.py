@@ -276,6 +276,7 @@ class Roster:
             endpoint.pool.close()
             endpoint.pool = pool
             self._watch(endpoint)
+            self._forget_places()
         if facts.base_url != before.base_url or facts.kind != before.kind:
             endpoint.reset_learned()
         if facts.slot != before.slot:

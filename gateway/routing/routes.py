@@ -22,19 +22,21 @@ class LearnedRoutes:
 
     rows: list[Row[Endpoint]]
     by_id: dict[str, Row[Endpoint]]
+    kept: dict[str, tuple[float, ...]]  # by id of the endpoint: Speeds.kept
     version: int  # of the roster's learned facts
 
 
 class Routes(list[Route]):
     """Routes of a model name, with the lookups that each request needs."""
 
-    __slots__ = ("by_id", "capable", "endpoints", "learned")
+    __slots__ = ("by_id", "capable", "endpoints", "has_prints", "learned")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         super().__init__(routes)
         self.by_id = {route.endpoint.id: route for route in self}
         self.endpoints = [route.endpoint for route in self]
         self.capable = _Capable(self)
+        self.has_prints = False  # gateway.routing.affinity knows its endpoints
         self.learned: dict[str, LearnedRoutes] = {}  # by kind of request
 
 

@@ -1,20 +1,25 @@
 """Prefix affinity of one gateway process: what endpoints should have of a prompt, and notes of what is sent to them."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.base.config import AFFINITY_HEADER
+from gateway.base.config import AFFINITY_HEADER, AFFINITY_OFF, Config
 from gateway.dialects.prompt_fields import PromptFields
-from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, session_hash
+from gateway.ipc.live_page import EndpointWork, LivePage
+from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, hash_number, load_secret, session_hash
 from gateway.routing.affinity.prompts import FIRST_BYTES, count_marks, read_beginning, session_of, size_of
 from gateway.routing.affinity.table import (
     CLOCK_MASK,
     CLOCK_TOKENS_SHIFT,
+    NO_PRINT,
     OLDEST,
+    SLOTS,
     TAG_MASK,
     MarkTable,
     StoredMark,
     age_between,
+    open_table,
 )
 
 CACHED_SCOPES = 5_000
@@ -64,31 +69,17 @@ class Kept(NamedTuple):
 class Prefix:
     """The beginning of one request's prompt: its marks, the shortest first."""
 
-    __slots__ = ("_hash", "_hashes", "_head", "_marks", "conversation", "found", "session")
+    __slots__ = ("conversation", "found", "has_marks", "hashed", "hashes", "head", "marks", "session")
 
     def __init__(self, hashed: Hash, marks: Sequence[int], head: int, session: int | None, conversation: str) -> None:
-        """`head`: bytes of tools and system prompt."""
-        self._hash = hashed
-        self._marks = marks
-        self._head = head
-        self._hashes: dict[int, int] = {}
-        self.session = session  # hash of the session's mark
+        self.hashed = hashed  # the keyed hash of the marks
+        self.marks = marks  # 32 bits each
+        self.hashes: dict[int, int] = {}  # keyed, by number of the mark; computed when they are first needed: 0.3 µs
+        self.has_marks = bool(marks) or session is not None
+        self.head = head  # bytes of tools and system prompt
+        self.session = session  # keyed hash of the session's mark
         self.conversation = conversation  # 8 bytes in hexadecimal
         self.found: dict[str, Kept] = _NOTHING  # by id of the endpoint
-
-    def __len__(self) -> int:
-        return len(self._marks)
-
-    def size_of(self, number: int) -> int:
-        """Return the bytes of the body that a mark covers."""
-        return size_of(self._head, number)
-
-    def hash_of(self, number: int) -> int:
-        """Return the keyed hash of a mark. It is computed when it is first needed: 0.3 µs."""
-        known = self._hashes.get(number)
-        if known is None:
-            known = self._hashes[number] = _number(self._hash, number << 32 | self._marks[number])
-        return known
 
 
 class Affinity:
@@ -114,14 +105,22 @@ class Affinity:
         self._slots: set[int] = set()  # that have an endpoint
         self._scopes: dict[tuple[str | None, str], ScopeHashes] = {}
         self._owners: dict[int, tuple[str, str]] = {}  # id and address of the endpoint of a slot
-        self._prints: dict[int, int] = {}  # its fingerprint
+        self._prints = [NO_PRINT] * SLOTS  # its fingerprint
 
     def read(
-        self, fields: PromptFields | None, session: bytes | None, key_id: str | None, model: str, body_bytes: int
+        self,
+        fields: PromptFields | None,
+        session: bytes | None,
+        key_id: str | None,
+        model: str,
+        body_bytes: int,
+        *,
+        marked: bool = True,
     ) -> Prefix | None:
         """Return the beginning of a request's prompt; None if it has neither a session nor 512 bytes.
 
-        `session`: see `session_in`. `fields` None: the request has no prompt that could be kept.
+        Without `marked` it has no marks: there is no choice, and only the conversation matters. `session`: see
+        `session_in`. `fields` None: the request has no prompt that could be kept.
         """
         if fields is None:
             return None
@@ -131,15 +130,15 @@ class Affinity:
             return None
         scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
         if session is None:
-            marks, head, opening = read_beginning(fields)
+            marks, head, opening = read_beginning(fields, marked=marked)
             hashed = scope.conversation()
             hashed.update(opening)
             return Prefix(scope.mark, marks, head, None, hashed.hexdigest())
+        if not marked:
+            return Prefix(scope.mark, (), 0, None, _session_conversation(scope, session))
         of_session = session_hash(scope, session)
-        first = _number(of_session, 0)
-        hashed = scope.conversation()
-        hashed.update(b"session." + session)
-        conversation = hashed.hexdigest()
+        first = hash_number(of_session, 0)
+        conversation = _session_conversation(scope, session)
         if self._reads_bodies:
             marks, head, _ = read_beginning(fields)
             return Prefix(scope.mark, marks, head, first, conversation)
@@ -165,43 +164,46 @@ class Affinity:
             candidates.has_prints = True
         found: dict[str, Kept] = {}
         prefix.found = found
-        find, prints, hash_of = self._table.find, self._prints, prefix.hash_of
-        number = len(prefix) - 1
+        number = len(prefix.marks) - 1
         while number >= 0:
+            hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
             had = bool(found)
-            for entry in find(hash_of(number), prints):
-                self._note(found, entry, prefix.size_of(number), number)
+            for mark in self._table.find(hashed, self._prints):
+                self._note(found, mark, size_of(prefix.head, number), number)
             if not found:
                 number -= 1
-            elif not number:
-                break
-            else:
+            elif number:
                 number = 0 if had else number // 2
+            else:
+                break
         if prefix.session is not None:  # its endpoints are preferred even if the prompt has changed
-            for entry in find(prefix.session, prints):
-                self._note(found, entry, FIRST_BYTES, -1)
+            for mark in self._table.find(prefix.session, self._prints):
+                self._note(found, mark, FIRST_BYTES, -1)
         return found
 
-    def _note(self, found: dict[str, Kept], entry: StoredMark, size: int, number: int) -> None:
-        name = self._owners[entry.slot][0]
+    def _note(self, found: dict[str, Kept], mark: StoredMark, size: int, number: int) -> None:
+        name = self._owners[mark.slot][0]
         if name not in found:
-            age = age_between(entry.clock, self._now(entry.slot))
-            found[name] = Kept(size, _age_class(age), number, entry, age < FRESH)
+            age = age_between(mark.clock, self._now(mark.slot))
+            found[name] = Kept(size, bisect_right(AGES, age), number, mark, age < FRESH)
 
     def store(self, prefix: Prefix, endpoint: PlacedEndpoint) -> None:
         """Note that a prompt is sent to an endpoint, whose clock was moved by it already."""
         known = prefix.found.get(endpoint.id)
-        first = 0 if known is None else known.number + 1
-        if known is not None and known.is_fresh and first == len(prefix) and prefix.session is None:
+        first, count = 0 if known is None else known.number + 1, len(prefix.marks)
+        if known is not None and known.is_fresh and first == count and prefix.session is None:
             return
         self._learn(endpoint)
         slot = endpoint.facts.slot
         now, own = self._now(slot), self._prints[slot]
         if known is not None and first:
             self._table.refresh(known.entry, now)
-        store, hash_of, age = self._table.store, prefix.hash_of, self._age
-        for number in range(first, len(prefix)):
-            store(hash_of(number), slot, own, now, age)
+        store, hashes, age = self._table.store, prefix.hashes, self._age
+        for number in range(first, count):
+            hashed = hashes.get(number)
+            if hashed is None:
+                hashed = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
+            store(hashed, slot, own, now, age)
         if prefix.session is not None:
             store(prefix.session, slot, own, now, age)
 
@@ -224,12 +226,18 @@ class Affinity:
         return age_between(clock, self._now(slot)) if slot in self._slots else OLDEST
 
 
-def _number(hashed: Hash, value: int) -> int:
-    mark = hashed()
-    mark.update(value.to_bytes(5, "little"))
-    return int.from_bytes(mark.digest(), "little")
+def open_affinity(
+    config: Config, page: LivePage, endpoints: Callable[[], Mapping[str, PlacedEndpoint]]
+) -> Affinity | None:
+    """Open the affinity of a gateway process; None if it is off. Raises ConfigError and OSError for the secret."""
+    if config.affinity == AFFINITY_OFF:
+        return None
+    secret = load_secret(config.affinity_key_file)
+    table = open_table(config.affinity_path, config.affinity_key_file)
+    return Affinity(config.affinity, secret, table, EndpointWork(page).read_tokens, endpoints)
 
 
-def _age_class(age: int) -> int:
-    first, second, third = AGES
-    return (age >= first) + (age >= second) + (age >= third)
+def _session_conversation(scope: ScopeHashes, session: bytes) -> str:
+    hashed = scope.conversation()
+    hashed.update(b"session." + session)
+    return hashed.hexdigest()

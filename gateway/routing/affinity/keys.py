@@ -54,6 +54,13 @@ def session_hash(scope: ScopeHashes, session: bytes) -> Hash:
     return _keyed(blake2s(session, key=scope.session).digest(), b"n")
 
 
+def hash_number(hashed: Hash, number: int) -> int:
+    """Return 64 bits of the keyed hash of a number below 2**40."""
+    copy = hashed()
+    copy.update(number.to_bytes(5, "little"))
+    return int.from_bytes(copy.digest(), "little")
+
+
 def fingerprint(secret: bytes, endpoint_id: str, base_url: str) -> int:
     """Return a number that an endpoint has in common with no other one, and loses when its address changes."""
     digest = blake2s(f"{endpoint_id}\0{base_url}".encode(), key=secret, person=b"endpoint").digest()

@@ -64,11 +64,11 @@ def count_marks(fields: PromptFields) -> tuple[int, int]:
     return bisect_left(LENGTHS, min(size, room)) + (head >= FIRST_BYTES), head
 
 
-def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
+def read_beginning(fields: PromptFields, *, marked: bool = True) -> tuple[list[int], int, bytes]:
     """Compute the checksums of a prompt's beginning.
 
-    Return the marks, 32 bits each and the shortest first; the bytes of tools and system prompt; and the opening of the
-    conversation, as a checksum, a length and a few bytes.
+    Return the marks, 32 bits each and the shortest first, or none without `marked`; the bytes of tools and system
+    prompt; and the opening of the conversation, as a checksum, a length and a few bytes.
 
     Templates put tools and system prompt before the messages, wherever the body has them, so these are read first, and
     if they have FIRST_BYTES, the first mark covers them alone. At most MAX_BYTES are read.
@@ -86,7 +86,7 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
             seed = crc32(data, seed)
             room -= len(data)
             head += len(field)
-        if head >= FIRST_BYTES:
+        if marked and head >= FIRST_BYTES:
             marks.append(seed)
     before = len(marks)
     field = fields.messages or fields.input or fields.prompt
@@ -94,7 +94,7 @@ def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     add = marks.append
     value, at = seed, 0
     # The last byte closes the list: the next turn has a comma in its place.
-    for length in LENGTHS[: bisect_left(LENGTHS, len(text))]:
+    for length in LENGTHS[: bisect_left(LENGTHS, len(text))] if marked else ():
         value = crc32(text[at:length], value)
         add(value)
         at = length

@@ -21,7 +21,7 @@ import mmap
 import os
 import secrets
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SETS, WAYS = 1 << 16, 4
 TAG_SHIFT, SLOT_SHIFT = 36, 22
+SLOTS = 1 << TAG_SHIFT - SLOT_SHIFT
+NO_PRINT = -1  # in the place of a fingerprint: no mark fits
 SLOT_MASK = (1 << TAG_SHIFT - SLOT_SHIFT) - 1
 CLOCK_MASK = (1 << SLOT_SHIFT) - 1
 TAG_MASK = (1 << 64 - TAG_SHIFT) - 1
@@ -62,15 +64,14 @@ class MarkTable:
         self._memory = memory
         self._words = memoryview(memory)[_HEADER_BYTES:].cast("Q")
 
-    def find(self, hashed: int, fingerprints: Mapping[int, int]) -> list[StoredMark]:
+    def find(self, hashed: int, fingerprints: Sequence[int]) -> list[StoredMark]:
         """Return the endpoints that have a mark. `fingerprints` of the endpoints by slot."""
         at = WAYS * (hashed & SETS - 1)
         tag = hashed >> TAG_SHIFT
         found = []
         for word in _read_set(self._memory, _HEADER_BYTES + 8 * at):
-            slot = word >> SLOT_SHIFT & SLOT_MASK
-            if (word >> TAG_SHIFT) ^ fingerprints.get(slot, -1) == tag and word:
-                found.append(StoredMark(slot, word & CLOCK_MASK, at))
+            if (word >> TAG_SHIFT) ^ fingerprints[word >> SLOT_SHIFT & SLOT_MASK] == tag and word:
+                found.append(StoredMark(word >> SLOT_SHIFT & SLOT_MASK, word & CLOCK_MASK, at))
             at += 1
         return found
 

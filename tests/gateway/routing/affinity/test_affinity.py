@@ -135,9 +135,9 @@ def test_the_checksum_of_a_prompt_is_not_stored(fleet, paths):
     """Who reads the table, and knows everything but the secret, cannot test a text."""
     prefix = fleet.send(TURN, fleet.add("a", 3))
     stored = paths[0].read_bytes()
-    for number, checksum in enumerate(prefix._marks):
+    for number, checksum in enumerate(prefix.marks):
         assert checksum.to_bytes(4, "little") not in stored
-        assert prefix.hash_of(number) & 0xFFFFFFFF != checksum
+        assert prefix.hashes[number] & 0xFFFFFFFF != checksum
 
 
 # Sessions
@@ -207,6 +207,14 @@ def test_conversations_differ_by_text_session_key_model_and_secret(fleet, table)
         other.read(TURN),
     ]
     assert len({prefix.conversation for prefix in found}) == len(found)
+
+
+@pytest.mark.parametrize("session", [None, b"s"])
+@pytest.mark.parametrize("body", [TURN, chat("s" * 10_000, "q", tools=["t" * 700])])
+def test_without_a_choice_of_endpoints_there_is_only_the_conversation(fleet, session, body):
+    prefix = fleet.affinity.read(decode_prompt(body), session, "key", "m", len(body), marked=False)
+    assert not prefix.has_marks
+    assert prefix.conversation == fleet.read(body, session=session).conversation
 
 
 def test_a_session_is_one_conversation_whatever_its_prompts(fleet):

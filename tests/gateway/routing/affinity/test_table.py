@@ -9,9 +9,9 @@ import pytest
 from gateway.base.config import ConfigError
 from gateway.routing.affinity import table as tables
 from gateway.routing.affinity.keys import load_secret
-from gateway.routing.affinity.table import MarkTable, open_table
+from gateway.routing.affinity.table import NO_PRINT, SLOTS, MarkTable, open_table
 
-PRINTS = {slot: 1000 + slot for slot in range(8)}
+PRINTS = [1000 + slot if slot < 8 else NO_PRINT for slot in range(SLOTS)]
 fork = multiprocessing.get_context("fork")
 
 
@@ -38,7 +38,7 @@ def test_a_mark_is_found_with_its_clock(table):
 def test_greatest_values_fit(table):
     hashed = (1 << 64) - 1
     table.store(hashed, 9_999, (1 << 28) - 1, (1 << 22) - 1, lambda slot, clock: 0)
-    (entry,) = table.find(hashed, {9_999: (1 << 28) - 1})
+    (entry,) = table.find(hashed, [NO_PRINT] * 9_999 + [(1 << 28) - 1])
     assert (entry.slot, entry.clock) == (9_999, (1 << 22) - 1)
 
 
