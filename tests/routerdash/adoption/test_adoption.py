@@ -802,10 +802,10 @@ def make_older(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         for table in ROLL_UPS:
             db.execute(f"DELETE FROM {table}")
-        db.execute("DROP TABLE adopted_days")
-        db.execute("DROP TABLE adopted_history")
+        for table in ("adopted_days", "adopted_history", "learning_speeds", "learning_lengths", "learning_starts"):
+            db.execute(f"DROP TABLE {table}")
         db.execute("DELETE FROM metric_totals WHERE name LIKE 'pruned_adopted:%' OR name LIKE 'answers%'")
-        db.execute("DELETE FROM django_migrations WHERE app = 'metrics' AND name = '0011_adopted_history'")
+        db.execute("DELETE FROM django_migrations WHERE app = 'metrics' AND name >= '0011'")
         db.commit()
 
 
