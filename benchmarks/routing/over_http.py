@@ -31,7 +31,7 @@ from tests.router import RouterDash, until
 BALANCERS = ("least_inflight", "adaptive")
 ORACLES = ("oracle", "oracle_social")
 # Seconds for a simulated one. Slow fleets have few tokens a second, so their time may pass faster than ours.
-SCALES = {"F1": 0.2, "F2": 0.4, "F4": 4.0, "F9": 0.2, "F10": 2.0, "K1": 0.2, "K2": 2.0, "K4": 1.5}
+SCALES = {"F1": 0.2, "F2": 0.3, "F4": 1.0, "F9": 0.2, "F10": 0.6, "K1": 0.2, "K2": 0.6, "K4": 0.5}
 FLEETS = ("F1", "F2", "F4", "F9")
 LOADS = (0.3, 0.6, 0.85)
 THINK = 0.2  # of the usual pauses between turns, so that sessions are short beside a run
