@@ -20,7 +20,7 @@ import uvloop
 
 from gateway.application import Gateway
 from gateway.base import logs, sealing
-from gateway.base.config import Config, load
+from gateway.base.config import ADAPTIVE, Config, load
 from gateway.base.destinations import Destinations
 from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watch_parent
 from gateway.http.control_proxy import ControlProxy
@@ -53,7 +53,8 @@ async def serve(config: Config, listen: socket.socket) -> None:
     row = page.claim_row()
     sweeper = Sweeper(loop, Destinations.of(config))
     sealer = sealing.load(config.encryption_keys, config.key_file)
-    roster = Roster(config.registry_dir, page, row, sealer, sweeper)
+    measures = config.balancer == ADAPTIVE
+    roster = Roster(config.registry_dir, page, row, sealer, sweeper, measures=measures)
     control = ControlProxy(config.control_socket, sweeper, lambda: roster.version > 0, Hits(page, row.number))
     gateway = Gateway(config, roster, control)
     gateway.services.refresh()

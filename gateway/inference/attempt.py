@@ -40,7 +40,7 @@ class Attempt:
         self.trial = trial  # the circuit breaker of its endpoint is not closed
         self.active = True
         self.started = 0.0  # time.monotonic()
-        self.start: AttemptStart | None = None  # None: it reads a stored response
+        self.start: AttemptStart | None = None  # None: it reads a stored response, or nothing is learned
         self.pending = 0  # prompt tokens, until the response begins
         self.connection: Connection | None = None
         self.translated = False  # the request was sent in another dialect than the client's
@@ -96,8 +96,7 @@ class Attempt:
     def work(self, learned: LearnedFacts, now: float) -> Work | None:
         """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
 
-        Sums and integrals are differences between now and the start, over all processes. None if it reads a stored
-        response.
+        Sums and integrals are differences between now and the start, over all processes. None if it has no start.
         """
         start = self.start
         if start is None:

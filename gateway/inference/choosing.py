@@ -54,20 +54,15 @@ def choose(
     `patient` it takes the free one.
     """
     services = request.services
-    roster, learned = services.roster, services.learned
-    kind = request.api.kind.name
-    known = routes.learned.get(kind)
-    if known is None or known.version != roster.learned_version:
-        known = learned.routes(routes, kind)
-    demand = request.demand
-    if demand is None:
-        demand = request.demand = _demand(request, routes, known)
-    decision = None
+    roster = services.roster
+    decision = known = None
+    if services.is_adaptive:
+        known = _learned_routes(request, routes)
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
     if decision is None:
-        if services.is_adaptive:
-            decision = _pick_adaptively(request, known, demand, tried, patient=patient)
+        if known is not None:
+            decision = _pick_adaptively(request, known, tried, patient=patient)
         else:
             decision = pick(routes.endpoints, roster.load, tried)
     if decision is None or not decision.endpoint_id:
@@ -78,21 +73,13 @@ def choose(
         endpoint.enter()
     elif not roster.take(endpoint):
         return FULL
-    _begin(request, Attempt(route, decision, trial=endpoint.breaker.due is not None), known, demand)
-    return decision
-
-
-def _begin(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes, demand: Demand) -> None:
-    """Begin an attempt, whose endpoint counts it as in flight already."""
-    services, prefix, endpoint = request.services, request.prefix, attempt.endpoint
-    request.attempt = attempt
-    if prefix is None or services.affinity is None or not prefix.has_marks:
-        attempt.begin(services.learned, known, demand)
-    else:
-        attempt.begin(services.learned, known, demand, *_prefix_at(request, endpoint.id, demand.prompt))
-        services.affinity.store(prefix, endpoint)
-    if attempt.trial:
+    trial = endpoint.breaker.due is not None
+    request.attempt = attempt = Attempt(route, decision, trial=trial)
+    if known is not None:
+        _count_work(request, attempt, known)
+    if trial:
         endpoint.begin_trial()
+    return decision
 
 
 def _choose_preferred(
@@ -106,6 +93,28 @@ def _choose_preferred(
 
 
 # The adaptive policy
+
+
+def _learned_routes(request: InferenceRequest, routes: Routes) -> LearnedRoutes:
+    """Return what was learned about the routes, after the demand of the request is known."""
+    services, kind = request.services, request.api.kind.name
+    known = routes.learned.get(kind)
+    if known is None or known.version != services.roster.learned_version:
+        known = services.learned.routes(routes, kind)
+    if request.demand is None:
+        request.demand = _demand(request, routes, known)
+    return known
+
+
+def _count_work(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes) -> None:
+    """Count the prompt of an attempt as sent, and note where it begins to be kept."""
+    services, prefix, endpoint, demand = request.services, request.prefix, attempt.endpoint, request.demand
+    assert demand is not None
+    if prefix is None or services.affinity is None or not prefix.has_marks:
+        attempt.begin(services.learned, known, demand)
+    else:
+        attempt.begin(services.learned, known, demand, *_prefix_at(request, endpoint.id, demand.prompt))
+        services.affinity.store(prefix, endpoint)
 
 
 def _demand(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:
@@ -157,9 +166,10 @@ def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tu
 
 
 def _pick_adaptively(
-    request: InferenceRequest, known: LearnedRoutes, demand: Demand, tried: Collection[str], *, patient: bool
+    request: InferenceRequest, known: LearnedRoutes, tried: Collection[str], *, patient: bool
 ) -> Decision | None:
-    services = request.services
+    services, demand = request.services, request.demand
+    assert demand is not None
     if services.learned.alone:
         counts, waiting = None, services.queue.length
     else:

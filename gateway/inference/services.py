@@ -76,7 +76,7 @@ class Services:
         self._queue_places = self.limit_counters.subject("queue", "")
         self.is_adaptive = config.balancer == ADAPTIVE
         self.learned = LearnedFacts(roster)
-        self.affinity = open_affinity(config, roster.page, lambda: roster.endpoints)
+        self.affinity = open_affinity(config, roster.page, lambda: roster.endpoints) if self.is_adaptive else None
         self.retries = RetryBudget()
         self.running: set[RunningRequest] = set()
         self.queue: Queue[QueuedRequest] = Queue(

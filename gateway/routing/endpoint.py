@@ -93,22 +93,13 @@ class Endpoint:
 
     def enter(self) -> None:
         """Count a request in flight."""
-        self._integrate()
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight + 1
 
     def leave(self, pending: int = 0) -> None:
         """Count a request in flight less, and its prompt as read: there will be no response to it any more."""
-        self._integrate()
         if pending:  # as in `prompt_read`
             self.pending = self._cells[PENDING] = self.pending - pending
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight - 1
-
-    def _integrate(self) -> None:
-        """Add the requests in flight since the last change to their integral."""
-        cells, now = self._cells, moment()
-        if self.in_flight:
-            cells[SHARED] = cells[SHARED] + self.in_flight * (now - cells[MOMENT] & WORD) & WORD
-        cells[MOMENT] = now
 
     def send_prompt(self, tokens: int) -> tuple[int, int, int, int]:
         """Count prompt tokens that are sent now. Until `prompt_read` they are pending.
@@ -217,3 +208,24 @@ class Endpoint:
             # The other worker has no request for a trial; here requests succeed, so its breaker may close.
             self._successes_seen = breaker.successes
             self._row.set_closed_at(self.facts.slot, int(now))
+
+
+class MeasuredEndpoint(Endpoint):
+    """An endpoint whose requests in flight are integrated over time, from which control learns its speeds."""
+
+    __slots__ = ()
+
+    def enter(self) -> None:
+        self._integrate()
+        super().enter()
+
+    def leave(self, pending: int = 0) -> None:
+        self._integrate()
+        super().leave(pending)
+
+    def _integrate(self) -> None:
+        """Add the requests in flight since the last change to their integral."""
+        cells, now = self._cells, moment()
+        if self.in_flight:
+            cells[SHARED] = cells[SHARED] + self.in_flight * (now - cells[MOMENT] & WORD) & WORD
+        cells[MOMENT] = now

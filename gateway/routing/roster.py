@@ -14,7 +14,7 @@ from gateway.ipc.live_page import LivePage, Row, memory_barrier
 from gateway.registry import schema
 from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
 from gateway.registry.schema import ApiKey, ref
-from gateway.routing.endpoint import Endpoint
+from gateway.routing.endpoint import Endpoint, MeasuredEndpoint
 from gateway.routing.routes import Route, Routes
 from gateway.upstream.pool import Pool, Sweeper
 
@@ -35,8 +35,13 @@ _load_of_one: Callable[[Endpoint], int] = attrgetter("in_flight")
 class Roster:
     """Endpoints, routes and API keys that this process knows, all of one version of the registry store."""
 
-    def __init__(self, root: Path, page: LivePage, row: Row, sealer: Sealer, sweeper: Sweeper) -> None:
-        """`root`: folder of the registry store. `row`: this process's own row of the page."""
+    def __init__(
+        self, root: Path, page: LivePage, row: Row, sealer: Sealer, sweeper: Sweeper, *, measures: bool = False
+    ) -> None:
+        """`root`: folder of the registry store. `row`: this process's own row of the page. `measures`: see
+        MeasuredEndpoint.
+        """
+        self._endpoint_class = MeasuredEndpoint if measures else Endpoint
         self.page = page
         self.row = row
         self.pseudonym = b""  # unique name of this installation in Via headers
@@ -267,7 +272,7 @@ class Roster:
     def _endpoint(self, endpoint: Endpoint | None, facts: schema.EndpointFacts) -> Endpoint:
         """Update the endpoint, or create it. Its connections are closed if its address has changed."""
         if endpoint is None:
-            endpoint = Endpoint(facts, self._pool(facts), self._open(facts), self.row)
+            endpoint = self._endpoint_class(facts, self._pool(facts), self._open(facts), self.row)
             self._watch(endpoint)
             return endpoint
         before = endpoint.facts

@@ -56,7 +56,9 @@ class Inside(threading.Thread, Served):
         self.loop = asyncio.get_running_loop()
         self.sweeper = Sweeper(self.loop)
         page = LivePage(self.config.live_page_path)
-        roster = Roster(self.config.registry_dir, page, page.claim_row(), Sealer([SEALING_KEY]), self.sweeper)
+        roster = Roster(
+            self.config.registry_dir, page, page.claim_row(), Sealer([SEALING_KEY]), self.sweeper, measures=True
+        )
         control = ControlProxy(self.config.control_socket, self.sweeper, lambda: True)
         self.gateway = Gateway(self.config, roster, control)
         self.gateway.services.refresh()
