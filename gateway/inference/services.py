@@ -86,7 +86,7 @@ class Services:
         self.stopping = False  # the process drains
         self.stores_bodies = config.store_bodies != "none"
         self.journal: Writer | None = None
-        self.writes = roster.writes
+        self.writes = roster.sweeper.writes
         self.writes.before_flush = self._write_records
         self.time_slices = TimeSlices(self.writes.loop)
         self._owners: Owners | None = None

@@ -52,8 +52,7 @@ class Roster:
         self.reader = RegistryReader(root, page, self._update)
         self._by_ref: dict[bytes, Endpoint] = {}
         self._sealer = sealer
-        self.writes = sweeper.writes
-        self._sweeper = sweeper
+        self.sweeper = sweeper
         self._draining: dict[bytes, Endpoint] = {}
         self._resets = page.resets
         self._breaker_changes = -1  # of all processes, when their breakers were last read
@@ -290,7 +289,7 @@ class Roster:
         return endpoint
 
     def _pool(self, facts: schema.EndpointFacts) -> Pool:
-        return Pool(facts.base_url, self._sweeper)
+        return Pool(facts.base_url, self.sweeper)
 
     def _watch(self, endpoint: Endpoint) -> None:
         endpoint.pool.received = endpoint.received
