@@ -354,7 +354,7 @@ class Relay:
         length = None if exchange.length is None else exchange.length + form.growth(self.name)
         framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
         head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: %b\r\n%b\r\n\r\n"
-        connection = await Pool(self.url, exchange.protocol.gateway.services.roster._sweeper).connect()
+        connection = await Pool(self.url, exchange.protocol.gateway.services.roster.sweeper).connect()
         try:
             connection.begin(head % (exchange.head.fields[b"content-type"], framing), 20, chunked=length is None)
             await self._pass(exchange, form, connection)
