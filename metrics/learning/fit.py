@@ -5,7 +5,8 @@ The model is that of gateway.registry.schema.Speeds. A sample with a duration of
     d = setup + read * x1 + write * x2 + share * x3
 
 with x1 = prompt tokens that were read before or while it ran, x2 = output tokens, x3 = output tokens * mean requests in
-flight. A stream that met an idle endpoint is one more row: its time to first token, with x2 = x3 = 1.
+flight. A stream that met an idle endpoint is one more row: its time to first token, with x2 = x3 = 1. Its error counts
+relative to the geometric mean of both times: some servers send the first token at once, long before others follow.
 
 Rows weigh 1 / prediction**2, since errors are relative (1 / d**2 would favour rows that happened to be short), less for
 older samples, and less beyond an error of 30 % (Huber, "Robust estimation of a location parameter", 1964). The priors
@@ -46,7 +47,7 @@ class Parameters(NamedTuple):
 
 DEFAULT_PRIOR = Parameters(UNMEASURED.setup, UNMEASURED.read, UNMEASURED.write, UNMEASURED.share)
 _LEAST = Parameters(0.0, 0.0, FASTEST_WRITE, 0.0)
-_Row = tuple[float, float, float, float, float]  # weight by age, x1, x2, x3, seconds
+_Row = tuple[float, float, float, float, float, bool]  # weight by age, x1, x2, x3, seconds, until the first token
 _Equations = list[list[float]]  # four rows of four coefficients and the right side
 
 
@@ -72,9 +73,9 @@ def _rows(samples: Sequence[SpeedSample]) -> list[_Row]:
         weight, output = _FADING[rank], float(it.output)
         seconds = max(it.duration_us / 1e6, SHORTEST)
         beside = max(1.0, it.shared_us / it.duration_us) if it.duration_us else 1.0
-        rows.append((weight, float(it.read + it.read_meanwhile), output, output * beside, seconds))
+        rows.append((weight, float(it.read + it.read_meanwhile), output, output * beside, seconds, False))
         if it.first_us > 0 and output:
-            rows.append((weight, float(it.read), 1.0, 1.0, max(it.first_us / 1e6, SHORTEST)))
+            rows.append((weight, float(it.read), 1.0, 1.0, it.first_us / 1e6, True))
     return rows
 
 
@@ -101,12 +102,16 @@ def _add_rows(equations: _Equations, rows: Iterable[_Row], found: Parameters | N
     """Add the rows of samples to the normal equations. `found`: the parameters so far; None: there are none."""
     setup, read, write, share = found or DEFAULT_PRIOR
     s = s1 = s2 = s3 = sy = s11 = s12 = s13 = s1y = s22 = s23 = s2y = s33 = s3y = 0.0
-    for weight, x1, x2, x3, y in rows:
+    whole = SHORTEST
+    for weight, x1, x2, x3, y, is_first in rows:
         p = y if found is None else setup + read * x1 + write * x2 + share * x3
-        if p < SHORTEST:
-            p = SHORTEST
-        error = y / p - 1.0 if y > p else 1.0 - y / p
-        w = weight / (p * p)
+        square = p * p if p > SHORTEST else SHORTEST * SHORTEST
+        if is_first:  # the row of the whole duration precedes it
+            square = math.sqrt(square) * whole
+        else:
+            whole = math.sqrt(square)
+        error = abs(y - p) / math.sqrt(square)
+        w = weight / square
         if error > HUBER:
             w *= HUBER / error
         w1, w2, w3 = w * x1, w * x2, w * x3

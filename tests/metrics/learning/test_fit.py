@@ -26,7 +26,7 @@ def test_a_full_window_gives_the_parameters(engine: str, real: Parameters) -> No
     assert found.read == pytest.approx(real.read, rel=0.1)
     assert found.write == pytest.approx(real.write, rel=0.1)
     assert found.share == pytest.approx(real.share, rel=0.1)
-    assert found.setup == pytest.approx(real.setup, abs=0.005)
+    assert found.setup == pytest.approx(real.setup, abs=0.02)  # little beside a duration of seconds
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -156,3 +156,14 @@ def test_lengths_that_nobody_reported_stay_unknown() -> None:
     assert fit.lengths([length(output=7)]) == Lengths(7.0, None)
     assert fit.lengths([length(tokens=10, body_bytes=50)]) == Lengths(None, 5.0)
     assert fit.lengths([]) == Lengths(None, None)
+
+
+def test_an_early_first_token_does_not_hide_the_time_of_the_others() -> None:
+    """A server that sends its first token at once, and then 60 a second."""
+    samples = [
+        SpeedSample(number, number, 335_000 + number * 50, 5, 0, 20, 335_000 + number * 50, 1000, 0, 0, -1, 0)
+        for number in range(6)
+    ]
+    found = fit.fit(samples, "openai_compatible")
+    assert found.write + found.share == pytest.approx(0.335 / 20, rel=0.1)
+    assert found.setup + found.read * 5 < 0.02
