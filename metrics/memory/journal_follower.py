@@ -98,7 +98,8 @@ class JournalFollower:
             if not part.batch.entries and not part.batch.damaged:
                 return count
             state.add(part.fold)
-            self.trackers.version += 1  # also if the part has no requests: damage and lost records are counted too
+            if part.records or part.fold.others:  # damage and lost records count; the head of a segment does not
+                self.trackers.version += 1
             self.folded += part.records
             count += part.records
             for endpoint_id in part.fold.refused_connections:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.ipc import record
 from gateway.ipc.journal import START
-from gateway.ipc.record import AttemptRecord, Entry, Unrecorded
+from gateway.ipc.record import AttemptRecord, Entry, SegmentHead, Unrecorded
 from metrics.counting.cells import Counters
 from metrics.memory import journal_follower as follower_module
 from metrics.memory.state import FiguresState
@@ -83,6 +83,15 @@ def test_the_version_grows_with_records_without_a_response(world: World, entry: 
     before = world.follower.figures().version
     gateway.append(entry)
     assert world.follower.figures().version > before
+
+
+def test_the_head_of_a_journal_changes_no_version(world: World) -> None:
+    """A gateway writes it when it begins, before any request ends."""
+    gateway = world.gateway(request())
+    before = world.follower.figures().version
+    gateway.append(SegmentHead(DATABASE, "another"))
+    assert world.follower.has_news()
+    assert world.follower.figures().version == before
 
 
 def test_rejections_and_unrecorded_requests_are_counted_but_headers_are_not(world: World) -> None:
