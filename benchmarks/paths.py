@@ -101,7 +101,17 @@ def pages(it: Known) -> dict[str, str]:
 def api(it: Known) -> dict[str, str]:
     endpoint, dashboard = f"/api/endpoints/{it.endpoint}", "/api/dashboard"
     client = f"{dashboard}/clients/{quote(it.client)}"
-    names = ("today-stats", "daily-stats", "model-stats", "model-tps", "health", "failures", "edits", "models")
+    names = (
+        "today-stats",
+        "daily-stats",
+        "model-stats",
+        "model-tps",
+        "health",
+        "failures",
+        "edits",
+        "models",
+        "learned",
+    )
     pages = ("overview", "stats", "endpoints", "request-history", "attention", "busiest", "marks", "minutes")
     sums = ("stats/tokens", "stats/tokens/daily", "stats/tokens/monthly", "models", "model-stats")
     of_clients = ("clients", "clients/timeline", "clients/models", "clients/heatmap")
