@@ -169,6 +169,7 @@ class Run:
         self.sender.go()
         time.sleep(self.scene.rng.uniform(0.1, 0.5))
         self.sender.pause()
+        until(self._is_idle, 30)  # a request whose client has left is recorded a moment later
         before = self.scene.router.overview()
         code = self.scene.router.stop()
         if code:
@@ -176,6 +177,10 @@ class Run:
         self.scene.router.start()
         self._add(identical(before, self.scene.router.overview()))
         self.audit()
+
+    def _is_idle(self) -> bool:
+        stats = self.scene.router.stats()
+        return bool(stats["total_active_requests"] == stats["queued_requests"] == 0)
 
     def stop_under_load(self) -> None:
         """Send SIGTERM while requests run."""
