@@ -145,14 +145,10 @@ def _kept_tokens(request: InferenceRequest, routes: Routes, known: LearnedRoutes
     found = affinity.find(prefix, routes)
     if not found:
         return NOTHING_KEPT
-    exchange, by_id = request.exchange, known.kept
-    tokens_per_byte = prompt / (exchange.length or exchange.body_bytes or 1)
-    kept = {}
-    for name, it in found.items():
-        if name in by_id:
-            tokens = it.size * tokens_per_byte
-            kept[name] = (tokens if tokens < prompt else prompt) * by_id[name][it.age]
-    return kept
+    by_id = known.kept
+    return {
+        name: _tokens(request, it.size, prompt) * by_id[name][it.age] for name, it in found.items() if name in by_id
+    }
 
 
 def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tuple[int, int]:
@@ -160,9 +156,13 @@ def _prefix_at(request: InferenceRequest, endpoint_id: str, prompt: float) -> tu
     kept = None if request.prefix is None else request.prefix.found.get(endpoint_id)
     if kept is None:
         return 0, 0
-    exchange = request.exchange
-    tokens = int(kept.size * prompt / (exchange.length or exchange.body_bytes or 1))
-    return (tokens if tokens < prompt else int(prompt)), kept.age
+    return int(_tokens(request, kept.size, prompt)), kept.age
+
+
+def _tokens(request: InferenceRequest, size: int, prompt: float) -> float:
+    """Return the tokens of the first `size` bytes of a body, whose whole prompt has `prompt` tokens."""
+    tokens = size * prompt / (request.exchange.length or request.exchange.body_bytes or 1)
+    return tokens if tokens < prompt else prompt
 
 
 def _pick_adaptively(
