@@ -63,10 +63,6 @@ class BatchingEndpoint(Endpoint):
                 answer.news.set()
         self._wake(self.server.begin(due))
 
-    def throttle(self, factor: float) -> None:
-        """Make every step take so many times as long. In the loop of the simulator."""
-        self._wake(self.server.set_slowdown(factor, self._now()))
-
     async def _infer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         if self.behaviour.kind == "llamacpp" and not body:  # a probe of type detection
             return self._error(request, 400 if request.path == "/v1/chat/completions" else 501, "simulated")
