@@ -52,6 +52,12 @@ OFFERED = (
 )
 
 
+EXTERNAL_HELP = gettext_lazy(
+    "Requests to external endpoints, such as clouds, leave your network and may cost money. Without this, the key "
+    "reaches no such endpoint under any model name."
+)
+
+
 class ApiKeyForm(forms.ModelForm[ApiKey]):
     permissions = forms.MultipleChoiceField(
         label=gettext_lazy("Permissions"),
@@ -60,10 +66,13 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         initial=VIEWER_PERMISSIONS,
         required=True,
     )
+    external = forms.BooleanField(
+        label=gettext_lazy("May use external endpoints"), required=False, help_text=EXTERNAL_HELP
+    )
 
     class Meta:
         model = ApiKey
-        fields = ("name", "created_by", "permissions", "expires_at")
+        fields = ("name", "created_by", "permissions", "external", "expires_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Add the permissions of an adopted key that RouterDash does not use: they stay until unticked."""
@@ -122,26 +131,31 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "created_by",
         "created_at",
         "expires_at",
+        "uses_external",
     )
     search_fields = (
         "name",
         "key_prefix",
         "created_by__username",
     )
-    list_filter = (ExpiryFilter,)
+    list_filter = (ExpiryFilter, "external")
     list_select_related = ("created_by",)
     list_per_page = 50
     autocomplete_fields = ("created_by",)
     actions = ("export_csv",)
-    exported = ("id", "name", "key_prefix", "created_by", "permissions", "created_at", "expires_at")
+    exported = ("id", "name", "key_prefix", "created_by", "permissions", "external", "created_at", "expires_at")
     readonly_fields = (
         "key_prefix",
         "created_at",
     )
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        fields = ["name", "created_by", "permissions", "expires_at"]
+        fields = ["name", "created_by", "permissions", "external", "expires_at"]
         return fields if obj is None else [*fields, "key_prefix", "created_at"]
+
+    @admin.display(description=gettext_lazy("may use external endpoints"), boolean=True, ordering="external")
+    def uses_external(self, obj: ApiKey) -> bool:
+        return bool(obj.external)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> Any:
         return {"created_by": request.user.pk, **super().get_changeform_initial_data(request)}

@@ -53,9 +53,10 @@ class OwnKey(APIView):
         serializer.is_valid(raise_exception=True)
         row.name = serializer.validated_data["name"]
         row.expires_at = serializer.validated_data.get("expires_at", row.expires_at)
+        row.external = serializer.validated_data.get("external", row.external)
         try:
             with transaction.atomic():
-                row.save(update_fields=["name", "expires_at"])
+                row.save(update_fields=["name", "expires_at", "external"])
         except IntegrityError:
             raise _duplicate(row.name) from None
         return Response(ApiKeySerializer(row).data)
@@ -85,7 +86,13 @@ def make(owner: User, data: Any) -> tuple[ApiKey, str]:
     try:
         with transaction.atomic():
             check_key_limit(owner)
-            return ApiKey.issue(owner, values["name"], values["permissions"], values.get("expires_at"))
+            return ApiKey.issue(
+                owner,
+                values["name"],
+                values["permissions"],
+                values.get("expires_at"),
+                external=values.get("external", False),
+            )
     except IntegrityError:
         raise _duplicate(values["name"]) from None
     except DjangoValidationError as error:

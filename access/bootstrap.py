@@ -65,6 +65,10 @@ def ensure_bootstrap_key(config: Config) -> None:
     hashed = hash_key(config.bootstrap_api_key) if config.bootstrap_api_key else None
     with transaction.atomic():
         ApiKey.objects.filter(pk=BOOTSTRAP_ID).exclude(key_hash=hashed or "").delete()
+        for row in ApiKey.objects.filter(pk=BOOTSTRAP_ID):
+            if bool(row.external) != config.bootstrap_external:
+                row.external = config.bootstrap_external
+                row.save(update_fields=["external"])
         if hashed is None or ApiKey.objects.filter(key_hash=hashed).exists():
             return
         owner = User.objects.filter(role=Role.ADMIN).order_by("created_at").first()
@@ -72,4 +76,11 @@ def ensure_bootstrap_key(config: Config) -> None:
             return
         taken = ApiKey.objects.filter(created_by=owner, name=BOOTSTRAP).exists()
         name = f"{BOOTSTRAP} (ROUTERDASH_BOOTSTRAP_API_KEY)" if taken else BOOTSTRAP
-        ApiKey.issue(owner, name, PERMISSIONS, key=config.bootstrap_api_key, pk=BOOTSTRAP_ID)
+        ApiKey.issue(
+            owner,
+            name,
+            PERMISSIONS,
+            key=config.bootstrap_api_key,
+            pk=BOOTSTRAP_ID,
+            external=config.bootstrap_external,
+        )

@@ -7,6 +7,7 @@ not kept here: control looks them up in the registry store of the gateways (rout
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class KeyEntry:
     owner_id: str
     permissions: tuple[str, ...]
     expires_at: float | None  # seconds since 1970
+    external: bool = False  # it may use external endpoints
 
 
 KeyListener = Callable[[Mapping[str, KeyEntry | None]], None]
@@ -167,6 +169,23 @@ def read_key_entries(
     yield from _entries(users, Q() if after is None else Q(key_hash__gt=after), limit)
 
 
+def existing_keys(ids: Iterable[str]) -> set[str]:
+    """Return those of these ids that API keys have. Raises django.db.Error."""
+    listed = sorted(set(ids))
+    found: set[str] = set()
+    for start in range(0, len(listed), AT_ONCE):
+        valid = [key_id for key_id in listed[start : start + AT_ONCE] if _is_uuid(key_id)]
+        found.update(map(str, ApiKey.objects.filter(id__in=valid).values_list("id", flat=True)))
+    return found
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
 def _entries(users: Mapping[str, User], condition: Q, limit: int | None) -> Iterator[KeyEntry]:
     rows = ApiKey.objects.filter(condition).order_by("key_hash")
     expires: F | Case = F("expires_at")
@@ -175,19 +194,27 @@ def _entries(users: Mapping[str, User], condition: Q, limit: int | None) -> Iter
         bounds = datetime(LAST_EXPIRY_YEAR, 12, 31, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)
         clamped = Greatest(Least(F("expires_at"), bounds[0]), bounds[1])
         expires = Case(When(expires_at__isnull=False, then=clamped))
-    columns = rows.annotate(expires=expires).values_list("id", "key_hash", "created_by_id", "permissions", "expires")
+    names = ("id", "key_hash", "created_by_id", "permissions", "expires", "external")
+    columns = rows.annotate(expires=expires).values_list(*names)
     for row in (columns if limit is None else columns[:limit]).iterator():
         yield _entry(users, *row)
 
 
 def _entry(
-    users: Mapping[str, User], key_id: object, hashed: str, owner_id: object, stored: object, expires: datetime | None
+    users: Mapping[str, User],
+    key_id: object,
+    hashed: str,
+    owner_id: object,
+    stored: object,
+    expires: datetime | None,
+    external: object,
 ) -> KeyEntry:
     owner = users.get(str(owner_id))
     granted: Iterable[str] = granted_permissions(stored)
     if owner is not None and not owner.is_admin:
         granted = (name for name in granted if name in READING)
-    return KeyEntry(str(key_id), hashed, str(owner_id), tuple(granted), expires.timestamp() if expires else None)
+    expires_at = expires.timestamp() if expires else None
+    return KeyEntry(str(key_id), hashed, str(owner_id), tuple(granted), expires_at, bool(external))
 
 
 access = Access()

@@ -176,6 +176,8 @@ class ApiKey(models.Model):
     scopes = models.TextField(null=True, editable=False)  # noqa: DJ001  # legacy column of llmlb; never read
     key_prefix = LineField(_("key prefix"), null=True, editable=False)
     permissions = models.JSONField(_("permissions"), null=True, blank=True, default=list)
+    # llmlb has no such column: null means no.
+    external = models.BooleanField(_("may use external endpoints"), null=True)
 
     class Meta:
         db_table = "api_keys"

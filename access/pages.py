@@ -21,14 +21,17 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from rest_framework.exceptions import ValidationError
 
-from access.admin import OFFERED
+from access.admin import EXTERNAL_HELP, OFFERED
 from access.api import make, own_keys
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
+from access.snippets import chat_models, first_model
 from endpoints.lists.page_links import PageLinks
 from endpoints.page_parts import wants_part
+from gateway.dialects.openai_requests import MAX_MODEL_NAME
 
 USED_DAYS = 30
 PAGE = 100  # keys
+LISTED_MODELS = 200  # that the page of clients offers
 
 Used = Callable[[Sequence[str], date], Mapping[str, tuple[int, str]]]
 
@@ -47,6 +50,7 @@ class NewKey(TypedDict):
     name: str
     permissions: NotRequired[list[str]]
     expires_at: NotRequired[datetime]
+    external: NotRequired[bool]
 
 
 class KeyForm(forms.Form):
@@ -67,13 +71,16 @@ class KeyForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
         required=False,
     )
+    external = forms.BooleanField(
+        label=gettext_lazy("May use external endpoints"), required=False, help_text=EXTERNAL_HELP
+    )
 
     def __init__(self, owner: User, *args: Any, **options: Any) -> None:
         options.setdefault("initial", {"name": _free_name(owner), "permissions": VIEWER_PERMISSIONS})
         super().__init__(*args, **options)
         self.owner = owner
         if not owner.is_admin:
-            del self.fields["permissions"]
+            del self.fields["permissions"], self.fields["external"]
 
     def make(self) -> tuple[ApiKey, str] | None:
         """Create the key; return its row and the key itself.
@@ -94,6 +101,7 @@ class KeyForm(forms.Form):
         values: NewKey = {"name": self.cleaned_data["name"]}
         if self.owner.is_admin:
             values["permissions"] = self.cleaned_data["permissions"] or list(VIEWER_PERMISSIONS)
+            values["external"] = self.cleaned_data["external"]
         if days := self.cleaned_data["expires"]:
             values["expires_at"] = timezone.now() + timedelta(days=int(days))
         return values
@@ -133,6 +141,14 @@ def keys(request: HttpRequest, used: Used) -> HttpResponse:
         "now": timezone.now(),
     }
     return render(request, "keys/page.html", context)
+
+
+@login_required
+def connect(request: HttpRequest) -> HttpResponse:
+    """Show the settings of clients, with a model of the fleet or the one that the query names, and without a key."""
+    names = chat_models()[:LISTED_MODELS]
+    model = request.GET.get("model", "").strip()[:MAX_MODEL_NAME]
+    return render(request, "keys/connect.html", {"model": model or first_model() or "", "names": names})
 
 
 @never_cache

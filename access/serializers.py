@@ -20,6 +20,10 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
     permissions = serializers.ListField(child=serializers.CharField(), source="granted")
+    external = serializers.SerializerMethodField(help_text="Whether the key may use external endpoints.")
+
+    def get_external(self, row: ApiKey) -> bool:
+        return bool(row.external)
 
 
 class ApiKeyListSerializer(serializers.Serializer[Any]):
@@ -31,10 +35,13 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
-    """Name and expiry of a key."""
+    """Name and expiry of a key, and whether it may use external endpoints."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
+    external = serializers.BooleanField(
+        required=False, help_text="Whether the key may use external endpoints; only administrators may allow it."
+    )
 
     @property
     def owner(self) -> User:
@@ -60,6 +67,11 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
             raise serializers.ValidationError(
                 {"expires_at": _("Choose a date no later than the year 9000, or leave the field empty for no expiry.")}
             ) from None
+
+    def validate_external(self, value: bool) -> bool:
+        if value and not self.owner.is_admin and not getattr(self.instance, "external", False):
+            raise serializers.ValidationError(_("Only administrators may let a key use external endpoints."))
+        return value
 
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None:

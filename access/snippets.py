@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from endpoints.capabilities import normalise
 from endpoints.models import OperatorState, Status
-from endpoints.registry import registry
+from endpoints.registry import ModelEntry, registry
 from gateway.base.request_kinds import CAN_CHAT
 
 UNKNOWN_KEY = "sk_…"
@@ -35,13 +35,23 @@ def snippets(url: str, key: str = UNKNOWN_KEY, model: str = "") -> list[Snippet]
 def first_model() -> str | None:
     """Return the first chat model of the enabled endpoints, else any model of theirs, else None.
 
-    Models of online endpoints come first.
+    Models of online endpoints come first, and those of external endpoints last: few API keys may use them.
     """
-    entries = [entry for entry in registry.all() if entry.operator_state == OperatorState.ENABLED]
-    entries.sort(key=lambda entry: entry.status != Status.ONLINE)
-    models = [model for entry in entries for model in entry.models]
+    models = _models()
     chats = (model.id for model in models if CAN_CHAT in normalise(model.capabilities))
     return next(chats, models[0].id if models else None)
+
+
+def chat_models() -> list[str]:
+    """Return the ids of all chat models, in the same order."""
+    return list(dict.fromkeys(model.id for model in _models() if CAN_CHAT in normalise(model.capabilities)))
+
+
+def _models() -> list[ModelEntry]:
+    """Return the models of enabled endpoints, in the order in which they are offered."""
+    entries = [entry for entry in registry.all() if entry.operator_state == OperatorState.ENABLED]
+    entries.sort(key=lambda entry: (entry.is_external, entry.status != Status.ONLINE))
+    return [model for entry in entries for model in entry.models]
 
 
 def _pieces(text: str, values: dict[str, str], name: str) -> Iterator[Piece]:
@@ -55,8 +65,13 @@ def _pieces(text: str, values: dict[str, str], name: str) -> Iterator[Piece]:
 
 def _escaped(kind: str, value: str, name: str) -> str:
     """Escape the value for double quotes; in the body for curl also for the single quotes of the shell."""
-    inner = json.dumps(value, ensure_ascii=False)[1:-1]
+    inner = quoted(value)
     return inner.replace("'", "'\\''") if name == "curl" and kind == "model" else inner
+
+
+def quoted(value: str) -> str:
+    """Escape a value between double quotes, as JSON, TOML, YAML, Python and JavaScript read them."""
+    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 _TEXTS = (

@@ -56,7 +56,7 @@ def steps() -> list[Step]:
     from gateway.ipc import journal
     from metrics.counting.fold import Fold
     from metrics.memory.state import FiguresState
-    from metrics.storage import bulk, history_rows, rollups
+    from metrics.storage import bulk, history_rows, learning_rows, past_rows, rollups
     from metrics.storage.writer import DatabaseWriter
 
     return [
@@ -69,6 +69,8 @@ def steps() -> list[Step]:
         (bulk.Upsert, "write", lambda upsert, cursor, rows: f"{upsert.table}: write"),
         (rollups, "find", lambda cursor, table, *rest: f"{table}: find"),
         (bulk, "find", lambda cursor, table, *rest: f"{table}: find"),
+        (learning_rows, "write", "learning: samples"),
+        (past_rows, "write", "learning: samples of the past"),
         (transaction.Atomic, "__exit__", "commit"),
         (DatabaseWriter, "step", "other"),
     ]

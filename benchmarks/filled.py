@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2s
 from itertools import chain
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ BUSY = 100  # pairs of endpoint and model with requests in one minute, at most
 CHECK_DAYS, CHECK_MINUTES = 30, 20  # of stored health checks, and between two checks of an endpoint
 CHECKS_OF_A_STATUS = 80
 EDITS = 50  # of an endpoint
+PRICE_ID = 1  # of the first price, and of the rate
+NAME, NAME_ID = "fast", "f0000000-0000-4000-8000-000000000001"  # of a model name
 INPUT, OUTPUT = 5, 8  # tokens of a response
 FIRST_TOKEN_US = 20_000
 KIND = "chat_completions"
@@ -231,6 +234,8 @@ def fill(database: str, servers: Sequence[Server], rows: int) -> list[Cell]:
     cells = spread(servers, rows, now)
     with opened(database) as sink:
         write_endpoints(sink, servers, now)
+        _model_names(sink, servers, now)
+        _prices(sink, servers, now)
         _checks(sink, servers, now)
         _people(sink, now)
         _edits(sink, servers, now)
@@ -264,6 +269,45 @@ def write_endpoints(sink: Sink, servers: Sequence[Server], now: float, interval:
         "endpoint_models",
         ("endpoint_id", "model_id", "capabilities", "last_checked", "supported_apis"),
         ((it.id, model, '["chat"]', stamp, '["chat_completions"]') for it in servers for model in it.models),
+    )
+
+
+def _model_names(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    """Write a model name with two steps, the first of which shares requests among two targets."""
+    first, last = servers[0].models[0], servers[-1].models[-1]
+    sink.many(
+        "model_names",
+        ("id", "name", "enabled", "echo_served", "external", "same_vectors", "note", "defaults", "overrides",
+         "dropped", "created_at"),
+        [(NAME_ID, NAME, True, False, False, False, "", "{}", "{}", "[]", iso(now))],
+    )  # fmt: skip
+    sink.many(
+        "model_name_steps",
+        ("named_id", "position", "if_unavailable", "if_failed", "if_too_long"),
+        [(NAME_ID, position, True, True, True) for position in (1, 2)],
+    )
+    sink.many(
+        "model_name_targets",
+        ("named_id", "step", "model", "tag", "weight"),
+        [(NAME_ID, 1, first, "", 9), (NAME_ID, 1, last, "", 1), (NAME_ID, 2, last, "", 1)],
+    )
+
+
+def _prices(sink: Sink, servers: Sequence[Server], now: float) -> None:
+    """Write a price for each model, and a rate that does not count yet, so that it can be deleted."""
+    models = sorted({model for server in servers for model in server.models})
+    stamp = iso(now - 86_400)
+    sink.many(
+        "prices",
+        ("id", "pattern", "provider", "valid_from", "currency", "min_prompt", "tier", "weekdays", "input", "source",
+         "note", "created_at"),
+        ((number, model, "", stamp, "EUR", 0, "", 127, 10**9, "operator", "", stamp)
+         for number, model in enumerate(models, PRICE_ID)),
+    )  # fmt: skip
+    sink.many(
+        "currency_rates",
+        ("id", "currency", "reporting", "valid_from", "rate", "created_at"),
+        [(PRICE_ID, "EUR", "USD", iso(now + 86_400), 1_100_000_000, stamp)],
     )
 
 
@@ -323,7 +367,7 @@ def _history(sink: Sink, cells: Sequence[Cell]) -> None:
         ("id", "timestamp", "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "client_ip",
          "request_body", "duration_ms", "status", "error_message", "completed_at", "input_tokens", "output_tokens",
          "total_tokens", "api_key_id", "outcome", "status_code", "kind", "duration_us", "first_token_us",
-         "tokens_estimated", "streamed", "attempts"),
+         "tokens_estimated", "streamed", "attempts", "conversation"),
         _rows(cells),
     )  # fmt: skip
 
@@ -337,10 +381,16 @@ def _rows(cells: Sequence[Cell]) -> Iterator[tuple[Any, ...]]:
         at += len(together)
         made = [(cell.completed(number), cell, number) for cell in together for number in range(cell.rows)]
         for second, cell, number in sorted(made, key=lambda it: it[0]):
-            yield _row(cell, second, ok=number >= cell.failed)
+            yield _row(cell, second, _conversation(cell, number), ok=number >= cell.failed)
 
 
-def _row(cell: Cell, second: float, *, ok: bool) -> tuple[Any, ...]:
+def _conversation(cell: Cell, number: int) -> str:
+    """Return the key of a conversation that lasts a quarter of an hour."""
+    named = f"{cell.key} {cell.model} {cell.minute // 15} {number % 3}"
+    return blake2s(named.encode(), digest_size=8).hexdigest()
+
+
+def _row(cell: Cell, second: float, conversation: str, *, ok: bool) -> tuple[Any, ...]:
     done, outcome, status = iso(second), OK if ok else FAILED, 200 if ok else 502
     attempt = {"endpoint_id": cell.server.id, "outcome": outcome, "status": status, "duration_us": cell.duration_us}
     tokens = (INPUT, OUTPUT, INPUT + OUTPUT) if ok else (None, None, None)
@@ -349,6 +399,7 @@ def _row(cell: Cell, second: float, *, ok: bool) -> tuple[Any, ...]:
         cell.client, f'{{"model": "{cell.model}"}}', max(1, round(cell.duration_us / 1000)),
         "success" if ok else "error", None if ok else "HTTP 500", done, *tokens, cell.key, outcome, status, KIND,
         cell.duration_us, FIRST_TOKEN_US if ok else None, False, True, json.dumps([{**attempt, "error": None}]),
+        conversation,
     )  # fmt: skip
 
 

@@ -2,15 +2,19 @@
 
     python -m benchmarks.instructions [--against CHECKOUT] [--shape NAME] [--size BYTES]
     python -m benchmarks.instructions --endpoints 1000 --keys 1000000
+    python -m benchmarks.instructions --balancers [--alike NUMBER] [--size BYTES]
+    python -m benchmarks.instructions --names
 
 Instruction counts are repeatable and times are not, so use this for differences below 5 %. Runs the gateway of
-`tests/gateway/test_budget.py` under valgrind with few and with many requests; the difference of the two is the cost of
-a request, without what a start costs. Requests come one after the other from one client. Each event is sent when the
-client has received the one before, so that it is an iteration of the event loop of its own. With `--against`, another
-checkout of RouterDash is counted, too, and the ratio of this one to it is printed. With `--shape`, only a plain request
-with a body of this shape is counted (see `bench/bodies.py`). With `--endpoints` or `--keys`, the gateway knows so many,
-and the ratio to a gateway with one of each is printed. Needs valgrind; takes some three minutes for each checkout or
-size.
+`tests/gateway/test_budget.py` under valgrind with few and with many requests; the difference of the two is the cost
+of a request, without what a start costs. Requests come one after the other from one client. Each event is sent when
+the client has received the one before, so that it is an iteration of the event loop of its own. With `--against`,
+another checkout of RouterDash is counted, too, and the ratio of this one to it is printed. With `--shape`, only a
+plain request with a body of this shape is counted (see `bench/bodies.py`). With `--endpoints` or `--keys`, the
+gateway knows so many, and the ratio to a gateway with one of each is printed. With `--balancers`, a plain request
+with a chat of this size and so many measured endpoints of its model is counted with each balancer. With `--names`, a
+plain request is counted without model names, with 100 that it does not use, and as one for a name with two steps.
+Needs valgrind; takes some three minutes for each checkout or size.
 """
 
 import argparse
@@ -24,9 +28,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.bench.bodies import SHAPES
+from benchmarks.bench.tools import chat_body
+from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW, MANY = 400, 1400
+UNUSED, CHAIN = "unused", "chain"
 FEW_WITH_BODY = 50, 250
 FEW_STREAMS, MANY_STREAMS = 5, 105
 EVENTS, MORE_EVENTS = 10, 210
@@ -48,10 +55,14 @@ class Upstream(budget.Upstream):
             missing -= len(connection.recv(min(missing, 1 << 20)))
         return True
 
-requests, streams, events, endpoints, keys = map(int, sys.argv[1:6])
-body = sys.argv[6:]
-config = budget.load({"ROUTERDASH_DATA_DIR": tempfile.mkdtemp(prefix="routerdash-instructions-")})
+requests, streams, events, endpoints, keys, alike = map(int, sys.argv[1:7])
+balancer, named, *body = sys.argv[7:]
+config = budget.load({
+    "ROUTERDASH_DATA_DIR": tempfile.mkdtemp(prefix="routerdash-instructions-"),
+    **({"ROUTERDASH_BALANCER": balancer} if balancer else {}),
+})
 upstream = Upstream() if body else budget.Upstream()
+same = [Upstream() for _ in range(alike - 1)]
 for path in body:
     budget.PLAIN = budget.request(open(path, "rb").read())
 # Earlier checkouts have other names.
@@ -64,9 +75,22 @@ others = [
     budget.make_endpoint("", *(f"model-{at // 10}-{model}" for model in range(50))) for at in range(endpoints - 1)
 ]
 other_keys = [make_key(str(number), f"{number:064x}", budget.ALL, None) for number in range(1, keys)]
-budget.Control(config).publish(
-    budget.make_endpoint("", budget.MODEL, base_url=upstream.url), *others, api_keys=(key, *other_keys)
-)
+alikes = [budget.make_endpoint("", budget.MODEL, base_url=it.url) for it in (upstream, *same)]
+control = budget.Control(config)
+control.publish(*alikes, *others, api_keys=(key, *other_keys))
+if balancer:
+    from gateway.registry.writer import Changes
+    speeds = facts.Speeds(0.01, 0.0002, 0.01, 0.001, completions=256)
+    measured = {(it.id, budget.MODEL, "chat_completions"): speeds for it in alikes}
+    control.registry.writer.apply(Changes(speeds=measured, lengths={(budget.MODEL, None): facts.Lengths(180.0, 3.7)}))
+if named:
+    from gateway.registry.writer import Changes
+    def steps(*models):
+        return tuple(facts.Step((facts.Target(model),)) for model in models)
+    rows = [facts.ModelName(id=str(at), name=f"name-{at}", steps=steps("x", "y")) for at in range(100)]
+    if named == "chain":
+        rows.append(facts.ModelName(id="chain", name=budget.MODEL, steps=steps(budget.MODEL, "y")))
+    control.registry.writer.apply(Changes(model_names={row.id: row for row in rows}))
 del others, other_keys
 running = budget.Running(config, upstream)
 running.plain(50)
@@ -79,17 +103,23 @@ running.plain(requests)
 for _ in range(streams):
     running.stream(events)
 running.connection.close()
-upstream.close()
+for one in (upstream, *same):
+    one.close()
 running.close()
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Numbers of endpoints (with 50 models each, but for the first) and API keys that the gateway knows."""
+    """Numbers of endpoints (with 50 models each, but for the first) and API keys that the gateway knows; of measured
+    endpoints like the first; the balancer; and model names (UNUSED or CHAIN).
+    """
 
     endpoints: int = 1
     keys: int = 1
+    alike: int = 1
+    balancer: str = ""  # the default
+    names: str = ""  # none
 
 
 ONE = Known()
@@ -99,10 +129,11 @@ def count(
     checkout: Path, requests: int, streams: int = 0, events: int = 0, *, body: str | None = None, known: Known = ONE
 ) -> int:
     """Instructions of the event loop's thread. `body`: a file with the body of plain requests."""
-    numbers = (requests, streams, events, known.endpoints, known.keys)
+    numbers = (requests, streams, events, known.endpoints, known.keys, known.alike)
     with tempfile.TemporaryDirectory() as directory:
         command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={directory}/out",
-                   sys.executable, "-c", PROGRAM, *map(str, numbers), *([] if body is None else [body])]  # fmt: skip
+                   sys.executable, "-c", PROGRAM, *map(str, numbers), known.balancer, known.names,
+                   *([] if body is None else [body])]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0",
                        "DJANGO_SETTINGS_MODULE": "tests.settings"}  # fmt: skip
         subprocess.run(command, check=True, cwd=checkout, env=environment, capture_output=True)  # noqa: S603
@@ -126,13 +157,39 @@ def per_unit(checkout: Path, known: Known = ONE) -> dict[str, float]:
     }
 
 
-def costs_with_body(checkout: Path, name: str, body: bytes) -> dict[str, float]:
+def costs_with_body(checkout: Path, name: str, body: bytes, known: Known = ONE) -> dict[str, float]:
     """Instructions a plain request with this body."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        few, many = (count(checkout, requests, body=file.name) for requests in FEW_WITH_BODY)
+        few, many = (count(checkout, requests, body=file.name, known=known) for requests in FEW_WITH_BODY)
     return {f"request with {name} of {len(body):,} bytes": (many - few) / (FEW_WITH_BODY[1] - FEW_WITH_BODY[0])}
+
+
+def compare_balancers(checkout: Path, alike: int, size: int) -> None:
+    """Print the instructions of a plain request with each balancer."""
+    counted: dict[str, float] = {}
+    for balancer in (LEAST_INFLIGHT, ADAPTIVE):
+        known = Known(alike=alike, balancer=balancer)
+        (counted[balancer],) = costs_with_body(checkout, balancer, chat_body(size), known).values()
+    ratio = counted[ADAPTIVE] / counted[LEAST_INFLIGHT]
+    print(
+        f"request of {size:,} bytes, {alike} endpoints: {counted[LEAST_INFLIGHT]:,.0f} instructions with "
+        f"{LEAST_INFLIGHT}, {counted[ADAPTIVE]:,.0f} with {ADAPTIVE}: × {ratio:.3f}"
+    )
+
+
+def compare_names(checkout: Path) -> None:
+    """Print the instructions of a plain request without model names, with names it does not use, and with a chain."""
+    counted: dict[str, float] = {}
+    for names in ("", UNUSED, CHAIN):
+        few, many = (count(checkout, requests, known=Known(names=names)) for requests in (FEW, MANY))
+        counted[names] = (many - few) / (MANY - FEW)
+    for names, what in ((UNUSED, "100 model names, none of them used"), (CHAIN, "a model name with two steps")):
+        ratio = counted[names] / counted[""]
+        print(
+            f"plain request with {what}: {counted[names]:,.0f} instructions, {counted['']:,.0f} without: × {ratio:.3f}"
+        )
 
 
 def main() -> None:
@@ -142,7 +199,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=200_000, help="bytes of this body")
     parser.add_argument("--endpoints", type=int, default=1, help="endpoints that the gateway knows")
     parser.add_argument("--keys", type=int, default=1, help="API keys that the gateway knows")
+    parser.add_argument("--balancers", action="store_true", help="compare the balancers by a plain request")
+    parser.add_argument("--alike", type=int, default=1, help="measured endpoints of its model")
+    parser.add_argument("--names", action="store_true", help="count a plain request with model names")
     options = parser.parse_args()
+    if options.names:
+        compare_names(ROOT)
+        return
+    if options.balancers:
+        compare_balancers(ROOT, options.alike, options.size)
+        return
     measure = per_unit
     if options.shape:
         measure = partial(costs_with_body, name=options.shape, body=SHAPES[options.shape](options.size))

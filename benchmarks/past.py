@@ -36,7 +36,7 @@ class Speed:
 def write(root: Path, known: Published, speeds: dict[str, Speed], now: float) -> int:
     """Write a journal of the days before `now` (seconds since 1970) for these endpoints. Returns its requests."""
     rng = random.Random(1)
-    endpoints = [endpoint for endpoint in known.endpoints if endpoint.models]
+    endpoints = [endpoint for endpoint in known.endpoints if endpoint.models and endpoint.name in speeds]
     keys: list[str | None] = [key.id for key in known.api_keys]
     count = 0
     writer = Writer(root, known.database_id)

@@ -22,6 +22,8 @@ class Known:
     client: str
     request: str
     failed: str  # a request
+    conversation: str
+    conversations: str  # cursor of the second page of conversations
     cursor: str  # of the second page of requests
     newer: str  # back from the second page
     sought: str  # of a search without results so far
@@ -40,6 +42,8 @@ def look(fetch: Callable[[str], bytes], server: filled.Server) -> Known:
         client=filled.client_of(model, 0),
         request=first["requests"][0]["id"],
         failed=failed["requests"][0]["id"],
+        conversation=first["requests"][0]["conversation"],
+        conversations=json.loads(fetch("/api/conversations"))["next"] or "",
         cursor=first["next"],
         newer=json.loads(fetch(f"{API}?cursor={first['next']}"))["previous"],
         sought=json.loads(fetch(f"{API}?model=none"))["next"] or "",
@@ -68,13 +72,21 @@ def pages(it: Known) -> dict[str, str]:
         "endpoint, a day": f"{endpoint}?days=1",
         "endpoint, 90 days": f"{endpoint}?days=90",
         "endpoint to be added": "/endpoints/add",
+        "conversations": "/conversations",
+        "conversations, second page": "/conversations" + (f"?cursor={it.conversations}" if it.conversations else ""),
+        "conversations of a model": f"/conversations?model={it.model}",
+        "conversations of an endpoint": f"/conversations?endpoint_id={it.endpoint}",
+        "conversation": f"/conversations/{it.conversation}",
         "models": "/models",
         "models by requests": "/models?sort=requests",
         "models by speed, a later page": "/models?sort=speed&page=5",
         "models sought": "/models?q=model-1&state=ready",
         "model": f"/models/{it.model}",
+        "model name": f"/model-names/{filled.NAME_ID}",
+        "model name, a week": f"/model-names/{filled.NAME_ID}?step=1&range=7d",
         "live": "/live",
         "playground": "/playground",
+        "replay": "/replay",
         "usage by day": "/usage",
         **spans,
         "usage by model, 7 days": "/usage?range=7d&by=model",
@@ -89,7 +101,10 @@ def pages(it: Known) -> dict[str, str]:
         "clients by tokens, sought": "/clients?sort=tokens&ip=10.0.1",
         "client": client,
         "client, 30 days": f"{client}?range=30d",
+        "prices": "/prices",
+        "prices sought": "/prices?q=model-1",
         "keys": "/keys",
+        "connect": "/keys/clients",
         "search for an endpoint": "/search?q=server-1",
         "search for a request": f"/search?q={it.request}",
         "API's documentation": "/api/docs/",
@@ -111,6 +126,8 @@ def api(it: Known) -> dict[str, str]:
         "edits",
         "models",
         "learned",
+        "engine",
+        "slowdowns",
     )
     pages = ("overview", "stats", "endpoints", "request-history", "attention", "busiest", "marks", "minutes")
     sums = ("stats/tokens", "stats/tokens/daily", "stats/tokens/monthly", "models", "model-stats")
@@ -124,6 +141,14 @@ def api(it: Known) -> dict[str, str]:
         "API: threshold": f"{dashboard}/settings/ip_alert_threshold",
         "API: list of endpoints": "/api/endpoints",
         "API: endpoint": endpoint,
+        "API: prices": "/api/prices",
+        "API: price": f"/api/prices/{filled.PRICE_ID}",
+        "API: prices in effect": "/api/prices/in-effect",
+        "API: currency rates": "/api/currency-rates",
+        "API: model names": "/api/model-names",
+        "API: model name": f"/api/model-names/{filled.NAME_ID}",
+        "API: model name, its state": f"/api/model-names/{filled.NAME_ID}/state",
+        "API: model name, comparison": f"/api/model-names/{filled.NAME_ID}/comparison",
         **{f"API: endpoint, {name}": f"{endpoint}/{name}" for name in names},
         "API: endpoint, a model": f"{endpoint}/models/{it.model}/info",
         "API: all models": "/api/models",
@@ -132,12 +157,18 @@ def api(it: Known) -> dict[str, str]:
         "API: request-responses of a model": f"{dashboard}/request-responses?model={it.model}",
         "API: request-response": f"{dashboard}/request-responses/{it.request}",
         "API: route": f"/api/route?model={it.model}",
+        "API: conversations": "/api/conversations",
+        "API: conversations, most": "/api/conversations?limit=50",
+        "API: conversation": f"/api/conversations/{it.conversation}",
         "API: live": "/api/live",
         "API: own keys": "/api/me/api-keys",
         "API: search": "/api/search?q=server-1",
         "API: usage by day": "/api/usage",
         "API: usage by month": "/api/usage?by=month&since=2026-01-01",
-        **{f"API: usage by {by}": f"/api/usage?by={by}&compare=true" for by in ("model", "endpoint", "key", "user")},
+        **{
+            f"API: usage by {by}": f"/api/usage?by={by}&compare=true"
+            for by in ("model", "endpoint", "external", "key", "user")
+        },
         "API: usage as CSV": "/api/usage/export?by=model",
         "API: schema": "/api/schema/",
         "API: version": "/api/version",
@@ -167,6 +198,7 @@ def requests(it: Known) -> dict[str, str]:
         "retried (none)": "retried=true",
         "of many tokens (none)": "min_tokens=1000000",
         "of a client's id (none)": "request_id=none",
+        "of a conversation": f"conversation={it.conversation}",
         "second page": f"cursor={it.cursor}",
         "newer": f"cursor={it.newer}",
         "of no model, further": "model=none" + (f"&cursor={it.sought}" if it.sought else ""),
@@ -186,12 +218,23 @@ def requests(it: Known) -> dict[str, str]:
     }
 
 
+def _admin_rows(name: str, path: str) -> dict[str, str]:
+    row = f"{path}{filled.PRICE_ID}"
+    return {
+        f"admin {name}s": path,
+        f"admin {name}": f"{row}/change/",
+        f"admin {name}, its edits": f"{row}/history/",
+        f"admin {name} to be added": f"{path}add/",
+        f"admin {name} to be deleted": f"{row}/delete/",
+    }
+
+
 def admin(it: Known) -> dict[str, str]:
     key, user = filled.key_of(it.model), filled.user(0)
-    endpoints, models, checks, days, keys, users, log = (
+    endpoints, models, names, checks, days, keys, users, log = (
         f"/admin/{name}/"
-        for name in ("endpoints/endpoint", "endpoints/endpointmodel", "endpoints/healthcheck", "metrics/dailystat",
-                     "access/apikey", "access/user", "admin/logentry")
+        for name in ("endpoints/endpoint", "endpoints/endpointmodel", "endpoints/namedmodel", "endpoints/healthcheck",
+                     "metrics/dailystat", "access/apikey", "access/user", "admin/logentry")
     )  # fmt: skip
     return {
         "admin": "/admin/",
@@ -210,6 +253,16 @@ def admin(it: Known) -> dict[str, str]:
         "admin models, a later page": f"{models}?p=9",
         "admin models sought": f"{models}?q=model-1",
         "admin models of an endpoint": f"{models}?endpoint={it.endpoint}",
+        "admin model names": names,
+        "admin model names sought": f"{names}?q=fast",
+        "admin model name": f"{names}{filled.NAME_ID}/change/",
+        "admin model name, its edits": f"{names}{filled.NAME_ID}/history/",
+        "admin model name to be added": f"{names}add/",
+        "admin model name to be deleted": f"{names}{filled.NAME_ID}/delete/",
+        **_admin_rows("price", "/admin/metrics/pricerow/"),
+        **_admin_rows("rate", "/admin/metrics/currencyrate/"),
+        "admin prices that count": "/admin/metrics/pricerow/?validity=now",
+        "admin prices sought": "/admin/metrics/pricerow/?q=model-1",
         "admin checks": checks,
         "admin checks of an endpoint": f"{checks}?endpoint={it.endpoint}",
         "admin changes of status": f"{checks}?changes=1",

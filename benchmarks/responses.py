@@ -27,6 +27,7 @@ class Generated(ABC):
 
     prefix = "sim"
     limits: tuple[str, ...] = ("max_tokens",)  # field of the maximum number of tokens in a request
+    content_type = "text/event-stream"  # of a stream
 
     def __init__(self, behaviour: "Behaviour", body: dict[str, Any], fault: str = "") -> None:
         self.behaviour = behaviour
@@ -47,6 +48,10 @@ class Generated(ABC):
         self.id = f"{self.prefix}-{random.getrandbits(48):012x}"
         self.created = int(time.time())
 
+    @property
+    def streams(self) -> bool:
+        return self.body.get("stream") in (True, "true")
+
     @abstractmethod
     def whole(self) -> dict[str, Any]:
         """The object of a response without a stream."""
@@ -56,13 +61,27 @@ class Generated(ABC):
         """The events of a stream."""
 
     def error_event(self) -> bytes:
-        return _data({"error": {"message": "simulated error", "type": "server_error"}})
+        return data({"error": {"message": "simulated error", "type": "server_error"}})
 
     def usage(self) -> dict[str, Any]:
         """The field `usage`, or nothing if the fault hides it."""
-        made, out = self.behaviour.prompt_tokens, self.count
-        usage = {"prompt_tokens": made, "completion_tokens": out, "total_tokens": made + out}
+        made, out = self.behaviour.prompt_tokens, self.output_tokens
+        usage: dict[str, Any] = {"prompt_tokens": made, "completion_tokens": out, "total_tokens": made + out}
+        if details := self.prompt_details():
+            usage["prompt_tokens_details"] = details
+        if self.behaviour.reasoning_tokens is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.behaviour.reasoning_tokens}
         return {"usage": usage} if self.reports_usage else {}
+
+    @property
+    def output_tokens(self) -> int:
+        return self.count + (self.behaviour.reasoning_tokens or 0)
+
+    def prompt_details(self) -> dict[str, int]:
+        """The reported parts of the prompt's tokens, in OpenAI's names."""
+        behaviour = self.behaviour
+        details = {"cached_tokens": behaviour.cached_tokens, "cache_write_tokens": behaviour.cache_write_tokens}
+        return {name: count for name, count in details.items() if count is not None}
 
 
 class Completion(Generated):
@@ -79,7 +98,7 @@ class Completion(Generated):
         shell = self.shell(self.chunk_object)
 
         def chunk(part: dict[str, Any], reason: str | None = None) -> bytes:
-            return _data({**shell, "choices": [{"index": 0, **part, "logprobs": None, "finish_reason": reason}]})
+            return data({**shell, "choices": [{"index": 0, **part, "logprobs": None, "finish_reason": reason}]})
 
         for part in self.opening():
             yield chunk(part), False
@@ -88,7 +107,7 @@ class Completion(Generated):
         yield chunk(self.part(""), self.reason), False
         options = self.body.get("stream_options") or {}
         if options.get("include_usage") and self.reports_usage:
-            yield _data({**shell, "choices": [], **self.usage()}), False
+            yield data({**shell, "choices": [], **self.usage()}), False
         if self.ends:
             yield b"data: [DONE]\n\n", False
 
@@ -163,19 +182,19 @@ class Response(Generated):
 
     def events(self) -> Iterator[Event]:
         for number, (event, is_piece) in enumerate(self._events()):
-            yield _named(event["type"], event | {"sequence_number": number}), is_piece
+            yield named(event["type"], event | {"sequence_number": number}), is_piece
 
     def error_event(self) -> bytes:
         error = {"code": "server_error", "message": "simulated error", "param": None, "sequence_number": 999}
-        return _named("error", {"type": "error", **error})
+        return named("error", {"type": "error", **error})
 
     def usage(self) -> dict[str, Any]:
-        made, out = self.behaviour.prompt_tokens, self.count
+        made, out = self.behaviour.prompt_tokens, self.output_tokens
         usage = {
             "input_tokens": made,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, **self.prompt_details()},
             "output_tokens": out,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self.behaviour.reasoning_tokens or 0},
             "total_tokens": made + out,
         }
         return {"usage": usage} if self.reports_usage else {}
@@ -270,21 +289,21 @@ class Message(Generated):
 
     def events(self) -> Iterator[Event]:
         for event, is_piece in self._events():
-            yield _named(event["type"], event), is_piece
+            yield named(event["type"], event), is_piece
 
     def error_event(self) -> bytes:
         error = {"type": "overloaded_error", "message": "simulated error"}
-        return _named("error", {"type": "error", "error": error})
+        return named("error", {"type": "error", "error": error})
 
     def usage(self) -> dict[str, Any]:
-        return {"usage": _messages_usage(self.behaviour.prompt_tokens, self.count)} if self.reports_usage else {}
+        return {"usage": _messages_usage(self.behaviour, self.output_tokens)} if self.reports_usage else {}
 
     @property
     def _reason(self) -> str:
         return "tool_use" if self.tool else "max_tokens" if self.cut_short else "end_turn"
 
     def _events(self) -> Iterator[tuple[dict[str, Any], bool]]:
-        response = {"usage": _messages_usage(self.behaviour.prompt_tokens, 1)} if self.reports_usage else {}
+        response = {"usage": _messages_usage(self.behaviour, 1, ended=False)} if self.reports_usage else {}
         yield {"type": "message_start", "message": self._message([], None, response)}, False
         yield {"type": "content_block_start", "index": 0, "content_block": self._block("")}, False
         yield {"type": "ping"}, False
@@ -293,7 +312,10 @@ class Message(Generated):
             yield {"type": "content_block_delta", "index": 0, "delta": {"type": name[0], name[1]: piece}}, True
         yield {"type": "content_block_stop", "index": 0}, False
         end = {"stop_reason": self._reason, "stop_sequence": None}
-        usage = {"usage": {"output_tokens": self.count}} if self.reports_usage else {}
+        counted: dict[str, Any] = {"output_tokens": self.output_tokens}
+        if self.behaviour.reasoning_tokens is not None:
+            counted["output_tokens_details"] = {"thinking_tokens": self.behaviour.reasoning_tokens}
+        usage = {"usage": counted} if self.reports_usage else {}
         yield {"type": "message_delta", "delta": end, **usage}, False
         if self.ends:
             yield {"type": "message_stop"}, False
@@ -327,9 +349,9 @@ class Transcript(Generated):
 
     def events(self) -> Iterator[Event]:
         for piece in self.pieces:
-            yield _data({"type": "transcript.text.delta", "delta": piece}), True
+            yield data({"type": "transcript.text.delta", "delta": piece}), True
         if self.ends:
-            yield _data({"type": "transcript.text.done", "text": self.text, **self.usage()}), False
+            yield data({"type": "transcript.text.done", "text": self.text, **self.usage()}), False
 
     def usage(self) -> dict[str, Any]:
         made, out = self.behaviour.prompt_tokens, self.count
@@ -423,19 +445,29 @@ def _value(schema: Any) -> Any:
     return values.get(str(kind), {})
 
 
-def _messages_usage(made: int, out: int) -> dict[str, Any]:
-    cached = {"cache_creation": None, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    other = {"inference_geo": None, "output_tokens_details": None, "server_tool_use": None, "service_tier": "standard"}
-    return {"input_tokens": made, "output_tokens": out, **cached, **other}
+def _messages_usage(behaviour: "Behaviour", out: int, *, ended: bool = True) -> dict[str, Any]:
+    """Counts as Anthropic's: the input without the tokens of caches. `ended`: the reasoning is known."""
+    written, cached, reasoning = behaviour.cache_write_tokens, behaviour.cached_tokens, behaviour.reasoning_tokens
+    return {
+        "input_tokens": behaviour.prompt_tokens - (written or 0) - (cached or 0),
+        "cache_creation": None,
+        "cache_creation_input_tokens": written or 0,
+        "cache_read_input_tokens": cached or 0,
+        "output_tokens": out,
+        "output_tokens_details": {"thinking_tokens": reasoning} if ended and reasoning is not None else None,
+        "inference_geo": None,
+        "server_tool_use": None,
+        "service_tier": "standard",
+    }
 
 
 def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _data(value: dict[str, Any]) -> bytes:
+def data(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def _named(name: str, value: dict[str, Any]) -> bytes:
-    return b"event: " + name.encode() + b"\n" + _data(value)
+def named(name: str, value: dict[str, Any]) -> bytes:
+    return b"event: " + name.encode() + b"\n" + data(value)

@@ -21,11 +21,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiohttp import BodyPartReader, web
 
-from benchmarks import responses
+from benchmarks import ollama_responses, responses
 
 FAULTS = (
     "",
@@ -70,6 +70,8 @@ GENERATED: dict[str, type[responses.Generated]] = {
     "/v1/messages": responses.Message,
     "/v1/audio/transcriptions": responses.Transcript,
     "/v1/audio/translations": responses.Transcript,
+    "/api/chat": ollama_responses.OllamaChat,
+    "/api/generate": ollama_responses.OllamaGeneration,
 }
 NEEDED = {"/v1/messages": "max_tokens", "/v1/embeddings": "input", "/v1/moderations": "input"}
 
@@ -84,8 +86,12 @@ class Behaviour:
     tokens_per_second: float = 0.0  # 0: as fast as possible
     tokens: int = 8  # output tokens, unless the request asks for fewer
     prompt_tokens: int = 5
+    cached_tokens: int | None = None  # of the prompt's; None, as for the next two: as servers without such a count do
+    cache_write_tokens: int | None = None  # of the prompt's
+    reasoning_tokens: int | None = None  # output beside the text
     slots: int = 0  # requests served at a time; 0: any number
     messages: bool = True  # serves Anthropic's /v1/messages
+    responses: bool = True  # serves /v1/responses
     tools: bool = True  # calls the first tool that a request offers
     fault: str = ""
     fault_rate: float = 1.0
@@ -154,12 +160,16 @@ class Endpoint:
                 raise TimeoutError(f"not within {seconds} s; {self.seen}")
         return self.seen
 
+    def faults(self) -> tuple[str, ...]:
+        """Return the values that `fault` may have."""
+        return FAULTS
+
     async def change(self, **changes: Any) -> None:
-        known = {item.name for item in fields(Behaviour)}
+        known = {item.name for item in fields(self.behaviour)}
         if unknown := changes.keys() - known:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-        if changes.get("fault", "") not in FAULTS:
-            raise ValueError(f"unknown fault; there are {', '.join(filter(None, FAULTS))}")
+        if changes.get("fault", "") not in (faults := self.faults()):
+            raise ValueError(f"unknown fault; there are {', '.join(filter(None, faults))}")
         for name, value in changes.items():
             setattr(self.behaviour, name, value)
         if self.behaviour.fault == "refuse":
@@ -172,6 +182,7 @@ class Endpoint:
             return
         application = web.Application(client_max_size=64 << 20)
         application.router.add_route("*", "/{path:.*}", self._respond)
+        application.on_response_prepare.append(self._prepare)
         self._runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         self._listening = await asyncio.get_running_loop().create_server(
@@ -180,8 +191,12 @@ class Endpoint:
         self.port = self._listening.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None and self._listening is not None:
+        if (runner := self._runner) is not None and self._listening is not None:
+            # Connections that were accepted already need an open server until asyncio has made their transports.
+            asyncio.get_running_loop().remove_reader(self._listening.sockets[0])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self._runner = None
             self._listening.close()
             await runner.cleanup()
 
@@ -193,6 +208,9 @@ class Endpoint:
         assert self._runner.server is not None
         return self._runner.server()
 
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add the headers of every response."""
+
     # Requests
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
@@ -201,9 +219,12 @@ class Endpoint:
             return self._error(request, 401, "invalid api key")
         if request.method == "GET" and not request.path.startswith("/v1/responses/"):
             return await self._describe(request)
-        with self._counted():
-            async with self._slot():
-                return await self._serve(request)
+        try:
+            with self._counted():
+                async with self._slot():
+                    return await self._serve(request)
+        except ConnectionResetError:
+            return web.Response()  # which nobody receives: the client has left
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -318,7 +339,10 @@ class Endpoint:
 
     async def _infer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         behaviour, path = self.behaviour, request.path
-        if path.startswith("/v1/messages") and not behaviour.messages:
+        is_missing = path.startswith("/v1/messages") and not behaviour.messages
+        if is_missing or (path.startswith("/v1/responses") and not behaviour.responses):
+            return self._error(request, 404, "not found")
+        if path.startswith("/api/") and behaviour.kind != "ollama":
             return self._error(request, 404, "not found")
         if behaviour.kind == "llamacpp" and not body:  # a probe of type detection
             return self._error(request, 400 if path == "/v1/chat/completions" else 501, "simulated")
@@ -337,6 +361,10 @@ class Endpoint:
 
     def _other(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         made = self.behaviour.prompt_tokens
+        if path == "/api/embed":
+            return ollama_responses.ollama_embeddings(body, made)
+        if path == "/api/embeddings":
+            return ollama_responses.ollama_vector(body)
         if path == "/v1/embeddings":
             return responses.embeddings(body, made)
         if path in ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations"):
@@ -361,7 +389,7 @@ class Endpoint:
             self._stored[generated.id] = generated.whole() | {"input": body.get("input")}
             if len(self._stored) > STORED:
                 del self._stored[next(iter(self._stored))]
-        if body.get("stream") in (True, "true"):
+        if generated.streams:
             return await self._stream(request, generated, fault)
         if isinstance(generated, responses.Transcript) and body.get("response_format") in ("text", "srt", "vtt"):
             return web.Response(text=f"{generated.text}\n")
@@ -392,7 +420,7 @@ class Endpoint:
         return await self._send(request, response, pieces, fault)
 
     async def _stream(self, request: web.Request, generated: responses.Generated, fault: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": generated.content_type})
         await response.prepare(request)
         if fault == "headers_then_hang":
             await _comment(response, HOURS)
@@ -457,6 +485,8 @@ class Endpoint:
     def _error(
         self, request: web.Request, status: int, message: str, headers: dict[str, str] | None = None
     ) -> web.Response:
+        if request.path.startswith("/api/"):
+            return web.json_response({"error": message}, status=status, headers=headers)
         of_messages = request.path.startswith("/v1/messages")
         return web.json_response(
             responses.error(status, message, of_messages=of_messages), status=status, headers=headers
@@ -517,6 +547,9 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
+Opened = TypeVar("Opened", bound=Endpoint)
+
+
 class Simulator:
     """Endpoints in a thread with its own event loop, until the `with` block ends."""
 
@@ -546,7 +579,10 @@ class Simulator:
         return endpoint
 
     async def start(self, port: int, behaviour: dict[str, Any]) -> Endpoint:
-        endpoint = Endpoint(self, Behaviour(), port)
+        return await self.open(Endpoint(self, Behaviour(), port), behaviour)
+
+    async def open(self, endpoint: Opened, behaviour: dict[str, Any]) -> Opened:
+        """Configure and open an endpoint of any class, and keep it."""
         await endpoint.change(**behaviour)
         self.endpoints[endpoint.port] = endpoint
         return endpoint

@@ -16,7 +16,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from endpoints import causes, discovery, edit_log, edit_versions, operations, proposed_names, sync
+from endpoints import causes, discovery, edit_log, edit_versions, operations, proposed_names
+from endpoints.checks.model_lists import SyncFailed
 from endpoints.detection import KeyRequired, Unsupported
 from endpoints.filters import Selection
 from endpoints.lists import offset_pages
@@ -144,6 +145,9 @@ class EndpointDetail(APIView):
         url = serializer.validated_data.get("base_url", endpoint.base_url)
         if url != endpoint.base_url:
             _refuse_taken(url, endpoint)
+        cloud_before = endpoint.options_or_default.cloud_type
+        cloud = serializer.validated_data.get("cloud_type", cloud_before)
+        if not cloud and (url != endpoint.base_url or cloud_before):
             serializer.validated_data["endpoint_type"] = _detect(url, _key_for(url, endpoint, serializer))
         _store(request, serializer, endpoint, request.headers.get("If-Match", "*"))
         return _endpoint_response(endpoint_id)
@@ -201,7 +205,7 @@ class EndpointSync(APIView):
             raise ErrorResponse(
                 503, _("The endpoint cannot be reached: %(why)s") % {"why": causes.shown(error)}
             ) from None
-        except sync.SyncFailed as error:
+        except SyncFailed as error:
             raise ErrorResponse(
                 502, _("The endpoint could not be synced: %(why)s") % {"why": causes.shown(error)}
             ) from None
@@ -266,6 +270,8 @@ def create(request: edit_log.AnyRequest, data: Any) -> Endpoint:
     serializer.is_valid(raise_exception=True)
     url = serializer.validated_data["base_url"]
     _refuse_taken(url)
+    if serializer.validated_data.get("cloud_type"):
+        return _store(request, serializer, Endpoint())
     kind = _detect(url, serializer.validated_data.get("api_key") or None)
     return _store(request, serializer, Endpoint(endpoint_type=kind))
 
@@ -283,9 +289,12 @@ def inspect_server(data: Any) -> ServerInfoPayload:
     """Return the data that a server reports, for ServerInfoSerializer. Raises ErrorResponse or ValidationError."""
     serializer = DetectSerializer(data=data)
     serializer.is_valid(raise_exception=True)
-    url = serializer.validated_data["base_url"]
+    values = serializer.validated_data
+    url = values["base_url"]
     with _refusals():
-        server = operations.inspect_server(url, serializer.validated_data["api_key"] or None)
+        server = operations.inspect_server(
+            url, values["api_key"] or None, values.get("cloud_type"), values.get("api_version")
+        )
     registered = next((entry for entry in registry.all() if entry.base_url == url), None)
     return {
         "base_url": url,

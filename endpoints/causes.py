@@ -13,7 +13,9 @@ from django.utils.functional import Promise
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
+from endpoints.clouds import LIMITED, NO_CREDIT, NOT_PERMITTED
 from endpoints.models import BAD_MODEL_NAMES, MAX_MODEL_NAME, MAX_MODELS, TOO_MANY_MODELS
+from endpoints.sync import NO_DEPLOYMENTS
 from gateway.base.destinations import LINK_LOCAL, OUTSIDE
 from gateway.ipc.error_texts import HIDDEN_ERROR
 
@@ -79,7 +81,14 @@ CAUSES = (
         r"GET /v1/models answers HTTP (?P<status>\d{1,3}), and no known server's own API is there",
         _("GET /v1/models returned HTTP %(status)s, and no API of a known server was found"),
     ),
-    Cause(r"GET /v1/models answers HTTP (?P<status>\d{1,3})", _("GET /v1/models returned HTTP %(status)s")),
+    Cause(r"GET (?P<path>\S{1,60}) answers HTTP (?P<status>\d{1,3})", _("GET %(path)s returned HTTP %(status)s")),
+    Cause(
+        re.escape(NO_DEPLOYMENTS),
+        _("Azure OpenAI does not list its deployments; enter their names as allowed models"),
+    ),
+    Cause(re.escape(NO_CREDIT), _("the account has no credit left or has reached its spending limit")),
+    Cause(re.escape(NOT_PERMITTED), _("the endpoint does not permit this with the API key stored for it")),
+    Cause(re.escape(LIMITED), _("the cloud limits requests for a while")),
     Cause(r"its list of models names none", _("the model list contains no model names")),
     Cause(
         r"its answer to GET /v1/models is too large, and does not begin as a list of models",
@@ -141,6 +150,15 @@ CAUSES = (
         r"the endpoint's (?:answer is no|response is not a) chat completion: (?P<detail>.+)",
         _("the response is not a chat completion: %(detail)s"),
     ),
+    Cause(r"the endpoint's response has no embeddings", _("the response has no embeddings")),
+    Cause(
+        r"the endpoint's response is not a message: it has no content",
+        _("the response is not a message: it has no content"),
+    ),
+    Cause(
+        r"the endpoint's response is not a message: (?P<detail>.+)",
+        _("the response is not a message: %(detail)s"),
+    ),
     Cause(
         r"the endpoint's (?:answer|response) has more than (?P<most>[0-9,]+) values",
         _("the response has more than %(most)s values"),
@@ -154,12 +172,25 @@ CAUSES = (
         r"it (?:refuses the key that RouterDash has for it|rejects the API key that RouterDash sends)",
         _("the endpoint rejected the API key stored for it"),
     ),
+    Cause(r"its account may not do this", _("the endpoint's account may not do this")),
+    Cause(r"its account has no credit left", _("the endpoint's account has no credit left")),
+    Cause(r"its address has moved \(HTTP (?P<status>\d+)\)", _("its address has moved (HTTP %(status)s)")),
+    Cause(r"it does not know the model", _("the endpoint does not know the model")),
+    Cause(r"it lacks this kind of request", _("the endpoint lacks this kind of request")),
+    Cause(
+        r"the endpoint's (?:answer|response) has more than (?P<most>[0-9,]+) blocks",
+        _("the response has more than %(most)s blocks"),
+    ),
     Cause(
         r"RouterDash failed; its log says why|an internal error of RouterDash; see its log",
         _("an internal error of RouterDash; see its log"),
     ),
     Cause(r"The endpoint failed: (?P<cause>.+)\.", _("The endpoint failed: %(cause)s"), inner="cause"),
     Cause(r"The endpoint did not (?:answer|respond) in time\.", _("The endpoint did not respond in time.")),
+    Cause(
+        rf"The endpoint did not load the model within {_SECONDS} s\.",
+        _("The endpoint did not load the model within %(seconds)s s."),
+    ),
     # Requests that no endpoint ended (gateway.inference)
     Cause(r"the client left", _("the client disconnected")),
     Cause(r"RouterDash was stopped", _("RouterDash was stopped")),
@@ -176,6 +207,10 @@ CAUSES = (
     Cause(
         r"Too many requests of this API key wait for an endpoint already\.",
         _("Too many requests of this API key are already waiting for an endpoint."),
+    ),
+    Cause(
+        r"Too many bulk requests wait for an endpoint already\.",
+        _("Too many bulk requests are already waiting for an endpoint."),
     ),
     Cause(r"No endpoint became free in time\.", _("No endpoint became available within the queue timeout.")),
 )

@@ -11,11 +11,11 @@ import aiohttp
 from django.conf import settings
 
 from endpoints import operations, probe, proposed_names
+from endpoints.checks.model_lists import ListedModel
 from endpoints.detection import KeyRequired, Unsupported
 from endpoints.models import Kind
 from endpoints.probe import Probe, Unreachable
 from endpoints.registry import Entry, registry
-from endpoints.sync import ListedModel
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 1.0  # timeout of one request; a server on this machine needs milliseconds

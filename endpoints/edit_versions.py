@@ -22,6 +22,8 @@ def of(endpoint: Endpoint) -> str:
 def of_entry(entry: Entry) -> str:
     """Return the version: one part for the fields and one for the stored secret, so that each change is detectable."""
     fields = [getattr(entry, name) for name in (*STAFF_FIELDS, *EDITED_OPTIONS)]
+    while fields[-1] is None:  # options of later releases stand at the end, and change no version until they are set
+        fields.pop()
     secret = entry.sealed_api_key or entry.plain_api_key
     return f"{_digest(json.dumps(fields, default=str))}-{_digest(secret or '')}"
 

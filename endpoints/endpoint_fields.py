@@ -15,6 +15,7 @@ from gateway.registry import schema
 
 MAX_INTERVAL_SECS = 3600  # llmlb accepts any number; 0 would poll without a pause
 CONNECT_TIMEOUT_SECS = 5
+MIN_COST_WEIGHT, MAX_COST_WEIGHT = 0.1, 10
 
 _STATUSES = (schema.PENDING, schema.ONLINE, schema.ERROR, schema.OFFLINE)
 
@@ -25,12 +26,15 @@ class Shape(Enum):
     UUID = "uuid"
     TEXT = "text"
     INTEGER = "integer"
+    NUMBER = "number"
     MOMENT = "moment"
     WORDS = "words"
     ANY = "any"
     STATUS = "status"
     OPERATOR_STATE = "operator_state"
     KIND = "kind"
+    CLOUD = "cloud"
+    FLAG = "flag"
 
 
 def _same(value: Any) -> Any:
@@ -54,10 +58,12 @@ class EndpointField:
     shape: Shape | None
     _: KW_ONLY
     other_column: str | None = None  # see `column`
+    attribute: str | None = None  # of the row, which computes the value from several columns
     is_option: bool = False  # a column of EndpointOptions, not of Endpoint
     read: Callable[[Any], Any] = _same  # converts the column's value to the entry's
     edited: bool = False  # staff may edit it with the form and with PATCH
-    maximum: int | None = None  # of a limit: an option from 1 to this number, or null
+    maximum: int | None = None  # of a numeric option: from `minimum` to this number, or null
+    minimum: float = 1  # of a numeric option
     published: Published | None = None
     nullable: bool = False  # in the JSON API
     help: str = ""  # description in the schema of the API
@@ -76,6 +82,11 @@ class EndpointField:
 def words(column: object) -> tuple[str, ...]:
     """Return the words of a JSON column; none if it is not a list."""
     return tuple(str(word) for word in column) if isinstance(column, list) else ()
+
+
+def words_or_none(column: object) -> tuple[str, ...] | None:
+    """Return the words of a JSON column that may be null; None if there are none."""
+    return words(column) or None
 
 
 def _status(column: str) -> str:
@@ -103,6 +114,17 @@ def _set_connect_timeout(value: float) -> int | None:
     return None if value == CONNECT_TIMEOUT_SECS else int(value)
 
 
+def _within(minimum: float, maximum: float, default: float) -> Published:
+    """Return the form of a number that gateways compute with: another program may have stored any.
+
+    The default reads as not set, because the facts do not distinguish them.
+    """
+    return Published(
+        store=lambda value: default if value is None else min(maximum, max(minimum, value)),
+        load=lambda value: None if value == default else value,
+    )
+
+
 def _timestamp(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
@@ -115,13 +137,16 @@ SAME = Published()
 SECONDS = Published(store=_seconds, load=_whole_seconds)
 
 
-def _limit(name: str, maximum: int, published: Published, text: str) -> EndpointField:
+def _number(
+    name: str, maximum: int, published: Published, text: str, *, shape: Shape = Shape.INTEGER, minimum: float = 1
+) -> EndpointField:
     return EndpointField(
         name,
-        Shape.INTEGER,
+        shape,
         is_option=True,
         edited=True,
         maximum=maximum,
+        minimum=minimum,
         published=published,
         nullable=True,
         help=text,
@@ -135,7 +160,7 @@ FIELDS: tuple[EndpointField, ...] = (
     EndpointField("base_url", Shape.TEXT, edited=True, published=SAME),
     EndpointField("status", Shape.STATUS, read=_status, published=SAME),
     EndpointField("operator_state", Shape.OPERATOR_STATE, is_option=True, published=SAME),
-    EndpointField("kind", Shape.KIND, other_column="endpoint_type", published=SAME),
+    EndpointField("kind", Shape.KIND, other_column="endpoint_type", attribute="kind", published=SAME),
     EndpointField("health_check_interval_secs", Shape.INTEGER, read=_interval, edited=True),
     EndpointField(
         "inference_timeout_secs",
@@ -157,15 +182,15 @@ FIELDS: tuple[EndpointField, ...] = (
         edited=True,
         help="Capabilities that are added to all models; chat_completion alone adds nothing.",
     ),
-    _limit(
+    _number(
         "connect_timeout_secs",
         60,
         Published(store=_connect_timeout, load=_set_connect_timeout),
         "Seconds; null means the default, 5.",
     ),
-    _limit("idle_timeout_secs", 86400, SECONDS, "Seconds; null means inference_timeout_secs."),
-    _limit("total_timeout_secs", 86400, SECONDS, "Upper bound for a whole stream, in seconds; null means no limit."),
-    _limit(
+    _number("idle_timeout_secs", 86400, SECONDS, "Seconds; null means inference_timeout_secs."),
+    _number("total_timeout_secs", 86400, SECONDS, "Upper bound for a whole stream, in seconds; null means no limit."),
+    _number(
         "max_concurrency",
         10000,
         SAME,
@@ -179,7 +204,15 @@ FIELDS: tuple[EndpointField, ...] = (
         nullable=True,
         help="Requests at a time, as the server reports them.",
     ),
-    EndpointField("tags", Shape.WORDS, is_option=True, read=words, edited=True, help="Labels that group endpoints."),
+    EndpointField(
+        "tags",
+        Shape.WORDS,
+        is_option=True,
+        read=words,
+        edited=True,
+        published=SAME,
+        help="Labels that group endpoints. Steps of model names can choose endpoints by them.",
+    ),
     EndpointField(
         "drain_until",
         Shape.MOMENT,
@@ -187,6 +220,59 @@ FIELDS: tuple[EndpointField, ...] = (
         published=Published(store=_timestamp, load=_moment),
         nullable=True,
         help="Drain deadline: requests that still run then are ended; null means no deadline.",
+    ),
+    _number(
+        "tier",
+        schema.LAST_TIER,
+        _within(1, schema.LAST_TIER, 1),
+        "1 is the first; null means 1. The endpoint gets requests only when all of better tiers are excluded or full.",
+    ),
+    _number(
+        "cost_weight",
+        MAX_COST_WEIGHT,
+        _within(MIN_COST_WEIGHT, float(MAX_COST_WEIGHT), 1.0),
+        "Factor of the cost of a request in adaptive routing; null means 1. With 2, the endpoint is used as if it took "
+        "twice as long: unlike the weight of a proxy, more means fewer requests.",
+        shape=Shape.NUMBER,
+        minimum=MIN_COST_WEIGHT,
+    ),
+    EndpointField(
+        "external",
+        Shape.FLAG,
+        is_option=True,
+        edited=True,
+        published=SAME,  # as `is_external`: see routerdash.publication.facts
+        nullable=True,
+        help="Requests leave your network, so that only API keys that may use external endpoints reach it; null means "
+        "that clouds are external and others are not.",
+    ),
+    EndpointField(
+        "cloud_type",
+        Shape.CLOUD,
+        is_option=True,
+        edited=True,
+        nullable=True,
+        help="The cloud whose API this endpoint has; null for any other server. It is set by itself at the address of "
+        "a known cloud.",
+    ),
+    EndpointField(
+        "api_version",
+        Shape.TEXT,
+        is_option=True,
+        edited=True,
+        published=SAME,
+        nullable=True,
+        help="A date such as 2024-10-21, which each request to an address of Azure OpenAI without /v1 names; null for "
+        "any other.",
+    ),
+    EndpointField(
+        "allowed_models",
+        Shape.WORDS,
+        is_option=True,
+        read=words_or_none,
+        edited=True,
+        nullable=True,
+        help="Patterns such as `gpt-5*`: only models that match one are stored. null means all.",
     ),
     EndpointField("sealed_api_key", None, is_option=True, published=Published("sealed_key")),
     EndpointField("plain_api_key", None, other_column="api_key_encrypted"),  # llmlb's column

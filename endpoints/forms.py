@@ -8,20 +8,32 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import ValidationError
 
-from endpoints import proposed_names, tags
+from endpoints import clouds, proposed_names, tags
 from endpoints.base_url import normalise
-from endpoints.models import Kind
+from endpoints.clouds import allowed_models
+from endpoints.clouds.kinds import CLOUD_CHOICES, EXTERNAL_CHOICES
+from endpoints.models import EndpointOptions, Kind
 
 _LINE = {"class": "input"}
 _CODE = {"class": "input mono", "autocomplete": "off", "spellcheck": "false"}
 
 
 class AddForm(forms.Form):
+    cloud_type = forms.ChoiceField(
+        label=_("Server"),
+        choices=[("", _("A server of your own: its type is detected")), *CLOUD_CHOICES],
+        required=False,
+        widget=forms.Select({"class": "input"}),
+    )
     base_url = forms.CharField(
         label=_("Address"),
         max_length=2000,
+        required=False,
         widget=forms.TextInput(_CODE | {"inputmode": "url", "placeholder": "http://192.168.1.10:8000"}),
-        help_text=_("Enter the URL from the server's documentation. A trailing /v1 is optional."),
+        help_text=_(
+            "Enter the URL from the server's documentation. A trailing /v1 is optional. Clouds have their address by "
+            "themselves, except for Azure OpenAI: enter that of the resource."
+        ),
     )
     api_key = forms.CharField(
         label=_("API key of the server"),
@@ -64,10 +76,38 @@ class AddForm(forms.Form):
             "to the whole of any other response."
         ),
     )
+    external = forms.NullBooleanField(
+        label=_("External"),
+        required=False,
+        widget=forms.Select({"class": "input"}, choices=EXTERNAL_CHOICES),
+        help_text=EndpointOptions._meta.get_field("external").help_text,
+    )
+    allowed_models = forms.CharField(
+        label=_("Allowed models"),
+        required=False,
+        max_length=20_000,
+        widget=forms.Textarea(_CODE | {"rows": 2}),
+        help_text=EndpointOptions._meta.get_field("allowed_models").help_text,
+    )
+    api_version = forms.CharField(
+        label=_("API version"),
+        required=False,
+        max_length=40,
+        widget=forms.TextInput(_CODE),
+        help_text=EndpointOptions._meta.get_field("api_version").help_text,
+    )
     notes = forms.CharField(label=_("Notes"), required=False, widget=forms.Textarea(_LINE | {"rows": 3}))
 
-    FIRST = ("base_url", "api_key", "name", "tags")
-    MORE = ("max_concurrency", "health_check_interval_secs", "inference_timeout_secs", "notes")
+    FIRST = ("cloud_type", "base_url", "api_key", "name", "tags")
+    MORE = (
+        "allowed_models",
+        "external",
+        "api_version",
+        "max_concurrency",
+        "health_check_interval_secs",
+        "inference_timeout_secs",
+        "notes",
+    )
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -90,8 +130,11 @@ class AddForm(forms.Form):
         values = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
         if "tags" in values:
             values["tags"] = tags.parse(values["tags"])
+        if "allowed_models" in values:
+            values["allowed_models"] = allowed_models.parse(values["allowed_models"])
         if "name" not in values:
-            values["name"] = _proposed(values.get("base_url", ""), kind)
+            address = clouds.ADDRESSES.get(values.get("cloud_type", ""), "")
+            values["name"] = _proposed(values.get("base_url", address), kind)
         return values
 
     def refuse(self, error: ValidationError) -> None:

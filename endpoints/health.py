@@ -14,11 +14,13 @@ import aiohttp
 from django.db import DataError, Error, IntegrityError, close_old_connections
 from django.utils import timezone
 
+from endpoints import clouds
 from endpoints.checks.collector import Collector, Results
 from endpoints.checks.result import Check
 from endpoints.models import Endpoint, Kind, Status, next_status
-from endpoints.probe import Probe, ProbeResponse, Unreachable, session
+from endpoints.probe import Probe, ProbeResponse, Unreachable, decode, session
 from endpoints.registry import Entry, Registry
+from gateway.providers.table import provider_of
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +39,23 @@ async def check(probe: Probe, kind: str, delivered: Callable[[], bool] = lambda:
         response = await _own_health(probe) if kind == Kind.XLLM else None
         if response is None:
             started = time.perf_counter()
-            response = await probe.get_without_body("/v1/models")
+            response = await (probe.get_without_body(probe.list_path) if probe.provider is None else _cloud(probe))
     except Unreachable as error:
         if str(error).startswith("no answer") and delivered():
             return Check(True, None, None, at)
         return Check(False, None, str(error), at)
+    latency_ms = max(1, round((time.perf_counter() - started) * 1000))
     if not response.ok:
+        if probe.provider is not None and (remark := clouds.remark(probe.provider, response.status, response.body)):
+            return Check(True, latency_ms, None, at, remark)
         return Check(False, None, f"HTTP {response.status}", at)
-    return Check(True, max(1, round((time.perf_counter() - started) * 1000)), None, at)
+    return Check(True, latency_ms, None, at)
+
+
+async def _cloud(probe: Probe) -> ProbeResponse:
+    """Return the response with the list of models, which costs no tokens. It has a body only if it is an error."""
+    status, body = await probe.get_text(probe.list_path)
+    return ProbeResponse(status) if 200 <= status < 300 else ProbeResponse(status, decode(body))
 
 
 async def _own_health(probe: Probe) -> ProbeResponse | None:
@@ -59,7 +70,12 @@ async def _own_health(probe: Probe) -> ProbeResponse | None:
 def record(endpoint_id: str, result: Check) -> Endpoint | None:
     """Store a check; a signal updates the registry of this process. Raises django.db.Error."""
     return Endpoint.record_check(
-        endpoint_id, success=result.success, latency_ms=result.latency_ms, error=result.error, at=result.at
+        endpoint_id,
+        success=result.success,
+        latency_ms=result.latency_ms,
+        error=result.error,
+        at=result.at,
+        remark=result.remark,
     )
 
 
@@ -168,7 +184,14 @@ class HealthChecker:
         interval = entry.health_check_interval_secs
         async with self._free:  # not a limit of the session: the timeout would include the wait for it
             result = await check(
-                Probe(self._session, entry.base_url, self._secret(entry), TIMEOUT_SECONDS),
+                Probe(
+                    self._session,
+                    entry.base_url,
+                    self._secret(entry),
+                    TIMEOUT_SECONDS,
+                    provider_of(entry.kind),
+                    entry.api_version,
+                ),
                 entry.kind,
                 lambda: time.time() - self._last_byte(entry.id) <= interval,
             )
@@ -219,7 +242,7 @@ async def _pause(nudge: asyncio.Event, seconds: float) -> None:
 def _settings_of(entry: Entry) -> tuple[object, ...]:
     """Return the values whose change triggers an immediate check instead of one after the old interval."""
     secret = entry.sealed_api_key or entry.plain_api_key
-    return entry.base_url, entry.health_check_interval_secs, entry.kind, secret
+    return entry.base_url, entry.health_check_interval_secs, entry.kind, entry.api_version, secret
 
 
 def _error_suffix(result: Check) -> str:

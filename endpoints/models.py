@@ -19,10 +19,12 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints import base_url as base_urls
-from endpoints import capabilities, sealer
+from endpoints import capabilities, clouds, sealer
 from endpoints.changes import models as _change_tables  # noqa: F401  # Django finds the models of an app here
 from endpoints.checks.result import Check
-from endpoints.endpoint_fields import FIELDS
+from endpoints.clouds.kinds import CLOUD_CHOICES, ENGINE_CHOICES
+from endpoints.clouds.kinds import Kind as Kind
+from endpoints.endpoint_fields import FIELDS, Shape
 from endpoints.fields import (
     IsoDateTimeField,
     LineField,
@@ -33,14 +35,16 @@ from endpoints.fields import (
     SharedTextField,
     TextUUIDField,
 )
+from endpoints.model_names import tables as _name_tables  # noqa: F401
 from endpoints.text import validate_text
 from gateway.registry import schema
 
 STAFF_FIELDS = tuple(field.column for field in FIELDS if field.edited and not field.is_option)
 EDITED_OPTIONS = tuple(field.column for field in FIELDS if field.edited and field.is_option)
-ENDPOINT_LIMITS = {  # edited options that are numbers, with their maximum; the minimum is 1, and null means not set
-    field.column: field.maximum for field in FIELDS if field.maximum is not None
-}
+# Edited options that are numbers. Null means not set.
+NUMBER_OPTIONS = {field.column: field for field in FIELDS if field.maximum is not None}
+ROUTING_OPTIONS = ("tier", "cost_weight")
+ENDPOINT_LIMITS = tuple(name for name in NUMBER_OPTIONS if name not in ROUTING_OPTIONS)
 HEALTH_FIELDS = ("status", "latency_ms", "last_seen", "last_error", "error_count")
 
 FAILURES_TO_OFFLINE = 2
@@ -68,15 +72,6 @@ class OperatorState(models.TextChoices):
     DISABLED = schema.DISABLED, _("Disabled")
 
 
-class Kind(models.TextChoices):
-    XLLM = "xllm", "xLLM"
-    OLLAMA = "ollama", "Ollama"
-    VLLM = "vllm", "vLLM"
-    LM_STUDIO = "lm_studio", "LM Studio"
-    LLAMACPP = "llamacpp", "llama.cpp"
-    OPENAI_COMPATIBLE = "openai_compatible", _("OpenAI-compatible")
-
-
 def next_status(before: str, error_count: int, *, success: bool) -> tuple[str, int]:
     """Return status and error count after a check (contract: threshold of two failures, one success restores)."""
     if success:
@@ -88,9 +83,14 @@ def next_status(before: str, error_count: int, *, success: bool) -> tuple[str, i
     return Status.ERROR, error_count + 1
 
 
-def next_error(before: str | None, error: str | None) -> str | None:
-    """Return the `last_error` after a health check: its error; after a success only a remark on the models stays."""
-    return before if error is None and before in REMARKS else error
+def next_error(before: str | None, check: Check) -> str | None:
+    """Return the `last_error` after a health check: its error or remark.
+
+    After a success without a remark, only one on the models stays.
+    """
+    if not check.success:
+        return check.error
+    return check.remark or (before if before in REMARKS else None)
 
 
 def merge_latency(new: int | None, old: int | None) -> int | None:
@@ -148,7 +148,7 @@ class Endpoint(models.Model):
     device_info = SharedJSONField(null=True, blank=True)
     inference_latency_ms = models.FloatField(null=True, blank=True)
     endpoint_type = SharedLineField(
-        _("type"), choices=Kind.choices, default=Kind.OPENAI_COMPATIBLE, db_default="openai_compatible"
+        _("type"), choices=ENGINE_CHOICES, default=Kind.OPENAI_COMPATIBLE, db_default="openai_compatible"
     )
     total_requests = SharedBigIntegerField(_("requests"), default=0, db_default=0)
     successful_requests = SharedBigIntegerField(default=0, db_default=0)
@@ -168,7 +168,7 @@ class Endpoint(models.Model):
         if not self.name:
             raise ValidationError({"name": _("Enter a name for the endpoint.")})
         try:
-            self.base_url = base_urls.normalise(self.base_url or "")
+            self.base_url = clouds.complete(base_urls.normalise(self.base_url or ""))
         except ValueError as error:
             raise ValidationError({"base_url": str(error)}) from None
         try:
@@ -198,6 +198,11 @@ class Endpoint(models.Model):
             return self.options
         except EndpointOptions.DoesNotExist:
             return EndpointOptions(endpoint=self)
+
+    @property
+    def kind(self) -> str:
+        """The type: that of the cloud, else that of the engine."""
+        return str(self.options_or_default.cloud_type or self.endpoint_type)
 
     @property
     def api_key(self) -> str | None:
@@ -234,10 +239,17 @@ class Endpoint(models.Model):
 
     @classmethod
     def record_check(
-        cls, endpoint_id: uuid.UUID | str, *, success: bool, latency_ms: int | None, error: str | None, at: datetime
+        cls,
+        endpoint_id: uuid.UUID | str,
+        *,
+        success: bool,
+        latency_ms: int | None,
+        error: str | None,
+        at: datetime,
+        remark: str | None = None,
     ) -> "Endpoint | None":
         """Store the result of one health check. Return None if the endpoint has been deleted."""
-        stored = cls.record_checks([(str(endpoint_id), Check(success, latency_ms, error, at))])
+        stored = cls.record_checks([(str(endpoint_id), Check(success, latency_ms, error, at, remark))])
         return stored.get(str(endpoint_id))
 
     @classmethod
@@ -280,7 +292,7 @@ class Endpoint(models.Model):
         """Apply a health check to this instance. Return the row of the check."""
         before = self.status if self.status in Status.values else Status.PENDING
         self.status, self.error_count = next_status(before, self.error_count, success=check.success)
-        self.last_error = next_error(self.last_error, None if check.success else check.error)
+        self.last_error = next_error(self.last_error, check)
         if check.success:
             self.last_seen = check.at
         self.latency_ms = merge_latency(check.latency_ms, self.latency_ms)
@@ -352,10 +364,12 @@ class HealthCheck(models.Model):
         return f"{self.endpoint_id} {self.checked_at}: {self.status_before} → {self.status_after}"
 
 
-def _limit(name: str, label: Any, text: Any) -> Any:
-    """Return the column of a limit. docs/architecture/endpoint-fields.md has the steps for another one."""
-    bounds = [MinValueValidator(1), MaxValueValidator(ENDPOINT_LIMITS[name])]
-    return models.IntegerField(label, null=True, blank=True, validators=bounds, help_text=text)
+def _number(name: str, label: Any, text: Any) -> Any:
+    """Return the column of a numeric option. docs/architecture/endpoint-fields.md has the steps for another one."""
+    field = NUMBER_OPTIONS[name]
+    bounds = [MinValueValidator(field.minimum), MaxValueValidator(field.maximum)]
+    column: Any = models.IntegerField if field.shape is Shape.INTEGER else models.FloatField
+    return column(label, null=True, blank=True, validators=bounds, help_text=text)
 
 
 class EndpointOptions(models.Model):
@@ -370,20 +384,20 @@ class EndpointOptions(models.Model):
     operator_state = LineField(_("operator's state"), choices=OperatorState.choices, default=OperatorState.ENABLED)
     sealed_api_key = models.TextField(null=True, blank=True, editable=False)  # noqa: DJ001
     drain_until = IsoDateTimeField(_("drain deadline"), null=True, blank=True, editable=False)
-    connect_timeout_secs = _limit(
+    connect_timeout_secs = _number(
         "connect_timeout_secs",
         _("connect timeout (s)"),
         _("Time to connect to the server. If this is empty, the timeout is 5 seconds."),
     )
-    idle_timeout_secs = _limit(
+    idle_timeout_secs = _number(
         "idle_timeout_secs",
         _("idle timeout (s)"),
         _("Time between two events of a stream. If this is empty, the inference timeout applies."),
     )
-    total_timeout_secs = _limit(
+    total_timeout_secs = _number(
         "total_timeout_secs", _("total timeout (s)"), _("Time for a whole stream. If this is empty, there is no limit.")
     )
-    max_concurrency = _limit(
+    max_concurrency = _number(
         "max_concurrency",
         _("requests at a time"),
         _(
@@ -393,6 +407,56 @@ class EndpointOptions(models.Model):
     )
     learned_slots = models.IntegerField(_("slots reported by the server"), null=True, blank=True, editable=False)
     tags = models.JSONField(_("tags"), null=True, blank=True)  # a list of words: see endpoints.tags
+    tier = _number(
+        "tier",
+        _("tier"),
+        _(
+            "1 is the first, 9 the last. The endpoint gets requests only when all endpoints of better tiers are "
+            "unavailable or full. If this is empty, the tier is 1."
+        ),
+    )
+    cost_weight = _number(
+        "cost_weight",
+        _("cost weight"),
+        _(
+            "Adaptive routing multiplies the cost of a request by this. With 2, the endpoint is used as if it took "
+            "twice as long, so it gets fewer requests; with 0.5 it gets more. If this is empty, the weight is 1."
+        ),
+    )
+
+    external = models.BooleanField(
+        _("external"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "Requests to an external endpoint leave your network. Only API keys that may use external endpoints reach "
+            "it. If this is not set, clouds are external and other endpoints are not."
+        ),
+    )
+    cloud_type = LineField(
+        _("cloud"),
+        null=True,
+        blank=True,
+        choices=CLOUD_CHOICES,
+        help_text=_("The cloud whose API this endpoint has. Leave this empty for a server of your own."),
+    )
+    api_version = LineField(
+        _("API version"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "Only for addresses of Azure OpenAI without /v1: a date such as 2024-10-21, which each request names."
+        ),
+    )
+    allowed_models = models.JSONField(  # a list of patterns: see endpoints.allowed_models
+        _("allowed models"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "Patterns such as gpt-5*, separated by commas. Only models that match one are stored. If this is empty, "
+            "all are. Azure OpenAI does not list its deployments, so enter their names."
+        ),
+    )
 
     class Meta:
         db_table = "endpoint_options"

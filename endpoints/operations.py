@@ -1,17 +1,21 @@
 """Operations on endpoints for API, pages and admin: detect the type, test the connection, sync the models."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import aiohttp
 from django.utils import timezone
 
 from endpoints import detection, health, probe, sync
+from endpoints.checks.model_lists import ListedModel, SyncFailed
 from endpoints.checks.result import Check
+from endpoints.endpoint_fields import words_or_none
 from endpoints.models import Endpoint, Kind
 from endpoints.probe import Probe, Unreachable
 from gateway.base.sealing import Unsealable
+from gateway.providers.table import provider_of
 
 T = TypeVar("T")
 
@@ -25,7 +29,7 @@ class ServerInfo:
 
     kind: Kind
     latency_ms: int | None
-    models: list[sync.ListedModel] = field(default_factory=list)
+    models: list[ListedModel] = field(default_factory=list)
     slots: int | None = None
     problem: str | None = None
 
@@ -51,31 +55,42 @@ def detect(base_url: str, api_key: str | None) -> Kind:
 
 
 async def inspect_with(client: Probe, seconds: float) -> ServerInfo:
-    """Return type, latency (ms) and models of a server within `seconds`.
+    """Return type, latency (ms) and models of a server within `seconds`. The type of a cloud is not detected.
 
     Raises Unreachable or detection.Unsupported.
     """
     try:
         async with asyncio.timeout(seconds):
-            kind = await detection.detect(client)
+            kind = await detection.detect(client) if client.provider is None else Kind(client.provider.kind)
             check = await health.check(client, kind)
             try:
                 model_list = await sync.fetch(client, kind)
-            except (Unreachable, sync.SyncFailed) as error:
-                return ServerInfo(kind, check.latency_ms, problem=check.error or str(error))
+            except (Unreachable, SyncFailed) as error:
+                return ServerInfo(kind, check.latency_ms, problem=check.error or check.remark or str(error))
     except TimeoutError:
         raise Unreachable(f"no answer within {seconds:g} s") from None
-    return ServerInfo(kind, check.latency_ms, model_list.models, model_list.slots or None, check.error)
+    problem = check.error or check.remark
+    return ServerInfo(kind, check.latency_ms, model_list.models, model_list.slots or None, problem)
 
 
-def inspect_server(base_url: str, api_key: str | None) -> ServerInfo:
+def inspect_server(
+    base_url: str, api_key: str | None, cloud_type: str | None = None, api_version: str | None = None
+) -> ServerInfo:
     """Return type, latency (ms) and models of a server. Raises Unreachable or detection.Unsupported."""
+    provider = provider_of(cloud_type) if cloud_type else None
 
     async def run() -> ServerInfo:
         async with probe.session() as session:
-            return await inspect_with(Probe(session, base_url, api_key), INSPECT_SECONDS)
+            client = Probe(session, base_url, api_key, provider=provider, api_version=api_version)
+            return await inspect_with(client, INSPECT_SECONDS)
 
     return asyncio.run(run())
+
+
+def probe_of(endpoint: Endpoint, session: aiohttp.ClientSession, key: str | None, timeout: float = 5.0) -> Probe:
+    """Return the client of an endpoint, with the authentication of its cloud if it is one."""
+    api_version = endpoint.options_or_default.api_version
+    return Probe(session, endpoint.base_url, key, timeout, provider_of(endpoint.kind), api_version)
 
 
 def secret(endpoint: Endpoint) -> str | None:
@@ -100,14 +115,14 @@ def test_all(chosen: Iterable[Endpoint]) -> list[TestResult]:
 
 
 def sync_models(endpoint: Endpoint) -> sync.SyncResult:
-    """Sync the models of an endpoint now. Raises Unreachable or sync.SyncFailed."""
+    """Sync the models of an endpoint now. Raises Unreachable or SyncFailed."""
     (result,) = sync_all([endpoint])
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def sync_all(chosen: Iterable[Endpoint]) -> list[sync.SyncResult | Unreachable | sync.SyncFailed]:
+def sync_all(chosen: Iterable[Endpoint]) -> list[sync.SyncResult | Unreachable | SyncFailed]:
     """Sync the models of endpoints, queried in parallel. Return the result or the error of each."""
     endpoints = list(chosen)
     return [
@@ -120,13 +135,17 @@ TestOutcome = tuple[Check, list[str] | None]
 
 
 async def _test(endpoint: Endpoint, client: Probe) -> TestOutcome:
-    check = await health.check(client, endpoint.endpoint_type)
+    check = await health.check(client, endpoint.kind)
     if not check.success:
         return check, None
     try:
-        return check, [model.id for model in sync.parse(await client.get("/v1/models"))]
-    except (Unreachable, sync.SyncFailed):
+        return check, [model.id for model in (await sync.list_models(client, _allowed(endpoint)))[0]]
+    except (Unreachable, SyncFailed):
         return check, None
+
+
+def _allowed(endpoint: Endpoint) -> Sequence[str] | None:
+    return words_or_none(endpoint.options_or_default.allowed_models)
 
 
 def _recorded(endpoint: Endpoint, outcome: TestOutcome | Unreachable) -> TestResult:
@@ -137,21 +156,21 @@ def _recorded(endpoint: Endpoint, outcome: TestOutcome | Unreachable) -> TestRes
     return TestResult(check.success, check.latency_ms, check.error, models)
 
 
-async def _fetch(endpoint: Endpoint, client: Probe) -> sync.ModelList | sync.SyncFailed | Unreachable:
+async def _fetch(endpoint: Endpoint, client: Probe) -> sync.ModelList | SyncFailed | Unreachable:
     try:
-        return await sync.fetch(replace(client, timeout=10), endpoint.endpoint_type)
-    except (Unreachable, sync.SyncFailed) as error:
+        return await sync.fetch(replace(client, timeout=10), endpoint.kind, _allowed(endpoint))
+    except (Unreachable, SyncFailed) as error:
         return error
 
 
 def _synced(
-    endpoint: Endpoint, model_list: sync.ModelList | sync.SyncFailed | Unreachable
-) -> sync.SyncResult | sync.SyncFailed | Unreachable:
+    endpoint: Endpoint, model_list: sync.ModelList | SyncFailed | Unreachable
+) -> sync.SyncResult | SyncFailed | Unreachable:
     if isinstance(model_list, Exception):
         return model_list
     try:
         return sync.store(endpoint, model_list.models, model_list.slots, model_list.remark)
-    except sync.SyncFailed as error:
+    except SyncFailed as error:
         return error
 
 
@@ -166,7 +185,7 @@ def _query_all(endpoints: list[Endpoint], query: Callable[[Endpoint, Probe], Awa
             if isinstance(key, Unreachable):
                 return key
             async with limit:
-                return await query(endpoint, Probe(session, endpoint.base_url, key))
+                return await query(endpoint, probe_of(endpoint, session, key))
 
         async with probe.session() as session:
             return await asyncio.gather(*map(query_one, endpoints, keys))

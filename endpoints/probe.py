@@ -19,7 +19,9 @@ from django.conf import settings
 
 from gateway.base.destinations import Destinations
 from gateway.dialects.redact import Redactor
+from gateway.providers.table import Provider
 
+MODELS_PATH = "/v1/models"  # unless a cloud has another one
 MAX_RESPONSE_BYTES = 8 << 20
 MAX_VALUES = 100_000  # per response: numbers, strings, objects and so on; decoding them takes about 20 ms
 COUNTED_BYTES = 256 << 10  # bytes counted in one step, during which no other thread runs
@@ -43,12 +45,19 @@ class ProbeResponse:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """HTTP client for one endpoint, with a `timeout` in seconds per request."""
+    """HTTP client for one endpoint, with a `timeout` in seconds per request. `provider`: the cloud that it is."""
 
     session: aiohttp.ClientSession = field(repr=False)
     base_url: str
     api_key: str | None = field(default=None, repr=False)
     timeout: float = 5.0
+    provider: Provider | None = None
+    api_version: str | None = None
+
+    @property
+    def list_path(self) -> str:
+        """Path and query of the list of models."""
+        return MODELS_PATH if self.provider is None else self.provider.models_path(self.api_version)
 
     async def get(self, path: str) -> ProbeResponse:
         return _parsed(*await self._request("GET", path))
@@ -61,10 +70,18 @@ class Probe:
         status, _, server = await self._request("GET", path)
         return ProbeResponse(status, None, server)
 
+    async def get_text(self, path: str) -> tuple[int, bytes]:
+        """Return status and body (at most MAX_RESPONSE_BYTES + 1 bytes). Raises Unreachable."""
+        status, body, _ = await self._request("GET", path)
+        return status, body
+
     async def _request(self, method: str, path: str, **options: Any) -> tuple[int, bytes, str]:
         """Return status, body (at most MAX_RESPONSE_BYTES + 1 bytes) and Server header. Raises Unreachable."""
         headers = {"Accept-Encoding": "identity"}
-        if self.api_key:
+        if self.provider is not None:
+            headers |= self.provider.headers
+            headers |= [self.provider.auth_header(self.api_key)] if self.api_key else []
+        elif self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
         body = bytearray()
         try:
@@ -96,11 +113,15 @@ class Probe:
 
 def _parsed(status: int, body: bytes, server: str) -> ProbeResponse:
     cut = len(body) > MAX_RESPONSE_BYTES or _has_too_many_values(body)
+    return ProbeResponse(status, decode(beginning(body) if cut else body), server, cut)
+
+
+def decode(body: bytes) -> Any:
+    """Return the decoded JSON; None if it is invalid."""
     try:
-        decoded = msgspec.json.decode(beginning(body) if cut else body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        decoded = None
-    return ProbeResponse(status, decoded, server, cut)
+        return None
 
 
 def _has_too_many_values(body: bytes) -> bool:

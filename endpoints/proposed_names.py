@@ -3,15 +3,23 @@
 from itertools import count
 from urllib.parse import urlsplit
 
+from endpoints import clouds
 from endpoints.registry import registry
 from gateway.base.addresses import normalise_ip
+from gateway.providers.table import AZURE
 
 
 def propose(base_url: str, kind: str | None = None) -> str:
-    """Return an unused name from the host; on this machine from the type, which is more specific than `localhost`."""
+    """Return an unused name from the host; on this machine from the type, which is more specific than `localhost`.
+
+    A cloud's name is its type, and for Azure its resource.
+    """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if is_loopback(host):
+    cloud = clouds.recognise(base_url)
+    if cloud is not None and cloud != AZURE:
+        stem = cloud
+    elif is_loopback(host):
         stem = kind.replace("_", "-") if kind else f"localhost-{parts.port or parts.scheme}"
     else:
         stem = host if normalise_ip(host) else host.partition(".")[0]

@@ -20,6 +20,7 @@ from django.db import Error
 from django.utils import timezone
 
 from endpoints.checks.result import Check
+from endpoints.clouds.kinds import CLOUDS
 from endpoints.endpoint_fields import FIELDS, words
 from endpoints.models import (
     HEALTH_FIELDS,
@@ -82,6 +83,12 @@ class Entry:
     total_timeout_secs: int | None = None
     max_concurrency: int | None = None
     learned_slots: int | None = None
+    tier: int | None = None  # None: 1
+    cost_weight: float | None = None  # None: 1
+    external: bool | None = None  # see `is_external`
+    cloud_type: str | None = None
+    api_version: str | None = None
+    allowed_models: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ()
     drain_until: datetime | None = None
     sealed_api_key: str | None = field(default=None, repr=False)
@@ -92,6 +99,11 @@ class Entry:
     def shown_status(self) -> str:
         """The operator state if it is not enabled, else the status from health checks."""
         return self.status if self.operator_state == OperatorState.ENABLED else self.operator_state
+
+    @property
+    def is_external(self) -> bool:
+        """Requests leave the network: as staff has set it, else for clouds."""
+        return self.kind in CLOUDS if self.external is None else self.external
 
     @property
     def slots(self) -> int | None:
@@ -197,7 +209,7 @@ class Registry:
                 status=status,
                 error_count=error_count,
                 latency_ms=merge_latency(check.latency_ms, entry.latency_ms),
-                last_error=next_error(entry.last_error, None if check.success else check.error),
+                last_error=next_error(entry.last_error, check),
             )
 
         self._change_health((endpoint_id, partial(noted, check=check)) for endpoint_id, check in checks)
@@ -315,7 +327,10 @@ def entry_of(row: Endpoint) -> Entry:
 
 def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
     options = row.options_or_default
-    values = {field.name: field.read(getattr(options if field.is_option else row, field.column)) for field in FIELDS}
+    values = {
+        field.name: field.read(getattr(options if field.is_option else row, field.attribute or field.column))
+        for field in FIELDS
+    }
     return Entry(**values, models=Models(models))
 
 

@@ -9,10 +9,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
-from endpoints import base_url, causes, tags
+from endpoints import causes, clouds, sync, tags
 from endpoints.capabilities import STORED, to_store
+from endpoints.clouds import allowed_models
+from endpoints.clouds.kinds import CLOUD_CHOICES
+from endpoints.clouds.serializers import CloudSerializer
 from endpoints.endpoint_fields import FIELDS, EndpointField, Shape
-from endpoints.models import EDITED_OPTIONS, ENDPOINT_LIMITS, Endpoint, Kind, OperatorState, Status
+from endpoints.models import EDITED_OPTIONS, NUMBER_OPTIONS, Endpoint, Kind, OperatorState, Status
 from endpoints.registry import Entry, ModelEntry, registry
 from endpoints.text import validate_line, validate_text
 from gateway.base.request_kinds import CAN_CHAT
@@ -41,12 +44,15 @@ _SHAPES: Mapping[Shape, Callable[..., AnyField]] = {
     Shape.UUID: serializers.UUIDField,
     Shape.TEXT: serializers.CharField,
     Shape.INTEGER: serializers.IntegerField,
+    Shape.NUMBER: serializers.FloatField,
     Shape.MOMENT: serializers.DateTimeField,
     Shape.WORDS: lambda **options: serializers.ListField(child=serializers.CharField(), **options),
     Shape.ANY: serializers.JSONField,
     Shape.STATUS: partial(serializers.ChoiceField, choices=Status.choices),
     Shape.OPERATOR_STATE: partial(serializers.ChoiceField, choices=OperatorState.choices),
     Shape.KIND: partial(serializers.ChoiceField, choices=Kind.choices),
+    Shape.CLOUD: partial(serializers.ChoiceField, choices=CLOUD_CHOICES),
+    Shape.FLAG: serializers.BooleanField,
 }
 
 
@@ -66,6 +72,9 @@ class EndpointSerializer(serializers.Serializer[Entry]):
 
     has_api_key = serializers.SerializerMethodField()
     model_count = serializers.SerializerMethodField()
+    is_external = serializers.SerializerMethodField(
+        help_text="Whether only API keys that may use external endpoints reach it."
+    )
 
     def get_fields(self) -> dict[str, AnyField]:
         """Return the declared fields, and those that follow from several of them."""
@@ -77,6 +86,9 @@ class EndpointSerializer(serializers.Serializer[Entry]):
 
     def get_model_count(self, entry: Entry) -> int:
         return len(entry.models)
+
+    def get_is_external(self, entry: Entry) -> bool:
+        return entry.is_external
 
 
 class EndpointDetailSerializer(EndpointSerializer):
@@ -118,12 +130,8 @@ class TestResultSerializer(serializers.Serializer[Any]):
     endpoint_info = EndpointInfoSerializer(required=False, help_text="Missing if there is no model list.")
 
 
-class DetectSerializer(serializers.Serializer[Any]):
-    base_url = serializers.CharField(max_length=2000)
+class DetectSerializer(CloudSerializer):
     api_key = serializers.CharField(default="", allow_null=True, allow_blank=True, write_only=True)
-
-    def validate_base_url(self, url: str) -> str:
-        return _normalise(url)
 
 
 class OfferedModelSerializer(serializers.Serializer[Any]):
@@ -187,8 +195,9 @@ def _default_interval() -> int:
     return int(settings.ROUTERDASH.health_check_interval)
 
 
-def _limit(name: str) -> serializers.IntegerField:
-    return serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=ENDPOINT_LIMITS[name])
+def _number(field: EndpointField) -> AnyField:
+    assert field.shape is not None
+    return _SHAPES[field.shape](required=False, allow_null=True, min_value=field.minimum, max_value=field.maximum)
 
 
 class DrainSerializer(serializers.Serializer[Any]):
@@ -201,11 +210,10 @@ class DrainSerializer(serializers.Serializer[Any]):
     )
 
 
-class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
+class EndpointWriteSerializer(CloudSerializer):
     """Fields that staff may edit. On an update, every field may be left out."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
-    base_url = serializers.CharField(max_length=2000)
     api_key = serializers.CharField(
         required=False,
         allow_null=True,
@@ -232,11 +240,22 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
         required=False,
         max_length=tags.MAX_TAGS,
     )
+    external = serializers.BooleanField(
+        required=False, allow_null=True, help_text="null: clouds are external, others are not."
+    )
+    allowed_models = serializers.ListField(
+        child=serializers.CharField(max_length=allowed_models.MAX_LENGTH, validators=[validate_line]),
+        required=False,
+        allow_null=True,
+        max_length=allowed_models.MAX_PATTERNS,
+        help_text="Patterns such as `gpt-5*`; null: all models.",
+    )
 
     def get_fields(self) -> dict[str, AnyField]:
-        """Return the fields of this class, and the limits."""
-        limits: dict[str, AnyField] = {name: _limit(name) for name in ENDPOINT_LIMITS}
-        return super().get_fields() | limits
+        """Return the fields of this class, and the numeric options."""
+        fields = super().get_fields()
+        numbers = {name: _number(field) for name, field in NUMBER_OPTIONS.items()}
+        return {"name": fields["name"]} | fields | numbers  # the name first, in the documentation
 
     def validate_name(self, name: str) -> str:
         others = Endpoint.objects.filter(name=name)
@@ -246,14 +265,20 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
             raise serializers.ValidationError(_("An endpoint with this name already exists."))
         return name
 
-    def validate_base_url(self, url: str) -> str:
-        return _normalise(url)
-
     def validate_capabilities(self, words: list[str]) -> list[str]:
         return to_store(words)
 
     def validate_tags(self, words: list[str]) -> list[str]:
         return tags.normalise(words)
+
+    def validate(self, attrs: Any) -> Any:
+        attrs = super().validate(attrs)
+        if attrs.get("cloud_type") and not self.partial and "health_check_interval_secs" not in self.initial_data:
+            attrs["health_check_interval_secs"] = clouds.CHECK_SECONDS
+        return attrs
+
+    def validate_allowed_models(self, patterns: list[str] | None) -> list[str] | None:
+        return tags.normalise(patterns or ()) or None
 
     def write(self, endpoint: Endpoint) -> Endpoint:
         """Apply the validated fields and store the endpoint. Fields that were not sent stay as they are."""
@@ -274,16 +299,10 @@ class EndpointWriteSerializer(serializers.Serializer[Endpoint]):
             endpoint.set_api_key(secret or None)
         if options:
             endpoint.set_options(**options)
+            sync.follow_options(endpoint, options)
         if state not in (None, endpoint.options_or_default.operator_state):
             endpoint.set_operator_state(state)
         return endpoint
-
-
-def _normalise(url: str) -> str:
-    try:
-        return base_url.normalise(url)
-    except ValueError as error:
-        raise serializers.ValidationError(str(error)) from None
 
 
 _ABSENT: Any = object()

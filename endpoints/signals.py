@@ -1,4 +1,4 @@
-"""Signal handlers for saves and deletes of endpoints, their options and their models.
+"""Signal handlers for saves and deletes of endpoints, their options and their models, and of model names.
 
 Each change refreshes the registry of this process on commit. Triggers of the database log it for other processes
 (endpoints.changes).
@@ -11,6 +11,8 @@ from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
+from endpoints.model_names import registry as name_registry
+from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
 from endpoints.models import Endpoint, EndpointModel, EndpointOptions, checks_recorded
 from endpoints.registry import registry
 
@@ -40,3 +42,14 @@ def endpoint_deleted(instance: Endpoint, **kwargs: Any) -> None:
 @receiver([post_save, post_delete], sender=EndpointModel, dispatch_uid="endpoints.model_changed")
 def part_changed(instance: EndpointOptions | EndpointModel, **kwargs: Any) -> None:
     changed(instance.endpoint_id)
+
+
+@receiver([post_save, post_delete], sender=NamedModel, dispatch_uid="endpoints.model_name_changed")
+def model_name_changed(instance: NamedModel, **kwargs: Any) -> None:
+    name_registry.changed(instance.pk)
+
+
+@receiver([post_save, post_delete], sender=NameStep, dispatch_uid="endpoints.name_step_changed")
+@receiver([post_save, post_delete], sender=NameTarget, dispatch_uid="endpoints.name_target_changed")
+def name_part_changed(instance: NameStep | NameTarget, **kwargs: Any) -> None:
+    name_registry.changed(instance.named_id)

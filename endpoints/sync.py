@@ -3,9 +3,10 @@
 Unknown data changes nothing: an invalid response never deletes a model, and a missing length never erases one.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 from django.db import transaction
 from django.utils import timezone
@@ -13,34 +14,17 @@ from django.utils import timezone
 from endpoints import engines, model_aliases
 from endpoints.capabilities import guess, normalise
 from endpoints.changes import log as change_log
-from endpoints.models import (
-    BAD_MODEL_NAMES,
-    MAX_MODEL_NAME,
-    MAX_MODELS,
-    REMARKS,
-    TOO_MANY_MODELS,
-    Endpoint,
-    EndpointModel,
-    Kind,
-)
+from endpoints.checks.model_lists import MAX_PAGES, ListedModel, SyncFailed, next_page, read
+from endpoints.checks.sync_queue import sync_soon
+from endpoints.clouds import allowed_models
+from endpoints.models import REMARKS, Endpoint, EndpointModel, Kind
 from endpoints.probe import Probe, ProbeResponse
 from endpoints.signals import changed
+from gateway.providers.table import ANTHROPIC
 
+NO_DEPLOYMENTS = "it does not list its deployments; enter their names as allowed models"
+MODEL_OPTIONS = frozenset(("cloud_type", "api_version", "allowed_models"))
 STATEMENT = 500  # models in one statement: databases limit the number of parameters
-
-
-class SyncFailed(Exception):
-    """The endpoint responded, but not with a list of models."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """A model as its endpoint lists it."""
-
-    id: str
-    max_tokens: int | None = None
-    capabilities: tuple[str, ...] = ()  # as the server reports them; empty: it reports none
-    responded: bool = True  # False: the server's own API, which may report more, did not respond
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +47,14 @@ class SyncResult:
     updated: int = 0
 
 
-async def fetch(probe: Probe, kind: str) -> ModelList:
-    """Read the model list, and read data missing there from the engine's own API.
+async def fetch(probe: Probe, kind: str, allowed: Sequence[str] | None = None) -> ModelList:
+    """Read the model list, and read data missing there from the engine's own API. `allowed`: see allowed_models.
 
     Raises Unreachable or SyncFailed.
     """
-    response = await probe.get("/v1/models")
-    if not response.ok:
-        raise SyncFailed(f"GET /v1/models answers HTTP {response.status}")
-    listed, remark = read(response)
+    listed, remark = await list_models(probe, allowed)
+    if probe.provider is not None:
+        return ModelList(listed, 0, remark)
     is_llamacpp = kind == Kind.LLAMACPP  # its list reports the completion capability for every model
     incomplete = [model.id for model in listed if is_llamacpp or model.max_tokens is None or not model.capabilities]
     server = await engines.query(probe, kind, incomplete)
@@ -89,52 +72,31 @@ def _complete(listed: ListedModel, details: engines.ModelDetails) -> ListedModel
     )
 
 
-def parse(response: ProbeResponse) -> list[ListedModel]:
-    """Return OpenAI's `data[].id` or Ollama's `models[].name`, at most MAX_MODELS. Raises SyncFailed otherwise."""
-    return read(response)[0]
+async def list_models(probe: Probe, allowed: Sequence[str] | None = None) -> tuple[list[ListedModel], str | None]:
+    """Return the models that are listed and allowed, at most MAX_MODELS, and a remark (one of REMARKS) if models are
+    left out for another reason. Raises Unreachable or SyncFailed.
+    """
+    if probe.provider is not None and not probe.provider.lists_deployments:
+        if not (names := allowed_models.names(allowed)):
+            raise SyncFailed(NO_DEPLOYMENTS)
+        return [ListedModel(name) for name in names], None
+    return read(await _pages(probe), allowed, is_cloud=probe.provider is not None)
 
 
-def read(response: ProbeResponse) -> tuple[list[ListedModel], str | None]:
-    """Return the models as `parse` does, and a remark (one of REMARKS) if models are left out."""
-    body = response.body
-    if isinstance(body, dict):
-        for key, keys in (("data", ("id",)), ("models", ("name", "model"))):
-            if isinstance(items := body.get(key), list):
-                found, remarks = _unique(items, *keys)
-                if items and not found:
-                    raise SyncFailed("its list of models names none")
-                if response.cut and TOO_MANY_MODELS not in remarks:
-                    remarks.insert(0, TOO_MANY_MODELS)
-                return found, "; ".join(remarks) or None
-    if response.cut:
-        raise SyncFailed("its answer to GET /v1/models is too large, and does not begin as a list of models")
-    raise SyncFailed("its answer to GET /v1/models is no list of models")
-
-
-def _unique(items: list[Any], *keys: str) -> tuple[list[ListedModel], list[str]]:
-    models: dict[str, ListedModel] = {}
-    bad_names = False
-    for item in items:
-        if not isinstance(item, dict):
-            continue
-        name = next((item[key] for key in keys if isinstance(item.get(key), str) and item[key]), None)
-        if name is None or name in models:
-            continue
-        if len(name) > MAX_MODEL_NAME or not name.isprintable():
-            bad_names = True
-        elif len(models) == MAX_MODELS:
-            return list(models.values()), [TOO_MANY_MODELS, *[BAD_MODEL_NAMES] * bad_names]
-        else:
-            models[name] = ListedModel(name, _length_in(item), normalise(item.get("capabilities")))
-    return list(models.values()), [BAD_MODEL_NAMES] * bad_names
-
-
-def _length_in(item: dict[str, Any]) -> int | None:
-    meta = item.get("meta")
-    candidates = [item.get(key) for key in ("max_model_len", "max_context_length", "context_length")]
-    if isinstance(meta, dict):
-        candidates += [meta.get("n_ctx"), meta.get("n_ctx_train")]
-    return next((value for value in candidates if engines.is_length(value)), None)
+async def _pages(probe: Probe) -> list[ProbeResponse]:
+    """Return the pages of the model list, at most MAX_PAGES. Raises Unreachable or SyncFailed."""
+    first = probe.list_path
+    if probe.provider is not None and probe.provider.kind == ANTHROPIC:
+        first += "?limit=1000"
+    path: str | None = first
+    pages: list[ProbeResponse] = []
+    while path is not None and len(pages) < MAX_PAGES:
+        response = await probe.get(path)
+        if not response.ok:
+            raise SyncFailed(f"GET {path.partition('?')[0]} answers HTTP {response.status}")
+        pages.append(response)
+        path = next_page(response.body, first) if probe.provider is not None else None
+    return pages
 
 
 def store(
@@ -164,6 +126,22 @@ def store(
     return result
 
 
+def follow_options(endpoint: Endpoint, edited: Collection[str]) -> None:
+    """Delete models that are no longer allowed, and queue a sync if the edited options change which models there are.
+
+    Call this in the transaction of the edit.
+    """
+    if not MODEL_OPTIONS & set(edited):
+        return
+    allowed = endpoint.options_or_default.allowed_models
+    stored = EndpointModel.objects.filter(endpoint=endpoint).values_list("model_id", flat=True)
+    refused = [model_id for model_id in stored if not allowed_models.matches(allowed, model_id)]
+    for at in range(0, len(refused), STATEMENT):
+        EndpointModel.objects.filter(endpoint=endpoint, model_id__in=refused[at : at + STATEMENT]).delete()
+    changed(endpoint.pk)
+    transaction.on_commit(partial(sync_soon, str(endpoint.pk)), robust=True)
+
+
 def _store_models(
     endpoint: Endpoint, listed: list[ListedModel], stored: dict[str, EndpointModel], now: datetime
 ) -> int:
@@ -178,7 +156,7 @@ def _store_models(
         values = {
             "capabilities": list(_capabilities(model, row)),
             "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
-            "canonical_name": model_aliases.canonical_name(model.id, endpoint.endpoint_type),
+            "canonical_name": model_aliases.canonical_name(model.id, endpoint.kind),
         }
         if row is None:
             new.append(EndpointModel(endpoint=endpoint, model_id=model.id, last_checked=now, **values))

@@ -7,8 +7,10 @@ from datetime import timedelta
 from django.utils import timezone
 
 from endpoints import detection, operations, probe, sync
+from endpoints.checks.model_lists import SyncFailed
+from endpoints.endpoint_fields import words_or_none
 from endpoints.models import Endpoint, HealthCheck
-from endpoints.probe import Probe, Unreachable
+from endpoints.probe import Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -23,29 +25,30 @@ def sync_models(endpoint_id: str, detect: bool = False) -> str:
         return "the endpoint has been deleted"
     try:
         kind, model_list = asyncio.run(_fetch(endpoint, operations.secret(endpoint), detect))
-    except (Unreachable, sync.SyncFailed) as error:
+    except (Unreachable, SyncFailed) as error:
         log.info("the models of %s could not be synced; the stored ones stay: %s", endpoint.name, error)
         return str(error)
-    if kind != endpoint.endpoint_type:
+    if kind != endpoint.kind:
         endpoint.endpoint_type = kind
         endpoint.save(update_fields=["endpoint_type"])
     try:
         result = sync.store(endpoint, model_list.models, model_list.slots, model_list.remark)
-    except sync.SyncFailed as error:
+    except SyncFailed as error:
         return str(error)
     return f"{len(result.models)} models, {result.added} added, {result.removed} removed"
 
 
 async def _fetch(endpoint: Endpoint, key: str | None, detect: bool) -> tuple[str, sync.ModelList]:
-    kind = endpoint.endpoint_type
+    kind = endpoint.kind
+    allowed = words_or_none(endpoint.options_or_default.allowed_models)
     async with probe.session() as session:
-        client = Probe(session, endpoint.base_url, key, timeout=10)
-        if detect:
+        client = operations.probe_of(endpoint, session, key, timeout=10)
+        if detect and client.provider is None:
             try:
                 kind = await detection.detect(client)
             except detection.Unsupported as error:
                 log.info("the type of %s could not be detected; the stored one stays: %s", endpoint.name, error)
-        return kind, await sync.fetch(client, kind)
+        return kind, await sync.fetch(client, kind, allowed)
 
 
 def prune_health_checks() -> int:

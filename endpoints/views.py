@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 from rest_framework.exceptions import ValidationError
 
-from endpoints import api, discovery, edit_log, operations
+from endpoints import api, clouds, discovery, edit_log, operations
 from endpoints.forms import AddForm
 from endpoints.models import Endpoint, Kind, OperatorState, deadline
 from endpoints.page_parts import REFUSED, wants_part
@@ -76,8 +76,14 @@ def add(request: HttpRequest) -> HttpResponse:
 
 
 def _add_page(request: HttpRequest, form: AddForm, back: str, server: Any = None) -> HttpResponse:
-    kinds = {value: str(label) for value, label in Kind.choices}
-    return render(request, "endpoints/add.html", {"form": form, "next": back, "server_info": server, "kinds": kinds})
+    context = {
+        "form": form,
+        "next": back,
+        "server_info": server,
+        "kinds": {value: str(label) for value, label in Kind.choices},
+        "addresses": dict(clouds.ADDRESSES),
+    }
+    return render(request, "endpoints/add.html", context)
 
 
 def _call_api(form: AddForm, call: Callable[[], Any]) -> Any:

@@ -14,15 +14,21 @@ from gateway.base.config import Config
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import Kind
 from gateway.dialects.anthropic import messages_api
+from gateway.dialects.ollama.native import ollama_error
 from gateway.http.admission import HttpRoutes
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import JSON, Exchange, HttpRoute
+from gateway.http.ollama.paths import ROOT
 from gateway.inference import forms, inference, playground, stored_responses
+from gateway.inference.anthropic.chat import ChatApi
 from gateway.inference.api import OpenAiApi
 from gateway.inference.messages import CountTokensApi, MessagesApi
+from gateway.inference.ollama import api as ollama_api
+from gateway.inference.ollama.lists import OllamaLists
 from gateway.inference.responses import ResponsesApi
 from gateway.inference.services import Services
 from gateway.ipc.record import REJECTED, RequestRecord, uuid7
+from gateway.routing.anthropic_models import AnthropicList, anthropic_entry, get_page
 from gateway.routing.model_list import ModelList, get_model
 from gateway.routing.roster import Roster
 
@@ -34,6 +40,7 @@ _INTERNAL_ERROR = (
     b'"type":"server_error","param":null,"code":"internal_error"}}'
 )
 _APIS: dict[str, type[OpenAiApi]] = {
+    request_kinds.CHAT: ChatApi,
     request_kinds.RESPONSES: ResponsesApi,
     request_kinds.COMPACTIONS: ResponsesApi,
     request_kinds.MESSAGES: MessagesApi,
@@ -53,6 +60,8 @@ class Gateway:
         self.writes = self.services.writes
         self.admission = self.services.admission
         self._models = ModelList(roster, self.services.time_slices)
+        self._anthropic_models = AnthropicList(roster, self.services.time_slices)
+        self._ollama = OllamaLists(roster, self.services.time_slices)
         self.admission.routes = self._routes()
 
     def _routes(self) -> HttpRoutes:
@@ -62,6 +71,8 @@ class Gateway:
             paths={
                 **{kind.path.encode(): self._inference_route(kind) for kind in request_kinds.KINDS},
                 b"/v1/models": HttpRoute(b"GET", READ_MODELS, self._list_models),
+                **{kind.path.encode(): self._ollama_route(kind) for kind in request_kinds.OLLAMA_KINDS},
+                **self._ollama.routes(READ_MODELS),
             },
             prefixes={
                 b"/v1/models/": lambda path: model,
@@ -92,13 +103,15 @@ class Gateway:
         """Count a refusal and send it to the client, in the dialect of its API."""
         if refusal.limit is not None:
             self.limit_hits.hit(refusal.limit)
-        if exchange.line.path.startswith(b"/v1/"):
+        if exchange.line.path.startswith((b"/v1/", ROOT)):
             self.services.record(_rejected(exchange, refusal))
         if exchange.started:  # by keep-alive comments
             exchange.abort()
             return
-        if exchange.line.path.startswith(b"/v1/messages"):
+        if exchange.line.path.startswith(b"/v1/messages") or _lists_for_anthropic(exchange):
             body = messages_api.error_body(refusal.status, refusal.code, refusal.message)
+        elif exchange.line.path.startswith(ROOT):
+            body = ollama_error(refusal.message)
         else:
             body = refusal.body()
         exchange.reply(refusal.status, (JSON, *refusal.headers), body)
@@ -116,16 +129,31 @@ class Gateway:
         api = _APIS.get(kind.name, OpenAiApi)(kind)
         return HttpRoute(b"POST", INFERENCE, partial(inference.run, self.services, api))
 
+    def _ollama_route(self, kind: Kind) -> HttpRoute:
+        handle = partial(ollama_api.run, self.services, ollama_api.OllamaApi(kind))
+        return HttpRoute(b"POST", INFERENCE, handle, any_type=True)
+
     def _stored_response_route(self, path: bytes) -> HttpRoute | None:
         methods = stored_responses.methods_of(path)
         return None if methods is None else HttpRoute(methods, INFERENCE, partial(stored_responses.run, self.services))
 
     async def _list_models(self, exchange: Exchange) -> None:
-        exchange.reply(200, (JSON,), await self._models.response())
+        if _lists_for_anthropic(exchange):
+            body = get_page(await self._anthropic_models.current(), exchange.line.query)
+        else:
+            body = await self._models.current()
+        exchange.reply(200, (JSON,), body)
 
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.line.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
-        exchange.reply(200, (JSON,), msgspec.json.encode(get_model(self.services.roster, name)))
+        model = get_model(self.services.roster, name)
+        entry = anthropic_entry(model) if _lists_for_anthropic(exchange) else model
+        exchange.reply(200, (JSON,), msgspec.json.encode(entry))
+
+
+def _lists_for_anthropic(exchange: Exchange) -> bool:
+    """Return True for a model list of Anthropic's API. Its clients may send their key in either header."""
+    return b"anthropic-version" in exchange.head.fields and exchange.line.path.startswith(b"/v1/models")
 
 
 def _rejected(exchange: Exchange, refusal: Refusal) -> RequestRecord:

@@ -1,6 +1,6 @@
 """A gateway process: `python -m gateway.main --worker N --listen FD --alive FD`, started by the supervisor.
 
-It owns nothing that another process needs. It inherits the listening socket, and the pipe that closes when the
+It owns nothing that another process needs. It inherits the listening sockets, and the pipe that closes when the
 supervisor exits. Control reads its journal. The supervisor clears its row of the live page after a
 crash.
 """
@@ -25,6 +25,7 @@ from gateway.base.destinations import Destinations
 from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watch_parent
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.expiry import expire
+from gateway.http.ollama.port import on_ollama_port
 from gateway.http.protocol import GatewayProtocol, bound_to
 from gateway.inference.housekeeping import Housekeeping
 from gateway.inference.services import Services
@@ -46,8 +47,8 @@ async def _no_application(scope: object, receive: object, send: object) -> None:
     """Satisfy uvicorn, which requires an application; the protocol handles every request without it."""
 
 
-async def serve(config: Config, listen: socket.socket) -> None:
-    """Serve requests until SIGTERM or SIGINT, and finish the running ones."""
+async def serve(config: Config, listen: socket.socket, ollama: socket.socket | None = None) -> None:
+    """Serve requests until SIGTERM or SIGINT, and finish the running ones. `ollama`: the port of Ollama's own API."""
     loop = asyncio.get_running_loop()
     page = LivePage(config.live_page_path)
     row = page.claim_row()
@@ -61,6 +62,8 @@ async def serve(config: Config, listen: socket.socket) -> None:
     protocol = bound_to(gateway)
     uvicorn_config = server_config(config, protocol, _no_application, config.drain_secs)
     server = Server(uvicorn_config, protocol.connection_limit, gateway.limit_hits)
+    if ollama is not None:
+        server.others.append((ollama, on_ollama_port(protocol)))
     _stop_on_signals(loop, gateway, server)
     housekeeping = Housekeeping(gateway.services)
     rest = Rest(lambda: bool(server.server_state.connections) or housekeeping.has_work())
@@ -175,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worker", type=int, required=True)
     parser.add_argument("--listen", type=int, required=True)
+    parser.add_argument("--ollama", type=int, default=None)
     parser.add_argument("--alive", type=int, required=True)
     options = parser.parse_args()
     config = load(os.environ)
@@ -183,7 +187,8 @@ def main() -> None:
     logs.configure(config, f"gateway-{options.worker}")
     watch_parent(options.alive)
     listen = socket.socket(fileno=options.listen)
-    uvloop.run(serve(config, listen))
+    ollama = None if options.ollama is None else socket.socket(fileno=options.ollama)
+    uvloop.run(serve(config, listen, ollama))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import uvicorn
@@ -33,6 +34,8 @@ class Server(uvicorn.Server):
         self._connection_limit = connection_limit or ConnectionLimit(0, TrustedProxies(()))
         self._hits = hits or Hits()
         self._acceptors: list[Acceptor] = []
+        # Further listening sockets with the protocols of their connections. Everything else is that of the first.
+        self.others: list[tuple[socket.socket, type[asyncio.Protocol]]] = []
         self._stopped = asyncio.Event()
 
     @contextlib.contextmanager
@@ -54,8 +57,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
         self.servers = []
-        for listen in sockets or ():
-            acceptor = Acceptor(listen, self._connected, self._connection_limit, self._hits, self.config.ssl)
+        listening = [(listen, self.config.http_protocol_class) for listen in sockets or ()]
+        for listen, protocol in [*listening, *self.others]:
+            connected = partial(self._connected, protocol)
+            acceptor = Acceptor(listen, connected, self._connection_limit, self._hits, self.config.ssl)
             acceptor.start()
             self._acceptors.append(acceptor)
         self.started = True
@@ -65,9 +70,9 @@ class Server(uvicorn.Server):
         await asyncio.gather(*(acceptor.stop(LAST_HANDSHAKE_SECONDS) for acceptor in self._acceptors))
         await super().shutdown(sockets)
 
-    def _connected(self) -> Connecting:
-        protocol = cast(Callable[..., Connecting], self.config.http_protocol_class)
-        return protocol(config=self.config, server_state=self.server_state, app_state={})
+    def _connected(self, protocol: type[asyncio.Protocol]) -> Connecting:
+        create = cast(Callable[..., Connecting], protocol)
+        return create(config=self.config, server_state=self.server_state, app_state={})
 
 
 def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: object, drain: int) -> uvicorn.Config:

@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from gateway.base import request_kinds
+from gateway.base.queue_class import BULK, INTERACTIVE
 from gateway.ipc import record
 from gateway.routing import adaptive, balancer
 from metrics.queries import learned
@@ -18,6 +19,10 @@ OUTCOMES = {
     record.NO_ENDPOINT: gettext_lazy("No endpoint"),
     record.QUEUE: gettext_lazy("Queue timeout"),
 }
+QUEUE_CLASSES = {
+    INTERACTIVE: gettext_lazy("Interactive"),
+    BULK: gettext_lazy("Bulk"),
+}
 # Why an endpoint was chosen.
 REASONS = {
     balancer.ONLY: gettext_lazy("No other endpoint was available."),
@@ -29,6 +34,9 @@ REASONS = {
     balancer.CREATOR: gettext_lazy("This endpoint created the response that the request refers to."),
     balancer.PINNED: gettext_lazy("The playground selected this endpoint."),
     balancer.SEARCHED: gettext_lazy("The endpoint that created this response is unknown, so all were queried."),
+    balancer.SPILLED: gettext_lazy(
+        "The request spilled to this tier: all endpoints of better tiers were full or unavailable."
+    ),
     adaptive.FASTEST: gettext_lazy("This endpoint had the lowest cost."),
     adaptive.KEPT_PREFIX: gettext_lazy(
         "This endpoint had the lowest cost, and the beginning of the prompt was expected in its prefix cache."
@@ -47,10 +55,17 @@ ROUTES = {
     balancer.TRIAL: gettext_lazy(
         "All circuit breakers are open. The request goes to the endpoint that is due first for a recovery check."
     ),
+    balancer.SPILLED: gettext_lazy(
+        "The request spills to a worse tier, because all endpoints of better tiers are full or unavailable."
+    ),
     routing_preview.WAIT: gettext_lazy(
         "The request waits in the queue, because every endpoint is at its concurrency limit."
     ),
     adaptive.FASTEST: gettext_lazy("The request goes to the endpoint with the lowest cost."),
+    adaptive.KEPT_PREFIX: gettext_lazy(
+        "The request goes to the endpoint with the lowest cost. The beginning of the prompt is expected in its prefix "
+        "cache."
+    ),
     adaptive.PROBE: gettext_lazy(
         "The request goes to the endpoint with the lowest cost. It has few responses yet, so its speed is measured."
     ),
@@ -62,10 +77,14 @@ EXCLUDED = {
     routing_preview.DISABLED: gettext_lazy("disabled"),
     routing_preview.DRAINING: gettext_lazy("draining"),
     routing_preview.OFFLINE: gettext_lazy("offline"),
+    routing_preview.PAUSED: gettext_lazy("paused"),
     routing_preview.INCAPABLE: gettext_lazy("request kind not supported"),
+    routing_preview.LACKING: gettext_lazy("lacks the path"),
     routing_preview.IS_FULL: gettext_lazy("full"),
+    routing_preview.SPILLING: gettext_lazy("expected wait too long"),
     routing_preview.BREAKER_OPEN: gettext_lazy("circuit breaker open"),
     routing_preview.LESS_HEALTHY: gettext_lazy("less healthy than others"),
+    routing_preview.WORSE_TIER: gettext_lazy("worse tier"),
     routing_preview.MEASURING: gettext_lazy("few responses yet, and enough requests in flight"),
 }
 # Phases of a queued or running request.
@@ -85,8 +104,10 @@ CONFIDENCES = {
 PARTS = {
     explanation.QUEUE: gettext_lazy("Queue"),
     explanation.EARLIER: gettext_lazy("Earlier attempts"),
-    explanation.FIRST_TOKEN: gettext_lazy("Reading the prompt, until the first token"),
-    explanation.STREAM: gettext_lazy("Generating the rest"),
+    explanation.CONNECT: gettext_lazy("Connect: opening a connection"),
+    explanation.PREFILL: gettext_lazy("Prefill: reading the prompt, until the first token"),
+    explanation.DECODE: gettext_lazy("Decode: generating the rest"),
+    explanation.STALLS: gettext_lazy("Stalls: waiting while the endpoint read other prompts"),
     explanation.RESPONSE: gettext_lazy("Response"),
 }
 
@@ -109,7 +130,41 @@ APIS = {
     request_kinds.RERANK: gettext_lazy("Reranking"),
     request_kinds.MODERATIONS: gettext_lazy("Moderation"),
     request_kinds.TOKENIZE: gettext_lazy("Tokenization"),
+    request_kinds.OLLAMA_CHAT: gettext_lazy("Chat (Ollama)"),
+    request_kinds.OLLAMA_GENERATE: gettext_lazy("Generate (Ollama)"),
+    request_kinds.OLLAMA_EMBED: gettext_lazy("Embeddings (Ollama)"),
 }
+
+
+# Why a request left a step of a model name, or skipped it.
+STEP_REASONS = {
+    "unavailable": gettext_lazy("no endpoint was available"),
+    "full": gettext_lazy("all its endpoints were full"),
+    "failed": gettext_lazy("the attempt failed"),
+    "too_long": gettext_lazy("the prompt was longer than the model's context"),
+    "external": gettext_lazy("it leads to external endpoints only, which the API key may not use"),
+    "not_capable": gettext_lazy("its models cannot be used for this kind of request"),
+    "other_vectors": gettext_lazy("embeddings of its models cannot be compared with those of the first one"),
+    "stored_elsewhere": gettext_lazy("an endpoint of a later step stores the previous response"),
+    "pinned": gettext_lazy("the playground requested another endpoint"),
+}
+
+# Why a response ended.
+FINISH_REASONS = {
+    "stop": gettext_lazy("complete"),
+    "length": gettext_lazy("maximum length reached"),
+    "tool_calls": gettext_lazy("tool calls"),
+    "content_filter": gettext_lazy("content filter"),
+    "error": gettext_lazy("error of the server"),
+}
+
+
+def step_reason(name: str) -> str:
+    return str(STEP_REASONS.get(name, name))
+
+
+def finish_reason(name: str | None) -> str:
+    return "—" if name is None else str(FINISH_REASONS.get(name, name))
 
 
 def api(name: str) -> str:
@@ -132,6 +187,10 @@ def route(name: str) -> str:
 
 def phase(name: str) -> str:
     return str(PHASES.get(name, name))
+
+
+def queue_class(name: str) -> str:
+    return str(QUEUE_CLASSES.get(name, name))
 
 
 def confidence(name: str) -> str:

@@ -15,6 +15,11 @@ from endpoints.fields import (
     SharedTextField,
     TextUUIDField,
 )
+from metrics.cost_rollups import CostDayRollUp as CostDayRollUp
+from metrics.detailed_rollups import DetailedSums
+from metrics.detailed_rollups import ServedDayRollUp as ServedDayRollUp  # Django finds tables in this module
+from metrics.prices.tables import CurrencyRate as CurrencyRate
+from metrics.prices.tables import PriceRow as PriceRow
 
 
 class RequestHistory(models.Model):
@@ -49,6 +54,8 @@ class RequestHistory(models.Model):
     attempts = SharedJSONField(null=True)  # see metrics.counting.stored_attempt
     queue_us = SharedBigIntegerField(null=True)
     request_id = SharedLineField(_("request id"), null=True)
+    conversation = SharedLineField(_("conversation"), null=True)  # 8 bytes in hexadecimal
+    queue_class = SharedLineField(_("queue class"), null=True)  # BULK of gateway.base.queue_class; null: interactive
 
     class Meta:
         db_table = "request_history"
@@ -68,6 +75,12 @@ class RequestHistory(models.Model):
                 fields=["request_id", "completed_at"],
                 condition=models.Q(request_id__isnull=False),
                 name="history_request_id",
+            ),
+            # Turns of a conversation, without a cost for requests that belong to none.
+            models.Index(
+                fields=["conversation", "completed_at"],
+                condition=models.Q(conversation__isnull=False),
+                name="history_conversation",
             ),
         ]
 
@@ -116,7 +129,7 @@ class Setting(models.Model):
         return f"{self.key}={self.value}"
 
 
-class RollUp(models.Model):
+class RollUp(DetailedSums):
     """Sums over one span of time, endpoint, model, kind and API key. Requests count under their last endpoint."""
 
     pk: models.CompositePrimaryKey
@@ -298,6 +311,21 @@ class SpeedWindow(models.Model):
         return f"{self.endpoint_id} {self.model}"
 
 
+class LoadWindow(models.Model):
+    """The last loads of one model at one endpoint, for adaptive routing. `samples`: see metrics.learning.samples."""
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model")
+    endpoint_id = TextUUIDField()
+    model = LineField()  # the requested name
+    samples = models.BinaryField()
+
+    class Meta:
+        db_table = "learning_loads"
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id} {self.model}"
+
+
 class LengthWindow(models.Model):
     """Lengths of the last answers of one model, of all clients or of one API key, see metrics.learning.samples."""
 
@@ -311,6 +339,24 @@ class LengthWindow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} {self.api_key_id}"
+
+
+class PastSpeeds(models.Model):
+    """Some answers of an hour of one model at one endpoint, for slow-downs. `samples`: see metrics.learning.past."""
+
+    pk = models.CompositePrimaryKey("endpoint_id", "model", "kind", "hour")
+    endpoint_id = TextUUIDField()
+    model = LineField()  # the requested name
+    kind = LineField()
+    hour = models.IntegerField()  # since 1970
+    samples = models.BinaryField()
+
+    class Meta:
+        db_table = "learning_past"
+        indexes = (models.Index(fields=["hour"], name="idx_learning_past_hour"),)
+
+    def __str__(self) -> str:
+        return f"{self.endpoint_id} {self.model} {self.hour}"
 
 
 class SlowStart(models.Model):
@@ -420,6 +466,8 @@ class Installation(models.Model):
     database_id = LineField()
     created_at = IsoDateTimeField()
     adopted_at = IsoDateTimeField(null=True)
+    details_since = models.BigIntegerField(null=True)  # minute from which on token details are counted; null: all
+    notices = models.JSONField(null=True)  # names of those that nobody has dismissed: see metrics.storage.notices
 
     class Meta:
         db_table = "installation"

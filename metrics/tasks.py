@@ -13,7 +13,7 @@ from django.utils import timezone
 from endpoints.fields import iso
 from metrics import sql
 from metrics.models import MinuteRollUp
-from metrics.storage import address_retention, adopted_history, learning_rows, rollups
+from metrics.storage import address_retention, adopted_history, learning_rows, past_rows, rollups
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def prune_history() -> int:
     _prune_minutes(int(time.time() // 60) - rollups.MINUTES_KEPT_DAYS * 24 * 60)
     address_retention.remove_due()
     learning_rows.forget_deleted_keys()
+    past_rows.prune(round(time.time() * 1e6))
     return deleted
 
 

@@ -25,7 +25,7 @@ def main(python: str, target: Path) -> None:
         sources = [ref for ref in pinned[it["purl"]]["externalReferences"] if ref["type"] == "distribution"]
         it["externalReferences"] = [*it.get("externalReferences", []), *sources]
     bill["metadata"]["component"]["version"] = version()
-    bill["components"] = sorted([*components, *vendored()], key=lambda it: str(it["name"]).lower())
+    bill["components"] = sorted([*components, *vendored(), prices()], key=lambda it: str(it["name"]).lower())
     known = {it["bom-ref"] for it in (*bill["components"], bill["metadata"]["component"])}
     bill["dependencies"] = [it for it in bill["dependencies"] if it["ref"] in known]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,28 @@ def vendored() -> list[dict[str, Any]]:
         }
         for name, it in manifest.items()
     ]
+
+
+def prices() -> dict[str, Any]:
+    """The catalogue of prices, with its files' SHA-256."""
+    manifest = json.loads((ROOT / "metrics" / "prices" / "data" / "manifest.json").read_text())
+    return {
+        "type": "data",
+        "bom-ref": "prices",
+        "name": manifest["name"],
+        "version": manifest["version"],
+        "licenses": [{"license": {"id": manifest["licence"]}}],
+        "externalReferences": [{"type": "vcs", "url": manifest["source"]}],
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"price-file-{file}",
+                "name": file,
+                "hashes": [{"alg": "SHA-256", "content": sha}],
+            }
+            for file, sha in manifest["files"].items()
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -187,6 +187,10 @@ SPECTACULAR_SETTINGS = {
         "StatusEnum": "endpoints.models.Status.choices",
         "OperatorStateEnum": "endpoints.models.OperatorState.choices",
         "EndpointTypeEnum": "endpoints.models.Kind.choices",
+        "HealthStateEnum": "metrics.api.endpoint_serializers.KNOWN_STATES",
+        "BalancerEnum": "metrics.replay.run.POLICIES",
+        "ProgressStateEnum": "metrics.replay.jobs.REPLAY_STATES",
+        "StepReasonEnum": "gateway.base.step_reasons.SKIPPED",
     },
 }
 

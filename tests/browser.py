@@ -14,6 +14,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 in_browser = [
     pytest.mark.timeout(180),
     pytest.mark.one_database,
+    pytest.mark.unmeasured,  # these test scripts and styles; the tracer would slow down all processes behind them
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
     # Playwright's event loop is not closed when its greenlet ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 import hypothesis
 import psycopg
 import pytest
+from django.db import connection
 from django.utils import translation
+from pytest_django import DjangoDbBlocker
 
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
@@ -65,6 +67,18 @@ def _depends_on_the_database(item: pytest.Item) -> bool:
 
 def pytest_report_header() -> str:
     return f"database: {'PostgreSQL' if SERVER else 'SQLite'}"
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Make and remove the test database. PostgreSQL removes none that a thread of an earlier test is connected to."""
+    yield
+    if SERVER:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
 
 @pytest.fixture(autouse=True)

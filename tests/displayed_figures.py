@@ -20,8 +20,10 @@ API_UNITS = ("title", "aria-label", "data-ok", "data-failed")
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 NOT_FIGURES = {
     "an id": re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"),
+    "a conversation": re.compile(r"\b[0-9a-f]{16}\b"),
     "a moment": re.compile(r"\b(\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d|Z)?"),
     "an address": re.compile(r"(https?://)?\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{1,4}:[0-9a-f:]*:[0-9a-f:]*(/64)?"),
+    "a pattern of models": re.compile(r"\b[a-z][\w.-]*\*"),
     "the beginning of a key": re.compile(r"\bsk_\w+…?"),
     "a day or a month": re.compile(
         rf"\b\d{{4}}-\d\d(-\d\d)?\b|\b\d\d? ({MONTHS})[a-z]*\b|\b({MONTHS})[a-z.]* \d\d?(, \d{{4}})?,?"
@@ -186,7 +188,10 @@ def _heads(cell: Element) -> tuple[str, str]:
 
 def _row_name(row: Element) -> str:
     """Return the target of the link in the first cell with a word, or else the text."""
-    head = next((it for it in row.elements if it.tag == "th"), None) or next(it for it in row.elements if it.name)
+    head = next((it for it in row.elements if it.tag == "th"), None)
+    head = head or next((it for it in row.elements if it.name), None)
+    if head is None:
+        return ""  # the row of a form that is not filled in
     return next((it for it in head.inside() if it.tag == "a"), head).name
 
 

@@ -13,7 +13,10 @@ from access.directory import KeyEntry, access, read_key
 from access.logins import failures
 from access.models import READ_ENDPOINTS, User
 from access.sessions.store import sessions
+from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
+from metrics.prices.registry import price_registry
+from metrics.storage.notices import notices
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
 from tests.metrics.records import NOW
 
@@ -35,15 +38,22 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Empty the caches of this process before and after a test."""
     access.forget()
     registry.forget()
+    model_names.forget()
+    price_registry.forget()
     published = PublishedKeys()
     access.find_key = published.find
     monkeypatch.setattr(access, "_key_listeners", [published.keys.update])
     monkeypatch.setattr(registry, "_listeners", [])
+    monkeypatch.setattr(model_names, "_listeners", [])
     failures.clear()
     sessions.forget()
+    notices.forget()
     yield
     access.forget()
     registry.forget()
+    model_names.forget()
+    price_registry.forget()
+    notices.forget()
 
 
 @pytest.fixture

@@ -7,7 +7,11 @@ from datetime import timedelta
 from itertools import product
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from gateway.ipc import record
+from gateway.routing import adaptive
+from metrics.counting.choices import REASONS
 from tests.expected_figures import Row, Shown, speeds, today
 from tests.router import PASSING
 
@@ -15,6 +19,9 @@ from tests.router import PASSING
 MOVING = {*PASSING, "average_response_time_ms"}
 EVER = 150  # days: older than any sent request
 
+LEARNED = "routerdash_endpoint_learned_seconds"
+
+LearnedSeconds = dict[str, float]  # by parameter: setup, read, write, share
 Samples = dict[tuple[str, ...], float]  # by the metric's name and the values of its labels
 
 
@@ -77,6 +84,22 @@ def event(text: str) -> Row:
 SPEED = ("endpoint_id", "endpoint_name", "api_kind", "model_id")
 
 
+def scraped(it: Shown) -> Samples:
+    families = text_string_to_metric_families(it.busy.router.get("/metrics").body.decode())
+    samples = (row for family in families for row in family.samples)
+    return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
+
+
+def learned_seconds(it: Shown) -> dict[tuple[str, str, str], LearnedSeconds]:
+    """Return the parameters of adaptive routing by endpoint, kind and model: only Prometheus has each of them."""
+    found: dict[tuple[str, str, str], LearnedSeconds] = {}
+    for (name, *labels), seconds in scraped(it).items():
+        if name == LEARNED:
+            endpoint_id, _, kind, model, parameter = labels
+            found.setdefault((endpoint_id, kind, model), {})[parameter] = seconds
+    return found
+
+
 def prometheus(it: Shown) -> Samples:
     stats, endpoints = it.api("/api/dashboard/stats"), it.api("/api/dashboard/endpoints")
     return {
@@ -85,6 +108,25 @@ def prometheus(it: Shown) -> Samples:
         **_speeds(it, endpoints),
         **_usage(it, endpoints),
         **_response_durations(it),
+        **_choices(it.api("/api/requests", limit=500)["requests"]),
+        **{("routerdash_endpoint_slowdown", row["id"], row["name"]): 1.0 for row in endpoints},
+    }
+
+
+def _choices(requests: list[Row]) -> Samples:
+    """Return the totals of requests that were routed adaptively; no endpoint of the sample reports cached tokens."""
+    routed = [row for row in requests if row["attempts"] and row["attempts"][-1]["work"]]
+    reasons = Counter(attempt["reason"] for row in routed for attempt in row["attempts"])
+    ok = [row["attempts"][-1] for row in routed if row["outcome"] == record.OK]
+    foretold = [attempt for attempt in ok if attempt["work"]["expected_ms"] and not attempt["work"]["is_cold"]]
+    late = [row["queue_ms"] or 0 for row in routed if row["attempts"][-1]["reason"] == adaptive.WAITED]
+    return {
+        **{("routerdash_routing_choices_total", reason): float(reasons[reason]) for reason in REASONS},
+        **{("routerdash_routing_prefix_tokens_total", prefix): 0.0 for prefix in ("expected", "found")},
+        ("routerdash_routing_late_binding_seconds_total",): sum(late) / 1000,
+        ("routerdash_routing_expected_seconds_total",): sum(it["work"]["expected_ms"] for it in foretold) / 1000,
+        ("routerdash_routing_actual_seconds_total",): sum(it["duration_ms"] for it in foretold) / 1000,
+        ("routerdash_routing_cold_loads_total",): sum(row["attempts"][-1]["work"]["is_cold"] for row in routed),
     }
 
 
@@ -93,6 +135,13 @@ def _totals(stats: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield ("routerdash_requests_total", outcome), stats[f"{name}_requests"]
     for direction in ("input", "output"):
         yield ("routerdash_tokens_total", direction), stats[f"total_{direction}_tokens"]
+    details = {
+        "cached_input": "cached", "cache_reporting_input": "cached_of", "cache_write_input": "cache_write",
+        "reasoning_output": "reasoning",
+    }  # fmt: skip
+    for direction, name in details.items():
+        if (tokens := stats[f"total_{name}_tokens"]) is not None:
+            yield ("routerdash_tokens_total", direction), tokens
     for reason, count in stats["rejected_by_reason"].items():
         yield ("routerdash_rejected_requests_total", reason), count
     for bound, count in stats["bound_hits"].items():
@@ -120,6 +169,8 @@ def _endpoint(row: Row) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield ("routerdash_endpoint_status", *labels, status), row["status"] == status
     for state in ("enabled", "draining", "disabled"):
         yield ("routerdash_endpoint_operator_state", *labels, state), row["operator_state"] == state
+    for cause in ("limited", "overloaded", "money", "key_refused"):
+        yield ("routerdash_endpoint_paused", cause, *labels), row["pause_cause"] == cause
 
 
 def _speeds(it: Shown, endpoints: list[Row]) -> Samples:

@@ -61,10 +61,12 @@ WORDING = re.compile(
         (
             r"(in|last|,) 60 min(utes)?|[Ll]ast 24 h(ours)?|last (7|30) days",
             r"(Requests|Cancelled|tokens|Today),? 7 days",
+            r"p95 to first token|at most 256",
             r"latest 2,000|The 50 models with the most responses|below 99 percent|status of 200 to 399|/64 network",
-            r"95th percentile|95 of 100 successful requests|precision of 1/16|[/\w]*p\d\d_\w+|IPv[46]|/v1\b",
+            r"9[05]th percentile|95 of 100 successful requests|precision of 1/16|[/\w]*p\d\d_\w+|IPv[46]|/v1\b",
             # Choices
-            r"15 min 1 h 24 h 7 d|7 days 30 days 90 days|24 hours 7 days 30 days|In \d+ days|after \d+ minutes?",
+            r"15 min 1 h 24 h 7 d|7 days 30 days 90 days",
+            r"(1 hour 6 hours )?24 hours 7 days 30 days|In \d+ days|after \d+ minutes?",
         )
     )
 )
@@ -268,7 +270,7 @@ def endpoint(it: Shown) -> Reported:
     entry, health = it.api(base), it.api(f"{base}/health")
     row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
     counted = it.api(f"{base}/today-stats")
-    slots = entry["max_concurrency"] or entry["learned_slots"] or ABSENT
+    slots, since = entry["max_concurrency"] or entry["learned_slots"] or ABSENT, today() - timedelta(days=days - 1)
     return {
         **behind(it),
         Place("what"): [row["active_requests"], health["days"]],
@@ -291,6 +293,7 @@ def endpoint(it: Shown) -> Reported:
         **_by_day(it, base, days),
         **_health(health),
         **_by_model(it, base, days, entry["models"]),
+        **token_details("details", it.api("/api/usage", since=since, endpoint_id=entry["id"])["total"]),
         Place("errors"): [(row["attempt"] or {}).get("status_code") or ABSENT for row in it.api(f"{base}/failures")],
         Place("offered"): [len(entry["models"])],
         **table("offered", entry["models"], "model_id", {"Context": ["max_tokens"]}),
@@ -398,6 +401,8 @@ def _about(entry: Row, health: Row, slots: Any) -> Reported:
         ),
         **fact("about", "A whole stream", 1000 * total if total else ABSENT),
         **fact("about", "Requests at a time", slots),
+        **fact("about", "Tier", entry["tier"] or 1),
+        **fact("about", "Cost weight", entry["cost_weight"] or 1),
     }
 
 
@@ -483,6 +488,7 @@ def model(it: Shown) -> Reported:
         **fact("what", "Requests, 7 days", row["requests_7_days"], row["failed_7_days"]),
         **fact("what", "Cancelled, 7 days", row["cancelled_7_days"]),
         **fact("what", "Output tokens, 7 days", row["output_tokens_7_days"]),
+        **token_details("details", row["token_details"]),
         **table(
             "who",
             row["endpoints"],
@@ -544,6 +550,8 @@ def request(it: Shown) -> Reported:
         **fact("what", "Time to first token", row["first_token_ms"]),
         **fact("what", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("what", "Tokens per second", row["tokens_per_second"]),
+        **fact("who", "Cached (read / written)", row["cached_tokens"], row["cache_write_tokens"]),
+        **fact("who", "Reasoning tokens", row["reasoning_tokens"]),
         **_time("time", row),
         **_way("why", row["attempts"]),
     }
@@ -574,6 +582,8 @@ def drawer(it: Shown) -> Reported:
         **found,
         **fact("dr-h", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("dr-h", "Tokens per second", row["tokens_per_second"]),
+        **fact("dr-h", "Cached (read / written)", row["cached_tokens"], row["cache_write_tokens"]),
+        **fact("dr-h", "Reasoning tokens", row["reasoning_tokens"]),
     }
 
 
@@ -603,10 +613,25 @@ def _time(panel: str, row: Row) -> Reported:
 def _way(panel: str, attempts: list[Row]) -> Reported:
     reported: Reported = {Place(panel): []}
     for number, attempt in enumerate(attempts, 1):
-        reported[Place(panel)] += [number, attempt["status_code"] or ABSENT, attempt["duration_ms"]]
-        for place, figures in table(panel, attempt["scores"], "endpoint_name", {"In flight": ["in_flight"]}).items():
+        reported[Place(panel)] += [
+            number,
+            attempt["status_code"] or ABSENT,
+            attempt["duration_ms"],
+            *_foretold(attempt),
+        ]
+        candidates = [
+            *table(panel, attempt["scores"], "endpoint_name", {"In flight": ["in_flight"]}).items(),
+            *table(panel, attempt["costs"], "endpoint_name", {"Cost": ["cost_ms"]}).items(),
+        ]
+        for place, figures in candidates:
             reported.setdefault(place, []).extend(figures)
     return reported
+
+
+def _foretold(attempt: Row) -> list[Any]:
+    """Return what adaptive routing expected of an attempt, beside its duration."""
+    work = attempt["work"]
+    return [work["expected_ms"], attempt["duration_ms"], work["prefix_tokens"] or ABSENT] if work else []
 
 
 # API keys, and running requests
@@ -638,13 +663,15 @@ def live(it: Shown) -> Reported:
 # Usage
 
 CALLED: dict[str, Column] = {
-    "day": "day",
-    "month": "month",
-    "model": "model_id",
+    "day": "day", "month": "month", "model": "model_id", "served": "served_model", "canonical": "canonical_name",
+    "step": lambda row: f"Step {row['step']}" if row["step"] else "no model name",
     "endpoint": lambda row: named(row, "endpoint") or "no endpoint available",
+    "external": lambda row: {True: "External endpoints", False: "Own endpoints"}.get(
+        row["external"], "no endpoint or deleted endpoint"
+    ),
     "key": lambda row: named(row, "api_key") or "no valid key",
     "user": lambda row: row["username"] or "no key or deleted key",
-}
+}  # fmt: skip
 MINUTES_PAST = 45  # the hour in that zone at the start of an hour of UTC
 SPANS = {"7d": 7, "30d": 30, "90d": 90}
 
@@ -658,7 +685,7 @@ def usage(it: Shown) -> Reported:
     reported = it.api("/api/usage", by=by, compare="true", **parameters)
     total, before = reported["total"], reported["previous"]["total"]
     of = "total_tokens" if measure == "tokens" else "requests"
-    reached, in_time = by in ("model", "endpoint"), by in ("day", "month")
+    reached, in_time = by in ("model", "served", "canonical", "step", "endpoint", "external"), by in ("day", "month")
     columns: dict[str, Sequence[Column]] = {
         "Requests": ["requests"],
         "Failed": ["failed_requests"],
@@ -666,15 +693,30 @@ def usage(it: Shown) -> Reported:
         **({} if reached else {"Rejected": ["rejected_requests"]}),
         "Input tokens": ["input_tokens"],
         "Output tokens": ["output_tokens"],
+        "Cached": ["cached_tokens"],
+        "Reasoning": ["reasoning_tokens"],
     }
     against: dict[str, Sequence[Column]] = {} if in_time else {"Difference": [lambda row: _more(row, of)]}
     last = total | {"previous_requests": before["requests"], "previous_total_tokens": before["total_tokens"]}
     return {
         **_changes(total, before),
+        **token_details("details", total),
         **({} if in_time else _course(it, parameters)),
         **table("rows", reported["rows"], CALLED[by], columns | against),
         **table("rows", [last] if reported["rows"] else [], lambda _: "Total", columns | against),
     }
+
+
+def token_details(panel: str, row: Row) -> Reported:
+    """Return tokens that only some servers report, each with its share of those that did."""
+    found = fact(panel, "Tokens written to caches", row["cache_write_tokens"])
+    for label, part, whole in (
+        ("Cached input tokens", "cached_tokens", "cached_of_tokens"),
+        ("Requests with cached tokens", "cache_hits", "cache_reports"),
+        ("Reasoning tokens", "reasoning_tokens", "reasoning_of_tokens"),
+    ):
+        found |= fact(panel, label, row[part], *([percent(row[part], row[whole]), row[whole]] if row[whole] else []))
+    return found
 
 
 def _more(row: Row, of: str) -> float | None:

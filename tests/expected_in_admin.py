@@ -35,8 +35,11 @@ def endpoints(it: Shown) -> Reported:
     return listed(len(rows)) | table("", rows, "name", columns)
 
 
+TIER_HELP, WEIGHT_HELP = (1, 9, 1), (2, 0.5, 1)  # numbers in the help texts
+
+
 def new_endpoint(_: Shown) -> Reported:
-    return {Place("Checks"): [30], Place("Limits"): [120, 5]}
+    return {Place("Checks"): [30], Place("Limits"): [120, 5], Place("Routing"): [*TIER_HELP, *WEIGHT_HELP]}
 
 
 def endpoint(it: Shown) -> Reported:
@@ -50,6 +53,7 @@ def endpoint(it: Shown) -> Reported:
     return {
         Place("Checks"): [entry["health_check_interval_secs"]],
         Place("Limits"): [entry["inference_timeout_secs"], entry["connect_timeout_secs"] or ABSENT, 5, *limits],
+        Place("Routing"): [entry["tier"] or ABSENT, *TIER_HELP, entry["cost_weight"] or ABSENT, *WEIGHT_HELP],
         Place("State"): [*latency(row), *(row[f"{name}_requests"] for name in ("total", "failed", "active"))],
         **table("Models", entry["models"], "model_id", {"Context": ["max_tokens"]}),
         **table("Latest health checks", _checks(it, entry["id"])[:CHECKS], "at", {"Latency": ["latency_ms"]}),
@@ -87,6 +91,38 @@ def models(it: Shown) -> Reported:
     ]
     rows.sort(key=lambda row: (row["model_id"], row["endpoint_id"]))
     return {Place(""): [len(rows)]} | table("", rows, "model_id", {"Context": ["max_tokens"]})
+
+
+def model_names(it: Shown) -> Reported:
+    count = len(it.api("/api/model-names")["model_names"])
+    return listed(count) if count else {Place(""): [0]}
+
+
+def prices(_: Shown) -> Reported:
+    return {Place(""): [0]}
+
+
+def new_price(_: Shown) -> Reported:
+    """The number of a standard in a help text, and the size of prompts."""
+    return {Place("Amounts"): [4217], Place("Conditions"): [0]}
+
+
+def rates(_: Shown) -> Reported:
+    return {Place(""): [0]}
+
+
+def new_rate(_: Shown) -> Reported:
+    return {Place(""): []}
+
+
+def new_model_name(_: Shown) -> Reported:
+    """The form of one target, the hidden one that a script copies, and an example in a help text."""
+    targets = "targets-heading"
+    return {
+        Place("Parameters"): [0.2],
+        Place(targets, "any", "Step"): [1, 1],
+        Place(targets, "any", "Weight"): [1, 1],
+    }
 
 
 def checks(it: Shown) -> Reported:

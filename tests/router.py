@@ -20,9 +20,16 @@ import psycopg
 
 from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Endpoint
+from gateway.base.request_kinds import CHAT
+from gateway.registry import folders
+from gateway.registry.schema import LENGTHS, SPEEDS, Table
+from gateway.registry.store import RegistryStore
 from tests.http import Response, Served
 
-__all__ = ["KEY", "PASSWORD", "ROOT", "RouterDash", "clean_environment", "command_of", "free_port", "until"]
+__all__ = [
+    "KEY", "PASSWORD", "ROOT", "RouterDash", "clean_environment", "command_of", "free_port", "learned_rows",
+    "published_completions", "published_rows", "until",
+]  # fmt: skip
 
 KEY = "sk_" + "TestKey0" * 4
 PASSWORD = "correct horse battery staple"
@@ -258,3 +265,23 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def published_rows(router: RouterDash, *tables: Table[Any]) -> dict[bytes, bytes]:
+    """Return the rows of the registry store, as stored."""
+    root = router.data_dir / "registry"
+    store = RegistryStore(folders.folder(root, folders.current(root)))
+    with closing(store), store.reading():
+        return dict(row for table in tables for row in store.raw_rows(table, b""))
+
+
+def learned_rows(router: RouterDash) -> dict[bytes, bytes]:
+    """Return what gateways have of what routing has learned, as stored."""
+    return published_rows(router, SPEEDS, LENGTHS)
+
+
+def published_completions(router: RouterDash) -> int:
+    """Return from how many chat completions and embeddings gateways have what was learned; other kinds borrow it."""
+    kinds = CHAT.encode(), b"embeddings"
+    found = (SPEEDS.unpack(raw) for key, raw in learned_rows(router).items() if any(kind in key for kind in kinds))
+    return sum(it.completions for it in found)

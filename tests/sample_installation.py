@@ -23,7 +23,7 @@ from benchmarks.simulator import Endpoint, Simulator
 from gateway.base.request_kinds import CHAT
 from gateway.ipc import journal, record
 from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
-from tests.router import KEY, PASSWORD, RouterDash, free_port, until
+from tests.router import KEY, PASSWORD, RouterDash, free_port, published_completions, until
 
 LARGE, JAPANESE, EMBED = "org/chat/large", "日本語モデル", "embedder"
 FRAGILE, HELD, AWAY, PARKED, SHARED, DELETED = "fragile", "held", "llama3.3:70b", "parked", "shared", "gone-with-it"
@@ -32,6 +32,9 @@ HELD_TOKENS = 4  # until it hangs
 CLIENTS = ("192.0.2.7", "198.51.100.20", "2001:db8::5", "2001:db8::6")
 NETWORKS = {"2001:db8::5": "2001:db8::/64", "2001:db8::6": "2001:db8::/64"}  # the clients of the addresses
 DAYS_AGO = (1, 1, 1, 3, 6, 20, 40, 100, 0)  # requests that another gateway served
+MOVED = 4  # which of them had another endpoint than the others
+CHAT_SESSION = "session"  # of each API key and model, the requests with it are one conversation
+CONVERSATION = "00f4a7c0de91b35e"  # of the requests that another gateway served
 ZONE = ZoneInfo("Asia/Kathmandu")  # offset with 45 minutes, often another date than UTC
 ENVIRONMENT = {
     "ROUTERDASH_TIME_ZONE": ZONE.key,
@@ -241,12 +244,12 @@ def _build(
 
 def _serve(busy: Busy) -> None:
     busy.send(LARGE, record.OK, times=7)
-    busy.send(LARGE, record.OK, times=5, stream=True)
+    busy.send(LARGE, record.OK, times=5, stream=True, prompt_cache_key=CHAT_SESSION)
     busy.send(JAPANESE, record.OK, times=3, stream=True)
     busy.send(JAPANESE, record.OK, (5, 3), max_tokens=3)
     busy.send(EMBED, record.OK, (5, 0), times=4, path="/v1/embeddings", input="hello")
     busy.send(PARKED, record.OK, times=2)
-    busy.send(SHARED, record.OK, times=6)
+    busy.send(SHARED, record.OK, times=6, prompt_cache_key=CHAT_SESSION)
     busy.send(DELETED, record.OK, times=2)
     router = busy.router
     assert router.request("DELETE", f"/api/endpoints/{busy.ids.pop('deleted')}").status == 204
@@ -262,10 +265,11 @@ def _fail(busy: Busy) -> None:
     fragile.set(fault="die")
     busy.send(FRAGILE, record.TRUNCATED, (0, 4), stream=True)
     fragile.set(fault="500")
-    busy.send(FRAGILE, record.FAILED, (0, 0), times=2)
-    busy.send(SHARED, record.OK, times=6)  # the other one responds whichever is chosen first
+    busy.send(FRAGILE, record.FAILED, (0, 0), times=2, prompt_cache_key=CHAT_SESSION)
+    busy.send(SHARED, record.OK, times=6, prompt_cache_key=CHAT_SESSION)  # the other one responds in any case
     fragile.set(fault="reset")
     busy.send(FRAGILE, record.FAILED, (0, 0))
+    fragile.set(fault="500")  # the simulator counts connections that it resets, health checks too
     gone.set(fault="refuse")
     busy.send(AWAY, record.FAILED, (0, 0))
     busy.leave(HELD)
@@ -286,12 +290,14 @@ def _of_before(busy: Busy) -> None:
         ended = time.time_ns() - (days * 86_400 + 3600 + at) * 1_000_000_000
         outcome = record.FAILED if at == 1 else record.OK
         tokens = (0, 0) if at == 1 else (100 * days, 1000 * days) if days else (5_213_009, 61_803_398)
-        attempt = AttemptRecord(busy.ids[BUSIEST], outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)
+        endpoint_id = busy.ids["drained" if at == MOVED else BUSIEST]
+        attempt = AttemptRecord(endpoint_id, outcome, 500 if at == 1 else 200, 900_000 + 1000 * at)
         written = writer.append(
             RequestRecord(
                 uuid7(ended), ended // 1000, CHAT, LARGE, outcome, 502 if at == 1 else 200, 1_000_000 + 1000 * at,
                 None if at % 2 else 300_000, (attempt,), *tokens, streamed=not at % 2, api_key_id=busy.keys["laptop"],
-                client_ip=CLIENTS[0], queue_us=50_000 if at == 0 else None,
+                client_ip=CLIENTS[0], queue_us=50_000 if at == 0 else None, conversation=CONVERSATION,
+                cached_tokens=None if at % 2 else tokens[0] // 2,
             )
         )  # fmt: skip
         assert written
@@ -320,3 +326,9 @@ def _quiet(busy: Busy, stack: ExitStack) -> None:
     until(lambda: router.stats()["queued_requests"] == 1)
     until(lambda: sum(router.stats()[f"{name}_requests"] for name in ("total", "cancelled")) == len(busy.ledger))
     until(lambda: router.stats()["records_waiting"] == 0)
+    until(lambda: published_completions(router) == _learned_from(busy), 30)
+
+
+def _learned_from(busy: Busy) -> int:
+    """Return the responses from which routing has learned, by the API; gateways get it seconds later."""
+    return sum(row["samples"] for it in busy.ids.values() for row in busy.api(f"/api/endpoints/{it}/learned"))

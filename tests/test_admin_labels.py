@@ -11,23 +11,35 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import flatten_fieldsets, label_for_field
 from django.http import HttpRequest
 from django.test import RequestFactory
-from django.utils import translation
+from django.utils import timezone, translation
 
 from access.models import ApiKey, User
+from endpoints.model_names.tables import NamedModel
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from metrics.labels import OUTCOMES
 from metrics.models import (
     AllClientsRollUp,
     ClientDayRollUp,
     ClientHourRollUp,
+    CurrencyRate,
     DailyStat,
     DayRollUp,
     MinuteRollUp,
     MonthRollUp,
+    PriceRow,
     RequestHistory,
 )
 
-ROWS = (Endpoint(), ApiKey(), User(), RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}))
+NOW = timezone.now()
+ROWS = (
+    Endpoint(),
+    NamedModel(),
+    ApiKey(),
+    User(),
+    PriceRow(pattern="a", valid_from=NOW, currency="USD"),
+    CurrencyRate(currency="EUR", reporting="USD", valid_from=NOW, rate=1),
+    RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}),
+)
 LISTS = (  # their rows have no pages
     EndpointModel(), HealthCheck(), DailyStat(), LogEntry(), MinuteRollUp(), DayRollUp(), MonthRollUp(),
     ClientHourRollUp(), ClientDayRollUp(), AllClientsRollUp(),

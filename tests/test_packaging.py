@@ -166,6 +166,6 @@ def test_the_process_of_a_download_inherits_no_secret(monkeypatch: pytest.Monkey
     for name in secret_names():
         monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/hunter2")
-    found = downloads._environment()
+    found = downloads.worker_environment()
     assert "PATH" in found
     assert not any("hunter2" in value for value in found.values())

@@ -9,6 +9,8 @@ from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey, User
 from benchmarks import filled, paths
+from endpoints.model_names.registry import model_names
+from endpoints.model_names.tables import NamedModel
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from metrics import models
@@ -22,7 +24,7 @@ MOST = 16
 FILLED = (
     models.RequestHistory, models.DailyStat, models.MinuteRollUp, models.DayRollUp, models.MonthRollUp,
     models.ClientHourRollUp, models.ClientDayRollUp, models.AllClientsRollUp, models.MovingAverage, models.Total,
-    LogEntry, ApiKey, Endpoint,
+    LogEntry, ApiKey, Endpoint, NamedModel, models.PriceRow, models.CurrencyRate,
 )  # fmt: skip
 
 
@@ -35,6 +37,7 @@ def counts(people: Api, endpoints: int, offered: int, rows: int) -> Mapping[str,
     servers = filled.fleet([9], endpoints, offered)
     filled.fill(database(), servers, rows)
     registry.reload()
+    model_names.reload()
     known = paths.look(lambda path: people.get(path).content, servers[1])
     return {name: queries(people, path) for name, path in (paths.pages(known) | paths.admin(known)).items()}
 

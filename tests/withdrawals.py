@@ -6,6 +6,7 @@ of them was served. Other clients send requests all the time, and some of theirs
 
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,33 @@ def delete_endpoint(router: RouterDash, simulator: Simulator, name: str) -> None
         until(lambda: deleted.seen.started > 3)
         assert router.request("DELETE", f"/api/endpoints/{endpoint_id}").status == 204
         _assert_no_request(router, deleted, 200)
+
+
+class EditedName:
+    """A model name that leads to one of two models in turn."""
+
+    def __init__(self, router: RouterDash, simulator: Simulator) -> None:
+        self._router = router
+        self._models = ("edited-a", "edited-b")
+        router.add(simulator.add(models=list(self._models)), "edited")
+        until(lambda: {router.chat(model).status for model in self._models} == {200})
+        created = router.post("/api/model-names", {"name": "edited", **self._steps(0)})
+        assert created.status == 201
+        self._path = f"/api/model-names/{created.json()['id']}"
+        self.seconds: list[float] = []  # from each edit to its response, when every gateway has it
+
+    def _steps(self, number: int) -> dict[str, object]:
+        return {"steps": [{"targets": [{"model": self._models[number % 2]}]}]}
+
+    def edit(self, number: int) -> None:
+        """Change the target; ten requests at once must be served by the new one."""
+        began = time.monotonic()
+        assert self._router.request("PATCH", self._path, self._steps(number + 1)).status == 200
+        self.seconds.append(time.monotonic() - began)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            given = list(pool.map(lambda _: self._router.chat("edited"), range(AT_ONCE)))
+        served = {(response.status, response.headers.get("x-routerdash-model")) for response in given}
+        assert served == {(200, self._models[(number + 1) % 2])}
 
 
 def _assert_no_request(router: RouterDash, withdrawn: Endpoint, status: int) -> None:

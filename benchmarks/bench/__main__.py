@@ -17,7 +17,7 @@ from types import FrameType
 
 from benchmarks.bench import proc, results, tools
 from benchmarks.bench.cases import CASES, TWO_NGINX, TWO_OURS, Case, Context, Sample
-from benchmarks.bench.peers import PEERS, install
+from benchmarks.bench.peers import ALL_PEERS, PEERS, install
 from benchmarks.bench.servers import (
     Adopted,
     Direct,
@@ -158,12 +158,12 @@ class Bench:
             Watched.name: lambda directory: Watched(directory, up, self.load),
             GatewayAlone.name: lambda directory: GatewayAlone(directory, up),
             Unaccounted.name: lambda directory: Unaccounted(directory, up),
-            **{name: lambda directory, peer=peer: peer(directory, up) for name, peer in PEERS.items()},  # type: ignore[misc]
+            **{name: lambda directory, peer=peer: peer(directory, up) for name, peer in ALL_PEERS.items()},  # type: ignore[misc]
         }
 
 
 def _cannot(name: str) -> tuple[str, ...]:
-    return PEERS[name].cannot if name in PEERS else ()
+    return ALL_PEERS[name].cannot if name in ALL_PEERS else ()
 
 
 def report(
@@ -219,8 +219,8 @@ def main() -> None:
                 )  # the terminal's process group receives it too
                 proc.prefer([os.getpid()], options.nice)  # inherited by processes that start from here
             for name in options.servers:
-                if name in PEERS:
-                    install(PEERS[name].release)
+                if name in ALL_PEERS:
+                    install(ALL_PEERS[name].release)
             bench = Bench(Path(directory), stack, options)
             for case in options.cases:
                 rounds = bench.run(case)
@@ -266,7 +266,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if unknown := set(wanted) - {case.name for case in CASES}:
         parser.error(f"no case {', '.join(sorted(unknown))}")
     servers = [*given.servers.split(","), *(PEERS if given.peers else ())]
-    if unknown := set(servers) - {*USUAL, *PEERS}:
+    if unknown := set(servers) - {*USUAL, *ALL_PEERS}:
         parser.error(f"no server {', '.join(sorted(unknown))}")
     whole = not wanted and not given.quick
     return Options(

@@ -48,7 +48,7 @@ def install(release: Release) -> None:
 
 
 class Peer(Server, ABC):
-    """A router with one process that uses both upstreams in turn and logs warnings."""
+    """A router with one process that uses both upstreams and logs warnings."""
 
     release: Release
     cannot: tuple[str, ...] = ()  # cases that would take too long with this router
@@ -85,6 +85,7 @@ class Peer(Server, ABC):
 
 class VllmRouter(Peer):
     name = "vllm-router"
+    policy = "round_robin"
     release = Release("vllm-router", "0.1.17")
     strengths = (
         "A router in Rust for fleets of vLLM: sends requests with the same prefix to the server that has it cached, "
@@ -94,13 +95,14 @@ class VllmRouter(Peer):
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
         return [
             "-m", "vllm_router.launch_router", "--host", "127.0.0.1", "--port", str(self.port),
-            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warning",
+            "--worker-urls", *urls, "--policy", self.policy, "--log-level", "warning",
             "--prometheus-port", str(free_port()),
         ]  # fmt: skip
 
 
 class SglangRouter(Peer):
     name = "sglang-router"
+    policy = "round_robin"
     release = Release("sglang-router", "0.3.2")
     strengths = (
         "A router in Rust for fleets of SGLang: routes by a tree of cached prefixes, splits prefill from decoding, "
@@ -110,9 +112,19 @@ class SglangRouter(Peer):
     def arguments(self, directory: Path, urls: list[str]) -> list[str]:
         return [
             "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(self.port),
-            "--worker-urls", *urls, "--policy", "round_robin", "--log-level", "warn",
+            "--worker-urls", *urls, "--policy", self.policy, "--log-level", "warn",
             "--prometheus-port", str(free_port()),
         ]  # fmt: skip
+
+
+class VllmRouterByPrefix(VllmRouter):
+    name = "vllm-router-by-prefix"
+    policy = "cache_aware"  # its own default: like RouterDash's, it reads prompts and knows the load
+
+
+class SglangRouterByPrefix(SglangRouter):
+    name = "sglang-router-by-prefix"
+    policy = "cache_aware"
 
 
 class Litellm(Peer):
@@ -146,3 +158,6 @@ general_settings: {{master_key: {KEY}}}
 
 
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (VllmRouter, SglangRouter, Litellm)}
+# Beside PEERS, when named: the same programs with policies that do more for each request than taking turns.
+PEERS_BY_PREFIX: dict[str, type[Peer]] = {peer.name: peer for peer in (VllmRouterByPrefix, SglangRouterByPrefix)}
+ALL_PEERS = PEERS | PEERS_BY_PREFIX

@@ -18,6 +18,7 @@ import psycopg
 from benchmarks.bench import proc
 from benchmarks.bench.tools import LOAD_CORE, MODEL, PROXY_CORE, CannotMeasure, Held, Load, MissingHere, find, pinned
 from benchmarks.process import free_port
+from gateway.base.config import ADAPTIVE
 from gateway.registry import schema
 from tests.gateway.process import GatewayProcess
 from tests.gateway.samples import make_endpoint
@@ -289,6 +290,7 @@ class RouterDashServer(Server):
         directory.mkdir(exist_ok=True)
         # All the load comes from one address.
         settings = {
+            "ROUTERDASH_BALANCER": ADAPTIVE,  # the default; named because it is a part of every request's cost
             "ROUTERDASH_LOG_LEVEL": "warning",
             "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT": str(MAX_CONNECTIONS),
             **environment,

@@ -13,12 +13,13 @@ from gateway.routing.adaptive import Demand
 Benchmark = Callable[..., Any]  # pytest-benchmark's fixture
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Candidate:
     id: str
     in_flight: int
     pending: int = 0
     rank: int = 0
+    tier: int = 1
     slots: int | None = None
     trial_due: float = 0.0
 

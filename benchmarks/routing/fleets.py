@@ -56,8 +56,8 @@ class Fleet:
     name: str
     shapes: tuple[Shape, ...]
     mix: Mix
-    # Requests per second: `python -m benchmarks.routing.simulate --saturation`. Of fleets that swap models, half of
-    # that: requests that are all there at once can be sorted by model.
+    # Requests per second: `python -m benchmarks.routing.simulate --saturation`. Of fleets that swap models, somewhat
+    # less: requests that are all there at once can be sorted by model.
     saturation: float
     loads: tuple[float, ...] = ()  # seconds to load each model; () is one model that all have
 

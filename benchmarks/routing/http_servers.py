@@ -1,7 +1,8 @@
 """Simulated batching servers over HTTP, on many ports of one process.
 
-They answer /v1/chat/completions with streams, and /v1/embeddings. A prompt has as many tokens as a quarter of the
-bytes of its texts. The request tells in `metadata` how many tokens its response has, which a router does not look at.
+They answer /v1/chat/completions with streams, and /v1/embeddings; as Ollama also /api/ps. A prompt has as many tokens
+as a quarter of the bytes of its texts. The request tells in `metadata` how many tokens its response has, which a router
+does not look at.
 """
 
 import asyncio
@@ -63,9 +64,21 @@ class BatchingEndpoint(Endpoint):
                 answer.news.set()
         self._wake(self.server.begin(due))
 
+    async def _describe(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/api/ps" and self.behaviour.kind == "ollama":
+            return web.json_response({"models": [{"name": name, "model": name} for name in self._in_memory()]})
+        return await super()._describe(request)
+
+    def _in_memory(self) -> list[str]:
+        """Return the models in memory; like Ollama, also one that is being loaded."""
+        if not self.server.shape.one_model:
+            return self.behaviour.models
+        return [self.server.model] if self.server.model else []
+
     async def _infer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         if self.behaviour.kind == "llamacpp" and not body:  # a probe of type detection
-            return self._error(request, 400 if request.path == "/v1/chat/completions" else 501, "simulated")
+            known = request.path in ("/v1/chat/completions", "/v1/embeddings")
+            return self._error(request, 400 if known else 501, "simulated")
         job = job_of(request.path, body)
         if job is None:
             return self._error(request, 404, "only streamed chats and embeddings are simulated")

@@ -24,6 +24,7 @@ class Learner:
         self._samples: dict[Target, list[SpeedSample]] = defaultdict(list)
         self._engines: dict[Target, str] = {}
         self._news: dict[Target, int] = defaultdict(int)
+        self._starts: dict[str, int] = {}  # microseconds at which the slow start of endpoints began
         self._number = 0
 
     def add(self, request: Request, view: View, now: float) -> None:
@@ -53,16 +54,27 @@ class Learner:
         self._engines[target] = view.server.shape.kind
         self._news[target] += 1
 
+    def returned(self, view: View, now: float) -> None:
+        """Begin the slow start of an endpoint that was away, with the speeds that it had."""
+        self._starts[view.id] = int(now * 1e6)
+        for target, samples in self._samples.items():
+            if target[0] == view.id:
+                self._put(target, samples)
+        self.speeds.update(self._fleet.take())
+
     def fit(self) -> bool:
         """Fit what has enough news, and return whether there was any."""
         due = [target for target, count in self._news.items() if count * NEWS >= len(self._samples[target])]
         for target in due:
             del self._news[target]
-            _, model, kind = target
-            self._fleet.put(target, (model, kind), self._engines[target], 0, self._samples[target])
+            self._put(target, self._samples[target])
         if due:
             self.speeds.update(self._fleet.take())
         return bool(due)
+
+    def _put(self, target: Target, samples: list[SpeedSample]) -> None:
+        endpoint_id, model, kind = target
+        self._fleet.put(target, (model, kind), self._engines[target], self._starts.get(endpoint_id, 0), samples)
 
 
 class Lengths:

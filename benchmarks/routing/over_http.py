@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import NamedTuple
@@ -31,7 +31,12 @@ from tests.router import RouterDash, until
 BALANCERS = ("least_inflight", "adaptive")
 ORACLES = ("oracle", "oracle_social")
 # Seconds for a simulated one. Slow fleets have few tokens a second, so their time may pass faster than ours.
-SCALES = {"F1": 0.2, "F2": 0.3, "F4": 1.0, "F9": 0.2, "F10": 0.6, "K1": 0.2, "K2": 0.6, "K4": 0.5}
+# Fleets that swap models (F6, K3) run in real time. RouterDash reads what engines have loaded, and expects a load of
+# 15 s where it has measured none, in seconds of the clock; ten times as fast, K3 became up to 100 times as slow.
+SCALES = {
+    "F1": 0.2, "F2": 0.3, "F3": 2.0, "F4": 1.0, "F5": 2.0, "F6": 1.0, "F7": 5.0, "F8": 0.5, "F9": 0.2, "F10": 0.6,
+    "K1": 0.2, "K2": 0.6, "K3": 1.0, "K4": 0.5,
+}  # fmt: skip
 FLEETS = ("F1", "F2", "F4", "F9")
 LOADS = (0.3, 0.6, 0.85)
 THINK = 0.2  # of the usual pauses between turns, so that sessions are short beside a run
@@ -70,7 +75,6 @@ def _p95(values: Sequence[tuple[float, int]]) -> float:
 def measure(cell: Cell, balancer: str, requests: int, seed: int, scale: float) -> Outcome:
     fleet = BY_NAME[cell.fleet]
     sessions = workloads.sessions(fleet, cell.load * fleet.saturation, requests, seed, think=THINK)
-    loads = {f"m{number}": float(seconds) for number, seconds in enumerate(fleet.loads)}
     with tempfile.TemporaryDirectory(prefix="routerdash-routing-") as directory, Simulator() as simulator:
         router = RouterDash(
             Path(directory), ROUTERDASH_BALANCER=balancer, ROUTERDASH_WORKERS=str(cell.workers),
@@ -78,14 +82,8 @@ def measure(cell: Cell, balancer: str, requests: int, seed: int, scale: float) -
         )  # fmt: skip
         try:
             router.start()
-            for number, shape in enumerate(fleet.shapes):
-                server = http_servers.add(simulator, shape, list(loads) or ["m0"], loads, scale, seed + number)
-                slots = {"max_concurrency": shape.slots} if shape.tells_slots else {}
-                router.register(server, f"e{number}", health_check_interval_secs=600, **slots)
-            keys = {kind: add_key(router, kind) for kind in workloads.KINDS}
-            _wait_for_models(router, len(fleet.shapes), len(loads) or 1)
+            keys = add_fleet(router, simulator, fleet, scale, seed)
             clients = Clients(router.url, keys, scale)
-            until(lambda: all(router.get("/v1/models", key=key).status == 200 for key in keys.values()))
             pids = router.pids()
             begun, cpu = time.monotonic(), cpu_seconds(pids) + time.process_time()
             asyncio.run(clients.run(sessions))
@@ -96,11 +94,29 @@ def measure(cell: Cell, balancer: str, requests: int, seed: int, scale: float) -
     return _outcome(clients.answers, sessions[-1].start, share, clients.errors)
 
 
+def add_fleet(router: RouterDash, simulator: Simulator, fleet: Fleet, scale: float, seed: int) -> dict[str, str]:
+    """Start the servers of a fleet and register them. Return API keys by kind of client."""
+    loads = {f"m{number}": float(seconds) for number, seconds in enumerate(fleet.loads)}
+    for number, shape in enumerate(fleet.shapes):
+        server = http_servers.add(simulator, shape, list(loads) or ["m0"], loads, scale, seed + number)
+        slots = {"max_concurrency": shape.slots} if shape.tells_slots else {}
+        router.register(server, f"e{number}", health_check_interval_secs=600, **slots)
+    keys = {kind: add_key(router, kind) for kind in workloads.KINDS}
+    _wait_for_models(router, len(fleet.shapes), len(loads) or 1)
+    until(lambda: all(router.get("/v1/models", key=key).status == 200 for key in keys.values()))
+    return keys
+
+
+def p95_per_token(answers: Iterable[Answer]) -> float:
+    """Return the 95th percentile of simulated seconds per output token."""
+    return _p95([(it.ended - it.arrived, it.output) for it in answers])
+
+
 def _outcome(answers: Sequence[Answer], length: float, cpu: float, errors: list[str]) -> Outcome:
     found = [it for it in answers if WARM * length <= it.arrived <= length]
     written = [it for it in found if it.output]
     return Outcome(
-        _p95([(it.ended - it.arrived, it.output) for it in written]),
+        p95_per_token(written),
         percentile(sorted(it.first - it.arrived for it in written), 0.95),
         sum(it.cached for it in found) / max(1, sum(it.prompt for it in found)),
         len(found),

@@ -4,16 +4,20 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from random import Random
+from statistics import median
 from typing import Any
 
 from benchmarks.routing.learner import Learner, Lengths, kind_of
 from benchmarks.routing.oracle import expected_finish
 from benchmarks.routing.server import Server
 from benchmarks.routing.virtual import Request, View
-from gateway.registry.schema import Speeds
+from gateway.registry.schema import EngineState, Speeds
 from gateway.routing import adaptive, balancer
+from gateway.routing.loaded_models import LoadedModels, ModelLoad
 
 REFIT_SECONDS = 2.0
+MIN_LOAD_SECONDS, KEPT_LOADS = 0.1, 9
+POLL_SECONDS = 1.0  # between two looks at the models in memory
 NEW = Speeds(0.0, 0.0, 0.0, 0.0)
 
 
@@ -37,6 +41,9 @@ class Simple:
         pass
 
     def ended(self, request: Request, view: View, now: float) -> None:
+        pass
+
+    def returned(self, view: View, now: float) -> None:
         pass
 
     def tick(self, now: float) -> None:
@@ -134,12 +141,15 @@ class Adaptive:
         self._lengths = Lengths()
         self._rows: dict[tuple[str, str], list[adaptive.Row[View]]] = {}
         self._prefixes: dict[str, dict[View, int]] = defaultdict(dict)  # the tokens that it had read by then
-        self._model: dict[View, tuple[str, float]] = {}  # the model that it has loaded, and when it was last used
-        self._load: dict[tuple[View, str], float] = {}
-        self._fitted = 0.0
+        self._engines: dict[View, EngineState] = {}
+        self._loaded = LoadedModels(self._rows.clear, lambda: self._now)
+        self._waits: dict[Request, tuple[ModelLoad, View]] = {}
+        self._load_times: dict[tuple[View, str], list[float]] = defaultdict(list)
+        self._now = self._fitted = self._polled = 0.0
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
         job, kind = request.job, kind_of(request)
+        self._now = now
         kept = {}
         for view, (tokens, age) in self._prefix(request).items():
             kept[view.id] = tokens * self._share(view, job.model, kind, age)
@@ -147,7 +157,8 @@ class Adaptive:
         if job.output:
             output, typical = self._lengths.of(job.model, request.session.kind), self._lengths.of(job.model)
         demand = adaptive.Demand(job.prompt, output, kept, max(0.0, now - request.arrived), typical)
-        rows = self._rows_of(job.model, kind, views, now)
+        self._poll(views)
+        rows = self._rows_of(job.model, kind, views)
         decision = adaptive.pick(rows, demand, None, (), waiting, self._draw)
         if decision is None or decision is balancer.FULL:
             return None
@@ -169,33 +180,52 @@ class Adaptive:
                 found[view] = (float(job.system_tokens + job.history), _age(view.read - read))
         return found
 
-    def _rows_of(self, model: str, kind: str, views: Sequence[View], now: float) -> list[adaptive.Row[View]]:
-        swaps = any(view.server.shape.one_model for view in views)
+    def _poll(self, views: Sequence[View]) -> None:
+        """Read which models are in memory, as control does, and look again at what is left of loads."""
+        for request in [request for request in self._waits if request.first]:
+            self._response_began(request)
+        if self._now - self._polled < POLL_SECONDS:
+            return
+        self._polled = self._now
+        if self._loaded.loading:
+            self._rows.clear()
+        for view in views:
+            if not view.server.shape.one_model:
+                continue
+            loaded = (view.server.model,) if view.server.model else ()
+            if view not in self._engines or self._engines[view].loaded != loaded:
+                self._engines[view] = EngineState(self._now, loaded)
+                self._rows.clear()
+
+    def _rows_of(self, model: str, kind: str, views: Sequence[View]) -> list[adaptive.Row[View]]:
         rows = self._rows.get((model, kind))
-        if rows is None or swaps:
+        if rows is None:
+            engines = {view.id: engine for view, engine in self._engines.items()}
+            self._loaded.note(engines, engines)
             speeds = [self.learner.speeds.get((view.id, model, kind), NEW) for view in views]
             rows = [
-                adaptive.row(view, own, view.server.shape.kind, speeds, load=self._loading(view, model, now))
+                adaptive.row(view, own, view.server.shape.kind, speeds, load=self._load_seconds(view, model))
                 for view, own in zip(views, speeds, strict=True)
             ]
             self._rows[model, kind] = rows
         return rows
 
-    def _loading(self, view: View, model: str, now: float) -> float:
-        shape = view.server.shape
-        if not shape.one_model:
+    def _load_seconds(self, view: View, model: str) -> float:
+        engine = self._engines.get(view)
+        if engine is None:
             return 0.0
-        loaded, used = self._model.get(view, ("", 0.0))
-        if not view.in_flight and now - used > shape.keep_alive:
-            loaded = ""
-        if loaded == model:
-            return 0.0
-        return self._load.get((view, model), adaptive.UNKNOWN_LOAD_SECONDS) * (adaptive.EVICTION if loaded else 1.0)
+        times = self._load_times.get((view, model))
+        learned = median(times) if times else 0.0
+        return self._loaded.load_seconds(view.id, engine, model, learned, is_idle=not view.in_flight)
 
     def sent(self, request: Request, view: View, now: float) -> None:
         job = request.job
-        request.is_cold = view.server.shape.one_model and self._model.get(view, ("", 0.0))[0] != job.model
-        self._model[view] = (job.model, now)
+        self._now = now
+        engine = self._engines.get(view)
+        load = None if engine is None else self._loaded.sent(view.id, engine, job.model)
+        request.is_cold = load is not None
+        if load is not None:
+            self._waits[request] = load, view
         tokens, age = self._prefix(request).get(view, (0.0, -1))
         if age >= 0:
             request.expected_prefix, request.age = tokens, age
@@ -207,14 +237,28 @@ class Adaptive:
 
     def ended(self, request: Request, view: View, now: float) -> None:
         job = request.job
-        self._model[view] = (self._model.get(view, (job.model, now))[0], now)
+        self._now = now
         self.learner.add(request, view, now)
-        if request.is_cold:
-            speeds = self.learner.speeds.get((view.id, job.model, kind_of(request)), adaptive.UNMEASURED)
-            alone = speeds.setup + speeds.read * (job.prompt - job.cached) + speeds.write * job.output
-            self._load[view, job.model] = max(0.0, request.ended - request.sent - alone)
+        if request in self._waits:
+            self._response_began(request)
         if job.output:
             self._lengths.add(job.model, request.session.kind, job.output)
+
+    def returned(self, view: View, now: float) -> None:
+        self.learner.returned(view, now)
+        self._rows.clear()
+
+    def _response_began(self, request: Request) -> None:
+        load, view = self._waits.pop(request)
+        if load.is_over:
+            return
+        load.response_began()
+        job = request.job
+        speeds = self.learner.speeds.get((view.id, job.model, kind_of(request)), adaptive.UNMEASURED)
+        reading = speeds.setup + speeds.read * (job.prompt - job.cached)
+        times = self._load_times[view, job.model]
+        times.append(max(MIN_LOAD_SECONDS, request.first - request.sent - reading))
+        del times[:-KEPT_LOADS]
 
     def tick(self, now: float) -> None:
         if now - self._fitted >= REFIT_SECONDS:

@@ -127,19 +127,21 @@ class Server:
         self.waiting.append(job)
         if self._due is None:
             return self.begin(now)
-        if self._stretch[1] > 1 and self.running < self.shape.slots:
+        if self.running < self.shape.slots:
             self._cut(now)
         return self._due
 
     def set_slowdown(self, factor: float, now: float) -> float | None:
         """Throttle it: every step takes `factor` times as long from now on. Returns when `advance` is due."""
         self.slowdown = factor
-        if self._due is not None and self._stretch[1] > 1:
+        if self._due is not None:
             self._cut(now)
         return self._due
 
     def _cut(self, now: float) -> None:
-        """End the stretch with the step that is under way."""
+        """End the stretch with the step that is under way. A load of a model is not a stretch."""
+        if self._loaded_at is not None or self._stretch[1] <= 1:
+            return
         start, steps, first, growth = self._stretch
         elapsed = max(0.0, now - start)
         if growth > 1e-12:

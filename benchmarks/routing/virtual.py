@@ -27,13 +27,15 @@ class View:
     def __init__(self, number: int, server: Server) -> None:
         self.id, self.number, self.server = f"e{number}", number, server
         self.rank = 0
+        self.tier = 1
         self.trial_due = 0.0
         self.slots = server.shape.slots if server.shape.tells_slots else None
         self.in_flight = 0
         self.pending = 0  # prompt tokens sent whose responses have not begun
         self.read = 0  # prompt tokens sent so far
         self.sent = self.completed = 0
-        self.most = 0  # the most requests beyond 1 + 2 * completions that it ever had
+        self.most = 0  # the most requests in flight beyond 2 * completions, since it returned
+        self._returned_at = 0  # completions
         self._shared, self._touched = 0.0, 0.0
 
     def shared(self, now: float) -> float:
@@ -43,6 +45,12 @@ class View:
     def count(self, change: int, now: float) -> None:
         self._shared, self._touched = self.shared(now), now
         self.in_flight += change
+        if change > 0:
+            self.most = max(self.most, self.in_flight - 2 * (self.completed - self._returned_at))
+
+    def returned(self) -> None:
+        """Count completions from now on: it was away."""
+        self._returned_at, self.most = self.completed, 0
 
 
 @dataclass(eq=False)
@@ -73,6 +81,9 @@ class Policy(Protocol):
     def sent(self, request: Request, view: View, now: float) -> None: ...
 
     def ended(self, request: Request, view: View, now: float) -> None: ...
+
+    def returned(self, view: View, now: float) -> None:
+        """An endpoint is back that was away."""
 
     def tick(self, now: float) -> None: ...
 
@@ -190,6 +201,10 @@ class Run:
             steps[kind](value)
         return self._result()
 
+    def answered(self) -> list[Request]:
+        """Return the requests after the warm-up that ended before the last session began, as a history has them."""
+        return [it for it in self._started if it.arrived >= WARM * self.length and 0 < it.ended <= self.length]
+
     def _result(self) -> Result:
         ends = sorted(it.ended for it in self._started if it.ended)
         measured = [it for it in self._started if WARM * self.length <= it.arrived <= self.length]
@@ -250,7 +265,6 @@ class Run:
         view.read += request.unread
         request.read_before = view.read
         view.sent += 1
-        view.most = max(view.most, view.in_flight - 2 * view.completed)
         self._of_job[request.job] = request
         self._wake(view, view.server.submit(request.job, self.now))
 
@@ -296,9 +310,13 @@ class Run:
 
     def _change(self, change: Change) -> None:
         view = self.views[change.server]
+        was_away = view.rank == EXCLUDED
         view.rank = change.rank
         if change.rank == EXCLUDED:
             return
+        if was_away:
+            view.returned()
+            self.policy.returned(view, self.now)
         if change.forgets:
             view.server.cache.clear()
         due = view.server.set_slowdown(change.slowdown, self.now)

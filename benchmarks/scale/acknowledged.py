@@ -1,10 +1,11 @@
 """Whether an acknowledged change is in effect: the rounds of tests/e2e/test_acknowledged.py, a thousand times each.
 
-    python -m benchmarks.scale.acknowledged [--rounds 1000] [--workers 4] [--database postgres://…/postgres]
+    python -m benchmarks.scale.acknowledged [--rounds 1000] [--kinds key,delete] [--database postgres://…/postgres]
 
 Each round deletes an API key, or disables, drains or deletes an endpoint, while clients send requests, some of which
-wait in the queue. After the response to the change, ten requests at once must all be refused or go elsewhere. Prints
-how many rounds failed, with the first failures, and exits with 1 if any did.
+wait in the queue; or it changes the target of a model name. After the response to the change, ten requests at once must
+all be refused or go elsewhere. Prints how many rounds failed, with the first failures, and exits with 1 if any did, or
+if edits of a name take too long.
 """
 
 import argparse
@@ -19,9 +20,11 @@ from benchmarks.scale.installation import FleetSize, say
 from benchmarks.scale.verdicts import Verdict, over, table
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash
-from tests.withdrawals import OwnKeys, Traffic, delete_endpoint, delete_key, withdraw_endpoint
+from tests.withdrawals import EditedName, OwnKeys, Traffic, delete_endpoint, delete_key, withdraw_endpoint
 
+KINDS = ("disable", "drain", "key", "delete", "name")  # "delete" is that of an endpoint
 SHOWN = 3  # failures of a kind
+EDIT_MS = 100.0  # from an edit of a model name until every gateway has it
 TTFT = 0.005  # seconds, so that requests of one slot wait in the queue
 
 
@@ -50,23 +53,39 @@ def run(options: argparse.Namespace) -> list[Verdict]:
         router = stack.enter_context(installation.installed(FleetSize(0, 0, 0), [], options.database, settings))
         installation.start(router)
         again = partial(repeat, rounds=options.rounds, seconds=options.seconds)
-        found += _withdraw(router, simulator, again)
+        if ways := [way for way in ("disable", "drain") if way in options.kinds]:
+            found += _withdraw(router, simulator, again, ways)
         keys = OwnKeys(router)
         router.add(simulator.add(ttft=TTFT), "kept")
-        found.append(again("deleted key", play=lambda _: delete_key(router, keys)))
-        found.append(
-            again("deleted endpoint", play=lambda number: delete_endpoint(router, simulator, f"deleted {number}"))
-        )
+        if "key" in options.kinds:
+            found.append(again("deleted key", play=lambda _: delete_key(router, keys)))
+        if "delete" in options.kinds:
+            found.append(
+                again("deleted endpoint", play=lambda number: delete_endpoint(router, simulator, f"deleted {number}"))
+            )
+        if "name" in options.kinds:
+            found += _edit_names(router, simulator, again, bound=None if options.quick else EDIT_MS)
     return found
 
 
-def _withdraw(router: RouterDash, simulator: Simulator, again: Callable[..., Verdict]) -> list[Verdict]:
+def _edit_names(
+    router: RouterDash, simulator: Simulator, again: Callable[..., Verdict], bound: float | None
+) -> list[Verdict]:
+    edited = EditedName(router, simulator)
+    verdict = again("edited model name", play=edited.edit)
+    slow = sorted(edited.seconds)[len(edited.seconds) * 95 // 100] * 1000
+    return [verdict, Verdict("edited model name: in effect everywhere, p95", slow, "ms", bound)]
+
+
+def _withdraw(
+    router: RouterDash, simulator: Simulator, again: Callable[..., Verdict], ways: list[str]
+) -> list[Verdict]:
     simulated = simulator.add(ttft=TTFT)
     endpoint_id = router.add(simulated, "withdrawn", max_concurrency=1)
     with Traffic(router.chat):
         found = [
-            again(name, play=lambda _, how=how: withdraw_endpoint(router, simulated, endpoint_id, how))
-            for name, how in (("disabled endpoint", "disable"), ("drained endpoint", "drain"))
+            again(f"endpoint, {way}", play=lambda _, way=way: withdraw_endpoint(router, simulated, endpoint_id, way))
+            for way in ways
         ]
     assert router.request("DELETE", f"/api/endpoints/{endpoint_id}").status == 204
     return found
@@ -74,12 +93,16 @@ def _withdraw(router: RouterDash, simulator: Simulator, again: Callable[..., Ver
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1000, help="of each of the four kinds")
+    parser.add_argument("--rounds", type=int, default=1000, help="of each kind")
     parser.add_argument("--seconds", type=float, default=1800.0, help="for each kind, at most")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}, separated by commas")
     parser.add_argument("--workers", type=int, default=4, help="gateway processes")
     parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
     parser.add_argument("--quick", action="store_true", help="two rounds: checks only that this works")
     options = parser.parse_args(arguments)
+    options.kinds = options.kinds.split(",")
+    if unknown := set(options.kinds) - set(KINDS):
+        parser.error(f"--kinds has no {', '.join(sorted(unknown))}; it takes {', '.join(KINDS)}")
     if options.quick:
         options.rounds = 2
     return options

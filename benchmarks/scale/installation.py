@@ -155,7 +155,7 @@ def installed(
 
     Nothing but the database and its keys is left of the start that created them: the next start is a first one.
     """
-    with tempfile.TemporaryDirectory(prefix="routerdash-scale-") as temporary, _database(server) as url:
+    with tempfile.TemporaryDirectory(prefix="routerdash-scale-") as temporary, new_database(server) as url:
         settings = {"ROUTERDASH_LOG_LEVEL": "warning", "ROUTERDASH_MAX_KEYS_PER_USER": "0", **environment}
         router = RouterDash(Path(temporary), url, **settings)
         try:
@@ -172,7 +172,7 @@ def installed(
 
 
 @contextmanager
-def _database(server: str) -> Iterator[str]:
+def new_database(server: str) -> Iterator[str]:
     """Create a database on a PostgreSQL server, and drop it at the end. Its URL is empty for SQLite."""
     if not server:
         yield ""

@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints import capabilities, causes, edit_log, operations
+from endpoints import capabilities, causes, clouds, edit_log, operations, sync
 from endpoints.admin import actions
 from endpoints.admin.form import ONE_LINE, EndpointForm
 from endpoints.admin.panels import capabilities_of, full_list_link, number, table
@@ -24,10 +24,13 @@ from endpoints.admin_base import (
     EndpointDisplay,
 )
 from endpoints.base_url import normalise
+from endpoints.clouds.kinds import CLOUDS
 from endpoints.detection import Unsupported
 from endpoints.models import (
     EDITED_OPTIONS,
     ENDPOINT_LIMITS,
+    NUMBER_OPTIONS,
+    ROUTING_OPTIONS,
     Endpoint,
     EndpointModel,
     HealthCheck,
@@ -41,6 +44,8 @@ SHOWN_CHECKS = 15
 SHOWN_MODELS = 50
 
 CHECKS: Any = (gettext_lazy("Checks"), {"fields": ("health_check_interval_secs",)})
+CLOUD: Any = (gettext_lazy("Cloud"), {"fields": ("cloud_type", "external", "allowed_models", "api_version")})
+ROUTING: Any = (gettext_lazy("Routing"), {"fields": ROUTING_OPTIONS})
 CAN: Any = (gettext_lazy("Capabilities"), {"fields": ("capabilities",)})
 
 
@@ -60,6 +65,24 @@ class OperatorStateFilter(admin.SimpleListFilter):
         return queryset.filter(options__operator_state=chosen) if chosen else queryset
 
 
+class TypeFilter(admin.SimpleListFilter):
+    """Filter by type. That of a cloud is an option."""
+
+    title = gettext_lazy("type")
+    parameter_name = "endpoint_type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return Kind.choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+        chosen = self.value()
+        if not chosen:
+            return queryset
+        if chosen in CLOUDS:
+            return queryset.filter(options__cloud_type=chosen)
+        return queryset.filter(endpoint_type=chosen).exclude(options__cloud_type__in=CLOUDS)
+
+
 @admin.register(Endpoint)
 class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     form = EndpointForm
@@ -67,14 +90,14 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     list_display = (
         "name",
         "shown_status",
-        "endpoint_type",
+        "shown_kind",
         "base_url",
         "shown_latency",
     )
     list_filter = (
         "status",
         OperatorStateFilter,
-        "endpoint_type",
+        TypeFilter,
     )
     search_fields = (
         "name",
@@ -94,12 +117,15 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         "id",
         "name",
         "base_url",
-        "endpoint_type",
+        "kind",
         "status",
         "operator_state",
         "health_check_interval_secs",
         "inference_timeout_secs",
-        *ENDPOINT_LIMITS,
+        *NUMBER_OPTIONS,
+        "external",
+        "allowed_models",
+        "api_version",
         "capabilities",
         "notes",
         "registered_at",
@@ -109,7 +135,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     readonly_fields = (
         "shown_status",
         "shown_latency",
-        "endpoint_type",
+        "shown_kind",
         "shown_last_seen",
         "last_error",
         "shown_registered",
@@ -120,7 +146,7 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     )
     state_fields = (
         "shown_status",
-        "endpoint_type",
+        "shown_kind",
         "shown_latency",
         "shown_last_seen",
         "last_error",
@@ -130,12 +156,15 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
     def get_fieldsets(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
         """Return the fieldsets. A new endpoint has no state and no stored key yet."""
         if obj is None:
-            return (None, {"fields": ("name", "base_url", "api_key", "tags", "notes")}), CHECKS, _limits(), CAN
+            new = (None, {"fields": ("name", "base_url", "api_key", "tags", "notes")})
+            return new, CLOUD, CHECKS, _limits(), ROUTING, CAN
         first = (None, {"fields": ("name", "base_url", "has_api_key", "api_key", "forget_api_key", "tags", "notes")})
         return (
             first,
+            CLOUD,
             CHECKS,
             _limits("learned_slots"),
+            ROUTING,
             CAN,
             (_("State"), {"fields": (*self.state_fields, *_extra_columns())}),
             (_("Models"), {"fields": ("models_panel",)}),
@@ -188,11 +217,16 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         return super().history_view(request, object_id, context)
 
     def _detect(self, request: HttpRequest, object_id: str | None) -> Kind | str | None:
-        """Return the type at a new address, an error message if detection fails, None if the address is not new."""
+        """Return the type at a new address, an error message if detection fails, None if the address is not new.
+
+        The type of a cloud is not detected.
+        """
         try:
-            url = normalise(request.POST.get("base_url", ""))
+            url = clouds.complete(normalise(request.POST.get("base_url", "")))
         except ValueError:
             return None  # the form reports it
+        if request.POST.get("cloud_type") or clouds.recognise(url):
+            return None
         stored = self._stored(object_id)
         if stored is not None and stored.base_url == url:
             return None
@@ -216,6 +250,22 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         moves = before is not None and before.moves_to(obj.base_url)
         secret = form.cleaned_data["api_key"] or None
         orphaned = moves and secret is None and self.has_api_key(obj)
+        kind = self._take_kind(request, obj, before)
+        if not change and form.cleaned_data["cloud_type"] and "health_check_interval_secs" not in form.changed_data:
+            obj.health_check_interval_secs = clouds.CHECK_SECONDS
+        super().save_model(request, obj, form, change)
+        if change and kind is not None:
+            obj.save(update_fields=["endpoint_type"])
+        if moves:
+            obj.forget_server(secret)
+        elif secret is not None or form.cleaned_data.get("forget_api_key"):
+            obj.set_api_key(secret)
+        self._set_options(obj, form)
+        if orphaned:
+            messages.warning(request, _("The address changed, so the stored API key was deleted."))
+
+    def _take_kind(self, request: HttpRequest, obj: Endpoint, before: Endpoint | None) -> Kind | None:
+        """Set the detected type and return it; None if none was detected."""
         kind = request.detected_kind  # type: ignore[attr-defined]
         if isinstance(kind, Kind):
             if before is not None and before.endpoint_type != kind:
@@ -225,20 +275,18 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
                     _("A different type of server was found at this address: %(now)s instead of %(before)s.") % labels,
                 )
             obj.endpoint_type = kind
-        elif kind is not None:
+            return kind
+        if kind is not None:
             messages.warning(request, kind)
-        super().save_model(request, obj, form, change)
-        if change and isinstance(kind, Kind):
-            obj.save(update_fields=["endpoint_type"])
-        if moves:
-            obj.forget_server(secret)
-        elif secret is not None or form.cleaned_data.get("forget_api_key"):
-            obj.set_api_key(secret)
+        return None
+
+    def _set_options(self, obj: Endpoint, form: EndpointForm) -> None:
         options = {name: form.cleaned_data[name] for name in EDITED_OPTIONS if name in form.changed_data}
+        if form.cleaned_data["cloud_type"] != obj.options_or_default.cloud_type:
+            options["cloud_type"] = form.cleaned_data["cloud_type"]  # it may be recognised by the address
         if options:
             obj.set_options(**options)
-        if orphaned:
-            messages.warning(request, _("The address changed, so the stored API key was deleted."))
+            sync.follow_options(obj, options)
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """Return Django's message, with old and new values in addition to the names of the fields."""
@@ -260,6 +308,10 @@ class EndpointAdmin(CsvExport[Endpoint], CarefulAdmin[Endpoint]):
         return render_to_string(
             "components/status.html", {"state": obj.status if state == OperatorState.ENABLED else state}
         )
+
+    @admin.display(description=gettext_lazy("type"))
+    def shown_kind(self, obj: Endpoint) -> str:
+        return str(dict(Kind.choices).get(obj.kind, obj.kind))
 
     @admin.display(description=gettext_lazy("latency"), ordering="latency_ms")
     def shown_latency(self, obj: Endpoint) -> SafeString:

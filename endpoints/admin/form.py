@@ -4,20 +4,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from django import forms
-from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextInputWidget
+from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from endpoints import capabilities, edit_versions, tags
+from endpoints import capabilities, clouds, edit_versions, tags
 from endpoints.base_url import normalise
+from endpoints.clouds import allowed_models
+from endpoints.clouds.kinds import CLOUD_CHOICES, EXTERNAL_CHOICES
 from endpoints.fields import LineField
-from endpoints.models import (
-    ENDPOINT_LIMITS,
-    STAFF_FIELDS,
-    Endpoint,
-    EndpointOptions,
-)
+from endpoints.models import NUMBER_OPTIONS, STAFF_FIELDS, Endpoint, EndpointOptions
 from endpoints.text import validate_line
 
 # The admin would use its text area, as for any other text field.
@@ -28,7 +25,11 @@ CHOICES = {word: capabilities.LABELS[word] for word in capabilities.STORED}
 def _option(name: str) -> Any:
     """Return the form field of an option."""
     field: Any = EndpointOptions._meta.get_field(name)
-    return field.formfield(widget=AdminIntegerFieldWidget, min_value=1, max_value=ENDPOINT_LIMITS[name])
+    bounds = NUMBER_OPTIONS[name]
+    return field.formfield(widget=AdminIntegerFieldWidget, min_value=bounds.minimum, max_value=bounds.maximum)
+
+
+_CLOUD_OPTIONS = ("external", "cloud_type", "api_version")
 
 
 class Difference(NamedTuple):
@@ -67,10 +68,38 @@ class EndpointForm(forms.ModelForm[Endpoint]):
         widget=AdminTextInputWidget,
         help_text=gettext_lazy("Labels that group endpoints, separated by commas."),
     )
+    external = forms.NullBooleanField(
+        label=gettext_lazy("External"),
+        required=False,
+        widget=forms.Select(choices=EXTERNAL_CHOICES),
+        help_text=EndpointOptions._meta.get_field("external").help_text,
+    )
+    cloud_type = forms.ChoiceField(
+        label=gettext_lazy("Cloud"),
+        choices=[("", "—"), *CLOUD_CHOICES],
+        required=False,
+        help_text=EndpointOptions._meta.get_field("cloud_type").help_text,
+    )
+    api_version = forms.CharField(
+        label=gettext_lazy("API version"),
+        required=False,
+        max_length=40,
+        widget=AdminTextInputWidget,
+        help_text=EndpointOptions._meta.get_field("api_version").help_text,
+    )
+    allowed_models = forms.CharField(
+        label=gettext_lazy("Allowed models"),
+        required=False,
+        max_length=20_000,
+        widget=AdminTextareaWidget(attrs={"rows": 3}),
+        help_text=EndpointOptions._meta.get_field("allowed_models").help_text,
+    )
     connect_timeout_secs = _option("connect_timeout_secs")
     idle_timeout_secs = _option("idle_timeout_secs")
     total_timeout_secs = _option("total_timeout_secs")
     max_concurrency = _option("max_concurrency")
+    tier = _option("tier")
+    cost_weight = _option("cost_weight")
 
     class Meta:
         model = Endpoint
@@ -79,9 +108,11 @@ class EndpointForm(forms.ModelForm[Endpoint]):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         stored = self.instance.options_or_default
-        self.initial = {name: getattr(stored, name) for name in ENDPOINT_LIMITS} | dict(self.initial)
+        self.initial = {name: getattr(stored, name) for name in NUMBER_OPTIONS} | dict(self.initial)
         self.initial["capabilities"] = stored_capabilities(self.instance.capabilities)
         self.initial["tags"] = ", ".join(stored.tags or [])
+        self.initial["allowed_models"] = ", ".join(stored.allowed_models or [])
+        self.initial |= {name: getattr(stored, name) for name in _CLOUD_OPTIONS}
         if self.instance._state.adding:
             self.fields["api_key"].help_text = _(
                 "The key is sent as a bearer token. It is stored encrypted and never shown."
@@ -99,6 +130,30 @@ class EndpointForm(forms.ModelForm[Endpoint]):
                 % {"most": tags.MAX_TAGS, "longest": tags.MAX_LENGTH}
             )
         return words
+
+    def clean_cloud_type(self) -> str | None:
+        """Return the chosen cloud, or the one that has the address."""
+        recognised = clouds.recognise(self.data.get("base_url", ""))
+        return self.cleaned_data["cloud_type"] or recognised or None
+
+    def clean_api_version(self) -> str | None:
+        text = self.cleaned_data["api_version"].strip()
+        try:
+            return clouds.check_api_version(text) if text else None
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+    def clean_allowed_models(self) -> list[str] | None:
+        patterns = allowed_models.parse(self.cleaned_data["allowed_models"])
+        for pattern in patterns:
+            validate_line(pattern)
+        longest = allowed_models.MAX_LENGTH
+        if len(patterns) > allowed_models.MAX_PATTERNS or any(len(pattern) > longest for pattern in patterns):
+            raise ValidationError(
+                _("An endpoint may have at most %(most)d patterns of at most %(longest)d characters each.")
+                % {"most": allowed_models.MAX_PATTERNS, "longest": longest}
+            )
+        return patterns or None
 
     def clean(self) -> dict[str, Any] | None:
         """Reject an edit of an outdated version.
@@ -124,15 +179,21 @@ class EndpointForm(forms.ModelForm[Endpoint]):
 
     def _differences(self, stored: Endpoint, *, same_secret: bool) -> Iterator[Difference]:
         options = stored.options_or_default
-        for name in (*STAFF_FIELDS, *ENDPOINT_LIMITS):
+        for name in (*STAFF_FIELDS, *NUMBER_OPTIONS):
             if name in self.cleaned_data:
-                stored_text = as_text(getattr(options if name in ENDPOINT_LIMITS else stored, name))
+                stored_text = as_text(getattr(options if name in NUMBER_OPTIONS else stored, name))
                 entered_text = as_text(_as_stored(name, self.cleaned_data[name]))
                 if stored_text != entered_text:
                     yield Difference(str(self.fields[name].label), stored_text, entered_text)
         stored_text, entered_text = ", ".join(options.tags or []), ", ".join(self.cleaned_data.get("tags", []))
         if stored_text != entered_text:
             yield Difference(str(self.fields["tags"].label), stored_text or "—", entered_text or "—")
+        for name in (*_CLOUD_OPTIONS, "allowed_models"):
+            stored_value, entered_value = getattr(options, name) or None, self.cleaned_data.get(name) or None
+            if name == "external":
+                stored_value, entered_value = options.external, self.cleaned_data.get(name)
+            if stored_value != entered_value:
+                yield Difference(str(self.fields[name].label), _plain(stored_value), _plain(entered_value))
         if not same_secret:
             typed = self.cleaned_data.get("api_key") and _("a different key")
             forgotten = self.cleaned_data.get("forget_api_key") and _("deleted")
@@ -164,10 +225,17 @@ def _as_stored(name: str, typed: Any) -> Any:
         return capabilities.to_store(typed)
     if name == "base_url":
         try:
-            return normalise(typed)
+            return clouds.complete(normalise(typed))
         except ValueError:  # the form reports it
             return typed
     return typed.strip() if name == "name" else typed
+
+
+def _plain(value: Any) -> str:
+    """Return the text of an option that is a flag, a text or a list of patterns."""
+    if isinstance(value, bool):
+        return _("Yes") if value else _("No")
+    return ", ".join(value) if isinstance(value, list) else str(value or "—")
 
 
 def as_text(value: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 
 from endpoints.changes.models import RegistryChange, RegistryPosition
-from endpoints.changes.watched import ENDPOINT, KEY, USER
+from endpoints.changes.watched import ENDPOINT, KEY, NAME, USER
 
 BATCH = 5000
 STATEMENT = 500  # ids per statement
@@ -25,6 +25,7 @@ class ChangeBatch:
     key_hashes: frozenset[str]
     user_ids: frozenset[str]
     more: bool  # the log has further rows
+    name_ids: frozenset[str] = frozenset()  # of model names
 
 
 def read(limit: int = BATCH) -> ChangeBatch:
@@ -34,7 +35,7 @@ def read(limit: int = BATCH) -> ChangeBatch:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, kind, {column} FROM registry_changes ORDER BY id LIMIT %s", [limit + 1])  # noqa: S608
         rows = cursor.fetchall()
-    found: dict[str, set[str]] = {ENDPOINT: set(), KEY: set(), USER: set()}
+    found: dict[str, set[str]] = {ENDPOINT: set(), KEY: set(), USER: set(), NAME: set()}
     for _, kind, object_id in rows[:limit]:
         found.setdefault(kind, set()).add(_text(object_id) if kind == KEY else _readable(object_id))
     return ChangeBatch(
@@ -43,6 +44,7 @@ def read(limit: int = BATCH) -> ChangeBatch:
         key_hashes=frozenset(found[KEY]),
         user_ids=frozenset(found[USER]),
         more=len(rows) > limit,
+        name_ids=frozenset(found[NAME]),
     )
 
 

@@ -6,10 +6,13 @@ Health checks, counters and logins change other columns, so they write nothing i
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.db.models import Model
+
 from endpoints.endpoint_fields import FIELDS
+from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
 from endpoints.models import HEALTH_FIELDS, EndpointOptions
 
-ENDPOINT, KEY, USER = "endpoint", "key", "user"
+ENDPOINT, KEY, USER, NAME = "endpoint", "key", "user", "model_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,17 @@ def _endpoint_columns() -> Iterable[str]:
     return (field.column for field in FIELDS if not field.is_option and field.column not in HEALTH_FIELDS)
 
 
+def _columns(model: type[Model]) -> tuple[str, ...]:
+    return tuple(str(field.column) for field in model._meta.concrete_fields)
+
+
 WATCHED = (
     WatchedTable("endpoints", ENDPOINT, "id", tuple(_endpoint_columns()), (("name",), ("base_url",))),
     WatchedTable(
         "endpoint_options",
         ENDPOINT,
         "endpoint_id",
-        tuple(str(field.column) for field in EndpointOptions._meta.concrete_fields),
+        _columns(EndpointOptions),
     ),
     WatchedTable(
         "endpoint_models",
@@ -45,7 +52,7 @@ WATCHED = (
         "api_keys",
         KEY,
         "key_hash",  # by which requests find a key; a deleted row has no other trace in the registry store
-        ("id", "key_hash", "name", "created_by", "created_at", "expires_at", "key_prefix", "permissions"),
+        ("id", "key_hash", "name", "created_by", "created_at", "expires_at", "key_prefix", "permissions", "external"),
         (("key_hash",), ("created_by", "name")),
     ),
     WatchedTable(
@@ -55,4 +62,7 @@ WATCHED = (
         ("id", "username", "password_hash", "role", "created_at", "must_change_password", "view_bodies"),
         (("username",),),
     ),
+    WatchedTable("model_names", NAME, "id", _columns(NamedModel), (("name",),)),
+    WatchedTable("model_name_steps", NAME, "named_id", _columns(NameStep)),
+    WatchedTable("model_name_targets", NAME, "named_id", _columns(NameTarget)),
 )

@@ -6,9 +6,13 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Result of one health check. A success without latency (ms) rests on the endpoint's traffic."""
+    """Result of one health check. A success without latency (ms) rests on the endpoint's traffic.
+
+    `remark`: what an operator must do about an endpoint that is up, such as to store another API key.
+    """
 
     success: bool
     latency_ms: int | None
     error: str | None
     at: datetime
+    remark: str | None = None

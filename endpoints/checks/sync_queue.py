@@ -11,6 +11,12 @@ from django_q.tasks import async_task
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 900.0
+UNKNOWN_SECONDS = 60.0
+
+
+def sync_soon(endpoint_id: str) -> None:
+    """Queue a model sync now, with the detection of the type. Raises django.db.Error."""
+    async_task("endpoints.tasks.sync_models", endpoint_id, True, group="sync")
 
 
 class SyncQueue:
@@ -24,8 +30,16 @@ class SyncQueue:
 
     def passed_check(self, endpoint_id: str, recovered: bool) -> None:
         """Queue a model sync after a passed check: at once if the endpoint was offline, else every 15 minutes."""
+        self._add(endpoint_id, recovered, 0.0 if recovered else SYNC_SECONDS)
+
+    def unknown_model(self, endpoint_id: str) -> None:
+        """Queue a model sync because the endpoint does not know a model that it listed: at most one a minute."""
+        self._add(endpoint_id, False, UNKNOWN_SECONDS)
+
+    def _add(self, endpoint_id: str, recovered: bool, apart: float) -> None:
+        """Queue a model sync, unless one was queued within `apart` seconds."""
         now = time.monotonic()
-        if not recovered and now - self._queued_at.get(endpoint_id, float("-inf")) < SYNC_SECONDS:
+        if now - self._queued_at.get(endpoint_id, float("-inf")) < apart:
             return
         self._queued_at[endpoint_id] = now
         with self._lock:

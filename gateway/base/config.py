@@ -8,20 +8,21 @@ import ipaddress
 import os
 import ssl
 import tempfile
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from gateway.base import secret_files
 from gateway.base import setting_parsers as parsers
-from gateway.base.setting_parsers import IPNetwork
+from gateway.base.currencies import currency as to_currency
+from gateway.base.ollama_settings import OllamaSettings
+from gateway.base.secret_files import FILE
+from gateway.base.setting_parsers import IPNetwork, setting
 
 # A Unix socket's path has 108 bytes on Linux, 104 on macOS, with the closing zero.
 SOCKET_PATH_BYTES = 100
-
-# The suffix of a secret's variable that names a file with the secret.
-FILE = "_FILE"
 
 ADAPTIVE, LEAST_INFLIGHT = "adaptive", "least_inflight"  # balancers
 AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF = "auto", "header", "off"
@@ -31,49 +32,40 @@ class ConfigError(ValueError):
     """A setting has a value that cannot be used. The text is for the operator."""
 
 
-def _setting(name: str, default: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
-    return field(
-        repr=not secret, metadata={"name": name, "default": default, "parse": parse, "text": text, "secret": secret}
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(OllamaSettings):
     """Values of all settings. `load` reads them from the environment; a Config is passed to the code that needs it."""
 
-    host: str = _setting(
+    host: str = setting(
         "ROUTERDASH_HOST", "127.0.0.1", parsers.text, "Address to listen on; 0.0.0.0 or :: for all addresses."
     )
-    port: int = _setting("ROUTERDASH_PORT", "32768", parsers.WholeNumber(1, 65535), "Port to listen on.")
-    workers: int = _setting("ROUTERDASH_WORKERS", "1", parsers.WholeNumber(1, 32), "Number of gateway processes.")
-    data_dir: Path = _setting(
+    port: int = setting("ROUTERDASH_PORT", "32768", parsers.WholeNumber(1, 65535), "Port to listen on.")
+    workers: int = setting("ROUTERDASH_WORKERS", "1", parsers.WholeNumber(1, 32), "Number of gateway processes.")
+    data_dir: Path = setting(
         "ROUTERDASH_DATA_DIR",
         "",
         parsers.data_dir,
         "Folder for database, journal, registry store and keys; created with mode 0700. Empty: `./data` in a "
         "checkout; after an installation `$XDG_DATA_HOME/routerdash`, else `~/.local/share/routerdash`.",
     )
-    database_url: str = _setting(
+    database_url: str = setting(
         "DATABASE_URL",
         "",
         parsers.database_url,
         "`sqlite:////absolute/path` or `postgres://user:password@host:port/name`; empty: SQLite in the data directory.",
         secret=True,
     )
-    redis_url: str = _setting(
-        "REDIS_URL", "", parsers.text, "Reserved for several machines; not used by this release.", secret=True
-    )
-    admin_username: str = _setting(
+    admin_username: str = setting(
         "ROUTERDASH_ADMIN_USERNAME", "admin", parsers.text, "Name of the first administrator."
     )
-    admin_password: str = _setting(
+    admin_password: str = setting(
         "ROUTERDASH_ADMIN_PASSWORD",
         "",
         parsers.password,
         "Password of the first administrator; empty: one is generated and must be changed at the first login.",
         secret=True,
     )
-    bootstrap_api_key: str = _setting(
+    bootstrap_api_key: str = setting(
         "ROUTERDASH_BOOTSTRAP_API_KEY",
         "",
         parsers.bootstrap_key,
@@ -81,193 +73,226 @@ class Config:
         "which exists while this is set.",
         secret=True,
     )
-    allowed_hosts: tuple[str, ...] = _setting(
+    bootstrap_external: bool = setting(
+        "ROUTERDASH_BOOTSTRAP_EXTERNAL",
+        "false",
+        parsers.flag,
+        "`true` lets the API key `bootstrap` use external endpoints, such as clouds.",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
         "ROUTERDASH_ALLOWED_HOSTS",
         "",
         parsers.words,
         "Host names that requests may use, separated by commas; `.example.com` includes all subdomains. "
         "IP addresses, localhost, this machine's name and the host of the public URL are always allowed.",
     )
-    public_url: str = _setting(
+    public_url: str = setting(
         "ROUTERDASH_PUBLIC_URL",
         "",
         parsers.public_url,
         "URL that users open, if a TLS proxy is in front: trusted origin, secure cookies, snippets.",
     )
-    tls_certificate: Path | None = _setting(
+    tls_certificate: Path | None = setting(
         "ROUTERDASH_TLS_CERTIFICATE",
         "",
         parsers.existing_file,
         "PEM file with the certificate and its chain: RouterDash then serves HTTPS itself. A renewed "
         "certificate is loaded within ten seconds.",
     )
-    tls_key: Path | None = _setting(
+    tls_key: Path | None = setting(
         "ROUTERDASH_TLS_KEY",
         "",
         parsers.existing_file,
         "PEM file with the private key of the certificate; empty: the key is in the certificate's file.",
     )
-    trusted_proxies: tuple[IPNetwork, ...] = _setting(
+    trusted_proxies: tuple[IPNetwork, ...] = setting(
         "ROUTERDASH_TRUSTED_PROXIES",
         "",
         parsers.networks,
         "Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted; empty: none.",
     )
-    allow_link_local: bool = _setting(
+    allow_link_local: bool = setting(
         "ROUTERDASH_ALLOW_LINK_LOCAL",
         "false",
         parsers.flag,
         "Allow endpoints at link-local addresses such as 169.254.1.2, where cloud metadata services are.",
     )
-    endpoint_networks: tuple[IPNetwork, ...] = _setting(
+    endpoint_networks: tuple[IPNetwork, ...] = setting(
         "ROUTERDASH_ENDPOINT_NETWORKS",
         "",
         parsers.networks,
         "Addresses or networks in which endpoints are allowed; include 127.0.0.0/8,::1 for endpoints on "
         "this machine. Empty: all, except link-local and metadata addresses.",
     )
-    discover_ports: tuple[int, ...] = _setting(
+    discover_ports: tuple[int, ...] = setting(
         "ROUTERDASH_DISCOVER_PORTS",
         "11434,1234,8000,8080,9996",
         parsers.ports,
         "Ports of 127.0.0.1 where Discover searches for servers, separated by commas; the default has "
         "those of Ollama, LM Studio, vLLM, llama.cpp and xLLM.",
     )
-    time_zone: str = _setting(
+    time_zone: str = setting(
         "ROUTERDASH_TIME_ZONE",
         "",
         parsers.time_zone,
         "Time zone of the daily figures; empty: the system's zone, else UTC.",
     )
-    language: str = _setting(
+    currency: str = setting(
+        "ROUTERDASH_CURRENCY",
+        "USD",
+        to_currency,
+        "Currency in which costs are summed (ISO 4217); those in others need a rate to it.",
+    )
+    language: str = setting(
         "ROUTERDASH_LANGUAGE", "en", parsers.OneOf(("en", "ja")), "Language for browsers that prefer neither."
     )
-    health_check_interval: int = _setting(
+    health_check_interval: int = setting(
         "ROUTERDASH_HEALTH_CHECK_INTERVAL",
         "30",
         parsers.WholeNumber(1, 3600),
         "Seconds between health checks of an endpoint without an interval of its own.",
     )
-    require_api_key: bool = _setting(
+    require_api_key: bool = setting(
         "ROUTERDASH_REQUIRE_API_KEY",
         "true",
         parsers.flag,
         "`false` allows `/v1` without an API key; only while listening on a loopback address.",
     )
-    open_responses: bool = _setting(
+    open_responses: bool = setting(
         "ROUTERDASH_OPEN_RESPONSES",
         "false",
         parsers.flag,
         "`true` lets every API key use stored responses and conversations without a known owner; those of"
         " another key stay protected.",
     )
-    cors_origins: tuple[str, ...] = _setting(
+    cors_origins: tuple[str, ...] = setting(
         "ROUTERDASH_CORS_ORIGINS",
         "",
         parsers.origins,
         "Origins whose pages may use `/v1` from a browser, separated by commas, such as "
         "`https://chat.example.com`; `*`: all; empty: none.",
     )
-    session_idle_hours: int = _setting(
+    session_idle_hours: int = setting(
         "ROUTERDASH_SESSION_IDLE_HOURS",
         "168",
         parsers.WholeNumber(1, 8760),
         "Hours of inactivity after which a viewer is logged out.",
     )
-    admin_session_idle_hours: int = _setting(
+    admin_session_idle_hours: int = setting(
         "ROUTERDASH_ADMIN_SESSION_IDLE_HOURS",
         "12",
         parsers.WholeNumber(1, 8760),
         "Hours of inactivity after which an administrator is logged out.",
     )
-    session_max_days: int = _setting(
+    session_max_days: int = setting(
         "ROUTERDASH_SESSION_MAX_DAYS",
         "14",
         parsers.WholeNumber(1, 365),
         "Days after which every user has to log in again.",
     )
-    hsts_seconds: int = _setting(
+    hsts_seconds: int = setting(
         "ROUTERDASH_HSTS_SECONDS",
         "31536000",
         parsers.WholeNumber(0, 63_072_000),
         "With HTTPS: seconds for which browsers use only HTTPS for this host name, on any port (HSTS); 0:"
         " no HSTS header.",
     )
-    max_keys_per_user: int = _setting(
+    max_keys_per_user: int = setting(
         "ROUTERDASH_MAX_KEYS_PER_USER",
         "50",
         parsers.WholeNumber(0, 100_000),
         "Maximum number of API keys per user; 0: unlimited. Existing keys stay valid.",
     )
-    max_connections_per_client: int = _setting(
+    max_connections_per_client: int = setting(
         "ROUTERDASH_MAX_CONNECTIONS_PER_CLIENT",
         "1000",
         parsers.WholeNumber(0, 1_000_000),
         "Maximum number of connections per client address and gateway process. Trusted proxies are "
         "exempt; 0: unlimited.",
     )
-    max_buffered_mb: int = _setting(
+    max_buffered_mb: int = setting(
         "ROUTERDASH_MAX_BUFFERED_MB",
         "512",
         parsers.WholeNumber(128, 1 << 20),
         "Memory in MiB that a gateway process may use for unfinished requests and unsent responses; one "
         "API key or address may use half of it.",
     )
-    store_bodies: str = _setting(
+    store_bodies: str = setting(
         "ROUTERDASH_STORE_BODIES",
         "none",
         parsers.OneOf(("none", "errors", "all")),
         "Requests whose bodies are stored in the history, redacted and cut at 64 KiB.",
     )
-    history: str = _setting(
+    history: str = setting(
         "ROUTERDASH_HISTORY", "all", parsers.OneOf(("all", "errors")), "Requests that get a row in the history."
     )
-    history_retention_days: int = _setting(
+    history_retention_days: int = setting(
         "ROUTERDASH_HISTORY_RETENTION_DAYS",
         "7",
         parsers.WholeNumber(1, 3650),
         "Days after which history rows are deleted; figures stay.",
     )
-    client_retention_days: int = _setting(
+    client_retention_days: int = setting(
         "ROUTERDASH_CLIENT_RETENTION_DAYS",
         "0",
         parsers.WholeNumber(0, 3650),
         "Whole days (UTC) after which client addresses are deleted, in the history and in the figures of "
         "clients; 0: in the history together with its rows, else never.",
     )
-    queue_max: int = _setting(
+    queue_max: int = setting(
         "ROUTERDASH_QUEUE_MAX",
         "100",
         parsers.WholeNumber(0, 100000),
         "Maximum number of requests in the queue; 0: no queue.",
     )
-    queue_timeout_secs: int = _setting(
+    queue_timeout_secs: int = setting(
         "ROUTERDASH_QUEUE_TIMEOUT_SECS",
         "60",
         parsers.WholeNumber(1, 3600),
         "Maximum time of a request in the queue, in seconds.",
     )
-    keepalive_secs: float = _setting(
+    load_timeout_secs: float = setting(
+        "ROUTERDASH_LOAD_TIMEOUT_SECS",
+        "600",
+        parsers.seconds,
+        "Seconds until the response begins if the endpoint must load the model first, as far as its engine reports "
+        "that; the endpoint's own timeout applies where it is longer.",
+    )
+    keepalive_secs: float = setting(
         "ROUTERDASH_KEEPALIVE_SECS",
         "15",
         parsers.seconds,
         "Seconds of silence after which a stream gets a comment, so that proxies keep the connection open; 0: never.",
     )
-    route_headers: bool = _setting(
+    route_headers: bool = setting(
         "ROUTERDASH_ROUTE_HEADERS",
         "true",
         parsers.flag,
         "Responses of `/v1` have headers with the endpoint, the attempts and the queue time: "
-        "`x-routerdash-endpoint`, `-attempts` and `-queue-ms`.",
+        "`x-routerdash-endpoint`, `-attempts` and `-queue-ms`; with adaptive routing also `-reason` and `-affinity`.",
     )
-    balancer: str = _setting(
+    drop_refused_tools: bool = setting(
+        "ROUTERDASH_DROP_REFUSED_TOOLS",
+        "true",
+        parsers.flag,
+        "If a server refuses the type of a tool, such as `web_search`, the request is sent again without it, and the "
+        "response names it in `x-routerdash-dropped`. `false`: the client gets the server's error.",
+    )
+    balancer: str = setting(
         "ROUTERDASH_BALANCER",
-        LEAST_INFLIGHT,
+        ADAPTIVE,
         parsers.OneOf((ADAPTIVE, LEAST_INFLIGHT)),
         "Strategy that chooses an endpoint: `adaptive` by what RouterDash has learned about the speed of each, "
         "`least_inflight` by the number of running requests alone.",
     )
-    affinity: str = _setting(
+    spill_after_secs: float = setting(
+        "ROUTERDASH_SPILL_AFTER_SECS",
+        "10",
+        parsers.seconds,
+        "Expected wait in seconds beyond which an endpoint without known slots counts as full, so that adaptive "
+        "routing sends requests to the next tier; 0: as soon as a request would wait at all.",
+    )
+    affinity: str = setting(
         "ROUTERDASH_AFFINITY",
         AFFINITY_AUTO,
         parsers.OneOf((AFFINITY_AUTO, AFFINITY_HEADER, AFFINITY_OFF)),
@@ -275,59 +300,43 @@ class Config:
         "the prompt and by the session that a client names, `header` by the session alone; `off`: not at all. Keyed "
         "hashes are stored, no text.",
     )
-    journal_fsync_secs: float = _setting(
+    journal_fsync_secs: float = setting(
         "ROUTERDASH_JOURNAL_FSYNC_SECS",
         "0",
         parsers.seconds,
         "Seconds between fsyncs of the journal; 0: never (a crash of a process loses no record, a power cut may).",
     )
-    journal_max_mb: int = _setting(
+    journal_max_mb: int = setting(
         "ROUTERDASH_JOURNAL_MAX_MB",
         "1024",
         parsers.WholeNumber(16, 1 << 20),
         "Maximum disk space of a gateway's journal, in MiB.",
     )
-    drain_secs: int = _setting(
+    drain_secs: int = setting(
         "ROUTERDASH_DRAIN_SECS",
         "10",
         parsers.WholeNumber(0, 3600),
         "Seconds that open requests get to finish at a stop.",
     )
-    encryption_keys: tuple[str, ...] = _setting(
+    encryption_keys: tuple[str, ...] = setting(
         "ROUTERDASH_ENCRYPTION_KEYS",
         "",
         parsers.words,
         "Fernet keys for upstream keys: the first one encrypts, all decrypt; empty: a key file in the data directory.",
         secret=True,
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "ROUTERDASH_LOG_LEVEL",
         "info",
         parsers.OneOf(("debug", "info", "warning", "error")),
         "Lowest level that is logged.",
     )
-    log_format: str = _setting("ROUTERDASH_LOG_FORMAT", "text", parsers.OneOf(("text", "json")), "Format of log lines.")
-    in_container: bool = _setting(
+    log_format: str = setting("ROUTERDASH_LOG_FORMAT", "text", parsers.OneOf(("text", "json")), "Format of log lines.")
+    in_container: bool = setting(
         "ROUTERDASH_IN_CONTAINER",
         "false",
         parsers.flag,
         "Set by the container image: warn about a data directory that is lost with the container.",
-    )
-    openai_api_key: str = _setting(
-        "OPENAI_API_KEY", "", parsers.text, "Only shown as present or not; not used yet.", secret=True
-    )
-    anthropic_api_key: str = _setting(
-        "ANTHROPIC_API_KEY", "", parsers.text, "Only shown as present or not; not used yet.", secret=True
-    )
-    google_api_key: str = _setting(
-        "GOOGLE_API_KEY", "", parsers.text, "Only shown as present or not; not used yet.", secret=True
-    )
-    openai_base_url: str = _setting("OPENAI_BASE_URL", "https://api.openai.com", parsers.public_url, "Not used yet.")
-    anthropic_base_url: str = _setting(
-        "ANTHROPIC_BASE_URL", "https://api.anthropic.com", parsers.public_url, "Not used yet."
-    )
-    google_base_url: str = _setting(
-        "GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com/v1beta", parsers.public_url, "Not used yet."
     )
 
     @property
@@ -430,6 +439,10 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"ROUTERDASH_REQUIRE_API_KEY=false requires a loopback ROUTERDASH_HOST like 127.0.0.1, not {config.host!r}"
         )
+    if config.ollama_port == config.port:
+        raise ConfigError(
+            f"ROUTERDASH_OLLAMA_PORT must be another port than that of ROUTERDASH_PORT, not '{config.port}'"
+        )
     if not config.require_api_key and "*" in config.cors_origins:
         raise ConfigError("ROUTERDASH_REQUIRE_API_KEY=false requires named origins in ROUTERDASH_CORS_ORIGINS, not '*'")
     return config
@@ -438,35 +451,16 @@ def load(environ: Mapping[str, str]) -> Config:
 def _read(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
     raw = environ.get(meta["name"], "").strip()
     if meta["secret"]:
-        raw = _secret(meta["name"], raw, environ)
+        try:
+            raw = secret_files.read(meta["name"], raw, environ)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     raw = raw or meta["default"]
     try:
         return meta["parse"](raw)
     except ValueError as error:
         shown = "the given value" if meta["secret"] else repr(raw)
         raise ConfigError(f"{meta['name']} must be {error}, not {shown}") from None
-
-
-def _secret(name: str, raw: str, environ: Mapping[str, str]) -> str:
-    """Return `raw`, or the content of the file that NAME_FILE names, without surrounding space. Raises ConfigError."""
-    variable = name + FILE
-    named = environ.get(variable, "").strip()
-    if not named:
-        return raw
-    if raw:
-        raise ConfigError(f"{name} and {variable} are both set; unset one of them")
-    try:
-        path = Path(named).expanduser()
-        if not path.is_file():  # each process reads it again, which a pipe does not allow
-            raise ConfigError(f"{variable} must name a readable file, not {named!r}")
-        content = path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"{variable} names {named!r}, which cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, RuntimeError):  # the file contains no text, or the user does not exist
-        raise ConfigError(f"{variable} must name a text file, not {named!r}") from None
-    if not content:
-        raise ConfigError(f"{variable} names {named!r}, which is empty")
-    return content
 
 
 def secret_names() -> list[str]:

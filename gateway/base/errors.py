@@ -9,6 +9,7 @@ INVALID_API_KEY = "invalid_api_key"
 PERMISSION_DENIED = "permission_denied"
 MODEL_NOT_FOUND = "model_not_found"
 MODEL_NOT_CAPABLE = "model_not_capable"
+EXTERNAL_NOT_ALLOWED = "external_not_allowed"
 QUEUE_FULL = "queue_full"
 QUEUE_TIMEOUT = "queue_timeout"
 NO_CAPABLE_ENDPOINTS = "no_capable_endpoints"
@@ -21,10 +22,15 @@ HOST_NOT_ALLOWED = "host_not_allowed"
 ORIGIN_NOT_ALLOWED = "origin_not_allowed"
 UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_TIMEOUT = "upstream_timeout"
+UPSTREAM_AUTH = "upstream_auth"
+INSUFFICIENT_QUOTA = "insufficient_quota"
+RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
 NOT_READY = "not_ready"
 LOOP_DETECTED = "loop_detected"
 BUFFERS_FULL = "buffers_full"
 REQUEST_CANCELLED = "request_cancelled"
+PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"  # as OpenAI names it
+UPGRADE_REQUIRED = "upgrade_required"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 

@@ -80,17 +80,18 @@ JSON_FIELD = Limit(
 TRANSLATED_REQUEST = Limit(
     15,
     "translated_request",
-    _("Messages request translated to chat completions"),
+    _("Request translated between Messages and chat completions"),
     "200,000 strings, arrays and objects in a body of more than 512 KiB; 6,000,000 commas, escapes and bytes of "
-    "characters that are not ASCII (`MAX_VALUES`, `MAX_COSTLY_BYTES` in `gateway/dialects/anthropic/requests.py`)",
+    "characters that are not ASCII (`MAX_VALUES`, `MAX_COSTLY_BYTES` in `gateway/dialects/anthropic/bodies.py`)",
     "413 `request_too_large`.",
 )
 TRANSLATED_RESPONSE = Limit(
     16,
     "translated_response",
-    _("Complete response translated from chat completions to Messages"),
-    "4 MiB (`MAX_TRANSLATED_BYTES` in `gateway/inference/messages.py`), 200,000 values and 128 tool calls "
-    "(`MAX_VALUES`, `MAX_CALLS` in `gateway/dialects/anthropic/responses.py`)",
+    _("Complete response translated between Messages and chat completions"),
+    "4 MiB (`MAX_TRANSLATED_BYTES` in `gateway/inference/messages.py`), 200,000 values, 128 tool calls and 1,000 "
+    "blocks (`MAX_VALUES`, `MAX_CALLS` in `gateway/dialects/anthropic/responses.py`, `MAX_BLOCKS` in "
+    "`gateway/dialects/anthropic/chat_responses.py`)",
     "The attempt fails: another endpoint is tried, or the client gets 502 `upstream_error`.",
 )
 UPSTREAM_RESPONSE = Limit(
@@ -113,9 +114,18 @@ UPSTREAM_EVENT = Limit(
     14,
     "upstream_event",
     _("One event of an endpoint's stream"),
-    "16 MiB, or 4 MiB where it is translated to Anthropic's Messages; 100,000 values and 10,000 lines in an event of "
-    "more than 64 KiB (`MAX_EVENT_BYTES`, `MAX_EVENT_VALUES`, `MAX_EVENT_LINES` in `gateway/dialects/sse_relay.py`)",
+    "16 MiB, or 4 MiB where it is translated between Messages and chat completions; 100,000 values and 10,000 lines "
+    "in an event of more than 64 KiB (`MAX_EVENT_BYTES`, `MAX_EVENT_VALUES`, `MAX_EVENT_LINES` in "
+    "`gateway/dialects/sse_relay.py`)",
     "The attempt fails: another endpoint is tried, or the client's stream ends with `upstream_error`.",
+)
+REPORTED_TOKENS = Limit(
+    19,
+    "reported_tokens",
+    _("Parts of the tokens that an endpoint reports for a response"),
+    "as many cached and cache-write tokens as input tokens, as many reasoning tokens as output tokens (`normal` in "
+    "`gateway/dialects/usage.py`)",
+    "The parts are reduced to the whole.",
 )
 
 # 20-39: connections, buffers, the queue
@@ -244,7 +254,15 @@ QUEUE_OF_KEY = Limit(
     37,
     "queue_of_key",
     _("Requests of one API key waiting for an endpoint"),
-    "half of `ROUTERDASH_QUEUE_MAX` and one more over all gateway processes, unless it is the only key",
+    "half of `ROUTERDASH_QUEUE_MAX` and one more over all gateway processes, unless it is the only key; of bulk "
+    "requests a quarter and one more",
+    "429 `queue_full` with `Retry-After`.",
+)
+QUEUE_OF_BULK = Limit(
+    43,
+    "queue_of_bulk",
+    _("Bulk requests waiting for an endpoint"),
+    "half of `ROUTERDASH_QUEUE_MAX` over all gateway processes",
     "429 `queue_full` with `Retry-After`.",
 )
 TARGET_BYTES = Limit(
@@ -316,6 +334,13 @@ ENDPOINT_MODELS = Limit(
     _("Models listed by one endpoint"),
     "2,000 (`MAX_MODELS` in `endpoints/models.py`), with names of 256 characters",
     "The others are left out, and `last_error` of the endpoint reports this.",
+)
+REPLAYS = Limit(
+    64,
+    "replays",
+    _("Replays running at once"),
+    "2 (`MAX_AT_ONCE` in `metrics/replay/jobs.py`)",
+    "429 with `Retry-After`.",
 )
 
 

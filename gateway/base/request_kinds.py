@@ -9,6 +9,7 @@ MESSAGES, COUNT_TOKENS = "messages", "count_tokens"  # Anthropic's
 TRANSCRIPTIONS, TRANSLATIONS, SPEECH = "audio_transcriptions", "audio_translations", "audio_speech"
 IMAGES, IMAGE_EDITS, IMAGE_VARIATIONS = "image_generations", "image_edits", "image_variations"
 RERANK, MODERATIONS, TOKENIZE = "rerank", "moderations", "tokenize"
+OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = "ollama_chat", "ollama_generate", "ollama_embed"  # Ollama's own API
 
 # Capabilities of models, named as in the endpoints' table if it has them.
 CAN_CHAT, CAN_EMBED = "chat", "embeddings"
@@ -19,7 +20,7 @@ CAPABILITIES = (CAN_CHAT, CAN_EMBED, CAN_TRANSCRIBE, CAN_SPEAK, CAN_DRAW, CAN_RE
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of request: one path below /v1."""
+    """A kind of request: one path below /v1, or below /ollama."""
 
     name: str  # in records
     path: str  # for clients and endpoints
@@ -29,6 +30,7 @@ class Kind:
     binary: bool = False  # responds with sound or images
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens per second are a speed
+    needs_slot: bool = True  # False: it only counts tokens, so that it neither waits for a slot nor takes one
     target: bytes = field(init=False)  # the path on the endpoint
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ KINDS = (
     Kind(RESPONSES, "/v1/responses", CAN_CHAT, generates=True),
     Kind(COMPACTIONS, "/v1/responses/compact", CAN_CHAT),
     Kind(MESSAGES, "/v1/messages", CAN_CHAT, generates=True, query=_BETA),
-    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT, query=_BETA),
+    Kind(COUNT_TOKENS, "/v1/messages/count_tokens", CAN_CHAT, query=_BETA, needs_slot=False),
     Kind(TRANSCRIPTIONS, "/v1/audio/transcriptions", CAN_TRANSCRIBE, multipart=True),
     Kind(TRANSLATIONS, "/v1/audio/translations", CAN_TRANSCRIBE, multipart=True),
     Kind(SPEECH, "/v1/audio/speech", CAN_SPEAK, binary=True),
@@ -58,10 +60,17 @@ KINDS = (
     Kind(IMAGE_VARIATIONS, "/v1/images/variations", CAN_DRAW, multipart=True),
     Kind(RERANK, "/v1/rerank", CAN_RERANK),
     Kind(MODERATIONS, "/v1/moderations", CAN_MODERATE),
-    Kind(TOKENIZE, "/v1/tokenize", CAN_CHAT, upstream_path=b"/tokenize"),
+    Kind(TOKENIZE, "/v1/tokenize", CAN_CHAT, upstream_path=b"/tokenize", needs_slot=False),
+)
+# Ollama's own API. On the port of its own (ROUTERDASH_OLLAMA_PORT) the paths begin with /api.
+OLLAMA_KINDS = (
+    Kind(OLLAMA_CHAT, "/ollama/api/chat", CAN_CHAT, upstream_path=b"/api/chat", generates=True),
+    Kind(OLLAMA_GENERATE, "/ollama/api/generate", CAN_CHAT, upstream_path=b"/api/generate", generates=True),
+    Kind(OLLAMA_EMBED, "/ollama/api/embeddings", CAN_EMBED, upstream_path=b"/api/embeddings"),  # the older path
+    Kind(OLLAMA_EMBED, "/ollama/api/embed", CAN_EMBED, upstream_path=b"/api/embed"),
 )
 STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT)
 
 BY_PATH = {kind.path: kind for kind in KINDS}
-BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES)}
-GENERATING = frozenset(kind.name for kind in KINDS if kind.generates)
+BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES, *OLLAMA_KINDS)}
+GENERATING = frozenset(kind.name for kind in BY_NAME.values() if kind.generates)

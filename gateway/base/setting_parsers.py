@@ -5,9 +5,10 @@ that are allowed.
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
@@ -16,6 +17,13 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 # The wheel has templates, static files and translations inside the package; a checkout has them at its top.
 ASSETS = Path(__file__).resolve().parents[2] / "routerdash" / "assets"
 INSTALLED = ASSETS.is_dir()
+
+
+def setting(name: str, default: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
+    """Declare a setting as a field of a dataclass: variable, default, check and meaning."""
+    return field(
+        repr=not secret, metadata={"name": name, "default": default, "parse": parse, "text": text, "secret": secret}
+    )
 
 
 def text(raw: str) -> str:

@@ -21,6 +21,8 @@ class EndpointError(msgspec.Struct, frozen=True):
     sentence: str  # its own message; empty: it has none
     words: tuple[str, ...] = ()  # its type and its code, if they are single words
     is_json: bool = True
+    status: int | None = None  # that an error within a response names instead of a word (OpenRouter)
+    written: Any = None  # the decoded `error` of an event or a response, as the endpoint wrote it
 
     def summary(self, status: int) -> str:
         """Return a summary that everyone may see. `status` of the HTTP response; below 400 the error was within one."""
@@ -31,8 +33,15 @@ class EndpointError(msgspec.Struct, frozen=True):
 def described(error: Any) -> EndpointError:
     """Read the value of `error` in an event or a response: an object with a message, or a sentence."""
     if isinstance(error, dict):
-        return EndpointError(str(error.get("message") or UNNAMED)[:MAX_SENTENCE], _words(error))
-    return EndpointError(str(error or UNNAMED)[:MAX_SENTENCE])
+        code = error.get("code")
+        status = code if type(code) is int and 400 <= code < 600 else None
+        return EndpointError(str(error.get("message") or UNNAMED)[:MAX_SENTENCE], _words(error), True, status, error)
+    return EndpointError(str(error or UNNAMED)[:MAX_SENTENCE], written=error)
+
+
+def ended_by_error(reason: object) -> EndpointError:
+    """Return the error of a response that has no other sign of it than its finish reason, one of CHAT_REASONS."""
+    return EndpointError(UNNAMED, ("finish_reason", str(reason)))
 
 
 def read(body: bytes) -> EndpointError:
@@ -42,6 +51,8 @@ def read(body: bytes) -> EndpointError:
         response = msgspec.json.decode(body if is_json else body[5:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return EndpointError(_beginning(body), is_json=False)
+    if isinstance(response, list) and len(response) == 1:  # Gemini
+        response = response[0]
     if not isinstance(response, dict):
         return EndpointError(_beginning(body), is_json=is_json)
     error = response.get("error")
@@ -60,6 +71,6 @@ def _beginning(body: bytes) -> str:
 
 
 def _words(error: dict[str, Any]) -> tuple[str, ...]:
-    names = (error.get("type"), error.get("code"))
+    names = (error.get("type"), error.get("code"), error.get("status"))
     words = (value for value in names if isinstance(value, str) and value != "error" and _WORD.fullmatch(value))
-    return tuple(dict.fromkeys(words))
+    return tuple(dict.fromkeys(words))[:2]

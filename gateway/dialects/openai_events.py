@@ -4,7 +4,7 @@ stream that a request gets.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,16 +19,25 @@ from gateway.base.request_kinds import (
     TRANSLATIONS,
 )
 from gateway.base.types import Data
-from gateway.dialects.endpoint_errors import EndpointError, described
-from gateway.dialects.json_text import encode
-from gateway.dialects.openai_responses import Usage, read_usage, with_timings
+from gateway.dialects.endpoint_errors import EndpointError, described, ended_by_error
+from gateway.dialects.openai_responses import is_call, responses_reason
+from gateway.dialects.usage import (
+    ERROR,
+    TOOL_CALLS,
+    ReportedByMessages,
+    Usage,
+    finish_reason,
+    read_usage,
+    with_tier,
+    with_timings,
+)
 
 
 class Event(msgspec.Struct):
     """Content of one event, as far as relaying and counting need it."""
 
     model: str | None = None
-    usage: Usage | None = None
+    usage: Usage | ReportedByMessages | None = None
     usage_only: bool = False  # carries nothing but usage
     deltas: int = 0  # parts of output; each counts as a token if the stream reports no usage
     choices: list[tuple[int, bool]] = []  # index of each that has output, and whether it ends
@@ -38,6 +47,7 @@ class Event(msgspec.Struct):
     response_id: str | None = None  # of a Responses stream
     item: msgspec.Raw | None = None  # of a response
     inside: bool = False  # cannot be the first of a stream
+    finish_reason: str | None = None  # of the first choice, in the terms of chat completions
 
 
 _NULL = msgspec.Raw(b"null")
@@ -65,24 +75,32 @@ class _Chunk(msgspec.Struct):
     usage: Any = None
     timings: Any = None
     error: Any = None
+    x_groq: Any = None
+    service_tier: Any = None
 
 
 class _ResponsesBody(msgspec.Struct):
+    service_tier: Any = None
     id: Any = None
     model: Any = None
     usage: Any = None
     error: Any = None
+    status: msgspec.Raw = msgspec.Raw(b"")
+    incomplete_details: msgspec.Raw = msgspec.Raw(b"")
+    output: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
     response: _ResponsesBody | None = None
-    item: msgspec.Raw | None = None
+    item: msgspec.Raw = _NULL  # never `Raw | None`, which decodes null alone
     message: Any = None
+    code: Any = None  # of an error, as is the message
     error: Any = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunks = msgspec.json.Decoder(Annotated[list[_Chunk], msgspec.Meta(min_length=1, max_length=1)]).decode
 _decode_responses_event = msgspec.json.Decoder(_ResponsesEvent).decode
 
 
@@ -90,20 +108,37 @@ def read_chunk(data: Data, decode: Callable[[Data], _Chunk] = _decode_chunk) -> 
     """Read a chunk of a chat or completion stream. Raises msgspec.DecodeError."""
     if data == b"[DONE]":
         return Event(finished=True, last=True)
-    chunk = decode(data)
-    model, error = chunk.model, chunk.error
+    try:
+        chunk = decode(data)
+    except msgspec.ValidationError:
+        chunk = _error_in_array(data)
+    model, error, usage = chunk.model, chunk.error, chunk.usage
     event = Event(model if isinstance(model, str) else None)
-    if chunk.usage is not None:
-        event.usage = with_timings(read_usage(chunk.usage), chunk.timings)
-        event.usage_only = event.usage is not None and not chunk.choices and error is None
+    if isinstance(chunk.x_groq, dict):  # where Groq reports a fault, and usage without a request for it
+        error = chunk.x_groq.get("error") if error is None else error
+        event.usage = with_tier(read_usage(chunk.x_groq.get("usage")), chunk.service_tier)
+    if usage is not None and (counts := with_timings(read_usage(usage), chunk.timings)) is not None:
+        event.usage = counts if chunk.service_tier is None else with_tier(counts, chunk.service_tier)
+        event.usage_only = not chunk.choices and error is None
     if error is not None:
         event.error = described(error)
     for choice in chunk.choices or ():
         has_output, ends = _has_output(choice), choice.finish_reason is not None
         if has_output or ends:
             event.deltas += has_output
-            event.choices.append((choice.index if isinstance(choice.index, int) else 0, ends))
+            index = choice.index if isinstance(choice.index, int) else 0
+            event.choices.append((index, ends))
+            if ends and not index:
+                event.finish_reason = reason = finish_reason(choice.finish_reason)
+                if reason == ERROR and event.error is None:
+                    event.error = ended_by_error(choice.finish_reason)
     return event
+
+
+def _error_in_array(data: Data) -> _Chunk:
+    """Return the error that Gemini writes into an array, also in its dialect of OpenAI. Raises msgspec.DecodeError."""
+    (error,) = (chunk.error for chunk in _decode_chunks(data))
+    return _Chunk(error=error)
 
 
 class _BigDelta(msgspec.Struct):
@@ -130,6 +165,8 @@ class _BigChunk(msgspec.Struct):
     usage: Any = None
     timings: Any = None
     error: Any = None
+    x_groq: Any = None
+    service_tier: Any = None
 
 
 _decode_big_chunk = msgspec.json.Decoder(_BigChunk).decode
@@ -146,7 +183,7 @@ def _read_big(data: Data) -> _Chunk:
     choices = [
         _Choice(choice.index, None, _has_big_output(choice), choice.finish_reason) for choice in chunk.choices or ()
     ]
-    return _Chunk(choices, chunk.model, chunk.usage, chunk.timings, chunk.error)
+    return _Chunk(choices, chunk.model, chunk.usage, chunk.timings, chunk.error, chunk.x_groq, chunk.service_tier)
 
 
 def _has_big_output(choice: _BigChoice) -> bool:
@@ -215,18 +252,26 @@ def read_responses_event(data: Data) -> Event:
     if data == b"[DONE]":
         return Event(finished=True, last=True)
     decoded = _decode_responses_event(data)
-    event = Event(deltas=int(decoded.type.endswith(".delta")))
+    if decoded.type.endswith(".delta"):
+        return Event(deltas=1)
+    event = Event()
     if decoded.response is not None:
         event.model = _text(decoded.response.model)
         event.response_id = _text(decoded.response.id)
-        event.usage = read_usage(decoded.response.usage)
-    event.item = decoded.item
+        event.usage = with_tier(read_usage(decoded.response.usage), decoded.response.service_tier)
+    if decoded.item != _NULL:
+        event.item = decoded.item
     if decoded.type in _RESPONSES_LAST:
         event.finished = event.last = True
+        if (response := decoded.response) is not None:
+            event.finish_reason = responses_reason(response.status, response.incomplete_details, response.output)
+    elif decoded.type == "response.output_item.done" and is_call(decoded.item):
+        event.finish_reason = TOOL_CALLS  # some servers leave the output out of the last event
     if decoded.type == "response.failed":
         event.error = described(decoded.response.error if decoded.response else None)
     elif decoded.type == "error":
-        event.error = described(decoded.error if decoded.error is not None else decoded.message)
+        flat = {"message": decoded.message, "code": decoded.code}
+        event.error = described(decoded.error if decoded.error is not None else flat)
         event.last = True
     return event
 
@@ -239,6 +284,7 @@ class Dialect:
     usage_on_request: bool  # usage is sent only with stream_options.include_usage
     read_big: Callable[[Data], Event]  # reads an event that is too large to decode whole
     done: bytes = b""  # ends a response that is sent as one event
+    has_comments: bool = True  # a silent stream may get a comment
 
     def opening(self, model: str) -> bytes:
         """Return the events that must precede a first event that is `inside`: some servers omit them."""
@@ -246,10 +292,6 @@ class Dialect:
 
     def error_event(self, body: bytes) -> bytes:
         """Return an error event of this dialect for an error body in OpenAI's format."""
-        if self.read_event is read_responses_event:
-            error = msgspec.json.decode(body)["error"]
-            event = {"type": "error", "code": error["code"], "message": error["message"], "param": error["param"]}
-            return b"event: error\ndata: " + encode(event) + b"\n\n"
         return b"data: " + body + b"\n\n"
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.base.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
 from gateway.base.limits import JSON_FIELD
+from gateway.base.queue_class import FLEX
 from gateway.base.types import Body, Data
 from gateway.dialects.json_outline import Outline, expects_long_strings, outline_in_slices, quick_outline, too_deep
 from gateway.dialects.json_text import MAX_FIELD_BYTES, encode
@@ -19,6 +20,7 @@ from gateway.dialects.surrogates import read_body, replaced
 from gateway.loop.time_slices import Slices, run_unsliced
 
 MAX_MODEL_NAME = 256
+MAX_MODELS = 5  # of the list `models`
 BIG_BYTES = 128 << 10  # a larger body is not parsed whole
 WHOLE_BYTES = 2 << 20  # a large body up to this size may go to the parser if it has no outline
 MAX_WHOLE_NAMES = 50_000  # top-level names of such a body
@@ -36,6 +38,8 @@ class SmallRequest(PromptFields, kw_only=True):
     max_output_tokens: Any = None
     max_completion_tokens: Any = None
     max_tokens: Any = None
+    service_tier: Any = None
+    models: Any = msgspec.UNSET  # steps of the request's own
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -48,6 +52,8 @@ class Request(msgspec.Struct, frozen=True):
     model_at: tuple[int, int] | None = None  # start and end of the value of `model` in a large body
     options_at: tuple[int, int] | None = None  # the same of `stream_options`
     max_tokens: int | None = None  # the most output tokens
+    is_flex: bool = False  # service_tier says that it may take longer
+    models: tuple[str, ...] | None = None  # that are tried after `model`, in this order
 
 
 _decode_request = msgspec.json.Decoder(SmallRequest).decode
@@ -71,9 +77,12 @@ def decode_small(body: Body) -> SmallRequest:
     try:
         return read_body(_decode_request, body)
     except msgspec.ValidationError as error:
-        raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
+        named = _first_named(body) if "missing required field `model`" in str(error) else None
+        if named is None:
+            raise Refusal(400, INVALID_REQUEST, _explain(str(error)), param=_param(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
+    return decode_small(named)
 
 
 def request_of(found: SmallRequest) -> Request:
@@ -83,14 +92,43 @@ def request_of(found: SmallRequest) -> Request:
     most = found.max_tokens
     if most is None and (most := found.max_completion_tokens) is None:
         most = found.max_output_tokens
-    if most is not None and type(most) is int and most >= 0:
+    is_flex = found.service_tier == FLEX
+    if found.models is not msgspec.UNSET and found.models is not None:
+        parsed = request_of(msgspec.structs.replace(found, models=msgspec.UNSET))
+        return msgspec.structs.replace(parsed, models=_listed(found.models))
+    if most is not None and (type(most) is not int or most < 0):
+        most = None
+    if most is not None or is_flex:
         has_options = found.stream_options is not msgspec.UNSET
         wants_usage = has_options and (found.stream_options or {}).get("include_usage") is True
-        return Request(found.model, found.stream is True, wants_usage, has_options, None, None, most)
+        return Request(found.model, found.stream is True, wants_usage, has_options, None, None, most, is_flex)
     if found.stream_options is msgspec.UNSET:
         return Request(found.model, found.stream is True, False, False)  # keyword arguments are slower
     options = found.stream_options or {}
     return Request(found.model, found.stream is True, options.get("include_usage") is True)
+
+
+def _listed(models: object) -> tuple[str, ...]:
+    """Return the models of a list that a request may have. Raises Refusal (400)."""
+    if not isinstance(models, list) or not 0 < len(models) <= MAX_MODELS:
+        message = f"`models` must be a list of 1 to {MAX_MODELS} models, which are tried in this order."
+        raise Refusal(400, INVALID_REQUEST, message, param="models")
+    if not all(isinstance(model, str) and model.strip() and len(model) <= MAX_MODEL_NAME for model in models):
+        message = f"Each of `models` must be the name of a model, of at most {MAX_MODEL_NAME} characters."
+        raise Refusal(400, INVALID_REQUEST, message, param="models")
+    return tuple(models)
+
+
+def _first_named(body: Body) -> bytes | None:
+    """Return a body without `model` with the first of its `models` instead; None if it has none, or is no JSON."""
+    try:
+        fields = _fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    models = msgspec.json.decode(fields.get("models", b"null"))
+    if not isinstance(models, list):
+        return None
+    return encode({**fields, "model": _listed(models)[0]})
 
 
 def _not_json(error: Exception) -> Refusal:
@@ -106,9 +144,9 @@ def _long_name() -> Refusal:
 # Large bodies, which are not parsed whole
 
 _MODEL, _OPTIONS = b"model", b"stream_options"
-_READ = (b"model", b"stream", b"stream_options")
-_MOST = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens")
-MAX_NUMBER_BYTES = 20  # a longer value is no number of tokens
+_READ = (b"model", b"stream", b"stream_options", b"models")
+_SHORT = (b"max_output_tokens", b"max_completion_tokens", b"max_tokens", b"service_tier")
+MAX_SHORT_BYTES = 20  # a longer value is neither a number of tokens nor a service tier
 
 
 class Fields(PromptFields, kw_only=True):
@@ -117,9 +155,11 @@ class Fields(PromptFields, kw_only=True):
     model: msgspec.Raw = MISSING
     stream: msgspec.Raw = MISSING
     stream_options: msgspec.Raw = MISSING
+    models: msgspec.Raw = MISSING
     max_output_tokens: msgspec.Raw = MISSING
     max_completion_tokens: msgspec.Raw = MISSING
     max_tokens: msgspec.Raw = MISSING
+    service_tier: msgspec.Raw = MISSING
 
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
@@ -176,9 +216,9 @@ def _read_of(top: Outline) -> Iterator[tuple[bytes, tuple[int, int]]]:
         if place is not None:
             _check_size(name, place[1] - place[0])
             yield name, place
-    for name in _MOST:
+    for name in _SHORT:
         place = top.values.get(name)
-        if place is not None and place[1] - place[0] <= MAX_NUMBER_BYTES:
+        if place is not None and place[1] - place[0] <= MAX_SHORT_BYTES:
             yield name, place
 
 
@@ -188,9 +228,9 @@ def _small_fields(found: Fields) -> Iterator[tuple[bytes, bytes]]:
         _check_size(name, len(value))
         if value:
             yield name, value
-    for name in _MOST:
+    for name in _SHORT:
         value = bytes(getattr(found, name.decode()))
-        if 0 < len(value) <= MAX_NUMBER_BYTES:
+        if 0 < len(value) <= MAX_SHORT_BYTES:
             yield name, value
 
 

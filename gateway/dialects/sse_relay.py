@@ -17,8 +17,8 @@ from gateway.base.types import Body, Data
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_text import rename_model
 from gateway.dialects.openai_events import Dialect, Event
-from gateway.dialects.openai_responses import Usage
 from gateway.dialects.repeated_event import EventTemplate
+from gateway.dialects.usage import STOP, Usage
 
 MAX_EVENT_BYTES = 16 << 20
 MAX_EVENT_VALUES = 100_000  # limit of values, and of texts between commas, in a large event
@@ -62,6 +62,7 @@ class Relay(Protocol):
     events: int  # without comments, which only keep a connection alive
     deltas: int  # parts of output
     finished: bool
+    finish_reason: str | None  # of the first choice, in the terms of chat completions; None: not known yet
     error: EndpointError | None
     redact: Callable[[bytes], bytes] | None  # removes secrets from the endpoint's errors
     held: bytes  # the end of the response, which is sent when the request is recorded
@@ -94,11 +95,11 @@ class StreamRelay:
         self.events = 0  # without comments, which only keep a connection alive
         self.deltas = 0
         self.finished = False
+        self.finish_reason: str | None = None
         self.error: EndpointError | None = None
         self.redact: Callable[[bytes], bytes] | None = None
         self.held = b""
         self.behind = False
-        self.response_id: str | None = None
         self._open: set[int] = set()  # choices that have begun and not ended
         self._dialect = dialect
         self._requested_model = requested_model
@@ -213,7 +214,7 @@ class StreamRelay:
         if self._template is not None and (repeated := self._match_repeated(self._template, raw)) is not None:
             return repeated
         self._template = None
-        data = self._big_data(raw) if big else _data(raw)
+        data = self._big_data(raw) if big else event_data(raw)
         if not data:
             return self._pass_comment(raw)
         self.events += 1
@@ -251,14 +252,14 @@ class StreamRelay:
         return raw if self.redact is None else self.redact(raw)
 
     def _big_data(self, raw: bytes) -> Data:
-        """Do the same as _data for a large event. Raises EventTooLong if it would take too long to read."""
+        """Do the same as event_data for a large event. Raises EventTooLong if it would take too long to read."""
         measured, self._measured = self._measured, None
         if measured is None or measured.size < len(raw):  # it was not measured on arrival
             measured = _Measure()
             measured.add(raw, self.max_event_bytes)
         if raw.startswith(b"data:") and raw.find(b"\n") + 3 >= len(raw):
             return memoryview(raw)[5:]
-        return _data(raw)
+        return event_data(raw)
 
     def _pass_comment(self, raw: bytes) -> bytes:
         raw = self._clean(raw)
@@ -274,8 +275,6 @@ class StreamRelay:
         self.deltas += event.deltas
         if event.usage is not None:
             self.usage = event.usage.merged_with(self.usage)
-        if event.response_id is not None:
-            self.response_id = event.response_id
         if event.error is not None and self.error is None:
             self.error = event.error
         for index, ends in event.choices:
@@ -287,6 +286,9 @@ class StreamRelay:
             self.finished = not self._open
         if event.finished:
             self.finished = True
+        reason = event.finish_reason
+        if reason is not None and (reason != STOP or self.finish_reason is None):
+            self.finish_reason = reason
 
     def _hold(self, raw: bytes) -> bytes:
         if not self.held or len(self.held) < MAX_HELD_BYTES:
@@ -300,7 +302,7 @@ def _event_end(data: bytes, start: int) -> int:
     return -1 if match is None else match.end()
 
 
-def _data(raw: bytes) -> bytes:
+def event_data(raw: bytes) -> bytes:
     """Return the joined data lines of an event."""
     if raw.startswith(b"data: ") and raw.count(b"\n") <= 2:
         return raw[6:].strip()

@@ -15,18 +15,26 @@ from gateway.base.errors import (
     ORIGIN_NOT_ALLOWED,
     PERMISSION_DENIED,
     REQUEST_TOO_LARGE,
+    UPGRADE_REQUIRED,
     Refusal,
+    error_body,
 )
 from gateway.base.limits import FORWARDED_BODY
-from gateway.base.request_kinds import BY_PATH
+from gateway.base.request_kinds import BY_NAME, BY_PATH, OLLAMA_KINDS, RESPONSES
 from gateway.http.clients import AllowedHosts, TrustedProxies, host_name
 from gateway.http.control_proxy import MAX_FORWARDED_BODY
 from gateway.http.cors import Cors
-from gateway.http.exchange import AdmittedRequest, Exchange, HttpRoute
+from gateway.http.exchange import JSON, AdmittedRequest, Exchange, HttpRoute
+from gateway.http.ollama.paths import ROOT, is_ollama, take_key
 from gateway.registry.schema import ApiKey
 from gateway.routing.roster import Roster
 
 _NOT_ALLOWED_HOST = "This host name is not allowed; add it to ROUTERDASH_ALLOWED_HOSTS."
+_RESPONSES_PATH = BY_NAME[RESPONSES].path.encode()
+_OF_BROWSERS = frozenset((b"origin", b"sec-fetch-site", b"sec-fetch-mode"))  # headers of requests from any page
+_OLLAMA_PATHS = ", ".join(
+    [kind.endpoint_path for kind in OLLAMA_KINDS] + ["/api/tags", "/api/show", "/api/ps", "/api/version"]
+)
 _KEY_NEEDED = "An API key is needed: send it as `Authorization: Bearer sk_…` or `X-API-Key: sk_…`."
 
 
@@ -39,13 +47,13 @@ class HttpRoutes:
         prefixes: dict[bytes, Callable[[bytes], HttpRoute | None]],
         pages: dict[tuple[bytes, bytes], HttpRoute],
     ) -> None:
-        """`paths` and `prefixes` are those below /v1; `pages` maps methods and paths outside of it."""
+        """`paths` and `prefixes` are those below /v1 and /ollama; `pages` maps methods and paths outside of them."""
         self.paths = paths
         self.pages = pages
         self._prefixes = prefixes
 
     def find(self, path: bytes) -> HttpRoute | None:
-        """Return the route of a path below /v1."""
+        """Return the route of a path below /v1 or /ollama."""
         route = self.paths.get(path)
         if route is not None:
             return route
@@ -91,6 +99,9 @@ class Admission:
             return Refusal(400, HOST_NOT_ALLOWED, _NOT_ALLOWED_HOST)
         if exchange.line.path.startswith(b"/v1/"):
             return self._admit_api(exchange)
+        if is_ollama(exchange.line.path):
+            take_key(exchange)
+            return self._admit_api(exchange)
         return self._admit_page(exchange)
 
     def check_key(self, exchange: Exchange) -> Refusal | None:
@@ -127,7 +138,7 @@ class Admission:
         return None
 
     def _admit_api(self, exchange: Exchange) -> Refusal | None:
-        """Admit a request for a path below /v1, and store the facts by which it was admitted."""
+        """Admit a request for a path below /v1 or /ollama, and store the facts by which it was admitted."""
         if self.cors is not None:
             exchange.cors = self.cors
             if self.cors.is_preflight(exchange.line.method, exchange.head.fields):
@@ -139,13 +150,14 @@ class Admission:
             return Refusal(503, NOT_READY, "RouterDash is starting.", headers=((b"retry-after", b"2"),))
         route = self.routes.find(exchange.line.path)
         if route is None:
-            path = exchange.line.path.decode("latin-1")
-            return Refusal(404, NOT_FOUND, f"There is no {path} here; the API offers {', '.join(BY_PATH)}.")
+            return _no_such_path(exchange.line.path)
+        if exchange.line.method == b"GET" and _wants_websocket(exchange):
+            route = HttpRoute(b"GET", route.permission, _refuse_websocket)
         refusal = self._admit_key(exchange, route) or _check_method(exchange, route) or _check_encoding(exchange)
         if refusal is not None:
             return refusal
         exchange.route = route
-        if exchange.line.version != "1.0":
+        if exchange.line.version != "1.0" and route.handle is not _refuse_websocket:
             key = exchange.api_key
             exchange.head.admitted = AdmittedRequest(
                 self._roster.keys_version,
@@ -159,6 +171,8 @@ class Admission:
 
     def _admit_key(self, exchange: Exchange, route: HttpRoute) -> Refusal | None:
         """Find the API key of a request, and check its permission."""
+        if not route.permission:
+            return None
         secret = exchange.head.fields.get(b"x-api-key") or bearer(exchange.head.fields.get(b"authorization"))
         try:
             key = self._roster.key(secret) if secret else None
@@ -183,6 +197,8 @@ class Admission:
         origin = exchange.head.fields.get(b"origin")
         if origin is not None and not self._allows_origin(origin, exchange.head.fields.get(b"host", b"")):
             return Refusal(403, ORIGIN_NOT_ALLOWED, "Pages of other origins may not use this API without a key.")
+        if route.any_type and not exchange.head.fields.keys() & _OF_BROWSERS:
+            return None
         media_type = exchange.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         expected = b"multipart/form-data" if route.streams else b"application/json"
         if exchange.line.method == b"POST" and media_type != expected:
@@ -199,6 +215,13 @@ class Admission:
         exchange.reply(204, self.cors.preflight_headers(exchange.head.fields), b"")
 
 
+def _no_such_path(path: bytes) -> Refusal:
+    if path.startswith(ROOT):  # it is not repeated: a part of it may be an API key
+        return Refusal(404, NOT_FOUND, f"There is no such path here; Ollama's API offers {_OLLAMA_PATHS}.")
+    shown = path.decode("latin-1")
+    return Refusal(404, NOT_FOUND, f"There is no {shown} here; the API offers {', '.join(BY_PATH)}.")
+
+
 def _check_method(exchange: Exchange, route: HttpRoute) -> Refusal | None:
     methods = route.methods
     allowed = methods.split(b", ")
@@ -206,6 +229,22 @@ def _check_method(exchange: Exchange, route: HttpRoute) -> Refusal | None:
         return None
     message = f"This path accepts only {methods.decode()}."
     return Refusal(405, METHOD_NOT_ALLOWED, message, headers=((b"allow", methods),))
+
+
+def _wants_websocket(exchange: Exchange) -> bool:
+    """Return True for a client of Responses that tries a WebSocket first, as Codex does."""
+    upgrade = exchange.head.fields.get(b"upgrade")
+    return upgrade is not None and exchange.line.path == _RESPONSES_PATH and upgrade.lower() == b"websocket"
+
+
+async def _refuse_websocket(exchange: Exchange) -> None:
+    """Answer 426, by which clients go on over HTTP at once; on 404 or 405 they try again for seconds.
+
+    It is no refusal: each start of a client would add a rejected request to the records.
+    """
+    message = "This path has no WebSocket; send POST requests over HTTP."
+    body = error_body(426, UPGRADE_REQUIRED, message)
+    exchange.reply(426, (JSON, (b"upgrade", b"HTTP/1.1")), body)
 
 
 def _check_encoding(exchange: Exchange) -> Refusal | None:

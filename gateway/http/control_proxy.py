@@ -15,6 +15,7 @@ from gateway.base.addresses import client_of
 from gateway.base.limits import FORWARDED_REQUESTS
 from gateway.http.clients import Headers
 from gateway.http.exchange import JSON, Exchange, HeaderList
+from gateway.http.ollama.paths import without_key
 from gateway.ipc.limit_hits import Hits
 from gateway.loop import coroutine_runner
 from gateway.loop.coroutine_runner import CoroutineRunner
@@ -214,7 +215,7 @@ def _head(exchange: Exchange, length: int) -> bytes:
     )  # control needs one, HTTP/1.0 does not
     for name, value in end_to_end(exchange.head.headers):
         if name not in (CLIENT_IP, CLIENT_SCHEME, b"expect", b"host"):
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(b"%b: %b\r\n" % (name, without_key(value) if name == b"referer" else value))
     lines.append(b"%b: %b\r\n" % (CLIENT_IP, (exchange.head.peer.ip or "").encode()))
     lines.append(b"%b: %b\r\n" % (CLIENT_SCHEME, exchange.head.peer.scheme.encode()))
     lines.append(b"content-length: %d\r\n\r\n" % length)

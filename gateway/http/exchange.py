@@ -32,12 +32,13 @@ BUFFER_BYTES = 256 << 10  # unread bytes of a streamed body at which back-pressu
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
-    """The methods and the permission of a path, and the function that handles its requests."""
+    """The methods of a path, the permission (empty: no API key is needed), and the function that handles requests."""
 
     methods: bytes  # as in an Allow header
     permission: str
     handle: Callable[["Exchange"], Coroutine[Any, Any, None]]
     streams: bool = False  # starts with the header block, and reads the body by `Exchange.read_body`
+    any_type: bool = False  # the body is JSON, whatever Content-Type a client without a browser names
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +327,7 @@ class Exchange:
         defaults = protocol.server_state.default_headers
         if defaults is not _DefaultHeaders.headers:
             _DefaultHeaders.refresh(defaults)
-        api = self.route is not None or self.line.path.startswith(b"/v1/")
+        api = self.route is not None or self.line.path.startswith((b"/v1/", b"/ollama/"))
         lines = [STATUS_LINE[status], _DefaultHeaders.api_lines if api else _DefaultHeaders.lines]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")

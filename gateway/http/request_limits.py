@@ -23,7 +23,7 @@ def body_limit(exchange: Exchange, admission: Admission) -> tuple[int, Limit]:
     if exchange.reader:
         return MAX_STREAMED_BYTES, limits.STREAMED_BODY
     path = exchange.line.path
-    if path.startswith(b"/v1/"):
+    if path.startswith((b"/v1/", b"/ollama/")):
         return MAX_BODY_BYTES, limits.BODY
     if path in SMALL_PATHS or not admission.may_send_large_body(exchange):
         return SMALL_BODY_BYTES, limits.STRANGER_BODY

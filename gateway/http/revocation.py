@@ -85,6 +85,8 @@ class Revocation(Generic[R]):
             current = changed[admitted_by.id] if changed is not None else _current(keys, admitted_by)
             if (reason := ending(request.exchange, admitted_by, current, now)) is not None:
                 self._due.append((request, reason))
+            elif current is not None and admitted_by.external and admitted_by.permissions and not current.external:
+                request.exchange.api_key = current  # so that it gets no external endpoint while it waits
 
 
 def _current(keys: CurrentKeys, admitted_by: ApiKey) -> ApiKey | None:

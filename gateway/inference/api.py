@@ -3,23 +3,29 @@
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from gateway.base import errors
 from gateway.base.errors import error_body
-from gateway.base.request_kinds import Kind
+from gateway.base.request_kinds import CHAT, Kind
 from gateway.base.types import Body
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_events import CHUNKS, DIALECTS
 from gateway.dialects.openai_requests import Request, decode_small, request_of
-from gateway.dialects.openai_responses import Usage, read_large_response, read_response
+from gateway.dialects.openai_responses import read_large_response, read_response
 from gateway.dialects.prompt_fields import PromptFields
 from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.usage import Usage
 from gateway.inference.attempt import Attempt
 from gateway.inference.error_responses import sentence_of
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import adapted_body, send, send_with_usage
+from gateway.inference.steps.named_models import begin_chain
 from gateway.loop.time_slices import Slices
-from gateway.routing.affinity.prompts import session_in
+from gateway.providers.bodies import provider_body
+from gateway.routing.adaptive import NEGLIGIBLE_READ
+from gateway.routing.affinity.prompts import FIRST_BYTES, session_in, session_of
 from gateway.upstream import targets
 from gateway.upstream.connection import Connection
 
@@ -28,6 +34,7 @@ class OpenAiApi:
     """An API of OpenAI's. Other APIs are subclasses that replace some of its methods; see `Api` for their contracts."""
 
     relays_huge = True
+    reads_lines = False
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -36,6 +43,9 @@ class OpenAiApi:
     def parse(self, request: InferenceRequest, body: Body) -> Request:
         found = decode_small(body)
         parsed = request_of(found)
+        names = request.services.roster.names
+        if parsed.models is not None or (names is not None and (names.has_patterns or parsed.model in names.exact)):
+            begin_chain(request, parsed)
         read_prefix(request, parsed, found, len(body))
         return parsed
 
@@ -47,7 +57,21 @@ class OpenAiApi:
 
     def send(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Coroutine[Any, Any, Connection]:
         parsed, route, endpoint = request.parsed, attempt.route, attempt.endpoint
-        if parsed.stream and not parsed.wants_usage and self.dialect.usage_on_request and not endpoint.usage_refused:
+        if endpoint.memory.chat_as_messages and self.kind.name == CHAT:
+            return self.send_as_messages(request, attempt, body)
+        if endpoint.provider is not None:
+            if endpoint.provider.chat_as_messages and self.kind.name == CHAT:
+                return self.send_as_messages(request, attempt, body)
+            own = provider_body(body, endpoint.provider, self.kind.name, route.model.id, has_options=parsed.has_options)
+            if own is not body:  # the places of its fields are others
+                body, parsed = own, msgspec.structs.replace(parsed, model_at=None, options_at=None)
+                request.parsed = parsed
+        if (
+            parsed.stream
+            and not parsed.wants_usage
+            and self.dialect.usage_on_request
+            and not endpoint.memory.usage_refused
+        ):
             attempt.usage_added = True
             return send_with_usage(
                 request,
@@ -58,6 +82,12 @@ class OpenAiApi:
         if route.model.id == parsed.model:
             return send(request, attempt, (body,))
         return send(request, attempt, adapted_body(request, route, body, include_usage=False))
+
+    def send_as_messages(
+        self, request: InferenceRequest, attempt: Attempt, body: Body
+    ) -> Coroutine[Any, Any, Connection]:
+        """Send the request to an endpoint that has Anthropic's Messages instead of chat completions."""
+        raise NotImplementedError
 
     def can_resend(self) -> bool:
         return True
@@ -78,6 +108,9 @@ class OpenAiApi:
             return body
         return error_body(status, errors.UPSTREAM_ERROR, sentence_of(details, status))
 
+    def error_event(self, request: InferenceRequest, body: bytes) -> bytes:
+        return self.dialect.error_event(body)
+
     def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
         return error_body(status, code, message, param)
 
@@ -88,12 +121,32 @@ def read_prefix(request: InferenceRequest, parsed: Request, fields: PromptFields
     if affinity is None or not request.api.kind.generates:
         return
     exchange = request.exchange
+    session = session_in(exchange.head.fields)
+    if session is None and body_bytes < FIRST_BYTES and not fields.prompt_cache_key:
+        return
     key = exchange.api_key
-    request.prefix = affinity.read(
-        fields,
-        session_in(exchange.head.fields),
-        None if key is None else key.id,
-        parsed.model,
-        body_bytes,
-        marked=len(request.services.roster.routes(parsed.model)) > 1,
-    )
+    key_id = None if key is None else key.id
+    chain, roster = request.chain, request.services.roster
+    if chain is not None:
+        matters = chain.plan.has_choice(roster)
+    else:
+        routes = roster.routes(parsed.model)
+        known = routes.learned.get(request.api.kind.name)
+        matters = len(routes) > 1 and (
+            known is None
+            or known.slowest_read * body_bytes >= NEGLIGIBLE_READ
+            or session is not None
+            or bool(fields.prompt_cache_key)
+        )
+    if not matters:
+        request.conversation = affinity.conversation(fields, session, key_id, parsed.model, body_bytes)
+        return
+    prefix = affinity.read(fields, session, key_id, parsed.model, body_bytes)
+    if prefix is not None:
+        request.conversation = prefix.conversation
+        if not prefix.has_marks:
+            return
+        if chain is None:
+            request.prefix = prefix
+        else:
+            chain.prefix, chain.session = prefix, session_of(fields) if session is None else session

@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass
 
+from gateway.dialects.anthropic.dropped import Dropped
+from gateway.dialects.anthropic.translation import Translation
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.sse_relay import Relay
-from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, moment
-from gateway.ipc.record import Work
-from gateway.routing.adaptive import Demand, expected_seconds
+from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD
+from gateway.ipc.record import FAILED, REFUSED, Work
+from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
+from gateway.providers.public_errors import without_ids
+from gateway.routing.adaptive import Row, expected_seconds
 from gateway.routing.balancer import Decision
+from gateway.routing.endpoint import Endpoint
 from gateway.routing.learned_routes import LearnedFacts
-from gateway.routing.routes import LearnedRoutes, Route
+from gateway.routing.loaded_models import ModelLoad
+from gateway.routing.routes import Route
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
@@ -21,29 +27,39 @@ _MOST = 1 << 31  # a greater difference is one below 0: the cells of a process t
 # the integral of the requests in flight in moments (both modulo 2**32), and whether it was idle. A tuple is made faster
 # than an object.
 AttemptStart = tuple[int, int, int, int, int, int, int, int, bool]
+Integrated = tuple[()]
+INTEGRATED: Integrated = ()  # in its place, once its time is in the integral
 
 
 class Attempt:
     """The state of one attempt. It is active as long as its endpoint counts it as in flight."""
 
     __slots__ = (
-        "active", "connection", "decision", "endpoint", "error_body", "first_token", "pending", "reads_stored",
-        "relay", "route", "sent", "start", "started", "translated", "trial", "usage_added",
+        "active", "connect_us", "connection", "decision", "dropped", "endpoint", "error_body",
+        "first_token", "kept", "load", "pending", "relay", "route", "sent", "start", "started", "translation",
+        "trial", "usage_added", "without_load",
     )  # fmt: skip
 
-    def __init__(self, route: Route, decision: Decision, *, trial: bool, reads_stored: bool = False) -> None:
-        """`reads_stored`: it generates nothing, so that a draining or disabled endpoint may get it."""
+    reads_stored = False
+
+    def __init__(self, route: Route, decision: Decision, *, trial: bool) -> None:
         self.route = route
         self.endpoint = route.endpoint
         self.decision = decision
-        self.reads_stored = reads_stored
         self.trial = trial  # the circuit breaker of its endpoint is not closed
         self.active = True
         self.started = 0.0  # time.monotonic()
-        self.start: AttemptStart | None = None  # None: it reads a stored response, or nothing is learned
+        # None: it reads a stored response, or nothing is learned
+        self.start: AttemptStart | Integrated | None = None
         self.pending = 0  # prompt tokens, until the response begins
+        self.kept = 0  # prompt tokens that are expected in the endpoint's prefix cache
+        self.load: ModelLoad | None = None  # that it waits for, until the response begins
+        # Expected seconds until the first token and until the end, without the load that it caused.
+        self.without_load: tuple[float, float] | None = None
         self.connection: Connection | None = None
-        self.translated = False  # the request was sent in another dialect than the client's
+        self.connect_us = 0  # for opening it; 0 if it was idle
+        self.translation: Translation | None = None  # the request was sent in another dialect than the client's
+        self.dropped: Dropped | None = None  # tools that the endpoint refuses
         self.usage_added = False  # usage is requested that the client did not request
         self.error_body: bytes | None = None  # of a 4xx response that was read to decide about another request
         self.relay: Relay | None = None  # of a streamed response
@@ -61,6 +77,11 @@ class Attempt:
         facts = self.endpoint.facts
         return facts.timeout_secs if facts.idle_timeout_secs is None else facts.idle_timeout_secs
 
+    @property
+    def is_loading(self) -> bool:
+        """True if it waits for the endpoint to load the model, or has waited in vain."""
+        return self.load is not None and not self.load.is_loaded
+
     def check_endpoint(self) -> None:
         """Raise EndpointWithdrawn if the endpoint was disabled, drained or deleted since it was chosen."""
         if self.endpoint.withdrawn and not self.reads_stored:
@@ -69,41 +90,65 @@ class Attempt:
     def begin(
         self,
         learned: LearnedFacts,
-        known: LearnedRoutes,
-        demand: Demand,
+        row: Row[Endpoint],
+        prompt: int,
+        output: float,
         prefix_tokens: int = 0,
         prefix_age: int = 0,
     ) -> None:
         """Count the prompt tokens as sent, before the next request is given an endpoint.
 
-        The endpoint counts the request as in flight already. `prefix_tokens` of the prompt were sent to it before; of
-        these, `demand.kept` are expected in its cache.
+        The endpoint, which has this row, counts the request as in flight already. `prefix_tokens` of the prompt were
+        sent to it before; of these, `kept` are expected in its cache. `output`: expected tokens.
         """
         endpoint = self.endpoint
-        row, prompt, kept = known.by_id[endpoint.id], int(demand.prompt), 0
-        if demand.kept:
-            kept = min(prompt, int(demand.kept.get(row.id, 0.0)))
-        own = self.pending = prompt - kept or 1
-        in_flight, pending, read, shared = endpoint.send_prompt(own)
+        unread = prompt - self.kept
+        self.pending = own = unread or 1
+        others, read, shared = endpoint.send_prompt(own)
+        in_flight = endpoint.in_flight
         if not learned.alone:
-            in_flight, pending, read, shared = learned.totals(endpoint, moment())
-        others = pending - own if pending > own else 0
-        expected_us = int(expected_seconds(row, demand, in_flight - 1, others) * 1e6)
+            in_flight, pending, read, shared = learned.totals(endpoint)
+            others = pending - own if pending > own else 0
+        expected = expected_seconds(row, unread, output, in_flight, others)
+        if self.load is not None:
+            expected = self._with_load(self.load, row, expected, unread + others)
         self.start = (
-            prompt, int(demand.output), prefix_tokens, prefix_age, expected_us, others, read, shared, in_flight == 1,
+            prompt, int(output), prefix_tokens, prefix_age, int(expected * 1e6), others, read, shared, in_flight == 1,
         )  # fmt: skip
+
+    def _with_load(self, load: ModelLoad, row: Row[Endpoint], expected: float, unread: int) -> float:
+        """Return the expected duration with the seconds of a load; the row has its cost, which may be higher."""
+        whole = expected - row.load / row.weight
+        if load.has_one:
+            self.without_load = (row.setup + row.read * unread) / row.weight, whole
+        return whole + load.seconds_left
+
+    def _load_us(self, now: float) -> int:
+        """Return how long the load took that the attempt has caused and that is over; 0 if there is none."""
+        if self.without_load is None or self.is_loading:
+            return 0
+        until_first, whole = self.without_load
+        if self.relay is None:
+            waited = now - self.started - whole
+        else:
+            waited = (self.first_token or now) - self.started - until_first
+        return max(1, int(waited * 1e6))
 
     def work(self, learned: LearnedFacts, now: float) -> Work | None:
         """Return the work of an attempt that ends at `now` (time.monotonic()) and still counts as in flight.
 
-        Sums and integrals are differences between now and the start, over all processes. None if it has no start.
+        Sums and integrals are differences between now and the start, over all processes. None if it has no start, or
+        was called before.
         """
         start = self.start
-        if start is None:
+        if not start:
             return None
         prompt, output, prefix, age, expected_us, pending, read_before, shared_before, was_idle = start
         at, endpoint = int(now * MOMENTS_PER_SECOND) & WORD, self.endpoint
-        _, _, read, shared = endpoint.totals(at) if learned.alone else learned.totals(endpoint, at)
+        read, shared = endpoint.work_until(at)
+        self.start = INTEGRATED
+        if not learned.alone:
+            read, shared = learned.work_until(endpoint, at)
         read, shared = read - read_before & WORD, shared - shared_before & WORD
         return Work(
             prompt,
@@ -115,6 +160,8 @@ class Attempt:
             read if read <= _MOST else 0,
             shared * MICROSECONDS if shared <= _MOST else 0,
             was_idle,
+            self.load is not None,
+            self._load_us(now),
         )
 
     def prompt_read(self) -> None:
@@ -122,6 +169,8 @@ class Attempt:
         if self.pending:
             self.endpoint.prompt_read(self.pending)
             self.pending = 0
+            if self.load is not None:
+                self.load.response_began()
 
     def close_connection(self) -> None:
         """Close the connection to the endpoint, which thereby stops its work on the request."""
@@ -131,8 +180,27 @@ class Attempt:
 
     def clean(self, error: EndpointError) -> EndpointError:
         """Remove the endpoint's API key from its error message."""
-        clean = self.endpoint.redactor.clean_text
-        return EndpointError(clean(error.sentence), tuple(map(clean, error.words)))
+        clean = self.clean_text
+        return EndpointError(clean(error.sentence), tuple(map(clean, error.words)), error.is_json, error.status)
+
+    def clean_event(self, event: bytes) -> bytes:
+        """Remove the endpoint's API key from an event with an error of it; of a provider also ids of its account."""
+        event = self.endpoint.redactor.clean(event)
+        if self.endpoint.provider is None:
+            return event
+        return without_ids(event.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+    def clean_text(self, text: str) -> str:
+        """Remove the endpoint's API key from a text of it; of a provider also the ids of its account."""
+        text = self.endpoint.redactor.clean_text(text)
+        return text if self.endpoint.provider is None else without_ids(text)
+
+
+class LookupAttempt(Attempt):
+    """It reads a stored response and generates nothing, so that a draining or disabled endpoint may get it."""
+
+    __slots__ = ()
+    reads_stored = True
 
 
 @dataclass(slots=True)
@@ -145,11 +213,10 @@ class Failure:
     error: UpstreamError | None
     reason: str  # public: it quotes nothing of the endpoint
     details: EndpointError | None = None  # the endpoint's error, for the client alone: it may quote the request
+    cause: ErrorCause | None = None  # None: there was no response, or a broken one
+    wait: float | None = None  # seconds for which the endpoint wants no requests
 
-
-def pause_of(failure: Failure) -> float | None:
-    """Return the seconds of Retry-After in a 429 or 503, during which the endpoint wants no requests."""
-    if failure.status not in (429, 503):
-        return None
-    value = next((value for name, value in failure.headers if name == b"retry-after"), b"")
-    return float(value) if value.isdigit() and len(value) < 10 else None
+    @property
+    def outcome(self) -> str:
+        """The outcome of the attempt, and of its request if no endpoint is left."""
+        return REFUSED if self.cause in OF_THE_REQUEST or self.cause in LACKING else FAILED

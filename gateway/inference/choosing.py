@@ -7,23 +7,38 @@ from gateway.base import errors
 from gateway.base.errors import Refusal
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import InferenceRequest
+from gateway.inference.steps.chains import Chain
+from gateway.inference.steps.named_models import begin_chain
+from gateway.inference.steps.targets import NO_ROUTES, external_refusal, may_use_external
 from gateway.routing import adaptive
-from gateway.routing.adaptive import Demand
-from gateway.routing.balancer import CREATOR, DECLINED, EXCLUDED, FULL, PINNED, Decision, pick
-from gateway.routing.learned_routes import NOTHING_KEPT
-from gateway.routing.routes import LearnedRoutes, Routes
+from gateway.routing.adaptive import BULK_HARM, HARM, Demand
+from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
+from gateway.routing.bulk import counts_for_bulk, is_full, leaves_better, load_for_bulk, slots_for_bulk
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.loaded_models import with_reason
+from gateway.routing.routes import LearnedRoutes, Route, Routes
 
 ENDLESS = float("inf")
+NOTHING_KEPT: Mapping[str, float] = {}
+_new = tuple.__new__
 
 
 def find_routes(request: InferenceRequest) -> Routes:
-    """Return the routes of the model that have the capability of the API, in any state. Raises Refusal."""
+    """Return the routes of the model that have the capability of the API, in any state. Raises Refusal.
+
+    A request with a model name has none: each step of it has its own.
+    """
     model, kind = request.parsed.model, request.api.kind
-    routes = request.services.roster.routes(model)
+    routes = NO_ROUTES
+    if request.chain is None and not (routes := request.services.roster.routes(model)):
+        begin_chain(request, request.parsed)  # the lookup may have found a new model name
+    if request.chain is not None:
+        request.chain.start(request.preferred)
+        return NO_ROUTES
     if not routes:
         message = f"The model {model!r} does not exist; GET /v1/models lists the models."
         raise Refusal(404, errors.MODEL_NOT_FOUND, message, param="model")
-    capable = routes.capable[kind.capability]
+    capable = routes.capable(kind.capability)
     if not capable:
         raise Refusal(
             400,
@@ -32,17 +47,33 @@ def find_routes(request: InferenceRequest) -> Routes:
             f"{kind.capability}; GET /v1/models lists the capabilities of each.",
             param="model",
         )
-    return _pinned(request, capable) if request.pinned else capable
+    if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
+        raise external_refusal(request.exchange, model)
+    return capable if request.preferred is None else _pinned(request.preferred, capable)
 
 
 def current_routes(request: InferenceRequest) -> Routes:
     """Return the routes of the current version, which may be none."""
-    capable = request.services.roster.routes(request.parsed.model).capable[request.api.kind.capability]
-    return _pinned(request, capable) if request.pinned else capable
+    if request.chain is not None:
+        return NO_ROUTES
+    capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
+    if capable.has_external and not may_use_external(request.exchange):
+        capable = capable.internal
+    return capable if request.preferred is None else _pinned(request.preferred, capable)
 
 
-def _pinned(request: InferenceRequest, routes: Routes) -> Routes:
-    return Routes(route for route in routes if route.endpoint.id == request.preferred)
+def lost_external(request: InferenceRequest) -> bool:
+    """Return True if only external endpoints could serve a request whose API key may not use them any more."""
+    if request.chain is not None:
+        return request.chain.lost_external()
+    capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
+    return capable.has_external and not capable.internal and not may_use_external(request.exchange)
+
+
+def _pinned(preferred: Decision, routes: Routes) -> Routes:
+    if preferred.reason != PINNED:
+        return routes
+    return Routes(route for route in routes if route.endpoint.id == preferred.endpoint_id)
 
 
 def choose(
@@ -53,84 +84,203 @@ def choose(
     The result is DECLINED if the request had better wait for a full endpoint although another one is free. Without
     `patient` it takes the free one.
     """
+    if request.chain is not None:
+        return _choose_in_step(request, request.chain, patient=patient)
+    unable = request.services.roster.aside.unable
+    if unable and request.api.kind.name in unable:
+        return _choose_able(request, routes, tried, patient=patient)
+    if request.services.is_adaptive:
+        return _choose_adaptively(request, routes, tried, patient=patient)
+    return _choose_least(request, routes, tried)
+
+
+def _choose_in_step(request: InferenceRequest, chain: Chain, *, patient: bool) -> Decision | None:
+    """Choose among the endpoints of the current step of a model name: of the drawn target, then of the others.
+
+    A step whose circuit breakers are all open is left, if the request may go on to another one.
+    """
+    targets = chain.targets()
+    is_usual = targets and targets[0].routes.endpoints[0].rank < OPEN and chain.failed is None
+    if not is_usual and chain.is_unavailable(targets):
+        return None
+    found: Decision | None = None
+    for leaf, routes in targets:
+        if leaf is not chain.leaf:  # what is expected of the request is expected of another model
+            chain.leaf, request.demand = leaf, None
+            request.prefix = chain.scoped_prefix(leaf.model) if len(routes) > 1 else None
+        tried = () if chain.failed is None else chain.endpoints_tried(routes)
+        decision = _choose_able(request, routes, tried, patient=patient)
+        if decision is not None and (decision.endpoint_id or decision is DECLINED):
+            return decision
+        found = found or decision
+    return found
+
+
+def _choose_least(
+    request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool = True
+) -> Decision | None:
+    """Choose the endpoint with the fewest requests. `patient` is for the other policy."""
     services = request.services
-    roster = services.roster
-    decision = known = None
-    if services.is_adaptive:
-        known = _learned_routes(request, routes)
+    decision = None
     if request.preferred is not None:
         decision = _choose_preferred(request, request.preferred, routes, tried)
     if decision is None:
-        if known is not None:
-            decision = _pick_adaptively(request, known, tried, patient=patient)
+        if request.stay.gives_way:
+            decision = _pick_for_bulk(request, routes, tried)
         else:
-            decision = pick(routes.endpoints, roster.load, tried)
+            decision = pick(routes.endpoints, services.roster.load, tried)
     if decision is None or not decision.endpoint_id:
         return decision
-    route = routes.by_id[decision.endpoint_id]
+    return _enter(request, routes.by_id[decision.endpoint_id], decision)
+
+
+def _choose_able(
+    request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool
+) -> Decision | None:
+    """Choose an endpoint that has the kind of the request; only if there is none, one that has lacked it lately."""
+    choose_any = _choose_adaptively if request.services.is_adaptive else _choose_least
+    unable = request.services.roster.aside.unable.get(request.api.kind.name)
+    if unable and not routes.by_id.keys().isdisjoint(unable):
+        decision = choose_any(request, routes, {*tried, *unable}, patient=patient)
+        if decision is not None:
+            return decision
+        tried = {*tried, *(name for name, by_provider in unable.items() if by_provider)}
+    return choose_any(request, routes, tried, patient=patient)
+
+
+def _pick_for_bulk(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
+    services = request.services
+    load = services.roster.load
+    decision = pick(routes.endpoints, load_for_bulk(load, services.queued.wanted), tried)
+    return FULL if decision is not None and leaves_better(decision, routes.endpoints, load, tried) else decision
+
+
+def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decision:
+    """Take a slot of the endpoint, and create an attempt. Return FULL if no slot is free."""
     endpoint = route.endpoint
     if endpoint.slots is None:
         endpoint.enter()
-    elif not roster.take(endpoint):
+    elif not _take(request, endpoint):
         return FULL
     trial = endpoint.breaker.due is not None
-    request.attempt = attempt = Attempt(route, decision, trial=trial)
-    if known is not None:
-        _count_work(request, attempt, known)
+    request.attempt = Attempt(route, decision, trial=trial)
     if trial:
         endpoint.begin_trial()
     return decision
 
 
+def _take(request: InferenceRequest, endpoint: Endpoint) -> bool:
+    """Take a slot of an endpoint that has a limit. Return False if none is free for the request."""
+    return request.services.roster.take(endpoint, slots_for_bulk(endpoint) if request.stay.gives_way else None)
+
+
 def _choose_preferred(
-    request: InferenceRequest, preferred: str, routes: Routes, tried: Collection[str]
+    request: InferenceRequest, preferred: Decision, routes: Routes, tried: Collection[str]
 ) -> Decision | None:
     """Choose the endpoint that stores the previous response, or the pinned one, if it is available."""
-    route = routes.by_id.get(preferred)
-    if route is None or route.endpoint.rank >= EXCLUDED or preferred in tried:
+    route = routes.by_id.get(preferred.endpoint_id)
+    if route is None or route.endpoint.rank >= EXCLUDED or preferred.endpoint_id in tried:
         return None
-    return Decision(preferred, PINNED if request.pinned else CREATOR, ())
+    if request.stay.gives_way:
+        roster = request.services.roster
+        if is_full(route.endpoint, roster.load(route.endpoint), request.services.queued.wanted):
+            return FULL
+    return preferred
 
 
 # The adaptive policy
 
 
-def _learned_routes(request: InferenceRequest, routes: Routes) -> LearnedRoutes:
-    """Return what was learned about the routes, after the demand of the request is known."""
+def _choose_adaptively(
+    request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool
+) -> Decision | None:
     services, kind = request.services, request.api.kind.name
     known = routes.learned.get(kind)
     if known is None or known.version != services.roster.learned_version:
         known = services.learned.routes(routes, kind)
-    if request.demand is None:
-        request.demand = _demand(request, routes, known)
-    return known
+    is_only = known.only is not None and not tried and request.preferred is None and _is_free(request, routes[0])
+    if is_only and request.prefix is None and not known.engines:
+        return _begin_only(request, routes[0], known)
+    demand = request.demand
+    if demand is None:
+        demand = request.demand = demand_of(request, routes, known)
+    decision = None
+    if request.preferred is not None:
+        decision = _choose_preferred(request, request.preferred, routes, tried)
+    elif is_only:
+        decision = known.only
+    if decision is None:
+        decision = _pick_adaptively(request, known, demand, tried, patient=patient)
+    if decision is None or not decision.endpoint_id:
+        return decision
+    decision = _enter(request, routes.by_id[decision.endpoint_id], decision)
+    if decision is not FULL:
+        _count_work(request, known, demand)
+    return decision
 
 
-def _count_work(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes) -> None:
-    """Count the prompt of an attempt as sent, and note where it begins to be kept."""
-    services, prefix, endpoint, demand = request.services, request.prefix, attempt.endpoint, request.demand
-    assert demand is not None
-    if prefix is None or services.affinity is None or not prefix.has_marks:
-        attempt.begin(services.learned, known, demand)
-    else:
-        attempt.begin(services.learned, known, demand, *_prefix_at(request, endpoint.id, demand.prompt))
-        services.affinity.store(prefix, endpoint)
+def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes) -> Decision:
+    """Begin an attempt at the only endpoint of a model. Nothing is compared, so the request needs no Demand."""
+    decision = known.only
+    assert decision is not None
+    decision = _enter(request, route, decision)
+    if (attempt := request.attempt) is not None and decision is not FULL:
+        prompt, output, _ = expected_tokens(request)
+        attempt.begin(request.services.learned, known.rows[0], prompt, output)
+    return decision
 
 
-def _demand(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:
-    """Return what the request is expected to need. It stays the same for all attempts."""
+def _is_free(request: InferenceRequest, route: Route) -> bool:
+    """Return True if the only endpoint of a model can take the request at once, without any comparison."""
+    only = route.endpoint
+    if request.stay.gives_way or only.rank >= OPEN:
+        return False
+    return only.slots is None or request.services.roster.load(only) < only.slots
+
+
+def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
+    """Return the tokens that a request is expected to need: of its prompt, by the size of its body; of its output, by
+    the mean of the requests before it; and of the output of an average request for its model.
+    """
     parsed, exchange = request.parsed, request.exchange
     key = exchange.api_key
-    demand = request.services.learned.demand(
-        parsed.model,
-        None if key is None else key.id,
-        exchange.length or exchange.body_bytes,
-        parsed.max_tokens,
-        generates=request.api.kind.generates,
-    )
-    if request.prefix is None or not request.prefix.has_marks:
-        return demand
-    return demand._replace(kept=_kept_tokens(request, routes, known, demand.prompt))
+    learned, chain, key_id = request.services.learned, request.chain, None if key is None else key.id
+    if chain is None or chain.leaf is None:
+        output, bytes_per_token, typical = learned.lengths[parsed.model, key_id]
+    else:
+        output, bytes_per_token, typical = learned.lengths_through(chain.requested, chain.leaf.model, key_id)
+    most = parsed.max_tokens
+    if not request.api.kind.generates:
+        output = typical = 0.0
+    elif most is not None and most < output:
+        output = most
+    return int((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
+
+
+def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:
+    """Return what the request is expected to need. It stays the same for all attempts."""
+    prompt, output, typical = expected_tokens(request)
+    kept = NOTHING_KEPT if request.prefix is None else _kept_tokens(request, routes, known, prompt)
+    return _new(Demand, (prompt, output, kept, 0.0, typical, HARM))  # Demand(…) would call a function in between
+
+
+def _count_work(request: InferenceRequest, known: LearnedRoutes, demand: Demand) -> None:
+    """Count the prompt of an attempt as sent, and note where it begins to be kept, and which model is loaded."""
+    attempt = request.attempt
+    assert attempt is not None
+    services, prefix, endpoint = request.services, request.prefix, attempt.endpoint
+    if known.engines and (reported := known.engines.get(endpoint.id)) is not None:
+        engine, seconds = reported
+        attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, attempt.route.model.id, seconds)
+    row = known.by_id[endpoint.id]
+    # Indices are quicker than names. Only previews have a fraction of a token.
+    prompt: int = demand[0]  # type: ignore[assignment]
+    if prefix is None or services.affinity is None:
+        attempt.begin(services.learned, row, prompt, demand[1])
+    else:
+        attempt.kept = min(prompt, int(demand[2].get(endpoint.id, 0.0)))
+        attempt.begin(services.learned, row, prompt, demand[1], *_prefix_at(request, endpoint.id, prompt))
+        services.affinity.store(prefix, endpoint)
 
 
 def _kept_tokens(request: InferenceRequest, routes: Routes, known: LearnedRoutes, prompt: float) -> Mapping[str, float]:
@@ -166,20 +316,30 @@ def _tokens(request: InferenceRequest, size: int, prompt: float) -> float:
 
 
 def _pick_adaptively(
-    request: InferenceRequest, known: LearnedRoutes, tried: Collection[str], *, patient: bool
+    request: InferenceRequest, known: LearnedRoutes, demand: Demand, tried: Collection[str], *, patient: bool
 ) -> Decision | None:
-    services, demand = request.services, request.demand
-    assert demand is not None
-    if services.learned.alone:
-        counts, waiting = None, services.queue.length
+    services = request.services
+    counts = services.learned.counts
+    if request.stay.gives_way:
+        counts = counts_for_bulk(counts or services.learned.counts_of_all, services.queued.wanted)
+        waiting = services.roster.page.waiting
+        demand = demand._replace(harm=BULK_HARM)
+    elif not services.queue.length and counts is None:
+        waiting = 0
     else:
-        counts, waiting = services.learned.counts_of_all, services.roster.page.waiting
-    since = request.queued_at
+        waiting = services.queued.interactive
+    since = request.stay.since
     if since is not None or not patient:
-        waited = (request.queue_us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
+        waited = (request.stay.us or 0) / 1e6 + (0.0 if since is None else time.monotonic() - since)
         demand = demand._replace(waited=waited if patient else ENDLESS)
         waiting -= since is not None  # it does not wait for itself
     decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
+    if known.engines and decision is not None:
+        decision = with_reason(decision, known.by_id)
     if decision is FULL and adaptive.has_free(known.rows, counts, tried):
         return DECLINED
+    if request.stay.gives_way and decision is not None:
+        endpoints = [it.candidate for it in known.rows]
+        if leaves_better(decision, endpoints, services.roster.load, tried):
+            return FULL
     return decision

@@ -1,21 +1,38 @@
 """Errors to the client: those of the endpoint, those of RouterDash itself, and the reasons of a cancellation."""
 
+import math
+import time
 from collections.abc import Sequence
 
 from gateway.base import errors, limits
-from gateway.base.errors import error_body
+from gateway.base.errors import Refusal, error_body
 from gateway.dialects import endpoint_errors
 from gateway.dialects.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.http.exchange import JSON
 from gateway.http.revocation import Ending
 from gateway.inference.attempt import Attempt, Failure
+from gateway.inference.choosing import current_routes, lost_external
 from gateway.inference.headers import IS_JSON, client_headers
 from gateway.inference.recording import finish
 from gateway.inference.request import InferenceRequest
+from gateway.inference.sending import response_timeout
+from gateway.inference.steps.targets import external_refusal
 from gateway.ipc import record
+from gateway.providers.errors import LACKING, OF_THE_ACCOUNT, ErrorCause
+from gateway.routing.endpoint_memory import EndpointMemory
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import TIMEOUT, UpstreamError
 
+# Public reasons of causes, instead of the status and the error's own words.
+REASONS = {
+    ErrorCause.KEY_REFUSED: "it rejects the API key that RouterDash sends",
+    ErrorCause.NOT_PERMITTED: "its account may not do this",
+    ErrorCause.MONEY: "its account has no credit left",
+    ErrorCause.MODEL_UNKNOWN: record.MODEL_UNKNOWN,
+    ErrorCause.PATH_UNKNOWN: "it lacks this kind of request",
+}
+_NO_RETRY = (b"x-should-retry", b"false")  # SDKs of OpenAI and Anthropic obey it
+OVERLOAD_SECONDS = 5.0  # after which clients may try again, if an overloaded provider does not say it
 MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error; of a longer one, the client receives the beginning
 
 
@@ -26,7 +43,7 @@ def refuse(
     param = "model" if code == errors.NO_CAPABLE_ENDPOINTS else None
     exchange = request.exchange
     if exchange.started:
-        exchange.end(request.api.dialect.error_event(error_body(status, code, message, param)))
+        exchange.end(request.api.error_event(request, error_body(status, code, message, param)))
         return
     body = request.api.error_body(request, status, code, message, param)
     exchange.reply(status, (JSON, *headers), body, request.header_lines())
@@ -35,35 +52,113 @@ def refuse(
 def end_without_response(request: InferenceRequest, failures: Sequence[Failure]) -> None:
     """Refuse a request for which no endpoint is left, or send the reason of its last failure."""
     if failures:
-        give_up(request, failures[-1])
+        # Another endpoint's failure explains more than that the last one lacks the model or the path.
+        telling = [failure for failure in failures if failure.cause not in LACKING]
+        give_up(request, (telling or failures)[-1])
     else:
         refuse_without_endpoint(request)
 
 
 def refuse_without_endpoint(request: InferenceRequest) -> None:
-    """Refuse a request whose model no endpoint can serve now."""
-    message = f"No endpoint that has the model {request.parsed.model!r} is available now."
+    """Refuse a request whose model no endpoint can serve now. Raises Refusal if none ever can."""
+    model, kind = request.model, request.api.kind
+    if lost_external(request):
+        raise external_refusal(request.exchange, model)
+    if request.chain is None:
+        endpoints = current_routes(request).endpoints
+    else:
+        endpoints = [route.endpoint for target in request.chain.targets() for route in target.routes]
+    unable = request.services.roster.aside.unable.get(kind.name, {})
+    if endpoints and all(unable.get(endpoint.id) for endpoint in endpoints):
+        message = f"No provider of the model {model!r} offers {kind.path}."
+        raise Refusal(400, errors.MODEL_NOT_CAPABLE, message, param="model")
+    paused = [endpoint.memory for endpoint in endpoints if endpoint.memory.paused_until]
+    if paused:
+        _refuse_while_paused(request, paused)
+        return
+    message = f"No endpoint that has the model {model!r} is available now."
     finish(request, record.NO_ENDPOINT, 503, error=message)
+    if request.chain is not None and request.chain.left:
+        message = f"{message[:-1]}: {request.chain.explanation()}."
     refuse(request, 503, errors.NO_CAPABLE_ENDPOINTS, message, ((b"retry-after", b"5"),))
+
+
+def _refuse_while_paused(request: InferenceRequest, paused: list[EndpointMemory]) -> None:
+    """Refuse a request whose model only endpoints could serve that get no requests now."""
+    limited = [it for it in paused if it.pause_cause not in OF_THE_ACCOUNT]
+    if not limited:
+        refuse_by_account(request, paused[0].pause_cause, REASONS[paused[0].pause_cause], outcome=record.NO_ENDPOINT)
+        return
+    seconds = max(1.0, min(it.paused_until for it in limited) - time.time())
+    message = f"The rate limit of every provider of the model {request.parsed.model!r} is reached."
+    finish(request, record.NO_ENDPOINT, 429, error=message)
+    refuse(request, 429, errors.RATE_LIMIT_EXCEEDED, message, tuple(_retry_after(seconds)))
 
 
 def give_up(request: InferenceRequest, failure: Failure) -> None:
     """Send the reason of the last failure: there is no failover any more."""
     attempt = request.attempt
     assert attempt is not None  # the one that failed
-    if failure.status in (408, 429):
-        finish(request, record.FAILED, failure.status, error=failure.reason, response_body=failure.body)
+    status = failure.status
+    if failure.cause in OF_THE_ACCOUNT:
+        refuse_by_account(request, failure.cause, failure.reason, failure.body)
+    elif failure.outcome == record.REFUSED or status in (408, 429) or failure.cause is ErrorCause.LIMITED:
         details = failure.details or EndpointError("")
-        send_endpoint_error(request, attempt, failure.status, failure.headers, failure.body, details)
+        headers = failure.headers
+        if attempt.endpoint.provider is not None and failure.cause is ErrorCause.LIMITED:
+            status = 429  # of some it is 402 or 498
+            headers = [*headers, *_retry_after(failure.wait)]
+        finish(
+            request,
+            failure.outcome,
+            status,
+            error=failure.reason,
+            details=details.sentence,
+            response_body=failure.body,
+        )
+        send_endpoint_error(request, status, headers, failure.body, details)
     elif failure.error is not None and failure.error.kind == TIMEOUT:
         message = "The endpoint did not respond in time."
+        if attempt.is_loading:
+            seconds = response_timeout(request, attempt)
+            message = f"The endpoint did not load the model within {seconds:g} s."
         finish(request, record.FAILED, 504, error=message, response_body=failure.body)
         refuse(request, 504, errors.UPSTREAM_TIMEOUT, message)
     else:
-        message = f"The endpoint failed: {failure.reason}."
-        finish(request, record.FAILED, 502, error=message, response_body=failure.body)
+        status, code, more = _status_of(attempt, failure)
+        finish(
+            request, record.FAILED, status, error=f"The endpoint failed: {failure.reason}.", response_body=failure.body
+        )
         reason = failure.reason if failure.details is None else failure.details.sentence or failure.reason
-        refuse(request, 502, errors.UPSTREAM_ERROR, f"The endpoint failed: {reason}.")
+        refuse(request, status, code, f"The endpoint failed: {reason}.", more)
+
+
+def _status_of(attempt: Attempt, failure: Failure) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]]:
+    """Return status, code and headers by which a client receives a failure of an endpoint."""
+    if attempt.endpoint.provider is not None:
+        if failure.cause is ErrorCause.OVERLOADED:
+            return 503, errors.UPSTREAM_ERROR, tuple(_retry_after(failure.wait or OVERLOAD_SECONDS))
+        if failure.status == 504:
+            return 504, errors.UPSTREAM_TIMEOUT, ()
+    return 502, errors.UPSTREAM_ERROR, ()
+
+
+def refuse_by_account(
+    request: InferenceRequest, cause: ErrorCause, reason: str, body: bytes = b"", outcome: str = record.FAILED
+) -> None:
+    """Refuse a request because of RouterDash's account with a provider. Clients had better not try again."""
+    if cause is ErrorCause.MONEY:
+        status, code = 429, errors.INSUFFICIENT_QUOTA
+        message = "The provider of this model grants RouterDash no more requests, as no credit is left."
+    else:
+        status, code = 502, errors.UPSTREAM_AUTH
+        message = f"The endpoint failed: {reason}."
+    finish(request, outcome, status, error=f"The endpoint failed: {reason}.", response_body=body)
+    refuse(request, status, code, f"{message} An administrator has to settle that.", (_NO_RETRY,))
+
+
+def _retry_after(seconds: float | None) -> list[tuple[bytes, bytes]]:
+    return [] if seconds is None else [(b"retry-after", b"%d" % math.ceil(seconds))]
 
 
 def pass_refusal(request: InferenceRequest, attempt: Attempt, connection: Connection, body: bytes) -> None:
@@ -78,7 +173,14 @@ def pass_refusal(request: InferenceRequest, attempt: Attempt, connection: Connec
         details=details.sentence,
         response_body=body,
     )
-    send_endpoint_error(request, attempt, status, connection.headers, body, details)
+    send_endpoint_error(request, status, error_headers(attempt, connection.headers), body, details)
+
+
+def error_headers(attempt: Attempt, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an endpoint's error that the client receives."""
+    clean = attempt.endpoint.redactor.clean
+    known = client_headers(headers, provider=attempt.endpoint.provider)
+    return [(name, clean(value)) for name, value in known if name != b"content-encoding"]
 
 
 def read_error(
@@ -91,12 +193,12 @@ def read_error(
     if connection.response.header(b"content-encoding").lower() not in (b"", b"identity"):
         body = b""  # compressed, although the request did not allow it
     body = attempt.endpoint.redactor.clean(body)
-    return body, endpoint_errors.read(body)
+    details = endpoint_errors.read(body)
+    return body, details if attempt.endpoint.provider is None else attempt.clean(details)
 
 
 def send_endpoint_error(
     request: InferenceRequest,
-    attempt: Attempt,
     status: int,
     headers: list[tuple[bytes, bytes]],
     body: bytes,
@@ -106,11 +208,10 @@ def send_endpoint_error(
     exchange = request.exchange
     if exchange.started:
         exchange.end(
-            request.api.dialect.error_event(error_body(status, errors.UPSTREAM_ERROR, sentence_of(details, status)))
+            request.api.error_event(request, error_body(status, errors.UPSTREAM_ERROR, sentence_of(details, status)))
         )
         return
-    clean = attempt.endpoint.redactor.clean
-    passed = [(name, clean(value)) for name, value in client_headers(headers) if name != b"content-encoding"]
+    passed = headers
     sent = request.api.endpoint_error(status, body, details)
     if sent is not body or not any(name == b"content-type" and IS_JSON(value) for name, value in passed):
         passed = [JSON, *(header for header in passed if header[0] != b"content-type")]
@@ -141,4 +242,4 @@ def end_truncated(request: InferenceRequest, status: int, error: UpstreamError) 
         code, name = 502, errors.UPSTREAM_ERROR
         message = "The endpoint closed the connection in the middle of its response."
     finish(request, record.TRUNCATED, status, error=str(error))
-    request.exchange.end(request.api.dialect.error_event(error_body(code, name, message)))
+    request.exchange.end(request.api.error_event(request, error_body(code, name, message)))

@@ -13,8 +13,10 @@ from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt
 from gateway.inference.inference import serve
 from gateway.inference.request import InferenceRequest
-from gateway.inference.sending import check_loop, request_header
+from gateway.inference.sending import check_loop, request_header, response_timeout
 from gateway.inference.services import Services
+from gateway.inference.steps.named_models import begin_chain
+from gateway.inference.waiting import set_class
 from gateway.upstream.connection import Connection
 
 MAX_STORED_BYTES = 1 << 20  # of a form, for failover
@@ -49,7 +51,7 @@ class FormApi(OpenAiApi):
         # A new connection: an idle one may turn out to be stale when half of the form has been sent.
         connection = attempt.connection = await endpoint.pool.connect_for(attempt)
         header_block = request_header(request, endpoint, b"", length)
-        connection.begin(header_block, endpoint.facts.timeout_secs, chunked=length is None)
+        connection.begin(header_block, response_timeout(request, attempt), chunked=length is None)
         if await self._push(exchange, connection, model):
             connection.finish()
         await connection.receive_head()
@@ -83,4 +85,6 @@ async def run(services: Services, kind: Kind, exchange: Exchange) -> None:
     if refusal is not None:
         raise refusal
     request.parsed = parsed
+    set_class(request)
+    begin_chain(request, parsed)
     await serve(request, b"")

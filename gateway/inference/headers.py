@@ -1,9 +1,11 @@
 """The header fields that pass from the client to an endpoint, and back."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.dialects.redact import REDACTED
+from gateway.providers.table import Provider
+from gateway.routing.balancer import Decision
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1000, 64  # names of headers
 IS_JSON = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;.*)?", re.IGNORECASE).fullmatch
@@ -31,6 +33,12 @@ _TO_CLIENT = AllowList(
     (b"content-type", b"content-encoding", b"retry-after", b"cache-control"),
     (b"anthropic-", b"openai-", b"x-ratelimit-"),
 )
+# With a provider, clients share one account: its ids, and how much it may still be used, are not for them. Nor are
+# the client's own account and ids of traces for a provider.
+_TO_PROVIDER = AllowList(
+    (b"accept", b"content-type", b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"), ()
+)
+_FROM_PROVIDER = AllowList((b"content-type", b"content-encoding", b"cache-control"), ())
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -41,12 +49,51 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines)
 
 
+def routing_lines(decision: Decision, kept: int) -> bytes:
+    """Return the lines of a response that explain an adaptive decision, as structured fields (RFC 9651).
+
+    `kept`: prompt tokens that are expected in the endpoint's prefix cache. Costs are in ms: of the endpoint, and the
+    least of the others.
+    """
+    costs = decision.costs
+    (name, least), chosen = costs[0], decision.endpoint_id
+    affinity = b"x-routerdash-affinity: kept=%d\r\n" % kept if kept else b""
+    reason = decision.reason.encode()
+    if name == chosen and len(costs) > 1:  # the usual case
+        return b"x-routerdash-reason: %b;cost=%d;next=%d\r\n%b" % (reason, least, costs[1][1], affinity)
+    own = b"".join([b";cost=%d" % cost for name, cost in costs if name == chosen])
+    others = b"" if name == chosen else b";next=%d" % least
+    return b"x-routerdash-reason: %b%b%b\r\n%b" % (reason, own, others, affinity)
+
+
 def endpoint_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the header lines of a request that its endpoint receives."""
     return header_lines(header for header in headers if _TO_ENDPOINT[header[0]])
 
 
-def client_headers(headers: Iterable[tuple[bytes, bytes]], secret: bytes | None = None) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an endpoint's response that the client receives, without the endpoint's API key."""
-    passed = [header for header in headers if _TO_CLIENT[header[0]]]
+def provider_lines(
+    headers: Iterable[tuple[bytes, bytes]], provider: Provider, needed: Sequence[tuple[bytes, bytes]] = ()
+) -> bytes:
+    """Return the header lines of a request that its cloud provider receives.
+
+    `needed`: headers of this request, in place of those that the provider needs otherwise; the client's own replace
+    both.
+    """
+    passed = [header for header in headers if _TO_PROVIDER[header[0]]]
+    usual = ((name.encode(), value.encode()) for name, value in provider.headers)
+    for header in (*needed, *usual):
+        if all(header[0] != name for name, _ in passed):
+            passed.append(header)
+    return header_lines(passed)
+
+
+def client_headers(
+    headers: Iterable[tuple[bytes, bytes]], secret: bytes | None = None, provider: Provider | None = None
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an endpoint's response that the client receives, without the endpoint's API key.
+
+    `provider`: of the endpoint, if it is a cloud's.
+    """
+    allowed = _TO_CLIENT if provider is None else _FROM_PROVIDER
+    passed = [header for header in headers if allowed[header[0]]]
     return passed if secret is None else [(name, value.replace(secret, REDACTED)) for name, value in passed]

@@ -7,31 +7,41 @@ first byte of a response. A client disconnect cancels the request wherever it wa
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
-from gateway.base import limits
+from gateway.base import limits, step_reasons
 from gateway.base.errors import Refusal
+from gateway.base.queue_class import CLASS_HEADER
+from gateway.base.request_kinds import CHAT
 from gateway.base.types import Body
+from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_requests import BIG_BYTES, Fields, parse_large, prompt_of, split_large
 from gateway.http.exchange import Exchange
 from gateway.inference.api import read_prefix
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.choosing import choose, current_routes, find_routes
-from gateway.inference.error_responses import end_without_response, read_error, refuse, send_cancelled
+from gateway.inference.error_responses import end_without_response, refuse, send_cancelled
+from gateway.inference.failures import refused_tools
+from gateway.inference.failures.reading import failure_in, failure_of, note_quota
 from gateway.inference.recording import fail_attempt, finish
 from gateway.inference.relaying import relay_binary, relay_stream
 from gateway.inference.request import Api, InferenceRequest
 from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
 from gateway.inference.sending import check_loop
 from gateway.inference.services import Services
-from gateway.inference.waiting import QueueRefusal, wait_in_queue
+from gateway.inference.steps import chains
+from gateway.inference.steps.named_models import adapt, begin_chain
+from gateway.inference.waiting import QueueRefusal, set_class, wait_in_queue
 from gateway.ipc import record
-from gateway.routing.balancer import FULL
+from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
+from gateway.routing.balancer import FULL, PINNED, Decision
 from gateway.routing.retry_budget import SHARE
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import BROKEN, EndpointWithdrawn, UpstreamError
 
 MAX_ATTEMPTS = 3  # each at another endpoint
+MAX_TRIED = 10  # endpoints, with those that lack the model or the kind of the request
 MAX_BROKEN = 2  # attempts with a broken connection: a request that crashes servers is not sent to a third one
 INTERNAL_ERROR = "an internal error of RouterDash; see its log"
 
@@ -42,13 +52,15 @@ def run(
     """Parse the body of a request; return the coroutine that serves it. Raises Refusal for a bad request."""
     request = InferenceRequest(services, exchange, api)
     if pinned_endpoint is not None:
-        request.preferred, request.pinned = pinned_endpoint, True
+        request.preferred = Decision(pinned_endpoint, PINNED, ())
     if b"via" in exchange.head.fields:
         check_loop(request)
     body = exchange.take_body()
     if len(body) > BIG_BYTES:
         return _serve_big(request, body)
     request.parsed = api.parse(request, body)
+    if request.parsed.is_flex or CLASS_HEADER in exchange.head.fields:
+        set_class(request)
     if exchange.line.query:
         request.target += api.query(request)
     if services.stores_bodies:
@@ -61,6 +73,8 @@ async def _serve_big(request: InferenceRequest, body: Body) -> None:
     services, api = request.services, request.api
     found = await services.time_slices.start_now(split_large(body))
     request.parsed = parse_large(body, found)
+    set_class(request)
+    begin_chain(request, request.parsed, found.values if isinstance(found, Outline) else None)
     read_prefix(request, request.parsed, prompt_of(body, found), len(body))
     await api.check_big(request, body, None if isinstance(found, Fields) else found)
     del found  # it may hold the buffer of the body
@@ -84,8 +98,8 @@ async def serve(request: InferenceRequest, body: Body) -> None:
             decision = FULL if services.queue.length else choose(request, routes, tried)
             if decision is not None and not decision.endpoint_id:
                 decision = await wait_in_queue(request, routes, tried)
-            if decision is None:
-                if not services.roster.refresh():
+            if decision is None or decision is FULL:
+                if not (services.roster.refresh() or _leave_step(request, decision)):
                     break
                 routes = current_routes(request)  # the new version may have another endpoint
                 continue
@@ -93,7 +107,9 @@ async def serve(request: InferenceRequest, body: Body) -> None:
             assert attempt is not None
             tried.append(attempt.endpoint.id)
             try:
-                failure = await _try(request, attempt, body)
+                is_usual = request.chain is None and not attempt.endpoint.memory.refused_tools
+                own = body if is_usual else _own_body(request, attempt, body)
+                failure = await _try(request, attempt, own)
             except EndpointWithdrawn:  # nothing was sent: this was no attempt
                 request.leave_endpoint()
                 tried.pop()
@@ -103,7 +119,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
                 return
             request.leave_endpoint()
             failures.append(failure)
-            if not _may_fail_over(request, failures):
+            if not _may_fail_over(request, attempt, failures):
                 break
             routes = current_routes(request)
         end_without_response(request, failures)
@@ -113,6 +129,13 @@ async def serve(request: InferenceRequest, body: Body) -> None:
         services.running.discard(request)
         if request.attempt is not None and request.attempt.active:
             request.leave_endpoint()
+
+
+def _own_body(request: InferenceRequest, attempt: Attempt, body: Body) -> Body:
+    """Return the body for an attempt, with what the model name and the endpoint change in it. Raises Refusal (400)."""
+    if request.chain is not None:
+        body = adapt(request, request.chain, attempt.route, body)
+    return refused_tools.without_known(request, attempt, body) if attempt.endpoint.memory.refused_tools else body
 
 
 def end_by_error(request: InferenceRequest, error: BaseException) -> None:
@@ -140,12 +163,35 @@ def end_by_error(request: InferenceRequest, error: BaseException) -> None:
     raise error
 
 
-def _may_fail_over(request: InferenceRequest, failures: list[Failure]) -> bool:
+def _may_fail_over(request: InferenceRequest, attempt: Attempt, failures: list[Failure]) -> bool:
     """Decide after a failed attempt whether another endpoint may be tried; take a retry from the budget."""
-    broken = sum(failure.error is not None and failure.error.kind == BROKEN for failure in failures)
-    if len(failures) >= MAX_ATTEMPTS or broken >= MAX_BROKEN or not request.api.can_resend():
+    last, chain = failures[-1], request.chain
+    if not request.api.can_resend() or (last.cause in OF_THE_REQUEST and not _may_be_shorter(request, attempt, last)):
         return False
-    return request.services.retries.withdraw()
+    if chain is not None:
+        kind = None if last.error is None else last.error.kind
+        chain.note_failure(attempt.route, kind, too_long=last.cause is ErrorCause.TOO_LONG)
+    if last.cause in LACKING:  # this costs no endpoint any work
+        return len(failures) < MAX_TRIED
+    broken = sum(failure.error is not None and failure.error.kind == BROKEN for failure in failures)
+    most = MAX_ATTEMPTS if chain is None else chains.MAX_ATTEMPTS
+    if sum(failure.cause not in LACKING for failure in failures) >= most or broken >= MAX_BROKEN:
+        return False
+    return last.cause is ErrorCause.TOO_LONG or request.services.retries.withdraw()
+
+
+def _may_be_shorter(request: InferenceRequest, attempt: Attempt, failure: Failure) -> bool:
+    """Return True if a prompt that is too long for a model may go to another one of its model name."""
+    return failure.cause is ErrorCause.TOO_LONG and request.chain is not None and request.chain.has_other(attempt.route)
+
+
+def _leave_step(request: InferenceRequest, decision: Decision | None) -> bool:
+    """Go on to the next step of a model name, if there is one. `decision`: FULL, or None if nothing is left to ask."""
+    chain = request.chain
+    if chain is None or not chain.leave(step_reasons.FULL if decision is FULL else chain.reason):
+        return False
+    request.stay = request.stay._replace(since=None)
+    return True
 
 
 # An attempt
@@ -157,29 +203,28 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
     try:
         connection = await request.api.send(request, attempt, body)
         status = connection.status
-        if status >= 400 and _may_retry(status):
-            error_body, details = read_error(request, attempt, connection, await connection.read_all())
-            failure = Failure(status, error_body, connection.headers, None, details.summary(status), details)
-            return fail_attempt(request, attempt, failure)
+        if status >= 300:
+            return await _fail(request, attempt, connection, body)
         head = connection.response
-        if status < 400:
-            if head.is_stream:
-                return await relay_stream(request, attempt, connection)
-            if request.api.kind.binary and not head.is_json:
-                return await relay_binary(request, attempt, connection)
-        whole = connection.whole() if attempt.error_body is None else attempt.error_body
-        if whole is None and status < 400 and request.api.relays_huge and connection.response.is_huge:
+        if attempt.endpoint.provider is not None:
+            note_quota(request, attempt, head)
+        if head.is_stream or (request.api.reads_lines and head.is_lines):
+            return await relay_stream(request, attempt, connection)
+        if request.api.kind.binary and not head.is_json:
+            return await relay_binary(request, attempt, connection)
+        whole = connection.whole()
+        if whole is None and head.is_huge and _relays_huge(request, attempt):
             request.services.limit_hits.hit(limits.UPSTREAM_RESPONSE)
             return await relay_binary(request, attempt, connection)
         response = await _read_all(request, attempt, connection) if whole is None else whole
-        if status == 200 and response[:1] != b"{" and (reason := _unusable_reason(response, head.content_type)):
-            return fail_attempt(request, attempt, Failure(status, b"", [], None, reason))
+        is_plain = response[:1] == b"{" and attempt.endpoint.provider is None
+        if not is_plain and (failure := failure_in(request, attempt, head, response)) is not None:
+            return fail_attempt(request, attempt, failure)
         if len(response) > BIG_RESPONSE_BYTES:
             only = [response]
             del response, whole
-            await respond_big(request, attempt, connection, only)
-        else:
-            respond(request, attempt, connection, response)
+            return await respond_big(request, attempt, connection, only)
+        return respond(request, attempt, connection, response)
     except UpstreamError as error:
         attempt.close_connection()
         endpoint_message = None if error.reported is None else attempt.clean(error.reported)
@@ -187,27 +232,44 @@ async def _try(request: InferenceRequest, attempt: Attempt, body: Body) -> Failu
     except BaseException:
         attempt.close_connection()
         raise
-    return None
+
+
+async def _fail(request: InferenceRequest, attempt: Attempt, connection: Connection, body: Body) -> Failure | None:
+    """Return the failure that a response is, or the result of another try in a dialect that the server has."""
+    failure = await failure_of(request, attempt, connection)
+    if _may_have_another(request, attempt, failure):
+        with suppress(Refusal):  # the request cannot be translated, so that the first response is the one that counts
+            return await _try(request, attempt, body)
+    if (edited := refused_tools.without_refused(request, attempt, failure, body)) is not None:
+        shorter, types = edited
+        if (failure_without := await _try(request, attempt, shorter)) is None:
+            refused_tools.learn(request, attempt, types)
+        return failure_without
+    return fail_attempt(request, attempt, failure)
+
+
+def _may_have_another(request: InferenceRequest, attempt: Attempt, failure: Failure) -> bool:
+    """Return True for a request that a self-hosted server has no path for, but may have another one instead.
+
+    Of a chat completion, that is Messages; of Ollama's own API, chat completions or embeddings.
+    """
+    if failure.cause is not ErrorCause.PATH_UNKNOWN:
+        return False
+    translation = attempt.translation
+    if request.api.reads_lines and translation is None:
+        return True
+    is_chat = request.api.kind.name == CHAT if translation is None else translation.kind == CHAT
+    return is_chat and attempt.endpoint.memory.chat_as_messages
+
+
+def _relays_huge(request: InferenceRequest, attempt: Attempt) -> bool:
+    return request.api.relays_huge and attempt.translation is None
 
 
 async def _read_all(request: InferenceRequest, attempt: Attempt, connection: Connection) -> bytes:
     """Return the whole body of a response that has begun. Raises UpstreamError."""
     attempt.prompt_read()
     return await connection.read_all(request.exchange.reserve_response())
-
-
-def _may_retry(status: int) -> bool:
-    """Return True if another endpoint may succeed: it is not the client's fault. 401 refuses RouterDash's key."""
-    return status in (401, 408, 429) or (status >= 500 and status != 501)
-
-
-def _unusable_reason(response: bytes, content_type: bytes) -> str | None:
-    """Return why a 200 is no response. An endpoint that fails fast in this manner would attract every request."""
-    if not response.strip():
-        return "an empty response"
-    if content_type.startswith(b"text/html"):
-        return "a web page instead of a response"
-    return None
 
 
 def _cancel_reason(request: InferenceRequest) -> str:

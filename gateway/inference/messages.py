@@ -1,7 +1,7 @@
 """Anthropic's Messages API: passed through to endpoints that have it, else translated to chat completions and back.
 
-No endpoint declares whether it has the API. Each receives one request in Anthropic's dialect; if it has no such
-path, the gateway remembers that until the endpoint is edited.
+No self-hosted server declares whether it has the API. Each receives one request in Anthropic's dialect; if it has no
+such path, all gateways remember that for a while (gateway.routing.set_aside).
 """
 
 import msgspec
@@ -10,17 +10,22 @@ from gateway.base.limits import TRANSLATED_RESPONSE
 from gateway.base.request_kinds import BY_NAME, CHAT, TOKENIZE, Kind
 from gateway.base.types import Body
 from gateway.dialects.anthropic import messages_api
-from gateway.dialects.anthropic.requests import SMALL_BYTES, reading_prompt, translating
+from gateway.dialects.anthropic.bodies import SMALL_BYTES
+from gateway.dialects.anthropic.requests import reading_prompt, translating
 from gateway.dialects.anthropic.responses import NoChatCompletion, from_chat
 from gateway.dialects.anthropic.stream import MessagesRelay
+from gateway.dialects.anthropic.translation import TRANSLATED
 from gateway.dialects.endpoint_errors import EndpointError
-from gateway.dialects.openai_responses import Usage
 from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.usage import Usage
 from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt
+from gateway.inference.failures.reading import cause_of
 from gateway.inference.request import InferenceRequest
-from gateway.inference.sending import NOT_FOUND_STATUSES, adapted_body, send, send_with_usage
+from gateway.inference.sending import adapted_body, send, send_with_usage
 from gateway.loop.time_slices import Slices, one_slice
+from gateway.providers.errors import NOT_FOUND_STATUSES, ErrorCause
+from gateway.routing.endpoint import Endpoint
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import BROKEN, UpstreamError
 
@@ -40,35 +45,36 @@ class MessagesApi(OpenAiApi):
         self.dialect = messages_api.DIALECT
 
     async def send(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
-        endpoint, path = attempt.endpoint, self.kind.path
-        if path not in endpoint.unsupported_paths:
+        endpoint, aside = attempt.endpoint, request.services.roster.aside
+        if not aside.lacks(endpoint, self.kind.name):
             adapted = adapted_body(request, attempt.route, body, include_usage=False)
             connection = await send(request, attempt, adapted)
-            if connection.status not in NOT_FOUND_STATUSES:
+            if connection.status not in NOT_FOUND_STATUSES or not may_have_chat(endpoint):
                 return connection
-            await connection.read_all()
-        attempt.translated = True
-        connection = await self.send_translated(request, attempt, body)
-        if connection.status not in NOT_FOUND_STATUSES:  # else it is the model that is not found, not the path
-            endpoint.unsupported_paths.add(path)
-        return connection
+            attempt.error_body = await connection.read_all()
+            if cause_of(request, attempt, connection, attempt.error_body) is not ErrorCause.PATH_UNKNOWN:
+                return connection
+            attempt.error_body = None
+            aside.learn_lacking(endpoint, self.kind.name)
+        attempt.translation = TRANSLATED
+        return await self.send_translated(request, attempt, body)
 
     async def send_translated(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
         """Send the request as a chat completion."""
         chat = await request.services.time_slices.start_now(translating(body, attempt.route.model.id))
-        if attempt.endpoint.usage_refused:
-            chat = _without_options(chat)
+        if attempt.endpoint.memory.usage_refused:
+            chat = without_options(chat)
         elif request.parsed.stream:
-            return await send_with_usage(request, attempt, (chat,), lambda: (_without_options(chat),), _CHAT_PATH)
+            return await send_with_usage(request, attempt, (chat,), lambda: (without_options(chat),), _CHAT_PATH)
         return await send(request, attempt, (chat,), _CHAT_PATH)
 
     def new_relay(self, request: InferenceRequest, attempt: Attempt) -> Relay:
-        if attempt.translated:
+        if attempt.translation is not None:
             return MessagesRelay(request.parsed.model)
         return StreamRelay(self.dialect, request.parsed.model, hide_usage=False)
 
     def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
-        if not attempt.translated:
+        if attempt.translation is None:
             return messages_api.read_message(body, request.parsed.model)
         try:
             return from_chat(body, request.parsed.model)
@@ -78,11 +84,9 @@ class MessagesApi(OpenAiApi):
     def read_slices(
         self, request: InferenceRequest, attempt: Attempt, body: bytes
     ) -> Slices[tuple[bytes, Usage | None]]:
-        if not attempt.translated:
+        if attempt.translation is None:
             return messages_api.reading_message(body, request.parsed.model)
-        if len(body) > MAX_TRANSLATED_BYTES:
-            request.services.limit_hits.hit(TRANSLATED_RESPONSE)
-            raise UpstreamError(BROKEN, f"its response has more than {MAX_TRANSLATED_BYTES >> 20} MiB to be translated")
+        check_translated_size(request, body)
         return one_slice(lambda: self.read(request, attempt, body))
 
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
@@ -107,7 +111,7 @@ class CountTokensApi(MessagesApi):
         return await send(request, attempt, tokenize, _TOKENIZE_PATH)
 
     def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
-        if not attempt.translated:
+        if attempt.translation is None:
             return body, None
         count = _count(body)
         if count is None:
@@ -118,6 +122,18 @@ class CountTokensApi(MessagesApi):
         self, request: InferenceRequest, attempt: Attempt, body: bytes
     ) -> Slices[tuple[bytes, Usage | None]]:
         return one_slice(lambda: self.read(request, attempt, body))
+
+
+def may_have_chat(endpoint: Endpoint) -> bool:
+    """Return False for a provider that documents Messages alone: its 404 concerns the model."""
+    return endpoint.provider is None or CHAT in endpoint.provider.paths
+
+
+def check_translated_size(request: InferenceRequest, body: bytes) -> None:
+    """Refuse a whole response that would take too long to translate. Raises UpstreamError."""
+    if len(body) > MAX_TRANSLATED_BYTES:
+        request.services.limit_hits.hit(TRANSLATED_RESPONSE)
+        raise UpstreamError(BROKEN, f"its response has more than {MAX_TRANSLATED_BYTES >> 20} MiB to be translated")
 
 
 class _Tokens(msgspec.Struct):
@@ -143,7 +159,8 @@ def _count(body: bytes) -> int | None:
     return None if response.tokens is None else len(response.tokens)
 
 
-def _without_options(chat: bytes) -> bytes:
+def without_options(chat: bytes) -> bytes:
+    """Return a chat completion request without the option that asks for usage."""
     fields: dict[str, msgspec.Raw] = msgspec.json.decode(chat, type=dict[str, msgspec.Raw])
     fields.pop("stream_options", None)
     return msgspec.json.encode(fields)

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.base import request_kinds
 from gateway.http.exchange import Exchange, RequestLine
-from gateway.inference.api import OpenAiApi
+from gateway.inference.anthropic.chat import ChatApi
 from gateway.inference.inference import run
 from gateway.inference.services import Services
 from gateway.registry.schema import ApiKey
@@ -21,15 +21,16 @@ log = logging.getLogger(__name__)
 
 PATH = b"/api/playground/chat"
 _CHAT = request_kinds.BY_NAME[request_kinds.CHAT]
-_CHAT_API = OpenAiApi(_CHAT)
+_CHAT_API = ChatApi(_CHAT)
 
 
 class PlaygroundGrant(msgspec.Struct, frozen=True):
-    """Control's permission for a chat. `endpoint_id`: it is pinned to this endpoint."""
+    """Control's permission for a chat, at one endpoint if it is pinned to it."""
 
     api_key_id: str
     api_key_hash: str = ""  # SHA-256, hexadecimal
     endpoint_id: str | None = None
+    external: bool = False  # it may use external endpoints
 
 
 _decode = msgspec.json.Decoder(PlaygroundGrant).decode
@@ -48,6 +49,6 @@ async def chat(services: Services, exchange: Exchange) -> None:
         exchange.reply(status, passed, body)
         return
     grant = _decode(body)
-    exchange.api_key = ApiKey(grant.api_key_id, bytes.fromhex(grant.api_key_hash), ())
+    exchange.api_key = ApiKey(grant.api_key_id, bytes.fromhex(grant.api_key_hash), (), external=grant.external)
     exchange.line = RequestLine(b"POST", _CHAT.path.encode(), exchange.line.version)
     await run(services, _CHAT_API, exchange, grant.endpoint_id)

@@ -8,14 +8,17 @@ import time
 
 from msgspec import structs
 
-from gateway.dialects.openai_responses import Usage
+from gateway.base.limits import REPORTED_TOKENS
 from gateway.dialects.redact import redact
 from gateway.dialects.sse_relay import Relay
-from gateway.inference.attempt import Attempt, Failure, pause_of
+from gateway.dialects.usage import NOT_REPORTED, Usage
+from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.request import ENDED, InferenceRequest
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.providers.errors import LACKING, OF_THE_ACCOUNT, OF_THE_REQUEST, ErrorCause
 from gateway.routing.balancer import ONLY, recorded_scores
+from gateway.routing.set_aside import KEY_SECONDS, MONEY_SECONDS
 from gateway.upstream.errors import CONNECT, TIMEOUT, UpstreamError
 
 
@@ -49,6 +52,9 @@ def finish(
         relay, first_token = attempt.relay, attempt.first_token
         if relay is not None:
             usage, estimated = _usage_of_stream(relay)
+    usage = usage or NOT_REPORTED
+    if usage.is_damaged:
+        services.limit_hits.hit(REPORTED_TOKENS)
     request_text = response_text = None
     if services.stores_bodies and _stores_bodies(services.config.store_bodies, outcome):
         request_text = redact(request.body) if request.body else None
@@ -57,19 +63,20 @@ def finish(
         _drop_details(request)
     if status >= 400 and exchange.started:
         status = 200  # the client received it with the header block of its stream
+    chain = request.chain
     services.record(
         RequestRecord(  # by position: by name it takes six times as long
             request.id,
             time.time_ns() // 1000,
             request.api.kind.name,
-            request.parsed.model,
+            request.parsed.model if chain is None else chain.requested,
             outcome,
             status,
             int((now - exchange.arrived) * 1e6) or 1,
             None if first_token is None else int((first_token - exchange.arrived) * 1e6),
             tuple(request.attempts),
-            usage.input_tokens if usage else None,
-            usage.output_tokens if usage else None,
+            usage.input_tokens,
+            usage.output_tokens,
             estimated,
             relay is not None,  # streamed
             exchange.api_key.id if exchange.api_key else None,
@@ -77,11 +84,19 @@ def finish(
             error,
             request_text,
             response_text,
-            request.queue_us,
+            request.stay.us,
             request.client_request_id,
-            usage.cached_tokens if usage else None,
+            usage.cached_tokens,
             exchange.length or exchange.body_bytes,
-            None if request.prefix is None else request.prefix.conversation,
+            request.conversation,
+            request.stay.queue_class,
+            usage.cache_write_tokens,
+            usage.reasoning_tokens,
+            # Of a stream: if it is complete, or lacks nothing but its last events
+            usage.finish_reason if relay is None else relay.finish_reason if relay.finished else None,
+            () if chain is None else tuple(chain.left),
+            usage.long_write_tokens,
+            usage.service_tier,
         )
     )
     request.leave_endpoint()
@@ -97,7 +112,12 @@ def record_attempt(
     details: str | None = None,
 ) -> None:
     """Add an attempt that has ended to the record of its request, and report a success to the circuit breaker."""
-    decision, started = attempt.decision, attempt.started
+    decision, started, model = attempt.decision, attempt.started, attempt.route.model
+    requested, step = request.parsed.model, 0
+    if request.chain is not None:
+        requested, step = request.chain.requested, request.chain.stage.number
+    if attempt.load is not None and outcome == record.OK:
+        attempt.load.response_began()
     request.attempts.append(
         AttemptRecord(  # by position, as above
             decision.endpoint_id,
@@ -111,6 +131,10 @@ def record_attempt(
             details,
             decision.costs,
             attempt.work(request.services.learned, now),
+            attempt.connect_us,
+            None if model.id == requested or not model.id else model.id,
+            model.canonical,
+            step,
         )
     )
     if outcome != record.OK:
@@ -130,13 +154,44 @@ def fail_attempt(request: InferenceRequest, attempt: Attempt, failure: Failure) 
     """Record a failed attempt, report it to the circuit breaker, and return the failure."""
     if failure.error is not None and failure.error.limit is not None:
         request.services.limit_hits.hit(failure.error.limit)
-    details = failure.details
-    if failure.status == 401:  # it is not the client's API key that the endpoint refuses
-        failure.reason, failure.details = "it rejects the API key that RouterDash sends", None
-    sentence = None if details is None else details.sentence
-    record_attempt(request, attempt, record.FAILED, failure.status, failure.reason, time.monotonic(), sentence)
-    _report_failure(request, attempt, failure.error, failure)
+    sentence = None if failure.details is None else failure.details.sentence
+    record_attempt(request, attempt, failure.outcome, failure.status, failure.reason, time.monotonic(), sentence)
+    if failure.cause in OF_THE_ACCOUNT:
+        failure.details = None  # it is not the client's API key or account
+    _blame(request, attempt, failure)
     return failure
+
+
+# Of a provider: causes that set an endpoint aside, and for how long if the provider does not say it.
+SETTING_ASIDE = frozenset((ErrorCause.MONEY, ErrorCause.KEY_REFUSED, ErrorCause.LIMITED, ErrorCause.OVERLOADED))
+_PAUSES = {ErrorCause.MONEY: MONEY_SECONDS, ErrorCause.KEY_REFUSED: KEY_SECONDS}
+
+
+def finish_failed(
+    request: InferenceRequest,
+    attempt: Attempt,
+    failure: Failure,
+    status: int,
+    usage: Usage | None = None,
+    response_body: bytes | None = None,
+) -> None:
+    """Record a request whose endpoint has begun to respond with `status`, and then reported a failure."""
+    failure.status = status
+    fail_attempt(request, attempt, failure)
+    request.leave_endpoint()
+    finish(request, record.FAILED, status, usage=usage, error=failure.reason, response_body=response_body)
+
+
+def _blame(request: InferenceRequest, attempt: Attempt, failure: Failure) -> None:
+    """Set the endpoint of a failed attempt aside, or report the failure to its circuit breaker, if it is its fault."""
+    if failure.cause in LACKING or failure.cause in OF_THE_REQUEST:
+        return
+    if failure.cause is not None and attempt.endpoint.provider is not None:
+        seconds = _PAUSES.get(failure.cause, failure.wait)
+        if seconds is not None and failure.cause in SETTING_ASIDE:
+            request.services.roster.aside.pause(attempt.endpoint, failure.cause, seconds)
+            return
+    _report_failure(request, attempt, failure.error, failure)
 
 
 def _report_failure(
@@ -146,7 +201,7 @@ def _report_failure(
     kind = error.kind if isinstance(error, UpstreamError) else None
     if kind == ENDED:
         return
-    pause = None if failure is None else pause_of(failure)
+    pause = None if failure is None else failure.wait
     # A request can make an endpoint fail that accepted it, but not refuse a connection or RouterDash's own API key.
     at_fault = kind in (CONNECT, TIMEOUT) or (failure is not None and failure.status in (401, 408, 429))
     attempt.endpoint.record_failure(pause, None if at_fault or pause is not None else request.client)
@@ -157,9 +212,7 @@ def _usage_of_stream(relay: Relay) -> tuple[Usage | None, bool]:
     usage, deltas = relay.usage, relay.deltas
     if not deltas or (usage is not None and usage.output_tokens is not None):
         return usage, False
-    if usage is None:
-        return Usage(None, deltas), True
-    return Usage(usage.input_tokens, deltas, usage.cached_tokens), True
+    return Usage(None, deltas).merged_with(usage), True
 
 
 def _stores_bodies(setting: str, outcome: str) -> bool:

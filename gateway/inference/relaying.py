@@ -6,8 +6,9 @@ from gateway.base.limits import UPSTREAM_EVENT
 from gateway.dialects.sse_relay import EventTooLong, Relay
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import end_truncated
+from gateway.inference.failures.reading import failure_of_stream
 from gateway.inference.headers import client_headers
-from gateway.inference.recording import fail_attempt, finish
+from gateway.inference.recording import fail_attempt, finish, finish_failed
 from gateway.inference.request import InferenceRequest
 from gateway.ipc import record
 from gateway.upstream.connection import NEVER, Connection
@@ -19,7 +20,7 @@ GRACE_SECONDS = 0.5  # for an endpoint to end its body, once the response in it 
 async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: Connection) -> Failure | None:
     """Relay a stream of events. Return a failure while the client has received none of them."""
     relay = attempt.relay = request.api.new_relay(request, attempt)
-    relay.redact = attempt.endpoint.redactor.clean
+    relay.redact = attempt.clean_event
     failed: UpstreamError | None = None
     try:
         await _pump(request, attempt, connection, relay)
@@ -30,7 +31,7 @@ async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: 
     if not attempt.sent and not relay.whole:
         attempt.relay = None
         reason = "the stream ended before its first event" if failed is None else str(failed)
-        return fail_attempt(request, attempt, _no_stream(attempt, relay, reason, failed))
+        return fail_attempt(request, attempt, _no_stream(request, attempt, relay, reason, failed))
     status = connection.status
     if relay.error is None and not relay.finished:
         end_truncated(
@@ -40,9 +41,8 @@ async def relay_stream(request: InferenceRequest, attempt: Attempt, connection: 
     if relay.error is None:
         finish(request, record.OK, status)
     else:
-        details = attempt.clean(relay.error)
-        reason = details.summary(status)
-        finish(request, record.FAILED, status, error=reason, details=details.sentence)
+        failure = failure_of_stream(request, attempt, relay.error)
+        finish_failed(request, attempt, failure, status)
     start_stream(request, attempt, connection)
     request.exchange.end(relay.held)
     return None
@@ -55,7 +55,8 @@ async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: 
         while data := await connection.read():
             if not exchange.started:
                 attempt.prompt_read()
-                exchange.start(status, client_headers(connection.headers, attempt.secret), request.header_lines())
+                headers = client_headers(connection.headers, attempt.secret, attempt.endpoint.provider)
+                exchange.start(status, headers, request.header_lines())
             exchange.write(data)
             connection.wait_at_most(None)  # while a slow client keeps the endpoint waiting
             await exchange.drain()
@@ -78,7 +79,10 @@ def start_stream(request: InferenceRequest, attempt: Attempt, connection: Connec
     """Send the header block of a stream, unless a keep-alive comment has done so."""
     exchange = request.exchange
     if not exchange.started:
-        headers = client_headers(connection.headers, attempt.secret)
+        headers = client_headers(connection.headers, attempt.secret, attempt.endpoint.provider)
+        if attempt.translation is not None and attempt.translation.content_type:
+            headers = [header for header in headers if header[0] != b"content-type"]
+            headers.append((b"content-type", attempt.translation.content_type))
         headers.append((b"x-accel-buffering", b"no"))
         exchange.start(connection.status, headers, request.header_lines())
 
@@ -176,9 +180,12 @@ def _too_long(request: InferenceRequest) -> UpstreamError:
     return UpstreamError(BROKEN, "an event is too long")
 
 
-def _no_stream(attempt: Attempt, relay: Relay, reason: str, error: UpstreamError | None) -> Failure:
+def _no_stream(
+    request: InferenceRequest, attempt: Attempt, relay: Relay, reason: str, error: UpstreamError | None
+) -> Failure:
     """Return the failure of a stream of which the client has received nothing; the endpoint may have reported why."""
     if relay.error is None:
         return Failure(0, b"", [], error, reason)
-    details = attempt.clean(relay.error)
-    return Failure(0, b"", [], error, details.summary(0), details)
+    failure = failure_of_stream(request, attempt, relay.error)
+    failure.error = error
+    return failure

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.base import errors
 from gateway.base.addresses import client_of
@@ -12,17 +12,20 @@ from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.openai_events import Dialect
 from gateway.dialects.openai_requests import Request
-from gateway.dialects.openai_responses import Usage
 from gateway.dialects.sse_relay import Relay
+from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
 from gateway.http.revocation import Ending
-from gateway.inference.attempt import Attempt
+from gateway.inference.attempt import INTEGRATED, Attempt
+from gateway.inference.headers import routing_lines
 from gateway.inference.services import Services
+from gateway.inference.steps.chains import Chain
 from gateway.ipc.record import AttemptRecord, uuid7
 from gateway.ipc.running_requests import Running, Waiting
 from gateway.loop.time_slices import Slices
 from gateway.routing.adaptive import Demand
 from gateway.routing.affinity.affinity import Prefix
+from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import UpstreamError
@@ -38,12 +41,25 @@ _FIRST_ATTEMPT = b"x-routerdash-attempts: 1\r\nx-routerdash-queue-ms: 0\r\n"
 MAX_ID_BYTES = 128  # of a client's own x-request-id
 
 
+class QueueStay(NamedTuple):
+    """The class of a request, and its stay in the queue."""
+
+    queue_class: str | None = None  # BULK of gateway.base.queue_class; None: interactive
+    gives_way: bool = False  # to interactive requests: it is a bulk request, and has not waited for long
+    since: float | None = None  # time.monotonic(), while it is queued
+    us: int | None = None  # total time in the queue
+
+
+NO_STAY = QueueStay()
+
+
 class Api(Protocol):
     """The API that a request uses: how it is parsed and sent, and how its response is read."""
 
     kind: Kind
     dialect: Dialect  # of streams
     relays_huge: bool  # a response too long to be read whole is relayed, without counting its tokens
+    reads_lines: bool  # a stream may consist of JSON objects, one a line
 
     def parse(self, request: "InferenceRequest", body: Body) -> Request:
         """Parse a small body. Raises Refusal."""
@@ -79,6 +95,9 @@ class Api(Protocol):
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
         """Return the JSON body by which the client receives an error of the endpoint."""
 
+    def error_event(self, request: "InferenceRequest", body: bytes) -> bytes:
+        """Return the events by which a stream that has begun ends with an error of RouterDash, in OpenAI's format."""
+
     def error_body(self, request: "InferenceRequest", status: int, code: str, message: str, param: str | None) -> bytes:
         """Return the body of an error of RouterDash itself."""
 
@@ -87,9 +106,8 @@ class InferenceRequest:
     """The state of one request, from its arrival to its record."""
 
     __slots__ = (
-        "api", "attempt", "attempts", "body", "cancelled", "demand", "exchange", "id", "parsed",
-        "pinned", "preferred", "prefix", "queue_us", "queued_at", "recorded", "request_id", "seen_events", "services",
-        "target", "via",
+        "api", "attempt", "attempts", "body", "cancelled", "chain", "conversation", "demand", "exchange", "id",
+        "parsed", "preferred", "prefix", "recorded", "request_id", "seen_events", "services", "stay", "target", "via",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
@@ -101,19 +119,25 @@ class InferenceRequest:
         client_id = exchange.head.fields.get(b"x-request-id")
         self.request_id = self.id.encode() if client_id is None else self._accept_id(client_id)
         self.parsed = NOT_PARSED
-        self.preferred: str | None = None  # id of the endpoint that stores the previous response, or is pinned
-        self.pinned = False  # no other endpoint may be used (playground)
+        # The endpoint that stores the previous response (CREATOR), or is the only one that may be used (PINNED).
+        self.preferred: Decision | None = None
+        self.chain: Chain | None = None  # if it has a model name, or names several models
         self.via: Sequence[bytes] = ()  # other RouterDash installations that the request has passed
-        self.queue_us: int | None = None  # total time in the queue
-        self.queued_at: float | None = None  # time.monotonic(), while it is queued
+        self.stay = NO_STAY
         self.attempts: list[AttemptRecord] = []  # that have ended
         self.attempt: Attempt | None = None  # the current or the last one
         self.seen_events = -1  # of the stream, at the last check for silence
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
-        self.prefix: Prefix | None = None  # the beginning of its prompt, if there is affinity
+        self.prefix: Prefix | None = None  # the beginning of its prompt, if it may decide about the endpoint
+        self.conversation: str | None = None  # see RequestRecord
         self.demand: Demand | None = None  # what it is expected to need, once an endpoint is to be chosen
         self.body: Body | None = None  # if bodies are stored with records
+
+    @property
+    def model(self) -> str:
+        """The model that the client requested."""
+        return self.parsed.model if self.chain is None else self.chain.requested
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -138,20 +162,29 @@ class InferenceRequest:
         return client_of(self.exchange.head.peer.ip or "") if key is None else key.id
 
     def header_lines(self) -> bytes:
-        """Return header lines of the response: the request's id, endpoint, number of attempts and time in the queue."""
-        if not self.services.config.route_headers:
-            return b"x-request-id: %b\r\n" % self.request_id
+        """Return header lines of the response: the request's id, its endpoint and why, attempts, and queue time."""
         attempt = self.attempt
-        endpoint = b"" if attempt is None else attempt.endpoint.label
+        if not self.services.config.route_headers:
+            return b"x-request-id: %b\r\n%b" % (self.request_id, b"" if attempt is None else _dropped_by(attempt))
+        if attempt is None:
+            endpoint = b""
+        else:
+            endpoint = attempt.endpoint.label
+            if attempt.decision.costs:
+                endpoint += routing_lines(attempt.decision, attempt.kept)
+            if attempt.translation is not None or attempt.dropped is not None:
+                endpoint += _dropped_by(attempt)
+            if self.chain is not None:
+                endpoint += self.chain.header_lines(attempt.route)
         # The current attempt of a stream is not in the list yet.
         attempts = len(self.attempts) + (attempt is not None and attempt.active)
-        if attempts == 1 and self.queue_us is None:
+        if attempts == 1 and self.stay.us is None:
             return b"".join((b"x-request-id: ", self.request_id, b"\r\n", endpoint, _FIRST_ATTEMPT))
         return b"x-request-id: %b\r\n%bx-routerdash-attempts: %d\r\nx-routerdash-queue-ms: %d\r\n" % (
             self.request_id,
             endpoint,
             attempts,
-            (self.queue_us or 0) // 1000,
+            (self.stay.us or 0) // 1000,
         )
 
     def leave_endpoint(self) -> None:
@@ -161,8 +194,13 @@ class InferenceRequest:
             return
         attempt.active = False
         attempt.connection = None
-        attempt.endpoint.leave(attempt.pending)
+        if attempt.start is INTEGRATED:
+            attempt.endpoint.leave_integrated(attempt.pending)
+        else:
+            attempt.endpoint.leave(attempt.pending)
         attempt.pending = 0
+        if attempt.load is not None:
+            attempt.load.left()
         if attempt.trial:
             attempt.trial = False
             attempt.endpoint.end_trial()
@@ -173,9 +211,10 @@ class InferenceRequest:
 
     def keep_alive(self) -> None:
         """Send a comment (SSE) to the client of a stream that has been silent since the last call."""
-        if not self.parsed.stream or not self.api.kind.generates or self.recorded:
+        if not self.parsed.stream or not self.api.kind.generates or self.recorded or not self.api.dialect.has_comments:
             return
-        relay = None if self.attempt is None else self.attempt.relay
+        attempt = self.attempt
+        relay = None if attempt is None else attempt.relay
         events = 0 if relay is None else relay.events
         if events != self.seen_events:
             self.seen_events = events
@@ -184,7 +223,12 @@ class InferenceRequest:
         if not exchange.started:
             headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
             exchange.start(200, headers, self.header_lines())
-        exchange.write(b": waiting\n\n")
+        exchange.write(b": waiting\n\n" if attempt is None or not attempt.is_loading else self._loading_comment())
+
+    def _loading_comment(self) -> bytes:
+        """Return the comment while the endpoint loads the model, whose name must not end the line."""
+        model = self.model
+        return b": loading %b\n\n" % (model.encode() if model.isprintable() else b"the model")
 
     def end_early(self, reason: str) -> None:
         """End the attempt at the end of a drain, as if the endpoint had closed its connection."""
@@ -201,9 +245,18 @@ class InferenceRequest:
 
     def describe_queued(self, epoch: float, position: int) -> Waiting:
         """Describe a queued request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
-        since = epoch + (self.queued_at or self.exchange.arrived)
+        since = epoch + (self.stay.since or self.exchange.arrived)
         kind = self.api.kind.name
-        return Waiting(self.id, self.parsed.model, kind, self.key_id, self.exchange.head.peer.ip, since, position)
+        return Waiting(
+            self.id,
+            self.model,
+            kind,
+            self.key_id,
+            self.exchange.head.peer.ip,
+            since,
+            position,
+            self.stay.queue_class,
+        )
 
     def describe_running(self, epoch: float) -> Running:
         """Describe a running request. `epoch`: seconds since 1970 at which time.monotonic() was 0."""
@@ -212,7 +265,7 @@ class InferenceRequest:
         first_token = None if attempt is None else attempt.first_token
         return Running(
             self.id,
-            self.parsed.model,
+            self.model,
             self.api.kind.name,
             None if endpoint is None else endpoint.id,
             self.key_id,
@@ -221,9 +274,17 @@ class InferenceRequest:
             self.parsed.stream,
             0 if relay is None else relay.deltas,
             None if first_token is None else epoch + first_token,
+            self.stay.queue_class,
         )
 
     def _accept_id(self, client_id: bytes) -> bytes:
         """Return the client's own id if it fits a header and a log line, else the id of RouterDash."""
         fits = 0 < len(client_id) <= MAX_ID_BYTES and client_id.isascii() and client_id.decode().isprintable()
         return client_id if fits else self.id.encode()
+
+
+def _dropped_by(attempt: Attempt) -> bytes:
+    """Return the header line with what the endpoint has not received."""
+    if attempt.dropped is not None:
+        return attempt.dropped.line()
+    return b"" if attempt.translation is None else attempt.translation.dropped

@@ -5,11 +5,13 @@ from typing import Any
 
 from gateway.base import errors
 from gateway.base.errors import Refusal
+from gateway.base.request_kinds import KINDS, STORED, STORED_RESPONSES
 from gateway.base.types import Body, Data
 from gateway.dialects.openai_requests import adapt_request, splice, with_usage
 from gateway.inference.attempt import Attempt
-from gateway.inference.headers import endpoint_lines
+from gateway.inference.headers import endpoint_lines, provider_lines
 from gateway.inference.request import InferenceRequest
+from gateway.providers.table import Provider
 from gateway.routing.balancer import EXCLUDED
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.roster import PSEUDONYM
@@ -17,9 +19,8 @@ from gateway.routing.routes import Route
 from gateway.upstream.connection import Connection
 
 REFUSED_OPTION = (400, 422)  # statuses by which a server refuses a field that it does not know
-NOT_FOUND_STATUSES = frozenset(
-    (404, 405, 501)
-)  # statuses of a path, or of a stored object, that an endpoint does not have
+_KIND_AT = {kind.target: kind.name for kind in KINDS}
+_STORED_PATH = STORED_RESPONSES.target
 
 
 def send(
@@ -38,7 +39,15 @@ def send(
     if endpoint.rank >= EXCLUDED:
         attempt.check_endpoint()
     header_block = request_header(request, endpoint, path, len(body[0]) if len(body) == 1 else sum(map(len, body)))
+    if attempt.load is not None and timeout is None:
+        timeout = response_timeout(request, attempt)
     return endpoint.pool.request(header_block, body, timeout or endpoint.facts.timeout_secs, holder=attempt)
+
+
+def response_timeout(request: InferenceRequest, attempt: Attempt) -> float:
+    """Return the seconds within which the response must begin. To load a model takes longer than to read a prompt."""
+    seconds = attempt.endpoint.facts.timeout_secs
+    return seconds if attempt.load is None else max(seconds, request.services.config.load_timeout_secs)
 
 
 async def send_with_usage(
@@ -58,7 +67,7 @@ async def send_with_usage(
     # An older server that does not know the option, or one that quotes a bad request in its error: without the
     # option, only the first one succeeds.
     connection = await send(request, attempt, without_usage(), path)
-    attempt.endpoint.usage_refused = connection.status not in REFUSED_OPTION
+    attempt.endpoint.memory.usage_refused = connection.status not in REFUSED_OPTION
     attempt.usage_added, attempt.error_body = False, None
     return connection
 
@@ -79,17 +88,39 @@ def adapted_body(request: InferenceRequest, route: Route, body: Body, *, include
 def request_header(request: InferenceRequest, endpoint: Endpoint, path: bytes, length: int | None) -> bytes:
     """Return the header block of a request. `length` of the body in bytes; None: it is sent in chunks."""
     exchange = request.exchange
-    passed = exchange.head.onward
-    if passed is None:
-        passed = exchange.head.onward = endpoint_lines(exchange.head.headers)
+    target = path or request.target
+    if endpoint.provider is None:
+        passed = exchange.head.onward
+        if passed is None:
+            passed = exchange.head.onward = endpoint_lines(exchange.head.headers)
+    else:
+        target = provider_target(request, endpoint, endpoint.provider, target)
+        translation = None if request.attempt is None else request.attempt.translation
+        needed = () if translation is None else translation.headers
+        passed = provider_lines(exchange.head.headers, endpoint.provider, needed)
     # By Via, a router sees that its own request comes back to it (RFC 9110, section 7.6.3).
     via = b"".join([b"1.1 %b, " % router for router in request.via]) if request.via else b""
     return b"".join((
-        exchange.line.method, b" ", endpoint.pool.prefix, path or request.target, b" HTTP/1.1\r\n",
+        exchange.line.method, b" ", endpoint.pool.prefix, target, b" HTTP/1.1\r\n",
         endpoint.fixed_head, passed, b"via: ", via, b"1.1 ", request.services.roster.pseudonym,
         b"\r\nx-request-id: ", request.request_id,
         b"\r\ntransfer-encoding: chunked\r\n\r\n" if length is None else b"\r\ncontent-length: %d\r\n\r\n" % length,
     ))  # fmt: skip
+
+
+def provider_target(request: InferenceRequest, endpoint: Endpoint, provider: Provider, target: bytes) -> bytes:
+    """Return path and query at a cloud provider for a path and a query of OpenAI's or Anthropic's API."""
+    path, mark, query = target.partition(b"?")
+    kind = _KIND_AT.get(path, STORED)
+    model = "" if request.attempt is None else request.attempt.route.model.id
+    own = provider.path(kind, model, endpoint.facts.api_version)
+    if own is None:  # it gets the request all the same: its 404 shows that it lacks the path
+        return target
+    if kind == STORED:
+        own += path[len(_STORED_PATH) :].decode()
+        if provider.dated_paths and endpoint.facts.api_version:
+            own += provider.version_query(endpoint.facts.api_version)
+    return own.encode() + ((b"&" if "?" in own else mark) + query if query else b"")
 
 
 def check_loop(request: InferenceRequest) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from gateway.base.config import ADAPTIVE, Config
-from gateway.base.limits import QUEUE, QUEUE_OF_KEY, Limit
+from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.http.admission import Admission
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import Exchange
@@ -13,6 +13,7 @@ from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
 from gateway.ipc.counters.places import NoPlace
 from gateway.ipc.journal import Writer
 from gateway.ipc.limit_hits import Hits
+from gateway.ipc.live_page import QueuedRequests
 from gateway.ipc.record import RequestRecord
 from gateway.ipc.response_owners import Owners
 from gateway.ipc.running_requests import Running, Waiting
@@ -59,8 +60,11 @@ class QueuedRequest(Protocol):
     @property
     def request(self) -> RunningRequest: ...
 
-    def choose(self, tried: Collection[str]) -> Decision | None:
-        """Choose an endpoint among those not tried yet, as `gateway.inference.choosing.choose` does."""
+    def choose(self, tried: Collection[str], *, gives_way: bool) -> Decision | None:
+        """Choose an endpoint among those not tried yet, as `gateway.inference.choosing.choose` does.
+
+        `gives_way`: to interactive requests.
+        """
 
 
 class Services:
@@ -71,16 +75,17 @@ class Services:
         self.roster = roster
         self.control = control
         self.admission = Admission(config, roster, self.refresh)
+        self.queued = QueuedRequests(roster.page)
         self.limit_hits = Hits(roster.page, roster.row.number)
         self.limit_counters = LimitCounters(roster.page, roster.row)
         self._queue_places = self.limit_counters.subject("queue", "")
         self.is_adaptive = config.balancer == ADAPTIVE
-        self.learned = LearnedFacts(roster)
+        self.learned = LearnedFacts(roster, config.spill_after_secs)
         self.affinity = open_affinity(config, roster.page, lambda: roster.endpoints) if self.is_adaptive else None
         self.retries = RetryBudget()
         self.running: set[RunningRequest] = set()
         self.queue: Queue[QueuedRequest] = Queue(
-            lambda waiter: waiter.item.choose(waiter.tried),
+            lambda waiter: waiter.item.choose(waiter.tried, gives_way=waiter.gives_way),
             roster.row.set_waiting,
         )
         self.stopping = False  # the process drains
@@ -136,23 +141,31 @@ class Services:
         if self._owners is not None:
             self._owners.close()
 
-    def take_queue_place(self, key: str) -> Charge | Limit:
+    def take_queue_place(self, key: str, *, gives_way: bool = False) -> Charge | Limit:
         """Take a place in the queue for a request of an API key, or of an address. Return the limit that forbids it.
 
-        A key may take half of the places of all workers and one more, unless it is the only key.
+        A key may take half of the places of all workers and one more, unless it is the only key. Bulk requests, which
+        give way, have half of the places, so that they leave the others to interactive ones; and a key as much of
+        these as of all.
         """
         config = self.config
-        demands = [(self._queue_places, Allowance(concurrency=config.queue_max))]
+        subject, places = self.limit_counters.subject, config.queue_max
+        demands = [(self._queue_places, Allowance(concurrency=places))]
+        of = {self._queue_places: QUEUE}
+        if gives_way:
+            places = (places + 1) // 2
+            bulk = subject("queue of bulk", "")
+            demands.append((bulk, Allowance(concurrency=places)))
+            of[bulk] = QUEUE_OF_BULK
         if not (config.require_api_key and self.roster.has_one_key()):
-            of_key = self.limit_counters.subject("queue of key", key)
-            demands.append((of_key, Allowance(concurrency=config.queue_max // 2 + 1)))
+            of_key = subject("queue of key, bulk" if gives_way else "queue of key", key)
+            demands.append((of_key, Allowance(concurrency=places // 2 + 1)))
+            of[of_key] = QUEUE_OF_KEY
         try:
             taken = self.limit_counters.plan(*demands).take()
         except NoPlace:
             return QUEUE
-        if isinstance(taken, Charge):
-            return taken
-        return QUEUE if taken.subject is self._queue_places else QUEUE_OF_KEY
+        return taken if isinstance(taken, Charge) else of[taken.subject]
 
     def serve_queue(self) -> None:
         """Have the queue served soon: a request has left its endpoint, and others wait."""

@@ -7,24 +7,27 @@ every key, the endpoints are queried one after another.
 import logging
 import time
 
+from gateway.base import errors
+from gateway.base.errors import Refusal
 from gateway.base.request_kinds import STORED_RESPONSES
 from gateway.base.types import Body
 from gateway.dialects.json_outline import Outline
 from gateway.dialects.json_text import outline_of_response, small_field
 from gateway.dialects.openai_requests import Request
-from gateway.dialects.openai_responses import Usage
 from gateway.dialects.sse_relay import Relay, StreamRelay
+from gateway.dialects.usage import Usage
 from gateway.http.exchange import Exchange
 from gateway.inference.api import OpenAiApi
-from gateway.inference.attempt import Attempt
+from gateway.inference.attempt import Attempt, LookupAttempt
 from gateway.inference.error_responses import give_up
 from gateway.inference.inference import end_by_error
 from gateway.inference.relaying import relay_stream
 from gateway.inference.request import InferenceRequest
 from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
 from gateway.inference.responses import value_of
-from gateway.inference.sending import NOT_FOUND_STATUSES, check_loop, send
+from gateway.inference.sending import check_loop, send
 from gateway.inference.services import Services
+from gateway.inference.steps.targets import may_use_external
 from gateway.inference.stored_ids import (
     decode_items,
     decode_response,
@@ -34,6 +37,7 @@ from gateway.inference.stored_ids import (
     store_items,
 )
 from gateway.loop.time_slices import Slices
+from gateway.providers.errors import NOT_FOUND_STATUSES
 from gateway.registry.schema import Model
 from gateway.routing.balancer import CREATOR, EXCLUDED, SEARCHED, Decision
 from gateway.routing.endpoint import Endpoint
@@ -121,7 +125,7 @@ async def _search(request: InferenceRequest, response_id: str, body: Body) -> No
     """Query the endpoints that may store a response, one after another. Raises Refusal if none has it."""
     for endpoint, reason in _candidates(request, response_id):
         endpoint.enter()  # even if all slots are taken: nothing is generated
-        attempt = Attempt(Route(endpoint, Model("")), Decision(endpoint.id, reason, ()), trial=False, reads_stored=True)
+        attempt = LookupAttempt(Route(endpoint, Model("")), Decision(endpoint.id, reason, ()), trial=False)
         request.attempt = attempt
         if await _respond_from(request, attempt, body):
             return
@@ -133,9 +137,19 @@ def _candidates(request: InferenceRequest, response_id: str) -> list[tuple[Endpo
     """Return the endpoint that stores a response, or all that may. Raises Refusal."""
     endpoints = request.services.roster.endpoints
     stored_at = endpoint_of(request, response_id, None)
+    may_use_all = may_use_external(request.exchange)
     if stored_at is not None:
-        return [(endpoints[stored_at], CREATOR)] if stored_at in endpoints else []
-    available = [endpoint for endpoint in endpoints.values() if endpoint.rank < EXCLUDED]
+        if stored_at not in endpoints:
+            return []
+        if endpoints[stored_at].facts.external and not may_use_all:
+            message = f"{response_id[:256]!r} is stored at an external endpoint, which this API key may not use."
+            raise Refusal(403, errors.EXTERNAL_NOT_ALLOWED, message)
+        return [(endpoints[stored_at], CREATOR)]
+    available = [
+        endpoint
+        for endpoint in endpoints.values()
+        if endpoint.rank < EXCLUDED and (may_use_all or not endpoint.facts.external)
+    ]
     return [(endpoint, SEARCHED) for endpoint in sorted(available, key=lambda endpoint: endpoint.rank)]
 
 

@@ -9,13 +9,22 @@ import time
 from collections.abc import Collection
 
 from gateway.base import errors
-from gateway.base.limits import QUEUE, Limit
+from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
+from gateway.base.queue_class import BULK, BULK_SECONDS, read_class
+from gateway.inference.attempt import Attempt
 from gateway.inference.choosing import choose, current_routes
-from gateway.inference.request import InferenceRequest
+from gateway.inference.request import InferenceRequest, QueueStay
 from gateway.inference.services import QueuedRequest
-from gateway.routing.balancer import FULL, Decision
+from gateway.ipc.live_page import wanted_bit
+from gateway.routing.balancer import EXCLUDED, FULL, LEAST, ONLY, OPEN, TRIAL, Decision
 from gateway.routing.queue import Waiter
 from gateway.routing.routes import Routes
+
+_FULL = {
+    QUEUE: "Too many requests wait for an endpoint already.",
+    QUEUE_OF_KEY: "Too many requests of this API key wait for an endpoint already.",
+    QUEUE_OF_BULK: "Too many bulk requests wait for an endpoint already.",
+}
 
 
 class QueueRefusal(Exception):
@@ -34,33 +43,60 @@ class _Queued:
     def __init__(self, request: InferenceRequest) -> None:
         self.request = request
 
-    def choose(self, tried: Collection[str]) -> Decision | None:
+    def choose(self, tried: Collection[str], *, gives_way: bool) -> Decision | None:
+        request = self.request
+        request.stay = request.stay._replace(gives_way=gives_way)
         return choose(self.request, current_routes(self.request), tried)
 
 
+def set_class(request: InferenceRequest) -> None:
+    """Set the class of a request by its headers and its body. Raises Refusal (400)."""
+    if read_class(request.exchange.head.fields, is_flex=request.parsed.is_flex) == BULK:
+        request.stay = QueueStay(BULK, gives_way=True)
+
+
 async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[str]) -> Decision | None:
-    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal."""
+    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal.
+
+    The result is FULL only if the request has waited for as long as the step of its model name allows.
+    """
+    if not request.api.kind.needs_slot:
+        return choose_without_slot(request, routes, tried)
     services = request.services
     queue = services.queue
     # Requests that can use the same endpoints wait in one line.
-    line = f"{request.parsed.model}\n{request.api.kind.capability}\n{request.preferred or ''}"
-    if not queue.waits_for(line):
+    chain, preferred = request.chain, "" if request.preferred is None else request.preferred.endpoint_id
+    line = f"{request.parsed.model if chain is None else chain.line}\n{request.api.kind.capability}\n{preferred}"
+    gives_way = request.stay.gives_way
+    if not queue.waits_for(line, gives_way=gives_way):
         decision = choose(request, routes, tried)
         if decision is None or decision.endpoint_id:
             return decision
+    longest = None if chain is None else chain.seconds_when_full()
+    if longest is not None and longest <= 0.0:
+        return _choose_at_last(request, tried)
     key = request.key_id or request.exchange.head.peer.ip or ""
-    place = services.take_queue_place(key)
+    place = services.take_queue_place(key, gives_way=gives_way)
     if isinstance(place, Limit):
-        if services.is_adaptive and (decision := _choose_at_last(request, tried)) is not FULL:
+        decision = _choose_at_last(request, tried) if services.is_adaptive or longest is not None else FULL
+        if decision is not FULL or longest is not None:
             return decision
         services.limit_hits.hit(place)
-        owner = "" if place is QUEUE else " of this API key"
-        raise QueueRefusal(429, errors.QUEUE_FULL, f"Too many requests{owner} wait for an endpoint already.")
-    now = time.monotonic()
-    until = now + services.config.queue_timeout_secs
-    waiter = Waiter[QueuedRequest](_Queued(request), key, line, tried, request.exchange.arrived, until)
-    request.queued_at = now
-    queue.add(waiter)
+        raise QueueRefusal(429, errors.QUEUE_FULL, _FULL[place])
+    now, arrived = time.monotonic(), request.exchange.arrived
+    # The timeout of a bulk request begins when it need not give way any more.
+    begins = max(now, arrived + BULK_SECONDS) if gives_way else now
+    waiter = Waiter[QueuedRequest](
+        _Queued(request),
+        key,
+        line,
+        tried,
+        arrived,
+        begins + services.config.queue_timeout_secs if longest is None else now + longest,
+        gives_way=gives_way,
+    )
+    request.stay = request.stay._replace(since=now)
+    queue.add(waiter, _wanted(request, routes))
     if services.is_adaptive:
         services.serve_queue()  # what others have declined may be good for this request
     try:
@@ -68,14 +104,58 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
     finally:
         queue.remove(waiter)
         place.settle()
-        request.queued_at = None
-        request.queue_us = (request.queue_us or 0) + round((time.monotonic() - now) * 1e6)
+        stay = request.stay
+        request.stay = stay._replace(since=None, us=(stay.us or 0) + round((time.monotonic() - now) * 1e6))
     decision = waiter.decision
-    if decision is FULL and services.is_adaptive:
+    if decision is FULL and (services.is_adaptive or longest is not None):
         decision = _choose_at_last(request, tried)
-    if decision is FULL:
+    if decision is FULL and longest is None:
         raise QueueRefusal(503, errors.QUEUE_TIMEOUT, "No endpoint became free in time.")
     return decision
+
+
+def choose_without_slot(request: InferenceRequest, routes: Routes, tried: Collection[str]) -> Decision | None:
+    """Choose an endpoint, full or not, and begin an attempt. Return None if none is left to ask."""
+    chain = request.chain
+    targets = [(None, routes)] if chain is None else [(it.leaf, it.routes) for it in chain.targets()]
+    for leaf, candidates in targets:
+        failed = tried if chain is None else chain.endpoints_tried(candidates)
+        lacking = request.services.roster.aside.unable.get(request.api.kind.name, {})
+        usable = [it for it in candidates if it.endpoint.rank < EXCLUDED and it.endpoint.id not in failed]
+        usable = [it for it in usable if it.endpoint.id not in lacking] or [
+            it for it in usable if not lacking[it.endpoint.id]
+        ]
+        if not usable:
+            continue
+        load = request.services.roster.load
+        loads = {it.endpoint.id: load(it.endpoint) for it in usable}
+        route = min(usable, key=lambda it: (it.endpoint.rank, loads[it.endpoint.id]))
+        endpoint = route.endpoint
+        trial = endpoint.breaker.due is not None
+        reason = TRIAL if endpoint.rank == OPEN else ONLY if len(usable) == 1 else LEAST
+        decision = Decision(endpoint.id, reason, tuple(loads.items()))
+        if chain is not None:
+            chain.leaf = leaf
+        endpoint.enter()
+        request.attempt = Attempt(route, decision, trial=trial)
+        if trial:
+            endpoint.begin_trial()
+        return decision
+    return None
+
+
+def _wanted(request: InferenceRequest, routes: Routes) -> int:
+    """Return the endpoints that a request waits for, as in QueuedRequests.wanted."""
+    wanted = 0
+    if request.chain is not None:
+        for target in request.chain.targets():
+            for endpoint in target.routes.endpoints:
+                wanted |= wanted_bit(endpoint.facts.slot)
+        return wanted
+    preferred = None if request.preferred is None else routes.by_id.get(request.preferred.endpoint_id)
+    for endpoint in routes.endpoints if preferred is None else [preferred.endpoint]:
+        wanted |= wanted_bit(endpoint.facts.slot)
+    return wanted
 
 
 def _choose_at_last(request: InferenceRequest, tried: Collection[str]) -> Decision | None:

@@ -42,15 +42,21 @@ _ATTEMPT = "|".join(
         r"a web page instead of (?:an answer|a response)",
         r"it (?:tells no tokens|reports no token counts)",
         r"the endpoint's (?:answer is no|response is not a) chat completion: it has no message",
-        r"the endpoint's (?:answer|response) has more than [0-9,]{1,12} (?:values|tool calls)",
+        r"the endpoint's (?:answer|response) has more than [0-9,]{1,12} (?:values|tool calls|blocks)",
+        r"the endpoint's response has no embeddings",
+        r"the endpoint's response is not a message: it has no content",
+        r"the endpoint's response is not a message: [A-Z][A-Za-z0-9 `'$.,:()|\[\]-]{1,200}",
         r"the endpoint's (?:answer is no|response is not a) chat completion: [A-Z][A-Za-z0-9 `'$.,:()|\[\]-]{1,200}",
         r"the endpoint was drained",
         r"it (?:refuses the key that RouterDash has for it|rejects the API key that RouterDash sends)",
+        r"its (?:account may not do this|account has no credit left|address has moved \(HTTP 3\d\d\))",
+        r"it (?:does not know the model|lacks this kind of request)",
         r"RouterDash failed; its log says why|an internal error of RouterDash; see its log",
     )
 )
 _OWN_TEXT = re.compile(
     rf"(?:{_ATTEMPT})|The endpoint failed: (?:{_ATTEMPT})\.|The endpoint did not (?:answer|respond) in time\."
+    r"|The endpoint did not load the model within [0-9.e+]{1,12} s\."
 )
 
 

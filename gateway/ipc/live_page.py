@@ -4,10 +4,12 @@ It holds these cells:
 
 - the version and the generation of the registry store, and the generation that a process found damaged
 - for each process (a row): its id, the version that it has applied, the requests that its journal could not store,
-  those that wait in its queue, and the changes of its circuit breakers
+  those that wait in its queue, the bulk requests among these, the endpoints that the others wait for, and the changes
+  of its circuit breakers
 - the time until which workers report their running requests
 - the number of requests that operators have cancelled, and the circuit breakers that they have reset
 - for each endpoint slot the prompt tokens that processes which have ended had sent there
+- for each endpoint slot its pause and the kinds of requests that it lacks (gateway.ipc.endpoint_notes)
 - for each process and limit (gateway.base.limits): its hits, and the time of the last one
 - for each process and endpoint slot: the requests in flight, the second of the last byte received, the state of the
   circuit breaker, and the work that adaptive routing counts
@@ -34,6 +36,7 @@ from pathlib import Path
 
 from gateway.base.limits import MAX_LIMITS
 from gateway.ipc.counters.counter_file import CounterFile
+from gateway.ipc.endpoint_notes import EndpointNotes, words
 
 MAX_WORKERS = 32
 MAX_ROWS = 2 * MAX_WORKERS  # workers, and as many of an earlier supervisor that still drain
@@ -45,10 +48,13 @@ _PIDS = _ROWS + 1  # the first word of each section of the header
 _APPLIED = _PIDS + MAX_ROWS
 _UNRECORDED = _APPLIED + MAX_ROWS
 _WAITING = _UNRECORDED + MAX_ROWS
-_BREAKER_CHANGES = _WAITING + MAX_ROWS
+_WAITING_BULK = _WAITING + MAX_ROWS
+_WANTED = _WAITING_BULK + MAX_ROWS
+_BREAKER_CHANGES = _WANTED + MAX_ROWS
 _LAST_RESETS = _BREAKER_CHANGES + MAX_ROWS
 _PAST_READ = _LAST_RESETS + MAX_ENDPOINTS
-_LIMITS = _PAST_READ + MAX_ENDPOINTS
+_NOTES = _PAST_READ + MAX_ENDPOINTS
+_LIMITS = _NOTES + words(MAX_ENDPOINTS)
 _LIMIT_WORDS = 3  # for each process and limit: hits, first and last second of the current series
 _LIMIT_ROW = _LIMIT_WORDS * MAX_LIMITS
 _LIMIT_ROWS = MAX_ROWS + 1  # the last is control's
@@ -78,6 +84,11 @@ def memory_barrier() -> None:
     _release()
 
 
+def wanted_bit(slot: int) -> int:
+    """Return the bit of an endpoint slot in QueuedRequests.wanted. With more than 64 endpoints, several share a bit."""
+    return 1 << (slot & 63)
+
+
 def moment() -> int:
     """Return the present moment, modulo 2**32. All processes of a machine count the same moments."""
     return int(time.monotonic() * MOMENTS_PER_SECOND) & WORD
@@ -87,6 +98,18 @@ class NoRow(Exception):
     """All rows belong to running processes."""
 
 
+def _open_map(path: Path) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(descriptor).st_size != _PAGE_BYTES:  # new, or left by a process that was killed meanwhile
+            os.ftruncate(descriptor, 0)
+            # A store into a mapped page that the disk has no room for would kill the process (SIGBUS).
+            os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
+        return mmap.mmap(descriptor, _PAGE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 class LivePage:
     """Live page of one data directory. Each process opens it; it is created if missing."""
 
@@ -94,20 +117,13 @@ class LivePage:
         """Open the page, and the counters of limits beside it. Raises OSError if the disk has no room for them."""
         self._locks = path.with_name(f"{path.name}-rows")
         self._locks.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if os.fstat(descriptor).st_size != _PAGE_BYTES:  # new, or left by a process that was killed meanwhile
-                os.ftruncate(descriptor, 0)
-                # A store into a mapped page that the disk has no room for would kill the process (SIGBUS).
-                os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
-            self._map = mmap.mmap(descriptor, _PAGE_BYTES)
-        finally:
-            os.close(descriptor)
+        with self._claiming():  # two processes may create them at the same time
+            self._map = _open_map(path)
+            self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
         view = memoryview(self._map)
         self._header = view[:_HEADER_BYTES].cast("Q")
         self._words = view[_HEADER_BYTES:].cast("I")
-        with self._claiming():
-            self.counters = CounterFile(path.with_name(f"{path.name}-counters"), MAX_ROWS)
+        self.notes = EndpointNotes(self._header[_NOTES:_LIMITS], MAX_ENDPOINTS)
 
     @property
     def version(self) -> int:
@@ -200,6 +216,7 @@ class LivePage:
         """
         for row in range(self.rows):
             self._words[row * _ROW_WORDS + _CELLS * slot + _TRIAL_DUE] = 0
+        self.notes.clear_pause(slot)
         number = self.resets + 1
         self._header[_LAST_RESETS + slot] = number
         self._header[_RESETS] = number
@@ -294,7 +311,7 @@ class LivePage:
 
     @contextmanager
     def _claiming(self) -> Iterator[None]:
-        """Let one process at a time claim or clear rows."""
+        """Let one process at a time create files, and claim or clear rows."""
         descriptor = os.open(self._locks / "claims", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -326,7 +343,7 @@ class LivePage:
         start = _HEADER_BYTES + number * _ROW_BYTES
         self._map[start : start + _ROW_BYTES] = bytes(_ROW_BYTES)
         self._header[_BREAKER_CHANGES + number] += 1  # never back to a value that somebody has seen
-        for section in (_UNRECORDED, _WAITING, _APPLIED, _PIDS):
+        for section in (_UNRECORDED, _WAITING, _WAITING_BULK, _WANTED, _APPLIED, _PIDS):
             self._header[section + number] = 0
 
 
@@ -338,6 +355,31 @@ def _keep_read(header: memoryview, words: memoryview, number: int) -> None:
     for slot, tokens in enumerate(words[start + READ : start + _ROW_WORDS : _CELLS].tolist()):
         if tokens:
             header[_PAST_READ + slot] += tokens
+
+
+class QueuedRequests:
+    """Requests of all processes in the queue, as requests of each class see them."""
+
+    __slots__ = ("_header",)
+
+    def __init__(self, page: LivePage) -> None:
+        self._header = page._header
+
+    @property
+    def interactive(self) -> int:
+        """Number of requests in the queue that are not bulk requests."""
+        header = self._header
+        rows = header[_ROWS]
+        waiting = sum(header[_WAITING : _WAITING + rows])
+        return waiting and waiting - sum(header[_WAITING_BULK : _WAITING_BULK + rows])
+
+    @property
+    def wanted(self) -> int:
+        """Endpoints that these wait for, as a sum of `wanted_bit`."""
+        header, wanted = self._header, 0
+        for bits in header[_WANTED : _WANTED + header[_ROWS]]:
+            wanted |= bits
+        return wanted
 
 
 class EndpointWork:
@@ -412,8 +454,11 @@ class Row:
         """Report that this process acts by this version of the registry store, and by no earlier one any more."""
         self._header[_APPLIED + self.number] = version + STARTING
 
-    def set_waiting(self, count: int) -> None:
+    def set_waiting(self, count: int, bulk: int = 0, wanted: int = 0) -> None:
+        """Publish the requests in the queue, the bulk requests among them, and the endpoints that the others want."""
         self._header[_WAITING + self.number] = count
+        self._header[_WAITING_BULK + self.number] = bulk
+        self._header[_WANTED + self.number] = wanted
 
     def set_unrecorded(self, count: int) -> None:
         self._header[_UNRECORDED + self.number] = count

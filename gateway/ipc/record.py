@@ -11,9 +11,9 @@ from random import Random
 import msgspec
 
 # How a request or an attempt ended. docs/concepts/counting.md defines where each is counted.
-OK = "ok"  # a whole 2xx or 3xx response
+OK = "ok"  # a whole 2xx response
 REFUSED = "refused"  # the upstream's own 4xx or 501, passed on: the client's fault; the endpoint is healthy
-FAILED = "failed"  # 408, 429, 5xx, no connection, timeout
+FAILED = "failed"  # 3xx, 408, 429, 5xx, no connection, timeout
 TRUNCATED = "truncated"  # the response broke off after its first byte
 CANCELLED = "cancelled"  # client disconnect
 NO_ENDPOINT = "no_endpoint"  # endpoints have the model, but none of them is available
@@ -21,6 +21,7 @@ QUEUE = "queue"  # the queue was full, or the request reached the queue timeout
 REJECTED = "rejected"  # our own 400, 401, 403, 404, 405, 413, 415, 429, 431, 508: never reached an endpoint
 
 CONNECTION_REFUSED = "connection refused"  # an attempt's error; has control check the endpoint at once
+MODEL_UNKNOWN = "it does not know the model"  # an attempt's error; has control read the endpoint's models again
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -35,7 +36,8 @@ class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
     read_tokens: int  # prompt tokens of others that were sent there while it ran
     shared_us: int  # integral of the requests in flight there over its duration, itself included
     was_idle: bool  # no other request was in flight at its start
-    is_cold: bool = False  # the model had to be loaded
+    is_cold: bool = False  # it waited for the model to be loaded
+    load_us: int = 0  # how long the load took that it caused; 0: it caused none, or none is known
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -52,6 +54,10 @@ class AttemptRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     said: str | None = None  # the endpoint's own error message: only if bodies are stored
     costs: tuple[tuple[str, int], ...] = ()  # endpoint and cost in ms of up to eight candidates; adaptive routing only
     work: Work | None = None  # adaptive routing only
+    connect_us: int | None = None  # for opening a connection; 0: an idle one was used; None: older records
+    served: str | None = None  # the endpoint's own id of the model; None: the requested name, or an older record
+    canonical: str | None = None  # canonical name of that model; None: it has none
+    step: int = 0  # of the model name's steps, from 1; 0: the request asked for no model name
 
 
 class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
@@ -83,6 +89,13 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     cached_tokens: int | None = None  # of the input tokens, read from a prefix cache; None: not reported
     body_bytes: int = 0  # of the request
     conversation: str | None = None  # 8 bytes in hexadecimal; equal for the turns of one conversation
+    queue_class: str | None = None  # BULK of gateway.base.queue_class; None: interactive
+    cache_write_tokens: int | None = None  # of the input tokens, written to a prefix cache; None: not reported
+    reasoning_tokens: int | None = None  # of the output tokens; None: not reported
+    finish_reason: str | None = None  # as of chat completions: stop, length, tool_calls, content_filter; None: unknown
+    left_steps: tuple[tuple[int, str], ...] = ()  # steps of the model name that were left or skipped, and why
+    long_write_tokens: int | None = None  # of those written to a cache, for a long time; None: not reported
+    service_tier: str | None = None  # that the response reported; None: the default one, or not reported
 
     @property
     def endpoint_id(self) -> str | None:

@@ -23,6 +23,7 @@ class Waiting(msgspec.Struct, frozen=True):
     client_ip: str | None
     since: float
     position: int
+    queue_class: str | None = None  # as in RequestRecord
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -41,6 +42,7 @@ class Running(msgspec.Struct, frozen=True):
     streamed: bool
     deltas: int
     first_token: float | None = None
+    queue_class: str | None = None
 
 
 class Present(msgspec.Struct, frozen=True):

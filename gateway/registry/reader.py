@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -18,6 +18,8 @@ from gateway.registry.schema import (
     DIGEST_BYTES,
     ENDPOINT,
     ENDPOINTS,
+    ENGINE,
+    ENGINES,
     EVERYTHING,
     EXACT,
     FOLDED,
@@ -27,8 +29,10 @@ from gateway.registry.schema import (
     LENGTH,
     LENGTHS,
     META,
+    MODEL_NAMES,
     MODEL_ROWS,
     MODELS,
+    NAME,
     NAMES,
     REF_BYTES,
     SPEED,
@@ -36,9 +40,11 @@ from gateway.registry.schema import (
     ApiKey,
     Damaged,
     EndpointFacts,
+    EngineState,
     KeyFacts,
     Lengths,
     Model,
+    ModelName,
     Speeds,
     StoreState,
     length_key,
@@ -52,6 +58,9 @@ CACHED_KEYS = 20_000  # in each of the two halves of the cache
 CACHED_LEARNED = 20_000
 NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
 UNKNOWN_LENGTHS = Lengths(None)
+NOT_READ = EngineState(0.0)
+# Clients of the predecessor name a provider by a prefix of the model. Its models are those of endpoints of this type.
+PREFIXES = {"openai": "openai", "google": "gemini", "anthropic": "anthropic"}
 RETRY_SECONDS = 0.05  # between two attempts to read a store that cannot be read
 MAX_STEPS = 1000  # versions that are followed one by one; after more, everything is read again
 
@@ -97,8 +106,9 @@ class Update:
     endpoints: Mapping[bytes, EndpointFacts | None]  # by `ref` of the id; None: it was deleted
     models: bool  # models of an endpoint have changed
     keys: Mapping[str, ApiKey | None] | None  # by id; None: any key may have changed
-    learned: bool = False  # speeds or lengths have changed
-    complete: bool = False  # `endpoints` has all endpoints
+    learned: bool = False  # speeds, lengths or states of engines have changed
+    complete: bool = False  # `endpoints` and `model_names` have all
+    model_names: Mapping[bytes, ModelName | None] = field(default_factory=dict)  # by key of the row; None: deleted
 
 
 class RegistryReader:
@@ -118,6 +128,7 @@ class RegistryReader:
         self._keys: BoundedCache[bytes, ApiKey] = BoundedCache(CACHED_KEYS)
         self._speeds: BoundedCache[bytes, Speeds] = BoundedCache(CACHED_LEARNED)
         self._lengths: BoundedCache[bytes, Lengths] = BoundedCache(CACHED_LEARNED)
+        self._engines: BoundedCache[bytes, EngineState] = BoundedCache(CACHED_LEARNED)
         self._permissions: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = (0, 0)  # generation and version that could not be read
         self._retry_at = 0.0  # time.monotonic()
@@ -174,6 +185,21 @@ class RegistryReader:
         """
         return self._look_up(lambda store: _named(store, EXACT, name) or _named(store, FOLDED, name.casefold()))
 
+    def models_with_prefix(self, name: str) -> tuple[str | None, list[tuple[bytes, Model]]]:
+        """Return the models with a name, as `models_named` does, and the type that their endpoints must have, if any.
+
+        A name with one of PREFIXES that no model has means the model without it. Raises StoreUnreadable.
+        """
+        found = self.models_named(name)
+        prefix, colon, rest = name.partition(":")
+        if found or not colon or prefix not in PREFIXES:
+            return None, found
+        return PREFIXES[prefix], self.models_named(rest)
+
+    def model_names(self) -> list[ModelName]:
+        """Return all model names. Raises StoreUnreadable."""
+        return self._look_up(lambda store: [name for _, name in store.rows(MODEL_NAMES)])
+
     def models_of(self, endpoint: bytes) -> list[Model]:
         """Return the models of the endpoint with this `ref`, sorted by `ref` of their ids. Raises StoreUnreadable."""
         return self._look_up(lambda store: [model for _, model in store.rows(MODEL_ROWS, endpoint)])
@@ -195,6 +221,14 @@ class RegistryReader:
                 lambda store: store.get(LENGTHS, key) or store.get(LENGTHS, length_key(model)) or UNKNOWN_LENGTHS
             )
             self._lengths.put(key, found)
+        return found
+
+    def engine(self, endpoint: bytes) -> EngineState:
+        """Return the state of the engine at the endpoint with this `ref`, or NOT_READ. Raises StoreUnreadable."""
+        found = self._engines.get(endpoint)
+        if found is None:
+            found = self._look_up(lambda store: store.get(ENGINES, endpoint)) or NOT_READ
+            self._engines.put(endpoint, found)
         return found
 
     def _look_up(self, read: Callable[[RegistryStore], V]) -> V:
@@ -224,7 +258,7 @@ class RegistryReader:
         if len(self._permissions) > CACHED_KEYS:
             self._permissions.clear()
         shared = self._permissions.setdefault(row.permissions, row.permissions)
-        key = ApiKey(row.id, digest, shared, row.expires_at)
+        key = ApiKey(row.id, digest, shared, row.expires_at, row.external)
         self._keys.put(digest, key)
         return key
 
@@ -281,30 +315,37 @@ class RegistryReader:
             if key is not None:
                 keys[key.id] = key
         models = any(change[:1] == MODELS for change in changed)
+        model_names = {change[1:]: store.get(MODEL_NAMES, change[1:]) for change in changed if change[:1] == NAME}
         learned = self._drop_learned(changed)
-        self._accept(raw, state, Update(endpoints, models, keys, learned=learned))
+        self._accept(raw, state, Update(endpoints, models, keys, learned=learned, model_names=model_names))
 
     def _drop_learned(self, changed: Iterable[bytes]) -> bool:
-        """Drop cached speeds and lengths that have changed; return True if there were any changes."""
+        """Drop what has changed of cached speeds, lengths and states of engines; return True if something has."""
         speeds = [change[1:] for change in changed if change[:1] == SPEED]
         lengths = [change[1:] for change in changed if change[:1] == LENGTH]
+        engines = [change[1:] for change in changed if change[:1] == ENGINE]
         for key in speeds:
             self._speeds.drop(key)
         for key in lengths:
             self._lengths.drop(key)
         if any(len(key) == REF_BYTES for key in lengths):
             self._lengths.clear()  # API keys without a row of their own have those of the model
-        return bool(speeds or lengths)
+        for key in engines:
+            self._engines.drop(key)
+        return bool(speeds or lengths or engines)
 
     def _read_everything(self, store: RegistryStore, raw: bytes) -> None:
         state = META.unpack(raw)
         if state.format != FORMAT:
             raise Damaged(f"the store has format {state.format}, not {FORMAT}")
         endpoints = {key: facts for key, facts in store.rows(ENDPOINTS)}  # of another type
+        model_names = {key: name for key, name in (store.rows(MODEL_NAMES) if store.has(MODEL_NAMES) else ())}
         self._keys.clear()
         self._speeds.clear()
         self._lengths.clear()
-        self._accept(raw, state, Update(endpoints, models=True, keys=None, learned=True, complete=True))
+        self._engines.clear()
+        everything = Update(endpoints, models=True, keys=None, learned=True, complete=True, model_names=model_names)
+        self._accept(raw, state, everything)
 
     def _accept(self, raw: bytes, state: StoreState, update: Update) -> None:
         self._state, self.version, self.database_id = raw, state.version, state.database_id

@@ -12,11 +12,14 @@ to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not che
 | keys | SHA-256 of the API key | KeyFacts |
 | speeds | `ref(endpoint id)`, `ref(model id)`, kind of request | Speeds |
 | lengths | `ref(requested model)`, and `ref(API key id)` for the requests of one key | Lengths |
+| engines | `ref(endpoint id)` | EngineState |
+| model_names | EXACT and `ref(name)`, or PATTERN and `ref(pattern)` | ModelName |
 | changes | version, 8 bytes | what this version changed: see below |
 
 A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
 a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
-and id of an API key; `s` and the key of speeds; `l` and the key of lengths; or EVERYTHING.
+and id of an API key; `s` and the key of speeds; `l` and the key of lengths; `g` and the key of an engine's state;
+`n` and the key of a model name; or EVERYTHING.
 """
 
 import hashlib
@@ -32,8 +35,11 @@ FORMAT = 1
 ONLINE, PENDING, ERROR, OFFLINE = "online", "pending", "error", "offline"
 ENABLED, DRAINING, DISABLED = "enabled", "draining", "disabled"
 
+LAST_TIER = 9  # the first is 1
+
 EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
-ENDPOINT, MODELS, KEY, SPEED, LENGTH, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"*"
+PATTERN = b"p"  # a model name with one `*`
+ENDPOINT, MODELS, KEY, SPEED, LENGTH, ENGINE, NAME, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"g", b"n", b"*"
 REF_BYTES, DIGEST_BYTES = 16, 32
 
 
@@ -62,6 +68,11 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     drain_until: float | None = None  # seconds since 1970, at which a draining endpoint's streams are ended
     # Fields of later releases. They need a default, because rows of older releases lack them.
     learned_slots: int | None = None  # concurrent requests that the server reports
+    tier: int = 1  # 1 to LAST_TIER: it gets requests only when endpoints of better tiers are excluded or full
+    cost_weight: float = 1.0  # by which adaptive routing multiplies the cost of a request there
+    tags: tuple[str, ...] = ()  # by which steps of model names choose endpoints
+    external: bool = False  # requests leave the house: only keys and model names that allow it may use it
+    api_version: str | None = None  # that requests name in their query (Azure OpenAI)
 
     @property
     def slots(self) -> int | None:
@@ -90,6 +101,7 @@ class KeyFacts(msgspec.Struct, frozen=True, array_like=True):
     permissions: tuple[str, ...]
     expires_at: float | None = None  # seconds since 1970
     owner_id: str = ""
+    external: bool = False  # it may use external endpoints
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -99,6 +111,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     digest: bytes  # SHA-256 of the whole key
     permissions: tuple[str, ...]
     expires_at: float | None = None  # seconds since 1970
+    external: bool = False  # it may use external endpoints
 
 
 class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
@@ -109,9 +122,10 @@ class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
     permissions: tuple[str, ...]
     expires_at: float | None = None  # seconds since 1970
     owner_id: str = ""
+    external: bool = False
 
     def facts(self) -> KeyFacts:
-        return KeyFacts(self.id, self.permissions, self.expires_at, self.owner_id)
+        return KeyFacts(self.id, self.permissions, self.expires_at, self.owner_id, self.external)
 
 
 class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -137,6 +151,56 @@ class Lengths(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bytes_per_token: float | None = None  # of request bodies, for each prompt token
 
 
+class EngineState(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an endpoint's engine last reported about itself. None: it does not report that."""
+
+    read_at: float  # seconds since 1970, when this was first read
+    loaded: tuple[str, ...] | None = None  # the endpoint's own ids of models in memory, least recently used first
+    loading: tuple[str, ...] = ()
+    most_loaded: int = 1  # models that were in memory at once, as far as control has seen
+    others: int = 0  # requests there that are not RouterDash's, running and waiting
+
+
+class Target(msgspec.Struct, frozen=True, array_like=True):
+    """Where a step of a model name sends requests: a model at one endpoint, at those with a tag, or at all that offer
+    it.
+    """
+
+    model: str  # id, alias or canonical name of a model, or another model name
+    weight: int = 1  # share of the requests among the targets of the step
+    endpoint_id: str | None = None
+    tag: str | None = None
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """One step of a model name, and what makes a request leave it for the next one.
+
+    A request leaves a step before the first byte of a response only.
+    """
+
+    targets: tuple[Target, ...]
+    if_unavailable: bool = True  # no endpoint can be asked: offline, draining, circuit breaker open
+    if_full_secs: float | None = None  # all endpoints have been full for so long; None: the request waits
+    if_failed: bool = True  # the attempt failed in a way that another endpoint may not
+    if_too_long: bool = True  # the prompt is longer than the context of the model
+
+
+class ModelName(msgspec.Struct, frozen=True, kw_only=True):
+    """A model name of this installation: an alias, a pattern, or steps of targets that are tried in order."""
+
+    id: str
+    name: str  # with at most one `*`: a pattern
+    steps: tuple[Step, ...]
+    echo_served: bool = False  # `model` of a response is the model that served it, not the requested name
+    external: bool = False  # its requests may use external endpoints, if their API key may
+    same_vectors: bool = False  # its models give equal vectors, so that embeddings may leave a step
+    # Values of parameters, each as MessagePack: a row of Raw contains it as it is.
+    defaults: dict[str, msgspec.Raw] = {}  # parameters, for requests that lack them
+    overrides: dict[str, msgspec.Raw] = {}  # parameters, for all requests
+    dropped: tuple[str, ...] = ()  # parameters that are removed
+    created: float = 0.0  # seconds since 1970
+
+
 class StoreState(msgspec.Struct, frozen=True, kw_only=True):
     """State of the whole store."""
 
@@ -159,6 +223,7 @@ class Table(Generic[Row]):
     """A table: its name, its statements, and the encoding of its rows."""
 
     def __init__(self, name: str, row: type[Row]) -> None:
+        self.name = name
         self._decode = msgspec.msgpack.Decoder(row).decode
         self.create = _sql("CREATE TABLE IF NOT EXISTS $ (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID", name)
         self.select = _sql("SELECT v FROM $ WHERE k = ?", name)
@@ -197,6 +262,8 @@ NAMES = Table("names", Model)
 KEYS = Table("keys", KeyFacts)
 SPEEDS = Table("speeds", Speeds)
 LENGTHS = Table("lengths", Lengths)
+ENGINES = Table("engines", EngineState)
+MODEL_NAMES = Table("model_names", ModelName)
 CHANGES = Table("changes", list[bytes])
 TABLES: tuple[
     Table[StoreState]
@@ -205,6 +272,8 @@ TABLES: tuple[
     | Table[KeyFacts]
     | Table[Speeds]
     | Table[Lengths]
+    | Table[EngineState]
+    | Table[ModelName]
     | Table[list[bytes]],
     ...,
 ] = (
@@ -215,9 +284,11 @@ TABLES: tuple[
     KEYS,
     SPEEDS,
     LENGTHS,
+    ENGINES,
+    MODEL_NAMES,
     CHANGES,
 )
-ADDED_TABLES = (SPEEDS, LENGTHS)  # that the first release with this format had not
+ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES)  # that the first release with this format had not
 STATE = b"state"
 
 
@@ -234,6 +305,11 @@ def speed_key(endpoint_id: str, model_id: str, kind: str) -> bytes:
 def length_key(model: str, key_id: str | None = None) -> bytes:
     """Return the key of a row of lengths. Without an API key, it is the row of all clients."""
     return ref(model) if key_id is None else ref(model) + ref(key_id)
+
+
+def model_name_key(name: str) -> bytes:
+    """Return the key of a model name's row: patterns have a beginning of their own."""
+    return (PATTERN if "*" in name else EXACT) + ref(name)
 
 
 def version_key(version: int) -> bytes:

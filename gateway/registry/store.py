@@ -177,6 +177,10 @@ class RegistryStore:
         rows = self._execute(CHANGES.select_range, (version_key(after), version_key(version))).fetchall()
         return [CHANGES.unpack(raw) for _, raw in rows] if len(rows) == version - after else None
 
+    def has(self, table: Table[Row]) -> bool:
+        """Return True if the store has this table. That of an earlier release may not, until control opens it."""
+        return self._execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table.name,)).fetchone() is not None
+
     def has_one_key(self) -> bool:
         """Return True if there is exactly one API key."""
         return bool(self._execute(KEYS.count, (2,)).fetchone()[0] == 1)

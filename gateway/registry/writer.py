@@ -18,6 +18,8 @@ from gateway.registry.schema import (
     DIGEST_BYTES,
     ENDPOINT,
     ENDPOINTS,
+    ENGINE,
+    ENGINES,
     EVERYTHING,
     EXACT,
     FOLDED,
@@ -27,16 +29,20 @@ from gateway.registry.schema import (
     LENGTH,
     LENGTHS,
     META,
+    MODEL_NAMES,
     MODEL_ROWS,
     MODELS,
+    NAME,
     NAMES,
     SPEED,
     SPEEDS,
     STATE,
     Damaged,
     EndpointFacts,
+    EngineState,
     Lengths,
     Model,
+    ModelName,
     PublishedEndpoint,
     PublishedKey,
     Row,
@@ -44,6 +50,7 @@ from gateway.registry.schema import (
     StoreState,
     Table,
     length_key,
+    model_name_key,
     names,
     ref,
     speed_key,
@@ -66,9 +73,12 @@ class Changes:
     keys: dict[str, PublishedKey | None] = field(default_factory=dict)  # by `hash`
     speeds: dict[tuple[str, str, str], Speeds | None] = field(default_factory=dict)  # by endpoint, model and kind
     lengths: dict[tuple[str, str | None], Lengths | None] = field(default_factory=dict)  # by model and API key
+    engines: dict[str, EngineState | None] = field(default_factory=dict)  # by endpoint
+    model_names: dict[str, ModelName | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.endpoints or self.models or self.keys or self.speeds or self.lengths)
+        learned = self.speeds or self.lengths or self.engines
+        return bool(self.endpoints or self.models or self.keys or learned or self.model_names)
 
     def add(self, endpoint: PublishedEndpoint) -> None:
         self.endpoints[endpoint.id] = endpoint.facts()
@@ -80,6 +90,8 @@ class Changes:
         self.keys |= newer.keys
         self.speeds |= newer.speeds
         self.lengths |= newer.lengths
+        self.engines |= newer.engines
+        self.model_names |= newer.model_names
 
 
 class RegistryWriter:
@@ -124,6 +136,10 @@ class RegistryWriter:
         """Return the models that are published for an endpoint. Raises sqlite3.Error or Damaged."""
         return [] if self._store is None else [it for _, it in self._store.rows(MODEL_ROWS, ref(endpoint_id))]
 
+    def model_names(self) -> list[ModelName]:
+        """Return all model names that are published. Raises sqlite3.Error or Damaged."""
+        return [] if self._store is None else [name for _, name in self._store.rows(MODEL_NAMES)]
+
     def apply(self, changes: Changes, *, source: str | None = None) -> int:
         """Write what differs, and return the version that has it. `source`: a new token of the database's change log.
 
@@ -160,6 +176,7 @@ class RegistryWriter:
         endpoints: Iterable[PublishedEndpoint],
         keys: Iterable[PublishedKey],
         *,
+        model_names: Iterable[ModelName] = (),
         source: str | None = None,
     ) -> None:
         """Build a new generation. `keys` sorted by hash are written fastest.
@@ -171,7 +188,7 @@ class RegistryWriter:
         state = StoreState(format=FORMAT, database_id=database_id, version=version, source=source)
         try:
             store = RegistryStore.create(
-                folders.folder(self._root, generation), lambda empty: _fill(empty, state, endpoints, keys)
+                folders.folder(self._root, generation), lambda empty: _fill(empty, state, endpoints, keys, model_names)
             )
             folders.use(self._root, generation)
         except BaseException:
@@ -255,13 +272,27 @@ class _Rows:
             if facts is None:
                 self._write_models(key, ())
                 self._delete_speeds(key)
+                self._write_engine(key, None)
         for endpoint_id, models in changes.models.items():
             if changes.endpoints.get(endpoint_id, endpoint_id) is not None:
                 self._write_models(ref(endpoint_id), models)
         for hashed, published in changes.keys.items():
             self._write_key(hashed, published)
         self._write_learned(changes)
+        if changes.model_names:
+            self._write_model_names(changes.model_names)
         return self._changed
+
+    def _write_model_names(self, names: Mapping[str, ModelName | None]) -> None:
+        """Write model names by id. The rows have the names as keys, and a name may have been another one before."""
+        after = {model_name_key(name.name): name for name in names.values() if name is not None}
+        before = [key for key, row in self._store.rows(MODEL_NAMES) if row.id in names]
+        for key in before:
+            if key not in after and self._replace(MODEL_NAMES, key, None):
+                self._changed.add(NAME + key)
+        for key, name in after.items():
+            if self._replace(MODEL_NAMES, key, name):
+                self._changed.add(NAME + key)
 
     def _write_learned(self, changes: Changes) -> None:
         for of_speeds, speeds in changes.speeds.items():
@@ -272,6 +303,13 @@ class _Rows:
             key = length_key(*of_lengths)
             if self._replace(LENGTHS, key, lengths):
                 self._changed.add(LENGTH + key)
+        for endpoint_id, state in changes.engines.items():
+            if changes.endpoints.get(endpoint_id, endpoint_id) is not None:
+                self._write_engine(ref(endpoint_id), state)
+
+    def _write_engine(self, endpoint: bytes, state: EngineState | None) -> None:
+        if self._replace(ENGINES, endpoint, state):
+            self._changed.add(ENGINE + endpoint)
 
     def _delete_speeds(self, endpoint: bytes) -> None:
         for key, _ in self._store.raw_rows(SPEEDS, endpoint):
@@ -339,7 +377,11 @@ def _name_rows(endpoint: bytes, models: Iterable[Model]) -> dict[bytes, bytes]:
 
 
 def _fill(
-    store: RegistryStore, state: StoreState, endpoints: Iterable[PublishedEndpoint], keys: Iterable[PublishedKey]
+    store: RegistryStore,
+    state: StoreState,
+    endpoints: Iterable[PublishedEndpoint],
+    keys: Iterable[PublishedKey],
+    model_names: Iterable[ModelName],
 ) -> None:
     """Fill an empty store."""
     model_rows: list[tuple[bytes, bytes]] = []
@@ -352,6 +394,8 @@ def _fill(
     store.put_all(MODEL_ROWS, iter(sorted(model_rows)))
     store.put_all(NAMES, iter(sorted(name_rows)))
     store.put_all(KEYS, _key_rows(keys))
+    for name in model_names:
+        store.put(MODEL_NAMES, model_name_key(name.name), MODEL_NAMES.pack(name))
     store.put(META, STATE, META.pack(state))
 
 

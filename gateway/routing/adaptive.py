@@ -7,41 +7,52 @@ The cost of a request at an endpoint is its expected duration, plus the time by 
     own  = setup + read * (Q + P - kept) + O * (write + share * (n + 1))
     harm = n * (HARM_DECODE * share * O + HARM_PREFILL * read * (P - kept))
 
+A bulk request has greater weights of harm (BULK_HARM), so that it avoids endpoints where others run.
 The four parameters are learned (gateway.registry.schema.Speeds). An endpoint that is full may still cost the least:
-then the request waits for it, for a bounded time. Pure functions: no I/O, no lock.
+then the request waits for it, for a bounded time. It does not wait for one of a better tier: an endpoint of a worse
+tier gets it at once. Pure functions: no I/O, no lock.
 """
 
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from gateway.registry.schema import Speeds
+from gateway.registry.schema import EndpointFacts, Speeds
 from gateway.routing.balancer import (
     FULL,
     MAX_RECORDED_SCORES,
     ONLY,
     OPEN,
+    SPILLED,
+    TIERS,
     TRIAL,
     Candidate,
     Decision,
+    is_spilled,
 )
 
 HARM_DECODE, HARM_PREFILL = 0.5, 0.25
+HARM = HARM_DECODE, HARM_PREFILL
+BULK_HARM = 1.0, 1.0  # the same of bulk requests
 NEAR = 1.03  # costs within 3 % are drawn by chance, so that gateways do not all choose the same endpoint
 SLOW_START = 16  # completions; before, an endpoint has at most 1 + 2 * completions requests if there are others
 ALL_UP_TO, SAMPLED = 24, 12  # of more candidates, some are compared: those with the prefix, and others by chance
 DRAWN = 14  # numbers for it, of which some may be equal
 NO_LIMIT = 1 << 30
+NEVER = float("inf")
 UNKNOWN_OUTPUT, UNKNOWN_BYTES_PER_TOKEN = 200.0, 4.0
+# Prompts that every endpoint reads within a millisecond need no prefix affinity: it would save less.
+NEGLIGIBLE_READ = 0.001 * UNKNOWN_BYTES_PER_TOKEN  # seconds a prompt token, times the bytes of the body
 
 # Before anything is measured: share / write and read / write of an engine, and the parameters of a slow GPU.
 RATIOS = {"vllm": (0.01, 0.008), "llamacpp": (0.2, 0.03), "ollama": (0.2, 0.03), "lm_studio": (0.2, 0.03)}
 UNKNOWN_RATIOS = (0.05, 0.03)
 UNMEASURED = Speeds(setup=0.005, read=0.0003, write=0.02, share=0.002)
 UNKNOWN_LOAD_SECONDS = 15.0
-# Where another model is in memory, loading costs so many times as much, because that one must be loaded again. With 3,
-# half as many loads (1.5 instead of 3 % of the requests of a fleet at half load), but a busy fleet was 40 % slower.
-EVICTION = 1.5
+# Where a model must leave the memory that is in use and at no other endpoint, a load costs so many times as much: that
+# model would be loaded again somewhere, and the requests for both would wait. With less, a busy fleet loads more often
+# and is slower; with none, it swaps all the time.
+EVICTION = 10.0
 
 # Reasons for a choice, besides those of gateway.routing.balancer.
 FASTEST = "fastest"  # the least cost
@@ -74,6 +85,7 @@ class Demand(NamedTuple):
     waited: float = 0.0  # seconds in the queue
     # Output tokens of an average request for the model: a slot is free when such a one ends. None: as many as this one.
     typical: float | None = None
+    harm: tuple[float, float] = HARM  # weights of the harm to others
 
 
 class Row(NamedTuple, Generic[C]):
@@ -89,14 +101,30 @@ class Row(NamedTuple, Generic[C]):
     slots: int  # NO_LIMIT if unknown
     few: int  # requests in flight from which on a cost counts more, during the slow start; else NO_LIMIT
     load: float  # seconds until the model is loaded there; 0 if it is
+    weight: float = 1.0  # factor that setup, read, write, share and load contain, and thereby every cost
+    spill: float = NEVER  # expected wait, times the weight, beyond which it counts as full if a worse tier is free
+    # Candidate, id, setup, read, write + share, share, edge, few: a plain tuple is unpacked in a fifth of the time.
+    terms: tuple[C, str, float, float, float, float, int, int] = ()  # type: ignore[assignment]
+
+
+TERMS: Final = 12  # of a row: an index is quicker than a name
 
 
 def row(
-    candidate: C, speeds: Speeds, kind: str, fleet: Iterable[Speeds] = (), *, weight: float = 1.0, load: float = 0.0
+    candidate: C,
+    speeds: Speeds,
+    kind: str,
+    fleet: Iterable[Speeds] = (),
+    *,
+    weight: float = 1.0,
+    load: float = 0.0,
+    spill_after: float = NEVER,
 ) -> Row[C]:
     """Return the row of a candidate.
 
-    `kind`: the engine. `fleet`: speeds of the same model at all candidates. `weight` multiplies every cost. An endpoint
+    `kind`: the engine. `fleet`: speeds of the same model at all candidates. `weight` multiplies every cost.
+    `spill_after`: expected wait in seconds beyond which a candidate without known slots counts as full; give it only
+    if there are candidates of worse tiers, because it makes the row dearer to compare. An endpoint
     that was never measured is expected to be as fast as the fastest one, so that it is tried soon. One that has just
     returned has no completions, and begins its slow start with the speeds that it had.
     """
@@ -108,22 +136,58 @@ def row(
     few = NO_LIMIT if completions >= SLOW_START else 1 + 2 * completions
     slots = NO_LIMIT if candidate.slots is None else candidate.slots
     edge = 0 if load else min(few, slots)
-    parameters = (speeds.setup * weight, speeds.read * weight, speeds.write * weight, speeds.share * weight)
-    return Row(candidate, candidate.id, *parameters, edge, slots, few, load * weight)
+    spill = NEVER
+    if candidate.slots is None and spill_after < NEVER:
+        edge, spill = min(edge, 1), spill_after * weight
+    setup, read, write, share, load = (
+        it * weight for it in (speeds.setup, speeds.read, speeds.write, speeds.share, load)
+    )
+    terms = (candidate, candidate.id, setup, read, write + share, share, edge, few)
+    return Row(candidate, candidate.id, setup, read, write, share, edge, slots, few, load, weight, spill, terms)
 
 
-def _edge_cost(
-    of: Row[C], output: float, unread: float, in_flight: int, pending: int, waiting: int, typical: float
-) -> float:
+class PublishedCandidate(LoadedCandidate, Protocol):
+    @property
+    def facts(self) -> EndpointFacts: ...
+
+
+P = TypeVar("P", bound=PublishedCandidate)
+
+
+def rows_of(
+    candidates: Sequence[P], speeds: Sequence[Speeds], spill_after: float, loads: Sequence[float] = ()
+) -> list[Row[P]]:
+    """Return the rows of all candidates for a model, each with its speeds.
+
+    `spill_after` in seconds: see `row`. `loads`: seconds until each has loaded the model; empty: all have.
+    """
+    last = max((it.tier for it in candidates), default=1)
+    return [
+        row(
+            it,
+            own,
+            it.facts.kind,
+            speeds,
+            weight=it.facts.cost_weight,
+            load=load,
+            spill_after=spill_after if it.tier < last else NEVER,
+        )
+        for it, own, load in zip(candidates, speeds, loads or [0.0] * len(candidates), strict=True)
+    ]
+
+
+def _edge_cost(of: Row[C], demand: Demand, unread: float, in_flight: int, pending: int, waiting: int) -> float:
     """Return the cost at an endpoint that is full, must load the model, or has few completions."""
-    _, _, setup, read, write, share, _, slots, few, load = of
+    _, _, setup, read, write, share, _, slots, few, load, _, _, _ = of
+    _, output, _, _, typical, (decode, prefill) = demand
     n = in_flight
     total = 0.0
     if n >= slots:  # it begins when one of the running requests ends
-        total = (waiting + n - slots + 1) * (setup + read * unread + typical * (write + share * slots)) / slots
+        others = output if typical is None else typical
+        total = (waiting + n - slots + 1) * (setup + read * unread + others * (write + share * slots)) / slots
         n, pending = slots - 1, 0
     total += setup + read * (pending + unread) + output * (write + share * (n + 1))
-    total += n * (HARM_DECODE * share * output + HARM_PREFILL * read * unread)
+    total += n * (decode * share * output + prefill * read * unread)
     if load:
         total += load + 0.5 * n * output * (write + share * n)
     if n >= few:
@@ -131,12 +195,22 @@ def _edge_cost(
     return total
 
 
-def expected_seconds(of: Row[C], demand: Demand, in_flight: int, pending: int) -> float:
-    """Return the expected duration of a request there, beside those in flight, without its harm to them."""
-    _, name, setup, read, write, share, _, _, _, load = of
-    prompt, output, kept, _, _ = demand  # unpacking is quicker than names
-    unread = prompt - kept[name] if name in kept else prompt
-    return load + setup + read * (pending + unread) + output * (write + share * (in_flight + 1))
+def expected_seconds(of: Row[C], unread: float, output: float, in_flight: int, pending: int) -> float:
+    """Return the expected duration of a request there, which is one of those in flight, without its harm to them.
+
+    `unread`: its prompt tokens that are not in the prefix cache.
+    """
+    _, _, setup, read, alone, share, _, _ = of[TERMS]
+    return (of.load + setup + read * (pending + unread) + output * (alone + share * (in_flight - 1))) / of.weight
+
+
+def is_spilling(of: Row[C], output: float, in_flight: int, pending: int) -> bool:
+    """Return True if the expected wait there is longer than it may be while an endpoint of a worse tier is free.
+
+    The wait is the time that a request loses to those before it: until their prompts are read, and for each of its
+    output tokens.
+    """
+    return of.spill < NEVER and of.read * pending + output * of.share * in_flight > of.spill
 
 
 def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection[str] = ()) -> bool:
@@ -154,12 +228,13 @@ def has_free(rows: Iterable[Row[C]], counts: Counts[C] | None, tried: Collection
 
 
 class _Edge(NamedTuple):
-    """The cost of a candidate that gets no more requests now: it is full, or has few completions."""
+    """The cost of a candidate that gets no more requests now: it is full, spilling, or has few completions."""
 
     rank: int
     cost: float
     id: str
     is_full: bool
+    is_spilling: bool
 
 
 Found = list[tuple[float, str, int]]  # cost, id, and the requests from which on the slow start makes it dearer
@@ -175,34 +250,38 @@ def _costs(
     best = OPEN
     found: Found = []
     edges: list[_Edge] = []
-    append = found.append
-    prompt, output, kept, _, typical = demand
-    decode, prefill = 1.0 + HARM_DECODE, HARM_PREFILL / (1.0 + HARM_DECODE)
-    unread = prompt
+    prompt, output, kept, _, _, (decode, prefill) = demand
+    crowd = output * (1.0 + decode)
+    prompt = unread = prompt + 0.0  # a product of two floats is quicker than one with an integer
+    harm = prefill * unread
+    if tried:
+        rows = [it for it in rows if it.id not in tried]
     for it in rows:
-        candidate, name, setup, read, write, share, edge, slots, few, _load = it
+        candidate, name, setup, read, alone, share, edge, few = it[TERMS]
         rank = candidate.rank
-        if rank > best or name in tried:
+        if rank > best:
             continue
-        if kept:
-            unread = prompt - kept[name] if name in kept else prompt
         if counts is None:
             n, pending = candidate.in_flight, candidate.pending
         else:
             n, pending = counts(candidate)
+        if kept:
+            unread = prompt - kept[name] if name in kept else prompt
+            harm = prefill * unread
         if n < edge:
-            others = decode * n  # a float times an integer takes longer than two floats, so there is one such product
-            value = setup + output * (write + share * (1.0 + others))
-            value += read * (unread * (1.0 + prefill * others) + pending)
+            value = setup + read * unread + output * alone
+            if n or pending:  # its own delay by others, and its harm to them
+                value += read * pending + n * (crowd * share + harm * read)
         else:
-            value = _edge_cost(it, output, unread, n, pending, waiting, output if typical is None else typical)
-            if n >= slots or n >= few:
-                edges.append(_Edge(rank, value, name, n >= slots))
+            value = _edge_cost(it, demand, unread, n, pending, waiting)
+            spilling = is_spilling(it, output, n, pending)
+            if spilling or n >= it.slots or n >= few:
+                edges.append(_Edge(rank, value, name, n >= it.slots, spilling))
                 continue
         if rank < best:
             best = rank
             found.clear()
-        append((value, name, few))
+        found.append((value, name, few))
     return best, found, edges
 
 
@@ -225,14 +304,18 @@ def pick(
     some = rows if len(rows) <= ALL_UP_TO else _drawn(rows, demand, by_id)
     best, found, edges = _costs(some, demand, counts, tried, waiting)
     if some is not rows and (best or not found):  # others may have a better rank, or be free
-        best, found, edges = _costs(_some(rows, demand, tried), demand, counts, tried, waiting)
+        best, found, edges = _second_costs(rows, demand, counts, tried, waiting)
     if edges:
-        if not found:
+        if _spills_nowhere(edges, found, best):
+            unlimited = [it._replace(spill=NEVER) for it in rows]
+            return pick(unlimited, demand, counts, tried, waiting, draw)
+        if not found or (best == OPEN and any(it.rank < OPEN and not it.is_full for it in edges)):
             best, found = _despite_few(edges, demand)
         if not found:
             return _none_free(edges)
         if _waits(edges, best, min(found)[0], demand):
             return FULL
+        best, found = _instead_of_a_load(edges, best, found, rows)
     if len(found) <= 1:
         return _only(rows, found, best)
     found.sort()
@@ -243,7 +326,18 @@ def pick(
     if found[1][0] <= limit:
         near = [one for one in found[:MAX_RECORDED_SCORES] if one[0] <= limit]
         _, name, few = near[int(draw() * len(near))]
-    return Decision(name, _reason(name, few, demand), (), _recorded(found))
+    reason = SPILLED if best and _is_spilled(rows, best) else _reason(name, few, demand)
+    return Decision(name, reason, (), _recorded(found))
+
+
+def _is_spilled(rows: Iterable[Row[C]], best: int) -> bool:
+    return is_spilled(best, (it.candidate for it in rows))
+
+
+def _spills_nowhere(edges: Iterable[_Edge], found: Found, best: int) -> bool:
+    """Return True if candidates are spilling although no other one that is as healthy is free."""
+    spilling = [it.rank for it in edges if it.is_spilling]
+    return bool(spilling) and (not found or best // TIERS > min(spilling) // TIERS)
 
 
 def _reason(name: str, few: int, demand: Demand) -> str:
@@ -262,29 +356,44 @@ def _none_free(edges: Iterable[_Edge]) -> Decision | None:
 def _only(rows: Sequence[Row[C]], found: Found, best: int) -> Decision | None:
     if not found:
         return None
-    return _trial(rows, found) if best == OPEN else Decision(found[0][1], ONLY, (), _recorded(found))
+    if best == OPEN:
+        return _trial(rows, found)
+    reason = SPILLED if best and _is_spilled(rows, best) else ONLY
+    return Decision(found[0][1], reason, (), _recorded(found))
 
 
 def _waits(edges: Iterable[_Edge], best: int, least: float, demand: Demand) -> bool:
-    """Return True if it is better to wait for a healthy endpoint, or for a faster one."""
-    full = [it for it in edges if it.is_full]
-    if not full:
-        return False
-    first = min(full)
-    if first.rank == OPEN:
-        return False
-    return best == OPEN or (first.rank == best and first.cost < least and demand.waited < least)
+    """Return True if it is better to wait for a healthy endpoint, or for a faster one of the same rank."""
+    full = [it for it in edges if it.is_full and it.rank < OPEN]
+    if best == OPEN:
+        return bool(full)
+    return demand.waited < least and any(it.rank == best and it.cost < least for it in full)
 
 
 def _despite_few(edges: Iterable[_Edge], demand: Demand) -> tuple[int, Found]:
-    """Return the candidates with few completions, where there are no others to choose or to wait for."""
+    """Return the candidates with few completions, where there are no others as healthy to choose or to wait for.
+
+    While another one is full, a request waits, as long as it may: each response allows two more requests here.
+    """
     few = [it for it in edges if not it.is_full]
     if not few:
         return OPEN, []
     first = min(few)
-    if demand.waited < first.cost and any(it.is_full and it.rank <= first.rank for it in edges):
+    if demand.waited < NEVER and any(it.is_full and it.rank <= first.rank for it in edges):
         return OPEN, []
     return first.rank, [(it.cost, it.id, 0) for it in few if it.rank == first.rank]
+
+
+def _instead_of_a_load(edges: Iterable[_Edge], best: int, found: Found, rows: Sequence[Row[C]]) -> tuple[int, Found]:
+    """If the best of the free candidates must load the model, return those with few completions that cost less.
+
+    Else the slow start of an endpoint that has the model, or is loading it, would start more loads.
+    """
+    least, name, _ = min(found)
+    few = [(it.cost, it.id, 0) for it in edges if not it.is_full and it.rank == best and it.cost < least]
+    if few and any(it.load and it.id == name for it in rows):
+        return best, few
+    return best, found
 
 
 def _drawn(rows: Sequence[Row[C]], demand: Demand, by_id: Mapping[str, Row[C]] | None) -> list[Row[C]]:
@@ -296,6 +405,14 @@ def _drawn(rows: Sequence[Row[C]], demand: Demand, by_id: Mapping[str, Row[C]] |
         known = {it.id: it for it in rows} if by_id is None else by_id
         some += [known[name] for name in demand.kept if name in known and known[name] not in some]
     return some
+
+
+def _second_costs(
+    rows: Sequence[Row[C]], demand: Demand, counts: Counts[C] | None, tried: Collection[str], waiting: int
+) -> tuple[int, Found, list[_Edge]]:
+    """Return the costs of some candidates of the best rank, or of all of any rank if none of these is free."""
+    costs = _costs(_some(rows, demand, tried), demand, counts, tried, waiting)
+    return costs if costs[1] else _costs(rows, demand, counts, tried, waiting)
 
 
 def _some(rows: Sequence[Row[C]], demand: Demand, tried: Collection[str]) -> list[Row[C]]:
@@ -322,4 +439,4 @@ def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
 
 def _recorded(found: Found) -> tuple[tuple[str, int], ...]:
     """Return the least costs, in ms."""
-    return tuple([(name, int(value * 1000)) for value, name, _ in found[:MAX_RECORDED_SCORES]])
+    return tuple([(name, int(value * 1000.0)) for value, name, _ in found[:MAX_RECORDED_SCORES]])

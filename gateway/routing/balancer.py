@@ -4,17 +4,18 @@ Pure functions: no I/O, no lock.
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from gateway.registry import schema
 
-# Operator state and the status offline exclude an endpoint; everything else only orders.
-_RANKS = {schema.ONLINE: 0, schema.PENDING: 1, schema.ERROR: 2}
-OPEN = 3  # its circuit breaker is open, or a trial is under way
-EXCLUDED = 4
+# Operator state and the status offline exclude an endpoint; everything else only orders: health first, then the tier.
+TIERS = schema.LAST_TIER
+_RANKS = {schema.ONLINE: 0, schema.PENDING: TIERS, schema.ERROR: 2 * TIERS}
+OPEN = 3 * TIERS  # its circuit breaker is open, or a trial is under way: whose trial is due first, in any tier
+EXCLUDED = OPEN + 1
 
 # Reasons for a choice.
 ONLY = "only"  # there was no other candidate
@@ -24,11 +25,14 @@ TRIAL = "trial"  # every circuit breaker is open, and its trial is due first
 CREATOR = "made_it"  # it created the stored response of the request
 PINNED = "pinned"  # the playground requested this endpoint
 SEARCHED = "searched"  # the endpoint of a stored response is unknown: all are queried
+SPILLED = "spilled"  # the endpoints of better tiers were excluded or full
 
 
-def rank(status: str, operator_state: str) -> int:
-    """Return the rank of an endpoint: 0 is chosen before 1, EXCLUDED never."""
-    return _RANKS.get(status, EXCLUDED) if operator_state == schema.ENABLED else EXCLUDED
+def rank(status: str, operator_state: str, tier: int = 1) -> int:
+    """Return the rank of an endpoint by its health and its tier: 0 is chosen before 1, EXCLUDED never."""
+    if operator_state != schema.ENABLED or status not in _RANKS:
+        return EXCLUDED
+    return _RANKS[status] + tier - 1
 
 
 class Candidate(Protocol):
@@ -36,6 +40,10 @@ class Candidate(Protocol):
     def id(self) -> str: ...
     @property
     def rank(self) -> int: ...
+    @property
+    def tier(self) -> int:
+        """1 to TIERS."""
+
     @property
     def slots(self) -> int | None:
         """Limit of concurrent requests; None is unlimited."""
@@ -91,9 +99,10 @@ def pick(
 ) -> Decision | None:
     """Choose an endpoint (load balancing): the one with the fewest requests in flight among those of the best rank.
 
-    `choose` decides ties. An open circuit breaker ranks last, but never excludes: if all are open, the endpoint whose
-    trial is due first is chosen. The result is FULL if every candidate is full, and None if there is none: all are
-    disabled, draining, offline or already tried.
+    `choose` decides ties. An endpoint is full if its slots are taken; one of a worse tier is chosen then. An open
+    circuit breaker ranks last, but never excludes: if all are open, the endpoint whose trial is due first is chosen.
+    The result is FULL if every candidate is full, and None if there is none: all are disabled, draining, offline or
+    already tried.
     """
     best, full = OPEN, EXCLUDED
     free: list[tuple[str, int]] = []
@@ -121,7 +130,14 @@ def pick(
     if best == OPEN:
         return Decision(_first_trial(candidates, free), TRIAL, tuple(free))
     chosen = ties[0] if len(ties) == 1 else choose(ties)
-    return Decision(chosen, ONLY if len(free) == 1 else LEAST if len(ties) == 1 else DRAWN, tuple(free))
+    reason = ONLY if len(free) == 1 else LEAST if len(ties) == 1 else DRAWN
+    return Decision(chosen, SPILLED if best and is_spilled(best, candidates) else reason, tuple(free))
+
+
+def is_spilled(rank: int, candidates: Iterable[Candidate]) -> bool:
+    """Return True if a candidate, in any state, has a better tier than one of this rank, which is below OPEN."""
+    tier = rank % TIERS + 1
+    return tier > 1 and any(candidate.tier < tier for candidate in candidates)
 
 
 def _first_trial(candidates: Sequence[C], free: list[tuple[str, int]]) -> str:

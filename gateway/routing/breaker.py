@@ -157,6 +157,12 @@ class Breaker:
         self.due = now + seconds * self._jitter()
         return True
 
+    def half_open(self, now: float) -> None:
+        """Let one request through as a trial. Its success closes the breaker."""
+        if self.due is None:
+            self.due = now
+            self.failures_in_a_row = max(1, self.failures_in_a_row)
+
     def close(self) -> None:
         """Close the breaker and delete all failures."""
         self.due = None

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from gateway.routing.adaptive import HARM_DECODE, HARM_PREFILL, Demand, Row
+from gateway.routing.adaptive import Demand, Row
 
 
 class CostParts(NamedTuple):
@@ -13,25 +13,31 @@ class CostParts(NamedTuple):
     cold: float  # until the model is loaded, and what that costs those that run there
     wait: float  # until a slot is free
     factor: float  # more than 1 for an endpoint with few completions that has requests already
+    weight: float = 1.0  # of the endpoint, set by staff
 
     @property
     def total(self) -> float:
-        return (self.own + self.harm + self.cold + self.wait) * self.factor
+        return (self.own + self.harm + self.cold + self.wait) * self.factor * self.weight
 
 
 def cost_parts(of: Row[Any], demand: Demand, in_flight: int, pending: int, waiting: int) -> CostParts:
     """Return the parts of the cost of a request at an endpoint with these counts. `waiting`: requests in the queue."""
     unread = demand.prompt - demand.kept.get(of.id, 0.0)
     output, n, wait = demand.output, in_flight, 0.0
+    decode, prefill = demand.harm
     if n >= of.slots:  # it begins when one of the running requests ends
         typical = output if demand.typical is None else demand.typical
         each = of.setup + of.read * unread + typical * (of.write + of.share * of.slots)
         wait = (waiting + n - of.slots + 1) * each / of.slots
         n, pending = of.slots - 1, 0
+    own = of.setup + of.read * (pending + unread) + output * (of.write + of.share * (n + 1))
+    harm = n * (decode * of.share * output + prefill * of.read * unread)
+    cold = of.load + 0.5 * n * output * (of.write + of.share * n) if of.load else 0.0
     return CostParts(
-        own=of.setup + of.read * (pending + unread) + output * (of.write + of.share * (n + 1)),
-        harm=n * (HARM_DECODE * of.share * output + HARM_PREFILL * of.read * unread),
-        cold=of.load + 0.5 * n * output * (of.write + of.share * n) if of.load else 0.0,
-        wait=wait,
+        own=own / of.weight,
+        harm=harm / of.weight,
+        cold=cold / of.weight,
+        wait=wait / of.weight,
         factor=2.0 * (n + 1) / of.few if n >= of.few else 1.0,
+        weight=of.weight,
     )

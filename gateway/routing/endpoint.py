@@ -4,13 +4,16 @@ import logging
 import math
 import string
 import time
+from time import monotonic
 from urllib.parse import quote
 
 from gateway.dialects.redact import Redactor
-from gateway.ipc.live_page import IN_FLIGHT, MOMENT, PENDING, READ, SHARED, WORD, Row, moment
+from gateway.ipc.live_page import IN_FLIGHT, MOMENT, MOMENTS_PER_SECOND, PENDING, READ, SHARED, WORD, Row
+from gateway.providers.table import provider_of
 from gateway.registry import schema
 from gateway.routing.balancer import EXCLUDED, OPEN, rank
 from gateway.routing.breaker import Breaker
+from gateway.routing.endpoint_memory import EndpointMemory
 from gateway.upstream.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -20,39 +23,49 @@ _HEADER_SAFE = "".join(sorted(set(string.printable) - set(string.whitespace) - {
 STALE_SECONDS = 1.0  # after a breaker has closed, open states that other workers published before are ignored
 
 
+class _Exchanged:
+    """What this process has published of its circuit breaker, and needs to follow those of others."""
+
+    __slots__ = ("closed_at", "due", "failed_at", "successes")
+
+    def __init__(self) -> None:
+        self.due = 0  # second of the next trial, as published
+        self.failed_at = self.closed_at = 0.0  # seconds since 1970
+        self.successes = 0  # value of `breaker.successes` when it was published last
+
+
 class Endpoint:
     """An endpoint in this worker: facts of the registry, connections, requests in flight, circuit breaker."""
 
     __slots__ = (
         "_cells",
-        "_closed_at",
-        "_failed_at",
+        "_exchanged",
         "_health",
-        "_published_due",
+        "_read",
         "_row",
-        "_successes_seen",
+        "_shared",
+        "_since",
         "breaker",
         "facts",
         "fixed_head",
         "id",
         "in_flight",
         "label",
+        "memory",
         "pending",
         "pool",
+        "provider",
         "rank",
         "redactor",
         "slots",
-        "unsupported_paths",
-        "usage_refused",
     )  # fmt: skip
 
     def __init__(self, facts: schema.EndpointFacts, pool: Pool, secret: str | None, row: Row) -> None:
         self.pool = pool
         self.in_flight = self.pending = 0
+        self._since = 0  # moment of the last change of the requests in flight, if there are any
         self.breaker = Breaker()
-        self._published_due = 0
-        self._failed_at = self._closed_at = 0.0  # seconds since 1970
-        self._successes_seen = 0  # value of `breaker.successes` when it was published last
+        self._exchanged = _Exchanged()
         self._row = row
         self.reset_learned()
         self.update(facts, secret)
@@ -61,21 +74,30 @@ class Endpoint:
         """Take the facts of a newer schema."""
         self.facts = facts
         self.id = facts.id
-        self._cells = self._row.cells(facts.slot)
+        self._cells = cells = self._row.cells(facts.slot)
+        # Its cells are written by this process only, so what they have is read once.
+        self._read, self._shared = cells[READ], cells[SHARED]
         self.redactor = Redactor(secret)
         self.slots = facts.slots
         self.pool.connect_timeout = facts.connect_timeout_secs
         self.label = b"x-routerdash-endpoint: %b\r\n" % quote(facts.name, safe=_HEADER_SAFE).encode()
-        key = b"" if secret is None else b"authorization: Bearer %b\r\n" % secret.encode()
+        self.provider = provider_of(facts.kind)  # None: it is self-hosted
+        if self.provider is not None and not self.provider.takes_usage_option:
+            self.memory.usage_refused = True
+        if secret is None:
+            key = b""
+        elif self.provider is None:
+            key = b"authorization: Bearer %b\r\n" % secret.encode()
+        else:
+            key = b"%b: %b\r\n" % tuple(word.encode() for word in self.provider.auth_header(secret))
         # Headers of every request to the endpoint.
         self.fixed_head = b"host: %b\r\naccept-encoding: identity\r\n%b" % (self.pool.authority, key)
-        self._health = rank(facts.status, facts.operator_state)
+        self._health = rank(facts.status, facts.operator_state, facts.tier)
         self.update_rank()
 
     def reset_learned(self) -> None:
         """Forget facts that earlier responses have shown: the address now leads to another server."""
-        self.usage_refused = False  # it refused stream_options with 4xx; not sent again until the endpoint is edited
-        self.unsupported_paths: set[str] = set()  # paths that it responded to with 404
+        self.memory = EndpointMemory()
         self.breaker.close()
 
     def __repr__(self) -> str:
@@ -101,28 +123,40 @@ class Endpoint:
             self.pending = self._cells[PENDING] = self.pending - pending
         self.in_flight = self._cells[IN_FLIGHT] = self.in_flight - 1
 
-    def send_prompt(self, tokens: int) -> tuple[int, int, int, int]:
+    leave_integrated = leave  # after `work_until`
+
+    def send_prompt(self, tokens: int) -> tuple[int, int, int]:
         """Count prompt tokens that are sent now. Until `prompt_read` they are pending.
 
-        Return the same as `totals` for the moment of the last change of the requests in flight.
+        Return the prompt tokens that were pending before; the prompt tokens sent so far, and the integral of the
+        requests in flight, both modulo 2**32. The request has just entered, and all are of this process alone.
         """
-        cells = self._cells
-        self.pending = cells[PENDING] = pending = self.pending + tokens
-        cells[READ] = read = cells[READ] + tokens & WORD
-        return self.in_flight, pending, read, cells[SHARED]
+        before = self.pending
+        self.pending = self._cells[PENDING] = before + tokens
+        self._read = self._cells[READ] = self._read + tokens & WORD
+        return before, self._read, self._shared
 
     def prompt_read(self, tokens: int) -> None:
         """Count prompt tokens as read: the response to them has begun, or there will be none."""
         self.pending = self._cells[PENDING] = self.pending - tokens
 
-    def totals(self, now: int) -> tuple[int, int, int, int]:
-        """Return what `gateway.ipc.live_page.EndpointWork.totals` returns, of this process alone."""
-        cells, in_flight = self._cells, self.in_flight
-        return in_flight, self.pending, cells[READ], cells[SHARED] + in_flight * (now - cells[MOMENT] & WORD) & WORD
+    def work_until(self, now: int) -> tuple[int, int]:
+        """Return the prompt tokens sent so far, and the integral of the requests in flight until the moment `now`, of
+        this process alone and modulo 2**32. A request that leaves at that moment may `leave_integrated`.
+        """
+        number, cells = self.in_flight, self._cells
+        self._shared = cells[SHARED] = self._shared + number * (now - self._since & WORD) & WORD
+        self._since = cells[MOMENT] = now
+        return self._read, self._shared
 
     def received(self) -> None:
         """Publish the time of the last byte received."""
         self._row.set_last_byte(self.facts.slot, int(time.time()))
+
+    @property
+    def tier(self) -> int:
+        """See gateway.routing.balancer.Candidate."""
+        return self.facts.tier
 
     # The circuit breaker
 
@@ -134,10 +168,10 @@ class Endpoint:
     def record_success(self) -> None:
         """Record a success after failures: the circuit breaker closes."""
         self.breaker.record_success()
-        if self._published_due:
+        if self._exchanged.due:
             log.info("endpoint %s: the circuit breaker closed; it receives requests again", self.facts.name)
-            self._closed_at = time.time()
-            self._row.set_closed_at(self.facts.slot, int(self._closed_at))
+            self._exchanged.closed_at = time.time()
+            self._row.set_closed_at(self.facts.slot, int(self._exchanged.closed_at))
             self.update_rank()
 
     def record_failure(self, pause: float | None = None, key: str | None = None) -> None:
@@ -149,7 +183,7 @@ class Endpoint:
         now = time.monotonic()
         if key is not None and not self.breaker.keys.failed(key, now):
             return
-        self._failed_at = time.time()
+        self._exchanged.failed_at = time.time()
         if self.breaker.record_failure(now, pause=pause):
             due = self.breaker.due or now
             log.warning(
@@ -163,8 +197,12 @@ class Endpoint:
         """Close the circuit breaker on an operator's request."""
         log.info("endpoint %s: an operator reset the circuit breaker; it receives requests again", self.facts.name)
         self.breaker.close()
-        self._closed_at = time.time()
+        self._exchanged.closed_at = time.time()
         self.update_rank()
+
+    def await_trial(self) -> None:
+        """Let single requests through until one succeeds: a pause has ended, and the cause of it may be left."""
+        self.breaker.half_open(time.monotonic())
 
     def begin_trial(self) -> None:
         """Count a trial request, which an open breaker admits."""
@@ -179,10 +217,13 @@ class Endpoint:
         """Compute the rank from health, operator state and breaker, and publish the breaker's state."""
         breaker = self.breaker
         now = time.monotonic()
-        self.rank = OPEN if self._health < OPEN and breaker.blocks(now) else self._health
+        if self.memory.paused_until:
+            self.rank = EXCLUDED
+        else:
+            self.rank = OPEN if self._health < OPEN and breaker.blocks(now) else self._health
         due = 0 if breaker.due is None else math.ceil(time.time() + breaker.due - now)
-        if due != self._published_due:
-            self._published_due = due
+        if due != self._exchanged.due:
+            self._exchanged.due = due
             self._row.set_trial_due(self.facts.slot, due)
 
     def follow(self, opened_until: int, closed_at: int) -> None:
@@ -191,41 +232,41 @@ class Endpoint:
         if breaker.due is None:
             self._follow_others(opened_until - time.time())
             return
-        if closed_at > self._failed_at:
+        if closed_at > self._exchanged.failed_at:
             breaker.close()
-            self._closed_at = time.time()
+            self._exchanged.closed_at = time.time()
         self.update_rank()
 
     def _follow_others(self, ahead: float) -> None:
         """Follow another worker's breaker, which stays open for `ahead` seconds; negative: it is half-open."""
         breaker, now = self.breaker, time.time()
         if ahead > 1.0:  # times are published in whole seconds, so that the rest of one may have passed
-            if now - self._closed_at > STALE_SECONDS:
+            if now - self._exchanged.closed_at > STALE_SECONDS:
                 breaker.due = time.monotonic() + ahead
-                self._failed_at = now
+                self._exchanged.failed_at = now
                 self.update_rank()
-        elif ahead < 0.0 and breaker.successes not in (0, self._successes_seen):
+        elif ahead < 0.0 and breaker.successes not in (0, self._exchanged.successes):
             # The other worker has no request for a trial; here requests succeed, so its breaker may close.
-            self._successes_seen = breaker.successes
+            self._exchanged.successes = breaker.successes
             self._row.set_closed_at(self.facts.slot, int(now))
 
 
 class MeasuredEndpoint(Endpoint):
-    """An endpoint whose requests in flight are integrated over time, from which control learns its speeds."""
+    """An endpoint whose requests in flight are integrated over time, from which control learns its speeds.
+
+    The integral is stored with each change. Without requests in flight, neither it nor its moment matters.
+    """
 
     __slots__ = ()
 
     def enter(self) -> None:
-        self._integrate()
-        super().enter()
+        cells, number = self._cells, self.in_flight
+        now = int(monotonic() * MOMENTS_PER_SECOND) & WORD
+        if number:
+            self._shared = cells[SHARED] = self._shared + number * (now - self._since & WORD) & WORD
+        self._since = cells[MOMENT] = now
+        self.in_flight = cells[IN_FLIGHT] = number + 1
 
     def leave(self, pending: int = 0) -> None:
-        self._integrate()
-        super().leave(pending)
-
-    def _integrate(self) -> None:
-        """Add the requests in flight since the last change to their integral."""
-        cells, now = self._cells, moment()
-        if self.in_flight:
-            cells[SHARED] = cells[SHARED] + self.in_flight * (now - cells[MOMENT] & WORD) & WORD
-        cells[MOMENT] = now
+        self.work_until(int(monotonic() * MOMENTS_PER_SECOND) & WORD)
+        self.leave_integrated(pending)

@@ -3,45 +3,107 @@
 The facts are in the registry store, where control publishes them. Rows and lengths are kept until they change.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 
-from gateway.ipc.live_page import EndpointWork
-from gateway.registry.reader import NOT_MEASURED, UNKNOWN_LENGTHS, StoreUnreadable
-from gateway.registry.schema import Speeds, speed_key
-from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT, Demand, row
+from gateway.ipc.live_page import EndpointWork, moment
+from gateway.registry.reader import NOT_MEASURED, NOT_READ, UNKNOWN_LENGTHS, StoreUnreadable
+from gateway.registry.schema import EngineState, Speeds, ref, speed_key
+from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT, Counts, rows_of
+from gateway.routing.balancer import ONLY, Decision
 from gateway.routing.endpoint import Endpoint
+from gateway.routing.loaded_models import LoadedModels
 from gateway.routing.roster import Roster
 from gateway.routing.routes import LearnedRoutes, Routes
 
 CACHED_LENGTHS = 20_000  # of a model and an API key
-_new = tuple.__new__
-NOTHING_KEPT: Mapping[str, float] = {}
+OTHERS_SECONDS = 45.0  # after which requests of others, as control last read them, do not count any more
+_UNKNOWN = UNKNOWN_OUTPUT, UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT
+FOLLOW_SECONDS = 5.0  # between two looks at which models are out of use
+
+
+class _CachedLengths(dict[tuple[str, str | None], tuple[float, float, float]]):
+    """By model and API key: the mean output tokens of a key, the bytes of a body for each prompt token, and the mean
+    output tokens of all keys. What is missing is read.
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        super().__init__()
+        self._roster = roster
+        self._version = -1
+
+    def update_version(self) -> None:
+        """Forget all if the learned facts have changed."""
+        if self._version != self._roster.learned_version:
+            self._version = self._roster.learned_version
+            self.clear()
+
+    def __missing__(self, of: tuple[str, str | None]) -> tuple[float, float, float]:
+        if len(self) >= CACHED_LENGTHS:
+            self.clear()
+        try:
+            lengths = self._roster.reader.lengths(*of)
+            typical = self._roster.reader.lengths(of[0], None).output
+        except StoreUnreadable:  # requests continue with what is in memory
+            lengths, typical = UNKNOWN_LENGTHS, None
+        output = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
+        bytes_per_token = lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN
+        found = self[of] = output, bytes_per_token, output if typical is None else typical
+        return found
 
 
 class LearnedFacts:
     """The learned facts of one gateway process."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, spill_after: float) -> None:
+        """`spill_after`: expected wait in seconds beyond which an endpoint without known slots counts as full, if there
+        are others of worse tiers.
+        """
         self._roster = roster
+        self._spill_after = spill_after
         self._page = roster.page
         self._work = EndpointWork(roster.page)
-        self._lengths: dict[tuple[str, str | None], tuple[float, float, float]] = {}
-        self._lengths_version = -1
+        self.lengths = _CachedLengths(roster)
+        self.loaded_models = LoadedModels(self._models_changed)
+        self._followed_at = 0.0  # time.monotonic()
+        self._others: dict[str, tuple[int, float]] = {}  # requests of others by endpoint, and until when they count
         self.alone = False  # no other process has requests, so that an endpoint's own counts are those of all
         self.follow()
+
+    def lengths_through(self, name: str, model: str, key_id: str | None) -> tuple[float, float, float]:
+        """Return the lengths of requests for a model name, or those of the model while nothing is known of the name."""
+        found = self.lengths[name, key_id]
+        return self.lengths[model, key_id] if found == _UNKNOWN else found
 
     def routes(self, routes: Routes, kind: str) -> LearnedRoutes:
         """Read what was learned about these routes for a kind of request, and keep it as `routes.learned[kind]`.
 
         It is out of date if its version is not that of the roster.
         """
+        self.lengths.update_version()
         speeds = [self._speeds(speed_key(it.endpoint.id, it.model.id, kind)) for it in routes]
-        rows = [
-            row(route.endpoint, measured, route.endpoint.facts.kind, speeds)
-            for route, measured in zip(routes, speeds, strict=True)
+        engines = [self._engine(it.endpoint.id) for it in routes]
+        reporting = {
+            it.endpoint.id: (engine, measured.load)
+            for it, measured, engine in zip(routes, speeds, engines, strict=True)
+            if engine.loaded is not None
+        }
+        if reporting:
+            read = {endpoint_id: engine for endpoint_id, (engine, _) in reporting.items()}
+            self.loaded_models.note(read, self._roster.endpoints)
+        self._note_others(routes, engines)
+        load_seconds = self.loaded_models.load_seconds
+        loads = [
+            load_seconds(it.endpoint.id, engine, it.model.id, measured.load, is_idle=not self._in_flight(it.endpoint))
+            for it, measured, engine in zip(routes, speeds, engines, strict=True)
         ]
+        rows = rows_of(routes.endpoints, speeds, self._spill_after, loads)
         kept = {route.endpoint.id: measured.kept for route, measured in zip(routes, speeds, strict=True)}
-        found = LearnedRoutes(rows, {it.id: it for it in rows}, kept, self._roster.learned_version)
+        only = Decision(rows[0].id, ONLY, ()) if len(rows) == 1 else None
+        slowest_read = max((it.read for it in rows), default=0.0)
+        found = LearnedRoutes(
+            rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, only, slowest_read
+        )
         routes.learned[kind] = found
         return found
 
@@ -51,57 +113,71 @@ class LearnedFacts:
         except StoreUnreadable:  # requests continue with what is in memory
             return NOT_MEASURED
 
-    def demand(
-        self,
-        model: str,
-        key_id: str | None,
-        body_bytes: int,
-        max_tokens: int | None,
-        *,
-        generates: bool,
-    ) -> Demand:
-        """Return what a request is expected to need: prompt tokens from the size of its body, output tokens from the
-        mean of the requests before it. One that generates nothing has no output tokens.
-        """
-        if self._lengths_version != self._roster.learned_version or len(self._lengths) > CACHED_LENGTHS:
-            self._lengths_version = self._roster.learned_version
-            self._lengths.clear()
-        found = self._lengths.get((model, key_id))
-        if found is None:
-            found = self._lengths[model, key_id] = self._read_lengths(model, key_id)
-        output, bytes_per_token, typical = found
-        if not generates:
-            output = typical = 0.0
-        elif max_tokens is not None and max_tokens < output:
-            output = max_tokens
-        # Demand(…) would call a function in between.
-        return _new(Demand, (int(body_bytes / bytes_per_token) or 1, output, NOTHING_KEPT, 0.0, typical))
-
-    def _read_lengths(self, model: str, key_id: str | None) -> tuple[float, float, float]:
-        """Return the mean output tokens of a key, the bytes of a body for each prompt token, and the mean output tokens
-        of all keys.
-        """
+    def _engine(self, endpoint_id: str) -> EngineState:
         try:
-            lengths = self._roster.reader.lengths(model, key_id)
-            typical = self._roster.reader.lengths(model, None).output
+            return self._roster.reader.engine(ref(endpoint_id))
         except StoreUnreadable:
-            lengths, typical = UNKNOWN_LENGTHS, None
-        output = UNKNOWN_OUTPUT if lengths.output is None else lengths.output
-        return output, lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN, output if typical is None else typical
+            return NOT_READ
+
+    def _note_others(self, routes: Routes, engines: Iterable[EngineState]) -> None:
+        for route, engine in zip(routes, engines, strict=True):
+            if engine.others:
+                self._others[route.endpoint.id] = engine.others, engine.read_at + OTHERS_SECONDS
+            elif self._others:
+                self._others.pop(route.endpoint.id, None)
+
+    def _models_changed(self) -> None:
+        """Have the rows made again: a model was loaded, or is being loaded."""
+        self._roster.learned_version += 1
 
     # What endpoints work on now
 
     def follow(self) -> None:
         """Notice other processes. Called several times a second."""
         self.alone = self._page.rows <= 1
+        now = time.monotonic()
+        if self.loaded_models.loading or (self.loaded_models.has_engines and now - self._followed_at >= FOLLOW_SECONDS):
+            self._followed_at = now
+            self._models_changed()  # what is left of a load grows less, and models fall out of use
+
+        if self._others:
+            now = time.time()
+            self._others = {it: (count, until) for it, (count, until) in self._others.items() if until > now}
+
+    @property
+    def counts(self) -> Counts[Endpoint] | None:
+        """How the requests at an endpoint are counted; None: its own counts are all."""
+        if self._others:
+            return self._counts_with_others
+        return None if self.alone else self.counts_of_all
+
+    def _counts_with_others(self, endpoint: Endpoint) -> tuple[int, int]:
+        """Return also the requests of other clients of the engine. They alone fill no endpoint, so that no request of
+        ours waits here for them: the engine has a queue of its own.
+        """
+        if self.alone:
+            in_flight, pending = endpoint.in_flight, endpoint.pending
+        else:
+            in_flight, pending = self.counts_of_all(endpoint)
+        others, _ = self._others.get(endpoint.id, (0, 0.0))
+        if others and endpoint.slots is not None:
+            others = min(others, max(0, endpoint.slots - 1 - in_flight))
+        return in_flight + others, pending
+
+    def _in_flight(self, endpoint: Endpoint) -> int:
+        return endpoint.in_flight if self.alone else self._page.in_flight(endpoint.facts.slot)
 
     def counts_of_all(self, endpoint: Endpoint) -> tuple[int, int]:
         """Return the requests in flight and the pending prompt tokens of an endpoint, over all processes."""
         slot = endpoint.facts.slot
         return self._page.in_flight(slot), self._work.pending(slot)
 
-    def totals(self, endpoint: Endpoint, now: int) -> tuple[int, int, int, int]:
-        """Return the requests in flight, the pending prompt tokens, the prompt tokens sent so far, and the integral of
-        the requests in flight until the moment `now`, over all processes. The last two count modulo 2**32.
+    def totals(self, endpoint: Endpoint) -> tuple[int, int, int, int]:
+        """Return what `gateway.ipc.live_page.EndpointWork.totals` returns for now."""
+        return self._work.totals(endpoint.facts.slot, moment())
+
+    def work_until(self, endpoint: Endpoint, now: int) -> tuple[int, int]:
+        """Return the prompt tokens sent so far to an endpoint, and the integral of the requests in flight there until
+        the moment `now`, over all processes and modulo 2**32.
         """
-        return self._work.totals(endpoint.facts.slot, now)
+        return self._work.totals(endpoint.facts.slot, now)[2:]

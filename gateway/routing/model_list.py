@@ -1,7 +1,7 @@
-"""GET /v1/models and /v1/models/{id}: the models that clients can request now, from the roster."""
+"""GET /v1/models and /v1/models/{id}: the models and model names that clients can request now, from the roster."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 
@@ -9,9 +9,13 @@ from gateway.base.errors import MODEL_NOT_FOUND, Refusal
 from gateway.base.request_kinds import CAPABILITIES, KINDS
 from gateway.loop.time_slices import Slices, TimeSlices
 from gateway.registry import schema
+from gateway.registry.schema import ModelName
 from gateway.routing.balancer import EXCLUDED
+from gateway.routing.model_names import Leaf, ModelNames, NamePlan
 from gateway.routing.roster import Roster
 from gateway.routing.routes import Route
+
+T = TypeVar("T")
 
 _APIS = {word: {kind.name for kind in KINDS if kind.capability == word} for word in CAPABILITIES}
 _ALL_APIS = {kind.name for kind in KINDS}
@@ -36,18 +40,21 @@ class ModelPayload(TypedDict):
     aliases: list[str]
 
 
-class ModelList:
-    """The response of GET /v1/models, built once for each version of the registry, in time slices."""
+class BuiltList(Generic[T]):
+    """A list of models that is built once for each version of the registry, in time slices."""
 
     def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
         self._roster = roster
         self._time_slices = time_slices
-        self._version = -1  # of the response
+        self._version = -1  # of the list
         self._is_building = False
-        self._response = b""
+        self._built: T
 
-    async def response(self) -> bytes:
-        """Return the encoded list, of the version at the time of the call or a later one.
+    def build(self, roster: Roster) -> Slices[T]:
+        raise NotImplementedError
+
+    async def current(self) -> T:
+        """Return the list, of the version at the time of the call or a later one.
 
         Requests share one build at a time, however often the version changes. Raises Refusal (503).
         """
@@ -59,15 +66,31 @@ class ModelList:
             self._is_building = True
             building = self._roster.version
             try:
-                self._response = await self._time_slices.start_now(listing(self._roster))
+                self._built = await self._time_slices.start_now(self.build(self._roster))
                 self._version = building
             finally:
                 self._is_building = False
-        return self._response
+        return self._built
+
+
+class ModelList(BuiltList[bytes]):
+    """The response of GET /v1/models."""
+
+    def build(self, roster: Roster) -> Slices[bytes]:
+        return listing(roster)
 
 
 def listing(roster: Roster) -> Slices[bytes]:
-    """Encode every model that an enabled endpoint can serve, one entry per canonical name, sorted by it."""
+    """Encode the list of models."""
+    return b'{"object":"list","data":[%b]}' % b",".join((yield from entries_of(roster, msgspec.json.encode)))
+
+
+def entries_of(roster: Roster, encode: Callable[[ModelPayload], T]) -> Slices[list[T]]:
+    """Encode every model that an enabled endpoint can serve, one entry per canonical name, sorted by it.
+
+    A model name is listed if an enabled endpoint can serve one of its targets. A pattern is not, because its names are
+    unknown. A name wins over a model of this id, so the model is left out.
+    """
     listed: dict[str, list[Route]] = {}
     routes = 0
     for endpoint in list(roster.endpoints.values()):
@@ -78,23 +101,55 @@ def listing(roster: Roster) -> Slices[bytes]:
         if routes > SLICE_ROUTES:
             routes = 0
             yield
-    entries = []
-    for name in sorted(listed):
-        if serving := _serving(listed[name]):
-            entries.append(msgspec.json.encode(_entry(name, serving)))
+    entries: list[T] = []
+    names = roster.names
+    exact = {} if names is None else names.exact
+    for name in sorted(listed.keys() | exact.keys()):
+        found = listed[name] if names is None or name not in exact else _routes_of(roster, names.plan(name))
+        if serving := _serving(found):
+            named = exact.get(name)
+            entry = _entry(name, serving) if named is None else _name_entry(name, named, serving)
+            entries.append(encode(entry))
             routes += len(serving) + 1
         if routes > SLICE_ROUTES:
             routes = 0
             yield
-    return b'{"object":"list","data":[%b]}' % b",".join(entries)
+    return entries
 
 
 def get_model(roster: Roster, name: str) -> ModelPayload:
-    """Return a model by any of its names, also while no endpoint with it is online. Raises Refusal (404)."""
+    """Return a model or model name, also while no endpoint with it is online. Raises Refusal (404)."""
+    names: ModelNames | None = roster.names
+    if names is not None and (named := names.find(name)) is not None:
+        return _name_entry(name, named, _routes_of(roster, names.plan(name)))
     routes = roster.routes(name)
     if not routes:
         raise Refusal(404, MODEL_NOT_FOUND, f"The model {name!r} does not exist.", param="model")
     return {**_entry(name, routes), "id": name}
+
+
+def _routes_of(roster: Roster, plan: NamePlan | None) -> list[Route]:
+    """Return the routes of all targets of a model name, those of the first step first."""
+    leaves = () if plan is None else plan.leaves
+    return list(dict.fromkeys(route for leaf in leaves for route in _routes_of_leaf(roster, leaf)))
+
+
+def _routes_of_leaf(roster: Roster, leaf: Leaf) -> list[Route]:
+    return [route for route in roster.routes(leaf.model) if _may_take(route.endpoint.facts, leaf)]
+
+
+def _may_take(facts: schema.EndpointFacts, leaf: Leaf) -> bool:
+    return (
+        leaf.endpoint_id in (None, facts.id)
+        and (leaf.tag is None or leaf.tag in facts.tags)
+        and (leaf.external or not facts.external)
+    )
+
+
+def _name_entry(requested: str, name: ModelName, routes: Sequence[Route]) -> ModelPayload:
+    """Return the entry of a model name: other names of the models that it leads to are none of its own."""
+    entry = _entry(requested, routes)
+    return {**entry, "created": int(name.created), "canonical_name": None, "aliases": []}
 
 
 def _serving(routes: Sequence[Route]) -> list[Route]:

@@ -8,6 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from gateway.base.errors import NOT_READY, Refusal
 from gateway.base.sealing import Sealer, Unsealable
 from gateway.ipc.live_page import LivePage, Row, memory_barrier
@@ -15,7 +17,9 @@ from gateway.registry import schema
 from gateway.registry.reader import BoundedCache, RegistryReader, StoreUnreadable, Update
 from gateway.registry.schema import ApiKey, ref
 from gateway.routing.endpoint import Endpoint, MeasuredEndpoint
+from gateway.routing.model_names import ModelNames, updated
 from gateway.routing.routes import Route, Routes
+from gateway.routing.set_aside import SetAside
 from gateway.upstream.pool import Pool, Sweeper
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,7 @@ class Roster:
         self.row = row
         self.pseudonym = b""  # unique name of this installation in Via headers
         self.endpoints: dict[str, Endpoint] = {}  # by id
+        self.names: ModelNames | None = None  # None: there are none
         self.keys_version = 0  # counts the changes of API keys; an expiry is one, too
         self.learned_version = 0  # counts the changes of endpoints and of what was learned about them
         self.next_expiry = NEVER  # least time (since 1970) at which a key that was looked up expires
@@ -55,8 +60,7 @@ class Roster:
         self.sweeper = sweeper
         self._draining: dict[bytes, Endpoint] = {}
         self._resets = page.resets
-        self._breaker_changes = -1  # of all processes, when their breakers were last read
-        self._opened: list[Endpoint] = []  # endpoints whose breaker is open in any process
+        self.aside = SetAside(page.notes)
         self._routes: BoundedCache[str, Routes] = BoundedCache(CACHED_NAMES)
         self._changed_keys: dict[str, ApiKey | None] | None = {}
         self._one_key = (-1, False)  # `keys_version`, and whether there is one key then
@@ -89,15 +93,16 @@ class Roster:
         self.load = self._current_load()
         if self._resets != page.resets:
             self._reset_breakers()
+        self.aside.follow(self.endpoints.values())
         changes = page.breaker_changes
-        if changes != self._breaker_changes:
-            self._breaker_changes = changes
-            self._opened = [
+        if changes != self.aside.breaker_changes:
+            self.aside.breaker_changes = changes
+            self.aside.opened = [
                 endpoint
                 for endpoint in self.endpoints.values()
                 if endpoint.breaker.due is not None or page.trial_due(endpoint.facts.slot)
             ]
-        for endpoint in self._opened:
+        for endpoint in self.aside.opened:
             slot = endpoint.facts.slot
             opened_until = page.trial_due(slot)
             if opened_until or endpoint.breaker.due is not None:
@@ -116,22 +121,25 @@ class Roster:
     def _load_of_all(self, endpoint: Endpoint) -> int:
         return self.page.in_flight(endpoint.facts.slot)
 
-    def take(self, endpoint: Endpoint) -> bool:
+    def take(self, endpoint: Endpoint, slots: int | None = None) -> bool:
         """Take a slot of the endpoint. Return False if none is free: another process may have taken the last one.
 
+        `slots`: those that may be taken; None: all that the endpoint has.
         A slot is taken first and checked then. The barrier orders both, so that of several processes at least the last
         one sees all others: together they never exceed the limit. Two that both gave back the last slot try again.
         """
-        if endpoint.slots is None:
+        if slots is None:
+            slots = endpoint.slots
+        if slots is None:
             endpoint.enter()
             return True
         for _ in range(TAKE_ATTEMPTS):
             endpoint.enter()
             memory_barrier()
-            if self._load_of_all(endpoint) <= endpoint.slots:
+            if self._load_of_all(endpoint) <= slots:
                 return True
             endpoint.leave()
-            if self._load_of_all(endpoint) >= endpoint.slots:
+            if self._load_of_all(endpoint) >= slots:
                 return False
         return False
 
@@ -150,11 +158,13 @@ class Roster:
     # Lookups in the registry store. They raise Refusal (503) if it cannot be read.
 
     def routes(self, model: str) -> Routes:
-        """Return the routes of a model name, in any state, in the order of slots; empty if the name is unknown."""
+        """Return the routes of a model, in any state, in the order of slots; empty if it is unknown."""
         routes = self._routes.get(model)
         if routes is None:
-            named = self._read(lambda reader: reader.models_named(model))
+            kind, named = self._read(lambda reader: reader.models_with_prefix(model))
             known = [Route(self._by_ref[key], offered) for key, offered in named if key in self._by_ref]
+            if kind is not None:
+                known = [route for route in known if route.endpoint.facts.kind == kind]
             routes = Routes(sorted(known, key=lambda route: route.endpoint.facts.slot))
             if routes:  # strangers' names must not fill the cache
                 self._routes.put(model, routes)
@@ -217,8 +227,14 @@ class Roster:
                 self._remove(key)
             else:
                 self._set(key, facts)
+        if update.endpoints:
+            self.aside.follow(self.endpoints.values())
         if update.models:
             self._routes.clear()
+            for endpoint in self.endpoints.values():
+                self.aside.forget_lacking(endpoint)
+        if update.model_names or update.complete:
+            self.names = updated(None if update.complete else self.names, update.model_names)
         if update.learned or update.endpoints:
             self.learned_version += 1
         self._update_keys(update.keys)
@@ -266,7 +282,7 @@ class Roster:
     def _forget_places(self) -> None:
         """Forget what depends on which endpoints there are, and in which slots."""
         self._routes.clear()
-        self._breaker_changes = -1
+        self.aside.recheck()
 
     def _endpoint(self, endpoint: Endpoint | None, facts: schema.EndpointFacts) -> Endpoint:
         """Update the endpoint, or create it. Its connections are closed if its address has changed."""
@@ -283,7 +299,16 @@ class Roster:
             self._forget_places()
         if facts.base_url != before.base_url or facts.kind != before.kind:
             endpoint.reset_learned()
-        if facts.slot != before.slot:
+        if (facts.base_url, facts.kind, facts.sealed_key) != (before.base_url, before.kind, before.sealed_key):
+            self.aside.forget_pause(endpoint)
+        if _is_edited(before, facts):
+            self.aside.forget_lacking(endpoint)
+        if (facts.slot, facts.kind, facts.external, facts.tags) != (
+            before.slot,
+            before.kind,
+            before.external,
+            before.tags,
+        ):
             self._forget_places()
         endpoint.update(facts, endpoint.redactor.key if facts.sealed_key == before.sealed_key else self._open(facts))
         return endpoint
@@ -302,3 +327,8 @@ class Roster:
         except Unsealable as error:
             log.error("endpoint %s: %s; requests are sent without a key", facts.name, error)
             return None
+
+
+def _is_edited(before: schema.EndpointFacts, facts: schema.EndpointFacts) -> bool:
+    """Return True if staff have edited an endpoint: not only health checks have changed its facts."""
+    return msgspec.structs.replace(before, status=facts.status, learned_slots=facts.learned_slots) != facts

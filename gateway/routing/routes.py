@@ -1,10 +1,11 @@
-"""Routes of a model name: its endpoints, and what each request needs to find one of them."""
+"""Routes of a model: its endpoints, and what each request needs to find one of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gateway.registry.schema import Model
+from gateway.registry.schema import EngineState, Model
 from gateway.routing.adaptive import Row
+from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
 
 
@@ -15,6 +16,11 @@ class Route:
     endpoint: Endpoint
     model: Model
 
+    @property
+    def name(self) -> str:
+        """The name that the model has at all endpoints: its canonical name, else its id."""
+        return self.model.canonical or self.model.id
+
 
 @dataclass(frozen=True, slots=True)
 class LearnedRoutes:
@@ -24,32 +30,67 @@ class LearnedRoutes:
     by_id: dict[str, Row[Endpoint]]
     kept: dict[str, tuple[float, ...]]  # by id of the endpoint: Speeds.kept
     version: int  # of the roster's learned facts
+    # By id of the endpoint, of those that report which models are in memory; and the learned seconds of a load.
+    engines: dict[str, tuple[EngineState, float]]
+    only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
+    slowest_read: float  # seconds a prompt token, times the weight
 
 
 class Routes(list[Route]):
-    """Routes of a model name, with the lookups that each request needs."""
+    """Routes of a model, with the lookups that each request needs."""
 
-    __slots__ = ("by_id", "capable", "endpoints", "has_prints", "learned")
+    __slots__ = ("_subsets", "by_id", "context", "endpoints", "has_external", "has_prints", "learned")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         super().__init__(routes)
         self.by_id = {route.endpoint.id: route for route in self}
         self.endpoints = [route.endpoint for route in self]
-        self.capable = _Capable(self)
         self.has_prints = False  # gateway.routing.affinity knows its endpoints
         self.learned: dict[str, LearnedRoutes] = {}  # by kind of request
+        self.has_external = any(endpoint.facts.external for endpoint in self.endpoints)
+        # The least context of the models, in tokens; None: none is known.
+        self.context = min((it.model.max_tokens for it in self if it.model.max_tokens), default=None)
+        self._subsets: dict[object, Routes | None] = {}  # None: all of them belong to it
 
+    def capable(self, capability: str) -> "Routes":
+        """Return the routes whose models have a capability. Models of unknown capability match every one."""
+        if capability in self._subsets:
+            found = self._subsets[capability]
+            return self if found is None else found
+        return self._subset(capability, lambda it: not it.model.capabilities or capability in it.model.capabilities)
 
-class _Capable(dict[str, Routes]):
-    """Routes by capability, computed on demand. Models of unknown capability match every capability."""
+    @property
+    def internal(self) -> "Routes":
+        """The routes to endpoints that are not external."""
+        return self._subset("internal", lambda it: not it.endpoint.facts.external)
 
-    def __init__(self, routes: Routes) -> None:
-        super().__init__()
-        self._routes = routes
+    def at(self, endpoint_id: str | None, tag: str | None) -> "Routes":
+        """Return the routes to an endpoint, or to those with a tag; all if both are None."""
+        if endpoint_id is None and tag is None:
+            return self
+        return self._subset(
+            (endpoint_id, tag),
+            lambda it: (
+                (endpoint_id is None or it.endpoint.id == endpoint_id)
+                and (tag is None or tag in it.endpoint.facts.tags)
+            ),
+        )
 
-    def __missing__(self, capability: str) -> Routes:
-        capable = [
-            route for route in self._routes if not route.model.capabilities or capability in route.model.capabilities
-        ]
-        routes = self[capability] = self._routes if len(capable) == len(self._routes) else Routes(capable)
-        return routes
+    def holding(self, tokens: float) -> "Routes":
+        """Return the routes whose models have a context of at least so many tokens, or an unknown one."""
+        if self.context is None or tokens <= self.context:
+            return self
+        return Routes(it for it in self if it.model.max_tokens is None or tokens <= it.model.max_tokens)
+
+    def of_models(self, names: frozenset[str]) -> "Routes":
+        """Return the routes to the models with these names (see `Route.name`)."""
+        return self._subset(names, lambda it: it.name in names)
+
+    def _subset(self, key: object, belongs: Callable[[Route], bool]) -> "Routes":
+        """Return the routes that belong to a subset, which is kept."""
+        if key not in self._subsets:
+            subset = Routes(it for it in self if belongs(it))
+            # Without a cycle of references: the garbage collector rarely runs, and changes of endpoints are frequent.
+            self._subsets[key] = None if len(subset) == len(self) else subset
+        found = self._subsets[key]
+        return self if found is None else found

@@ -44,10 +44,15 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 class ConnectionHolder(Protocol):
     """An object that can fail or abort a request while another coroutine waits for its response."""
 
     connection: Connection | None
+    connect_us: int  # for opening connections
 
     def check_endpoint(self) -> None:
         """Raise EndpointWithdrawn if the request may not be sent any more."""
@@ -115,7 +120,7 @@ class Pool:
         sweeper: Sweeper,
         *,
         unix_path: str | None = None,
-        received: Callable[[], None] = lambda: None,
+        received: Callable[[], None] = _ignore,
         connect_timeout: float = CONNECT_SECONDS,
     ) -> None:
         url = urlsplit(base_url)
@@ -178,7 +183,12 @@ class Pool:
 
         Raises UpstreamError or EndpointWithdrawn.
         """
-        connection = await self.connect()
+        began = time.monotonic()
+        try:
+            connection = await self.connect()
+        finally:
+            if holder is not None:
+                holder.connect_us += int((time.monotonic() - began) * 1e6)
         try:
             if self.closed:
                 raise EndpointWithdrawn
@@ -221,6 +231,9 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections now, and the others at the end of their response."""
         self.closed = True
+        received, self.received = self.received, _ignore  # it may refer to the pool's owner: that would be a cycle
+        if any(connection.received_lately for connection in self.idle):
+            received()
         while self.idle:
             self.idle.pop().abort()
 

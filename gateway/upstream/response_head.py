@@ -3,6 +3,7 @@
 from gateway.loop.repeated_header_block import HeaderBlockTemplate
 
 EVENT_STREAM = b"text/event-stream"
+LINES = b"application/x-ndjson"  # a stream of JSON objects, one a line
 MAX_BODY_BYTES = 64 << 20  # of a response that is read as a whole
 IDLE_SECONDS = 30.0  # an idle connection is closed after this time
 REMEMBER_SECONDS = 0.01  # between two header blocks that are remembered: a server may never repeat any
@@ -22,7 +23,7 @@ class ResponseHead:
         self.status = status
         self.headers = headers
         self.content_type = self.header(b"content-type").lower()
-        self.is_stream = self.content_type.startswith(EVENT_STREAM)
+        self.is_stream = self.content_type.startswith(EVENT_STREAM)  # of server-sent events
         self.is_json = b"json" in self.content_type
         self.kept: bytes | None = None  # cache of the header lines that a client receives
 
@@ -32,6 +33,11 @@ class ResponseHead:
             if key == name:
                 return value
         return b""
+
+    @property
+    def is_lines(self) -> bool:
+        """Return True for a stream of JSON objects, one a line."""
+        return self.content_type.startswith(LINES)
 
     @property
     def is_huge(self) -> bool:

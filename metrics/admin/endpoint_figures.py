@@ -49,7 +49,11 @@ class EndpointFiguresExtension:
     def breaker(self, obj: Endpoint) -> str:
         payload = self._payload(obj)
         state = payload["breaker"] if payload else breakers.CLOSED
-        return render_to_string("components/breaker.html", {"state": state})
+        shown = render_to_string("components/breaker.html", {"state": state})
+        if payload is None or payload["pause_cause"] is None:
+            return shown
+        pause = {"cause": payload["pause_cause"], "until": payload["paused_until"]}
+        return shown + render_to_string("components/pause.html", pause)
 
     @admin.display(description=gettext_lazy("attempts"))
     def attempts(self, obj: Endpoint) -> str:

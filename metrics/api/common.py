@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from gateway.base import limits
 from metrics.exports.downloads import MAX_PER_USER, RETRY_SECONDS, ExportLimitReached
 
+NO_CONVERSATION = "The history has no conversation with this key. Older requests are deleted."
 NO_REQUEST = "The history has no request with this id. Older requests are deleted."
 
 

@@ -1,5 +1,6 @@
 """Figures of one endpoint, below /api/endpoints/{id}."""
 
+import time
 import uuid
 from typing import Any
 
@@ -13,20 +14,25 @@ from endpoints.api import entry_or_404
 from metrics.api.common import BadRequest
 from metrics.api.endpoint_serializers import (
     EditSerializer,
+    EngineSerializer,
     FailureSerializer,
     HealthMetricsSerializer,
     HealthSerializer,
     LearnedSerializer,
     ModelDaysSerializer,
+    SlowdownSerializer,
 )
 from metrics.api.figure_serializers import DayStatsSerializer, ModelTpsSerializer
-from metrics.queries import figures, stored, uptime
+from metrics.memory.runtime import runtime
+from metrics.queries import figures, slowdowns, stored, uptime
 from metrics.queries.endpoint_days import model_days
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_models
 from metrics.queries.requests.failures import last_failures
+from metrics.queries.routing.engine import engine_payload
 
 MAX_DAYS = 365
+SLOWDOWN_DAYS = 9  # local days in which a slow-down may have begun, and the hours before it
 
 
 class TodayStats(APIView):
@@ -105,6 +111,23 @@ class LearnedSpeeds(APIView):
         return Response([it.payload for it in learned_models(entry)])
 
 
+class EndpointEngine(APIView):
+    @extend_schema(responses=EngineSerializer)
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """Return which models are in the memory of an endpoint's engine, and how many requests of others run there."""
+        return Response(engine_payload(runtime.installation.engine(entry_or_404(endpoint_id).id)))
+
+
+class EndpointSlowdowns(APIView):
+    @extend_schema(responses=SlowdownSerializer(many=True))
+    def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
+        """List the models of an endpoint that have become slower than before, the slowest first."""
+        entry = entry_or_404(endpoint_id)
+        edits = edit_log.latest(entry.id)
+        spans = uptime.timeline(entry, SLOWDOWN_DAYS, edits).spans
+        return Response([it.payload for it in slowdowns.shown(entry.id, time.time(), edits, spans)])
+
+
 class Edits(APIView):
     @extend_schema(responses=EditSerializer(many=True))
     def get(self, request: Request, endpoint_id: uuid.UUID) -> Response:
@@ -135,6 +158,8 @@ URLS: list[tuple[str, Any, str]] = [
     ("api/endpoints/<uuid:endpoint_id>/health", Health, "api-endpoint-health"),
     ("api/endpoints/<uuid:endpoint_id>/failures", LastFailures, "api-endpoint-failures"),
     ("api/endpoints/<uuid:endpoint_id>/learned", LearnedSpeeds, "api-endpoint-learned"),
+    ("api/endpoints/<uuid:endpoint_id>/engine", EndpointEngine, "api-endpoint-engine"),
+    ("api/endpoints/<uuid:endpoint_id>/slowdowns", EndpointSlowdowns, "api-endpoint-slowdowns"),
     ("api/endpoints/<uuid:endpoint_id>/edits", Edits, "api-endpoint-edits"),
     ("api/dashboard/metrics/<uuid:endpoint_id>", HealthMetrics, "api-health-metrics"),
 ]

@@ -9,6 +9,7 @@ from endpoints.edit_log import Edit
 from gateway.routing.adaptive import SLOW_START
 from metrics.api.figure_serializers import ModelStatsSerializer
 from metrics.api.request_serializers import AttemptSerializer, RequestSerializer
+from metrics.queries import slowdowns
 from metrics.queries.learned import FEW, MANY, MANY_SAMPLES, SOME
 from metrics.queries.uptime import STATES
 
@@ -118,6 +119,48 @@ class LearnedSerializer(serializers.Serializer[Any]):
     )
     prefix_reports = serializers.IntegerField(help_text="Responses that reported cached tokens, or that none were.")
     points = LearnedPointSerializer(many=True, help_text="The samples as points of the curve, oldest first.")
+
+
+class EngineSerializer(serializers.Serializer[Any]):
+    """What an endpoint's engine last reported about itself. Null: it does not report that."""
+
+    loaded_models = serializers.ListField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="Ids of the models in memory, least recently used first where the engine reports that.",
+    )
+    loading_models = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="Ids of models that are being loaded."
+    )
+    other_requests = serializers.IntegerField(
+        allow_null=True, help_text="Requests that run or wait there and are not RouterDash's."
+    )
+    read_at = serializers.DateTimeField(allow_null=True, help_text="When it was last read.")
+
+
+class NearbySerializer(serializers.Serializer[Any]):
+    """What happened to an endpoint when it became slower."""
+
+    at = serializers.DateTimeField()
+    what = serializers.ChoiceField(slowdowns.WHATS)
+    state = serializers.ChoiceField(KNOWN_STATES, allow_null=True, help_text="The state that began.")
+    cause = serializers.CharField(allow_null=True, help_text="Of the state, as in its health.")
+    user = serializers.CharField(allow_null=True, help_text="Who edited the endpoint.")
+    changed = serializers.ListField(child=serializers.CharField(), help_text="Names of the edited fields.")
+
+
+class SlowdownSerializer(serializers.Serializer[Any]):
+    """Requests of one kind to a model that take longer than before, beside as many others."""
+
+    model = serializers.CharField(help_text="The requested name.")
+    kind = serializers.CharField()
+    since = serializers.DateTimeField(help_text="When it began, as far as requests tell it; at most eight days ago.")
+    factor = serializers.FloatField(help_text="By which the requests since then take longer, in the median.")
+    requests = serializers.IntegerField(help_text="Requests since then that were compared.")
+    last_request_at = serializers.DateTimeField()
+    nearby = NearbySerializer(
+        many=True, help_text="Changes of state and edits from six hours before it to one after, oldest first."
+    )
 
 
 class EditSerializer(serializers.Serializer[Edit]):

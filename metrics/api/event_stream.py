@@ -239,6 +239,7 @@ class Hub:
             runtime.installation.waiting(),
             # A breaker becomes half open by time alone.
             {key: (due, breakers.state(due, now)) for key, due in runtime.installation.trials().items()},
+            runtime.installation.aside(),
             runtime.installation.unrecorded(),
             runtime.installation.limit_hits.totals(),
             tuple(runtime.installation.limit_hits.recent(now)),

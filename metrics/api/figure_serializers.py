@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from endpoints.models import Kind, OperatorState, Status
-from metrics.queries.breakers import STATES
+from metrics.queries.breakers import PAUSE_CAUSES, STATES
 
 
 class DashboardEndpointSerializer(serializers.Serializer[Any]):
@@ -44,6 +44,13 @@ class DashboardEndpointSerializer(serializers.Serializer[Any]):
         STATES, help_text="State of the circuit breaker; half-open means that a trial is due or running."
     )
     breaker_trial_due = serializers.DateTimeField(allow_null=True, help_text="Null while the breaker is closed.")
+    paused_until = serializers.DateTimeField(
+        allow_null=True, help_text="Until then its provider gets no requests; null: it is not paused."
+    )
+    pause_cause = serializers.ChoiceField(PAUSE_CAUSES, allow_null=True, help_text="Why it is paused.")
+    lacks = serializers.ListField(
+        child=serializers.CharField(), help_text="Paths that it lacked within the last ten minutes: it is asked last."
+    )
 
 
 class StatsSerializer(serializers.Serializer[Any]):
@@ -95,6 +102,19 @@ class StatsSerializer(serializers.Serializer[Any]):
     total_input_tokens = serializers.IntegerField()
     total_output_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
+    total_cached_tokens = serializers.IntegerField(
+        allow_null=True,
+        help_text="Input tokens that servers read from prefix caches; null if no server reported any number.",
+    )
+    total_cached_of_tokens = serializers.IntegerField(
+        allow_null=True, help_text="All input tokens of the requests that reported cached tokens."
+    )
+    total_cache_write_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Input tokens that servers wrote to prefix caches."
+    )
+    total_reasoning_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Output tokens that models spent on reasoning."
+    )
     records_waiting = serializers.IntegerField(help_text="Records that are in the figures and not yet in the database.")
     records_waiting_secs = serializers.FloatField(
         allow_null=True,

@@ -14,6 +14,7 @@ from endpoints.lists.offset_pages import OffsetSerializer
 from endpoints.models import OperatorState, Status
 from gateway.base.request_kinds import CAPABILITIES
 from metrics.api.common import QuerySerializer, checked
+from metrics.api.usage_serializers import TokenDetailsSerializer
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import SORTS, STATES, ModelFilter
@@ -118,6 +119,7 @@ class CatalogueModelDetailSerializer(CatalogueModelSerializer):
         child=serializers.CharField(), help_text="Model names in the requests of these days."
     )
     days = ModelDaySerializer(many=True)
+    token_details = TokenDetailsSerializer(help_text="Sums over these days.")
 
 
 class DashboardModels(APIView):

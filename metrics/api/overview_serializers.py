@@ -19,7 +19,9 @@ class AttentionSerializer(serializers.Serializer[Any]):
     )
     endpoint_id = serializers.UUIDField(allow_null=True)
     endpoint_name = serializers.CharField(allow_null=True)
-    models = serializers.IntegerField(allow_null=True, help_text="Number of models of the endpoint.")
+    models = serializers.IntegerField(
+        allow_null=True, help_text="Number of models of the endpoint; for `slow`, of those that slowed down."
+    )
     models_nowhere_else = serializers.IntegerField(
         allow_null=True, help_text="Number of these models that no online endpoint has."
     )
@@ -27,6 +29,12 @@ class AttentionSerializer(serializers.Serializer[Any]):
     username = serializers.CharField(allow_null=True)
     free_bytes = serializers.IntegerField(allow_null=True, help_text="Free bytes on the disk of the data directory.")
     keys = serializers.IntegerField(allow_null=True, help_text="Number of upstream keys stored in plain text.")
+    model = serializers.CharField(
+        allow_null=True, help_text="The model of a slow-down; of several, the one that slowed down most."
+    )
+    factor = serializers.FloatField(
+        allow_null=True, help_text="By how much longer its requests take than before, beside as many others."
+    )
 
 
 class BusyModelSerializer(serializers.Serializer[Any]):

@@ -4,6 +4,7 @@ Values that are null in the JSON API are omitted. Counters are omitted until all
 treat the smaller values as a reset, and the restored ones as an increase.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,14 @@ from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
 from metrics.api.common import OneFormat
+from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
+from metrics.queries.learned import learned_speeds
 from metrics.queries.payloads import EndpointPayload, StatsPayload
+from metrics.queries.slowdowns import slowdowns
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
 Samples = Iterable[tuple[Any, ...]]  # values of the labels, then the metric's value or None
@@ -52,6 +56,7 @@ class MomentCollector(Collector):
         if stats["figures_restored"]:
             yield from _totals(stats)
             yield _response_times(self.moment.figures.totals)
+            yield from _choices(self.moment.figures.totals)
             yield from _endpoint_totals(endpoints)
             yield from _endpoint_usage(self.moment)
         yield from _stats_now(stats)
@@ -63,6 +68,14 @@ class MomentCollector(Collector):
             slots,
             ENDPOINT,
         )
+        slow = slowdowns.factors(time.time())
+        yield _gauge(
+            "routerdash_endpoint_slowdown",
+            "By what factor requests take longer than before, beside as many others; 1 if they do not.",
+            [(entry.id, entry.name, slow.get(entry.id, 1.0)) for entry in self.moment.entries],
+            ENDPOINT,
+        )
+        yield _learned(self.moment)
         speeds = [
             (entry.id, entry.name, row["model_id"], row["api_kind"], row["tps"])
             for entry, row in figures.all_model_tps(self.moment)
@@ -81,7 +94,14 @@ def _totals(stats: StatsPayload) -> Iterator[Metric]:
         ("failed", stats["failed_requests"]),
         ("cancelled", stats["cancelled_requests"]),
     ]
-    tokens = [("input", stats["total_input_tokens"]), ("output", stats["total_output_tokens"])]
+    tokens = [
+        ("input", stats["total_input_tokens"]),
+        ("output", stats["total_output_tokens"]),
+        ("cached_input", stats["total_cached_tokens"]),
+        ("cache_reporting_input", stats["total_cached_of_tokens"]),
+        ("cache_write_input", stats["total_cache_write_tokens"]),
+        ("reasoning_output", stats["total_reasoning_tokens"]),
+    ]
     reasons = stats["rejected_by_reason"].items()
     damaged = [(stats["journal_damaged_bytes"],)]
     yield _counter("routerdash_requests_total", "Finished requests.", requests, ("outcome",))
@@ -123,6 +143,52 @@ def _response_times(totals: Mapping[str, int]) -> Metric:
         buckets.append(("+Inf" if bucket == PROMETHEUS_BUCKETS[-1] else str(2**bucket / 1e6), float(below)))
     family.add_metric([], buckets, totals.get(DURATIONS_US, 0) / 1e6)
     return family
+
+
+def _choices(totals: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield the totals of adaptive routing."""
+    reasons = [(reason, totals.get(choices.CHOICES + reason, 0)) for reason in choices.REASONS]
+    yield _counter(
+        "routerdash_routing_choices_total", "Attempts by the reason for their endpoint.", reasons, ("reason",)
+    )
+    for name, documentation, total in (
+        ("late_binding_seconds", "Time for which requests waited for a better endpoint.", choices.LATE_US),
+        ("expected_seconds", "Expected durations of successful attempts.", choices.EXPECTED_US),
+        ("actual_seconds", "Actual durations of the same attempts.", choices.ACTUAL_US),
+    ):
+        yield _counter(f"routerdash_routing_{name}_total", documentation, [(totals.get(total, 0) / 1e6,)])
+    loads = [(totals.get(choices.COLD_LOADS, 0),)]
+    yield _counter("routerdash_routing_cold_loads_total", "Requests for which the model had to be loaded.", loads)
+    prefixes = [
+        (prefix, totals.get(total, 0))
+        for prefix, total in (("expected", choices.EXPECTED_PREFIX), ("found", choices.FOUND_PREFIX))
+    ]
+    yield _counter(
+        "routerdash_routing_prefix_tokens_total",
+        "Prompt tokens expected in prefix caches, and found there, of responses that report cached tokens.",
+        prefixes,
+        ("prefix",),
+    )
+
+
+def _learned(moment: Moment) -> Metric:
+    """Return what routing has learned of models that have a moving average of their speed."""
+    rows = [
+        (entry.id, entry.name, model, kind, parameter, seconds)
+        for entry, model, kind, speeds in learned_speeds(moment)
+        for parameter, seconds in (
+            ("setup", speeds.setup),
+            ("read", speeds.read),
+            ("write", speeds.write),
+            ("share", speeds.share),
+        )
+    ]
+    return _gauge(
+        "routerdash_endpoint_learned_seconds",
+        "What routing has learned: time for a request, a prompt token, an output token, and more for each in flight.",
+        rows,
+        (*ENDPOINT, "model", "kind", "parameter"),
+    )
 
 
 def _endpoint_usage(moment: Moment) -> Iterator[Metric]:
@@ -187,9 +253,15 @@ def _endpoints_now(endpoints: list[EndpointPayload]) -> Iterator[Metric]:
         [(row["id"], row["name"], row["breaker"] == breakers.OPEN) for row in endpoints],
         ENDPOINT,
     )
+    yield _gauge(
+        "routerdash_endpoint_paused",
+        "1 while the provider of a cloud gets no requests for this cause, 0 for the others.",
+        _one_of(((row["id"], row["name"], row["pause_cause"]) for row in endpoints), breakers.PAUSE_CAUSES),
+        (*ENDPOINT, "cause"),
+    )
 
 
-def _one_of(values: Iterable[tuple[str, str, str]], states: Sequence[str]) -> Samples:
+def _one_of(values: Iterable[tuple[str, str, str | None]], states: Sequence[str]) -> Samples:
     """Return a sample of 0 or 1 for each state. `values` has ids and names of endpoints, and their state."""
     return [(id, name, state, value == state) for id, name, value in values for state in states]
 

@@ -10,8 +10,10 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from gateway.base.queue_class import CLASSES
 from metrics.api.common import QuerySerializer
 from metrics.exports.downloads import STATES
+from metrics.queries.requests.conversations import KEY_PATTERN
 from metrics.queries.requests.filters import ERROR, OUTCOMES, RequestFilter
 
 
@@ -75,6 +77,23 @@ class AttemptSerializer(serializers.Serializer[Any]):
         many=True, help_text="At most eight candidates, least cost first. Empty without adaptive routing."
     )
     work = WorkSerializer(allow_null=True, help_text="Null without adaptive routing.")
+    connect_ms = serializers.FloatField(
+        allow_null=True, help_text="Time for opening a connection; 0 if an idle one was used; null in older rows."
+    )
+    served_model = serializers.CharField(
+        allow_null=True, help_text="The endpoint's own id of the model; null if it is the requested name, or unknown."
+    )
+    canonical_name = serializers.CharField(allow_null=True, help_text="Canonical name of the served model, if any.")
+    step = serializers.IntegerField(
+        allow_null=True, help_text="Step of the model name, from 1; null if the request asked for no model name."
+    )
+
+
+class LeftStepSerializer(serializers.Serializer[Any]):
+    """A step of the model name that was left or skipped."""
+
+    step = serializers.IntegerField()
+    reason = serializers.CharField()
 
 
 class RequestSerializer(serializers.Serializer[Any]):
@@ -112,6 +131,37 @@ class RequestSerializer(serializers.Serializer[Any]):
     body_bytes = serializers.IntegerField(allow_null=True, help_text="Size of the request's body, if it is known.")
     conversation = serializers.CharField(
         allow_null=True, help_text="Equal for the requests of one conversation. It tells nothing of their content."
+    )
+    queue_class = serializers.ChoiceField(CLASSES, help_text="`bulk`: it gave way to interactive requests.")
+    cache_write_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Input tokens written to a prefix cache; null if the endpoint did not report them."
+    )
+    reasoning_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Output tokens spent on reasoning; null if the endpoint did not report them."
+    )
+    finish_reason = serializers.CharField(
+        allow_null=True, help_text="`stop`, `length`, `tool_calls`, `content_filter` or `error`; null if unknown."
+    )
+    served_model = serializers.CharField(
+        allow_null=True, help_text="The last attempt's id of the model; null if it is the requested name, or unknown."
+    )
+    canonical_name = serializers.CharField(allow_null=True, help_text="Canonical name of the served model, if any.")
+    step = serializers.IntegerField(
+        allow_null=True, help_text="Step of the model name, from 1; null if the request asked for no model name."
+    )
+    left_steps = LeftStepSerializer(many=True, help_text="Steps of the model name that were left or skipped, and why.")
+    long_cache_write_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Those of `cache_write_tokens` that are kept for long; null if it was not reported."
+    )
+    service_tier = serializers.CharField(
+        allow_null=True, help_text="As the response reported it; null for the default one, or none reported."
+    )
+    cost = serializers.CharField(
+        allow_null=True, help_text="In units of `currency`, up to nine decimal places; null if there is no price."
+    )
+    currency = serializers.CharField(allow_null=True, help_text="ISO 4217 code of the price's currency.")
+    price_id = serializers.IntegerField(
+        allow_null=True, help_text="Row of the price book; negative for rows of the catalogue."
     )
 
 
@@ -191,11 +241,15 @@ class RequestQuerySerializer(QuerySerializer):
         default=None,
         help_text="True: requests with several attempts; false: requests with one.",
     )
+    queue_class = serializers.ChoiceField(CLASSES, required=False)
     min_duration_ms = serializers.FloatField(required=False, min_value=0, max_value=1e12)
     min_tokens = serializers.IntegerField(
         required=False, min_value=0, max_value=10**12, help_text="Minimum sum of input and output tokens."
     )
     request_id = serializers.CharField(required=False, help_text="Value of the client's `x-request-id` header.")
+    conversation = serializers.RegexField(
+        KEY_PATTERN, required=False, help_text="16 hexadecimal digits, as in the field `conversation`."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> Any:
         if attrs.get("since") and attrs.get("until") and attrs["since"] >= attrs["until"]:

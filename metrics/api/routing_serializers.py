@@ -5,15 +5,18 @@ from typing import Any
 from rest_framework import serializers
 
 from endpoints.models import OperatorState, Status
-from gateway.base.request_kinds import CHAT, KINDS
+from gateway.base.queue_class import CLASSES
+from gateway.base.request_kinds import CHAT, KINDS, OLLAMA_KINDS
+from gateway.base.step_reasons import SKIPPED
 from metrics.api.common import QuerySerializer
 from metrics.counting.plausibility import MAX_TOKENS
 from metrics.queries.breakers import STATES
+from metrics.queries.requests.conversations import KEY_PATTERN
 from metrics.queries.routing.adaptive_preview import ASSUMED_PROMPT
 from metrics.queries.routing.routing_preview import EXCLUDED, REASONS
 from metrics.queries.running_requests import PHASES
 
-ROUTED = tuple(kind.name for kind in KINDS)  # kinds of requests that name a model
+ROUTED = tuple(dict.fromkeys(kind.name for kind in (*KINDS, *OLLAMA_KINDS)))  # kinds of requests that name a model
 
 
 class RouteQuerySerializer(QuerySerializer):
@@ -37,6 +40,23 @@ class RouteQuerySerializer(QuerySerializer):
     )
 
 
+class RouteGetSerializer(RouteQuerySerializer):
+    conversation = serializers.RegexField(
+        KEY_PATTERN,
+        required=False,
+        help_text="Adaptive routing: the request is the next one of this conversation, see `/api/conversations`.",
+    )
+
+
+class RouteBodySerializer(QuerySerializer):
+    """Parameters beside a body."""
+
+    kind = RouteQuerySerializer().fields["kind"]
+    api_key_id = serializers.UUIDField(
+        required=False, help_text="API key that would send the request; with an API key, it is this one."
+    )
+
+
 class RouteDecisionSerializer(serializers.Serializer[Any]):
     endpoint_ids = serializers.ListField(
         child=serializers.UUIDField(), help_text="Endpoints that may get the request, each with the same probability."
@@ -52,13 +72,14 @@ class RouteDemandSerializer(serializers.Serializer[Any]):
 
 
 class CostPartsSerializer(serializers.Serializer[Any]):
-    """Parts of a cost: their sum times `factor` is the cost."""
+    """Parts of a cost: their sum times `factor` and `weight` is the cost."""
 
     own_ms = serializers.FloatField(help_text="Expected duration of the request.")
     harm_ms = serializers.FloatField(help_text="Time by which it would delay the requests that run there.")
     cold_ms = serializers.FloatField(help_text="Time for loading the model; 0 if it is loaded.")
     wait_ms = serializers.FloatField(help_text="Wait for a slot, if all are taken.")
     factor = serializers.FloatField(help_text="More than 1 if it has few responses yet and requests already.")
+    weight = serializers.FloatField(help_text="The cost weight that staff has set for the endpoint.")
 
 
 class RouteEndpointSerializer(serializers.Serializer[Any]):
@@ -71,6 +92,7 @@ class RouteEndpointSerializer(serializers.Serializer[Any]):
     trial_due = serializers.DateTimeField(allow_null=True)
     in_flight = serializers.IntegerField()
     max_concurrency = serializers.IntegerField(allow_null=True, help_text="Requests at a time; null means no limit.")
+    tier = serializers.IntegerField(help_text="The tier that staff has set; 1 is the first.")
     capable = serializers.BooleanField(
         help_text="Whether the model supports this kind of request; true if its capabilities are unknown."
     )
@@ -81,9 +103,33 @@ class RouteEndpointSerializer(serializers.Serializer[Any]):
         required=False, help_text="Cost of the request there. Only with adaptive routing, if it can be computed."
     )
     cost_parts = CostPartsSerializer(required=False, help_text="As `cost_ms`.")
+    kept_tokens = serializers.IntegerField(
+        required=False, help_text="As `cost_ms`: prompt tokens that are expected in its prefix cache."
+    )
     is_measured = serializers.BooleanField(
         required=False, help_text="Whether the cost is computed from its own responses; else it is assumed."
     )
+
+
+class RouteTargetSerializer(serializers.Serializer[Any]):
+    """A target of a step."""
+
+    model = serializers.CharField()
+    endpoint_id = serializers.CharField(allow_null=True, help_text="The only endpoint that may serve it.")
+    tag = serializers.CharField(allow_null=True, help_text="Tag of the endpoints that may serve it.")
+    skipped = serializers.ChoiceField(SKIPPED, allow_null=True, help_text="Why it cannot get this request.")
+    endpoint_ids = serializers.ListField(
+        child=serializers.UUIDField(), help_text="Endpoints that would get the request; none if all are full."
+    )
+
+
+class RouteStepSerializer(serializers.Serializer[Any]):
+    """A step of a model name; several with one number if a target is a name with several steps."""
+
+    step = serializers.IntegerField(help_text="From 1.")
+    serves = serializers.BooleanField(help_text="Whether the request would go there.")
+    left = serializers.ChoiceField(SKIPPED, allow_null=True, help_text="Why the request would not stay there.")
+    targets = RouteTargetSerializer(many=True, help_text="In their order; requests draw one by weight.")
 
 
 class RouteSerializer(serializers.Serializer[Any]):
@@ -91,7 +137,8 @@ class RouteSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     decision = RouteDecisionSerializer(allow_null=True, help_text="Null if no endpoint is available.")
     demand = RouteDemandSerializer(required=False, help_text="Only with adaptive routing.")
-    endpoints = RouteEndpointSerializer(many=True)
+    endpoints = RouteEndpointSerializer(many=True, help_text="Those of the target that gets the request.")
+    steps = RouteStepSerializer(many=True, required=False, help_text="Of a model name, or of several models.")
 
 
 class RequestNowSerializer(serializers.Serializer[Any]):
@@ -111,6 +158,7 @@ class RequestNowSerializer(serializers.Serializer[Any]):
         help_text="`queue`: waits for a slot; `first_token`: a stream before its first token; `stream`: after it; "
         "`answer`: a response that is not streamed.",
     )
+    queue_class = serializers.ChoiceField(CLASSES, help_text="`bulk`: it gives way to interactive requests.")
 
 
 class WaitingSerializer(RequestNowSerializer):

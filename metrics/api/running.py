@@ -3,17 +3,29 @@
 import uuid
 from typing import Any
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from metrics.api.common import checked
-from metrics.api.routing_serializers import CancelledSerializer, LiveSerializer, RouteQuerySerializer, RouteSerializer
+from gateway.base.errors import Refusal
+from metrics.api.common import NO_CONVERSATION, BadRequest, checked
+from metrics.api.routing_serializers import (
+    CancelledSerializer,
+    LiveSerializer,
+    RouteBodySerializer,
+    RouteGetSerializer,
+    RouteSerializer,
+)
 from metrics.memory.runtime import runtime
 from metrics.queries import running_requests
-from metrics.queries.routing.current_route import current_route
+from metrics.queries.api_keys import stored_keys
+from metrics.queries.requests.lookups import conversation
+from metrics.queries.routing.current_route import RouteQuestion, current_route
+from metrics.queries.routing.sample_request import read_sample
+from metrics.queries.stored import flushed
 
 
 class NotReady(APIException):
@@ -22,18 +34,64 @@ class NotReady(APIException):
 
 
 class RoutePreview(APIView):
-    @extend_schema(parameters=[RouteQuerySerializer], responses=RouteSerializer)
+    permission_needed = "endpoints.read"  # also to send a body
+
+    @extend_schema(parameters=[RouteGetSerializer], responses=RouteSerializer)
     def get(self, request: Request) -> Response:
         """Return where a request for this model would go now, and why, with all endpoints that have the model."""
-        values = checked(RouteQuerySerializer, request).validated_data
-        if not runtime.installation.is_serving():
-            raise NotReady
-        preview = current_route(
-            values["model"], values["kind"], values.get("prompt_tokens"), values.get("output_tokens")
+        values = checked(RouteGetSerializer, request).validated_data
+        found, key = None, values.pop("conversation", None)
+        if key is not None:
+            flushed()
+            found = conversation(key)
+            if found is None:
+                raise NotFound(NO_CONVERSATION)
+            if found.payload["model"] != values["model"]:
+                raise BadRequest(f"conversation: its requests are for the model {found.payload['model']!r}.")
+        own = getattr(request.auth, "id", None)
+        return _answer(RouteQuestion(**values, conversation=found, may_use_external=_may_use_external(own)))
+
+    @extend_schema(
+        operation_id="route_of_body",
+        parameters=[RouteBodySerializer],
+        request={"application/json": OpenApiTypes.OBJECT},
+        responses=RouteSerializer,
+    )
+    def post(self, request: Request) -> Response:
+        """Return where this request would go now: the body is that of an inference request, and a session may be named
+        in a header. Nothing is sent or stored. With a session of the dashboard, for administrators.
+        """
+        values = checked(RouteBodySerializer, request).validated_data
+        key_id = values.get("api_key_id")
+        if isinstance(own := getattr(request.auth, "id", None), str):
+            if key_id is not None and str(key_id) != own:
+                raise PermissionDenied("An API key sees where its own requests would go: leave out api_key_id.")
+            key_id = own
+        headers = {name.lower().encode(): value.encode() for name, value in request.headers.items()}
+        try:
+            sample = read_sample(request.body, headers, key_id and str(key_id))
+        except Refusal as refusal:
+            raise BadRequest(refusal.message) from None
+        question = RouteQuestion(
+            sample.parsed.model, values["kind"], sample=sample, may_use_external=_may_use_external(sample.key_id)
         )
-        if preview is None:
-            raise NotFound(f"The model {values['model']!r} does not exist; GET /v1/models lists the models.")
-        return Response(preview)
+        return _answer(question)
+
+
+def _may_use_external(key_id: object) -> bool:
+    """Return True if an API key may use external endpoints; also without one: administrators ask for any."""
+    if not isinstance(key_id, str):
+        return True
+    return bool(stored_keys().filter(pk=key_id).values_list("external", flat=True).first())
+
+
+def _answer(question: RouteQuestion) -> Response:
+    if not runtime.installation.is_serving():
+        raise NotReady
+    preview = current_route(question)
+    if preview is None:
+        raise NotFound(f"The model {question.model!r} does not exist; GET /v1/models lists the models.")
+    return Response(preview)
 
 
 class RunningRequests(APIView):

@@ -21,6 +21,7 @@ from metrics.api.usage_serializers import (
     UsageSerializer,
 )
 from metrics.queries import usage
+from metrics.queries.costs.by_group import with_costs
 from metrics.queries.figures import Moment
 from metrics.queries.stored import flushed
 from metrics.queries.usage import UsageCounts, UsagePayload
@@ -64,8 +65,8 @@ def today() -> date:
 class UsageByGroup(APIView):
     @extend_schema(parameters=[UsageQuerySerializer], responses=UsageSerializer)
     def get(self, request: Request) -> Response:
-        """Return requests and tokens by local day, month, model, endpoint, API key or its owner, for at most three
-        years.
+        """Return requests and tokens by local day, month, model (asked, served or canonical), step, endpoint,
+        API key or its owner, for at most three years.
         """
         return Response(_usage(checked(UsageQuerySerializer, request, today=today())))
 
@@ -118,7 +119,8 @@ class MonthlyTokens(APIView):
 def _usage(query: Any) -> UsagePayload:
     flushed()
     values = query.validated_data
-    return usage.usage(values["by"], query.period, query.only, compare=values["compare"])
+    payload = usage.usage(values["by"], query.period, query.only, compare=values["compare"])
+    return with_costs(payload, query.period, query.only)
 
 
 def _tokens(row: UsageCounts) -> TokenCounts:

@@ -50,7 +50,31 @@ class UsageExportQuerySerializer(UsageQuerySerializer):
     format = serializers.ChoiceField(("csv", "json"), default="csv")
 
 
-class UsageCountsSerializer(serializers.Serializer[Any]):
+class TokenDetailsSerializer(serializers.Serializer[Any]):
+    """Tokens that only some servers report. Each sum is null if no response reported it."""
+
+    cached_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Input tokens read from prefix caches; null if no response reported them."
+    )
+    cached_of_tokens = serializers.IntegerField(
+        allow_null=True, help_text="All input tokens of the requests whose responses reported cached tokens."
+    )
+    cache_reports = serializers.IntegerField(help_text="Requests whose responses reported cached tokens, also 0.")
+    cache_hits = serializers.IntegerField(allow_null=True, help_text="Those of them with at least one cached token.")
+    cache_write_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Input tokens written to prefix caches; null if no response reported them."
+    )
+    cache_write_reports = serializers.IntegerField()
+    reasoning_tokens = serializers.IntegerField(
+        allow_null=True, help_text="Output tokens spent on reasoning; null if no response reported them."
+    )
+    reasoning_of_tokens = serializers.IntegerField(
+        allow_null=True, help_text="All output tokens of the requests whose responses reported reasoning tokens."
+    )
+    reasoning_reports = serializers.IntegerField()
+
+
+class UsageCountsSerializer(TokenDetailsSerializer):
     requests = serializers.IntegerField(help_text="Requests, without cancelled and rejected ones.")
     successful_requests = serializers.IntegerField()
     failed_requests = serializers.IntegerField()
@@ -63,14 +87,35 @@ class UsageCountsSerializer(serializers.Serializer[Any]):
     total_tokens = serializers.IntegerField()
 
 
+class CurrencyCostSerializer(serializers.Serializer[Any]):
+    """Costs in one currency, of the requests that have a cost."""
+
+    currency = serializers.CharField(help_text="ISO 4217 code.")
+    cost = serializers.CharField(help_text="In units of the currency, up to nine decimal places; exact.")
+    estimated_cost = serializers.CharField(help_text="The part of requests whose tokens were estimated.")
+    requests = serializers.IntegerField()
+    estimated_requests = serializers.IntegerField()
+
+
 class UsageRowSerializer(UsageCountsSerializer):
     """Usage of one group, with the fields of `by`."""
 
+    costs = CurrencyCostSerializer(many=True, required=False, help_text="By currency; empty if no request has a price.")
     day = serializers.DateField(required=False)
     month = serializers.CharField(required=False, help_text="`YYYY-MM`")
-    model_id = serializers.CharField(required=False)
+    model_id = serializers.CharField(required=False, help_text="The name that requests asked for.")
+    served_model = serializers.CharField(required=False, help_text="The endpoint's own id of the model.")
+    canonical_name = serializers.CharField(
+        required=False, help_text="Canonical name of the served model; without one, the served model."
+    )
+    step = serializers.IntegerField(required=False, help_text="Step of a model name, from 1; 0: no model name.")
     endpoint_id = serializers.UUIDField(required=False, allow_null=True)
     endpoint_name = serializers.CharField(required=False, allow_null=True)
+    external = serializers.BooleanField(
+        required=False,
+        allow_null=True,
+        help_text="Whether the endpoint is external now; null for no endpoint and deleted ones.",
+    )
     api_key_id = serializers.UUIDField(required=False, allow_null=True)
     api_key_name = serializers.CharField(required=False, allow_null=True)
     user_id = serializers.UUIDField(
@@ -97,4 +142,5 @@ class UsageSerializer(serializers.Serializer[Any]):
     until = serializers.DateField()
     rows = UsageRowSerializer(many=True)
     total = UsageCountsSerializer()
+    costs = CurrencyCostSerializer(many=True, required=False, help_text="Of all rows, by currency.")
     previous = PreviousSerializer(required=False)

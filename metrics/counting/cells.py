@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import lru_cache
-from operator import attrgetter
+from operator import attrgetter, neg
 from zoneinfo import ZoneInfo
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
 from metrics.counting import histogram
 from metrics.counting.histogram import Histogram
+from metrics.counting.token_details import TokenDetails
 
 MINUTE_US = 60_000_000
 
 CellKey = tuple[int, str, str, str, str]  # minute, endpoint, model, kind, API key
 DayKey = tuple[str, str, str, str, str]  # local date, endpoint, model, kind, API key
 DailyKey = tuple[str, str, str, str]  # endpoint, model, local date, kind
+# Local date, endpoint, asked model, kind, API key; then the served model, its canonical name, and the step.
+ServedKey = tuple[str, str, str, str, str, str, str, int]
 ClientKey = tuple[int, str, str, str]  # hour since 1970, UTC; client address, API key, model
 
 
@@ -36,6 +39,7 @@ class Cell:
     first_token_us: int = 0  # sum over successful streams
     durations: Histogram = field(default_factory=dict)  # successful requests, µs
     first_tokens: Histogram = field(default_factory=dict)  # successful streams, µs
+    details: TokenDetails | None = None  # None: no request reported any
 
     def add(self, other: "Cell") -> None:
         self.requests_ok += other.requests_ok
@@ -50,6 +54,11 @@ class Cell:
         self.first_token_us += other.first_token_us
         histogram.add(self.durations, other.durations)
         histogram.add(self.first_tokens, other.first_tokens)
+        if other.details is not None:
+            self.add_details(other.details)
+
+    def add_details(self, details: TokenDetails) -> None:
+        self.details = details.plus(self.details)
 
     def __add__(self, other: "Cell") -> "Cell":
         return Cell.sum([self, other])
@@ -66,6 +75,9 @@ class Cell:
                 durations[index] = durations.get(index, 0) + count
             for index, count in cell.first_tokens.items():
                 first_tokens[index] = first_tokens.get(index, 0) + count
+        details = [cell.details for cell in cells if cell.details is not None]
+        if details:
+            total.details = TokenDetails._make(map(sum, zip(*details, strict=True)))
         return total
 
     def copy(self) -> "Cell":
@@ -79,6 +91,8 @@ class Cell:
             setattr(self, name, getattr(self, name) - getattr(other, name))
         histogram.subtract(self.durations, other.durations)
         histogram.subtract(self.first_tokens, other.first_tokens)
+        if other.details is not None:
+            self.add_details(TokenDetails._make(map(neg, other.details)))
 
     def add_success(self, duration_us: int, first_token_us: int | None) -> None:
         """Count one successful request. `first_token_us` is None if its response was no stream."""
@@ -95,8 +109,8 @@ class Cell:
         return self.ok_duration_us / self.requests_ok / 1000 if self.requests_ok else None
 
 
-# Columns that are plain sums. Histograms are added bucket by bucket.
-CELL_COLUMNS = tuple(item.name for item in fields(Cell) if item.name not in ("durations", "first_tokens"))
+# Columns that are plain sums. Histograms are added bucket by bucket, and details may be null.
+CELL_COLUMNS = tuple(item.name for item in fields(Cell) if item.name not in ("durations", "first_tokens", "details"))
 _sums = attrgetter(*CELL_COLUMNS)
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
 from gateway.ipc.record import Entry, RequestRecord, Unrecorded
-from metrics.counting import histogram, speeds
+from metrics.counting import choices, histogram, speeds
 from metrics.counting.cells import (
     MINUTE_US,
     Cell,
@@ -29,11 +29,13 @@ from metrics.counting.cells import (
     DailyKey,
     DayKey,
     EndpointUsage,
+    ServedKey,
     SpeedSums,
     local_date,
 )
 from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT, is_countable, plausible
 from metrics.counting.speeds import Sample, SpeedKey
+from metrics.counting.token_details import DETAIL_COLUMNS, details_of, has_details
 from metrics.counting.totals import (
     DURATIONS_US,
     INPUT_TOKENS,
@@ -64,8 +66,10 @@ class Fold:
     speed_sums: dict[DailyKey, SpeedSums] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)  # totals that no cells add up to
     refused_connections: set[str] = field(default_factory=set)  # endpoints whose health is checked at once
+    unknown_models: set[str] = field(default_factory=set)  # endpoints whose models are read again
     counted: list[RequestRecord] = field(default_factory=list)
     clients: dict[ClientKey, ClientCell] = field(default_factory=dict)  # requests in the history, by client
+    served: dict[ServedKey, Cell] = field(default_factory=dict)  # requests of which the asked name says too little
 
     def __add__(self, other: "Fold") -> "Fold":
         """Return the sums of both folds, which do not change."""
@@ -77,13 +81,16 @@ class Fold:
                 {name: self.others[name] + other.others[name] for name in self.others.keys() | other.others.keys()}
             ),
             self.refused_connections | other.refused_connections,
+            self.unknown_models | other.unknown_models,
             [*self.counted, *other.counted],
             _joined(self.clients, other.clients),
+            _joined(self.served, other.served),
         )
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
         """Count the entries and return this fold. Successful requests with one attempt are counted in groups."""
         groups: dict[GroupKey, list[RequestRecord]] = {}
+        before = len(self.counted)
         for entry in entries:
             if isinstance(entry, RequestRecord):
                 if not is_countable(entry):
@@ -109,6 +116,7 @@ class Fold:
                 self._add(group[0])
             else:
                 self._add_group(key, group)
+        choices.count(self.others, self.counted[before:])
         return self
 
     def _add_group(self, key: GroupKey, entries: list[RequestRecord]) -> None:
@@ -140,6 +148,20 @@ class Fold:
             client.last_us = max(client.last_us, max([entry.completed_us for entry in entries]))
         if with_output and kind in GENERATING:
             self._add_speeds(minute, endpoint_id, model, kind, with_output)
+        # The condition of `has_details`, without a call for each entry.
+        reported = [
+            entry
+            for entry in entries
+            if entry.cached_tokens is not None
+            or entry.reasoning_tokens is not None
+            or entry.cache_write_tokens is not None
+        ]
+        if reported and (details := details_of(reported)) is not None:
+            cell.add_details(details)
+        for entry in entries:
+            (attempt,) = entry.attempts
+            if attempt.served is not None or attempt.canonical is not None or attempt.step:
+                self._add_served(entry, minute, api_key_id)
 
     def _add(self, entry: RequestRecord) -> None:
         outcome, minute, api_key_id = entry.outcome, entry.completed_us // MINUTE_US, entry.api_key_id or ""
@@ -160,6 +182,12 @@ class Fold:
             cell.requests_failed += 1
         cell.input_tokens += tokens_in
         cell.output_tokens += tokens_out
+        if has_details(entry) and (details := details_of((entry,))) is not None:
+            cell.add_details(details)
+        if entry.attempts and outcome != record.QUEUE:
+            last = entry.attempts[-1]
+            if last.served is not None or last.canonical is not None or last.step:
+                self._add_served(entry, minute, api_key_id)
         if entry.client_ip is not None:
             client = self._client(minute // 60, entry.client_ip, api_key_id, entry.model)
             client.add_request(outcome, tokens_in, tokens_out, entry.completed_us)
@@ -175,9 +203,37 @@ class Fold:
                 cell.attempts_failed += 1
                 if attempt.status == 0 and attempt.error == record.CONNECTION_REFUSED:
                     self.refused_connections.add(attempt.endpoint_id)
+                elif attempt.error == record.MODEL_UNKNOWN:
+                    self.unknown_models.add(attempt.endpoint_id)
         if not entry.attempts or entry.outcome == record.QUEUE:
             cell = self._cell((minute, NO_ENDPOINT, model, kind, api_key_id))
         return cell
+
+    def _add_served(self, entry: RequestRecord, minute: int, api_key_id: str) -> None:
+        """Count a request by the model that its last attempt reached, unless that is the asked name at step 0."""
+        attempt, model = entry.attempts[-1], entry.model
+        served = model if attempt.served is None else attempt.served
+        canonical = served if attempt.canonical is None else attempt.canonical
+        if served == model == canonical and not attempt.step:
+            return
+        key = (
+            local_date(minute, self.zone), attempt.endpoint_id, model, entry.kind, api_key_id, served, canonical,
+            attempt.step,
+        )  # fmt: skip
+        cell = self.served.get(key)
+        if cell is None:
+            cell = self.served[key] = Cell()
+        if entry.outcome == record.OK:
+            cell.requests_ok += 1
+            cell.ok_duration_us += entry.duration_us
+        elif entry.outcome == record.CANCELLED:
+            cell.requests_cancelled += 1
+        else:
+            cell.requests_failed += 1
+        cell.input_tokens += plausible(entry.input_tokens) or 0
+        cell.output_tokens += plausible(entry.output_tokens) or 0
+        if has_details(entry) and (details := details_of((entry,))) is not None:
+            cell.add_details(details)
 
     def _cell(self, key: CellKey) -> Cell:
         cell = self.cells.get(key)
@@ -289,6 +345,8 @@ class Fold:
             result[DURATIONS_US] += cell.ok_duration_us
             for index, count in cell.durations.items():
                 result[duration_total_of(index)] += count
+            if cell.details is not None:
+                result.update(dict(zip(DETAIL_COLUMNS, cell.details, strict=True)))
         return Counter({name: value for name, value in result.items() if value})
 
     @cached_property

@@ -21,10 +21,24 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     said: str | None = None  # error text of the endpoint; content, protected like bodies
     costs: dict[str, int] = {}  # endpoint and cost in ms, of adaptive routing
     work: Work | None = None  # of adaptive routing
+    connect_us: int | None = None  # for opening a connection; 0: an idle one was used
     # Of the request, on its last attempt, so that rows of older releases need no new columns.
     cached_tokens: int | None = None
     body_bytes: int = 0
-    conversation: str | None = None
+    # Of the attempt again.
+    served: str | None = None  # the endpoint's own id of the model; None: the requested name
+    canonical: str | None = None  # canonical name of that model
+    step: int = 0  # of the model name's steps, from 1; 0: no model name
+    # Of the request again, on its last attempt.
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    finish_reason: str | None = None
+    left_steps: tuple[tuple[int, str], ...] = ()  # steps that were left or skipped, and why
+    long_write_tokens: int | None = None
+    service_tier: str | None = None  # None: the default one, or not reported
+    cost: int | None = None  # of the request, in 10⁻⁹ of the currency; None: it has no price
+    currency: str | None = None
+    price_id: int | None = None  # row of the price book; negative: of the catalogue
 
 
 _decode = msgspec.json.Decoder(list[StoredAttempt]).decode

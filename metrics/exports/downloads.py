@@ -99,7 +99,7 @@ class Downloads:
                 stdout=asyncio.subprocess.PIPE,
                 limit=CHUNK,
                 cwd=settings.BASE_DIR,
-                env=_environment(),
+                env=worker_environment(),
             )
             try:
                 async for chunk in _read_frames(process, job, progress):
@@ -141,7 +141,7 @@ async def _read_frames(process: asyncio.subprocess.Process, job: bytes, progress
     raise ExportFailed(f"code {await process.wait()}")
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Return the environment without settings of RouterDash, which the process does not need."""
     environment = for_a_child(os.environ, settings.ROUTERDASH, secrets=())
     return {name: value for name, value in environment.items() if not name.startswith("ROUTERDASH_")}
@@ -151,11 +151,11 @@ def job(request_filter: RequestFilter, form: Format) -> bytes:
     """Return the job of the process. It has the database's password, so it goes through a pipe."""
     names = {entry.id: entry.name for entry in registry.all()}
     return msgspec.json.encode(
-        Job(vendor=vendor(), database=_parameters(), request_filter=request_filter, format=form, names=names)
+        Job(vendor=vendor(), database=database_parameters(), request_filter=request_filter, format=form, names=names)
     )
 
 
-def _parameters() -> dict[str, Any]:
+def database_parameters() -> dict[str, Any]:
     """Return the connection's parameters: the path of SQLite, or psycopg's."""
     if connection.vendor == "sqlite":
         return {"path": database.path(connection)}

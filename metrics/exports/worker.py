@@ -73,7 +73,7 @@ def jsonl(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
 
 
 def csv_rows(rows: list[SqlRow], name_of: NameOf = no_name) -> bytes:
-    """Return CSV by RFC 4180 without its header line; `attempts` is their number."""
+    """Return CSV by RFC 4180 without its header line; `attempts` is their number, and `left_steps` a text."""
     return _csv(_cells(request_payload(row, name_of)) for row in rows)
 
 
@@ -94,7 +94,8 @@ def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _cells(request: RequestPayload) -> list[Any]:
-    values: Mapping[str, Any] = {**request, "attempts": len(request["attempts"])}
+    left = "; ".join(f"{left['step']}: {left['reason']}" for left in request["left_steps"])
+    values: Mapping[str, Any] = {**request, "attempts": len(request["attempts"]), "left_steps": left or None}
     return [csv_cell(value) for value in values.values()]
 
 
@@ -111,17 +112,17 @@ FORMATS: dict[Format, ExportFormat] = {
 
 
 @contextmanager
-def connect(job: Job) -> Iterator[RunSql]:
-    """Open the job's database; yield a function that runs statements. Raises sqlite3.Error or psycopg.Error."""
-    if job.vendor == "sqlite":
-        path = quote(job.database["path"])
+def connect(vendor: Vendor, database: Mapping[str, Any]) -> Iterator[RunSql]:
+    """Open a job's database; yield a function that runs statements. Raises sqlite3.Error or psycopg.Error."""
+    if vendor == "sqlite":
+        path = quote(database["path"])
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5, isolation_level=None)) as file:
             yield lambda sql, values: file.execute(sql.replace("%s", "?"), values).fetchall()
     else:
         import psycopg  # not above: control imports this module too, and mostly runs on SQLite
 
         # The statement is not prepared: a generic plan would read the whole table.
-        with psycopg.connect(**job.database, autocommit=True, prepare_threshold=None) as server:
+        with psycopg.connect(**database, autocommit=True, prepare_threshold=None) as server:
             yield lambda sql, values: list(server.execute(sql, values).fetchall())
 
 
@@ -148,19 +149,25 @@ def _out(data: bytes) -> None:
     signal.alarm(0)
 
 
-def main() -> None:
-    if hasattr(os, "SCHED_IDLE"):  # Linux: run only on an idle CPU
+def run_when_idle() -> None:
+    """Let this process run on an idle CPU alone, where the system can do that."""
+    if hasattr(os, "SCHED_IDLE"):  # Linux
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def main() -> None:
+    run_when_idle()
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
-        with connect(job) as run:
+        with connect(job.vendor, job.database) as run:
             write(job, run, _out)
     except BrokenPipeError:
         pass  # the reader has closed the pipe
-    except _database_errors() as error:
+    except database_errors() as error:
         sys.exit(f"the export broke off: {error}")
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
+def database_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that `connect` and its statements raise."""
     psycopg = sys.modules.get("psycopg")
     return (sqlite3.Error,) if psycopg is None else (sqlite3.Error, psycopg.Error)

@@ -16,11 +16,12 @@ have one order: the same samples give the same bits. It has no numpy, which woul
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from gateway.registry.schema import Lengths, Speeds
 from gateway.routing.adaptive import RATIOS, UNKNOWN_RATIOS, UNMEASURED
-from metrics.learning.samples import UNKNOWN, WINDOW, LengthSample, SpeedSample
+from metrics.learning.samples import UNKNOWN, WINDOW, LengthSample, LoadSample, SpeedSample
 
 ROUNDS = 3  # after a first one that weighs rows by their durations
 HUBER = 0.3
@@ -32,6 +33,7 @@ SETUP_PRIOR, WRITE_PRIOR, SHARE_PRIOR, READ_PRIOR = 0.1, 0.05, 0.1, 0.03
 PRIOR_SAMPLES = 16  # with so many samples, the priors weigh a quarter; then ever less, so that they leave no bias
 AGES = 4
 LEAST_ALPHA = 0.02  # of the mean lengths
+KEPT_LOADS = 9
 
 _FADING = [math.exp(-rank / FADING_SAMPLES) for rank in range(WINDOW)]
 
@@ -51,13 +53,19 @@ _Row = tuple[float, float, float, float, float, bool]  # weight by age, x1, x2, 
 _Equations = list[list[float]]  # four rows of four coefficients and the right side
 
 
-def fit(samples: Sequence[SpeedSample], engine: str, prior: Parameters = DEFAULT_PRIOR) -> Parameters:
+def fit(
+    samples: Sequence[SpeedSample],
+    engine: str,
+    prior: Parameters = DEFAULT_PRIOR,
+    weights: Sequence[float] = _FADING,
+) -> Parameters:
     """Return the parameters that fit sorted samples of one endpoint, model and kind best.
 
-    `engine`: the kind of the inference server. `prior`: what is expected of an endpoint without samples.
+    `engine`: the kind of the inference server. `prior`: what is expected of an endpoint without samples. `weights`:
+    those of the last samples, the latest first; older ones do not count.
     """
-    samples = samples[-WINDOW:]
-    rows = _rows(samples)
+    samples = samples[-len(weights) :]
+    rows = _rows(samples, weights)
     found = prior
     trust = (PRIOR_SAMPLES / (PRIOR_SAMPLES + len(samples))) ** 2
     for number in range(1 + ROUNDS):
@@ -67,10 +75,10 @@ def fit(samples: Sequence[SpeedSample], engine: str, prior: Parameters = DEFAULT
     return found
 
 
-def _rows(samples: Sequence[SpeedSample]) -> list[_Row]:
+def _rows(samples: Sequence[SpeedSample], weights: Sequence[float]) -> list[_Row]:
     rows: list[_Row] = []
-    for rank, it in enumerate(reversed(samples)):
-        weight, output = _FADING[rank], float(it.output)
+    for weight, it in zip(weights, reversed(samples), strict=False):
+        output = float(it.output)
         seconds = max(it.duration_us / 1e6, SHORTEST)
         beside = max(1.0, it.shared_us / it.duration_us) if it.duration_us else 1.0
         rows.append((weight, float(it.read + it.read_meanwhile), output, output * beside, seconds, False))
@@ -225,3 +233,12 @@ def lengths(samples: Iterable[LengthSample]) -> Lengths:
             tokens += alpha * (it.input - tokens)
             body_bytes += alpha * (it.body_bytes - body_bytes)
     return Lengths(output if outputs else None, body_bytes / tokens if tokens else None)
+
+
+def load_seconds(samples: Iterable[LoadSample]) -> float:
+    """Return how long a load takes: the median of the last ones, as some wait for running requests. 0: there is none.
+
+    `samples` may be those of several names of the model, in any order.
+    """
+    last = sorted(samples)[-KEPT_LOADS:]
+    return median([it.load_us for it in last]) / 1e6 if last else 0.0

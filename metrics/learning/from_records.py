@@ -4,7 +4,7 @@ from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
 from metrics.counting.plausibility import plausible
-from metrics.learning.samples import UNKNOWN, LengthSample, SpeedSample
+from metrics.learning.samples import UNKNOWN, LengthSample, LoadSample, SpeedSample
 
 LARGEST = 1 << 53  # larger values are exact neither as a float nor in JSON
 
@@ -57,3 +57,18 @@ def length_sample(entry: RequestRecord) -> LengthSample | None:
     if output == UNKNOWN and UNKNOWN in (tokens, body_bytes):
         return None
     return LengthSample(entry.completed_us, int(entry.id[-12:], 16), output, tokens, body_bytes)
+
+
+def has_loaded(entry: RequestRecord) -> bool:
+    """Return True if the request succeeded after it caused a load of the model, whose time is known."""
+    if entry.outcome != record.OK or not entry.attempts:
+        return False
+    work = entry.attempts[-1].work
+    return work is not None and 0 < work.load_us <= LARGEST
+
+
+def load_sample(entry: RequestRecord) -> LoadSample:
+    """Return the sample of a request that has loaded its model."""
+    work = entry.attempts[-1].work
+    assert work is not None
+    return LoadSample(entry.completed_us, int(entry.id[-12:], 16), work.load_us)

@@ -42,10 +42,19 @@ class LengthSample(NamedTuple):
     body_bytes: int
 
 
+class LoadSample(NamedTuple):
+    """A load of a model that a request has caused."""
+
+    completed_us: int
+    number: int  # as above
+    load_us: int
+
+
 pack = msgspec.msgpack.Encoder().encode
 _decode_any = msgspec.msgpack.Decoder(list[tuple[int, ...]]).decode
 _decode_speeds = msgspec.msgpack.Decoder(list[SpeedSample]).decode
 _decode_lengths = msgspec.msgpack.Decoder(list[LengthSample]).decode
+_decode_loads = msgspec.msgpack.Decoder(list[LoadSample]).decode
 
 
 def unpack_any(packed: bytes) -> list[tuple[int, ...]]:
@@ -72,4 +81,13 @@ def unpack_lengths(packed: bytes) -> list[LengthSample]:
         return _decode_lengths(packed)
     except msgspec.DecodeError as error:
         log.error("the samples of a model's lengths in the database are damaged; learning starts again: %s", error)
+        return []
+
+
+def unpack_loads(packed: bytes) -> list[LoadSample]:
+    """Return stored samples, or none if they are damaged, as above."""
+    try:
+        return _decode_loads(packed)
+    except msgspec.DecodeError as error:
+        log.error("the samples of a model's loads in the database are damaged; learning starts again: %s", error)
         return []

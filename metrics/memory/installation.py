@@ -1,11 +1,15 @@
 """State of the running installation beside the journals: gateways, caches, limits. Control has the implementation."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
+from endpoints.engine_reports import EngineReading
 from gateway.ipc.limit_hits import Hits
-from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
+from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
+from gateway.routing.affinity.affinity import Affinity
+from gateway.routing.model_names import ModelNames
+from gateway.routing.set_aside import AsideNote
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 
@@ -34,12 +38,24 @@ class InstallationState(Protocol):
         """Return the number of requests in the queues of all workers."""
         ...
 
+    def waiting_interactive(self) -> int:
+        """Return the number of those among them that do not give way: they are no bulk requests."""
+        ...
+
     def trials(self) -> Mapping[str, int]:
         """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
         ...
 
+    def aside(self) -> Mapping[str, AsideNote]:
+        """Return the endpoints that get no requests now, or lack a kind of requests, by id."""
+        ...
+
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         """Return the published endpoints, in any state, that have a model of this name."""
+        ...
+
+    def model_names(self) -> ModelNames | None:
+        """Return the published model names; None if there are none."""
         ...
 
     def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
@@ -50,8 +66,21 @@ class InstallationState(Protocol):
         """Return the published lengths of the requests for a model, of an API key if there are."""
         ...
 
+    @property
+    def engine(self) -> Callable[[str], EngineReading | None]:
+        """A function that returns what the engine of an endpoint, by its id, last reported; None: that is unknown."""
+        ...
+
     def prefix_share(self) -> PrefixShare:
         """Return how many of the responses that routing learns from found their prefix, over all endpoints."""
+        ...
+
+    def engine_state(self, endpoint_id: str) -> EngineState:
+        """Return the published state of an endpoint's engine."""
+        ...
+
+    def affinity(self) -> Affinity | None:
+        """Open the prefix affinity of the gateways, to read it; None if it is off."""
         ...
 
     def pending(self) -> Mapping[str, int]:
@@ -117,6 +146,7 @@ class StoppedInstallation:
     def __init__(self) -> None:
         self.limit_hits = Hits()
         self.writer: WriterHandle | None = None
+        self.engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None
 
     def in_flight(self) -> Mapping[str, int]:
         return {}
@@ -124,11 +154,20 @@ class StoppedInstallation:
     def waiting(self) -> int:
         return 0
 
+    def waiting_interactive(self) -> int:
+        return 0
+
     def trials(self) -> Mapping[str, int]:
+        return {}
+
+    def aside(self) -> Mapping[str, AsideNote]:
         return {}
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         return []
+
+    def model_names(self) -> ModelNames | None:
+        return None
 
     def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
         return None
@@ -138,6 +177,12 @@ class StoppedInstallation:
 
     def prefix_share(self) -> PrefixShare:
         return PrefixShare()
+
+    def engine_state(self, endpoint_id: str) -> EngineState:
+        return EngineState(0.0)
+
+    def affinity(self) -> Affinity | None:
+        return None
 
     def pending(self) -> Mapping[str, int]:
         return {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.ipc.journal import START, Position
 from metrics.memory.figures import Figures
 from metrics.memory.journal_reader import JournalReader
+from metrics.memory.name_steps import name_steps
 from metrics.memory.state import FiguresState
 from metrics.memory.trackers import Trackers
 
@@ -26,6 +27,7 @@ class JournalFollower:
         self.last_record_at = 0.0
         self.folded = 0  # records read since the figures were last read from the database
         self.written = 0  # of these, the records that were written to the database
+        self._unknown: Callable[[str], None] = lambda endpoint_id: None
         self._refused: Callable[[str], None] = lambda endpoint_id: None
         self._ends: list[tuple[str, int, int]] = []  # of the journals, when `has_news` was called last
         self._news_at = float("-inf")
@@ -33,6 +35,10 @@ class JournalFollower:
     def on_refused_connection(self, listener: Callable[[str], None]) -> None:
         """Call `listener` for each endpoint that refused a connection, in the thread that follows the journals."""
         self._refused = listener
+
+    def on_unknown_model(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` for each endpoint that did not know a model, in the thread that follows the journals."""
+        self._unknown = listener
 
     def figures(self) -> Figures:
         """Return all figures, up to the last finished request of any worker."""
@@ -98,9 +104,12 @@ class JournalFollower:
             if not part.batch.entries and not part.batch.damaged:
                 return count
             state.add(part.fold)
+            name_steps.add(part.fold.counted)
             if part.records or part.fold.others:  # damage and lost records count; the head of a segment does not
                 self.trackers.version += 1
             self.folded += part.records
             count += part.records
             for endpoint_id in part.fold.refused_connections:
                 self._refused(endpoint_id)
+            for endpoint_id in part.fold.unknown_models:
+                self._unknown(endpoint_id)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,8 +19,9 @@ from endpoints.edit_log import Edit
 from endpoints.models import Kind, OperatorState
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
-from metrics.queries import figures, uptime
-from metrics.queries.endpoint_days import endpoint_days, model_days
+from metrics.memory.runtime import runtime
+from metrics.queries import figures, slowdowns, uptime
+from metrics.queries.endpoint_days import endpoint_days, endpoint_details, model_days
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_models, share_of_models
 from metrics.queries.requests.failures import last_failures
@@ -51,6 +53,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     day_rows = endpoint_days(entry.id, days, today)
     models = model_days(entry.id, days, today)
     learned = learned_models(entry)
+    health = uptime.timeline(entry, uptime.MAX_DAYS, edits)
     context = {
         "entry": entry,
         "row": row,
@@ -64,12 +67,15 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "ok": sum(day.ok for day in day_rows),
         "failed": sum(day.failed for day in day_rows),
         "models": models,
+        "details": endpoint_details(entry.id, days, today),
         "offered": {name: model for model in entry.models for name in (model.canonical_name, model.id) if name},
         "speeds": figures.model_tps(entry.id, moment),
         "learned": learned[:SHOWN_LEARNED],
         "learned_total": len(learned),
         "prefix": share_of_models(learned),
-        "health": uptime.timeline(entry, uptime.MAX_DAYS, edits),
+        "engine": runtime.installation.engine(entry.id),
+        "health": health,
+        "slow": slowdowns.shown(entry.id, time.time(), edits, health.spans),
         "shown_spans": SHOWN_SPANS,
         "latencies": uptime.latencies(entry.id),
         "failures": last_failures(entry.id),

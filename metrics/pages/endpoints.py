@@ -153,7 +153,7 @@ def rows(entries: list[Entry], moment: Moment) -> list[BadgedEndpoint]:
     return [
         {
             **row,
-            **badges(entry.shown_status, row["breaker"]),
+            **badges(entry.shown_status, row),
             "entry": entry,
             "kind": KINDS.get(entry.kind, entry.kind),
         }

@@ -20,7 +20,8 @@ from metrics.pages import options
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import STATES
-from metrics.queries.routing.current_route import current_route
+from metrics.queries.model_names import states as name_states
+from metrics.queries.routing.current_route import RouteQuestion, current_route
 from metrics.queries.stored import flushed
 
 PAGE = 40
@@ -47,6 +48,8 @@ def models(request: HttpRequest) -> HttpResponse:
     offered = options.endpoints(moment, query.model_filter.endpoint_id)
     context: dict[str, Any] = {
         "page": page,
+        "shows_names": page.number == 1 and not any(values.get(it) for it in FILTERS),
+        "names": name_states.states(moment),
         "model_filter": query.model_filter,
         "filtered": any(values.get(name) for name in FILTERS),
         "ignored": ignored,
@@ -76,10 +79,13 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     tokens = _tokens(request.GET)
     context = {
         "model": payload,
+        "winning_name": name_states.name_of(name),
         "behind": behind,
         "kinds": kinds,
         "kind": kind,
-        "route": current_route(name, kind.name, tokens.get("prompt_tokens"), tokens.get("output_tokens")),
+        "route": current_route(
+            RouteQuestion(name, kind.name, tokens.get("prompt_tokens"), tokens.get("output_tokens"))
+        ),
         "tokens": tokens,
         "existing_endpoints": {entry.id for entry in registry.all()},
         "snippets": _snippets(payload["id"]),

@@ -1,20 +1,25 @@
-"""The overview: everything on it is in memory, so it needs no database."""
+"""The overview: all figures on it are in memory, so it needs no database."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import path
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
 
 from endpoints import causes
 from endpoints.models import Kind, OperatorState, Status
 from endpoints.registry import Entry
+from endpoints.views import for_administrators
+from gateway.base.config import ADAPTIVE
 from metrics import labels
+from metrics.memory.runtime import runtime
 from metrics.pages.endpoints import SEVERITY
 from metrics.pages.explanations import EXPLANATIONS
 from metrics.pages.status_badges import BadgedEndpoint, badge_renderer
@@ -24,6 +29,7 @@ from metrics.queries.figures import Moment
 from metrics.queries.live import speeds
 from metrics.queries.live.shown_endpoints import shown_endpoints
 from metrics.queries.payloads import EndpointPayload, LiveFigures, MinutePayload
+from metrics.storage.notices import ADAPTIVE_BY_DEFAULT, notices
 from metrics.templatetags import figures
 
 # Parts that the page's script requests when more than figures has changed.
@@ -52,6 +58,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "initial": _initial(live, entries),
         "apis": labels.APIS,
         "existing_endpoints": {entry.id for entry in moment.entries},
+        "prefix": runtime.installation.prefix_share(),
         "shown": speeds.SHOWN,
         "explanations": EXPLANATIONS,
         "sparks": sparks,
@@ -59,8 +66,24 @@ def overview(request: HttpRequest) -> HttpResponse:
         "recent": _recent(live["history"]),
         "today_tokens": live["stats"]["today_input_tokens"] + live["stats"]["today_output_tokens"],
         "more_attention": live["attention_count"] - len(live["attention"]),
+        "shows_adaptive_notice": _shows_adaptive_notice(request),
     }
     return render(request, PARTS.get(request.GET.get("part", ""), "overview/page.html"), context)
+
+
+def _shows_adaptive_notice(request: HttpRequest) -> bool:
+    """Return True if staff should learn that the balancer has changed with a release."""
+    if not getattr(request.user, "is_staff", False) or settings.ROUTERDASH.balancer != ADAPTIVE:
+        return False
+    return ADAPTIVE_BY_DEFAULT in notices.unread()
+
+
+@require_POST
+@for_administrators
+def dismiss_notice(request: HttpRequest, name: str) -> HttpResponse:
+    """Never show a notice again, to anyone."""
+    notices.dismiss(name)
+    return redirect("overview")
 
 
 class OverviewEndpoint(BadgedEndpoint):
@@ -86,7 +109,7 @@ def _entries(moment: Moment, entries: list[Entry]) -> list[OverviewEndpoint]:
     return [
         {
             **row,
-            **badges(entry.shown_status, row["breaker"]),
+            **badges(entry.shown_status, row),
             "entry": entry,
             "kind": kinds.get(entry.kind, entry.kind),
             "host": urlsplit(entry.base_url).netloc or entry.base_url,
@@ -147,4 +170,7 @@ def _recent(history: Sequence[MinutePayload]) -> dict[str, int]:
     return {"ok": ok, "failed": failed, "all": ok + failed}
 
 
-URLS = [path("", overview, name="overview")]
+URLS = [
+    path("", overview, name="overview"),
+    path("notices/<slug:name>/dismiss", dismiss_notice, name="notice-dismiss"),
+]

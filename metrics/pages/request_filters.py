@@ -6,7 +6,7 @@ The URL takes the parameters of /api/requests, and gives the same requests. Inva
 from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeVar
 from urllib.parse import urlencode
 
 from django.http import HttpRequest
@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy
 from endpoints.registry import registry
 from gateway.ipc import record
 from metrics import labels
+from metrics.api.common import QuerySerializer
 from metrics.api.request_serializers import RequestPageQuerySerializer
 from metrics.pages import options
 from metrics.queries.figures import Moment
@@ -51,6 +52,8 @@ LABELS = {
     "retried": gettext_lazy("Retried"),
     "streamed": gettext_lazy("Streamed"),
     "request_id": gettext_lazy("Client's request id"),
+    "conversation": gettext_lazy("Conversation"),
+    "queue_class": gettext_lazy("Queue class"),
 }
 PAGED = ("cursor", "limit")
 PAGE_ONLY = ("id", "tail", "part", "scale", "after", "q", "format", "progress")  # parameters that the API does not have
@@ -91,16 +94,25 @@ class ListQuery:
         return self.url(**{name: value for name, value in self.parameters.items() if name == "cursor"})
 
 
-def parse_query(parameters: Mapping[str, str]) -> ListQuery:
-    valid = {name: value for name, value in parameters.items() if name not in PAGE_ONLY and value}
+Query = TypeVar("Query", bound=QuerySerializer)
+
+
+def without_errors(serializer: type[Query], valid: dict[str, str]) -> tuple[Query, list[str]]:
+    """Remove invalid parameters from `valid`. Return the query of the others, and a note about each removed one."""
     notes: list[str] = []
-    query = RequestPageQuerySerializer(data=valid)
+    query = serializer(data=valid)
     while not query.is_valid():
         for name in query.errors.keys() & valid.keys():
             why = " ".join(map(str, query.errors[name]))
             text = _("Ignored filter: %(name)s=%(value)s. %(why)s")
             notes.append(text % {"name": name, "value": valid.pop(name)[:100], "why": why})
-        query = RequestPageQuerySerializer(data=valid)
+        query = serializer(data=valid)
+    return query, notes
+
+
+def parse_query(parameters: Mapping[str, str]) -> ListQuery:
+    valid = {name: value for name, value in parameters.items() if name not in PAGE_ONLY and value}
+    query, notes = without_errors(RequestPageQuerySerializer, valid)
     tail = parameters.get("tail") == "1" and not valid.keys() & {"cursor", "until"}
     return ListQuery(valid, query, notes, tail)
 
@@ -175,6 +187,7 @@ class FormFields(TypedDict):
     models: list[str]
     outcomes: ItemsView[str, str | Promise]
     keys: list[tuple[str, str]]
+    queue_classes: ItemsView[str, str | Promise]
 
 
 def filter_chips(list_query: ListQuery, keys: Mapping[str, str]) -> Iterator[FilterChip]:
@@ -193,6 +206,8 @@ def _shown_value(list_query: ListQuery, name: str, keys: Mapping[str, str]) -> A
         return keys.get(str(value), value)
     if name == "outcome":
         return OUTCOMES[value]
+    if name == "queue_class":
+        return labels.QUEUE_CLASSES[value]
     if isinstance(value, datetime):
         return moment(value)
     if isinstance(value, bool):
@@ -234,4 +249,5 @@ def form_fields(list_query: ListQuery, now: Moment, keys: Mapping[str, str]) -> 
         "models": sorted(options.models(now)),
         "outcomes": OUTCOMES.items(),
         "keys": sorted((name, key) for key, name in keys.items()),
+        "queue_classes": labels.QUEUE_CLASSES.items(),
     }

@@ -18,6 +18,7 @@ from metrics.api.usage import today
 from metrics.api.usage_serializers import UsageQuerySerializer
 from metrics.pages import options
 from metrics.queries import usage
+from metrics.queries.costs.by_group import with_costs
 from metrics.queries.figures import Moment
 from metrics.queries.stored import flushed
 from metrics.queries.usage import UsageRow
@@ -27,7 +28,11 @@ BY = {
     "day": _("Day"),
     "month": _("Month"),
     "model": _("Model"),
+    "served": _("Served model"),
+    "canonical": _("Canonical name"),
+    "step": _("Step"),
     "endpoint": _("Endpoint"),
+    "external": _("Inside or external"),
     "key": _("API key"),
     "user": _("User"),
 }
@@ -134,7 +139,7 @@ def page(request: HttpRequest) -> HttpResponse:
     behind = not flushed()
     now = today()
     query = parse_usage_query(request.GET.dict(), now)
-    payload = usage.usage(query.by, query.period, query.only, compare=True)
+    payload = with_costs(usage.usage(query.by, query.period, query.only, compare=True), query.period, query.only)
     is_by_time = query.by in usage.TIME_GROUPS
     by_day = payload if is_by_time else usage.usage("day", query.period, query.only)
     context = {

@@ -3,17 +3,25 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TypedDict, Unpack
 
 from django.conf import settings
 
+from endpoints import clouds
+from endpoints.model_names.registry import model_names
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.base import volumes
+from gateway.providers.errors import ErrorCause
+from gateway.routing.set_aside import AsideNote
 from metrics.memory.endpoint_events import endpoint_events
+from metrics.memory.name_steps import name_steps
 from metrics.memory.runtime import runtime
 from metrics.queries import breakers
+from metrics.queries.model_names.states import NO_ENDPOINT, NOT_OFFERED, NameView
 from metrics.queries.payloads import AttentionPayload, StatsPayload
+from metrics.queries.slowdowns import slowdowns
 from metrics.times import json_time
 
 BAD, WARN = "bad", "warn"
@@ -21,15 +29,22 @@ SEVERITIES = (BAD, WARN)
 UNRECORDED, DISK, OFFLINE, ERROR, BREAKER = "unrecorded", "disk", "offline", "error", "breaker"
 UNRESTORED, WAITING, PASSWORD, BOUND = "unrestored", "waiting", "password", "bound"
 PLAIN_HTTP, VOLATILE, CLEAR_KEYS = "plain_http", "volatile", "clear_keys"
-UNPUBLISHED, DRIFT = "unpublished", "drift"
+UNPUBLISHED, DRIFT, SLOW, ACCOUNT = "unpublished", "drift", "slow", "account"
+NAME_STEP, NAME_TARGET, NAME_ENDPOINT = "name_step", "name_target", "name_endpoint"
 KINDS = (
-    UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, BREAKER, UNRESTORED, WAITING, DRIFT, BOUND, VOLATILE, CLEAR_KEYS,
-    PASSWORD, PLAIN_HTTP,
+    UNRECORDED, UNPUBLISHED, DISK, OFFLINE, ERROR, ACCOUNT, BREAKER, UNRESTORED, WAITING, DRIFT, NAME_ENDPOINT,
+    NAME_TARGET, NAME_STEP, SLOW, BOUND, VOLATILE,
+    CLEAR_KEYS, PASSWORD, PLAIN_HTTP,
 )  # fmt: skip
 
 FULL_BYTES = 1 << 30  # a disk with less free space is nearly full
 FULL_SHARE, FULL_AT_MOST = 0.03, 20 << 30  # also nearly full: less than 3 %, if that is less than 20 GiB
 DRIFT_SECONDS = 86_400  # for which a difference between database and gateways is shown
+# Causes of a pause that need an operator, with the remarks of health checks about the same.
+_OF_THE_ACCOUNT: Mapping[str | None, str] = {
+    ErrorCause.KEY_REFUSED.value: clouds.KEY_REFUSED,
+    ErrorCause.MONEY.value: clouds.NO_CREDIT,
+}
 FREE_STEP = 100 << 20  # bytes: free space is rounded down, so that the item does not change all the time
 
 
@@ -45,17 +60,25 @@ class _Details(TypedDict, total=False):
     username: str | None
     free_bytes: int | None
     keys: int | None
+    model: str | None
+    factor: float | None
 
 
 def items(
-    entries: tuple[Entry, ...], trials: Mapping[str, str], stats: StatsPayload, at: float
+    entries: tuple[Entry, ...],
+    trials: Mapping[str, str],
+    aside: Mapping[str, AsideNote],
+    stats: StatsPayload,
+    at: float,
 ) -> list[AttentionPayload]:
     """Return the items, the worst first.
 
-    `trials` has the state of each circuit breaker that is not closed; `at` is in seconds since 1970.
+    `trials` has the state of each circuit breaker that is not closed, `aside` the endpoints that get no requests;
+    `at` is in seconds since 1970.
     """
-    attention_items = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials), *_limits(at), *_storage(entries)]
-    attention_items += [*_publication(at), *_passwords()]
+    attention_items = [*_recording(stats, at), *_disk(), *_endpoints(entries, trials, aside), *_limits(at)]
+    attention_items += [*_storage(entries), *_publication(at), *_slow(entries, at), *_passwords()]
+    attention_items += _model_names(entries, at)
     if settings.ROUTERDASH.plain_http:
         attention_items.append(_item(PLAIN_HTTP, WARN))
     return sorted(
@@ -78,6 +101,8 @@ def _item(kind: str, severity: str, since: datetime | None = None, **details: Un
         "username": details.get("username"),
         "free_bytes": details.get("free_bytes"),
         "keys": details.get("keys"),
+        "model": details.get("model"),
+        "factor": details.get("factor"),
     }
 
 
@@ -108,7 +133,9 @@ def _disk() -> Iterator[AttentionPayload]:
         yield _item(DISK, BAD, free_bytes=disk.free // FREE_STEP * FREE_STEP)
 
 
-def _endpoints(entries: tuple[Entry, ...], trials: Mapping[str, str]) -> Iterator[AttentionPayload]:
+def _endpoints(
+    entries: tuple[Entry, ...], trials: Mapping[str, str], aside: Mapping[str, AsideNote]
+) -> Iterator[AttentionPayload]:
     """Yield enabled endpoints only: a drained or disabled one is in the state that its operator chose."""
     enabled = [entry for entry in entries if entry.operator_state == OperatorState.ENABLED]
     away = [entry for entry in enabled if entry.status in (Status.OFFLINE, Status.ERROR)]
@@ -127,10 +154,54 @@ def _endpoints(entries: tuple[Entry, ...], trials: Mapping[str, str]) -> Iterato
             models_nowhere_else=len(entry.models.ids - served),
         )
     for entry in enabled:
+        remark = _remark(entry, aside.get(entry.id))
+        if remark is not None and entry.status == Status.ONLINE:
+            yield _item(ACCOUNT, BAD, cause=remark, endpoint_id=entry.id, endpoint_name=entry.name)
         state = trials.get(entry.id, breakers.CLOSED)
         if state != breakers.CLOSED and entry.status not in (Status.OFFLINE, Status.ERROR):
             severity = BAD if state == breakers.OPEN else WARN
             yield _item(BREAKER, severity, cause=state, endpoint_id=entry.id, endpoint_name=entry.name)
+
+
+def _remark(entry: Entry, note: AsideNote | None) -> str | None:
+    """Return what is wrong with the account of a cloud, by its last health check or else by the last response."""
+    if entry.last_error in clouds.REMARKS:
+        return entry.last_error
+    return None if note is None else _OF_THE_ACCOUNT.get(note.cause)
+
+
+def _model_names(entries: tuple[Entry, ...], at: float) -> Iterator[AttentionPayload]:
+    """Yield one item of each kind per enabled name. `cause` is the model of a target, or the number of a step."""
+    names = [name for name in model_names.all() if name.enabled]
+    if not names:
+        return
+    view, left = NameView.of_entries(entries, ()), name_steps.left(at)
+    for name in names:
+        targets = [target for step in view.state(name)["steps"] for target in step["targets"]]
+        for kind, state in ((NAME_ENDPOINT, NO_ENDPOINT), (NAME_TARGET, NOT_OFFERED)):
+            if found := [target for target in targets if target["state"] == state]:
+                yield _item(kind, WARN, cause=found[0]["model"], model=name.name, models=len(found))
+    for requested, use in left.items():
+        since = datetime.fromtimestamp(round(use.later_since), UTC)
+        yield _item(NAME_STEP, WARN, since, cause=str(use.step), model=requested)
+
+
+def _slow(entries: tuple[Entry, ...], at: float) -> Iterator[AttentionPayload]:
+    """Yield one item per endpoint that serves requests, with its model that has become the slowest."""
+    of_endpoint = {id: list(slow) for id, slow in groupby(slowdowns.current(at), lambda it: it.endpoint_id)}
+    for entry in entries:
+        slow = of_endpoint.get(entry.id)
+        if slow and entry.operator_state == OperatorState.ENABLED and entry.status == Status.ONLINE:
+            yield _item(
+                SLOW,
+                WARN,
+                slow[0].since,
+                endpoint_id=entry.id,
+                endpoint_name=entry.name,
+                models=len({it.model for it in slow}),
+                model=slow[0].model,
+                factor=slow[0].factor,
+            )
 
 
 def _limits(at: float) -> Iterator[AttentionPayload]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from metrics.times import json_time
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
+PAUSE_CAUSES = ("limited", "overloaded", "money", "key_refused")  # for which a provider gets no requests
 STATES = (CLOSED, OPEN, HALF_OPEN)
 
 

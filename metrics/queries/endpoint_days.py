@@ -6,15 +6,21 @@ from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.db.models import Q, Sum
 from django.urls import reverse
 
+from gateway.base.request_kinds import GENERATING
 from metrics.counting import histogram
 from metrics.counting.histogram import Histogram
+from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DailyStat, DayRollUp
 from metrics.queries.payloads import ModelTotalsPayload
 from metrics.queries.stored import TOTALS, daily_stats
 from metrics.storage.database import SaneSum
 from metrics.times import json_time
+
+ENOUGH_RESPONSES = 20  # without a report, before the page says how to get one
 
 
 class ModelDaysPayload(ModelTotalsPayload):
@@ -86,6 +92,28 @@ class Distributions:
     output_tokens: int
     durations: Histogram
     first_tokens: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDetails:
+    """Tokens that only some servers report, over some days of one endpoint."""
+
+    counts: DetailCounts
+    responses: int  # successful, of APIs that generate tokens
+
+    @property
+    def lacks_cache_reports(self) -> bool:
+        """Return True if the endpoint has responded often enough, and never reported cached tokens."""
+        return self.responses >= ENOUGH_RESPONSES and not self.counts["cache_reports"]
+
+
+def endpoint_details(endpoint_id: str, number: int, today: str) -> EndpointDetails:
+    """Return sums over local days. One query, by the key of its table."""
+    span = [day.isoformat() for day in dates(number, today)]
+    rows = DayRollUp.objects.filter(date__in=span, endpoint_id=endpoint_id)
+    responses = Sum("requests_ok", filter=Q(kind__in=GENERATING))
+    sums = rows.aggregate(responses=responses, **{f"sum_{name}": Sum(name) for name in DETAIL_COLUMNS})
+    return EndpointDetails(detail_counts([sums[f"sum_{name}"] for name in DETAIL_COLUMNS]), int(sums["responses"] or 0))
 
 
 def _model_days(model: str, sums: list[int], distributions: Distributions | None) -> ModelDaysPayload:

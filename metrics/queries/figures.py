@@ -11,7 +11,9 @@ from django.conf import settings
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry, registry
 from gateway.base.limits import LIMITS
+from gateway.routing.set_aside import AsideNote
 from metrics.counting.cells import Counters, Daily
+from metrics.counting.reported_details import total_details
 from metrics.counting.speeds import SpeedKey
 from metrics.counting.totals import (
     DAMAGED,
@@ -54,6 +56,7 @@ class Moment:
     trials: Mapping[str, int]
     unrecorded: int
     limit_hits: Mapping[str, int] = field(default_factory=dict)
+    aside: Mapping[str, AsideNote] = field(default_factory=dict)
 
     @classmethod
     def now(cls) -> "Moment":
@@ -65,6 +68,7 @@ class Moment:
             runtime.installation.trials(),
             runtime.installation.unrecorded(),
             runtime.installation.limit_hits.totals(),
+            runtime.installation.aside(),
         )
 
 
@@ -104,6 +108,7 @@ def tokens_per_second(entry: Entry, moment: Moment) -> float | None:
 def _endpoint(entry: Entry, moment: Moment) -> EndpointPayload:
     counters = moment.figures.endpoints.get(entry.id) or Counters()
     trial_due = moment.trials.get(entry.id, 0)
+    note = moment.aside.get(entry.id) or AsideNote(0, None, ())
     return {
         "id": entry.id,
         "name": entry.name,
@@ -133,6 +138,9 @@ def _endpoint(entry: Entry, moment: Moment) -> EndpointPayload:
         "recent_failures": moment.figures.hour.get((last_hour.FAILED, entry.id), 0),
         "breaker": breakers.state(trial_due, moment.figures.at),
         "breaker_trial_due": breakers.trial_time(trial_due),
+        "paused_until": breakers.trial_time(note.paused_until),
+        "pause_cause": note.cause,
+        "lacks": note.lacks,
     }
 
 
@@ -143,6 +151,7 @@ def stats(moment: Moment) -> StatsPayload:
     ok, failed = totals.get(REQUESTS_OK, 0), totals.get(REQUESTS_FAILED, 0)
     rejected = {name.removeprefix(REJECTED): n for name, n in sorted(totals.items()) if name.startswith(REJECTED)}
     durations, first_tokens, today = figures.durations, figures.first_tokens, figures.totals_today
+    details = total_details(totals)
     config = settings.ROUTERDASH
     return {
         "total_runtimes": len(entries),
@@ -185,6 +194,10 @@ def stats(moment: Moment) -> StatsPayload:
         "total_input_tokens": tokens_in,
         "total_output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
+        "total_cached_tokens": details["cached_tokens"],
+        "total_cached_of_tokens": details["cached_of_tokens"],
+        "total_cache_write_tokens": details["cache_write_tokens"],
+        "total_reasoning_tokens": details["reasoning_tokens"],
         **_writer(moment),
         "records_unrecorded": totals.get(UNRECORDED, 0) + moment.unrecorded,
         "journal_damaged_bytes": totals.get(DAMAGED, 0),

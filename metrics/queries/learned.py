@@ -5,7 +5,7 @@ learned from (metrics.learning.samples). What neither of them tells is None.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypedDict
@@ -22,6 +22,8 @@ from metrics.learning.prefixes import PrefixShare, prefix_share
 from metrics.learning.samples import WINDOW, SpeedSample, unpack_speeds
 from metrics.memory.runtime import runtime
 from metrics.models import SpeedWindow
+from metrics.queries import figures
+from metrics.queries.figures import Moment
 from metrics.times import json_time
 
 FOUR = 4  # requests in flight, beside one
@@ -204,6 +206,21 @@ def learned_models(entry: Entry) -> list[LearnedModel]:
         for (model_id, kind), of in by_model.items()
     ]
     return sorted(found, key=lambda it: (-len(it.samples), it.model_id, it.kind))
+
+
+def learned_speeds(moment: Moment) -> Iterator[tuple[Entry, str, str, Speeds]]:
+    """Yield the published speeds of models that have a moving average: endpoint, its own id of the model, kind."""
+    for entry in moment.entries:
+        exact, folded = schema.names(_models(entry))
+        offered: set[tuple[str, str]] = set()
+        for row in figures.model_tps(entry.id, moment):
+            model = exact.get(row["model_id"]) or folded.get(row["model_id"].casefold())
+            if model is not None:
+                offered.add((model.id, row["api_kind"]))
+        for model_id, kind in sorted(offered):
+            speeds = runtime.installation.speeds(entry.id, model_id, kind)
+            if speeds is not None:
+                yield entry, model_id, kind, speeds
 
 
 def _models(entry: Entry) -> Iterable[Model]:

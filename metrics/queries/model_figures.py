@@ -11,6 +11,8 @@ from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.base.request_kinds import CAPABILITIES
 from gateway.routing.model_list import ModelOffer, ModelPayload, model_payload, supported_apis
+from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
 from metrics.queries.figures import Moment
 from metrics.queries.model_catalogue import Catalogue, CatalogueModel
@@ -84,6 +86,7 @@ class ModelDayPayload(TypedDict):
 class ModelDetailPayload(ModelRowPayload):
     asked_names: list[str]
     days: list[ModelDayPayload]
+    token_details: DetailCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,12 @@ def model(moment: Moment, name: str, days: int = MONTH) -> ModelDetailPayload | 
     if row_name is None and not names:
         return None
     asked_names = sorted(row.model for row in names)
+    rows, details = _days(asked_names, moment.figures.date, days)
     return {
         **_row(catalogue, listed, moment, names, _speeds(catalogue, moment).get(listed.name, [])),
         "asked_names": asked_names,
-        "days": _days(asked_names, moment.figures.date, days),
+        "days": rows,
+        "token_details": details,
     }
 
 
@@ -331,12 +336,14 @@ def _by_model(catalogue: Catalogue, counts: Iterable[NameCounts]) -> dict[str, l
     return by_model
 
 
-def _days(names: Sequence[str], today: str, days: int) -> list[ModelDayPayload]:
-    """Return the days with requests for these names, newest first."""
+def _days(names: Sequence[str], today: str, days: int) -> tuple[list[ModelDayPayload], DetailCounts]:
+    """Return the days with requests for these names, newest first, and the token details of all of them."""
     since = (date.fromisoformat(today) - timedelta(days=days)).isoformat()
     rows: Any = DayRollUp.objects.filter(date__gt=since, date__lte=today, model__in=names)
-    rows = rows.values_list("date").annotate(*map(Sum, (*_SUMMED, "ok_duration_us"))).order_by("-date")
-    return [
+    rows = rows.values_list("date").annotate(*map(Sum, (*_SUMMED, "ok_duration_us", *DETAIL_COLUMNS)))
+    rows = list(rows.order_by("-date"))
+    details = [sum(value or 0 for value in column) for column in list(zip(*rows, strict=True))[7:]]
+    shown: list[ModelDayPayload] = [
         {
             "day": day,
             "requests": ok + failed,
@@ -347,6 +354,7 @@ def _days(names: Sequence[str], today: str, days: int) -> list[ModelDayPayload]:
             "output_tokens": tokens_out,
             "average_duration_ms": duration_us / ok / 1000 if ok else None,
         }
-        for day, ok, failed, cancelled, tokens_in, tokens_out, duration_us in rows
+        for day, ok, failed, cancelled, tokens_in, tokens_out, duration_us, *_ in rows
         if ok or failed or cancelled
     ]
+    return shown, detail_counts(details)

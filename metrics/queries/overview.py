@@ -116,7 +116,7 @@ def busiest(moment: Moment) -> BusiestPayload:
 def attention(moment: Moment, stats: StatsPayload) -> list[AttentionPayload]:
     at = moment.figures.at
     trials = {endpoint_id: breakers.state(due, at) for endpoint_id, due in moment.trials.items()}
-    return attention_items.items(moment.entries, trials, stats, at)
+    return attention_items.items(moment.entries, trials, moment.aside, stats, at)
 
 
 def recent_events() -> list[EndpointEventPayload]:

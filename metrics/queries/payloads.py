@@ -37,6 +37,9 @@ class EndpointPayload(TypedDict):
     recent_failures: int
     breaker: str
     breaker_trial_due: str | None
+    paused_until: str | None
+    pause_cause: str | None
+    lacks: list[str]
 
 
 class LiveEndpointPayload(TypedDict):
@@ -49,6 +52,9 @@ class LiveEndpointPayload(TypedDict):
     drain_until: str | None
     breaker: str
     breaker_trial_due: str | None
+    paused_until: str | None
+    pause_cause: str | None
+    lacks: list[str]
     last_error: str | None
     last_seen: str | None
     latency_ms: int | None
@@ -116,6 +122,10 @@ class _Counts(TypedDict):
     total_input_tokens: int
     total_output_tokens: int
     total_tokens: int
+    total_cached_tokens: int | None
+    total_cached_of_tokens: int | None
+    total_cache_write_tokens: int | None
+    total_reasoning_tokens: int | None
 
 
 class StatsPayload(_Counts, WriterPayload):
@@ -255,6 +265,8 @@ class AttentionPayload(TypedDict):
     username: str | None
     free_bytes: int | None
     keys: int | None
+    model: str | None
+    factor: float | None
 
 
 class MarksPayload(TypedDict):

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import Error
 
 from endpoints.registry import registry
+from gateway.base.queue_class import INTERACTIVE
 from gateway.ipc import running_requests
 from gateway.ipc.running_requests import Present, Running, Waiting
 from metrics.memory.runtime import runtime
@@ -39,6 +40,7 @@ class _RequestNowPayload(TypedDict):
     client_ip: str | None
     since: str
     age_ms: float
+    queue_class: str
 
 
 class QueuedRequestPayload(_RequestNowPayload):
@@ -165,6 +167,7 @@ def _common(request: Waiting | Running, worker: int, now: float, keys: Mapping[s
         "client_ip": request.client_ip,
         "since": json_time(datetime.fromtimestamp(request.since, UTC)),
         "age_ms": max(0.0, (now - request.since) * 1000),
+        "queue_class": request.queue_class or INTERACTIVE,
     }
 
 

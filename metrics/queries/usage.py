@@ -12,6 +12,8 @@ from endpoints.registry import registry
 from gateway.base.csv_cells import csv_cell
 from metrics import sql
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
 from metrics.queries.api_keys import KeyOwner, key_names, key_owners
 from metrics.queries.stored import run_sql
@@ -22,28 +24,42 @@ BY = {
     "day": "date",
     "month": "month",
     "model": "model",
+    "served": "served",
+    "canonical": "canonical",
+    "step": "step",
     "endpoint": "endpoint_id",
+    "external": "endpoint_id",
     "key": "api_key_id",
     "user": "api_key_id",
 }
+# Groups of the days by served model, and the group of requests without a row there.
+SERVED_GROUPS = {"served": "model", "canonical": "model", "step": "'0'"}
 # Fields of a row that name its group.
 NAMES = {
     "day": ("day",),
     "month": ("month",),
     "model": ("model_id",),
+    "served": ("served_model",),
+    "canonical": ("canonical_name",),
+    "step": ("step",),
     "endpoint": ("endpoint_id", "endpoint_name"),
+    "external": ("external",),
     "key": ("api_key_id", "api_key_name"),
     "user": ("user_id", "username"),
 }
 TIME_GROUPS = ("day", "month")
-ROUTED_GROUPS = ("model", "endpoint")  # rejected requests have neither
+ROUTED_GROUPS = ("model", "served", "canonical", "step", "endpoint", "external")  # rejected requests have none of these
 
 _USED = (
     "requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens", "requests_rejected",
+    *DETAIL_COLUMNS,
 )  # fmt: skip
+_OF_SERVED = tuple("0" if name == "requests_rejected" else name for name in _USED)
 
 
-class UsageCounts(TypedDict):
+class UsageCounts(DetailCounts):
+    """Requests and tokens of one group."""
+
     requests: int
     successful_requests: int
     failed_requests: int
@@ -60,17 +76,32 @@ class UsageGroup(TypedDict, total=False):
     day: str
     month: str
     model_id: str
+    served_model: str
+    canonical_name: str
+    step: int
     endpoint_id: str | None
     endpoint_name: str | None
+    external: bool | None
     api_key_id: str | None
     api_key_name: str | None
     user_id: str | None
     username: str | None
 
 
+class CurrencyCostPayload(TypedDict):
+    """Costs in one currency, of the requests that have a cost."""
+
+    currency: str
+    cost: str
+    estimated_cost: str
+    requests: int
+    estimated_requests: int
+
+
 class _Previous(TypedDict, total=False):
     previous_requests: int
     previous_total_tokens: int
+    costs: list[CurrencyCostPayload]
 
 
 class UsageRow(UsageGroup, UsageCounts, _Previous):
@@ -89,10 +120,14 @@ class UsagePayload(TypedDict):
     until: str
     rows: list[UsageRow]
     total: UsageCounts
+    costs: NotRequired[list[CurrencyCostPayload]]
     previous: NotRequired[PreviousPayload]
 
 
-FIGURES = tuple(UsageCounts.__annotations__)
+FIGURES = (
+    "requests", "successful_requests", "failed_requests", "cancelled_requests", "rejected_requests", "input_tokens",
+    "output_tokens", "total_tokens", *DETAIL_COLUMNS,
+)  # fmt: skip
 
 
 def usage(
@@ -103,8 +138,9 @@ def usage(
     `only` has values of the roll-ups' columns `model`, `endpoint_id` and `api_key_id`. `compare` adds the sums of the
     period before, also to each row unless it is a day or month. One query, one for names of keys, and one to compare.
     """
-    names = _GroupNames(by)
-    used = {value: _counts(sums) for value, sums in _sums(by, period, names, only).items() if any(sums)}
+    names = GroupNames(by)
+    sums = {value: each for value, each in _sums(by, period, names, only).items() if any(each)}
+    used = {value: _counts(each) for value, each in sums.items()}
     shown = sorted(
         value for value, row in used.items() if by not in ROUTED_GROUPS or row["requests"] or row["cancelled_requests"]
     )
@@ -114,12 +150,13 @@ def usage(
         "since": period.since.isoformat(),
         "until": period.until.isoformat(),
         "rows": rows,
-        "total": _total(used.values()),
+        "total": _total(sums.values()),
     }
     if compare:
         # Days and months have a total only, for which months are enough.
         by_before = "month" if by in TIME_GROUPS else by
-        before = {value: _counts(sums) for value, sums in _sums(by_before, period.before, names, only).items()}
+        sums_before = _sums(by_before, period.before, names, only)
+        before = {value: _counts(each) for value, each in sums_before.items()}
         if by not in TIME_GROUPS:
             for value, row in zip(shown, rows, strict=True):
                 row["previous_requests"] = before[value]["requests"] if value in before else 0
@@ -127,14 +164,14 @@ def usage(
         payload["previous"] = {
             "since": period.before.since.isoformat(),
             "until": period.before.until.isoformat(),
-            "total": _total(before.values()),
+            "total": _total(sums_before.values()),
         }
     if by not in TIME_GROUPS:
         rows.sort(key=lambda row: -row["requests"])  # equal ones keep the order of their names
     return payload
 
 
-def _sums(by: str, period: Period, names: "_GroupNames", only: Mapping[str, str]) -> dict[str, list[int]]:
+def _sums(by: str, period: Period, names: "GroupNames", only: Mapping[str, str]) -> dict[str, list[int]]:
     parts, values = _parts(by, period, only)
     # One statement sees one moment, so subtracted days are part of the months that were added.
     columns = ("value", *(f"SUM({name})" for name in _USED))
@@ -152,11 +189,12 @@ def _parts(by: str, period: Period, only: Mapping[str, str]) -> tuple[str, list[
     """Return the rows to sum as SQL and its parameters: days by day, any other group by month where possible."""
     pieces = Pieces(None, [(1, period)]) if by == "day" else Pieces.of(period)
     conditions = [f"{name} = %s" for name in only]
-    chosen = [_stored(name, value) for name, value in only.items()]
+    chosen = [stored_value(name, value) for name, value in only.items()]
     parts: list[str] = []
     values: list[Any] = []
+    requested = SERVED_GROUPS.get(by, BY[by])  # the asked name has all requests, of which some are moved below
     if pieces.months is not None:
-        columns = (f"{BY[by]} AS value", *_USED)
+        columns = (f"{requested} AS value", *_USED)
         parts.append(sql.select(columns, "rollup_months", where=["month >= %s", "month <= %s", *conditions]))
         values += [*pieces.months, *chosen]
     for sign, days in pieces.days:
@@ -164,23 +202,29 @@ def _parts(by: str, period: Period, only: Mapping[str, str]) -> tuple[str, list[
         if by == "month":
             value, values = "%s", [*values, days.months()[0]]
         else:
-            value = BY[by]
+            value = requested
         span, dates = "date >= %s AND date <= %s", [days.since.isoformat(), days.until.isoformat()]
         if "endpoint_id" in only:  # one date after another: so the table's key leads to the rows of one endpoint alone
             dates = days.dates()
             span = f"date IN {sql.placeholders(len(dates))}"
         parts.append(sql.select((f"{value} AS value", *counts), "rollup_days", where=[span, *conditions]))
         values += [*dates, *chosen]
+    if by in SERVED_GROUPS:
+        minus = tuple(f"-{name}" for name in _OF_SERVED)
+        for value, counts in ((requested, minus), (f"CAST({BY[by]} AS text)", _OF_SERVED)):
+            where = ["date >= %s AND date <= %s", *conditions]
+            parts.append(sql.select((f"{value} AS value", *counts), "rollup_served_days", where=where))
+            values += [period.since.isoformat(), period.until.isoformat(), *chosen]
     return " UNION ALL ".join(parts), values
 
 
-def _stored(column: str, value: str) -> Any:
+def stored_value(column: str, value: str) -> Any:
     field: Any = DayRollUp._meta.get_field(column)
     return field.get_db_prep_value(value, connection)
 
 
 def _counts(sums: Sequence[int]) -> UsageCounts:
-    ok, failed, cancelled, tokens_in, tokens_out, rejected = sums
+    ok, failed, cancelled, tokens_in, tokens_out, rejected, *details = sums
     return {
         "requests": ok + failed,
         "successful_requests": ok,
@@ -190,18 +234,18 @@ def _counts(sums: Sequence[int]) -> UsageCounts:
         "input_tokens": tokens_in,
         "output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
+        **detail_counts(details),
     }
 
 
-def _total(rows: Iterable[UsageCounts]) -> UsageCounts:
-    total = _counts((0,) * len(_USED))
-    for row in rows:
-        for name in FIGURES:
-            total[name] += row[name]  # type: ignore[literal-required]
-    return total
+def _total(sums: Iterable[Sequence[int]]) -> UsageCounts:
+    return _counts([sum(column) for column in zip((0,) * len(_USED), *sums, strict=True)])
 
 
-class _GroupNames:
+_EXTERNAL, _INTERNAL = "external", "internal"
+
+
+class GroupNames:
     """Names of groups: null for no endpoint, no key, and deleted ones."""
 
     def __init__(self, by: str) -> None:
@@ -219,20 +263,31 @@ class _GroupNames:
             self.users |= {owner.id: owner.username for owner in owners.values()}
 
     def group(self, value: str) -> str:
-        """Return the group of a stored value: the owner of a key, if grouped by user."""
+        """Return the group of a stored value: the owner of a key if grouped by user, or the place of an endpoint."""
         if self.by == "user":
             return self.owners[value].id if value in self.owners else ""
+        if self.by == "external":
+            entry = registry.get(value)
+            return "" if entry is None else _EXTERNAL if entry.is_external else _INTERNAL
         return value
 
     def fields(self, value: str) -> UsageGroup:
         if self.by == "endpoint":
             return {"endpoint_id": None if value == NO_ENDPOINT else value, "endpoint_name": registry.name(value)}
+        if self.by == "external":
+            return {"external": value == _EXTERNAL if value else None}
         if self.by == "key":
             return {"api_key_id": value or None, "api_key_name": self.keys.get(value)}
         if self.by == "user":
             return {"user_id": value or None, "username": self.users.get(value)}
         if self.by == "model":
             return {"model_id": value}
+        if self.by == "served":
+            return {"served_model": value}
+        if self.by == "canonical":
+            return {"canonical_name": value}
+        if self.by == "step":
+            return {"step": int(value)}
         return {"day": value} if self.by == "day" else {"month": value}
 
 

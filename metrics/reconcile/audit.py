@@ -9,7 +9,18 @@ from django.db import transaction
 from endpoints.changes import counters as change_counters
 from gateway.base.config import Config
 from gateway.ipc.journal import SegmentDeleted
-from metrics.reconcile import averages, checks, distributions, endpoint_laws, journals, laws, learned, live
+from metrics.reconcile import (
+    averages,
+    checks,
+    cost_laws,
+    detail_laws,
+    distributions,
+    endpoint_laws,
+    journals,
+    laws,
+    learned,
+    live,
+)
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
 from metrics.reconcile.repair import RepairedFigure
@@ -81,12 +92,17 @@ def _differences(scope: Scope, options: AuditOptions, *, will_retry: bool) -> It
             yield from comparison.differences()
     for comparison in (*distributions.derived(scope), *distributions.sums(scope)):
         yield from comparison.differences()
+    yield from detail_laws.served_is_part(scope)
+    yield from cost_laws.priced_are_part(scope)
+    yield from cost_laws.one_currency(scope)
     yield from averages.differences(scope)
     if options.thorough:
         yield from checks.ids(scope)
 
 
 def _left_out(scope: Scope) -> Iterator[str]:
+    if scope.every_row and scope.details_since > scope.history_minutes_since:
+        yield "cached, cache-write and reasoning tokens from before the upgrade to this release were not compared"
     if not scope.every_row:
         yield "ROUTERDASH_HISTORY=errors: successes, attempts, tokens and averages were not compared with the history"
     if scope.narrow_date:

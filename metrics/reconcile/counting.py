@@ -60,6 +60,15 @@ def _add(figures: CountedFigures, entry: RequestRecord) -> None:
         figures[f"{minute}/error"] += 1
     figures["stats/total_input_tokens"] += _plausible(entry.input_tokens)
     figures["stats/total_output_tokens"] += _plausible(entry.output_tokens)
+    if entry.attempts:
+        figures["stats/total_cached_tokens"] += _part(entry.cached_tokens, entry.input_tokens)
+        figures["stats/total_cache_write_tokens"] += _part(entry.cache_write_tokens, entry.input_tokens)
+        figures["stats/total_reasoning_tokens"] += _part(entry.reasoning_tokens, entry.output_tokens)
+
+
+def _part(tokens: int | None, of: int | None) -> int:
+    """Return tokens that are part of others. No server has more of them."""
+    return min(_plausible(tokens), _plausible(of))
 
 
 def _plausible(tokens: int | None) -> int:

@@ -19,15 +19,20 @@ REQUEST_TYPES = {
     "ImageVariation": "image_variations",
     "AnthropicMessages": "messages",
 }
-_GENERATING = "'chat_completions', 'completions', 'responses', 'messages'"
+_GENERATING = "'chat_completions', 'completions', 'responses', 'messages', 'ollama_chat', 'ollama_generate'"
 HAS_SPEED = f"outcome = 'ok' AND kind IN ({_GENERATING}) AND output_tokens > 0"
 
 
 def last_duration() -> str:
     """Return an expression of the duration of the last attempt, in µs."""
+    return last_attempt("duration_us", "bigint")
+
+
+def last_attempt(name: str, kind: str) -> str:
+    """Return an expression of a field of the last attempt. `kind` is its type in PostgreSQL."""
     if sqlite():
-        return "CASE WHEN json_valid(attempts) THEN json_extract(attempts, '$[#-1].duration_us') END"
-    return "CAST(attempts->-1->>'duration_us' AS bigint)"
+        return f"CASE WHEN json_valid(attempts) THEN json_extract(attempts, '$[#-1].{name}') END"
+    return f"CAST(attempts->-1->>'{name}' AS {kind})"
 
 
 def minute_of() -> str:
@@ -59,7 +64,7 @@ def counted(scope: Scope, since: int) -> Query:
 
 def _ours(since: int) -> Query:
     columns = [
-        f"{minute_of()} AS minute", "endpoint_id", "model", "kind", f"{_text('api_key_id')} AS api_key_id",
+        f"{minute_of()} AS minute", "endpoint_id", "model", "kind", f"{text('api_key_id')} AS api_key_id",
         "client_ip", "outcome", "duration_us", "first_token_us", "COALESCE(input_tokens, 0) AS input_tokens",
         "COALESCE(output_tokens, 0) AS output_tokens",
     ]  # fmt: skip
@@ -88,7 +93,8 @@ def of_llmlb(adopted: Adopted, since: int) -> Query:
     return Query(sql.select(columns, "request_history", where=where), (bound(since), exact(adopted.counted_us)))
 
 
-def _text(column: str) -> str:
+def text(column: str) -> str:
+    """Return an expression of an id as text; empty for none."""
     return f"COALESCE(CAST({column} AS text), '')"
 
 
@@ -96,7 +102,7 @@ def _id(column: str, otherwise: str) -> str:
     """Return an expression of an id in a row of llmlb, or `otherwise` if it is no id."""
     if sqlite():
         return f"CASE WHEN typeof({column}) = 'text' AND {column} GLOB '{_UUID}' THEN {column} ELSE '{otherwise}' END"
-    return column if otherwise else _text(column)
+    return column if otherwise else text(column)
 
 
 def _tokens(column: str) -> str:
@@ -106,4 +112,4 @@ def _tokens(column: str) -> str:
 
 def cell_key(endpoint: str) -> str:
     """Return the columns that decide the minute roll-up of a history row."""
-    return f"{minute_of()} AS minute, {endpoint} AS endpoint_id, model, kind, {_text('api_key_id')} AS api_key_id"
+    return f"{minute_of()} AS minute, {endpoint} AS endpoint_id, model, kind, {text('api_key_id')} AS api_key_id"

@@ -6,7 +6,7 @@ sums.
 
 from collections.abc import Callable
 
-from metrics.reconcile import checks, client_laws, endpoint_laws, request_laws
+from metrics.reconcile import checks, client_laws, cost_laws, detail_laws, endpoint_laws, request_laws
 from metrics.reconcile.comparison import Comparison
 from metrics.reconcile.scope import Scope
 
@@ -16,10 +16,13 @@ Law = Callable[[Scope], Comparison | None]
 DERIVED: tuple[Law, ...] = (
     request_laws.minutes,
     request_laws.first_tokens,
+    detail_laws.minutes,
     request_laws.days,
     request_laws.days_of_requests,
     request_laws.newer_columns_of_days,
     request_laws.months,
+    detail_laws.served,
+    cost_laws.days,
     client_laws.hours,
     client_laws.days,
     client_laws.all_clients,

@@ -5,7 +5,7 @@ lately may not be published yet, and is left out.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -29,7 +29,7 @@ from gateway.registry.schema import (
 from gateway.registry.store import RegistryStore
 from metrics.learning import fit
 from metrics.learning.fleet import Fleet, GroupKey, Offer, Target, group_of, merged, offer
-from metrics.learning.samples import WINDOW, LengthSample, SpeedSample
+from metrics.learning.samples import WINDOW, LengthSample, LoadSample, SpeedSample
 from metrics.reconcile import live
 from metrics.reconcile.comparison import FigureDifference, Query
 from metrics.storage import database
@@ -38,9 +38,10 @@ SETTLED_SECONDS = 30.0  # after the last sample, everything is published
 AGAIN_SECONDS = 3.0  # a difference must last so long: an endpoint may have been edited at this moment
 CLOCK_SLACK_SECONDS = 60.0
 
-S = TypeVar("S", SpeedSample, LengthSample)
+S = TypeVar("S", SpeedSample, LengthSample, LoadSample)
 _decode_speeds = msgspec.msgpack.Decoder(list[SpeedSample]).decode
 _decode_lengths = msgspec.msgpack.Decoder(list[LengthSample]).decode
+_decode_loads = msgspec.msgpack.Decoder(list[LoadSample]).decode
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ def _differences(store: RegistryStore, expected: Expected) -> Iterator[FigureDif
 def _expected(store: RegistryStore, now: float) -> Expected:
     expected = Expected()
     _add_speeds(expected, store, now)
-    for model, key_id, packed in Query("SELECT model, api_key_id, samples FROM learning_lengths").rows():
+    for model, key_id, packed in Query(_LENGTHS).rows():
         samples = _unpacked(_decode_lengths, packed)
         if samples and (window := _Window.of(samples, now)).newest <= _settled(now):
             expected.lengths[model, key_id] = fit.lengths(window.samples)
@@ -123,16 +124,40 @@ def _add_speeds(expected: Expected, store: RegistryStore, now: float) -> None:
             target = (str(endpoint_id), model.id, kind)
             groups[target] = group_of(model, kind)
             windows.setdefault(target, []).append(_Window.of(samples, now))
+    loads = _loads(offers, now)
     fleet, recent = Fleet(), set[GroupKey]()
     for target, of_target in windows.items():
         offered, group = offers[target[0]], groups[target]
-        if max(offered.since_us, *(window.newest for window in of_target)) > _settled(now):
+        newest = [window.newest for window in of_target] + [window.newest for window in loads.get(target[:2], ())]
+        if max(offered.since_us, *newest) > _settled(now):
             recent.add(group)
         samples = merged([window.samples for window in of_target])
         fleet.put(target, group, offered.engine, offered.since_us, samples)
-    expected.speeds = {target: speeds for target, speeds in fleet.take().items() if groups[target] not in recent}
+    expected.speeds = {
+        target: msgspec.structs.replace(
+            speeds, load=fit.load_seconds(it for window in loads.get(target[:2], ()) for it in window.samples)
+        )
+        for target, speeds in fleet.take().items()
+        if groups[target] not in recent
+    }
 
 
+def _loads(offers: Mapping[str, Offer], now: float) -> dict[tuple[str, str], list[_Window[LoadSample]]]:
+    """Return the samples of loads by endpoint and its own id of the model."""
+    found: dict[tuple[str, str], list[_Window[LoadSample]]] = {}
+    for endpoint_id, name, packed in Query("SELECT endpoint_id, model, samples FROM learning_loads").rows():
+        offered = offers.get(str(endpoint_id))
+        model = offered.model(name) if offered is not None else None
+        if model is not None and (samples := _unpacked(_decode_loads, packed)):
+            found.setdefault((str(endpoint_id), model.id), []).append(_Window.of(samples, now))
+    return found
+
+
+# Those of deleted API keys are not published.
+_LENGTHS = (
+    "SELECT model, api_key_id, samples FROM learning_lengths"
+    " WHERE api_key_id = '' OR api_key_id IN (SELECT CAST(id AS text) FROM api_keys)"
+)
 _SPEEDS = "SELECT endpoint_id, model, kind, samples FROM learning_speeds"
 
 

@@ -32,14 +32,19 @@ SECONDS = 30.0
 SLOTS = 62  # minutes of the timeline, and those that begin during the comparison
 
 COUNTERS = ("total_requests", "successful_requests", "failed_requests", "cancelled_requests")
-STATS = (*COUNTERS, "rejected_requests", "total_input_tokens", "total_output_tokens", "total_tokens")
+DETAILS = ("total_cached_tokens", "total_cache_write_tokens", "total_reasoning_tokens")  # null: not reported
+STATS = (*COUNTERS, "rejected_requests", "total_input_tokens", "total_output_tokens", "total_tokens", *DETAILS)
 TOTALS = {
     "requests_ok": "stats/successful_requests",
     "requests_failed": "stats/failed_requests",
     "requests_cancelled": "stats/cancelled_requests",
     "input_tokens": "stats/total_input_tokens",
     "output_tokens": "stats/total_output_tokens",
+    "cached_tokens": "stats/total_cached_tokens",
+    "cache_write_tokens": "stats/total_cache_write_tokens",
+    "reasoning_tokens": "stats/total_reasoning_tokens",
 }
+DIRECTIONS = {"cached_input": "cached", "cache_write_input": "cache_write", "reasoning_output": "reasoning"}
 
 
 class NotExposed(Exception):
@@ -213,7 +218,7 @@ def _overview(body: str) -> dict[str, int]:
 
 
 def _overview_figures(overview: dict[str, Any]) -> dict[str, int]:
-    figures = {f"stats/{name}": overview["stats"][name] for name in STATS}
+    figures = {f"stats/{name}": overview["stats"][name] or 0 for name in STATS}
     figures |= {f"rejected/{reason}": count for reason, count in overview["stats"]["rejected_by_reason"].items()}
     for row in overview["endpoints"]:
         figures |= {f"endpoints/{row['id']}/{name}": row[name] for name in COUNTERS}
@@ -252,11 +257,12 @@ def _prometheus(body: str) -> dict[str, int]:
     figures: dict[str, int] = {}
     for name, labels, value in _SAMPLE.findall(body):
         at = dict(_LABEL.findall(labels))
+        direction = at.get("direction", "")
         outcome = f"{OUTCOMES.get(at.get('outcome', 'cancelled'))}_requests"
         exposed_as = {
             "requests": f"stats/{outcome}",
             "rejected_requests": f"rejected/{at.get('reason')}",
-            "tokens": f"stats/total_{at.get('direction')}_tokens",
+            "tokens": f"stats/total_{DIRECTIONS.get(direction, direction)}_tokens",
             "endpoint_attempts": f"endpoints/{at.get('endpoint_id')}/{outcome}",
             "endpoint_cancelled": f"endpoints/{at.get('endpoint_id')}/{outcome}",
         }.get(name)

@@ -12,7 +12,7 @@ from metrics import sql
 from metrics.reconcile import averages, distributions, laws
 from metrics.reconcile.comparison import Comparison, DifferingRow
 from metrics.reconcile.scope import Scope
-from metrics.reconcile.tables import TABLES
+from metrics.reconcile.tables import DETAILS, TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,10 @@ def _repair_row(comparison: Comparison, row: DifferingRow, *, allow_decrease: bo
 
 def _write(comparison: Comparison, row: DifferingRow, new: dict[str, int]) -> None:
     table, keys = comparison.table, comparison.keys
-    figures = {**dict.fromkeys(TABLES[table][1], 0), **new}
+    if new.keys() & {*DETAILS}:  # they are all null, or none of them
+        new = {**{column: value for column, value in row.found.items() if column in DETAILS}, **new}
+    others = dict.fromkeys((column for column in TABLES[table][1] if column not in DETAILS), 0)
+    figures = {**others, **new}
     with connection.cursor() as cursor:
         cursor.execute(sql.update(table, sql.equal(new), sql.equal(keys)), (*new.values(), *row.key))
         if not cursor.rowcount:

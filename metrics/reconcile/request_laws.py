@@ -4,7 +4,7 @@ from metrics import sql
 from metrics.reconcile.comparison import Comparison, Query
 from metrics.reconcile.history import NIL, cell_key, counted, of_llmlb
 from metrics.reconcile.scope import Scope, bound, sqlite
-from metrics.reconcile.tables import CELL, DIMENSIONS, NEWER, OUTCOMES, one_if
+from metrics.reconcile.tables import CELL, DETAILS, DIMENSIONS, NEWER, OUTCOMES, one_if
 
 _MINUTE_KEY = ("minute", *DIMENSIONS)
 _AS_CELL = (
@@ -79,7 +79,7 @@ def first_tokens(scope: Scope) -> Comparison | None:
 
 def days(scope: Scope) -> Comparison | None:
     """Express L3: day roll-ups are the sums of their minutes, for local days with all minutes."""
-    return _days(scope.days(scope.minutes_since), CELL)
+    return _days(scope.days(scope.minutes_since), CELL + DETAILS)
 
 
 def days_of_requests(scope: Scope) -> Comparison | None:
@@ -135,7 +135,7 @@ def _compare_days(
 
 def months(scope: Scope) -> Comparison:
     """Express L3: month roll-ups are the sums of all day roll-ups."""
-    columns = CELL + NEWER
+    columns = CELL + NEWER + DETAILS
     return Comparison(
         law="L3",
         table="rollup_months",

@@ -47,6 +47,7 @@ class Scope:
     narrow_minute: int  # last minute with a row of a release without histograms; 0: none
     narrow_date: str  # last date with such a row; empty: none
     clients_since: int | None  # clients are counted from here on; None: there are none yet
+    details_since: int  # token details and served models are counted from here on; 0: from the start
 
     def days(self, since: int) -> dict[str, tuple[int, int]]:
         """Return local dates that begin after `since`, each with its first minute and the minute after its last one.
@@ -82,10 +83,10 @@ def read(config: Config, since: datetime | None = None) -> Scope:
     """
     if "installation" not in connection.introspection.table_names():
         raise ForeignDatabase("it has no table `installation`")
-    rows = list(Query("SELECT database_id, adopted_at FROM installation").rows())
+    rows = list(Query("SELECT database_id, adopted_at, details_since FROM installation").rows())
     if len(rows) != 1:
         raise ForeignDatabase("its table `installation` does not have exactly one row")
-    database_id, adopted_at = rows[0]
+    database_id, adopted_at, details_since = rows[0]
     now = time.time()  # after the first read: rows that retention has deleted by then were too old
     requested = since.timestamp() if since else 0.0
     adopted = _adopted()
@@ -103,6 +104,7 @@ def read(config: Config, since: datetime | None = None) -> Scope:
         narrow_minute=int(_last_narrow("rollup_minutes", "minute") or 0),
         narrow_date=_last_narrow("rollup_days", "date") or "",
         clients_since=_clients_since(adopted),
+        details_since=int(details_since or 0),
     )
 
 

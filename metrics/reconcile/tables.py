@@ -6,22 +6,34 @@ CELL = (
     "output_tokens", "ok_duration_us",
 )  # fmt: skip
 NEWER = ("requests_rejected", "first_token_us")  # null in rows of releases that did not count them
+DETAILS = (  # null without any request that reported them
+    "cached_tokens", "cached_of_tokens", "cache_reports", "cache_hits", "cache_write_tokens", "cache_write_reports",
+    "reasoning_tokens", "reasoning_of_tokens", "reasoning_reports",
+)  # fmt: skip
 COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 SPEED = ("total_output_tokens", "total_duration_ms")
 DAILY = ("endpoint_id", "model_id", "date", "api_kind")
 CLIENT_HOUR = ("hour", "client_ip")
 CLIENT_DAY = ("day", "client_ip", "api_key_id", "model")
 CLIENT = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
-TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+SERVED_DAY = ("date", *DIMENSIONS, "served", "canonical", "step")
+SERVED_SUMS = (
+    "requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens", "ok_duration_us",
+)  # fmt: skip
+COST_DAY = (*SERVED_DAY, "price_id", "currency")
+COSTS = ("requests", "estimated_requests", "cost", "estimated_cost")
+TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens", *DETAILS)
 
 # Key and counts of each table. No count is ever negative.
 TABLES = {
     "endpoints": (("id",), COUNTERS),
     "endpoint_daily_stats": (DAILY, COUNTERS + SPEED),
     "endpoint_baselines": (("endpoint_id",), (*COUNTERS, "daily_total", "daily_successful", "daily_failed")),
-    "rollup_minutes": (("minute", *DIMENSIONS), CELL + NEWER),
-    "rollup_days": (("date", *DIMENSIONS), CELL + NEWER),
-    "rollup_months": (("month", *DIMENSIONS), CELL + NEWER),
+    "rollup_minutes": (("minute", *DIMENSIONS), CELL + NEWER + DETAILS),
+    "rollup_days": (("date", *DIMENSIONS), CELL + NEWER + DETAILS),
+    "rollup_months": (("month", *DIMENSIONS), CELL + NEWER + DETAILS),
+    "rollup_served_days": (SERVED_DAY, SERVED_SUMS + DETAILS),
+    "rollup_cost_days": (COST_DAY, COSTS),
     "rollup_client_hours": (CLIENT_HOUR, CLIENT),
     "rollup_client_days": (CLIENT_DAY, CLIENT),
     "rollup_all_clients": (("hour",), (*CLIENT, "clients")),

@@ -5,7 +5,7 @@ and written as groups with common values.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,10 +15,12 @@ import msgspec
 
 from gateway.base import request_kinds
 from gateway.ipc import record
-from gateway.ipc.record import RequestRecord
+from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.routing.balancer import ONLY
+from metrics.counting.costs import NO_COSTS, RequestCost
 from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt
+from metrics.counting.token_details import part_of
 from metrics.storage.bulk import Columns, Group
 from metrics.storage.database import storable
 
@@ -41,6 +43,9 @@ REQUEST_TYPES = {
     request_kinds.RERANK: "Embeddings",
     request_kinds.MODERATIONS: "Chat",
     request_kinds.TOKENIZE: "Generate",
+    request_kinds.OLLAMA_CHAT: "Chat",
+    request_kinds.OLLAMA_GENERATE: "Generate",
+    request_kinds.OLLAMA_EMBED: "Embeddings",
 }
 # The reverse, for rows that llmlb wrote.
 KINDS = {
@@ -59,14 +64,16 @@ COLUMNS = Columns(
     common=(
         "request_type", "model", "endpoint_id", "endpoint_name", "endpoint_ip", "request_body", "response_body",
         "status", "error_message", "outcome", "status_code", "kind", "tokens_estimated", "streamed", "request_id",
+        "queue_class",
     ),
     own=(
         "id", "completed_at", "client_ip", "duration_ms", "input_tokens", "output_tokens", "total_tokens",
-        "api_key_id", "duration_us", "first_token_us", "attempts", "queue_us",
+        "api_key_id", "duration_us", "first_token_us", "attempts", "queue_us", "conversation",
     ),
     copies={"timestamp": "completed_at"},
 )  # fmt: skip
 
+_NO_COST = (None, None, None)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,9 +89,16 @@ NO_ENDPOINT_NAME = EndpointName("N/A", "0.0.0.0")  # noqa: S104
 
 
 def rows(
-    entries: Iterable[RequestRecord], endpoint_name: Callable[[str], EndpointName], *, successes: bool = True
+    entries: Iterable[RequestRecord],
+    endpoint_name: Callable[[str], EndpointName],
+    *,
+    successes: bool = True,
+    costs: Mapping[str, RequestCost] = NO_COSTS,
 ) -> list[Group]:
-    """Return the rows of all requests that were not rejected, without `successes` only of failed ones."""
+    """Return the rows of all requests that were not rejected, without `successes` only of failed ones.
+
+    `costs` has the costs of requests by their id.
+    """
     groups: dict[tuple[Any, ...], Group] = {}
     names: dict[str | None, EndpointName] = {None: NO_ENDPOINT_NAME}
     at_second = -1
@@ -98,7 +112,7 @@ def rows(
         # All values that the common columns depend on.
         key = (
             entry.kind, entry.model, outcome, entry.status, endpoint_id, entry.error, entry.estimated, entry.streamed,
-            entry.request_id, entry.request_body, entry.response_body,
+            entry.request_id, entry.request_body, entry.response_body, entry.queue_class,
         )  # fmt: skip
         group = groups.get(key)
         if group is None:
@@ -126,8 +140,9 @@ def rows(
                 entry.api_key_id,
                 entry.duration_us,
                 entry.first_token_us,
-                _attempts(entry),
+                _attempts(entry, costs.get(entry.id)),
                 entry.queue_us,
+                entry.conversation,
             )
         )
     return list(groups.values())
@@ -153,6 +168,7 @@ def _common_values(entry: RequestRecord, endpoint_id: str | None, name: Endpoint
         entry.estimated,
         entry.streamed,
         entry.request_id and storable(entry.request_id),
+        entry.queue_class,
     )
 
 
@@ -168,26 +184,64 @@ def _model_and_body(name: str) -> tuple[str, str]:
     return name, json.dumps({"model": name}, ensure_ascii=False)
 
 
-def _attempts(entry: RequestRecord) -> str | None:
-    """Return the attempts as a JSON list of objects (StoredAttempt)."""
-    stored = [
-        StoredAttempt(
-            attempt.endpoint_id, attempt.outcome, attempt.status, attempt.duration_us, attempt.error, attempt.at_us,
-            attempt.reason, {} if attempt.reason == ONLY else dict(attempt.scores), attempt.said,
-            dict(attempt.costs), attempt.work,
-        )
-        for attempt in entry.attempts
-    ]  # fmt: skip
-    if stored:
-        cached = entry.cached_tokens
-        stored[-1] = msgspec.structs.replace(
-            stored[-1],
-            cached_tokens=cached if cached is not None and 0 <= cached <= MAX_TOKENS else None,
-            body_bytes=entry.body_bytes,
-            conversation=entry.conversation,
-        )
+def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
+    """Return the attempts as a JSON list of objects (StoredAttempt). The last one has what is known of the response."""
+    attempts = entry.attempts
+    stored = [_stored(attempt, None, None) for attempt in attempts[:-1]]
+    if attempts:
+        stored.append(_stored(attempts[-1], entry, cost))
+    return attempts_text(stored)
+
+
+def attempts_text(stored: Sequence[StoredAttempt]) -> str:
+    """Return attempts as the column stores them."""
     text = _encode(stored).decode()
     return _json_body(text) if "\\u" in text else text
+
+
+def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCost | None) -> StoredAttempt:
+    """Return an attempt; the last one with the facts and the cost of its request."""
+    cached_tokens = cache_write_tokens = reasoning_tokens = finish_reason = None
+    long_write_tokens = service_tier = None
+    body_bytes = 0
+    left_steps: tuple[tuple[int, str], ...] = ()
+    if entry is not None:
+        tokens_in = entry.input_tokens
+        cached_tokens = part_of(entry.cached_tokens, tokens_in)
+        cache_write_tokens = part_of(entry.cache_write_tokens, tokens_in)
+        reasoning_tokens = part_of(entry.reasoning_tokens, entry.output_tokens)
+        body_bytes, finish_reason, left_steps = entry.body_bytes, entry.finish_reason, entry.left_steps
+        long_write_tokens = part_of(entry.long_write_tokens, cache_write_tokens)
+        service_tier = entry.service_tier and storable(entry.service_tier)
+    price_id, currency, amount = cost or _NO_COST
+    return StoredAttempt(  # by position: by name it takes several times as long
+        attempt.endpoint_id,
+        attempt.outcome,
+        attempt.status,
+        attempt.duration_us,
+        attempt.error,
+        attempt.at_us,
+        attempt.reason,
+        {} if attempt.reason == ONLY else dict(attempt.scores),
+        attempt.said,
+        dict(attempt.costs),
+        attempt.work,
+        attempt.connect_us,
+        cached_tokens,
+        body_bytes,
+        attempt.served,
+        attempt.canonical,
+        attempt.step,
+        cache_write_tokens,
+        reasoning_tokens,
+        finish_reason,
+        left_steps,
+        long_write_tokens,
+        service_tier,
+        amount,
+        currency,
+        price_id,
+    )
 
 
 def _json_body(text: str) -> str:

@@ -7,6 +7,7 @@ nor ROUTERDASH_HISTORY changes what is learned, and a restart finds the samples 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -14,25 +15,42 @@ from django.db import connection
 
 from gateway.ipc.record import RequestRecord
 from metrics import sql
-from metrics.counting.speeds import AnySample, current, merge_samples
-from metrics.learning.from_records import is_learnable, length_sample, speed_sample
-from metrics.learning.samples import WINDOW, LengthSample, SpeedSample, pack, unpack_any, unpack_lengths, unpack_speeds
-from metrics.models import DailyStat, LengthWindow, MovingAverage, SlowStart, SpeedWindow
-from metrics.storage import bulk
+from metrics.counting.speeds import AnySample, current
+from metrics.learning.from_records import has_loaded, is_learnable, length_sample, load_sample, speed_sample
+from metrics.learning.packed_windows import PackedWindows
+from metrics.learning.samples import (
+    WINDOW,
+    LengthSample,
+    LoadSample,
+    SpeedSample,
+    unpack_lengths,
+    unpack_loads,
+    unpack_speeds,
+)
+from metrics.models import DailyStat, LengthWindow, LoadWindow, MovingAverage, SlowStart, SpeedWindow
+from metrics.storage import bulk, past_rows
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import SaneSum, storable
 
 WindowKey = tuple[str, str, str]  # endpoint, requested model, kind
 LengthKey = tuple[str, str]  # requested model, API key or nothing
+LoadKey = tuple[str, str]  # endpoint, requested model
 Start = tuple[int, str]  # µs since 1970 and address
 
-SPEEDS, LENGTHS, STARTS = "learning_speeds", "learning_lengths", "learning_starts"
+SPEEDS, LENGTHS, LOADS = "learning_speeds", "learning_lengths", "learning_loads"
+STARTS = "learning_starts"
 SPEED_KEYS, LENGTH_KEYS = ("endpoint_id", "model", "kind"), ("model", "api_key_id")
+LOAD_KEYS = ("endpoint_id", "model")
 _WRITE_SPEEDS = Upsert(SPEEDS, SPEED_KEYS, replaced=["samples"])
 _WRITE_LENGTHS = Upsert(LENGTHS, LENGTH_KEYS, replaced=["samples"])
+_WRITE_LOADS = Upsert(LOADS, LOAD_KEYS, replaced=["samples"])
 _WRITE_STARTS = Upsert(STARTS, ("endpoint_id",), replaced=["since_us", "base_url"])
 
 Key = TypeVar("Key", bound=tuple[str, ...])
+S = TypeVar("S", bound=tuple[int, ...])
+
+_packed = PackedWindows()
+_storable = lru_cache(4096)(storable)  # ids and names, which are few
 
 
 @dataclass(slots=True)
@@ -41,13 +59,15 @@ class ChangedWindows:
 
     speeds: set[WindowKey] = field(default_factory=set)
     lengths: set[LengthKey] = field(default_factory=set)
+    loads: set[LoadKey] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.speeds or self.lengths)
+        return bool(self.speeds or self.lengths or self.loads)
 
     def add(self, other: "ChangedWindows") -> None:
         self.speeds |= other.speeds
         self.lengths |= other.lengths
+        self.loads |= other.loads
 
 
 def write(cursor: Any, entries: Iterable[RequestRecord]) -> ChangedWindows:
@@ -57,36 +77,66 @@ def write(cursor: Any, entries: Iterable[RequestRecord]) -> ChangedWindows:
     """
     by_speed: dict[WindowKey, list[RequestRecord]] = {}
     by_length: dict[LengthKey, list[RequestRecord]] = {}
+    by_load: dict[LoadKey, list[RequestRecord]] = {}
     for entry in entries:
         if is_learnable(entry):
-            model = storable(entry.model)
-            key = (storable(entry.attempts[-1].endpoint_id), model, storable(entry.kind))
+            model = _storable(entry.model)
+            key = (_storable(entry.attempts[-1].endpoint_id), _served(entry), _storable(entry.kind))
             by_speed.setdefault(key, []).append(entry)
             by_length.setdefault((model, ""), []).append(entry)
             if entry.api_key_id:
-                by_length.setdefault((model, storable(entry.api_key_id)), []).append(entry)
+                by_length.setdefault((model, _storable(entry.api_key_id)), []).append(entry)
+        elif has_loaded(entry):
+            of_load = (_storable(entry.attempts[-1].endpoint_id), _served(entry))
+            by_load.setdefault(of_load, []).append(entry)
     speeds = _samples(by_speed, speed_sample)
-    lengths = _samples(by_length, length_sample)
+    lengths = _samples(by_length, _once(length_sample))  # most records are in two windows
     _WRITE_SPEEDS.write(cursor, _merged(cursor, SPEEDS, SPEED_KEYS, speeds))
+    loads = _samples(by_load, load_sample)
     _WRITE_LENGTHS.write(cursor, _merged(cursor, LENGTHS, LENGTH_KEYS, lengths))
-    return ChangedWindows(set(speeds), set(lengths))
+    if loads:
+        _WRITE_LOADS.write(cursor, _merged(cursor, LOADS, LOAD_KEYS, loads))
+    past_rows.write(cursor, {key: _of_past(of_key, speeds.get(key, [])) for key, of_key in by_speed.items()})
+    return ChangedWindows(set(speeds), set(lengths), set(loads))
+
+
+def _served(entry: RequestRecord) -> str:
+    """Return the model whose speed a record shows: a model name may lead anywhere, while aliases mean one model."""
+    attempt = entry.attempts[-1]
+    return _storable(attempt.served if attempt.step and attempt.served else entry.model)
+
+
+def _of_past(entries: list[RequestRecord], samples: list[SpeedSample]) -> list[SpeedSample]:
+    """Return the samples that a past can keep of a batch. `samples`: those that its window can keep."""
+    return samples if len(entries) <= WINDOW else past_rows.chosen(entries)  # of few records, they are all
+
+
+def _once(sample: Callable[[RequestRecord], S | None]) -> Callable[[RequestRecord], S | None]:
+    """Return a function that makes the sample of each record of a batch once."""
+    made: dict[int, S | None] = {}
+
+    def once(entry: RequestRecord) -> S | None:
+        number = id(entry)
+        if number not in made:
+            made[number] = sample(entry)
+        return made[number]
+
+    return once
 
 
 def _samples(
-    entries: dict[Key, list[RequestRecord]], sample: Callable[[RequestRecord], tuple[int, ...] | None]
-) -> dict[Key, list[tuple[int, ...]]]:
+    entries: dict[Key, list[RequestRecord]], sample: Callable[[RequestRecord], S | None]
+) -> dict[Key, list[S]]:
     """Return the samples of each key that has any, at least those that can enter its window."""
     horizon = round(time.time() * 1e6)
     found = {key: _newest(of_key, sample, horizon) for key, of_key in entries.items()}
     return {key: samples for key, samples in found.items() if samples}
 
 
-def _newest(
-    entries: list[RequestRecord], sample: Callable[[RequestRecord], tuple[int, ...] | None], horizon: int
-) -> list[tuple[int, ...]]:
+def _newest(entries: list[RequestRecord], sample: Callable[[RequestRecord], S | None], horizon: int) -> list[S]:
     if len(entries) <= WINDOW:
         return [made for entry in entries if (made := sample(entry)) is not None]
-    found: set[tuple[int, ...]] = set()
+    found: set[S] = set()
     past, last = 0, 0
     for entry in sorted(entries, key=_completed_us, reverse=True):
         completed_us = entry.completed_us
@@ -103,15 +153,13 @@ def _newest(
 _completed_us = attrgetter("completed_us")
 
 
-def _merged(
-    cursor: Any, table: str, columns: Sequence[str], new: dict[Key, list[tuple[int, ...]]]
-) -> Iterator[tuple[Any, ...]]:
+def _merged(cursor: Any, table: str, columns: Sequence[str], new: dict[Key, list[S]]) -> Iterator[tuple[Any, ...]]:
     """Yield rows with the last samples of the stored and the new ones, in the order of their keys."""
-    keys = sorted(new)
+    keys, now = sorted(new), time.time()
     stored = bulk.find(cursor, table, columns, ("samples",), keys)
     for key in keys:
-        previous = unpack_any(bytes(stored[key][0])) if key in stored else []
-        yield (*key, pack(merge_samples(previous, new[key], WINDOW)))
+        before = bytes(stored[key][0]) if key in stored else b""
+        yield (*key, _packed.merged((table, key), before, new[key], now))
 
 
 def speed_windows(keys: Sequence[WindowKey]) -> dict[WindowKey, list[SpeedSample]]:
@@ -122,6 +170,11 @@ def speed_windows(keys: Sequence[WindowKey]) -> dict[WindowKey, list[SpeedSample
 def length_windows(keys: Sequence[LengthKey]) -> dict[LengthKey, list[LengthSample]]:
     """Return the current samples of these keys, as far as there are any. Raises django.db.Error."""
     return _read(LENGTHS, LENGTH_KEYS, keys, unpack_lengths)
+
+
+def load_windows(keys: Sequence[LoadKey]) -> dict[LoadKey, list[LoadSample]]:
+    """Return the current samples of these keys, as far as there are any. Raises django.db.Error."""
+    return _read(LOADS, LOAD_KEYS, keys, unpack_loads)
 
 
 def _read(
@@ -139,6 +192,7 @@ def all_keys() -> ChangedWindows:
     return ChangedWindows(
         {(str(endpoint_id), model, kind) for endpoint_id, model, kind in speeds.iterator()},
         set(LengthWindow.objects.values_list(*LENGTH_KEYS).iterator()),
+        {(str(endpoint_id), model) for endpoint_id, model in LoadWindow.objects.values_list(*LOAD_KEYS).iterator()},
     )
 
 

@@ -20,7 +20,8 @@ from django.dispatch import receiver
 from gateway.base.addresses import client_of
 from metrics import sql
 from metrics.counting import histogram
-from metrics.counting.cells import CELL_COLUMNS, Cell, ClientCell, ClientKey
+from metrics.counting.cells import CELL_COLUMNS, Cell, ClientCell, ClientKey, ServedKey
+from metrics.counting.token_details import DETAIL_COLUMNS, NOT_REPORTED
 from metrics.sql import Vendor
 from metrics.storage import database
 from metrics.storage.bulk import Upsert, find
@@ -45,13 +46,20 @@ class RollUpTable:
     def keys(self) -> tuple[str, ...]:
         return (self.span, *_DIMENSIONS)
 
-    @property
-    def statement(self) -> Upsert:
-        return _statement(self, database.vendor())
+    def statement(self, details: bool) -> Upsert:
+        """Return the statement that adds rows, with the columns of `details` or without."""
+        return _statement(self, details, database.vendor())
 
 
-@lru_cache(maxsize=8)
-def _statement(table: RollUpTable, vendor: Vendor) -> Upsert:
+def _nullable_sums(table: str) -> dict[str, str]:
+    """Return the sums of the columns of details, where null and a number are that number."""
+    return {
+        name: f"COALESCE({table}.{name} + excluded.{name}, {table}.{name}, excluded.{name})" for name in DETAIL_COLUMNS
+    }
+
+
+@lru_cache(maxsize=16)
+def _statement(table: RollUpTable, details: bool, vendor: Vendor) -> Upsert:
     # COALESCE: rows of earlier releases have null in newer columns
     expressions = {name: f"COALESCE({table.name}.{name}, 0) + excluded.{name}" for name in CELL_COLUMNS}
     for name in table.histograms:
@@ -61,6 +69,8 @@ def _statement(table: RollUpTable, vendor: Vendor) -> Upsert:
             both = f"{stored} IS NOT NULL AND {new} IS NOT NULL"
             replaced = f"CASE WHEN {both} THEN {MERGE_HISTOGRAMS}({stored}, {new}) ELSE {replaced} END"
         expressions[name] = replaced
+    if details:
+        expressions |= _nullable_sums(table.name)
     return Upsert(table.name, table.keys, expressions=expressions)
 
 
@@ -100,13 +110,14 @@ def upsert(cursor: Any, table: RollUpTable, cells: Mapping[Any, Cell]) -> None:
         changed = [key for key, cell in rows.items() if cell.durations]
         stored = find(cursor, table.name, table.keys, table.histograms, changed)
     histograms = attrgetter(*table.histograms) if table.histograms else lambda cell: ()
-    table.statement.write(
-        cursor,
-        [
-            (*key, *_sums(cell), *map(histogram.merged, stored.get(key, _NONE_STORED), histograms(cell)))
-            for key, cell in rows.items()
-        ],
-    )
+    written = [
+        (*key, *_sums(cell), *map(histogram.merged, stored.get(key, _NONE_STORED), histograms(cell)))
+        for key, cell in rows.items()
+    ]
+    details = any([cell.details is not None for cell in rows.values()])
+    if details:
+        written = [(*row, *(cell.details or NOT_REPORTED)) for row, cell in zip(written, rows.values(), strict=True)]
+    table.statement(details).write(cursor, written)
 
 
 _NONE_STORED = (None, None)
@@ -120,6 +131,27 @@ def upsert_days(cursor: Any, days: Mapping[Any, Cell]) -> None:
         key = (date[:7], *rest)
         cells[key] = cells[key] + cell if key in cells else cell
     upsert(cursor, MONTHS, cells)
+
+
+SERVED_DAYS = "rollup_served_days"
+SERVED_KEYS = ("date", *_DIMENSIONS, "served", "canonical", "step")
+SERVED_SUMS = (
+    "requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens", "ok_duration_us",
+)  # fmt: skip
+_WRITE_SERVED = Upsert(SERVED_DAYS, SERVED_KEYS, added=SERVED_SUMS, expressions=_nullable_sums(SERVED_DAYS))
+_served_sums = attrgetter(*SERVED_SUMS)
+
+
+def upsert_served(cursor: Any, cells: Mapping[ServedKey, Cell]) -> None:
+    """Add the requests of which the asked name says too little to the days of served models."""
+    rows: dict[tuple[Any, ...], Cell] = {}
+    for key in sorted(cells):
+        date, *names, step = key
+        stored_as = (date, *map(storable, names), step)
+        rows[stored_as] = rows[stored_as] + cells[key] if stored_as in rows else cells[key]
+    _WRITE_SERVED.write(
+        cursor, [(*key, *_served_sums(cell), *(cell.details or NOT_REPORTED)) for key, cell in rows.items()]
+    )
 
 
 CLIENT_SUMS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")

@@ -21,14 +21,15 @@ from gateway.ipc import journal, record
 from gateway.ipc.journal import START, Position
 from gateway.ipc.record import RequestRecord
 from metrics import sql
+from metrics.counting.costs import Costs
 from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED, UNRECORDED
 from metrics.memory.backlog import Backlog
 from metrics.memory.journal_follower import JournalFollower
-from metrics.storage import bulk, database, history_rows, rollups, writer_step
+from metrics.storage import bulk, cost_rows, database, history_rows, rollups, writer_step
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.learning_rows import ChangedWindows
-from metrics.storage.writer_step import PositionConflict, Step
+from metrics.storage.writer_step import PositionConflict, WriterStep
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class DatabaseWriter:
             self._wake.clear()
         self.finish()
 
-    def _pause(self, written: Step | None, backoff: float) -> float:
+    def _pause(self, written: WriterStep | None, backoff: float) -> float:
         """Return the seconds until the next step, after a step or an error."""
         self._is_idle = written is not None and not written.moves
         if self._is_idle:
@@ -164,7 +165,7 @@ class DatabaseWriter:
 
     # One step
 
-    def step(self) -> Step:
+    def step(self) -> WriterStep:
         """Run at most one transaction.
 
         Raises django.db.Error without a database, PositionConflict if another process writes these journals.
@@ -175,7 +176,7 @@ class DatabaseWriter:
         finally:
             self.backlog.busy_since = None
 
-    def _step(self) -> Step:
+    def _step(self) -> WriterStep:
         database.refuse_moved_files()
         positions = self._positions()
         if any(positions.get(writer, START) < position for writer, position in self._committed.items()):
@@ -220,9 +221,9 @@ class DatabaseWriter:
             self.read_again.set()
             raise
 
-    def _read(self, positions: dict[str, Position]) -> Step:
+    def _read(self, positions: dict[str, Position]) -> WriterStep:
         assert self.follower.database_id is not None
-        step = Step()
+        step = WriterStep()
         for writer in self.follower.reader.writers(self.follower.database_id):
             old = new = positions.get(writer, START)
             while not step.full:
@@ -239,7 +240,7 @@ class DatabaseWriter:
                 break
         return step
 
-    def _commit(self, step: Step) -> None:
+    def _commit(self, step: WriterStep) -> None:
         folds = [part.fold for part in step.parts]
         try:
             self._write(step, sum(folds[1:], start=folds[0]) if folds else Fold(self.zone))
@@ -256,7 +257,7 @@ class DatabaseWriter:
         except (DataError, OverflowError, ValueError) as error:
             self._set_aside(step, error)
 
-    def _set_aside(self, step: Step, error: Exception) -> None:
+    def _set_aside(self, step: WriterStep, error: Exception) -> None:
         """Write a step without the records that the database refuses, so that they do not block all later ones.
 
         Raises `error` if the database refuses all records, because then the records are not the cause.
@@ -271,14 +272,15 @@ class DatabaseWriter:
         self._write(step, fold)
         self._reseed()
 
-    def _fold(self, step: Step, entries: list[record.Entry]) -> Fold:
+    def _fold(self, step: WriterStep, entries: list[record.Entry]) -> Fold:
         """Return the fold of a step of which only these entries are written."""
         fold = Fold(self.zone).add_all(entries)
         fold.others[DAMAGED] += sum(part.batch.damaged for part in step.parts)
         return fold
 
-    def _write(self, step: Step, fold: Fold) -> None:
+    def _write(self, step: WriterStep, fold: Fold) -> None:
         assert self.follower.database_id is not None
+        costs = self._costs(fold)
         with transaction.atomic(), connection.cursor() as cursor:
             database.require(self.follower.database_id)
             for writer, old, new in sorted(step.moves):
@@ -286,22 +288,30 @@ class DatabaseWriter:
                 # Any move succeeds if there is no row. But a row is deleted only after its directory.
                 if cursor.rowcount != 1 or not (self.follower.reader.root / writer).exists():
                     raise PositionConflict(f"another process has written the records of {writer} beyond {old}")
-            self._insert_history(cursor, fold)
+            self._insert_history(cursor, fold, costs)
+            cost_rows.upsert(cursor, costs.sums)
             changed = writer_step.write_sums(cursor, fold)
         if changed:
             self._learned(changed)
         self.follower.count_written(step.records)
 
-    def _insert_history(self, cursor: Any, fold: Fold) -> None:
-        groups = history_rows.rows(fold.counted, self._endpoint_name, successes=self._history == "all")
+    def _costs(self, fold: Fold) -> Costs:
+        return Costs.of(fold.counted, cost_rows.pricing(), self.zone)
+
+    def _insert_history(self, cursor: Any, fold: Fold, costs: Costs) -> None:
+        groups = history_rows.rows(
+            fold.counted, self._endpoint_name, successes=self._history == "all", costs=costs.by_id
+        )
         bulk.insert(cursor, HISTORY, history_rows.COLUMNS, groups)
 
     def _accepts(self, entry: record.Entry) -> bool:
         """Return True if the database accepts the row and the sums of an entry. The attempt is rolled back."""
         fold = Fold(self.zone).add_all([entry])
+        costs = self._costs(fold)
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                self._insert_history(cursor, fold)
+                self._insert_history(cursor, fold, costs)
+                cost_rows.upsert(cursor, costs.sums)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:
@@ -327,7 +337,7 @@ class DatabaseWriter:
 
     # After a step
 
-    def _note(self, step: Step) -> None:
+    def _note(self, step: WriterStep) -> None:
         self.backlog.error = None
         if not step.full:
             self.backlog.behind_since = None
@@ -350,7 +360,7 @@ class DatabaseWriter:
         self.backlog.errors += 1
         self.backlog.error = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
-    def _clean(self, step: Step) -> None:
+    def _clean(self, step: WriterStep) -> None:
         """Delete segments that are in the database and in the trackers."""
         for writer, _, new in step.moves:
             self._delete_before(writer, min(new, self.follower.position(writer)))

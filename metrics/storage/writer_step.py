@@ -50,7 +50,7 @@ class PositionConflict(Exception):
 
 
 @dataclass(slots=True)
-class Step:
+class WriterStep:
     """One batch: the parts that were read, and the positions that it moves."""
 
     moves: list[tuple[str, Position, Position]] = field(default_factory=list)  # writer, old and new position
@@ -82,6 +82,7 @@ def write_sums(cursor: Any, fold: Fold) -> ChangedWindows:
     DAILY.write(cursor, ((*map(storable, key), *_daily_sums(daily)) for key, daily in sorted(fold.daily.items())))
     rollups.upsert(cursor, rollups.MINUTES, fold.cells)
     rollups.upsert_days(cursor, fold.days)
+    rollups.upsert_served(cursor, fold.served)
     rollups.upsert_clients(cursor, fold.clients)
     TOTALS.write(cursor, ((storable(name), value) for name, value in sorted(fold.totals.items()) if value))
     WRITE_AVERAGE.write(cursor, _averages(cursor, fold.samples))

@@ -184,6 +184,8 @@ def _value(name: str, value: Any) -> str:
         return NO_VALUE
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return _("Yes") if value else _("No")
     if name == STATE and value in OperatorState.values:
         return str(OperatorState(value).label)
     return count(value) if isinstance(value, int) else str(value)

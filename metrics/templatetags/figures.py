@@ -114,7 +114,7 @@ def duration(milliseconds: float | None) -> str:
     """Format a duration in milliseconds: `340 ms`, or `1.84 s` from a second on."""
     if milliseconds is None:
         return NO_VALUE
-    if milliseconds < 1000:
+    if milliseconds < 999.5:
         return f"{_number(milliseconds)} ms"
     return f"{_number(milliseconds / 1000, 2)} s"
 
@@ -151,6 +151,12 @@ def percentage(percent: float) -> str:
 def share(part: int, whole: int) -> str:
     """Format a share in percent with one decimal. It is rounded up, so only an empty part is 0."""
     return _percent(math.ceil(1000 * part / whole) / 10, 1) if whole else NO_VALUE
+
+
+@register.filter
+def fraction(part: float | None) -> str:
+    """Format a part of 1 in percent with one decimal."""
+    return NO_VALUE if part is None else _percent(100 * part, 1)
 
 
 @register.filter

@@ -79,5 +79,10 @@ def row_name(row: dict[str, Any], by: str) -> str:
         return row["endpoint_name"] or (_("deleted: %(id)s") % {"id": row["endpoint_id"]} if row["endpoint_id"] else "")
     if by == "key":
         return row["api_key_name"] or (_("deleted: %(id)s") % {"id": row["api_key_id"]} if row["api_key_id"] else "")
-    name: str | None = row["username"] if by == "user" else row["model_id"] if by == "model" else row[by]
+    if by == "external":
+        return "" if row["external"] is None else _("External endpoints") if row["external"] else _("Own endpoints")
+    if by == "step":
+        return _("Step %(number)s") % {"number": row["step"]} if row["step"] else ""
+    fields = {"user": "username", "model": "model_id", "served": "served_model", "canonical": "canonical_name"}
+    name: str | None = row[fields.get(by, by)]
     return name or ""

@@ -24,6 +24,7 @@ from gateway.base.config import Config
 from gateway.ipc.record import uuid7
 from metrics.models import Installation
 from metrics.storage import adopted_history, database
+from metrics.storage.notices import ADAPTIVE_BY_DEFAULT
 from routerdash.adoption import llmlb_schema
 from routerdash.processes import data_directory, prepare
 from routerdash.processes.data_directory import CannotStart
@@ -246,4 +247,4 @@ def _set_baselines(config: Config, report: Report) -> None:
     """Store the figures of llmlb: totals that outlive endpoints and history, and the figures of its history."""
     database.database_id()
     adopted_history.catch_up(config.zone, report, adopting=True)
-    Installation.objects.update(adopted_at=timezone.now())
+    Installation.objects.update(adopted_at=timezone.now(), notices=[ADAPTIVE_BY_DEFAULT])

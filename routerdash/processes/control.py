@@ -22,8 +22,10 @@ from access.sessions.store import sessions
 from endpoints import sealer
 from endpoints.changes import counters as change_counters
 from endpoints.changes.listening import ChangeSignal, change_signal
+from endpoints.checks.engine_poller import EnginePoller
 from endpoints.checks.sync_queue import SyncQueue
 from endpoints.health import HealthChecker
+from endpoints.model_names.registry import model_names
 from endpoints.models import REMARKS, Status
 from endpoints.registry import Entry, registry
 from gateway.base.addresses import normalise_ip
@@ -32,11 +34,14 @@ from gateway.base.limits import ENDPOINT_MODELS
 from gateway.base.sealing import Unsealable
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import LivePage
+from gateway.registry.writer import Changes
 from gateway.server import Server
 from metrics.api.event_stream import hub
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
+from metrics.prices.registry import COUNTER, price_registry
+from metrics.queries.slowdowns import slowdowns
 from metrics.storage import seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
@@ -44,6 +49,7 @@ from routerdash import secret_key
 from routerdash.processes import prepare
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.running_installation import RunningInstallation
+from routerdash.publication import stored_entries
 from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.learner import Learner
@@ -80,12 +86,20 @@ class Control:
             learned=self.learner.samples_changed,
         )
         self._jobs = ThreadPoolExecutor(1, "jobs")
+        self._syncs = SyncQueue(self._jobs)
         self.health = HealthChecker(
             registry,
             self._secret,
             self.publisher.live.last_byte,
-            SyncQueue(self._jobs).passed_check,
+            self._syncs.passed_check,
             self._is_database_unavailable,
+        )
+        self.engines = EnginePoller(
+            registry,
+            self._secret,
+            self.publisher.live.in_flight,
+            lambda states: self.publisher.publish_learned(Changes(engines=states)),
+            lambda: page.registry_generation,
         )
         self.stopping = threading.Event()
         self.loaded = False  # endpoints and users were read from the database, not from the registry store
@@ -95,7 +109,9 @@ class Control:
         self._remarked: set[str] = set()  # endpoints with omitted models
         self._prepare_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.installation = RunningInstallation(self.publisher, self.writer, Hits(page), self.learner)
+        self.installation = RunningInstallation(
+            self.publisher, self.writer, Hits(page), self.learner, self.engines.reading
+        )
         runtime.installation = self.installation
         registry.in_flight = self.publisher.live.in_flight
         registry.reset_breaker = self.publisher.live.reset_breaker
@@ -109,9 +125,12 @@ class Control:
         registry.subscribe(self.publisher.publish_endpoints)
         registry.subscribe(self._registry_changed)
         registry.subscribe(self.learner.endpoints_changed)
+        model_names.subscribe(self.publisher.publish_model_names)
         access.subscribe_to_keys(self.publisher.publish_keys)
+        access.subscribe_to_keys(self.learner.keys_changed)
         access.find_key = self.installation.find_key
         runtime.follower.on_refused_connection(self._refused)
+        runtime.follower.on_unknown_model(self._syncs.unknown_model)
         await asyncio.to_thread(self._load_at_start)
         self.change_signal = change_signal()
         threads = [
@@ -120,9 +139,14 @@ class Control:
         ]
         if self.config.balancer == ADAPTIVE:
             threads.append(threading.Thread(target=self.learner.run, args=(self.stopping,), name="learner"))
+            watch = (self.stopping, lambda: self._ready)
+            threads.append(threading.Thread(target=slowdowns.run, args=watch, name="slow-downs"))
         for thread in threads:
             thread.start()
-        tasks = [asyncio.create_task(job) for job in (self.health.run(), self._tick(), self._maintain_sessions())]
+        jobs = [self.health.run(), self._tick(), self._maintain_sessions()]
+        if self.config.balancer == ADAPTIVE:
+            jobs.append(self.engines.run())
+        tasks = [asyncio.create_task(job) for job in jobs]
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)  # batches of records consist of many objects, but no garbage
@@ -152,7 +176,8 @@ class Control:
         except Error as error:
             log.warning("starting without the database: %s; the registry store is used", error)
             if (database_id := self.publisher.database_id()) is not None:
-                registry.fill(self.publisher.entries())
+                registry.fill(stored_entries.endpoints(self.publisher.writer))
+                model_names.fill(stored_entries.model_names(self.publisher.writer).values())
                 runtime.follower.database_id = database_id  # count at least the waiting records
         finally:
             connection.close()
@@ -162,6 +187,7 @@ class Control:
         self.publisher.synchronise()
         access.reload()
         registry.reload()
+        model_names.reload()
         self.loaded = True
 
     # Threads
@@ -230,8 +256,10 @@ class Control:
 
     def _look_at_figures(self) -> None:
         """Read what is not needed within milliseconds, however often the database changes."""
-        if change_counters.read().get(change_counters.FIGURES, 0) != runtime.trackers.state.repairs:
+        counted = change_counters.read()
+        if counted.get(change_counters.FIGURES, 0) != runtime.trackers.state.repairs:
             self.writer.read_again.set()
+        price_registry.follow(counted.get(COUNTER, 0))
         endpoint_events.refresh()
 
     # The loop

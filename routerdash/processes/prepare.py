@@ -18,6 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
 from access.bootstrap import NameTaken, WeakPassword, ensure_admin, ensure_bootstrap_key
+from endpoints.clouds.environment import ensure_cloud_endpoints
 from gateway.base import files
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
@@ -151,7 +152,10 @@ def uri(path: Path, mode: str) -> str:
 
 
 def create_first_users(config: Config) -> None:
-    """Create the first administrator and the bootstrap key of the settings. Raises Error, or CannotStart."""
+    """Create the first administrator, and the bootstrap key and endpoints of clouds of the settings.
+
+    Raises Error, or CannotStart.
+    """
     try:
         with transaction.atomic():  # no administrator with a lost password
             password = ensure_admin(config)
@@ -162,6 +166,7 @@ def create_first_users(config: Config) -> None:
     except OSError as error:
         raise CannotStart(f"the first password cannot be written to {config.data_dir}: {error.strerror}") from None
     ensure_bootstrap_key(config)
+    ensure_cloud_endpoints(config)
 
 
 def _deliver_password(config: Config, password: str) -> None:

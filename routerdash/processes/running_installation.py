@@ -1,16 +1,21 @@
 """State of the running installation, for pages and API: see metrics.memory.installation.InstallationState."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 
 from django.utils.translation import gettext
 
 from access.directory import KeyEntry, access, read_key
 from access.key_names import KeyNames
+from endpoints.engine_reports import EngineReading
+from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
 from gateway.ipc.limit_hits import Hits
-from gateway.registry.reader import StoreUnreadable
-from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds, speed_key
+from gateway.registry.reader import NOT_READ, RegistryReader, StoreUnreadable
+from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds, ref, speed_key
+from gateway.routing.affinity.affinity import Affinity
+from gateway.routing.model_names import ModelNames
+from gateway.routing.set_aside import AsideNote
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
 from routerdash.publication.learner import Learner
@@ -20,9 +25,18 @@ from routerdash.publication.publisher import Publisher
 class RunningInstallation:
     """Implementation of InstallationState in the control process, by the live page and the registry store."""
 
-    def __init__(self, publisher: Publisher, writer: WriterHandle, limit_hits: Hits, learner: Learner) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        writer: WriterHandle,
+        limit_hits: Hits,
+        learner: Learner,
+        engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None,
+    ) -> None:
+        """`engine(id)`: what the engine of an endpoint last reported."""
         self._publisher = publisher
         self._learner = learner
+        self.engine = engine
         self.writer: WriterHandle | None = writer
         self.limit_hits = limit_hits
         self._key_names = KeyNames()
@@ -35,14 +49,27 @@ class RunningInstallation:
     def waiting(self) -> int:
         return self._publisher.live.waiting()
 
+    def waiting_interactive(self) -> int:
+        return self._publisher.live.waiting_interactive()
+
     def trials(self) -> Mapping[str, int]:
         return self._publisher.live.trials()
+
+    def aside(self) -> Mapping[str, AsideNote]:
+        return self._publisher.live.aside()
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         try:
             return self._publisher.routes(model)
         except StoreUnreadable:
             return []
+
+    def model_names(self) -> ModelNames | None:
+        try:
+            rows = self._publisher.look_up(RegistryReader.model_names)
+        except StoreUnreadable:
+            return None
+        return ModelNames(rows) if rows else None
 
     def speeds(self, endpoint_id: str, model_id: str, kind: str) -> Speeds | None:
         try:
@@ -60,17 +87,27 @@ class RunningInstallation:
     def prefix_share(self) -> PrefixShare:
         return self._learner.prefix_share
 
+    def engine_state(self, endpoint_id: str) -> EngineState:
+        try:
+            return self._publisher.look_up(lambda reader: reader.engine(ref(endpoint_id)))
+        except StoreUnreadable:
+            return NOT_READ
+
+    def affinity(self) -> Affinity | None:
+        return self._publisher.live.affinity()
+
     def pending(self) -> Mapping[str, int]:
         return self._publisher.live.pending()
 
     def revision(self) -> int:
-        return self._publisher.revision + registry.failed_reads + access.failed_reads
+        failed_reads = registry.failed_reads + access.failed_reads + model_names.failed_reads
+        return self._publisher.revision + failed_reads
 
     def is_pending(self) -> bool:
         return self._publisher.is_pending()
 
     def pending_reason(self) -> str | None:
-        if registry.outdated or access.outdated:
+        if registry.outdated or access.outdated or model_names.outdated:
             return gettext("the database could not be read again")
         return self._publisher.pending_reason()
 
@@ -106,7 +143,7 @@ class RunningInstallation:
             return read_key(hashed)
         if key is None:
             return None
-        return KeyEntry(key.id, hashed, key.owner_id, key.permissions, key.expires_at)
+        return KeyEntry(key.id, hashed, key.owner_id, key.permissions, key.expires_at, key.external)
 
     def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
         return self._key_names.of(ids)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.base import logs
 from gateway.base.config import load
-from routerdash.processes import data_directory
+from routerdash.processes import data_directory, llmlb_variables
 from routerdash.processes.supervisor import CANNOT_START, Supervisor
 
 HELP = "Run RouterDash: gateways, control and background jobs, on one port. Settings come from the environment."
@@ -38,6 +38,7 @@ def run(workers: int | None = None) -> None:
     try:
         data_directory.create(config)
         data_directory.warn_if_lost(config)
+        llmlb_variables.warn(os.environ)
         supervisor = Supervisor(config, str(Path(__file__).resolve().parents[2]))
     except data_directory.CannotStart as error:
         print(f"routerdash: {error}", file=sys.stderr)  # noqa: T201

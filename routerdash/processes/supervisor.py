@@ -23,6 +23,7 @@ import msgspec
 from gateway.base.config import Config, ConfigError, for_a_child
 from gateway.base.setting_parsers import INSTALLED
 from gateway.ipc.live_page import LivePage
+from gateway.providers.table import PROVIDERS
 from routerdash.processes.data_directory import CannotStart
 from routerdash.processes.signals import SignalPipe
 
@@ -47,8 +48,12 @@ SECRETS = {
     ),
     "background": ("DATABASE_URL", "ROUTERDASH_ENCRYPTION_KEYS"),
 }
-# Control creates the first users if the database was unavailable at the start.
-FIRST_USER_SETTINGS = ("admin_password", "bootstrap_api_key")
+# Control creates the first users and the endpoints of clouds if the database was unavailable at the start.
+FIRST_USER_SETTINGS = (
+    "admin_password",
+    "bootstrap_api_key",
+    *(name.lower() for provider in PROVIDERS.values() for name in provider.env_keys),
+)
 
 
 @dataclass(slots=True)
@@ -108,7 +113,7 @@ class Supervisor:
         self._held = _hold(config)
         page = _live_page(config)
         page.clear_dead_rows()  # of workers that were killed with their supervisor; others still drain
-        self._public = _listen(config)
+        self._public, self._ollama = _listen_for_clients(config)
         self._control = _listen_for_control(config)
         self._alive, self._keep_alive_end = os.pipe()
         self._children = self._plan(page)
@@ -150,6 +155,8 @@ class Supervisor:
 
     def _announce(self) -> None:
         log.info("RouterDash is at %s", _url(self.config))
+        if self.config.ollama_port:
+            log.info("Ollama's API is at port %d", self.config.ollama_port)
         if self.config.plain_http:
             log.warning(
                 "%s is reachable from other machines by plain HTTP: passwords and API keys are sent over the network "
@@ -158,16 +165,25 @@ class Supervisor:
             )
 
     def close(self) -> None:
-        self._public.close()
+        self._close_public()
         self._control.close()
         for descriptor in (self._keep_alive_end, self._alive, self._held):
             os.close(descriptor)
+
+    def _close_public(self) -> None:
+        self._public.close()
+        if self._ollama is not None:
+            self._ollama.close()
 
     def _plan(self, page: LivePage) -> list[Child]:
         public, control, alive = self._public.fileno(), self._control.fileno(), self._alive
         script = ["-m", "routerdash"] if INSTALLED else [os.path.join(self._directory, "manage.py")]
         manage = [sys.executable, *script]
         gateway = [sys.executable, "-m", "gateway.main", "--listen", str(public), "--alive", str(alive)]
+        inherited: tuple[int, ...] = (public, alive)
+        if self._ollama is not None:
+            gateway += ["--ollama", str(self._ollama.fileno())]
+            inherited += (self._ollama.fileno(),)
         children = [
             Child(
                 "control",
@@ -183,7 +199,7 @@ class Supervisor:
                 f"gateway-{worker}",
                 [*gateway, "--worker", str(worker)],
                 self._directory,
-                (public, alive),
+                inherited,
                 role="gateway",
                 died=page.clear_dead_rows,
             )
@@ -241,7 +257,7 @@ class Supervisor:
         Return True if no process had to be killed.
         """
         log.info("stopping: open requests may take up to %d s to finish", self.config.drain_secs)
-        self._public.close()
+        self._close_public()
         gateways = [child for child in self._children if child.role == "gateway"]
         others = {child.role: child for child in self._children}
         for child in (*gateways, others["background"]):
@@ -302,7 +318,19 @@ def _live_page(config: Config) -> LivePage:
         ) from None
 
 
-def _listen(config: Config) -> socket.socket:
+def _listen_for_clients(config: Config) -> tuple[socket.socket, socket.socket | None]:
+    """Open the port of RouterDash, and that of Ollama's own API if it has one. Raises CannotStart."""
+    public = _listen(config, config.port)
+    if not config.ollama_port:
+        return public, None
+    try:
+        return public, _listen(config, config.ollama_port, "ROUTERDASH_OLLAMA_PORT")
+    except CannotStart:
+        public.close()
+        raise
+
+
+def _listen(config: Config, port: int, setting: str = "ROUTERDASH_PORT") -> socket.socket:
     try:
         config.tls()  # checks the certificate once, instead of in each process
     except ConfigError as error:
@@ -310,11 +338,11 @@ def _listen(config: Config) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         both = config.host == "::" and socket.has_dualstack_ipv6()
-        listening = socket.create_server((config.host, config.port), family=family, backlog=2048, dualstack_ipv6=both)
+        listening = socket.create_server((config.host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise CannotStart(
-            f"{config.host} port {config.port} cannot be used ({error.strerror or error}); "
-            "stop the program that listens there, or set ROUTERDASH_HOST and ROUTERDASH_PORT"
+            f"{config.host} port {port} cannot be used ({error.strerror or error}); "
+            f"stop the program that listens there, or set ROUTERDASH_HOST and {setting}"
         ) from None
     listening.setblocking(False)
     return listening

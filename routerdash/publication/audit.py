@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from access.directory import KeyEntry, access, read_key_entries
+from endpoints.model_names.registry import model_names, read_name_ids, read_names
 from endpoints.models import merge_latency
 from endpoints.registry import Entry, read_entries, registry
 from gateway.registry.store import END
@@ -23,10 +24,11 @@ PASS_SECONDS = 30.0  # between two passes
 PASSES_WITH_USERS = 10  # the first of so many reads the users again
 KEYS_AT_ONCE = 1000
 ENDPOINTS_AT_ONCE = 5
+NAMES_AT_ONCE = 50
 
 
 class Audit:
-    """One pass over all endpoints and API keys after the other, in the thread that calls `run_slice`."""
+    """One pass over all endpoints, API keys and model names after the other, in the thread that calls `run_slice`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -36,6 +38,8 @@ class Audit:
         self._has_more_keys = False
         self._after_key = ""  # the last hash that was compared
         self._endpoints: list[str] = []  # ids that are still to be compared
+        self._names: list[str] = []  # ids of model names that are still to be compared
+        self._suspect_names: set[str] = set()
         self._suspect_keys: set[str] = set()  # hashes that differed; they may just have changed
         self._suspect_endpoints: set[str] = set()
         self.differences = 0  # since the start of this process
@@ -50,8 +54,11 @@ class Audit:
             self._compare_keys()
         if self._endpoints or self._suspect_endpoints:
             self._compare_endpoints()
-        left = (self._has_more_keys, self._endpoints, self._suspect_keys, self._suspect_endpoints)
-        self._is_resting = not any(left)
+        if self._names or self._suspect_names:
+            self._compare_names()
+        left = (self._has_more_keys, self._endpoints, self._names)
+        suspects = (self._suspect_keys, self._suspect_endpoints, self._suspect_names)
+        self._is_resting = not any((*left, *suspects))
         self._due = time.monotonic() + (PASS_SECONDS if self._is_resting else SLICE_SECONDS)
 
     def _begin_pass(self) -> None:
@@ -60,6 +67,9 @@ class Audit:
         self._passes += 1
         self._after_key, self._has_more_keys = "", True
         self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
+        self._names = [*{entry.id for entry in model_names.all()} | read_name_ids()]
+        if self._publisher.publish_model_names():
+            self._report(1, "model names")
 
     def _compare_keys(self) -> None:
         """Compare the next keys in the order of their hashes, in both directions, and those that differed."""
@@ -91,6 +101,16 @@ class Audit:
         self._suspect_endpoints = differing - confirmed
         if self._publisher.compare_endpoints(ids):
             self._report(1, "endpoints")
+
+    def _compare_names(self) -> None:
+        ids = {*self._names[:NAMES_AT_ONCE], *self._suspect_names}
+        del self._names[:NAMES_AT_ONCE]
+        stored = read_names(ids)
+        differing = {it for it in ids if stored.get(it) != model_names.get(it)}
+        if confirmed := differing & self._suspect_names:
+            self._report(len(confirmed), "model names")
+            model_names.read_again(confirmed)
+        self._suspect_names = differing - confirmed
 
     def _report(self, count: int, objects: str) -> None:
         self.differences += count

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from access.directory import KeyEntry
 from endpoints import capabilities, model_aliases, sealer
+from endpoints.clouds.kinds import CLOUDS
 from endpoints.endpoint_fields import PUBLISHED_FIELDS
 from endpoints.registry import Entry, ModelEntry, Models
 from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint, PublishedKey
@@ -15,6 +16,7 @@ from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint, Pub
 def endpoint_facts(entry: Entry, slot: int) -> EndpointFacts:
     """Return the endpoint without its models. `slot` is its index in the live page."""
     values = {attribute: form.store(getattr(entry, name)) for name, attribute, form in PUBLISHED_FIELDS}
+    values["external"] = entry.is_external
     values["sealed_key"] = entry.sealed_api_key or _seal(entry)
     return EndpointFacts(slot=slot, **values)
 
@@ -30,12 +32,14 @@ def published_endpoint(entry: Entry, slot: int) -> PublishedEndpoint:
 
 
 def published_key(key: KeyEntry) -> PublishedKey:
-    return PublishedKey(key.id, key.hash, key.permissions, key.expires_at, key.owner_id)
+    return PublishedKey(key.id, key.hash, key.permissions, key.expires_at, key.owner_id, key.external)
 
 
 def entry_of(facts: EndpointFacts, models: Sequence[Model]) -> Entry:
     """Return the entry of a published endpoint. Fields that are not published have their defaults."""
     values = {name: form.load(getattr(facts, attribute)) for name, attribute, form in PUBLISHED_FIELDS}
+    if facts.external == (facts.kind in CLOUDS):
+        values["external"] = None  # the facts do not distinguish it from a mark that staff has set
     entries = (ModelEntry(model.id, model.canonical, model.capabilities, model.max_tokens) for model in models)
     return Entry(**values, models=Models(sorted(entries, key=lambda model: model.id)))
 

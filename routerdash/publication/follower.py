@@ -3,6 +3,7 @@
 from access.directory import access
 from endpoints.changes import log as change_log
 from endpoints.changes.log import ChangeBatch
+from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
 from routerdash.publication.publisher import Publisher
 from routerdash.publication.synchronisation import new_token
@@ -22,13 +23,17 @@ class ChangeFollower:
             if not batch.ids:
                 if registry.outdated:
                     registry.reload()  # a health check that could not be read again; the log does not have it
+                if model_names.outdated:
+                    model_names.reload()
                 access.outdated = False
                 return
             # Keys first: a failure to read endpoints must not keep a deleted key valid.
             access.read_again(batch.user_ids, batch.key_hashes)
             registry.read_again(batch.endpoint_ids)
+            model_names.read_again(batch.name_ids)
             self._publisher.compare_endpoints(batch.endpoint_ids)
-            access.outdated = registry.outdated = False
+            self._publisher.publish_model_names(batch.name_ids)
+            access.outdated = registry.outdated = model_names.outdated = False
             if self._publisher.failure is not None:
                 return  # the log keeps what is not published
             if not self._forget(batch):
@@ -36,6 +41,7 @@ class ChangeFollower:
                 self._publisher.synchronise()
                 access.reload()
                 registry.reload()
+                model_names.reload()
             if not batch.more:
                 return
 

@@ -28,7 +28,7 @@ class _Facts(Generic[K, V]):
 
     def update(self, found: Mapping[K, V | None]) -> None:
         for key, value in found.items():
-            if value == self.published.get(key):
+            if key in self.published and value == self.published[key]:
                 self.waiting.pop(key, None)
             else:
                 self.waiting[key] = value
@@ -98,6 +98,8 @@ def speeds_moved(before: Speeds | None, after: Speeds | None) -> bool:
     if before.completions != after.completions and min(before.completions, after.completions) < SLOW_START:
         return True
     if any(abs(one - other) > KEPT_MOVED for one, other in zip(before.kept, after.kept, strict=True)):
+        return True
+    if abs(after.load - before.load) > MOVED * before.load:
         return True
     # A parameter near 0 may move by any factor without an effect on a duration, so that it is compared with the others.
     floors = (after.write, after.write / 100, 0.0, after.write / 100)

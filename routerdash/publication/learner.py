@@ -8,12 +8,14 @@ thread sleeps.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 from django.db import Error, connection
 
+from access.directory import KeyEntry, existing_keys
 from endpoints.models import Status
 from endpoints.registry import Entry, Models, registry
 from gateway.registry.schema import Lengths, Speeds
@@ -24,6 +26,7 @@ from metrics.storage import learning_rows
 from metrics.storage.learning_rows import ChangedWindows, LengthKey, Start, WindowKey
 from routerdash.publication.facts import endpoint_models
 from routerdash.publication.learned import Learned, LengthsOf
+from routerdash.publication.load_times import LoadTimes
 from routerdash.publication.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -59,10 +62,12 @@ class Learner:
         self._new_starts: dict[str, Start] = {}
         self._is_readable = False  # the database
         self._must_load = False
+        self._has_deleted_keys = False
         self._has_new_store = False
         self._learned = Learned(publisher)  # the following belong to the thread
         self._fleet = Fleet()
         self._windows: dict[str, set[tuple[str, str]]] = {}  # requested models and kinds with samples, by endpoint
+        self._loads = LoadTimes()
         self._averages: dict[str, dict[tuple[str, str], float]] = {}  # tokens per second, likewise
         self._starts: dict[str, Start] = {}
         self._endpoints: set[str] = set()  # to be fitted, with all their models
@@ -93,6 +98,13 @@ class Learner:
         with self._lock:
             self._has_new_store = True
         self._wake.set()
+
+    def keys_changed(self, keys: Mapping[str, KeyEntry | None]) -> None:
+        """Note that API keys (by hash) were deleted: their lengths are to be removed from the registry store."""
+        if None in keys.values():
+            with self._lock:
+                self._has_deleted_keys = True
+            self._wake.set()
 
     def endpoints_changed(self, ids: Collection[str] | None) -> None:
         """Note what has changed, and slow starts: an endpoint has come back, or has another address."""
@@ -176,12 +188,18 @@ class Learner:
             starts, self._new_starts = self._new_starts, {}
             must_load, self._must_load = self._must_load, False
             is_new, self._has_new_store = self._has_new_store, False
+            has_deleted_keys, self._has_deleted_keys = self._has_deleted_keys, False
         if is_new:
             self._learned.lose_published()
         if must_load:
             self._load()
+        if has_deleted_keys:
+            self._lengths |= self._lengths_of_deleted_keys()
         for endpoint_id, model, kind in changed.speeds:
             self._windows.setdefault(endpoint_id, set()).add((model, kind))
+        for endpoint_id in {endpoint_id for endpoint_id, _ in changed.loads}:  # the model may have another name there
+            changed.speeds.update((endpoint_id, *window) for window in self._windows.get(endpoint_id, ()))
+        self._loads.add(changed.loads)
         self._lengths |= changed.lengths
         self._endpoints |= endpoints
         self._store_starts(starts, {key[0] for key in changed.speeds} | endpoints)
@@ -194,6 +212,7 @@ class Learner:
         self._windows = {}
         for endpoint_id, model, kind in keys.speeds:
             self._windows.setdefault(endpoint_id, set()).add((model, kind))
+        self._loads.add(keys.loads)
         self._endpoints = {*self._windows, *self._averages, *(target[0] for target in self._fleet.targets())}
         self._lengths = keys.lengths | {(model, key_id or "") for model, key_id in self._learned.known_lengths()}
         self._store_starts({}, self._endpoints)
@@ -238,7 +257,11 @@ class Learner:
             if endpoint_id in whole:
                 found |= self._guesses(endpoint_id, offered)
         self._endpoints -= whole
-        return found | self._fleet.take()
+        loaded = {
+            target: msgspec.structs.replace(speeds, load=self._loads.seconds(target))
+            for target, speeds in self._fleet.take().items()
+        }
+        return found | loaded
 
     def _put(self, endpoint_id: str, offered: Offer, windows: Collection[tuple[str, str]]) -> None:
         """Read the samples of models of an endpoint, under all their names, and fit them."""
@@ -249,6 +272,7 @@ class Learner:
             if model is not None and (model.id, kind) in models:
                 keys.setdefault((model.id, kind), []).append((endpoint_id, name, kind))
         read = learning_rows.speed_windows([key for names in keys.values() for key in names])
+        self._loads.read(endpoint_id, offered)
         for (model_id, kind), names in keys.items():
             samples = [read[key] for key in names if read.get(key)]
             if samples:
@@ -267,8 +291,15 @@ class Learner:
 
     # Lengths
 
+    def _lengths_of_deleted_keys(self) -> set[LengthKey]:
+        of_keys = {(model, key_id) for model, key_id in self._learned.known_lengths() if key_id is not None}
+        existing = existing_keys(key_id for _, key_id in of_keys)
+        return {(model, key_id) for model, key_id in of_keys if key_id not in existing}
+
     def _compute_lengths(self) -> dict[LengthsOf, Lengths | None]:
+        """Return lengths that may have changed; None: there are none any more, or their API key was deleted."""
         keys = sorted(islice(self._lengths, LENGTHS_AT_ONCE))
-        read = learning_rows.length_windows(keys)
+        existing = existing_keys(key_id for _, key_id in keys if key_id)
+        read = learning_rows.length_windows([key for key in keys if not key[1] or key[1] in existing])
         self._lengths -= set(keys)
         return {(key[0], key[1] or None): fit.lengths(read[key]) if read.get(key) else None for key in keys}

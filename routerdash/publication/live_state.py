@@ -1,24 +1,30 @@
 """State of the running gateways, and requests of operators to them, by the live page."""
 
+import logging
 import threading
 import time
-from pathlib import Path
 
+from gateway.base.config import Config, ConfigError
 from gateway.ipc import cancellations
 from gateway.ipc.cancellations import Cancel
-from gateway.ipc.live_page import EndpointWork, LivePage
+from gateway.ipc.live_page import EndpointWork, LivePage, QueuedRequests
+from gateway.routing.affinity.affinity import Affinity, open_affinity
+from gateway.routing.set_aside import AsideNote, note_of
 from routerdash.publication.slots import Slots
+
+log = logging.getLogger(__name__)
 
 
 class LiveState:
     """The live page by endpoint ids instead of slots. Its methods may be called in any thread."""
 
-    def __init__(self, data_dir: Path, page: LivePage, slots: Slots) -> None:
-        self._data_dir = data_dir
+    def __init__(self, config: Config, page: LivePage, slots: Slots) -> None:
+        self._config = config
+        self._data_dir = config.data_dir
         self._page = page
         self._work = EndpointWork(page)
         self._slots = slots
-        self._cancels = cancellations.load(data_dir)
+        self._cancels = cancellations.load(config.data_dir)
         self._lock = threading.Lock()
 
     def in_flight(self) -> dict[str, int]:
@@ -29,14 +35,31 @@ class LiveState:
         """Return the prompt tokens of each endpoint whose responses have not begun, over all workers."""
         return {endpoint_id: self._work.pending(slot) for endpoint_id, slot in self._slots.by_id.items()}
 
+    def affinity(self) -> Affinity | None:
+        """Open the prefix affinity that gateways share, to read it; None if it is off or its secret is damaged."""
+        try:
+            return open_affinity(self._config, self._page, dict)
+        except (ConfigError, OSError) as error:
+            log.error("prefix affinity cannot be read: %s", error)
+            return None
+
     def trials(self) -> dict[str, int]:
         """Return LivePage.trial_due by endpoint id, for circuit breakers that are not closed."""
         slots = self._slots.by_id.items()
         due = ((endpoint_id, self._page.trial_due(slot)) for endpoint_id, slot in slots)
         return {endpoint_id: second for endpoint_id, second in due if second}
 
+    def aside(self) -> dict[str, AsideNote]:
+        """Return the endpoints that get no requests now, or lack a kind of requests, by id."""
+        now = time.time()
+        notes = ((each, note_of(self._page.notes, slot, each, now)) for each, slot in self._slots.by_id.items())
+        return {endpoint_id: note for endpoint_id, note in notes if note is not None}
+
     def waiting(self) -> int:
         return self._page.waiting
+
+    def waiting_interactive(self) -> int:
+        return QueuedRequests(self._page).interactive
 
     def watch(self, until: int) -> int:
         """Let workers publish their running requests until this second (since 1970). Return the previous value."""

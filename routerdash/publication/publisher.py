@@ -1,4 +1,4 @@
-"""Publisher: writes changes of endpoints and API keys into the registry store, and wakes the gateways."""
+"""Publisher: writes changes of endpoints, API keys and model names into the registry store, and wakes the gateways."""
 
 import logging
 import sqlite3
@@ -10,6 +10,7 @@ from typing import TypeVar
 from django.utils.translation import gettext, ngettext
 
 from access.directory import KeyEntry
+from endpoints.model_names.registry import model_names
 from endpoints.registry import Entry, registry
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
@@ -18,8 +19,8 @@ from gateway.registry.reader import RegistryReader, Update
 from gateway.registry.schema import Damaged, EndpointFacts, KeyFacts, Model
 from gateway.registry.store import is_damage
 from gateway.registry.writer import Changes, RegistryWriter, digest_of
-from routerdash.publication import synchronisation
-from routerdash.publication.facts import endpoint_facts, endpoint_models, entry_of, published_key
+from routerdash.publication import stored_entries, synchronisation
+from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 from routerdash.publication.live_state import LiveState
 from routerdash.publication.slots import Slots
 
@@ -42,7 +43,7 @@ class Publisher:
         self._lock = threading.Lock()
         self.writer = RegistryWriter(config.registry_dir, page)
         self.slots = Slots()
-        self.live = LiveState(config.data_dir, page, self.slots)
+        self.live = LiveState(config, page, self.slots)
         self._published: dict[str, Entry] = {}  # what the store has, or gets by `_waiting`
         self._waiting = Changes()  # could not be written
         self._failure: str | None = None  # why
@@ -123,8 +124,18 @@ class Publisher:
                 Changes(keys={hashed: None if key is None else published_key(key) for hashed, key in keys.items()})
             )
 
+    def publish_model_names(self, ids: Collection[str] | None = None) -> bool:
+        """Publish model names that have changed; None: compare all. Return True if something differed."""
+        with self._lock:
+            if ids is None:
+                ids = {entry.id for entry in model_names.all()} | stored_entries.model_names(self.writer).keys()
+            entries = {name_id: model_names.get(name_id) for name_id in ids}
+            before = self._page.version
+            self._write(Changes(model_names={it: entry.facts() if entry else None for it, entry in entries.items()}))
+            return self._page.version != before
+
     def publish_learned(self, changes: Changes) -> None:
-        """Publish speeds and lengths. Nobody waits for them, and pages do not show them."""
+        """Publish speeds, lengths and states of engines. Nobody waits for them, and pages do not show them."""
         with self._lock:
             before = self.revision
             self._write(changes)
@@ -160,6 +171,7 @@ class Publisher:
         self._rebuild_at = time.monotonic() + REBUILD_SECONDS
         self.synchronise()
         self.publish_endpoints()
+        self.publish_model_names()
 
     def continues(self, token: str | None) -> bool:
         """Return True if the change log of the database with this token has all that the store lacks."""
@@ -237,8 +249,10 @@ class Publisher:
 
     def routes(self, model: str) -> list[tuple[EndpointFacts, Model]]:
         """Return the endpoints in any state that have a model of this name, in the order of slots."""
-        named = self.look_up(lambda reader: reader.models_named(model))
+        kind, named = self.look_up(lambda reader: reader.models_with_prefix(model))
         found = [(self._facts[key], offered) for key, offered in named if key in self._facts]
+        if kind is not None:
+            found = [pair for pair in found if pair[0].kind == kind]
         return sorted(found, key=lambda pair: pair[0].slot)
 
     def keys_between(self, after: bytes, last: bytes) -> set[str]:
@@ -266,14 +280,6 @@ class Publisher:
         """Return the id of the database that the store belongs to; None if there is no store."""
         state = self.writer.state()
         return None if state is None else state.database_id
-
-    def entries(self) -> dict[str, Entry]:
-        """Return all published endpoints by id, as far as the store has their fields; none if it is damaged."""
-        try:
-            return {facts.id: entry_of(facts, self.writer.models(facts.id)) for facts in self.writer.endpoints()}
-        except WRITE_ERRORS as error:
-            log.error("the registry store cannot be read: %s", error)
-            return {}
 
     def look_up(self, read: Callable[[RegistryReader], T]) -> T:
         """Return what `read` finds in the registry store, at its newest version."""

@@ -18,9 +18,10 @@ from access.directory import read_key_entries, read_users
 from endpoints.changes import log as change_log
 from endpoints.changes import triggers
 from endpoints.changes.log import ChangeBatch
+from endpoints.model_names.registry import read_names
 from endpoints.registry import read_entries
 from gateway.registry import old_snapshot
-from gateway.registry.schema import EndpointFacts, PublishedEndpoint, PublishedKey, StoreState
+from gateway.registry.schema import EndpointFacts, ModelName, PublishedEndpoint, PublishedKey, StoreState
 from gateway.registry.store import is_damage
 from gateway.registry.writer import Changes, RegistryWriter
 from metrics.storage import database
@@ -40,6 +41,8 @@ def new_token(batch: ChangeBatch) -> str:
 
 def _fingerprint(batch: ChangeBatch) -> str:
     named = (batch.ids, *map(sorted, (batch.endpoint_ids, batch.key_hashes, batch.user_ids)))
+    if batch.name_ids:  # earlier releases had none, and their fingerprints must stay the same
+        named = (*named, sorted(batch.name_ids))
     return sha256(repr(named).encode()).hexdigest()[:16]
 
 
@@ -89,7 +92,7 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
     batch = change_log.read(ALL)  # before the data: what is logged from here on is applied later
     token = new_token(batch)
     slots = Slots(_readable_endpoints(writer))
-    writer.rebuild(database_id, _endpoints(slots), _keys(), source=token)
+    writer.rebuild(database_id, _endpoints(slots), _keys(), model_names=_model_names(), source=token)
     change_log.forget(batch, token_before=token_before, token=token)
     log.info("built the registry store in %.1f s", time.monotonic() - started)
 
@@ -118,6 +121,9 @@ def apply_log(writer: RegistryWriter) -> bool:
     keys = {key.hash: key for key in read_key_entries(users, owner_ids=batch.user_ids)}
     keys |= {key.hash: key for key in read_key_entries(users, hashes=hashes)}
     changes.keys = {hashed: published_key(keys[hashed]) if hashed in keys else None for hashed in hashes | keys.keys()}
+    if batch.name_ids:
+        names = read_names(batch.name_ids)
+        changes.model_names = {it: names[it].facts() if it in names else None for it in batch.name_ids}
     token_before, token = change_log.token(), new_token(batch)
     writer.apply(changes, source=token)
     return change_log.forget(batch, token_before=token_before, token=token) and batch.more
@@ -155,6 +161,10 @@ def _endpoints(slots: Slots) -> Iterator[PublishedEndpoint]:
         slot = slots.of(entry.id, entry.name)
         if slot is not None:
             yield published_endpoint(entry, slot)
+
+
+def _model_names() -> Iterator[ModelName]:
+    return (facts for entry in read_names().values() if (facts := entry.facts()) is not None)
 
 
 def _keys() -> Iterator[PublishedKey]:

@@ -42,16 +42,18 @@ GROUPS = (
         Place("overview", _("Overview"), "overview", "o"),
         Place("live", pgettext_lazy("page", "Live"), "live", "l"),
         Place("requests", _("Requests"), "requests", "r", ("request",)),
+        Place("conversations", _("Conversations"), "thread", "t", ("conversation",)),
     ),
     (
         Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover", "endpoints-act")),
-        Place("models", _("Models"), "models", "m", ("model",)),
+        Place("models", _("Models"), "models", "m", ("model", "model-name", "prices")),
         Place("playground", _("Playground"), "chat", "p"),
+        Place("replay", _("Replay"), "gauge", "y", staff=True),
     ),
     (
         Place("usage", _("Usage"), "usage", "u"),
         Place("clients", _("Clients"), "clients", "c", ("client",)),
-        Place("keys", _("API keys"), "key", "k", ("key-delete",)),
+        Place("keys", _("API keys"), "key", "k", ("key-delete", "connect")),
     ),
     (
         Place("admin:index", _("Admin"), "admin", "a", staff=True),

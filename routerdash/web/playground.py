@@ -101,8 +101,14 @@ class Chat(APIView):
         user = request.user
         assert isinstance(user, User)  # the permission guarantees it
         key_id, hashed = key_of(user)
-        grant = {"api_key_id": key_id, "api_key_hash": hashed}
-        return Response({**grant, "endpoint_id": target.validated_data.get("endpoint_id")})
+        return Response(
+            {
+                "api_key_id": key_id,
+                "api_key_hash": hashed,
+                "endpoint_id": target.validated_data.get("endpoint_id"),
+                "external": user.is_admin,  # viewers send nothing out of the house
+            }
+        )
 
 
 @never_cache

@@ -12,13 +12,19 @@ from access import views as access_views
 from access.sessions.account_page import account
 from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
+from endpoints.model_names import api as model_names_api
 from gateway.base.request_kinds import BY_PATH
-from metrics.api import clients, dashboard, events, llmlb, prometheus, running, usage
+from metrics.api import clients, conversations, dashboard, events, llmlb, prometheus, running, usage
 from metrics.api import endpoint as api_endpoint
 from metrics.api import models as api_models
 from metrics.api import requests as api_requests
+from metrics.api.model_names import views as api_name_figures
+from metrics.api.prices import views as api_prices
+from metrics.api.replay import replays
 from metrics.pages import clients as clients_page
-from metrics.pages import endpoint, endpoints, live, models, overview, request, requests
+from metrics.pages import conversations as conversations_page
+from metrics.pages import endpoint, endpoints, live, model_names, models, overview, replay, request, requests
+from metrics.pages import prices as prices_page
 from metrics.pages import usage as usage_page
 from metrics.queries.api_keys import keys_used
 from routerdash.web import api_docs, playground, search, styles, views
@@ -37,12 +43,17 @@ urlpatterns = [
     *endpoint.URLS,
     *requests.URLS,
     *request.URLS,
+    *conversations_page.URLS,
     path("keys", access_pages.keys, {"used": keys_used}, name="keys"),
+    path("keys/clients", access_pages.connect, name="connect"),
     path("keys/<uuid:key_id>/delete", access_pages.delete, name="key-delete"),
     *live.URLS,
     path("models", views.models, name="models"),
     *models.URLS,
+    *model_names.URLS,
+    *prices_page.URLS,
     *playground.PAGES,
+    *replay.URLS,
     *usage_page.URLS,
     *clients_page.URLS,
     *search.URLS,
@@ -59,12 +70,15 @@ urlpatterns = [
     path("health", views.health, name="health"),
     path("ready", views.ready, name="ready"),
     path("metrics", prometheus.PrometheusMetrics.as_view(), name="metrics"),
+    path("api/metrics/cloud", RedirectView.as_view(url="/metrics", permanent=True), name="cloud-metrics"),
     path("api/version", views.Version.as_view(), name="api-version"),
     path("api/schema/", api_docs.SchemaView.as_view(), name="api-schema"),
     path("api/dashboard/events", events.events, name="api-events"),
     *_api(dashboard.URLS),
     *_api(api_requests.URLS),
+    *_api(conversations.URLS),
     *_api(running.URLS),
+    *_api(replays.URLS),
     *_api(api_endpoint.URLS),
     *_api(api_models.URLS),
     *_api(playground.URLS),
@@ -72,6 +86,9 @@ urlpatterns = [
     *_api(clients.URLS),
     *_api(llmlb.URLS),
     *_api(endpoints_api.URLS),
+    *_api(model_names_api.URLS),
+    *_api(api_prices.URLS),
+    *_api(api_name_figures.URLS),
     *_api(access_api.URLS),
     *_api(search.API_URLS),
     *(path(route, views.beside_v1, name=f"beside-{route}") for route in _BESIDE_V1),

@@ -4,8 +4,9 @@ import { $, csrfToken, set } from "./dom.js";
 import { count, NOTHING } from "./format.js";
 
 const form = $("[data-detect]");
-const { base_url: address, api_key: key, name } = form.elements;
+const { cloud_type: cloud, base_url: address, api_key: key, name } = form.elements;
 const kinds = JSON.parse($("#kinds").textContent);
+const addresses = JSON.parse($("#addresses").textContent); // of clouds that have one for all customers
 const looking = $("[data-looking]");
 let lastRequest = ""; // body of the last request: address and key
 let proposed = "";
@@ -63,7 +64,13 @@ function showNothing() {
   $("[data-not-yet]").hidden = false;
 }
 
-const requestBody = () => JSON.stringify({ base_url: address.value.trim(), api_key: key.value });
+const requestBody = () =>
+  JSON.stringify({
+    base_url: address.value.trim(),
+    api_key: key.value,
+    cloud_type: cloud.value || null,
+    api_version: form.elements.api_version.value.trim(),
+  });
 
 async function detect() {
   const body = requestBody();
@@ -86,6 +93,12 @@ async function detect() {
 const detectIfNew = () => {
   if (address.value.trim() && requestBody() !== lastRequest) detect();
 };
+cloud.addEventListener("change", () => {
+  // The address of another cloud does not stay; a typed one does.
+  if (!address.value || Object.values(addresses).includes(address.value))
+    address.value = addresses[cloud.value] ?? "";
+  if (key.value) detectIfNew();
+});
 address.addEventListener("change", detectIfNew);
 key.addEventListener("change", detectIfNew);
 $("[data-look]").addEventListener("click", event => {

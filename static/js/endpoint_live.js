@@ -30,7 +30,7 @@ export function showState() {
   // The page of an endpoint has more statuses below its head; the form in the admin has only one.
   showStatus($("[data-part=head]") ?? document, live);
   const reset = $("[data-reset]");
-  if (reset && live.breaker) reset.hidden = live.breaker === "closed";
+  if (reset && live.breaker) reset.hidden = live.breaker === "closed" && !live.paused_until;
   const drain = $("[data-drain]");
   drain.hidden = live.operator_state !== "draining";
   drain.dataset.drain = live.drain_until ?? "";

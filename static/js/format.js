@@ -14,7 +14,7 @@ export const number = (value, digits = 0) =>
 export const count = value => (value == null ? NOTHING : number(value));
 export const speed = value => (value == null ? NOTHING : number(value, value >= 100 ? 0 : 1));
 export const duration = value =>
-  value == null ? NOTHING : value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
+  value == null ? NOTHING : value < 999.5 ? `${number(value)} ms` : `${number(value / 1000, 2)} s`;
 export const compact = value => {
   const [size, unit] =
     [

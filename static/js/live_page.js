@@ -26,6 +26,7 @@ const tokensPerSecond = request => {
 const texts = request => ({
   model: request.model,
   kind: kinds[request.kind] ?? request.kind,
+  class: request.queue_class === "bulk" ? ` · ${words.bulk}` : "",
   phase: phases[request.phase],
   place: count(request.position),
   age: request.age_ms < 1000 ? duration(request.age_ms) : `${(request.age_ms / 1000).toFixed(1)} s`,

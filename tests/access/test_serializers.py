@@ -33,6 +33,7 @@ def test_a_key_is_serialized_without_its_hash(admin: User) -> None:
         "created_at": data["created_at"],
         "expires_at": "2027-01-01T00:00:00Z",
         "permissions": ["endpoints.read"],
+        "external": False,
     }
 
 

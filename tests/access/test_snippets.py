@@ -53,5 +53,14 @@ def test_the_model_is_an_online_chat_model() -> None:
     assert first_model() == "away"
 
 
+def test_a_model_of_an_external_endpoint_is_the_last_choice() -> None:
+    make_model(make_endpoint("box", status="offline"), "own", capabilities=["chat"])
+    cloud = make_endpoint("cloud", status="online")
+    cloud.set_options(cloud_type="openai")
+    make_model(cloud, "gpt-5", capabilities=["chat"])
+    registry.reload()
+    assert first_model() == "own"
+
+
 def test_without_models_there_is_none() -> None:
     assert first_model() is None

@@ -6,6 +6,7 @@ import pytest
 
 from access.directory import access
 from access.models import User
+from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
 from tests.access.people import PASSWORD, Api, make_user, session_of, without_database
 from tests.access.test_models import insert_user
@@ -73,6 +74,7 @@ def test_a_failed_login_keeps_the_name_and_escapes_it(anybody: Api) -> None:
 def test_users_can_log_in_without_the_database(anybody: Api, viewer: User) -> None:
     access.users()
     registry.all()
+    model_names.all()
     assert without_database(lambda: login(anybody)).headers["Location"] == "/"
     assert without_database(lambda: anybody.get("/")).status_code == 200
 

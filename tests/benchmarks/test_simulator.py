@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from benchmarks.simulator import FAULTS, Endpoint, Simulator
+from benchmarks.simulator import FAULTS, Behaviour, Endpoint, Simulator
 from gateway.base.request_kinds import KINDS
 from tests.http import Response, Served
 
@@ -125,6 +125,29 @@ def test_the_events_of_a_response_are_in_order(sim: Simulator) -> None:
         "output_item.done",
         "completed",
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_kind_of_token_is_reported_on_request(sim: Simulator, stream: bool) -> None:
+    endpoint = sim.add(tokens=2, prompt_tokens=100, cached_tokens=64, cache_write_tokens=16, reasoning_tokens=7)
+
+    def usage(path: str) -> dict[str, Any]:
+        response = post(endpoint, path, stream=stream, stream_options={"include_usage": True})
+        found: dict[str, Any] = {}
+        for event in events(response) if stream else [response.json()]:
+            reported = (event.get("response") or event.get("message") or event).get("usage") or {}
+            found |= {name: value for name, value in reported.items() if value is not None}
+        return found
+
+    chat, responses, message = map(usage, ("/v1/chat/completions", "/v1/responses", "/v1/messages"))
+    details = {"cached_tokens": 64, "cache_write_tokens": 16}
+    assert (chat["prompt_tokens"], chat["completion_tokens"]) == (100, 9)
+    assert chat["prompt_tokens_details"] == responses["input_tokens_details"] == details
+    assert chat["completion_tokens_details"] == responses["output_tokens_details"] == {"reasoning_tokens": 7}
+    assert (responses["input_tokens"], responses["output_tokens"]) == (100, 9)
+    assert (message["input_tokens"], message["output_tokens"]) == (20, 9)
+    assert (message["cache_read_input_tokens"], message["cache_creation_input_tokens"]) == (64, 16)
+    assert message["output_tokens_details"] == {"thinking_tokens": 7}
 
 
 def test_the_events_of_a_message_are_in_order(sim: Simulator) -> None:
@@ -348,3 +371,33 @@ def test_waiting_ends_when_the_condition_is_true(sim: Simulator) -> None:
 def test_waiting_in_vain_raises_an_error(sim: Simulator) -> None:
     with pytest.raises(TimeoutError, match="started=0"):
         sim.add().wait_for(lambda seen: seen.started == 1, 0.01)
+
+
+def test_a_server_closes_with_a_connection_that_was_just_accepted(sim: Simulator) -> None:
+    async def test() -> list[Any]:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        endpoint = Endpoint(sim, Behaviour(), 0)
+        await endpoint.open()
+        with socket.create_connection(("127.0.0.1", endpoint.port)):
+            for _ in range(2):  # asyncio has accepted it, and makes its transport in the next turn
+                await asyncio.sleep(0)
+            await endpoint.close()
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().set_exception_handler(None)
+        return errors
+
+    assert sim.run(test()) == []
+
+
+def test_a_client_that_leaves_before_the_header_block_is_no_error(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*_arguments: object) -> None:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    server = sim.add()
+    monkeypatch.setattr(server, "_serve", refused)
+    post(server, "/v1/chat/completions")
+    assert (server.seen.started, server.seen.cancelled, server.seen.running) == (1, 1, 0)
+    assert caplog.records == []

@@ -5,8 +5,10 @@ by node in a folder with the packages of package-lock.json.
 """
 
 import json
+import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,21 +23,34 @@ def node(script: str, *arguments: str) -> list[str]:
     program = shutil.which("node")
     if program is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
-    folder = _packages()
+    folder = _packages("node-clients", HERE)
     shutil.copy(HERE / script, folder / script)  # node looks for packages beside the script
     return [program, str(folder / script), *arguments]
 
 
-def _packages() -> Path:
-    folder = llamacpp.CACHE / "node-clients"
-    lock = (HERE / "package-lock.json").read_text()
+def agent(package: str, path: str) -> Path:
+    """Return a program of a coding agent, from the package for this machine. Skips the test where there is none."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    folder = _packages("coding-agents", HERE / "agents")
+    program = folder / "node_modules" / f"{package}-{sys.platform}-{machine}" / path
+    if not program.exists():
+        pytest.skip(f"{package} has no program for {sys.platform}-{machine}")
+    return program
+
+
+def _packages(name: str, source: Path) -> Path:
+    """Return a folder with the packages of a lock file in `source`. Skips the test if npm cannot install them."""
+    folder = llamacpp.CACHE / name
+    lock = (source / "package-lock.json").read_text()
     mark = folder / "installed.txt"
-    with llamacpp.alone("node-clients"):
+    with llamacpp.alone(name):
         if not mark.exists() or mark.read_text() != lock:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(HERE / name, folder / name)
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(source / file, folder / file)
             command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
             if done.returncode:

@@ -18,7 +18,7 @@ def main(base_url: str, key: str) -> None:
     client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
     events = list(client.responses.create(model="breaks", input="Say hello.", stream=True))
     last = events[-1]
-    print(json.dumps({"raised": failures(send), "last": {"type": last.type, "message": last.message}}))
+    print(json.dumps({"raised": failures(send), "last": {"type": last.type, "message": last.response.error.message}}))
 
 
 if __name__ == "__main__":

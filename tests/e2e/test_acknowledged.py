@@ -12,7 +12,7 @@ from benchmarks.simulator import Simulator
 from tests.conftest import Install
 from tests.http import Response
 from tests.router import RouterDash, command_of, until
-from tests.withdrawals import OwnKeys, Traffic, delete_endpoint, delete_key, withdraw_endpoint
+from tests.withdrawals import EditedName, OwnKeys, Traffic, delete_endpoint, delete_key, withdraw_endpoint
 
 pytestmark = [pytest.mark.one_database, pytest.mark.timeout(180)]
 
@@ -45,6 +45,12 @@ def test_a_deleted_endpoint_gets_no_request(four: RouterDash, sim: Simulator) ->
     four.add(sim.add(ttft=0.005), "kept")
     for number in range(ROUNDS):
         delete_endpoint(four, sim, f"deleted {number}")
+
+
+def test_an_edited_model_name_leads_to_its_new_target(four: RouterDash, sim: Simulator) -> None:
+    edited = EditedName(four, sim)
+    for number in range(ROUNDS):
+        edited.edit(number)
 
 
 def test_a_gateway_that_does_not_confirm_is_named(four: RouterDash, sim: Simulator) -> None:

@@ -75,3 +75,21 @@ def test_ai_sdk(calling: Calling) -> None:
     calls, response = calling.run(*clients.node("call_ai_sdk.mjs"))
     assert calls == calling.calls(2)
     assert calling.response in response
+
+
+def test_openai_python_where_no_server_has_responses(shared_router: RouterDash, sim: Simulator, python: Path) -> None:
+    """Its types and its accumulator accept each event of a translated stream."""
+    counts = {"prompt_tokens": 9, "cached_tokens": 4, "reasoning_tokens": 2}
+    shared_router.add(sim.add(models=["chat-only"], responses=False, **counts))
+    calling = Calling(shared_router, "chat-only", "quick", "the quick brown fox jumps over a lazy ")
+    command = [str(python), str(HERE / "call_openai.py"), f"{shared_router.url}/v1", KEY, "chat-only"]
+    calls, response = calling.run(*command[:2])
+    assert (calls, calling.response in response) == (calling.calls(4), True)
+    command[1] = str(HERE / "loop_responses.py")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["calls"], found["response"]) == (calling.calls(1), calling.response)
+    assert found["error"] == "previous_response_not_found"
+    assert (found["usage"]["input_tokens"], found["usage"]["input_tokens_details"]["cached_tokens"]) == (9, 4)
+    assert found["usage"]["output_tokens_details"]["reasoning_tokens"] == 2

@@ -14,20 +14,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect
-from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.simulator import Simulator
 from gateway.ipc import record
-from tests import displayed_figures, expected_by_machines
+from tests import displayed_figures, expected_by_machines, expected_prices
 from tests import expected_figures as expected
 from tests import expected_in_admin as in_admin
 from tests import expected_in_rollups as in_rollups
+from tests import expected_in_routing as in_routing
 from tests import sample_installation as sample
 from tests.browser import CHROMIUM, log_in
 from tests.conftest import drop_database, new_database
@@ -43,6 +44,7 @@ DOCUMENTATION = {"api-docs"}
 
 PASSWORD_RULES = (8, 12, 72)  # minimum characters of a password, of an administrator's password, and maximum bytes
 
+ENDPOINT = in_routing.together(expected.endpoint, in_routing.learned)
 PAGES: dict[str, list[tuple[str, Rule]]] = {
     "overview": [("", expected.overview)],
     "endpoints": [
@@ -53,15 +55,16 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "endpoint-add": [("", expected.nothing)],
     "discover": [("", expected.nothing)],
     "endpoint": [
-        ("", expected.endpoint),
-        *((f"days={days}", expected.endpoint) for days in (1, 7, 90)),
+        ("", ENDPOINT),
+        *((f"days={days}", ENDPOINT) for days in (1, 7, 90)),
     ],
     "models": [
-        ("", expected.models),
-        ("state=ready", expected.models),
-        ("sort=requests", expected.models),
+        ("", in_routing.together(expected.models, in_routing.model_names)),
+        ("state=ready", in_routing.together(expected.models, in_routing.model_names)),
+        ("sort=requests", in_routing.together(expected.models, in_routing.model_names)),
     ],
-    "model": [("", expected.model)],
+    "model": [("", in_routing.together(expected.model, in_routing.route))],
+    "model-name": [("", in_routing.model_name)],
     "requests": [
         ("limit=500", expected.requests),
         ("limit=500&outcome=error", expected.requests),
@@ -69,10 +72,18 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
         (f"limit=500&client_ip={sample.CLIENTS[0]}&min_tokens=14", expected.requests),
         ("limit=20&id={request_id}", expected.drawer),
     ],
-    "request": [("", expected.request)],
-    "request-bodies": [("", expected.bodies)],
+    "request": [("", in_routing.together(expected.request, in_routing.explanation))],
+    "request-bodies": [("", in_routing.together(expected.bodies, in_routing.explanation))],
+    "conversations": [
+        ("", in_routing.conversations),
+        (f"model={sample.SHARED}", in_routing.conversations),
+        ("api_key_id={key_id}&endpoint_id={endpoint_id}", in_routing.conversations),
+    ],
+    "conversation": [("", in_routing.conversation)],
+    "replay": [("", in_routing.replay), ("id={replay_id}", in_routing.refused_replay)],
     "keys": [("", expected.keys)],
     "key-delete": [("", expected.nothing)],
+    "connect": [("", expected.nothing)],
     "live": [("", expected.live)],
     "playground": [("", expected.nothing)],
     "usage": [
@@ -83,9 +94,16 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     ],
     "clients": [(f"range={span}", expected.clients) for span in ("24h", "7d", "30d")],
     "client": [("", expected.client), ("range=30d", expected.client)],
+    "prices": [("", expected_prices.prices), ("q=org", expected_prices.prices)],
     "search": [("q=org", expected.nothing)],
     "admin:index": [("", expected.nothing)],
     "admin:endpoints_endpoint_changelist": [("", in_admin.endpoints)],
+    "admin:endpoints_namedmodel_changelist": [("", in_admin.model_names)],
+    "admin:endpoints_namedmodel_add": [("", in_admin.new_model_name)],
+    "admin:metrics_pricerow_changelist": [("", in_admin.prices)],
+    "admin:metrics_pricerow_add": [("", in_admin.new_price)],
+    "admin:metrics_currencyrate_changelist": [("", in_admin.rates)],
+    "admin:metrics_currencyrate_add": [("", in_admin.new_rate)],
     "admin:endpoints_endpoint_add": [("", in_admin.new_endpoint)],
     "admin:endpoints_endpoint_change": [("", in_admin.endpoint)],
     "admin:endpoints_endpoint_history": [("", in_admin.edits)],
@@ -172,6 +190,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory, simulator: Simulator) -> Iter
 EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
     "endpoint_id": lambda busy: busy.ids.values(),
     "request_id": lambda busy: requests_of_each_kind(busy).values(),
+    "conversation": lambda busy: [row["conversation"] for row in busy.api("/api/conversations")["conversations"]],
+    "replay_id": lambda busy: [replayed(busy)],
+    "name_id": lambda busy: [named(busy)],
     "key_id": lambda busy: [busy.keys["laptop"], busy.keys["bootstrap"]],
     "name": lambda busy: [name for it in busy.simulated.values() for name in it.behaviour.models],
     "month": lambda busy: moments(busy, "%Y-%m"),
@@ -190,7 +211,27 @@ EXAMPLES: dict[str, Callable[[Busy], Iterable[str]]] = {
 
 def requests_of_each_kind(busy: Busy) -> dict[Any, str]:
     rows = busy.api("/api/requests?limit=500")["requests"]
-    return {(row["outcome"], row["streamed"], len(row["attempts"])): row["id"] for row in rows}
+    return {(row["outcome"], row["streamed"], *map(is_explained, row["attempts"])): row["id"] for row in rows}
+
+
+def is_explained(attempt: dict[str, Any]) -> bool:
+    return attempt["work"] is not None
+
+
+def named(busy: Busy) -> str:
+    """Return the id of a model name without requests, whose steps lead to a shared model."""
+    for name in busy.api("/api/model-names")["model_names"]:
+        return str(name["id"])
+    steps = [{"targets": [{"model": sample.SHARED}]}]
+    return str(busy.change("POST", "/api/model-names", {"name": "own-name", "steps": steps})["id"])
+
+
+def replayed(busy: Busy) -> str:
+    """Replay the requests of the last 24 hours, which are too few for a prediction, and return the replay's id."""
+    replay = busy.change("POST", "/api/replays", {"policy": "least_inflight"})
+    until(lambda: busy.api(f"/api/replays/{replay['id']}")["state"] != "running", 60)
+    found: str = replay["id"]
+    return found
 
 
 def moments(busy: Busy, form: str) -> list[str]:
@@ -285,7 +326,7 @@ def grouped(busy: Busy, by: Callable[[Ended], Any]) -> dict[Any, list[Ended]]:
 SCRIPTED: dict[str, tuple[Rule, str]] = {
     "overview": (expected.overview_with_script, "[data-read=rate]"),
     "endpoints": (expected.endpoints, "[data-chosen]"),
-    "endpoint": (expected.endpoint_with_script, "[data-running-count]"),
+    "endpoint": (in_routing.together(expected.endpoint_with_script, in_routing.learned), "[data-running-count]"),
     "live": (expected.live_with_script, "[data-clock]"),
     "usage": (expected.usage_with_script, "[data-read=one]"),
     "clients": (expected.clients_with_script, "[data-read=clients]"),
@@ -397,15 +438,25 @@ def test_the_chart_of_clients_is_drawn_from_the_figures_of_the_api(busy: Busy, c
 
 def test_prometheus_has_the_figures_of_the_api(busy: Busy) -> None:
     it = Shown(busy, {}, {})
-
-    def scraped() -> expected_by_machines.Samples:
-        families = text_string_to_metric_families(busy.router.get("/metrics").body.decode())
-        samples = (row for family in families for row in family.samples)
-        return {(row.name, *(value for _, value in sorted(row.labels.items()))): row.value for row in samples}
-
-    found, api = same(lambda: expected_by_machines.prometheus(it), scraped)
+    found, api = same(lambda: expected_by_machines.prometheus(it), lambda: expected_by_machines.scraped(it))
+    found = {key: value for key, value in found.items() if key[0] != expected_by_machines.LEARNED}
     assert found.keys() == api.keys()
     assert found == pytest.approx(api)
+
+
+def test_prometheus_has_what_the_api_tells_of_learned_speeds(busy: Busy) -> None:
+    it = Shown(busy, {}, {})
+    found = expected_by_machines.learned_seconds(it)
+    rows = {
+        (endpoint_id, row["kind"], row["model_id"]): row
+        for endpoint_id in busy.ids.values()
+        for row in it.api(f"/api/endpoints/{endpoint_id}/learned")
+        if row["tokens_per_second_alone"]
+    }
+    assert rows
+    for key, row in rows.items():
+        assert 1000 * found[key]["setup"] == pytest.approx(row["setup_ms"])
+        assert found[key]["write"] + found[key]["share"] == pytest.approx(1 / row["tokens_per_second_alone"])
 
 
 def test_the_totals_equal_the_sent_requests(busy: Busy) -> None:
@@ -452,7 +503,7 @@ def test_figures_of_a_client_equal_its_sent_requests(busy: Busy, client: str) ->
 
 def test_endpoints_have_the_attempts_that_they_received(busy: Busy) -> None:
     # Served by another endpoint; connection refused; a kept connection and then a new one reset within one attempt.
-    unseen = Counter({sample.BUSIEST: len(sample.DAYS_AGO), "gone": 1, "fragile & <old>": -1})
+    unseen = Counter({sample.BUSIEST: len(sample.DAYS_AGO) - 1, "drained": 1, "gone": 1, "fragile & <old>": -1})
     for row in busy.api("/api/dashboard/endpoints"):
         seen = busy.simulated[row["name"]].seen.started + unseen[row["name"]]
         assert row["total_requests"] + row["cancelled_requests"] + row["active_requests"] == seen, row
@@ -501,6 +552,23 @@ def test_models_equal_the_history(busy: Busy) -> None:
             ok, failed, cancelled = counted(it for it in ended if it.at.date() >= since)
             assert row[f"requests_{name}"] == ok + failed, row
             assert (row[f"failed_{name}"], row[f"cancelled_{name}"]) == (failed, cancelled), row
+
+
+def test_conversations_equal_the_history(busy: Busy) -> None:
+    by_conversation: dict[str, list[dict[str, Any]]] = {}
+    for row in reversed(busy.api("/api/requests?limit=500")["requests"]):
+        if row["conversation"]:
+            by_conversation.setdefault(row["conversation"], []).append(row)
+    found = {row["conversation"]: row for row in busy.api("/api/conversations?limit=50")["conversations"]}
+    assert found.keys() == by_conversation.keys()
+    for key, ended in by_conversation.items():
+        at = [row["endpoint_id"] for row in ended]
+        assert found[key]["turns"] == len(ended)
+        assert found[key]["moves"] == sum(last != this for last, this in pairwise(at))
+        for name in ("input_tokens", "output_tokens", "cached_tokens"):
+            assert (found[key][name] or 0) == sum(row[name] or 0 for row in ended)
+    assert any(row["moves"] for row in found.values())
+    assert any(row["cached_tokens"] for row in found.values())
 
 
 @pytest.mark.parametrize("days", [1, 7, 90])

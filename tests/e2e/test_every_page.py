@@ -19,12 +19,14 @@ pytestmark = [*in_browser, pytest.mark.timeout(600)]
 MODEL = "a-model-with-quite-a-long-name/of-some-organisation"
 
 
-def examples(endpoint_id: str, request_id: str, key_id: str) -> dict[str, str]:
+def examples(endpoint_id: str, request_id: str, key_id: str, conversation: str, name_id: str) -> dict[str, str]:
     """Return a value for each argument of a path."""
     return {
         "endpoint_id": endpoint_id,
         "request_id": request_id,
         "key_id": key_id,
+        "conversation": conversation,
+        "name_id": name_id,
         "api_key_id": key_id,
         "model": MODEL,
         "model_id": MODEL,
@@ -42,9 +44,15 @@ def served(shared_router: RouterDash, simulator: Simulator) -> dict[str, str]:
     for _ in range(3):
         shared_router.chat(model=MODEL)
     shared_router.chat(model="no-such-model")
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
+    for _ in range(2):
+        assert shared_router.post("/v1/chat/completions", body, headers={"x-session-id": "one"}).status == 200
     (newest, *_rest) = until(lambda: shared_router.get("/api/requests").json()["requests"])
     ((key,),) = shared_router.query("SELECT id FROM api_keys")
-    return examples(endpoint, newest["id"], str(key))
+    (conversation,) = until(lambda: shared_router.get("/api/conversations").json()["conversations"])
+    name = {"name": "assistant", "steps": [{"targets": [{"model": MODEL}]}, {"targets": [{"model": "no-such-model"}]}]}
+    made = shared_router.post("/api/model-names", name).json()
+    return examples(endpoint, newest["id"], str(key), conversation["conversation"], made["id"])
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_an_audit_detects_wrong_figures(database_url: str) -> None:
 
 
 def test_torture(database_url: str) -> None:
-    result = torture("short", workers=2, rate=60, seed=5, database_url=database_url, minutes=0.2, kills=4)
+    result = torture("short", workers=2, rate=60, seed=5, database_url=database_url, minutes=0.2, kills=4, clouds=True)
     assert result.wrong == []
     assert result.kills >= 4
     assert result.audits >= 1

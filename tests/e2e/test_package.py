@@ -6,7 +6,7 @@ import sys
 import time
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +38,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """The installed program in an empty environment, without modules of the checkout."""
-    directory = tmp_path_factory.mktemp("empty")
-    return install(directory, wheel)
+    return install(tmp_path_factory.mktemp("empty"), wheel, llamacpp.install)
 
 
-def install(directory: Path, wheel: Path) -> Path:
+def by_pip(directory: Path, wheel: str) -> None:
+    llamacpp.pip("--python", str(directory), "install", wheel)
+
+
+def install(directory: Path, wheel: Path, installer: Callable[[Path, str], None]) -> Path:
     venv.create(directory)
-    llamacpp.pip("--python", str(directory), "install", str(wheel))
+    installer(directory, str(wheel))
     return directory / "bin" / "routerdash"
 
 
@@ -83,7 +86,7 @@ def test_the_first_response_comes_within_a_minute_of_the_installation(
     tmp_path: Path, wheel: Path, sim: Simulator
 ) -> None:
     started = time.monotonic()
-    made = of(install(tmp_path / "environment", wheel), tmp_path)
+    made = of(install(tmp_path / "environment", wheel, by_pip), tmp_path)
     try:
         made.start()
         made.register(sim.add(models=["tiny"]))

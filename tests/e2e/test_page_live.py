@@ -86,3 +86,29 @@ def test_the_page_is_readable_without_scripts(page: Page, router: RouterDash, si
         plain.goto("/playground")
         expect(plain.get_by_text("The playground needs JavaScript.")).to_be_visible()
     plain.context.close()
+
+
+def test_bulk_requests_are_marked_while_they_wait_and_in_the_history(
+    page: Page, router: RouterDash, sim: Simulator
+) -> None:
+    simulated = sim.add(ttft=60.0)
+    router.add(simulated, name="gpu-box", max_concurrency=1)
+    body = json.dumps({"model": "tiny", "messages": [], "service_tier": "flex"})
+    clients = [http.client.HTTPConnection("127.0.0.1", router.port, timeout=60) for _ in range(2)]
+    for client in clients:
+        client.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {router.key}"})
+    log_in(page, "/live")
+    expect(page.locator("[data-kind=waiting] [data-request]")).to_contain_text("Chat completions · Bulk")
+    expect(page.locator("[data-kind=running] [data-request]")).to_contain_text("Chat completions · Bulk")
+    live = router.get("/api/live").json()
+    assert [row["queue_class"] for row in (*live["waiting"], *live["running"])] == ["bulk", "bulk"]
+    for row in (*live["waiting"], *live["running"]):
+        router.post(f"/api/live/{row['id']}/cancel")
+    until(lambda: len(router.get("/api/requests?queue_class=bulk").json()["requests"]) == 2)
+    page.goto("/requests?queue_class=bulk")
+    expect(page.locator("body")).to_contain_text("Queue class")
+    exported = router.get("/api/requests/export?format=csv").body.decode()
+    assert "queue_class" in exported.splitlines()[0]
+    assert ",bulk" in exported
+    for client in clients:
+        client.close()

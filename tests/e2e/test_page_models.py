@@ -41,7 +41,7 @@ def test_filters_are_in_the_url(page: Page, router: RouterDash, sim: Simulator) 
     page.wait_for_url(f"**/models/{LONG}")
     expect(page.get_by_text("The request goes to the only candidate.")).to_be_visible()
     page.get_by_label("Kind of request").select_option("messages")
-    page.wait_for_url(f"**/models/{LONG}?kind=messages")
+    page.wait_for_url(f"**/models/{LONG}?kind=messages&prompt_tokens=*")
 
 
 def test_the_figures_are_updated(page: Page, router: RouterDash, sim: Simulator) -> None:

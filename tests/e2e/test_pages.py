@@ -95,7 +95,7 @@ def test_an_endpoint_is_added_in_the_admin(page: Page, router: RouterDash, sim: 
     page.get_by_label("Base URL:").fill(f"{simulated.url}/v1/")
     page.get_by_role("button", name="Save", exact=True).click()
     page.wait_for_selector("text=was added successfully")
-    assert page.locator(".field-endpoint_type").inner_text() == "vLLM"
+    assert page.locator(".field-shown_kind").inner_text() == "vLLM"
     assert page.locator(".field-base_url").inner_text() == simulated.url
 
 

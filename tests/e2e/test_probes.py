@@ -138,8 +138,8 @@ def error_of(path: str, last: bytes) -> str:
     """Return the error text of a stream's last event, in the dialect of the path."""
     reported = json.loads(last.rpartition(b"data: ")[2])
     if path == "/v1/responses":
-        assert (last.startswith(b"event: error\n"), reported["type"]) == (True, "error")
-        return str(reported["message"])
+        assert (last.startswith(b"event: response.failed\n"), reported["type"]) == (True, "response.failed")
+        return str(reported["response"]["error"]["message"])
     if path == "/v1/messages":
         assert (last.startswith(b"event: error\n"), reported["type"]) == (True, "error")
     return str(reported["error"]["message"])

@@ -129,7 +129,7 @@ def test_an_edit_in_another_process_reaches_the_gateways(emptied: RouterDash, si
         check=True,
         timeout=60,
     )
-    until(lambda: emptied.chat().status == 503, 5)
+    until(lambda: emptied.chat().status == 503)
     assert emptied.endpoint(endpoint)["operator_state"] == "disabled"
 
 
@@ -137,9 +137,9 @@ def test_an_edit_by_the_api_applies_to_the_next_request(emptied: RouterDash, sim
     endpoint = emptied.add(sim.add())
     for state, status in (("draining", 503), ("enabled", 200), ("disabled", 503)):
         emptied.request("PATCH", f"/api/endpoints/{endpoint}", {"operator_state": state})
-        until(lambda status=status: emptied.chat().status == status, 2)
+        until(lambda status=status: emptied.chat().status == status)
     assert emptied.request("DELETE", f"/api/endpoints/{endpoint}").status == 204
-    until(lambda: emptied.chat().status == 404, 2)
+    until(lambda: emptied.chat().status == 404)
 
 
 def test_only_the_supervisor_has_the_first_secrets_in_its_environment(shared_router: RouterDash) -> None:

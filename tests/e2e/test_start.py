@@ -241,7 +241,7 @@ def test_a_model_of_an_offline_endpoint(router: RouterDash, sim: Simulator) -> N
     for _ in range(2):
         router.post(f"/api/endpoints/{endpoint}/test")
     # Gateways receive the status within a tenth of a second.
-    response = until(lambda: _if_status(router.chat("sleeping"), 503), 5)
+    response = until(lambda: _if_status(router.chat("sleeping"), 503))
     assert response.json()["error"]["code"] == "no_capable_endpoints"
     counters, failed = router.counters(endpoint), router.stats()["failed_requests"]
     assert router.chat("sleeping").status == 503

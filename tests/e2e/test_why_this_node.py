@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.simulator import Simulator
+from tests.conftest import Install
 from tests.router import RouterDash, until
 
 pytestmark = pytest.mark.shared
@@ -31,17 +32,42 @@ def route(router: RouterDash) -> Any:
     return reported(router, "/api/route?model=tiny")
 
 
-def test_a_request_shows_the_reason_of_its_routing_decision(router: RouterDash, slow: Add) -> None:
-    endpoints = {slow("a"), slow("b")}
+def decide(router: RouterDash, endpoints: set[str], reason: str) -> tuple[Any, Any]:
+    """Send a request while one of two endpoints is busy, and check that the preview expects what happens.
+
+    Return the busy endpoint in the preview, and the attempt.
+    """
     with router.open_stream():
-        (busy,) = (row for row in route(router)["endpoints"] if row["in_flight"])
+        found = route(router)
+        (busy,) = (row for row in found["endpoints"] if row["in_flight"])
         (free,) = endpoints - {busy["endpoint_id"]}
-        assert route(router)["decision"] == {"endpoint_ids": [free], "reason": "least"}
+        assert found["decision"] == {"endpoint_ids": [free], "reason": reason}
         assert router.chat(max_tokens=2).status == 200
     (row,) = reported(router, "/api/requests?outcome=ok&limit=1")["requests"]
     (attempt,) = reported(router, f"/api/requests/{row['id']}")["attempts"]
-    assert (attempt["endpoint_id"], attempt["reason"]) == (free, "least")
+    assert (attempt["endpoint_id"], attempt["reason"]) == (free, reason)
+    return busy, attempt
+
+
+def test_a_request_shows_the_reason_of_its_routing_decision(router: RouterDash, slow: Add) -> None:
+    busy, attempt = decide(router, {slow("a"), slow("b")}, "only")
+    assert busy["excluded"] == "measuring"  # it has no responses yet
+    assert [it["endpoint_id"] for it in attempt["costs"]] == [attempt["endpoint_id"]]
+
+
+def test_a_request_shows_the_load_that_decided(begin: Install, sim: Simulator) -> None:
+    router = begin()
+    router.environment["ROUTERDASH_BALANCER"] = "least_inflight"
+    router.start()
+    endpoints = {router.add(sim.add(tokens=5000, tokens_per_second=50), name=name) for name in "ab"}
+    _, attempt = decide(router, endpoints, "least")
     assert [it["in_flight"] for it in attempt["scores"]] == [0, 1]
+
+
+def test_a_request_spills_to_the_next_tier(router: RouterDash, slow: Add) -> None:
+    endpoints = {slow("own", max_concurrency=1), slow("cloud", tier=2)}
+    busy, _ = decide(router, endpoints, "spilled")
+    assert (busy["name"], busy["excluded"]) == ("own", "full")
 
 
 def test_waiting_and_running_requests_are_shown(router: RouterDash, slow: Add) -> None:

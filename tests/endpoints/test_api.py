@@ -10,7 +10,7 @@ from aiohttp import web
 
 from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, User
 from benchmarks.simulator import Simulator
-from endpoints.models import ENDPOINT_LIMITS, Endpoint, EndpointModel, HealthCheck
+from endpoints.models import NUMBER_OPTIONS, Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from tests.access.people import Api, key_for, make_admin, session_of, with_key, without_database
 from tests.endpoints.conftest import Serve, listing, make_endpoint, make_model, meanwhile, sql
@@ -289,7 +289,7 @@ def test_capabilities_are_stored(manager: Api, sim: Simulator) -> None:
 
 
 def test_an_endpoint_is_added_with_its_limits(manager: Api, sim: Simulator) -> None:
-    limits: dict[str, Any] = dict.fromkeys(ENDPOINT_LIMITS, 7)
+    limits: dict[str, Any] = dict.fromkeys(NUMBER_OPTIONS, 7)
     body = add(manager, sim.add().url, **limits).json()
     assert {name: body[name] for name in limits} == limits
 

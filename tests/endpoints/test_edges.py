@@ -19,12 +19,13 @@ from benchmarks.simulator import Simulator
 from endpoints import health, model_aliases, operations, sealer, sync, tasks
 from endpoints.base_url import normalise
 from endpoints.changes import counters as change_counters
+from endpoints.checks import model_lists
+from endpoints.checks.model_lists import ListedModel
 from endpoints.checks.result import Check
 from endpoints.health import HealthChecker
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind
 from endpoints.probe import Probe, ProbeResponse, Unreachable
 from endpoints.registry import registry
-from endpoints.sync import ListedModel
 from tests.access.people import Api, key_for, make_admin, with_key
 from tests.endpoints.admin.test_endpoint import change
 from tests.endpoints.conftest import (
@@ -336,7 +337,7 @@ def test_an_interval_without_bounds_does_not_hammer_the_endpoint(db: None, store
 def test_models_that_the_database_cannot_store_are_left_out() -> None:
     names = ["good", "nul\0", "x" * 6000, "line\nbreak"]
     response = ProbeResponse(200, {"data": [{"id": name} for name in names]})
-    assert [model.id for model in sync.parse(response)] == ["good"]
+    assert [model.id for model in model_lists.parse(response)] == ["good"]
 
 
 def test_a_type_does_not_change_without_its_address(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

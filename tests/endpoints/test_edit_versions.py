@@ -1,14 +1,16 @@
 """An edit of an outdated version is refused; health checks and figures do not change the version."""
 
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from endpoints import edit_versions
-from endpoints.models import Endpoint
-from endpoints.registry import registry
+from endpoints.models import EDITED_OPTIONS, ROUTING_OPTIONS, STAFF_FIELDS, Endpoint
+from endpoints.registry import Entry, registry
 from tests.access.people import Api, make_admin, session_of
 from tests.endpoints.admin.test_endpoint import LIST, form, page, saved
 from tests.endpoints.conftest import make_endpoint
@@ -161,3 +163,13 @@ def test_a_script_can_send_the_version_that_it_changes(as_admin: Api) -> None:
     for current in (response["ETag"], f'"other", W/{response["ETag"]}', "*"):
         assert patch(as_admin, endpoint, current, notes="one").status_code == 200
     assert Endpoint.objects.get().notes == "one"
+
+
+def test_an_option_of_a_later_release_changes_the_version_once_it_is_set() -> None:
+    """Scripts may hold a version of the release before."""
+    before = Entry(id="1", name="gpu", base_url="http://gpu", kind="vllm", tags=("a",), max_concurrency=4)
+    later = {*ROUTING_OPTIONS, "external", "cloud_type", "api_version", "allowed_models"}
+    fields = [getattr(before, name) for name in (*STAFF_FIELDS, *EDITED_OPTIONS) if name not in later]
+    assert edit_versions.of_entry(before).startswith(edit_versions._digest(json.dumps(fields, default=str)))
+    for edited in (replace(before, tier=2), replace(before, external=False), replace(before, allowed_models=("a",))):
+        assert edit_versions.of_entry(edited) != edit_versions.of_entry(before)

@@ -12,8 +12,15 @@ import pytest
 from benchmarks.simulator import Simulator
 from endpoints import edit_log, sealer
 from endpoints.admin.form import EndpointForm
-from endpoints.endpoint_fields import FIELDS, PUBLISHED_FIELDS, EndpointField, Shape
-from endpoints.models import ENDPOINT_LIMITS, Endpoint, EndpointOptions
+from endpoints.endpoint_fields import (
+    FIELDS,
+    MAX_COST_WEIGHT,
+    MIN_COST_WEIGHT,
+    PUBLISHED_FIELDS,
+    EndpointField,
+    Shape,
+)
+from endpoints.models import NUMBER_OPTIONS, Endpoint, EndpointOptions
 from endpoints.registry import Entry, registry
 from endpoints.serializers import EndpointWriteSerializer
 from gateway.base.config import load
@@ -28,7 +35,15 @@ from tests.endpoints.conftest import entry_of, make_endpoint
 SECRET = "sk-upstream-secret"
 EDITED = [field for field in FIELDS if field.edited]
 OTHERS = {"operator_state", "api_key"}  # PATCH takes them, and writes them on their own
-VALUES: dict[Shape | None, Any] = {Shape.TEXT: "edited", Shape.INTEGER: 7, Shape.WORDS: ["embeddings"]}
+NAMED_VALUES = {"api_version": "2024-10-21"}
+VALUES: dict[Shape | None, Any] = {
+    Shape.TEXT: "edited",
+    Shape.INTEGER: 7,
+    Shape.NUMBER: 2.5,
+    Shape.WORDS: ["embeddings"],
+    Shape.FLAG: True,
+    Shape.CLOUD: "openai",
+}
 
 
 # The classes that list the fields themselves
@@ -55,10 +70,20 @@ def test_api_and_admin_edit_exactly_the_edited_fields() -> None:
     assert set(EndpointForm.base_fields) == edited | {"api_key", "forget_api_key"}
 
 
-def test_limits_are_options_that_may_be_null() -> None:
-    for field in (field for field in FIELDS if field.maximum is not None):
-        assert (field.is_option, field.edited, field.nullable, field.shape) == (True, True, True, Shape.INTEGER)
-        assert ENDPOINT_LIMITS[field.column] == field.maximum
+def test_numeric_options_may_be_null() -> None:
+    for field in NUMBER_OPTIONS.values():
+        assert (field.is_option, field.edited, field.nullable) == (True, True, True)
+        assert field.shape in (Shape.INTEGER, Shape.NUMBER)
+
+
+def test_numbers_that_gateways_compute_with_have_bounds() -> None:
+    def stored(name: str, value: Any) -> Any:
+        published = NUMBER_OPTIONS[name].published
+        assert published is not None
+        return published.store(value)
+
+    assert [stored("tier", it) for it in (None, -3, 2, 99)] == [1, 1, 2, schema.LAST_TIER]
+    assert [stored("cost_weight", it) for it in (None, 0.0, 2.5, 99.0)] == [1.0, MIN_COST_WEIGHT, 2.5, MAX_COST_WEIGHT]
 
 
 # From the JSON API to every place
@@ -112,13 +137,13 @@ def edit(api: Api, endpoint: Endpoint, name: str, value: Any) -> dict[str, Any]:
 def test_an_edit_arrives_everywhere(
     as_admin: Api, endpoint: Endpoint, sim: Simulator, tmp_path: Path, field: EndpointField
 ) -> None:
-    value = sim.add().url if field.name == "base_url" else VALUES[field.shape]
+    value = sim.add().url if field.name == "base_url" else NAMED_VALUES.get(field.name, VALUES.get(field.shape))
     assert edit(as_admin, endpoint, field.column, value)[field.column] == value
     held = getattr(entry_of(endpoint), field.name)
     assert held == field.read(value)
     if field.published is not None:
         stored = getattr(published(tmp_path), field.published_name)
-        assert stored == value
+        assert stored == (tuple(value) if isinstance(value, list) else value)
         assert field.published.load(stored) == held
 
 

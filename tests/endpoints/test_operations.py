@@ -4,10 +4,10 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from endpoints import operations
+from endpoints.checks.model_lists import SyncFailed
 from endpoints.detection import Unsupported
 from endpoints.models import Endpoint, EndpointModel, HealthCheck, Kind
 from endpoints.probe import Unreachable
-from endpoints.sync import SyncFailed
 from tests.endpoints.conftest import Serve, make_endpoint, make_model
 
 pytestmark = pytest.mark.django_db

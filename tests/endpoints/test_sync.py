@@ -11,6 +11,8 @@ from benchmarks.simulator import Simulator
 from endpoints import engines, sync
 from endpoints.changes import log as change_log
 from endpoints.changes.models import RegistryChange
+from endpoints.checks import model_lists
+from endpoints.checks.model_lists import ListedModel, SyncFailed
 from endpoints.models import (
     BAD_MODEL_NAMES,
     MAX_MODELS,
@@ -22,14 +24,13 @@ from endpoints.models import (
 )
 from endpoints.probe import Probe, ProbeResponse, Unreachable
 from endpoints.registry import registry
-from endpoints.sync import ListedModel, SyncFailed
 from tests.endpoints.conftest import Serve, Server, break_off, hang, listing, make_endpoint, make_model, run_probe
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 
 
 def parsed(body: Any) -> list[ListedModel]:
-    return sync.parse(ProbeResponse(200, body))
+    return model_lists.parse(ProbeResponse(200, body))
 
 
 def fetched(url: str, kind: str = Kind.OPENAI_COMPATIBLE, key: str | None = None) -> list[ListedModel]:
@@ -400,18 +401,18 @@ def test_models_up_to_the_limit_cause_no_remark(serve: Serve) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 257, "a\nb", "a\x00b", "\u2028", "\x9b31m"])
 def test_models_with_unprintable_names_are_left_out_and_reported(name: str) -> None:
-    assert sync.read(ProbeResponse(200, listing("good", name))) == ([ListedModel("good")], BAD_MODEL_NAMES)
+    assert model_lists.read([ProbeResponse(200, listing("good", name))]) == ([ListedModel("good")], BAD_MODEL_NAMES)
 
 
 def test_both_remarks_are_reported_together() -> None:
-    found, remark = sync.read(ProbeResponse(200, listing("\x00", *map(str, range(MAX_MODELS + 1)))))
+    found, remark = model_lists.read([ProbeResponse(200, listing("\x00", *map(str, range(MAX_MODELS + 1))))])
     assert (len(found), remark) == (MAX_MODELS, f"{TOO_MANY_MODELS}; {BAD_MODEL_NAMES}")
     assert remark in REMARKS
 
 
 def test_a_response_cut_before_its_list_is_reported_as_too_large() -> None:
     with pytest.raises(SyncFailed, match="too large"):
-        sync.parse(ProbeResponse(200, None, cut=True))
+        model_lists.parse(ProbeResponse(200, None, cut=True))
 
 
 def test_left_out_models_are_in_last_error_while_checks_pass(endpoint: Endpoint) -> None:

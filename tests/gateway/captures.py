@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, KINDS, RESPONSES
+from gateway.dialects.usage import Usage
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "captures"
 SERVERS = ("llama.cpp", "vllm", "transformers")
@@ -52,11 +53,18 @@ class Capture:
         return self.body.replace(f'"model":"{self.model}"'.encode(), f'"model":"{requested}"'.encode())
 
 
-def cached_tokens(usage: dict[str, Any]) -> int | None:
-    """The cached tokens that a `usage` object reports."""
-    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details")) or {}
-    cached: int | None = details.get("cached_tokens", usage.get("cache_read_input_tokens"))
-    return cached
+def reported(usage: Any, finish_reason: str | None = None) -> Usage:
+    """What a `usage` object of OpenAI's dialects reports."""
+    of_input = usage.get("prompt_tokens_details", usage.get("input_tokens_details")) or {}
+    of_output = usage.get("completion_tokens_details", usage.get("output_tokens_details")) or {}
+    return Usage(
+        usage.get("prompt_tokens", usage.get("input_tokens")),
+        usage.get("completion_tokens", usage.get("output_tokens")),
+        of_input.get("cached_tokens"),
+        of_input.get("cache_write_tokens"),
+        of_output.get("reasoning_tokens"),
+        finish_reason,
+    )
 
 
 @cache

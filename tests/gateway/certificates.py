@@ -35,3 +35,10 @@ def make(directory: Path, name: str = "localhost") -> tuple[Path, Path]:
 def trusting(certificate: Path) -> ssl.SSLContext:
     """A client's context that trusts only this certificate."""
     return ssl.create_default_context(cafile=str(certificate))
+
+
+def serving(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A server's context with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -111,4 +111,4 @@ def control(config: Config) -> Control:
 @pytest.fixture
 def roster(config: Config, control: Control, sweeper: Sweeper) -> Roster:
     page = LivePage(config.live_page_path)
-    return Roster(config.registry_dir, page, page.claim_row(), Sealer([KEY]), sweeper)
+    return Roster(config.registry_dir, page, page.claim_row(), Sealer([KEY]), sweeper, measures=True)

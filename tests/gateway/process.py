@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,21 +45,30 @@ class GatewayProcess(Served):
         self.database_id = "database-1"
         self.endpoints: dict[str, schema.PublishedEndpoint] = {}
         self.keys: dict[str, schema.PublishedKey] = {}
-        self.add_key(KEY)
+        self.add_key(KEY, external=True)
         self.process: subprocess.Popen[bytes] | None = None
+        self.ollama_port = 0
         self._numbers = count(1)
         self._positions: dict[str, journal.Position] = {}
 
-    def start(self, *, published: bool = True) -> "GatewayProcess":
+    def start(self, *, published: bool = True, ollama: bool = False) -> "GatewayProcess":
+        """Start the process; with `ollama`, it serves Ollama's own API at `ollama_port`."""
         if published:
             self.publish()
         alive, self.alive = os.pipe()
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, self.log_path.open("wb") as log:
+        with ExitStack() as opened:
+            listening = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+            log = opened.enter_context(self.log_path.open("wb"))
             self.port = listening.getsockname()[1]
-            descriptors = (listening.fileno(), alive)
+            descriptors, more = [listening.fileno(), alive], []
+            if ollama:
+                second = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+                self.ollama_port = second.getsockname()[1]
+                descriptors.append(second.fileno())
+                more = ["--ollama", str(second.fileno())]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, "--worker", str(self.worker), "--listen", str(descriptors[0]),
-                 "--alive", str(alive)],
+                 "--alive", str(alive), *more],
                 pass_fds=descriptors, cwd=ROOT, env=clean_environment(self.environment), stdout=log, stderr=log,
             )  # fmt: skip
         os.close(alive)
@@ -103,8 +112,16 @@ class GatewayProcess(Served):
     def publish(self) -> None:
         self.registry.publish(self.endpoints.values(), self.keys.values(), self.database_id)
 
-    def add_key(self, secret: str, permissions: tuple[str, ...] = ALL, expires_at: float | None = None) -> str:
-        key = schema.PublishedKey(secret[3:11], hashlib.sha256(secret.encode()).hexdigest(), permissions, expires_at)
+    def add_key(
+        self,
+        secret: str,
+        permissions: tuple[str, ...] = ALL,
+        expires_at: float | None = None,
+        *,
+        external: bool = False,
+    ) -> str:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        key = schema.PublishedKey(secret[3:11], digest, permissions, expires_at, external=external)
         self.keys[key.id] = key
         return secret
 

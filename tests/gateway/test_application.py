@@ -5,7 +5,7 @@ import pytest
 
 from gateway.registry import folders, schema
 from gateway.registry.store import FILE
-from tests.gateway.process import ALL
+from tests.gateway.process import ALL, KEY
 from tests.gateway.refusals import counted, refused
 from tests.gateway.samples import make_endpoint
 from tests.router import until
@@ -71,6 +71,45 @@ def test_an_unknown_model_by_its_name(gateway, name):
     assert counted(gateway) == [(404, "model_not_found")]
 
 
+ANTHROPIC = {"anthropic-version": "2023-06-01"}
+
+
+@pytest.mark.parametrize("header", [{"x-api-key": KEY}, {"Authorization": f"Bearer {KEY}"}])
+def test_claude_code_discovers_models(gateway, sim, header):
+    model = gateway.add(sim.add(), known_as="upstream:latest")
+    assert gateway.chat(model).status == 200
+    response = gateway.get("/v1/models?limit=1000", key=None, headers={**ANTHROPIC, **header})
+    assert response.status == 200
+    found = response.json()
+    entries = {entry["id"]: entry["type"] for entry in found["data"]}
+    assert entries[model] == "model"
+    assert found["has_more"] is False
+    one = gateway.get(f"/v1/models/{model}", headers=ANTHROPIC).json()
+    assert one == next(entry for entry in found["data"] if entry["id"] == model)
+
+
+def test_later_models_are_in_the_next_list_for_anthropic(gateway, sim):
+    gateway.get("/v1/models", headers=ANTHROPIC)
+    model = gateway.add(sim.add())
+    assert gateway.chat(model).status == 200
+    found = gateway.get("/v1/models?limit=1000", headers=ANTHROPIC).json()
+    assert model in [entry["id"] for entry in found["data"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status", "kind"),
+    [
+        ("/v1/models?limit=0", KEY, 400, "invalid_request_error"),
+        ("/v1/models/nobody's", KEY, 404, "not_found_error"),
+        ("/v1/models", "wrong", 401, "authentication_error"),
+    ],
+)
+def test_anthropic_clients_read_errors_of_the_model_list(gateway, path, key, status, kind):
+    response = gateway.get(path, key=key, headers=ANTHROPIC)
+    assert response.status == status
+    assert (response.json()["type"], response.json()["error"]["type"]) == ("error", kind)
+
+
 def test_reading_models_leaves_no_record(gateway):
     gateway.get("/v1/models")
     assert gateway.records() == []
@@ -97,7 +136,7 @@ def test_a_changed_endpoint_is_used_soon(gateway, sim):
     (endpoint,) = gateway.endpoints_of(model)
     gateway.endpoints[endpoint.id] = msgspec.structs.replace(endpoint, status=schema.OFFLINE)
     gateway.publish()
-    until(lambda: gateway.chat(model).status == 503, 2)
+    until(lambda: gateway.chat(model).status == 503)
 
 
 def test_a_deleted_key_stops_working_soon(gateway):
@@ -106,7 +145,7 @@ def test_a_deleted_key_stops_working_soon(gateway):
     assert gateway.get("/v1/models", key=key).status == 200
     del gateway.keys[key[3:11]]
     gateway.publish()
-    until(lambda: gateway.get("/v1/models", key=key).status == 401, 2)
+    until(lambda: gateway.get("/v1/models", key=key).status == 401)
 
 
 def test_the_journal_follows_the_database(make_gateway, sim):
@@ -115,7 +154,7 @@ def test_the_journal_follows_the_database(make_gateway, sim):
     process.chat(model)
     process.database_id = "database-2"
     process.publish()
-    until(lambda: process.chat(model).status == 200 and process.database_ids() == {"database-1", "database-2"}, 5)
+    until(lambda: process.chat(model).status == 200 and process.database_ids() == {"database-1", "database-2"})
 
 
 def test_a_gateway_with_a_damaged_store_serves_what_it_has_in_memory(make_gateway, sim):
@@ -125,6 +164,6 @@ def test_a_gateway_with_a_damaged_store_serves_what_it_has_in_memory(make_gatewa
     generation = process.page.registry_generation
     (folders.folder(process.config.registry_dir, generation) / FILE).write_bytes(b"nonsense")
     process.page.version += 1
-    until(lambda: process.page.damaged_generation == generation, 2)
+    until(lambda: process.page.damaged_generation == generation)
     assert process.chat(model).status == 200
     assert "the registry store cannot be read" in process.log()

@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from benchmarks.bench.tools import chat_body
 from gateway.application import Gateway
-from gateway.base.config import Config, load
+from gateway.base.config import ADAPTIVE, Config, load
 from gateway.base.sealing import Sealer
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.protocol import bound_to
@@ -138,7 +138,9 @@ class Running(threading.Thread):
         self._ended = asyncio.Event()
         sweeper = Sweeper(self.loop)
         page = LivePage(self.config.live_page_path)
-        roster = Roster(self.config.registry_dir, page, page.claim_row(), Sealer([SEALING_KEY]), sweeper)
+        measures = self.config.balancer == ADAPTIVE
+        sealer = Sealer([SEALING_KEY])
+        roster = Roster(self.config.registry_dir, page, page.claim_row(), sealer, sweeper, measures=measures)
         gateway = Gateway(self.config, roster, ControlProxy(self.config.control_socket, sweeper, lambda: True))
         gateway.services.refresh()
         protocol = bound_to(gateway)

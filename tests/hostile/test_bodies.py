@@ -103,7 +103,7 @@ IMAGES = {
         b'{"type":"image","source":{"type":"base64","media_type":"image/png","data":"', b'"}}', size
     ),
 }
-PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses")
+PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/ollama/api/chat")
 
 
 def image_content(beginning: bytes, end: bytes, size: int) -> bytes:

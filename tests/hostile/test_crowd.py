@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.simulator import Simulator
 from tests.conftest import Install
-from tests.hostile.measured import MAX_ITERATION_MS, Bystander, LoopIterations, memory_mb, preloaded
+from tests.hostile.measured import Bystander, LoopIterations, max_iteration_ms, memory_mb, preloaded
 from tests.router import KEY, ROOT, RouterDash, until
 
 pytestmark = pytest.mark.one_database
@@ -89,7 +89,7 @@ def test_an_attack_from_one_address_delays_other_clients_little(scene: Scene, fu
         client.assert_served()
     assert memory["gateway"] <= MAX_MEMORY_MB
     assert memory["control"] <= MAX_MEMORY_MB
-    assert scene.iterations.longest_ms <= MAX_ITERATION_MS
+    assert scene.iterations.longest_ms <= max_iteration_ms()
     if full:  # the wall clock is reliable only on a quiet machine
         assert all(busy <= still + MAX_DELAY_MS for busy, still in zip(found, quiet, strict=True))
 

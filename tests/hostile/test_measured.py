@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.hostile import measured
 from tests.hostile.measured import LoopIterations, assert_short_iterations, bystander, preloaded
 
 BUSY = """
@@ -40,6 +41,11 @@ def test_a_bystander_counts_responses_and_their_times(measured_gateway):
     assert measured_gateway.memory_mb() > 10
 
 
+@pytest.fixture
+def usual_machine(monkeypatch):
+    monkeypatch.setattr(measured, "slowness", lambda: 1.0)
+
+
 def blocking_gateway(longest_ms):
     """Stands for a gateway whose longest loop iterations in successive runs are the given ones."""
     figures = iter(longest_ms)
@@ -52,13 +58,21 @@ def blocking_gateway(longest_ms):
     return SimpleNamespace(iterations=iterations), run
 
 
+@pytest.mark.usefixtures("usual_machine")
 @pytest.mark.parametrize(("longest_ms", "last"), [([20.0], 20.0), ([58.0, 7.0], 7.0), ([58.0, 50.0, 49.0], 49.0)])
 def test_a_case_is_repeated_until_a_run_has_only_short_iterations(longest_ms, last):
     gateway, run = blocking_gateway(longest_ms)
     assert assert_short_iterations(gateway, run) == last
 
 
+@pytest.mark.usefixtures("usual_machine")
 def test_a_case_fails_after_three_runs_with_a_long_iteration():
     gateway, run = blocking_gateway([58.0, 61.0, 50.0])
     with pytest.raises(AssertionError, match=r"deep JSON: longest loop iterations 58\.0, 61\.0, 50\.0 ms, bound 50 ms"):
         assert_short_iterations(gateway, run, "deep JSON")
+
+
+def test_the_bound_grows_with_the_slowness_of_the_machine(monkeypatch):
+    monkeypatch.setattr(measured, "slowness", lambda: 1.5)
+    gateway, run = blocking_gateway([74.0])
+    assert assert_short_iterations(gateway, run) == 74.0

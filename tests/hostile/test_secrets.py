@@ -200,10 +200,11 @@ def test_no_error_in_a_stream_contains_the_key(gateway, name, spelling):
     assert given.status in (200, 502)
 
 
-def test_no_error_of_a_translated_stream_contains_the_key(gateway):
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+def test_no_error_of_a_translated_stream_contains_the_key(gateway, path):
     def script(talk: Talk) -> None:
         while request := talk.request():
-            if b" /v1/messages " in request.partition(b"\r\n")[0]:
+            if b" %b " % path.encode() in request.partition(b"\r\n")[0]:
                 talk.send(http_response(b"{}", 404))
             elif b'"stream":true' in request.replace(b" ", b""):
                 talk.send(stream(FIRST, b'data: {"error":{"message":"%b","code":"%b"}}\n\n' % ((SECRET.encode(),) * 2)))
@@ -212,9 +213,9 @@ def test_no_error_of_a_translated_stream_contains_the_key(gateway):
 
     with upstream(script) as server:
         model = add(gateway, server)
-        streamed = check_redacted(gateway, gateway.post(MESSAGES, {"model": model, **BODY, "stream": True}))
+        streamed = check_redacted(gateway, gateway.post(path, {"model": model, **BODY, "stream": True}))
         assert b"[redacted]" in streamed.body
-        check_redacted(gateway, gateway.post(MESSAGES, {"model": model, **BODY}))
+        check_redacted(gateway, gateway.post(path, {"model": model, **BODY}))
 
 
 def test_a_compressed_error_that_was_not_requested_is_replaced(gateway):

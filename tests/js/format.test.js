@@ -17,6 +17,7 @@ test("a value that was never measured is a dash", () => {
 
 test("durations are in milliseconds below a second", () => {
   assert.equal(english.duration(999), "999 ms");
+  assert.equal(english.duration(999.6), "1.00 s");
   assert.equal(english.duration(1000), "1.00 s");
   assert.equal(english.duration(61_234), "61.23 s");
 });

@@ -44,9 +44,19 @@ def environment(name: str, requirements: Path) -> Path:
         if not mark.exists() or mark.read_text() != wanted:
             shutil.rmtree(directory, ignore_errors=True)
             venv.create(directory)
-            pip("--python", str(directory), "install", "--require-hashes", "--requirement", str(requirements))
+            install(directory, "--require-hashes", "--requirement", str(requirements))
             mark.write_text(wanted)
     return directory / "bin" / "python"
+
+
+def install(directory: Path, *what: str) -> None:
+    """Install packages in a virtual environment by the uv of `make`'s tools, which takes a tenth of the time of pip; by
+    pip where uv is missing or does not know the index of the machine.
+    """
+    uv = CACHE / "tools" / "bin" / "uv"
+    command = [str(uv), "pip", "install", "--quiet", "--python", str(directory), *what]
+    if not uv.exists() or subprocess.run(command, capture_output=True, timeout=600).returncode:
+        pip("--python", str(directory), "install", *what)
 
 
 def pip(*arguments: str) -> None:
@@ -101,14 +111,14 @@ def llama_server(model: Path, alias: str, *, embeddings: bool = False, tools: bo
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
-            until(lambda: _healthy(process, port), 60, 0.1)
+            until(lambda: is_healthy(process, port), 60, 0.1)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
             process.wait()
 
 
-def _healthy(process: "subprocess.Popen[Any]", port: int) -> bool:
+def is_healthy(process: "subprocess.Popen[Any]", port: int) -> bool:
     assert process.poll() is None, "the server ended"
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:

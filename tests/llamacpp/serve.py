@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--alias", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--embeddings", action="store_true")
     parser.add_argument("--template", help="a file to take instead of the model's own chat template")
     options = parser.parse_args()
@@ -29,7 +30,7 @@ def main() -> None:
     params.offline = True
     params.endpoint_metrics = params.endpoint_slots = params.endpoint_props = True
     params.cache_ram_mib = 64
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     params.n_threads_http = 8
     if options.embeddings:
         params.embedding = True

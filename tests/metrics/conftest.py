@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 from endpoints.models import Endpoint
+from metrics.memory.name_steps import name_steps
+from metrics.prices.tables import PriceRow
+from tests.metrics.pricing import price_rows
 from tests.metrics.records import A, B
 from tests.metrics.world import World, add_endpoint, forget_figures
 
@@ -11,6 +14,7 @@ from tests.metrics.world import World, add_endpoint, forget_figures
 @pytest.fixture(autouse=True)
 def _clean_state(empty_caches: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     forget_figures(monkeypatch, tmp_path / "journal")
+    name_steps.forget()
 
 
 @pytest.fixture
@@ -31,3 +35,9 @@ def shown_world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def endpoints(db: None) -> tuple[Endpoint, Endpoint]:
     return add_endpoint(A, "a"), add_endpoint(B, "b")
+
+
+@pytest.fixture
+def prices(db: None) -> Iterator[list[PriceRow]]:
+    with price_rows() as made:
+        yield made

@@ -35,7 +35,7 @@ from metrics.memory.trackers import Trackers
 from metrics.models import JournalPosition, RequestHistory
 from metrics.storage import rollups, seeding, writer_step
 from metrics.storage.writer import DatabaseWriter
-from metrics.storage.writer_step import PositionConflict, Step
+from metrics.storage.writer_step import PositionConflict, WriterStep
 from tests.metrics import laws
 from tests.metrics.records import NOW, load
 from tests.metrics.world import DATABASE, UTC_ZONE, own_database, reported, restored, where
@@ -325,7 +325,7 @@ class History:
         while (step := self._cut_off(cut)) and step.moves:
             pass
 
-    def _cut_off(self, cut: str) -> Step | None:
+    def _cut_off(self, cut: str) -> WriterStep | None:
         """A step that is interrupted there; None, if it did not get that far."""
         owner, name, after = CUTS[cut]
         error = self.rng.choice((Killed, OperationalError))

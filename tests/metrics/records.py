@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.base import request_kinds
+from gateway.base.queue_class import BULK
 from gateway.base.request_kinds import CHAT
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
@@ -98,7 +99,32 @@ def _any_request(rng: random.Random, seconds: float) -> RequestRecord:
         queue_us=rng.choice((None, rng.randrange(1, 5_000_000))),
         request_id=rng.choice((None, "of-the-client")),
     )
-    return msgspec.structs.replace(made, client_ip=CLIENTS[made.duration_us % len(CLIENTS)])
+    number = made.duration_us
+    made = msgspec.structs.replace(
+        made, client_ip=CLIENTS[number % len(CLIENTS)], queue_class=None if number % 7 else BULK
+    )
+    return with_details(made, number) if made.attempts else made
+
+
+def with_details(made: RequestRecord, number: int) -> RequestRecord:
+    """Return the request with tokens that only some servers report, and a served model; `number` decides which."""
+    tokens_in, tokens_out = made.input_tokens or 0, made.output_tokens or 0
+    last = msgspec.structs.replace(
+        made.attempts[-1],
+        served=(None, made.model, f"{made.model}:q4", None)[number % 4],
+        canonical=(None, "maker/tiny", made.model)[number % 3],
+        step=number % 5 if number % 2 else 0,
+    )
+    return msgspec.structs.replace(
+        made,
+        attempts=(*made.attempts[:-1], last),
+        cached_tokens=(None, 0, tokens_in // 2, tokens_in + 5)[number % 8 % 4],
+        cache_write_tokens=tokens_in // 3 if number % 5 else None,
+        reasoning_tokens=(None, tokens_out // 4)[number % 3 % 2],
+        finish_reason=(None, "stop", "length")[number % 3],
+        left_steps=((1, "full"),) if number % 11 == 0 else (),
+        estimated=number % 9 == 0,
+    )
 
 
 def split(entries: list[Any], rng: Any) -> list[list[Any]]:

@@ -46,7 +46,16 @@ def test_speed_has_three_significant_digits(value: float | None, text: str) -> N
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "—"), (0, "0 ms"), (0.4, "0 ms"), (340, "340 ms"), (340.5, "341 ms"), (1000, "1.00 s"), (1847, "1.85 s")],
+    [
+        (None, "—"),
+        (0, "0 ms"),
+        (0.4, "0 ms"),
+        (340, "340 ms"),
+        (340.5, "341 ms"),
+        (999.6, "1.00 s"),
+        (1000, "1.00 s"),
+        (1847, "1.85 s"),
+    ],
 )
 def test_duration(value: float | None, text: str) -> None:
     assert duration(value) == text

@@ -25,7 +25,7 @@ from metrics.memory.state import FiguresState
 from metrics.storage import bulk, seeding, writer_step
 from metrics.storage.bulk import Columns, Group
 from metrics.storage.writer import DatabaseWriter
-from metrics.storage.writer_step import Step
+from metrics.storage.writer_step import WriterStep
 from tests.metrics.histories import History, prepared
 from tests.metrics.records import request
 from tests.metrics.world import UTC_ZONE, World, rows, same, where
@@ -67,7 +67,7 @@ def positions_are_kept_in_memory(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
+    def in_two(self: DatabaseWriter, step: WriterStep, fold: Fold) -> None:
         _move(step)
         write(self, replace(step, moves=[]), fold)
 
@@ -78,14 +78,14 @@ def positions_are_committed_before_the_sums(patch: pytest.MonkeyPatch) -> None:
 def positions_are_committed_after_the_sums(patch: pytest.MonkeyPatch) -> None:
     write = DatabaseWriter._write
 
-    def in_two(self: DatabaseWriter, step: Step, fold: Fold) -> None:
+    def in_two(self: DatabaseWriter, step: WriterStep, fold: Fold) -> None:
         write(self, replace(step, moves=[]), fold)
         _move(step)
 
     patch.setattr(DatabaseWriter, "_write", in_two)
 
 
-def _move(step: Step) -> None:
+def _move(step: WriterStep) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         for writer, old, new in sorted(step.moves):
             if rows("SELECT segment, position FROM journal_positions WHERE writer = %s", writer) == [new]:
@@ -111,7 +111,7 @@ def tails_are_read_from_their_segments_start(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(FIGURES)
 def segments_are_deleted_before_the_trackers_have_read_them(patch: pytest.MonkeyPatch) -> None:
-    def clean(self: DatabaseWriter, step: Step) -> None:
+    def clean(self: DatabaseWriter, step: WriterStep) -> None:
         for writer, _, new in step.moves:
             self._delete_before(writer, new)
         for writer in step.finished:
@@ -124,7 +124,7 @@ def segments_are_deleted_before_the_trackers_have_read_them(patch: pytest.Monkey
 def segments_are_deleted_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit = DatabaseWriter._commit
 
-    def clean_first(self: DatabaseWriter, step: Step) -> None:
+    def clean_first(self: DatabaseWriter, step: WriterStep) -> None:
         for writer, _, new in step.moves:
             self._delete_before(writer, min(new, self.follower.position(writer)))
         commit(self, step)
@@ -240,8 +240,13 @@ def a_segment_grows_after_the_next_was_started(patch: pytest.MonkeyPatch) -> Non
     def late(self: journal.Writer, entry: Entry) -> bool:
         if self not in before:
             return append(self, entry)
-        os.write(before[self], journal.frame(entry))
-        os.close(before.pop(self))
+        old = before.pop(self)
+        try:
+            os.write(old, journal.frame(entry))
+        except OSError:  # the disk is full
+            return append(self, entry)
+        finally:
+            os.close(old)
         return True
 
     patch.setattr(journal.Writer, "_rotate", remember)

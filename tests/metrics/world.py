@@ -10,12 +10,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 
+from endpoints.engine_reports import EngineReading
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.ipc import journal
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.record import Entry
-from gateway.registry.schema import EndpointFacts, Lengths, Model, Speeds
+from gateway.registry.schema import EndpointFacts, EngineState, Lengths, Model, Speeds
+from gateway.routing.affinity.affinity import Affinity
+from gateway.routing.model_names import ModelNames
+from gateway.routing.set_aside import AsideNote
 from metrics.counting.cells import EndpointUsage
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
@@ -28,6 +32,7 @@ from metrics.memory.runtime import runtime
 from metrics.memory.state import FiguresState
 from metrics.memory.trackers import Trackers
 from metrics.models import Installation
+from metrics.queries.slowdowns import slowdowns
 from metrics.storage import adopted_history, seeding
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
@@ -43,11 +48,17 @@ class FakeInstallation:
     def __init__(self) -> None:
         self.in_flight: Callable[[], Mapping[str, int]] = dict
         self.waiting: Callable[[], int] = lambda: 0
+        self.waiting_interactive: Callable[[], int] = lambda: 0
         self.trials: Callable[[], Mapping[str, int]] = dict
+        self.aside: Callable[[], Mapping[str, AsideNote]] = dict
         self.routes: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: []
+        self.model_names: Callable[[], ModelNames | None] = lambda: None
         self.speeds: Callable[[str, str, str], Speeds | None] = lambda endpoint_id, model_id, kind: None
         self.lengths: Callable[[str, str | None], Lengths] = lambda model, key_id: Lengths(None)
+        self.engine: Callable[[str], EngineReading | None] = lambda endpoint_id: None
         self.prefix_share: Callable[[], PrefixShare] = PrefixShare
+        self.engine_state: Callable[[str], EngineState] = lambda endpoint_id: EngineState(0.0)
+        self.affinity: Callable[[], Affinity | None] = lambda: None
         self.pending: Callable[[], Mapping[str, int]] = dict
         self.revision: Callable[[], int] = lambda: 0
         self.is_pending: Callable[[], bool] = lambda: False
@@ -86,6 +97,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
         monkeypatch.setattr(follower, name, 0)
     monkeypatch.setattr(runtime, "installation", FakeInstallation())
     endpoint_events.reset()
+    slowdowns.reset()
     gauges.reset()
     monkeypatch.setattr(seeding, "seeds", 0)
 

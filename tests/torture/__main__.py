@@ -34,6 +34,7 @@ def kills(options: argparse.Namespace) -> list[Result]:
             postgres=postgres,
             minutes=options.minutes,
             kills=options.kills,
+            clouds=options.clouds,
         )
         for name, workers, postgres in (LONG if options.long else one)
     ]
@@ -78,6 +79,9 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=0, help="minimum number of kills for each configuration")
     parser.add_argument("--long", action="store_true", help="kills over 1, 2 and 4 workers on SQLite, 2 on PostgreSQL")
+    parser.add_argument(
+        "--clouds", action="store_true", help="kills with throttling clouds, and a model name with steps, too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults, to repeat a run")
     parser.add_argument("--times", type=int, default=10_000, help="number of requests of read-your-write")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of history for a big start")

@@ -14,6 +14,9 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.ipc import record
+from gateway.routing.adaptive import WAITED
+from metrics.counting.choices import REASONS
+from metrics.counting.stored_attempt import stored_attempts
 from tests.router import PASSING, PASSWORD, RouterDash, until
 from tests.routerdash.commands import manage
 from tests.torture.tally import Tally
@@ -21,6 +24,19 @@ from tests.torture.tally import Tally
 ERRORS = (record.FAILED, record.TRUNCATED, record.REFUSED, record.NO_ENDPOINT)
 LARGEST = 200  # maximum tokens of one response
 ALPHA = 0.2
+# Kinds of tokens, and their label in the Prometheus text.
+DIRECTIONS = {
+    "input": "input",
+    "output": "output",
+    "cached": "cached_input",
+    "cached_of": "cache_reporting_input",
+    "cache_write": "cache_write_input",
+    "reasoning": "reasoning_output",
+}
+ROUTING_TOTALS = (
+    "late_binding_seconds_total", "expected_seconds_total", "actual_seconds_total", "cold_loads_total",
+    "prefix_tokens_total expected", "prefix_tokens_total found",
+)  # fmt: skip
 
 
 class Auditor:
@@ -40,11 +56,13 @@ class Auditor:
         unrecorded = stats["records_unrecorded"]
         wrong = tally.check(rows, unrecorded, kills)
         wrong += tally.check_rejected(stats["rejected_requests"], unrecorded)
-        wrong += tally.check_tokens(self._tokens(), unrecorded, LARGEST)
+        tokens = self._tokens()
+        wrong += tally.check_tokens(tokens, unrecorded, LARGEST)
+        wrong += _differences("tokens of stats and history", _reported_tokens(stats), _sums_by_kind(tokens))
         wrong += _differences("stats and history", self._reported_totals(stats), _totals(rows))
         page = self.page("/")
         wrong += _differences("stats and the page", _numbers(stats), _page_stats(page))
-        wrong += _differences("stats and Prometheus", _prometheus_of(api), self._prometheus())
+        wrong += _differences("stats and Prometheus", _prometheus_of(api) | self._routing(), self._prometheus())
         wrong += _differences("endpoints in the API and the database", _endpoint_rows(api), self._stored_endpoints())
         wrong += _differences("endpoints in the API and on the page", _shown_rows(api), _page_endpoints(page))
         wrong += _differences("endpoints in the API and the admin", _shown_rows(api), self._admin_attempts(api))
@@ -72,6 +90,12 @@ class Auditor:
         found: Counter[tuple[str, str]] = Counter()
         for model, tokens_in, tokens_out in self.router.query(sql):
             found[model, "input"], found[model, "output"] = int(tokens_in), int(tokens_out)
+        for model, made, attempts in self.router.query("SELECT model, input_tokens, attempts FROM request_history"):
+            for last in stored_attempts(attempts)[-1:]:
+                found[model, "cached"] += last.cached_tokens or 0
+                found[model, "cached_of"] += 0 if last.cached_tokens is None else made
+                found[model, "cache_write"] += last.cache_write_tokens or 0
+                found[model, "reasoning"] += last.reasoning_tokens or 0
         return found
 
     def _stored_endpoints(self) -> dict[str, tuple[int, ...]]:
@@ -125,6 +149,29 @@ class Auditor:
             found[key] = speed if key not in found else ALPHA * speed + (1 - ALPHA) * found[key]
         return found
 
+    def _routing(self) -> dict[str, float]:
+        """Return the totals of adaptive routing by the stored attempts, under their names in the Prometheus text."""
+        found = Counter(dict.fromkeys((*(f"choices_total {reason}" for reason in REASONS), *ROUTING_TOTALS), 0))
+        for outcome, queue_us, stored in self.router.query("SELECT outcome, queue_us, attempts FROM request_history"):
+            attempts = stored_attempts(stored)
+            if not attempts or (work := attempts[-1].work) is None:
+                continue
+            found.update(f"choices_total {attempt.reason}" for attempt in attempts)
+            last = attempts[-1]
+            if last.reason == WAITED:
+                found["late_binding_seconds_total"] += queue_us or 0
+            if work.is_cold:
+                found["cold_loads_total"] += 1
+            elif outcome == last.outcome == record.OK:
+                found["expected_seconds_total"] += work.expected_us
+                found["actual_seconds_total"] += last.duration_us
+            if last.cached_tokens is not None:
+                found["prefix_tokens_total expected"] += work.prefix_tokens
+                found["prefix_tokens_total found"] += min(last.cached_tokens, work.prefix_tokens)
+        return {
+            f"routerdash_routing_{name}": value / 1e6 if "_seconds_" in name else value for name, value in found.items()
+        }
+
     def _reconcile(self) -> list[str]:
         done = manage("reconcile", **self.router.environment)
         return [] if done.code == 0 else [f"reconcile: {line}" for line in (done.out + done.err).splitlines()]
@@ -175,6 +222,18 @@ def _page_endpoints(page: str) -> dict[str, tuple[int, int]]:
     return {key: (_value(row, "total_requests"), _value(row, "failed_requests")) for key, row in rows}
 
 
+def _reported_tokens(stats: dict[str, Any]) -> dict[str, int]:
+    return {kind: stats[f"total_{kind}_tokens"] or 0 for kind in DIRECTIONS}
+
+
+def _sums_by_kind(tokens: Counter[tuple[str, str]]) -> dict[str, int]:
+    """Return the tokens of all models, by kind."""
+    found = dict.fromkeys(DIRECTIONS, 0)
+    for (_, kind), count in tokens.items():
+        found[kind] += count
+    return found
+
+
 def _totals(rows: Counter[tuple[str, str]]) -> dict[str, int]:
     def of(*outcomes: str) -> int:
         return sum(count for (_, outcome), count in rows.items() if outcome in outcomes)
@@ -204,9 +263,10 @@ def _prometheus_of(api: dict[str, Any]) -> dict[str, float]:
         "routerdash_requests_total ok": stats["successful_requests"],
         "routerdash_requests_total failed": stats["failed_requests"],
         "routerdash_requests_total cancelled": stats["cancelled_requests"],
-        "routerdash_tokens_total input": stats["total_input_tokens"],
-        "routerdash_tokens_total output": stats["total_output_tokens"],
     }
+    for kind, direction in DIRECTIONS.items():
+        if (count := stats[f"total_{kind}_tokens"]) is not None:
+            reported[f"routerdash_tokens_total {direction}"] = count
     for reason, count in stats["rejected_by_reason"].items():
         reported[f"routerdash_rejected_requests_total {reason}"] = count
     for bound, count in stats["bound_hits"].items():

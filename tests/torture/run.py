@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import providers
 from benchmarks.process import ROOT, clean_environment
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
@@ -30,10 +31,11 @@ DATA_MEGABYTES = 256
 JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
 
+EVERY_KIND = {"prompt_tokens": 100, "cached_tokens": 40, "cache_write_tokens": 8, "reasoning_tokens": 6}
 # One simulated server for each model of traffic.py. `shared` has two, one of which always fails.
 SERVERS: dict[str, dict[str, Any]] = {
-    "one": {"models": ["whole"], "tokens": 12, "tokens_per_second": 200.0},
-    "two": {"models": ["second"], "tokens": 5},
+    "one": {"models": ["whole"], "tokens": 12, "tokens_per_second": 200.0, **EVERY_KIND},
+    "two": {"models": ["second"], "tokens": 5, "cached_tokens": 3},
     "flaky": {"models": ["flaky"], "fault": "500", "fault_rate": 0.5},
     "dies": {"models": ["dies"], "fault": "die", "tokens": 6},
     "slow": {"models": ["slow"], "tokens": 100, "tokens_per_second": 25.0},
@@ -41,6 +43,13 @@ SERVERS: dict[str, dict[str, Any]] = {
     "shared-bad": {"models": ["shared"], "fault": "503"},
     "edited": {"models": ["edited"]},
 }
+# With `--clouds` these too. The first one allows fewer requests than are sent.
+CLOUDS: dict[str, dict[str, Any]] = {
+    "openai": {"models": ["throttled"], "requests_limit": 180},
+    "anthropic": {"models": ["thinking"]},
+    "deepseek": {"models": ["reasoner"], "fault": "overloaded", "fault_rate": 0.2},
+}
+STEPS = [{"targets": [{"model": "throttled"}]}, {"targets": [{"model": "whole"}]}]
 
 
 @dataclass(slots=True)
@@ -69,7 +78,7 @@ class Result:
 class Sender:
     """The client process and its tally."""
 
-    def __init__(self, router: RouterDash, rate: float, seed: int) -> None:
+    def __init__(self, router: RouterDash, rate: float, seed: int, *, clouds: bool = False) -> None:
         self.tally = Tally()
         self.seconds = 0.0
         self._paused = threading.Event()
@@ -77,7 +86,7 @@ class Sender:
         self._since = 0.0
         command = [sys.executable, "-m", "tests.torture.traffic", router.url, router.key]
         self._process = subprocess.Popen(
-            [*command, "--rate", str(rate), "--seed", str(seed)],
+            [*command, "--rate", str(rate), "--seed", str(seed), *(["--clouds"] if clouds else [])],
             cwd=ROOT,
             env=clean_environment({}),
             stdin=subprocess.PIPE,
@@ -222,6 +231,7 @@ def started(
     database_url: str = "",
     mounts: bool = False,
     quiet: bool = False,
+    clouds: bool = False,
 ) -> Iterator[Run]:
     """Start everything that a run needs, in a new directory.
 
@@ -246,6 +256,7 @@ def started(
             ROUTERDASH_WORKERS=str(workers),
             ROUTERDASH_LOG_LEVEL="warning",
             ROUTERDASH_DRAIN_SECS="5",
+            ROUTERDASH_BOOTSTRAP_EXTERNAL=str(clouds).lower(),
         )
         can_mount = mounts
         for path, megabytes in ((router.data_dir, DATA_MEGABYTES), (router.data_dir / "journal", JOURNAL_MEGABYTES)):
@@ -257,11 +268,26 @@ def started(
         router.start()
         simulator = stack.enter_context(Simulator())
         ids = {name: router.register(simulator.add(**behaviour), name) for name, behaviour in SERVERS.items()}
+        ids |= _add_clouds(router, simulator) if clouds else {}
         until(lambda: all(router.serves(key, models=1) for key in ids.values()), 30)
         scene = Scene(router, random.Random(seed), log, server, can_mount, edited=ids["edited"])
-        sender = Sender(router, rate, seed)
+        sender = Sender(router, rate, seed, clouds=clouds)
         stack.callback(sender.close)
         yield Run(scene, sender, Result(name))
+
+
+def _add_clouds(router: RouterDash, simulator: Simulator) -> dict[str, str]:
+    """Register the simulated clouds, and a model name over one of them. Return the endpoints' IDs by name."""
+    ids = {}
+    for name, behaviour in CLOUDS.items():
+        cloud = providers.add(simulator, name, **behaviour)
+        body = {"name": name, "cloud_type": name, "base_url": cloud.base_url, "api_key": cloud.key}
+        response = router.post("/api/endpoints", body)
+        assert response.status == 201, response
+        ids[name] = response.json()["id"]
+    response = router.post("/api/model-names", {"name": "chained", "external": True, "steps": STEPS})
+    assert response.status == 201, response
+    return ids
 
 
 def torture(
@@ -274,11 +300,11 @@ def torture(
     kills: int,
     postgres: bool = False,
     database_url: str = "",
+    clouds: bool = False,
 ) -> Result:
     """Torture RouterDash until both the minutes and the kills are reached."""
-    with started(
-        name, workers=workers, rate=rate, seed=seed, postgres=postgres, database_url=database_url, mounts=True
-    ) as run:
+    options: dict[str, Any] = {"postgres": postgres, "database_url": database_url, "clouds": clouds}
+    with started(name, workers=workers, rate=rate, seed=seed, mounts=True, **options) as run:
         run.scene.log(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         end = time.monotonic() + minutes * 60
         try:

@@ -5,9 +5,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.ipc import record
-from tests.torture.traffic import BROKEN, FAILED, LEFT, NO_ENDPOINT, ODD, OK, REJECTED, UNSENT
+from tests.torture.traffic import (
+    BROKEN,
+    CLOUD_MODELS,
+    FAILED,
+    LEFT,
+    LIMITED,
+    NO_ENDPOINT,
+    ODD,
+    OK,
+    REJECTED,
+    UNSENT,
+)  # fmt: skip
 
 UNCERTAIN_SECONDS = 6.0  # a disconnect that a gateway had not noticed when it was killed, even after it was stopped
+
+TOKENS = ("input", "output", "cached", "cache_write", "reasoning")
 
 # Outcomes in the history by the end that the client saw.
 OUTCOMES = {
@@ -16,6 +29,12 @@ OUTCOMES = {
     NO_ENDPOINT: (record.NO_ENDPOINT,),
     LEFT: (record.CANCELLED,),
 }
+# A throttling cloud refuses, or is set aside, so that no endpoint is available: clients see both alike.
+CLOUD_OUTCOMES = {
+    OK: (record.OK,),
+    LIMITED: (record.FAILED, record.REFUSED, record.NO_ENDPOINT, record.QUEUE),
+    FAILED: (record.TRUNCATED,),
+}
 
 
 @dataclass(slots=True)
@@ -23,9 +42,7 @@ class Tally:
     """Counts of the client, read line by line from its output."""
 
     ends: Counter[tuple[str, str]] = field(default_factory=Counter)  # (model, end)
-    tokens: Counter[tuple[str, str]] = field(
-        default_factory=Counter
-    )  # (model, "input" or "output") of complete responses
+    tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # (model, one of TOKENS) of complete responses
     left_at: list[float] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
 
@@ -33,8 +50,8 @@ class Tally:
         model, end = line["model"], line["end"]
         self.ends[model, end] += 1
         if end == OK:
-            self.tokens[model, "input"] += line["input_tokens"]
-            self.tokens[model, "output"] += line["output_tokens"]
+            for kind in TOKENS:
+                self.tokens[model, kind] += line[f"{kind}_tokens"]
         elif end == LEFT:
             self.left_at.append(line["at"])
         elif end == ODD:
@@ -59,7 +76,7 @@ class Tally:
         missing = 0
         for model in self.models():
             broken, high = self.ends[model, BROKEN], 0
-            for end, outcomes in OUTCOMES.items():
+            for end, outcomes in (CLOUD_OUTCOMES if model in CLOUD_MODELS else OUTCOMES).items():
                 acknowledged = self.ends[model, end]
                 found = sum(counted[model, outcome] for outcome in outcomes)
                 high += acknowledged
@@ -84,14 +101,12 @@ class Tally:
         return [] if low <= rejected <= high else [f"rejected: {rejected} counted, {low} to {high} possible"]
 
     def check_tokens(self, counted: Counter[tuple[str, str]], unrecorded: int, largest: int) -> list[str]:
-        """Check tokens by model and direction; no response has more than `largest`."""
+        """Check tokens by model and kind; no response has more than `largest`."""
         wrong = []
-        for (model, direction), received in self.tokens.items():
+        for (model, kind), received in self.tokens.items():
             # Broken, cancelled and failed requests may have produced tokens that were counted.
-            others = sum(self.ends[model, end] for end in (BROKEN, LEFT, FAILED))
+            others = sum(self.ends[model, end] for end in (BROKEN, LEFT, FAILED, LIMITED))
             low, high = received - unrecorded * largest, received + others * largest
-            if not low <= counted[model, direction] <= high:
-                wrong.append(
-                    f"{model} {direction} tokens: {counted[model, direction]} counted, {low} to {high} possible"
-                )
+            if not low <= counted[model, kind] <= high:
+                wrong.append(f"{model} {kind} tokens: {counted[model, kind]} counted, {low} to {high} possible")
         return wrong

@@ -1,13 +1,15 @@
 """Limits of the figures that the responses of a client allow."""
 
+import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from gateway.ipc import record
 from tests.torture.tally import UNCERTAIN_SECONDS, Tally
-from tests.torture.traffic import BROKEN, FAILED, LEFT, ODD, OK, REJECTED, UNSENT
+from tests.torture.traffic import BROKEN, FAILED, LEFT, ODD, OK, REJECTED, UNSENT, Ended, judge
 
 
 def tally(**ends: int) -> Tally:
@@ -15,7 +17,7 @@ def tally(**ends: int) -> Tally:
     made = Tally()
     for end, count in ends.items():
         for _ in range(count):
-            made.add({"model": "m", "end": end, "at": 100.0, "input_tokens": 1, "output_tokens": 2, "detail": "x"})
+            made.add(asdict(Ended("m", end, 100.0, 1, 2, cached_tokens=1, detail="x")))
     return made
 
 
@@ -64,7 +66,7 @@ def test_only_reported_unrecorded_requests_may_be_missing() -> None:
 
 def test_unrecorded_requests_are_missing_once_over_all_models() -> None:
     made = tally(ok=5)
-    made.add({"model": "n", "end": OK, "at": 0.0, "input_tokens": 0, "output_tokens": 0, "detail": ""})
+    made.add(asdict(Ended("n", OK, 0.0)))
     assert made.check(counted(ok=4), 1, [])
 
 
@@ -80,8 +82,25 @@ def test_rejections_are_within_the_range(rejected: int, right: bool) -> None:
 
 @pytest.mark.parametrize(("tokens", "right"), [(5, False), (6, True), (16, True), (17, False)])
 def test_tokens_are_within_the_range(tokens: int, right: bool) -> None:
-    found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): tokens})
+    found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): tokens, ("m", "cached"): 3})
     assert (tally(ok=3, broken=1).check_tokens(found, 0, largest=10) == []) is right
+
+
+def test_missing_tokens_of_a_kind_are_found() -> None:
+    found: Counter[tuple[str, str]] = Counter({("m", "input"): 3, ("m", "output"): 6, ("m", "cached"): 2})
+    assert tally(ok=3).check_tokens(found, 0, largest=10) == ["m cached tokens: 2 counted, 3 to 3 possible"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_every_kind_of_token_is_read(streamed: bool) -> None:
+    usage = {
+        "prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 8},
+        "completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 7},
+    }  # fmt: skip
+    text = json.dumps({"usage": usage}).encode()
+    ended = judge("m", 200, b"data: %b\n\ndata: [DONE]\n\n" % text if streamed else text, streamed=streamed)
+    assert (ended.end, ended.input_tokens, ended.output_tokens) == (OK, 100, 12)
+    assert (ended.cached_tokens, ended.cache_write_tokens, ended.reasoning_tokens) == (40, 8, 7)
 
 
 def test_only_sent_requests_count_as_sent() -> None:

@@ -1,6 +1,6 @@
 """Client process that sends requests at a steady rate and reports the end of each.
 
-    python -m tests.torture.traffic URL KEY --rate 80
+    python -m tests.torture.traffic URL KEY --rate 80 [--clouds]
 
 It obeys lines on standard input (`go`, `pause`, `quit`) and writes JSON lines to standard output: one for each
 request that ended, and `{"paused": true}` once no request is in flight.
@@ -12,7 +12,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ OK = "ok"  # a complete response
 FAILED = "failed"  # a complete 502 or 504, or a stream that reported an error and ended properly
 NO_ENDPOINT = "no_endpoint"  # a complete 503
 REJECTED = "rejected"  # a complete 401 or 404 of RouterDash itself
+LIMITED = "limited"  # a complete error for a model of a throttling cloud
 LEFT = "left"  # this client closed the connection in the middle of the response
 BROKEN = "broken"  # the connection broke: the request may be recorded or not
 UNSENT = "unsent"  # no connection: RouterDash never received the request
@@ -33,6 +34,9 @@ ODD = "odd"  # anything else, which is an error
 
 # Requested models and their frequency. Each model has one endpoint (run.py), except `shared`.
 MODELS = {"whole": 30, "second": 25, "flaky": 12, "dies": 6, "shared": 12, "slow": 8, "edited": 5, "nobody": 2}
+# With `--clouds` also these: models of simulated clouds, and a model name whose steps lead from one to `whole`.
+CLOUD_MODELS = {"throttled": 8, "thinking": 8, "reasoner": 8, "chained": 12}
+REFUSALS = (429, 502, 503, 529)  # of a cloud, or of RouterDash while it is set aside
 STREAMED = {"dies": 1.0, "slow": 1.0}  # share of streams; 0.5 for other models
 
 
@@ -45,14 +49,20 @@ class Ended:
     at: float  # seconds since 1970
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # this and the next two: 0 if the response reports none
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
     detail: str = ""
 
 
 class Client:
     """Sender of requests that can be paused."""
 
-    def __init__(self, session: aiohttp.ClientSession, rate: float, seed: int, emit: Callable[[Any], None]) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, rate: float, seed: int, emit: Callable[[Any], None], *, clouds: bool
+    ) -> None:
         self._session = session
+        self._models = MODELS | (CLOUD_MODELS if clouds else {})
         self._rate = rate
         self._rng = random.Random(seed)
         self._emit = emit
@@ -61,7 +71,7 @@ class Client:
 
     async def run(self) -> None:
         """Send one request every 1/rate seconds, even if earlier ones have not ended."""
-        names, weights = zip(*MODELS.items(), strict=True)
+        names, weights = zip(*self._models.items(), strict=True)
         due = time.monotonic()
         while True:
             await self._going.wait()
@@ -84,7 +94,10 @@ class Client:
 
     async def _one(self, model: str) -> None:
         streamed = self._rng.random() < STREAMED.get(model, 0.5)
-        body = {"model": model, "messages": [{"role": "user", "content": "go on"}], "stream": streamed}
+        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "go on"}], "stream": streamed}
+        if model == "thinking":
+            text = {"type": "text", "text": "go on with the cached text", "cache_control": {"type": "ephemeral"}}
+            body |= {"messages": [{"role": "user", "content": [text]}], "reasoning_effort": "low"}
         if streamed:
             body["stream_options"] = {"include_usage": True}
         try:
@@ -113,8 +126,20 @@ def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
             end = FAILED if b'"error"' in text else ODD
             return Ended(model, end, now, detail=repr(text[-200:]))
         usage = _usage(text, streamed=streamed)
-        return Ended(model, OK, now, usage["prompt_tokens"], usage["completion_tokens"])
+        of_input, of_output = (usage.get(f"{name}_tokens_details", {}) for name in ("prompt", "completion"))
+        return Ended(
+            model,
+            OK,
+            now,
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            of_input.get("cached_tokens", 0),
+            of_input.get("cache_write_tokens", 0),
+            of_output.get("reasoning_tokens", 0),
+        )
     code = _code(text)
+    if model in CLOUD_MODELS and status in REFUSALS:
+        return Ended(model, LIMITED, now, detail=f"{status} {code}")
     end = {
         (502, "upstream_error"): FAILED,
         (504, "upstream_timeout"): FAILED,
@@ -124,10 +149,10 @@ def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
     return Ended(model, end, now, detail=f"{status} {code}")
 
 
-def _usage(text: bytes, *, streamed: bool) -> dict[str, int]:
+def _usage(text: bytes, *, streamed: bool) -> Mapping[str, Any]:
     """Return the usage of the last event before [DONE], or of the complete object."""
     last = text.rsplit(b"data: ", 2)[1] if streamed else text
-    found: dict[str, int] = json.loads(last)["usage"]
+    found: Mapping[str, Any] = json.loads(last)["usage"]
     return found
 
 
@@ -138,7 +163,7 @@ def _code(text: bytes) -> str:
         return repr(text[:100])
 
 
-async def _main(url: str, key: str, rate: float, seed: int) -> None:
+async def _main(url: str, key: str, rate: float, seed: int, *, clouds: bool) -> None:
     def emit(line: Any) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
@@ -152,7 +177,7 @@ async def _main(url: str, key: str, rate: float, seed: int) -> None:
         "timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
     }
     async with aiohttp.ClientSession(url, **options) as session:
-        client = Client(session, rate, seed, emit)
+        client = Client(session, rate, seed, emit, clouds=clouds)
         sending = asyncio.create_task(client.run())
         while (line := await commands.readline()) and line != b"quit\n":
             await client.obey(line.decode().strip())
@@ -165,8 +190,9 @@ def main() -> None:
     parser.add_argument("key")
     parser.add_argument("--rate", type=float, default=80.0, help="requests a second")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--clouds", action="store_true", help="request models of clouds too")
     options = parser.parse_args()
-    asyncio.run(_main(options.url, options.key, options.rate, options.seed))
+    asyncio.run(_main(options.url, options.key, options.rate, options.seed, clouds=options.clouds))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ TASKS = {"endpoints.tasks.prune_health_checks", "endpoints.tasks.sync_models", "
 PROCESSES = {"gateway.main", "routerdash", "routerdash.healthcheck"}
 
 # All that migrations import from the product. A migration holds a copy of anything else that it needs.
-IN_MIGRATIONS = {"access.models", "endpoints.fields", "endpoints.models"}
+IN_MIGRATIONS = {"access.models", "endpoints.fields", "endpoints.models", "endpoints.text"}
 
 # Rows of django_content_type, auth_permission, django_admin_log and django_migrations name apps and models.
 TABLES = {
@@ -39,6 +39,9 @@ TABLES = {
     "endpoints.endpointmodel": "endpoint_models",
     "endpoints.endpointoptions": "endpoint_options",
     "endpoints.healthcheck": "endpoint_health_checks",
+    "endpoints.namedmodel": "model_names",
+    "endpoints.namestep": "model_name_steps",
+    "endpoints.nametarget": "model_name_targets",
     "endpoints.registrychange": "registry_changes",
     "endpoints.registryposition": "registry_position",
     "metrics.adoptedday": "adopted_days",
@@ -47,7 +50,9 @@ TABLES = {
     "metrics.baseline": "endpoint_baselines",
     "metrics.clientdayrollup": "rollup_client_days",
     "metrics.clienthourrollup": "rollup_client_hours",
+    "metrics.currencyrate": "currency_rates",
     "metrics.dailystat": "endpoint_daily_stats",
+    "metrics.costdayrollup": "rollup_cost_days",
     "metrics.dayrollup": "rollup_days",
     "metrics.installation": "installation",
     "metrics.journalposition": "journal_positions",
@@ -55,10 +60,14 @@ TABLES = {
     "metrics.minuterollup": "rollup_minutes",
     "metrics.monthrollup": "rollup_months",
     "metrics.movingaverage": "moving_averages",
+    "metrics.pastspeeds": "learning_past",
+    "metrics.pricerow": "prices",
     "metrics.requesthistory": "request_history",
+    "metrics.serveddayrollup": "rollup_served_days",
     "metrics.setting": "settings",
     "metrics.slowstart": "learning_starts",
     "metrics.speedwindow": "learning_speeds",
+    "metrics.loadwindow": "learning_loads",
     "metrics.total": "metric_totals",
 }
 PERMISSIONS = {"metrics.view_bodies"}  # besides Django's own four of each model

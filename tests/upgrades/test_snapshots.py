@@ -17,6 +17,8 @@ from tests.upgrades import archives
 def test_the_snapshot_of_an_earlier_release_becomes_a_store(archive: Path, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     archives.unpack(archive, data_dir)
+    if not (data_dir / old_snapshot.FILE).exists():
+        pytest.skip("this release had a registry store already")
     snapshot = old_snapshot.load(data_dir / old_snapshot.FILE)
     config = load({"ROUTERDASH_DATA_DIR": str(data_dir)})
     with closing(RegistryWriter(config.registry_dir, LivePage(config.live_page_path))) as writer:

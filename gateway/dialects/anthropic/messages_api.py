@@ -5,17 +5,30 @@ completions, gateway.dialects.anthropic.requests, .responses and .stream transla
 """
 
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
+from msgspec import structs
 
 from gateway.base import errors
 from gateway.base.types import Data
 from gateway.dialects import endpoint_errors
-from gateway.dialects.anthropic.responses import MessagePayload, message_usage, new_message_id
+from gateway.dialects.anthropic.responses import MessagePayload, new_message_id
 from gateway.dialects.endpoint_errors import described
+from gateway.dialects.json_text import rename_model
 from gateway.dialects.openai_events import Dialect, Event
-from gateway.dialects.openai_responses import Usage, read_any_response, read_count, read_large_response
+from gateway.dialects.openai_responses import USUAL_BYTES, read_any_response, read_large_response
+from gateway.dialects.usage import (
+    CHAT_REASONS,
+    NOT_REPORTED,
+    Usage,
+    finish_reason,
+    message_usage,
+    messages_tier,
+    normal,
+    read_messages_usage,
+    usage_of_message,
+)
 from gateway.loop.time_slices import Slices
 
 _TYPES = {
@@ -95,6 +108,39 @@ def server_event(name: str, data: Any) -> bytes:
 
 # Responses
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+_SomeCount = Annotated[int, msgspec.Meta(gt=0, lt=1 << 53)]
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    thinking_tokens: _Count | None = None
+
+
+class _CacheCreation(msgspec.Struct, gc=False):
+    ephemeral_1h_input_tokens: _Count | None = None
+
+
+class _UsualUsageOfMessage(msgspec.Struct, gc=False):
+    input_tokens: _SomeCount
+    output_tokens: _Count
+    cache_creation_input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    output_tokens_details: _OutputDetails | None = None
+    cache_creation: _CacheCreation | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+
+
+class _UsualMessage(msgspec.Struct):
+    """The shape of nearly every message. Any other shape is read by `read_any_response`."""
+
+    model: str
+    usage: _UsualUsageOfMessage
+    stop_reason: str | None = None
+
+
+_decode_usual_message = msgspec.json.Decoder(_UsualMessage).decode
+
 
 def counted(tokens: int) -> bytes:
     """Return the response body of count_tokens."""
@@ -107,28 +153,29 @@ def read_message(body: bytes, requested_model: str) -> tuple[bytes, Usage | None
     Input tokens are counted as OpenAI counts them: with those read from a cache or written to one, which Anthropic
     reports separately from `input_tokens`.
     """
-    return read_any_response(body, requested_model, _usage)
+    if len(body) > USUAL_BYTES:
+        return read_any_response(body, requested_model, usage_of_message)
+    try:
+        usual = _decode_usual_message(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_any_response(body, requested_model, usage_of_message)
+    if usual.model != requested_model:
+        body = rename_model(body, usual.model, requested_model)
+    counts, details = usual.usage, usual.usage.output_tokens_details
+    uncached, cached, written = counts.input_tokens, counts.cache_read_input_tokens, counts.cache_creation_input_tokens
+    thinking = None if details is None else details.thinking_tokens
+    made = uncached + (cached or 0) + (written or 0)
+    reason = CHAT_REASONS.get(usual.stop_reason)
+    usage = normal(made, counts.output_tokens, cached, written, thinking, None, reason)
+    if counts.cache_creation is None and counts.service_tier is None and counts.speed is None:
+        return body, usage
+    long = counts.cache_creation.ephemeral_1h_input_tokens if written and counts.cache_creation else None
+    return body, usage.with_price_facts(long, messages_tier(counts.service_tier, counts.speed))
 
 
 def reading_message(body: bytes, requested_model: str) -> Slices[tuple[bytes, Usage | None]]:
     """Do the same for a large message, in time slices."""
-    return read_large_response(body, requested_model, _usage)
-
-
-def _usage(usage: Any) -> Usage | None:
-    """Return the token counts of a `usage` object, or None if it has none.
-
-    No prompt is empty: a count of 0 input tokens, which some servers write before they count, is ignored.
-    """
-    if not isinstance(usage, dict):
-        return None
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    input_tokens = sum(read_count(usage, name) or 0 for name in names) or None
-    output_tokens = read_count(usage, "output_tokens")
-    if input_tokens is None and output_tokens is None:
-        return None
-    cached_tokens = None if input_tokens is None else read_count(usage, "cache_read_input_tokens")
-    return Usage(input_tokens, output_tokens, cached_tokens)
+    return read_large_response(body, requested_model, usage_of_message)
 
 
 # Events of a stream
@@ -138,6 +185,7 @@ class _Delta(msgspec.Struct):
     text: Any = None
     thinking: Any = None
     partial_json: Any = None
+    stop_reason: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -155,7 +203,8 @@ def read_messages_event(data: Data) -> Event:
     """Read an event of a Messages stream. Raises msgspec.DecodeError.
 
     `message_start` reports the input tokens and a placeholder for the output, which is left out. `message_delta`
-    reports the output tokens, and on some servers the input tokens again. `Usage.merged_with` combines them.
+    reports the output tokens so far, and on some servers the input tokens again. `ReportedByMessages.merged_with`
+    combines them.
     """
     if data == b"[DONE]":
         return Event(finished=True, last=True)
@@ -169,7 +218,8 @@ def read_messages_event(data: Data) -> Event:
         case "message_start":
             return _start(event.message)
         case "message_delta":
-            return Event(usage=_usage(event.usage))
+            reason = None if event.delta is None else finish_reason(event.delta.stop_reason)
+            return Event(usage=read_messages_usage(event.usage), finish_reason=reason)
         case "message_stop":
             return Event(finished=True, last=True)
     if event.type == "error" or event.error is not None:
@@ -180,9 +230,11 @@ def read_messages_event(data: Data) -> Event:
 def _start(message: Any) -> Event:
     if not isinstance(message, dict):
         return Event()
-    model, usage = message.get("model"), _usage(message.get("usage"))
+    model, usage = message.get("model"), read_messages_usage(message.get("usage"))
     if usage is not None:
-        usage = None if usage.input_tokens is None else Usage(usage.input_tokens, None, usage.cached_tokens)
+        written = usage.cache_write_tokens
+        has_input = not (usage.uncached_tokens is None and usage.cached_tokens is None and written is None)
+        usage = structs.replace(usage, output_tokens=None, thinking_tokens=None) if has_input else None
     return Event(model if isinstance(model, str) else None, usage)
 
 
@@ -203,7 +255,7 @@ def message_start(message_id: str, model: str) -> MessageStart:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": message_usage(None, 0),
+        "usage": message_usage(NOT_REPORTED),
     }
     return {"type": "message_start", "message": message}
 

@@ -2,19 +2,16 @@
 
 A field that a chat completion cannot express is refused, with its place, rather than left out. Only fields that control
 how Anthropic generates a response are left out: cache_control, service_tier, thinking and the thinking of earlier
-turns, citations.
+turns, citations, context_management, defer_loading.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict, TypeVar, cast
 
 import msgspec
 
-from gateway.base.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
-from gateway.base.limits import TRANSLATED_REQUEST
 from gateway.base.types import Body
-from gateway.dialects import surrogates
+from gateway.dialects.anthropic.bodies import SMALL_BYTES, checked, is_object, no_object, not_json, reading, refusal
 from gateway.dialects.anthropic.shapes import (
     NOTHING,
     AnyTool,
@@ -31,6 +28,7 @@ from gateway.dialects.anthropic.shapes import (
     Prompt,
     RedactedThinking,
     SearchResult,
+    SystemTurn,
     Text,
     Thinking,
     ToolResult,
@@ -38,21 +36,45 @@ from gateway.dialects.anthropic.shapes import (
     Url,
     UserTurn,
 )
-from gateway.dialects.json_outline import outline_in_slices
 from gateway.loop.time_slices import Slices, run_unsliced
 
 P = TypeVar("P", bound=Prompt)
 
-SMALL_BYTES = 512 << 10  # a body up to this size is translated at once, with any content
-MAX_VALUES = 200_000  # limit of strings, arrays and objects of a larger body
-MAX_COSTLY_BYTES = 6_000_000  # limit of bytes that take longer to decode or encode than others
-SLICE_BYTES = 8 << 20  # the part of a body in which such bytes are counted at once
-_CHEAP = bytes(byte for byte in range(128) if byte not in b"\\,")
-_TRANSLATION_LIMIT = TRANSLATED_REQUEST, "to be translated for an endpoint that supports only chat completions"
+_ONLY = "chat completions"
+_EFFORTS = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}  # more is not known to all
 
-_decode_request = msgspec.json.Decoder(MessagesRequest).decode
-_decode_prompt = msgspec.json.Decoder(Prompt).decode
+_BILLING = "x-anthropic-billing-header:"  # the beginning of a block for Anthropic's accounts
+
 _encode = msgspec.json.Encoder().encode
+
+
+def _checking(decode: Callable[[Any], P]) -> Callable[[Any], P]:
+    """Return a decoder that checks the inputs of tools, too. Raises Refusal."""
+
+    def decode_checked(body: Any) -> P:
+        request = decode(body)
+        _check_inputs(request)
+        return request
+
+    return decode_checked
+
+
+def _check_inputs(prompt: Prompt) -> None:
+    for at, message in enumerate(prompt.messages):
+        if isinstance(message, AssistantTurn) and not isinstance(message.content, str):
+            for nth, block in enumerate(message.content):
+                if isinstance(block, ToolUse) and not is_object(block.input):
+                    raise no_object(f"messages[{at}].content[{nth}].input", "messages")
+
+
+_decode_request = _checking(msgspec.json.Decoder(MessagesRequest).decode)
+_decode_prompt = _checking(msgspec.json.Decoder(Prompt).decode)
 
 
 class ImageUrl(TypedDict):
@@ -130,6 +152,7 @@ class ChatRequest(ToolFields, total=False):
     stop: list[str]
     user: str
     response_format: ResponseFormat
+    reasoning_effort: str
     stream: bool
     stream_options: dict[str, bool]
 
@@ -144,21 +167,21 @@ def to_chat(body: Body, model: str) -> bytes:
 
 def translating(body: Body, model: str) -> Slices[bytes]:
     """Do the same in time slices if the body is large."""
-    request = yield from _reading(_decode_request, body)
+    request = yield from reading(_decode_request, body, _ONLY)
     chat = _chat(request, model)
     if len(body) > SMALL_BYTES:
         yield
     try:
         return _encode(chat)
     except UnicodeDecodeError as error:  # in a part that was not decoded
-        raise _refusal(f"The body is not valid JSON: {error}.") from None
+        raise not_json(error) from None
 
 
 def _chat(request: MessagesRequest, model: str) -> ChatRequest:
     try:
         return _translated(request, model)
     except UnicodeDecodeError as error:  # in a part that was not decoded
-        raise _refusal(f"The body is not valid JSON: {error}.") from None
+        raise not_json(error) from None
 
 
 def _translated(request: MessagesRequest, model: str) -> ChatRequest:
@@ -171,6 +194,7 @@ def _translated(request: MessagesRequest, model: str) -> ChatRequest:
         ("stop", request.stop_sequences or None),
         ("user", request.metadata.user_id if request.metadata else None),
         ("response_format", _format(request.output_config)),
+        ("reasoning_effort", _EFFORTS.get(request.output_config.effort or "") if request.output_config else None),
     ):
         if value is not None:
             chat[name] = value
@@ -189,11 +213,11 @@ def tokenize_prompt(body: Body) -> str:
 
 def reading_prompt(body: Body) -> Slices[str]:
     """Do the same in time slices if the body is large."""
-    prompt = yield from _reading(_decode_prompt, body)
+    prompt = yield from reading(_decode_prompt, body, _ONLY)
     try:
         return "\n".join(filter(None, _texts(prompt)))
     except UnicodeDecodeError as error:
-        raise _refusal(f"The body is not valid JSON: {error}.") from None
+        raise not_json(error) from None
 
 
 def _texts(prompt: Prompt) -> Iterator[str]:
@@ -207,105 +231,32 @@ def _texts(prompt: Prompt) -> Iterator[str]:
             yield from (call["function"]["name"], call["function"]["arguments"])
 
 
-# Errors of the body
-
-
-def _reading(decode: Callable[[Any], P], body: Body) -> Slices[P]:
-    """Decode the body, in time slices if it is large. Raises Refusal (400, 413)."""
-    if len(body) <= SMALL_BYTES:
-        return _read(decode, body)
-    if body.count(b'"') > 2 * MAX_VALUES:
-        yield from outline_in_slices(body, MAX_VALUES, _TRANSLATION_LIMIT)
-    yield
-    if len(body) > MAX_COSTLY_BYTES:
-        yield from _counting(body)
-    try:
-        request = _read(decode, body)
-    except Refusal:
-        repaired = None
-        if len(body) > surrogates.AT_ONCE_BYTES:
-            repaired = yield from surrogates.replaced_slowly(body)
-        if repaired is None:
-            raise
-        request = _read(decode, repaired)
-    yield
-    return request
-
-
-def _counting(body: Body) -> Slices[None]:
-    """Refuse text that would take long to decode or encode."""
-    costly = 0
-    for at in range(0, len(body), SLICE_BYTES):
-        costly += len(body[at : at + SLICE_BYTES].translate(None, _CHEAP))
-        if costly > MAX_COSTLY_BYTES:
-            excess = f"more than {MAX_COSTLY_BYTES:,} commas, escapes and bytes of characters that are not ASCII"
-            message = f"The body has {excess}, which is too much {_TRANSLATION_LIMIT[1]}."
-            raise Refusal(413, REQUEST_TOO_LARGE, message, limit=TRANSLATED_REQUEST)
-        yield
-
-
-def _read(decode: Callable[[Any], P], body: Body) -> P:
-    try:
-        request = surrogates.read_body(decode, body)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(f"The body is not valid JSON: {error}.") from None
-    _check_inputs(request)
-    return request
-
-
-def _check_inputs(prompt: Prompt) -> None:
-    for at, message in enumerate(prompt.messages):
-        if isinstance(message, AssistantTurn) and not isinstance(message.content, str):
-            for nth, block in enumerate(message.content):
-                if isinstance(block, ToolUse) and not _is_object(block.input):
-                    raise _no_object(f"messages[{at}].content[{nth}].input", "messages")
-
-
-def _is_object(raw: Object) -> bool:
-    return bytes(memoryview(raw)[:1]) == b"{"
-
-
-def _no_object(place: str, param: str) -> Refusal:
-    return _refusal(f"`{place}`: Expected `object`.", param)
-
-
-_PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
-_UNKNOWN = re.compile(r"Invalid value '(.*)'", re.DOTALL)
-
-
-def _explain(error: str) -> Refusal:
-    """Return the refusal for an error of msgspec, whose message names the place as `$.messages[0].content`."""
-    match = _PLACED.fullmatch(error)
-    if match is None:
-        return _refusal("The body must be a JSON object." if "`object`" in error else f"{error}.")
-    fault, place = match[1], match[2][:100]
-    unknown = _UNKNOWN.fullmatch(fault)
-    if unknown is not None and place.endswith("role"):
-        fault = f"must be user or assistant, not {unknown[1][:40]!r}"
-    elif unknown is not None:
-        fault = f"{unknown[1][:40]!r} is not supported by this endpoint, which supports only chat completions"
-    return _refusal(f"`{place}`: {fault}." if place else f"{fault}.", re.split(r"[.\[]", place)[0] or None)
-
-
-def _refusal(message: str, param: str | None = None) -> Refusal:
-    return Refusal(400, INVALID_REQUEST, message, param=param)
-
-
 # Messages
 
 
 def _messages(prompt: Prompt) -> Iterator[ChatMessage]:
-    if prompt.system:
-        yield {"role": "system", "content": _joined(_parts(prompt.system))}
+    if system := _system(prompt):
+        yield {"role": "system", "content": _joined(system)}
     for message in prompt.messages:
         if isinstance(message, UserTurn):
             yield from _user_turn(message.content)
         elif isinstance(message, AssistantTurn):
             yield _assistant_turn(message.content)
-        else:
-            yield {"role": "system", "content": _joined(_parts(message.content))}
+
+
+def _system(prompt: Prompt) -> list[ChatPart]:
+    """Return the system prompt with every system turn, of which Claude Code has one in each request.
+
+    Templates of Qwen, Llama and Gemma refuse a system message behind others. Claude Code's first block differs from
+    session to session, so that no prefix cache would have anything of another one's.
+    """
+    parts = _parts(prompt.system) if prompt.system else []
+    if len(parts) > 1 and parts[0]["text"].startswith(_BILLING):
+        del parts[0]
+    for message in prompt.messages:
+        if isinstance(message, SystemTurn):
+            parts += _parts(message.content)
+    return parts
 
 
 def _user_turn(content: str | list[Text | Image | Document | SearchResult | ToolResult]) -> Iterator[ChatMessage]:
@@ -399,7 +350,7 @@ def _tools(request: MessagesRequest) -> ToolFields:
     choice = request.tool_choice
     if not request.tools:
         if isinstance(choice, AnyTool | NamedTool):
-            raise _refusal("`tool_choice` requires a tool, but there are no `tools`.", "tool_choice")
+            raise refusal("`tool_choice` requires a tool, but there are no `tools`.", "tool_choice")
         return {}
     fields: ToolFields = {"tools": list(_functions(request))}
     match choice:
@@ -420,15 +371,15 @@ def _functions(prompt: Prompt) -> Iterator[ChatTool]:
     for at, tool in enumerate(prompt.tools or ()):
         if tool.type not in (None, "custom"):
             fault = f"{tool.type[:40]!r} is not supported by this endpoint, which supports only chat completions"
-            raise _refusal(f"`tools[{at}].type`: {fault}.", "tools")
+            raise refusal(f"`tools[{at}].type`: {fault}.", "tools")
         if tool.input_schema == NOTHING:
-            raise _refusal(f"`tools[{at}].input_schema` is missing.", "tools")
-        if not _is_object(tool.input_schema):
-            raise _no_object(f"tools[{at}].input_schema", "tools")
+            raise refusal(f"`tools[{at}].input_schema` is missing.", "tools")
+        if not is_object(tool.input_schema):
+            raise no_object(f"tools[{at}].input_schema", "tools")
         function: ChatFunction = {"name": tool.name}
         if tool.description:
             function["description"] = tool.description
-        function["parameters"] = _raw(tool.input_schema)
+        function["parameters"] = checked(tool.input_schema)
         if tool.strict:
             function["strict"] = True
         yield {"type": "function", "function": function}
@@ -437,13 +388,7 @@ def _functions(prompt: Prompt) -> Iterator[ChatTool]:
 def _format(config: OutputConfig | None) -> ResponseFormat | None:
     if config is None or config.format is None:
         return None
-    if not _is_object(config.format.schema):
-        raise _no_object("output_config.format.schema", "output_config")
-    schema: JsonSchema = {"name": "answer", "schema": _raw(config.format.schema), "strict": True}
+    if not is_object(config.format.schema):
+        raise no_object("output_config.format.schema", "output_config")
+    schema: JsonSchema = {"name": "answer", "schema": checked(config.format.schema), "strict": True}
     return {"type": "json_schema", "json_schema": schema}
-
-
-def _raw(fields: Object) -> Object:
-    """Check that raw fields are UTF-8, which no decoder has checked before. Raises UnicodeDecodeError."""
-    bytes(fields).decode()
-    return fields

@@ -9,8 +9,19 @@ from typing import Any, TypedDict
 import msgspec
 
 from gateway.dialects import surrogates
-from gateway.dialects.endpoint_errors import EndpointError, described
-from gateway.dialects.openai_responses import Usage, read_count, read_usage, with_timings
+from gateway.dialects.endpoint_errors import EndpointError, described, ended_by_error
+from gateway.dialects.usage import (
+    CONTENT_FILTER,
+    ERROR,
+    LENGTH,
+    NOT_REPORTED,
+    MessageUsage,
+    Usage,
+    finish_reason,
+    message_usage,
+    read_usage,
+    with_timings,
+)
 
 SMALL_BYTES = 64 << 10
 MAX_VALUES = 200_000  # limit of values, and of texts between commas, in a larger response
@@ -80,12 +91,8 @@ _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def from_chat(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
-    """Return a whole chat completion as a message with the requested model name, and its usage. Raises
-    NoChatCompletion.
-
-    The message has 0 tokens if the endpoint reports no usage: its format requires numbers.
-    """
+def read_completion(body: bytes) -> tuple[Completion, Choice, OutputMessage, Usage | None]:
+    """Read a whole chat completion: its first choice with its message, and its usage. Raises NoChatCompletion."""
     if len(body) > SMALL_BYTES and len(body) - len(body.translate(None, b"[{,")) > MAX_VALUES:
         raise NoChatCompletion(f"the endpoint's response has more than {MAX_VALUES:,} values")
     try:
@@ -100,19 +107,32 @@ def from_chat(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
         raise NoChatCompletion("the endpoint's response is not a chat completion: it has no message")
     if len(choice.message.tool_calls or ()) > MAX_CALLS:
         raise NoChatCompletion(f"the endpoint's response has more than {MAX_CALLS} tool calls")
-    usage = with_timings(read_usage(completion.usage), completion.timings)
-    reason, sequence = stop(choice, calls=bool(choice.message.tool_calls), refused=bool(choice.message.refusal))
+    return completion, choice, choice.message, with_timings(read_usage(completion.usage), completion.timings)
+
+
+def from_chat(body: bytes, requested_model: str) -> tuple[bytes, Usage | None]:
+    """Return a whole chat completion as a message with the requested model name, and its usage. Raises
+    NoChatCompletion.
+
+    The message has 0 input and output tokens if the endpoint reports no usage: its format requires numbers.
+    """
+    completion, choice, output, usage = read_completion(body)
+    reason, sequence = stop(choice, calls=bool(output.tool_calls), refused=bool(output.refusal))
     message = {
         "id": message_id(completion),
         "type": "message",
         "role": "assistant",
         "model": requested_model,
-        "content": _blocks(choice.message),
+        "content": _blocks(output),
         "stop_reason": reason,
         "stop_sequence": sequence,
-        "usage": message_usage(usage, cached_tokens(completion.usage)),
+        "usage": message_usage(usage or NOT_REPORTED),
     }
-    return _encode(message), usage
+    ended = finish_reason(choice.finish_reason)
+    if ended == ERROR:  # Messages have no such reason
+        endpoint_error = ended_by_error(choice.finish_reason)
+        raise NoChatCompletion(endpoint_error.summary(200), endpoint_error)
+    return _encode(message), usage if ended is None else (usage or NOT_REPORTED).ended_by(ended)
 
 
 class BlockPayload(TypedDict, total=False):
@@ -137,7 +157,7 @@ class MessagePayload(TypedDict):
     content: list[BlockPayload]
     stop_reason: str | None
     stop_sequence: str | None
-    usage: dict[str, int]
+    usage: MessageUsage
 
 
 def _blocks(message: OutputMessage) -> list[BlockPayload]:
@@ -178,14 +198,15 @@ def new_call_id() -> str:
 
 def thinking(message: OutputMessage) -> str:
     """Return the thinking, which some servers write under both names."""
-    return _text(message.reasoning_content) or _text(message.reasoning)
+    return plain_text(message.reasoning_content) or plain_text(message.reasoning)
 
 
 def output_text(message: OutputMessage) -> str:
-    return _text(message.content) + _text(message.refusal)
+    return plain_text(message.content) + plain_text(message.refusal)
 
 
-def _text(content: Any) -> str:
+def plain_text(content: Any) -> str:
+    """Return the text of a content, which may be a list of parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -226,9 +247,10 @@ def _input(function: Function) -> msgspec.Raw:
 
 def stop(choice: Choice, *, calls: bool, refused: bool) -> tuple[str, str | None]:
     """Return `stop_reason` and `stop_sequence`. The presence of calls overrides a server's `stop`."""
-    if choice.finish_reason == "length":
+    reason = finish_reason(choice.finish_reason)
+    if reason == LENGTH:
         return "max_tokens", None
-    if refused or choice.finish_reason == "content_filter":
+    if refused or reason == CONTENT_FILTER:
         return "refusal", None
     if calls:
         return "tool_use", None
@@ -236,20 +258,3 @@ def stop(choice: Choice, *, calls: bool, refused: bool) -> tuple[str, str | None
         if isinstance(sequence, str) and sequence:
             return "stop_sequence", sequence
     return "end_turn", None
-
-
-def cached_tokens(usage: Any) -> int:
-    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-    return (read_count(details, "cached_tokens") or 0) if isinstance(details, dict) else 0
-
-
-def message_usage(usage: Usage | None, cached: int) -> dict[str, int]:
-    """Return the usage of a message. Chat completions count cached tokens in the prompt's; Anthropic separates them."""
-    prompt_tokens = usage.input_tokens or 0 if usage else 0
-    cached = min(cached, prompt_tokens)
-    return {
-        "input_tokens": prompt_tokens - cached,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": usage.output_tokens or 0 if usage else 0,
-    }

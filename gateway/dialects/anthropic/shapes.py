@@ -116,6 +116,7 @@ class JsonSchema(msgspec.Struct, tag="json_schema"):
 
 class OutputConfig(msgspec.Struct):
     format: JsonSchema | None = None
+    effort: str | None = None
 
 
 class Prompt(msgspec.Struct, kw_only=True):

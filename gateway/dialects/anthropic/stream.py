@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from gateway.base.errors import UPSTREAM_ERROR
 from gateway.base.request_kinds import CHAT
+from gateway.base.types import Data
 from gateway.dialects import surrogates
 from gateway.dialects.anthropic.messages_api import error_event, message_start, server_event
 from gateway.dialects.anthropic.responses import (
@@ -28,21 +27,20 @@ from gateway.dialects.anthropic.responses import (
     OutputMessage,
     ToolCall,
     arguments,
-    cached_tokens,
     call_id,
     decode_completion,
     is_object,
     message_id,
-    message_usage,
     new_call_id,
     output_text,
     stop,
     thinking,
 )
+from gateway.dialects.anthropic.translating_relay import StreamTranslation, TranslatingRelay
 from gateway.dialects.endpoint_errors import described
 from gateway.dialects.openai_events import dialect
-from gateway.dialects.openai_responses import Usage
-from gateway.dialects.sse_relay import BIG_EVENT_BYTES, EventTooLong, StreamRelay, _data
+from gateway.dialects.sse_relay import EventTooLong
+from gateway.dialects.usage import Usage, message_usage
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
 
@@ -53,8 +51,6 @@ _DELTAS = {
 }
 
 
-MAX_TRANSLATED_EVENT_BYTES = 4 << 20
-MAX_TRANSLATED_EVENTS = 50  # events that are relayed in one time slice of the event loop
 MAX_BLOCKS = 1000  # blocks that wait for the end of the previous one
 
 _MARK = re.compile(r'["{}\[\]]')
@@ -147,32 +143,27 @@ class _Block:
         return {"type": TEXT, "text": ""}
 
 
-class MessageEvents:
+class MessageEvents(StreamTranslation[Completion]):
     """Translation of the chunks of one message to its events, which wait in `_out` for `take`."""
+
+    nothing = Completion()
 
     def __init__(self, model: str) -> None:
         """`model`: the model name that the client requested."""
-        self.closed = False  # after [DONE] or an error: later chunks are ignored
+        super().__init__()
         self._model = model
         self._started = False
         self._blocks: deque[_Block] = deque()  # the first is being sent, the others wait for its end
         self._calls: dict[int | None, _Block] = {}  # by the index that chunks give them
         self._index = 0
         self._refused = False
-        self._cached = 0
         self._stop: tuple[str, str | None] | None = None
-        self._out: list[bytes] = []
 
-    def take(self) -> bytes:
-        """Return the events that may be sent, once each."""
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
+    def decode(self, data: Data) -> Completion:
+        return surrogates.read_body(decode_completion, data)
 
     def add(self, chunk: Completion, *, finished: bool) -> None:
         """Translate a chunk; `finished`: the response is complete with it. Raises EventTooLong."""
-        if chunk.usage is not None:
-            self._cached = cached_tokens(chunk.usage) or self._cached
         choices = chunk.choices or ()
         if len(choices) > MAX_CALLS:
             raise EventTooLong
@@ -186,13 +177,18 @@ class MessageEvents:
             self._begin(chunk)
             self._send(to_end=True)
 
+    def error(self, chunk: Completion) -> bytes:
+        return _error(chunk.error)
+
     def ending(self, usage: Usage | None, deltas: int) -> bytes:
         """Return the last two events of the message.
 
         Without usage from the endpoint, the output is counted as for the record: a token for each delta.
         """
         reason, sequence = self._stop or stop(Choice(), calls=bool(self._calls), refused=self._refused)
-        counts = message_usage(usage, self._cached) if usage else {"output_tokens": deltas}
+        counts: Mapping[str, Any] = {"output_tokens": deltas}
+        if usage is not None:
+            counts = message_usage(usage if usage.output_tokens is not None else Usage(None, deltas).merged_with(usage))
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         return _event({"type": "message_delta", "delta": delta, "usage": counts}) + _event({"type": "message_stop"})
 
@@ -269,49 +265,11 @@ class MessageEvents:
         self._out.append(_event(event))
 
 
-class MessagesRelay(StreamRelay):
-    """Relay that takes the endpoint's chunks as they arrive, and returns the events to send to the client.
-
-    `held` has `message_delta` and `message_stop` as soon as the response is finished. They are built again if usage
-    arrives later. An error of the endpoint is in `held` too. Events after such an error, or after [DONE], are dropped.
-    """
-
-    max_event_bytes = MAX_TRANSLATED_EVENT_BYTES
-    max_events = MAX_TRANSLATED_EVENTS
+class MessagesRelay(TranslatingRelay[Completion]):
+    """Relay of a stream of chunks to a client of Messages. `held` has `message_delta` and `message_stop`."""
 
     def __init__(self, requested_model: str) -> None:
-        super().__init__(dialect(CHAT), requested_model, hide_usage=True)
-        self._message = MessageEvents(requested_model)
-
-    def end(self) -> None:
-        pending, self._pending = bytes(self._pending), b""
-        if _data(pending):
-            rest = self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES)
-            self.held = rest + self.held
-
-    def _relay_event(self, raw: bytes, *, big: bool = False) -> bytes:
-        data = self._big_data(raw) if big else _data(raw)
-        if not data:  # other events without data are dropped
-            return self._pass_comment(raw) if raw.startswith(b":") and not self.held else b""
-        self.events += 1
-        if self._message.closed:
-            return b""
-        try:
-            event = surrogates.read_body(self._dialect.read_event, data)
-            chunk = Completion() if data == b"[DONE]" else surrogates.read_body(decode_completion, data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return b""
-        self._count_event(event)
-        self._message.closed = event.last or event.error is not None
-        if event.error is not None:
-            self.held = self._clean(_error(chunk.error))
-            return b""
-        self._message.add(chunk, finished=self.finished)
-        self.held = self._message.ending(self.usage, self.deltas) if self.finished else b""
-        out = self._message.take()
-        if out and self._early:
-            out, self._early = self._early + out, b""
-        return out
+        super().__init__(dialect(CHAT), requested_model, MessageEvents(requested_model))
 
 
 def _event(event: Mapping[str, Any]) -> bytes:

@@ -1,17 +1,25 @@
 """Prefix affinity of one gateway process: what endpoints should have of a prompt, and notes of what is sent to them."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.base.config import AFFINITY_HEADER, AFFINITY_OFF, Config
 from gateway.dialects.prompt_fields import PromptFields
 from gateway.ipc.live_page import EndpointWork, LivePage
 from gateway.routing.affinity.keys import Hash, ScopeHashes, fingerprint, hash_number, load_secret, session_hash
-from gateway.routing.affinity.prompts import FIRST_BYTES, count_marks, read_beginning, session_of, size_of
+from gateway.routing.affinity.prompts import (
+    FIRST_BYTES,
+    count_marks,
+    read_beginning,
+    read_opening,
+    session_of,
+    size_of,
+)
 from gateway.routing.affinity.table import (
     CLOCK_MASK,
     CLOCK_TOKENS_SHIFT,
+    HALF,
     NO_PRINT,
     OLDEST,
     SLOTS,
@@ -29,6 +37,7 @@ AGES = tuple(tokens >> CLOCK_TOKENS_SHIFT for tokens in (8_192, 32_768, 131_072)
 FRESH = AGES[0] >> 3  # a mark of a lower age need not be stored again
 
 _NOTHING: dict[str, "Kept"] = {}
+_new = tuple.__new__
 
 
 class PlaceFacts(Protocol):
@@ -54,6 +63,8 @@ class Candidates(Protocol):
 
     @property
     def endpoints(self) -> Sequence[PlacedEndpoint]: ...
+    @property
+    def by_id(self) -> Mapping[str, object]: ...
 
 
 class Kept(NamedTuple):
@@ -108,43 +119,52 @@ class Affinity:
         self._prints = [NO_PRINT] * SLOTS  # its fingerprint
 
     def read(
-        self,
-        fields: PromptFields | None,
-        session: bytes | None,
-        key_id: str | None,
-        model: str,
-        body_bytes: int,
-        *,
-        marked: bool = True,
+        self, fields: PromptFields, session: bytes | None, key_id: str | None, model: str, body_bytes: int
     ) -> Prefix | None:
         """Return the beginning of a request's prompt; None if it has neither a session nor 512 bytes.
 
-        Without `marked` it has no marks: there is no choice, and only the conversation matters. `session`: see
-        `session_in`. `fields` None: the request has no prompt that could be kept.
+        `session`: see `session_in`.
         """
-        if fields is None:
-            return None
         if session is None and fields.prompt_cache_key:
             session = session_of(fields)
         if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
             return None
         scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
         if session is None:
-            marks, head, opening = read_beginning(fields, marked=marked)
-            hashed = scope.conversation()
-            hashed.update(opening)
-            return Prefix(scope.mark, marks, head, None, hashed.hexdigest())
-        if not marked:
-            return Prefix(scope.mark, (), 0, None, _session_conversation(scope, session))
+            marks, head, opening = read_beginning(fields)
+            return Prefix(scope.mark, marks, head, None, scope.conversation_of(opening))
         of_session = session_hash(scope, session)
         first = hash_number(of_session, 0)
-        conversation = _session_conversation(scope, session)
+        conversation = scope.conversation_of(b"session." + session)
         if self._reads_bodies:
             marks, head, _ = read_beginning(fields)
             return Prefix(scope.mark, marks, head, first, conversation)
         # Only the session is known, so what is noted is how much of it an endpoint has seen.
         count, head = count_marks(fields)
         return Prefix(of_session, [1] * count, head, first, conversation)
+
+    def scoped(self, prefix: Prefix, session: bytes | None, key_id: str | None, model: str) -> Prefix:
+        """Return the same beginning of a prompt for another model, whose prefix caches are others.
+
+        `session`: with which `prefix` was read.
+        """
+        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
+        if session is None:
+            return Prefix(scope.mark, prefix.marks, prefix.head, None, prefix.conversation)
+        of_session = session_hash(scope, session)
+        hashed = scope.mark if self._reads_bodies else of_session
+        return Prefix(hashed, prefix.marks, prefix.head, hash_number(of_session, 0), prefix.conversation)
+
+    def conversation(
+        self, fields: PromptFields, session: bytes | None, key_id: str | None, model: str, body_bytes: int
+    ) -> str | None:
+        """Return the conversation of a request that has no choice of endpoints, so that its marks do not matter."""
+        if session is None and fields.prompt_cache_key:
+            session = session_of(fields)
+        if session is None and (body_bytes < FIRST_BYTES or not self._reads_bodies):
+            return None
+        scope = self._scopes.get((key_id, model)) or self._new_scope(key_id, model)
+        return scope.conversation_of(read_opening(fields) if session is None else b"session." + session)
 
     def _new_scope(self, key_id: str | None, model: str) -> ScopeHashes:
         if len(self._scopes) >= CACHED_SCOPES:
@@ -155,8 +175,8 @@ class Affinity:
     def find(self, prefix: Prefix, candidates: Candidates) -> dict[str, Kept]:
         """Return what each endpoint should have of a prompt, by the endpoint's id. It is kept in `prefix.found`.
 
-        The longest mark is looked up first. After one is found, so are the one in the middle and the first: other
-        endpoints may have a part of the prompt, such as a common system prompt.
+        The longest mark is looked up first. After one is found, so is the first: others may have a part of the prompt,
+        such as a common system prompt. If there are some, the mark in the middle shows which of them have more of it.
         """
         if not candidates.has_prints:
             for endpoint in candidates.endpoints:
@@ -164,28 +184,38 @@ class Affinity:
             candidates.has_prints = True
         found: dict[str, Kept] = {}
         prefix.found = found
-        number = len(prefix.marks) - 1
-        while number >= 0:
-            hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
-            had = bool(found)
-            for mark in self._table.find(hashed, self._prints):
-                self._note(found, mark, size_of(prefix.head, number), number)
-            if not found:
-                number -= 1
-            elif number:
-                number = 0 if had else number // 2
-            else:
-                break
+        number = len(prefix.marks)
+        while number > 0 and not found:
+            number -= 1
+            self._note(found, self._look_up(prefix, number), prefix, number)
+        if number and not candidates.by_id.keys() <= found.keys():
+            first = self._look_up(prefix, 0)
+            for slot, _, _ in first:
+                if self._owners[slot][0] not in found:
+                    if middle := number // 2:
+                        self._note(found, self._look_up(prefix, middle), prefix, middle)
+                    self._note(found, first, prefix, 0)
+                    break
         if prefix.session is not None:  # its endpoints are preferred even if the prompt has changed
-            for mark in self._table.find(prefix.session, self._prints):
-                self._note(found, mark, FIRST_BYTES, -1)
+            self._note(found, self._table.find(prefix.session, self._prints), prefix, -1)
         return found
 
-    def _note(self, found: dict[str, Kept], mark: StoredMark, size: int, number: int) -> None:
-        name = self._owners[mark.slot][0]
-        if name not in found:
-            age = age_between(mark.clock, self._now(mark.slot))
-            found[name] = Kept(size, bisect_right(AGES, age), number, mark, age < FRESH)
+    def _look_up(self, prefix: Prefix, number: int) -> list[StoredMark]:
+        hashed = prefix.hashes[number] = hash_number(prefix.hashed, number << 32 | prefix.marks[number])
+        return self._table.find(hashed, self._prints)
+
+    def _note(self, found: dict[str, Kept], stored: Iterable[StoredMark], prefix: Prefix, number: int) -> None:
+        """Note the endpoints that have a mark, unless they have a longer one. The number of a session's mark is -1."""
+        for mark in stored:
+            slot, clock, _ = mark
+            name = self._owners[slot][0]
+            if name not in found:
+                size = FIRST_BYTES if number < 0 else size_of(prefix.head, number)
+                age = (self._clock(slot) >> CLOCK_TOKENS_SHIFT) - clock & CLOCK_MASK
+                if age >= HALF:  # the clock of another process may be ahead
+                    age = 0
+                # Kept(…) would call a function in between.
+                found[name] = _new(Kept, (size, bisect_right(AGES, age), number, mark, age < FRESH))
 
     def store(self, prefix: Prefix, endpoint: PlacedEndpoint) -> None:
         """Note that a prompt is sent to an endpoint, whose clock was moved by it already."""
@@ -235,9 +265,3 @@ def open_affinity(
     secret = load_secret(config.affinity_key_file)
     table = open_table(config.affinity_path, config.affinity_key_file)
     return Affinity(config.affinity, secret, table, EndpointWork(page).read_tokens, endpoints)
-
-
-def _session_conversation(scope: ScopeHashes, session: bytes) -> str:
-    hashed = scope.conversation()
-    hashed.update(b"session." + session)
-    return hashed.hexdigest()

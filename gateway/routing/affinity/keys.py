@@ -39,14 +39,20 @@ def load_secret(path: Path) -> bytes:
 class ScopeHashes:
     """The keyed hashes of the requests of one API key for one model."""
 
-    __slots__ = ("conversation", "mark", "session")
+    __slots__ = ("_conversation", "mark", "session")
 
     def __init__(self, secret: bytes, key_id: str | None, model: str) -> None:
         # An id of an API key has no NUL. Requests without an API key share a scope.
         key = blake2s(f"{key_id or ''}\0{model}".encode("utf-8", "replace"), key=secret).digest()
         self.mark: Hash = _keyed(key, b"m")  # of the beginning of a prompt
         self.session = blake2s(key + b"s").digest()  # the key of the hashes of sessions
-        self.conversation: Hash = _keyed(key, b"c")  # of the opening of a conversation
+        self._conversation: Hash = _keyed(key, b"c")
+
+    def conversation_of(self, opening: bytes) -> str:
+        """Return 8 bytes of the keyed hash of a conversation's opening, in hexadecimal."""
+        hashed = self._conversation()
+        hashed.update(opening)
+        return hashed.hexdigest()
 
 
 def session_hash(scope: ScopeHashes, session: bytes) -> Hash:
@@ -68,4 +74,7 @@ def fingerprint(secret: bytes, endpoint_id: str, base_url: str) -> int:
 
 
 def _keyed(key: bytes, purpose: bytes) -> Hash:
-    return blake2s(key + purpose, digest_size=8).copy  # type: ignore[return-value]  # typeshed's type of blake2s is another class
+    # The key has 32 bytes and is hashed as a block of its own, before the first copy.
+    hashed = blake2s(key=key, digest_size=8)
+    hashed.update(purpose)
+    return hashed.copy  # type: ignore[return-value]  # typeshed's type of blake2s is another class

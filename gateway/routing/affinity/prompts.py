@@ -1,7 +1,8 @@
 """What is hashed of a request: the beginning of its prompt at certain lengths, and the opening of its conversation."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from struct import Struct
 from zlib import crc32
 
 from gateway.dialects.prompt_fields import PromptFields
@@ -20,6 +21,15 @@ def _lengths() -> tuple[int, ...]:
 
 LENGTHS = _lengths()  # bytes from the beginning of the messages
 
+
+def _splitter(count: int) -> Callable[[bytes], tuple[bytes, ...]]:
+    """Return the function that splits a text at the first `count` lengths, without what follows."""
+    sizes = (length - before for before, length in zip((0, *LENGTHS), LENGTHS[:count], strict=False))
+    return Struct("".join(f"{size}s" for size in sizes)).unpack_from
+
+
+_SPLIT = [_splitter(count) for count in range(len(LENGTHS) + 1)]  # quicker than slices, one for each length
+
 # Clients tell with these headers that requests belong together. The first one that is there counts.
 SESSION_HEADERS = (
     b"x-session-affinity",
@@ -29,14 +39,17 @@ SESSION_HEADERS = (
     b"session-id",
     b"x-openwebui-chat-id",
 )
+_SESSION_NAMES = frozenset(SESSION_HEADERS)
 
-_USER, _ROLE = b'"user"', b'"role"'
+_USER, _ROLE, _LIST = b'"user"', b'"role"', ord("[")
 _BETWEEN = b" \t\r\n[]{},"  # what may stand between two messages
-_TAIL_BYTES = 64
+_TAIL_BYTES = 55  # with a checksum, a length and a byte for the purpose they are one block of BLAKE2s
 
 
 def session_in(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Return the id of a request's session by its headers, whose names are in lower case; None without one."""
+    if _SESSION_NAMES.isdisjoint(headers):
+        return None
     for name in SESSION_HEADERS:
         if name in headers and (value := headers[name].strip()):
             return value
@@ -64,11 +77,35 @@ def count_marks(fields: PromptFields) -> tuple[int, int]:
     return bisect_left(LENGTHS, min(size, room)) + (head >= FIRST_BYTES), head
 
 
-def read_beginning(fields: PromptFields, *, marked: bool = True) -> tuple[list[int], int, bytes]:
+def read_opening(fields: PromptFields) -> bytes:
+    """Return what is hashed of a conversation's opening: a checksum, a length and a few bytes."""
+    seed, room = 0, MAX_BYTES
+    if fields.tools or fields.system or fields.instructions:
+        seed, room, _ = _read_head(fields)
+    field = fields.messages or fields.input or fields.prompt
+    text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
+    end = opening_end(text)
+    # The checksum alone would be equal by chance among 65,000 conversations.
+    tail = text[end - _TAIL_BYTES if end > _TAIL_BYTES else 0 : end]
+    return (end << 32 | crc32(text[:end], seed)).to_bytes(8, "little") + tail
+
+
+def _read_head(fields: PromptFields) -> tuple[int, int, int]:
+    """Return the checksum of tools and system prompt, the bytes that may still be read, and the bytes of both."""
+    seed, room, head = 0, MAX_BYTES, 0
+    for field in (fields.tools, fields.system, fields.instructions):
+        data = memoryview(field)[:room]
+        seed = crc32(data, seed)
+        room -= len(data)
+        head += len(field)
+    return seed, room, head
+
+
+def read_beginning(fields: PromptFields) -> tuple[list[int], int, bytes]:
     """Compute the checksums of a prompt's beginning.
 
-    Return the marks, 32 bits each and the shortest first, or none without `marked`; the bytes of tools and system
-    prompt; and the opening of the conversation, as a checksum, a length and a few bytes.
+    Return the marks, 32 bits each and the shortest first; the bytes of tools and system prompt; and the opening of the
+    conversation, as `read_opening` does.
 
     Templates put tools and system prompt before the messages, wherever the body has them, so these are read first, and
     if they have FIRST_BYTES, the first mark covers them alone. At most MAX_BYTES are read.
@@ -76,37 +113,32 @@ def read_beginning(fields: PromptFields, *, marked: bool = True) -> tuple[list[i
     The checksums are CRCs, which anyone could compute: they must not leave the process unless they are hashed with a
     key (gateway.routing.affinity.keys).
     """
-    tools, system, instructions = fields.tools, fields.system, fields.instructions
-    marks: list[int] = []
     seed = head = 0
     room = MAX_BYTES
-    if tools or system or instructions:
-        for field in (tools, system, instructions):
-            data = memoryview(field)[:room]
-            seed = crc32(data, seed)
-            room -= len(data)
-            head += len(field)
-        if marked and head >= FIRST_BYTES:
-            marks.append(seed)
-    before = len(marks)
+    if fields.tools or fields.system or fields.instructions:
+        seed, room, head = _read_head(fields)
     field = fields.messages or fields.input or fields.prompt
     text = bytes(field) if len(field) <= room else bytes(memoryview(field)[:room])
-    add = marks.append
-    value, at = seed, 0
-    # The last byte closes the list: the next turn has a comma in its place.
-    for length in LENGTHS[: bisect_left(LENGTHS, len(text))] if marked else ():
-        value = crc32(text[at:length], value)
-        add(value)
-        at = length
+    marks = marks_of(text, seed)
     end = opening_end(text)
-    if end < FIRST_BYTES:
-        opened = crc32(text[:end], seed)
-    else:
-        last = min(bisect_left(LENGTHS, end + 1), len(marks) - before)  # marks within the opening
-        opened = crc32(text[LENGTHS[last - 1] : end], marks[before + last - 1]) if last else crc32(text[:end], seed)
-    # The checksum alone would be equal by chance among 65,000 conversations.
+    last = bisect_left(LENGTHS, end + 1)  # marks within the opening
+    opened = (
+        crc32(text[LENGTHS[last - 1] : end], marks[last - 1]) if 0 < last <= len(marks) else crc32(text[:end], seed)
+    )
     tail = text[end - _TAIL_BYTES if end > _TAIL_BYTES else 0 : end]
+    if head >= FIRST_BYTES:
+        marks.insert(0, seed)
     return marks, head, (end << 32 | opened).to_bytes(8, "little") + tail
+
+
+def marks_of(text: bytes, value: int) -> list[int]:
+    """Return the checksums of a text at those of LENGTHS that it exceeds. `value`: that of what stands before it."""
+    # The last byte closes the list: the next turn has a comma in its place.
+    marks = []
+    for piece in _SPLIT[bisect_left(LENGTHS, len(text))](text):
+        value = crc32(piece, value)
+        marks.append(value)
+    return marks
 
 
 def opening_end(text: bytes) -> int:
@@ -116,14 +148,11 @@ def opening_end(text: bytes) -> int:
     first 512 bytes. So is that of messages which are not written as usual.
     """
     user = text.find(_USER)
-    if user < 0 or not text.startswith(b"["):
+    if user < 0 or text[0] != _LIST:
         return min(len(text), FIRST_BYTES)
     end = user + len(_USER)
-    if text.startswith(b"}", end):  # the role stands last in its message
-        return end
     following = text.find(_ROLE, end)
-    if following < 0:
-        following = len(text)
-    while text[following - 1] in _BETWEEN:
-        following -= 1
-    return following
+    between = text[end:] if following < 0 else text[end:following]
+    if between[:1] == b"}":  # the role stands last in its message
+        return end
+    return end + len(between.rstrip(_BETWEEN))

@@ -37,7 +37,7 @@ SLOT_MASK = (1 << TAG_SHIFT - SLOT_SHIFT) - 1
 CLOCK_MASK = (1 << SLOT_SHIFT) - 1
 TAG_MASK = (1 << 64 - TAG_SHIFT) - 1
 CLOCK_TOKENS_SHIFT = 6  # a clock counts 64 tokens
-_HALF = 1 << SLOT_SHIFT - 1
+HALF = 1 << SLOT_SHIFT - 1
 OLDEST = 1 << SLOT_SHIFT  # age of the marks of a slot without an endpoint
 
 _FORMAT = 0x01_79_74_69_6E_66_61  # "afinity", and the version of this layout
@@ -46,6 +46,7 @@ _BYTES = _HEADER_BYTES + 8 * SETS * WAYS
 
 assert MAX_ENDPOINTS <= SLOT_MASK  # a slot fits into its bits
 
+_new = tuple.__new__
 _read_set = struct.Struct(f"@{WAYS}Q").unpack_from  # faster than a slice of a memoryview
 
 
@@ -69,10 +70,12 @@ class MarkTable:
         at = WAYS * (hashed & SETS - 1)
         tag = hashed >> TAG_SHIFT
         found = []
-        for word in _read_set(self._memory, _HEADER_BYTES + 8 * at):
-            if (word >> TAG_SHIFT) ^ fingerprints[word >> SLOT_SHIFT & SLOT_MASK] == tag and word:
-                found.append(StoredMark(word >> SLOT_SHIFT & SLOT_MASK, word & CLOCK_MASK, at))
-            at += 1
+        for place, word in enumerate(_read_set(self._memory, _HEADER_BYTES + 8 * at), at):
+            if word:
+                slot = word >> SLOT_SHIFT & SLOT_MASK
+                if (word >> TAG_SHIFT) ^ fingerprints[slot] == tag:
+                    # StoredMark(…) would call a function in between.
+                    found.append(_new(StoredMark, (slot, word & CLOCK_MASK, place)))
         return found
 
     def store(self, hashed: int, slot: int, fingerprint: int, clock: int, age: Callable[[int, int], int]) -> None:
@@ -99,7 +102,7 @@ class MarkTable:
 def age_between(clock: int, now: int) -> int:
     """Return the age of a mark in units of 64 tokens. Another process's clock may be ahead: that is age 0."""
     age = now - clock & CLOCK_MASK
-    return age if age < _HALF else 0
+    return age if age < HALF else 0
 
 
 def open_table(path: Path, lock: Path) -> MarkTable:

@@ -77,6 +77,8 @@ def _severity(entry: Entry, moment: Moment) -> int | None:
         return _ORDER[entry.status]
     if breakers.state(moment.trials.get(entry.id, 0), moment.figures.at) != breakers.CLOSED:
         return 2
+    if (note := moment.aside.get(entry.id)) is not None and note.paused_until:
+        return 2
     failed = moment.figures.hour.get((last_hour.FAILED, entry.id), 0)
     if failed and failed >= ALARMING * moment.figures.hour.get((last_hour.ATTEMPTS, entry.id), 0):
         return 3

@@ -4,9 +4,12 @@ The usual times come from the parameters that RouterDash has learned by now (gat
 what the attempt recorded of its load: nothing is shown that either of them lacks. With U prompt tokens to read, Q
 pending and R read for others meanwhile, O output tokens, and n requests in flight on average, itself included:
 
-    until the first token:  setup + read * (Q + U) + (write + share * n)
-    the rest of a stream:   (O - 1) * (write + share * n) + read * R
-    a whole response:       setup + read * (Q + U + R) + O * (write + share * n)
+    prefill, until the first token:  setup + read * (Q + U) + (write + share * n)
+    decode, the rest of a stream:    (O - 1) * (write + share * n)
+    a whole response:                setup + read * (Q + U) + O * (write + share * n)
+    stalls:                          read * R
+
+Nobody measures stalls. They are what is usual for R, taken from the time of the stream or the response.
 
 No I/O.
 """
@@ -18,7 +21,8 @@ from gateway.ipc import record
 from gateway.registry.schema import Speeds
 from metrics.queries.requests.payload import AttemptPayload, RequestPayload, WorkPayload
 
-QUEUE, EARLIER, FIRST_TOKEN, STREAM, RESPONSE = "queue", "earlier", "first_token", "stream", "response"
+QUEUE, EARLIER, CONNECT, STALLS = "queue", "earlier", "connect", "stalls"
+PREFILL, DECODE, RESPONSE = "prefill", "decode", "response"
 LEAST_COMPLETIONS = 5  # learned from fewer responses, a time is not called usual
 SLOW_RATIO, SLOW_MS = 1.5, 100.0  # a part is slow if it took both more than usual
 
@@ -27,9 +31,10 @@ SLOW_RATIO, SLOW_MS = 1.5, 100.0  # a part is slow if it took both more than usu
 class ExplainedPart:
     """A part of a request's time. `usual_ms` is None if it is not known."""
 
-    what: str  # QUEUE, EARLIER (attempts), FIRST_TOKEN, STREAM or RESPONSE
+    what: str  # QUEUE, EARLIER (attempts), CONNECT, PREFILL, DECODE, RESPONSE or STALLS
     took_ms: float
     usual_ms: float | None = None
+    is_estimated: bool = False  # it was not measured
 
     @property
     def is_slow(self) -> bool:
@@ -63,7 +68,6 @@ class RequestExplanation:
     unread_tokens: int  # prompt tokens that were not in the prefix cache
     is_reported: bool  # the endpoint reported `unread_tokens`; else they are expected
     saved_ms: float | None  # expected, by the prefix cache
-    stalled_ms: float | None  # usual, for reading the prompts of others meanwhile
     completions: int  # responses that the usual times were learned from; 0: there are none
     next_best: ConsideredEndpoint | None
 
@@ -100,7 +104,6 @@ def explanation(request: RequestPayload, speeds: Speeds | None) -> RequestExplan
         unread_tokens=unread,
         is_reported=is_reported,
         saved_ms=1000 * learned.read * work["prefix_tokens"] if learned and work["prefix_tokens"] else None,
-        stalled_ms=1000 * learned.read * work["read_tokens"] if learned and work["read_tokens"] else None,
         completions=learned.completions if learned else 0,
         next_best=others[0] if others else None,
     )
@@ -118,11 +121,13 @@ def _unread(request: RequestPayload, work: WorkPayload) -> tuple[int, bool]:
 def _parts(
     request: RequestPayload, attempt: AttemptPayload, work: WorkPayload, speeds: Speeds | None, unread: int
 ) -> Iterator[ExplainedPart]:
-    if request["queue_ms"] is not None:
-        yield ExplainedPart(QUEUE, request["queue_ms"])
+    yield ExplainedPart(QUEUE, request["queue_ms"] or 0.0)
     earlier: Sequence[AttemptPayload] = request["attempts"][:-1]
     if earlier:
         yield ExplainedPart(EARLIER, sum(it["duration_ms"] for it in earlier))
+    connect = attempt["connect_ms"]
+    if connect is not None:
+        yield ExplainedPart(CONNECT, connect)
     start, length, first = attempt["at_ms"], attempt["duration_ms"], request["first_token_ms"]
     output, mean = request["output_tokens"], work["mean_in_flight"]
     answered = attempt["outcome"] == record.OK  # one that broke off has no usual time
@@ -131,17 +136,26 @@ def _parts(
     else:
         begin = speeds.setup + speeds.read * (work["pending_tokens"] + unread)
         token = speeds.write + speeds.share * mean
-    stall = speeds.read * work["read_tokens"] if speeds else 0.0
-    if first is not None and start <= first <= start + length:
-        yield ExplainedPart(FIRST_TOKEN, first - start, _ms(begin, token))
-        rest = None if token is None or not output else (output - 1) * token
-        yield ExplainedPart(STREAM, start + length - first, _ms(rest, stall))
-        return
-    whole = None if token is None or begin is None or output is None else begin + output * token
-    yield ExplainedPart(RESPONSE, length, _ms(whole, stall))
+    stalls = 1000 * speeds.read * work["read_tokens"] if speeds else 0.0
+    ready = start + (connect or 0.0)
+    end = start + length
+    if first is not None and ready <= first <= end:
+        yield ExplainedPart(PREFILL, first - ready, _ms(begin, token))
+        yield from _beside_stalls(DECODE, end - first, None if not output else _ms(token, times=output - 1), stalls)
+    else:
+        whole = None if begin is None or token is None or output is None else 1000 * (begin + output * token)
+        yield from _beside_stalls(RESPONSE, end - ready, whole, stalls)
 
 
-def _ms(*seconds: float | None) -> float | None:
-    """Return the sum in milliseconds; None if a part of it is not known."""
+def _beside_stalls(what: str, took_ms: float, usual_ms: float | None, stalls_ms: float) -> Iterator[ExplainedPart]:
+    """Yield a part without the stalls that are usual in it, and these."""
+    stalls = min(stalls_ms, took_ms)
+    yield ExplainedPart(what, took_ms - stalls, usual_ms)
+    if stalls:
+        yield ExplainedPart(STALLS, stalls, stalls_ms, is_estimated=True)
+
+
+def _ms(*seconds: float | None, times: int = 1) -> float | None:
+    """Return so many times the sum in milliseconds; None if a part of it is not known."""
     known = [value for value in seconds if value is not None]
-    return 1000 * sum(known) if len(known) == len(seconds) else None
+    return 1000 * times * sum(known) if len(known) == len(seconds) else None

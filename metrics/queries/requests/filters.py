@@ -39,6 +39,9 @@ class RequestFilter:
     request_id: str | None = None  # the client's own
     text: str | None = None  # part of a model's name, an endpoint's name or a client's address
     model_part: str | None = None  # part of a model's name
+    conversation: str | None = None
+    queue_class: str | None = None  # one of gateway.base.queue_class.CLASSES
+    last_turns: bool = False  # only the last request of each conversation
 
 
 _NEWER = "+"  # prefix of the moment in the cursor of a page of newer rows

@@ -1,7 +1,7 @@
 """Requests of the history in Django's database: pages, single requests, searches."""
 
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict
 
@@ -11,15 +11,19 @@ from endpoints.registry import registry
 from gateway.ipc.record import OK
 from metrics import sql
 from metrics.queries.api_keys import key_names
-from metrics.queries.requests import history
+from metrics.queries.requests import conversations, history
+from metrics.queries.requests.conversations import Conversation, ConversationPayload, is_key
 from metrics.queries.requests.filters import ERROR, Cursor, RequestFilter
 from metrics.queries.requests.history import NumberedPage, RequestPage
 from metrics.queries.requests.payload import RequestDetailPayload, RequestPayload, request_payload
+from metrics.queries.requests.rows import COLUMNS
 from metrics.queries.stored import run_sql
 from metrics.sql import SqlRow
 from metrics.storage import database, rollups
 from metrics.storage.database import vendor
 from metrics.times import json_time, parse_time
+
+_CONVERSATION = COLUMNS.index("conversation")
 
 
 class RequestPagePayload(TypedDict):
@@ -125,3 +129,51 @@ def find_requests(text: str) -> list[RequestPayload]:
         row = None
     rows = [row] if row is not None else request_page(RequestFilter(request_id=text), None, 2).rows
     return [request_payload(row, registry.name) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """Conversations, the one with the latest request first. `page` has the last request of each, and the cursors."""
+
+    conversations: list[ConversationPayload]
+    page: RequestPage
+
+
+class ConversationPagePayload(TypedDict):
+    conversations: list[ConversationPayload]
+    next: str | None
+    previous: str | None
+    looked_back_to: str | None
+
+
+def conversation_page(request_filter: RequestFilter, cursor: str | None, size: int) -> ConversationPage:
+    """Return a page of conversations whose last request meets the filter. Four queries. Raises BadCursor."""
+    page = request_page(replace(request_filter, last_turns=True), cursor, size)
+    keys = [str(row[_CONVERSATION]) for row in page.rows]
+    found = conversations.conversations(run_sql, vendor(), keys, registry.name)
+    payloads = [found[key].payload for key in keys if key in found]
+    names = key_names(payload["api_key_id"] for payload in payloads)
+    for payload in payloads:
+        payload["api_key_name"] = names.get(payload["api_key_id"] or "")
+    return ConversationPage(payloads, page)
+
+
+def conversation_page_payload(found: ConversationPage) -> ConversationPagePayload:
+    pages = request_page_payload(replace(found.page, rows=[]))
+    return {
+        "conversations": found.conversations,
+        "next": pages["next"],
+        "previous": pages["previous"],
+        "looked_back_to": pages["looked_back_to"],
+    }
+
+
+def conversation(key: str) -> Conversation | None:
+    """Return one conversation with its requests; None if the history has none of it. Two queries."""
+    if not is_key(key):
+        return None
+    found = conversations.conversations(run_sql, vendor(), [key], registry.name).get(key)
+    if found is not None:
+        key_id = found.payload["api_key_id"]
+        found.payload["api_key_name"] = key_id and key_names([key_id]).get(key_id)
+    return found

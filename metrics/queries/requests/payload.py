@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from gateway.base.queue_class import INTERACTIVE
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import error_texts, record
+from gateway.ipc.record import QUEUE
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
+from metrics.prices.amounts import text_of
 from metrics.queries.requests.filters import STATUSES
 from metrics.queries.requests.rows import COLUMNS
 from metrics.sql import SqlRow
@@ -39,6 +42,11 @@ class WorkPayload(TypedDict):
     is_cold: bool
 
 
+class LeftStepPayload(TypedDict):
+    step: int
+    reason: str
+
+
 class AttemptPayload(TypedDict):
     endpoint_id: str
     endpoint_name: str | None
@@ -51,6 +59,10 @@ class AttemptPayload(TypedDict):
     scores: list[ScorePayload]
     costs: list[CostPayload]
     work: WorkPayload | None
+    connect_ms: float | None
+    served_model: str | None
+    canonical_name: str | None
+    step: int | None
 
 
 class RequestPayload(TypedDict):
@@ -79,6 +91,19 @@ class RequestPayload(TypedDict):
     cached_tokens: int | None
     body_bytes: int | None
     conversation: str | None
+    queue_class: str
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    finish_reason: str | None
+    served_model: str | None
+    canonical_name: str | None
+    step: int | None
+    left_steps: list[LeftStepPayload]
+    long_cache_write_tokens: int | None
+    service_tier: str | None
+    cost: str | None
+    currency: str | None
+    price_id: int | None
 
 
 class RequestDetailPayload(RequestPayload):
@@ -104,6 +129,7 @@ def request_payload(row: SqlRow, name_of: NameOf = no_name) -> RequestPayload:
 
     attempts = stored_attempts(record["attempts"])
     last = attempts[-1] if attempts else None
+    served = None if last is None or record["outcome"] == QUEUE else last
     return {
         "id": str(record["id"]),
         "completed_at": json_time(parse_time(record["completed_at"])),
@@ -129,7 +155,20 @@ def request_payload(row: SqlRow, name_of: NameOf = no_name) -> RequestPayload:
         "tokens_per_second": _speed(record, attempts),
         "cached_tokens": last.cached_tokens if last else None,
         "body_bytes": (last.body_bytes or None) if last else None,
-        "conversation": last.conversation if last else None,
+        "conversation": record["conversation"],
+        "queue_class": record["queue_class"] or INTERACTIVE,
+        "cache_write_tokens": last.cache_write_tokens if last else None,
+        "reasoning_tokens": last.reasoning_tokens if last else None,
+        "finish_reason": last.finish_reason if last else None,
+        "served_model": served.served if served else None,
+        "canonical_name": served.canonical if served else None,
+        "step": (served.step or None) if served else None,
+        "left_steps": [{"step": step, "reason": reason} for step, reason in last.left_steps] if last else [],
+        "long_cache_write_tokens": last.long_write_tokens if last else None,
+        "service_tier": last.service_tier if last else None,
+        "cost": None if last is None or last.cost is None else text_of(last.cost),
+        "currency": last.currency if last else None,
+        "price_id": last.price_id if last else None,
     }
 
 
@@ -164,6 +203,10 @@ def _attempt(attempt: StoredAttempt, name_of: NameOf) -> AttemptPayload:
             for key, cost in sorted(attempt.costs.items(), key=lambda cost: (cost[1], cost[0]))
         ],
         "work": _work(attempt),
+        "connect_ms": None if attempt.connect_us is None else attempt.connect_us / 1000,
+        "served_model": attempt.served,
+        "canonical_name": attempt.canonical,
+        "step": attempt.step or None,
     }
 
 

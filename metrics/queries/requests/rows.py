@@ -9,7 +9,7 @@ COLUMNS = (
     "id", "completed_at", "model", "kind", "request_type", "endpoint_id", "endpoint_name", "client_ip", "api_key_id",
     "outcome", "status", "status_code", "error_message", "streamed", "duration_us", "duration_ms", "first_token_us",
     "input_tokens", "output_tokens", "total_tokens", "tokens_estimated", "attempts", "queue_us", "request_id",
-    "endpoint_ip",
+    "endpoint_ip", "conversation", "queue_class",
 )  # fmt: skip
 
 _NUMBERS = frozenset(

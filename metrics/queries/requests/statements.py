@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.base.queue_class import BULK, INTERACTIVE
 from gateway.ipc import record
 from metrics import sql
 from metrics.queries.requests.filters import ERROR, Cursor, RequestFilter
@@ -9,8 +10,8 @@ from metrics.queries.requests.rows import COLUMNS
 from metrics.sql import Vendor
 from metrics.times import sql_time
 
-COMPLETED, FAILED, ENDPOINT, REQUEST_ID = (
-    "history_completed", "history_failed", "history_endpoint", "history_request_id",
+COMPLETED, FAILED, ENDPOINT, REQUEST_ID, CONVERSATION = (
+    "history_completed", "history_failed", "history_endpoint", "history_request_id", "history_conversation",
 )  # fmt: skip  # indexes
 
 Condition = tuple[str, tuple[Any, ...]]  # SQL and its parameters
@@ -23,6 +24,11 @@ _ATTEMPTS: dict[Vendor, str] = {
 }
 _DURATION_US = "COALESCE(duration_us, duration_ms * 1000)"
 _TOKENS = "COALESCE(total_tokens, COALESCE(input_tokens, 0) + COALESCE(output_tokens, 0))"
+
+_QUEUE_CLASSES: dict[str, Condition] = {
+    INTERACTIVE: ("queue_class IS NULL", ()),
+    BULK: ("queue_class = %s", (BULK,)),
+}
 
 
 class HistoryStatements:
@@ -38,6 +44,9 @@ class HistoryStatements:
         if request_filter.request_id is not None:
             self.index = REQUEST_ID
             self.indexed.append(("request_id = %s", (request_filter.request_id,)))
+        elif request_filter.conversation is not None:
+            self.index = CONVERSATION
+            self.indexed.append(("conversation = %s", (request_filter.conversation,)))
         elif request_filter.endpoint_id is not None:
             self.index = ENDPOINT
             self.indexed.append(("endpoint_id = %s", (request_filter.endpoint_id,)))
@@ -69,11 +78,14 @@ class HistoryStatements:
             "client_ip": request_filter.client_ip,
             "status_code": request_filter.status_code,
             "endpoint_id": request_filter.endpoint_id if self.index != ENDPOINT else None,
+            "conversation": request_filter.conversation if self.index != CONVERSATION else None,
         }
         conditions = [(f"{self._unindexed(name)} = %s", (value,)) for name, value in equal.items() if value is not None]
         self.scanned += [*conditions, *self._outcome(request_filter.outcome)]
         if request_filter.streamed is not None:
             self.scanned.append(("streamed = %s", (request_filter.streamed,)))
+        if request_filter.queue_class is not None:
+            self.scanned.append(_QUEUE_CLASSES[request_filter.queue_class])
         if request_filter.min_duration_ms is not None:
             self.scanned.append((f"{_DURATION_US} >= %s", (round(request_filter.min_duration_ms * 1000),)))
         if request_filter.min_tokens is not None:
@@ -84,6 +96,21 @@ class HistoryStatements:
             self.scanned.append(self._contains(request_filter.text, "model", "endpoint_name", "client_ip"))
         if request_filter.model_part:
             self.scanned.append(self._contains(request_filter.model_part, "model"))
+        if request_filter.last_turns:
+            self.scanned += [("conversation IS NOT NULL", ()), (f"id = ({self._last_turn()})", ())]
+
+    def _last_turn(self) -> str:
+        """Return the statement for the id of the last request of a row's conversation, one look-up in the index.
+
+        With LIMIT, PostgreSQL cannot turn it into a join of all conversations.
+        """
+        return sql.select(
+            "later.id",
+            sql.indexed("request_history AS later", CONVERSATION, self.vendor),
+            where="later.conversation = request_history.conversation",
+            order_by="later.completed_at DESC, later.id DESC",
+            limit=1,
+        )
 
     def _contains(self, text: str, *columns: str) -> Condition:
         return f"({' OR '.join(sql.contains(name, self.vendor) for name in columns)})", (text,) * len(columns)

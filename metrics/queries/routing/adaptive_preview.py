@@ -1,7 +1,7 @@
 """Preview of adaptive routing: where a request would go now and what it would cost, with the gateways' algorithm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.base import request_kinds
 from gateway.registry.schema import Lengths, Speeds
@@ -11,6 +11,7 @@ from gateway.routing.balancer import FULL, MAX_RECORDED_SCORES, OPEN, Decision
 from gateway.routing.cost_parts import cost_parts
 from metrics.queries.routing.routing_preview import (
     MEASURING,
+    SPILLING,
     WAIT,
     WAIT_FOR_FASTER,
     CandidatePayload,
@@ -30,6 +31,10 @@ class PreviewLoad:
 
     speeds: Mapping[str, Speeds]
     waiting: int = 0
+    spill_after: float = adaptive.NEVER  # seconds: see gateway.routing.adaptive.row
+    loads: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds until an endpoint has loaded the model, by its id
 
 
 def demand_of(kind: str, lengths: Lengths, prompt: int | None, output: int | None) -> Demand:
@@ -50,10 +55,8 @@ def adaptive_payload(
     """Return the decision of the adaptive policy, and the candidates with their costs."""
     capable = [candidate for candidate in candidates if candidate.capable]
     fleet = [load.speeds.get(candidate.id, NOT_MEASURED) for candidate in capable]
-    rows = [
-        adaptive.row(candidate, speeds, candidate.facts.kind, fleet)
-        for candidate, speeds in zip(capable, fleet, strict=True)
-    ]
+    loads = [load.loads.get(candidate.id, 0.0) for candidate in capable]
+    rows = adaptive.rows_of(capable, fleet, load.spill_after, loads)
     decisions = [_pick(rows, demand, load.waiting, draw) for draw in _DRAWS]
     decision = decisions[0]
     by_id = {row.id: row for row in rows}
@@ -97,11 +100,15 @@ def _candidate(
     load: PreviewLoad,
     demand: Demand,
 ) -> CandidatePayload:
-    payload = candidate_payload(candidate, chosen_from=_chosen_from(candidate, row, decision, rows))
+    best = rows[decision.endpoint_id].candidate.rank if decision and decision.endpoint_id else None
+    payload = candidate_payload(candidate, chosen_from=_chosen_from(candidate, row, decision, rows), best=best)
     if row is None or candidate.rank > OPEN:
         return payload
-    if payload["excluded"] is not None and row.few <= candidate.in_flight and not candidate.is_full:
-        payload["excluded"] = MEASURING
+    if payload["excluded"] is not None and not candidate.is_full:
+        if row.few <= candidate.in_flight:
+            payload["excluded"] = MEASURING
+        elif best is not None and candidate.rank < best:
+            payload["excluded"] = SPILLING
     parts = cost_parts(row, demand, candidate.in_flight, candidate.pending, load.waiting)
     shown: CostPartsPayload = {
         "own_ms": 1000 * parts.own,
@@ -109,8 +116,15 @@ def _candidate(
         "cold_ms": 1000 * parts.cold,
         "wait_ms": 1000 * parts.wait,
         "factor": parts.factor,
+        "weight": parts.weight,
     }
-    return {**payload, "cost_ms": 1000 * parts.total, "cost_parts": shown, "is_measured": _is_measured(load, row)}
+    return {
+        **payload,
+        "cost_ms": 1000 * parts.total,
+        "cost_parts": shown,
+        "is_measured": _is_measured(load, row),
+        "kept_tokens": round(demand.kept.get(row.id, 0.0)),
+    }
 
 
 def _is_measured(load: PreviewLoad, row: Row[PreviewCandidate]) -> bool:

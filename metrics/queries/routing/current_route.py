@@ -1,33 +1,137 @@
 """Where a request for a model would go now, by the balancer of the gateways. Needs the running installation."""
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
 from gateway.base.config import ADAPTIVE
+from gateway.base.request_kinds import GENERATING
+from gateway.registry.schema import EndpointFacts, Model, Speeds
+from gateway.routing.adaptive import NEGLIGIBLE_READ, NEVER, UNKNOWN_BYTES_PER_TOKEN, Demand, rows_of
+from gateway.routing.loaded_models import LoadedModels
+from gateway.routing.model_names import ModelNames, NamePlan, plan_of_list
 from metrics.memory.runtime import runtime
+from metrics.queries.requests.conversations import Conversation
 from metrics.queries.routing import routing_preview
-from metrics.queries.routing.adaptive_preview import PreviewLoad, adaptive_payload, demand_of
-from metrics.queries.routing.routing_preview import RoutePayload
+from metrics.queries.routing.adaptive_preview import NOT_MEASURED, PreviewLoad, adaptive_payload, demand_of
+from metrics.queries.routing.routing_preview import PreviewCandidate, RoutePayload, with_last_resort
+from metrics.queries.routing.sample_request import SampleRequest, kept_at, kept_tokens, sample_demand
+from metrics.queries.routing.steps_preview import StepsPreview, StepsQuestion
 
 
-def current_route(
-    model: str, kind: str, prompt_tokens: int | None = None, output_tokens: int | None = None
-) -> RoutePayload | None:
-    """Return the payload of /api/route; None if nothing is published or no endpoint has the model.
+@dataclass(frozen=True, slots=True)
+class RouteQuestion:
+    """The request whose route is asked. Adaptive routing expects of it what its `sample` has.
 
-    `prompt_tokens`, `output_tokens`: what adaptive routing expects of the request; None: what it would by default.
+    Without one, it would be the next request of a `conversation`, or have these tokens; None: as many as usual.
     """
-    state = runtime.installation
+
+    model: str
+    kind: str
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    sample: SampleRequest | None = None
+    conversation: Conversation | None = None
+    may_use_external: bool = True  # the API key, if one would send it
+
+
+def current_route(question: RouteQuestion) -> RoutePayload | None:
+    """Return the payload of /api/route; None if nothing is published or no endpoint has the model."""
+    state, model = runtime.installation, question.model
+    plan = _plan(question, state.model_names())
+    if plan is not None:
+        steps = StepsQuestion(question.kind, question.may_use_external, lambda of: _prompt_tokens(question, of))
+        preview = StepsPreview(
+            steps, state.routes, lambda target, routes: _route(replace(question, model=target), routes)
+        )
+        return preview.payload(model, plan)
     routes = state.routes(model)
     if not routes:
         return None
+    if not question.may_use_external:
+        routes = [it for it in routes if not it[0].external] or routes
+    return _route(question, routes)
+
+
+def _plan(question: RouteQuestion, names: ModelNames | None) -> NamePlan | None:
+    """Return the steps of the model name, or of the models that the request names."""
+    further = None if question.sample is None else question.sample.parsed.models
+    if further is not None:
+        return plan_of_list(list(dict.fromkeys((question.model, *further))), names)
+    return None if names is None else names.plan(question.model)
+
+
+def _prompt_tokens(question: RouteQuestion, model: str) -> float | None:
+    """Return the tokens of the prompt, as gateways estimate them; None if nothing is known of it."""
+    sample = question.sample
+    if sample is None:
+        return question.prompt_tokens
+    lengths = runtime.installation.lengths(model, sample.key_id)
+    return sample.body_bytes / (lengths.bytes_per_token or UNKNOWN_BYTES_PER_TOKEN)
+
+
+def _route(question: RouteQuestion, routes: Sequence[tuple[EndpointFacts, Model]]) -> RoutePayload:
+    """Return the route of a request for a model among these endpoints."""
+    state, model, kind = runtime.installation, question.model, question.kind
     candidates = routing_preview.candidates(
-        routes, kind, state.in_flight(), state.trials(), time.time(), state.pending()
+        routes, kind, state.in_flight(), state.trials(), time.time(), state.pending(), state.aside()
     )
     if settings.ROUTERDASH.balancer != ADAPTIVE:
-        return routing_preview.route_payload(model, kind, candidates)
+        return with_last_resort(candidates, lambda some: routing_preview.route_payload(model, kind, some))
     learned = {it.id: state.speeds(it.id, it.model.id, kind) for it in candidates}
-    load = PreviewLoad({key: speeds for key, speeds in learned.items() if speeds is not None}, state.waiting())
-    demand = demand_of(kind, state.lengths(model, None), prompt_tokens, output_tokens)
-    return adaptive_payload(model, kind, candidates, load, demand)
+    known = {key: speeds for key, speeds in learned.items() if speeds is not None}
+    loads = _load_seconds(candidates, known)
+    load = PreviewLoad(known, state.waiting_interactive(), settings.ROUTERDASH.spill_after_secs, loads)
+    demand = _demand(question, candidates, known)
+    return with_last_resort(candidates, lambda some: adaptive_payload(model, kind, some, load, demand))
+
+
+def _load_seconds(candidates: Sequence[PreviewCandidate], speeds: Mapping[str, Speeds]) -> dict[str, float]:
+    """Return the seconds until each endpoint has loaded the model, by what its engine last reported.
+
+    A gateway also knows what it has sent there since.
+    """
+    engines = {it.id: runtime.installation.engine_state(it.id) for it in candidates}
+    models = LoadedModels(lambda: None)
+    models.note(engines, engines)
+    return {
+        it.id: models.load_seconds(
+            it.id, engines[it.id], it.model.id, speeds.get(it.id, NOT_MEASURED).load, is_idle=not it.in_flight
+        )
+        for it in candidates
+    }
+
+
+def _demand(question: RouteQuestion, candidates: Sequence[PreviewCandidate], speeds: Mapping[str, Speeds]) -> Demand:
+    state, sample, kind = runtime.installation, question.sample, question.kind
+    shares = {it.id: speeds.get(it.id, NOT_MEASURED).kept for it in candidates}
+    if sample is not None:
+        generates, typical = kind in GENERATING, state.lengths(question.model, None).output
+        lengths = state.lengths(question.model, sample.key_id)
+        demand = sample_demand(sample, lengths, typical, generates=generates)
+        capable = [it for it in candidates if it.capable]
+        rows = rows_of(capable, [speeds.get(it.id, NOT_MEASURED) for it in capable], NEVER)
+        slowest = max((it.read for it in rows), default=0.0)
+        matters = sample.has_session or slowest * sample.body_bytes >= NEGLIGIBLE_READ
+        found = kept_at(state.affinity(), sample, candidates) if generates and matters else {}
+        return demand._replace(kept=kept_tokens(found, shares, demand.prompt, sample.body_bytes))
+    if question.conversation is None:
+        lengths = state.lengths(question.model, None)
+        return demand_of(kind, lengths, question.prompt_tokens, question.output_tokens)
+    read = _read_by(question.conversation)
+    prompt = question.prompt_tokens or max(read.values(), default=0) or None
+    lengths = state.lengths(question.model, question.conversation.payload["api_key_id"])
+    demand = demand_of(kind, lengths, prompt, question.output_tokens)
+    kept = {name: min(demand.prompt, tokens) * shares[name][0] for name, tokens in read.items() if name in shares}
+    return demand._replace(kept=kept)
+
+
+def _read_by(conversation: Conversation) -> dict[str, int]:
+    """Return the tokens that each endpoint had of a conversation after the last request there, by the endpoint's id."""
+    return {
+        turn["endpoint_id"]: (turn["input_tokens"] or 0) + (turn["output_tokens"] or 0)
+        for turn in conversation.turns
+        if turn["endpoint_id"] is not None
+    }

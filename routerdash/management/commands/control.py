@@ -38,12 +38,8 @@ class Command(BaseCommand):
         parser.add_argument("--prepared", type=int, help="descriptor; at the first start, prepare the database")
 
     def handle(self, *args: Any, listen: int, alive: int, prepared: int | None = None, **options: Any) -> None:
-        first_user_settings = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, str])
-        settings.ROUTERDASH = replace(
-            settings.ROUTERDASH,
-            admin_password=first_user_settings["admin_password"],
-            bootstrap_api_key=first_user_settings["bootstrap_api_key"],
-        )
+        first_user_settings: Any = msgspec.json.decode(sys.stdin.buffer.read(), type=dict[str, str])
+        settings.ROUTERDASH = replace(settings.ROUTERDASH, **first_user_settings)
         logs.configure(settings.ROUTERDASH, "control")
         raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)

@@ -88,6 +88,12 @@ def test_what_is_not_simulated_is_an_error(server, body) -> None:
     assert response.status == 404
 
 
+@pytest.mark.parametrize(("path", "status"), [("chat/completions", 400), ("embeddings", 400), ("rerank", 501)])
+def test_the_probe_of_model_sync_finds_chats_and_embeddings(server, path, status) -> None:
+    assert server.behaviour.kind == "llamacpp"
+    assert Client(server.port).post(f"/v1/{path}", {}).status == status
+
+
 def test_it_tells_its_slots_and_models(server) -> None:
     assert Client(server.port).get("/props").json() == {"total_slots": 4}
     assert [it["id"] for it in Client(server.port).get("/v1/models").json()["data"]] == ["m0"]

@@ -117,6 +117,10 @@ def test_without_a_key_no_options_are_stored(as_admin: Api, sim: Simulator) -> N
         ("total_timeout_secs", 86401),
         ("max_concurrency", 10001),
         ("max_concurrency", "many"),
+        ("tier", 0),
+        ("tier", 10),
+        ("cost_weight", 0),
+        ("cost_weight", 10.5),
         ("capabilities", ["telepathy"]),
     ],
 )
@@ -257,7 +261,10 @@ def test_a_move_to_an_unreachable_server_keeps_the_type_and_warns(as_admin: Api,
 # Limits and capabilities
 
 
-LIMITS = {"connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4}
+LIMITS = {
+    "connect_timeout_secs": 1, "idle_timeout_secs": 2, "total_timeout_secs": 3, "max_concurrency": 4, "tier": 5,
+    "cost_weight": 0.25,
+}  # fmt: skip
 
 
 def limits(endpoint: Endpoint) -> dict[str, Any]:

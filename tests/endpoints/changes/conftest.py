@@ -29,5 +29,5 @@ def changes() -> list[tuple[str, str]]:
 
 def of(*objects: Any) -> list[tuple[str, str]]:
     """Return the entries for objects, one each."""
-    kinds = {"Endpoint": "endpoint", "ApiKey": "key", "User": "user"}
+    kinds = {"Endpoint": "endpoint", "ApiKey": "key", "User": "user", "NamedModel": "model_name"}
     return [(kinds[type(it).__name__], it.key_hash if isinstance(it, ApiKey) else str(it.pk)) for it in objects]

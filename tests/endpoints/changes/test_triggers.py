@@ -10,9 +10,10 @@ from django.utils import timezone
 
 from access.models import ApiKey, Role, User
 from endpoints.changes.watched import WATCHED
+from endpoints.checks.model_lists import ListedModel
 from endpoints.endpoint_fields import FIELDS
 from endpoints.models import HEALTH_FIELDS, Endpoint, EndpointModel, EndpointOptions
-from endpoints.sync import ListedModel, store
+from endpoints.sync import store
 from tests.access.people import make_admin, make_user
 from tests.endpoints.changes.conftest import changes, of
 from tests.endpoints.conftest import make_endpoint, make_model, rolled_back, sql

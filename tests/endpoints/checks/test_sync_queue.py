@@ -67,6 +67,18 @@ def test_only_a_recovery_is_queued_again_within_15_minutes(later: Later, monkeyp
     assert queued()[2:] == [("a", False)]
 
 
+def test_an_unknown_model_is_a_reason_once_a_minute(later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = SyncQueue(later)
+    for _ in range(2):
+        queue.unknown_model("a")
+        later.run()
+    assert queued() == [("a", False)]
+    monkeypatch.setattr(sync_queue, "UNKNOWN_SECONDS", 0.0)
+    queue.unknown_model("a")
+    later.run()
+    assert queued()[1:] == [("a", False)]
+
+
 def test_the_next_check_tries_again_after_an_error(later: Later, caplog: pytest.LogCaptureFixture) -> None:
     queue = SyncQueue(later)
     queue.passed_check("a", False)

@@ -206,7 +206,7 @@ def test_events_with_other_content_are_no_template(data):
 
 
 def facts(relay: StreamRelay) -> tuple[object, ...]:
-    state = (relay.usage, relay.events, relay.deltas, relay.finished, relay.error, relay.held, relay.response_id)
+    state = (relay.usage, relay.events, relay.deltas, relay.finished, relay.error, relay.held, relay.finish_reason)
     return *state, relay.whole, relay._open
 
 

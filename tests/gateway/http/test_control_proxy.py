@@ -133,6 +133,12 @@ def test_hop_by_hop_headers_are_not_forwarded(gateway, control_script):
     assert headers[b"x-end"] == b"1"
 
 
+def test_a_referer_has_no_api_key(gateway, control_script):
+    with control_script(always(PAGE)) as control:
+        gateway.get("/favicon.ico", headers={"Referer": f"http://router/ollama/{gateway.key}/"})
+    assert headers_of(control.requests[0])[b"referer"] == b"http://router/ollama/key/"
+
+
 def test_a_chunked_body_gets_a_length(gateway, control_script):
     head = gateway.head("POST /login", "Connection: close", "Transfer-Encoding: chunked")
     with control_script(always(PAGE)) as control:

@@ -293,6 +293,20 @@ def test_an_upgrade_is_ignored(gateway, upgrade):
     assert b"connection: close\r\n" in received
 
 
+def websocket_request(gateway, path):
+    return gateway.send(gateway.head(f"GET {path}", "Connection: Upgrade", "Upgrade: websocket"))
+
+
+def test_a_client_of_responses_that_tries_a_websocket_is_sent_to_http_at_once(gateway):
+    """Codex goes on over HTTP after a 426, and tries for seconds after a 404 or a 405."""
+    received = websocket_request(gateway, "/v1/responses")
+    assert statuses(received) == [426]
+    assert b"upgrade: HTTP/1.1\r\n" in received
+    assert b'"code":"upgrade_required"' in received
+    assert gateway.records() == []
+    assert statuses(websocket_request(gateway, "/v1/chat/completions")) == [405]
+
+
 # Slow clients
 
 

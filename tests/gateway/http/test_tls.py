@@ -58,6 +58,16 @@ def test_a_body_of_megabytes_over_tls(gateway, files):
         assert server.requests[0].endswith(b'x"]}')
 
 
+def test_ollamas_port_is_served_over_tls_too(make_gateway, files):
+    gateway = make_gateway(ROUTERDASH_TLS_CERTIFICATE=str(files[0]), ROUTERDASH_TLS_KEY=str(files[1]))
+    gateway.start(ollama=True)
+    gateway.port = gateway.ollama_port
+    assert send_request(gateway, certificates.trusting(files[0]), path="/")[1] == b"Ollama is running"
+    with gateway.connect() as connection:
+        connection.sendall(gateway.head("GET /"))
+        assert connection.recv(100) == b""
+
+
 def test_plain_http_is_refused_on_a_tls_port(gateway):
     with gateway.connect() as connection:
         connection.sendall(gateway.head("GET /v1/models"))

@@ -21,8 +21,8 @@ def events(given: Response) -> list[bytes]:
 
 
 def event_data(given: Response) -> list[Any]:
-    """Return the JSON of a stream's events without [DONE]."""
-    found = [event.rpartition(b"data: ")[2] for event in events(given)]
+    """Return the JSON of a stream's events without comments and [DONE]."""
+    found = [event.rpartition(b"data: ")[2] for event in events(given) if not event.startswith(b":")]
     return [json.loads(data) for data in found if data != b"[DONE]"]
 
 

@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from gateway.registry.schema import ModelName, Step, Target
+from gateway.registry.writer import Changes
 from tests.gateway.inference.helpers import error_of, outcomes, refuses
 from tests.gateway.process import read_to_end
 from tests.gateway.scripted import Talk, always, http_response, opening, stream, upstream
@@ -210,3 +212,16 @@ def test_a_json_response_to_a_request_for_audio_is_passed_on(gateway, path, kind
     assert requested_path == ("/tokenize" if kind == "tokenize" else path)
     record = gateway.record()
     assert (record.kind, record.outcome) == (kind, "ok")
+
+
+def test_a_model_name_changes_only_the_model_of_a_form(gateway):
+    with upstream(refuses(500)) as failing, upstream(always(http_response(TEXT))) as server:
+        first, second = gateway.add(failing), gateway.add(server)
+        steps = (Step((Target(first),)), Step((Target(second),)))
+        name = ModelName(id="form", name="form-name", steps=steps, dropped=("language",), echo_served=True)
+        gateway.registry.writer.apply(Changes(model_names={"form": name}))
+        given = send(gateway, form("form-name"))
+        gateway.registry.writer.apply(Changes(model_names={"form": None}))
+    assert (given.status, given.headers["x-routerdash-step"]) == (200, "2")
+    assert body_of(server.requests[0]) == form(second)
+    assert gateway.record().model == "form-name"

@@ -3,7 +3,15 @@
 import pytest
 
 from gateway.dialects.redact import REDACTED
-from gateway.inference.headers import MAX_CACHED, AllowList, client_headers, endpoint_lines, header_lines
+from gateway.inference.headers import (
+    MAX_CACHED,
+    AllowList,
+    client_headers,
+    endpoint_lines,
+    header_lines,
+    routing_lines,
+)
+from gateway.routing.balancer import Decision
 
 
 def test_header_lines():
@@ -40,3 +48,17 @@ def test_an_allow_list_caches_a_limited_number_of_names():
     for number in range(2 * MAX_CACHED):
         assert not names[b"x-%d" % number]
     assert len(names) == MAX_CACHED
+
+
+@pytest.mark.parametrize(
+    ("chosen", "costs", "expected"),
+    [
+        ("a", (("a", 9),), b"x-routerdash-reason: why;cost=9\r\n"),
+        ("a", (("a", 9), ("b", 11), ("c", 12)), b"x-routerdash-reason: why;cost=9;next=11\r\n"),
+        ("b", (("a", 9), ("b", 10), ("c", 12)), b"x-routerdash-reason: why;cost=10;next=9\r\n"),
+        ("x", (("a", 9), ("b", 10)), b"x-routerdash-reason: why;next=9\r\n"),  # costs of eight others were recorded
+    ],
+)
+def test_an_adaptive_decision_is_explained(chosen, costs, expected):
+    assert routing_lines(Decision(chosen, "why", (), costs), 0) == expected
+    assert routing_lines(Decision(chosen, "why", (), costs), 12) == expected + b"x-routerdash-affinity: kept=12\r\n"

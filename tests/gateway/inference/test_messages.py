@@ -78,13 +78,24 @@ def test_a_missing_path_is_requested_once(gateway):
 
 
 def test_a_missing_model_is_not_taken_for_a_missing_path(gateway):
+    missing = http_response(b'{"type":"error","error":{"type":"not_found_error","message":"model: x"}}', 404)
+    with upstream(endpoint_with(messages=missing)) as server:
+        model = gateway.add(server, known_as="x")
+        for _ in range(2):
+            given = send_request(gateway, model)
+    assert (given.status, given.json()["error"]["type"]) == (404, "not_found_error")
+    assert requested_paths(server) == ["/v1/messages"] * 2
+    assert [record.outcome for record in gateway.records()] == ["refused"] * 2
+
+
+def test_an_endpoint_may_lack_the_translated_kind_too(gateway):
     with upstream(endpoint_with()) as server:
         model = gateway.add(server)
         for _ in range(2):
             given = send_request(gateway, model)
-    assert (given.status, given.json()["error"]["type"]) == (404, "not_found_error")
-    assert requested_paths(server) == ["/v1/messages", "/v1/chat/completions"] * 2
-    assert [record.outcome for record in gateway.records()] == ["refused"] * 2
+    assert given.status == 404
+    assert requested_paths(server) == ["/v1/messages", "/v1/chat/completions", "/v1/chat/completions"]
+    assert [record.error for record in gateway.records()] == ["it lacks this kind of request"] * 2
 
 
 def test_a_stream_is_translated(gateway):

@@ -142,3 +142,13 @@ def test_a_chat_ends_when_its_user_is_deleted(gateway, sim, control_script):  # 
         assert b"The API key of this request was revoked." in chat.result().body
     record = gateway.record()
     assert (record.outcome, record.error) == ("cancelled", "its API key was revoked")
+
+
+@pytest.mark.parametrize(("external", "status"), [(True, 200), (False, 403)])
+def test_control_says_whether_external_endpoints_may_be_used(gateway, sim, control_script, external, status):  # noqa: F811
+    model = gateway.add(sim.add(), external=True)
+    (endpoint,) = gateway.endpoints_of(model)
+    for endpoint_id in (None, endpoint.id):
+        with control_script(admits(external=external, endpoint_id=endpoint_id)):
+            assert play(gateway, model).status == status
+    assert [record.outcome for record in gateway.records()] == 2 * ["ok" if external else "rejected"]

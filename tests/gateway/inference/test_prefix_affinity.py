@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.base.config import AFFINITY_HEADER, AFFINITY_OFF
+from gateway.registry.schema import Lengths, ModelName, Speeds, Step, Target
+from gateway.registry.writer import Changes
 from gateway.routing.adaptive import KEPT_PREFIX
 from tests.gateway.inference.helpers import add_equals
 from tests.gateway.process import GatewayProcess
+from tests.router import until
 
 
 def start(directory: Path, **environment: str) -> GatewayProcess:
@@ -63,6 +66,23 @@ def test_turns_return_to_their_endpoint(gateway, sim):
     assert len(Counter(chosen)) > 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_responses_tell_the_reason_and_what_was_kept(gateway, sim, stream):
+    model = add_equals(gateway, sim.add(), sim.add())
+    found = []
+    for turns in (1, 2):
+        body = {"model": model, "max_tokens": 5, "stream": stream, "messages": conversation(1, turns)}
+        found.append(gateway.post("/v1/chat/completions", body).headers)
+        record = gateway.record()
+    (attempt,) = record.attempts
+    costs = dict(attempt.costs)
+    (other,) = costs.keys() - {attempt.endpoint_id}
+    assert found[1]["x-routerdash-reason"] == f"kept_prefix;cost={costs[attempt.endpoint_id]};next={costs[other]}"
+    assert "x-routerdash-affinity" not in found[0]
+    kept = int(found[1]["x-routerdash-affinity"].removeprefix("kept="))
+    assert 0 < kept <= attempt.work.prefix_tokens
+
+
 def test_turns_have_the_conversation_in_their_records(gateway, sim):
     model = add_equals(gateway, sim.add())
     keys = [ask(gateway, model, conversation(number, turns)).conversation for number in (1, 2) for turns in (1, 2)]
@@ -80,6 +100,23 @@ def test_a_session_returns_to_its_endpoint(gateway, sim, header):
         assert later.conversation == first.conversation
         assert later.attempts[0].work.prefix_tokens > 0
     assert ask(gateway, model, conversation(1, 1, size=10), **{header: "t"}).attempts[0].work.prefix_tokens == 0
+
+
+def test_short_prompts_of_fast_endpoints_go_anywhere(gateway, sim):
+    """Their prefix caches would save less than a millisecond. Those of a long prompt save more."""
+    model = add_equals(gateway, sim.add(), sim.add())
+    fast = Speeds(0.001, 1e-7, 0.001, 0.0001, completions=256)
+    speeds = {(it.id, model, "chat_completions"): fast for it in gateway.endpoints_of(model)}
+    gateway.registry.writer.apply(Changes(speeds=dict(speeds)))
+    version = gateway.page.version
+    until(lambda: gateway.page.newest_applied() >= version)
+    ask(gateway, model, conversation(1, 1))  # after it, the speeds are known
+    first, second = (ask(gateway, model, conversation(2, turns)) for turns in (1, 2))
+    assert first.conversation == second.conversation is not None
+    assert second.attempts[0].work.prefix_tokens == 0
+    first, second = (ask(gateway, model, conversation(3, turns, 200_000)) for turns in (1, 2))
+    assert first.endpoint_id == second.endpoint_id
+    assert second.attempts[0].work.prefix_tokens > 0
 
 
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
@@ -130,3 +167,34 @@ def test_the_setting_restricts_it(tmp_path, sim, setting, has_session):
     finally:
         process.end()
     assert (tmp_path / "affinity").exists() is has_session
+
+
+# Model names
+
+
+def test_conversations_return_through_a_model_name(gateway, sim):
+    """The prefix cache belongs to the model, so that requests for the name and for the model share it."""
+    model = add_equals(gateway, sim.add(), sim.add(), sim.add())
+    name = ModelName(id="affine", name="affine-name", steps=(Step((Target(model),)),))
+    gateway.registry.writer.apply(Changes(model_names={"affine": name}))
+    for number in range(100, 106):
+        first = ask(gateway, "affine-name", conversation(number, 1))
+        second = ask(gateway, "affine-name", conversation(number, 2))
+        third = ask(gateway, model, conversation(number, 3))
+        assert first.endpoint_id == second.endpoint_id == third.endpoint_id
+        assert first.conversation == second.conversation is not None
+        assert {it.attempts[0].reason for it in (second, third)} == {KEPT_PREFIX}
+    gateway.registry.writer.apply(Changes(model_names={"affine": None}))
+
+
+def test_a_name_without_known_lengths_has_those_of_its_model(gateway, sim):
+    model = add_equals(gateway, sim.add(), sim.add())
+    names = {it: ModelName(id=it, name=it, steps=(Step((Target(model),)),)) for it in ("known", "unknown")}
+    lengths = {(model, None): Lengths(70.0, 3.0), ("known", None): Lengths(30.0, 3.0)}
+    gateway.registry.writer.apply(Changes(model_names=dict(names), lengths=dict(lengths)))
+    expected = {}
+    for requested in ("known", "unknown", model):
+        assert gateway.chat(requested).status == 200
+        expected[requested] = gateway.record().attempts[0].work.output_tokens
+    assert expected == {"known": 30, "unknown": 70, model: 70}
+    gateway.registry.writer.apply(Changes(model_names=dict.fromkeys(names)))

@@ -62,3 +62,25 @@ def test_many_clients_at_once_are_all_counted(gateway, sim):
     assert len({record.id for record in records}) == len(records) == 160
     assert {record.outcome for record in records} == {"ok"}
     assert gateway.in_flight(model) == 0
+
+
+def test_an_attempt_records_how_long_its_connection_took(gateway, sim):
+    simulated = sim.add()
+    model = gateway.add(simulated)
+    taken = []
+    for _ in range(2):
+        gateway.chat(model)
+        (attempt,) = gateway.record().attempts
+        assert 0 <= attempt.connect_us <= attempt.duration_us
+        taken.append(attempt.connect_us)
+    assert taken[0] > 0
+    assert taken[1] == 0  # the connection was still open
+
+
+def test_an_attempt_without_a_connection_records_how_long_it_tried(gateway, sim):
+    simulated = sim.add()
+    model = gateway.add(simulated)
+    simulated.set(fault="refuse")
+    gateway.chat(model)
+    attempt = gateway.record().attempts[-1]
+    assert (attempt.outcome, 0 < attempt.connect_us <= attempt.duration_us) == ("failed", True)

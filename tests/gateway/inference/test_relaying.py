@@ -101,7 +101,8 @@ def test_a_stream_without_done_is_complete_after_a_finish_reason(gateway, sim):
 def test_a_stream_that_breaks_off_ends_in_an_error(gateway, sim, kind, fault):
     given = send_request(gateway, kind, gateway.add(sim.add(fault=fault)), stream=True)
     last = event_data(given)[-1]
-    error = last if kind == RESPONSES else last["error"]
+    assert (last.get("type") == "response.failed") is (kind == RESPONSES)
+    error = last["response"]["error"] if kind == RESPONSES else last["error"]
     assert (error["code"], b"[DONE]" in given.body) == ("upstream_error", False)
     assert b"response.completed" not in given.body
     record = gateway.record()

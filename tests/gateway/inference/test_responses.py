@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from gateway.ipc.limit_hits import Hits
+from tests.gateway.inference.helpers import event_data
 from tests.gateway.process import GatewayProcess
-from tests.gateway.scripted import Talk, http_response, stream, upstream
+from tests.gateway.scripted import Talk, always, http_response, stream, upstream
 
 OTHER = "sk_" + "OtherKey00" * 3
 BIG = "x" * 300_000
@@ -165,7 +166,7 @@ def test_a_streamed_response_is_known_from_its_first_event(gateway):
     stored = http_response(b'{"id":"resp_streamed","object":"response","output":[]}')
 
     def script(talk: Talk) -> None:
-        if talk.request().startswith(b"POST"):
+        if b'"stream"' in talk.request():
             talk.send(stream(created, item, end=False))
             talk.client_disconnected()
         else:
@@ -183,6 +184,7 @@ def test_a_streamed_response_is_known_from_its_first_event(gateway):
             assert gateway.get("/v1/responses/resp_streamed", **by(OTHER)).status == 404
             request = {"model": model, "input": [{"id": "msg_streamed"}]}
             assert gateway.post("/v1/responses", request, **by(OTHER)).status == 404
+            assert gateway.post("/v1/responses", request).status == 200
 
 
 def test_owners_survive_a_kill(make_gateway, sim):
@@ -291,3 +293,38 @@ def test_chats_do_not_open_the_file_of_response_owners(make_gateway, sim):
     gateway = make_gateway().start()
     assert gateway.chat(gateway.add(sim.add())).status == 200
     assert not gateway.config.responses_dir.exists()
+
+
+# Errors in mid-stream
+
+
+def fail_in_stream(gateway, *pieces, **facts):
+    with upstream(always(stream(*pieces, end=False))) as server:
+        given = gateway.post("/v1/responses", {"model": gateway.add(server, **facts), "input": "", "stream": True})
+    return event_data(given)
+
+
+CREATED = b'data: {"type":"response.created","response":{"id":"resp_7","model":"m"},"sequence_number":0}\n\n'
+DELTA = b'data: {"type":"response.output_text.delta","delta":"Hi","sequence_number":1}\n\n'
+ERROR = b'data: {"type":"error","code":"server_error","message":"out of memory","sequence_number":2}\n\n'
+
+
+def test_a_stream_that_breaks_off_ends_with_response_failed(gateway):
+    last = fail_in_stream(gateway, CREATED, DELTA)[-1]
+    assert (last["type"], last["sequence_number"], last["response"]["id"]) == ("response.failed", 2, "resp_7")
+    assert last["response"]["error"]["code"] == "upstream_error"
+
+
+def test_an_event_error_is_followed_by_response_failed(gateway):
+    """Codex ignores an event `error`."""
+    *_, error, failed = fail_in_stream(gateway, CREATED, DELTA, ERROR)
+    assert (error["type"], failed["type"], failed["sequence_number"]) == ("error", "response.failed", 3)
+    assert failed["response"]["id"] == "resp_7"
+    assert failed["response"]["error"] == {"code": "server_error", "message": "out of memory"}
+    assert gateway.record().outcome == "failed"
+
+
+def test_an_endpoints_own_response_failed_after_an_error_is_not_repeated(gateway):
+    own = b'data: {"type":"response.failed","response":{"id":"resp_7","error":{"code":"x","message":"y"}}}\n\n'
+    types = [event["type"] for event in fail_in_stream(gateway, CREATED, DELTA, ERROR, own)]
+    assert types.count("response.failed") == 1

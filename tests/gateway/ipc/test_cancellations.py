@@ -77,7 +77,7 @@ def test_before_the_first_byte_the_client_gets_an_error(gateway, sim):
     [
         ("/v1/chat/completions", b"data: "),
         ("/v1/messages", b"event: error\ndata: "),
-        ("/v1/responses", b"event: error\ndata: "),
+        ("/v1/responses", b"event: response.failed\ndata: "),
     ],
 )
 def test_a_stream_ends_with_an_error_in_its_dialect(gateway, sim, path, event):

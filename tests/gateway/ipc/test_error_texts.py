@@ -13,6 +13,7 @@ from gateway.ipc import error_texts, record
         "an error in its response (server_error)",
         "The endpoint failed: HTTP 503 (overloaded_error).",
         "The endpoint did not respond in time.",
+        "The endpoint did not load the model within 600 s.",
         "The endpoint failed: connection refused.",
         "no connection within 2.5 s",
         "TLS failed: CERTIFICATE_VERIFY_FAILED",
@@ -27,6 +28,9 @@ from gateway.ipc import error_texts, record
         "its header block has more than 1000 lines",
         "the response has more than 64 MiB",
         "the endpoint's response is not a chat completion: Expected `object`, got `array`",
+        "the endpoint's response is not a message: Expected `object`, got `array`",
+        "the endpoint's response is not a message: it has no content",
+        "the endpoint's response has more than 1,000 blocks",
         "the endpoint's response has more than 200,000 values",
         "an internal error of RouterDash; see its log",
         # Recorded by earlier versions

@@ -1,10 +1,12 @@
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 
 import pytest
 
+from gateway.ipc import live_page
 from gateway.ipc.live_page import (
     IN_FLIGHT,
     MAX_ENDPOINTS,
@@ -17,6 +19,8 @@ from gateway.ipc.live_page import (
     EndpointWork,
     LivePage,
     NoRow,
+    QueuedRequests,
+    wanted_bit,
 )
 from tests.router import ROOT
 
@@ -268,6 +272,21 @@ print(admitted, most)
 """
 
 
+def test_one_process_at_a_time_creates_the_page(tmp_path, monkeypatch):
+    """Else another one maps a file that is still empty, or has it truncated under it."""
+    create, created = live_page._open_map, []
+
+    def create_locked(path):
+        with (path.with_name("live-rows") / "claims").open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        created.append(path)
+        return create(path)
+
+    monkeypatch.setattr(live_page, "_open_map", create_locked)
+    LivePage(tmp_path / "live")
+    assert created == [tmp_path / "live"]
+
+
 def test_two_processes_never_hold_a_slot_of_one(tmp_path):
     """Each takes the slot first and checks then. While one holds it, it never sees another holder."""
     command = [sys.executable, "-c", TAKE, str(tmp_path / "live")]
@@ -344,3 +363,18 @@ def test_requests_in_flight_are_integrated_over_time(page):
     rows[1].cells(4)[SHARED] = 7  # nothing in flight
     assert work.shared(4, 10) == 100 + 2 * 20 + 7
     assert work.shared(5, 10) == 0
+
+
+# Classes of the queue
+
+
+def test_requests_in_the_queue_are_counted_by_class_over_all_processes(page):
+    one, other = page.claim_row(), page.claim_row()
+    queued = QueuedRequests(page)
+    one.set_waiting(5, bulk=3, wanted=wanted_bit(0) | wanted_bit(7))
+    other.set_waiting(2, bulk=0, wanted=wanted_bit(64 + 9))
+    assert (page.waiting, queued.interactive) == (7, 4)
+    assert queued.wanted == wanted_bit(0) | wanted_bit(7) | wanted_bit(9)  # slots 9 and 73 share a bit
+    other.release()
+    assert (page.waiting, queued.interactive, queued.wanted) == (5, 2, wanted_bit(0) | wanted_bit(7))
+    one.release()

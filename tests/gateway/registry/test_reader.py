@@ -1,13 +1,25 @@
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from gateway.registry import folders
 from gateway.registry import reader as reader_module
-from gateway.registry.reader import BoundedCache, StoreUnreadable
-from gateway.registry.schema import ApiKey, Model, ref
+from gateway.registry.reader import NOT_READ, BoundedCache, StoreUnreadable
+from gateway.registry.schema import (
+    ApiKey,
+    EngineState,
+    Model,
+    ModelName,
+    PublishedKey,
+    Step,
+    Target,
+    model_name_key,
+    ref,
+)
+from gateway.registry.writer import Changes
 from tests.gateway.registry.conftest import DATABASE, Known, digest, file_of, make_key
 from tests.gateway.samples import make_endpoint
 
@@ -275,3 +287,59 @@ def test_all_files_belong_to_the_user_alone(writer, apply, root):
     found = [path for path in root.rglob("*") if path.is_file()]
     assert {path.name for path in found} == {"current", "data.sqlite3", "data.sqlite3-wal", "data.sqlite3-shm"}
     assert {os.stat(path).st_mode & 0o077 for path in (root, *root.rglob("*"))} == {0}
+
+
+# States of engines
+
+
+def test_states_of_engines_are_read_again_when_they_change(writer, apply, known):
+    apply(make_endpoint("a"), make_endpoint("b"))
+    known.reader.follow()
+    assert known.reader.engine(ref("a")) == NOT_READ
+    for state in (EngineState(1.0, ("m",)), EngineState(2.0, ("m", "n"), ("x",), 2, 3), None):
+        writer.apply(Changes(engines={"a": state}))
+        known.reader.follow()
+        assert known.updates[-1].learned
+        assert known.reader.engine(ref("a")) == (state or NOT_READ)
+    assert known.reader.engine(ref("b")) == NOT_READ
+
+
+def test_a_deleted_endpoint_has_no_engine(writer, apply, known):
+    apply(make_endpoint("a"))
+    writer.apply(Changes(engines={"a": EngineState(1.0, ("m",))}))
+    apply(deleted=("a",))
+    writer.apply(Changes(endpoints={"a": None}, engines={"a": EngineState(1.0, ("m",))}))
+    known.reader.follow()
+    assert known.reader.engine(ref("a")) == NOT_READ
+
+
+# Model names
+
+
+def make_name(name_id: str, name: str, model: str = "m") -> ModelName:
+    return ModelName(id=name_id, name=name, steps=(Step((Target(model),)),))
+
+
+def test_model_names_are_read_when_they_change(writer, known):
+    fast, pattern = make_name("1", "fast"), make_name("2", "claude-*")
+    writer.apply(Changes(model_names={"1": fast, "2": pattern}))
+    known.reader.follow()
+    assert known.updates[-1].model_names == {model_name_key("fast"): fast, model_name_key("claude-*"): pattern}
+    writer.apply(Changes(model_names={"1": None}))
+    known.reader.follow()
+    assert known.updates[-1].model_names == {model_name_key("fast"): None}
+    assert not known.updates[-1].complete
+
+
+def test_the_store_of_a_release_without_model_names_is_read(writer, apply, known, root):
+    apply(make_endpoint("a"))
+    with closing(sqlite3.connect(file_of(root))) as database:
+        database.execute("DROP TABLE model_names")
+    known.reader.follow()
+    assert (known.names(), known.updates[-1].model_names) == (["a"], {})
+
+
+def test_a_key_says_whether_it_may_use_external_endpoints(apply, known):
+    apply(PublishedKey("a", digest("a").hex(), (), external=True), make_key("b"))
+    found = [known.reader.key(digest(name)) for name in "ab"]
+    assert [key.external for key in found] == [True, False]

@@ -5,7 +5,20 @@ import pytest
 
 from gateway.registry import folders, schema
 from gateway.registry import writer as writer_module
-from gateway.registry.schema import CHANGES, META, STATE, Damaged, Model, PublishedKey, ref
+from gateway.registry.schema import (
+    CHANGES,
+    META,
+    NAME,
+    STATE,
+    Damaged,
+    Model,
+    ModelName,
+    PublishedKey,
+    Step,
+    Target,
+    model_name_key,
+    ref,
+)
 from gateway.registry.store import is_damage
 from gateway.registry.writer import Changes, RegistryWriter
 from tests.gateway.registry.conftest import DATABASE, Known, digest, file_of, make_key
@@ -225,3 +238,45 @@ def test_a_store_is_rebuilt_with_everything(writer, root, page):
 )
 def test_what_damage_is(error, damage):
     assert is_damage(error) is damage
+
+
+def make_name(name_id: str, name: str, model: str = "m") -> ModelName:
+    return ModelName(id=name_id, name=name, steps=(Step((Target(model),)),))
+
+
+def changed_names(writer: RegistryWriter, *names: ModelName, deleted: tuple[str, ...] = ()) -> list[bytes]:
+    """Apply model names, and return the changes that readers see."""
+    before = writer.state().version  # type: ignore[union-attr]
+    changes = Changes(model_names={name.id: name for name in names} | dict.fromkeys(deleted))
+    after = writer.apply(changes)
+    steps = writer._store.changes(before, after)  # type: ignore[union-attr]
+    return sorted(change for step in steps or [] for change in step)
+
+
+def test_a_model_name_is_written_if_it_differs(writer):
+    assert changed_names(writer, make_name("1", "fast")) == [NAME + model_name_key("fast")]
+    assert changed_names(writer, make_name("1", "fast")) == []
+    assert changed_names(writer, make_name("1", "fast", "other")) == [NAME + model_name_key("fast")]
+    assert changed_names(writer, deleted=("1",)) == [NAME + model_name_key("fast")]
+    assert writer.model_names() == []
+
+
+def test_a_renamed_model_name_leaves_no_row(writer):
+    changed_names(writer, make_name("1", "fast"), make_name("2", "slow"))
+    changed = changed_names(writer, make_name("1", "slow"), make_name("2", "fast*"))
+    assert changed == sorted(NAME + model_name_key(name) for name in ("fast", "slow", "fast*"))
+    assert {name.id: name.name for name in writer.model_names()} == {"1": "slow", "2": "fast*"}
+
+
+def test_parameters_of_a_model_name_are_kept(writer):
+    name = msgspec.structs.replace(
+        make_name("1", "fast"), defaults={"stop": msgspec.Raw(msgspec.msgpack.encode(["a"]))}
+    )
+    changed_names(writer, name)
+    (stored,) = writer.model_names()
+    assert msgspec.msgpack.decode(stored.defaults["stop"]) == ["a"]
+
+
+def test_a_rebuilt_store_has_the_model_names(writer):
+    writer.rebuild(DATABASE, (), (), model_names=[make_name("1", "fast"), make_name("2", "a*")])
+    assert {name.name for name in writer.model_names()} == {"fast", "a*"}

@@ -1,24 +1,27 @@
 """The adaptive policy chooses by the time that a request costs, its own and that of others."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from gateway.registry.schema import Speeds
 from gateway.routing import adaptive
-from gateway.routing.adaptive import FASTEST, KEPT_PREFIX, PROBE, SLOW_START, WAITED, Demand, Row, pick, row
-from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, TRIAL
+from gateway.routing.adaptive import FASTEST, KEPT_PREFIX, PROBE, SLOW_START, TERMS, WAITED, Demand, Row, pick, row
+from gateway.routing.balancer import EXCLUDED, FULL, ONLY, OPEN, SPILLED, TIERS, TRIAL
 
 FAST = Speeds(setup=0.01, read=0.0001, write=0.01, share=0.001, completions=256)
 SLOW = Speeds(setup=0.01, read=0.001, write=0.05, share=0.005, completions=256)
+NEVER = Speeds(0.0, 0.0, 0.0, 0.0)
 CHAT = Demand(prompt=1000, output=200)
+BULK = CHAT._replace(harm=adaptive.BULK_HARM)
 
 
 @dataclass
 class Endpoint:
     id: str
     rank: int = 0
+    tier: int = 1
     slots: int | None = None
     trial_due: float = 0.0
     in_flight: int = 0
@@ -56,6 +59,15 @@ def test_requests_that_run_there_cost_their_own_and_others_time() -> None:
     own = 0.01 + 0.0001 * (500 + 1000) + 200 * (0.01 + 0.001 * 3)
     harm = 2 * (0.5 * 0.001 * 200 + 0.25 * 0.0001 * 1000)
     assert dict(decision.costs)["fast"] == int((own + harm) * 1000)
+
+
+def test_the_time_of_others_weighs_more_for_a_bulk_request() -> None:
+    rows = [fast(in_flight=2), slow()]
+    decision, bulk = pick(rows, CHAT), pick(rows, BULK)
+    assert decision is not None
+    assert bulk is not None
+    more = 2 * (0.5 * 0.001 * 200 + 0.75 * 0.0001 * 1000)
+    assert abs(dict(bulk.costs)["fast"] - dict(decision.costs)["fast"] - 1000 * more) <= 2  # whole milliseconds
 
 
 def test_a_busy_fast_endpoint_loses_to_an_idle_slow_one() -> None:
@@ -175,7 +187,8 @@ def test_an_endpoint_that_has_returned_is_expected_to_be_as_fast_as_before() -> 
 
 def test_without_any_measurement_all_are_alike() -> None:
     rows = [row(Endpoint(name), Speeds(0, 0, 0, 0), "vllm") for name in "ab"]
-    assert rows[0][2:] == rows[1][2:]
+    assert rows[0].terms[2:] == rows[1].terms[2:]
+    assert rows[0][2:TERMS] == rows[1][2:TERMS]
 
 
 @pytest.mark.parametrize("completions", [0, 3, SLOW_START - 1])
@@ -187,6 +200,12 @@ def test_few_completions_limit_the_requests_at_a_time(completions: int) -> None:
     assert sent == 1 + 2 * completions
 
 
+def test_a_slow_start_sends_nothing_to_an_open_circuit_breaker() -> None:
+    new = measured(0, in_flight=1)
+    assert chosen(new, slow(rank=OPEN))[0] == "new"
+    assert pick([new, slow(rank=OPEN), slow("full", slots=1, in_flight=1)], CHAT) is FULL
+
+
 def test_endpoints_with_few_completions_share_the_requests_if_there_are_no_others() -> None:
     rows = [measured(0, "a", in_flight=3), measured(0, "b", in_flight=2), measured(1, "c", in_flight=3)]
     assert chosen(*rows)[0] == "c"
@@ -195,9 +214,10 @@ def test_endpoints_with_few_completions_share_the_requests_if_there_are_no_other
 
 
 def test_a_request_waits_rather_than_flood_a_new_endpoint() -> None:
+    """However long that takes, unless it may not wait any more. Each response allows two more requests there."""
     rows = [measured(0, in_flight=1), slow(slots=1, in_flight=1)]
-    assert pick(rows, CHAT) is FULL
-    assert chosen(*rows, demand=CHAT._replace(waited=60.0))[0] == "new"
+    assert pick(rows, CHAT._replace(waited=60.0)) is FULL
+    assert chosen(*rows, demand=CHAT._replace(waited=adaptive.NEVER))[0] == "new"
 
 
 def test_a_measuring_request_is_a_probe() -> None:
@@ -218,6 +238,16 @@ def test_a_model_that_must_be_loaded_costs_its_load() -> None:
     assert chosen(cold, slow())[0] == "slow"
     busy = slow(in_flight=40)
     assert chosen(cold, busy)[0] == "cold"  # it is worth it at last
+
+
+def test_requests_wait_for_a_load_rather_than_start_another() -> None:
+    """Even where nothing was measured yet, so that the endpoint should have few requests."""
+    loading = row(Endpoint("loading", in_flight=2), NEVER, "ollama", load=2.0)
+    cold = row(Endpoint("cold"), FAST, "ollama", load=100.0)
+    assert chosen(loading, cold)[0] == "loading"
+    assert chosen(loading, row(Endpoint("loaded"), FAST, "ollama"))[0] == "loaded"
+    late = row(Endpoint("late", in_flight=2), NEVER, "ollama", load=60.0)
+    assert chosen(late, cold)[0] == "cold"
 
 
 # Many candidates
@@ -249,5 +279,99 @@ def test_the_cost_at_the_edge_agrees_with_the_formula() -> None:
     of = fast(in_flight=3)
     for n, pending in ((0, 0), (3, 0), (7, 900)):
         of.candidate.in_flight, of.candidate.pending = n, pending
-        ((value, _, _),) = adaptive._costs([of], CHAT, None, (), 0)[1]
-        assert value == pytest.approx(adaptive._edge_cost(of, CHAT.output, CHAT.prompt, n, pending, 0, CHAT.output))
+        for demand in (CHAT, BULK):
+            ((value, _, _),) = adaptive._costs([of], demand, None, (), 0)[1]
+            assert value == pytest.approx(adaptive._edge_cost(of, demand, demand.prompt, n, pending, 0))
+
+
+# Tiers
+
+
+SPILL_AFTER = 3.0
+
+
+def tiers(*found: tuple[int, Endpoint, Speeds], weight: float = 1.0) -> list[Row[Endpoint]]:
+    """Rows of endpoints, each with its tier and its speeds."""
+    last = max(tier for tier, _, _ in found)
+    rows = []
+    for tier, endpoint, speeds in found:
+        endpoint.tier, endpoint.rank = tier, endpoint.rank + tier - 1
+        spill_after = SPILL_AFTER if tier < last else adaptive.NEVER
+        rows.append(row(endpoint, speeds, "vllm", weight=weight, spill_after=spill_after))
+    return rows
+
+
+def test_a_better_tier_is_chosen_although_it_is_slower() -> None:
+    assert chosen(*tiers((1, Endpoint("own"), SLOW), (2, Endpoint("cloud"), FAST))) == ("own", ONLY)
+
+
+def test_a_full_tier_spills_at_once() -> None:
+    rows = tiers((1, Endpoint("own", slots=4, in_flight=4), FAST), (2, Endpoint("cloud"), SLOW))
+    assert chosen(*rows) == ("cloud", SPILLED)
+
+
+def test_the_next_tier_waits_for_its_own_faster_endpoint() -> None:
+    own = (1, Endpoint("own", slots=4, in_flight=4), FAST)
+    busy, slow_one = (2, Endpoint("busy", slots=4, in_flight=4), FAST), (2, Endpoint("slow"), SLOW)
+    assert pick(tiers(own, busy, slow_one), CHAT) is FULL
+    assert chosen(*tiers(own, slow_one)) == ("slow", SPILLED)
+
+
+def waiting_at(seconds: float) -> int:
+    """The requests in flight at a SLOW endpoint beside which a request of CHAT loses so many seconds."""
+    return round(seconds / (CHAT.output * SLOW.share))
+
+
+def test_without_known_slots_a_long_expected_wait_is_full() -> None:
+    def found(own: Endpoint) -> tuple[str, str]:
+        return chosen(*tiers((1, own, SLOW), (2, Endpoint("cloud"), SLOW)))
+
+    assert found(Endpoint("own", in_flight=waiting_at(SPILL_AFTER))) == ("own", ONLY)
+    assert found(Endpoint("own", in_flight=waiting_at(SPILL_AFTER) + 1)) == ("cloud", SPILLED)
+    prompts = round(SPILL_AFTER / SLOW.read)
+    assert found(Endpoint("own", in_flight=1, pending=prompts)) == ("cloud", SPILLED)
+    assert found(Endpoint("own", slots=10**6, in_flight=waiting_at(100))) == ("own", ONLY)
+
+
+def test_the_expected_wait_has_no_cost_weight() -> None:
+    own, cloud = (1, Endpoint("own", in_flight=waiting_at(SPILL_AFTER)), SLOW), (2, Endpoint("cloud"), SLOW)
+    assert chosen(*tiers(own, cloud, weight=10.0))[0] == "own"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Endpoint("cloud", slots=1, in_flight=1),
+        Endpoint("cloud", rank=EXCLUDED),
+        Endpoint("cloud", rank=OPEN),
+        Endpoint("cloud", rank=2 * TIERS),  # less healthy
+    ],
+)
+def test_a_long_expected_wait_is_no_reason_to_wait_longer(other: Endpoint) -> None:
+    own = Endpoint("own", in_flight=waiting_at(100))
+    assert chosen(*tiers((1, own, SLOW), (2, replace(other), SLOW)))[0] == "own"
+
+
+def test_the_first_free_tier_is_found_among_many() -> None:
+    many = [(1, Endpoint(f"own{at}", slots=1, in_flight=1), SLOW) for at in range(40)]
+    spare = (2, Endpoint("spare"), SLOW)
+    assert chosen(*tiers(*many, spare)) == ("spare", SPILLED)
+    many[-1][1].in_flight = 0
+    assert chosen(*tiers(*[(1, replace(it, rank=0), of) for _, it, of in many], (2, Endpoint("x"), FAST))) == (
+        "own39",
+        ONLY,
+    )
+
+
+def test_new_endpoints_spill_beyond_their_slow_start() -> None:
+    new = Speeds(SLOW.setup, SLOW.read, SLOW.write, SLOW.share, completions=1)
+    rows = tiers((1, Endpoint("new", in_flight=3), new), (2, Endpoint("cloud"), SLOW))
+    assert chosen(*rows) == ("cloud", SPILLED)
+
+
+def test_expected_seconds_have_no_cost_weight() -> None:
+    dear = row(Endpoint("dear"), FAST, "vllm", weight=4.0)
+    plain = row(Endpoint("x"), FAST, "vllm")
+    expected = 0.01 + 0.0001 * (1000 + 100) + 200 * (0.01 + 0.001 * 3)
+    assert adaptive.expected_seconds(dear, 1000.0, 200.0, 3, 100) == pytest.approx(expected)
+    assert adaptive.expected_seconds(plain, 1000.0, 200.0, 3, 100) == pytest.approx(expected)

@@ -12,6 +12,8 @@ from gateway.routing.balancer import (
     MAX_RECORDED_SCORES,
     ONLY,
     OPEN,
+    SPILLED,
+    TIERS,
     TRIAL,
     Decision,
     pick,
@@ -27,15 +29,17 @@ class Candidate:
     operator_state: str = schema.ENABLED
     slots: int | None = None
     trial_due: float = 0.0  # not 0: its circuit breaker is open
+    tier: int = 1
 
     @property
     def rank(self):
-        own = rank(self.status, self.operator_state)
+        own = rank(self.status, self.operator_state, self.tier)
         return OPEN if self.trial_due and own < OPEN else own
 
 
 A, B, C = Candidate("a"), Candidate("b"), Candidate("c")
 IDLE = {"a": 0, "b": 0, "c": 0}
+HEALTH = (schema.ONLINE, schema.PENDING, schema.ERROR)  # the best first
 
 
 def first(names):
@@ -215,3 +219,59 @@ def test_of_many_candidates_the_chosen_and_the_least_busy_are_recorded():
     scores = tuple((f"e{number}", number) for number in range(40))
     found = recorded_scores(Decision("e30", LEAST, scores))
     assert found == (("e30", 30), *scores[: MAX_RECORDED_SCORES - 1])
+
+
+# Tiers
+
+
+def in_tier(tier, name, **facts):
+    return Candidate(name, tier=tier, **facts)
+
+
+def test_the_tier_comes_after_health_and_before_load():
+    first_tier, second_tier = in_tier(1, "a"), in_tier(2, "b")
+    assert chosen([second_tier, first_tier], {"a": 90, "b": 0}) == "a"
+    assert chosen([in_tier(1, "a", status=schema.ERROR), second_tier]) == "b"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"status": schema.OFFLINE},
+        {"operator_state": schema.DISABLED},
+        {"operator_state": schema.DRAINING},
+        {"slots": 4},
+        {"trial_due": 9.0},
+    ],
+)
+def test_the_next_tier_is_used_when_those_above_are_excluded_or_full(facts):
+    decision = pick(
+        [in_tier(1, "a", **facts), in_tier(3, "b"), in_tier(2, "c")], lambda it: {"a": 4, "b": 0, "c": 9}[it.id]
+    )
+    assert decision == Decision("c", SPILLED, (("c", 9),))
+
+
+def test_the_next_tier_is_used_for_another_attempt():
+    assert chosen([in_tier(1, "a"), in_tier(2, "b")], tried=["a"]) == "b"
+
+
+def test_a_request_waits_when_all_tiers_are_full():
+    assert pick([in_tier(1, "a", slots=1), in_tier(2, "b", slots=1)], lambda it: 1) is FULL
+
+
+def test_equal_tiers_are_no_reason():
+    decision = pick([in_tier(4, "a"), in_tier(4, "b")], lambda it: {"a": 0, "b": 1}[it.id])
+    assert decision == Decision("a", LEAST, (("a", 0), ("b", 1)))
+
+
+def test_the_trial_that_is_due_first_decides_in_any_tier():
+    assert chosen([in_tier(1, "a", trial_due=5.0), in_tier(2, "b", trial_due=4.0)]) == "b"
+
+
+@given(st.lists(st.tuples(st.sampled_from(HEALTH), st.integers(1, TIERS)), min_size=2, max_size=2))
+def test_ranks_order_by_health_then_by_tier(pairs):
+    (one, first_tier), (other, second_tier) = pairs
+    found = rank(one, schema.ENABLED, first_tier), rank(other, schema.ENABLED, second_tier)
+    order = [(HEALTH.index(one), first_tier), (HEALTH.index(other), second_tier)]
+    assert (found[0] < found[1]) == (order[0] < order[1])
+    assert max(found) < OPEN

@@ -16,6 +16,7 @@ from gateway.routing.cost_parts import CostParts, cost_parts
 class Server:
     id: str = "a"
     rank: int = 0
+    tier: int = 1
     slots: int | None = None
     trial_due: float = 0.0
     in_flight: int = 0
@@ -25,34 +26,42 @@ class Server:
 SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.005, completions=40)
 
 
-def parts(server: Server, demand: Demand, speeds: Speeds = SPEEDS, load: float = 0.0, waiting: int = 0) -> CostParts:
-    of = adaptive.row(server, speeds, "vllm", load=load)
+def parts(
+    server: Server, demand: Demand, speeds: Speeds = SPEEDS, load: float = 0.0, waiting: int = 0, weight: float = 1.0
+) -> CostParts:
+    of = adaptive.row(server, speeds, "vllm", load=load, weight=weight)
     return cost_parts(of, demand, server.in_flight, server.pending, waiting)
 
 
 @given(
     st.builds(Server, in_flight=st.integers(0, 9), pending=st.integers(0, 5000)),
     st.builds(
-        Demand, st.floats(1, 9000), st.floats(0, 900), st.sampled_from(({}, {"a": 0.5}, {"b": 1.0})), st.just(0.0)
+        Demand,
+        st.floats(1, 9000),
+        st.floats(0, 900),
+        st.sampled_from(({}, {"a": 0.5}, {"b": 1.0})),
+        st.just(0.0),
+        harm=st.sampled_from((adaptive.HARM, adaptive.BULK_HARM)),
     ),
     st.sampled_from((0, 1, 3, 16)),
     st.sampled_from((0.0, 9.0)),
+    st.sampled_from((1.0, 2.5)),
 )
 def test_the_parts_add_up_to_the_cost_of_the_policy(
-    server: Server, demand: Demand, completions: int, load: float
+    server: Server, demand: Demand, completions: int, load: float, weight: float
 ) -> None:
     speeds = Speeds(0.1, 0.001, 0.02, 0.005, completions)
-    of = adaptive.row(server, speeds, "vllm", load=load)
+    of = adaptive.row(server, speeds, "vllm", load=load, weight=weight)
     decision = adaptive.pick([of], demand)
     assert decision is not None
     assert decision is not FULL
     ((_, cost),) = decision.costs
-    assert abs(parts(server, demand, speeds, load).total * 1000 - cost) <= 1 + 1e-9 * cost
+    assert abs(parts(server, demand, speeds, load, weight=weight).total * 1000 - cost) <= 1 + 1e-9 * cost
 
 
 def test_each_part_is_what_it_says() -> None:
     found = parts(Server(in_flight=2, pending=50), Demand(1000, 100, {"a": 250}))
-    assert [round(it, 6) for it in found] == [0.1 + 0.8 + 3.5, round(2 * (0.25 + 0.1875), 6), 0.0, 0.0, 1.0]
+    assert [round(it, 6) for it in found] == [0.1 + 0.8 + 3.5, round(2 * (0.25 + 0.1875), 6), 0.0, 0.0, 1.0, 1.0]
 
 
 def test_loading_the_model_is_a_part() -> None:

@@ -1,12 +1,19 @@
 """What a gateway has learned about its routes, and what it expects of requests."""
 
-import pytest
+import time
+from types import SimpleNamespace
 
-from gateway.ipc.live_page import LivePage
-from gateway.registry.schema import Lengths, Model, Speeds
+import pytest
+import time_machine
+
+from gateway.inference.choosing import demand_of
+from gateway.ipc.live_page import MOMENTS_PER_SECOND, WORD, LivePage, moment
+from gateway.registry.schema import EngineState, Lengths, Model, Speeds
 from gateway.registry.writer import Changes
-from gateway.routing.adaptive import NO_LIMIT
-from gateway.routing.learned_routes import LearnedFacts
+from gateway.routing import endpoint as endpoint_module
+from gateway.routing import learned_routes
+from gateway.routing.adaptive import NEVER, NO_LIMIT, UNKNOWN_LOAD_SECONDS
+from gateway.routing.learned_routes import OTHERS_SECONDS, LearnedFacts
 from tests.gateway.samples import make_endpoint
 
 CHAT, EMBEDDINGS = "chat_completions", "embeddings"
@@ -17,7 +24,7 @@ MEASURED = Speeds(setup=0.01, read=0.001, write=0.03, share=0.003, completions=2
 def learned(roster, control):
     control.publish(make_endpoint("a", "m"), make_endpoint("b", Model("b-name", "m"), max_concurrency=2))
     roster.refresh()
-    return LearnedFacts(roster)
+    return LearnedFacts(roster, 5.0)
 
 
 def learn(control, **changes):
@@ -64,23 +71,42 @@ def test_rows_are_out_of_date_after_a_change(learned, roster, control, changes):
 def test_prompt_and_output_are_expected_from_lengths(learned, roster, control):
     learn(control, lengths={("m", None): Lengths(30.0, 2.0), ("m", "key"): Lengths(60.0, 3.0)})
     roster.refresh()
+    known = learned.routes(roster.routes("m"), CHAT)
 
-    def expected(*of, generates=True):
-        return learned.demand(*of, generates=generates)[:2]
+    def expected(model, key_id, size, most=None, generates=True):
+        request = SimpleNamespace(
+            services=SimpleNamespace(learned=learned),
+            parsed=SimpleNamespace(model=model, max_tokens=most),
+            exchange=SimpleNamespace(api_key=key_id and SimpleNamespace(id=key_id), length=None, body_bytes=size),
+            api=SimpleNamespace(kind=SimpleNamespace(generates=generates)),
+            prefix=None,
+            chain=None,
+        )
+        demand = demand_of(request, roster.routes("m"), known)  # type: ignore[arg-type]
+        return demand.prompt, demand.output, demand.typical
 
-    assert expected("m", None, 600, None) == (300, 30.0)
-    assert expected("m", "other", 600, 7) == (300, 7)
-    assert expected("m", "key", 600, 100) == (200, 60.0)
-    assert expected("m", "key", 600, None, generates=False) == (200, 0.0)
-    assert expected("unknown", None, 600, None) == (150, 200.0)
-    assert expected("unknown", None, 0, None)[0] == 1
+    assert expected("m", None, 600) == (300, 30.0, 30.0)
+    assert expected("m", "other", 600, 7) == (300, 7, 30.0)
+    assert expected("m", "key", 600, 100) == (200, 60.0, 30.0)
+    assert expected("m", "key", 600, generates=False) == (200, 0.0, 0.0)
+    assert expected("unknown", None, 600) == (150, 200.0, 200.0)
+    assert expected("unknown", None, 0)[0] == 1
 
 
 def test_new_lengths_replace_those_in_use(learned, roster, control):
-    assert learned.demand("m", "key", 600, None, generates=True)[:2] == (150, 200.0)
+    learned.routes(roster.routes("m"), CHAT)
+    assert learned.lengths["m", "key"] == (200.0, 4.0, 200.0)
     learn(control, lengths={("m", None): Lengths(30.0, 2.0)})
     roster.refresh()
-    assert learned.demand("m", "key", 600, None, generates=True)[:2] == (300, 30.0)
+    learned.routes(roster.routes("m"), CHAT)
+    assert learned.lengths["m", "key"] == (30.0, 2.0, 30.0)
+
+
+def test_few_lengths_are_kept(learned, monkeypatch):
+    monkeypatch.setattr(learned_routes, "CACHED_LENGTHS", 3)
+    for number in range(10):
+        assert learned.lengths["m", str(number)]
+        assert len(learned.lengths) <= 3
 
 
 def test_counts_are_those_of_all_processes(learned, roster, config):
@@ -94,7 +120,7 @@ def test_counts_are_those_of_all_processes(learned, roster, config):
     endpoint.enter()
     endpoint.send_prompt(50)
     assert learned.counts_of_all(endpoint) == (4, 50)
-    assert learned.totals(endpoint, 0)[:3] == (4, 50, 50)
+    assert learned.totals(endpoint)[:3] == (4, 50, 50)
     other.release()
     endpoint.leave(50)
     assert learned.counts_of_all(endpoint) == (0, 0)
@@ -104,11 +130,132 @@ def test_totals_of_one_process_are_those_of_the_page(learned, roster):
     endpoint = roster.endpoints["a"]
     endpoint.enter()
     endpoint.enter()
-    sent = endpoint.send_prompt(50)
-    now = (1 << 32) - 1
-    assert endpoint.totals(now) == learned.totals(endpoint, now)
-    assert sent[:3] == (2, 50, 50)
-    endpoint.leave()
-    endpoint.leave(50)
-    assert endpoint.totals(now) == learned.totals(endpoint, now)
-    assert endpoint.totals(now)[:2] == (0, 0)
+    before, read, shared = endpoint.send_prompt(50)
+    assert (before, *learned.totals(endpoint)[:3]) == (0, 2, 50, read)
+    now = moment()
+    assert endpoint.work_until(now) == learned.work_until(endpoint, now)
+    endpoint.leave_integrated()
+    after = now + 7
+    assert endpoint.work_until(after) == learned.work_until(endpoint, after)
+    endpoint.leave_integrated(50)
+    end = endpoint.work_until(after + 100)
+    assert end == learned.work_until(endpoint, after + 100)
+    assert end[0] == read
+    assert end[1] - shared & WORD < MOMENTS_PER_SECOND
+
+
+def test_the_requests_in_flight_are_integrated(learned, roster, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(endpoint_module, "monotonic", lambda: now)
+    endpoint = roster.endpoints["a"]
+    _, start = endpoint.work_until(int(now * MOMENTS_PER_SECOND))
+    for change, seconds in ((endpoint.enter, 2.0), (endpoint.enter, 3.0), (endpoint.leave, 5.0), (endpoint.leave, 7.0)):
+        change()
+        now += seconds
+    assert endpoint.work_until(int(now * MOMENTS_PER_SECOND))[1] - start == (2 + 3 * 2 + 5) * MOMENTS_PER_SECOND
+
+
+# Models in memory
+
+
+def test_a_model_that_is_not_in_memory_must_be_loaded(learned, roster, control):
+    learn(control, engines={"a": EngineState(1.0, ("m",)), "b": EngineState(1.0, ())})
+    roster.refresh()
+    found = learned.routes(roster.routes("m"), CHAT)
+    assert (found.by_id["a"].load, found.by_id["b"].load) == (0.0, UNKNOWN_LOAD_SECONDS)
+    assert set(found.engines) == {"a", "b"}
+
+
+def test_the_learned_time_of_a_load_counts(learned, roster, control):
+    speeds = {("b", "b-name", CHAT): Speeds(0.01, 0.001, 0.03, 0.003, 256, load=4.0)}
+    learn(control, speeds=speeds, engines={"b": EngineState(1.0, ())})
+    roster.refresh()
+    assert rows(learned, roster)["b"].load == 4.0
+
+
+def test_a_request_changes_what_is_in_memory(learned, roster, control):
+    learn(control, engines={"a": EngineState(1.0, ("other",)), "b": EngineState(1.0, ("b-name",))})
+    roster.refresh()
+    before = learned.routes(roster.routes("m"), CHAT)
+    load = learned.loaded_models.sent("a", before.engines["a"][0], "m")
+    assert before.version != roster.learned_version
+    assert 0 < rows(learned, roster)["a"].load <= UNKNOWN_LOAD_SECONDS
+    version = roster.learned_version
+    learned.follow()  # what is left of the load shrinks
+    assert roster.learned_version != version
+    load.response_began()
+    version = roster.learned_version
+    learned.follow()
+    assert (rows(learned, roster)["a"].load, roster.learned_version) == (0.0, version)
+
+
+def test_endpoints_that_report_nothing_have_no_loads(learned, roster, control):
+    learn(control, engines={"a": EngineState(1.0, others=2)})
+    roster.refresh()
+    found = learned.routes(roster.routes("m"), CHAT)
+    assert ([it.load for it in found.rows], found.engines) == ([0.0, 0.0], {})
+
+
+# Tiers and weights
+
+
+def tiers_of(control, roster, **facts):
+    control.publish(make_endpoint("a", "m", **facts), make_endpoint("b", "m", tier=2))
+    roster.refresh()
+
+
+def test_an_expected_wait_spills_where_there_is_a_worse_tier(learned, roster, control):
+    assert rows(learned, roster)["a"].spill == NEVER  # all tiers are equal
+    tiers_of(control, roster, cost_weight=2.0)
+    of = rows(learned, roster)
+    assert (of["a"].spill, of["a"].weight, of["b"].spill) == (2 * 5.0, 2.0, NEVER)
+    tiers_of(control, roster, max_concurrency=4)
+    assert rows(learned, roster)["a"].spill == NEVER  # it is full when its slots are taken
+
+
+# Requests of others
+
+
+def test_requests_of_others_count_while_they_are_fresh(learned, roster, control):
+    with time_machine.travel(1000.0, tick=False) as moved:
+        learn(control, engines={"a": EngineState(1000.0, others=3), "b": EngineState(1000.0, others=3)})
+        roster.refresh()
+        rows(learned, roster)
+        roster.endpoints["a"].enter()
+        assert learned.counts(roster.endpoints["a"]) == (4, 0)
+        moved.shift(OTHERS_SECONDS + 1)
+        learned.follow()
+        assert learned.counts is None
+
+
+def test_others_alone_fill_no_endpoint(learned, roster, control):
+    """It has two slots. The engine's own queue knows better when one is free."""
+    endpoint = roster.endpoints["b"]
+    learn(control, engines={"b": EngineState(time.time(), others=9)})
+    roster.refresh()
+    rows(learned, roster)
+    assert learned.counts(endpoint) == (1, 0)
+    endpoint.enter()
+    assert learned.counts(endpoint) == (1, 0)
+    endpoint.enter()
+    assert learned.counts(endpoint) == (2, 0)
+
+
+def test_others_that_have_left_do_not_count(learned, roster, control):
+    learn(control, engines={"a": EngineState(time.time(), others=3)})
+    roster.refresh()
+    rows(learned, roster)
+    learn(control, engines={"a": EngineState(time.time())})
+    roster.refresh()
+    rows(learned, roster)
+    assert learned.counts is None
+
+
+def test_others_count_beside_the_requests_of_all_processes(learned, roster, control, tmp_path):
+    learn(control, engines={"a": EngineState(time.time(), others=3)})
+    roster.refresh()
+    rows(learned, roster)
+    learned.alone = False
+    roster.endpoints["a"].enter()
+    assert learned.counts(roster.endpoints["a"]) == (4, 0)
+    assert learned.counts(roster.endpoints["b"]) == (0, 0)

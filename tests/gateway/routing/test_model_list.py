@@ -7,7 +7,8 @@ from gateway.base.errors import Refusal
 from gateway.base.request_kinds import KINDS
 from gateway.loop.time_slices import TimeSlices, run_unsliced
 from gateway.registry import schema
-from gateway.registry.schema import Model
+from gateway.registry.schema import Model, ModelName, Step, Target
+from gateway.registry.writer import Changes
 from gateway.routing import model_list
 from gateway.routing.model_list import ModelList
 from tests.gateway.samples import make_endpoint
@@ -160,10 +161,10 @@ def test_the_list_is_built_once_for_each_snapshot(roster_of, control, built):
 
     async def request_lists():
         models = ModelList(roster, TimeSlices(asyncio.get_running_loop()))
-        first = [await models.response() for _ in range(3)]
+        first = [await models.current() for _ in range(3)]
         control.publish(make_endpoint("a", QWEN, EMBED))
         roster.refresh()
-        return first, json.loads(await models.response())["data"]
+        return first, json.loads(await models.current())["data"]
 
     first, later = asyncio.run(request_lists())
     assert len(set(first)) == 1
@@ -176,7 +177,7 @@ def test_requests_during_a_build_wait_for_it(roster_of, built, monkeypatch):
 
     async def request_lists():
         models = ModelList(roster, TimeSlices(asyncio.get_running_loop()))
-        return await asyncio.gather(*(models.response() for _ in range(5)))
+        return await asyncio.gather(*(models.current() for _ in range(5)))
 
     assert {len(json.loads(body)["data"]) for body in asyncio.run(request_lists())} == {20}
     assert len(built) == 1
@@ -188,9 +189,9 @@ def test_a_build_whose_client_leaves_is_taken_over(roster_of, monkeypatch):
 
     async def request_lists():
         models = ModelList(roster, TimeSlices(asyncio.get_running_loop()))
-        leaving = asyncio.ensure_future(models.response())
+        leaving = asyncio.ensure_future(models.current())
         await asyncio.sleep(0)
-        other = asyncio.ensure_future(models.response())
+        other = asyncio.ensure_future(models.current())
         await asyncio.sleep(0)
         leaving.cancel()
         return await other
@@ -201,3 +202,71 @@ def test_a_build_whose_client_leaves_is_taken_over(roster_of, monkeypatch):
 def test_a_long_list_is_built_in_slices(roster_of):
     roster = roster_of(make_endpoint("a", *(Model(f"model {number}") for number in range(3 * model_list.SLICE_ROUTES))))
     assert sum(1 for _ in model_list.listing(roster)) >= 3
+
+
+# Model names
+
+
+def make_name(name, *models, **fields):
+    steps = tuple(Step((Target(model),)) for model in models)
+    return ModelName(**{"id": name, "name": name, "steps": steps, "created": 1_700_000_000.5} | fields)
+
+
+def publish_names(control, roster, *names):
+    control.registry.writer.apply(Changes(model_names={name.id: name for name in names}))
+    assert roster.refresh()
+    return roster
+
+
+def test_a_model_name_is_listed_with_what_it_leads_to(roster_of, control, roster):
+    roster_of(make_endpoint("a", QWEN), make_endpoint("b", EMBED))
+    publish_names(control, roster, make_name("fast", "qwen3", "embed"))
+    entries = {entry["id"]: entry for entry in listed(roster)}
+    assert list(entries) == ["Qwen/Qwen3-8B", "embed", "fast"]
+    fast = entries["fast"]
+    assert (fast["owned_by"], fast["created"], fast["ready"]) == ("routerdash", 1_700_000_000, True)
+    assert (fast["capabilities"], fast["max_tokens"]) == (["chat", "embeddings"], 4096)
+    assert (fast["endpoint_ids"], fast["aliases"], fast["canonical_name"]) == (["a", "b"], [], None)
+    assert fast == model_list.get_model(roster, "fast")
+
+
+def test_a_name_replaces_the_model_of_its_id(roster_of, control, roster):
+    roster_of(make_endpoint("a", EMBED), make_endpoint("b", QWEN))
+    publish_names(control, roster, make_name("embed", "qwen3"))
+    assert [(entry["id"], entry["endpoint_ids"]) for entry in listed(roster)] == [
+        ("Qwen/Qwen3-8B", ["b"]),
+        ("embed", ["b"]),
+    ]
+
+
+def test_names_that_nobody_can_serve_are_not_listed(roster_of, control, roster):
+    roster_of(make_endpoint("a", EMBED), make_endpoint("b", QWEN, operator_state=schema.DISABLED))
+    names = (make_name("lost", "nowhere"), make_name("off", "qwen3"), make_name("inner", "embed"))
+    publish_names(control, roster, *names, make_name("outer", "nowhere", "inner"))
+    assert [entry["id"] for entry in listed(roster)] == ["embed", "inner", "outer"]
+    assert model_list.get_model(roster, "lost")["ready"] is False
+
+
+def test_a_target_is_listed_at_its_endpoint_or_tag_only(roster_of, control, roster):
+    roster_of(make_endpoint("a", QWEN), make_endpoint("b", QWEN, tags=("lab",)))
+    pinned, tagged = Target("qwen3", endpoint_id="a"), Target("qwen3", tag="lab")
+    publish_names(
+        control, roster, make_name("pinned", steps=(Step((pinned,)),)), make_name("tagged", steps=(Step((tagged,)),))
+    )
+    found = {entry["id"]: entry["endpoint_ids"] for entry in listed(roster)}
+    assert (found["pinned"], found["tagged"]) == (["a"], ["b"])
+
+
+def test_external_endpoints_count_only_for_names_that_may_use_them(roster_of, control, roster):
+    roster_of(make_endpoint("a", QWEN, external=True))
+    publish_names(control, roster, make_name("house", "qwen3"), make_name("cloud", "qwen3", external=True))
+    assert [entry["id"] for entry in listed(roster)] == ["Qwen/Qwen3-8B", "cloud"]
+
+
+def test_a_pattern_is_not_listed_and_found_by_its_names(roster_of, control, roster):
+    roster_of(make_endpoint("a", QWEN))
+    publish_names(control, roster, make_name("claude-*", "qwen3"))
+    assert [entry["id"] for entry in listed(roster)] == ["Qwen/Qwen3-8B"]
+    assert model_list.get_model(roster, "claude-9")["id"] == "claude-9"
+    with pytest.raises(Refusal):
+        model_list.get_model(roster, "gpt-9")

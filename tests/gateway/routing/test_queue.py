@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.base.queue_class import BULK_SECONDS
 from gateway.routing.balancer import DECLINED, FULL, Decision
 from gateway.routing.queue import MAX_ALL_DECLINED, MAX_DECLINED, Queue, Waiter
 
@@ -40,14 +41,20 @@ class World:
     def __init__(self, **free):
         self.places = FreeSlots(**free)
         self.lengths: list[int] = []
-        self.queue = Queue(self.places, self.lengths.append)
+        self.changes: list[tuple[int, int]] = []  # bulk requests, and endpoints that the others want
+        self.now = 1000.0
+        self.queue = Queue(self.places, self.changed, lambda: self.now)
         self.went = []
 
-    def come(self, name, key="k", model="m", since=None, until=FOREVER, tried=()):
+    def changed(self, length, bulk, wanted):
+        self.lengths.append(length)
+        self.changes.append((bulk, wanted))
+
+    def come(self, name, key="k", model="m", since=None, until=FOREVER, tried=(), wanted=0, bulk=False):
         since = self.queue.length + 1000 if since is None else since
-        waiter = RecordingWaiter(name, key, model, list(tried), since, until)
+        waiter = RecordingWaiter(name, key, model, list(tried), since, until, gives_way=bulk)
         waiter.went = self.went
-        self.queue.add(waiter)
+        self.queue.add(waiter, wanted)
         return waiter
 
     def free(self, model="m", places=1):
@@ -291,3 +298,126 @@ def test_few_requests_are_looked_at_while_all_decline():
     assert len(asked) <= MAX_ALL_DECLINED + 30
     assert max(at for _, at in asked) == MAX_DECLINED - 1
     assert queue.length == 300
+
+
+# Bulk requests
+
+
+def test_bulk_requests_go_after_all_others():
+    world = World(m=0)
+    world.come("bulk", bulk=True)
+    for name in "ab":
+        world.come(name)
+    assert [waiter.item for waiter in world.queue] == ["a", "b", "bulk"]
+    assert [world.free(), world.free(), world.free()] == [["a"], ["b"], ["bulk"]]
+
+
+def test_a_bulk_request_for_a_free_endpoint_passes_others_for_full_ones():
+    world = World(m=0, n=0)
+    world.come("a")
+    world.come("bulk", model="n", bulk=True)
+    assert world.free("n") == ["bulk"]
+
+
+def test_keys_take_turns_in_both_classes():
+    world = World(m=0)
+    for name in ("a1", "a2", "a3", "b1"):
+        world.come(name, key=name[0])
+    for name in ("A1", "A2", "B1"):
+        world.come(name, key=name[0].lower(), bulk=True)
+    assert world.free(places=7) == ["a1", "b1", "a2", "a3", "A1", "B1", "A2"]
+
+
+def test_an_interactive_request_does_not_wait_behind_bulk_requests():
+    world = World(m=0)
+    world.come("bulk", bulk=True)
+    assert (world.queue.waits_for("m"), world.queue.waits_for("m", gives_way=True)) == (False, True)
+
+
+def test_bulk_requests_do_not_starve_under_endless_interactive_load():
+    world = World(m=0)
+    world.come("bulk", key="patient", since=world.now, bulk=True)
+    served = []
+    for number in range(70):  # more come than can be served
+        world.come(number, key="busy", since=world.now)
+        world.come(-number, key="busy", since=world.now)
+        world.now += 1.0
+        served += world.free()
+    assert served.index("bulk") in (BULK_SECONDS, BULK_SECONDS - 1)
+
+
+def test_an_aged_bulk_request_takes_its_turn_as_an_interactive_one():
+    world = World(m=0)
+    world.come("a", key="a", since=world.now)
+    world.come("bulk", key="b", since=world.now, bulk=True)
+    world.now += BULK_SECONDS
+    world.come("c", key="c", since=world.now)
+    assert [world.free() for _ in range(3)] == [["a"], ["c"], ["bulk"]]
+
+
+def test_many_bulk_requests_of_one_age_do_not_delay_the_others_of_their_key():
+    """They follow one at a time, each at the end of the line."""
+    world = World(m=0)
+    for number in range(50):
+        world.come(f"bulk {number}", since=world.now, bulk=True)
+    world.now += BULK_SECONDS
+    world.come("a", since=world.now)
+    assert world.free() == ["a"]
+    for name in "bc":
+        world.come(name, since=world.now)
+    assert [*world.free(), *world.free(), *world.free()] == ["bulk 0", "b", "c"]
+    assert [*world.free(), *world.free()] == ["bulk 1", "bulk 2"]
+
+
+def test_a_request_that_aged_and_failed_waits_as_an_interactive_one():
+    world = World(m=0)
+    world.come("other", since=world.now + 1)
+    world.come("aged", since=world.now, tried=["x"])  # its request gives way no more
+    assert world.free(places=2) == ["aged", "other"]
+
+
+def test_the_endpoints_that_interactive_requests_want_are_published():
+    world = World(m=0, n=0)
+    world.come("bulk", since=world.now, wanted=0b100, bulk=True)
+    a = world.come("a", wanted=0b001)
+    b = world.come("b", model="n", wanted=0b010)
+    assert world.changes == [(1, 0), (1, 0b001), (1, 0b011)]
+    world.queue.remove(a)
+    world.queue.remove(b)
+    assert world.changes[3:] == [(1, 0b010), (1, 0)]
+    world.now += BULK_SECONDS
+    world.queue.dispatch()
+    assert world.changes[-1] == (0, 0b100)
+
+
+def test_a_bulk_request_leaves_when_its_client_does():
+    world = World(m=0)
+    gone = world.come("gone", bulk=True)
+    world.come("stays", bulk=True)
+    world.queue.remove(gone)
+    assert (world.queue.length, world.free()) == (1, ["stays"])
+
+
+def test_a_bulk_request_has_its_own_timeout():
+    world = World(m=0)
+    waiter = world.come("bulk", until=50.0, bulk=True)
+    world.queue.dispatch_and_expire(50.0)
+    assert (world.went, waiter.decision, world.queue.length) == (["bulk"], FULL, 0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from("mn"), st.integers(0, 30)), max_size=40)
+)
+def test_whoever_comes_in_whatever_class_goes_once(comers):
+    world = World(m=0, n=0)
+    went = []
+    for number, (key, bulk, model, seconds) in enumerate(comers):
+        world.now += seconds
+        world.come(number, key=key, model=model, since=world.now, bulk=bulk)
+        if seconds % 3 == 0:
+            went += world.free(model)
+    for _ in comers:
+        went += world.free("m") + world.free("n")
+    assert sorted(went) == list(range(len(comers)))
+    assert (world.queue.length, world.changes[-1:]) in ((0, [(0, 0)]), (0, []))
+    assert not world.queue._aged

@@ -1,3 +1,4 @@
+import gc
 import hashlib
 
 import msgspec
@@ -8,15 +9,37 @@ from gateway.base.errors import Refusal
 from gateway.base.sealing import Sealer
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders, schema
-from gateway.registry.schema import ApiKey, Model, PublishedKey
+from gateway.registry.schema import ApiKey, Model, ModelName, PublishedKey, Step, Target
 from gateway.registry.store import FILE
+from gateway.registry.writer import Changes
 from gateway.routing.balancer import OPEN
+from gateway.routing.endpoint import Endpoint
 from gateway.routing.roster import Roster
+from gateway.upstream.pool import Pool
 from tests.gateway.samples import KEY, OTHER_KEY, make_endpoint
 
 
 def ids(roster, model):
     return [route.endpoint.id for route in roster.routes(model)]
+
+
+# Memory: the garbage collector rarely runs in a gateway
+
+
+@pytest.mark.parametrize("later", [[], [make_endpoint("a", "m", base_url="http://127.0.0.1:2")]])
+def test_what_was_deleted_or_moved_needs_no_garbage_collector(roster, control, later):
+    control.publish(make_endpoint("a", "m", base_url="http://127.0.0.1:1"))
+    assert ids(roster, "m") == ["a"]
+    gc.collect()
+    gc.disable()
+    try:
+        control.publish(*later)
+        roster.refresh()
+        # type(), because isinstance() fails for a weak proxy whose object is gone.
+        left = [it for it in gc.get_objects() if issubclass(type(it), Endpoint | Pool)]
+        assert len(left) == 2 * len(later)
+    finally:
+        gc.enable()
 
 
 # Versions of the registry store
@@ -205,10 +228,10 @@ def test_a_changed_server_gets_stream_options_again(roster, control):
     roster.refresh()
     endpoint = roster.endpoints["a"]
     for kind, refused in (("vllm", True), ("ollama", False)):
-        endpoint.usage_refused = True
+        endpoint.memory.usage_refused = True
         control.publish(make_endpoint("a", "m", kind=kind, status=schema.ERROR))
         roster.refresh()
-        assert endpoint.usage_refused is refused
+        assert endpoint.memory.usage_refused is refused
 
 
 # Keys and secrets
@@ -413,11 +436,11 @@ def test_an_edited_address_is_another_server(roster, control):
     control.publish(make_endpoint("a", "tiny", slot=7))
     roster.refresh()
     break_it(roster)
-    roster.endpoints["a"].unsupported_paths.add("/v1/messages")
+    roster.endpoints["a"].memory.usage_refused = True
     control.publish(make_endpoint("a", "tiny", slot=7, base_url="http://127.0.0.1:2"))
     roster.refresh()
     endpoint = roster.endpoints["a"]
-    assert (endpoint.breaker.due, endpoint.unsupported_paths, endpoint.rank) == (None, set(), 0)
+    assert (endpoint.breaker.due, endpoint.memory.usage_refused, endpoint.rank) == (None, False, 0)
 
 
 # Slots
@@ -483,3 +506,60 @@ def test_a_deleted_endpoint_is_withdrawn(roster, control):
     control.publish()
     roster.refresh()
     assert (endpoint.withdrawn, endpoint.pool.closed) == (True, True)
+
+
+# Model names, prefixes and external endpoints
+
+
+def exact_names(roster: Roster) -> list[str]:
+    return [] if roster.names is None else sorted(roster.names.exact)
+
+
+def make_name(name_id: str, name: str) -> ModelName:
+    return ModelName(id=name_id, name=name, steps=(Step((Target("m"),)),))
+
+
+def test_without_model_names_there_is_nothing_to_look_up(roster, control):
+    control.publish(make_endpoint("a", "m"))
+    roster.refresh()
+    assert roster.names is None
+    writer = control.registry.writer
+    writer.apply(Changes(model_names={"1": make_name("1", "fast"), "2": make_name("2", "slow")}))
+    roster.refresh()
+    assert exact_names(roster) == ["fast", "slow"]
+    writer.apply(Changes(model_names={"1": make_name("1", "faster"), "2": None}))
+    roster.refresh()
+    assert exact_names(roster) == ["faster"]
+    writer.apply(Changes(model_names={"1": None}))
+    roster.refresh()
+    assert roster.names is None
+
+
+def test_a_prefix_means_the_model_at_endpoints_of_that_type(roster, control):
+    control.publish(
+        make_endpoint("a", "gpt", slot=0, kind="openai"),
+        make_endpoint("b", "gpt", slot=1, kind="vllm"),
+        make_endpoint("c", "gpt", "google:gpt", slot=2, kind="gemini"),
+    )
+    roster.refresh()
+    found = {model: ids(roster, model) for model in ("openai:gpt", "anthropic:gpt", "google:gpt", "vllm:gpt", "gpt")}
+    assert found == {
+        "openai:gpt": ["a"], "anthropic:gpt": [], "google:gpt": ["c"], "vllm:gpt": [], "gpt": ["a", "b", "c"],
+    }  # fmt: skip
+    control.publish(make_endpoint("b", "gpt", slot=1, kind="openai"))
+    roster.refresh()
+    assert ids(roster, "openai:gpt") == ["b"]
+
+
+def test_routes_know_which_endpoints_are_external(roster, control):
+    control.publish(make_endpoint("a", "m", slot=0), make_endpoint("b", "m", slot=1))
+    roster.refresh()
+    assert not roster.routes("m").has_external
+    control.publish(make_endpoint("a", "m", slot=0), make_endpoint("b", "m", slot=1, external=True, tags=("x",)))
+    roster.refresh()
+    routes = roster.routes("m")
+    assert routes.has_external
+    assert [it.id for it in routes.internal.endpoints] == ["a"]
+    assert [it.id for it in routes.at(None, "x").endpoints] == ["b"]
+    assert [it.id for it in routes.at("a", None).endpoints] == ["a"]
+    assert routes.internal.internal is routes.internal

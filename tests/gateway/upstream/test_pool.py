@@ -377,7 +377,7 @@ async def test_a_request_that_is_not_repeatable_is_not_sent_again():
 
 @in_loop
 async def test_a_request_fails_by_the_holder_of_its_connection():
-    holder = SimpleNamespace(connection=None, check_endpoint=lambda: None)
+    holder = SimpleNamespace(connection=None, connect_us=0, check_endpoint=lambda: None)
     async with serving(nothing) as (pool, _):
         requesting = asyncio.ensure_future(pool.request(HEAD % 0, (b"",), 20.0, holder=holder))
         await wait_until(lambda: holder.connection is not None and holder.connection.state is AWAITING)
@@ -402,6 +402,7 @@ class Withdrawn:
     """The holder of a request whose endpoint was disabled."""
 
     connection = None
+    connect_us = 0
 
     def check_endpoint(self):
         raise EndpointWithdrawn

@@ -6,6 +6,7 @@ import random
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +17,12 @@ from django.test import AsyncClient
 from access.directory import access
 from access.models import User
 from endpoints.registry import registry
+from gateway.routing.set_aside import AsideNote
 from metrics.api import event_stream, events
 from metrics.api.event_stream import HEARTBEAT_SECONDS, MIN_GAP_SECONDS, Hub
 from metrics.memory import trackers as trackers_module
 from metrics.queries.live import shown_endpoints
+from metrics.times import json_time
 from tests.access.people import make_user
 from tests.django_fixtures import connections_made
 from tests.metrics.records import AT, A, B, load, request
@@ -173,6 +176,24 @@ def test_a_breaker_that_becomes_half_open_is_sent(hub: Hub, clock: Clock, monkey
         await hub.publish()
         (event,) = waiting(hub)
         assert data(event)["endpoints"] == {A: {"breaker": "half_open"}}
+
+    listening(hub, scenario)
+
+
+def test_a_pause_and_its_end_are_sent(hub: Hub, clock: Clock) -> None:
+    async def scenario(stream: AsyncGenerator[bytes]) -> None:
+        shown = []
+        paused: dict[str, AsideNote] = {A: AsideNote(int(AT) + 60, "limited", ("rerank",))}
+        for notes in (paused, dict[str, AsideNote]()):
+            fake_installation().aside = notes.copy
+            clock.pass_by(MIN_GAP_SECONDS)
+            await hub.publish()
+            shown.append(data(waiting(hub)[-1])["endpoints"])
+        until = json_time(datetime.fromtimestamp(int(AT) + 60, UTC))
+        assert shown == [
+            {A: {"paused_until": until, "pause_cause": "limited", "lacks": ["/v1/rerank"]}},
+            {A: {"paused_until": None, "pause_cause": None, "lacks": []}},
+        ]
 
     listening(hub, scenario)
 

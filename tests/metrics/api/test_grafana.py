@@ -10,14 +10,15 @@ import pytest
 import time_machine
 from prometheus_client.parser import text_string_to_metric_families
 
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from gateway.registry.schema import Speeds
 from metrics.api import prometheus
 from metrics.memory.runtime import runtime
 from metrics.queries.figures import Moment
 from tests.metrics.records import NOW, A, request
-from tests.metrics.world import World, own_database
+from tests.metrics.world import World, fake_installation, own_database
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +50,9 @@ def reported(
         shown_world.reseed()
         Endpoint.objects.filter(pk=A).update(latency_ms=120)
         endpoints[0].set_options(max_concurrency=4)
+        EndpointModel(endpoint_id=A, model_id="tiny").save(force_insert=True)
         registry.reload()
+        fake_installation().speeds = lambda endpoint_id, model_id, kind: Speeds(0.1, 0.2, 0.3, 0.4)
         shown_world.gateway(request(output_tokens=100), request(record.REJECTED, error="invalid_api_key"))
         monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
         shown_world.writer.backlog.behind_since = NOW.timestamp()

@@ -31,7 +31,7 @@ from metrics.queries import (
 )
 from metrics.queries.requests import bodies, failures, lookups, payload
 from metrics.queries.requests import llmlb as llmlb_records
-from metrics.queries.routing import routing_preview
+from metrics.queries.routing import engine, routing_preview
 
 SCHEMAS: dict[Any, Any] = {
     payloads.EndpointPayload: figure_serializers.DashboardEndpointSerializer,
@@ -48,6 +48,7 @@ SCHEMAS: dict[Any, Any] = {
     lookups.RequestPagePayload: request_serializers.RequestPageSerializer,
     bodies.BodiesPayload: request_serializers.BodiesSerializer,
     failures.FailurePayload: endpoint_serializers.FailureSerializer,
+    engine.EnginePayload: endpoint_serializers.EngineSerializer,
     learned.LearnedPayload: endpoint_serializers.LearnedSerializer,
     uptime.HealthPayload: endpoint_serializers.HealthSerializer,
     routing_preview.RoutePayload: routing_serializers.RouteSerializer,

@@ -10,15 +10,18 @@ from django.db.models import Sum
 from prometheus_client.parser import text_string_to_metric_families
 
 from access.models import INFERENCE, MANAGE_ENDPOINTS, READ_ENDPOINTS, READ_METRICS, User
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
+from gateway.registry.schema import Speeds
+from gateway.routing.adaptive import FASTEST, PROBE, WAITED
 from metrics.api import prometheus
 from metrics.memory.runtime import runtime
 from metrics.models import DayRollUp
 from metrics.queries import figures
 from metrics.queries.figures import Moment
 from tests.access.people import Api, key_for, make_user, session_of, with_key
+from tests.metrics.learning.work import answered
 from tests.metrics.records import NOW, A, B, load, request
 from tests.metrics.world import World, add_endpoint, fake_installation, forget_figures, own_database
 
@@ -43,10 +46,12 @@ def served(restored: World, endpoints: tuple[Endpoint, Endpoint]) -> World:
     """Every metric has a value; two gateways have written."""
     Endpoint.objects.filter(pk=A).update(latency_ms=120, status="online")
     endpoints[0].set_options(max_concurrency=4)
+    EndpointModel(endpoint_id=A, model_id="tiny").save(force_insert=True)
     registry.reload()
     restored.gateway(*load(seed=7, count=60))
     restored.gateway(request(output_tokens=100, input_tokens=3), request(record.REJECTED, error="invalid_api_key"))
     fake_installation().in_flight = lambda: {A: 3, "gone": 1}
+    fake_installation().speeds = lambda endpoint_id, model_id, kind: Speeds(0.1, 0.2, 0.3, 0.4)
     return restored
 
 
@@ -402,3 +407,30 @@ def test_every_metric_is_documented_correctly(served: World, monkeypatch: pytest
         name = family.samples[0].name
         assert f"| `{name}` | {family.type} | {labels} | {family.documentation} |" in text
     assert text.count("| `routerdash_") == len(families)
+
+
+def test_what_adaptive_routing_did_is_counted(restored: World, endpoints: object) -> None:
+    waited = answered(reason=WAITED, queue_us=1_500_000, cached_tokens=300, work={"prefix_tokens": 400})
+    restored.gateway(waited, answered(reason=FASTEST, work={"is_cold": True}), request(output_tokens=5))
+    scrape = Scrape()
+    assert [scrape("routing_choices_total", reason=reason) for reason in (WAITED, FASTEST, PROBE)] == [1, 1, 0]
+    assert scrape("routing_late_binding_seconds_total") == 1.5
+    assert scrape("routing_cold_loads_total") == 1
+    assert scrape("routing_expected_seconds_total") == 1.5
+    assert scrape("routing_actual_seconds_total") == 2.0
+    assert scrape("routing_prefix_tokens_total", prefix="expected") == 400
+    assert scrape("routing_prefix_tokens_total", prefix="found") == 300
+    restored.write()
+    restored.reseed()
+    after = Scrape().samples  # a restart resets nothing
+    counted = {key: value for key, value in scrape.samples.items() if key[0].startswith("routing_")}
+    assert {key: after[key] for key in counted} == counted
+
+
+def test_learned_parameters_are_those_of_present_models(served: World) -> None:
+    scrape = Scrape()
+    assert {labels["model"] for labels in scrape.all("endpoint_learned_seconds")} == {"tiny"}
+    kind = scrape.all("endpoint_learned_seconds")[0]["kind"]
+    for parameter, seconds in (("setup", 0.1), ("read", 0.2), ("write", 0.3), ("share", 0.4)):
+        labels = {"endpoint_id": A, "endpoint_name": "a", "model": "tiny", "kind": kind, "parameter": parameter}
+        assert scrape("endpoint_learned_seconds", **labels) == seconds

@@ -4,6 +4,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,23 @@ from gateway.ipc.record import AttemptRecord, Entry, RequestRecord, SegmentHead,
 from metrics.counting.cells import CELL_COLUMNS, Cell, Counters, Daily
 from metrics.counting.fold import Fold
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.token_details import TokenDetails, part_of
 from metrics.memory.trackers import Trackers
-from tests.metrics.records import AT, CLIENTS, ENDED, KEY, KINDS, MINUTE, A, B, attempt, request, split, uuid_of
+from tests.metrics.records import (
+    AT,
+    CLIENTS,
+    ENDED,
+    KEY,
+    KINDS,
+    MINUTE,
+    A,
+    B,
+    attempt,
+    request,
+    split,
+    uuid_of,
+    with_details,
+)
 from tests.metrics.world import UTC_ZONE, reported
 
 
@@ -223,7 +239,7 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
     duration = draw(st.integers(1, 10**7))
     last = attempt(outcome, draw(st.sampled_from((A, B))), duration_us=duration)
     failed = tuple(attempt(record.FAILED, endpoint) for endpoint in before)
-    return request(
+    made = request(
         outcome,
         id=uuid_of(draw(st.integers(0, 10**6))),
         ago=draw(st.integers(0, 3 * 86_400)),
@@ -238,6 +254,7 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
         client_ip=draw(st.sampled_from(CLIENTS)),
         error="a_reason",
     )
+    return with_details(made, draw(st.integers(0, 1000))) if made.attempts else made
 
 
 def _attempts(outcome: str, failed: tuple[AttemptRecord, ...], last: AttemptRecord) -> tuple[AttemptRecord, ...]:
@@ -295,3 +312,85 @@ def test_days_equal_the_sums_of_cells(entries: list[RequestRecord]) -> None:
         assert sum(getattr(cell, name) for cell in found.days.values()) == sum(
             getattr(cell, name) for cell in found.cells.values()
         )
+
+
+# Tokens that only some servers report, and the model that served a request
+
+
+def details(*entries: Entry) -> TokenDetails | None:
+    (cell,) = fold(*entries).cells.values()
+    return cell.details
+
+
+def test_tokens_that_nobody_reported_are_not_zero() -> None:
+    assert details(request(input_tokens=10, output_tokens=5), request()) is None
+    assert details(request(input_tokens=10, cached_tokens=0)) == TokenDetails(0, 10, 1, 0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_details_are_counted_beside_what_they_are_part_of(count: int) -> None:
+    reported = [
+        request(input_tokens=10, output_tokens=8, cached_tokens=4, cache_write_tokens=6, reasoning_tokens=5),
+        request(record.FAILED, input_tokens=3, cached_tokens=0),
+    ]
+    silent = [request(input_tokens=100, output_tokens=100)]
+    assert details(*reported * count, *silent * count) == TokenDetails._make(
+        count * figure for figure in (4, 13, 2, 1, 6, 1, 5, 8, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [(3, 10, 3), (11, 10, 10), (0, 10, 0), (-1, 10, None), (1 << 41, 10, None), (3, None, None), (None, 10, None)],
+)
+def test_a_part_is_no_more_than_the_whole(part: int | None, whole: int | None, expected: int | None) -> None:
+    assert part_of(part, whole) == expected
+    found = details(request(input_tokens=whole, cached_tokens=part))
+    assert (None if found is None else found.cached_tokens) == expected
+
+
+def served(model: str | None, canonical: str | None = None, step: int = 0, **fields: Any) -> RequestRecord:
+    made = request(**fields)
+    last = msgspec.structs.replace(made.attempts[-1], served=model, canonical=canonical, step=step)
+    return msgspec.structs.replace(made, attempts=(*made.attempts[:-1], last))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (served(None), None),
+        (served("tiny"), None),
+        (served("tiny", "tiny"), None),
+        (served("tiny:q4"), ("tiny:q4", "tiny:q4", 0)),
+        (served(None, "maker/tiny"), ("tiny", "maker/tiny", 0)),
+        (served("tiny:q4", "maker/tiny", 2), ("tiny:q4", "maker/tiny", 2)),
+        (served(None, step=1), ("tiny", "tiny", 1)),
+        (served("tiny:q4", outcome=record.FAILED), ("tiny:q4", "tiny:q4", 0)),
+    ],
+)
+def test_requests_that_another_model_served_are_counted_by_it(
+    entry: RequestRecord, expected: tuple[str, str, int] | None, count: int
+) -> None:
+    entry = msgspec.structs.replace(entry, input_tokens=7, cached_tokens=2)
+    found = fold(*[entry] * count)
+    assert [key[5:] for key in found.served] == ([] if expected is None else [expected])
+    for cell in found.served.values():
+        (asked,) = found.cells.values()
+        assert (cell.requests_ok, cell.requests_failed) == (asked.requests_ok, asked.requests_failed)
+        assert (cell.input_tokens, cell.details, cell.ok_duration_us) == (
+            7 * count,
+            asked.details,
+            asked.ok_duration_us,
+        )
+
+
+def test_no_model_served_a_request_that_ended_in_the_queue() -> None:
+    tried = msgspec.structs.replace(attempt(record.FAILED, A), served="tiny:q4", step=1)
+    assert fold(request(record.QUEUE, attempts=(tried,))).served == {}
+
+
+def test_the_totals_have_all_details() -> None:
+    entry = request(input_tokens=10, output_tokens=8, cached_tokens=4, cache_write_tokens=6, reasoning_tokens=5)
+    totals = fold(entry, request()).totals
+    assert [totals[name] for name in TokenDetails._fields] == [4, 10, 1, 1, 6, 1, 5, 8, 1]

@@ -8,7 +8,7 @@ from gateway.registry.schema import Lengths
 from gateway.routing.adaptive import UNMEASURED
 from metrics.learning import fit
 from metrics.learning.fit import DEFAULT_PRIOR, Parameters
-from metrics.learning.samples import UNKNOWN, LengthSample, SpeedSample
+from metrics.learning.samples import UNKNOWN, LengthSample, LoadSample, SpeedSample
 from tests.metrics.learning.work import CPU, DESKTOP, GPU, answers, seconds
 
 SERVERS = [("vllm", GPU), ("ollama", DESKTOP), ("llamacpp", CPU), ("unheard-of", DESKTOP)]
@@ -167,3 +167,32 @@ def test_an_early_first_token_does_not_hide_the_time_of_the_others() -> None:
     found = fit.fit(samples, "openai_compatible")
     assert found.write + found.share == pytest.approx(0.335 / 20, rel=0.1)
     assert found.setup + found.read * 5 < 0.02
+
+
+def test_long_responses_do_not_make_a_slow_endpoint_look_fast() -> None:
+    """The time to first token is never divided by the number of tokens (litellm#40202)."""
+    slow, fast = Parameters(1.0, 0.004, 0.05, 0.0), Parameters(0.1, 0.0004, 0.05, 0.0)
+
+    def streams(of: Parameters, output: int) -> list[SpeedSample]:
+        found = []
+        for number in range(40):
+            read = 500 + 20 * number
+            first_us, duration_us = (round(1e6 * seconds(of, read, tokens, 1)) for tokens in (1, output))
+            found.append(
+                SpeedSample(number, number, duration_us, read, 0, output, duration_us, first_us, 0, 0, UNKNOWN, 0)
+            )
+        return found
+
+    long, short = fit.fit(streams(slow, 2000), "vllm"), fit.fit(streams(fast, 20), "vllm")
+    first = [of.setup + 1000 * of.read for of in (long, short)]  # seconds; really 5.0 and 0.5
+    assert first == pytest.approx([5.0, 0.5], rel=0.25)
+
+
+# Loads of models
+
+
+def test_a_load_takes_as_long_as_the_median_of_the_last_ones() -> None:
+    samples = [LoadSample(at, at, 1_000_000 * at) for at in range(1, 30)]
+    assert fit.load_seconds([]) == 0.0
+    assert fit.load_seconds(samples[:2]) == 1.5
+    assert fit.load_seconds(reversed(samples)) == fit.load_seconds(samples) == 25.0

@@ -5,12 +5,13 @@ import time
 
 import pytest
 from django.db import connection, transaction
+from msgspec import structs
 
 from endpoints.models import Endpoint
 from gateway.ipc.record import RequestRecord
-from metrics.learning.from_records import speed_sample
+from metrics.learning.from_records import load_sample, speed_sample
 from metrics.learning.samples import WINDOW, unpack_speeds
-from metrics.models import LengthWindow, SpeedWindow
+from metrics.models import LengthWindow, LoadWindow, SpeedWindow
 from metrics.storage import learning_rows
 from tests.metrics.learning.work import answered
 from tests.metrics.records import AT, KEY, A, B, request
@@ -49,6 +50,17 @@ def test_the_samples_of_records_are_stored(world: World, endpoints: tuple[Endpoi
     assert learning_rows.speed_windows([KEY_OF_A]) == {KEY_OF_A: [speed_sample(entry)]}
     assert learning_rows.all_keys().speeds == {KEY_OF_A}
     assert learning_rows.all_keys().lengths == {("tiny", ""), ("tiny", KEY)}
+
+
+def test_speeds_are_learned_for_the_served_model_and_lengths_for_the_model_name(
+    world: World, endpoints: tuple[Endpoint, ...]
+) -> None:
+    entry = answered(api_key_id=KEY)
+    attempt = structs.replace(entry.attempts[-1], served="tiny", step=2)
+    world.gateway(structs.replace(entry, model="fast", attempts=(attempt,)))
+    world.write()
+    assert learning_rows.all_keys().speeds == {KEY_OF_A}
+    assert learning_rows.all_keys().lengths == {("fast", ""), ("fast", KEY)}
 
 
 def test_only_the_last_samples_are_kept(world: World, endpoints: tuple[Endpoint, ...]) -> None:
@@ -127,3 +139,23 @@ def test_slow_starts_are_stored(db: None) -> None:
     learning_rows.write_starts({A: (5, "http://a")})
     learning_rows.write_starts({A: (7, "http://a"), B: (0, "http://b")})
     assert learning_rows.starts() == {A: (7, "http://a"), B: (0, "http://b")}
+
+
+# Loads of models
+
+
+def test_a_request_that_caused_a_load_is_a_sample_of_it_alone(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    caused = answered(work={"is_cold": True, "load_us": 12_000_000})
+    waited = answered(work={"is_cold": True})
+    failed = answered(work={"is_cold": True, "load_us": 5}, outcome="failed")
+    world.gateway(caused, waited, failed)
+    world.write()
+    assert learning_rows.load_windows([(A, "tiny")]) == {(A, "tiny"): [load_sample(caused)]}
+    assert learning_rows.all_keys() == learning_rows.ChangedWindows(loads={(A, "tiny")})
+
+
+def test_damaged_samples_of_loads_begin_again(world: World, endpoints: tuple[Endpoint, ...]) -> None:
+    world.gateway(answered(work={"is_cold": True, "load_us": 1}))
+    world.write()
+    LoadWindow.objects.update(samples=b"\xc1")
+    assert learning_rows.load_windows([(A, "tiny")]) == {(A, "tiny"): []}

@@ -40,7 +40,9 @@ def answers(count: int, of: Parameters, *, noise: float = 0.0, seed: int = 1, fi
     return found
 
 
-def answered(endpoint: str = A, *, work: dict[str, Any] | None = None, **fields: Any) -> RequestRecord:
+def answered(
+    endpoint: str = A, *, work: dict[str, Any] | None = None, reason: str = "", **fields: Any
+) -> RequestRecord:
     """Return the record of a request that adaptive routing sent to an endpoint."""
     given: dict[str, Any] = {
         "prompt_tokens": 500, "output_tokens": 100, "prefix_tokens": 0, "prefix_age": 0, "expected_us": 1_500_000,
@@ -48,5 +50,5 @@ def answered(endpoint: str = A, *, work: dict[str, Any] | None = None, **fields:
     }  # fmt: skip
     usual: dict[str, Any] = {"output_tokens": 100, "input_tokens": 400, "body_bytes": 1600, "kind": CHAT}
     made = request(endpoint=endpoint, **{**usual, **fields})
-    last = msgspec.structs.replace(made.attempts[-1], work=Work(**{**given, **(work or {})}))
+    last = msgspec.structs.replace(made.attempts[-1], work=Work(**{**given, **(work or {})}), reason=reason)
     return msgspec.structs.replace(made, attempts=(*made.attempts[:-1], last))

@@ -176,3 +176,12 @@ def test_figures_of_a_removed_writer_stay(world: World) -> None:
     world.follower.remove_writer(name)
     assert world.follower.position(name) == START
     assert world.figures().endpoints == {A: Counters(1, 1)}
+
+
+def test_endpoints_that_do_not_know_a_model_are_reported(world: World) -> None:
+    named: list[str] = []
+    world.follower.on_unknown_model(named.append)
+    unknown = AttemptRecord(B, record.REFUSED, 404, 5, record.MODEL_UNKNOWN)
+    world.gateway(request(attempts=(unknown, AttemptRecord(A, record.OK, 200, 5))))
+    world.follower.catch_up()
+    assert named == [B]

@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 from django.utils.translation import override
 
+from endpoints.engine_reports import EngineReading
 from endpoints.models import Endpoint, EndpointModel, HealthCheck
 from endpoints.registry import registry
 from gateway.ipc import record
@@ -15,10 +16,11 @@ from metrics.memory.runtime import runtime
 from metrics.models import DailyStat
 from metrics.templatetags import figures
 from metrics.templatetags.endpoint_page import latency_line, up
+from metrics.times import json_time
 from tests.access.people import Api, session_of
 from tests.markup import one_line
 from tests.metrics.records import NOW, A, B, attempt, load, request
-from tests.metrics.world import World, add_endpoint
+from tests.metrics.world import World, add_endpoint, fake_installation
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
@@ -304,6 +306,39 @@ def test_a_drain_shows_its_beginning_and_author(as_admin: Api, endpoints: object
     assert "Operator&#x27;s state: Enabled → Draining by ada (API)" in visible_text(part(html, "edits"))
 
 
+# Caches and reasoning
+
+
+def test_the_page_shows_cached_tokens_and_two_rates(as_viewer: Api, served: World) -> None:
+    served.gateway(
+        request(input_tokens=100, cached_tokens=80), request(input_tokens=100, cached_tokens=0),
+        request(input_tokens=7_000), request(ago=40 * DAY, input_tokens=5, cached_tokens=5),
+    )  # fmt: skip
+    served.write()
+    text = visible_text(page(as_viewer))
+    assert "Cached input tokens 80 40.0 % of 200 Requests with cached tokens 1 50.0 % of 2" in text
+    assert "Tokens written to caches — Reasoning tokens —" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "cached", "is_shown"),
+    [
+        ("vllm", 20, None, True),
+        ("vllm", 10, None, False),
+        ("vllm", 20, 0, False),
+        ("ollama", 20, None, False),
+    ],
+)
+def test_the_page_says_how_vllm_reports_cached_tokens(
+    as_viewer: Api, served: World, kind: str, count: int, cached: int | None, is_shown: bool
+) -> None:
+    Endpoint.objects.filter(pk=A).update(endpoint_type=kind)
+    registry.reload()
+    served.gateway(*(request(input_tokens=9, cached_tokens=None if at else cached) for at in range(count)))
+    served.write()
+    assert ("--enable-prompt-tokens-details" in page(as_viewer)) == is_shown
+
+
 # The number of queries
 
 
@@ -311,7 +346,7 @@ def test_number_of_queries_does_not_grow_with_rows(
     as_viewer: Api, served: World, django_assert_num_queries: Any, admin: Any
 ) -> None:
     page(as_viewer)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         page(as_viewer)
     DailyStat.objects.bulk_create(
         DailyStat(endpoint_id=A, model_id=f"m{it}", date="2026-03-09", total_requests=1, successful_requests=1)
@@ -325,7 +360,7 @@ def test_number_of_queries_does_not_grow_with_rows(
     served.write()
     for number in range(5):
         session_of(admin).call("PATCH", f"/api/endpoints/{A}", {"notes": f"note {number}"})
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         page(as_viewer, "?days=90")
 
 
@@ -358,3 +393,35 @@ def test_ages_are_not_negative_if_clocks_differ(seconds: float) -> None:
     with override("en"):
         assert figures.span(seconds) == figures.span(0) == "0 s"
         assert figures.elapsed(timezone.now() - timedelta(seconds=seconds)) == "0 s"
+
+
+# What the engine reports
+
+
+def test_the_page_and_the_api_show_what_the_engine_reports(as_viewer: Api, served: World) -> None:
+    reading = EngineReading(("tiny:7b", "<b>"), ("large",), 3, NOW - timedelta(minutes=5))
+    fake_installation().engine = {A: reading}.get
+    about = visible_text(part(page(as_viewer), "about"))
+    assert "Models in memory tiny:7b &lt;b&gt; Models being loaded large Requests of other clients 3" in about
+    assert f"Reported by the engine {figures.age(reading.read_at)}" in about
+    assert as_viewer.get(f"/api/endpoints/{A}/engine").json() == {
+        "loaded_models": ["tiny:7b", "<b>"],
+        "loading_models": ["large"],
+        "other_requests": 3,
+        "read_at": json_time(reading.read_at),
+    }
+
+
+def test_an_engine_that_only_counts_requests_shows_no_models(as_viewer: Api, served: World) -> None:
+    fake_installation().engine = {A: EngineReading(None, (), 0, NOW)}.get
+    about = visible_text(part(page(as_viewer), "about"))
+    assert "Requests of other clients 0" in about
+    assert "Models in memory" not in about
+    found = as_viewer.get(f"/api/endpoints/{A}/engine").json()
+    assert (found["loaded_models"], found["loading_models"], found["other_requests"]) == (None, None, 0)
+
+
+def test_without_a_report_nothing_is_shown(as_viewer: Api, served: World) -> None:
+    assert "Reported by the engine" not in page(as_viewer)
+    assert set(as_viewer.get(f"/api/endpoints/{A}/engine").json().values()) == {None}
+    assert as_viewer.get("/api/endpoints/aaaaaaaa-0000-4000-8000-00000000dead/engine").status_code == 404

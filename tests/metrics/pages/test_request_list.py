@@ -173,6 +173,7 @@ def test_filters_are_chips_that_can_be_removed(as_viewer: Api, traffic: World) -
         ("until=-1m", "Until<b>2026-03-10 11:59:30</b>"),
         ("outcome=failed", "Outcome<b>Failed</b>"),
         ("streamed=true", "Streamed<b>Yes</b>"),
+        ("queue_class=bulk", "Queue class<b>Bulk</b>"),
         ("retried=false", "Retried<b>No</b>"),
         (f"api_key_id={KEY}", f"API key<b>{KEY}</b>"),
         (f"endpoint_id={KEY}", f"Endpoint<b>{KEY}</b>"),

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from access.models import INFERENCE, ApiKey, User
@@ -170,6 +171,27 @@ def test_the_page_shows_that_there_may_have_been_more_candidates(
     assert ("Further candidates are not recorded" in html) == expected
 
 
+def test_the_page_shows_every_kind_of_token_and_what_served_the_request(as_viewer: Api, shown_world: World) -> None:
+    last = msgspec.structs.replace(TRIES[1], served="tiny:q4", canonical="maker/tiny", step=3)
+    made = failed_over(
+        attempts=(TRIES[0], last), input_tokens=40, cached_tokens=30, cache_write_tokens=10, reasoning_tokens=20,
+        finish_reason="length", left_steps=((1, "full"), (2, "a new reason")),
+    )  # fmt: skip
+    text = seen(page(as_viewer, written(shown_world, made)))
+    for part in (
+        "Cached (read / written) 30 / 10", "Reasoning tokens 20", "Served model tiny:q4", "Canonical name maker/tiny",
+        "Finish reason maximum length reached", "Step 1 was left or skipped: all its endpoints were full.",
+        "Step 2 was left or skipped: a new reason.", "200 Step 3 tiny:q4",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_tokens_that_were_not_reported_are_not_zero(as_viewer: Api, shown_world: World) -> None:
+    text = seen(page(as_viewer, written(shown_world, failed_over(cached_tokens=0, input_tokens=4))))
+    assert "Cached (read / written) 0 / — Reasoning tokens —" in text
+    assert "Finish reason —" in text
+
+
 def test_an_adopted_request_has_a_page(as_viewer: Api, shown_world: World) -> None:
     text = seen(page(as_viewer, str(adopted("error").pk)))
     assert "The request did not reach an endpoint." in text
@@ -240,7 +262,7 @@ def test_without_the_database_the_page_shows_an_error(as_viewer: Api, shown_worl
 
 WORK = Work(1000, 200, 400, 1, 1_900_000, 30, 70, 9_000_000, was_idle=False)
 CHOSEN = AttemptRecord(
-    A, record.OK, 200, 3_000_000, reason=adaptive.KEPT_PREFIX, costs=((A, 1900), (B, 2400)), work=WORK
+    A, record.OK, 200, 3_000_000, reason=adaptive.KEPT_PREFIX, costs=((A, 1900), (B, 2400)), work=WORK, connect_us=0
 )
 SPEEDS = Speeds(setup=0.1, read=0.001, write=0.02, share=0.001, completions=40)
 
@@ -271,12 +293,14 @@ def test_the_page_shows_the_costs_of_an_adaptive_choice(as_viewer: Api, shown_wo
 @pytest.mark.usefixtures("_learned")
 def test_the_page_explains_a_request(as_viewer: Api, shown_world: World) -> None:
     text = seen(page(as_viewer, written(shown_world, adaptive_request(queue_us=5000))))
-    assert "Part Took Usual Ratio Queue 5 ms — — Reading the prompt, until the first token 900 ms 853 ms 1.1 ×" in text
-    assert "Generating the rest 2.10 s 2.37 s 0.9 ×" in text
+    assert "Part Took Usual Ratio Queue 5 ms — — Connect: opening a connection an open connection was used 0 ms" in text
+    assert "Prefill: reading the prompt, until the first token 900 ms 853 ms 1.1 ×" in text
+    assert "Decode: generating the rest 2.03 s 2.30 s 0.9 ×" in text
+    assert "while the endpoint read other prompts estimated 70 ms 70 ms 1.0 ×" in text
     assert "Expected before 1.90 s it took 3.00 s, which is 1.6 × Next best b 2.40 s" in text
     assert "Prompt tokens to read 700 reported by the endpoint" in text
     assert "Saved by the prefix cache 400 ms expected Mean requests in flight 3.0" in text
-    assert "Prompts of others 70 ms included in the usual time, for 70 prompt tokens" in text
+    assert "Prompt tokens of others 70 that the endpoint got meanwhile" in text
     assert "at this endpoint, from 40 responses." in text
 
 
@@ -302,7 +326,7 @@ def test_a_slow_part_is_marked(as_viewer: Api, shown_world: World) -> None:
 
 def test_every_reason_has_a_text() -> None:
     known = [balancer.ONLY, balancer.LEAST, balancer.DRAWN, balancer.TRIAL, balancer.CREATOR]
-    known += [balancer.PINNED, balancer.SEARCHED]
+    known += [balancer.PINNED, balancer.SEARCHED, balancer.SPILLED]
     known += [adaptive.FASTEST, adaptive.KEPT_PREFIX, adaptive.LOADED, adaptive.PROBE, adaptive.WAITED]
     assert list(labels.REASONS) == known
     assert labels.reason("of a newer release") == "of a newer release"

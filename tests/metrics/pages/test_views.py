@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from django.conf import settings
 
@@ -12,6 +13,7 @@ from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.ipc import record
 from gateway.registry.schema import EndpointFacts, Model, Speeds
+from metrics.learning.prefixes import PrefixShare
 from metrics.memory.runtime import runtime
 from tests.access.people import Api, make_user, session_of
 from tests.markup import one_line
@@ -85,6 +87,14 @@ def test_the_overview_contains_the_figures(as_viewer: Api, served: World) -> Non
 
 def test_the_overview_shows_speeds(as_viewer: Api, served: World) -> None:
     assert ">617</td>" in page(as_viewer)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(PrefixShare(3, 4), True), (PrefixShare(), False)])
+def test_the_overview_shows_how_many_responses_found_their_prefix(
+    as_viewer: Api, served: World, share: PrefixShare, shown: bool
+) -> None:
+    fake_installation().prefix_share = lambda: share
+    assert ("found their prefix in a cache: 75.0 % of 4" in page(as_viewer)) is shown
 
 
 def test_the_overview_shows_the_60_minutes(as_viewer: Api, served: World) -> None:
@@ -314,5 +324,9 @@ def test_a_models_page_shows_the_cost_of_each_endpoint(
     assert 'value="100"' in html
     text = re.sub(r"(<[^>]+>|\s)+", " ", html)
     assert "Chosen: a 0 450 ms 450 ms 0 ms 0 ms 0 ms —" in text
+    dear = msgspec.structs.replace(facts, tier=2, cost_weight=2.5)
+    fake_installation().routes = lambda name: [(dear, Model("tiny"))]
+    text = re.sub(r"(<[^>]+>|\s)+", " ", page(as_viewer, "/models/tiny?prompt_tokens=100&output_tokens=10"))
+    assert "Chosen: a tier 2 0 1.13 s cost weight 2.50 450 ms 0 ms 0 ms 0 ms —" in text
     fake_installation().speeds = lambda *key: None
     assert "assumed" in page(as_viewer, "/models/tiny?prompt_tokens=none")

@@ -11,6 +11,7 @@ import pytest
 import time_machine
 from django.conf import settings
 
+from endpoints import clouds
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.base import limits, volumes
@@ -18,8 +19,11 @@ from gateway.base.config import load
 from gateway.base.limits import Limit
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import LivePage
+from gateway.routing.set_aside import AsideNote
+from metrics.learning.slowdown import Slowdown
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.runtime import runtime
+from metrics.queries.slowdowns import SlowModel, slowdowns
 from metrics.times import json_time
 from tests.access.people import Api
 from tests.metrics.records import AT, NOW, A, B, request
@@ -79,6 +83,42 @@ def test_an_offline_endpoint_is_listed_with_cause_and_lost_models(as_viewer: Api
     assert (item["kind"], item["severity"], item["cause"]) == ("offline", "bad", "connection refused")
     assert (item["endpoint_name"], item["since"]) == ("a", "2026-03-10T11:58:30.000Z")
     assert (item["models"], item["models_nowhere_else"]) == (2, 1)
+
+
+@pytest.mark.parametrize("cause", clouds.REMARKS)
+def test_a_cloud_that_refuses_the_account_is_online_and_listed(as_viewer: Api, restored: World, cause: str) -> None:
+    add_endpoint(A, "a", status="online")
+    Endpoint.record_check(A, success=True, latency_ms=1, error=None, at=NOW, remark=cause)
+    registry.reload()
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["cause"], item["endpoint_name"]) == ("account", "bad", cause, "a")
+
+
+@pytest.mark.parametrize(
+    ("cause", "shown"), [("money", [clouds.NO_CREDIT]), ("key_refused", [clouds.KEY_REFUSED]), ("limited", [])]
+)
+def test_a_pause_is_listed_if_an_operator_must_act(
+    as_viewer: Api, restored: World, cause: str, shown: list[str]
+) -> None:
+    add_endpoint(A, "a", status="online")
+    fake_installation().aside = lambda: {A: AsideNote(int(AT) + 60, cause, ())}
+    assert [(item["kind"], item["severity"], item["cause"]) for item in items(as_viewer)] == [
+        ("account", "bad", text) for text in shown
+    ]
+
+
+def test_a_remark_and_a_pause_are_one_item(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", status="online")
+    Endpoint.record_check(A, success=True, latency_ms=1, error=None, at=NOW, remark=clouds.NOT_PERMITTED)
+    registry.reload()
+    fake_installation().aside = lambda: {A: AsideNote(int(AT) + 60, "key_refused", ())}
+    assert [item["cause"] for item in items(as_viewer)] == [clouds.NOT_PERMITTED]
+
+
+def test_a_paused_endpoint_that_is_offline_is_one_item(as_viewer: Api, restored: World) -> None:
+    add_endpoint(A, "a", status="offline")
+    fake_installation().aside = lambda: {A: AsideNote(int(AT) + 60, "money", ())}
+    assert kinds(as_viewer) == ["offline"]
 
 
 @pytest.mark.parametrize("state", ["draining", "disabled"])
@@ -273,3 +313,31 @@ def test_passwords_sent_without_encryption(
     monkeypatch.setattr(settings, "ROUTERDASH", load(given))
     assert kinds(as_viewer) == found
     assert ("accepts plain HTTP" in as_viewer.get("/").content.decode()) == bool(found)
+
+
+def slow_model(model: str, factor: float) -> SlowModel:
+    at = round(AT * 1e6)
+    return SlowModel(A, model, "chat_completions", Slowdown(at - 3_600_000_000, factor, 50, at))
+
+
+def test_a_slow_endpoint(as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_endpoint(A, "a", status="online")
+    registry.reload()
+    found = {("x", model, ""): slow_model(model, factor) for model, factor in (("one", 1.62), ("two", 2.04))}
+    monkeypatch.setattr(slowdowns, "_found", found)
+    (item,) = items(as_viewer)
+    assert (item["kind"], item["severity"], item["since"]) == ("slow", "warn", "2026-03-10T11:00:30.000Z")
+    assert (item["endpoint_name"], item["model"], item["factor"], item["models"]) == ("a", "two", 2.04, 2)
+    page = " ".join(as_viewer.get("/").content.decode().split())
+    assert "<b>a</b> takes about 2.0 × as long for <b>two</b> as before" in page
+    assert "2 of its models have become slower." in page
+
+
+@pytest.mark.parametrize(("status", "state"), [("offline", "enabled"), ("online", "draining")])
+def test_a_slow_endpoint_without_requests(
+    as_viewer: Api, restored: World, monkeypatch: pytest.MonkeyPatch, status: str, state: str
+) -> None:
+    add_endpoint(A, "a", status=status).set_operator_state(state)
+    registry.reload()
+    monkeypatch.setattr(slowdowns, "_found", {("x", "one", ""): slow_model("one", 2.0)})
+    assert "slow" not in kinds(as_viewer)

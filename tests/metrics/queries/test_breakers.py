@@ -6,6 +6,7 @@ import pytest
 import time_machine
 
 from endpoints.models import Endpoint
+from gateway.routing.set_aside import AsideNote
 from metrics.api import prometheus
 from metrics.queries import breakers, figures, overview
 from metrics.queries.figures import Moment
@@ -81,3 +82,11 @@ def test_queued_requests_are_shown_everywhere(as_viewer: Api) -> None:
     fake_installation().waiting = lambda: 7
     assert figures.stats(Moment.now())["queued_requests"] == Scrape()("queued_requests") == 7
     assert '<span data-stat="queued_requests">7</span>' in as_viewer.get("/").content.decode()
+
+
+def test_a_pause_and_missing_paths_are_shown_with_their_endpoint() -> None:
+    fake_installation().aside = lambda: {A: AsideNote(DUE, "money", ("rerank",))}
+    shown = {
+        row["id"]: (row["paused_until"], row["pause_cause"], row["lacks"]) for row in figures.endpoints(Moment.now())
+    }
+    assert shown == {A: ("2026-03-10T12:00:35.000Z", "money", ["/v1/rerank"]), B: (None, None, [])}

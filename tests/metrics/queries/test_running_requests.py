@@ -96,15 +96,16 @@ def test_a_request_is_shown_with_all_names(write_file: WriteFile, admin: User) -
             "id": "r", "worker": 1, "model": "tiny", "kind": "chat_completions", "api_key_id": key,
             "api_key_name": "notebook", "client_ip": None, "since": "2026-03-10T12:00:27.500Z", "age_ms": 2500.0,
             "endpoint_id": A, "endpoint_name": "a", "streamed": True, "deltas": 3, "phase": "stream",
-            "first_token_ms": None,
+            "first_token_ms": None, "queue_class": "interactive",
         }
     ]  # fmt: skip
 
 
 def test_a_waiting_request_has_its_position(write_file: WriteFile) -> None:
-    write_file(0, waiting=(waiting("w", position=4, api_key_id=KEY),), waiting_total=9)
+    write_file(0, waiting=(waiting("w", position=4, api_key_id=KEY, queue_class="bulk"),), waiting_total=9)
     (row,) = read_running()["waiting"]
     assert (row["position"], row["api_key_name"], row["client_ip"]) == (4, None, "192.0.2.1")
+    assert row["queue_class"] == "bulk"
 
 
 @pytest.mark.parametrize(("ago", "shown"), [(2.9, 1), (3.0, 0), (-2.9, 1), (-10.0, 0)])

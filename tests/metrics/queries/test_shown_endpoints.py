@@ -6,6 +6,7 @@ import pytest
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import registry
+from gateway.routing.set_aside import AsideNote
 from metrics.queries.figures import Moment
 from metrics.queries.live import shown_endpoints as module
 from metrics.queries.live.shown_endpoints import CHOSEN_SECONDS, ShownEndpoints
@@ -47,6 +48,16 @@ def test_problems_come_first_and_the_worst_of_them_are_shown(few: None, shown_wo
     add(12, status=Status.OFFLINE)
     fake_installation().trials = lambda: {name(9): int(AT) + 60}
     assert numbers(ShownEndpoints()) == [12, 11, 0, 9]
+
+
+def test_a_pause_is_a_problem_and_a_missing_path_is_none(few: None, shown_world: World) -> None:
+    for number in range(10):
+        add(number)
+    notes = {name(8): AsideNote(0, None, ("rerank",)), name(9): AsideNote(int(AT) + 60, "limited", ())}
+    fake_installation().aside = notes.copy
+    shown = numbers(ShownEndpoints())
+    assert 9 in shown
+    assert 8 not in shown
 
 
 def test_failing_attempts_are_a_problem(few: None, shown_world: World) -> None:

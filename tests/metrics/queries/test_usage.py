@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 import time_machine
 from django.conf import settings
@@ -16,8 +17,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey, User
+from endpoints.models import Endpoint
+from endpoints.registry import registry
 from gateway.base.config import load as config_of
 from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.memory.trackers import Trackers
 from metrics.pages import usage as usage_page
@@ -26,7 +30,7 @@ from metrics.queries.usage_periods import Period, Pieces
 from metrics.storage.writer import DatabaseWriter
 from metrics.templatetags.usage import change, percent
 from tests.access.people import Api, key_for, make_user, session_of
-from tests.metrics.records import KEY, A, B, request
+from tests.metrics.records import KEY, A, B, attempt, request
 from tests.metrics.world import World, rows, where
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
@@ -42,6 +46,10 @@ def get(api: Api, path: str) -> Any:
     return response.json()
 
 
+def _served(served: str | None, canonical: str | None, outcome: str = record.OK, step: int = 0) -> AttemptRecord:
+    return msgspec.structs.replace(attempt(outcome), served=served, canonical=canonical, step=step)
+
+
 @pytest.fixture
 def used(shown_world: World, endpoints: object, admin: User) -> World:
     """Keys of two users, a deleted key, and requests without a key; this week and the week before."""
@@ -53,8 +61,8 @@ def used(shown_world: World, endpoints: object, admin: User) -> World:
         request(api_key_id=keys["one"], input_tokens=30, output_tokens=10),
         request(api_key_id=keys["two"], input_tokens=5, ago=DAY),
         request(record.FAILED, api_key_id=keys["three"], endpoint=B, model="large"),
-        request(api_key_id=KEY),
-        request(record.CANCELLED),
+        request(api_key_id=KEY, attempts=(_served("tiny:q4", "maker/tiny", step=2),), input_tokens=8, cached_tokens=6),
+        request(record.CANCELLED, attempts=(_served(None, "maker/tiny", record.CANCELLED),)),
         request(record.REJECTED, error="unknown_key"),
         request(api_key_id=keys["one"], input_tokens=10, ago=8 * DAY),
         request(api_key_id=keys["three"], model="large", ago=9 * DAY),
@@ -214,12 +222,62 @@ def test_rejected_requests_have_no_model(script: Api, used: World) -> None:
     assert (reported["total"]["rejected_requests"], reported["total"]["requests"]) == (1, 4)
 
 
-@pytest.mark.parametrize("by", ["day", "month", "model", "endpoint", "key", "user"])
+EVERY_GROUP = ["day", "month", "model", "served", "canonical", "step", "endpoint", "external", "key", "user"]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("model", {"tiny": (3, 1), "large": (1, 0)}),
+        ("served", {"tiny": (2, 1), "tiny:q4": (1, 0), "large": (1, 0)}),
+        ("canonical", {"tiny": (2, 0), "maker/tiny": (1, 1), "large": (1, 0)}),
+        ("step", {0: (3, 1), 2: (1, 0)}),
+    ],
+)
+def test_usage_by_what_served_the_requests(
+    script: Api, used: World, by: str, expected: dict[str, tuple[int, int]]
+) -> None:
+    for since in ("2026-03-04", "2025-01-01"):  # days, and months
+        rows = get(script, f"{USAGE}?by={by}&since={since}&until=2026-03-10&model=tiny")["rows"]
+        rows += get(script, f"{USAGE}?by={by}&since=2026-03-04&until=2026-03-10&model=large")["rows"]
+        names = {"model": "model_id", "served": "served_model", "canonical": "canonical_name", "step": "step"}
+        found: dict[Any, tuple[int, int]] = {}
+        for row in rows:
+            one, other = found.get(row[names[by]], (0, 0))
+            found[row[names[by]]] = one + row["requests"], other + row["cancelled_requests"]
+        older = 1 if since == "2025-01-01" else 0  # of the asked name, a week earlier
+        first = next(iter(expected))
+        counts = {**expected, first: (expected[first][0] + older, expected[first][1])}
+        assert found == counts
+
+
+def test_usage_of_own_and_external_endpoints(script: Api, used: World) -> None:
+    by_endpoint = {
+        row["endpoint_id"]: row["total_tokens"] for row in get(script, f"{USAGE}?by=endpoint&{WEEK}")["rows"]
+    }
+    Endpoint.objects.get(pk=A).set_options(external=True)
+    registry.reload()
+    rows = {row["external"]: row["total_tokens"] for row in get(script, f"{USAGE}?by=external&{WEEK}")["rows"]}
+    assert rows[True] == by_endpoint[A] > 0
+    assert sum(rows.values()) == sum(by_endpoint.values())
+
+
+def test_details_are_null_unless_they_were_reported(script: Api, used: World) -> None:
+    rows = {row["served_model"]: row for row in get(script, f"{USAGE}?by=served&{WEEK}")["rows"]}
+    names = ("cached_tokens", "cached_of_tokens", "cache_reports", "cache_hits", "cache_write_tokens")
+    assert [rows["tiny:q4"][name] for name in names] == [6, 8, 1, 1, None]
+    assert [rows["tiny"][name] for name in names] == [None, None, 0, None, None]
+    total = get(script, f"{USAGE}?by=day&{WEEK}")["total"]
+    assert [total[name] for name in names] == [6, 8, 1, 1, None]
+
+
+@pytest.mark.parametrize("by", EVERY_GROUP)
 def test_totals_do_not_depend_on_the_grouping(script: Api, used: World, by: str) -> None:
     reported = get(script, f"{USAGE}?by={by}&{WEEK}&compare=true")
     assert reported["total"] == get(script, f"{USAGE}?{WEEK}")["total"]
     assert reported["previous"]["total"] == get(script, f"{USAGE}?since=2026-02-25&until=2026-03-03")["total"]
-    assert sum(row["requests"] for row in reported["rows"]) == reported["total"]["requests"]
+    for name in ("requests", "cancelled_requests", "input_tokens", "output_tokens", "cache_reports"):
+        assert sum(row[name] for row in reported["rows"]) == reported["total"][name]
 
 
 def test_rows_have_the_figures_of_the_previous_period(script: Api, used: World) -> None:
@@ -255,7 +313,7 @@ def test_number_of_queries_of_a_comparison_does_not_grow_with_rows(
         with CaptureQueriesContext(connection) as captured:
             get(script, path)
         found.append(len(captured))
-    assert found[0] == found[1] <= 3
+    assert found[0] == found[1] <= 4
 
 
 # As a file
@@ -295,17 +353,17 @@ def test_tokens_by_day_latest_first(script: Api, used: World) -> None:
     rows = get(script, "/api/dashboard/stats/tokens/daily?days=3")
     assert [(row["date"], row["request_count"]) for row in rows] == [("2026-03-10", 4), ("2026-03-09", 1)]
     assert {name: rows[0][name] for name in ("total_input_tokens", "total_output_tokens", "total_tokens")} == {
-        "total_input_tokens": 30, "total_output_tokens": 10, "total_tokens": 40,
+        "total_input_tokens": 38, "total_output_tokens": 10, "total_tokens": 48,
     }  # fmt: skip
 
 
 def test_tokens_by_month_latest_first(script: Api, used: World) -> None:
     rows = get(script, "/api/dashboard/stats/tokens/monthly?months=1")
-    assert [(row["month"], row["total_tokens"], row["request_count"]) for row in rows] == [("2026-03", 55, 8)]
+    assert [(row["month"], row["total_tokens"], row["request_count"]) for row in rows] == [("2026-03", 63, 8)]
 
 
 def test_tokens_of_all_time(script: Api, used: World) -> None:
-    expected = {"total_input_tokens": 45, "total_output_tokens": 10, "total_tokens": 55}
+    expected = {"total_input_tokens": 53, "total_output_tokens": 10, "total_tokens": 63}
     assert get(script, "/api/dashboard/stats/tokens") == expected
 
 
@@ -348,7 +406,7 @@ def test_days_are_in_the_servers_zone(
 # The page
 
 
-@pytest.mark.parametrize("by", ["day", "month", "model", "endpoint", "key", "user"])
+@pytest.mark.parametrize("by", EVERY_GROUP)
 def test_page_and_api_agree(as_viewer: Api, used: World, by: str) -> None:
     page = as_viewer.get(f"/usage?range=7d&by={by}").context
     reported = get(as_viewer, f"{USAGE}?{page['usage_query'].api_query}")

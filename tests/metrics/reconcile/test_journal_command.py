@@ -225,6 +225,10 @@ def test_each_entry_is_a_line(world: World, run: Run) -> None:
             "said": None,
             "costs": [],
             "work": None,
+            "connect_us": None,
+            "served": None,
+            "canonical": None,
+            "step": 0,
         }
     ]
     assert (second["type"], second["entry"]) == ("unrecorded", {"count": 4})

@@ -24,6 +24,7 @@ from endpoints.changes import counters as change_counters
 from gateway.base.config import load as config_of
 from gateway.ipc import journal
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.prices.registry import price_registry
 from metrics.reconcile import journals, live, tables
 from metrics.storage import seeding
 from metrics.tasks import prune_history
@@ -60,8 +61,8 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def busy(world: World, endpoints: object) -> World:
-    """Two days of traffic; the journals have been written completely and deleted."""
+def busy(world: World, endpoints: object, prices: object) -> World:
+    """Two days of traffic with prices in two currencies; the journals have been written completely and deleted."""
     world.gateway(*load(1, 150, seconds=2 * 86_400), *load(2, 150))
     world.write()
     world.close()
@@ -95,9 +96,11 @@ def test_journals_of_a_live_writer_cause_no_differences(world: World, endpoints:
 DERIVED: list[tuple[str, str, tuple[str, ...]]] = [
     ("L2", "endpoints", tables.COUNTERS),
     ("L3", "endpoint_daily_stats", (*tables.COUNTERS, *tables.SPEED)),
-    *[("L3", table, (*tables.CELL, *tables.NEWER[1:])) for table in ("rollup_minutes", "rollup_days")],
+    *[("L3", table, (*tables.CELL, *tables.NEWER[1:], *tables.DETAILS)) for table in ("rollup_minutes", "rollup_days")],
+    ("L3", "rollup_served_days", (*tables.SERVED_SUMS, *tables.DETAILS)),
+    ("L3", "rollup_cost_days", tables.COSTS),
     *[("L3", table, tables.CLIENT) for table in ("rollup_client_hours", "rollup_client_days")],
-    ("L3", "rollup_months", (*tables.CELL, *tables.NEWER)),
+    ("L3", "rollup_months", (*tables.CELL, *tables.NEWER, *tables.DETAILS)),
     ("L3", "rollup_all_clients", (*tables.CLIENT, "clients")),
     ("L6", "metric_totals", tuple(tables.TOTALS)),  # rows of one column, each
 ]
@@ -107,6 +110,8 @@ KEYS = {
     "rollup_minutes": "minute, endpoint_id, model, kind, api_key_id",
     "rollup_days": "date, endpoint_id, model, kind, api_key_id",
     "rollup_months": "month, endpoint_id, model, kind, api_key_id",
+    "rollup_served_days": "date, endpoint_id, model, kind, api_key_id, served, canonical, step",
+    "rollup_cost_days": "date, endpoint_id, model, kind, api_key_id, served, canonical, step, price_id, currency",
     "rollup_all_clients": "hour",
     "rollup_client_hours": "hour, client_ip",
     "rollup_client_days": "day, client_ip, api_key_id, model",
@@ -167,13 +172,87 @@ def test_figures_that_are_too_large_are_decreased_only_if_allowed(
     assert (reported.code, stored() == right, Reported().code) == (0, True, 0)
 
 
+@pytest.mark.parametrize("table", ["rollup_minutes", "rollup_served_days"])
+def test_lost_details_are_restored(busy: World, table: str) -> None:
+    right = stored()
+    rows(f"UPDATE {table} SET {', '.join(f'{name} = NULL' for name in tables.DETAILS)}")
+    assert Reported().differences(f"L3: cache_reports in {table}", "found 0")
+    assert (Reported("--repair").code, stored() == right) == (0, True)
+
+
+def test_a_missing_row_of_a_served_model_is_restored(busy: World) -> None:
+    right = stored()
+    rows("DELETE FROM rollup_served_days WHERE date = '2026-03-10'")
+    assert Reported().differences("L3: requests_ok in rollup_served_days date=2026-03-10", "found 0")
+    assert (Reported("--repair").code, stored() == right) == (0, True)
+
+
+@pytest.mark.parametrize("figure", [*tables.SERVED_SUMS, *tables.DETAILS])
+def test_a_served_model_with_more_than_its_asked_name_is_reported_on_days_of_any_age(busy: World, figure: str) -> None:
+    for table in ("rollup_served_days", "rollup_days", "rollup_months"):
+        span = tables.TABLES[table][0][0]
+        rows(f"UPDATE {table} SET {span} = '2025' || substr({span}, 5)")
+    rows(f"UPDATE rollup_served_days SET {figure} = COALESCE({figure}, 0) + 1000000000")
+    assert Reported().differences(f"L1: {figure} in rollup_served_days date=2025-03-", "expected at most")
+
+
+def test_a_missing_row_of_costs_is_restored(busy: World) -> None:
+    right = stored()
+    rows("DELETE FROM rollup_cost_days WHERE date = '2026-03-10'")
+    assert Reported().differences("L3: cost in rollup_cost_days date=2026-03-10", "currency=EUR", "found 0")
+    assert (Reported("--repair").code, stored() == right) == (0, True)
+
+
+def test_repriced_costs_have_no_differences(busy: World) -> None:
+    rows("UPDATE prices SET input = input * 2, request = 5")
+    price_registry.forget()
+    call_command("reprice", "--since", "2026-03-09", "--apply", stdout=(out := io.StringIO()))
+    assert out.getvalue().count("→") > 2
+    assert Reported().code == 0
+
+
+def test_costs_of_more_requests_than_were_counted_are_reported_on_days_of_any_age(busy: World) -> None:
+    for table in ("rollup_cost_days", "rollup_days", "rollup_months", "rollup_served_days"):
+        span = tables.TABLES[table][0][0]
+        rows(f"UPDATE {table} SET {span} = '2025' || substr({span}, 5)")
+    rows("UPDATE rollup_cost_days SET requests = requests + 1000000")
+    assert Reported().differences("L1: requests in rollup_cost_days date=2025-03-", "expected at most")
+
+
+@pytest.mark.parametrize(("part", "whole"), [("estimated_requests", "requests"), ("estimated_cost", "cost")])
+def test_estimated_costs_that_exceed_all_costs_are_reported(busy: World, part: str, whole: str) -> None:
+    rows(f"UPDATE rollup_cost_days SET {part} = {whole} + 1")
+    assert Reported().differences(f"L1: {part} in rollup_cost_days", "expected at most")
+
+
+def test_a_cost_in_another_currency_than_its_price_is_reported(busy: World) -> None:
+    rows("UPDATE rollup_cost_days SET currency = 'CHF' WHERE currency = 'EUR'")
+    assert Reported().differences("L3: currency in rollup_cost_days", "expected EUR, found CHF")
+
+
+def counted_without_details() -> None:
+    """Set the sums as a release wrote them that did not count details."""
+    for table in ("rollup_minutes", "rollup_days", "rollup_months"):
+        rows(f"UPDATE {table} SET {', '.join(f'{name} = NULL' for name in tables.DETAILS)}")
+    rows("DELETE FROM rollup_served_days")
+    rows(f"DELETE FROM metric_totals WHERE name IN ({', '.join(['%s'] * len(tables.DETAILS))})", *tables.DETAILS)
+
+
+def test_details_from_before_the_upgrade_are_not_compared(busy: World) -> None:
+    counted_without_details()
+    assert Reported().code == 1
+    rows("UPDATE installation SET details_since = %s", int(AT) // 60 + 1)
+    reported = Reported()
+    assert (reported.code, bool(reported.differences("note: cached", "were not compared"))) == (0, True)
+
+
 @pytest.mark.parametrize("table", ["rollup_client_hours", "rollup_client_days"])
 def test_a_missing_row_of_a_client_is_restored(busy: World, table: str) -> None:
     span = tables.TABLES[table][0][0]
     sums = f"SELECT {', '.join((*tables.TABLES[table][0], *tables.CLIENT))} FROM {table}"
     right = sorted(map(str, rows(sums)))
     rows(f"DELETE FROM {table} WHERE {span} = (SELECT max({span}) FROM {table})")
-    assert Reported().differences(f"L3: requests_ok in {table} {span}=2026-03-10", "found 0")
+    assert Reported().differences("L3: ", f" in {table} {span}=2026-03-10", "found 0")
     assert (Reported("--repair").code, sorted(map(str, rows(sums))) == right) == (0, True)
 
 
@@ -235,12 +314,15 @@ def refilled() -> None:
 
 
 def test_sums_of_roll_ups_are_computed_from_rows_of_older_releases(busy: World) -> None:
+    counted_without_details()
     right = stored()
     refilled()
     assert stored() == right
 
 
 def test_rows_from_before_histograms_are_skipped(busy: World) -> None:
+    counted_without_details()
+    rows("UPDATE installation SET details_since = %s", int(AT) // 60 + 1)
     narrow = "requests_rejected = NULL, first_token_us = NULL, durations = NULL, first_tokens = NULL"
     rows(f"UPDATE rollup_days SET {narrow} WHERE date < '2026-03-10'")
     rows(f"UPDATE rollup_minutes SET {narrow} WHERE minute < %s", int(AT) // 60 - 12 * 60)

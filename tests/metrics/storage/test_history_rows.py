@@ -58,6 +58,7 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
         response_body=draw(bodies),
         queue_us=draw(st.none() | st.just(9)),
         request_id=draw(texts),
+        queue_class=draw(st.none() | st.just("bulk")),
     )
 
 

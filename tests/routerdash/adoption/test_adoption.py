@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks.process import free_port
+from metrics.counting.token_details import DETAIL_COLUMNS
 from routerdash.adoption import adoption, llmlb_schema
 from routerdash.adoption.adoption import CannotAdopt
 from tests.metrics.records import NOW
@@ -114,13 +115,14 @@ def test_an_adoption_succeeds(adopted: Adopted) -> None:
 def test_tables_of_llmlb_keep_their_declarations(adopted: Adopted) -> None:
     before, after = objects(adopted.original), objects(adopted.path)
     changed = {name for name in before if after.get(name) != before[name]}
-    assert changed == {"table request_history", "table users"}
+    assert changed == {"table api_keys", "table request_history", "table users"}
 
 
-def test_users_have_one_more_column_only(adopted: Adopted) -> None:
-    before, after = (objects(path)["table users"] for path in (adopted.original, adopted.path))
+@pytest.mark.parametrize(("table", "column"), [("users", "view_bodies"), ("api_keys", "external")])
+def test_a_table_has_one_more_column_only(adopted: Adopted, table: str, column: str) -> None:
+    before, after = (objects(path)[f"table {table}"] for path in (adopted.original, adopted.path))
     assert after is not None
-    assert after.replace(', "view_bodies" bool NULL', "") == before
+    assert after.replace(f', "{column}" bool NULL', "") == before
 
 
 def test_the_history_has_additional_columns_only(adopted: Adopted) -> None:
@@ -797,13 +799,29 @@ def test_an_adoption_killed_while_counting_counts_no_request_twice(
     assert "all figures agree" in manage("reconcile", **settings).out
 
 
+LEARNING = ("learning_speeds", "learning_lengths", "learning_starts", "learning_past", "learning_loads")
+
+
+OWN_TABLES = ("rollup_served_days", "prices", "currency_rates", "rollup_cost_days")
+LATER_COLUMNS = (
+    ("request_history", "conversation"),
+    ("request_history", "queue_class"),
+    ("installation", "notices"),
+    ("installation", "details_since"),
+    *((table, column) for table in ("rollup_minutes", "rollup_days", "rollup_months") for column in DETAIL_COLUMNS),
+)
+
+
 def make_older(path: Path) -> None:
     """Change the database to one of a release that did not count the history."""
     with closing(sqlite3.connect(path)) as db:
         for table in ROLL_UPS:
             db.execute(f"DELETE FROM {table}")
-        for table in ("adopted_days", "adopted_history", "learning_speeds", "learning_lengths", "learning_starts"):
+        for table in ("adopted_days", "adopted_history", *OWN_TABLES, *LEARNING):
             db.execute(f"DROP TABLE {table}")
+        db.execute("DROP INDEX history_conversation")
+        for table, column in LATER_COLUMNS:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         db.execute("DELETE FROM metric_totals WHERE name LIKE 'pruned_adopted:%' OR name LIKE 'answers%'")
         db.execute("DELETE FROM django_migrations WHERE app = 'metrics' AND name >= '0011'")
         db.commit()

@@ -155,6 +155,26 @@ def test_a_port_in_use_is_reported(made: Any) -> None:
             made(PORT=str(port))
 
 
+def test_ollamas_port_in_use_is_reported(made: Any) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(CannotStart, match=rf"^127\.0\.0\.1 port {port} cannot be used .*ROUTERDASH_OLLAMA_PORT$"):
+            made(OLLAMA_PORT=str(port))
+
+
+def test_gateways_alone_get_ollamas_port(made: Any) -> None:
+    supervisor = made(OLLAMA_PORT=str(free_port()), WORKERS="2")
+    assert supervisor._ollama is not None
+    ollama = supervisor._ollama.fileno()
+    given = [it.role for it in supervisor._children if ollama in it.descriptors]
+    assert given == ["gateway", "gateway"]
+    assert all(
+        it.command[it.command.index("--ollama") + 1] == str(ollama)
+        for it in supervisor._children
+        if it.role == "gateway"
+    )
+
+
 def test_a_foreign_host_is_reported(made: Any) -> None:
     with pytest.raises(CannotStart, match="ROUTERDASH_HOST"):
         made(HOST="192.0.2.1")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from access.directory import access
+from endpoints.model_names.registry import model_names
 from endpoints.models import EndpointModel
 from endpoints.registry import registry
 from gateway.base.config import Config
@@ -36,13 +37,16 @@ def start(config: Config, page: LivePage, monkeypatch: pytest.MonkeyPatch) -> It
             before.close()
         access.forget()
         registry.forget()
+        model_names.forget()
         publisher = Publisher(config, page)
         made[:] = [publisher]
         monkeypatch.setattr(registry, "_listeners", [publisher.publish_endpoints])
+        monkeypatch.setattr(model_names, "_listeners", [publisher.publish_model_names])
         monkeypatch.setattr(access, "_key_listeners", [publisher.publish_keys])
         publisher.synchronise()
         access.reload()
         registry.reload()
+        model_names.reload()
         return publisher
 
     yield begin

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from access.models import ApiKey
 from endpoints.registry import registry
 from gateway.base.config import Config
 from gateway.ipc.record import RequestRecord
@@ -12,6 +13,7 @@ from gateway.registry.schema import LENGTHS, SPEEDS, Lengths, Speeds, length_key
 from gateway.registry.store import RegistryStore
 from routerdash.publication.learner import Learner
 from routerdash.publication.publisher import Publisher
+from tests.access.people import make_user
 from tests.metrics.learning.work import answered
 from tests.metrics.records import AT, KEY, A
 from tests.metrics.world import World, own_database
@@ -29,6 +31,8 @@ class Control:
         self.world = World(root)
         self.clock = 0.0
         own_database()
+        if not ApiKey.objects.filter(id=KEY).exists():
+            ApiKey.issue(make_user("keys"), "of requests", (), id=KEY)
         self.restart()
 
     def restart(self) -> None:

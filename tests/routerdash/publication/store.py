@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from access.directory import read_key_entries, read_users
+from endpoints.model_names.registry import read_names
 from endpoints.registry import read_entries
 from gateway.base.config import Config
 from gateway.registry import folders
-from gateway.registry.schema import ENDPOINTS, KEYS, MODEL_ROWS, EndpointFacts, KeyFacts, Model, StoreState, ref
+from gateway.registry.schema import (
+    ENDPOINTS,
+    KEYS,
+    MODEL_NAMES,
+    MODEL_ROWS,
+    EndpointFacts,
+    KeyFacts,
+    Model,
+    ModelName,
+    StoreState,
+    ref,
+)
 from gateway.registry.store import FILE, RegistryStore
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 
@@ -22,6 +34,7 @@ class Stored:
     endpoints: dict[str, EndpointFacts]  # by id
     models: dict[str, list[Model]]  # by id of the endpoint, sorted by id
     keys: dict[str, KeyFacts]  # by hash
+    model_names: dict[str, ModelName]  # by id
 
     @property
     def slots(self) -> dict[str, int]:
@@ -33,7 +46,8 @@ class Stored:
 
     def same_rows(self, other: "Stored") -> bool:
         """Compare everything but version and tokens."""
-        return (self.endpoints, self.models, self.keys) == (other.endpoints, other.models, other.keys)
+        mine = (self.endpoints, self.models, self.keys, self.model_names)
+        return mine == (other.endpoints, other.models, other.keys, other.model_names)
 
 
 def file_of(config: Config) -> Path:
@@ -55,6 +69,7 @@ def read(config: Config) -> Stored:
                 for endpoint_id in endpoints
             },
             {digest.hex(): key for digest, key in store.rows(KEYS)},
+            {name.id: name for _, name in store.rows(MODEL_NAMES)},
         )
 
 
@@ -66,6 +81,7 @@ def expected(found: Stored) -> Stored:
         {it.id: endpoint_facts(it, found.slots.get(it.id, -1)) for it in entries.values()},
         {it.id: sorted(endpoint_models(it), key=lambda model: model.id) for it in entries.values()},
         {it.hash: published_key(it).facts() for it in read_key_entries(read_users())},
+        {name_id: facts for name_id, it in read_names().items() if (facts := it.facts()) is not None},
     )
 
 

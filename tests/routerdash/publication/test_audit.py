@@ -16,6 +16,7 @@ from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.publisher import Publisher
 from tests.access.people import key_for, make_admin
+from tests.endpoints.model_names.made import make_name
 from tests.metrics.records import A, B
 from tests.metrics.world import add_endpoint, rows
 from tests.routerdash.publication import store
@@ -31,6 +32,7 @@ def audit(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Audit:
     for endpoint_id, name in ((A, "a"), (B, "b")):
         EndpointModel(endpoint=add_endpoint(endpoint_id, name), model_id="tiny").save(force_insert=True)
     key_for(make_admin(), INFERENCE)
+    make_name("fast", "tiny")
     ChangeFollower(publisher).follow()
     triggers.remove()
     return Audit(publisher)
@@ -47,6 +49,9 @@ BEHIND_THE_TRIGGERS: dict[str, Callable[[], object]] = {
     "key added": lambda: key_for(ApiKey.objects.get().created_by, name="new"),
     "endpoint renamed": lambda: rows("UPDATE endpoints SET name = 'renamed' WHERE id = %s", A),
     "endpoint deleted": lambda: Endpoint.objects.filter(pk=A).delete(),
+    "model name added": lambda: make_name("slow", "tiny"),
+    "model name renamed": lambda: rows("UPDATE model_names SET name = 'faster'"),
+    "model name deleted": lambda: rows("DELETE FROM model_name_targets"),
     "model deleted": lambda: rows("DELETE FROM endpoint_models WHERE endpoint_id = %s", A),
     "model added": lambda: EndpointModel(endpoint_id=A, model_id="new").save(force_insert=True),
 }
@@ -85,7 +90,7 @@ def test_a_change_that_the_log_has_is_no_difference(audit: Audit, publisher: Pub
 
 def test_a_lost_row_of_the_store_is_mended(audit: Audit, config: Config) -> None:
     with closing(sqlite3.connect(store.file_of(config))) as database, database:
-        for table in ("endpoints", "models", "keys"):
+        for table in ("endpoints", "models", "keys", "model_names"):
             database.execute(f"DELETE FROM {table}")
     run(audit)
     found = store.assert_is_as_the_database(config)

@@ -58,6 +58,26 @@ def test_limits_that_staff_has_not_set_do_not_look_set(limits: dict[str, Any]) -
     assert endpoint_facts(entry, 0).slots == entry.slots
 
 
+@pytest.mark.parametrize(
+    ("kind", "external", "expected"),
+    [("vllm", None, False), ("vllm", True, True), ("openai", None, True), ("openai", False, False)],
+)
+def test_an_endpoint_is_external_as_staff_says_or_if_it_is_a_cloud(
+    kind: str, external: bool | None, expected: bool
+) -> None:
+    entry = replace(PLAIN, kind=kind, external=external)
+    assert endpoint_facts(entry, 0).external is expected
+    assert read_back(entry) == entry
+
+
+def test_a_mark_that_changes_nothing_reads_as_not_set() -> None:
+    assert read_back(replace(PLAIN, external=False)).external is None
+
+
+def test_the_api_version_of_azure_is_published() -> None:
+    assert endpoint_facts(replace(PLAIN, kind="azure", api_version="2024-10-21"), 0).api_version == "2024-10-21"
+
+
 def test_the_default_of_the_connect_timeout_reads_as_not_set() -> None:
     assert endpoint_facts(PLAIN, 0).connect_timeout_secs == 5.0
     assert read_back(replace(PLAIN, connect_timeout_secs=5)).connect_timeout_secs is None

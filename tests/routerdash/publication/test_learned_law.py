@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 import time_machine
 
+from access.models import ApiKey
 from gateway.registry.schema import Lengths, Speeds
 from gateway.registry.writer import Changes
 from metrics.models import LengthWindow, SpeedWindow
@@ -97,6 +99,26 @@ def test_without_adaptive_routing_or_control_nothing_is_compared(
     control: Control, compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.publisher.publish_learned(Changes(lengths={("tiny", None): None}))
-    assert learned.compare(control.config) == ([], [])
+    assert learned.compare(replace(control.config, balancer="least_inflight")) == ([], [])
     monkeypatch.setattr(live, "is_running", lambda config: False)
     assert compare() == ([], [])
+
+
+def test_lengths_of_a_deleted_key_are_not_expected(control: Control, compare: Compare) -> None:
+    ApiKey.objects.all().delete()
+    control.learner.keys_changed({"its hash": None})
+    control.learn()
+    assert control.lengths(key=KEY) is None
+    assert compare() == ([], [])
+
+
+def test_a_wrong_time_of_loads_is_found(control: Control, compare: Compare) -> None:
+    control.write(answered(work={"is_cold": True, "load_us": 8_000_000}))
+    control.learn()
+    right = control.speeds()
+    assert right is not None
+    assert right.load == 8.0
+    assert compare() == ([], [])
+    wrong = msgspec.structs.replace(right, load=8.1)
+    control.publisher.publish_learned(Changes(speeds={(A, MODEL, CHAT): wrong}))
+    assert len(compare()[0]) == 1

@@ -2,11 +2,15 @@
 
 import threading
 
+import msgspec
 import pytest
 from django.db import OperationalError
 
+from access.directory import KeyEntry
+from access.models import ApiKey
 from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
+from gateway.ipc.record import RequestRecord
 from gateway.registry.schema import SPEEDS, Lengths, Speeds, speed_key
 from metrics.learning import fit
 from metrics.learning.from_records import speed_sample
@@ -43,6 +47,33 @@ def test_lengths_are_published_by_model_and_by_key(control: Control) -> None:
     control.learn()
     assert control.lengths() == Lengths(20.0, 4.0)
     assert control.lengths(key=KEY) == Lengths(30.0, 4.0)
+
+
+def test_the_lengths_of_a_deleted_key_are_removed(control: Control) -> None:
+    control.write(answered(output_tokens=10, api_key_id=KEY))
+    control.learn()
+    (key,) = ApiKey.objects.all()
+    key.delete()
+    control.learner.keys_changed({"another": KeyEntry(B, "another", A, (), None)})
+    control.learn()
+    assert control.lengths(key=KEY) is not None
+    control.learner.keys_changed({key.key_hash: None})
+    control.learn()
+    assert control.lengths(key=KEY) is None
+    assert control.lengths() == Lengths(10.0, 4.0)
+    control.write(answered(output_tokens=20, api_key_id=KEY))  # it was in flight
+    control.learn()
+    assert control.lengths(key=KEY) is None
+
+
+def test_the_lengths_of_a_key_that_was_deleted_while_stopped_are_removed(control: Control) -> None:
+    control.write(answered(output_tokens=10, api_key_id=KEY))
+    control.learn()
+    ApiKey.objects.all().delete()
+    control.restart()
+    control.learn()
+    assert control.lengths(key=KEY) is None
+    assert control.lengths() is not None
 
 
 def test_answers_under_all_names_of_a_model_count(control: Control) -> None:
@@ -329,3 +360,43 @@ def test_lengths_move_by_a_twentieth() -> None:
     assert lengths_moved(Lengths(100.0, None), Lengths(100.0, 4.0))
     assert lengths_moved(None, Lengths(1.0))
     assert lengths_moved(Lengths(1.0), None)
+
+
+# Loads of models
+
+
+def cold(seconds: float, model: str = "tiny", *, ago: float = 0.0) -> RequestRecord:
+    return answered(model=model, ago=ago, work={"is_cold": True, "load_us": round(seconds * 1e6)})
+
+
+def test_the_time_of_loads_is_published_with_the_speeds(control: Control) -> None:
+    control.write(cold(9.0, ago=50), answered(ago=40), answered(B, ago=30))
+    control.learn()
+    found, other = control.speeds(), control.speeds(B)
+    assert found is not None
+    assert other is not None
+    assert (found.load, found.completions, other.load) == (9.0, 1, 0.0)
+    control.write(cold(20.0, MODEL, ago=20), cold(10.0, "TINY", ago=10))  # other names of the model
+    control.learn()
+    found = control.speeds()
+    assert found is not None
+    assert found.load == 10.0
+
+
+def test_a_restart_publishes_the_same_time_of_loads(control: Control) -> None:
+    control.write(cold(9.0, ago=50), cold(4.0, ago=45), answered(ago=40))
+    control.learn()
+    before = control.everything()
+    control.restart()
+    control.learn()
+    assert control.everything() == before
+    found = control.speeds()
+    assert found is not None
+    assert found.load == 6.5
+
+
+def test_another_time_of_loads_matters_at_once() -> None:
+    before = Speeds(0.1, 0.001, 0.02, 0.001, 256, load=10.0)
+    assert not speeds_moved(before, msgspec.structs.replace(before, load=10.4))
+    assert speeds_moved(before, msgspec.structs.replace(before, load=11.0))
+    assert speeds_moved(msgspec.structs.replace(before, load=0.0), before)

@@ -21,6 +21,7 @@ from gateway.ipc.live_page import IN_FLIGHT, LivePage
 from gateway.ipc.wake import WakePipe
 from gateway.registry import schema
 from metrics.storage.database import database_id
+from routerdash.publication import stored_entries
 from routerdash.publication.publisher import Publisher
 from tests.access.people import key_for
 from tests.metrics.records import NOW, A, B
@@ -345,7 +346,7 @@ def test_published_endpoints_are_entries_for_a_start_without_the_database(
 ) -> None:
     EndpointModel(endpoint=add_endpoint(A, "a", status="online"), model_id="tiny").save(force_insert=True)
     publish()
-    (entry,) = publisher.entries().values()
+    (entry,) = stored_entries.endpoints(publisher.writer).values()
     assert (entry.id, entry.name, entry.status, [model.id for model in entry.models]) == (A, "a", "online", ["tiny"])
 
 

@@ -14,6 +14,7 @@ from access.models import INFERENCE, ApiKey, User, hash_key
 from endpoints.changes import log as change_log
 from endpoints.changes import triggers
 from endpoints.changes.models import RegistryChange
+from endpoints.model_names.tables import NamedModel
 from endpoints.models import Endpoint, EndpointModel
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
@@ -24,6 +25,7 @@ from metrics.models import Installation
 from metrics.storage.database import database_id
 from routerdash.publication import synchronisation
 from tests.access.people import key_for, make_admin
+from tests.endpoints.model_names.made import make_name
 from tests.metrics.records import A, B
 from tests.metrics.world import add_endpoint, rows, without
 from tests.routerdash.publication import store
@@ -70,6 +72,7 @@ def served(synchronise: Run) -> Stored:
         EndpointModel(endpoint=add_endpoint(endpoint_id, name), model_id="tiny").save(force_insert=True)
     for name in ("ada", "grace"):
         key_for(make_admin(name), INFERENCE, "endpoints.manage", name=name)
+    make_name("fast", "tiny")
     return synchronise()
 
 
@@ -91,6 +94,15 @@ CHANGES: dict[str, Callable[[], object]] = {
         created_by=User.objects.get(username="grace").pk
     ),
     "role of a user": lambda: rows("UPDATE users SET role = 'viewer' WHERE username = 'ada'"),
+    "tags of an endpoint": lambda: Endpoint.objects.get(pk=A).set_options(tags=["lab"]),
+    "new model name": lambda: make_name("slow", "tiny"),
+    "renamed model name": lambda: rows("UPDATE model_names SET name = 'faster*'"),
+    "disabled model name": lambda: NamedModel.objects.update(enabled=False),
+    "parameters of a model name": lambda: NamedModel.objects.update(defaults={"stop": ["a"]}),
+    "conditions of a step": lambda: rows("UPDATE model_name_steps SET if_full_secs = 2.5"),
+    "weight of a target": lambda: rows("UPDATE model_name_targets SET weight = 7"),
+    "deleted targets": lambda: rows("DELETE FROM model_name_targets"),
+    "deleted model name": lambda: NamedModel.objects.all().delete(),
     "deleted user": lambda: User.objects.filter(username="ada").delete(),
 }
 each_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

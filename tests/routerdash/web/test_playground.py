@@ -36,8 +36,13 @@ def test_a_user_has_one_key_of_its_own(as_viewer: Api, viewer: User, settings: A
     first, second = start_session(as_viewer).json(), start_session(as_viewer).json()
     assert first == second
     key = ApiKey.objects.get()
-    assert first == {"api_key_id": str(key.pk), "api_key_hash": key.key_hash, "endpoint_id": None}
+    expected = {"api_key_id": str(key.pk), "api_key_hash": key.key_hash, "endpoint_id": None, "external": False}
+    assert first == expected
     assert (key.name, key.created_by_id, key.permissions) == ("playground (vera)", viewer.pk, [INFERENCE])
+
+
+def test_administrators_alone_may_use_external_endpoints(as_viewer: Api, as_admin: Api) -> None:
+    assert [start_session(api).json()["external"] for api in (as_viewer, as_admin)] == [False, True]
 
 
 def test_the_key_cannot_be_sent(as_viewer: Api) -> None:

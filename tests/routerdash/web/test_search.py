@@ -84,7 +84,7 @@ def test_a_key_needs_the_permission(admin: User) -> None:
 def test_the_page_shows_the_results(as_admin: Api, served: Endpoint) -> None:
     html = as_admin.get("/search", {"q": "a"}).content.decode()
     assert "meta-llama/Llama-3.3-70B" in html
-    assert 'href="/admin/"' in html.split('class="panel results"')[1]
+    assert 'href="/admin/"' in html.split('class="panel hits results"')[1]
 
 
 def test_a_script_request_gets_only_the_list(as_viewer: Api, served: Endpoint) -> None:

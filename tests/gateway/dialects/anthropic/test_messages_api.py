@@ -18,12 +18,12 @@ from gateway.dialects.anthropic.messages_api import (
 )
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.openai_events import Event
-from gateway.dialects.openai_responses import Usage
 from gateway.dialects.sse_relay import StreamRelay
+from gateway.dialects.usage import ReportedByMessages, Usage
 from tests.gateway import captures
 
 SERVERS = ["llama.cpp", "vllm"]
-BUSY = EndpointError("busy", ("overloaded_error",))
+BUSY = EndpointError("busy", ("overloaded_error",), written={"type": "overloaded_error", "message": "busy"})
 STREAMS = [captures.load(server, "messages_stream") for server in SERVERS]
 RESPONSE_CAPTURES = [captures.load(server, "messages") for server in SERVERS]
 
@@ -128,7 +128,7 @@ def test_a_captured_response_with_the_requested_name_is_unchanged():
         (b'{"input_tokens":1,"output_tokens":2}', Usage(1, 2)),
         (
             b'{"input_tokens":1,"cache_creation_input_tokens":20,"cache_read_input_tokens":300,"output_tokens":4}',
-            Usage(321, 4, 300),
+            Usage(321, 4, 300, 20),
         ),
         (b'{"input_tokens":0,"cache_read_input_tokens":7,"output_tokens":0}', Usage(7, 0, 7)),
         (b'{"input_tokens":1,"cache_creation_input_tokens":null,"output_tokens":null}', Usage(1, None)),
@@ -155,7 +155,7 @@ def test_an_unknown_body_is_passed_on_unchanged(body):
     [
         (b'{"type":"ping"}', Event()),
         (b'{"type":"message_start","message":{"model":"m","usage":{"input_tokens":3,"output_tokens":1}}}',
-         Event("m", Usage(3, None))),
+         Event("m", ReportedByMessages(3))),
         (b'{"type":"message_start","message":{"model":"m","usage":{"input_tokens":0,"output_tokens":0}}}', Event("m")),
         (b'{"type":"message_start","message":{"model":7}}', Event()),
         (b'{"type":"message_start","message":"odd"}', Event()),
@@ -167,12 +167,12 @@ def test_an_unknown_body_is_passed_on_unchanged(body):
         (b'{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":""}}', Event()),
         (b'{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"a"}}', Event()),
         (b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":8}}',
-         Event(usage=Usage(None, 8))),
+         Event(usage=ReportedByMessages(None, 8), finish_reason="stop")),
         (b'{"type":"message_delta","delta":{}}', Event()),
         (b'{"type":"message_stop"}', Event(finished=True, last=True)),
         (b"[DONE]", Event(finished=True, last=True)),
         (b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}', Event(error=BUSY, last=True)),
-        (b'{"error":{"message":"busy"}}', Event(error=EndpointError("busy"), last=True)),
+        (b'{"error":{"message":"busy"}}', Event(error=EndpointError("busy", written={"message": "busy"}), last=True)),
         (b'{"type":"error"}', Event(error=EndpointError("the upstream reported an error"), last=True)),
         (b'{"type":"something new","delta":null}', Event()),
     ],

@@ -6,7 +6,6 @@ from hypothesis import given
 
 from gateway.base.request_kinds import CHAT
 from gateway.dialects.anthropic.responses import NoChatCompletion, from_chat
-from gateway.dialects.openai_responses import Usage
 from tests.gateway import captures
 from tests.gateway.anything import DELTA, VALUES
 
@@ -38,8 +37,8 @@ def test_a_response_with_text():
         "stop_sequence": None,
         "usage": {
             "input_tokens": 0,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_creation_input_tokens": None,
+            "cache_read_input_tokens": None,
             "output_tokens": 0,
         },
     }
@@ -50,16 +49,10 @@ def test_a_captured_response(capture):
     body, usage = from_chat(capture.body, "asked")
     message, chat = json.loads(body), json.loads(capture.body)
     assert message["content"] == [{"type": "text", "text": chat["choices"][0]["message"]["content"]}]
-    reported = message["usage"]
-    assert usage == Usage(
-        reported["input_tokens"] + reported["cache_read_input_tokens"],
-        reported["output_tokens"],
-        captures.cached_tokens(chat["usage"]),
-    )
-    assert (usage.input_tokens, usage.output_tokens) == (
-        chat["usage"]["prompt_tokens"],
-        chat["usage"]["completion_tokens"],
-    )
+    shown = message["usage"]
+    assert usage == captures.reported(chat["usage"], chat["choices"][0]["finish_reason"])
+    assert shown["input_tokens"] + (shown["cache_read_input_tokens"] or 0) == usage.input_tokens
+    assert (shown["output_tokens"], shown["cache_read_input_tokens"]) == (usage.output_tokens, usage.cached_tokens)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +140,11 @@ def test_stop_reasons(message, finish, choice, reason, sequence):
     [
         ({"cached_tokens": 30}, 6, 30),
         ({"cached_tokens": 99}, 0, 36),
-        ({"cached_tokens": None}, 36, 0),
-        ({"cached_tokens": -1}, 36, 0),
-        ({}, 36, 0),
-        (None, 36, 0),
+        ({"cached_tokens": 0}, 36, 0),
+        ({"cached_tokens": None}, 36, None),
+        ({"cached_tokens": -1}, 36, None),
+        ({}, 36, None),
+        (None, 36, None),
     ],
 )
 def test_cached_tokens_are_reported_separately(details, made, cached):

@@ -45,6 +45,10 @@ class Fleet:
             lambda: {it.id: it for it in self.endpoints},
         )
 
+    @property
+    def by_id(self) -> dict[str, FakeEndpoint]:
+        return {it.id: it for it in self.endpoints}
+
     def add(self, name: str, slot: int, base_url: str = "http://a") -> FakeEndpoint:
         endpoint = FakeEndpoint(name, Facts(slot, base_url))
         self.endpoints.append(endpoint)

@@ -40,6 +40,29 @@ def test_endpoints_that_share_a_system_prompt_are_found_with_their_part(fleet):
     assert found["b"] < found["a"]
 
 
+def looked_up(fleet, body):
+    prefix = fleet.read(body)
+    fleet.affinity.find(prefix, fleet)
+    return sorted(prefix.hashes)
+
+
+def test_once_all_endpoints_have_a_mark_no_more_are_looked_up(fleet):
+    a, b = fleet.add("a", 3), fleet.add("b", 4)
+    longest = len(fleet.read(TURN).marks) - 1
+    fleet.send(TURN, a)
+    assert looked_up(fleet, TURN) == [0, longest]
+    fleet.send(TURN, b)
+    assert looked_up(fleet, TURN) == [longest]
+
+
+def test_the_mark_in_the_middle_is_looked_up_if_another_endpoint_has_the_first(fleet):
+    a, b, _ = fleet.add("a", 3), fleet.add("b", 4), fleet.add("c", 5)
+    fleet.send(TURN, a)
+    fleet.send(chat("s" * 400, "x" * 200 + "y" * 2000), b)
+    longest = len(fleet.read(TURN).marks) - 1
+    assert looked_up(fleet, TURN) == [0, longest // 2, longest]
+
+
 def test_a_set_keeps_four_endpoints(fleet):
     endpoints = [fleet.add(str(number), number) for number in range(5)]
     for endpoint in endpoints:
@@ -172,10 +195,6 @@ def test_short_requests_have_affinity_only_in_a_session(fleet):
     assert fleet.sizes(short, session=b"s") == {"a": 512}
 
 
-def test_requests_without_a_prompt_have_none(fleet):
-    assert fleet.affinity.read(None, b"s", "key", "m", 5000) is None
-
-
 def test_the_setting_header_uses_sessions_alone(table):
     fleet = Fleet(table, AFFINITY_HEADER)
     a = fleet.add("a", 3)
@@ -212,9 +231,8 @@ def test_conversations_differ_by_text_session_key_model_and_secret(fleet, table)
 @pytest.mark.parametrize("session", [None, b"s"])
 @pytest.mark.parametrize("body", [TURN, chat("s" * 10_000, "q", tools=["t" * 700])])
 def test_without_a_choice_of_endpoints_there_is_only_the_conversation(fleet, session, body):
-    prefix = fleet.affinity.read(decode_prompt(body), session, "key", "m", len(body), marked=False)
-    assert not prefix.has_marks
-    assert prefix.conversation == fleet.read(body, session=session).conversation
+    conversation = fleet.affinity.conversation(decode_prompt(body), session, "key", "m", len(body))
+    assert conversation == fleet.read(body, session=session).conversation
 
 
 def test_a_session_is_one_conversation_whatever_its_prompts(fleet):

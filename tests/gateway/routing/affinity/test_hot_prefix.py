@@ -33,6 +33,7 @@ class Server:
     has_system: bool = False
     cached: dict[int, float] = field(default_factory=dict)  # tokens, by number of the conversation
     rank: int = 0  # healthy
+    tier: int = 1
     slots: int | None = None
     trial_due: float = 0.0
 

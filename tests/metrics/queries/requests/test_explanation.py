@@ -8,11 +8,13 @@ import pytest
 from gateway.ipc import record
 from gateway.registry.schema import Speeds
 from metrics.queries.requests.explanation import (
+    CONNECT,
+    DECODE,
     EARLIER,
-    FIRST_TOKEN,
+    PREFILL,
     QUEUE,
     RESPONSE,
-    STREAM,
+    STALLS,
     RequestExplanation,
     candidates,
     explanation,
@@ -30,7 +32,9 @@ WORK: dict[str, Any] = {
 def attempt(**fields: Any) -> AttemptPayload:
     given: dict[str, Any] = {
         "endpoint_id": A, "endpoint_name": "a", "outcome": record.OK, "status_code": 200, "at_ms": 600.0,
-        "duration_ms": 4000.0, "error": None, "reason": "fastest", "scores": [], "work": msgspec.convert(WORK, dict),
+        "duration_ms": 4000.0, "error": None, "reason": "fastest", "scores": [], "connect_ms": 0.0,
+        "served_model": None, "canonical_name": None, "step": None,
+        "work": msgspec.convert(WORK, dict),
         "costs": [
             {"endpoint_id": A, "endpoint_name": "a", "cost_ms": 1900},
             {"endpoint_id": B, "endpoint_name": "b", "cost_ms": 2400},
@@ -44,7 +48,7 @@ def request(**fields: Any) -> RequestPayload:
     given |= {
         "id": "x", "model": "tiny", "kind": "chat_completions", "outcome": record.OK, "duration_ms": 4600.0,
         "queue_ms": 500.0, "first_token_ms": 1600.0, "input_tokens": 1000, "output_tokens": 101, "cached_tokens": 250,
-        "attempts": [attempt()],
+        "attempts": [attempt()], "queue_class": "interactive", "left_steps": [],
     }  # fmt: skip
     return msgspec.convert({**given, **fields}, RequestPayload)
 
@@ -64,15 +68,30 @@ def work(**fields: Any) -> WorkPayload:
 
 
 def test_a_stream_is_split_at_its_first_token() -> None:
-    # 0.1 + 0.001 * (50 + 1000 - 250) + 0.02 + 2 * 0.005; 100 * 0.03 + 0.001 * 300
+    # 0.1 + 0.001 * (50 + 1000 - 250) + 0.02 + 2 * 0.005; 100 * 0.03; 0.001 * 300
     assert parts(explained()) == [
-        (QUEUE, 500.0, None), (FIRST_TOKEN, 1000.0, 930.0), (STREAM, 3000.0, 3300.0),
+        (QUEUE, 500.0, None), (CONNECT, 0.0, None), (PREFILL, 1000.0, 930.0), (DECODE, 2700.0, 3000.0),
+        (STALLS, 300.0, 300.0),
     ]  # fmt: skip
 
 
-def test_another_response_is_one_part() -> None:
-    # 0.1 + 0.001 * (50 + 750 + 300) + 101 * 0.03
-    assert parts(explained(first_token_ms=None, queue_ms=None)) == [(RESPONSE, 4000.0, 4230.0)]
+def test_parts_add_up_to_the_time_of_the_request() -> None:
+    found = explained(attempts=[attempt(connect_ms=40.0)])
+    assert parts(found)[1:3] == [(CONNECT, 40.0, None), (PREFILL, 960.0, 930.0)]
+    assert sum(it.took_ms for it in found.parts) == 4500.0
+
+
+def test_stalls_are_estimated_and_no_longer_than_the_stream() -> None:
+    many = explained(attempts=[attempt(work=work(read_tokens=9000))])
+    assert parts(many)[-2:] == [(DECODE, 0.0, 3000.0), (STALLS, 3000.0, 9000.0)]
+    assert [it.is_estimated for it in many.parts] == [False, False, False, False, True]
+    assert [it.what for it in explained(attempts=[attempt(work=work(read_tokens=0))]).parts][-1] == DECODE
+
+
+def test_another_response_is_one_part_beside_its_stalls() -> None:
+    # 0.1 + 0.001 * (50 + 750) + 101 * 0.03; 0.001 * 300
+    found = parts(explained(first_token_ms=None, queue_ms=None))
+    assert found == [(QUEUE, 0.0, None), (CONNECT, 0.0, None), (RESPONSE, 3700.0, 3930.0), (STALLS, 300.0, 300.0)]
 
 
 def test_earlier_attempts_are_a_part() -> None:
@@ -80,10 +99,15 @@ def test_earlier_attempts_are_a_part() -> None:
     assert parts(explained(attempts=[failed, attempt()]))[1] == (EARLIER, 90.0, None)
 
 
+def test_older_records_do_not_tell_how_long_connecting_took() -> None:
+    found = explained(attempts=[attempt(connect_ms=None)])
+    assert [it.what for it in found.parts] == [QUEUE, PREFILL, DECODE, STALLS]
+
+
 def test_a_part_that_took_much_longer_is_slow() -> None:
     slow = explained(attempts=[attempt(duration_ms=7000.0)])
-    assert [it.is_slow for it in slow.parts] == [False, False, True]
-    assert [it.is_slow for it in explained().parts] == [False, False, False]
+    assert [it.what for it in slow.parts if it.is_slow] == [DECODE]
+    assert not any(it.is_slow for it in explained().parts)
 
 
 def test_a_small_difference_is_not_slow() -> None:
@@ -95,8 +119,8 @@ def test_a_small_difference_is_not_slow() -> None:
 @pytest.mark.parametrize("speeds", [None, Speeds(0.0, 0.0, 0.0, 0.0), Speeds(0.1, 0.001, 0.02, 0.005, completions=4)])
 def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
     found = explained(speeds)
-    assert [it.usual_ms for it in found.parts] == [None, None, None]
-    assert (found.completions, found.saved_ms, found.stalled_ms) == (0, None, None)
+    assert [it.usual_ms for it in found.parts] == [None] * 4
+    assert (found.completions, found.saved_ms) == (0, None)
     assert (found.expected_ms, found.took_ms, found.ratio) == (2000.0, 4000.0, 2.0)
 
 
@@ -109,12 +133,14 @@ def test_without_learned_speeds_nothing_is_usual(speeds: Speeds | None) -> None:
     ],
 )
 def test_a_part_whose_load_or_end_is_not_known_has_no_usual_time(changed: dict[str, Any]) -> None:
-    assert [it.usual_ms for it in explained(**changed).parts] == [None, None, None]
+    assert [it.usual_ms for it in explained(**changed).parts if it.what != STALLS] == [None] * 4
 
 
 def test_without_output_tokens_only_the_first_token_has_a_usual_time() -> None:
-    assert [it.usual_ms is None for it in explained(output_tokens=None).parts] == [True, False, True]
-    assert explained(output_tokens=None, first_token_ms=None).parts[-1].usual_ms is None
+    usual = {it.what: it.usual_ms for it in explained(output_tokens=None).parts}
+    assert usual[DECODE] is None
+    assert usual[PREFILL] == pytest.approx(930.0)
+    assert explained(output_tokens=None, first_token_ms=None).parts[-2].usual_ms is None
 
 
 @pytest.mark.parametrize(
@@ -134,11 +160,9 @@ def test_prompt_tokens_to_read_are_those_that_were_reported_else_expected(
     assert (found.unread_tokens, found.is_reported) == (unread, reported)
 
 
-def test_the_saved_and_the_stalled_time_are_of_the_learned_speed() -> None:
-    found = explained()
-    assert (found.saved_ms, found.stalled_ms) == (200.0, 300.0)
-    none = explained(attempts=[attempt(work=work(prefix_tokens=0, read_tokens=0))])
-    assert (none.saved_ms, none.stalled_ms) == (None, None)
+def test_the_saved_time_is_of_the_learned_speed() -> None:
+    assert explained().saved_ms == 200.0
+    assert explained(attempts=[attempt(work=work(prefix_tokens=0))]).saved_ms is None
 
 
 def test_the_next_best_candidate_has_the_least_cost_of_the_others() -> None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import connection
 
+from gateway.base.queue_class import BULK, INTERACTIVE
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord, Work
 from gateway.routing import adaptive, balancer
 from metrics.models import RequestHistory
+from metrics.prices.registry import price_registry
 from metrics.queries.requests import history
 from metrics.queries.requests.filters import ERROR, BadCursor, Cursor, RequestFilter
 from metrics.queries.requests.history import RequestPage, row_of
@@ -20,6 +23,7 @@ from metrics.queries.requests.lookups import request_page
 from metrics.queries.requests.payload import FIELDS, AttemptPayload, request_payload
 from metrics.queries.requests.statements import HistoryStatements
 from metrics.queries.stored import run_sql
+from tests.metrics.pricing import add_price
 from tests.metrics.records import KEY, NOW, A, B, load, request
 from tests.metrics.storage.test_seeding import adopted
 from tests.metrics.world import World, rows
@@ -61,6 +65,8 @@ WANTED: dict[str, tuple[RequestFilter, Any]] = {
     "duration": (RequestFilter(min_duration_ms=5000), lambda it: it.duration_us >= 5_000_000),
     "any error": (RequestFilter(outcome=ERROR), lambda it: it.outcome != record.OK),
     "status code": (RequestFilter(status_code=422), lambda it: it.status == 422),
+    "bulk": (RequestFilter(queue_class=BULK), lambda it: it.queue_class == BULK),
+    "interactive": (RequestFilter(queue_class=INTERACTIVE), lambda it: it.queue_class is None),
     "tokens": (RequestFilter(min_tokens=500), lambda it: (it.input_tokens or 0) + (it.output_tokens or 0) >= 500),
     "retried": (RequestFilter(retried=True), lambda it: len(it.attempts) > 1),
     "not retried": (RequestFilter(retried=False), lambda it: len(it.attempts) <= 1),
@@ -241,9 +247,21 @@ def test_a_row_has_all_fields(world: World) -> None:
         queue_us=250,
         request_id="client-7",
         cached_tokens=2,
+        cache_write_tokens=1,
+        reasoning_tokens=4,
+        finish_reason="length",
+        left_steps=((1, "full"), (2, "failed")),
         body_bytes=120,
         conversation="00ff00ff00ff00ff",
+        queue_class=BULK,
+        long_write_tokens=1,
+        service_tier="flex",
     )
+    price = add_price("tiny:*", input=250_333_333)
+    price_registry.forget()
+    (tried,) = expected_record.attempts
+    tried = msgspec.structs.replace(tried, served="tiny:q4", canonical="maker/tiny", step=3)
+    expected_record = msgspec.structs.replace(expected_record, attempts=(tried,))
     written(world, expected_record)
     (row,) = request_page(RequestFilter(), None, 1).rows
     assert request_payload(row) == {
@@ -277,7 +295,11 @@ def test_a_row_has_all_fields(world: World) -> None:
                 "reason": None,
                 "scores": [],
                 "costs": [],
+                "connect_ms": None,
                 "work": None,
+                "served_model": "tiny:q4",
+                "canonical_name": "maker/tiny",
+                "step": 3,
             }
         ],
         "queue_ms": 0.25,
@@ -286,6 +308,19 @@ def test_a_row_has_all_fields(world: World) -> None:
         "cached_tokens": 2,
         "body_bytes": 120,
         "conversation": "00ff00ff00ff00ff",
+        "queue_class": BULK,
+        "cache_write_tokens": 1,
+        "reasoning_tokens": 4,
+        "finish_reason": "length",
+        "served_model": "tiny:q4",
+        "canonical_name": "maker/tiny",
+        "step": 3,
+        "left_steps": [{"step": 1, "reason": "full"}, {"step": 2, "reason": "failed"}],
+        "long_cache_write_tokens": 1,
+        "service_tier": "flex",
+        "cost": "0.000000751",
+        "currency": "USD",
+        "price_id": price.pk,
     }
     assert tuple(request_payload(row)) == FIELDS
 
@@ -346,7 +381,7 @@ def test_an_implausible_number_of_cached_tokens_is_not_stored(world: World, cach
 
 def test_work_of_a_newer_release_is_shown_as_far_as_it_is_known(world: World) -> None:
     written(world, request())
-    work = [10, 20, 0, 0, 5000, 0, 0, 5000, True, False, "new"]
+    work = [*msgspec.to_builtins(Work(10, 20, 0, 0, 5000, 0, 0, 5000, was_idle=True)), "new"]
     RequestHistory.objects.update(attempts=[{**FORMER[0], "work": work, "newer": 1}])
     (row,) = request_page(RequestFilter(), None, 1).rows
     (reported,) = request_payload(row)["attempts"]

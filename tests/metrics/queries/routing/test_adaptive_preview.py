@@ -42,9 +42,10 @@ def preview(
     pending: dict[str, int] | None = None,
     demand: Demand = DEMAND,
     kind: str = CHAT,
+    spill_after: float = 10.0,
 ) -> Any:
     candidates = routing_preview.candidates(routes(endpoints, "tiny"), kind, load or {}, due or {}, AT, pending)
-    return adaptive_payload("tiny", kind, candidates, PreviewLoad(speeds), demand)
+    return adaptive_payload("tiny", kind, candidates, PreviewLoad(speeds, spill_after=spill_after), demand)
 
 
 def decided(*endpoints: PublishedEndpoint, **of: Any) -> tuple[str, str] | None:
@@ -100,10 +101,25 @@ def test_an_incapable_endpoint_has_no_cost() -> None:
     assert [(row["excluded"], "cost_ms" in row) for row in found["endpoints"]] == [("incapable", False), (None, True)]
 
 
+def test_a_long_expected_wait_spills_to_the_next_tier() -> None:
+    own, cloud = endpoint(A), endpoint(B, tier=2)
+    known = {A: SLOW, B: FAST}
+    assert decided(own, cloud, speeds=known, load={A: 2}) == ("a", "only")
+    assert excluded(own, cloud, speeds=known, load={A: 2}) == [None, "worse_tier"]
+    assert decided(own, cloud, speeds=known, load={A: 2}, spill_after=1.0) == ("b", "spilled")
+    assert excluded(own, cloud, speeds=known, load={A: 2}, spill_after=1.0) == ["spilling", None]
+
+
+def test_a_cost_weight_makes_an_endpoint_dearer() -> None:
+    dear, cheap = preview(endpoint(A, cost_weight=3.0), endpoint(B), speeds={A: FAST, B: FAST})["endpoints"]
+    assert dear["cost_ms"] == pytest.approx(3 * cheap["cost_ms"])
+    assert dear["cost_parts"] == pytest.approx({**cheap["cost_parts"], "weight": 3.0})
+
+
 def test_a_candidate_has_its_cost_and_the_parts() -> None:
     (row,) = preview(endpoint(A), speeds={A: FAST}, load={A: 2}, pending={A: 500})["endpoints"]
     assert {name: round(value, 6) for name, value in row["cost_parts"].items()} == {
-        "own_ms": 1460.0, "harm_ms": 150.0, "cold_ms": 0.0, "wait_ms": 0.0, "factor": 1.0,
+        "own_ms": 1460.0, "harm_ms": 150.0, "cold_ms": 0.0, "wait_ms": 0.0, "factor": 1.0, "weight": 1.0,
     }  # fmt: skip
     assert round(row["cost_ms"], 6) == 1610.0
 

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import msgspec
 import pytest
 import time_machine
 from cryptography.fernet import Fernet
+from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from access.models import INFERENCE, User
 from gateway.base import request_kinds
-from gateway.base.request_kinds import CHAT, EMBEDDINGS
+from gateway.base.request_kinds import CHAT, EMBEDDINGS, MESSAGES, RERANK
 from gateway.base.sealing import Sealer
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
@@ -25,6 +27,7 @@ from gateway.registry.schema import EndpointFacts, Model, PublishedEndpoint
 from gateway.registry.writer import RegistryWriter
 from gateway.routing import balancer
 from gateway.routing.roster import Roster
+from gateway.routing.set_aside import AsideNote
 from gateway.upstream.pool import Sweeper
 from metrics.queries.routing import routing_preview
 from tests.access.people import Api, key_for, with_key
@@ -58,9 +61,10 @@ def preview(
     kind: str = CHAT,
     load: dict[str, int] | None = None,
     due: dict[str, int] | None = None,
+    aside: dict[str, AsideNote] | None = None,
 ) -> Any:
-    candidates = routing_preview.candidates(routes(endpoints, model), kind, load or {}, due or {}, AT)
-    return routing_preview.route_payload(model, kind, candidates)
+    candidates = routing_preview.candidates(routes(endpoints, model), kind, load or {}, due or {}, AT, aside=aside)
+    return routing_preview.with_last_resort(candidates, lambda some: routing_preview.route_payload(model, kind, some))
 
 
 def decided(*endpoints: PublishedEndpoint, **of: Any) -> tuple[str, str] | None:
@@ -129,6 +133,40 @@ def test_an_open_breaker_excludes_while_others_work() -> None:
     assert excluded(endpoint(A), due={A: int(AT) + 9}) == [None]
 
 
+PAUSE = AsideNote(int(AT) + 60, "limited", ())
+
+
+def test_a_paused_endpoint_gets_no_request() -> None:
+    assert excluded(endpoint(A), endpoint(B), aside={A: PAUSE}, load={B: 5}) == ["paused", None]
+    assert excluded(endpoint(A), aside={A: PAUSE}) == ["paused"]
+    assert decided(endpoint(A), aside={A: PAUSE}) is None
+
+
+def test_a_pause_that_has_ended_is_none() -> None:
+    assert excluded(endpoint(A), aside={A: PAUSE._replace(paused_until=int(AT))}) == [None]
+
+
+def test_an_endpoint_that_has_lacked_the_path_is_asked_last() -> None:
+    lacks = {A: AsideNote(0, None, (RERANK,))}
+    assert excluded(endpoint(A), endpoint(B), kind=RERANK, aside=lacks, load={B: 5}) == ["lacking", None]
+    assert decided(endpoint(A), endpoint(B, status="offline"), kind=RERANK, aside=lacks) == ("a", "only")
+    assert decided(endpoint(A), endpoint(B, max_concurrency=1), kind=RERANK, aside=lacks, load={B: 1}) == ("", "wait")
+    assert excluded(endpoint(A), endpoint(B), kind=CHAT, aside=lacks) == [None, None]
+
+
+def test_a_kind_that_is_translated_is_not_lacking() -> None:
+    lacks = {A: AsideNote(0, None, (MESSAGES,))}
+    assert excluded(endpoint(A), endpoint(B), kind=MESSAGES, aside=lacks) == [None, None]
+
+
+def test_a_cloud_is_never_asked_for_what_its_provider_does_not_offer() -> None:
+    assert excluded(endpoint(A, kind="openai"), endpoint(B), kind=RERANK, load={B: 5}) == ["lacking", None]
+    assert excluded(endpoint(A, kind="openai"), kind=RERANK) == ["lacking"]
+    assert decided(endpoint(A, kind="openai"), kind=RERANK) is None
+    lacks = {B: AsideNote(0, None, (RERANK,))}
+    assert excluded(endpoint(A, kind="openai"), endpoint(B), kind=RERANK, aside=lacks) == ["lacking", None]
+
+
 def test_while_the_request_would_wait_each_endpoint_has_a_reason() -> None:
     found = excluded(endpoint(A, max_concurrency=1), endpoint(B), load={A: 1}, due={B: int(AT) + 9})
     assert found == ["full", "breaker_open"]
@@ -141,6 +179,15 @@ def test_endpoints_with_unknown_capabilities_are_candidates() -> None:
     ]  # fmt: skip
 
 
+def test_a_worse_tier_is_excluded_until_the_better_one_is_full() -> None:
+    own, cloud = endpoint(A, max_concurrency=2), endpoint(B, tier=2)
+    assert decided(own, cloud, load={A: 1}) == ("a", "only")
+    assert excluded(own, cloud, load={A: 1}) == [None, "worse_tier"]
+    assert decided(own, cloud, load={A: 2}) == ("b", "spilled")
+    assert excluded(own, cloud, load={A: 2}) == ["full", None]
+    assert excluded(endpoint(A, status="error"), cloud) == ["less_healthy", None]
+
+
 def test_an_endpoint_is_shown_with_its_facts() -> None:
     found = preview(
         endpoint(A, Model("tiny:7b", "org/tiny"), max_concurrency=4),
@@ -150,7 +197,7 @@ def test_an_endpoint_is_shown_with_its_facts() -> None:
         {
             "endpoint_id": A, "name": "a", "model": "tiny:7b", "status": "online", "operator_state": "enabled",
             "breaker": "open", "trial_due": "2026-03-10T12:00:35.000Z", "in_flight": 3, "max_concurrency": 4,
-            "capable": True, "excluded": None,
+            "tier": 1, "capable": True, "excluded": None,
         }
     ]  # fmt: skip
 
@@ -240,7 +287,9 @@ def test_the_decision_is_that_of_a_gateway(
 
 
 @pytest.fixture
-def _published() -> Any:
+def _published(monkeypatch: pytest.MonkeyPatch) -> Any:
+    config = replace(django_settings.ROUTERDASH, balancer="least_inflight")
+    monkeypatch.setattr(django_settings, "ROUTERDASH", config)
     known = (endpoint(A), endpoint(B))
     fake_installation().routes = lambda name: routes(known, name)
     fake_installation().is_serving = lambda: True
@@ -256,6 +305,27 @@ def test_running_requests_are_available_by_the_api(script: Api) -> None:
     assert (found["model"], found["kind"]) == ("tiny", "embeddings")
     assert found["decision"] == {"endpoint_ids": [B], "reason": "least"}
     assert [row["name"] for row in found["endpoints"]] == ["a", "b"]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("_published")
+@pytest.mark.parametrize("policy", ["least_inflight", "adaptive"])
+def test_a_pause_and_a_missing_path_are_known_to_both_policies(
+    script: Api, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setattr(django_settings, "ROUTERDASH", replace(django_settings.ROUTERDASH, balancer=policy))
+
+    def route(**aside: AsideNote) -> tuple[list[str], list[str | None]]:
+        fake_installation().aside = lambda: {{"a": A, "b": B}[name]: note for name, note in aside.items()}
+        found = script.call("GET", f"{ROUTE}?model=tiny&kind=rerank").json()
+        decision = found["decision"] or {"endpoint_ids": []}
+        return decision["endpoint_ids"], [row["excluded"] for row in found["endpoints"]]
+
+    lacks = AsideNote(0, None, (RERANK,))
+    assert route(b=PAUSE) == ([A], [None, "paused"])
+    assert route(b=lacks) == ([A], [None, "lacking"])
+    assert route(a=PAUSE, b=lacks) == ([B], ["paused", None])
+    assert route(a=PAUSE, b=PAUSE) == ([], ["paused", "paused"])
 
 
 @pytest.mark.django_db

@@ -1,0 +1,119 @@
+"""Request bodies that are translated between chat completions and Messages: decoding, in time slices, and refusals."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.base.errors import INVALID_REQUEST, REQUEST_TOO_LARGE, Refusal
+from gateway.base.limits import TRANSLATED_REQUEST
+from gateway.base.types import Body
+from gateway.dialects import surrogates
+from gateway.dialects.anthropic.shapes import Object
+from gateway.dialects.json_outline import outline_in_slices
+from gateway.loop.time_slices import Slices
+
+B = TypeVar("B")
+
+SMALL_BYTES = 512 << 10  # a body up to this size is translated at once, with any content
+MAX_VALUES = 200_000  # limit of strings, arrays and objects of a larger body
+MAX_COSTLY_BYTES = 6_000_000  # limit of bytes that take longer to decode or encode than others
+SLICE_BYTES = 8 << 20  # the part of a body in which such bytes are counted at once
+_CHEAP = bytes(byte for byte in range(128) if byte not in b"\\,")
+
+
+def reading(decode: Callable[[Any], B], body: Body, only: str) -> Slices[B]:
+    """Decode a body, in time slices if it is large. Raises Refusal (400, 413).
+
+    `only`: the API that the endpoint supports, for the text of a refusal. `decode` may raise Refusal, too.
+    """
+    if len(body) <= SMALL_BYTES:
+        return _read(decode, body, only)
+    if body.count(b'"') > 2 * MAX_VALUES:
+        yield from outline_in_slices(body, MAX_VALUES, (TRANSLATED_REQUEST, _purpose(only)))
+    yield
+    if len(body) > MAX_COSTLY_BYTES:
+        yield from _counting(body, only)
+    try:
+        request = _read(decode, body, only)
+    except Refusal:
+        repaired = None
+        if len(body) > surrogates.AT_ONCE_BYTES:
+            repaired = yield from surrogates.replaced_slowly(body)
+        if repaired is None:
+            raise
+        request = _read(decode, repaired, only)
+    yield
+    return request
+
+
+def _purpose(only: str) -> str:
+    return f"to be translated for an endpoint that supports only {only}"
+
+
+def _counting(body: Body, only: str) -> Slices[None]:
+    """Refuse text that would take long to decode or encode."""
+    costly = 0
+    for at in range(0, len(body), SLICE_BYTES):
+        costly += len(body[at : at + SLICE_BYTES].translate(None, _CHEAP))
+        if costly > MAX_COSTLY_BYTES:
+            excess = f"more than {MAX_COSTLY_BYTES:,} commas, escapes and bytes of characters that are not ASCII"
+            message = f"The body has {excess}, which is too much {_purpose(only)}."
+            raise Refusal(413, REQUEST_TOO_LARGE, message, limit=TRANSLATED_REQUEST)
+        yield
+
+
+def _read(decode: Callable[[Any], B], body: Body, only: str) -> B:
+    try:
+        return surrogates.read_body(decode, body)
+    except msgspec.ValidationError as error:
+        raise explained(str(error), only) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+def not_json(error: Exception) -> Refusal:
+    return refusal(f"The body is not valid JSON: {error}.")
+
+
+_PLACED = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Invalid value '(.*)'", re.DOTALL)
+
+
+def explained(error: str, only: str, field: str = "") -> Refusal:
+    """Return the refusal for an error of msgspec, whose message names the place as `$.messages[0].content`.
+
+    `field`: the field of the body that was decoded, if it was not the whole.
+    """
+    match = _PLACED.fullmatch(error)
+    if match is None and not field:
+        return refusal("The body must be a JSON object." if "`object`" in error else f"{error}.")
+    fault, inner = (error, "") if match is None else (match[1], match[2])
+    place = field + ("." if field and inner and inner[0] != "[" else "") + inner
+    place = place[:100]
+    unknown = _UNKNOWN.fullmatch(fault)
+    if unknown is not None and place.endswith("role"):
+        roles = "system, developer, user, assistant or tool" if field else "user or assistant"
+        fault = f"must be {roles}, not {unknown[1][:40]!r}"
+    elif unknown is not None:
+        fault = f"{unknown[1][:40]!r} is not supported by this endpoint, which supports only {only}"
+    return refusal(f"`{place}`: {fault}." if place else f"{fault}.", re.split(r"[.\[]", place)[0] or None)
+
+
+def refusal(message: str, param: str | None = None) -> Refusal:
+    return Refusal(400, INVALID_REQUEST, message, param=param)
+
+
+def is_object(raw: Object) -> bool:
+    return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def no_object(place: str, param: str) -> Refusal:
+    return refusal(f"`{place}`: Expected `object`.", param)
+
+
+def checked(raw: Object) -> Object:
+    """Check that raw fields are UTF-8, which no decoder has checked before. Raises UnicodeDecodeError."""
+    bytes(raw).decode()
+    return raw

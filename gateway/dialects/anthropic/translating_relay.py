@@ -1,0 +1,99 @@
+"""Relay of a stream into the events of another dialect."""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from gateway.base.types import Data
+from gateway.dialects import surrogates
+from gateway.dialects.openai_events import Dialect
+from gateway.dialects.sse_relay import BIG_EVENT_BYTES, StreamRelay, event_data
+from gateway.dialects.usage import Usage
+
+MAX_TRANSLATED_EVENT_BYTES = 4 << 20
+MAX_TRANSLATED_EVENTS = 50  # events that are relayed in one time slice of the event loop
+
+E = TypeVar("E")
+
+
+class StreamTranslation(Generic[E]):
+    """Translation of the events of one response, which wait in `_out` for `take`. `E`: a decoded event."""
+
+    nothing: E  # stands for [DONE]
+
+    def __init__(self) -> None:
+        self.closed = False  # after the last event or an error: later ones are ignored
+        self._out: list[bytes] = []
+
+    def take(self) -> bytes:
+        """Return the events that may be sent, once each."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def decode(self, data: Data) -> E:
+        """Decode an event. Raises msgspec.DecodeError."""
+        raise NotImplementedError
+
+    def add(self, event: E, *, finished: bool) -> None:
+        """Translate an event; `finished`: the response is complete with it. Raises EventTooLong."""
+        raise NotImplementedError
+
+    def ending(self, usage: Usage | None, deltas: int) -> bytes:
+        """Return the last events of the response."""
+        raise NotImplementedError
+
+    def error(self, event: E) -> bytes:
+        """Return an event for the error of the endpoint in `event`."""
+        raise NotImplementedError
+
+
+class TranslatingRelay(StreamRelay, Generic[E]):
+    """Relay that takes the endpoint's events as they arrive, and returns events of another dialect.
+
+    `held` has the last events as soon as the response is finished. They are built again if usage arrives later. An
+    error of the endpoint is in `held` too. Events after such an error, or after the last one, are dropped.
+    """
+
+    max_event_bytes = MAX_TRANSLATED_EVENT_BYTES
+    max_events = MAX_TRANSLATED_EVENTS
+
+    def __init__(self, dialect: Dialect, requested_model: str, translation: StreamTranslation[E]) -> None:
+        """`dialect`: that of the endpoint."""
+        super().__init__(dialect, requested_model, hide_usage=True)
+        self._translation = translation
+
+    def end(self) -> None:
+        pending, self._pending = bytes(self._pending), b""
+        if event_data(pending):
+            rest = self._relay_event(pending, big=len(pending) > BIG_EVENT_BYTES)
+            self.held = rest + self.held
+
+    def _relay_event(self, raw: bytes, *, big: bool = False) -> bytes:
+        data = self._big_data(raw) if big else event_data(raw)
+        if not data:  # other events without data are dropped
+            return self._pass_comment(raw) if raw.startswith(b":") and not self.held else b""
+        self.events += 1
+        translation = self._translation
+        if translation.closed and self.error is None:
+            return b""
+        try:
+            event = surrogates.read_body(self._dialect.read_event, data)
+            decoded = translation.nothing if data == b"[DONE]" else translation.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b""
+        if translation.closed:  # by an error, after which usage may come
+            if event.usage is not None:
+                self.usage = event.usage.merged_with(self.usage)
+            return b""
+        self._count_event(event)
+        translation.closed = event.last or event.error is not None
+        if event.error is not None:
+            self.held = self._clean(translation.error(decoded))
+            return b""
+        translation.add(decoded, finished=self.finished)
+        self.held = translation.ending(self.usage, self.deltas) if self.finished else b""
+        out = translation.take()
+        if out and self._early:
+            out, self._early = self._early + out, b""
+        return out

@@ -1,0 +1,1 @@
+"""Paths and connections of Ollama's own API."""

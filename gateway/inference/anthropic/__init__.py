@@ -1,0 +1,1 @@
+"""APIs of requests that are translated between OpenAI's and Anthropic's dialects."""

@@ -1,0 +1,1 @@
+"""Responses of endpoints that are no success."""

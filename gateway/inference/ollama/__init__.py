@@ -1,0 +1,1 @@
+"""Ollama's native API at the gateway: inference, and the lists that its clients read."""

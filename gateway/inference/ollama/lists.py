@@ -1,0 +1,260 @@
+"""What clients of Ollama's API read before they chat: the models, one model, those in memory, and the version."""
+
+import hashlib
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gateway.base import errors
+from gateway.base.errors import Refusal
+from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
+from gateway.dialects.ollama.requests import names_of, tagged
+from gateway.http.exchange import JSON, Exchange, HttpRoute
+from gateway.http.ollama.paths import ROOT
+from gateway.loop.time_slices import Slices, TimeSlices
+from gateway.registry import schema
+from gateway.registry.schema import Model, ref
+from gateway.routing.balancer import OPEN
+from gateway.routing.endpoint import Endpoint
+from gateway.routing.model_list import ModelPayload, get_model, listing
+from gateway.routing.roster import Roster
+from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
+
+VERSION = "0.33.0"  # of Ollama, whose API this is
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+PRIVATE = (b"referrer-policy", b"no-referrer")  # the address of the page may have an API key
+OLLAMA = "ollama"  # type of an endpoint
+SHOW_SECONDS = 5.0  # for an Ollama's response to /api/show
+MAX_SHOWN_BYTES = 1 << 20
+NEVER = "9999-12-31T23:59:59Z"
+# Types of servers that load a model when it is needed. All others have theirs in memory while they are online.
+_LOADING = frozenset((OLLAMA, "lm_studio"))
+_CAPABILITIES = {CAN_CHAT: ("completion", "tools"), CAN_EMBED: ("embedding",)}
+_ARCHITECTURE = "routerdash"  # stands for the unknown one of a model
+_FORBIDDEN = (
+    "Models are not pulled, created, copied, pushed or deleted through RouterDash. Do that on the server itself; "
+    "RouterDash then finds the model at the next sync."
+)
+_MANAGED = (b"pull", b"push", b"create", b"copy", b"delete")
+
+
+class _Listed(msgspec.Struct):
+    id: str
+    created: int
+    capabilities: list[str]
+    max_tokens: int | None = None
+
+
+class _List(msgspec.Struct):
+    data: list[_Listed]
+
+
+class _Shown(msgspec.Struct):
+    """The body of /api/show."""
+
+    model: str = ""
+    name: str = ""  # the older name of the field
+
+
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(_List).decode
+_decode_shown = msgspec.json.Decoder(_Shown).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class OllamaLists:
+    """Handlers of these paths. The list of models is encoded once for each version of the registry."""
+
+    def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
+        self._roster = roster
+        self._time_slices = time_slices
+        self._version = -1
+        self._tags = b""
+
+    def routes(self, permission: str) -> Mapping[bytes, HttpRoute]:
+        """Return the routes by path. `permission`: that of the lists."""
+        return {
+            ROOT: HttpRoute(b"GET", "", self._running),
+            ROOT + b"api/version": HttpRoute(b"GET", "", self._get_version),
+            ROOT + b"api/tags": HttpRoute(b"GET", permission, self._list_tags),
+            ROOT + b"api/ps": HttpRoute(b"GET", permission, self._list_loaded),
+            ROOT + b"api/show": HttpRoute(b"POST", permission, self._show, any_type=True),
+            **{
+                ROOT + b"api/" + name: HttpRoute(b"POST, DELETE", permission, self._refuse, any_type=True)
+                for name in _MANAGED
+            },
+        }
+
+    async def _running(self, exchange: Exchange) -> None:
+        exchange.reply(200, (TEXT, PRIVATE), b"Ollama is running")
+
+    async def _get_version(self, exchange: Exchange) -> None:
+        exchange.reply(200, (JSON, PRIVATE), _encode({"version": VERSION}))
+
+    async def _list_tags(self, exchange: Exchange) -> None:
+        version = self._roster.version
+        if self._version != version:
+            self._tags = await self._time_slices.start_now(_listing_tags(self._roster))
+            self._version = version
+        exchange.reply(200, (JSON, PRIVATE), self._tags)
+
+    async def _list_loaded(self, exchange: Exchange) -> None:
+        exchange.reply(200, (JSON, PRIVATE), await self._time_slices.start_now(_listing_loaded(self._roster)))
+
+    def _show(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        try:
+            shown = _decode_shown(exchange.take_body())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refusal(
+                400, errors.INVALID_REQUEST, f"The body is not a JSON object with `model`: {error}."
+            ) from None
+        name = shown.model or shown.name
+        if not name:
+            raise Refusal(400, errors.INVALID_REQUEST, "`model` must name a model; GET /api/tags lists them.")
+        return self._reply(exchange, *_find(self._roster, name))
+
+    async def _reply(self, exchange: Exchange, known: str, model: ModelPayload) -> None:
+        """Send what an Ollama says about its model; without one, what RouterDash knows."""
+        endpoint_model = self._at_ollama(known)
+        shown = None if endpoint_model is None else await _shown_by(*endpoint_model)
+        exchange.reply(200, (JSON, PRIVATE), _encode(_details_of(model)) if shown is None else shown)
+
+    def _at_ollama(self, name: str) -> tuple[Endpoint, str] | None:
+        """Return an Ollama that has the model, and its own name of it. External ones are not asked."""
+        names = self._roster.names
+        if names is not None and names.find(name) is not None:
+            return None
+        for route in self._roster.routes(name):
+            endpoint = route.endpoint
+            if endpoint.facts.kind == OLLAMA and endpoint.rank < OPEN and not endpoint.facts.external:
+                return endpoint, route.model.id
+        return None
+
+    def _refuse(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        raise Refusal(403, errors.PERMISSION_DENIED, _FORBIDDEN)
+
+
+def _listing_tags(roster: Roster) -> Slices[bytes]:
+    """Encode the models of GET /v1/models as Ollama lists them."""
+    listed = _decode_list((yield from listing(roster))).data
+    yield
+    return _encode({"models": [_entry(it.id, it.created, it.capabilities, it.max_tokens) for it in listed]})
+
+
+def _listing_loaded(roster: Roster) -> Slices[bytes]:
+    """Encode the models that endpoints have in memory, as far as that is known."""
+    found: dict[str, tuple[Model, str]] = {}
+    for endpoint in list(roster.endpoints.values()):
+        facts = endpoint.facts
+        if facts.status != schema.ONLINE or facts.operator_state == schema.DISABLED:
+            continue
+        loaded = roster.reader.engine(ref(endpoint.id)).loaded
+        if loaded is None and facts.kind in _LOADING:
+            continue
+        for model in roster.models(endpoint):
+            if loaded is None or model.id in loaded:
+                found.setdefault(model.canonical or model.id, (model, endpoint.id))
+        yield
+    entries = []
+    for name, (model, _) in sorted(found.items()):
+        entry = _entry(name, 0, model.capabilities, model.max_tokens)
+        kept = {key: entry[key] for key in ("name", "model", "size", "digest", "details")}
+        context = {"context_length": model.max_tokens} if model.max_tokens else {}
+        entries.append({**kept, "expires_at": NEVER, "size_vram": 0, **context})
+    return _encode({"models": entries})
+
+
+async def _shown_by(endpoint: Endpoint, model: str) -> bytes | None:
+    """Return the response of an Ollama to /api/show; None if it has none. It counts as no request for inference.
+
+    Its `modelfile` is left out, which has paths of its disk.
+    """
+    body = _encode({"model": model})
+    head = b"POST %b/api/show HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+        endpoint.pool.prefix,
+        endpoint.fixed_head,
+        len(body),
+    )
+    try:
+        connection = await endpoint.pool.request(head, (body,), SHOW_SECONDS)
+        try:
+            shown = await connection.read_all()
+        except BaseException:
+            connection.abort()
+            raise
+    except (UpstreamError, EndpointWithdrawn):
+        return None
+    if connection.status != 200 or len(shown) > MAX_SHOWN_BYTES:
+        return None
+    try:
+        fields = _decode_object(endpoint.redactor.clean(shown))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _encode({**fields, "modelfile": ""})
+
+
+def _find(roster: Roster, name: str) -> tuple[str, ModelPayload]:
+    """Return a model by its name, with `:latest` or without, and the name that is known. Raises Refusal (404)."""
+    for known in names_of(name):
+        try:
+            return known, get_model(roster, known)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+    raise Refusal(404, errors.MODEL_NOT_FOUND, f"model {name!r} not found", param="model")
+
+
+def _entry(name: str, created: int, capabilities: Sequence[str], context: int | None) -> Mapping[str, Any]:
+    """Return a model of the list. Its size is not known; the digest is one of its name."""
+    return {
+        "name": tagged(name),
+        "model": tagged(name),
+        "modified_at": _time(created),
+        "size": 0,
+        "digest": hashlib.sha256(name.encode()).hexdigest(),
+        "details": _details(context),
+        "capabilities": _words(capabilities),
+    }
+
+
+def _details(context: int | None) -> Mapping[str, Any]:
+    more = {} if context is None else {"context_length": context}
+    return {
+        "parent_model": "",
+        "format": "",
+        "family": "",
+        "families": [],
+        "parameter_size": "",
+        "quantization_level": "",
+        **more,
+    }
+
+
+def _words(capabilities: Sequence[str]) -> list[str]:
+    """Return capabilities in Ollama's words. Those of a model without any are unknown: it may well chat."""
+    return [word for capability in capabilities or (CAN_CHAT,) for word in _CAPABILITIES.get(capability, ())]
+
+
+def _details_of(model: ModelPayload) -> Mapping[str, Any]:
+    """Return what /api/show says about a model."""
+    context = model["max_tokens"]
+    info: dict[str, Any] = {"general.architecture": _ARCHITECTURE, "general.basename": model["id"]}
+    if context is not None:
+        info[f"{_ARCHITECTURE}.context_length"] = context
+    return {
+        "license": "",
+        "modelfile": "",
+        "parameters": "",
+        "template": "{{ .Prompt }}",
+        "system": "",
+        "details": _details(context),
+        "model_info": info,
+        "capabilities": _words(model["capabilities"]),
+        "modified_at": _time(model["created"]),
+    }
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

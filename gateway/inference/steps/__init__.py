@@ -1,0 +1,1 @@
+"""Model names: the way of a request through the steps of one."""

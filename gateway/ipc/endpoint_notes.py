@@ -1,0 +1,76 @@
+"""Notes about endpoints in the live page, which all processes of this machine share: pauses, and what they lack.
+
+Each note is one word of 64 bits, which any process may write; the last one wins. It has the second (since 1970) at
+which it expires, a tag of the endpoint's id, so that another endpoint in the same slot never inherits it, and a value.
+Notes stay when a process ends: a provider's quota is still used up after a restart.
+"""
+
+import zlib
+
+_UNTIL_BITS, _TAG_BITS = 32, 12
+_VALUE_BITS = 64 - _UNTIL_BITS - _TAG_BITS
+VALUE_BITS = _VALUE_BITS  # of a value: causes are numbers, kinds of requests are bits
+
+
+def words(slots: int) -> int:
+    """Return the number of words for so many slots."""
+    return 1 + 2 * slots
+
+
+class EndpointNotes:
+    """Pauses of endpoints, and the kinds of requests that they lack. All times are seconds since 1970."""
+
+    __slots__ = ("_lacking", "_words")
+
+    def __init__(self, memory: memoryview, slots: int) -> None:
+        """`memory`: as many words of 64 bits as `words` returns."""
+        self._words = memory
+        self._lacking = 1 + slots  # the first word of this section
+
+    @property
+    def changes(self) -> int:
+        """Count of changes: while it is equal, no note was written."""
+        return self._words[0]
+
+    def pause(self, slot: int, endpoint_id: str) -> tuple[int, int]:
+        """Return until when this endpoint gets no requests, and the number of the cause; zeros without a pause."""
+        return self._read(1 + slot, endpoint_id)
+
+    def set_pause(self, slot: int, endpoint_id: str, until: int, cause: int) -> None:
+        self._write(1 + slot, endpoint_id, until, cause)
+
+    def lacking(self, slot: int, endpoint_id: str) -> tuple[int, int]:
+        """Return until when it is remembered that this endpoint lacks kinds of requests, and their bits."""
+        return self._read(self._lacking + slot, endpoint_id)
+
+    def set_lacking(self, slot: int, endpoint_id: str, until: int, kinds: int) -> None:
+        self._write(self._lacking + slot, endpoint_id, until, kinds)
+
+    def clear_pause(self, slot: int) -> None:
+        self._clear(1 + slot)
+
+    def clear_lacking(self, slot: int) -> None:
+        self._clear(self._lacking + slot)
+
+    def _read(self, at: int, endpoint_id: str) -> tuple[int, int]:
+        word = self._words[at]
+        if not word or word >> _VALUE_BITS & (1 << _TAG_BITS) - 1 != _tag(endpoint_id):
+            return 0, 0
+        return word >> _TAG_BITS + _VALUE_BITS, word & (1 << _VALUE_BITS) - 1
+
+    def _write(self, at: int, endpoint_id: str, until: int, value: int) -> None:
+        self._words[at] = (until << _TAG_BITS | _tag(endpoint_id)) << _VALUE_BITS | value
+        self._count_change()
+
+    def _clear(self, at: int) -> None:
+        if self._words[at]:
+            self._words[at] = 0
+            self._count_change()
+
+    def _count_change(self) -> None:
+        """Count a change. Of two at the same time one may be lost, but the number changes after both."""
+        self._words[0] = self._words[0] + 1 & (1 << 63) - 1
+
+
+def _tag(endpoint_id: str) -> int:
+    return zlib.crc32(endpoint_id.encode()) & (1 << _TAG_BITS) - 1

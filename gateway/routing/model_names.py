@@ -1,0 +1,292 @@
+"""Model names of the installation: which of them a request means, and the stages at which it tries targets in order.
+
+A name means its steps. A target of a step may be another name, which means its own steps; a name that leads to itself
+means the model of that id instead, so that a cycle in the store is harmless. Pure: no I/O.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from gateway.registry.schema import ModelName, Step, Target, model_name_key
+
+MAX_DEPTH = 5  # names that lead to each other
+MAX_TARGETS = 100  # of one name, with those of the names that it leads to; names beyond mean models
+MAX_CACHED = 2_000  # requested names
+# Fields of a body that decide about the request itself, so that no model name may change them.
+PROTECTED = frozenset(("model", "models", "stream", "stream_options"))
+
+Draw = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class NameParameters:
+    """What a model name changes in the body of a request. Values are JSON."""
+
+    dropped: tuple[str, ...]
+    overrides: Mapping[str, msgspec.Raw]
+    defaults: Mapping[str, msgspec.Raw]
+
+    def apply(self, fields: dict[str, msgspec.Raw]) -> None:
+        """Change the fields of a body: drop some, set some, and add those that are missing."""
+        for name in self.dropped:
+            fields.pop(name, None)
+        fields.update(self.overrides)
+        for name, value in self.defaults.items():
+            fields.setdefault(name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A model that a request may be sent to, and the names by which it is reached, the requested one first."""
+
+    model: str
+    endpoint_id: str | None
+    tag: str | None
+    names: tuple[str, ...]
+    external: bool  # all of these names allow external endpoints
+    parameters: tuple[NameParameters, ...] = ()  # of these names
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Targets among which a request does not wait for one, in the order in which they were drawn.
+
+    It belongs to a step of the requested name, and has the conditions by which it is left. A step has several stages
+    only if one of its targets is a name with several steps.
+    """
+
+    number: int  # of the step, from 1
+    leaves: tuple[Leaf, ...]
+    if_unavailable: bool
+    if_full_secs: float | None
+    if_failed: bool
+    if_too_long: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedStep:
+    step: Step
+    targets: tuple["tuple[int, Leaf | NamePlan]", ...]  # with their weights
+
+
+class Endpoints(Protocol):
+    """The endpoints of models, at one version: gateway.routing.roster.Roster."""
+
+    @property
+    def version(self) -> int: ...
+    def routes(self, model: str) -> Sized: ...
+
+
+class NamePlan:
+    """The steps of a requested name, with all that its targets lead to."""
+
+    __slots__ = ("_choice", "_fixed", "_steps", "changes_all", "leaves", "name")
+
+    def __init__(self, name: ModelName | None, steps: tuple[_PlannedStep, ...]) -> None:
+        """`name`: None for the list of models of one request."""
+        self.name = name
+        # All attempts need another body: one with the served model's name, or without the list of models.
+        self.changes_all = name is None or name.echo_served
+        self._steps = steps
+        self.leaves = tuple(leaf for step in steps for _, target in step.targets for leaf in _leaves_of(target))
+        self._choice = (-1, False)  # version of the endpoints, and whether there is a choice then
+        self._fixed: tuple[Stage, ...] | None = None
+        if not any(_is_drawn(step) for step in steps):
+            self._fixed = self._stages(random.random)
+
+    @property
+    def is_fixed(self) -> bool:
+        """True if nothing is drawn by chance."""
+        return self._fixed is not None
+
+    def stages(self, draw: Draw = random.random) -> tuple[Stage, ...]:
+        """Return the stages of one request. `draw` returns numbers from 0 to 1, to draw targets by their weights."""
+        return self._stages(draw) if self._fixed is None else self._fixed
+
+    def has_choice(self, endpoints: "Endpoints") -> bool:
+        """Return True if a model of any step is at several endpoints."""
+        version, found = self._choice
+        if version != endpoints.version:
+            found = any(len(endpoints.routes(leaf.model)) > 1 for leaf in self.leaves)
+            self._choice = endpoints.version, found
+        return found
+
+    def _stages(self, draw: Draw) -> tuple[Stage, ...]:
+        return tuple(
+            stage for number, step in enumerate(self._steps, start=1) for stage in _stages_of(number, step, draw)
+        )
+
+
+def _is_drawn(step: _PlannedStep) -> bool:
+    return len(step.targets) > 1 or any(
+        isinstance(target, NamePlan) and not target.is_fixed for _, target in step.targets
+    )
+
+
+def _leaves_of(target: Leaf | NamePlan) -> Sequence[Leaf]:
+    return (target,) if isinstance(target, Leaf) else target.leaves
+
+
+def _stages_of(number: int, planned: _PlannedStep, draw: Draw) -> list[Stage]:
+    stages: list[Stage] = []
+    leaves: list[Leaf] = []  # of the next stage
+    for target in _drawn(planned.targets, draw):
+        inner = () if isinstance(target, Leaf) else target.stages(draw)
+        if isinstance(target, Leaf):
+            leaves.append(target)
+        elif len(inner) == 1:
+            leaves += inner[0].leaves
+        elif inner:
+            if leaves:
+                stages.append(_free(number, leaves))
+            stages += (replace(stage, number=number) for stage in inner[:-1])
+            stages.append(_free(number, inner[-1].leaves))
+            leaves = []
+    if leaves:
+        stages.append(_free(number, leaves))
+    if stages:
+        stages[-1] = _with_conditions(stages[-1], planned.step)
+    return stages
+
+
+def _free(number: int, leaves: Iterable[Leaf]) -> Stage:
+    """Return a stage that a request leaves for the next target of the same step, whatever the reason."""
+    return Stage(number, tuple(leaves), True, 0.0, True, True)
+
+
+def _with_conditions(stage: Stage, step: Step) -> Stage:
+    return Stage(stage.number, stage.leaves, step.if_unavailable, step.if_full_secs, step.if_failed, step.if_too_long)
+
+
+def _drawn(targets: Sequence["tuple[int, Leaf | NamePlan]"], draw: Draw) -> "list[Leaf | NamePlan]":
+    """Return the targets in an order drawn by their weights. Without any weight they stay in their order."""
+    left = list(targets)
+    order = []
+    while len(left) > 1 and any(weight for weight, _ in left):
+        order.append(left.pop(_index(left, draw))[1])
+    return order + [target for _, target in left]
+
+
+def _index(targets: Sequence["tuple[int, Leaf | NamePlan]"], draw: Draw) -> int:
+    at = draw() * sum(weight for weight, _ in targets)
+    for index, (weight, _) in enumerate(targets):
+        at -= weight
+        if at < 0.0:
+            return index
+    return len(targets) - 1
+
+
+class ModelNames:
+    """All model names of the installation, at one version."""
+
+    def __init__(self, names: Iterable[ModelName]) -> None:
+        names = self.all = list(names)
+        self.exact: Mapping[str, ModelName] = {it.name: it for it in names if "*" not in it.name}
+        patterns: list[tuple[str, str, ModelName]] = []
+        for it in names:
+            head, star, tail = it.name.partition("*")
+            if star:
+                patterns.append((head, tail, it))
+        self.has_patterns = bool(patterns)
+        # The longest literal first; of equal ones, always the same.
+        self._patterns = sorted(patterns, key=lambda it: (-len(it[0]) - len(it[1]), it[2].name))
+        self._plans: dict[str, NamePlan] = {}
+
+    def find(self, requested: str) -> ModelName | None:
+        """Return the name that a request means: one that is written so, else the pattern with the longest literal."""
+        found = self.exact.get(requested)
+        if found is not None:
+            return found
+        for head, tail, name in self._patterns:
+            if len(requested) >= len(head) + len(tail) and requested.startswith(head) and requested.endswith(tail):
+                return name
+        return None
+
+    def plan(self, requested: str) -> NamePlan | None:
+        """Return the plan of a requested name; None if it is none of the installation's, or has no targets."""
+        found = self._plans.get(requested)
+        if found is None and (name := self.find(requested)) is not None:
+            made = _Planner(self.exact).plan(name, requested, ())
+            if not made.leaves:
+                return None
+            if len(self._plans) >= MAX_CACHED:
+                self._plans.clear()
+            found = self._plans[requested] = made
+        return found
+
+    def plan_of_list(self, models: Sequence[str]) -> NamePlan:
+        """Return the plan of a request that names several models: each is a step, and may be a name."""
+        return plan_of_list(models, self)
+
+
+def updated(names: ModelNames | None, changes: Mapping[bytes, ModelName | None]) -> ModelNames | None:
+    """Return the model names after changes, by key of their rows; None if there are none. None means deleted."""
+    rows = {} if names is None else {model_name_key(it.name): it for it in names.all}
+    left = [it for it in (rows | dict(changes)).values() if it is not None]
+    return ModelNames(left) if left else None
+
+
+def plan_of_list(models: Sequence[str], names: ModelNames | None) -> NamePlan:
+    """Return the plan of a request that names several models, in their order. `names`: None if there are none."""
+    steps = []
+    for model in models:
+        named = None if names is None else names.plan(model)
+        target = Leaf(model, None, None, (), True) if named is None else named
+        steps.append(_PlannedStep(Step((Target(model),)), ((1, target),)))
+    return NamePlan(None, tuple(steps))
+
+
+class _Planner:
+    """Follows the targets of one requested name."""
+
+    def __init__(self, exact: Mapping[str, ModelName]) -> None:
+        self._exact = exact
+        self._targets = 0
+
+    def plan(self, name: ModelName, requested: str, path: tuple[ModelName, ...]) -> NamePlan:
+        """`requested`: what a pattern stands for, if the name is one."""
+        path = (*path, name)
+        steps = []
+        for step in name.steps:
+            targets = [(target.weight, self._target(name, target, requested, path)) for target in step.targets]
+            steps.append(_PlannedStep(step, tuple(targets)))
+        return NamePlan(name, tuple(steps))
+
+    def _target(self, name: ModelName, target: Target, requested: str, path: tuple[ModelName, ...]) -> Leaf | NamePlan:
+        self._targets += 1
+        model = requested if target.model == name.name else target.model
+        next_name = self._exact.get(target.model)
+        if (
+            next_name is not None
+            and all(it.id != next_name.id for it in path)
+            and len(path) < MAX_DEPTH
+            and self._targets < MAX_TARGETS
+            and target.endpoint_id is None
+            and target.tag is None
+        ):
+            return self.plan(next_name, next_name.name, path)
+        return Leaf(
+            model,
+            target.endpoint_id,
+            target.tag,
+            tuple(it.name for it in path),
+            all(it.external for it in path),
+            tuple(parameters_of(it) for it in path if it.dropped or it.overrides or it.defaults),
+        )
+
+
+def parameters_of(name: ModelName) -> NameParameters:
+    """Return the parameters of a name, without those that no name may change."""
+    return NameParameters(
+        tuple(field for field in name.dropped if field not in PROTECTED),
+        {field: _as_json(value) for field, value in name.overrides.items() if field not in PROTECTED},
+        {field: _as_json(value) for field, value in name.defaults.items() if field not in PROTECTED},
+    )
+
+
+def _as_json(packed: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(msgspec.msgpack.decode(packed)))

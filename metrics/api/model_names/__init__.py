@@ -1,0 +1,1 @@
+"""JSON API of what model names lead to."""

@@ -1,0 +1,203 @@
+"""Views of /api/prices and /api/currency-rates."""
+
+import json
+import time
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+from django.conf import settings
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import status
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from endpoints.api import ErrorResponse
+from endpoints.edit_log import API
+from endpoints.lists import offset_pages
+from endpoints.model_names.rules import Problem
+from metrics.api.prices.serializers import (
+    CurrencyRateListSerializer,
+    CurrencyRateSerializer,
+    PriceListSerializer,
+    PriceSerializer,
+    PricesInEffectSerializer,
+    fields_of,
+)
+from metrics.models import CurrencyRate, PriceRow
+from metrics.prices import rules
+from metrics.prices.tables import next_start, used_rows
+from metrics.queries.figures import Moment
+from metrics.queries.prices.in_effect import priced_models, unpriced_models
+from metrics.queries.stored import flushed
+
+Q = OpenApiParameter("q", description="Text in the name of the model.")
+
+
+class PriceList(APIView):
+    @extend_schema(operation_id="prices_list", parameters=[Q, *offset_pages.PARAMETERS], responses=PriceListSerializer)
+    def get(self, request: Request) -> Response:
+        """List the prices of this installation, sorted by model, the latest first. The catalogue is not in it."""
+        rows = PriceRow.objects.filter(pattern__icontains=request.query_params.get("q", ""))
+        part, headers = offset_pages.part_of(request, rows)
+        data = {"prices": PriceSerializer(part, many=True).data, "total": rows.count()}
+        return Response(data, headers=headers)
+
+    @extend_schema(request=PriceSerializer, responses={201: PriceSerializer})
+    def post(self, request: Request) -> Response:
+        """Add a price. Requests that are counted already keep their cost."""
+        row = PriceRow()
+        _store(request, row, _validated(PriceSerializer, request.data), ADDITION)
+        return Response(PriceSerializer(row).data, status=status.HTTP_201_CREATED)
+
+
+class PriceDetail(APIView):
+    @extend_schema(responses=PriceSerializer)
+    def get(self, request: Request, price_id: int) -> Response:
+        """Return a price."""
+        return Response(PriceSerializer(_row_or_404(price_id)).data)
+
+    @extend_schema(request=PriceSerializer, responses=PriceSerializer)
+    def patch(self, request: Request, price_id: int) -> Response:
+        """Change the fields sent. Of a price that counts already, only `valid_until` and `note` can change."""
+        with transaction.atomic():
+            row = _row_or_404(price_id, lock=True)
+            sent = request.data if isinstance(request.data, dict) else {}
+            _store(request, row, _validated(PriceSerializer, {**PriceSerializer(row).data, **sent}), CHANGE)
+        return Response(PriceSerializer(row).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, price_id: int) -> Response:
+        """Delete a price by which no cost was computed."""
+        with transaction.atomic():
+            row = _row_or_404(price_id, lock=True)
+            if used_rows([row.pk]):
+                raise ErrorResponse(409, _("Costs were computed with this price. Give it an end instead."))
+            _log(request, row, DELETION)
+            row.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class PricesInEffect(APIView):
+    @extend_schema(
+        operation_id="prices_in_effect", parameters=[Q, *offset_pages.PARAMETERS], responses=PricesInEffectSerializer
+    )
+    def get(self, request: Request) -> Response:
+        """List the models of all endpoints with the price that counts now, and served models without one."""
+        flushed()
+        moment, now = Moment.now(), time.time()
+        models = priced_models(moment.entries, now, request.query_params.get("q", ""))
+        part, headers = offset_pages.part_of(request, models)
+        content = {
+            "currency": settings.ROUTERDASH.currency,
+            "models": part,
+            "total": len(models),
+            "unpriced": unpriced_models(moment.entries, date.fromisoformat(moment.figures.date), now),
+        }
+        return Response(PricesInEffectSerializer(content).data, headers=headers)
+
+
+class CurrencyRateList(APIView):
+    @extend_schema(operation_id="currency_rates_list", responses=CurrencyRateListSerializer)
+    def get(self, request: Request) -> Response:
+        """List the rates, sorted by currency, the latest first."""
+        rows: Any = CurrencyRate.objects.all()[: offset_pages.MAX_ROWS]
+        return Response({"rates": CurrencyRateSerializer(rows, many=True).data})
+
+    @extend_schema(request=CurrencyRateSerializer, responses={201: CurrencyRateSerializer})
+    def post(self, request: Request) -> Response:
+        """Add a rate to the currency in which costs are summed."""
+        values = _validated(CurrencyRateSerializer, request.data)
+        rate = CurrencyRate(
+            currency=values["currency"].strip().upper(),
+            reporting=settings.ROUTERDASH.currency,
+            valid_from=values["valid_from"] or next_start(),
+            rate=values["rate"],
+        )
+        _refuse(rules.rate_problems(rate, None))
+        with transaction.atomic():
+            rate.save()
+            _log(request, rate, ADDITION)
+        return Response(CurrencyRateSerializer(rate).data, status=status.HTTP_201_CREATED)
+
+
+class CurrencyRateDetail(APIView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, rate_id: int) -> Response:
+        """Delete a rate that does not count yet."""
+        with transaction.atomic():
+            rate = CurrencyRate.objects.filter(pk=rate_id).first()
+            if rate is None:
+                raise NotFound(_("Currency rate not found"))
+            if rate.valid_from <= timezone.now():
+                raise ErrorResponse(409, _("This rate counts already. Add another one with a later start."))
+            _log(request, rate, DELETION)
+            rate.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _row_or_404(price_id: int, *, lock: bool = False) -> PriceRow:
+    rows = PriceRow.objects.select_for_update() if lock else PriceRow.objects.all()
+    row = rows.filter(pk=price_id).first() if price_id < 1 << 63 else None
+    if row is None:
+        raise NotFound(_("Price not found"))
+    return row
+
+
+def _validated(serializer: Any, data: Any) -> Any:
+    checked = serializer(data=data)
+    checked.is_valid(raise_exception=True)
+    return checked.validated_data
+
+
+def _store(request: Request, row: PriceRow, values: Any, flag: int) -> None:
+    before = PriceRow.objects.filter(pk=row.pk).first() if row.pk else None
+    for name in fields_of(row):
+        setattr(row, name, values[name])
+    row.valid_from = row.valid_from or next_start()
+    rules.normalise(row)
+    _refuse(rules.problems(row, before))
+    with transaction.atomic():
+        row.save()
+        changed = [] if before is None else [it for it in fields_of(row) if getattr(row, it) != getattr(before, it)]
+        _log(request, row, flag, changed)
+
+
+def _refuse(found: list[Problem]) -> None:
+    """Raise ValidationError if there are problems."""
+    fields: dict[str, list[str]] = {}
+    for problem in found:
+        place = "endpoint_type" if problem.place == "provider" else problem.place
+        fields.setdefault(place or "non_field_errors", []).append(problem.text)
+    if fields:
+        raise ValidationError(fields)
+
+
+def _log(request: Request, row: PriceRow | CurrencyRate, flag: int, changed: Iterable[str] = ()) -> None:
+    """Write the edit into the log of Django's admin."""
+    labels = [str(row._meta.get_field(name).verbose_name) for name in changed]  # type: ignore[union-attr]
+    messages: dict[int, dict[str, object]] = {ADDITION: {"added": {}}, CHANGE: {"changed": {"fields": labels}}}
+    LogEntry.objects.create(
+        user_id=str(request.user.pk),
+        content_type=ContentType.objects.get_for_model(type(row)),
+        object_id=str(row.pk),
+        object_repr=str(row)[:200],
+        action_flag=flag,
+        change_message=json.dumps([{**messages[flag], "via": API}]) if flag in messages else "",
+    )
+
+
+URLS: list[tuple[str, Any, str]] = [
+    ("api/prices", PriceList, "api-prices"),
+    ("api/prices/in-effect", PricesInEffect, "api-prices-in-effect"),
+    ("api/prices/<int:price_id>", PriceDetail, "api-price"),
+    ("api/currency-rates", CurrencyRateList, "api-currency-rates"),
+    ("api/currency-rates/<int:rate_id>", CurrencyRateDetail, "api-currency-rate"),
+]

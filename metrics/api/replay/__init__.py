@@ -1,0 +1,1 @@
+"""/api/replays: predictions from recorded traffic."""

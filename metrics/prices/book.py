@@ -1,0 +1,275 @@
+"""Price book: the price of a request, and its cost. Pure: no I/O.
+
+Amounts are integers in 10⁻⁹ of a currency (`NANO`), so that sums are exact. A price that is not known is None, never
+zero: zero means free of charge.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+NANO = 1_000_000_000  # parts of a unit of currency
+TOKENS, REQUESTS, IMAGES, MINUTES = 1_000_000, 1_000, 1_000, 1_000  # that a price stands for
+DAY_MINUTES, EVERY_DAY = 1440, 0b1111111
+AMOUNTS = ("input", "cached", "write_short", "write_long", "output", "reasoning", "request", "image", "minute")
+MAX_CACHED = 10_000  # models at endpoints
+# Names by which servers report the service tier that has no surcharge and no discount.
+DEFAULT_TIERS = frozenset(("", "default", "standard", "auto", "on_demand"))
+
+_MS_OF_MINUTES = MINUTES * 60_000
+_DENOMINATOR = 60_000_000  # common multiple of TOKENS, REQUESTS, IMAGES and _MS_OF_MINUTES
+
+
+class PriceWindow(msgspec.Struct, frozen=True):
+    """Hours of the day at which a price counts, UTC.
+
+    `start` and `end` are minutes of the day, `end` excluded. A window with `end` ≤ `start` lasts until the next day,
+    and belongs to the weekday of its start. Bit 0 of `weekdays` is Monday.
+    """
+
+    start: int
+    end: int
+    weekdays: int = EVERY_DAY
+
+    def contains(self, moment: float) -> bool:
+        """Return True if the window is open at a moment, in seconds since 1970 UTC."""
+        day, minute = divmod(int(moment // 60), DAY_MINUTES)
+        if self.start < self.end:
+            return self.start <= minute < self.end and self._is_on(day)
+        return (minute >= self.start and self._is_on(day)) or (minute < self.end and self._is_on(day - 1))
+
+    def _is_on(self, day: int) -> bool:
+        return bool(self.weekdays >> ((day + 3) % 7) & 1)  # 1970-01-01 was a Thursday
+
+
+class Price(msgspec.Struct, frozen=True):
+    """One row of the price book. Amounts are in 10⁻⁹ of the currency.
+
+    Per million tokens: `input` (tokens of the prompt that no other amount is for), `cached` (read from a prompt
+    cache), `write_short` and `write_long` (written to a cache with a short or a long lifetime), `output`, `reasoning`.
+    Without an amount of its own, a kind of tokens costs as the kind that it is part of: `cached` and `write_short` as
+    `input`, `write_long` as `write_short`, `reasoning` as `output`.
+    """
+
+    id: int  # of the database; negative: a row of the catalogue
+    pattern: str  # over the served model and its canonical name; `*` stands for any characters
+    endpoint_id: str  # empty: any
+    provider: str  # type of the endpoint; empty: any
+    valid_from: int  # seconds since 1970 UTC
+    valid_until: int | None  # excluded; None: open
+    currency: str  # ISO 4217
+    min_prompt: int  # 0, or the row counts only for prompts of more tokens, and then for all of their tokens
+    tier: str  # service tier; empty: the default one
+    window: PriceWindow | None = None
+    input: int | None = None
+    cached: int | None = None
+    write_short: int | None = None
+    write_long: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+    request: int | None = None  # per thousand requests
+    image: int | None = None  # per thousand images
+    minute: int | None = None  # per thousand minutes of audio
+    source: str = ""
+
+
+class PricedUsage(msgspec.Struct, frozen=True):
+    """Counts of one request. None: not reported.
+
+    `cached`, `write_short` and `write_long` are parts of `input`, `reasoning` is a part of `output`.
+    """
+
+    input: int | None = None
+    cached: int | None = None
+    write_short: int | None = None
+    write_long: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+    images: int | None = None
+    audio_ms: int | None = None
+
+
+def cost(price: Price, usage: PricedUsage) -> int:
+    """Return the cost of one request in 10⁻⁹ of the price's currency, rounded half up once.
+
+    What was not reported, and what the row has no amount for, adds nothing. Parts that exceed the tokens they are part
+    of are cut, cached tokens last.
+    """
+    left = usage.input or 0
+    cached = min(usage.cached or 0, left)
+    left -= cached
+    short = min(usage.write_short or 0, left)
+    left -= short
+    long = min(usage.write_long or 0, left)
+    left -= long
+    output = usage.output or 0
+    reasoning = min(usage.reasoning or 0, output)
+    of_short = _either(price.write_short, price.input)
+    tokens = (
+        left * (price.input or 0)
+        + cached * (_either(price.cached, price.input) or 0)
+        + short * (of_short or 0)
+        + long * (_either(price.write_long, of_short) or 0)
+        + (output - reasoning) * (price.output or 0)
+        + reasoning * (_either(price.reasoning, price.output) or 0)
+    )
+    exact = tokens * (_DENOMINATOR // TOKENS)
+    exact += (price.request or 0) * (_DENOMINATOR // REQUESTS)
+    if price.image and usage.images:
+        exact += usage.images * price.image * (_DENOMINATOR // IMAGES)
+    if price.minute and usage.audio_ms:
+        exact += usage.audio_ms * price.minute * (_DENOMINATOR // _MS_OF_MINUTES)
+    return (2 * exact + _DENOMINATOR) // (2 * _DENOMINATOR)
+
+
+def tier_of(reported: str) -> str:
+    """Return a service tier as rows of the book have it: in lower case, the default one empty."""
+    tier = reported.strip().lower()
+    return "" if tier in DEFAULT_TIERS else tier
+
+
+def literal_length(pattern: str) -> int:
+    """Return the number of characters of a pattern that are no `*`."""
+    return len(pattern) - pattern.count("*")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return True if a model has this name. Case does not matter; each `*` stands for any characters, also none."""
+    return _matches(pattern.casefold().split("*"), name.casefold())
+
+
+def _matches(parts: Sequence[str], name: str) -> bool:
+    first, *others = parts
+    if not others:
+        return first == name
+    *inner, last = others
+    at, end = len(first), len(name) - len(last)
+    if end < at or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in inner:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+class _PatternIndex:
+    """Rows by their pattern."""
+
+    __slots__ = ("_exact", "_patterns")
+
+    def __init__(self, rows: Iterable[Price]) -> None:
+        self._exact: dict[str, list[Price]] = {}
+        self._patterns: list[tuple[list[str], Price]] = []
+        for row in rows:
+            pattern = row.pattern.casefold()
+            if "*" in pattern:
+                self._patterns.append((pattern.split("*"), row))
+            else:
+                self._exact.setdefault(pattern, []).append(row)
+
+    def find(self, name: str) -> list[Price]:
+        """Return the rows for a casefolded name."""
+        return [*self._exact.get(name, ()), *(row for parts, row in self._patterns if _matches(parts, name))]
+
+
+Catalogue = Callable[[str], Iterable[Price]]
+
+
+def no_catalogue(provider: str) -> Iterable[Price]:
+    return ()
+
+
+class PriceBook:
+    """All prices of the installation, at one version. Rows of the catalogue count where no other row does.
+
+    The most specific row wins: one for an endpoint before one for a provider before any other; an exact name before a
+    pattern, the longest literal first, the served model before its canonical name; then a row for the service tier,
+    for the largest prompts, for the hour of the day, and the latest.
+    """
+
+    def __init__(self, rows: Iterable[Price], catalogue: Catalogue = no_catalogue) -> None:
+        """`catalogue`: returns the rows of a provider, and is called when its first request is priced."""
+        self._rows = _PatternIndex(rows)
+        self._catalogue = catalogue
+        self._catalogues: dict[str, _PatternIndex] = {}
+        self._found: dict[tuple[str, str, str, str], Sequence[Price]] = {}
+
+    def price(
+        self,
+        *,
+        served: str,
+        canonical: str,
+        endpoint_id: str,
+        provider: str,
+        completed_at: float,
+        prompt: int,
+        tier: str = "",
+    ) -> Price | None:
+        """Return the price of a request; None if it has none.
+
+        `served` is the endpoint's own id of the model, `canonical` its canonical name or empty. `completed_at` is in
+        seconds since 1970 UTC, `prompt` in tokens, cached ones included.
+        """
+        rows = self.rows_for(served=served, canonical=canonical, endpoint_id=endpoint_id, provider=provider)
+        if not rows:
+            return None
+        tier = tier_of(tier)
+        for row in rows:
+            if (
+                row.valid_from <= completed_at
+                and (row.valid_until is None or completed_at < row.valid_until)
+                and (not row.min_prompt or prompt > row.min_prompt)
+                and row.tier in ("", tier)
+                and (row.window is None or row.window.contains(completed_at))
+            ):
+                return row
+        return None
+
+    def rows_for(self, *, served: str, canonical: str, endpoint_id: str, provider: str) -> Sequence[Price]:
+        """Return all rows that a request to this model may have, the most specific first. They are kept."""
+        key = (served, canonical, endpoint_id, provider)
+        rows = self._found.get(key)
+        if rows is None:
+            if len(self._found) >= MAX_CACHED:
+                self._found.clear()
+            rows = self._found[key] = self._find(*key)
+        return rows
+
+    def _find(self, served: str, canonical: str, endpoint_id: str, provider: str) -> list[Price]:
+        names = [name.casefold() for name in dict.fromkeys((served, canonical)) if name]
+        found: dict[int, tuple[int, Price]] = {}
+        for rank, name in enumerate(names):
+            for row in (*self._rows.find(name), *self._catalogue_of(provider).find(name)):
+                if row.endpoint_id in ("", endpoint_id) and row.provider in ("", provider):
+                    found.setdefault(row.id, (rank, row))
+        return [row for _, row in sorted(found.values(), key=_specificity)]
+
+    def _catalogue_of(self, provider: str) -> _PatternIndex:
+        rows = self._catalogues.get(provider)
+        if rows is None:
+            rows = self._catalogues[provider] = _PatternIndex(self._catalogue(provider))
+        return rows
+
+
+def _specificity(found: tuple[int, Price]) -> tuple[object, ...]:
+    """Return the order of a row: lesser is more specific. `found`: 0 for the served model, 1 for the canonical name."""
+    rank, row = found
+    return (
+        row.id < 0,
+        not row.endpoint_id,
+        not row.provider,
+        "*" in row.pattern,
+        -literal_length(row.pattern) if "*" in row.pattern else 0,
+        rank,
+        not row.tier,
+        -row.min_prompt,
+        row.window is None,
+        -row.valid_from,
+        -row.id,
+    )
+
+
+def _either(amount: int | None, parent: int | None) -> int | None:
+    return parent if amount is None else amount

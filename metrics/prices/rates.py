@@ -1,0 +1,41 @@
+"""Rates of currencies to the reporting currency of the installation. Pure: no I/O."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+import msgspec
+
+from metrics.prices.book import NANO
+
+
+class DatedRate(msgspec.Struct, frozen=True):
+    """Worth of one unit of a currency in 10⁻⁹ of another one, from a moment on."""
+
+    currency: str
+    reporting: str
+    valid_from: int  # seconds since 1970 UTC
+    rate: int
+
+
+class Rates:
+    """Rates of all currencies to one."""
+
+    def __init__(self, reporting: str, rates: Iterable[DatedRate]) -> None:
+        self.reporting = reporting
+        self._rates: dict[str, list[tuple[int, int]]] = {reporting: [(0, NANO)]}
+        for it in rates:
+            if it.reporting == reporting and it.currency != reporting:
+                self._rates.setdefault(it.currency, []).append((it.valid_from, it.rate))
+        for dated in self._rates.values():
+            dated.sort()
+
+    def rate(self, currency: str, moment: float) -> int | None:
+        """Return the worth of one unit in 10⁻⁹ of the reporting currency; None if there is no rate at this moment."""
+        dated = self._rates.get(currency, [])
+        at = bisect_right(dated, moment, key=lambda it: it[0])
+        return dated[at - 1][1] if at else None
+
+    def converted(self, amount: int, currency: str, moment: float) -> int | None:
+        """Return an amount in 10⁻⁹ of the reporting currency, rounded half up; None if there is no rate."""
+        rate = self.rate(currency, moment)
+        return None if rate is None else (2 * amount * rate + NANO) // (2 * NANO)

@@ -1,0 +1,94 @@
+"""The price book and the rates of currencies in the memory of a process.
+
+The process that edits a price reads the tables again on commit. Others, such as control while a command imports prices,
+see a counter: see endpoints.changes.counters.
+"""
+
+import logging
+import threading
+from typing import Any
+
+from django.conf import settings
+from django.db import Error, transaction
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+
+from endpoints.changes import counters
+from metrics.prices import catalogue
+from metrics.prices.book import PriceBook
+from metrics.prices.rates import Rates
+from metrics.prices.tables import CurrencyRate, PriceRow
+
+log = logging.getLogger(__name__)
+COUNTER = "prices"
+
+
+class PriceRegistry:
+    """Cache of prices and rates. Readers get immutable objects and need no lock."""
+
+    def __init__(self) -> None:
+        self._loaded: tuple[PriceBook, Rates] | None = None  # None: not read yet
+        self._count: int | None = None  # of the edits that are read
+        self._writing = threading.Lock()
+
+    def book(self) -> PriceBook:
+        """Return the price book. The first call reads the database. Raises django.db.Error."""
+        return self._read()[0]
+
+    def rates(self) -> Rates:
+        """Return the rates to the reporting currency. The first call reads the database. Raises django.db.Error."""
+        return self._read()[1]
+
+    def reload(self) -> None:
+        """Read prices and rates again. Raises django.db.Error, after which the old ones stay."""
+        with self._writing:
+            self._load()
+
+    def follow(self, count: int) -> None:
+        """Read prices and rates again if other processes have edited them. Raises django.db.Error.
+
+        `count` is the value of COUNTER.
+        """
+        if self._loaded is not None and self._count != count:
+            self.reload()
+
+    def refresh(self) -> None:
+        """Read prices and rates again on commit of an edit. After a database error, `follow` tries again."""
+        try:
+            if self._loaded is not None:
+                self.reload()
+        except Error as error:
+            log.warning("prices could not be read again: %s", error)
+
+    def forget(self) -> None:
+        """Reset to the state before the first load; for tests."""
+        self._loaded = self._count = None
+
+    def _read(self) -> tuple[PriceBook, Rates]:
+        loaded = self._loaded
+        if loaded is None:
+            with self._writing:
+                loaded = self._loaded or self._load()
+        return loaded
+
+    def _load(self) -> tuple[PriceBook, Rates]:
+        count = counters.read().get(COUNTER, 0)  # before the rows: an edit in between is read again
+        book = PriceBook([row.price() for row in PriceRow.objects.all()], catalogue.prices)
+        rates = Rates(settings.ROUTERDASH.currency, [row.dated() for row in CurrencyRate.objects.all()])
+        self._loaded, self._count = (book, rates), count
+        return book, rates
+
+
+price_registry = PriceRegistry()
+
+
+def changed() -> None:
+    """Announce an edit of prices or rates. Call this inside the transaction of the edit."""
+    counters.bump(COUNTER)
+    transaction.on_commit(price_registry.refresh)
+
+
+@receiver([post_save, post_delete], sender=PriceRow, dispatch_uid="metrics.price_changed")
+@receiver([post_save, post_delete], sender=CurrencyRate, dispatch_uid="metrics.rate_changed")
+def row_changed(**kwargs: Any) -> None:
+    changed()

@@ -1,0 +1,1 @@
+"""Costs of requests, as API and pages show them."""

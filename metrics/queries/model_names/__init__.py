@@ -1,0 +1,1 @@
+"""Model names: what they lead to now, and the comparison of their targets."""

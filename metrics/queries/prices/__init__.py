@@ -1,0 +1,1 @@
+"""Prices of the models of this installation."""

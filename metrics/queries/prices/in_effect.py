@@ -1,0 +1,170 @@
+"""Prices of all models of all endpoints, and models that served requests without a price."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import NotRequired, TypedDict
+
+from django.db.models import Sum
+
+from endpoints.registry import Entry, ModelEntry
+from metrics.models import DayRollUp, PriceRow, ServedDayRollUp
+from metrics.prices.book import Price
+from metrics.prices.registry import price_registry
+
+DAYS = 7  # for models without a price, today included
+
+
+class PricedModelPayload(TypedDict):
+    """A model at the endpoints of one type, or at one endpoint that has prices of its own."""
+
+    model: str
+    canonical_name: str | None
+    endpoint_type: str
+    endpoint_id: str | None
+    endpoint_name: str | None
+    endpoints: int
+    price: NotRequired[Price | None]
+    more: int  # further rows that count now: for sizes of prompts, tiers, hours
+
+
+class UnpricedPayload(TypedDict):
+    """A model without a price, and its requests."""
+
+    model: str
+    endpoint_id: str
+    endpoint_name: str
+    endpoint_type: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass
+class _Sums:
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, other: "_Sums", factor: int = 1) -> None:
+        self.requests += factor * other.requests
+        self.input_tokens += factor * other.input_tokens
+        self.output_tokens += factor * other.output_tokens
+
+
+_Place = tuple[str, str]  # endpoint, model
+
+
+def price_of(entry: Entry, served: str, canonical: str | None, moment: float) -> Price | None:
+    """Return the price of a short prompt at the default tier. Raises django.db.Error."""
+    return price_registry.book().price(
+        served=served,
+        canonical=canonical or "",
+        endpoint_id=entry.id,
+        provider=entry.kind,
+        completed_at=moment,
+        prompt=0,
+    )
+
+
+def priced_models(entries: Iterable[Entry], moment: float, text: str = "") -> list[PricedModelPayload]:
+    """Return the models of these endpoints, sorted by name, with their prices. Raises django.db.Error.
+
+    `text`: only models with it in their name or canonical name.
+    """
+    own = {str(it) for it in PriceRow.objects.exclude(endpoint_id=None).values_list("endpoint_id", flat=True)}
+    found: dict[tuple[str, str | None, str, str], PricedModelPayload] = {}
+    for entry, model in _offers(entries, text.casefold()):
+        alone = entry.id in own
+        key = (model.id, model.canonical_name, entry.kind, entry.id if alone else "")
+        if key in found:
+            found[key]["endpoints"] += 1
+            continue
+        found[key] = {
+            "model": model.id,
+            "canonical_name": model.canonical_name,
+            "endpoint_type": entry.kind,
+            "endpoint_id": entry.id if alone else None,
+            "endpoint_name": entry.name if alone else None,
+            "endpoints": 1,
+            "price": price_of(entry, model.id, model.canonical_name, moment),
+            "more": _more(entry, model, moment),
+        }
+    rows = found.values()
+    return sorted(rows, key=lambda it: (it["model"].casefold(), it["endpoint_type"], it["endpoint_name"] or ""))
+
+
+def unpriced_models(entries: Iterable[Entry], today: date, moment: float) -> list[UnpricedPayload]:
+    """Return models that served requests in the last days but have no price now, the most requests first.
+
+    Models of deleted endpoints are left out. Raises django.db.Error.
+    """
+    known = {entry.id: entry for entry in entries}
+    rows: list[UnpricedPayload] = []
+    for (endpoint_id, served), (canonical, sums) in _served(today).items():
+        entry = known.get(endpoint_id)
+        if entry is None or sums.requests <= 0:
+            continue
+        canonical = canonical or next((it.canonical_name for it in entry.models if it.id == served), None)
+        if price_of(entry, served, canonical, moment) is None:
+            rows.append(
+                {
+                    "model": served,
+                    "endpoint_id": entry.id,
+                    "endpoint_name": entry.name,
+                    "endpoint_type": entry.kind,
+                    "requests": sums.requests,
+                    "input_tokens": sums.input_tokens,
+                    "output_tokens": sums.output_tokens,
+                }
+            )
+    return sorted(rows, key=lambda it: (-it["requests"], it["model"], it["endpoint_name"]))
+
+
+def _offers(entries: Iterable[Entry], text: str) -> Iterator[tuple[Entry, ModelEntry]]:
+    for entry in entries:
+        for model in entry.models:
+            if text in model.id.casefold() or text in (model.canonical_name or "").casefold():
+                yield entry, model
+
+
+def _more(entry: Entry, model: ModelEntry, moment: float) -> int:
+    """Return the number of rows that count now under further conditions."""
+    rows = price_registry.book().rows_for(
+        served=model.id, canonical=model.canonical_name or "", endpoint_id=entry.id, provider=entry.kind
+    )
+    return len(
+        {
+            (row.tier, row.min_prompt, row.window)
+            for row in rows
+            if row.valid_from <= moment
+            and (row.valid_until is None or moment < row.valid_until)
+            and (row.tier or row.min_prompt or row.window)
+        }
+    )
+
+
+def _served(today: date) -> Mapping[_Place, tuple[str | None, _Sums]]:
+    """Return the requests of the last days by endpoint and served model, with its canonical name if it is known."""
+    since = (today - timedelta(days=DAYS - 1)).isoformat()
+    by_name: dict[_Place, _Sums] = {}
+    columns = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
+    sums = {name: Sum(name) for name in columns}
+    days = DayRollUp.objects.filter(date__gte=since).values_list("endpoint_id", "model").annotate(**sums)
+    for endpoint_id, model, *counts in days.order_by():
+        by_name[str(endpoint_id), model] = _sums(counts)
+    found: dict[_Place, tuple[str | None, _Sums]] = {}
+    rows = ServedDayRollUp.objects.filter(date__gte=since).values_list("endpoint_id", "model", "served", "canonical")
+    for endpoint_id, model, served, canonical, *counts in rows.annotate(**sums).order_by():
+        part = _sums(counts)
+        found.setdefault((str(endpoint_id), served), (canonical or None, _Sums()))[1].add(part)
+        by_name.setdefault((str(endpoint_id), model), _Sums()).add(part, -1)
+    for place, rest in by_name.items():
+        if rest.requests > 0:
+            found.setdefault(place, (None, _Sums()))[1].add(rest)
+    return found
+
+
+def _sums(counts: list[int]) -> _Sums:
+    ok, failed, cancelled, input_tokens, output_tokens = counts
+    return _Sums(ok + failed + cancelled, input_tokens, output_tokens)

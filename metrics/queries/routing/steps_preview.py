@@ -1,0 +1,187 @@
+"""Preview of a model name: which step a request would go to now, and why the others are left or skipped."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.base import request_kinds
+from gateway.base.step_reasons import (
+    EXTERNAL,
+    FULL,
+    NOT_CAPABLE,
+    OTHER_VECTORS,
+    TOO_LONG,
+    UNAVAILABLE,
+)
+from gateway.registry.schema import EndpointFacts, Model
+from gateway.routing.balancer import TRIAL
+from gateway.routing.model_names import Leaf, NamePlan, Stage
+from metrics.queries.routing.routing_preview import WAIT, RoutePayload, RouteTargetPayload
+
+RouteList = Sequence[tuple[EndpointFacts, Model]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepsQuestion:
+    """What decides about the steps besides the endpoints."""
+
+    kind: str
+    may_use_external: bool
+    prompt_tokens: Callable[[str], float | None]  # of the prompt for a model; None: unknown
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    leaf: Leaf
+    skipped: str | None
+    route: RoutePayload | None
+
+    @property
+    def state(self) -> str | None:
+        """Why it gets no request now; TRIAL or FULL if it may get one; None if it works."""
+        decision = None if self.route is None else self.route["decision"]
+        if self.skipped is not None or decision is None:
+            return self.skipped or UNAVAILABLE
+        if decision["reason"] == TRIAL:
+            return TRIAL
+        return FULL if decision["reason"] == WAIT else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    stage: Stage
+    targets: list[_Target]
+
+    @property
+    def state(self) -> str | None:
+        """The best state of its targets: it works, is full, would get a trial, or why it gets nothing."""
+        states = [target.state for target in self.targets]
+        for state in (None, FULL, TRIAL):
+            if state in states:
+                return state
+        return next((state for state in states if state != UNAVAILABLE), UNAVAILABLE)
+
+    def holds(self) -> bool:
+        return self.state != TOO_LONG and any(target.skipped is None for target in self.targets)
+
+
+class StepsPreview:
+    """Walks the steps of one name as gateways do (gateway.inference.steps)."""
+
+    def __init__(
+        self,
+        question: StepsQuestion,
+        routes: Callable[[str], RouteList],
+        route_of: Callable[[str, RouteList], RoutePayload],
+    ) -> None:
+        """`routes(model)`: the published endpoints that have it. `route_of(model, routes)`: where it would go."""
+        self._question = question
+        self._routes = routes
+        self._route_of = route_of
+
+    def payload(self, model: str, plan: NamePlan) -> RoutePayload | None:
+        """Return the route with all steps. Of targets that are drawn by weight, the first is shown as drawn.
+
+        None if no endpoint has any of the models.
+        """
+        vectors = self._vectors(plan)
+        steps = [_Step(stage, [self._target(leaf, vectors) for leaf in stage.leaves]) for stage in plan.stages(_first)]
+        if not any(target.route for step in steps for target in step.targets):
+            return None
+        serving, left = _walk(steps)
+        chosen = None if serving is None else _chosen(steps[serving])
+        shown = chosen or next(target for step in steps for target in step.targets if target.route)
+        assert shown.route is not None
+        route: RoutePayload = {**shown.route, "model": model}
+        if chosen is None:
+            route["decision"] = None
+        route["steps"] = [
+            {
+                "step": step.stage.number,
+                "serves": number == serving,
+                "left": left.get(number),
+                "targets": [_target_payload(target) for target in step.targets],
+            }
+            for number, step in enumerate(steps)
+        ]
+        return route
+
+    def _vectors(self, plan: NamePlan) -> set[str] | None:
+        if self._question.kind != request_kinds.EMBEDDINGS or not plan.leaves:
+            return None
+        if plan.name is not None and plan.name.same_vectors:
+            return None
+        first = plan.leaves[0].model
+        return {_name(model) for _, model in self._routes(first)} or {first}
+
+    def _target(self, leaf: Leaf, vectors: set[str] | None) -> _Target:
+        routes = self._at(leaf)
+        if not routes:
+            return _Target(leaf, UNAVAILABLE, None)
+        skipped: str | None = None
+        capability = request_kinds.BY_NAME[self._question.kind].capability
+        usable = [it for it in routes if not it[1].capabilities or capability in it[1].capabilities]
+        if not usable:
+            skipped = NOT_CAPABLE
+        if usable and not (leaf.external and self._question.may_use_external):
+            usable = [it for it in usable if not it[0].external]
+            skipped = None if usable else EXTERNAL
+        if usable and vectors is not None:
+            usable = [it for it in usable if _name(it[1]) in vectors]
+            skipped = None if usable else OTHER_VECTORS
+        if usable and (tokens := self._question.prompt_tokens(leaf.model)) is not None:
+            usable = [it for it in usable if it[1].max_tokens is None or tokens <= it[1].max_tokens]
+            skipped = None if usable else TOO_LONG
+        return _Target(leaf, skipped, self._route_of(leaf.model, usable or routes))
+
+    def _at(self, leaf: Leaf) -> RouteList:
+        return [
+            it
+            for it in self._routes(leaf.model)
+            if leaf.endpoint_id in (None, it[0].id) and (leaf.tag is None or leaf.tag in it[0].tags)
+        ]
+
+
+def _walk(steps: Sequence[_Step]) -> tuple[int | None, dict[int, str]]:
+    """Return the step that gets the request, and why those before it are left or skipped, by their index."""
+    left: dict[int, str] = {}
+    for number, step in enumerate(steps):
+        state, stage = step.state, step.stage
+        later = steps[number + 1 :]
+        others_work = any(it.state is None for it in later)
+        if state is None:
+            return number, left
+        if state == FULL and (stage.if_full_secs is None or not others_work):
+            return number, left
+        if state == TRIAL and not (stage.if_unavailable and others_work):
+            return number, left
+        if state == TOO_LONG and not (stage.if_too_long and any(it.holds() for it in later)):
+            return number, left
+        if state == UNAVAILABLE and not stage.if_unavailable:
+            return None, left
+        left[number] = UNAVAILABLE if state == TRIAL else state
+    return None, left
+
+
+def _chosen(step: _Step) -> _Target | None:
+    """Return the target of a step that gets the request."""
+    by_state = {target.state: target for target in reversed(step.targets)}
+    return next((by_state[state] for state in (None, FULL, TRIAL, TOO_LONG) if state in by_state), None)
+
+
+def _target_payload(target: _Target) -> RouteTargetPayload:
+    decision = None if target.route is None or target.skipped is not None else target.route["decision"]
+    return {
+        "model": target.leaf.model,
+        "endpoint_id": target.leaf.endpoint_id,
+        "tag": target.leaf.tag,
+        "skipped": target.skipped,
+        "endpoint_ids": [] if decision is None else decision["endpoint_ids"],
+    }
+
+
+def _name(model: Model) -> str:
+    return model.canonical or model.id
+
+
+def _first() -> float:
+    return 0.0

@@ -1,0 +1,167 @@
+"""The preview of a model name goes through its steps as gateways do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from access.models import INFERENCE, ApiKey, User
+from gateway.base.request_kinds import CHAT, EMBEDDINGS
+from gateway.registry.schema import EndpointFacts, Model, ModelName, PublishedEndpoint, Step, Target
+from gateway.routing.model_names import ModelNames
+from metrics.queries.routing import routing_preview
+from metrics.queries.routing.steps_preview import StepsPreview, StepsQuestion
+from tests.access.people import Api, key_for, with_key
+from tests.metrics.queries.routing.test_routing_preview import ROUTE, C, endpoint, routes
+from tests.metrics.records import AT, A, B
+from tests.metrics.world import fake_installation
+
+WORKS, OFFLINE, FULL, BREAKER = "works", "offline", "full", "breaker"
+
+
+def of(endpoint_id: str, model: str, state: str = WORKS, **fields: Any) -> PublishedEndpoint:
+    """An endpoint with a model in this state."""
+    context = fields.pop("max_tokens", None)
+    capabilities = fields.pop("capabilities", ())
+    if state == OFFLINE:
+        fields["status"] = "offline"
+    if state == FULL:
+        fields["max_concurrency"] = 1
+    return endpoint(endpoint_id, Model(model, max_tokens=context, capabilities=capabilities), **fields)
+
+
+def named(*steps: Step | str, name: str = "fast", **fields: Any) -> ModelNames:
+    made = tuple(Step((Target(step),)) if isinstance(step, str) else step for step in steps)
+    return ModelNames([ModelName(id="1", name=name, steps=made, **fields)])
+
+
+def look(
+    names: ModelNames,
+    *endpoints: PublishedEndpoint,
+    kind: str = CHAT,
+    tokens: float | None = None,
+    due: dict[str, int] | None = None,
+    name: str = "fast",
+    external: bool = True,
+) -> Any:
+    def route(model: str, found: Any) -> Any:
+        load = {it.id: 1 for it in endpoints}
+        return routing_preview.route_payload(model, kind, routing_preview.candidates(found, kind, load, due or {}, AT))
+
+    lookup: Callable[[str], list[tuple[EndpointFacts, Model]]] = lambda model: routes(endpoints, model)  # noqa: E731
+    plan = names.plan(name)
+    assert plan is not None
+    return StepsPreview(StepsQuestion(kind, external, lambda model: tokens), lookup, route).payload(name, plan)
+
+
+def seen(payload: Any) -> list[str]:
+    """Return for each step `serves`, or why it is left; empty if it is not reached."""
+    return ["serves" if step["serves"] else step["left"] or "" for step in payload["steps"]]
+
+
+TWO = (of(A, "big"), of(B, "small"))
+
+
+def test_the_first_step_serves_while_it_works():
+    found = look(named("big", "small"), *TWO)
+    assert seen(found) == ["serves", ""]
+    assert (found["model"], found["decision"]["endpoint_ids"]) == ("fast", [A])
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "expected"),
+    [
+        (OFFLINE, Step((Target("big"),)), ["unavailable", "serves"]),
+        (OFFLINE, Step((Target("big"),), if_unavailable=False), ["", ""]),
+        (FULL, Step((Target("big"),)), ["serves", ""]),
+        (FULL, Step((Target("big"),), if_full_secs=2.0), ["full", "serves"]),
+    ],
+)
+def test_a_step_is_left_by_its_conditions(state: str, step: Step, expected: list[str]) -> None:
+    assert seen(look(named(step, "small"), of(A, "big", state), of(B, "small"))) == expected
+
+
+def test_a_full_step_keeps_the_request_if_no_other_works():
+    step = Step((Target("big"),), if_full_secs=2.0)
+    found = look(named(step, "small"), of(A, "big", FULL), of(B, "small", OFFLINE))
+    assert (seen(found), found["decision"]["reason"]) == (["serves", ""], "wait")
+
+
+def test_an_open_circuit_breaker_lets_the_request_go_on():
+    due = {A: int(AT) + 9}
+    assert seen(look(named("big", "small"), *TWO, due=due)) == ["unavailable", "serves"]
+    assert seen(look(named("big", "small"), *TWO, due=due | {B: int(AT) + 9})) == ["serves", ""]
+
+
+def test_a_prompt_that_seems_too_long_goes_on_if_another_step_holds_it():
+    small = of(A, "big", max_tokens=100)
+    assert seen(look(named("big", "small"), small, of(B, "small"), tokens=500)) == ["too_long", "serves"]
+    assert seen(look(named("big", "small"), small, of(B, "small"), tokens=50)) == ["serves", ""]
+    none_holds = look(named("big", "small"), small, of(B, "small", max_tokens=9), tokens=500)
+    assert (seen(none_holds), none_holds["decision"]["endpoint_ids"]) == (["serves", ""], [A])
+
+
+def test_incapable_models_are_skipped():
+    found = look(named("big", "small"), of(A, "big", capabilities=("embeddings",)), of(B, "small"))
+    assert seen(found) == ["not_capable", "serves"]
+    assert [it["skipped"] for step in found["steps"] for it in step["targets"]] == ["not_capable", None]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "expected"), [(True, True, "serves"), (False, True, "external"), (True, False, "external")]
+)
+def test_external_endpoints_need_key_and_name(key: bool, name: bool, expected: str) -> None:
+    found = look(named("big", "small", external=name), of(A, "big", external=True), of(B, "small"), external=key)
+    assert seen(found)[0] == expected
+
+
+def test_embeddings_stay_with_their_model():
+    offline = (of(A, "big", OFFLINE), of(B, "small"))
+    assert seen(look(named("big", "small"), *offline, kind=EMBEDDINGS)) == ["unavailable", "other_vectors"]
+    assert seen(look(named("big", "small", same_vectors=True), *offline, kind=EMBEDDINGS)) == ["unavailable", "serves"]
+
+
+def test_a_target_may_be_bound_to_an_endpoint_or_a_tag():
+    two = (of(A, "big"), of(B, "big", tags=("gpu",)), of(C, "big"))
+    steps = (Step((Target("big", endpoint_id=C),)), Step((Target("big", tag="gpu"),)))
+    assert look(named(*steps), *two)["decision"]["endpoint_ids"] == [C]
+    found = look(named(*steps), two[0], two[1])
+    assert (seen(found), found["decision"]["endpoint_ids"]) == (["unavailable", "serves"], [B])
+
+
+def test_the_other_targets_of_a_step_follow():
+    found = look(named(Step((Target("big", 9), Target("small", 1)))), of(A, "big", OFFLINE), of(B, "small"))
+    assert (seen(found), found["decision"]["endpoint_ids"]) == (["serves"], [B])
+
+
+def test_a_name_of_unknown_models_leads_nowhere():
+    assert look(named("no-such-model")) is None
+
+
+@pytest.mark.django_db
+def test_the_api_shows_the_steps(as_admin: Api, admin: User) -> None:
+    state = fake_installation()
+    state.routes = lambda model: routes((of(A, "big", OFFLINE), of(B, "small")), model)
+    state.model_names = lambda: named("big", "small")
+    state.is_serving = lambda: True
+    found = as_admin.get(ROUTE, {"model": "fast"}).json()
+    assert (seen(found), found["decision"]["endpoint_ids"]) == (["unavailable", "serves"], [B])
+    body = {"model": "big", "models": ["none", "small"], "messages": []}
+    found = as_admin.post(ROUTE, body, content_type="application/json").json()
+    assert seen(found) == ["unavailable", "unavailable", "serves"]
+    assert "steps" not in as_admin.get(ROUTE, {"model": "small"}).json()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("may", [True, False])
+def test_a_key_sees_its_own_way(admin: User, may: bool) -> None:
+    state = fake_installation()
+    state.routes = lambda model: routes((of(A, "big", external=True), of(B, "small")), model)
+    state.model_names = lambda: named("big", "small", external=True)
+    state.is_serving = lambda: True
+    secret = key_for(admin, INFERENCE, "endpoints.read")
+    ApiKey.objects.update(external=may)
+    api = with_key(secret)
+    body = {"model": "fast", "messages": []}
+    for found in (api.get(ROUTE, {"model": "fast"}), api.post(ROUTE, body, content_type="application/json")):
+        assert seen(found.json())[0] == ("serves" if may else "external")
