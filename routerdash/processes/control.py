@@ -211,9 +211,9 @@ class Control:
             return False
         if not self.loaded:
             self._load()
+        endpoint_events.refresh()  # before the trackers are seeded: pages show both as restored from then on
         if not runtime.trackers.seeded:
             seeding.seed()
-        endpoint_events.refresh()
         self.writer.sweep()
         change_counters.bump(change_counters.STARTS)  # a write: only this detects a read-only database
         self.learner.read_again()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.base.config import Config, load
 from gateway.ipc.live_page import LivePage
 from gateway.registry import schema
 from gateway.registry.writer import RegistryWriter
+from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.gauges import gauges
 from metrics.memory.runtime import runtime
 from metrics.storage import seeding
@@ -148,6 +150,23 @@ def test_the_writer_waits_until_the_database_is_ready(control: Control) -> None:
 def test_all_data_is_read_when_the_database_is_ready(control: Control) -> None:
     assert control._prepared() is True
     assert (control.loaded, runtime.trackers.seeded, seeding.seeds) == (True, True, 1)
+
+
+def test_the_last_changes_of_status_are_known_before_figures_count_as_restored(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime.now(UTC)
+    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, at=at)
+    endpoint_events.reset()
+    seed, known = seeding.seed, []
+
+    def seed_now() -> None:
+        known.append(endpoint_events.since(A, "online"))
+        seed()
+
+    monkeypatch.setattr(seeding, "seed", seed_now)
+    assert control._prepared() is True
+    assert known == [at]
 
 
 def test_a_database_is_ready_once_something_was_written_to_it(control: Control) -> None:
