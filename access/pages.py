@@ -33,7 +33,7 @@ USED_DAYS = 30
 PAGE = 100  # keys
 LISTED_MODELS = 200  # that the page of clients offers
 
-Used = Callable[[Sequence[str], date], Mapping[str, tuple[int, str]]]
+Used = Callable[[Sequence[str], date], Mapping[str, Mapping[str, Any]]]  # metrics.queries.api_keys.keys_used
 
 EXPIRIES = (
     ("", gettext_lazy("Never")),
@@ -133,7 +133,7 @@ def keys(request: HttpRequest, used: Used) -> HttpResponse:
     context = {
         "form": KeyForm(owner) if created else form,
         "made": created,
-        "rows": [(row, *values.get(str(row.pk), (0, None))) for row in rows],
+        "rows": [(row, values[str(row.pk)]) for row in rows],
         "page": page,
         "pages": PageLinks.of(page, lambda page: urlencode({"page": page})),
         "days": USED_DAYS,

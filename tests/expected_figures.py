@@ -634,14 +634,7 @@ def _foretold(attempt: Row) -> list[Any]:
     return [work["expected_ms"], attempt["duration_ms"], work["prefix_tokens"] or ABSENT] if work else []
 
 
-# API keys, and running requests
-
-
-def keys(it: Shown) -> Reported:
-    used = it.api("/api/usage", by="key", since=today() - timedelta(days=29), until=today())["rows"]
-    counts = {row["api_key_id"]: row["requests"] for row in used}
-    rows = it.api("/api/me/api-keys")["api_keys"]
-    return table("own", rows, "name", {"Requests, last 30 days": [lambda row: counts.get(row["id"], 0)]})
+# Running requests
 
 
 def live(it: Shown) -> Reported:

@@ -10,11 +10,14 @@ from typing import Any
 from django.apps import apps
 from django.db.models import Max, QuerySet, Sum
 
+from metrics.counting.reported_details import DetailCounts, detail_counts
+from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
 from metrics.queries.stored import flushed
 
 BATCH = 5000  # ids in one query
 RECENT_ROWS = 5000  # daily rows that are read for the last used keys
+_USED = ("requests_ok", "requests_failed", "input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,28 @@ def recently_used() -> list[str]:
     return list(dict.fromkeys(key for key in rows if key))
 
 
-def keys_used(ids: Sequence[str], since: date) -> dict[str, tuple[int, str]]:
-    """Return the requests of keys since a local day, counted as in `usage`, and their last day with requests."""
+class KeyUse(DetailCounts):
+    """Requests and tokens of an API key, as `usage` counts them, and its last local day with requests."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    last_day: str | None
+
+
+def keys_used(ids: Sequence[str], since: date) -> dict[str, KeyUse]:
+    """Return what each of these keys was used for since a local day."""
     flushed()
     days = DayRollUp.objects.filter(date__gte=since.isoformat(), api_key_id__in=ids)
-    sums = days.values_list("api_key_id").annotate(Sum("requests_ok"), Sum("requests_failed"), Max("date"))
-    return {key: (ok + failed, last) for key, ok, failed, last in sums}
+    sums = days.values_list("api_key_id").annotate(Max("date"), *map(Sum, _USED), *map(Sum, DETAIL_COLUMNS))
+    return {key: _use(None, 0, 0, 0, 0) for key in ids} | {key: _use(*columns) for key, *columns in sums}
+
+
+def _use(last: str | None, ok: int, failed: int, tokens_in: int, tokens_out: int, *details: int | None) -> KeyUse:
+    return {
+        "requests": ok + failed,
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "last_day": last,
+        **detail_counts(details),
+    }

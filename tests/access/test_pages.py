@@ -12,6 +12,7 @@ from access.models import ApiKey, User
 from gateway.base.request_kinds import CHAT
 from metrics.counting.cells import Cell
 from metrics.counting.plausibility import NO_ENDPOINT
+from metrics.counting.token_details import TokenDetails
 from metrics.storage.rollups import upsert_days
 from tests.access.people import Api, key_for, make_user, session_of
 
@@ -118,8 +119,42 @@ def test_requests_and_the_last_day_of_use_are_shown(as_viewer: Api, viewer: User
     assert [row["requests"] for row in reported["rows"]] == [1235]
 
 
+def test_tokens_are_shown_as_usage_counts_them(as_viewer: Api, viewer: User) -> None:
+    key_for(viewer, name="mine")
+    today = timezone.now().date()
+    details = TokenDetails(cached_tokens=1111, cached_of_tokens=5555, cache_reports=2, cache_write_tokens=222222,
+                           cache_write_reports=1, reasoning_tokens=3333, reasoning_reports=1)  # fmt: skip
+    key = ApiKey.objects.get()
+    _store(key, today.isoformat(), Cell(requests_ok=2, input_tokens=6666, output_tokens=7777, details=details))
+    _used(key, (today - timedelta(days=1)).isoformat(), 1, 0)  # which reported nothing
+    html = as_viewer.get(KEYS).content.decode()
+    reported = as_viewer.call("GET", f"/api/usage?by=key&since={today - timedelta(days=29)}&until={today}").json()
+    (row,) = reported["rows"]
+    for label, name, value in (
+        ("Input tokens", "input_tokens", 6666), ("Output tokens", "output_tokens", 7777),
+        ("Cached", "cached_tokens", 1111), ("Cache writes", "cache_write_tokens", 222222),
+        ("Reasoning", "reasoning_tokens", 3333),
+    ):  # fmt: skip
+        assert row[name] == value
+        assert f'data-label="{label}">{value:,}<' in html
+
+
+def test_tokens_that_no_response_reported_are_a_dash(as_viewer: Api, viewer: User) -> None:
+    key_for(viewer, name="mine")
+    unused = as_viewer.get(KEYS).content.decode()
+    _used(ApiKey.objects.get(), timezone.now().date().isoformat(), 1, 0)
+    used = as_viewer.get(KEYS).content.decode()
+    for html in (unused, used):
+        assert 'data-label="Input tokens">0<' in html
+        for label in ("Cached", "Cache writes", "Reasoning"):
+            assert f'data-label="{label}">—<' in html
+
+
 def _used(key: ApiKey, date: str, ok: int, failed: int) -> None:
-    cell = Cell(requests_ok=ok, requests_failed=failed)
+    _store(key, date, Cell(requests_ok=ok, requests_failed=failed))
+
+
+def _store(key: ApiKey, date: str, cell: Cell) -> None:
     with connection.cursor() as cursor:
         upsert_days(cursor, {(date, NO_ENDPOINT, "m", CHAT, str(key.pk)): cell})
 

@@ -27,6 +27,7 @@ from gateway.ipc import record
 from tests import displayed_figures, expected_by_machines, expected_prices
 from tests import expected_figures as expected
 from tests import expected_in_admin as in_admin
+from tests import expected_in_keys as in_keys
 from tests import expected_in_rollups as in_rollups
 from tests import expected_in_routing as in_routing
 from tests import sample_installation as sample
@@ -81,7 +82,7 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     ],
     "conversation": [("", in_routing.conversation)],
     "replay": [("", in_routing.replay), ("id={replay_id}", in_routing.refused_replay)],
-    "keys": [("", expected.keys)],
+    "keys": [("", in_keys.keys)],
     "key-delete": [("", expected.nothing)],
     "connect": [("", expected.nothing)],
     "live": [("", expected.live)],

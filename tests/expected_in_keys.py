@@ -1,0 +1,22 @@
+"""Rules for the figures of the page of API keys (see tests.expected_figures)."""
+
+from datetime import timedelta
+
+from tests.expected_figures import Reported, Shown, table, today
+
+TOKENS = {
+    "Input tokens": "input_tokens",
+    "Output tokens": "output_tokens",
+    "Cached": "cached_tokens",
+    "Cache writes": "cache_write_tokens",
+    "Reasoning": "reasoning_tokens",
+}
+
+
+def keys(it: Shown) -> Reported:
+    used = it.api("/api/usage", by="key", since=today() - timedelta(days=29), until=today())["rows"]
+    by_key = {row["api_key_id"]: row for row in used}
+    unused = {"requests": 0, "input_tokens": 0, "output_tokens": 0} | dict.fromkeys(list(TOKENS.values())[2:])
+    rows = [row | by_key.get(row["id"], unused) for row in it.api("/api/me/api-keys")["api_keys"]]
+    columns = {"Requests, last 30 days": "requests", **TOKENS}
+    return table("own", rows, "name", {label: [name] for label, name in columns.items()})
