@@ -30,7 +30,7 @@ class NameTargetSerializer(serializers.Serializer[Any]):
     share = serializers.FloatField(help_text="Share of the requests of the step.")
     state = serializers.ChoiceField(TARGET_STATES)
     endpoints = serializers.IntegerField(help_text="Endpoints that offer it.")
-    endpoints_available = serializers.IntegerField(help_text="Those that can serve requests now.")
+    endpoints_available = serializers.IntegerField(help_text="Those that can serve requests of the name now.")
 
 
 class NameStepSerializer(serializers.Serializer[Any]):

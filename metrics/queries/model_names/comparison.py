@@ -205,8 +205,8 @@ def _all_names(view: NameView, name: NameEntry, target: Target) -> set[str]:
     """Return all names of the models that a target leads to."""
     found = set()
     for leaf in view.leaves(name, target):
-        found.add(leaf.model)
-        row = view.catalogue.find(leaf.model)
+        found.add(leaf.target.model)
+        row = view.catalogue.find(leaf.target.model)
         if row is not None:
             found |= {row, *view.catalogue.all[row].aliases}
     return found

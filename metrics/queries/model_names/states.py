@@ -32,7 +32,7 @@ class NameTargetPayload(TypedDict):
     share: float  # of the requests of the step
     state: str  # one of TARGET_STATES
     endpoints: int  # that offer it
-    endpoints_available: int
+    endpoints_available: int  # without external ones, if the names on the way to it do not allow them
 
 
 class NameStepPayload(TypedDict):
@@ -57,6 +57,14 @@ class NameStatePayload(TypedDict):
     serving_step: int | None
     hidden_model: str | None  # a model of this id, which only the steps of the name can lead to
     steps: list[NameStepPayload]
+
+
+@dataclass(frozen=True, slots=True)
+class NameLeaf:
+    """A target that leads to a model."""
+
+    target: Target
+    external: bool  # all names on the way to it allow external endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +117,9 @@ class NameView:
 
     def _target(self, name: NameEntry, target: Target, share: float) -> NameTargetPayload:
         following = next_name(name, target, self.names)
-        offers = [offer for leaf in self.leaves(name, target) for offer in self._offers(leaf)]
-        available = [entry for entry, _ in offers if self._is_available(entry)]
+        offers = [(leaf, entry) for leaf in self.leaves(name, target) for entry, _ in self._offers(leaf.target)]
+        allowed = [entry for leaf, entry in offers if leaf.external or not entry.is_external]
+        available = [entry for entry in allowed if self._is_available(entry)]
         endpoint = None if target.endpoint_id is None else registry.get(target.endpoint_id)
         if target.endpoint_id is not None and endpoint is None:
             state = NO_ENDPOINT
@@ -118,6 +127,8 @@ class NameView:
             state = AVAILABLE  # whatever was requested: nothing can be checked
         elif not offers:
             state = NOT_OFFERED
+        elif not allowed:
+            state = EXTERNAL
         else:
             state = AVAILABLE if available else UNAVAILABLE
         return {
@@ -129,17 +140,18 @@ class NameView:
             "weight": target.weight,
             "share": share,
             "state": state,
-            "endpoints": len({entry.id for entry, _ in offers}),
+            "endpoints": len({entry.id for _, entry in offers}),
             "endpoints_available": len({entry.id for entry in available}),
         }
 
-    def leaves(self, name: NameEntry, target: Target, depth: int = 1) -> list[Target]:
-        """Return the models that a target leads to, through other names."""
+    def leaves(self, name: NameEntry, target: Target, depth: int = 1, *, external: bool = True) -> list[NameLeaf]:
+        """Return the models that a target leads to, through other names. `external`: the names before allow it."""
+        external = external and name.external
         following = next_name(name, target, self.names) if depth < MAX_DEPTH else None
         if following is None:
-            return [target]
+            return [NameLeaf(target, external)]
         inner = (it for step in following.steps for it in step.targets)
-        return [leaf for it in inner for leaf in self.leaves(following, it, depth + 1)]
+        return [leaf for it in inner for leaf in self.leaves(following, it, depth + 1, external=external)]
 
     def _offers(self, target: Target) -> list[tuple[Entry, ModelEntry]]:
         row = self.catalogue.find(target.model)

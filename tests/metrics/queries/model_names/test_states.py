@@ -91,6 +91,39 @@ def test_a_target_at_an_endpoint_or_tag(served: World, fields: dict[str, Any], s
     assert targets(name) == [[("tiny", state)]]
 
 
+@pytest.mark.parametrize(("external", "state", "available"), [(False, "external", 0), (True, "available", 1)])
+def test_external_endpoints_serve_only_names_that_may_use_them(
+    served: World, as_viewer: Api, external: bool, state: str, available: int
+) -> None:
+    Endpoint.objects.get(pk=A).set_options(external=True)
+    registry.reload()
+    name = make_name("fast", "tiny", external=external)
+    shown = state_of(name)
+    (target,) = shown["steps"][0]["targets"]
+    assert (target["state"], target["endpoints"], target["endpoints_available"]) == (state, 1, available)
+    assert shown["serving_step"] == (1 if external else None)
+    page = one_line(as_viewer.get(f"/model-names/{name.pk}").content.decode())
+    assert ("which the name may not use" in page) is not external
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(False, True), (True, False), (True, True)])
+def test_every_name_on_the_way_must_allow_external_endpoints(served: World, outer: bool, inner: bool) -> None:
+    Endpoint.objects.get(pk=A).set_options(external=True)
+    registry.reload()
+    make_name("inner", "tiny", external=inner)
+    expected = "available" if outer and inner else "external"
+    assert targets(make_name("outer", "inner", external=outer)) == [[("inner", expected)]]
+
+
+def test_an_own_endpoint_beside_an_external_one_serves(served: World) -> None:
+    made = add_endpoint("cccccccc-0000-4000-8000-000000000003", "c", status="online")
+    EndpointModel(endpoint=made, model_id="tiny").save(force_insert=True)
+    made.set_options(external=True)
+    registry.reload()
+    (target,) = state_of(make_name("fast", "tiny"))["steps"][0]["targets"]
+    assert (target["state"], target["endpoints"], target["endpoints_available"]) == ("available", 2, 1)
+
+
 def test_a_pattern_wins_with_the_longest_literal(served: World) -> None:
     for name in ("*", "claude-*", "claude-3*", "claude-x"):
         make_name(name, "tiny")
