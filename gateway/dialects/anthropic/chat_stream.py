@@ -94,7 +94,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
         self._model = model
         self._head = b""
         self._tail = b"}]" + (b',"usage":null' if wants_usage else b"") + b"}\n\n"
-        self._calls: dict[Any, _OpenCall] = {}  # by the index of their blocks
+        self._calls: dict[int, _OpenCall] = {}  # by the index of their blocks
         self._called = 0
         self._reason: Any = None
 
@@ -109,7 +109,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
                 if self._started:
                     self._out.append(ALIVE)
             case "content_block_stop":
-                self._stop_block(event.index)
+                self._stop_block(_index_of(event))
             case _:
                 self._add_content(event)
         if finished:
@@ -119,10 +119,10 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
         block, delta = event.content_block, event.delta
         if event.type == "content_block_start" and block is not None:
             self._begin(None)
-            self._start_block(event.index, block)
+            self._start_block(_index_of(event), block)
         elif event.type == "content_block_delta" and delta is not None:
             self._begin(None)
-            self._add_delta(event.index, delta)
+            self._add_delta(_index_of(event), delta)
         elif event.type == "message_delta" and delta is not None:
             self._set_stop(delta)
 
@@ -152,7 +152,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
 
     # Blocks
 
-    def _start_block(self, index: Any, block: OutputBlock) -> None:
+    def _start_block(self, index: int, block: OutputBlock) -> None:
         match block.type:
             case "text":
                 self._put_text("content", block.text)
@@ -160,11 +160,11 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
                 if string(block.thinking) or string(block.signature):
                     self._put_thinking(index, block.thinking, block.signature)
             case "redacted_thinking":
-                self._put({"reasoning_details": [thinking_detail(block, _number(index))]})
+                self._put({"reasoning_details": [thinking_detail(block, index)]})
             case "tool_use":
                 self._start_call(index, block)
 
-    def _add_delta(self, index: Any, delta: _BlockDelta) -> None:
+    def _add_delta(self, index: int, delta: _BlockDelta) -> None:
         match delta.type:
             case "text_delta":
                 self._put_text("content", delta.text)
@@ -179,7 +179,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
         if string(text):
             self._put({name: text})
 
-    def _put_thinking(self, index: Any, thinking: Any, signature: Any) -> None:
+    def _put_thinking(self, index: int, thinking: Any, signature: Any) -> None:
         delta: dict[str, Any] = {}
         detail: dict[str, Any] = {"type": "reasoning.text"}
         if text := string(thinking):
@@ -187,12 +187,12 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
         if signed := string(signature):
             detail["signature"] = signed
         if len(detail) > 1:
-            detail["index"] = _number(index)
+            detail["index"] = index
             self._put({**delta, "reasoning_details": [detail]})
 
     # Calls
 
-    def _start_call(self, index: Any, block: OutputBlock) -> None:
+    def _start_call(self, index: int, block: OutputBlock) -> None:
         if self._called >= MAX_CALLS:
             raise EventTooLong
         name, call_id = string(block.name), string(block.id)
@@ -218,7 +218,7 @@ class CompletionChunks(StreamTranslation[_MessagesEvent]):
             raise EventTooLong
         self._out.append(ALIVE)
 
-    def _stop_block(self, index: Any) -> None:
+    def _stop_block(self, index: int) -> None:
         call = self._calls.pop(index, None)
         if call is None:
             return
@@ -271,5 +271,6 @@ class ChatRelay(TranslatingRelay[_MessagesEvent]):
         super().__init__(DIALECT, requested_model, chunks)
 
 
-def _number(index: Any) -> int:
-    return index if isinstance(index, int) else 0
+def _index_of(event: _MessagesEvent) -> int:
+    """Return the index of a block; 0 if the endpoint wrote anything else."""
+    return event.index if type(event.index) is int else 0

@@ -305,3 +305,11 @@ def test_any_events_are_translated_or_skipped(given):
     relay, sent = play(*events, event("message_stop"), wants_usage=True)
     assert chunks(sent + relay.held)
     assert relay.held.endswith(DONE)
+
+
+@given(VALUES)
+def test_a_block_may_have_any_index(given):
+    piece = delta(given, "input_json_delta", partial_json='{"a":1}')
+    opened = block(given, "tool_use", id="toolu_1", name="get", input={})
+    parts = deltas(start(), block(given, "thinking", thinking="x"), opened, piece, stop(given), ending("tool_use"))
+    assert "".join(it["tool_calls"][0]["function"]["arguments"] for it in parts if "tool_calls" in it) == '{"a":1}'
