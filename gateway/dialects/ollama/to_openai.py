@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, OLLAMA_CHAT, OLLAMA_EMBED
 from gateway.base.types import Body
-from gateway.dialects.anthropic.bodies import SMALL_BYTES, reading, refusal
+from gateway.dialects.anthropic.bodies import SMALL_BYTES, checked, not_json, reading, refusal
 from gateway.dialects.anthropic.dropped import Dropped
 from gateway.dialects.ollama.requests import FIELDS, TO_CHAT
 from gateway.dialects.ollama.shapes import NOTHING, Message, OllamaCall, ToEmbed, ToTranslate
@@ -60,7 +60,7 @@ def translating(
     own: dict[str, msgspec.Raw] = {}
     if has_own:
         fields: dict[str, msgspec.Raw] = yield from reading(_decode_object, body, _ONLY)
-        own = {name: value for name, value in fields.items() if name not in FIELDS}
+        own = {name: _valid(value) for name, value in fields.items() if name not in FIELDS}
     request: MutableMapping[str, Any]
     if kind == OLLAMA_EMBED:
         texts: ToEmbed = yield from reading(_decode_embed, body, _ONLY)
@@ -113,7 +113,7 @@ def _add_fields(request: MutableMapping[str, Any], given: ToTranslate, kind: str
     if given.template:
         dropped.add("template")
     if given.tools not in (NOTHING, msgspec.Raw(b"[]")):
-        request["tools"] = given.tools
+        request["tools"] = _valid(given.tools)
     if given.format not in (NOTHING, msgspec.Raw(b'""')):
         if kind == COMPLETIONS:
             raise refusal("`format` cannot be used with `raw` or `suffix` at this endpoint.", "format")
@@ -133,7 +133,7 @@ def _response_format(form: msgspec.Raw) -> Mapping[str, Any]:
         return {"type": "json_object"}
     if bytes(memoryview(form)[:1]) != b"{":
         raise refusal('`format` must be "json" or a JSON schema.', "format")
-    return {"type": "json_schema", "json_schema": {"name": "response", "schema": form}}
+    return {"type": "json_schema", "json_schema": {"name": "response", "schema": _valid(form)}}
 
 
 def _options(given: Mapping[str, msgspec.Raw], endpoint_kind: str, dropped: Dropped) -> dict[str, msgspec.Raw]:
@@ -143,12 +143,20 @@ def _options(given: Mapping[str, msgspec.Raw], endpoint_kind: str, dropped: Drop
         if value == NOTHING or (name == "num_predict" and bytes(value).startswith(b"-")):
             continue  # -1: no limit, -2: until the context is full
         if name in _EVERYWHERE:
-            found[TO_CHAT.get(name, name)] = value
+            found[TO_CHAT.get(name, name)] = _valid(value)
         elif name in more:
-            found[more[name]] = value
+            found[more[name]] = _valid(value)
         else:
             dropped.add(f"options.{name}")
     return found
+
+
+def _valid(raw: msgspec.Raw) -> msgspec.Raw:
+    """Return a value that is passed on as it is. Raises Refusal if it is not UTF-8, which no decoder has checked."""
+    try:
+        return checked(raw)
+    except UnicodeDecodeError as error:
+        raise not_json(error) from None
 
 
 # Messages

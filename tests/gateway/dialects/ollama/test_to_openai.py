@@ -143,3 +143,12 @@ def test_what_cannot_be_translated_is_refused(kind, fields, text):
     with pytest.raises(Refusal, match=text) as refused:
         translated(kind, **fields)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("field", ["tools", "format", "options", "top_k"])
+def test_a_value_that_is_not_utf_8_is_refused(field):
+    values = {"tools": b'[{"a":"\xff"}]', "format": b'{"a":"\xff"}', "options": b'{"stop":"\xff"}', "top_k": b'"\xff"'}
+    body = b'{"model":"m","messages":[],"%b":%b}' % (field.encode(), values[field])
+    with pytest.raises(Refusal, match="not valid JSON") as refused:
+        run_unsliced(translating(body, OLLAMA_CHAT, "served", "vllm", has_own=True, usage=False))
+    assert refused.value.status == 400
