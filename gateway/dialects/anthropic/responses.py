@@ -192,6 +192,15 @@ def call_id(call: ToolCall) -> str:
     return call.id if isinstance(call.id, str) else ""
 
 
+def begins_another(call: ToolCall, open_id: str) -> bool:
+    """Return True if a fragment begins another call than the open one with its index.
+
+    Some servers give each call the index 0, or none: another id with a name is another call.
+    """
+    named = call.function is not None and isinstance(call.function.name, str) and bool(call.function.name)
+    return named and bool(open_id) and call_id(call) not in ("", open_id)
+
+
 def new_call_id() -> str:
     return f"toolu_{secrets.token_hex(12)}"
 

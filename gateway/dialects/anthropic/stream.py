@@ -27,6 +27,7 @@ from gateway.dialects.anthropic.responses import (
     OutputMessage,
     ToolCall,
     arguments,
+    begins_another,
     call_id,
     decode_completion,
     is_object,
@@ -218,15 +219,12 @@ class MessageEvents(StreamTranslation[Completion]):
         return self._blocks[-1]
 
     def _add_call(self, call: ToolCall) -> None:
-        """Add a fragment of a call.
-
-        Some servers give each call the index 0, or none: another id with a name is another call.
-        """
+        """Add a fragment of a call."""
         function = call.function or Function()
         name = function.name if isinstance(function.name, str) else ""
         key = call.index if isinstance(call.index, int) else None
         block = self._calls.get(key)
-        if block is None or (name and block.id and call_id(call) not in ("", block.id)):
+        if block is None or begins_another(call, block.id):
             block = self._calls[key] = _Block(TOOL)
             self._blocks.append(block)
         block.id = block.id or call_id(call)

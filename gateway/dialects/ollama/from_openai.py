@@ -18,6 +18,7 @@ from gateway.dialects.anthropic.responses import (
     OutputMessage,
     ToolCall,
     arguments,
+    begins_another,
     call_id,
     is_object,
     output_text,
@@ -205,7 +206,8 @@ class Lines(StreamTranslation[AnyCompletion]):
     def __init__(self, shell: Shell) -> None:
         super().__init__()
         self._shell = shell
-        self._calls: dict[Any, _ArrivingCall] = {}  # by index
+        self._calls: list[_ArrivingCall] = []
+        self._open: dict[int | None, _ArrivingCall] = {}  # by the index that chunks give them
         self._size = 0  # characters of arguments
         self._reason: str | None = None
         self._timings: Any = None
@@ -241,14 +243,13 @@ class Lines(StreamTranslation[AnyCompletion]):
 
     def _add_call(self, call: ToolCall) -> None:
         self._shell.stopwatch.note_token()
-        index = len(self._calls) - 1 if call.index is None and not call_id(call) else call.index
-        if call.index is None and call_id(call):
-            index = call_id(call)
-        known = self._calls.get(index)
-        if known is None:
+        index = call.index if isinstance(call.index, int) else None
+        known = self._open.get(index)
+        if known is None or begins_another(call, known.call_id):
             if len(self._calls) >= MAX_CALLS:
                 raise EventTooLong
-            known = self._calls[index] = _ArrivingCall()
+            known = self._open[index] = _ArrivingCall()
+            self._calls.append(known)
         known.call_id = known.call_id or call_id(call)
         known.name = known.name or _named(call)[0]
         piece = arguments(call.function) if call.function is not None else ""
@@ -260,10 +261,10 @@ class Lines(StreamTranslation[AnyCompletion]):
     def _put_calls(self) -> None:
         if self._calls:
             calls = [
-                _call(place, call.call_id, call.name, "".join(call.pieces))
-                for place, call in enumerate(self._calls.values())
+                _call(place, call.call_id, call.name, "".join(call.pieces)) for place, call in enumerate(self._calls)
             ]
             self._calls.clear()
+            self._open.clear()
             self._put(self._shell.piece("", "", calls))
 
     def _put(self, line: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from gateway.dialects.anthropic.responses import (
     OutputMessage,
     ToolCall,
     arguments,
+    begins_another,
     call_id,
     decode_completion,
     is_object,
@@ -212,15 +213,12 @@ class ResponseEvents(StreamTranslation[Completion]):
     # Calls
 
     def _add_call(self, call: ToolCall) -> None:
-        """Add a fragment of a call.
-
-        Some servers give each call the index 0, or none: another id with a name is another call.
-        """
+        """Add a fragment of a call."""
         function = call.function or Function()
         name = string(function.name)
         key = call.index if isinstance(call.index, int) else None
         item = self._calls.get(key)
-        if item is None or (name and item.given_id and call_id(call) not in ("", item.given_id)):
+        if item is None or begins_another(call, item.given_id):
             if item is not None:
                 self._end_call(item, COMPLETED)
             self._called += 1

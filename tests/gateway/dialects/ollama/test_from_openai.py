@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.base.request_kinds import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from gateway.dialects.anthropic.responses import NoChatCompletion
@@ -10,6 +12,7 @@ from gateway.dialects.ollama.durations import Stopwatch
 from gateway.dialects.ollama.from_openai import LinesRelay, Shell, from_completion, from_embeddings
 from gateway.dialects.sse_relay import EventTooLong
 from gateway.dialects.usage import Usage
+from tests.gateway.anything import VALUES
 
 USAGE = {"prompt_tokens": 26, "completion_tokens": 3}
 
@@ -147,6 +150,35 @@ def test_calls_are_sent_whole_before_the_last_line():
         {"id": "c2", "function": {"index": 1, "name": "g", "arguments": {}}},
     ]
     assert (last["done_reason"], relay.finish_reason) == ("stop", "tool_calls")
+
+
+@pytest.mark.parametrize("index", [0, None, {"a": 1}, [0], "0"])
+def test_another_id_with_a_name_is_another_call_whatever_its_index(index):
+    pieces: list[dict[str, object]] = [
+        {"id": "c1", "function": {"name": "f", "arguments": '{"a"'}},
+        {"function": {"arguments": ": 1}"}},
+        {"id": "c2", "function": {"name": "g", "arguments": "{}"}},
+    ]
+    (line,), _, _ = streamed(*(chunk(tool_calls=[{"index": index, **it}]) for it in pieces), chunk("tool_calls"))
+    assert line["message"]["tool_calls"] == [
+        {"id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}},
+        {"id": "c2", "function": {"index": 1, "name": "g", "arguments": {}}},
+    ]
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"choices": st.just([]) | VALUES, "usage": VALUES, "timings": VALUES}), max_size=4)
+)
+def test_any_chunks_are_translated_or_skipped(given):
+    _, last, _ = streamed(*given)
+    assert last["done"]
+
+
+@given(VALUES, VALUES, VALUES)
+def test_a_call_may_have_any_fields(one, other, third):
+    call = {"index": one, "id": other, "function": {"name": third, "arguments": one}}
+    (line,), _, _ = streamed(chunk(tool_calls=[call]))
+    assert len(line["message"]["tool_calls"]) == 1
 
 
 def test_an_error_in_a_stream_becomes_the_last_line():
