@@ -18,6 +18,12 @@ from endpoints.fields import (
 from metrics.cost_rollups import CostDayRollUp as CostDayRollUp
 from metrics.detailed_rollups import DetailedSums
 from metrics.detailed_rollups import ServedDayRollUp as ServedDayRollUp  # Django finds tables in this module
+from metrics.hardware_rollups import HardwareDayRollUp as HardwareDayRollUp
+from metrics.hardware_rollups import HardwareDue as HardwareDue
+from metrics.hardware_rollups import HardwareHour as HardwareHour
+from metrics.hardware_rollups import HardwarePosition as HardwarePosition
+from metrics.hardware_rollups import HardwareWork as HardwareWork
+from metrics.prices.hardware_tables import HardwareRateRow as HardwareRateRow
 from metrics.prices.tables import CurrencyRate as CurrencyRate
 from metrics.prices.tables import PriceRow as PriceRow
 

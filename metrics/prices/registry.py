@@ -1,4 +1,4 @@
-"""The price book and the rates of currencies in the memory of a process.
+"""The price book, the rates of currencies and those of own hardware in the memory of a process.
 
 The process that edits a price reads the tables again on commit. Others, such as control while a command imports prices,
 see a counter: see endpoints.changes.counters.
@@ -14,8 +14,11 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from endpoints.changes import counters
+from endpoints.models import Endpoint
 from metrics.prices import catalogue
 from metrics.prices.book import PriceBook
+from metrics.prices.hardware import HardwareRates
+from metrics.prices.hardware_tables import HardwareRateRow, end_rates
 from metrics.prices.rates import Rates
 from metrics.prices.tables import CurrencyRate, PriceRow
 
@@ -27,7 +30,7 @@ class PriceRegistry:
     """Cache of prices and rates. Readers get immutable objects and need no lock."""
 
     def __init__(self) -> None:
-        self._loaded: tuple[PriceBook, Rates] | None = None  # None: not read yet
+        self._loaded: tuple[PriceBook, Rates, HardwareRates] | None = None  # None: not read yet
         self._count: int | None = None  # of the edits that are read
         self._writing = threading.Lock()
 
@@ -38,6 +41,10 @@ class PriceRegistry:
     def rates(self) -> Rates:
         """Return the rates to the reporting currency. The first call reads the database. Raises django.db.Error."""
         return self._read()[1]
+
+    def hardware(self) -> HardwareRates:
+        """Return the rates of own hardware. The first call reads the database. Raises django.db.Error."""
+        return self._read()[2]
 
     def reload(self) -> None:
         """Read prices and rates again. Raises django.db.Error, after which the old ones stay."""
@@ -64,19 +71,20 @@ class PriceRegistry:
         """Reset to the state before the first load; for tests."""
         self._loaded = self._count = None
 
-    def _read(self) -> tuple[PriceBook, Rates]:
+    def _read(self) -> tuple[PriceBook, Rates, HardwareRates]:
         loaded = self._loaded
         if loaded is None:
             with self._writing:
                 loaded = self._loaded or self._load()
         return loaded
 
-    def _load(self) -> tuple[PriceBook, Rates]:
+    def _load(self) -> tuple[PriceBook, Rates, HardwareRates]:
         count = counters.read().get(COUNTER, 0)  # before the rows: an edit in between is read again
         book = PriceBook([row.price() for row in PriceRow.objects.all()], catalogue.prices)
         rates = Rates(settings.ROUTERDASH.currency, [row.dated() for row in CurrencyRate.objects.all()])
-        self._loaded, self._count = (book, rates), count
-        return book, rates
+        hardware = HardwareRates(row.rate() for row in HardwareRateRow.objects.all())
+        self._loaded, self._count = (book, rates, hardware), count
+        return self._loaded
 
 
 price_registry = PriceRegistry()
@@ -90,5 +98,12 @@ def changed() -> None:
 
 @receiver([post_save, post_delete], sender=PriceRow, dispatch_uid="metrics.price_changed")
 @receiver([post_save, post_delete], sender=CurrencyRate, dispatch_uid="metrics.rate_changed")
+@receiver([post_save, post_delete], sender=HardwareRateRow, dispatch_uid="metrics.hardware_rate_changed")
 def row_changed(**kwargs: Any) -> None:
     changed()
+
+
+@receiver(post_delete, sender=Endpoint, dispatch_uid="metrics.rates_of_endpoint_end")
+def endpoint_deleted(instance: Endpoint, **kwargs: Any) -> None:
+    """A deleted endpoint costs nothing from now on. What it cost stays."""
+    end_rates(instance.pk)

@@ -26,7 +26,8 @@ from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED, UNRECORDED
 from metrics.memory.backlog import Backlog
 from metrics.memory.journal_follower import JournalFollower
-from metrics.storage import bulk, cost_rows, database, history_rows, rollups, writer_step
+from metrics.storage import bulk, cost_rows, database, hardware_rows, history_rows, rollups, writer_step
+from metrics.storage.hardware_hours import HardwareHours
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.learning_rows import ChangedWindows
 from metrics.storage.writer_step import PositionConflict, WriterStep
@@ -64,6 +65,7 @@ class DatabaseWriter:
         self.follower = follower
         self.zone = zone
         self.backlog = Backlog()
+        self.hours = HardwareHours(zone)
         self.read_again = threading.Event()  # set by any thread: figures in the database were changed by a repair
         self._endpoint_name = endpoint_name
         self._history = history
@@ -87,6 +89,7 @@ class DatabaseWriter:
             written = None
             try:
                 written = self.step() if prepare() else None
+                has_more = written is not None and (written.full or self.hours.count(time.time()))
             except PositionConflict as error:
                 log.warning("a batch is read again from its new position: %s", error)
             except Error as error:
@@ -97,7 +100,7 @@ class DatabaseWriter:
                 backoff = MAX_BACKOFF_SECONDS
             else:
                 backoff = PAUSE_SECONDS
-                if written and written.full:
+                if has_more:
                     continue
             self._wake.wait(self._pause(written, backoff))
             self._is_idle = False
@@ -209,6 +212,7 @@ class DatabaseWriter:
     def _follow_restored_database(self) -> None:
         log.error("the database is older than before: a backup was restored; figures are read again from it")
         self._committed.clear()
+        self.hours.forget()
         self._reseed()
 
     def _read_again(self) -> None:
@@ -290,7 +294,9 @@ class DatabaseWriter:
                     raise PositionConflict(f"another process has written the records of {writer} beyond {old}")
             self._insert_history(cursor, fold, costs)
             cost_rows.upsert(cursor, costs.sums)
+            first_hour = hardware_rows.write(cursor, fold.counted)
             changed = writer_step.write_sums(cursor, fold)
+        self.hours.note(first_hour)
         if changed:
             self._learned(changed)
         self.follower.count_written(step.records)
@@ -312,6 +318,7 @@ class DatabaseWriter:
             with transaction.atomic(), connection.cursor() as cursor:
                 self._insert_history(cursor, fold, costs)
                 cost_rows.upsert(cursor, costs.sums)
+                hardware_rows.write(cursor, fold.counted)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:

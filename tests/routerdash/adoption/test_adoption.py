@@ -802,7 +802,10 @@ def test_an_adoption_killed_while_counting_counts_no_request_twice(
 LEARNING = ("learning_speeds", "learning_lengths", "learning_starts", "learning_past", "learning_loads")
 
 
-OWN_TABLES = ("rollup_served_days", "prices", "currency_rates", "rollup_cost_days")
+OWN_TABLES = (
+    "rollup_served_days", "prices", "currency_rates", "rollup_cost_days", "hardware_rates", "hardware_work",
+    "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
+)  # fmt: skip
 LATER_COLUMNS = (
     ("request_history", "conversation"),
     ("request_history", "queue_class"),

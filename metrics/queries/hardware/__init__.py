@@ -1,0 +1,1 @@
+"""Costs of own hardware, as API and pages show them."""

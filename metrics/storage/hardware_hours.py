@@ -1,0 +1,147 @@
+"""Counting the hours of own hardware: when they are over, and again when a late record has work in them.
+
+Lines of an hour, the sums of its day, and the position of the endpoint are written in one transaction, so a process may
+end at any point, and the next one continues. An hour is counted again as the difference to its stored lines.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from metrics import sql
+from metrics.counting.hardware import HardwareSums, lines_of, parts_of
+from metrics.prices.hardware import HOUR, HardwareRates
+from metrics.prices.registry import price_registry
+from metrics.storage import database, hardware_rows
+from metrics.storage.bulk import Upsert
+from metrics.storage.hardware_rows import DUE, HOURS, WORK
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 300  # after the end of an hour, for requests that are still running
+SLICE_HOURS = 200  # of all endpoints in one transaction
+SLICE_WORK = 50_000  # rows of work in one transaction
+POSITIONS = "hardware_positions"
+_MOVE = Upsert(POSITIONS, ["endpoint_id"], replaced=["hour"])
+
+EndpointHour = tuple[int, str]  # hour since 1970 UTC, endpoint
+
+
+class HardwareHours:
+    """Counting in the thread of the database writer: between its steps, a slice at a time."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self.zone = zone
+        self._counted: tuple[int, HardwareRates] | None = None  # hour and rates up to which all is counted
+        self._is_late = False
+
+    def note(self, first_hour: int | None) -> None:
+        """Note that work of this hour, and of later ones, was stored."""
+        if first_hour is not None and self._counted is not None and first_hour < self._counted[0]:
+            self._is_late = True
+
+    def forget(self) -> None:
+        """Look at the database again, for example after a backup was restored."""
+        self._counted = None
+
+    def count(self, now: float) -> bool:
+        """Count a slice of the hours that are over. Return True if more remain. Raises django.db.Error."""
+        rates = price_registry.hardware()
+        limit = settled_hour(now)
+        counted = self._counted
+        if counted is not None and counted[0] == limit and counted[1] is rates and not self._is_late:
+            return False
+        with transaction.atomic(), connection.cursor() as cursor:
+            has_more = self._count(cursor, rates, limit)
+        if not has_more:
+            self._counted, self._is_late = (limit, rates), False
+            self._prune(limit - settings.ROUTERDASH.history_retention_days * 24)
+        return has_more
+
+    def _count(self, cursor: Any, rates: HardwareRates, limit: int) -> bool:
+        if database.vendor() == "postgresql":  # SQLite has one writer at a time
+            cursor.execute(f"LOCK TABLE {POSITIONS} IN SHARE ROW EXCLUSIVE MODE")
+        positions = read_positions(cursor)
+        moved: dict[str, int] = {}
+        rows = 0
+        has_more = False
+        for counted, (hour, endpoint_id) in enumerate(_waiting(cursor, rates, positions, limit)):
+            if counted >= SLICE_HOURS or rows >= SLICE_WORK:
+                has_more = True
+                break
+            is_new = hour >= positions.get(endpoint_id, 0)
+            rows += self._count_hour(cursor, rates, (hour, endpoint_id), again=not is_new)
+            if is_new:
+                moved[endpoint_id] = hour + 1
+        _MOVE.write(cursor, sorted(moved.items()))
+        return has_more
+
+    def _count_hour(self, cursor: Any, rates: HardwareRates, place: EndpointHour, *, again: bool) -> int:
+        """Count one hour of an endpoint, and return its rows of work."""
+        hour, endpoint_id = place
+        start, end = hour * HOUR, (hour + 1) * HOUR
+        cursor.execute(sql.delete(DUE, " AND ".join(sql.equal(("hour", "endpoint_id")))), place)
+        old = hardware_rows.read_hour(cursor, start, end, endpoint_id) if again else {}
+        if again and not old:
+            log.warning("work of an hour that is older than the history is left out: %s, hour %d", endpoint_id, hour)
+            cursor.execute(sql.delete(WORK, " AND ".join(sql.equal(("hour", "endpoint_id")))), place)
+            return 0
+        work = hardware_rows.read_work(cursor, hour, endpoint_id)
+        new: dict[tuple[Any, ...], HardwareSums] = {}
+        for part in parts_of(rates, endpoint_id, start, end, self.zone):
+            for line, sums in lines_of(part, work).items():
+                new[part.start, endpoint_id, *line, part.date, part.rate.id, part.rate.currency] = sums
+        if old:
+            where = ("start >= %s", "start < %s", "endpoint_id = %s")
+            cursor.execute(sql.delete(HOURS, " AND ".join(where)), (start, end, endpoint_id))
+        hardware_rows.write_hour(cursor, new)
+        changes = [*((key, sums, -1) for key, sums in old.items()), *((key, sums, 1) for key, sums in new.items())]
+        hardware_rows.add_to_days(cursor, changes)
+        return len(work)
+
+    def _prune(self, oldest: int) -> None:
+        """Delete work and lines of older hours, one hour in a transaction."""
+        while True:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(sql.select("MIN(start)", HOURS))
+                ((first,),) = cursor.fetchall()
+                if first is None or first >= oldest * HOUR:
+                    return
+                end = min(oldest, first // HOUR + 1)
+                cursor.execute(sql.delete(WORK, "hour < %s"), [end])
+                cursor.execute(sql.delete(HOURS, "start < %s"), [end * HOUR])
+
+
+def _waiting(cursor: Any, rates: HardwareRates, positions: dict[str, int], limit: int) -> Iterator[EndpointHour]:
+    """Yield the hours that are over and not counted yet, then the counted ones with work that came later."""
+    for endpoint_id in sorted(rates.by_endpoint):
+        for hour in _hours_since(rates, endpoint_id, positions.get(endpoint_id, 0), limit):
+            yield hour, endpoint_id
+    columns = ("hour", "endpoint_id")
+    late = sql.select(columns, DUE, where="hour < %s", order_by=", ".join(columns), limit=SLICE_HOURS + 1)
+    cursor.execute(late, [limit])
+    for hour, endpoint_id in cursor.fetchall():
+        yield int(hour), str(endpoint_id)
+
+
+def settled_hour(now: float) -> int:
+    """Return the hour that is not settled at this moment; all before it are."""
+    return int(now - SETTLE_SECONDS) // HOUR
+
+
+def read_positions(cursor: Any) -> dict[str, int]:
+    """Return the hour up to which the cost of each endpoint is counted."""
+    cursor.execute(sql.select(("endpoint_id", "hour"), POSITIONS))
+    return {str(endpoint_id): int(hour) for endpoint_id, hour in cursor.fetchall()}
+
+
+def _hours_since(rates: HardwareRates, endpoint_id: str, first: int, limit: int) -> Iterator[int]:
+    """Yield the hours with a rate from one hour to another, each once."""
+    for span in rates.by_endpoint[endpoint_id]:
+        end = limit if span.end is None else min(limit, -(-span.end // HOUR))
+        yield from range(max(first, span.start // HOUR), end)
+        first = max(first, end)
