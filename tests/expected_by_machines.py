@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
@@ -107,6 +108,7 @@ def prometheus(it: Shown) -> Samples:
         **{key: float(value) for row in endpoints for key, value in _endpoint(row) if value is not None},
         **_speeds(it, endpoints),
         **_usage(it, endpoints),
+        **_costs(it, endpoints),
         **_response_durations(it),
         **_choices(it.api("/api/requests", limit=500)["requests"]),
         **{("routerdash_endpoint_slowdown", row["id"], row["name"]): 1.0 for row in endpoints},
@@ -195,6 +197,22 @@ def _usage(it: Shown, endpoints: list[Row]) -> Samples:
         found["routerdash_endpoint_answer_seconds_count", *labels] = counts[row["id"]]
         took = sum(response.duration_ms for response in durations if response.endpoint_id == row["id"])
         found["routerdash_endpoint_answer_seconds_sum", *labels] = took / 1000
+    return found
+
+
+def _costs(it: Shown, endpoints: list[Row]) -> Samples:
+    """Costs by endpoint and model, and the finished requests at each endpoint without a cost."""
+    rows = [row for row in it.api("/api/requests", limit=500)["requests"] if row["endpoint_id"]]
+    sums: dict[tuple[str, ...], Decimal] = {}
+    for row in rows:
+        if row["cost"] is not None:
+            labels = row["currency"], row["endpoint_id"], row["endpoint_name"], row["served_model"] or row["model"]
+            for key in (("routerdash_endpoint_cost_total", *labels), ("routerdash_cost_total", labels[0])):
+                sums[key] = sums.get(key, Decimal(0)) + Decimal(row["cost"])
+    found: Samples = {key: float(cost) for key, cost in sums.items()}
+    unpriced = Counter(row["endpoint_id"] for row in rows if row["cost"] is None)
+    for row in endpoints:
+        found["routerdash_endpoint_unpriced_requests_total", row["id"], row["name"]] = unpriced[row["id"]]
     return found
 
 

@@ -25,10 +25,13 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
+from endpoints.registry import Entry
 from metrics.api.common import OneFormat
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
+from metrics.memory.cost_totals import CostTotalsNow
+from metrics.prices.book import NANO
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_speeds
@@ -59,6 +62,8 @@ class MomentCollector(Collector):
             yield from _choices(self.moment.figures.totals)
             yield from _endpoint_totals(endpoints)
             yield from _endpoint_usage(self.moment)
+            if self.moment.costs is not None:
+                yield from _costs(self.moment.costs, self.moment.entries)
         yield from _stats_now(stats)
         yield from _endpoints_now(endpoints)
         slots = [(entry.id, entry.name, entry.slots) for entry in self.moment.entries]
@@ -207,6 +212,34 @@ def _endpoint_usage(moment: Moment) -> Iterator[Metric]:
     for entry, usage in used:
         durations.add_metric([entry.id, entry.name], usage.requests_ok, usage.duration_us / 1e6)
     yield durations
+
+
+def _costs(costs: CostTotalsNow, entries: Iterable[Entry]) -> Iterator[Metric]:
+    """Yield costs in units of their currencies, of what has a price.
+
+    Sums are integers in 10⁻⁹, divided once here: each value is the double nearest to the exact sum. Rounded to nine
+    decimal places, that is the exact sum up to eight million units of the currency (2²³).
+    """
+    names = {entry.id: entry.name for entry in entries}
+    total = [(currency, cost / NANO) for currency, cost in sorted(costs.by_currency().items())]
+    yield _counter("routerdash_cost_total", "Costs of finished requests.", total, ("currency",))
+    shown = [
+        (endpoint_id, names[endpoint_id], served, currency, cost / NANO)
+        for (endpoint_id, served, currency), cost in sorted(costs.costs.items())
+        if endpoint_id in names
+    ]
+    yield _counter(
+        "routerdash_endpoint_cost_total",
+        "Costs of finished requests by the endpoint and its model.",
+        shown,
+        (*ENDPOINT, "model", "currency"),
+    )
+    yield _counter(
+        "routerdash_endpoint_unpriced_requests_total",
+        "Finished requests at the endpoint without a cost: they have no price, or nothing of them was counted.",
+        [(endpoint_id, name, costs.unpriced(endpoint_id)) for endpoint_id, name in names.items()],
+        ENDPOINT,
+    )
 
 
 def _stats_now(stats: StatsPayload) -> Iterator[Metric]:

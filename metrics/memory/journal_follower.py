@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from gateway.ipc.journal import START, Position
+from metrics.memory.cost_totals import CostTotals
 from metrics.memory.figures import Figures
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.name_steps import name_steps
@@ -23,6 +24,7 @@ class JournalFollower:
     def __init__(self, reader: JournalReader, trackers: Trackers) -> None:
         self.reader = reader
         self.trackers = trackers
+        self.costs = CostTotals()
         self.database_id: str | None = None
         self.last_record_at = 0.0
         self.folded = 0  # records read since the figures were last read from the database
@@ -69,6 +71,7 @@ class JournalFollower:
         with self.trackers.lock:
             self.database_id = database_id
             self.folded = self.written = 0
+            self.costs.install(state.costs, state.positions)
             self.reader.add_writers(state.positions, database_id)
             self._follow(state)
             self.trackers.install(state)

@@ -10,6 +10,7 @@ from metrics.counting.fold import Fold
 from metrics.counting.speeds import Sample, SpeedKey, current_speed, merge_samples, runs_ahead
 from metrics.counting.totals import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS_FAILED, REQUESTS_OK
 from metrics.memory.client_hours import RecentClients
+from metrics.memory.cost_totals import CostTotalsNow
 from metrics.memory.figures import Point
 from metrics.memory.last_hour import LastHour
 
@@ -85,6 +86,7 @@ class FiguresState:
     advanced_to: int = -1  # minute of the last `advance`
     read_at: float = 0.0
     touched: Touched = field(default_factory=Touched)
+    costs: CostTotalsNow | None = None  # as they were read; None: they could not be read
     repairs: int = 0  # change counter of repaired figures in the database, when it was read
 
     def add(self, fold: Fold) -> None:

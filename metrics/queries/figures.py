@@ -27,6 +27,7 @@ from metrics.counting.totals import (
 )
 from metrics.memory import last_hour
 from metrics.memory.backlog import Backlog
+from metrics.memory.cost_totals import CostTotalsNow
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures, iso_minute
 from metrics.memory.runtime import runtime
@@ -57,6 +58,7 @@ class Moment:
     unrecorded: int
     limit_hits: Mapping[str, int] = field(default_factory=dict)
     aside: Mapping[str, AsideNote] = field(default_factory=dict)
+    costs: CostTotalsNow | None = None  # None: not read from the database yet
 
     @classmethod
     def now(cls) -> "Moment":
@@ -69,6 +71,7 @@ class Moment:
             runtime.installation.unrecorded(),
             runtime.installation.limit_hits.totals(),
             runtime.installation.aside(),
+            runtime.follower.costs.read(),
         )
 
 

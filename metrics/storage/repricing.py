@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from django.db import connection
 
+from endpoints.changes import counters as change_counters
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from metrics import sql
 from metrics.counting.costs import CostKey, CostSums, RequestCost, cost_key
@@ -85,6 +86,7 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
         with connection.cursor() as cursor:
             cost_rows.upsert(cursor, sums)
             cursor.execute(sql.delete(cost_rows.COST_DAYS, "requests = 0"))
+        change_counters.bump(change_counters.FIGURES)  # control reads its totals of costs again
     return [changes[key] for key in sorted(changes, key=str)]
 
 

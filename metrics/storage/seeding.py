@@ -29,7 +29,7 @@ from metrics.models import (
     MovingAverage,
     Total,
 )
-from metrics.storage import database
+from metrics.storage import cost_totals, database
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def load(now: float) -> FiguresState:
     state = FiguresState(runtime.follower.trackers.zone, read_at=now)
     with database.read_moment():
         state.positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
-        for step in (_repairs, _counters, _totals, _minutes, _clients, _latest_day, _today, _speeds):
+        for step in (_repairs, _counters, _totals, _minutes, _clients, _latest_day, _today, _speeds, _costs):
             _run_step(step, state, now)
     return state
 
@@ -180,6 +180,10 @@ def _speeds(state: FiguresState, now: float) -> None:
     for row in MovingAverage.objects.all():
         if samples := unpack_samples(bytes(row.samples)):
             state.speeds[_key(row.endpoint_id, row.model, row.kind)] = Speed(samples)
+
+
+def _costs(state: FiguresState, now: float) -> None:
+    state.costs = cost_totals.sums()
 
 
 def _key(endpoint_id: object, model: str, kind: str) -> SpeedKey:

@@ -26,7 +26,7 @@ from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED, UNRECORDED
 from metrics.memory.backlog import Backlog
 from metrics.memory.journal_follower import JournalFollower
-from metrics.storage import bulk, cost_rows, database, hardware_rows, history_rows, rollups, writer_step
+from metrics.storage import bulk, cost_rows, cost_totals, database, hardware_rows, history_rows, rollups, writer_step
 from metrics.storage.hardware_hours import HardwareHours
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.learning_rows import ChangedWindows
@@ -189,6 +189,8 @@ class DatabaseWriter:
             self._reseed()
         if self.read_again.is_set():
             self._read_again()
+        if not self.follower.costs.are_at(positions):
+            cost_totals.read_again(self.follower.costs)  # another process has written
         self._stored = positions
         step = self._read(positions)
         if step.moves:
@@ -297,6 +299,7 @@ class DatabaseWriter:
             first_hour = hardware_rows.write(cursor, fold.counted)
             changed = writer_step.write_sums(cursor, fold)
         self.hours.note(first_hour)
+        self.follower.costs.add(costs.sums, fold.cells, step.moves)
         if changed:
             self._learned(changed)
         self.follower.count_written(step.records)

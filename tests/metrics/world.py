@@ -23,6 +23,7 @@ from gateway.routing.set_aside import AsideNote
 from metrics.counting.cells import EndpointUsage
 from metrics.learning.prefixes import PrefixShare
 from metrics.memory.backlog import WriterHandle
+from metrics.memory.cost_totals import CostTotals
 from metrics.memory.endpoint_events import endpoint_events
 from metrics.memory.figures import Figures
 from metrics.memory.gauges import gauges
@@ -92,6 +93,7 @@ def forget_figures(monkeypatch: pytest.MonkeyPatch, journals: Path) -> None:
     monkeypatch.setattr(trackers, "version", 0)
     monkeypatch.setattr(follower, "reader", JournalReader(journals))
     monkeypatch.setattr(follower, "database_id", None)
+    monkeypatch.setattr(follower, "costs", CostTotals())
     monkeypatch.setattr(follower, "_refused", lambda endpoint_id: None)
     for name in ("folded", "written"):
         monkeypatch.setattr(follower, name, 0)

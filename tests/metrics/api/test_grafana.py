@@ -42,7 +42,7 @@ def queries(part: Any = DASHBOARD) -> Iterator[str]:
 
 @pytest.fixture
 def reported(
-    shown_world: World, endpoints: tuple[Endpoint, Endpoint], monkeypatch: pytest.MonkeyPatch
+    shown_world: World, endpoints: tuple[Endpoint, Endpoint], prices: object, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, set[str]]:
     """The labels of each metric; every metric has a value."""
     with time_machine.travel(NOW, tick=False):
@@ -54,6 +54,7 @@ def reported(
         registry.reload()
         fake_installation().speeds = lambda endpoint_id, model_id, kind: Speeds(0.1, 0.2, 0.3, 0.4)
         shown_world.gateway(request(output_tokens=100), request(record.REJECTED, error="invalid_api_key"))
+        shown_world.write()
         monkeypatch.setattr(runtime.installation, "writer", shown_world.writer)
         shown_world.writer.backlog.behind_since = NOW.timestamp()
         found: dict[str, set[str]] = {}

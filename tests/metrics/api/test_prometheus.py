@@ -397,7 +397,8 @@ def test_the_path_has_no_trailing_slash(scraper: Api) -> None:
     assert scraper.get("/metrics/").status_code == 404
 
 
-def test_every_metric_is_documented_correctly(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_metric_is_documented_correctly(served: World, prices: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.write()
     monkeypatch.setattr(runtime.installation, "writer", served.writer)
     served.writer.backlog.behind_since = NOW.timestamp()
     text = DOCUMENTED.read_text()
