@@ -19,6 +19,7 @@ from metrics.counting.choices import REASONS
 from metrics.counting.stored_attempt import stored_attempts
 from tests.router import PASSING, PASSWORD, RouterDash, until
 from tests.routerdash.commands import manage
+from tests.torture.costs import COST_METRICS, CostAudit
 from tests.torture.tally import Tally
 
 ERRORS = (record.FAILED, record.TRUNCATED, record.REFUSED, record.NO_ENDPOINT)
@@ -42,8 +43,9 @@ ROUTING_TOTALS = (
 class Auditor:
     """Audits one installation."""
 
-    def __init__(self, router: RouterDash) -> None:
+    def __init__(self, router: RouterDash, costs: CostAudit) -> None:
         self.router = router
+        self.costs = costs
         self.browser: urllib.request.OpenerDirector | None = None
 
     def audit(self, tally: Tally, kills: list[float]) -> list[str]:
@@ -68,6 +70,7 @@ class Auditor:
         wrong += _differences("endpoints in the API and the admin", _shown_rows(api), self._admin_attempts(api))
         wrong += _differences("timeline and history", _timeline(api), self._minutes(api))
         wrong += self._averages(api)
+        wrong += self.costs.audit(tally)
         wrong += self._reconcile()
         again = self.router.stats()["figures_version"]
         if again != stats["figures_version"]:
@@ -127,7 +130,7 @@ class Auditor:
         speeds = self._speeds()
         for row in api["endpoints"]:
             for reported in self.router.get(f"/api/endpoints/{row['id']}/model-tps").json():
-                found = speeds.get((row["id"], reported["model_id"]))
+                found = speeds.get((row["id"], reported["model_id"], reported["api_kind"]))
                 if not (reported["tps"] is None and found is None) and not math.isclose(
                     reported["tps"], found or 0, rel_tol=1e-6
                 ):
@@ -136,16 +139,16 @@ class Auditor:
                     )
         return wrong
 
-    def _speeds(self) -> dict[tuple[str, str], float]:
+    def _speeds(self) -> dict[tuple[str, str, str], float]:
         sql = (
-            "SELECT endpoint_id, model, output_tokens, duration_us, attempts FROM request_history "
+            "SELECT endpoint_id, model, kind, output_tokens, duration_us, attempts FROM request_history "
             "WHERE outcome = 'ok' AND output_tokens > 0 ORDER BY completed_at, substr(CAST(id AS text), 25)"
         )
-        found: dict[tuple[str, str], float] = {}
-        for endpoint, model, tokens, duration, attempts in self.router.query(sql):
+        found: dict[tuple[str, str, str], float] = {}
+        for endpoint, model, kind, tokens, duration, attempts in self.router.query(sql):
             took = _last_duration(attempts) or duration
             speed = tokens / (took / 1e6)
-            key = str(endpoint), model
+            key = str(endpoint), model, kind
             found[key] = speed if key not in found else ALPHA * speed + (1 - ALPHA) * found[key]
         return found
 
@@ -290,6 +293,8 @@ def _samples(text: str) -> Iterator[tuple[str, float]]:
         for sample in family.samples:
             if sample.name == TOKENS:
                 tokens[f"{TOKENS} {sample.labels['direction']}"] += int(sample.value)
+            elif sample.name in COST_METRICS:
+                pass  # see tests.torture.costs
             elif sample.name.endswith("_total") and not sample.name.startswith("routerdash_journal"):
                 labels = [value for label, value in sample.labels.items() if label != "endpoint_name"]
                 yield " ".join((sample.name, *labels)), sample.value

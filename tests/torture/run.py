@@ -9,20 +9,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import providers
-from benchmarks.process import ROOT, clean_environment
+from benchmarks.process import ROOT, clean_environment, free_port
 from benchmarks.simulator import Simulator
 from tests.router import RouterDash, until
+from tests.routerdash.commands import python
 from tests.torture import faults
 from tests.torture.audit import Auditor, identical
+from tests.torture.costs import CostAudit
 from tests.torture.faults import RESTART, Scene
 from tests.torture.postgres import Postgres
+from tests.torture.prices import NOTICE_SECONDS, Prices, text_of
 from tests.torture.tally import Tally
 from tests.torture.traffic import BROKEN, OK
 
@@ -32,10 +35,14 @@ JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
 
 EVERY_KIND = {"prompt_tokens": 100, "cached_tokens": 40, "cache_write_tokens": 8, "reasoning_tokens": 6}
-# One simulated server for each model of traffic.py. `shared` has two, one of which always fails.
+# One simulated server for each model of traffic.py. `shared` has two, one of which always fails; those of `sized`
+# report prompts of two sizes.
 SERVERS: dict[str, dict[str, Any]] = {
     "one": {"models": ["whole"], "tokens": 12, "tokens_per_second": 200.0, **EVERY_KIND},
     "two": {"models": ["second"], "tokens": 5, "cached_tokens": 3},
+    "sized-short": {"models": ["sized"], "prompt_tokens": 90, "cached_tokens": 33, "reasoning_tokens": 2},
+    "sized-long": {"models": ["sized"], "prompt_tokens": 150, "cache_write_tokens": 31, "tokens": 11},
+    "ollama": {"models": ["native"], "kind": "ollama", "prompt_tokens": 21, "tokens": 9},
     "flaky": {"models": ["flaky"], "fault": "500", "fault_rate": 0.5},
     "dies": {"models": ["dies"], "fault": "die", "tokens": 6},
     "slow": {"models": ["slow"], "tokens": 100, "tokens_per_second": 25.0},
@@ -78,15 +85,19 @@ class Result:
 class Sender:
     """The client process and its tally."""
 
-    def __init__(self, router: RouterDash, rate: float, seed: int, *, clouds: bool = False) -> None:
+    def __init__(
+        self, router: RouterDash, keys: Iterable[str], rate: float, seed: int, *, clouds: bool = False
+    ) -> None:
         self.tally = Tally()
         self.seconds = 0.0
         self._paused = threading.Event()
         self._paused.set()
         self._since = 0.0
-        command = [sys.executable, "-m", "tests.torture.traffic", router.url, router.key]
+        command = [sys.executable, "-m", "tests.torture.traffic", router.url, *keys]
+        ollama = f"http://127.0.0.1:{router.environment['ROUTERDASH_OLLAMA_PORT']}"
+        options = ["--rate", str(rate), "--seed", str(seed), "--ollama", ollama, *(["--clouds"] if clouds else [])]
         self._process = subprocess.Popen(
-            [*command, "--rate", str(rate), "--seed", str(seed), *(["--clouds"] if clouds else [])],
+            [*command, *options],
             cwd=ROOT,
             env=clean_environment({}),
             stdin=subprocess.PIPE,
@@ -142,11 +153,13 @@ class Sender:
 class Run:
     """Torture test of one configuration."""
 
-    def __init__(self, scene: Scene, sender: Sender, result: Result) -> None:
+    def __init__(self, scene: Scene, sender: Sender, result: Result, costs: CostAudit) -> None:
         self.scene = scene
         self.sender = sender
         self.result = result
-        self.auditor = Auditor(scene.router)
+        self.costs = costs
+        self.auditor = Auditor(scene.router, costs)
+        self._noon: threading.Thread | None = None
 
     def round(self, number: int) -> None:
         """Cause some faults, audit, and sometimes restart."""
@@ -159,6 +172,25 @@ class Run:
         if number % 6 == 0:
             self.restart()
         self.scene.log(f"{self.scene.kills} kills, {self.sender.tally.sent} requests")
+
+    def begin_noon(self, notice: float = NOTICE_SECONDS) -> None:
+        """Change prices in `notice` seconds. Their rows are added meanwhile, in a thread, while faults go on."""
+        if self._noon is None:
+            self.scene.log(f"prices change in {notice:g} s")
+            self._noon = threading.Thread(target=self._change_prices, args=(notice,), daemon=True)
+            self._noon.start()
+
+    @property
+    def is_afternoon(self) -> bool:
+        noon = self.costs.prices.noon
+        return noon is not None and time.time() > noon + 1
+
+    def _change_prices(self, notice: float) -> None:
+        try:
+            self.costs.prices.change(self.scene.router, notice)
+            self.scene.log("the prices of noon are stored")
+        except AssertionError as error:
+            self._add([f"prices could not be changed: {error!r}"])
 
     def cause_fault(self, fault: Any) -> None:
         """Cause one fault under load. Afterwards RouterDash runs, and after each start every figure is audited."""
@@ -202,6 +234,9 @@ class Run:
         self.scene.router.start()
         self.audit()
 
+    def check_exports(self) -> None:
+        self._add(self.costs.audit_exports())
+
     def audit(self) -> None:
         self.sender.pause()
         self.result.audits += 1
@@ -217,7 +252,14 @@ class Run:
         self.result.seconds, self.result.sent = self.sender.seconds, tally.sent
         self.result.whole, self.result.broken = tally.total(OK), tally.total(BROKEN)
         self.result.kills = self.scene.kills
+        self.result.measurements += self._cost_measurements()
         return self.result
+
+    def _cost_measurements(self) -> list[str]:
+        counts = self.costs.counts()
+        costs = ", ".join(f"{text_of(cost)} {currency}" for currency, cost in sorted(self.costs.totals.items()))
+        requests = ", ".join(f"{count} {name}" for name, count in counts.items())
+        return [f"requests: {requests}", f"costs: {costs}"]
 
 
 @contextmanager
@@ -257,6 +299,7 @@ def started(
             ROUTERDASH_LOG_LEVEL="warning",
             ROUTERDASH_DRAIN_SECS="5",
             ROUTERDASH_BOOTSTRAP_EXTERNAL=str(clouds).lower(),
+            ROUTERDASH_OLLAMA_PORT=str(free_port()),
         )
         can_mount = mounts
         for path, megabytes in ((router.data_dir, DATA_MEGABYTES), (router.data_dir / "journal", JOURNAL_MEGABYTES)):
@@ -271,9 +314,32 @@ def started(
         ids |= _add_clouds(router, simulator) if clouds else {}
         until(lambda: all(router.serves(key, models=1) for key in ids.values()), 30)
         scene = Scene(router, random.Random(seed), log, server, can_mount, edited=ids["edited"])
-        sender = Sender(router, rate, seed, clouds=clouds)
+        keys = [router.key, _add_key(router, external=clouds)]
+        sender = Sender(router, keys, rate, seed, clouds=clouds)
         stack.callback(sender.close)
-        yield Run(scene, sender, Result(name))
+        sender.tally.rejected_before = router.stats()["rejected_requests"]
+        prices = Prices()
+        prices.begin(router, ids)
+        yield Run(scene, sender, Result(name), CostAudit(router, prices, _users(router)))
+
+
+def _add_key(router: RouterDash, *, external: bool) -> str:
+    """Create a user with an API key, and return it once gateways accept it."""
+    code = (
+        "from access.models import INFERENCE, ApiKey, User\n"
+        "user = User.objects.create_user('client', password=None)\n"
+        f"print(ApiKey.issue(user, 'client', [INFERENCE], external={external})[1])\n"
+    )
+    done = python(code, **router.environment)
+    assert done.code == 0, done.err
+    key = done.out.strip()
+    until(lambda: router.post("/v1/chat/completions", {"model": "nobody"}, key=key).status == 404, 20)
+    return key
+
+
+def _users(router: RouterDash) -> dict[str, str]:
+    """Return the users of API keys by the keys' ids."""
+    return {str(key): str(user) for key, user in router.query("SELECT id, created_by FROM api_keys")}
 
 
 def _add_clouds(router: RouterDash, simulator: Simulator) -> dict[str, str]:
@@ -308,10 +374,15 @@ def torture(
         run.scene.log(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         end = time.monotonic() + minutes * 60
         try:
+            half = time.monotonic() + minutes * 30
             for number in itertools.count(1):
+                if time.monotonic() >= half:
+                    run.begin_noon(min(NOTICE_SECONDS, minutes * 60))
                 run.round(number)
-                if run.result.wrong or (time.monotonic() >= end and run.scene.kills >= kills):
+                done = time.monotonic() >= end and run.scene.kills >= kills and run.is_afternoon
+                if run.result.wrong or done:
                     break
+            run.check_exports()
         except (AssertionError, OSError, http.client.HTTPException) as error:
             run.result.wrong.append(f"RouterDash does not respond as required: {error!r}")
         if run.result.wrong:

@@ -45,11 +45,14 @@ class Tally:
     tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # (model, one of TOKENS) of complete responses
     left_at: list[float] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    rejected_before: int = 0  # requests that RouterDash rejected before the client began
+    answered: dict[str, dict[str, Any]] = field(default_factory=dict)  # lines of complete responses, by request id
 
     def add(self, line: dict[str, Any]) -> None:
         model, end = line["model"], line["end"]
         self.ends[model, end] += 1
         if end == OK:
+            self.answered[line["id"]] = line
             for kind in TOKENS:
                 self.tokens[model, kind] += line[f"{kind}_tokens"]
         elif end == LEFT:
@@ -97,7 +100,8 @@ class Tally:
         return wrong
 
     def check_rejected(self, rejected: int, unrecorded: int) -> list[str]:
-        low, high = self.total(REJECTED) - unrecorded, self.total(REJECTED, BROKEN)
+        before = self.rejected_before
+        low, high = before + self.total(REJECTED) - unrecorded, before + self.total(REJECTED, BROKEN)
         return [] if low <= rejected <= high else [f"rejected: {rejected} counted, {low} to {high} possible"]
 
     def check_tokens(self, counted: Counter[tuple[str, str]], unrecorded: int, largest: int) -> list[str]:

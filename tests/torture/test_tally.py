@@ -9,7 +9,19 @@ import pytest
 
 from gateway.ipc import record
 from tests.torture.tally import UNCERTAIN_SECONDS, Tally
-from tests.torture.traffic import BROKEN, FAILED, LEFT, ODD, OK, REJECTED, UNSENT, Ended, judge
+from tests.torture.traffic import (
+    BROKEN,
+    FAILED,
+    LEFT,
+    NO_ENDPOINT,
+    ODD,
+    OK,
+    REJECTED,
+    UNSENT,
+    Ended,
+    judge,
+    judge_lines,
+)
 
 
 def tally(**ends: int) -> Tally:
@@ -106,3 +118,30 @@ def test_every_kind_of_token_is_read(streamed: bool) -> None:
 def test_only_sent_requests_count_as_sent() -> None:
     made: Any = tally(ok=2, broken=1, unsent=4, rejected=1)
     assert (made.sent, made.total(OK, REJECTED)) == (4, 3)
+
+
+COUNTS = {"prompt_eval_count": 21, "eval_count": 9}
+
+
+def ollama(*objects: Any) -> bytes:
+    return b"".join(json.dumps(it).encode() + b"\n" for it in objects)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "end"),
+    [
+        (200, ollama({"done": True, **COUNTS}), OK),
+        (200, ollama({"done": False}, {"done": True, **COUNTS}), OK),
+        (200, ollama({"done": False}, {"error": "simulated"}), FAILED),
+        (200, ollama({"done": False}), ODD),
+        (200, b"data: [DONE]", ODD),
+        (502, ollama({"error": "simulated"}), FAILED),
+        (503, ollama({"error": "simulated"}), NO_ENDPOINT),
+        (404, ollama({"error": "simulated"}), REJECTED),
+        (503, ollama({"error": {"code": "of another API"}}), ODD),
+        (418, ollama({"error": "simulated"}), ODD),
+    ],
+)
+def test_responses_of_ollamas_api_are_read(status: int, text: bytes, end: str) -> None:
+    ended = judge_lines("m", status, text, streamed=True)
+    assert (ended.end, ended.input_tokens, ended.output_tokens) == (end, *((21, 9) if end == OK else (0, 0)))

@@ -1,6 +1,6 @@
 """Client process that sends requests at a steady rate and reports the end of each.
 
-    python -m tests.torture.traffic URL KEY --rate 80 [--clouds]
+    python -m tests.torture.traffic URL KEY [KEY …] --rate 80 [--clouds] [--ollama URL]
 
 It obeys lines on standard input (`go`, `pause`, `quit`) and writes JSON lines to standard output: one for each
 request that ended, and `{"paused": true}` once no request is in flight.
@@ -12,8 +12,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -32,8 +32,13 @@ BROKEN = "broken"  # the connection broke: the request may be recorded or not
 UNSENT = "unsent"  # no connection: RouterDash never received the request
 ODD = "odd"  # anything else, which is an error
 
-# Requested models and their frequency. Each model has one endpoint (run.py), except `shared`.
-MODELS = {"whole": 30, "second": 25, "flaky": 12, "dies": 6, "shared": 12, "slow": 8, "edited": 5, "nobody": 2}
+# Requested models and their frequency. Each model has one endpoint (run.py), except `shared` and `sized`.
+MODELS = {
+    "whole": 25, "second": 15, "sized": 12, "native": 8, "flaky": 12, "dies": 6, "shared": 12, "slow": 8, "edited": 5,
+    "nobody": 2,
+}  # fmt: skip
+# Half of the requests for these are sent to Ollama's own API. Their responses have no counts that it does not know.
+OLLAMA_MODELS = ("native", "shared", "slow")
 # With `--clouds` also these: models of simulated clouds, and a model name whose steps lead from one to `whole`.
 CLOUD_MODELS = {"throttled": 8, "thinking": 8, "reasoner": 8, "chained": 12}
 REFUSALS = (429, 502, 503, 529)  # of a cloud, or of RouterDash while it is set aside
@@ -53,15 +58,31 @@ class Ended:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     detail: str = ""
+    id: str = ""  # of the request; empty if no response has begun
+    key: int = 0  # number of the API key
+    started: float = 0.0  # seconds since 1970
 
 
 class Client:
     """Sender of requests that can be paused."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, rate: float, seed: int, emit: Callable[[Any], None], *, clouds: bool
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        keys: Sequence[str],
+        rate: float,
+        seed: int,
+        emit: Callable[[Any], None],
+        *,
+        clouds: bool = False,
+        ollama: str = "",
     ) -> None:
+        """`ollama`: address of RouterDash's second port. Without it, Ollama's API is only used below `/ollama`."""
         self._session = session
+        self._keys = keys
+        self._url = f"{url}/v1/chat/completions"
+        self._ollama = [f"{url}/ollama", *filter(None, [ollama])]
         self._models = MODELS | (CLOUD_MODELS if clouds else {})
         self._rate = rate
         self._rng = random.Random(seed)
@@ -94,28 +115,33 @@ class Client:
 
     async def _one(self, model: str) -> None:
         streamed = self._rng.random() < STREAMED.get(model, 0.5)
+        ollama = self._rng.choice(self._ollama) if model in OLLAMA_MODELS and self._rng.random() < 0.5 else None
+        key, started = self._rng.randrange(len(self._keys)), time.time()
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "go on"}], "stream": streamed}
         if model == "thinking":
             text = {"type": "text", "text": "go on with the cached text", "cache_control": {"type": "ephemeral"}}
             body |= {"messages": [{"role": "user", "content": [text]}], "reasoning_effort": "low"}
-        if streamed:
+        if streamed and ollama is None:
             body["stream_options"] = {"include_usage": True}
+        url = self._url if ollama is None else f"{ollama}/api/chat"
         try:
-            ended = await self._send(model, body)
+            ended = await self._send(model, url, body, {"Authorization": f"Bearer {self._keys[key]}"})
         except aiohttp.ClientConnectorError as error:
             ended = Ended(model, UNSENT, time.time(), detail=repr(error))
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             ended = Ended(model, BROKEN, time.time(), detail=repr(error))
-        self._emit(asdict(ended))
+        self._emit(asdict(replace(ended, key=key, started=started)))
 
-    async def _send(self, model: str, body: dict[str, Any]) -> Ended:
-        async with self._session.post("/v1/chat/completions", json=body) as response:
+    async def _send(self, model: str, url: str, body: dict[str, Any], headers: Mapping[str, str]) -> Ended:
+        async with self._session.post(url, json=body, headers=headers) as response:
+            request_id = response.headers.get("x-request-id", "")
             if model == "slow" and response.status == 200:
                 await response.content.readany()
                 response.close()
-                return Ended(model, LEFT, time.time())
+                return Ended(model, LEFT, time.time(), id=request_id)
             text = await response.read()
-        return judge(model, response.status, text, streamed=bool(body["stream"]))
+        judged = judge_lines if url.endswith("/api/chat") else judge
+        return replace(judged(model, response.status, text, streamed=bool(body["stream"])), id=request_id)
 
 
 def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
@@ -149,6 +175,22 @@ def judge(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
     return Ended(model, end, now, detail=f"{status} {code}")
 
 
+def judge_lines(model: str, status: int, text: bytes, *, streamed: bool) -> Ended:
+    """Return the line for a complete response of Ollama's own API: lines of JSON if it is a stream, else an object."""
+    now = time.time()
+    *_, last = text.rstrip(b"\n").rsplit(b"\n", 1)
+    try:
+        found = json.loads(last)
+    except ValueError:
+        return Ended(model, ODD, now, detail=repr(text[-200:]))
+    if status == 200:
+        if found.get("done") is True:
+            return Ended(model, OK, now, found["prompt_eval_count"], found["eval_count"])
+        return Ended(model, FAILED if "error" in found else ODD, now, detail=repr(text[-200:]))
+    end = {502: FAILED, 504: FAILED, 503: NO_ENDPOINT, 404: REJECTED}.get(status, ODD)
+    return Ended(model, end if isinstance(found.get("error"), str) else ODD, now, detail=repr(text[-200:]))
+
+
 def _usage(text: bytes, *, streamed: bool) -> Mapping[str, Any]:
     """Return the usage of the last event before [DONE], or of the complete object."""
     last = text.rsplit(b"data: ", 2)[1] if streamed else text
@@ -163,7 +205,7 @@ def _code(text: bytes) -> str:
         return repr(text[:100])
 
 
-async def _main(url: str, key: str, rate: float, seed: int, *, clouds: bool) -> None:
+async def _main(url: str, keys: Sequence[str], rate: float, seed: int, *, clouds: bool, ollama: str) -> None:
     def emit(line: Any) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
@@ -172,12 +214,11 @@ async def _main(url: str, key: str, rate: float, seed: int, *, clouds: bool) -> 
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     options: dict[str, Any] = {
-        "headers": {"Authorization": f"Bearer {key}"},
         "connector": aiohttp.TCPConnector(limit=0),
         "timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
     }
-    async with aiohttp.ClientSession(url, **options) as session:
-        client = Client(session, rate, seed, emit, clouds=clouds)
+    async with aiohttp.ClientSession(**options) as session:
+        client = Client(session, url, keys, rate, seed, emit, clouds=clouds, ollama=ollama)
         sending = asyncio.create_task(client.run())
         while (line := await commands.readline()) and line != b"quit\n":
             await client.obey(line.decode().strip())
@@ -187,12 +228,15 @@ async def _main(url: str, key: str, rate: float, seed: int, *, clouds: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A client that counts its responses.")
     parser.add_argument("url")
-    parser.add_argument("key")
+    parser.add_argument("keys", nargs="+")
     parser.add_argument("--rate", type=float, default=80.0, help="requests a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clouds", action="store_true", help="request models of clouds too")
+    parser.add_argument("--ollama", default="", help="address of the port for Ollama's own API")
     options = parser.parse_args()
-    asyncio.run(_main(options.url, options.key, options.rate, options.seed, clouds=options.clouds))
+    asyncio.run(
+        _main(options.url, options.keys, options.rate, options.seed, clouds=options.clouds, ollama=options.ollama)
+    )
 
 
 if __name__ == "__main__":
