@@ -128,6 +128,13 @@ FIGURES = (
     "requests", "successful_requests", "failed_requests", "cancelled_requests", "rejected_requests", "input_tokens",
     "output_tokens", "total_tokens", *DETAIL_COLUMNS,
 )  # fmt: skip
+# Columns of each currency in CSV, and their fields in JSON.
+COST_FIGURES = {
+    "cost": "cost",
+    "estimated_cost": "estimated_cost",
+    "priced_requests": "requests",
+    "estimated_priced_requests": "estimated_requests",
+}
 
 
 def usage(
@@ -292,13 +299,23 @@ class GroupNames:
 
 
 def usage_csv(payload: UsagePayload) -> str:
-    """Return the rows as CSV by RFC 4180, their total last."""
+    """Return the rows as CSV by RFC 4180, their total last. Each currency has columns of its own."""
     text = io.StringIO()
     out = csv.writer(text)
+    currencies = [it["currency"] for it in payload.get("costs", [])]
+    costs = [f"{name}_{currency.lower()}" for currency in currencies for name in COST_FIGURES]
     names = (*NAMES[payload["by"]], *FIGURES)
-    out.writerow(names)
-    rows: list[Mapping[str, Any]] = [*payload["rows"]]
-    out.writerows([csv_cell(row[name]) for name in names] for row in rows)
+    out.writerow((*names, *costs))
+    for row in payload["rows"]:
+        values: Mapping[str, Any] = row
+        cells = [csv_cell(values[name]) for name in names]
+        out.writerow([*cells, *_cost_cells(row.get("costs", []), currencies)])
     total: Mapping[str, Any] = {names[0]: "total", **payload["total"]}
-    out.writerow([total.get(name, "") for name in names])
+    out.writerow([*(total.get(name, "") for name in names), *_cost_cells(payload.get("costs", []), currencies)])
     return text.getvalue()
+
+
+def _cost_cells(costs: Iterable[CurrencyCostPayload], currencies: Iterable[str]) -> list[Any]:
+    """Return the cells of all currencies, empty for those without a cost."""
+    found: dict[str, Mapping[str, Any]] = {it["currency"]: it for it in costs}
+    return [found.get(currency, {}).get(field, "") for currency in currencies for field in COST_FIGURES.values()]

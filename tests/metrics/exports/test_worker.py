@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection
@@ -23,11 +24,13 @@ from gateway.routing import balancer
 from metrics.exports import downloads as downloads_module
 from metrics.exports import worker
 from metrics.exports.downloads import ExportFailed, Progress, downloads, job
+from metrics.prices.tables import PriceRow
 from metrics.queries.requests.filters import RequestFilter
 from metrics.queries.requests.payload import FIELDS
 from metrics.queries.stored import run_sql
 from metrics.storage.database import vendor
 from tests.access.people import Api, key_for, make_admin, make_user, session_of, with_key
+from tests.metrics.pricing import add_price
 from tests.metrics.records import A, B, load, request
 from tests.metrics.world import World
 
@@ -36,10 +39,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EXPORT = "/api/requests/export"
 
 
-def download(query: str = "") -> tuple[Any, bytes]:
+def download(query: str = "", user: str = "kim") -> tuple[Any, bytes]:
     """Return the response and all of its bytes."""
     client = AsyncClient()
-    client.force_login(make_user())
+    client.force_login(make_user(user))
 
     async def run() -> tuple[Any, bytes]:
         response: Any = await client.get(EXPORT + query)
@@ -80,6 +83,27 @@ def test_json_lines_name_endpoints_as_the_list_does(shown_world: World, endpoint
     shown_world.write()
     (line,) = map(json.loads, download("?format=jsonl")[1].splitlines())
     assert [it["endpoint_name"] for it in line["attempts"][0]["scores"]] == ["a", "b"]
+
+
+def test_costs_are_empty_without_a_price(shown_world: World, prices: list[PriceRow]) -> None:
+    free, estimated, unpriced = (request(model=model, input_tokens=1000) for model in ("free", "large", "unknown"))
+    add_price("free", input=0)
+    shown_world.gateway(free, msgspec.structs.replace(estimated, estimated=True), unpriced)
+    shown_world.write()
+    fields = ("cost", "currency", "tokens_estimated")
+    (id_free, id_euro) = (str(PriceRow.objects.get(pattern=pattern).pk) for pattern in ("free", "large*"))
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(download()[1].decode()))}
+    assert [[rows[it.id][name] for name in (*fields, "price_id")] for it in (free, estimated, unpriced)] == [
+        ["0", "USD", "false", id_free],
+        ["0.003", "EUR", "true", id_euro],
+        ["", "", "false", ""],
+    ]
+    lines = {row["id"]: row for row in map(json.loads, download("?format=jsonl", "lee")[1].splitlines())}
+    assert [[lines[it.id][name] for name in fields] for it in (free, estimated, unpriced)] == [
+        ["0", "USD", False],
+        ["0.003", "EUR", True],
+        [None, None, False],
+    ]
 
 
 def test_it_is_filtered(shown_world: World) -> None:

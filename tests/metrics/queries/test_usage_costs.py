@@ -1,5 +1,7 @@
 """Costs of a period: those of each group are the sums of the costs of its requests, by currency."""
 
+import csv
+import io
 import json
 from collections import defaultdict
 from decimal import Decimal
@@ -9,7 +11,7 @@ import pytest
 
 from metrics.prices.tables import PriceRow
 from metrics.queries.costs.by_group import with_costs
-from metrics.queries.usage import BY, NAMES, usage
+from metrics.queries.usage import BY, COST_FIGURES, FIGURES, NAMES, usage, usage_csv
 from metrics.queries.usage_periods import Period
 from tests.metrics.records import KEY, NOW, A, load, request
 from tests.metrics.world import World, rows
@@ -81,3 +83,27 @@ def test_without_a_price_there_is_no_cost(world: World) -> None:
     world.write()
     payload = with_costs(usage("model", TODAY), TODAY)
     assert (payload["costs"], payload["rows"][0]["costs"]) == ([], [])
+
+
+def exported(by: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(usage_csv(with_costs(usage(by, TODAY), TODAY)))))
+
+
+def test_csv_has_columns_for_each_currency(world: World, prices: list[PriceRow]) -> None:
+    world.gateway(*load(33, 200))
+    world.write()
+    payload: Any = with_costs(usage("model", TODAY), TODAY)
+    *lines, total = exported("model")
+    for line, row in zip([*lines, total], [*payload["rows"], payload], strict=True):
+        for currency in ("USD", "EUR"):
+            costs = next((it for it in row["costs"] if it["currency"] == currency), {})
+            for column, field in COST_FIGURES.items():
+                assert line[f"{column}_{currency.lower()}"] == str(costs.get(field, ""))
+    assert {line["model_id"]: bool(line["cost_usd"]) for line in lines}["tiny"]
+    assert "" in {line["cost_eur"] for line in lines}
+
+
+def test_csv_without_prices_has_no_columns_of_costs(world: World) -> None:
+    world.gateway(request(input_tokens=5))
+    world.write()
+    assert tuple(exported("model")[0]) == ("model_id", *FIGURES)
