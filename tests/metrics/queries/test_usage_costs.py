@@ -96,7 +96,7 @@ def test_csv_has_columns_for_each_currency(world: World, prices: list[PriceRow])
     *lines, total = exported("model")
     for line, row in zip([*lines, total], [*payload["rows"], payload], strict=True):
         for currency in ("USD", "EUR"):
-            costs = next((it for it in row["costs"] if it["currency"] == currency), {})
+            costs: dict[str, Any] = next((it for it in row["costs"] if it["currency"] == currency), {})
             for column, field in COST_FIGURES.items():
                 assert line[f"{column}_{currency.lower()}"] == str(costs.get(field, ""))
     assert {line["model_id"]: bool(line["cost_usd"]) for line in lines}["tiny"]
