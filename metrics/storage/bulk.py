@@ -20,6 +20,7 @@ sqlite3.register_adapter(bool, int)
 
 ROWS_PER_STATEMENT = (64, 8)  # rows of one group; each is a multiple of the next
 REST_PER_STATEMENT = (32, 1)  # rows of groups that are too small for that
+ROWS_PER_UPSERT = 8  # more rows take more time to find their parameters than they save
 
 
 def find(
@@ -45,8 +46,8 @@ def find(
 class Upsert:
     """Statement that adds rows to a table, or to the rows with the same keys. See `metrics.sql.upsert`.
 
-    SQLite runs it once for each row. For PostgreSQL, planning a statement is more work than writing a row, so that it
-    gets all rows in one statement: each column as an array.
+    SQLite gets a few rows with each run of it. For PostgreSQL, planning a statement is more work than writing a row, so
+    that it gets all rows in one statement: each column as an array.
     """
 
     def __init__(
@@ -73,7 +74,18 @@ class Upsert:
             source = sql.unnested(_types(self.table, self.columns))
             cursor.execute(self._upsert(source=sql.select("*", source)), _arrays(rows))
         else:
-            cursor.executemany(self._upsert(), rows)
+            self._write_some(cursor, rows)
+
+    def _write_some(self, cursor: Any, rows: list[tuple[Any, ...]]) -> None:
+        """Write the rows in statements of ROWS_PER_UPSERT rows, and the last ones in statements of one row."""
+        end = len(rows) - len(rows) % ROWS_PER_UPSERT if connection.vendor == "sqlite" else 0
+        if end:
+            starts = range(0, end, ROWS_PER_UPSERT)
+            several = [tuple(chain.from_iterable(rows[at : at + ROWS_PER_UPSERT])) for at in starts]
+            values = ", ".join([sql.placeholders(len(self.columns))] * ROWS_PER_UPSERT)
+            cursor.executemany(self._upsert(source=f"VALUES {values}"), several)
+        if end < len(rows):
+            cursor.executemany(self._upsert(), rows[end:])
 
 
 @lru_cache(maxsize=64)

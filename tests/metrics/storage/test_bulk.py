@@ -7,7 +7,16 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from metrics.models import Total
-from metrics.storage.bulk import REST_PER_STATEMENT, ROWS_PER_STATEMENT, Columns, Group, Upsert, find, insert
+from metrics.storage.bulk import (
+    REST_PER_STATEMENT,
+    ROWS_PER_STATEMENT,
+    ROWS_PER_UPSERT,
+    Columns,
+    Group,
+    Upsert,
+    find,
+    insert,
+)
 from tests.metrics.records import A, B
 from tests.metrics.world import rows
 
@@ -132,6 +141,15 @@ def test_any_text_is_stored_as_it_is(models: list[str]) -> None:
 
 def test_a_row_that_occurs_twice_is_added_twice() -> None:
     assert written((A, "a", "chat", 1, b"x"), (A, "a", "chat", 2, b"y")) == [("a", 3, b"y")]
+    many = [(A, "b", "chat", number, bytes([number])) for number in range(1, ROWS_PER_UPSERT + 1)]
+    assert written(*many) == [("a", 3, b"y"), ("b", 36, many[-1][-1])]
+
+
+@pytest.mark.parametrize("count", [ROWS_PER_UPSERT - 1, ROWS_PER_UPSERT, 2 * ROWS_PER_UPSERT + 3])
+def test_every_row_is_written_once(count: int) -> None:
+    for times in (1, 2):
+        found = written(*((A, f"{number:02}", "chat", number, b"") for number in range(count)))
+        assert found == [(f"{number:02}", times * number, b"") for number in range(count)]
 
 
 def test_rows_may_have_null_beside_values() -> None:
