@@ -4,14 +4,16 @@ A request costs what its last attempt does, because that is the attempt whose to
 truncated requests are included.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
 from metrics.counting.cells import MINUTE_US, local_date
+from metrics.counting.fold import GroupKey
 from metrics.counting.plausibility import plausible
 from metrics.counting.token_details import part_of
 from metrics.prices.book import Price, PriceBook, PricedUsage, cost
@@ -20,7 +22,7 @@ from metrics.prices.book import Price, PriceBook, PricedUsage, cost
 CostKey = tuple[str, str, str, str, str, str, str, int, int, str]
 
 
-class RequestCost(NamedTuple):
+class RequestCost(msgspec.Struct, frozen=True, gc=False):
     """Cost of one request, in 10⁻⁹ of the currency, and the row of the price book it was computed from."""
 
     price_id: int
@@ -28,8 +30,7 @@ class RequestCost(NamedTuple):
     cost: int
 
 
-@dataclass(slots=True)
-class CostSums:
+class CostSums(msgspec.Struct, gc=False):
     """Sums over the requests of one key: the columns of the roll-ups by cost."""
 
     requests: int = 0
@@ -52,7 +53,7 @@ class CostSums:
             self.estimated_cost += sign * cost
 
 
-COST_COLUMNS = tuple(item.name for item in fields(CostSums))
+COST_COLUMNS = CostSums.__struct_fields__
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ class Pricing:
     book: PriceBook
     provider: Callable[[str], str]
 
-    def has_rows(self, model: str, endpoint_id: str, served: str | None, canonical: str | None) -> bool:
-        """Return False if no request to this model at this endpoint can have a price."""
-        served = model if served is None else served
-        provider = self.provider(endpoint_id)
-        return bool(
-            self.book.rows_for(served=served, canonical=canonical or "", endpoint_id=endpoint_id, provider=provider)
+    def rows(self, model: str, endpoint_id: str, served: str | None, canonical: str | None) -> Sequence[Price]:
+        """Return the prices that a request to this model at this endpoint may have, the most specific first."""
+        return self.book.rows_for(
+            served=model if served is None else served,
+            canonical=canonical or "",
+            endpoint_id=endpoint_id,
+            provider=self.provider(endpoint_id),
         )
 
     def cost(self, entry: RequestRecord) -> RequestCost | None:
@@ -107,45 +109,22 @@ def cost_of(price: Price, entry: RequestRecord) -> int:
     return cost(price, usage)
 
 
-@dataclass(slots=True)
-class Costs:
-    """Costs of a batch of requests, by id, and their sums."""
-
-    by_id: dict[str, RequestCost] = field(default_factory=dict)
-    sums: dict[CostKey, CostSums] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, entries: Iterable[RequestRecord], pricing: Pricing, zone: ZoneInfo) -> "Costs":
-        costs = cls()
-        priced: dict[tuple[str, str, str | None, str | None], bool] = {}  # most models have no price: skipped at once
-        for entry in entries:
-            if not entry.attempts:
-                continue
-            last = entry.attempts[-1]
-            model = (entry.model, last.endpoint_id, last.served, last.canonical)
-            may_cost = priced.get(model)
-            if may_cost is None:
-                may_cost = priced[model] = pricing.has_rows(*model)
-            if not may_cost:
-                continue
-            found = pricing.cost(entry)
-            if found is not None:
-                costs.by_id[entry.id] = found
-                key = cost_key(entry, found, zone)
-                sums = costs.sums.get(key)
-                if sums is None:
-                    sums = costs.sums[key] = CostSums()
-                sums.count(found.cost, estimated=entry.estimated)
-        return costs
-
-
 def cost_key(entry: RequestRecord, found: RequestCost, zone: ZoneInfo) -> CostKey:
     """Return the key of the sums that a request with attempts counts in."""
-    last, model = entry.attempts[-1], entry.model
-    served = model if last.served is None else last.served
+    last = entry.attempts[-1]
+    minute, key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
+    group = (minute, last.endpoint_id, entry.model, entry.kind, key_id, None, last.served, last.canonical, last.step)
+    return group_key(group, found.price_id, found.currency, zone)
+
+
+def group_key(group: GroupKey, price_id: int, currency: str, zone: ZoneInfo) -> CostKey:
+    """Return the key of the sums that a group of requests counts in."""
+    minute, endpoint_id, model, kind, api_key_id, _, served, canonical, step = group
+    if served is None:
+        served = model
     return (
-        local_date(entry.completed_us // MINUTE_US, zone), last.endpoint_id, model, entry.kind, entry.api_key_id or "",
-        served, served if last.canonical is None else last.canonical, last.step, found.price_id, found.currency,
+        local_date(minute, zone), endpoint_id, model, kind, api_key_id, served,
+        served if canonical is None else canonical, step, price_id, currency,
     )  # fmt: skip
 
 

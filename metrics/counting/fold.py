@@ -50,7 +50,9 @@ from metrics.counting.totals import (
 
 log = logging.getLogger(__name__)
 
-GroupKey = tuple[int, str, str, str, str, str | None]  # minute, endpoint, model, kind, API key, client address
+# Minute, endpoint, model, kind, API key, client address; then the attempt's served model, canonical name and step.
+GroupKey = tuple[int, str, str, str, str, str | None, str | None, str | None, int]
+Group = tuple[GroupKey, list[RequestRecord]]
 
 
 @dataclass
@@ -70,6 +72,9 @@ class Fold:
     counted: list[RequestRecord] = field(default_factory=list)
     clients: dict[ClientKey, ClientCell] = field(default_factory=dict)  # requests in the history, by client
     served: dict[ServedKey, Cell] = field(default_factory=dict)  # requests of which the asked name says too little
+    # The counted requests again, for their costs: successful ones with one attempt in groups, and all other ones.
+    groups: list[Group] = field(default_factory=list, compare=False)
+    ungrouped: list[RequestRecord] = field(default_factory=list, compare=False)
 
     def __add__(self, other: "Fold") -> "Fold":
         """Return the sums of both folds, which do not change."""
@@ -85,6 +90,8 @@ class Fold:
             [*self.counted, *other.counted],
             _joined(self.clients, other.clients),
             _joined(self.served, other.served),
+            [*self.groups, *other.groups],
+            [*self.ungrouped, *other.ungrouped],
         )
 
     def add_all(self, entries: Iterable[Entry]) -> "Fold":
@@ -99,15 +106,18 @@ class Fold:
                     continue
                 self.counted.append(entry)
                 attempts = entry.attempts
-                if entry.outcome == record.OK and len(attempts) == 1 and attempts[0].outcome == record.OK:
-                    minute, key_id = entry.completed_us // MINUTE_US, entry.api_key_id or ""
-                    key = (minute, attempts[0].endpoint_id, entry.model, entry.kind, key_id, entry.client_ip)
+                if entry.outcome == record.OK and len(attempts) == 1 and (only := attempts[0]).outcome == record.OK:
+                    key = (
+                        entry.completed_us // MINUTE_US, only.endpoint_id, entry.model, entry.kind,
+                        entry.api_key_id or "", entry.client_ip, only.served, only.canonical, only.step,
+                    )  # fmt: skip
                     group = groups.get(key)
                     if group is None:
                         groups[key] = [entry]
                     else:
                         group.append(entry)
                 else:
+                    self.ungrouped.append(entry)
                     self._add(entry)
             elif isinstance(entry, Unrecorded):
                 self.others[UNRECORDED] += entry.count
@@ -116,6 +126,7 @@ class Fold:
                 self._add(group[0])
             else:
                 self._add_group(key, group)
+        self.groups += groups.items()
         choices.count(self.others, self.counted[before:])
         return self
 
@@ -124,7 +135,7 @@ class Fold:
 
         The histograms of duration and of time to first token, both in µs, each get all values in one call.
         """
-        minute, endpoint_id, model, kind, api_key_id, client_ip = key
+        minute, endpoint_id, model, kind, api_key_id, client_ip, served, canonical, step = key
         cell = self._cell((minute, endpoint_id, model, kind, api_key_id))
         durations = [entry.duration_us for entry in entries]
         first_tokens = [first for entry in entries if (first := entry.first_token_us) is not None]
@@ -158,9 +169,8 @@ class Fold:
         ]
         if reported and (details := details_of(reported)) is not None:
             cell.add_details(details)
-        for entry in entries:
-            (attempt,) = entry.attempts
-            if attempt.served is not None or attempt.canonical is not None or attempt.step:
+        if served is not None or canonical is not None or step:
+            for entry in entries:
                 self._add_served(entry, minute, api_key_id)
 
     def _add(self, entry: RequestRecord) -> None:

@@ -72,6 +72,19 @@ class Price(msgspec.Struct, frozen=True):
     minute: int | None = None  # per thousand minutes of audio
     source: str = ""
 
+    def counts_at(self, moment: float) -> bool:
+        """Return True if the row is valid at a moment in seconds since 1970 UTC, which is in its hours of the day."""
+        return (
+            self.valid_from <= moment
+            and (self.valid_until is None or moment < self.valid_until)
+            and (self.window is None or self.window.contains(moment))
+        )
+
+    @property
+    def counts_for_all(self) -> bool:
+        """True if neither the prompt nor the service tier of a request matters."""
+        return not self.min_prompt and not self.tier
+
 
 class PricedUsage(msgspec.Struct, frozen=True):
     """Counts of one request. None: not reported.
@@ -120,6 +133,55 @@ def cost(price: Price, usage: PricedUsage) -> int:
     if price.minute and usage.audio_ms:
         exact += usage.audio_ms * price.minute * (_DENOMINATOR // _MS_OF_MINUTES)
     return (2 * exact + _DENOMINATOR) // (2 * _DENOMINATOR)
+
+
+class TokenAmounts(msgspec.Struct, frozen=True, gc=False):
+    """Amounts of a price for requests that wrote nothing to a cache. Their cost, the same as of `cost`:
+
+    (input × tokens + output × tokens + cached × tokens + reasoning × tokens + fixed) // TOKENS, in 10⁻⁹.
+    """
+
+    input: int
+    output: int
+    cached: int  # in addition to `input`; mostly negative
+    reasoning: int  # in addition to `output`
+    fixed: int  # the amount for the request, and what rounds half up
+
+    @classmethod
+    def of(cls, price: Price) -> "TokenAmounts":
+        of_input, of_output = price.input or 0, price.output or 0
+        return cls(
+            of_input,
+            of_output,
+            (_either(price.cached, price.input) or 0) - of_input,
+            (_either(price.reasoning, price.output) or 0) - of_output,
+            (price.request or 0) * (TOKENS // REQUESTS) + TOKENS // 2,
+        )
+
+
+def first(rows: Iterable[Price], prompt: int, tier: str) -> Price | None:
+    """Return the first row for a prompt of so many tokens and a service tier as it was reported."""
+    tier = tier and tier_of(tier)
+    for row in rows:
+        if (not row.min_prompt or prompt > row.min_prompt) and row.tier in ("", tier):
+            return row
+    return None
+
+
+def in_minute(rows: Iterable[Price], minute: int) -> list[Price] | None:
+    """Return the rows that count all through a minute since 1970, up to the first one for all prompts and tiers.
+
+    Returns None if one of them begins or ends within the minute. Hours of the day begin and end with a minute.
+    """
+    start, end, found = minute * 60, minute * 60 + 60, []
+    for row in rows:
+        if start < row.valid_from < end or (row.valid_until is not None and start < row.valid_until < end):
+            return None
+        if row.counts_at(start):
+            found.append(row)
+            if row.counts_for_all:
+                break
+    return found
 
 
 def tier_of(reported: str) -> str:
@@ -213,19 +275,7 @@ class PriceBook:
         seconds since 1970 UTC, `prompt` in tokens, cached ones included.
         """
         rows = self.rows_for(served=served, canonical=canonical, endpoint_id=endpoint_id, provider=provider)
-        if not rows:
-            return None
-        tier = tier_of(tier)
-        for row in rows:
-            if (
-                row.valid_from <= completed_at
-                and (row.valid_until is None or completed_at < row.valid_until)
-                and (not row.min_prompt or prompt > row.min_prompt)
-                and row.tier in ("", tier)
-                and (row.window is None or row.window.contains(completed_at))
-            ):
-                return row
-        return None
+        return first((row for row in rows if row.counts_at(completed_at)), prompt, tier) if rows else None
 
     def rows_for(self, *, served: str, canonical: str, endpoint_id: str, provider: str) -> Sequence[Price]:
         """Return all rows that a request to this model may have, the most specific first. They are kept."""

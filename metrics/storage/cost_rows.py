@@ -31,9 +31,15 @@ def provider_of(endpoint_id: str) -> str:
 
 def upsert(cursor: Any, sums: Mapping[CostKey, CostSums]) -> None:
     """Add sums to the rows with their keys, in the order of keys, so that two writers cannot deadlock."""
-    rows: dict[tuple[Any, ...], CostSums] = {}
-    for key in sorted(sums):
-        date, *names, step, price_id, currency = key
-        stored_as = (date, *map(storable, names), step, price_id, currency)
-        rows.setdefault(stored_as, CostSums()).add(sums[key])
-    _WRITE.write(cursor, [(*key, *_sums(row)) for key, row in rows.items()])
+    if not "".join({name for key in sums for name in key[1:7]}).isprintable():
+        sums = _storable(sums)
+    _WRITE.write(cursor, [(*key, *_sums(sums[key])) for key in sorted(sums)])
+
+
+def _storable(sums: Mapping[CostKey, CostSums]) -> Mapping[CostKey, CostSums]:
+    """Return sums by the keys as they are stored. Different names may become the same one."""
+    rows: dict[CostKey, CostSums] = {}
+    for (date, endpoint_id, model, kind, key_id, served, canonical, *rest), added in sums.items():
+        names = map(storable, (endpoint_id, model, kind, key_id, served, canonical))
+        rows.setdefault((date, *names, *rest), CostSums()).add(added)  # type: ignore[arg-type]
+    return rows

@@ -20,7 +20,7 @@ from gateway.routing.balancer import ONLY
 from metrics.counting.costs import NO_COSTS, RequestCost
 from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt
-from metrics.counting.token_details import part_of
+from metrics.counting.token_details import has_details, part_of
 from metrics.storage.bulk import Columns, Group
 from metrics.storage.database import storable
 
@@ -73,7 +73,6 @@ COLUMNS = Columns(
     copies={"timestamp": "completed_at"},
 )  # fmt: skip
 
-_NO_COST = (None, None, None)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -187,6 +186,8 @@ def _model_and_body(name: str) -> tuple[str, str]:
 def _attempts(entry: RequestRecord, cost: RequestCost | None) -> str | None:
     """Return the attempts as a JSON list of objects (StoredAttempt). The last one has what is known of the response."""
     attempts = entry.attempts
+    if len(attempts) == 1:
+        return attempts_text((_stored(attempts[0], entry, cost),))
     stored = [_stored(attempt, None, None) for attempt in attempts[:-1]]
     if attempts:
         stored.append(_stored(attempts[-1], entry, cost))
@@ -206,14 +207,13 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
     body_bytes = 0
     left_steps: tuple[tuple[int, str], ...] = ()
     if entry is not None:
-        tokens_in = entry.input_tokens
-        cached_tokens = part_of(entry.cached_tokens, tokens_in)
-        cache_write_tokens = part_of(entry.cache_write_tokens, tokens_in)
-        reasoning_tokens = part_of(entry.reasoning_tokens, entry.output_tokens)
+        if has_details(entry):
+            cached_tokens = part_of(entry.cached_tokens, entry.input_tokens)
+            cache_write_tokens = part_of(entry.cache_write_tokens, entry.input_tokens)
+            reasoning_tokens = part_of(entry.reasoning_tokens, entry.output_tokens)
+            long_write_tokens = part_of(entry.long_write_tokens, cache_write_tokens)
         body_bytes, finish_reason, left_steps = entry.body_bytes, entry.finish_reason, entry.left_steps
-        long_write_tokens = part_of(entry.long_write_tokens, cache_write_tokens)
         service_tier = entry.service_tier and storable(entry.service_tier)
-    price_id, currency, amount = cost or _NO_COST
     return StoredAttempt(  # by position: by name it takes several times as long
         attempt.endpoint_id,
         attempt.outcome,
@@ -238,9 +238,9 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
         left_steps,
         long_write_tokens,
         service_tier,
-        amount,
-        currency,
-        price_id,
+        None if cost is None else cost.cost,
+        None if cost is None else cost.currency,
+        None if cost is None else cost.price_id,
     )
 
 

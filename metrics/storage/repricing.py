@@ -1,7 +1,6 @@
 """Repricing: costs of stored requests are computed again with the present price book. Only the command does so.
 
-Rows of the history and sums of costs change by the same amounts. Requests whose rows were deleted keep their costs, and
-so do those of deleted endpoints, whose type is not known any more.
+Rows of the history and sums of costs change by the same amounts. Requests whose rows were deleted keep their costs.
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import msgspec
 from django.db import connection
 
 from endpoints.changes import counters as change_counters
-from endpoints.registry import registry
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from metrics import sql
 from metrics.counting.costs import CostKey, CostSums, RequestCost, cost_key
@@ -70,8 +68,6 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
                 continue
             entry, last = _record(row, attempts[-1]), attempts[-1]
             old = _old_cost(last)
-            if old is not None and registry.get(last.endpoint_id) is None:
-                continue
             new = pricing.cost(entry)
             if old == new:
                 continue
@@ -80,8 +76,8 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
                 if found is not None:
                     key = cost_key(entry, found, zone)
                     sums.setdefault(key, CostSums()).count(found.cost, estimated=entry.estimated, sign=sign)
-            price_id, currency, cost = new or (None, None, None)
-            attempts[-1] = msgspec.structs.replace(last, price_id=price_id, currency=currency, cost=cost)
+            facts = dict.fromkeys(RequestCost.__struct_fields__) if new is None else msgspec.structs.asdict(new)
+            attempts[-1] = msgspec.structs.replace(last, **facts)
             updates.append((history_rows.attempts_text(attempts), row[0]))
         if apply and updates:
             with connection.cursor() as cursor:
@@ -139,10 +135,11 @@ def _old_cost(last: StoredAttempt) -> RequestCost | None:
 def _count(
     changes: dict[tuple[Any, ...], PriceChange], model: str, old: RequestCost | None, new: RequestCost | None
 ) -> None:
-    old_id, old_currency, old_cost = old or (None, None, 0)
-    new_id, new_currency, new_cost = new or (None, None, 0)
+    (old_id, old_currency), (new_id, new_currency) = (
+        (None, None) if it is None else (it.price_id, it.currency) for it in (old, new)
+    )
     key = (model, old_id, new_id, old_currency, new_currency)
     change = changes.setdefault(key, PriceChange(*key))
     change.requests += 1
-    change.old_cost += old_cost
-    change.new_cost += new_cost
+    change.old_cost += 0 if old is None else old.cost
+    change.new_cost += 0 if new is None else new.cost

@@ -21,7 +21,7 @@ from gateway.ipc import journal, record
 from gateway.ipc.journal import START, Position
 from gateway.ipc.record import RequestRecord
 from metrics import sql
-from metrics.counting.costs import Costs
+from metrics.counting.batch_costs import Costs, costs_of
 from metrics.counting.fold import Fold
 from metrics.counting.totals import DAMAGED, UNRECORDED
 from metrics.memory.backlog import Backlog
@@ -305,7 +305,7 @@ class DatabaseWriter:
         self.follower.count_written(step.records)
 
     def _costs(self, fold: Fold) -> Costs:
-        return Costs.of(fold.counted, cost_rows.pricing(), self.zone)
+        return costs_of(fold, cost_rows.pricing())
 
     def _insert_history(self, cursor: Any, fold: Fold, costs: Costs) -> None:
         groups = history_rows.rows(

@@ -1,5 +1,6 @@
 """Cost of one request, and sums over a batch: which requests have one, and in which cells they count."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -8,7 +9,9 @@ import msgspec
 import pytest
 
 from gateway.ipc import record
-from metrics.counting.costs import Costs, CostSums, Pricing, RequestCost
+from metrics.counting.batch_costs import Costs, costs_of
+from metrics.counting.costs import CostSums, Pricing, RequestCost
+from metrics.counting.fold import Fold
 from metrics.prices.book import NANO, Price, PriceBook
 from tests.metrics.records import KEY, A, attempt, load, request
 from tests.metrics.world import UTC_ZONE
@@ -23,6 +26,10 @@ def price(number: int = 1, pattern: str = "tiny", **fields: Any) -> Price:
 
 def pricing(*prices: Price, provider: str = "") -> Pricing:
     return Pricing(PriceBook(prices), lambda endpoint_id: provider)
+
+
+def batch(entries: Iterable[record.Entry], book: Pricing) -> Costs:
+    return costs_of(Fold(UTC_ZONE).add_all(entries), book)
 
 
 def test_a_cost_is_that_of_the_tokens() -> None:
@@ -77,7 +84,7 @@ def test_a_response_that_ended_early_costs_its_tokens(outcome: str) -> None:
 )
 def test_no_price_is_no_cost(made: record.RequestRecord) -> None:
     assert pricing(price()).cost(made) is None
-    assert Costs.of([made], pricing(price()), UTC_ZONE) == Costs()
+    assert batch([made], pricing(price())) == Costs()
 
 
 def test_a_price_per_request_needs_no_tokens_but_a_response() -> None:
@@ -95,7 +102,7 @@ def test_the_served_model_of_the_last_attempt_decides() -> None:
     made = request(attempts=(attempt(record.FAILED), last), input_tokens=1_000_000)
     book = pricing(price(), price(2, "maker/large", input=5 * NANO, currency="EUR"))
     assert book.cost(made) == RequestCost(2, "EUR", 5 * NANO)
-    (key,) = Costs.of([made], book, UTC_ZONE).sums
+    (key,) = batch([made], book).sums
     assert key == ("2026-03-10", A, "tiny", made.kind, "", "large:q4", "maker/large", 2, 2, "EUR")
 
 
@@ -117,7 +124,7 @@ def test_the_price_at_completion_counts() -> None:
 def test_sums_are_those_of_the_requests() -> None:
     entries = load(7, 400)
     rows = (price(input=NANO // 3), price(2, "large", currency="EUR", request=7))
-    costs = Costs.of(entries, pricing(*rows), UTC_ZONE)
+    costs = batch(entries, pricing(*rows))
     total = CostSums()
     for sums in costs.sums.values():
         total.add(sums)
@@ -127,7 +134,7 @@ def test_sums_are_those_of_the_requests() -> None:
 
 def test_estimated_counts_are_marked() -> None:
     entries = [request(output_tokens=1, estimated=estimated, api_key_id=KEY) for estimated in (True, False, True)]
-    (sums,) = Costs.of(entries, pricing(price()), UTC_ZONE).sums.values()
+    (sums,) = batch(entries, pricing(price())).sums.values()
     assert sums == CostSums(3, 2, 30_000, 20_000)
 
 
