@@ -46,11 +46,11 @@ class Variant:
     gap_us: int  # between the ends of two
     adaptive: bool = False  # made by adaptive routing, which learns from them
 
-    def records(self, count: int) -> Iterator[RequestRecord]:
+    def records(self, count: int, now: int) -> Iterator[RequestRecord]:
+        """Yield records that end before `now`, in µs since 1970 UTC."""
         rng = random.Random(1)
         endpoints, keys = _ids(self.endpoints, rng), _ids(self.keys, rng)
         models = [f"organisation/model-{number}" for number in range(self.models)]
-        now = time.time_ns() // 1000
         for number in range(count):
             candidates = rng.sample(endpoints, min(CANDIDATES, len(endpoints)))
             ended = now - self.gap_us * (count - number)
@@ -193,7 +193,7 @@ def measure(name: str, count: int, batch: int, with_steps: bool) -> None:
     journal = Writer(config.journal_dir, runtime.follower.database_id)
     place = EndpointName("gpu-a100", "192.0.2.7")
     writer = DatabaseWriter(runtime.follower, config.zone, lambda _: place)
-    records = list(VARIANTS[name].records(count))
+    records = list(VARIANTS[name].records(count, time.time_ns() // 1000))
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # as control does
