@@ -11,6 +11,13 @@ import msgspec
 
 MAX_SENTENCE = 500  # characters
 UNNAMED = "the upstream reported an error"
+# Of a prompt that is longer than the context of the model, anywhere in a message.
+TOO_LONG = re.compile(
+    r"maximum context length is|exceeds the available context size|exceeds the maximum number of tokens allowed"
+    r"|input tokens exceed the configured limit|prompt is too long|`inputs` tokens \+ `max_new_tokens` must be"
+    r"|is longer than the model's context length|maximum prompt length is|too large for model with \d+ maximum context",
+    re.IGNORECASE,
+)
 
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

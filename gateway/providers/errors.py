@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.base.types import Body
+from gateway.dialects.endpoint_errors import TOO_LONG
 from gateway.providers.quota import Headers, exhausted, retry_after
 from gateway.providers.table import ANTHROPIC, AZURE, DEEPSEEK, GEMINI, MISTRAL, OPENROUTER, XAI, Provider
 
@@ -113,13 +114,6 @@ _MESSAGES: Mapping[str, tuple[tuple[ErrorCause, re.Pattern[str]], ...]] = {
     ),
     OPENROUTER: ((ErrorCause.MODEL_UNKNOWN, re.compile(r"\S+ is not a valid model ID")),),
 }
-# Anywhere in a message: it is the client's own request that they blame.
-_TOO_LONG = re.compile(
-    r"maximum context length is|exceeds the available context size|exceeds the maximum number of tokens allowed"
-    r"|input tokens exceed the configured limit|prompt is too long|`inputs` tokens \+ `max_new_tokens` must be"
-    r"|is longer than the model's context length|maximum prompt length is|too large for model with \d+ maximum context",
-    re.IGNORECASE,
-)
 _GENERIC = frozenset(("not_found", "not_found_error", "notfounderror", "resource_not_found"))
 _OBJECT = re.compile(r"\b(?:resp|msg|file|conv|vs|pmpt|asst|item|thread|rs|fc)_[A-Za-z0-9]|\bwith id\b", re.IGNORECASE)
 _NAMES_MODEL = re.compile(
@@ -232,7 +226,7 @@ def classify(
         return ErrorCause.MONEY
     if cause is not None and not (cause is ErrorCause.SERVER and status < 500):
         return cause
-    if status < 500 and _TOO_LONG.search(report.message):
+    if status < 500 and TOO_LONG.search(report.message):
         return ErrorCause.TOO_LONG
     return _by_status(status, report, models)
 
@@ -261,7 +255,7 @@ def _of_self_hosted(status: int, report: Report, models: Iterable[str]) -> Error
         return _by_status(status, report, models)
     if status in NOT_FOUND_STATUSES:
         return _not_found(status, report, models)
-    if "context_length_exceeded" in report.words or _TOO_LONG.search(report.message):
+    if "context_length_exceeded" in report.words or TOO_LONG.search(report.message):
         return ErrorCause.TOO_LONG
     return ErrorCause.FILTERED if "content_filter" in report.words else ErrorCause.PARAMETER
 

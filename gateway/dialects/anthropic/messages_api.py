@@ -4,6 +4,7 @@ For endpoints that support this API, everything else is relayed unread. For endp
 completions, gateway.dialects.anthropic.requests, .responses and .stream translate.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -44,6 +45,9 @@ _TYPES = {
     529: "overloaded_error",
 }
 
+_TOO_LONG = "prompt is too long"
+_LENGTHS = re.compile(r"(\d+) (?:input )?tokens")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,10 +83,25 @@ class MessagesErrorPayload(TypedDict):
 
 def _error(status: int, message: str, request_id: str | None) -> MessagesErrorPayload:
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    if status in (400, 413):
+        message = _in_words_of_anthropic(message)
     error: MessagesErrorPayload = {"type": "error", "error": {"type": kind, "message": message}}
     if request_id is not None:
         error["request_id"] = request_id
     return error
+
+
+def _in_words_of_anthropic(message: str) -> str:
+    """Begin an error of any server about the length of a prompt as Anthropic's does: `prompt is too long: 810 tokens >
+    512 maximum`. By these words Claude Code knows that it has to compact the conversation.
+    """
+    if not endpoint_errors.TOO_LONG.search(message) or _TOO_LONG in message.lower():
+        return message
+    lengths = sorted({int(length) for length in _LENGTHS.findall(message)[:2]})
+    if len(lengths) < 2:
+        return f"{_TOO_LONG}: {message}"
+    limit, prompt = lengths
+    return f"{_TOO_LONG}: {prompt} tokens > {limit} maximum ({message})"
 
 
 class _Typed(msgspec.Struct):

@@ -90,6 +90,30 @@ def test_an_endpoints_error_keeps_its_message(body, message):
     assert error == {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
 
 
+LLAMACPP = "request (802 tokens) exceeds the available context size (512 tokens), try increasing it"
+VLLM = "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens."
+
+
+@pytest.mark.parametrize(
+    ("sentence", "message"),
+    [
+        (LLAMACPP, f"prompt is too long: 802 tokens > 512 maximum ({LLAMACPP})"),
+        (VLLM, f"prompt is too long: 1025 tokens > 1024 maximum ({VLLM})"),
+        (
+            "The input exceeds the available context size.",
+            "prompt is too long: The input exceeds the available context size.",
+        ),
+        ("Prompt is too long: 9 tokens > 8 maximum", "Prompt is too long: 9 tokens > 8 maximum"),
+        ("Invalid value: 5 tokens, 6 tokens", "Invalid value: 5 tokens, 6 tokens"),
+    ],
+)
+def test_a_prompt_that_is_too_long_in_the_words_by_which_claude_code_compacts(sentence, message):
+    body = json.dumps({"error": {"code": 400, "message": sentence, "type": "exceed_context_size_error"}}).encode()
+    assert json.loads(upstream_error_body(body, 400))["error"]["message"] == message
+    assert json.loads(upstream_error_body(body, 503))["error"]["message"] == sentence
+    assert message.encode() in error_event(400, "upstream_error", sentence)
+
+
 def test_an_error_in_the_right_shape_stays():
     body = b'{"type":"error", "error":{"type":"x","message":"y"}, "request_id":"z"}'
     assert upstream_error_body(body, 400) is body
