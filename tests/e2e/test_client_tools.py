@@ -56,7 +56,7 @@ def calling(request: pytest.FixtureRequest, shared_router: RouterDash) -> Iterat
             router.add(simulator.add())
             yield Calling(router, "tiny", "quick", "the quick brown fox jumps over a lazy ")
         return
-    with llamacpp.llama_server(llamacpp.real_model(), "smollm2", tools=True) as url:
+    with llamacpp.llama_server(llamacpp.real_model(), "smollm2", template="tools.jinja") as url:
         assert router.post("/api/endpoints", {"name": "real", "base_url": url}).status == 201
         until(lambda: "smollm2" in {model["id"] for model in router.get("/v1/models").json()["data"]})
         yield Calling(router, "smollm2", "Paris", "Sunny.")

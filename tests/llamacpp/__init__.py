@@ -97,17 +97,20 @@ def _unpack(wheel: Path, path: Path) -> None:
 
 
 @contextmanager
-def llama_server(model: Path, alias: str, *, embeddings: bool = False, tools: bool = False) -> Iterator[str]:
-    """Run a server with one model under this name; yield its URL. `tools`: the template shows the model how to call
-    one.
+def llama_server(
+    model: Path, alias: str, *, embeddings: bool = False, template: str = "", context: int = 4096
+) -> Iterator[str]:
+    """Run a server with one model under this name; yield its URL. `template`: one of the files here, which shows the
+    model how to call a tool. `context`: of all four slots together, in tokens.
     """
     python = environment("llamacpp", HERE / "requirements.txt")
     port = free_port()
     command = [str(python), str(HERE / "serve.py"), "--model", str(model), "--alias", alias, "--port", str(port)]
+    command += ["--context", str(context)]
     if embeddings:
         command.append("--embeddings")
-    if tools:
-        command += ["--template", str(HERE / "tools.jinja")]
+    if template:
+        command += ["--template", str(HERE / template)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -13,6 +13,7 @@ def main() -> None:
     parser.add_argument("--alias", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--context", type=int, default=4096, help="tokens of all slots together")
     parser.add_argument("--embeddings", action="store_true")
     parser.add_argument("--template", help="a file to take instead of the model's own chat template")
     options = parser.parse_args()
@@ -21,7 +22,7 @@ def main() -> None:
     params.model_alias = {options.alias}
     params.hostnames = ["127.0.0.1"]
     params.port = options.port
-    params.n_ctx = 4096
+    params.n_ctx = options.context
     params.n_parallel = 4
     params.sampling.temp = 0.0  # requests without other parameters get the same response each time
     params.use_jinja = True
