@@ -108,6 +108,8 @@ def give_up(request: InferenceRequest, failure: Failure) -> None:
         if attempt.endpoint.provider is not None and failure.cause is ErrorCause.LIMITED:
             status = 429  # of some it is 402 or 498
             headers = [*headers, *_retry_after(failure.wait)]
+        elif failure.cause is ErrorCause.INPUT_UNKNOWN:
+            status = 400  # after a 500, clients would try again
         finish(
             request,
             failure.outcome,

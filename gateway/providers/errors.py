@@ -30,6 +30,7 @@ class ErrorCause(StrEnum):
     FILTERED = "filtered"  # by a filter for content
     MODEL_UNKNOWN = "model_unknown"
     PATH_UNKNOWN = "path_unknown"  # the endpoint lacks the kind of request
+    INPUT_UNKNOWN = "input_unknown"  # the endpoint's model takes no images, or no audio
     PARAMETER = "parameter"  # any other fault of the request
     SERVER = "server"
 
@@ -37,7 +38,7 @@ class ErrorCause(StrEnum):
 # The request itself is at fault, or its model's context is: another endpoint would refuse it, too.
 OF_THE_REQUEST = frozenset((ErrorCause.TOO_LONG, ErrorCause.FILTERED, ErrorCause.PARAMETER))
 # The endpoint works, and only lacks something.
-LACKING = frozenset((ErrorCause.MODEL_UNKNOWN, ErrorCause.PATH_UNKNOWN))
+LACKING = frozenset((ErrorCause.MODEL_UNKNOWN, ErrorCause.PATH_UNKNOWN, ErrorCause.INPUT_UNKNOWN))
 # RouterDash's account with the provider needs somebody's attention.
 OF_THE_ACCOUNT = frozenset((ErrorCause.KEY_REFUSED, ErrorCause.NOT_PERMITTED, ErrorCause.MONEY))
 
@@ -114,6 +115,8 @@ _MESSAGES: Mapping[str, tuple[tuple[ErrorCause, re.Pattern[str]], ...]] = {
     ),
     OPENROUTER: ((ErrorCause.MODEL_UNKNOWN, re.compile(r"\S+ is not a valid model ID")),),
 }
+# llama.cpp without a projector for them calls it an error of its own, with status 500.
+_INPUT_UNKNOWN = re.compile(r"(?:image|audio|video) input is not supported")
 _GENERIC = frozenset(("not_found", "not_found_error", "notfounderror", "resource_not_found"))
 _OBJECT = re.compile(r"\b(?:resp|msg|file|conv|vs|pmpt|asst|item|thread|rs|fc)_[A-Za-z0-9]|\bwith id\b", re.IGNORECASE)
 _NAMES_MODEL = re.compile(
@@ -251,6 +254,8 @@ def _by_custom(kind: str, status: int, report: Report) -> ErrorCause | None:
 
 def _of_self_hosted(status: int, report: Report, models: Iterable[str]) -> ErrorCause:
     """Return the cause of an error of a self-hosted server, whose words may mean anything."""
+    if _INPUT_UNKNOWN.match(report.message):
+        return ErrorCause.INPUT_UNKNOWN
     if status in (401, 408, 429) or (status >= 500 and status != 501):
         return _by_status(status, report, models)
     if status in NOT_FOUND_STATUSES:

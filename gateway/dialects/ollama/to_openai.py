@@ -26,6 +26,7 @@ _MORE: Mapping[str, Mapping[str, str]] = {
     "vllm": {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
     "llamacpp": {
         **{name: name for name in ("top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n")},
+        **{name: name for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
         "num_keep": "n_keep",
     },
     "lm_studio": {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repeat_penalty"},

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.registry import schema
 from tests.gateway.inference.helpers import add_equals, change, error_of, slot_of
-from tests.gateway.scripted import Talk, chunk, http_response, stream, upstream
+from tests.gateway.scripted import Talk, always, chunk, http_response, stream, upstream
 from tests.router import until
 
 # Circuit breakers
@@ -48,6 +48,19 @@ def test_a_refusal_caused_by_the_client_does_not_count_against_the_endpoint(gate
     assert gateway.page.trial_due(slot_of(gateway, model)) == 0
 
 
+def test_images_for_a_model_without_eyes_do_not_count_against_the_endpoint(gateway, sim):
+    """llama.cpp responds to them with status 500. Another endpoint may have the projector that this one lacks."""
+    body = b'{"error":{"code":500,"message":"image input is not supported - hint: mmproj","type":"server_error"}}'
+    with upstream(always(http_response(body, 500))) as blind:
+        model = gateway.add(blind)
+        for _ in range(6):
+            given = gateway.chat(model)
+        assert (given.status, gateway.page.trial_due(slot_of(gateway, model))) == (400, 0)
+        assert "image input is not supported" in given.json()["error"]["message"]
+        assert gateway.records()[-1].outcome == "refused"
+        assert gateway.chat(gateway.add(blind, sim.add())).status == 200
+
+
 def test_retry_after_pauses_an_endpoint(gateway, sim):
     busy, good = sim.add(fault="429"), sim.add()  # with Retry-After: 1
     model = gateway.add(busy, good)
@@ -86,7 +99,7 @@ def is_open(gateway, endpoint):
 
 
 MISTAKES = {
-    "a 500": [http_response(b'{"error":{"message":"image input is not supported"}}', 500)],
+    "a 500": [http_response(b'{"error":{"message":"failed to parse grammar"}}', 500)],
     "a broken connection": [],
     "a truncated stream": [stream(chunk("a"), end=False)],
     "an error as the first event": [stream(b'data: {"error":{"message":"no"}}\n\n')],

@@ -7,7 +7,7 @@ import pytest
 from gateway.providers.errors import ErrorCause, classify, read
 from gateway.providers.table import PROVIDERS
 
-K, N, M, L, O, T, F, U, P, A, S = (  # noqa: E741
+K, N, M, L, O, T, F, U, P, I, A, S = (  # noqa: E741
     ErrorCause.KEY_REFUSED,
     ErrorCause.NOT_PERMITTED,
     ErrorCause.MONEY,
@@ -17,6 +17,7 @@ K, N, M, L, O, T, F, U, P, A, S = (  # noqa: E741
     ErrorCause.FILTERED,
     ErrorCause.MODEL_UNKNOWN,
     ErrorCause.PATH_UNKNOWN,
+    ErrorCause.INPUT_UNKNOWN,
     ErrorCause.PARAMETER,
     ErrorCause.SERVER,
 )
@@ -224,6 +225,12 @@ def test_a_limit_of_anthropic_without_any_time_is_that_of_the_month():
         (408, b"", S),
         (429, b"", L),
         (500, b"", S),
+        (
+            500,
+            b'{"error":{"code":500,"message":"image input is not supported - hint: mmproj","type":"server_error"}}',
+            I,
+        ),
+        (500, b'{"error":{"code":500,"message":"no image input is not supported","type":"server_error"}}', S),
         (502, b"<html>", S),
         (503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', O),
         (400, b'{"error":{"message":"the request exceeds the available context size, try increasing it"}}', T),

@@ -37,6 +37,7 @@ def test_a_stream_asks_for_usage():
 
 def test_options_have_the_names_of_the_server():
     options = {"num_predict": 9, "temperature": 0, "seed": 101, "stop": ["\n"], "top_k": 20, "repeat_penalty": 1.2}
+    options["mirostat"] = 1
     usual = {"max_tokens": 9, "temperature": 0, "seed": 101, "stop": ["\n"]}
     found = {kind: chat(kind, options=options) for kind in ("openai_compatible", "vllm", "llamacpp", "lm_studio")}
     for fields in found.values():
@@ -44,7 +45,7 @@ def test_options_have_the_names_of_the_server():
     assert found == {
         "openai_compatible": usual,
         "vllm": usual | {"top_k": 20, "repetition_penalty": 1.2},
-        "llamacpp": usual | {"top_k": 20, "repeat_penalty": 1.2},
+        "llamacpp": usual | {"top_k": 20, "repeat_penalty": 1.2, "mirostat": 1},
         "lm_studio": usual | {"top_k": 20, "repeat_penalty": 1.2},
     }
 
