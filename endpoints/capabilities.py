@@ -15,6 +15,8 @@ from gateway.base.request_kinds import (
     CAN_SPEAK,
     CAN_TRANSCRIBE,
     CAPABILITIES,
+    TOOLS,
+    VISION,
 )
 
 CHAT_COMPLETION = "chat_completion"  # the endpoints table's word for chat
@@ -49,6 +51,15 @@ def normalise(words: object) -> tuple[str, ...]:
         return ()
     found = {_WORDS.get(word) for word in words if isinstance(word, str)}
     return tuple(word for word in CAPABILITIES if word in found)
+
+
+# What a request may need of a model beside a capability. Models of which nothing is reported may have them.
+FEATURES = (TOOLS, VISION)
+
+
+def known_features(words: object) -> tuple[str, ...]:
+    """Return the features among these words, in a fixed order; none if `words` is no list."""
+    return tuple(word for word in FEATURES if word in words) if isinstance(words, list | tuple) else ()
 
 
 def label(word: str) -> str:

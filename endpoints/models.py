@@ -323,8 +323,11 @@ class EndpointModel(models.Model):
     capabilities = SharedJSONField(null=True)
     last_checked = IsoDateTimeField(null=True)
     supported_apis = SharedJSONField(null=True, db_default=models.Value('["chat_completions"]'))
-    max_tokens = SharedIntegerField(null=True)
+    max_tokens = SharedIntegerField(null=True)  # of the context
     canonical_name = SharedLineField(null=True)
+    # Of a cloud's list. Columns of our own.
+    max_output_tokens = models.IntegerField(null=True)
+    lacks = models.JSONField(null=True)  # of endpoints.capabilities.FEATURES; null: not reported
 
     class Meta:
         db_table = "endpoint_models"

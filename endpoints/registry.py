@@ -19,6 +19,7 @@ from typing import Any
 from django.db import Error
 from django.utils import timezone
 
+from endpoints.capabilities import known_features
 from endpoints.checks.result import Check
 from endpoints.clouds.kinds import CLOUDS
 from endpoints.endpoint_fields import FIELDS, words
@@ -45,6 +46,8 @@ class ModelEntry:
     capabilities: tuple[str, ...] = ()
     max_tokens: int | None = None
     last_checked: datetime | None = None
+    max_output_tokens: int | None = None
+    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
 
 
 class Models(tuple[ModelEntry, ...]):
@@ -334,10 +337,21 @@ def _entry(row: Endpoint, models: list[ModelEntry]) -> Entry:
     return Entry(**values, models=Models(models))
 
 
-_MODEL_COLUMNS = ("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked")
+_MODEL_COLUMNS = (
+    *("model_id", "canonical_name", "capabilities", "max_tokens", "last_checked"),
+    *("max_output_tokens", "lacks"),
+)
 
 
 def _model(
-    model_id: str, canonical: str | None, capabilities: object, max_tokens: int | None, last_checked: datetime | None
+    model_id: str,
+    canonical: str | None,
+    capabilities: object,
+    max_tokens: int | None,
+    last_checked: datetime | None,
+    max_output_tokens: int | None,
+    lacks: object,
 ) -> ModelEntry:
-    return ModelEntry(model_id, canonical, words(capabilities), max_tokens, last_checked)
+    return ModelEntry(
+        model_id, canonical, words(capabilities), max_tokens, last_checked, max_output_tokens, known_features(lacks)
+    )

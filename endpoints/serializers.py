@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 
 from endpoints import causes, clouds, sync, tags
-from endpoints.capabilities import STORED, to_store
+from endpoints.capabilities import FEATURES, STORED, to_store
 from endpoints.clouds import allowed_models
 from endpoints.clouds.kinds import CLOUD_CHOICES
 from endpoints.clouds.serializers import CloudSerializer
@@ -33,9 +33,13 @@ class CauseField(serializers.CharField):
 class ModelSerializer(serializers.Serializer[ModelEntry]):
     model_id = serializers.CharField(source="id")
     capabilities = serializers.ListField(child=serializers.CharField())
-    max_tokens = serializers.IntegerField(allow_null=True)
+    max_tokens = serializers.IntegerField(allow_null=True, help_text="Context length.")
     last_checked = serializers.DateTimeField(allow_null=True)
     canonical_name = serializers.CharField(allow_null=True)
+    max_output_tokens = serializers.IntegerField(allow_null=True, help_text="As a cloud lists it.")
+    lacks = serializers.ListField(
+        child=serializers.ChoiceField(FEATURES), help_text="What the model cannot do, as a cloud lists it."
+    )
 
 
 AnyField = serializers.Field[Any, Any, Any, Any]

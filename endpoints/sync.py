@@ -157,6 +157,8 @@ def _store_models(
             "capabilities": list(_capabilities(model, row)),
             "max_tokens": model.max_tokens or (row.max_tokens if row is not None else None),
             "canonical_name": model_aliases.canonical_name(model.id, endpoint.kind),
+            "max_output_tokens": model.max_output_tokens,
+            "lacks": list(model.lacks) or None,
         }
         if row is None:
             new.append(EndpointModel(endpoint=endpoint, model_id=model.id, last_checked=now, **values))

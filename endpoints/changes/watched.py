@@ -46,7 +46,7 @@ WATCHED = (
         "endpoint_models",
         ENDPOINT,
         "endpoint_id",
-        ("endpoint_id", "model_id", "capabilities", "max_tokens", "canonical_name"),
+        ("endpoint_id", "model_id", "capabilities", "max_tokens", "canonical_name", "max_output_tokens", "lacks"),
     ),
     WatchedTable(
         "api_keys",

@@ -4,21 +4,23 @@ Clouds split their lists into pages, report more about a model, and mark models 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from endpoints import engines
-from endpoints.capabilities import normalise
+from endpoints.capabilities import FEATURES, normalise
 from endpoints.clouds import allowed_models
 from endpoints.models import BAD_MODEL_NAMES, MAX_MODEL_NAME, MAX_MODELS, TOO_MANY_MODELS
 from endpoints.probe import ProbeResponse
+from gateway.base.request_kinds import TOOLS, VISION
 
 MAX_PAGES = 20
 PREFIX = "models/"  # of Gemini's ids; requests take them without it
 _NAMES = ("id", "name", "model")
 _LENGTHS = ("max_model_len", "max_context_length", "context_length", "context_window", "max_input_tokens")
 _LENGTHS_OF_CLOUDS = ("inputTokenLimit", "context_size")
+_OUTPUTS = ("max_output_tokens", "max_completion_tokens", "outputTokenLimit")
 _TOKENS = ("nextPageToken", "pageToken"), ("next_cursor", "after")  # in the response, and in the next request
 
 
@@ -34,6 +36,8 @@ class ListedModel:
     max_tokens: int | None = None
     capabilities: tuple[str, ...] = ()  # as the server reports them; empty: it reports none
     responded: bool = True  # False: the server's own API, which may report more, did not respond
+    max_output_tokens: int | None = None
+    lacks: tuple[str, ...] = ()  # of endpoints.capabilities.FEATURES
 
 
 def parse(response: ProbeResponse) -> list[ListedModel]:
@@ -89,8 +93,50 @@ def _unique(
         elif len(models) == MAX_MODELS:
             return list(models.values()), [TOO_MANY_MODELS, *[BAD_MODEL_NAMES] * bad_names], True
         else:
-            models[name] = ListedModel(name, _length_in(item), _capabilities_in(item, is_cloud))
+            models[name] = _model(name, item, is_cloud)
     return list(models.values()), [BAD_MODEL_NAMES] * bad_names, is_named
+
+
+def _model(name: str, item: Mapping[str, Any], is_cloud: bool) -> ListedModel:
+    listed = ListedModel(name, _length_in(item), _capabilities_in(item, is_cloud))
+    if is_cloud:
+        return replace(listed, max_output_tokens=_output_in(item), lacks=_lacks_in(item))
+    return listed
+
+
+def _output_in(item: Mapping[str, Any]) -> int | None:
+    """Return the most output tokens of a cloud's model."""
+    provider = item.get("top_provider")  # of OpenRouter
+    candidates = [item.get(key) for key in _OUTPUTS]
+    if "max_input_tokens" in item:  # of Anthropic, where the other name is of the output
+        candidates.append(item.get("max_tokens"))
+    if isinstance(provider, dict):
+        candidates.append(provider.get("max_completion_tokens"))
+    return next((value for value in candidates if engines.is_length(value)), None)
+
+
+def _lacks_in(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the features that a cloud's model lacks for certain."""
+    able, architecture = item.get("capabilities"), item.get("architecture")
+    able, architecture = (it if isinstance(it, dict) else {} for it in (able, architecture))
+    inputs = item.get("input_modalities", architecture.get("input_modalities"))
+    parameters = item.get("supported_parameters")
+    has = {
+        TOOLS: [_is_supported(able.get("function_calling"))],
+        VISION: [_is_supported(able.get("vision")), _is_supported(able.get("image_input"))],
+    }
+    if isinstance(parameters, list) and parameters:
+        has[TOOLS].append("tools" in parameters)
+    if isinstance(inputs, list) and inputs:
+        has[VISION].append("image" in inputs)
+    return tuple(feature for feature in FEATURES if False in has[feature] and True not in has[feature])
+
+
+def _is_supported(value: object) -> bool | None:
+    """Return whether a flag is set: Anthropic writes an object with one. None: it is not reported."""
+    if isinstance(value, dict):
+        value = value.get("supported")
+    return value if isinstance(value, bool) else None
 
 
 def _length_in(item: Mapping[str, Any]) -> int | None:

@@ -165,7 +165,8 @@ class ResponsesApi(OpenAiApi):
         chat, translation = await request.services.time_slices.start_now(slices)
         attempt.translation = translation
         if attempt.endpoint.memory.chat_as_messages or (provider is not None and provider.chat_as_messages):
-            messages, inner = await request.services.time_slices.start_now(translating_chat(chat, model))
+            slices_of_chat = translating_chat(chat, model, max_output=attempt.route.model.max_output_tokens)
+            messages, inner = await request.services.time_slices.start_now(slices_of_chat)
             attempt.translation = msgspec.structs.replace(
                 translation, headers=inner.headers, dropped=joined(translation.dropped, inner.dropped), kind=MESSAGES
             )

@@ -48,7 +48,10 @@ class Model(msgspec.Struct, frozen=True, array_like=True):
     canonical: str | None = None
     aliases: tuple[str, ...] = ()  # every other name, matched without regard to case
     capabilities: tuple[str, ...] = ()  # chat, embeddings, …; empty: unknown
-    max_tokens: int | None = None
+    max_tokens: int | None = None  # of the context
+    # Fields of later releases. They need a default, because rows of older releases lack them.
+    max_output_tokens: int | None = None
+    lacks: tuple[str, ...] = ()  # gateway.base.request_kinds.TOOLS and VISION, if it certainly cannot have them
 
 
 class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,8 +40,19 @@ def entry_of(facts: EndpointFacts, models: Sequence[Model]) -> Entry:
     values = {name: form.load(getattr(facts, attribute)) for name, attribute, form in PUBLISHED_FIELDS}
     if facts.external == (facts.kind in CLOUDS):
         values["external"] = None  # the facts do not distinguish it from a mark that staff has set
-    entries = (ModelEntry(model.id, model.canonical, model.capabilities, model.max_tokens) for model in models)
-    return Entry(**values, models=Models(sorted(entries, key=lambda model: model.id)))
+    entries = map(_model_entry, sorted(models, key=lambda model: model.id))
+    return Entry(**values, models=Models(entries))
+
+
+def _model_entry(model: Model) -> ModelEntry:
+    return ModelEntry(
+        model.id,
+        model.canonical,
+        model.capabilities,
+        model.max_tokens,
+        max_output_tokens=model.max_output_tokens,
+        lacks=model.lacks,
+    )
 
 
 _sealed: dict[str, str] = {}
@@ -61,4 +72,6 @@ def _model(model: ModelEntry, added: tuple[str, ...]) -> Model:
         aliases=model_aliases.aliases(model.id, model.canonical_name),
         capabilities=capabilities.combined(model.capabilities, added),
         max_tokens=model.max_tokens,
+        max_output_tokens=model.max_output_tokens,
+        lacks=model.lacks,
     )

@@ -817,7 +817,10 @@ def test_a_sync_returns_the_changes(manager: Api, sim: Simulator) -> None:
 def test_synced_models_are_objects_as_in_llmlb(manager: Api, sim: Simulator) -> None:
     endpoint = make_endpoint(base_url=sim.add(models=["nomic-embed-text"]).url)
     (model,) = manager.call("POST", path_of(endpoint, "/sync")).json()["synced_models"]
-    assert model.keys() == {"model_id", "capabilities", "max_tokens", "last_checked", "canonical_name"}
+    assert model.keys() == {
+        *("model_id", "capabilities", "max_tokens", "last_checked", "canonical_name"),
+        *("max_output_tokens", "lacks"),
+    }
     assert (model["model_id"], model["capabilities"], model["max_tokens"]) == ("nomic-embed-text", ["embeddings"], 4096)
 
 

@@ -82,6 +82,8 @@ def test_a_model_is_serialized_with_the_field_names_of_llmlb() -> None:
             "max_tokens": 4096,
             "last_checked": "2026-04-15T12:00:00Z",
             "canonical_name": "org/a",
+            "max_output_tokens": None,
+            "lacks": [],
         }
     ]
 

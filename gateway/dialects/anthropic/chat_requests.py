@@ -131,19 +131,24 @@ class MessagesFields(MessagesToolFields, total=False):
     stream: bool
 
 
-def to_messages(body: Body, model: str, version: str | None = None) -> tuple[bytes, Translation]:
+def to_messages(
+    body: Body, model: str, version: str | None = None, *, max_output: int | None = None
+) -> tuple[bytes, Translation]:
     """Return a chat completion request as a Messages request with the endpoint's model name. Raises Refusal (400, 413).
 
-    `version`: that of the API, if the client has chosen one. The response needs the Translation.
+    `version`: that of the API, if the client has chosen one; `max_output`: the most output tokens of the model, if they
+    are known, which are the limit of a request without one. The response needs the Translation.
     """
-    return run_unsliced(translating_chat(body, model, version))
+    return run_unsliced(translating_chat(body, model, version, max_output=max_output))
 
 
-def translating_chat(body: Body, model: str, version: str | None = None) -> Slices[tuple[bytes, Translation]]:
+def translating_chat(
+    body: Body, model: str, version: str | None = None, *, max_output: int | None = None
+) -> Slices[tuple[bytes, Translation]]:
     """Do the same in time slices if the body is large."""
     given, messages, dropped = yield from reading(_decode, body, _ONLY)
     try:
-        request, version = _translated(given, messages, model, version, dropped)
+        request, version = _translated(given, messages, model, version, max_output, dropped)
         if len(body) > SMALL_BYTES:
             yield
         encoded = _encode(request)
@@ -194,7 +199,12 @@ def _unsupported(name: str) -> Exception:
 
 
 def _translated(
-    given: _Parameters, messages: list[AnyMessage], model: str, version: str | None, dropped: Dropped
+    given: _Parameters,
+    messages: list[AnyMessage],
+    model: str,
+    version: str | None,
+    max_output: int | None,
+    dropped: Dropped,
 ) -> tuple[MessagesFields, str]:
     marks = Marks(given.prompt_cache_options.ttl if given.prompt_cache_options else None)
     is_old = _MANUAL.search(model) is not None or _THOUGHTLESS.search(model) is not None
@@ -212,7 +222,7 @@ def _translated(
         alone = len(turns.system) == 1 and "cache_control" not in turns.system[0]
         request["system"] = turns.system[0]["text"] if alone else turns.system
     request["messages"] = turns.turns
-    _add_thinking(request, given, model, dropped)
+    _add_thinking(request, given, model, max_output, dropped)
     version = _add_sampling(request, given, version, dropped)
     _add_others(request, given, dropped)
     _limit_marks(fields.get("tools", []), turns, given, dropped)
@@ -230,7 +240,9 @@ def _add_format(request: MessagesFields, given: _Parameters, turns: MessageTurns
         request["output_config"] = {"format": {"type": "json_schema", "schema": checked(schema)}}
 
 
-def _add_thinking(request: MessagesFields, given: _Parameters, model: str, dropped: Dropped) -> None:
+def _add_thinking(
+    request: MessagesFields, given: _Parameters, model: str, max_output: int | None, dropped: Dropped
+) -> None:
     """Add the fields about thinking, and the limit of tokens, which includes those of thinking."""
     effort = "low" if given.reasoning_effort == "minimal" else given.reasoning_effort
     budget = 0
@@ -255,7 +267,7 @@ def _add_thinking(request: MessagesFields, given: _Parameters, model: str, dropp
             request.setdefault("output_config", {})["effort"] = effort
             budget = 0 if request["max_tokens"] else _BUDGETS[effort]
     if request["max_tokens"] is None:
-        request["max_tokens"] = DEFAULT_MAX_TOKENS + budget
+        request["max_tokens"] = max_output if max_output and max_output > budget else DEFAULT_MAX_TOKENS + budget
     elif request["max_tokens"] <= budget:
         request["max_tokens"] += budget
         name = "max_completion_tokens" if given.max_completion_tokens else "max_tokens"

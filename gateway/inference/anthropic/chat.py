@@ -29,7 +29,8 @@ class ChatApi(OpenAiApi):
     async def send_as_messages(self, request: InferenceRequest, attempt: Attempt, body: Body) -> Connection:
         given = request.exchange.head.fields.get(_VERSION)
         version = None if given is None else given.decode("latin-1")
-        slices = translating_chat(body, attempt.route.model.id, version)
+        model = attempt.route.model
+        slices = translating_chat(body, model.id, version, max_output=model.max_output_tokens)
         messages, attempt.translation = await request.services.time_slices.start_now(slices)
         return await send(request, attempt, (messages,), _MESSAGES_PATH)
 

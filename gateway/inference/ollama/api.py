@@ -114,7 +114,8 @@ class OllamaApi(OpenAiApi):
         self, request: InferenceRequest, attempt: Attempt, translated: Translated
     ) -> Connection:
         """Send the chat completion to an endpoint that has Anthropic's Messages instead."""
-        slices = translating_chat(translated.body, attempt.route.model.id)
+        model = attempt.route.model
+        slices = translating_chat(translated.body, model.id, max_output=model.max_output_tokens)
         messages, translation = await request.services.time_slices.start_now(slices)
         attempt.translation = msgspec.structs.replace(
             translation, dropped=translated.dropped + translation.dropped, content_type=LINES, kind=MESSAGES

@@ -130,7 +130,13 @@ def test_models() -> None:
     make_model(endpoint, "a")
     assert changes() == of(endpoint)
     of_endpoint = EndpointModel.objects.filter(endpoint=endpoint)
-    for values in ({"capabilities": ["chat_completion"]}, {"max_tokens": 5}, {"canonical_name": "org/a"}):
+    for values in (
+        {"capabilities": ["chat_completion"]},
+        {"max_tokens": 5},
+        {"canonical_name": "org/a"},
+        {"max_output_tokens": 5},
+        {"lacks": ["tools"]},
+    ):
         of_endpoint.update(**values)
         assert changes() == of(endpoint), values
         of_endpoint.update(**values)

@@ -9,9 +9,15 @@ from benchmarks.providers import DIALECTS, Cloud, add
 from benchmarks.simulator import Simulator
 from endpoints import clouds, operations, tasks
 from endpoints.base_url import normalise
+from endpoints.checks import model_lists
+from endpoints.checks.model_lists import ListedModel
 from endpoints.clouds.kinds import CLOUD_CHOICES, CLOUDS
 from endpoints.models import Endpoint, EndpointModel, Kind, Status
+from endpoints.probe import ProbeResponse
+from endpoints.registry import registry
+from endpoints.sync import store
 from gateway.providers.table import PROVIDERS
+from routerdash.publication.facts import endpoint_models
 from tests.access.people import Api
 from tests.endpoints.conftest import Server, entry_of, make_endpoint
 
@@ -170,6 +176,48 @@ def test_context_lengths_and_capabilities_are_read(cloud: Callable[..., Cloud]) 
         rows = EndpointModel.objects.filter(endpoint=endpoint)
         assert all(row.max_tokens for row in rows), kind
         assert all(row.capabilities for row in rows), kind
+
+
+@pytest.mark.parametrize(
+    ("listed", "most", "lacks"),
+    [
+        ({}, None, ()),
+        ({"max_input_tokens": 200_000, "max_tokens": 64_000}, 64_000, ()),  # Anthropic
+        ({"capabilities": {"image_input": {"supported": False}}}, None, ("vision",)),
+        ({"capabilities": {"image_input": {"supported": True}}}, None, ()),
+        ({"max_tokens": 4096}, None, ()),  # of a context, or of nothing known
+        ({"outputTokenLimit": 8192}, 8192, ()),  # Gemini
+        ({"max_completion_tokens": 32_768}, 32_768, ()),  # Groq
+        ({"top_provider": {"max_completion_tokens": 16_384}}, 16_384, ()),  # OpenRouter
+        ({"top_provider": {"max_completion_tokens": None}, "supported_parameters": []}, None, ()),
+        ({"supported_parameters": ["max_tokens"]}, None, ("tools",)),
+        ({"supported_parameters": ["tools"], "architecture": {"input_modalities": ["text"]}}, None, ("vision",)),
+        ({"architecture": {"input_modalities": ["text", "image"]}}, None, ()),
+        ({"capabilities": {"function_calling": False, "vision": False}}, None, ("tools", "vision")),  # Mistral
+        ({"capabilities": {"function_calling": True, "vision": True}}, None, ()),
+        ({"input_modalities": ["text"]}, None, ("vision",)),  # xAI
+        ({"max_completion_tokens": -1, "top_provider": 5, "architecture": [], "capabilities": "x"}, None, ()),
+        ({"supported_parameters": {"tools": 1}, "input_modalities": "image"}, None, ()),
+    ],
+)
+def test_the_most_output_and_what_a_model_lacks_are_read(
+    listed: dict[str, Any], most: int | None, lacks: tuple[str, ...]
+) -> None:
+    page = ProbeResponse(200, {"data": [{"id": "m", **listed}]})
+    for is_cloud in (True, False):
+        ((model,), _) = model_lists.read([page], is_cloud=is_cloud)
+        assert (model.max_output_tokens, model.lacks) == ((most, lacks) if is_cloud else (None, ()))
+
+
+def test_what_a_list_tells_is_stored_and_follows_the_list(manager: Api, cloud: Callable[..., Cloud]) -> None:
+    endpoint = add_endpoint(cloud(Kind.OPENROUTER), Kind.OPENROUTER)
+    for listed in (ListedModel("m", max_output_tokens=9, lacks=("tools",)), ListedModel("m")):
+        store(endpoint, [listed])
+        registry.reload()
+        (model,) = manager.call("GET", f"/api/endpoints/{endpoint.pk}/models").json()["models"]
+        assert (model["max_output_tokens"], model["lacks"]) == (listed.max_output_tokens, list(listed.lacks))
+        (published,) = endpoint_models(registry.all()[0])
+        assert (published.max_output_tokens, published.lacks) == (listed.max_output_tokens, listed.lacks)
 
 
 def test_only_allowed_models_are_stored(cloud: Callable[..., Cloud]) -> None:

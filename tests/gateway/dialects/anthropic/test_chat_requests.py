@@ -430,6 +430,22 @@ def test_tools_that_cannot_be_sent_are_refused(fields, param):
 
 
 @pytest.mark.parametrize(
+    ("fields", "most", "sent"),
+    [
+        ({}, 64_000, 64_000),
+        ({}, None, DEFAULT_MAX_TOKENS),
+        ({"max_tokens": 7}, 64_000, 7),
+        ({"reasoning_effort": "high", "model": MANUAL}, 64_000, 64_000),
+        ({"reasoning_effort": "high", "model": MANUAL}, 1000, DEFAULT_MAX_TOKENS + 4096),  # less than the budget
+    ],
+)
+def test_without_a_limit_the_most_output_of_the_model_is_sent(fields, most, sent):
+    body = {"messages": [{"role": "user", "content": "a"}], **fields}
+    messages, _ = to_messages(json.dumps(body).encode(), fields.get("model", ADAPTIVE), max_output=most)
+    assert json.loads(messages)["max_tokens"] == sent
+
+
+@pytest.mark.parametrize(
     ("fields", "sent"),
     [
         ({"max_tokens": 7}, {"max_tokens": 7}),
