@@ -69,6 +69,25 @@ def listed(texts: Sequence[str], vendor: Vendor) -> tuple[str, list[Any]]:
     return "json_each(%s) AS listed", [json.dumps(list(texts))]
 
 
+def with_rows(
+    name: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], vendor: Vendor
+) -> tuple[str, list[Any]]:
+    """Return the beginning of a statement that may read any number of rows as a table, and its parameters.
+
+    `columns` maps names to types. It is a table of its own also for the planner, which joins it by hash or index.
+    """
+    values: list[Any]
+    if vendor == "postgresql":
+        statement, values = (
+            select("*", unnested(list(columns.values()))),
+            [list(each) for each in zip(*rows, strict=True)],
+        )
+    else:
+        extracted = [f"json_extract(value, '$[{at}]')" for at in range(len(columns))]
+        statement, values = select(extracted, "json_each(%s)"), [json.dumps(list(map(list, rows)))]
+    return f"WITH {name} ({', '.join(columns)}) AS MATERIALIZED ({statement})", values
+
+
 def unnested(types: Sequence[str]) -> str:
     """Return a source of rows for PostgreSQL, with one parameter for each column: an array of its values as text."""
     return f"unnest({', '.join([f'CAST(%s AS {type_}[])' for type_ in types])})"

@@ -88,7 +88,9 @@ class UsageCountsSerializer(TokenDetailsSerializer):
 
 
 class CurrencyCostSerializer(serializers.Serializer[Any]):
-    """Costs in one currency, of the requests that have a cost."""
+    """Costs in one currency, of the requests that have a cost. Amounts in a currency with a rate are converted into
+    the reporting currency, which is the first.
+    """
 
     currency = serializers.CharField(help_text="ISO 4217 code.")
     cost = serializers.CharField(help_text="In units of the currency, up to nine decimal places; exact.")
@@ -101,6 +103,9 @@ class UsageRowSerializer(UsageCountsSerializer):
     """Usage of one group, with the fields of `by`."""
 
     costs = CurrencyCostSerializer(many=True, required=False, help_text="By currency; empty if no request has a price.")
+    requests_without_cost = serializers.IntegerField(
+        required=False, help_text="Requests, cancelled ones included, that have no price or no known tokens."
+    )
     day = serializers.DateField(required=False)
     month = serializers.CharField(required=False, help_text="`YYYY-MM`")
     model_id = serializers.CharField(required=False, help_text="The name that requests asked for.")
@@ -143,4 +148,5 @@ class UsageSerializer(serializers.Serializer[Any]):
     rows = UsageRowSerializer(many=True)
     total = UsageCountsSerializer()
     costs = CurrencyCostSerializer(many=True, required=False, help_text="Of all rows, by currency.")
+    requests_without_cost = serializers.IntegerField(required=False, help_text="Of all rows.")
     previous = PreviousSerializer(required=False)

@@ -2,6 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -29,6 +31,11 @@ class Rates:
         for dated in self._rates.values():
             dated.sort()
 
+    @property
+    def foreign(self) -> list[str]:
+        """Return the other currencies that have a rate."""
+        return sorted(self._rates.keys() - {self.reporting})
+
     def rate(self, currency: str, moment: float) -> int | None:
         """Return the worth of one unit in 10⁻⁹ of the reporting currency; None if there is no rate at this moment."""
         dated = self._rates.get(currency, [])
@@ -39,3 +46,11 @@ class Rates:
         """Return an amount in 10⁻⁹ of the reporting currency, rounded half up; None if there is no rate."""
         rate = self.rate(currency, moment)
         return None if rate is None else (2 * amount * rate + NANO) // (2 * NANO)
+
+
+def moment_of(day: str, zone: ZoneInfo) -> float:
+    """Return the moment whose rate counts for the costs of a local day: its end.
+
+    So a rate counts for the day on which it starts, and those after.
+    """
+    return datetime.combine(date.fromisoformat(day) + timedelta(days=1), time(), zone).timestamp() - 1

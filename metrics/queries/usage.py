@@ -16,6 +16,7 @@ from metrics.counting.reported_details import DetailCounts, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
 from metrics.queries.api_keys import KeyOwner, key_names, key_owners
+from metrics.queries.costs.sums import CurrencyCostPayload
 from metrics.queries.stored import run_sql
 from metrics.queries.usage_periods import Period, Pieces
 
@@ -88,20 +89,11 @@ class UsageGroup(TypedDict, total=False):
     username: str | None
 
 
-class CurrencyCostPayload(TypedDict):
-    """Costs in one currency, of the requests that have a cost."""
-
-    currency: str
-    cost: str
-    estimated_cost: str
-    requests: int
-    estimated_requests: int
-
-
 class _Previous(TypedDict, total=False):
     previous_requests: int
     previous_total_tokens: int
     costs: list[CurrencyCostPayload]
+    requests_without_cost: int
 
 
 class UsageRow(UsageGroup, UsageCounts, _Previous):
@@ -121,6 +113,7 @@ class UsagePayload(TypedDict):
     rows: list[UsageRow]
     total: UsageCounts
     costs: NotRequired[list[CurrencyCostPayload]]
+    requests_without_cost: NotRequired[int]
     previous: NotRequired[PreviousPayload]
 
 

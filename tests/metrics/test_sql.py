@@ -72,3 +72,12 @@ def test_an_impossible_count_is_zero(value: str, expected: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql.select(column, sql.subquery(f"SELECT CAST({value} AS bigint) AS value", "listed")))
         assert cursor.fetchone() == (expected,)
+
+
+@pytest.mark.django_db
+def test_rows_are_read_as_a_table() -> None:
+    rows = [("a", 1), ("b", 2**62)]
+    beginning, values = sql.with_rows("given", {"name": "text", "number": "bigint"}, rows, database.vendor())
+    with connection.cursor() as cursor:
+        cursor.execute(f"{beginning} SELECT name, number FROM given ORDER BY name", values)
+        assert cursor.fetchall() == rows

@@ -1,14 +1,11 @@
-"""Costs of a period by the groups of usage, from the roll-ups by day and price."""
+"""Costs of a period by the groups of usage."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from metrics import sql
-from metrics.counting.costs import COST_COLUMNS, CostSums
-from metrics.prices.amounts import text_of
-from metrics.queries.stored import run_sql
-from metrics.queries.usage import BY, NAMES, CurrencyCostPayload, GroupNames, UsagePayload, stored_value
+from metrics.queries.costs.sums import CurrencySums, cost_sums, costs_payload, priced_requests, total_of
+from metrics.queries.usage import BY, NAMES, GroupNames, UsageCounts, UsagePayload, stored_value
 from metrics.queries.usage_periods import Period
 
 
@@ -19,35 +16,24 @@ def with_costs(payload: UsagePayload, period: Period, only: Mapping[str, str] = 
     """
     by = payload["by"]
     group = "substr(date, 1, 7)" if by == "month" else BY[by]
-    where = ["date >= %s AND date <= %s", *(f"{name} = %s" for name in only)]
-    values: list[Any] = [period.since.isoformat(), period.until.isoformat()]
-    values += [stored_value(name, value) for name, value in only.items()]
-    columns = (f"{group} AS value", "currency", *(f"SUM({name})" for name in COST_COLUMNS))
-    found = list(run_sql(sql.select(columns, "rollup_cost_days", where=where, group_by="value, currency"), values))
+    values = [stored_value(name, value) for name, value in only.items()]
+    where = [f"{name} = %s" for name in only]
+    sums = cost_sums(group, period, where, values, day_by_day="endpoint_id" in only)
     names = GroupNames(by)
-    names.read(str(value) for value, *_each in found)
-    groups: dict[tuple[Any, ...], dict[str, CostSums]] = {}
-    total: dict[str, CostSums] = {}
-    for value, currency, *each in found:
-        sums = CostSums(*[int(count) for count in each])
-        fields: Mapping[str, Any] = names.fields(names.group(str(value)))
-        for by_currency in (groups.setdefault(tuple(fields[name] for name in NAMES[by]), {}), total):
-            by_currency.setdefault(str(currency), CostSums()).add(sums)
+    names.read(sums)
+    groups: dict[tuple[Any, ...], list[CurrencySums]] = {}
+    for value, by_currency in sums.items():
+        fields: Mapping[str, Any] = names.fields(names.group(value))
+        groups.setdefault(tuple(fields[name] for name in NAMES[by]), []).append(by_currency)
     for row in payload["rows"]:
         shown: Mapping[str, Any] = row
-        row["costs"] = _payload(groups.get(tuple(shown[name] for name in NAMES[by]), {}))
-    payload["costs"] = _payload(total)
+        of_row = total_of(groups.get(tuple(shown[name] for name in NAMES[by]), []))
+        row["costs"], row["requests_without_cost"] = costs_payload(of_row), without_cost(row, of_row)
+    total = total_of(sums.values())
+    payload["costs"], payload["requests_without_cost"] = costs_payload(total), without_cost(payload["total"], total)
     return payload
 
 
-def _payload(sums: Mapping[str, CostSums]) -> list[CurrencyCostPayload]:
-    return [
-        {
-            "currency": currency,
-            "cost": text_of(each.cost),
-            "estimated_cost": text_of(each.estimated_cost),
-            "requests": each.requests,
-            "estimated_requests": each.estimated_requests,
-        }
-        for currency, each in sorted(sums.items())
-    ]
+def without_cost(counts: UsageCounts, sums: CurrencySums) -> int:
+    """Return the requests that have no cost. Rejected ones never have one."""
+    return max(0, counts["requests"] + counts["cancelled_requests"] - priced_requests(sums))

@@ -4,13 +4,18 @@ import csv
 import io
 import json
 from collections import defaultdict
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from metrics.prices.tables import PriceRow
+from gateway.ipc.record import CANCELLED
+from metrics.cost_rollups import CostDayRollUp
+from metrics.prices.book import NANO
+from metrics.prices.tables import CurrencyRate, PriceRow
 from metrics.queries.costs.by_group import with_costs
+from metrics.queries.costs.sums import cost_sums
 from metrics.queries.usage import BY, COST_FIGURES, FIGURES, NAMES, usage, usage_csv
 from metrics.queries.usage_periods import Period
 from tests.metrics.records import KEY, NOW, A, load, request
@@ -107,3 +112,65 @@ def test_csv_without_prices_has_no_columns_of_costs(world: World) -> None:
     world.gateway(request(input_tokens=5))
     world.write()
     assert tuple(exported("model")[0]) == ("model_id", *FIGURES)
+
+
+# Currencies
+
+
+RATE = 1_085_000_001  # dollars for a euro, 10⁻⁹
+
+
+@pytest.fixture
+def euro_rate(prices: list[PriceRow]) -> None:
+    CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=NOW, rate=RATE)
+
+
+@pytest.mark.parametrize("by", BY)
+def test_costs_with_a_rate_are_converted(world: World, euro_rate: None, by: str) -> None:
+    world.gateway(*load(33, 200))
+    world.write()
+    payload: Any = with_costs(usage(by, TODAY), TODAY)
+    expected = sum(
+        cost if currency == "USD" else (2 * cost * RATE + 10**9) // (2 * 10**9)
+        for currency, cost in rows("SELECT currency, cost FROM rollup_cost_days")
+    )
+    assert {currency for (currency,) in rows("SELECT currency FROM rollup_cost_days")} == {"EUR", "USD"}
+    (total,) = payload["costs"]
+    assert (total["currency"], Decimal(total["cost"]) * 10**9) == ("USD", expected)
+    assert sum(Decimal(each["cost"]) * 10**9 for row in payload["rows"] for each in row["costs"]) == expected
+
+
+def test_costs_without_a_rate_are_listed_apart(world: World, prices: list[PriceRow]) -> None:
+    CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=NOW + timedelta(days=2), rate=RATE)
+    world.gateway(*load(34, 200))
+    world.write()
+    payload: Any = with_costs(usage("day", TODAY), TODAY)
+    assert [cost["currency"] for cost in payload["costs"]] == ["USD", "EUR"]
+
+
+@pytest.mark.parametrize(("cost", "rate"), [(10**18, 1), (3 * 10**17 + 1, 10**9 + 7), (10**9 - 1, 150 * 10**9 + 1)])
+def test_large_products_are_exact(world: World, cost: int, rate: int) -> None:
+    CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=NOW, rate=rate)
+    names = dict.fromkeys(("endpoint_id", "model", "kind", "api_key_id", "served", "canonical"), "")
+    day, sums = NOW.date().isoformat(), {"requests": 1, "estimated_requests": 0, "cost": cost, "estimated_cost": 0}
+    CostDayRollUp.objects.create(date=day, step=0, price_id=1, currency="EUR", **{**names, "endpoint_id": A}, **sums)
+    (found,) = cost_sums("date", TODAY)[day].values()
+    assert found.cost == (2 * cost * rate + 10**9) // (2 * 10**9)
+
+
+def test_a_rate_counts_from_the_day_on_which_it_starts(world: World, prices: list[PriceRow]) -> None:
+    yesterday = NOW - timedelta(days=1)
+    for moment, rate in ((yesterday, NANO), (NOW + timedelta(hours=1), 2 * NANO)):
+        CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=moment, rate=rate)
+    world.gateway(request(model="large", ago=86400, input_tokens=1000), request(model="large", input_tokens=1000))
+    world.write()
+    sums = cost_sums("date", Period(yesterday.date(), NOW.date()))
+    (first, second) = (by_currency["USD"].cost for _, by_currency in sorted(sums.items()))
+    assert second == 2 * first > 0
+
+
+def test_requests_without_a_cost_are_counted(world: World, prices: list[PriceRow]) -> None:
+    world.gateway(request(input_tokens=1000), request(model="unknown"), request(outcome=CANCELLED))
+    world.write()
+    payload: Any = with_costs(usage("model", TODAY), TODAY)
+    assert payload["requests_without_cost"] == sum(row["requests_without_cost"] for row in payload["rows"]) >= 1

@@ -1,0 +1,96 @@
+"""Sums of costs of a period, from the roll-up by day and price."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, TypedDict
+
+from metrics import sql
+from metrics.counting.costs import COST_COLUMNS, CostSums
+from metrics.prices.amounts import text_of
+from metrics.prices.registry import price_registry
+from metrics.queries.costs.conversion import DAY_RATES, MATCHED, converted, day_rates
+from metrics.queries.stored import run_sql
+from metrics.queries.usage_periods import Period
+
+CurrencySums = dict[str, CostSums]  # by currency
+_AMOUNTS = ("cost", "estimated_cost")
+
+
+class CurrencyCostPayload(TypedDict):
+    """Costs in one currency, of the requests that have a cost."""
+
+    currency: str
+    cost: str
+    estimated_cost: str
+    requests: int
+    estimated_requests: int
+
+
+def cost_sums(
+    group: str, period: Period, where: Sequence[str] = (), values: Sequence[Any] = (), *, day_by_day: bool = False
+) -> dict[str, CurrencySums]:
+    """Return costs by the values of an expression, `group`, and by currency.
+
+    Costs in a currency with a rate are in the reporting currency. `day_by_day`: one date after another, so that the
+    table's key leads to the rows of one endpoint alone. One query. Raises django.db.Error.
+    """
+    dates = period.dates() if day_by_day else [period.since.isoformat(), period.until.isoformat()]
+    span = f"date IN {sql.placeholders(len(dates))}" if day_by_day else "date >= %s AND date <= %s"
+    columns = [f"{group} AS value", "currency", *(f"SUM({name})" for name in COST_COLUMNS)]
+    rates = day_rates(period)
+    if rates is None:
+        statement = sql.select(columns, "rollup_cost_days", where=[span, *where], group_by="value, currency")
+        rows = [(*row, None, None) for row in run_sql(statement, [*dates, *values])]
+    else:
+        beginning, rated = rates
+        columns += [f"SUM({converted(name)})" for name in _AMOUNTS]
+        source = f"rollup_cost_days LEFT JOIN {DAY_RATES} ON {MATCHED}"
+        statement = sql.select(columns, source, where=[span, *where], group_by="value, currency, rate IS NULL")
+        rows = [tuple(row) for row in run_sql(f"{beginning} {statement}", [*rated, *dates, *values])]
+    return _by_value(rows)
+
+
+def _by_value(rows: Iterable[tuple[Any, ...]]) -> dict[str, CurrencySums]:
+    reporting = price_registry.rates().reporting
+    found: dict[str, CurrencySums] = {}
+    for value, currency, requests, estimated_requests, *amounts, cost, estimated_cost in rows:
+        if cost is not None:
+            currency, amounts = reporting, [cost, estimated_cost]
+        sums = CostSums(int(requests), int(estimated_requests), *map(int, amounts))
+        found.setdefault(str(value), {}).setdefault(str(currency), CostSums()).add(sums)
+    return found
+
+
+def total_of(sums: Iterable[CurrencySums]) -> CurrencySums:
+    """Return the sums of all these groups."""
+    total: CurrencySums = {}
+    for by_currency in sums:
+        for currency, each in by_currency.items():
+            total.setdefault(currency, CostSums()).add(each)
+    return total
+
+
+def costs_payload(sums: Mapping[str, CostSums]) -> list[CurrencyCostPayload]:
+    """Return sums as the API has them: the reporting currency first, then those without a rate."""
+    reporting = price_registry.rates().reporting
+    return [
+        {
+            "currency": currency,
+            "cost": text_of(each.cost),
+            "estimated_cost": text_of(each.estimated_cost),
+            "requests": each.requests,
+            "estimated_requests": each.estimated_requests,
+        }
+        for currency, each in sorted(sums.items(), key=lambda item: (item[0] != reporting, item[0]))
+    ]
+
+
+def priced_requests(sums: Mapping[str, CostSums]) -> int:
+    """Return the number of requests with a cost."""
+    return sum(each.requests for each in sums.values())
+
+
+def last_days(today: str, days: int) -> Period:
+    """Return local days up to and including today."""
+    last = date.fromisoformat(today)
+    return Period(date.fromordinal(last.toordinal() - days + 1), last)
