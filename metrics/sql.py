@@ -72,9 +72,9 @@ def listed(texts: Sequence[str], vendor: Vendor) -> tuple[str, list[Any]]:
 def with_rows(
     name: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], vendor: Vendor
 ) -> tuple[str, list[Any]]:
-    """Return the beginning of a statement that may read any number of rows as a table, and its parameters.
+    """Return the beginning of a statement that may read any number of distinct rows as a table, and its parameters.
 
-    `columns` maps names to types. It is a table of its own also for the planner, which joins it by hash or index.
+    `columns` maps names to types.
     """
     values: list[Any]
     if vendor == "postgresql":
@@ -83,8 +83,11 @@ def with_rows(
             [list(each) for each in zip(*rows, strict=True)],
         )
     else:
-        extracted = [f"json_extract(value, '$[{at}]')" for at in range(len(columns))]
-        statement, values = select(extracted, "json_each(%s)"), [json.dumps(list(map(list, rows)))]
+        # With types and in groups, SQLite joins them by an index. Else it compares each row with all of them.
+        extracted = [f"CAST(json_extract(value, '$[{at}]') AS {type_})" for at, type_ in enumerate(columns.values())]
+        groups = ", ".join(str(at) for at in range(1, len(columns) + 1))
+        statement = select(extracted, "json_each(%s)", group_by=groups)
+        values = [json.dumps(list(map(list, rows)))]
     return f"WITH {name} ({', '.join(columns)}) AS MATERIALIZED ({statement})", values
 
 

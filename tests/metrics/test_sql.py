@@ -81,3 +81,15 @@ def test_rows_are_read_as_a_table() -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"{beginning} SELECT name, number FROM given ORDER BY name", values)
         assert cursor.fetchall() == rows
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("where", ["date > '2026'", "date IN ('2026-01-01', '2026-01-02') AND kind = 'a'"])
+def test_a_join_with_rows_does_not_compare_each_with_all(where: str) -> None:
+    beginning, values = sql.with_rows("given", {"name": "text"}, [("a",)], database.vendor())
+    statement = f"{beginning} SELECT * FROM rollup_cost_days LEFT JOIN given ON name = date WHERE {where}"
+    with connection.cursor() as cursor:
+        explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+        cursor.execute(f"{explain} {statement}", values)
+        plan = " ".join(str(row[-1]) for row in cursor.fetchall())
+    assert "SCAN given" not in plan
