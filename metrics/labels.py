@@ -111,6 +111,16 @@ PARTS = {
     explanation.RESPONSE: gettext_lazy("Response"),
 }
 
+# Kinds of tokens with an amount of their own, and the request itself.
+COST_PARTS = {
+    "input": gettext_lazy("Other input tokens"),
+    "cached": gettext_lazy("Cached input tokens"),
+    "write_short": gettext_lazy("Tokens written to a cache"),
+    "write_long": gettext_lazy("Tokens written to a cache for long"),
+    "output": gettext_lazy("Other output tokens"),
+    "reasoning": gettext_lazy("Reasoning tokens"),
+    "request": gettext_lazy("Request"),
+}
 # Kinds of requests, by the API that they use.
 APIS = {
     request_kinds.CHAT: gettext_lazy("Chat completions"),
@@ -199,6 +209,10 @@ def confidence(name: str) -> str:
 
 def part(name: str) -> str:
     return str(PARTS[name])
+
+
+def cost_part(name: str) -> str:
+    return str(COST_PARTS.get(name, name))
 
 
 def excluded(name: str) -> str:

@@ -124,6 +124,26 @@ def _of(row: Row, column: Column) -> Any:
     return column(row) if callable(column) else row[column]
 
 
+def money(amount: str | None) -> list[Any]:
+    """Return an amount as pages have it: exact in its title, and shortened."""
+    return [None] if amount is None else [float(amount)] * 2
+
+
+def cost(row: Row) -> list[Any]:
+    """Return the costs of a row, and the number of its requests without one."""
+    amounts = [figure for each in row["costs"] for figure in money(each["cost"])]
+    return [*amounts, row["requests_without_cost"] or ABSENT] if amounts else [None]
+
+
+def cost_facts(panel: str, row: Row) -> Reported:
+    return {
+        **fact(panel, "Cost", *cost(row)),
+        **fact(panel, "Of it estimated", *_estimated(row)),
+        **fact(panel, "Requests with a cost", sum(each["requests"] for each in row["costs"])),
+        **fact(panel, "Requests without a cost", row["requests_without_cost"]),
+    }
+
+
 def if_any(name: str) -> Column:
     return lambda row: row[name] or ABSENT
 
@@ -536,6 +556,7 @@ def requests(it: Shown) -> Reported:
             "Endpoint": [lambda row: len(row["attempts"]) if len(row["attempts"]) > 1 else ABSENT],
             "In / out": ["input_tokens", "output_tokens"],
             "tok/s": ["tokens_per_second"],
+            "Cost": [lambda row: money(row["cost"])],
             "Duration": ["duration_ms"],
         },
     )
@@ -550,10 +571,33 @@ def request(it: Shown) -> Reported:
         **fact("what", "Time to first token", row["first_token_ms"]),
         **fact("what", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("what", "Tokens per second", row["tokens_per_second"]),
+        **fact("what", "Cost", *_cost_of_request(row)),
+        **_cost_parts(row),
         **fact("who", "Cached (read / written)", row["cached_tokens"], row["cache_write_tokens"]),
         **fact("who", "Reasoning tokens", row["reasoning_tokens"]),
         **_time("time", row),
         **_way("why", row["attempts"]),
+    }
+
+
+def _cost_of_request(row: Row) -> list[Any]:
+    is_converted = row["currency"] not in (None, "USD") and row["reporting_cost"]
+    return [*(money(row["cost"]) if row["cost"] else []), *(money(row["reporting_cost"]) if is_converted else [])]
+
+
+PARTS = {"input": "Other input tokens", "output": "Other output tokens", "cached": "Cached input tokens"}
+
+
+def _cost_parts(row: Row) -> Reported:
+    columns: dict[str, Sequence[Column]] = {
+        "Amount": ["count"],
+        "Price": [lambda part: money(part["amount"])],
+        "Cost": [lambda part: money(part["cost"])],
+    }
+    total = [{"cost": row["cost"]}] if row["cost_parts"] else []
+    return {
+        **table("cost", row["cost_parts"], lambda part: PARTS[part["part"]], columns),
+        **table("cost", total, lambda _: "Total", {"Cost": [lambda it: money(it["cost"])]}),
     }
 
 
@@ -582,6 +626,7 @@ def drawer(it: Shown) -> Reported:
         **found,
         **fact("dr-h", "Tokens (in / out)", row["input_tokens"], row["output_tokens"]),
         **fact("dr-h", "Tokens per second", row["tokens_per_second"]),
+        **fact("dr-h", "Cost", *_cost_of_request(row)),
         **fact("dr-h", "Cached (read / written)", row["cached_tokens"], row["cache_write_tokens"]),
         **fact("dr-h", "Reasoning tokens", row["reasoning_tokens"]),
     }
@@ -688,16 +733,41 @@ def usage(it: Shown) -> Reported:
         "Output tokens": ["output_tokens"],
         "Cached": ["cached_tokens"],
         "Reasoning": ["reasoning_tokens"],
+        "Cost": [cost],
     }
     against: dict[str, Sequence[Column]] = {} if in_time else {"Difference": [lambda row: _more(row, of)]}
     last = total | {"previous_requests": before["requests"], "previous_total_tokens": before["total_tokens"]}
+    last |= {name: reported[name] for name in ("costs", "requests_without_cost")}
     return {
         **_changes(total, before),
         **token_details("details", total),
+        **cost_facts("costs", reported),
+        **_months(it, parameters),
         **({} if in_time else _course(it, parameters)),
         **table("rows", reported["rows"], CALLED[by], columns | against),
         **table("rows", [last] if reported["rows"] else [], lambda _: "Total", columns | against),
     }
+
+
+def _months(it: Shown, parameters: dict[str, Any]) -> Reported:
+    """Return the table of costs of the last 12 months. Its heading has their number."""
+    months = 12
+    first = today().year * 12 + today().month - months
+    span = {"since": date(first // 12, first % 12 + 1, 1), "until": today()}
+    reported = it.api("/api/usage", by="month", **(parameters | span))
+    rows = reported["rows"] if reported["costs"] else []
+    columns: dict[str, Sequence[Column]] = {
+        "Cost": [lambda row: [it for each in row["costs"] for it in money(each["cost"])] or [None]],
+        "Of it estimated": [_estimated],
+        "Requests with a cost": [lambda row: sum(each["requests"] for each in row["costs"])],
+        "Requests without a cost": ["requests_without_cost"],
+    }
+    return {Place("costs"): [months] if rows else [], **table("costs", rows, "month", columns)}
+
+
+def _estimated(row: Row) -> list[Any]:
+    found = [each["estimated_cost"] for each in row["costs"] if each["estimated_requests"]]
+    return [figure for each in found for figure in money(each)] or [None]
 
 
 def token_details(panel: str, row: Row) -> Reported:

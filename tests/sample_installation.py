@@ -235,11 +235,28 @@ def _build(
     busy.keys[bootstrap["name"]] = bootstrap["id"]
     for name in ("laptop", "バッチ", "lost"):
         busy.make_key(name)
+    _price(busy)
     _serve(busy)
     _fail(busy)
     _of_before(busy)
     _quiet(busy, stack)
     return busy
+
+
+# Amounts per million tokens (or thousand requests), by pattern: dollars, euros with a rate, francs without one.
+PRICES: dict[str, dict[str, str]] = {
+    LARGE: {"currency": "USD", "input": "0.25", "cached": "0.025", "output": "2.000000001"},
+    SHARED: {"currency": "EUR", "input": "3", "output": "15", "request": "0.011"},
+    JAPANESE: {"currency": "CHF", "input": "0.1"},  # in part: no amount for output
+}
+EURO = "1.085000001"  # dollars
+
+
+def _price(busy: Busy) -> None:
+    for pattern, amounts in PRICES.items():
+        busy.change("POST", "/api/prices", {"pattern": pattern, "valid_from": "2020-01-01T00:00:00Z", **amounts})
+    rate = {"currency": "EUR", "valid_from": "2020-01-01T00:00:00Z", "rate": EURO}
+    busy.change("POST", "/api/currency-rates", rate)
 
 
 def _serve(busy: Busy) -> None:

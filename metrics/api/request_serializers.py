@@ -165,10 +165,30 @@ class RequestSerializer(serializers.Serializer[Any]):
     )
 
 
+class CostPartSerializer(serializers.Serializer[Any]):
+    """What one kind of token, or the request itself, adds to the cost of a request."""
+
+    part = serializers.ChoiceField(
+        ("input", "cached", "write_short", "write_long", "output", "reasoning", "request"),
+        help_text="Each token is in one part: cached and written ones are not in `input`.",
+    )
+    count = serializers.IntegerField()
+    amount = serializers.CharField(
+        allow_null=True,
+        help_text="Per million tokens or thousand requests; null if the price has none: it adds nothing.",
+    )
+    cost = serializers.CharField(allow_null=True, help_text="Exact; the sum is rounded half up to nine decimal places.")
+
+
 class RequestDetailSerializer(RequestSerializer):
-    """A request with names that need another query."""
+    """A request with names and costs that need another query."""
 
     api_key_name = serializers.CharField(allow_null=True)
+    cost_parts = CostPartSerializer(many=True, help_text="In `currency`; empty without a price.")
+    partly_priced = serializers.BooleanField(help_text="Whether the price has no amount for some of the tokens.")
+    reporting_cost = serializers.CharField(
+        allow_null=True, help_text="`cost` in the reporting currency; null without a cost or a rate of that day."
+    )
 
 
 class EndpointErrorSerializer(serializers.Serializer[Any]):

@@ -16,6 +16,8 @@ from endpoints.registry import registry
 from gateway.registry.schema import Speeds
 from gateway.routing.balancer import MAX_RECORDED_SCORES
 from metrics.memory.runtime import runtime
+from metrics.prices.book import Price
+from metrics.queries.costs.of_request import find_price
 from metrics.queries.requests import bodies
 from metrics.queries.requests.explanation import RequestExplanation, explanation
 from metrics.queries.requests.lookups import request_detail
@@ -37,6 +39,8 @@ class RequestContext(TypedDict):
     has_bodies: bool
     store_bodies: str
     may_see_bodies: bool
+    price: Price | None
+    currency: str
 
 
 def request_context(request: HttpRequest, request_id: str) -> RequestContext | None:
@@ -58,6 +62,8 @@ def request_context(request: HttpRequest, request_id: str) -> RequestContext | N
         "has_bodies": bodies.are_stored(request_id),
         "store_bodies": settings.ROUTERDASH.store_bodies,
         "may_see_bodies": bodies.may_view(request.user),
+        "price": None if detail["price_id"] is None else find_price(detail["price_id"]),
+        "currency": settings.ROUTERDASH.currency,
     }
     return context
 

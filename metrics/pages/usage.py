@@ -39,6 +39,7 @@ BY = {
 RANGES = {"7d": _("7 days"), "30d": _("30 days"), "90d": _("90 days"), "month": _("This month")}
 MEASURES = {"tokens": _("Tokens"), "requests": _("Requests")}
 FILTERS = ("model", "endpoint_id", "api_key_id")
+COST_MONTHS = 12
 SHOWN = 200  # rows; an export has all
 
 
@@ -94,6 +95,12 @@ def _dates(span: str, now: date) -> dict[str, str]:
     return {"since": since.isoformat(), "until": now.isoformat()}
 
 
+def last_months(now: date) -> Period:
+    """Return the months of the table of costs, the present one included."""
+    first = now.year * 12 + now.month - COST_MONTHS
+    return Period(date(first // 12, first % 12 + 1, 1), now)
+
+
 class UsageSlot(TypedDict):
     """Usage of one day or month, `at`."""
 
@@ -141,6 +148,7 @@ def page(request: HttpRequest) -> HttpResponse:
     query = parse_usage_query(request.GET.dict(), now)
     payload = with_costs(usage.usage(query.by, query.period, query.only, compare=True), query.period, query.only)
     is_by_time = query.by in usage.TIME_GROUPS
+    months = with_costs(usage.usage("month", last_months(now), query.only), last_months(now), query.only)
     by_day = payload if is_by_time else usage.usage("day", query.period, query.only)
     context = {
         "usage_query": query,
@@ -154,6 +162,8 @@ def page(request: HttpRequest) -> HttpResponse:
         "by_label": BY[query.by],
         "series": series(by_day["rows"], query, now),
         "behind": behind,
+        "months": list(reversed(months["rows"])) if months["costs"] else [],
+        "currency": settings.ROUTERDASH.currency,
         "choices": {"by": BY.items(), "range": RANGES.items(), "measure": MEASURES.items()},
         "offered": _offered(query),
         "server_zone": settings.ROUTERDASH.zone.key,

@@ -11,6 +11,7 @@ from endpoints.registry import registry
 from gateway.ipc.record import OK
 from metrics import sql
 from metrics.queries.api_keys import key_names
+from metrics.queries.costs.of_request import cost_details
 from metrics.queries.requests import conversations, history
 from metrics.queries.requests.conversations import Conversation, ConversationPayload, is_key
 from metrics.queries.requests.filters import ERROR, Cursor, RequestFilter
@@ -112,13 +113,13 @@ def request_row(request_id: str) -> SqlRow | None:
 
 
 def request_detail(request_id: str) -> RequestDetailPayload | None:
-    """Return one request with all names; None if there is none. Two queries."""
+    """Return one request with all names and the parts of its cost; None if there is none. At most three queries."""
     row = request_row(request_id)
     if row is None:
         return None
     request = request_payload(row, registry.name)
     key = request["api_key_id"]
-    return {**request, "api_key_name": key and key_names([key]).get(key)}
+    return {**request, "api_key_name": key and key_names([key]).get(key), **cost_details(request)}
 
 
 def find_requests(text: str) -> list[RequestPayload]:

@@ -106,8 +106,18 @@ class RequestPayload(TypedDict):
     price_id: int | None
 
 
+class CostPartPayload(TypedDict):
+    part: str
+    count: int
+    amount: str | None
+    cost: str | None
+
+
 class RequestDetailPayload(RequestPayload):
     api_key_name: str | None
+    cost_parts: list[CostPartPayload]
+    partly_priced: bool
+    reporting_cost: str | None
 
 
 FIELDS = tuple(RequestPayload.__annotations__)
