@@ -590,7 +590,7 @@ PARTS = {"input": "Other input tokens", "output": "Other output tokens", "cached
 
 def _cost_parts(row: Row) -> Reported:
     columns: dict[str, Sequence[Column]] = {
-        "Amount": ["count"],
+        "Quantity": ["count"],
         "Price": [lambda part: money(part["amount"])],
         "Cost": [lambda part: money(part["cost"])],
     }

@@ -98,8 +98,16 @@ def model_names(it: Shown) -> Reported:
     return listed(count) if count else {Place(""): [0]}
 
 
-def prices(_: Shown) -> Reported:
-    return {Place(""): [0]}
+SORTED_BY_TWO = (1, 1, 2, 2)  # the priorities of the columns by which a list is sorted
+
+
+def prices(it: Shown) -> Reported:
+    rows = it.api("/api/prices")["prices"]
+    columns: dict[str, Sequence[Column]] = {
+        "Input": [lambda row: row["input"] and float(row["input"])],
+        "Output": [lambda row: row["output"] and float(row["output"])],
+    }
+    return {Place(""): [*SORTED_BY_TWO, len(rows)], **table("", rows, "pattern", columns)}
 
 
 def new_price(_: Shown) -> Reported:
@@ -107,8 +115,12 @@ def new_price(_: Shown) -> Reported:
     return {Place("Amounts"): [4217], Place("Conditions"): [0]}
 
 
-def rates(_: Shown) -> Reported:
-    return {Place(""): [0]}
+def rates(it: Shown) -> Reported:
+    rows = it.api("/api/currency-rates")["rates"]
+    return {
+        Place(""): [*SORTED_BY_TWO, len(rows)],
+        **table("", rows, "currency", {"Rate": [lambda row: float(row["rate"])]}),
+    }
 
 
 def new_rate(_: Shown) -> Reported:

@@ -167,9 +167,9 @@ def test_usage_by_day(script: Api, usage: ApiKey) -> None:
     reported = get(script, USAGE)
     assert (reported["by"], reported["since"], reported["until"]) == ("day", "2026-02-09", "2026-03-10")
     assert reported["rows"] == [
-        {"day": "2026-02-18", **used(0, 1), "costs": []},
-        {"day": "2026-03-09", **used(0, 1, 1), "costs": []},
-        {"day": "2026-03-10", **used(1, tokens=(3, 4), rejected=1), "costs": []},
+        {"day": "2026-02-18", **used(0, 1), "costs": [], "requests_without_cost": 1},
+        {"day": "2026-03-09", **used(0, 1, 1), "costs": [], "requests_without_cost": 2},
+        {"day": "2026-03-10", **used(1, tokens=(3, 4), rejected=1), "costs": [], "requests_without_cost": 1},
     ]
     assert reported["total"] == used(1, 2, 1, (3, 4), 1)
 
