@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.simulator import Simulator
 from gateway.ipc import record
-from tests import displayed_figures, expected_by_machines, expected_prices
+from tests import displayed_figures, expected_by_machines, expected_prices, expected_usage
 from tests import expected_figures as expected
 from tests import expected_in_admin as in_admin
 from tests import expected_in_keys as in_keys
@@ -88,10 +88,13 @@ PAGES: dict[str, list[tuple[str, Rule]]] = {
     "live": [("", expected.live)],
     "playground": [("", expected.nothing)],
     "usage": [
-        *((f"by={by}&range=90d", expected.usage) for by in expected.CALLED),
-        *((f"by={by}&measure=requests&range={span}", expected.usage) for by, span in (("model", "30d"), ("key", "7d"))),
-        (f"by=key&range=90d&model={sample.LARGE}", expected.usage),
-        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", expected.usage),
+        *((f"by={by}&range=90d", expected_usage.usage) for by in expected_usage.CALLED),
+        *(
+            (f"by={by}&measure=requests&range={span}", expected_usage.usage)
+            for by, span in (("model", "30d"), ("key", "7d"))
+        ),
+        (f"by=key&range=90d&model={sample.LARGE}", expected_usage.usage),
+        ("by=model&api_key_id={key_id}&endpoint_id={endpoint_id}", expected_usage.usage),
     ],
     "clients": [(f"range={span}", expected.clients) for span in ("24h", "7d", "30d")],
     "client": [("", expected.client), ("range=30d", expected.client)],
@@ -329,7 +332,7 @@ SCRIPTED: dict[str, tuple[Rule, str]] = {
     "endpoints": (expected.endpoints, "[data-chosen]"),
     "endpoint": (in_routing.together(expected.endpoint_with_script, in_routing.learned), "[data-running-count]"),
     "live": (expected.live_with_script, "[data-clock]"),
-    "usage": (expected.usage_with_script, "[data-read=one]"),
+    "usage": (expected_usage.usage_with_script, "[data-read=one]"),
     "clients": (expected.clients_with_script, "[data-read=clients]"),
     "client": (expected.client_with_script, "[data-read=good]"),
 }
