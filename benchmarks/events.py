@@ -103,38 +103,41 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class TypedRelay(StreamRelay):
-    """A relay that tries the typed decoder instead of the template."""
+def match_typed(relay: StreamRelay, chunk: bytes) -> bytes | None:
+    """Relay a chunk by the typed decoder."""
+    at = chunk.find(b"\r\n") + 2
+    if relay.events < 2 or relay._pending or chunk[: at - 2] != b"%x" % (len(chunk) - at - 2):
+        return None
+    if chunk[at : at + 6] != b"data: " or chunk[-4:] != b"\n\n\r\n" or chunk.count(b"\n") != 4:
+        return None
+    try:
+        event = _decode(chunk[at + 6 : -4])
+    except msgspec.MsgspecError:
+        return None
+    return chunk if event.choices[0].delta.content and event.model == relay._requested_model else None
 
-    def relay_chunk(self, chunk: bytes) -> bytes | None:
-        at = chunk.find(b"\r\n") + 2
-        if self.events < 2 or self._pending or chunk[: at - 2] != b"%x" % (len(chunk) - at - 2):
-            return None
-        if chunk[at : at + 6] != b"data: " or chunk[-4:] != b"\n\n\r\n" or chunk.count(b"\n") != 4:
-            return None
-        try:
-            event = _decode(chunk[at + 6 : -4])
-        except msgspec.MsgspecError:
-            return None
-        if not event.choices[0].delta.content or event.model != self._requested_model:
-            return None
-        self.events += 1
-        self.deltas += 1
-        return chunk
+
+def match_template(relay: StreamRelay, chunk: bytes) -> bytes | None:
+    """Relay a chunk by the template of the last event."""
+    template = relay.chunk_template
+    return None if template is None else template.match_chunk(chunk)
 
 
 def new_relay(way: str, shape: Shape) -> StreamRelay:
-    relay = (TypedRelay if way == "typed" else StreamRelay)(dialect(CHAT), shape.model, hide_usage=True)
+    relay = StreamRelay(dialect(CHAT), shape.model, hide_usage=True)
     if way != "template":
-        relay._mismatches = sse_relay.MAX_MISMATCHES  # no templates
+        relay.mismatches = sse_relay.MAX_MISMATCHES  # no templates
     return relay
 
 
-def relay_all(relay: StreamRelay, chunks: list[bytes]) -> int:
+def relay_all(way: str, relay: StreamRelay, chunks: list[bytes]) -> int:
     """Relay a stream; return how many chunks were not parsed."""
+    match = match_typed if way == "typed" else match_template
     short = 0
     for chunk in chunks:
-        if relay.relay_chunk(chunk) is not None:
+        if match(relay, chunk) is not None:
+            relay.events += 1
+            relay.deltas += 1
             short += 1
             continue
         out = relay.feed(chunk[chunk.index(b"\r\n") + 2 : -2])
@@ -146,7 +149,7 @@ def measure(way: str, shape: Shape, chunks: list[bytes], clock: Callable[[], flo
     """Return µs for each event, and the share of events that were not parsed."""
     relay = new_relay(way, shape)
     before = clock()
-    short = relay_all(relay, chunks)
+    short = relay_all(way, relay, chunks)
     micros = (clock() - before) * 1e6 / len(chunks)
     assert relay.deltas >= len(WORDS.split("|")) * REPEATS
     return micros, short / len(chunks)

@@ -13,21 +13,17 @@ _STRING = rb'(?!")[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*+'
 # The text of an event: the only string with such a name.
 _TEXT = re.compile(rb'"(?:content|text|reasoning|reasoning_content|thinking)"[ ]?:[ ]?"(' + _STRING + rb')"')
 MAX_TEXT_BYTES = 64 << 10
-MAX_CHUNK_SIZES = 32  # that a template stores
+MAX_SIZE_LINES = 1024  # that are stored, for all streams together
 MAX_CHUNKS_BYTES = 16 << 10  # of several chunks that are compared; a larger read is parsed
 _END = b"\n\n\r\n"  # of an event, and of its chunk
 _find_special = re.compile(rb'["\\\x00-\x1f\x80-\xff]').search  # what most texts do not contain
 _is_string = re.compile(_STRING).fullmatch
 
 
-# The bytes before the text in chunks of one size: how many they are, as received, and as sent to the client.
-_ChunkHead = tuple[int, bytes, bytes]
-
-
 class EventTemplate:
     """Template of repeated events: an event that was read, with a gap in place of its text."""
 
-    __slots__ = ("_at", "_chunk_heads", "_chunk_tail", "_chunk_tail_bytes", "_head", "_renamed", "_tail", "_tail_bytes")
+    __slots__ = ("_at", "_chunk_tail", "_chunk_tail_bytes", "_head", "_renamed", "_tail", "_tail_bytes")
 
     def __init__(self, head: bytes, tail: bytes, sent_head: bytes, sent_tail: bytes) -> None:
         """Take the bytes before and after the text, as received and as sent to the client."""
@@ -37,7 +33,6 @@ class EventTemplate:
         self._tail_bytes = len(tail)
         self._chunk_tail = tail + b"\r\n"
         self._chunk_tail_bytes = len(self._chunk_tail)
-        self._chunk_heads: dict[int, _ChunkHead] = {}  # by the size of the chunk with its framing
         self._renamed = None if (head, tail) == (sent_head, sent_tail) else (sent_head, sent_tail)
 
     @classmethod
@@ -73,20 +68,21 @@ class EventTemplate:
     def match_chunk(self, chunk: bytes) -> bytes | None:
         """Return the chunk for the client if `chunk` is exactly one, with its framing, of an event that matches."""
         size = len(chunk)
-        head = self._chunk_heads.get(size)
-        if head is None and (head := self._read_chunk_head(chunk)) is None:
-            return None
-        at, received, sent = head
-        end = size - self._chunk_tail_bytes
+        line = _size_lines[size]
+        begin = len(line)
+        at, end = begin + self._at, size - self._chunk_tail_bytes
         if (
-            chunk[:at] != received
+            chunk[begin:at] != self._head
             or chunk[end:] != self._chunk_tail
+            or not 0 < end - at < MAX_TEXT_BYTES
+            or (chunk[:begin] != line and chunk[:begin].lower() != line)
             or (_find_special(chunk, at, end) is not None and not _is_valid(chunk[at:end]))
         ):
             return None
         if self._renamed is None:
             return chunk
-        return sent + chunk[at:end] + self._renamed[1] + b"\r\n"
+        head, tail = self._renamed
+        return b"%x\r\n%b%b%b\r\n" % (len(head) + end - at + len(tail), head, chunk[at:end], tail)
 
     def match_chunks(self, data: bytes) -> list[bytes] | None:
         """Return the chunks for the client if `data` is several chunks that match, as a busy process receives them."""
@@ -103,24 +99,22 @@ class EventTemplate:
             at, end = end, data.find(_END, end) + len(_END)
         return found
 
-    def _read_chunk_head(self, chunk: bytes) -> _ChunkHead | None:
-        """Read the size at the start of a chunk, and store the bytes before its text. Return None if it cannot match.
 
-        The size must be written without needless zeros, and without extensions.
-        """
-        digits = chunk.find(b"\r")
-        length = len(chunk) - digits - 4
-        text = length - self._at - self._tail_bytes
-        if not 0 < text < MAX_TEXT_BYTES or chunk[:digits].lower() != b"%x" % length:
-            return None
-        received = sent = chunk[: digits + 2] + self._head
-        if self._renamed is not None:
-            head, tail = self._renamed
-            sent = b"%x\r\n%b" % (len(head) + text + len(tail), head)
-        if len(self._chunk_heads) >= MAX_CHUNK_SIZES:
-            self._chunk_heads.clear()
-        self._chunk_heads[len(chunk)] = chunk_head = (len(received), received, sent)
-        return chunk_head
+class _SizeLines(dict[int, bytes]):
+    """The line before a chunk, without needless zeros or extensions, by the bytes of the chunk with its framing.
+
+    No chunk has some of these sizes; then it is longer than the chunk.
+    """
+
+    def __missing__(self, size: int) -> bytes:
+        lines = (b"%x\r\n" % max(0, size - digits - 4) for digits in range(1, 9))
+        line = next((line for digits, line in enumerate(lines, 1) if len(line) == digits + 2), b"." * (size + 1))
+        if len(self) < MAX_SIZE_LINES:
+            self[size] = line
+        return line
+
+
+_size_lines = _SizeLines()
 
 
 def _parts(raw: bytes) -> tuple[bytes, bytes] | None:

@@ -61,6 +61,7 @@ class Relay(Protocol):
     usage: Usage | None
     events: int  # without comments, which only keep a connection alive
     deltas: int  # parts of output
+    mismatches: int  # events since the last one that matched a template
     finished: bool
     finish_reason: str | None  # of the first choice, in the terms of chat completions; None: not known yet
     error: EndpointError | None
@@ -72,13 +73,14 @@ class Relay(Protocol):
     def whole(self) -> bool:
         """Return True if the response is complete by the rules of its dialect."""
 
+    @property
+    def chunk_template(self) -> EventTemplate | None:
+        """The template by which chunks may be relayed without `feed`, until it is called. Each of their events then
+        counts as an event and a delta, and sets `mismatches` to 0.
+        """
+
     def feed(self, data: bytes) -> bytes:
         """Take the endpoint's bytes; return the bytes to send, of MAX_EVENTS events at most. Raises EventTooLong."""
-
-    def relay_chunk(self, chunk: bytes) -> bytes | None:
-        """Take a read that is one chunk of the body, with its framing, or a few, if it can be relayed without parsing.
-        Return the bytes to send, or None: then its body must be passed to `feed`.
-        """
 
     def end(self) -> None:
         """Take the end of the endpoint's response."""
@@ -86,6 +88,12 @@ class Relay(Protocol):
 
 class StreamRelay:
     """Relay that takes the endpoint's bytes as they arrive, and returns the bytes to send to the client."""
+
+    __slots__ = (
+        "_dialect", "_early", "_hide_usage", "_measured", "_open", "_pending", "_requested_model", "_template",
+        "_whole_event", "behind", "deltas", "error", "events", "finish_reason", "finished", "held", "mismatches",
+        "redact", "usage",
+    )  # fmt: skip
 
     max_event_bytes = MAX_EVENT_BYTES
     max_events = MAX_EVENTS
@@ -109,7 +117,7 @@ class StreamRelay:
         self._measured: _Measure | None = None  # of the received part of a large event
         self._early = b""  # comments that wait for the first event
         self._template: EventTemplate | None = None  # template of the last event, if the next may match it
-        self._mismatches = 0  # events since the last match
+        self.mismatches = 0  # events since the last match
 
     @property
     def whole(self) -> bool:
@@ -147,19 +155,9 @@ class StreamRelay:
         self._pending = data[start:]
         return b"".join(out)
 
-    def relay_chunk(self, chunk: bytes) -> bytes | None:
-        template = self._template
-        if template is None or self._pending:
-            return None
-        number, out = 1, template.match_chunk(chunk)
-        if out is None:
-            if (chunks := template.match_chunks(chunk)) is None:
-                return None
-            number, out = len(chunks), b"".join(chunks)
-        self.events += number
-        self.deltas += number
-        self._mismatches = 0
-        return out
+    @property
+    def chunk_template(self) -> EventTemplate | None:
+        return None if self._pending else self._template
 
     def _pass_whole_event(self, data: bytes) -> bytes:
         event, self._whole_event = self._whole_event, None
@@ -207,7 +205,7 @@ class StreamRelay:
         if out is not None:
             self.events += 1
             self.deltas += 1
-            self._mismatches = 0
+            self.mismatches = 0
         return out
 
     def _relay_event(self, raw: bytes, *, big: bool = False) -> bytes:
@@ -234,8 +232,8 @@ class StreamRelay:
             out = rename_model(raw, event.model, self._requested_model)
         if event.last or self.held:
             return self._hold(out)
-        if self._mismatches < MAX_MISMATCHES:
-            self._mismatches += 1
+        if self.mismatches < MAX_MISMATCHES:
+            self.mismatches += 1
             self._template = EventTemplate.of(raw, event, out)
         return out
 

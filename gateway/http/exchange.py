@@ -274,18 +274,6 @@ class Exchange:
             framed = b"%x\r\n%b\r\n" % (size, data) if self.chunked else data
             protocol.writes.write(protocol.transport, framed)
 
-    def write_chunk(self, chunk: bytes) -> bool:
-        """Send a chunk, with its framing, of a `chunked` response. Return False if a slow client should read first."""
-        protocol = self.protocol
-        if protocol is None:
-            return True
-        transport = protocol.transport
-        if protocol.writes.holding:
-            protocol.writes.write(transport, chunk)
-        elif not transport.is_closing():  # one call less
-            transport.write(chunk)
-        return not protocol.flow.write_paused
-
     def _write_large(self, protocol: ClientConnection, data: bytes) -> None:
         """Send a large part without a copy."""
         pieces = (b"%x\r\n" % len(data), data, b"\r\n") if self.chunked else (data,)

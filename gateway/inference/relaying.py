@@ -1,9 +1,12 @@
 """A streamed response (SSE), or a binary one, on its way to the client, with back-pressure from a slow client."""
 
 import time
+from collections.abc import Callable
 
 from gateway.base.limits import UPSTREAM_EVENT
+from gateway.dialects.repeated_event import EventTemplate
 from gateway.dialects.sse_relay import EventTooLong, Relay
+from gateway.http.exchange import ClientConnection
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import end_truncated
 from gateway.inference.failures.reading import failure_of_stream
@@ -113,20 +116,20 @@ class StreamPump:
         self._seen = self._relay.events
 
     def extend(self) -> None:
-        """Set the deadline for chunks that `take_chunk` took: it does not ask for the time, which would be dearer."""
+        """Set the deadline for chunks that were not parsed: to ask for the time for each of them would be dearer."""
         relay = self._relay
         if relay.events != self._seen and not relay.held:
             self.wait()
 
-    def take_chunk(self, data: bytes) -> bool | None:
-        """Relay chunks without parsing them, if they repeat the one before but for their text; else return None.
+    def chunk_taker(self) -> Callable[[bytes], bool | None] | None:
+        """Return the function that takes chunks which repeat the last event but for their text, until the next `take`.
 
-        Return False if the client cannot take more for now.
+        None: there is no such function, and all must be parsed.
         """
-        exchange = self._exchange
-        if not exchange.chunked or (out := self._relay.relay_chunk(data)) is None:
+        exchange, template = self._exchange, self._relay.chunk_template
+        if template is None or not exchange.chunked or exchange.protocol is None:
             return None
-        return exchange.write_chunk(out)
+        return ChunkTaker(template, self._relay, exchange.protocol).take
 
     def take(self, data: bytes) -> bool:
         """Relay a chunk. Return False if the client cannot take more for now, or if an event is too long."""
@@ -154,6 +157,44 @@ class StreamPump:
             exchange.write(out)
             return not (exchange.write_paused or relay.behind)
         return not relay.behind
+
+
+class ChunkTaker:
+    """Passes chunks that repeat an event to a client's connection, without parsing them.
+
+    It has the few objects that such an event needs, because with hundreds of streams most of what an event touches has
+    left the processor's caches since the stream's last one.
+    """
+
+    __slots__ = ("_flow", "_relay", "_template", "_transport", "_writes")
+
+    def __init__(self, template: EventTemplate, relay: Relay, client: ClientConnection) -> None:
+        self._template = template
+        self._relay = relay
+        self._transport = client.transport
+        self._writes = client.writes
+        self._flow = client.flow
+
+    def take(self, data: bytes) -> bool | None:
+        """Relay chunks that match. Return None for others, False if the client cannot take more for now."""
+        relay, template = self._relay, self._template
+        out = template.match_chunk(data)
+        if out is not None:
+            relay.events += 1
+            relay.deltas += 1
+            relay.mismatches = 0
+        else:
+            if (chunks := template.match_chunks(data)) is None:
+                return None
+            out = b"".join(chunks)
+            relay.events += len(chunks)
+            relay.deltas += len(chunks)
+            relay.mismatches = 0
+        if self._writes.holding:
+            self._writes.write(self._transport, out)
+        elif not self._transport.is_closing():  # one call less
+            self._transport.write(out)
+        return not self._flow.write_paused
 
 
 async def _pump(request: InferenceRequest, attempt: Attempt, connection: Connection, relay: Relay) -> None:

@@ -79,14 +79,16 @@ class BodyConsumer(Protocol):
         """Take a part of the body. Return False to apply back-pressure."""
         ...
 
-    def take_chunk(self, data: bytes) -> bool | None:
-        """Take a read that begins where a chunk begins, if it is nothing but whole chunks with their framing (RFC 9112,
-        section 7.1). Return False to apply back-pressure, None if it must be parsed.
+    def chunk_taker(self) -> Callable[[bytes], bool | None] | None:
+        """Return a function for reads that begin where a chunk begins, until the next `take`; None if all are parsed.
+
+        It takes a read that is nothing but whole chunks with their framing (RFC 9112, section 7.1). It returns False
+        to apply back-pressure, None if the read must be parsed.
         """
         ...
 
     def extend(self) -> None:
-        """Set the deadline of the connection anew for what `take_chunk` has taken since the last call."""
+        """Set the deadline of the connection anew for the chunks that were taken since the last call."""
         ...
 
 
@@ -99,6 +101,12 @@ class Upload(NamedTuple):
 
 class Connection(asyncio.Protocol):
     """One connection of a pool. Follows no redirects."""
+
+    __slots__ = (
+        "__weakref__", "_idle_seconds", "_parser", "_read_paused", "_retires_at", "_sent_at", "_take_chunk", "_upload",
+        "_waiter", "_write_paused", "consumer", "deadline", "error", "headers", "owner", "received_lately", "response",
+        "state", "status", "transport", "usable_until",
+    )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner) -> None:
         self.state: ConnectionState = IDLE
@@ -417,7 +425,7 @@ class Connection(asyncio.Protocol):
                 self.consumer = None
             elif self.state is BODY:
                 if at_chunk:
-                    self._take_chunk = consumer.take_chunk
+                    self._take_chunk = consumer.chunk_taker()
                 return
         self._wait_for_reader()
 

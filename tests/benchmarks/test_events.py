@@ -12,7 +12,7 @@ def test_all_ways_count_the_same(name):
     counts, short = [], {}
     for way in ("read", "typed", "template"):
         relay = new_relay(way, shape)
-        short[way] = relay_all(relay, chunks)
+        short[way] = relay_all(way, relay, chunks)
         counts.append((relay.events, relay.deltas, relay.usage, relay.whole))
     assert counts[0] == counts[1] == counts[2]
     assert short["read"] == 0

@@ -81,6 +81,9 @@ class Consumer:
         self.take_chunk = take_chunk
         self.extended = 0
 
+    def chunk_taker(self):
+        return self.take_chunk
+
     def extend(self):
         self.extended += 1
 

@@ -26,7 +26,7 @@ def framed(*events):
 
 
 class Exchange:
-    """A client's exchange. The client is slow from the time when `write_paused` is set."""
+    """A client's exchange, with its connection. The client is slow from the time when `write_paused` is set."""
 
     chunked = True
     write_paused = False
@@ -35,6 +35,9 @@ class Exchange:
         self.sent = b""
         self.unparsed = 0
         self.started = True
+        self.protocol = self.flow = self
+        self.transport = SimpleNamespace(write=self.write_chunk, is_closing=lambda: False)
+        self.writes = SimpleNamespace(holding=False)
 
     def write(self, data):
         self.sent += framed(data)
@@ -42,7 +45,6 @@ class Exchange:
     def write_chunk(self, data):
         self.unparsed += 1
         self.sent += data
-        return not self.write_paused
 
 
 class Stream:
