@@ -150,19 +150,11 @@ class Attempt:
         if not learned.alone:
             read, shared = learned.work_until(endpoint, at)
         read, shared = read - read_before & WORD, shared - shared_before & WORD
-        return Work(
-            prompt,
-            output,
-            prefix,
-            age,
-            expected_us,
-            pending,
-            read if read <= _MOST else 0,
-            shared * MICROSECONDS if shared <= _MOST else 0,
-            was_idle,
-            self.load is not None,
-            self._load_us(now),
-        )
+        read, shared_us = read if read <= _MOST else 0, shared * MICROSECONDS if shared <= _MOST else 0
+        if self.load is None:  # the usual case
+            return Work(prompt, output, prefix, age, expected_us, pending, read, shared_us, was_idle)
+        load_us = self._load_us(now)
+        return Work(prompt, output, prefix, age, expected_us, pending, read, shared_us, was_idle, True, load_us)
 
     def prompt_read(self) -> None:
         """Count the prompt as read, once: the response has begun, or the attempt has ended."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from gateway.base import errors
 from gateway.base.errors import Refusal
 from gateway.inference.attempt import Attempt
-from gateway.inference.request import InferenceRequest
+from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
 from gateway.inference.steps.targets import NO_ROUTES, external_refusal, may_use_external
@@ -198,33 +198,39 @@ def _choose_adaptively(
     known = routes.learned.get(kind)
     if known is None or known.version != services.roster.learned_version:
         known = services.learned.routes(routes, kind)
-    is_only = known.only is not None and not tried and request.preferred is None and _is_free(request, routes[0])
-    if is_only and request.prefix is None and not known.engines:
-        return _begin_only(request, routes[0], known)
+    decision = None
+    if request.preferred is None:
+        if known.only is not None and not tried and _is_free(request, routes[0]):
+            decision = known.only
+            if request.prefix is None and not known.engines:
+                return _begin_only(request, routes[0], known, decision)
+    else:
+        decision = _choose_preferred(request, request.preferred, routes, tried)
     demand = request.demand
     if demand is None:
         demand = request.demand = demand_of(request, routes, known)
-    decision = None
-    if request.preferred is not None:
-        decision = _choose_preferred(request, request.preferred, routes, tried)
-    elif is_only:
-        decision = known.only
     if decision is None:
         decision = _pick_adaptively(request, known, demand, tried, patient=patient)
     if decision is None or not decision.endpoint_id:
         return decision
     decision = _enter(request, routes.by_id[decision.endpoint_id], decision)
     if decision is not FULL:
-        _count_work(request, known, demand)
+        attempt = request.attempt
+        assert attempt is not None
+        if request.prefix is None and not known.engines:  # mostly
+            prompt: int = demand[0]  # type: ignore[assignment]  # only previews have a fraction of a token
+            attempt.begin(services.learned, known.by_id[decision.endpoint_id], prompt, demand[1])
+        else:
+            _count_work(request, attempt, known, demand)
     return decision
 
 
-def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes) -> Decision:
+def _begin_only(request: InferenceRequest, route: Route, known: LearnedRoutes, only: Decision) -> Decision:
     """Begin an attempt at the only endpoint of a model. Nothing is compared, so the request needs no Demand."""
-    decision = known.only
-    assert decision is not None
-    decision = _enter(request, route, decision)
-    if (attempt := request.attempt) is not None and decision is not FULL:
+    decision = _enter(request, route, only)
+    if decision is only:
+        attempt = request.attempt
+        assert attempt is not None
         prompt, output, _ = expected_tokens(request)
         attempt.begin(request.services.learned, known.rows[0], prompt, output)
     return decision
@@ -242,9 +248,8 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
     """Return the tokens that a request is expected to need: of its prompt, by the size of its body; of its output, by
     the mean of the requests before it; and of the output of an average request for its model.
     """
-    parsed, exchange = request.parsed, request.exchange
-    key = exchange.api_key
-    learned, chain, key_id = request.services.learned, request.chain, None if key is None else key.id
+    parsed, exchange, chain = request.parsed, request.exchange, request.chain
+    learned, key_id = request.services.learned, None if exchange.api_key is None else exchange.api_key.id
     if chain is None or chain.leaf is None:
         output, bytes_per_token, typical = learned.lengths[parsed.model, key_id]
     else:
@@ -264,16 +269,13 @@ def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -
     return _new(Demand, (prompt, output, kept, 0.0, typical, HARM))  # Demand(…) would call a function in between
 
 
-def _count_work(request: InferenceRequest, known: LearnedRoutes, demand: Demand) -> None:
+def _count_work(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes, demand: Demand) -> None:
     """Count the prompt of an attempt as sent, and note where it begins to be kept, and which model is loaded."""
-    attempt = request.attempt
-    assert attempt is not None
     services, prefix, endpoint = request.services, request.prefix, attempt.endpoint
     if known.engines and (reported := known.engines.get(endpoint.id)) is not None:
         engine, seconds = reported
         attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, attempt.route.model.id, seconds)
     row = known.by_id[endpoint.id]
-    # Indices are quicker than names. Only previews have a fraction of a token.
     prompt: int = demand[0]  # type: ignore[assignment]
     if prefix is None or services.affinity is None:
         attempt.begin(services.learned, row, prompt, demand[1])
@@ -320,6 +322,10 @@ def _pick_adaptively(
 ) -> Decision | None:
     services = request.services
     counts = services.learned.counts
+    if request.stay is NO_STAY and patient and not known.engines:  # the usual case
+        waiting = 0 if counts is None and not services.queue.length else services.queued.interactive
+        decision = adaptive.pick(known.rows, demand, counts, tried, waiting, by_id=known.by_id)
+        return DECLINED if decision is FULL and adaptive.has_free(known.rows, counts, tried) else decision
     if request.stay.gives_way:
         counts = counts_for_bulk(counts or services.learned.counts_of_all, services.queued.wanted)
         waiting = services.roster.page.waiting

@@ -55,14 +55,17 @@ def routing_lines(decision: Decision, kept: int) -> bytes:
     `kept`: prompt tokens that are expected in the endpoint's prefix cache. Costs are in ms: of the endpoint, and the
     least of the others.
     """
-    costs = decision.costs
-    (name, least), chosen = costs[0], decision.endpoint_id
+    costs, chosen = decision.costs, decision.endpoint_id
     affinity = b"x-routerdash-affinity: kept=%d\r\n" % kept if kept else b""
     reason = decision.reason.encode()
-    if name == chosen and len(costs) > 1:  # the usual case
-        return b"x-routerdash-reason: %b;cost=%d;next=%d\r\n%b" % (reason, least, costs[1][1], affinity)
+    if len(costs) > 1:  # the usual case: it is among the cheapest two
+        (name, least), (second, more) = costs[:2]
+        if name == chosen:
+            return b"x-routerdash-reason: %b;cost=%d;next=%d\r\n%b" % (reason, least, more, affinity)
+        if second == chosen:
+            return b"x-routerdash-reason: %b;cost=%d;next=%d\r\n%b" % (reason, more, least, affinity)
     own = b"".join([b";cost=%d" % cost for name, cost in costs if name == chosen])
-    others = b"" if name == chosen else b";next=%d" % least
+    others = b"" if costs[0][0] == chosen else b";next=%d" % costs[0][1]
     return b"x-routerdash-reason: %b%b%b\r\n%b" % (reason, own, others, affinity)
 
 

@@ -127,7 +127,7 @@ def record_attempt(
             error,
             int((started - request.exchange.arrived) * 1e6),
             decision.reason,
-            () if decision.reason == ONLY else recorded_scores(decision),
+            recorded_scores(decision) if decision.scores and decision.reason != ONLY else (),
             details,
             decision.costs,
             attempt.work(request.services.learned, now),

@@ -321,13 +321,20 @@ def pick(
     found.sort()
     if best == OPEN:
         return _trial(rows, found)
+    del found[MAX_RECORDED_SCORES:]
     least, name, few = found[0]
-    limit = least * NEAR
-    if found[1][0] <= limit:
-        near = [one for one in found[:MAX_RECORDED_SCORES] if one[0] <= limit]
-        _, name, few = near[int(draw() * len(near))]
+    if found[1][0] <= least * NEAR:
+        _, name, few = found[int(draw() * _count_near(found, least * NEAR))]
     reason = SPILLED if best and _is_spilled(rows, best) else _reason(name, few, demand)
     return Decision(name, reason, (), _recorded(found))
+
+
+def _count_near(found: Found, limit: float) -> int:
+    """Return how many of the sorted costs are within the limit, which the first two are."""
+    near = 2
+    while near < len(found) and found[near][0] <= limit:
+        near += 1
+    return near
 
 
 def _is_spilled(rows: Iterable[Row[C]], best: int) -> bool:
@@ -434,9 +441,9 @@ def _trial(rows: Sequence[Row[C]], found: Found) -> Decision:
     """Every circuit breaker is open: the endpoint whose trial is due first is tried."""
     names = {name for _, name, _ in found}
     first = min((it.candidate for it in rows if it.id in names), key=lambda candidate: candidate.trial_due)
-    return Decision(first.id, TRIAL, (), _recorded(found))
+    return Decision(first.id, TRIAL, (), _recorded(found[:MAX_RECORDED_SCORES]))
 
 
 def _recorded(found: Found) -> tuple[tuple[str, int], ...]:
-    """Return the least costs, in ms."""
-    return tuple([(name, int(value * 1000.0)) for value, name, _ in found[:MAX_RECORDED_SCORES]])
+    """Return costs in ms."""
+    return tuple([(name, int(value * 1000.0)) for value, name, _ in found])
