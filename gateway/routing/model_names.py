@@ -68,7 +68,9 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class _PlannedStep:
+class PlannedStep:
+    """A step, with what its targets lead to."""
+
     step: Step
     targets: tuple["tuple[int, Leaf | NamePlan]", ...]  # with their weights
 
@@ -84,15 +86,15 @@ class Endpoints(Protocol):
 class NamePlan:
     """The steps of a requested name, with all that its targets lead to."""
 
-    __slots__ = ("_choice", "_fixed", "_steps", "changes_all", "leaves", "name")
+    __slots__ = ("_choice", "_fixed", "changes_all", "leaves", "name", "steps")
 
-    def __init__(self, name: ModelName | None, steps: tuple[_PlannedStep, ...]) -> None:
+    def __init__(self, name: ModelName | None, steps: tuple[PlannedStep, ...]) -> None:
         """`name`: None for the list of models of one request."""
         self.name = name
         # All attempts need another body: one with the served model's name, or without the list of models.
         self.changes_all = name is None or name.echo_served
-        self._steps = steps
-        self.leaves = tuple(leaf for step in steps for _, target in step.targets for leaf in _leaves_of(target))
+        self.steps = steps
+        self.leaves = tuple(leaf for step in steps for _, target in step.targets for leaf in leaves_of(target))
         self._choice = (-1, False)  # version of the endpoints, and whether there is a choice then
         self._fixed: tuple[Stage, ...] | None = None
         if not any(_is_drawn(step) for step in steps):
@@ -117,21 +119,22 @@ class NamePlan:
 
     def _stages(self, draw: Draw) -> tuple[Stage, ...]:
         return tuple(
-            stage for number, step in enumerate(self._steps, start=1) for stage in _stages_of(number, step, draw)
+            stage for number, step in enumerate(self.steps, start=1) for stage in _stages_of(number, step, draw)
         )
 
 
-def _is_drawn(step: _PlannedStep) -> bool:
+def _is_drawn(step: PlannedStep) -> bool:
     return len(step.targets) > 1 or any(
         isinstance(target, NamePlan) and not target.is_fixed for _, target in step.targets
     )
 
 
-def _leaves_of(target: Leaf | NamePlan) -> Sequence[Leaf]:
+def leaves_of(target: Leaf | NamePlan) -> Sequence[Leaf]:
+    """Return all that a target leads to."""
     return (target,) if isinstance(target, Leaf) else target.leaves
 
 
-def _stages_of(number: int, planned: _PlannedStep, draw: Draw) -> list[Stage]:
+def _stages_of(number: int, planned: PlannedStep, draw: Draw) -> list[Stage]:
     stages: list[Stage] = []
     leaves: list[Leaf] = []  # of the next stage
     for target in _drawn(planned.targets, draw):
@@ -236,7 +239,7 @@ def plan_of_list(models: Sequence[str], names: ModelNames | None) -> NamePlan:
     for model in models:
         named = None if names is None else names.plan(model)
         target = Leaf(model, None, None, (), True) if named is None else named
-        steps.append(_PlannedStep(Step((Target(model),)), ((1, target),)))
+        steps.append(PlannedStep(Step((Target(model),)), ((1, target),)))
     return NamePlan(None, tuple(steps))
 
 
@@ -253,7 +256,7 @@ class _Planner:
         steps = []
         for step in name.steps:
             targets = [(target.weight, self._target(name, target, requested, path)) for target in step.targets]
-            steps.append(_PlannedStep(step, tuple(targets)))
+            steps.append(PlannedStep(step, tuple(targets)))
         return NamePlan(name, tuple(steps))
 
     def _target(self, name: ModelName, target: Target, requested: str, path: tuple[ModelName, ...]) -> Leaf | NamePlan:

@@ -118,6 +118,7 @@ class RouteTargetSerializer(serializers.Serializer[Any]):
     endpoint_id = serializers.CharField(allow_null=True, help_text="The only endpoint that may serve it.")
     tag = serializers.CharField(allow_null=True, help_text="Tag of the endpoints that may serve it.")
     skipped = serializers.ChoiceField(SKIPPED, allow_null=True, help_text="Why it cannot get this request.")
+    share = serializers.FloatField(help_text="Share of the requests that would go to it now, by the weights: 0 to 1.")
     endpoint_ids = serializers.ListField(
         child=serializers.UUIDField(), help_text="Endpoints that would get the request; none if all are full."
     )
@@ -127,7 +128,7 @@ class RouteStepSerializer(serializers.Serializer[Any]):
     """A step of a model name; several with one number if a target is a name with several steps."""
 
     step = serializers.IntegerField(help_text="From 1.")
-    serves = serializers.BooleanField(help_text="Whether the request would go there.")
+    serves = serializers.BooleanField(help_text="Whether requests would go there.")
     left = serializers.ChoiceField(SKIPPED, allow_null=True, help_text="Why the request would not stay there.")
     targets = RouteTargetSerializer(many=True, help_text="In their order; requests draw one by weight.")
 
@@ -137,7 +138,7 @@ class RouteSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     decision = RouteDecisionSerializer(allow_null=True, help_text="Null if no endpoint is available.")
     demand = RouteDemandSerializer(required=False, help_text="Only with adaptive routing.")
-    endpoints = RouteEndpointSerializer(many=True, help_text="Those of the target that gets the request.")
+    endpoints = RouteEndpointSerializer(many=True, help_text="Those of the target with the largest share.")
     steps = RouteStepSerializer(many=True, required=False, help_text="Of a model name, or of several models.")
 
 

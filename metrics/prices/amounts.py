@@ -11,11 +11,14 @@ from django.utils.translation import gettext as _
 from metrics.prices.book import NANO
 
 PLACES = 9
+MAX_DIGITS = 10  # before the decimal point
 MAX_AMOUNT = 1_000_000_000 * NANO  # of a unit; the database's integers have 63 bits
 
 
 def nanos(value: Decimal) -> tuple[int, bool]:
     """Return an amount in 10⁻⁹, and whether that is exact. Otherwise it is rounded half to even."""
+    if value and value.adjusted() < -PLACES - 1:
+        return 0, False  # also if the exponent is too small to be computed with
     with localcontext() as context:
         context.prec = 60
         exact = value * NANO
@@ -78,9 +81,14 @@ def parse_amount(text: str) -> int:
         value = Decimal(text)
     except InvalidOperation:
         raise ValueError(_("Enter a decimal number such as 2.5.")) from None
-    if not value.is_finite() or value < 0 or value * NANO > MAX_AMOUNT:
+    if not is_amount(value):
         raise ValueError(_("Enter an amount from 0 to 1,000,000,000."))
     amount, exact = nanos(value)
     if not exact:
         raise ValueError(_("Enter at most nine decimal places."))
     return amount
+
+
+def is_amount(value: Decimal) -> bool:
+    """Return True for a number of units from 0 to MAX_AMOUNT. No exponent is too large for it."""
+    return value.is_finite() and value >= 0 and (value.adjusted() < MAX_DIGITS and value * NANO <= MAX_AMOUNT)

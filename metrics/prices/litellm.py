@@ -15,9 +15,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from endpoints.clouds.kinds import Kind
-from metrics.prices.amounts import MAX_AMOUNT, nanos
+from metrics.prices.amounts import is_amount, nanos
 from metrics.prices.book import AMOUNTS, IMAGES, MINUTES, REQUESTS, TOKENS, tier_of
-from metrics.prices.rules import MAX_LENGTH
+from metrics.prices.rules import MAX_LENGTH, MAX_PROMPT
 
 SOURCE = "LiteLLM"
 CURRENCY = "USD"
@@ -53,7 +53,7 @@ _NAMES = {  # of fields: our amount, and the number of units that it is for
     "output_cost_per_image": ("image", IMAGES),
     "input_cost_per_second": ("minute", MINUTES * 60),
 }
-_FIELD = re.compile(rf"({'|'.join(_NAMES)})(?:_above_(\d+)k_tokens)?(?:_([a-z]+))?")
+_FIELD = re.compile(rf"({'|'.join(_NAMES)})(?:_above_(\d{{1,12}})k_tokens)?(?:_([a-z]+))?")
 _TIERS = {"batches": "batch"}
 _KNOWN_TIERS = frozenset(("batches", "flex", "priority", "ultrafast", "balanced", "decisions"))
 _Sets = dict[tuple[int, str], dict[str, Decimal]]  # amounts by prompt size and tier
@@ -141,11 +141,10 @@ def _sets(model: Mapping[str, Any]) -> _Sets:
             amount, units = _NAMES[matched[1]]
             if isinstance(value, bool) or not isinstance(value, int | Decimal):
                 raise ValueError(f"{name} must be a number")
-            value = Decimal(value) * units
-            if not value.is_finite() or not 0 <= value <= MAX_AMOUNT // 10**9:
+            if not is_amount(price := Decimal(value)) or not is_amount(price := price * units):
                 raise ValueError(f"{name} must be a price from 0 on")
             tier = tier_of(_TIERS.get(matched[3] or "", matched[3] or ""))
-            found.setdefault((size or int(matched[2] or 0) * 1000, tier), {}).setdefault(amount, value)
+            found.setdefault((size or int(matched[2] or 0) * 1000, tier), {}).setdefault(amount, price)
     return found
 
 
@@ -155,7 +154,9 @@ def _parts(model: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     steps = model.get("tiered_pricing")
     for step in steps if isinstance(steps, list) else ():
         limits = step.get("range") if isinstance(step, dict) else None
-        if not (isinstance(limits, list) and limits and isinstance(limits[0], int | Decimal) and limits[0] >= 0):
+        if not (
+            isinstance(limits, list) and limits and isinstance(limits[0], int | Decimal) and 0 <= limits[0] < MAX_PROMPT
+        ):
             raise ValueError("tiered_pricing must have a range of tokens in each step")
         yield int(limits[0]), step
 

@@ -15,6 +15,7 @@ from metrics.prices.book import AMOUNTS, DAY_MINUTES, EVERY_DAY, tier_of
 from metrics.prices.tables import CurrencyRate, PriceRow
 
 MAX_LENGTH = 256  # characters of a pattern
+MAX_PROMPT = 1 << 53  # tokens; JSON has no larger whole numbers
 WEEK_MINUTES = 7 * DAY_MINUTES
 CHANGEABLE = ("valid_until", "note")  # of a row that counts already
 FIXED = (
@@ -70,8 +71,12 @@ def rate_problems(rate: CurrencyRate, before: CurrencyRate | None, now: datetime
         currency=rate.currency, reporting=rate.reporting, valid_from=rate.valid_from
     ).exclude(pk=rate.pk)
     if not found and same.exists():
-        found.append(Problem("valid_from", _("Another rate of this currency has the same start.")))
+        found.append(same_start())
     return found
+
+
+def same_start() -> Problem:
+    return Problem("valid_from", _("Another rate of this currency has the same start."))
 
 
 def unknown_currency(code: str) -> str:
@@ -129,7 +134,7 @@ def _of_amounts(row: PriceRow) -> Iterator[Problem]:
             yield Problem(name, _("Enter an amount from 0 to 1,000,000,000."))
     if all(it is None for it in amounts.values()):
         yield Problem("input", _("Enter at least one amount. 0 means free of charge."))
-    if not 0 <= row.min_prompt < 1 << 53:
+    if not 0 <= row.min_prompt < MAX_PROMPT:
         yield Problem("min_prompt", _("Enter a whole number of tokens."))
 
 

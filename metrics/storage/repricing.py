@@ -1,6 +1,7 @@
 """Repricing: costs of stored requests are computed again with the present price book. Only the command does so.
 
-Rows of the history and sums of costs change by the same amounts. Requests whose rows were deleted keep their costs.
+Rows of the history and sums of costs change by the same amounts. Requests whose rows were deleted keep their costs, and
+so do those of deleted endpoints, whose type is not known any more.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import msgspec
 from django.db import connection
 
 from endpoints.changes import counters as change_counters
+from endpoints.registry import registry
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from metrics import sql
 from metrics.counting.costs import CostKey, CostSums, RequestCost, cost_key
@@ -68,6 +70,8 @@ def reprice(since: datetime, zone: ZoneInfo, *, apply: bool) -> list[PriceChange
                 continue
             entry, last = _record(row, attempts[-1]), attempts[-1]
             old = _old_cost(last)
+            if old is not None and registry.get(last.endpoint_id) is None:
+                continue
             new = pricing.cost(entry)
             if old == new:
                 continue

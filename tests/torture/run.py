@@ -33,6 +33,7 @@ from tests.torture.traffic import BROKEN, OK
 DATA_MEGABYTES = 256
 JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
+NEAR_SECONDS = 20.0  # before a change of prices, in which an audit waits
 
 EVERY_KIND = {"prompt_tokens": 100, "cached_tokens": 40, "cache_write_tokens": 8, "reasoning_tokens": 6}
 # One simulated server for each model of traffic.py. `shared` has two, one of which always fails; those of `sized`
@@ -237,7 +238,15 @@ class Run:
     def check_exports(self) -> None:
         self._add(self.costs.audit_exports())
 
+    def _wait_for_noon(self) -> None:
+        """Let requests run at noon, if it is near."""
+        noon = self.costs.prices.noon
+        if noon is not None and 0 < (left := noon - time.time()) < NEAR_SECONDS:
+            self.sender.go()
+            time.sleep(left + 0.5)
+
     def audit(self) -> None:
+        self._wait_for_noon()
         self.sender.pause()
         self.result.audits += 1
         self._add(self.auditor.audit(self.sender.tally, self.scene.kill_times))

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -45,7 +45,7 @@ class PriceList(APIView):
     @extend_schema(operation_id="prices_list", parameters=[Q, *offset_pages.PARAMETERS], responses=PriceListSerializer)
     def get(self, request: Request) -> Response:
         """List the prices of this installation, sorted by model, the latest first. The catalogue is not in it."""
-        rows = PriceRow.objects.filter(pattern__icontains=request.query_params.get("q", ""))
+        rows = PriceRow.objects.filter(pattern__icontains=_search_text(request))
         part, headers = offset_pages.part_of(request, rows)
         data = {"prices": PriceSerializer(part, many=True).data, "total": rows.count()}
         return Response(data, headers=headers)
@@ -69,8 +69,10 @@ class PriceDetail(APIView):
         """Change the fields sent. Of a price that counts already, only `valid_until` and `note` can change."""
         with transaction.atomic():
             row = _row_or_404(price_id, lock=True)
-            sent = request.data if isinstance(request.data, dict) else {}
-            _store(request, row, _validated(PriceSerializer, {**PriceSerializer(row).data, **sent}), CHANGE)
+            sent = request.data
+            if isinstance(sent, dict):
+                sent = {**PriceSerializer(row).data, **sent}
+            _store(request, row, _validated(PriceSerializer, sent), CHANGE)
         return Response(PriceSerializer(row).data)
 
     @extend_schema(responses={204: None})
@@ -93,7 +95,7 @@ class PricesInEffect(APIView):
         """List the models of all endpoints with the price that counts now, and served models without one."""
         flushed()
         moment, now = Moment.now(), time.time()
-        models = priced_models(moment.entries, now, request.query_params.get("q", ""))
+        models = priced_models(moment.entries, now, _search_text(request))
         part, headers = offset_pages.part_of(request, models)
         content = {
             "currency": settings.ROUTERDASH.currency,
@@ -122,9 +124,12 @@ class CurrencyRateList(APIView):
             rate=values["rate"],
         )
         _refuse(rules.rate_problems(rate, None))
-        with transaction.atomic():
-            rate.save()
-            _log(request, rate, ADDITION)
+        try:
+            with transaction.atomic():
+                rate.save()
+                _log(request, rate, ADDITION)
+        except IntegrityError:  # another request was faster
+            _refuse([rules.same_start()])
         return Response(CurrencyRateSerializer(rate).data, status=status.HTTP_201_CREATED)
 
 
@@ -141,6 +146,10 @@ class CurrencyRateDetail(APIView):
             _log(request, rate, DELETION)
             rate.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _search_text(request: Request) -> str:
+    return str(request.query_params.get("q", "")).replace("\0", "")  # which PostgreSQL refuses
 
 
 def _row_or_404(price_id: int, *, lock: bool = False) -> PriceRow:

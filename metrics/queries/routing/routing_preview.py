@@ -83,6 +83,7 @@ class RouteTargetPayload(TypedDict):
     endpoint_id: str | None
     tag: str | None
     skipped: str | None
+    share: float  # of the requests, now
     endpoint_ids: list[str]
 
 

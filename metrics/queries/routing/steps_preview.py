@@ -16,6 +16,7 @@ from gateway.registry.schema import EndpointFacts, Model
 from gateway.routing.balancer import TRIAL
 from gateway.routing.model_names import Leaf, NamePlan, Stage
 from metrics.queries.routing.routing_preview import WAIT, RoutePayload, RouteTargetPayload
+from metrics.queries.routing.step_shares import step_shares
 
 RouteList = Sequence[tuple[EndpointFacts, Model]]
 
@@ -79,17 +80,19 @@ class StepsPreview:
         self._route_of = route_of
 
     def payload(self, model: str, plan: NamePlan) -> RoutePayload | None:
-        """Return the route with all steps. Of targets that are drawn by weight, the first is shown as drawn.
+        """Return the route with all steps, and the share of each target; None if no endpoint has any of the models.
 
-        None if no endpoint has any of the models.
+        Decision and endpoints are those of the target with the largest share.
         """
         vectors = self._vectors(plan)
         steps = [_Step(stage, [self._target(leaf, vectors) for leaf in stage.leaves]) for stage in plan.stages(_first)]
         if not any(target.route for step in steps for target in step.targets):
             return None
         serving, left = _walk(steps)
-        chosen = None if serving is None else _chosen(steps[serving])
-        shown = chosen or next(target for step in steps for target in step.targets if target.route)
+        shares = {} if serving is None else _shares(plan, steps, steps[serving])
+        targets = [target for step in steps for target in step.targets]
+        chosen = max(targets, key=lambda it: shares.get(id(it), 0.0)) if shares else None
+        shown = chosen or next(target for target in targets if target.route)
         assert shown.route is not None
         route: RoutePayload = {**shown.route, "model": model}
         if chosen is None:
@@ -97,9 +100,9 @@ class StepsPreview:
         route["steps"] = [
             {
                 "step": step.stage.number,
-                "serves": number == serving,
+                "serves": any(id(target) in shares for target in step.targets),
                 "left": left.get(number),
-                "targets": [_target_payload(target) for target in step.targets],
+                "targets": [_target_payload(target, shares.get(id(target), 0.0)) for target in step.targets],
             }
             for number, step in enumerate(steps)
         ]
@@ -162,19 +165,22 @@ def _walk(steps: Sequence[_Step]) -> tuple[int | None, dict[int, str]]:
     return None, left
 
 
-def _chosen(step: _Step) -> _Target | None:
-    """Return the target of a step that gets the request."""
-    by_state = {target.state: target for target in reversed(step.targets)}
-    return next((by_state[state] for state in (None, FULL, TRIAL, TOO_LONG) if state in by_state), None)
+def _shares(plan: NamePlan, steps: Sequence[_Step], serving: _Step) -> dict[int, float]:
+    """Return the shares of the targets of the step that gets the requests, by their id()."""
+    number, best = serving.stage.number, serving.state
+    targets = {id(target.leaf): target for step in steps if step.stage.number == number for target in step.targets}
+    found = step_shares(plan.steps[number - 1], lambda leaf: targets[id(leaf)].state == best)
+    return {id(targets[leaf]): share for leaf, share in found.items()}
 
 
-def _target_payload(target: _Target) -> RouteTargetPayload:
+def _target_payload(target: _Target, share: float) -> RouteTargetPayload:
     decision = None if target.route is None or target.skipped is not None else target.route["decision"]
     return {
         "model": target.leaf.model,
         "endpoint_id": target.leaf.endpoint_id,
         "tag": target.leaf.tag,
         "skipped": target.skipped,
+        "share": share,
         "endpoint_ids": [] if decision is None else decision["endpoint_ids"],
     }
 

@@ -56,6 +56,8 @@ class TestPrices:
             ({"input": []}, "input"),
             ({"input": "0.0000000001"}, "input"),
             ({"input": None}, "input"),
+            ({"input": "1e999999999"}, "input"),
+            ({"input": "1e-999999999"}, "input"),
             ({"pattern": "a*b*"}, "pattern"),
             ({"weekdays": 0}, "weekdays"),
             ({"valid_from": "soon"}, "valid_from"),
@@ -87,6 +89,15 @@ class TestPrices:
         row = made(valid_from=TOMORROW)
         assert send(as_admin, "patch", f"/api/prices/{row.pk}", {"input": "3"}).json()["input"] == "3"
 
+    @pytest.mark.parametrize("body", [[], None, 5, "x"])
+    def test_a_change_that_is_no_object_is_refused(self, as_admin, body):
+        assert send(as_admin, "patch", f"/api/prices/{made().pk}", body).status_code == 400
+
+    def test_a_search_may_have_any_character(self, as_viewer):
+        made()
+        for path in ("/api/prices", "/api/prices/in-effect"):
+            assert as_viewer.get(f"{path}?q=%00m%ff").status_code == 200
+
     def test_an_unused_price_is_deleted(self, as_admin, monkeypatch):
         used, unused = made(), made(pattern="n")
         monkeypatch.setattr("metrics.prices.tables.USED_BY", [lambda ids: {used.pk} & set(ids)])
@@ -111,13 +122,26 @@ class TestRates:
         assert as_admin.delete(f"/api/currency-rates/{rate['id']}").status_code == 204
         assert as_admin.delete(f"/api/currency-rates/{rate['id']}").status_code == 404
 
+    def test_of_two_rates_at_once_one_is_refused(self, as_admin, monkeypatch):
+        sent = {"currency": "EUR", "rate": "1.1", "valid_from": TOMORROW.isoformat()}
+        assert send(as_admin, "post", "/api/currency-rates", sent).status_code == 201
+        monkeypatch.setattr(
+            "metrics.prices.rules.rate_problems", lambda rate, before: []
+        )  # the other is not stored yet
+        response = send(as_admin, "post", "/api/currency-rates", sent)
+        assert (response.status_code, list(response.json()["fields"])) == (400, ["valid_from"])
+
     def test_a_rate_that_counts_is_kept(self, as_admin):
         rate = CurrencyRate.objects.create(currency="EUR", reporting="USD", valid_from=timezone.now(), rate=NANO)
         assert as_admin.delete(f"/api/currency-rates/{rate.pk}").status_code == 409
 
     def test_a_bad_rate_is_refused(self, as_admin):
-        response = send(as_admin, "post", "/api/currency-rates", {"currency": "USD", "rate": "1"})
-        assert (response.status_code, list(response.json()["fields"])) == (400, ["currency"])
+        for sent, field in (
+            ({"currency": "USD", "rate": "1"}, "currency"),
+            ({"currency": "EUR", "rate": "1e999999999"}, "rate"),
+        ):
+            response = send(as_admin, "post", "/api/currency-rates", sent)
+            assert (response.status_code, list(response.json()["fields"])) == (400, [field])
 
 
 class TestPricesInEffect:

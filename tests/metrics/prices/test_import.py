@@ -76,6 +76,11 @@ def test_what_is_left_out_is_counted():
         ('{"litellm_provider": "openai", "input_cost_per_token": true}', "m: input_cost_per_token must be a number"),
         ('{"litellm_provider": "openai", "input_cost_per_token": -1e-6}', "m: input_cost_per_token must be a price"),
         ('{"litellm_provider": "openai", "input_cost_per_token": 1e99999}', "m: input_cost_per_token must be a price"),
+        (
+            '{"litellm_provider": "openai", "input_cost_per_token": 1e999999999}',
+            "m: input_cost_per_token must be a price",
+        ),
+        ('{"litellm_provider": "openai", "tiered_pricing": [{"range": [1e999999999]}]}', "m: tiered_pricing must have"),
         ('{"litellm_provider": "openai", "input_cost_per_token": NaN}', "m: input_cost_per_token must be a number"),
         ('{"litellm_provider": "openai", "tiered_pricing": [{"range": []}]}', "m: tiered_pricing must have a range"),
     ],

@@ -61,7 +61,9 @@ def test_amounts_are_shown_as_short_as_possible(amount, text):
     assert parse_amount(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "a", "-1", "NaN", "Infinity", "1e10", "0.0000000001"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "NaN", "sNaN", "Infinity", "1e10", "1e999999999", "0.0000000001", "1e-999999999"]
+)
 def test_no_amount(text):
     with pytest.raises(ValueError, match=r"Enter "):
         parse_amount(text)

@@ -5,16 +5,18 @@ import io
 import pytest
 from django.core.management import CommandError, call_command
 
+from endpoints.models import Endpoint
+from endpoints.registry import registry
 from metrics.counting.stored_attempt import stored_attempts
 from metrics.models import CostDayRollUp
 from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.prices.tables import PriceRow
 from tests.metrics.pricing import add_price
-from tests.metrics.records import NOW, load, request
+from tests.metrics.records import NOW, A, load, request
 from tests.metrics.world import World, rows
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("endpoints")]
 
 
 def reprice(*options: str, since: str = "2026-01-01") -> list[str]:
@@ -78,6 +80,20 @@ def test_earlier_requests_keep_their_costs(world: World, prices: list[PriceRow])
     (changed, *_) = reprice("--apply", since=NOW.isoformat())
     assert changed.startswith("tiny: 1 requests, ")
     assert sorted(int(row.cost) for row in CostDayRollUp.objects.all()) == [500_000, 1_000_000]
+
+
+def test_requests_of_a_deleted_endpoint_keep_their_costs(world: World, endpoints: tuple[Endpoint, Endpoint]) -> None:
+    """Its type is not known any more, so its price would be that of no type."""
+    Endpoint.objects.filter(pk=A).update(endpoint_type="vllm")
+    registry.reload()
+    add_price("tiny", provider="vllm", input=NANO)
+    price_registry.forget()
+    world.gateway(request(input_tokens=1000))
+    world.write()
+    endpoints[0].delete()
+    registry.reload()
+    assert reprice("--apply") == ["no cost differs"]
+    assert [int(row.cost) for row in CostDayRollUp.objects.all()] == [1_000_000]
 
 
 def test_a_price_that_came_too_late_counts_then(world: World) -> None:

@@ -1,5 +1,6 @@
 """The preview of a model name goes through its steps as gateways do."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,74 @@ def test_a_target_may_be_bound_to_an_endpoint_or_a_tag():
 def test_the_other_targets_of_a_step_follow():
     found = look(named(Step((Target("big", 9), Target("small", 1)))), of(A, "big", OFFLINE), of(B, "small"))
     assert (seen(found), found["decision"]["endpoint_ids"]) == (["serves"], [B])
+
+
+def shares(payload: Any) -> list[list[float]]:
+    return [[round(it["share"], 6) for it in step["targets"]] for step in payload["steps"]]
+
+
+@pytest.mark.parametrize(
+    ("states", "weights", "expected"),
+    [
+        ((WORKS, WORKS, WORKS), (70, 20, 10), [0.7, 0.2, 0.1]),
+        ((OFFLINE, WORKS, WORKS), (70, 20, 10), [0, 0.666667, 0.333333]),
+        ((FULL, WORKS, WORKS), (70, 20, 10), [0, 0.666667, 0.333333]),
+        ((FULL, FULL, OFFLINE), (70, 20, 10), [0.777778, 0.222222, 0]),
+        ((WORKS, WORKS, WORKS), (0, 20, 0), [0, 1, 0]),
+        ((OFFLINE, WORKS, WORKS), (5, 0, 0), [0, 1, 0]),  # without a weight: in their order
+        ((OFFLINE, OFFLINE, OFFLINE), (70, 20, 10), [0, 0, 0]),
+    ],
+)
+def test_targets_that_work_share_the_requests(
+    states: tuple[str, ...], weights: tuple[int, ...], expected: list[float]
+) -> None:
+    models, ids = ("big", "small", "tiny"), (A, B, C)
+    step = Step(tuple(map(Target, models, weights)))
+    found = look(named(step), *map(of, ids, models, states))
+    by_model = {it["model"]: it["share"] for it in found["steps"][0]["targets"]}
+    assert [by_model[model] for model in models] == pytest.approx(expected, abs=1e-5)
+    largest = ids[max(range(3), key=lambda at: expected[at])]
+    assert any(expected) is (found["decision"] is not None)
+    if found["decision"] and found["decision"]["reason"] != "wait":
+        assert found["decision"]["endpoint_ids"] == [largest]
+    else:
+        assert [it["endpoint_id"] for it in found["endpoints"]] == [largest]
+
+
+def nested(*steps: Step | str) -> ModelNames:
+    """`fast` draws the model `big` and the name `inner`, which has these steps, in the ratio 3 to 1."""
+    inner = tuple(Step((Target(step),)) if isinstance(step, str) else step for step in steps)
+    outer = Step((Target("big", 3), Target("inner", 1)))
+    return ModelNames([ModelName(id="1", name="fast", steps=(outer,)), ModelName(id="2", name="inner", steps=inner)])
+
+
+def test_the_targets_of_another_name_share_its_part():
+    three = (of(A, "big"), of(B, "small"), of(C, "tiny"))
+    drawn = look(nested(Step((Target("small", 1), Target("tiny", 4)))), *three)
+    assert shares(drawn) == [[0.75, 0.05, 0.2]]
+    steps = nested("small", "tiny")
+    in_steps = look(steps, *three)
+    assert (shares(in_steps), seen(in_steps)) == ([[0.75], [0.25], [0]], ["serves", "serves", ""])
+    later = look(steps, three[0], of(B, "small", OFFLINE), three[2])
+    assert shares(later) == [[0.75], [0], [0.25]]
+
+
+@pytest.mark.parametrize("down", ["", "big", "small", "big small"])
+def test_shares_are_those_of_many_draws(down: str) -> None:
+    names = nested("small", Step((Target("tiny", 2), Target("small", 2))))
+    plan = names.plan("fast")
+    assert plan is not None
+    models = {"big": A, "small": B, "tiny": C}
+    found = look(names, *(of(at, model, OFFLINE if model in down.split() else WORKS) for model, at in models.items()))
+    draws, counts = random.Random(7), dict.fromkeys(models, 0)
+    for _ in range(20_000):
+        order = [leaf.model for stage in plan.stages(draws.random) for leaf in stage.leaves]
+        counts[next(model for model in order if model not in down.split())] += 1
+    shown = dict.fromkeys(models, 0.0)
+    for step in found["steps"]:
+        for target in step["targets"]:
+            shown[target["model"]] += target["share"]
+    assert shown == pytest.approx({model: count / 20_000 for model, count in counts.items()}, abs=0.02)
 
 
 def test_a_name_of_unknown_models_leads_nowhere():
