@@ -185,11 +185,17 @@ def agrees(router: RouterDash) -> bool:
     return router.manage("reconcile", "--thorough").stdout.endswith("all figures agree\n")
 
 
+def priced_requests(router: RouterDash) -> int:
+    return sum(it["requests"] for it in router.get("/api/usage?since=2025-01-01").json()["costs"])
+
+
 def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim: Simulator) -> None:
     """All figures include the requests that llmlb served between two starts, exactly once."""
     router, path = taken_over
     router.start()
     router.add(sim.add(models=["ours"]))
+    price = {"pattern": "*", "currency": "EUR", "request": "0.5", "valid_from": "2020-01-01T00:00:00Z"}
+    assert router.post("/api/prices", price).status == 201
     assert [router.chat("ours").status for _ in range(5)] == [200] * 5
     until(lambda: router.stats()["records_waiting"] == 0)
     first = figures(router)
@@ -220,10 +226,12 @@ def test_adopt_serve_llmlb_again_serve(taken_over: tuple[RouterDash, Path], sim:
     grown = Counter({key: count - first["endpoints"][key] for key, count in second["endpoints"].items()})
     assert +grown == served.endpoints
     assert agrees(router)
+    assert priced_requests(router) == 5  # those of llmlb have no price
 
     assert [router.chat("ours").status for _ in range(3)] == [200] * 3
     until(lambda: router.stats()["records_waiting"] == 0)
     assert agrees(router)
+    assert priced_requests(router) == 8
     router.kill()
     router.start()
     third = figures(router)

@@ -134,6 +134,20 @@ def test_new_requests_count_on_top(upgraded: Upgraded) -> None:
     assert router.endpoint(counted["id"])["successful_requests"] == counted["successful_requests"] + 2
 
 
+def test_only_requests_after_the_first_price_cost_something(upgraded: Upgraded) -> None:
+    """Requests of the archive have no price, even if one is entered that counts from before them."""
+    router = upgraded.router
+    until(lambda: router.stats()["records_waiting"] == 0)
+    price = {"pattern": "tiny", "currency": "EUR", "request": "0.5", "valid_from": "2020-01-01T00:00:00Z"}
+    assert router.post("/api/prices", price).status == 201
+    before = router.stats()["total_requests"]
+    assert router.request("POST", "/v1/chat/completions", _chat(False), {}, upgraded.keys["ops"]).status == 200
+    until(lambda: router.stats()["total_requests"] == before + 1)
+    costs = router.get("/api/usage?since=2025-01-01").json()["costs"]
+    expected = {"currency": "EUR", "cost": "0.0005", "estimated_cost": "0", "requests": 1, "estimated_requests": 0}
+    assert costs == [expected]
+
+
 def test_all_figures_agree(upgraded: Upgraded) -> None:
     until(lambda: upgraded.router.stats()["records_waiting"] == 0, 60)
     done = upgraded.router.manage("reconcile")
