@@ -9,6 +9,7 @@ RouterDash in any case: which endpoint and model served a request, and of reques
 import csv
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from gateway.ipc import record
 from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
 from metrics.times import parse_time
-from tests.router import RouterDash, until
+from tests.router import RouterDash
 from tests.torture.prices import NANO, Cost, Prices, Used, completion, sums
 from tests.torture.tally import Tally
 
@@ -38,6 +39,7 @@ GROUP_FIELDS = {
 TOTAL, COST = "routerdash_cost_total", "routerdash_endpoint_cost_total"
 UNPRICED = "routerdash_endpoint_unpriced_requests_total"
 COST_METRICS = (TOTAL, COST, UNPRICED)
+FOLLOW_SECONDS = 10.0
 MAX_SHOWN = 5  # differences of one kind
 
 
@@ -62,6 +64,24 @@ class CostAudit:
     _requests: dict[str, Request] = field(default_factory=dict)  # as seen first
     settled: int = 0  # requests in flight at noon, of which RouterDash says on which side they completed
     _checked: dict[str, Cost | None] = field(default_factory=dict)  # stored costs, as seen first
+
+    def audit_repriced(self, tally: Tally, *, certain: bool) -> list[str]:
+        """Audit after `reprice`: all costs are those of the present prices.
+
+        Unless it is `certain` that its transaction was committed, they may also all be the old ones.
+        """
+        if not certain and not list(self._changed()):
+            return self.audit(tally)
+        self._checked.clear()
+        self._requests.clear()
+        return self.audit(tally)
+
+    def _changed(self) -> Iterator[str]:
+        """Yield the ids of requests whose stored cost is not the one that was seen first."""
+        for row in self._rows():
+            request_id = str(row["id"])
+            if request_id in self._checked and self._checked[request_id] != _stored(stored_attempts(row["attempts"])):
+                yield request_id
 
     def audit(self, tally: Tally) -> list[str]:
         """Return a text for each wrong cost."""
@@ -102,9 +122,7 @@ class CostAudit:
 
     def _compare(self, row: dict[str, Any], tally: Tally) -> Iterator[str]:
         request_id, attempts = str(row["id"]), stored_attempts(row["attempts"])
-        found = None
-        if attempts and (last := attempts[-1]).cost is not None:
-            found = Cost(last.price_id or 0, last.currency or "", last.cost)
+        found = _stored(attempts)
         if request_id in self._checked:  # what is stored never changes, nor does a price before noon
             if found != (before := self._checked[request_id]):
                 yield f"cost of {request_id} was {before} and is {found}"
@@ -187,7 +205,6 @@ class CostAudit:
         yield from _different("roll-ups of costs", stored, expected)
 
     def _prometheus(self) -> Iterator[str]:
-        found = until(lambda: cost_samples(self.router.get("/metrics").body.decode()), 20)
         expected: dict[tuple[str, ...], int] = {
             (TOTAL, currency): cost for (_, currency), cost in sums(self._costs()).items()
         }
@@ -195,8 +212,13 @@ class CostAudit:
         expected |= {(COST, *place, currency): cost for (place, currency), cost in costs.items()}
         unpriced = Counter(it.groups["endpoint"] for it in self._requests.values() if it.cost is None)
         del unpriced[NO_ENDPOINT]
-        known = {place[1] for place in found if place[0] == UNPRICED}
-        expected |= {(UNPRICED, endpoint): unpriced[endpoint] for endpoint in {*known, *unpriced}}
+        endpoints = {row["id"] for row in self.router.get("/api/endpoints").json()["endpoints"]}
+        expected |= {(UNPRICED, endpoint): unpriced[endpoint] for endpoint in endpoints}
+        end = time.monotonic() + FOLLOW_SECONDS  # control reads its totals again a moment after `reprice`
+        while (found := cost_samples(self.router.get("/metrics").body.decode())) != expected:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
         yield from _different("Prometheus", found, expected)
 
     # Exports, once at the end
@@ -213,6 +235,11 @@ class CostAudit:
         lines = self.router.get("/api/requests/export?format=jsonl").body.decode().splitlines()
         rows = {row["id"]: _exported(row) for row in map(json.loads, lines)}
         return _shortened([*wrong, *_different("exported JSON", rows, expected)])
+
+
+def _stored(attempts: list[StoredAttempt]) -> Cost | None:
+    last = attempts[-1] if attempts else None
+    return None if last is None or last.cost is None else Cost(last.price_id or 0, last.currency or "", last.cost)
 
 
 def cost_samples(text: str) -> dict[tuple[str, ...], int]:

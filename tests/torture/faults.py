@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from tests.router import RouterDash, command_of, until
+from tests.router import RouterDash, clean_environment, command_of, until
 from tests.torture.postgres import Postgres
 
 GATEWAY, CONTROL, BACKGROUND = "gateway.main", "manage.py control", "manage.py background"
@@ -82,6 +82,15 @@ class Scene:
             return bool(found and found[0])
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         return any(line[3:5] == ["WRITE", str(pid)] and line[6] == "120" for line in locks if len(line) == 8)
+
+    def holds_rows(self, pid: int) -> bool:
+        """Return True if a command holds the locks of `reprice`: SQLite's, or PostgreSQL's on the tables of rows."""
+        if not self.router.database_url:
+            return self._writes(pid)
+        sql = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND granted"
+        with closing(psycopg.connect(self.router.database_url, autocommit=True)) as connection:
+            found = connection.execute(sql).fetchone()
+        return bool(found and found[0])
 
     @contextmanager
     def stopped(self, role: str) -> Iterator[None]:
@@ -209,6 +218,33 @@ class Scene:
         changes = {"operator_state": state, "notes": f"edited {self.rng.random()}"}
         with contextlib.suppress(OSError):
             self.router.request("PATCH", f"/api/endpoints/{self.edited}", changes)
+
+
+def reprice(scene: Scene) -> "subprocess.Popen[bytes]":
+    """Start to compute all past costs again."""
+    router = scene.router
+    return subprocess.Popen(
+        [*router.program, "reprice", "--since", "2020-01-01", "--apply"],
+        cwd=router.directory,
+        env=clean_environment(router.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def kill_reprice(scene: Scene) -> bool:
+    """Start to compute past costs again, and kill that inside its transaction. Return True if it was faster."""
+    process = reprice(scene)
+    scene.log("kill reprice")
+    while process.poll() is None:
+        if scene.holds_rows(process.pid):
+            time.sleep(scene.rng.uniform(0, 0.3))
+            process.kill()
+            scene.kills += 1
+            break
+        time.sleep(0.002)
+    return process.wait(60) == 0
 
 
 @contextmanager

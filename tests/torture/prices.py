@@ -40,6 +40,13 @@ NOON: tuple[dict[str, Any], ...] = (
     {"pattern": "flaky", "currency": "JPY", "input": "150.123456789", "output": "600.1"},
     {"pattern": "sl*w", "currency": "USD", "input": "2.718281828", "output": "14"},
 )  # fmt: skip
+# These come too late: they count from the start, but only for requests that complete after they were added, and for
+# those of before once `reprice` has run.
+EVENING: tuple[dict[str, Any], ...] = (
+    {"pattern": "second", "currency": "USD", "input": "0.987654321", "cached": "0.3", "output": "2.000000003"},
+    {"pattern": "shared", "currency": "EUR", "input": "0.5", "output": "0.700000007", "request": "0.01"},
+    {"pattern": "slow", "currency": "JPY", "output": "1234.567890123"},
+)  # fmt: skip
 NOTICE_SECONDS = 30.0  # before noon, by which faults have let a row in
 LATEST_SECONDS = 3.0  # before noon: a row that is stored later might miss requests
 
@@ -108,7 +115,7 @@ class Prices:
         rows = [row for row in self.rows if row.since <= completed and row.counts_for(model, endpoint_id, used.input)]
         if not rows:
             return None
-        row = max(rows, key=lambda row: (bool(row.endpoint_id), row.values.get("min_prompt", 0), row.since))
+        row = max(rows, key=_specificity)
         return Cost(row.id, row.values["currency"], row.cost(used))
 
     def begin(self, router: RouterDash, endpoints: dict[str, str]) -> None:
@@ -132,6 +139,11 @@ class Prices:
                 time.sleep(0.2)
         assert time.time() < noon, "the prices of noon were stored too late"
         self.noon = noon
+
+    def add_late(self, router: RouterDash) -> None:
+        """Add the prices that come too late. No request may run meanwhile."""
+        for values in EVENING:
+            self._store(router, values, START, {})
 
     def _try(self, router: RouterDash, values: dict[str, Any], noon: int) -> bool:
         """Store a row. Return False after an error."""
@@ -162,6 +174,11 @@ class Prices:
 
     def _add(self, row_id: int, since: int, values: dict[str, Any], endpoint_id: str) -> None:
         self.rows = [*self.rows, Row(row_id, since, endpoint_id, values)]
+
+
+def _specificity(row: Row) -> tuple[Any, ...]:
+    pattern = row.values["pattern"]
+    return bool(row.endpoint_id), "*" not in pattern, row.values.get("min_prompt", 0), row.since
 
 
 def _text(seconds: float) -> str:

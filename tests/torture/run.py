@@ -33,6 +33,8 @@ from tests.torture.traffic import BROKEN, OK
 DATA_MEGABYTES = 256
 JOURNAL_MEGABYTES = 96
 PAUSE_SECONDS = 90.0
+EVENING_MINUTES = 1.0  # minimum duration of a run with an evening
+REPRICES_KILLED = 3
 NEAR_SECONDS = 20.0  # before a change of prices, in which an audit waits
 
 EVERY_KIND = {"prompt_tokens": 100, "cached_tokens": 40, "cache_write_tokens": 8, "reasoning_tokens": 6}
@@ -235,6 +237,33 @@ class Run:
         self.scene.router.start()
         self.audit()
 
+    def evening(self) -> None:
+        """Add prices that come too late, and let `reprice` compute past costs again while requests run.
+
+        It is killed inside its transaction, and control too. Rows and sums must always agree.
+        """
+        self.audit()
+        self.costs.prices.add_late(self.scene.router)
+        self.sender.go()
+        time.sleep(1)
+        for _ in range(REPRICES_KILLED):
+            done = faults.kill_reprice(self.scene)
+            self._audit_repriced(certain=done)
+        done = False
+        while not done:
+            self.sender.go()
+            time.sleep(0.5)
+            self.scene.kill(faults.CONTROL)
+            done = faults.reprice(self.scene).wait(60) == 0
+        self._audit_repriced(certain=True)
+
+    def _audit_repriced(self, *, certain: bool) -> None:
+        self.sender.pause()
+        until(self._is_idle, 30)
+        until(lambda: self.scene.router.stats()["records_waiting"] == 0, 60)
+        self._add(self.costs.audit_repriced(self.sender.tally, certain=certain))
+        self.audit()
+
     def check_exports(self) -> None:
         self._add(self.costs.audit_exports())
 
@@ -383,14 +412,17 @@ def torture(
         run.scene.log(f"{name}: {workers} workers, {rate:g} requests a second, seed {seed}")
         end = time.monotonic() + minutes * 60
         try:
-            half = time.monotonic() + minutes * 30
+            notice = min(NOTICE_SECONDS, minutes * 60)
+            begin = min(end - minutes * 30, end - notice)
             for number in itertools.count(1):
-                if time.monotonic() >= half:
-                    run.begin_noon(min(NOTICE_SECONDS, minutes * 60))
+                if time.monotonic() >= begin:
+                    run.begin_noon(notice)
                 run.round(number)
                 done = time.monotonic() >= end and run.scene.kills >= kills and run.is_afternoon
                 if run.result.wrong or done:
                     break
+            if not run.result.wrong and minutes >= EVENING_MINUTES:
+                run.evening()
             run.check_exports()
         except (AssertionError, OSError, http.client.HTTPException) as error:
             run.result.wrong.append(f"RouterDash does not respond as required: {error!r}")
