@@ -3,10 +3,20 @@
 import re
 from collections.abc import Callable, Iterator
 
-from access.snippets import UNKNOWN_KEY, UNKNOWN_MODEL, Piece, Snippet, first_model, quoted, snippets
+from access.snippets import (
+    UNKNOWN_KEY,
+    UNKNOWN_MODEL,
+    Piece,
+    Snippet,
+    context_of,
+    first_model,
+    quoted,
+    snippets,
+)
 
 Quote = Callable[[str], str]
-_PLACE = re.compile(r"@(root|url|key|model)@")
+_PLACE = re.compile(r"@(root|url|key|model|codex-context|opencode-context)@")
+_MOST_OUTPUT = 32_000  # tokens of the context that OpenCode keeps free for a response
 
 
 def _shell(value: str) -> str:
@@ -24,15 +34,28 @@ def client_snippets(url: str, key: str = UNKNOWN_KEY, model: str = "") -> list[S
     `url` is the address without a path. Without `model`, it is the one for a first request.
     """
     model = model or first_model() or UNKNOWN_MODEL
-    values = {"root": url, "url": f"{url}/v1", "key": key, "model": model}
+    values = {"root": url, "url": f"{url}/v1", "key": key, "model": model, **_contexts(context_of(model))}
     own = [Snippet(name, label, tuple(_pieces(text, values, quote))) for name, label, quote, text in _TEXTS]
     return own + snippets(url, key, model)
+
+
+def _contexts(context: int | None) -> dict[str, str]:
+    """Return the settings of agents that have to know the context of a model, to compact a conversation in time."""
+    if context is None:
+        return {"codex-context": "", "opencode-context": ""}
+    output = min(context // 4, _MOST_OUTPUT)
+    return {
+        "codex-context": f"\nmodel_context_window = {context}",
+        "opencode-context": f', "limit": {{ "context": {context}, "output": {output} }}',
+    }
 
 
 def _pieces(text: str, values: dict[str, str], quote: Quote) -> Iterator[Piece]:
     for at, part in enumerate(_PLACE.split(text)):
         if at % 2 == 0:
             yield "", part
+        elif part.endswith("-context"):
+            yield "", values[part]
         else:
             yield "url" if part == "root" else part, quote(values[part])
 
@@ -53,7 +76,7 @@ claude""",
         "Codex",
         quoted,
         """# ~/.codex/config.toml; start it with ROUTERDASH_API_KEY="@key@" codex
-model = "@model@"
+model = "@model@"@codex-context@
 model_provider = "routerdash"
 
 [model_providers.routerdash]
@@ -74,7 +97,7 @@ wire_api = "responses\"""",
       "npm": "@ai-sdk/openai-compatible",
       "name": "RouterDash",
       "options": { "baseURL": "@url@", "apiKey": "@key@" },
-      "models": { "@model@": { "name": "@model@" } }
+      "models": { "@model@": { "name": "@model@"@opencode-context@ } }
     }
   }
 }""",

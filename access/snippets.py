@@ -47,6 +47,11 @@ def chat_models() -> list[str]:
     return list(dict.fromkeys(model.id for model in _models() if CAN_CHAT in normalise(model.capabilities)))
 
 
+def context_of(model: str) -> int | None:
+    """Return the smallest context of a model, in tokens, at the enabled endpoints that report one."""
+    return min((entry.max_tokens for entry in _models() if entry.id == model and entry.max_tokens), default=None)
+
+
 def _models() -> list[ModelEntry]:
     """Return the models of enabled endpoints, in the order in which they are offered."""
     entries = [entry for entry in registry.all() if entry.operator_state == OperatorState.ENABLED]

@@ -76,6 +76,18 @@ def test_settings_of_continue(model: str) -> None:
     assert [json.loads(values[name]) for name in ("model", "apiBase", "apiKey")] == [model, f"{URL}/v1", KEY]
 
 
+def test_agents_know_the_smallest_context_of_a_model() -> None:
+    assert "model_context_window" not in texts("qwen3")["codex"]
+    assert "limit" not in texts("qwen3")["opencode"]
+    for name, context in (("box", 32768), ("small", 16384), ("silent", None)):
+        make_model(make_endpoint(name, status="online"), "qwen3", capabilities=["chat"], max_tokens=context)
+    registry.reload()
+    found = texts("qwen3")
+    assert tomllib.loads(found["codex"])["model_context_window"] == 16384
+    model = json.loads(found["opencode"])["provider"]["routerdash"]["models"]["qwen3"]
+    assert model["limit"] == {"context": 16384, "output": 4096}
+
+
 def test_the_page_has_a_model_of_the_fleet_and_no_key(as_viewer: Api) -> None:
     as_viewer.post("/keys", {"name": "laptop"})
     made = ApiKey.objects.get()
