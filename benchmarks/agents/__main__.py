@@ -118,9 +118,14 @@ class Installation:
         return moves
 
     def check_totals(self) -> None:
-        stats, served = self.router.stats(), self.served().values()
-        totals = stats["successful_requests"], stats["total_input_tokens"], stats["total_output_tokens"]
-        same("totals", totals, (len(served), sum(it.input for it in served), sum(it.output for it in served)))
+        """Compare the totals since the start, and those of the usage page, with the usage of all responses."""
+        served = self.served().values()
+        wanted = [len(served), *(sum(getattr(it, name) for it in served) for name in ("input", "output", "cached"))]
+        stats, usage = self.router.stats(), self.router.get("/api/usage").json()["total"]
+        names = ("successful_requests", "total_input_tokens", "total_output_tokens")
+        same("totals", [stats[name] for name in names], wanted[:3])
+        names_of_usage = ("successful_requests", "input_tokens", "output_tokens", "cached_tokens")
+        same("usage", [usage[name] for name in names_of_usage], wanted)
 
 
 def prompt(word: str) -> str:
