@@ -173,6 +173,7 @@ class Control:
         access.remember(sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY))
         try:
             self._load()
+            endpoint_events.refresh()  # figures may be restored already: pages show both from the first response on
         except Error as error:
             log.warning("starting without the database: %s; the registry store is used", error)
             if (database_id := self.publisher.database_id()) is not None:

@@ -169,6 +169,14 @@ def test_the_last_changes_of_status_are_known_before_figures_count_as_restored(
     assert known == [at]
 
 
+def test_the_last_changes_of_status_are_known_before_the_first_response(control: Control) -> None:
+    at = datetime.now(UTC)
+    Endpoint.record_check(add_endpoint(status="offline").pk, success=True, latency_ms=1, error=None, at=at)
+    endpoint_events.reset()
+    control._load_at_start()
+    assert endpoint_events.since(A, "online") == at
+
+
 def test_a_database_is_ready_once_something_was_written_to_it(control: Control) -> None:
     control._prepared()
     assert change_counters.read()[change_counters.STARTS] == 1
