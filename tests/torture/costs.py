@@ -24,12 +24,12 @@ from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
 from metrics.times import parse_time
 from tests.router import RouterDash
-from tests.torture.prices import NANO, Cost, Prices, Used, completion, sums
+from tests.torture.prices import NANO, Cost, Prices, Used, completion, reported, sums
 from tests.torture.tally import Tally
 
 COLUMNS = (
-    "id", "completed_at", "model", "endpoint_id", "outcome", "input_tokens", "output_tokens", "tokens_estimated",
-    "api_key_id", "attempts",
+    "id", "completed_at", "model", "kind", "endpoint_id", "outcome", "input_tokens", "output_tokens",
+    "tokens_estimated", "api_key_id", "attempts",
 )  # fmt: skip
 GROUPS = ("model", "served", "endpoint", "key", "user", "day")  # of /api/usage
 GROUP_FIELDS = {
@@ -49,6 +49,7 @@ class Request:
 
     id: str
     groups: dict[str, str]  # its values by GROUPS
+    cell: tuple[Any, ...]  # the key of the sum that it is stored in, but for its price
     estimated: bool
     known: bool  # the client received its response
     cost: Cost | None
@@ -130,8 +131,11 @@ class CostAudit:
         self._checked[request_id] = found
         line = tally.answered.get(request_id)
         expected = self._expected(row, attempts, line) if attempts else None
+        groups = self._groups(row, attempts)
+        last = attempts[-1] if attempts else None
+        cell = (*groups.values(), row["kind"], last and last.step, last and last.canonical)
         self._requests[request_id] = Request(
-            request_id, self._groups(row, attempts), bool(row["tokens_estimated"]), line is not None, expected
+            request_id, groups, cell, bool(row["tokens_estimated"]), line is not None, expected
         )
         if found != expected:
             yield f"cost of {row['model']} {request_id}: {found}, but {expected} by {line or 'its row'}"
@@ -180,9 +184,21 @@ class CostAudit:
         for by in GROUPS:
             payload = self.router.get(f"/api/usage?by={by}").json()
             rows = {(row[GROUP_FIELDS[by]], *cost): nanos for row in payload["rows"] for cost, nanos in _shown(row)}
-            yield from _different(f"cost by {by}", rows, sums(self._costs(lambda it, by=by: it.groups[by])))  # type: ignore[misc]
+            yield from _different(f"cost by {by}", rows, self._reported(lambda it, by=by: it.groups[by]))  # type: ignore[misc]
             total = {("", *cost): nanos for cost, nanos in _shown(payload)}
-            yield from _different("cost in total", total, sums(self._costs()))
+            yield from _different("cost in total", total, self._reported(lambda it: ""))
+
+    def _reported(self, group: Callable[[Request], Any]) -> dict[Any, int]:
+        """Return the sums of costs by group, in the reporting currency if there is a rate.
+
+        Each stored sum is converted and rounded once, so that the sums of all groups have the same total.
+        """
+        stored = sums(self._costs(lambda it: (group(it), it.cell, it.cost and it.cost.price_id)))
+        found: dict[Any, int] = {}
+        for ((value, _, _), of_currency), cost in stored.items():
+            currency, amount = reported(of_currency, cost)
+            found[value, currency] = found.get((value, currency), 0) + amount
+        return found
 
     def _roll_ups(self) -> Iterator[str]:
         """Compare the stored sums, all columns of them, with the sums of the requests."""

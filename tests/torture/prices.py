@@ -86,7 +86,7 @@ class Row:
             + used.reasoning * self.amount("reasoning", "output")
         )
         exact = tokens / 1_000_000 + self.amount("request") / 1000
-        return int((exact * NANO + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
+        return rounded(exact * NANO)
 
     def counts_for(self, model: str, endpoint_id: str, prompt: int) -> bool:
         before, star, after = self.values["pattern"].partition("*")
@@ -197,6 +197,16 @@ def completion(prices: Prices, started: float, ended: float, request_id: str, co
     if prices.noon is None or ended < prices.noon or started >= prices.noon:
         return ended
     return completed(request_id)
+
+
+def rounded(nanos: Decimal) -> int:
+    """Round half up."""
+    return int((nanos + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
+
+
+def reported(currency: str, nanos: int) -> tuple[str, int]:
+    """Return an amount in the reporting currency if there is a rate, else as it is. Amounts are in 10⁻⁹."""
+    return (REPORTING, rounded(nanos * Decimal(RATES[currency]))) if currency in RATES else (currency, nanos)
 
 
 def sums(costs: Iterable[tuple[Any, Cost]]) -> dict[Any, int]:

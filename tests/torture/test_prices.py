@@ -7,7 +7,7 @@ import pytest
 
 from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, cost
 from tests.torture.costs import COST, TOTAL, UNPRICED, cost_samples
-from tests.torture.prices import MORNING, NOON, Cost, Prices, Row, Used, completion, sums
+from tests.torture.prices import MORNING, NOON, Cost, Prices, Row, Used, completion, reported, sums
 
 NOON_AT = 1000
 NAMES = ("whole", "sized", "native", "flaky", "shared", "dies", "slow", "edited", "second")
@@ -76,6 +76,12 @@ def test_only_requests_in_flight_at_noon_are_asked_about(
 
     found = completion(prices, started, ended, "x", completed)
     assert (questions == ["x"], found < NOON_AT) == (asked, ended < NOON_AT or asked)
+
+
+def test_amounts_with_a_rate_are_converted() -> None:
+    assert reported("USD", 7) == ("USD", 7)
+    assert reported("JPY", 7) == ("JPY", 7)
+    assert reported("EUR", 1_998_000) == ("USD", 2_164_273)
 
 
 def test_sums_are_by_group_and_currency() -> None:
