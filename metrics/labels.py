@@ -154,6 +154,8 @@ STEP_REASONS = {
     "too_long": gettext_lazy("the prompt was longer than the model's context"),
     "external": gettext_lazy("it leads to external endpoints only, which the API key may not use"),
     "not_capable": gettext_lazy("its models cannot be used for this kind of request"),
+    "no_tools": gettext_lazy("its models cannot call tools"),
+    "no_vision": gettext_lazy("its models cannot read images"),
     "other_vectors": gettext_lazy("embeddings of its models cannot be compared with those of the first one"),
     "stored_elsewhere": gettext_lazy("an endpoint of a later step stores the previous response"),
     "pinned": gettext_lazy("the playground requested another endpoint"),

@@ -54,6 +54,7 @@ class Request(msgspec.Struct, frozen=True):
     max_tokens: int | None = None  # the most output tokens
     is_flex: bool = False  # service_tier says that it may take longer
     models: tuple[str, ...] | None = None  # that are tried after `model`, in this order
+    needs: frozenset[str] = frozenset()  # of a model: see gateway.dialects.needs; only if some of the models lack any
 
 
 _decode_request = msgspec.json.Decoder(SmallRequest).decode

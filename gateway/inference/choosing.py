@@ -3,13 +3,25 @@
 import time
 from collections.abc import Collection, Mapping
 
+import msgspec
+
 from gateway.base import errors
 from gateway.base.errors import Refusal
+from gateway.base.request_kinds import Kind
+from gateway.base.types import Body
+from gateway.dialects.needs import needs_in
+from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
-from gateway.inference.steps.targets import NO_ROUTES, external_refusal, may_use_external
+from gateway.inference.steps.targets import (
+    NO_ROUTES,
+    external_refusal,
+    lacking_reason,
+    lacking_refusal,
+    may_use_external,
+)
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand
 from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
@@ -23,8 +35,8 @@ NOTHING_KEPT: Mapping[str, float] = {}
 _new = tuple.__new__
 
 
-def find_routes(request: InferenceRequest) -> Routes:
-    """Return the routes of the model that have the capability of the API, in any state. Raises Refusal.
+def find_routes(request: InferenceRequest, body: Body) -> Routes:
+    """Return the routes of the model that can serve the request, in any state. Raises Refusal.
 
     A request with a model name has none: each step of it has its own.
     """
@@ -33,6 +45,8 @@ def find_routes(request: InferenceRequest) -> Routes:
     if request.chain is None and not (routes := request.services.roster.routes(model)):
         begin_chain(request, request.parsed)  # the lookup may have found a new model name
     if request.chain is not None:
+        if any(request.services.roster.routes(leaf.model).lacking for leaf in request.chain.plan.leaves):
+            request.chain.parsed = _with_needs(request.chain.parsed, kind, body)
         request.chain.start(request.preferred)
         return NO_ROUTES
     if not routes:
@@ -49,7 +63,17 @@ def find_routes(request: InferenceRequest) -> Routes:
         )
     if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
         raise external_refusal(request.exchange, model)
+    if capable.lacking:
+        request.parsed = _with_needs(request.parsed, kind, body)
+        if not (able := capable.having(request.parsed.needs)):
+            raise lacking_refusal(model, lacking_reason(capable, request.parsed.needs))
+        capable = able
     return capable if request.preferred is None else _pinned(request.preferred, capable)
+
+
+def _with_needs(parsed: Request, kind: Kind, body: Body) -> Request:
+    needs = needs_in(kind, body)
+    return msgspec.structs.replace(parsed, needs=needs) if needs else parsed
 
 
 def current_routes(request: InferenceRequest) -> Routes:
@@ -59,6 +83,8 @@ def current_routes(request: InferenceRequest) -> Routes:
     capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
     if capable.has_external and not may_use_external(request.exchange):
         capable = capable.internal
+    if request.parsed.needs:
+        capable = capable.having(request.parsed.needs)
     return capable if request.preferred is None else _pinned(request.preferred, capable)
 
 

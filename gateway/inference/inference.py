@@ -92,7 +92,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
     tried: list[str] = []
     failures: list[Failure] = []
     try:
-        routes = find_routes(request)
+        routes = find_routes(request, body)
         services.retries.balance += SHARE
         while True:
             decision = FULL if services.queue.length else choose(request, routes, tried)

@@ -39,7 +39,7 @@ class LearnedRoutes:
 class Routes(list[Route]):
     """Routes of a model, with the lookups that each request needs."""
 
-    __slots__ = ("_subsets", "by_id", "context", "endpoints", "has_external", "has_prints", "learned")
+    __slots__ = ("_subsets", "by_id", "context", "endpoints", "has_external", "has_prints", "lacking", "learned")
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         super().__init__(routes)
@@ -50,6 +50,8 @@ class Routes(list[Route]):
         self.has_external = any(endpoint.facts.external for endpoint in self.endpoints)
         # The least context of the models, in tokens; None: none is known.
         self.context = min((it.model.max_tokens for it in self if it.model.max_tokens), default=None)
+        # What some of the models certainly cannot do, of gateway.base.request_kinds.TOOLS and VISION.
+        self.lacking = frozenset(word for it in self for word in it.model.lacks)
         self._subsets: dict[object, Routes | None] = {}  # None: all of them belong to it
 
     def capable(self, capability: str) -> "Routes":
@@ -58,6 +60,12 @@ class Routes(list[Route]):
             found = self._subsets[capability]
             return self if found is None else found
         return self._subset(capability, lambda it: not it.model.capabilities or capability in it.model.capabilities)
+
+    def having(self, needs: frozenset[str]) -> "Routes":
+        """Return the routes whose models may do what a request needs."""
+        if needs.isdisjoint(self.lacking):
+            return self
+        return self._subset(("needs", needs), lambda it: needs.isdisjoint(it.model.lacks))
 
     @property
     def internal(self) -> "Routes":

@@ -15,6 +15,8 @@ from gateway.base.step_reasons import (
     EXTERNAL,
     FAILED,
     FULL,
+    LACKING,
+    NOT_CAPABLE,
     OTHER_VECTORS,
     PINNED,
     STORED_ELSEWHERE,
@@ -25,7 +27,7 @@ from gateway.dialects.body_edits import Places
 from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
 from gateway.inference.services import Services
-from gateway.inference.steps.targets import UNKNOWN, Open, StepTargets, external_refusal, vectors_of
+from gateway.inference.steps.targets import UNKNOWN, Open, StepTargets, external_refusal, lacking_refusal, vectors_of
 from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.balancer import EXCLUDED, OPEN, Decision
 from gateway.routing.model_names import Leaf, NamePlan
@@ -40,7 +42,7 @@ class Chain(StepTargets):
     """The state of one request on its way through the steps."""
 
     __slots__ = (
-        "_found", "_found_at", "_place", "_stages", "failed", "leaf", "left", "parsed", "places", "prefix", "reason",
+        "_found", "_found_at", "_place", "_stages", "failed", "leaf", "left", "places", "prefix", "reason",
         "session", "stage",
     )  # fmt: skip
 
@@ -60,7 +62,7 @@ class Chain(StepTargets):
         self.plan = plan
         self.preferred = None
         self.requested = parsed.model
-        self.parsed = parsed  # as the client sent it
+        self.parsed = parsed
         self.places = places  # of the top-level values in a large body
         self.left: list[tuple[int, str]] = []  # steps that were left or skipped, and why
         self.leaf: Leaf | None = None  # target of the current or the last attempt
@@ -241,6 +243,9 @@ class Chain(StepTargets):
                 f"{model} leads to models whose embeddings cannot be compared, and the first one is at no endpoint."
             )
             return Refusal(503, errors.NO_CAPABLE_ENDPOINTS, message, headers=((b"retry-after", b"5"),))
+        lacking = [it for it in LACKING.values() if it in reasons]
+        if lacking:
+            return lacking_refusal(self.requested, lacking[0] if len(lacking) == 1 else NOT_CAPABLE)
         kind = self._kind
         message = f"{model} cannot be used for {kind.path}, which requires the capability {kind.capability}."
         return Refusal(400, errors.MODEL_NOT_CAPABLE, message, param="model")

@@ -6,7 +6,18 @@ from typing import NamedTuple
 from gateway.base import errors
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import Kind
-from gateway.base.step_reasons import EXTERNAL, NOT_CAPABLE, OTHER_VECTORS, PINNED, TOO_LONG
+from gateway.base.step_reasons import (
+    EXTERNAL,
+    LACKING,
+    NO_TOOLS,
+    NO_VISION,
+    NOT_CAPABLE,
+    OTHER_VECTORS,
+    PINNED,
+    TOO_LONG,
+)
+from gateway.dialects.needs import Needs
+from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
 from gateway.inference.services import Services
 from gateway.routing.balancer import Decision
@@ -41,15 +52,29 @@ def external_refusal(exchange: Exchange, model: str) -> Refusal:
     return Refusal(403, errors.EXTERNAL_NOT_ALLOWED, message, param="model")
 
 
+def lacking_reason(routes: Routes, needs: Needs) -> str:
+    """Return why none of the models can serve a request that needs this."""
+    missing = (LACKING[need] for need in sorted(needs) if not routes.having(frozenset((need,))))
+    return next(missing, NOT_CAPABLE)
+
+
+def lacking_refusal(model: str, reason: str) -> Refusal:
+    """Return the refusal of a request for which no model can do what it needs."""
+    cannot = {NO_TOOLS: "call tools", NO_VISION: "read images"}.get(reason, "call tools and read images")
+    message = f"The model {model!r} cannot {cannot}, which the request needs, at any endpoint."
+    return Refusal(400, errors.MODEL_NOT_CAPABLE, message, param="model")
+
+
 class StepTargets:
     """The targets of one request: the part of a Chain that finds them."""
 
-    __slots__ = ("_exchange", "_kind", "_services", "_vectors", "plan", "preferred", "requested")
+    __slots__ = ("_exchange", "_kind", "_services", "_vectors", "parsed", "plan", "preferred", "requested")
 
     _services: Services
     _exchange: Exchange
     _kind: Kind
     _vectors: frozenset[str] | None  # see vectors_of
+    parsed: Request  # as the client sent it
     plan: NamePlan
     preferred: Decision | None  # see InferenceRequest
     requested: str
@@ -87,6 +112,13 @@ class StepTargets:
         preferred = self.preferred
         if preferred is not None and preferred.reason == PINNED and preferred.endpoint_id not in routes.by_id:
             return NO_ROUTES, PINNED
+        return self._able(leaf, routes) if self.parsed.needs or routes.context is not None else (routes, None)
+
+    def _able(self, leaf: Leaf, routes: Routes) -> tuple[Routes, str | None]:
+        """Return the routes whose models may do what the request needs, and seem to hold its prompt."""
+        if not (able := routes.having(self.parsed.needs)):
+            return able, lacking_reason(routes, self.parsed.needs)
+        routes = able
         if routes.context is not None and (tokens := self._prompt_tokens(leaf, routes.context)) > routes.context:
             holding = routes.holding(tokens)
             return (holding, None) if holding else (routes, TOO_LONG)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 
 from gateway.base.config import ADAPTIVE
-from gateway.base.request_kinds import GENERATING
+from gateway.base.request_kinds import BY_NAME, GENERATING
+from gateway.dialects.needs import NO_NEEDS, Needs, needs_of
 from gateway.registry.schema import EndpointFacts, Model, Speeds
 from gateway.routing.adaptive import NEGLIGIBLE_READ, NEVER, UNKNOWN_BYTES_PER_TOKEN, Demand, rows_of
 from gateway.routing.loaded_models import LoadedModels
@@ -36,13 +37,20 @@ class RouteQuestion:
     conversation: Conversation | None = None
     may_use_external: bool = True  # the API key, if one would send it
 
+    @property
+    def needs(self) -> Needs:
+        """What the request needs of a model; without a sample, nothing is known of it."""
+        return NO_NEEDS if self.sample is None else needs_of(BY_NAME[self.kind], self.sample.fields)
+
 
 def current_route(question: RouteQuestion) -> RoutePayload | None:
     """Return the payload of /api/route; None if nothing is published or no endpoint has the model."""
     state, model = runtime.installation, question.model
     plan = _plan(question, state.model_names())
     if plan is not None:
-        steps = StepsQuestion(question.kind, question.may_use_external, lambda of: _prompt_tokens(question, of))
+        steps = StepsQuestion(
+            question.kind, question.may_use_external, lambda of: _prompt_tokens(question, of), question.needs
+        )
         preview = StepsPreview(
             steps, state.routes, lambda target, routes: _route(replace(question, model=target), routes)
         )
@@ -78,6 +86,8 @@ def _route(question: RouteQuestion, routes: Sequence[tuple[EndpointFacts, Model]
     candidates = routing_preview.candidates(
         routes, kind, state.in_flight(), state.trials(), time.time(), state.pending(), state.aside()
     )
+    if needs := question.needs:
+        candidates = [replace(it, needs=needs) for it in candidates]
     if settings.ROUTERDASH.balancer != ADAPTIVE:
         return with_last_resort(candidates, lambda some: routing_preview.route_payload(model, kind, some))
     learned = {it.id: state.speeds(it.id, it.model.id, kind) for it in candidates}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NotRequired, TypedDict
 
 from gateway.base import request_kinds
+from gateway.dialects.needs import NO_NEEDS, Needs
 from gateway.providers.table import provider_of
 from gateway.registry import schema
 from gateway.registry.schema import EndpointFacts, Model
@@ -116,6 +117,7 @@ class PreviewCandidate:
     pending: int = 0  # prompt tokens whose responses have not begun
     paused: bool = False
     lacking: bool = False  # it cannot serve this kind of request, not even by a translation
+    needs: Needs = NO_NEEDS  # of the request
     never_tried: bool = False  # that is certain; else it is asked if no other endpoint can serve the request
 
     @property
@@ -146,7 +148,8 @@ class PreviewCandidate:
     def capable(self) -> bool:
         """A model of unknown capabilities is capable of everything."""
         capabilities = self.model.capabilities
-        return not capabilities or request_kinds.BY_NAME[self.kind].capability in capabilities
+        is_able = not capabilities or request_kinds.BY_NAME[self.kind].capability in capabilities
+        return is_able and self.needs.isdisjoint(self.model.lacks)
 
     @property
     def rank(self) -> int:

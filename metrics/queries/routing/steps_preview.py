@@ -7,11 +7,13 @@ from gateway.base import request_kinds
 from gateway.base.step_reasons import (
     EXTERNAL,
     FULL,
+    LACKING,
     NOT_CAPABLE,
     OTHER_VECTORS,
     TOO_LONG,
     UNAVAILABLE,
 )
+from gateway.dialects.needs import NO_NEEDS, Needs
 from gateway.registry.schema import EndpointFacts, Model
 from gateway.routing.balancer import TRIAL
 from gateway.routing.model_names import Leaf, NamePlan, Stage
@@ -28,6 +30,7 @@ class StepsQuestion:
     kind: str
     may_use_external: bool
     prompt_tokens: Callable[[str], float | None]  # of the prompt for a model; None: unknown
+    needs: Needs = NO_NEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +125,14 @@ class StepsPreview:
             return _Target(leaf, UNAVAILABLE, None)
         skipped: str | None = None
         capability = request_kinds.BY_NAME[self._question.kind].capability
-        usable = [it for it in routes if not it[1].capabilities or capability in it[1].capabilities]
+        usable: RouteList = [it for it in routes if not it[1].capabilities or capability in it[1].capabilities]
         if not usable:
             skipped = NOT_CAPABLE
         if usable and not (leaf.external and self._question.may_use_external):
             usable = [it for it in usable if not it[0].external]
             skipped = None if usable else EXTERNAL
+        if usable and self._question.needs:
+            usable, skipped = self._able(usable)
         if usable and vectors is not None:
             usable = [it for it in usable if _name(it[1]) in vectors]
             skipped = None if usable else OTHER_VECTORS
@@ -135,6 +140,13 @@ class StepsPreview:
             usable = [it for it in usable if it[1].max_tokens is None or tokens <= it[1].max_tokens]
             skipped = None if usable else TOO_LONG
         return _Target(leaf, skipped, self._route_of(leaf.model, usable or routes))
+
+    def _able(self, routes: RouteList) -> tuple[RouteList, str | None]:
+        """Return the routes whose models may do what the request needs, and why there are none."""
+        needs = self._question.needs
+        able = [it for it in routes if needs.isdisjoint(it[1].lacks)]
+        missing = (LACKING[need] for need in sorted(needs) if all(need in model.lacks for _, model in routes))
+        return able, None if able else next(missing, NOT_CAPABLE)
 
     def _at(self, leaf: Leaf) -> RouteList:
         return [

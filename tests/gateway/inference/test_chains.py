@@ -342,6 +342,29 @@ def test_a_model_that_cannot_do_the_kind_is_skipped(gateway, names, good):
         assert error_of(gateway.chat(names.add(embedding))) == (400, "model_not_capable")
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+NEEDS = [
+    ("tools", {"tools": [TOOL]}, "no_tools", "cannot call tools,"),
+    ("vision", {"messages": [{"role": "user", "content": [PICTURE]}]}, "no_vision", "cannot read images,"),
+]
+
+
+@pytest.mark.parametrize(("lack", "fields", "reason", "text"), NEEDS)
+def test_a_model_that_lacks_what_the_request_needs_is_skipped(gateway, names, good, lack, fields, reason, text):
+    with upstream(replies()) as server:
+        poor = f"poor-{next(_names)}"
+        publish(gateway, server.url, Model(poor, lacks=(lack,)))
+        name = names.add(poor, good)
+        assert served(gateway.chat(name, **fields)) == (200, good, "2")
+        assert left(gateway) == [(1, reason)]
+        assert served(gateway.chat(name)) == (200, poor, "1")  # it needs nothing
+        for only in (names.add(poor), poor):
+            refused = gateway.chat(only, **fields)
+            assert error_of(refused) == (400, "model_not_capable")
+            assert text in refused.json()["error"]["message"]
+
+
 # Attempts
 
 

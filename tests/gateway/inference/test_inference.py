@@ -307,6 +307,17 @@ def test_a_request_is_routed_only_to_a_model_with_the_capability(gateway, sim):
     assert [record.endpoint_id for record in gateway.records()] == [embeds.id, chats.id]
 
 
+def test_requests_with_tools_avoid_an_endpoint_whose_model_lacks_them(gateway, sim):
+    model = gateway.add(sim.add(), sim.add())
+    poor, able = gateway.endpoints_of(model)
+    gateway.endpoints[poor.id] = msgspec.structs.replace(poor, models=(schema.Model(model, lacks=("tools",)),))
+    gateway.publish()
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    for _ in range(4):
+        assert gateway.chat(model, tools=[tool]).status == 200
+    assert [record.endpoint_id for record in gateway.records()] == [able.id] * 4
+
+
 def test_a_model_without_the_capability_is_refused(gateway, sim):
     model = gateway.add(sim.add())
     change(gateway, model, models=(schema.Model(model, capabilities=("embeddings",)),))

@@ -28,7 +28,9 @@ def of(endpoint_id: str, model: str, state: str = WORKS, **fields: Any) -> Publi
         fields["status"] = "offline"
     if state == FULL:
         fields["max_concurrency"] = 1
-    return endpoint(endpoint_id, Model(model, max_tokens=context, capabilities=capabilities), **fields)
+    lacks = fields.pop("lacks", ())
+    made = Model(model, max_tokens=context, capabilities=capabilities, lacks=lacks)
+    return endpoint(endpoint_id, made, **fields)
 
 
 def named(*steps: Step | str, name: str = "fast", **fields: Any) -> ModelNames:
@@ -205,6 +207,20 @@ def test_shares_are_those_of_many_draws(down: str) -> None:
 
 def test_a_name_of_unknown_models_leads_nowhere():
     assert look(named("no-such-model")) is None
+
+
+@pytest.mark.django_db
+def test_models_that_lack_what_the_request_needs_are_skipped(as_admin: Api, admin: User) -> None:
+    state = fake_installation()
+    state.routes = lambda model: routes((of(A, "big", lacks=("vision",)), of(B, "small")), model)
+    state.model_names = lambda: named("big", "small")
+    state.is_serving = lambda: True
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+    for messages, expected in (([image], ["no_vision", "serves"]), ([], ["serves", ""])):
+        body = {"model": "fast", "messages": messages}
+        assert seen(as_admin.post(ROUTE, body, content_type="application/json").json()) == expected
+    found = as_admin.post(ROUTE, {"model": "big", "messages": [image]}, content_type="application/json").json()
+    assert (found["decision"], [it["excluded"] for it in found["endpoints"]]) == (None, ["incapable"])
 
 
 @pytest.mark.django_db
