@@ -33,11 +33,15 @@ class Calling:
 
     def run(self, *command: str, path: str = "/v1") -> tuple[list[dict[str, Any]], str]:
         """Return the tool calls and the final response that a script received."""
+        found = self.printed(*command, path=path)
+        return found["calls"], found["response"]
+
+    def printed(self, *command: str, path: str = "/v1") -> dict[str, Any]:
         given = [*command, f"{self.router.url}{path}", KEY, self.model]
         done = subprocess.run(given, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        reported = json.loads(done.stdout)
-        return reported["calls"], reported["response"]
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def calls(self, times: int) -> list[dict[str, Any]]:
         return [{"name": "get_weather", "arguments": {"city": self.city}}] * times
@@ -75,6 +79,23 @@ def test_ai_sdk(calling: Calling) -> None:
     calls, response = calling.run(*clients.node("call_ai_sdk.mjs"))
     assert calls == calling.calls(2)
     assert calling.response in response
+
+
+@pytest.mark.parametrize("library", ["python", "node"])
+def test_ollama(calling: Calling, library: str) -> None:
+    """Its API is translated here; the counts that it prints are those of the figures."""
+    if library == "python":
+        python = llamacpp.environment("ollama-clients", HERE / "ollama.txt")
+        command = [str(python), str(HERE / "call_ollama.py")]
+    else:
+        command = clients.node("call_ollama.mjs")
+    before = calling.router.stats()
+    found = calling.printed(*command, path="/ollama")
+    assert found["calls"] == calling.calls(2)
+    assert calling.response in found["response"]
+    names = ("total_input_tokens", "total_output_tokens")
+    counted = [calling.router.stats()[name] - before[name] for name in names]
+    assert counted == list(found["reported"].values())
 
 
 def test_openai_python_where_no_server_has_responses(shared_router: RouterDash, sim: Simulator, python: Path) -> None:
