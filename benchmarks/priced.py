@@ -40,7 +40,7 @@ WITHOUT, UNPRICED, PRICED = "without", "unpriced", "priced"
 STATES = (WITHOUT, UNPRICED, PRICED)
 HOUR_US = 3_600_000_000
 WARM_UP = 3  # batches, so that most rows of sums exist
-PRICE_FIELDS = 2  # of a record, at its end
+PRICE_FIELDS = 4  # of a record, at its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from gateway.http.exchange import JSON, Exchange, HttpRoute
 from gateway.http.ollama.paths import ROOT
 from gateway.inference import forms, inference, playground, stored_responses
 from gateway.inference.anthropic.chat import ChatApi
-from gateway.inference.api import OpenAiApi
+from gateway.inference.api import MediaApi, OpenAiApi
 from gateway.inference.messages import CountTokensApi, MessagesApi
 from gateway.inference.ollama import api as ollama_api
 from gateway.inference.ollama.lists import OllamaLists
@@ -45,6 +45,7 @@ _APIS: dict[str, type[OpenAiApi]] = {
     request_kinds.COMPACTIONS: ResponsesApi,
     request_kinds.MESSAGES: MessagesApi,
     request_kinds.COUNT_TOKENS: CountTokensApi,
+    request_kinds.IMAGES: MediaApi,
 }
 
 

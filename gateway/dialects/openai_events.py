@@ -20,6 +20,7 @@ from gateway.base.request_kinds import (
 )
 from gateway.base.types import Data
 from gateway.dialects.endpoint_errors import EndpointError, described, ended_by_error
+from gateway.dialects.media import with_audio, with_images
 from gateway.dialects.openai_responses import is_call, responses_reason
 from gateway.dialects.usage import (
     ERROR,
@@ -216,10 +217,12 @@ class _TypedEvent(msgspec.Struct):
     usage: Any = None
     error: Any = None
     choices: msgspec.Raw = msgspec.Raw(b"null")
+    duration: Any = None
 
 
 _decode_typed_event = msgspec.json.Decoder(_TypedEvent).decode
-_TYPED_ENDS = {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed"}
+_IMAGE_ENDS = {"image_generation.completed", "image_edit.completed"}
+_TYPED_ENDS = {"transcript.text.done", "speech.audio.done", *_IMAGE_ENDS}
 
 
 def read_typed_event(data: Data, read: Callable[[Data], Event] = read_chunk) -> Event:
@@ -232,8 +235,13 @@ def read_typed_event(data: Data, read: Callable[[Data], Event] = read_chunk) -> 
     decoded = _decode_typed_event(data)
     if decoded.choices != _NULL:
         return read(data)
-    event = Event(deltas=int(decoded.type.endswith(".delta")), usage=read_usage(decoded.usage))
-    event.finished = decoded.type in _TYPED_ENDS
+    usage, finished = read_usage(decoded.usage), decoded.type in _TYPED_ENDS
+    if decoded.type in _IMAGE_ENDS:
+        usage = with_images(usage, 1)
+    elif finished:
+        usage = with_audio(usage, decoded.usage, decoded.duration)
+    event = Event(deltas=int(decoded.type.endswith(".delta")), usage=usage)
+    event.finished = finished
     if decoded.error is not None:
         event.error = described(decoded.error)
     return event

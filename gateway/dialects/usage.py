@@ -75,6 +75,8 @@ class Usage(msgspec.Struct, frozen=True):
     is_damaged: bool = False  # the endpoint reported parts that exceed their whole
     long_write_tokens: int | None = None  # of the tokens written to a cache, for a long time
     service_tier: str | None = None  # that served the request, in lower case; None: the default one
+    images: int | None = None  # that the response has
+    audio_ms: int | None = None  # of the audio that was transcribed
 
     def merged_with(self, earlier: "Usage | None") -> "Usage":
         """Fill missing counts from an earlier report of the same response."""
@@ -91,6 +93,11 @@ class Usage(msgspec.Struct, frozen=True):
         tier = self.service_tier or earlier.service_tier
         if long is not None or tier is not None:
             merged = merged.with_price_facts(long, tier)
+        if self.images is not None or self.audio_ms is not None:  # an event of a stream has one image
+            audio_ms = earlier.audio_ms if self.audio_ms is None else self.audio_ms
+            merged = structs.replace(merged, images=_sum(self.images, earlier.images), audio_ms=audio_ms)
+        elif earlier.images is not None or earlier.audio_ms is not None:
+            merged = structs.replace(merged, images=earlier.images, audio_ms=earlier.audio_ms)
         return structs.replace(merged, is_damaged=True) if self.is_damaged or earlier.is_damaged else merged
 
     def with_price_facts(self, long_write_tokens: int | None, service_tier: object) -> "Usage":
@@ -110,6 +117,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 NOT_REPORTED = Usage(None, None)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def normal(

@@ -11,6 +11,7 @@ from gateway.base.request_kinds import CHAT, Kind
 from gateway.base.types import Body
 from gateway.dialects.endpoint_errors import EndpointError
 from gateway.dialects.json_outline import Outline
+from gateway.dialects.media import with_media
 from gateway.dialects.openai_events import CHUNKS, DIALECTS
 from gateway.dialects.openai_requests import Request, decode_small, request_of
 from gateway.dialects.openai_responses import read_large_response, read_response
@@ -113,6 +114,21 @@ class OpenAiApi:
 
     def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
         return error_body(status, code, message, param)
+
+
+class MediaApi(OpenAiApi):
+    """The API of images and transcripts."""
+
+    def read(self, request: InferenceRequest, attempt: Attempt, body: bytes) -> tuple[bytes, Usage | None]:
+        client_body, usage = super().read(request, attempt, body)
+        return client_body, with_media(usage, self.kind.name, body)
+
+    def read_slices(
+        self, request: InferenceRequest, attempt: Attempt, body: bytes
+    ) -> Slices[tuple[bytes, Usage | None]]:
+        client_body, usage = yield from super().read_slices(request, attempt, body)
+        yield
+        return client_body, with_media(usage, self.kind.name, body)
 
 
 def read_prefix(request: InferenceRequest, parsed: Request, fields: PromptFields, body_bytes: int) -> None:

@@ -9,7 +9,7 @@ from gateway.base.types import Body
 from gateway.dialects.multipart import Form
 from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
-from gateway.inference.api import OpenAiApi
+from gateway.inference.api import MediaApi
 from gateway.inference.attempt import Attempt
 from gateway.inference.inference import serve
 from gateway.inference.request import InferenceRequest
@@ -22,7 +22,7 @@ from gateway.upstream.connection import Connection
 MAX_STORED_BYTES = 1 << 20  # of a form, for failover
 
 
-class FormApi(OpenAiApi):
+class FormApi(MediaApi):
     """The API of one request whose body is multipart/form-data."""
 
     def __init__(self, kind: Kind) -> None:

@@ -97,6 +97,8 @@ def finish(
             () if chain is None else tuple(chain.left),
             usage.long_write_tokens,
             usage.service_tier,
+            usage.images,
+            usage.audio_ms,
         )
     )
     request.leave_endpoint()

@@ -96,6 +96,8 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     left_steps: tuple[tuple[int, str], ...] = ()  # steps of the model name that were left or skipped, and why
     long_write_tokens: int | None = None  # of those written to a cache, for a long time; None: not reported
     service_tier: str | None = None  # that the response reported; None: the default one, or not reported
+    images: int | None = None  # of the response
+    audio_ms: int | None = None  # of the audio that was transcribed; None: not reported
 
     @property
     def endpoint_id(self) -> str | None:

@@ -163,6 +163,10 @@ class RequestSerializer(serializers.Serializer[Any]):
     price_id = serializers.IntegerField(
         allow_null=True, help_text="Row of the price book; negative for rows of the catalogue."
     )
+    images = serializers.IntegerField(allow_null=True, help_text="Of the response; null if it is none of images.")
+    audio_ms = serializers.IntegerField(
+        allow_null=True, help_text="Duration of the transcribed audio; null if the response did not report it."
+    )
 
 
 class CostPartSerializer(serializers.Serializer[Any]):

@@ -4,6 +4,7 @@ Most requests have the same price as others of their group, and reported the usu
 one loop for each group, with the same result as `Pricing.cost` for each of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.ipc.record import RequestRecord
@@ -51,7 +52,7 @@ class _Batch:
         try:
             rows = self._rows[of_model]
         except KeyError:
-            rows = self._rows[of_model] = in_minute(self._pricing.rows(model, endpoint_id, served, canonical), minute)
+            rows = self._rows[of_model] = _common(self._pricing.rows(model, endpoint_id, served, canonical), minute)
         if rows is None:
             for entry in entries:
                 self.add(entry)
@@ -106,6 +107,13 @@ class _Batch:
             sums = self.costs.sums.setdefault(key, added)
             if sums is not added:
                 sums.add(added)
+
+
+def _common(rows: Sequence[Price], minute: int) -> list[Price] | None:
+    """Return the rows that count all through a minute; None if each request must be looked at alone."""
+    found = in_minute(rows, minute)
+    has_media = found is not None and any(row.image is not None or row.minute is not None for row in found)
+    return None if has_media else found
 
 
 def _by_price(rows: list[Price], entries: list[RequestRecord]) -> list[tuple[Price, list[RequestRecord]]]:

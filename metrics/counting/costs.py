@@ -75,8 +75,10 @@ class Pricing:
     def cost(self, entry: RequestRecord) -> RequestCost | None:
         """Return the cost of a request; None if it has no price, or nothing of it was counted."""
         attempts, tokens_in, tokens_out = entry.attempts, plausible(entry.input_tokens), plausible(entry.output_tokens)
+        images, audio_ms = plausible(entry.images), plausible(entry.audio_ms)
         is_counted = tokens_in is not None or tokens_out is not None
-        if not attempts or entry.outcome == record.QUEUE or not (is_counted or entry.outcome == record.OK):
+        has_media = images is not None or audio_ms is not None
+        if not attempts or entry.outcome == record.QUEUE or not (is_counted or has_media or entry.outcome == record.OK):
             return None
         last = attempts[-1]
         price = self.book.price(
@@ -88,7 +90,12 @@ class Pricing:
             prompt=tokens_in or 0,
             tier=entry.service_tier or "",
         )
-        if price is None or not (is_counted or price.request is not None):
+        if price is None:
+            return None
+        is_counted = is_counted or price.request is not None
+        is_counted = is_counted or (images is not None and price.image is not None)
+        is_counted = is_counted or (audio_ms is not None and price.minute is not None)
+        if not is_counted:
             return None
         return RequestCost(price.id, price.currency, cost_of(price, entry))
 
@@ -105,6 +112,8 @@ def cost_of(price: Price, entry: RequestRecord) -> int:
         write_long=long,
         output=tokens_out,
         reasoning=part_of(entry.reasoning_tokens, tokens_out),
+        images=plausible(entry.images),
+        audio_ms=plausible(entry.audio_ms),
     )
     return cost(price, usage)
 

@@ -39,6 +39,8 @@ class StoredAttempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cost: int | None = None  # of the request, in 10⁻⁹ of the currency; None: it has no price
     currency: str | None = None
     price_id: int | None = None  # row of the price book; negative: of the catalogue
+    images: int | None = None
+    audio_ms: int | None = None
 
 
 _decode = msgspec.json.Decoder(list[StoredAttempt]).decode

@@ -18,7 +18,7 @@ from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
 from gateway.routing.balancer import ONLY
 from metrics.counting.costs import NO_COSTS, RequestCost
-from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT
+from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT, plausible
 from metrics.counting.stored_attempt import StoredAttempt
 from metrics.counting.token_details import has_details, part_of
 from metrics.storage.bulk import Columns, Group
@@ -203,7 +203,7 @@ def attempts_text(stored: Sequence[StoredAttempt]) -> str:
 def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCost | None) -> StoredAttempt:
     """Return an attempt; the last one with the facts and the cost of its request."""
     cached_tokens = cache_write_tokens = reasoning_tokens = finish_reason = None
-    long_write_tokens = service_tier = None
+    long_write_tokens = service_tier = images = audio_ms = None
     body_bytes = 0
     left_steps: tuple[tuple[int, str], ...] = ()
     if entry is not None:
@@ -214,6 +214,8 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
             long_write_tokens = part_of(entry.long_write_tokens, cache_write_tokens)
         body_bytes, finish_reason, left_steps = entry.body_bytes, entry.finish_reason, entry.left_steps
         service_tier = entry.service_tier and storable(entry.service_tier)
+        if entry.images is not None or entry.audio_ms is not None:
+            images, audio_ms = plausible(entry.images), plausible(entry.audio_ms)
     return StoredAttempt(  # by position: by name it takes several times as long
         attempt.endpoint_id,
         attempt.outcome,
@@ -241,6 +243,8 @@ def _stored(attempt: AttemptRecord, entry: RequestRecord | None, cost: RequestCo
         None if cost is None else cost.cost,
         None if cost is None else cost.currency,
         None if cost is None else cost.price_id,
+        images,
+        audio_ms,
     )
 
 

@@ -127,6 +127,7 @@ def _record(row: tuple[Any, ...], last: StoredAttempt) -> RequestRecord:
         api_key_id=None if key is None else str(key), cached_tokens=last.cached_tokens,
         cache_write_tokens=last.cache_write_tokens, reasoning_tokens=last.reasoning_tokens,
         long_write_tokens=last.long_write_tokens, service_tier=last.service_tier,
+        images=last.images, audio_ms=last.audio_ms,
     )  # fmt: skip
 
 

@@ -104,6 +104,8 @@ class RequestPayload(TypedDict):
     cost: str | None
     currency: str | None
     price_id: int | None
+    images: int | None
+    audio_ms: int | None
 
 
 class CostPartPayload(TypedDict):
@@ -179,6 +181,8 @@ def request_payload(row: SqlRow, name_of: NameOf = no_name) -> RequestPayload:
         "cost": None if last is None or last.cost is None else text_of(last.cost),
         "currency": last.currency if last else None,
         "price_id": last.price_id if last else None,
+        "images": last.images if last else None,
+        "audio_ms": last.audio_ms if last else None,
     }
 
 

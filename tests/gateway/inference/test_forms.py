@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from gateway.inference.responding import BIG_RESPONSE_BYTES
 from gateway.registry.schema import ModelName, Step, Target
 from gateway.registry.writer import Changes
 from tests.gateway.inference.helpers import error_of, outcomes, refuses
@@ -225,3 +226,18 @@ def test_a_model_name_changes_only_the_model_of_a_form(gateway):
     assert (given.status, given.headers["x-routerdash-step"]) == (200, "2")
     assert body_of(server.requests[0]) == form(second)
     assert gateway.record().model == "form-name"
+
+
+@pytest.mark.parametrize("size", [10, BIG_RESPONSE_BYTES])
+def test_images_of_a_response_are_recorded(gateway, size):
+    body = json.dumps({"created": 1, "data": [{"b64_json": "A" * size}, {"url": "http://x/y"}]}).encode()
+    with upstream(always(http_response(body))) as server:
+        assert gateway.post("/v1/images/generations", {"model": gateway.add(server), "prompt": "x"}).body == body
+    assert gateway.record().images == 2
+
+
+def test_the_duration_of_transcribed_audio_is_recorded(gateway):
+    with upstream(always(http_response(b'{"text":"Hello.","duration":1.25}'))) as server:
+        assert send(gateway, form(gateway.add(server))).status == 200
+    record = gateway.record()
+    assert (record.audio_ms, record.images, record.input_tokens) == (1250, None, None)

@@ -28,6 +28,8 @@ def any_price(draw: st.DrawFn) -> Price:
     minute = MINUTE // 60 % 1440
     windows = st.sampled_from((None, PriceWindow(minute, minute + 1), PriceWindow(minute - 1, minute)))
     amounts = {name: draw(AMOUNTS) for name in ("input", "cached", "write_short", "output", "reasoning", "request")}
+    if draw(st.booleans()):
+        amounts |= {name: draw(AMOUNTS) for name in ("image", "minute")}
     price = Price(
         draw(st.integers(1, 10**6)), draw(st.sampled_from(("tiny", "large", "*"))), draw(st.sampled_from(("", A))), "",
         draw(st.just(0) | MOMENTS), draw(st.none() | MOMENTS), draw(st.sampled_from(("USD", "EUR"))),
@@ -46,6 +48,8 @@ def any_request(draw: st.DrawFn) -> RequestRecord:
     }
     if draw(st.booleans()):
         counts |= {name: draw(TOKENS) for name in ("cache_write_tokens", "long_write_tokens")}
+    if draw(st.booleans()):
+        counts |= {name: draw(TOKENS) for name in ("images", "audio_ms")}
     return request(
         outcome,
         id=uuid_of(draw(st.integers(0, 10**6))),

@@ -93,6 +93,20 @@ def test_a_price_per_request_needs_no_tokens_but_a_response() -> None:
     assert book.cost(request(record.FAILED)) is None
 
 
+def test_images_and_minutes_of_audio_have_prices_of_their_own() -> None:
+    book = pricing(price(image=40 * NANO, minute=6 * NANO))
+    assert book.cost(request(images=3)) == RequestCost(1, "USD", 120_000_000)
+    assert book.cost(request(audio_ms=90_500)) == RequestCost(1, "USD", 9_050_000)
+    assert book.cost(request(images=1, input_tokens=10)) == RequestCost(1, "USD", 40_000_000 + 20_000)
+    assert book.cost(request(record.TRUNCATED, images=1)) == RequestCost(1, "USD", 40_000_000)
+    assert batch([request(images=3)], book).by_id.popitem()[1].cost == 120_000_000
+
+
+@pytest.mark.parametrize("count", [{"images": 2}, {"audio_ms": 1000}, {"images": -1, "audio_ms": 1 << 60}])
+def test_images_and_audio_without_an_amount_have_no_cost(count: dict[str, Any]) -> None:
+    assert pricing(price()).cost(request(**count)) is None
+
+
 def test_free_of_charge_is_a_cost() -> None:
     assert pricing(price(input=0, output=0)).cost(request(input_tokens=5)) == RequestCost(1, "USD", 0)
 

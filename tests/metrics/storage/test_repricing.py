@@ -1,6 +1,7 @@
 """`reprice`: the only way in which a past cost changes."""
 
 import io
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -71,6 +72,15 @@ def test_costs_and_sums_change_alike_and_are_logged(
     assert total[0] == expected
     assert 0 < total[1] < total[0]
     assert total[2] > 0
+
+
+def test_images_and_audio_are_priced_again(world: World, prices: list[PriceRow]) -> None:
+    world.gateway(request(images=2), request(audio_ms=60_000))
+    world.write()
+    add_price("tiny", since=NOW - timedelta(minutes=1), image=NANO, minute=3 * NANO)
+    price_registry.forget()
+    assert len(reprice("--apply")) == 1
+    assert rows("SELECT requests, cost FROM rollup_cost_days") == [(2, 5_000_000)]
 
 
 def test_earlier_requests_keep_their_costs(world: World, prices: list[PriceRow]) -> None:

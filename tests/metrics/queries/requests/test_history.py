@@ -256,6 +256,8 @@ def test_a_row_has_all_fields(world: World) -> None:
         queue_class=BULK,
         long_write_tokens=1,
         service_tier="flex",
+        images=2,
+        audio_ms=1500,
     )
     price = add_price("tiny:*", input=250_333_333)
     price_registry.forget()
@@ -321,6 +323,8 @@ def test_a_row_has_all_fields(world: World) -> None:
         "cost": "0.000000751",
         "currency": "USD",
         "price_id": price.pk,
+        "images": 2,
+        "audio_ms": 1500,
     }
     assert tuple(request_payload(row)) == FIELDS
 
