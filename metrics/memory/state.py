@@ -86,6 +86,7 @@ class FiguresState:
     advanced_to: int = -1  # minute of the last `advance`
     read_at: float = 0.0
     touched: Touched = field(default_factory=Touched)
+    finished: Counter[str] = field(default_factory=Counter)  # requests by endpoint, as they were read, for `costs`
     costs: CostTotalsNow | None = None  # as they were read; None: they could not be read
     repairs: int = 0  # change counter of repaired figures in the database, when it was read
 

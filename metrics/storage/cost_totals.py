@@ -1,6 +1,7 @@
 """Reads the all-time sums of costs that `metrics.memory.cost_totals` keeps."""
 
 import logging
+from collections import Counter
 
 from django.db.models import Sum
 
@@ -21,7 +22,7 @@ def read_again(totals: CostTotals) -> None:
     with database.read_moment():
         positions = {row.writer: (row.segment, row.position) for row in JournalPosition.objects.all()}
         try:
-            found = sums()
+            found = sums(_finished())
         except Exception as error:
             if database.is_away(error):
                 raise
@@ -30,14 +31,17 @@ def read_again(totals: CostTotals) -> None:
     totals.install(found, positions)
 
 
-def sums() -> CostTotalsNow:
-    """Read the sums. Raises django.db.Error."""
-    found = CostTotalsNow()
+def sums(requests: Counter[str]) -> CostTotalsNow:
+    """Return the sums of costs, with the finished requests by endpoint. Raises django.db.Error."""
+    found = CostTotalsNow(requests=requests.copy())
     costs = CostDayRollUp.objects.values_list("endpoint_id", "served", "currency")
-    for endpoint_id, served, currency, cost, requests in costs.annotate(Sum("cost"), Sum("requests")).order_by():
+    for endpoint_id, served, currency, cost, priced in costs.annotate(Sum("cost"), Sum("requests")).order_by():
         found.costs[str(endpoint_id), served, currency] = int(cost)
-        found.priced[str(endpoint_id)] += int(requests)
-    days = DayRollUp.objects.exclude(endpoint_id=NO_ENDPOINT).values_list("endpoint_id")
-    for endpoint_id, *counts in days.annotate(*map(Sum, _REQUESTS)).order_by():
-        found.requests[str(endpoint_id)] = sum(map(int, counts))
+        found.priced[str(endpoint_id)] += int(priced)
     return found
+
+
+def _finished() -> Counter[str]:
+    days = DayRollUp.objects.exclude(endpoint_id=NO_ENDPOINT).values_list("endpoint_id")
+    rows = days.annotate(*map(Sum, _REQUESTS)).order_by()
+    return Counter({str(endpoint_id): sum(map(int, counts)) for endpoint_id, *counts in rows})

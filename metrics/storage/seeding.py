@@ -89,13 +89,14 @@ def _counters(state: FiguresState, now: float) -> None:
     for row in Endpoint.objects.values_list("id", "total_requests", "successful_requests", "failed_requests"):
         state.endpoints[str(row[0])] = Counters(*row[1:])
     sums = DayRollUp.objects.exclude(endpoint_id=NO_ENDPOINT).values_list("endpoint_id").annotate(*map(Sum, _USAGE))
-    for endpoint_id, cancelled, *usage in sums:
+    for endpoint_id, cancelled, failed, *usage in sums:
+        state.finished[str(endpoint_id)] = cancelled + failed + usage[0]
         if str(endpoint_id) in state.endpoints:
             state.endpoints[str(endpoint_id)].cancelled = cancelled
         state.usage[str(endpoint_id)] = EndpointUsage(*usage)
 
 
-_USAGE = ("requests_cancelled", "requests_ok", "ok_duration_us", "input_tokens", "output_tokens")
+_USAGE = ("requests_cancelled", "requests_failed", "requests_ok", "ok_duration_us", "input_tokens", "output_tokens")
 
 
 def _totals(state: FiguresState, now: float) -> None:
@@ -183,7 +184,7 @@ def _speeds(state: FiguresState, now: float) -> None:
 
 
 def _costs(state: FiguresState, now: float) -> None:
-    state.costs = cost_totals.sums()
+    state.costs = cost_totals.sums(state.finished)
 
 
 def _key(endpoint_id: object, model: str, kind: str) -> SpeedKey:

@@ -18,12 +18,12 @@ from metrics.memory.trackers import Trackers
 from metrics.models import CostDayRollUp, DayRollUp
 from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
-from metrics.storage import cost_totals
+from metrics.storage import cost_totals, seeding
 from metrics.storage.writer import DatabaseWriter
 from tests.metrics.api.test_prometheus import Scrape
 from tests.metrics.pricing import add_price
-from tests.metrics.records import A, load, request
-from tests.metrics.world import UTC_ZONE, World, own_database, rows, where, without
+from tests.metrics.records import AT, A, load, request
+from tests.metrics.world import UTC_ZONE, World, forget_figures, own_database, rows, where, without
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen_clock")]
 
@@ -138,6 +138,25 @@ def test_costs_are_left_out_until_they_are_read(priced: World) -> None:
     assert [scrape.all(name) for name in (COST, "cost_total", UNPRICED)] == [[], [], []]
     priced.writer.step()
     assert counted() == stored()
+
+
+def test_a_restart_changes_no_cost(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Scrape().counters
+    forget_figures(monkeypatch, priced.root)
+    priced.reseed()
+    assert Scrape().counters == before
+
+
+def test_costs_that_cannot_be_read_are_figures_that_are_not_restored(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(requests: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(cost_totals, "sums", fail)
+    assert seeding.load(AT).missing == ("costs",)
+    priced.reseed()
+    assert (Scrape()("figures_restored"), Scrape().counters) == (0, {})
 
 
 def test_what_another_process_wrote_is_counted(priced: World) -> None:
