@@ -268,11 +268,13 @@ class Run:
         self._add(self.costs.audit_exports())
 
     def _wait_for_noon(self) -> None:
-        """Let requests run at noon, if it is near."""
+        """Let requests run at noon, if it is near: a gateway stands still for a moment."""
         noon = self.costs.prices.noon
-        if noon is not None and 0 < (left := noon - time.time()) < NEAR_SECONDS:
+        if noon is not None and 1 < (left := noon - time.time()) < NEAR_SECONDS:
             self.sender.go()
-            time.sleep(left + 0.5)
+            time.sleep(left - 0.5)
+            with self.scene.stopped(faults.GATEWAY):
+                time.sleep(1)
 
     def audit(self) -> None:
         self._wait_for_noon()
