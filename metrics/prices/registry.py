@@ -6,6 +6,7 @@ see a counter: see endpoints.changes.counters.
 
 import logging
 import threading
+import time
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +25,7 @@ from metrics.prices.tables import CurrencyRate, PriceRow
 
 log = logging.getLogger(__name__)
 COUNTER = "prices"
+MAX_AGE_SECONDS = 5.0  # less than metrics.prices.tables.NOTICE_SECONDS
 
 
 class PriceRegistry:
@@ -32,11 +34,21 @@ class PriceRegistry:
     def __init__(self) -> None:
         self._loaded: tuple[PriceBook, Rates, HardwareRates] | None = None  # None: not read yet
         self._count: int | None = None  # of the edits that are read
+        self._followed_at = 0.0  # time.monotonic() at which no edit was missing
         self._writing = threading.Lock()
 
     def book(self) -> PriceBook:
         """Return the price book. The first call reads the database. Raises django.db.Error."""
         return self._read()[0]
+
+    def fresh_book(self) -> PriceBook:
+        """Return the price book with each row that has begun to count. Raises django.db.Error.
+
+        After an outage of the database, or if this process stood still, others may have added rows meanwhile.
+        """
+        if self._loaded is not None and time.monotonic() - self._followed_at > MAX_AGE_SECONDS:
+            self.follow(counters.read().get(COUNTER, 0))
+        return self.book()
 
     def rates(self) -> Rates:
         """Return the rates to the reporting currency. The first call reads the database. Raises django.db.Error."""
@@ -58,6 +70,8 @@ class PriceRegistry:
         """
         if self._loaded is not None and self._count != count:
             self.reload()
+        else:
+            self._followed_at = time.monotonic()
 
     def refresh(self) -> None:
         """Read prices and rates again on commit of an edit. After a database error, `follow` tries again."""
@@ -79,11 +93,12 @@ class PriceRegistry:
         return loaded
 
     def _load(self) -> tuple[PriceBook, Rates, HardwareRates]:
+        now = time.monotonic()
         count = counters.read().get(COUNTER, 0)  # before the rows: an edit in between is read again
         book = PriceBook([row.price() for row in PriceRow.objects.all()], catalogue.prices)
         rates = Rates(settings.ROUTERDASH.currency, [row.dated() for row in CurrencyRate.objects.all()])
         hardware = HardwareRates(row.rate() for row in HardwareRateRow.objects.all())
-        self._loaded, self._count = (book, rates, hardware), count
+        self._loaded, self._count, self._followed_at = (book, rates, hardware), count, now
         return self._loaded
 
 

@@ -20,7 +20,7 @@ _sums = attrgetter(*COST_COLUMNS)
 
 def pricing() -> Pricing:
     """Return the present price book. Its first call reads the database. Raises django.db.Error."""
-    return Pricing(price_registry.book(), provider_of)
+    return Pricing(price_registry.fresh_book(), provider_of)
 
 
 def provider_of(endpoint_id: str) -> str:

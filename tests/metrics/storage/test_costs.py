@@ -1,17 +1,22 @@
 """Costs in the database: with the rows of requests and their sums in one transaction, at the price of completion."""
 
 import json
+import time
 from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from endpoints.changes import counters
 from metrics.models import CostDayRollUp
-from metrics.prices.tables import PriceRow, used_rows
+from metrics.prices.book import NANO
+from metrics.prices.registry import COUNTER, MAX_AGE_SECONDS, PriceRegistry
+from metrics.prices.tables import NOTICE_SECONDS, PriceRow, used_rows
 from metrics.storage import cost_rows
 from metrics.storage.history_rows import EndpointName
 from metrics.storage.writer import DatabaseWriter
-from tests.metrics.pricing import CHANGE
+from tests.metrics.pricing import CHANGE, add_price
 from tests.metrics.records import AT, NOW, A, load, request
 from tests.metrics.world import UTC_ZONE, World, add_endpoint, rows
 
@@ -87,6 +92,27 @@ def test_a_change_of_prices_alters_no_stored_cost(world: World, prices: list[Pri
     before = stored(), by_price()
     PriceRow.objects.create(pattern="tiny", valid_from=NOW, currency="USD", input=1)
     assert (stored(), by_price()) == before
+
+
+def test_a_row_that_could_not_be_read_at_its_commit_counts_after_an_outage(
+    world: World, prices: list[PriceRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away from the commit of a row until it counted; the records of that time wait in the journal."""
+    world.gateway(request(ago=1, input_tokens=1_000_000))
+    world.write()
+    with monkeypatch.context() as away:
+        away.setattr(PriceRegistry, "refresh", lambda self: None)
+        row = add_price("tiny", since=NOW, input=NANO)
+        counters.bump(COUNTER)
+    world.gateway(request(input_tokens=1_000_000))
+    seconds = time.monotonic() + MAX_AGE_SECONDS + 1
+    monkeypatch.setattr("metrics.prices.registry.time", SimpleNamespace(monotonic=lambda: seconds))
+    world.write()
+    assert by_price() == {(prices[1].pk, "USD"): (1, 500_000_001), (row.pk, "USD"): (1, NANO)}
+
+
+def test_the_price_book_is_read_again_within_the_notice_of_a_new_row() -> None:
+    assert MAX_AGE_SECONDS < NOTICE_SECONDS
 
 
 def test_a_price_of_a_stored_cost_is_in_use(world: World, prices: list[PriceRow]) -> None:
