@@ -312,9 +312,9 @@ class Writer:
         """
         frames, self.pending = self.pending, []
         lost = frame(Unrecorded(self.unrecorded)) if self.unrecorded else b""
-        data = b"".join((lost, *frames))
+        data = frames[0] if len(frames) == 1 and not lost else b"".join((lost, *frames))
         written = self._write(data) if self._ready() else 0
-        if written >= len(lost):
+        if lost and written >= len(lost):
             self._report_recovery()
         if written == len(data):
             return True
@@ -355,8 +355,7 @@ class Writer:
         self._segment = self._size = 0
 
     def _report_recovery(self) -> None:
-        if self.unrecorded:
-            log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
+        log.warning("the journal can be written again; %d requests were not recorded", self.unrecorded)
         self.unrecorded = 0
 
     def _write(self, data: bytes) -> int:

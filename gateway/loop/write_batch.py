@@ -60,9 +60,11 @@ class WriteBatch:
             self.before_flush()
         except Exception:
             log.exception("journal flush failed; the pending responses are sent anyway")
-        writes, self._writes = self._writes, []
         self._size = 0
         self.holding = False
+        if not self._writes:
+            return
+        writes, self._writes = self._writes, []
         for transport, data in writes:
             if not transport.is_closing():
                 transport.write(data)
