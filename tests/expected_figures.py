@@ -60,7 +60,7 @@ WORDING = re.compile(
     "|".join(
         (
             r"(in|last|,) 60 min(utes)?|[Ll]ast 24 h(ours)?|last (7|30) days",
-            r"(Requests|Cancelled|tokens|Today),? 7 days",
+            r"(Requests|Cancelled|Cost|tokens|Today),? 7 days",
             r"p95 to first token|at most 256",
             r"latest 2,000|The 50 models with the most responses|below 99 percent|status of 200 to 399|/64 network",
             r"9[05]th percentile|95 of 100 successful requests|precision of 1/16|[/\w]*p\d\d_\w+|IPv[46]|/v1\b",
@@ -296,6 +296,7 @@ def endpoint(it: Shown) -> Reported:
     row = next(row for row in it.api("/api/dashboard/endpoints") if row["id"] == entry["id"])
     counted = it.api(f"{base}/today-stats")
     slots, since = entry["max_concurrency"] or entry["learned_slots"] or ABSENT, today() - timedelta(days=days - 1)
+    used = it.api("/api/usage", by="model", since=since, endpoint_id=entry["id"])
     return {
         **behind(it),
         Place("what"): [row["active_requests"], health["days"]],
@@ -317,8 +318,10 @@ def endpoint(it: Shown) -> Reported:
         ),
         **_by_day(it, base, days),
         **_health(health),
-        **_by_model(it, base, days, entry["models"]),
-        **token_details("details", it.api("/api/usage", since=since, endpoint_id=entry["id"])["total"]),
+        **_by_model(it, base, days, entry["models"], used["rows"]),
+        **cost_facts("costs", used),
+        Place("costs"): [days if days > 1 else ABSENT],
+        **token_details("details", used["total"]),
         Place("errors"): [(row["attempt"] or {}).get("status_code") or ABSENT for row in it.api(f"{base}/failures")],
         Place("offered"): [len(entry["models"])],
         **table("offered", entry["models"], "model_id", {"Context": ["max_tokens"]}),
@@ -389,7 +392,8 @@ def _health(health: Row) -> Reported:
     }
 
 
-def _by_model(it: Shown, base: str, days: int, models: list[Row]) -> Reported:
+def _by_model(it: Shown, base: str, days: int, models: list[Row], used: list[Row]) -> Reported:
+    by_model = {row["model_id"]: row for row in used}
     context = {name: model["max_tokens"] for model in models for name in (model["canonical_name"], model["model_id"])}
     return {
         Place("by-model"): [days if days > 1 else ABSENT],
@@ -405,6 +409,7 @@ def _by_model(it: Shown, base: str, days: int, models: list[Row]) -> Reported:
                 "TTFT, median": ["p50_first_token_ms"],
                 "Duration, median": ["p50_duration_ms"],
                 "Output tokens": ["output_tokens"],
+                "Cost": [lambda row: cost(by_model[row["model_id"]]) if row["model_id"] in by_model else [None]],
             },
         ),
     }
@@ -495,6 +500,7 @@ def models(it: Shown) -> Reported:
                 "tok/s": ["fastest_tps"],
                 "Today": ["requests_today"],
                 "7 days": ["requests_7_days", if_any("failed_7_days")],
+                "Cost, 7 days": [lambda row: cost(row["costs_7_days"])],
             },
         ),
     }
@@ -513,6 +519,7 @@ def model(it: Shown) -> Reported:
         **fact("what", "Requests, 7 days", row["requests_7_days"], row["failed_7_days"]),
         **fact("what", "Cancelled, 7 days", row["cancelled_7_days"]),
         **fact("what", "Output tokens, 7 days", row["output_tokens_7_days"]),
+        **cost_facts("costs", row["costs"]),
         **token_details("details", row["token_details"]),
         **table(
             "who",
@@ -535,6 +542,7 @@ def model(it: Shown) -> Reported:
                 "Cancelled": ["cancelled_requests"],
                 "Output tokens": ["output_tokens"],
                 "Average": ["average_duration_ms"],
+                "Cost": [cost],
             },
         ),
     }

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from tests.expected_figures import Reported, Shown, table, today
+from tests.expected_figures import Column, Reported, Shown, cost, table, today
 
 TOKENS = {
     "Input tokens": "input_tokens",
@@ -16,7 +16,8 @@ TOKENS = {
 def keys(it: Shown) -> Reported:
     used = it.api("/api/usage", by="key", since=today() - timedelta(days=29), until=today())["rows"]
     by_key = {row["api_key_id"]: row for row in used}
-    unused = {"requests": 0, "input_tokens": 0, "output_tokens": 0} | dict.fromkeys(list(TOKENS.values())[2:])
+    none = {"requests": 0, "input_tokens": 0, "output_tokens": 0, "costs": [], "requests_without_cost": 0}
+    unused = none | dict.fromkeys(list(TOKENS.values())[2:])
     rows = [row | by_key.get(row["id"], unused) for row in it.api("/api/me/api-keys")["api_keys"]]
-    columns = {"Requests, last 30 days": "requests", **TOKENS}
-    return table("own", rows, "name", {label: [name] for label, name in columns.items()})
+    columns: dict[str, Column] = {"Requests, last 30 days": "requests", **TOKENS, "Cost": cost}
+    return table("own", rows, "name", {label: [column] for label, column in columns.items()})

@@ -14,7 +14,7 @@ from endpoints.lists.offset_pages import OffsetSerializer
 from endpoints.models import OperatorState, Status
 from gateway.base.request_kinds import CAPABILITIES
 from metrics.api.common import QuerySerializer, checked
-from metrics.api.usage_serializers import TokenDetailsSerializer
+from metrics.api.usage_serializers import CostsSerializer, TokenDetailsSerializer
 from metrics.queries import model_figures
 from metrics.queries.figures import Moment
 from metrics.queries.model_figures import SORTS, STATES, ModelFilter
@@ -94,6 +94,7 @@ class CatalogueModelSerializer(serializers.Serializer[Any]):
     cancelled_7_days = serializers.IntegerField()
     input_tokens_7_days = serializers.IntegerField()
     output_tokens_7_days = serializers.IntegerField()
+    costs_7_days = CostsSerializer()
 
 
 class CatalogueSerializer(serializers.Serializer[Any]):
@@ -101,7 +102,7 @@ class CatalogueSerializer(serializers.Serializer[Any]):
     data: Any = CatalogueModelSerializer(many=True)
 
 
-class ModelDaySerializer(serializers.Serializer[Any]):
+class ModelDaySerializer(CostsSerializer):
     day = serializers.DateField()
     requests = serializers.IntegerField(help_text="Requests, without cancelled ones.")
     successful_requests = serializers.IntegerField()
@@ -120,6 +121,7 @@ class CatalogueModelDetailSerializer(CatalogueModelSerializer):
     )
     days = ModelDaySerializer(many=True)
     token_details = TokenDetailsSerializer(help_text="Sums over these days.")
+    costs = CostsSerializer(help_text="Sums over these days.")
 
 
 class DashboardModels(APIView):

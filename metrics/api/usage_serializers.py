@@ -99,6 +99,13 @@ class CurrencyCostSerializer(serializers.Serializer[Any]):
     estimated_requests = serializers.IntegerField()
 
 
+class CostsSerializer(serializers.Serializer[Any]):
+    """Costs of some requests, and the number of those without one."""
+
+    costs = CurrencyCostSerializer(many=True, help_text="By currency; empty if no request has a price.")
+    requests_without_cost = serializers.IntegerField()
+
+
 class UsageRowSerializer(UsageCountsSerializer):
     """Usage of one group, with the fields of `by`."""
 

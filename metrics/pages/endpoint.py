@@ -20,12 +20,15 @@ from endpoints.models import Kind, OperatorState
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
 from metrics.memory.runtime import runtime
-from metrics.queries import figures, slowdowns, uptime
+from metrics.queries import figures, slowdowns, uptime, usage
+from metrics.queries.costs.by_group import with_costs
+from metrics.queries.costs.sums import last_days
 from metrics.queries.endpoint_days import endpoint_days, endpoint_details, model_days
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_models, share_of_models
 from metrics.queries.requests.failures import last_failures
 from metrics.queries.stored import flushed
+from metrics.queries.usage import UsagePayload
 
 RANGES = (1, 7, 30, 90)
 DEFAULT_RANGE = 30
@@ -54,6 +57,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     models = model_days(entry.id, days, today)
     learned = learned_models(entry)
     health = uptime.timeline(entry, uptime.MAX_DAYS, edits)
+    costs = _costs(entry.id, days, today)
     context = {
         "entry": entry,
         "row": row,
@@ -68,6 +72,8 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "failed": sum(day.failed for day in day_rows),
         "models": models,
         "details": endpoint_details(entry.id, days, today),
+        "costs": costs,
+        "cost_by_model": {row["model_id"]: row for row in costs["rows"]},
         "offered": {name: model for model in entry.models for name in (model.canonical_name, model.id) if name},
         "speeds": figures.model_tps(entry.id, moment),
         "learned": learned[:SHOWN_LEARNED],
@@ -89,6 +95,12 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "curl": _curl(entry, [model["model_id"] for model in models]),
     }
     return render(request, "endpoint/page.html", context)
+
+
+def _costs(endpoint_id: str, days: int, today: str) -> UsagePayload:
+    """Return usage and costs by model over local days up to today."""
+    period, only = last_days(today, days), {"endpoint_id": endpoint_id}
+    return with_costs(usage.usage("model", period, only), period, only)
 
 
 def _range(parameters: Mapping[str, str]) -> tuple[int, bool]:

@@ -3,21 +3,25 @@
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.db.models import Max, QuerySet, Sum
 
+from metrics import sql
 from metrics.counting.reported_details import DetailCounts, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
+from metrics.queries.costs.sums import CostsPayload, CurrencySums, cost_sums, costs_of
 from metrics.queries.stored import flushed
+from metrics.queries.usage_periods import Period
 
 BATCH = 5000  # ids in one query
 RECENT_ROWS = 5000  # daily rows that are read for the last used keys
-_USED = ("requests_ok", "requests_failed", "input_tokens", "output_tokens")
+_USED = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,8 @@ def recently_used() -> list[str]:
     return list(dict.fromkeys(key for key in rows if key))
 
 
-class KeyUse(DetailCounts):
-    """Requests and tokens of an API key, as `usage` counts them, and its last local day with requests."""
+class KeyUse(DetailCounts, CostsPayload):
+    """Requests, tokens and costs of an API key, as `usage` counts them, and its last local day with requests."""
 
     requests: int
     input_tokens: int
@@ -85,14 +89,21 @@ def keys_used(ids: Sequence[str], since: date) -> dict[str, KeyUse]:
     flushed()
     days = DayRollUp.objects.filter(date__gte=since.isoformat(), api_key_id__in=ids)
     sums = days.values_list("api_key_id").annotate(Max("date"), *map(Sum, _USED), *map(Sum, DETAIL_COLUMNS))
-    return {key: _use(None, 0, 0, 0, 0) for key in ids} | {key: _use(*columns) for key, *columns in sums}
+    period = Period(since, datetime.now(settings.ROUTERDASH.zone).date())
+    costs = cost_sums("api_key_id", period, [f"api_key_id IN {sql.placeholders(len(ids))}"], ids)
+    unused = {key: _use({}, None, 0, 0, 0, 0, 0) for key in ids}
+    return unused | {key: _use(costs.get(key, {}), *columns) for key, *columns in sums}
 
 
-def _use(last: str | None, ok: int, failed: int, tokens_in: int, tokens_out: int, *details: int | None) -> KeyUse:
+def _use(
+    costs: CurrencySums, last: str | None, ok: int, failed: int, cancelled: int, tokens_in: int, tokens_out: int,
+    *details: int | None,
+) -> KeyUse:  # fmt: skip
     return {
         "requests": ok + failed,
         "input_tokens": tokens_in,
         "output_tokens": tokens_out,
         "last_day": last,
         **detail_counts(details),
+        **costs_of(ok + failed + cancelled, costs),
     }

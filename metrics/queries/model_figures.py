@@ -11,9 +11,11 @@ from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.base.request_kinds import CAPABILITIES
 from gateway.routing.model_list import ModelOffer, ModelPayload, model_payload, supported_apis
+from metrics import sql
 from metrics.counting.reported_details import DetailCounts, detail_counts
 from metrics.counting.token_details import DETAIL_COLUMNS
 from metrics.models import DayRollUp
+from metrics.queries.costs.sums import CostsPayload, CurrencySums, cost_sums, costs_of, last_days, total_of
 from metrics.queries.figures import Moment
 from metrics.queries.model_catalogue import Catalogue, CatalogueModel
 
@@ -67,12 +69,14 @@ class ModelCounts(TypedDict):
 class ModelRowPayload(ModelPayload, ModelCounts):
     """A model of the dashboard's list."""
 
+    costs_7_days: CostsPayload
+
     endpoints: list[ModelOfferPayload]
     endpoints_online: int
     fastest_tps: float | None
 
 
-class ModelDayPayload(TypedDict):
+class ModelDayPayload(CostsPayload):
     day: str
     requests: int
     successful_requests: int
@@ -87,6 +91,7 @@ class ModelDetailPayload(ModelRowPayload):
     asked_names: list[str]
     days: list[ModelDayPayload]
     token_details: DetailCounts
+    costs: CostsPayload
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +126,9 @@ class ModelRows(Sequence[ModelRowPayload]):
 
 
 def models(moment: Moment, model_filter: ModelFilter) -> ModelRows:
-    """Return the models that match. One query."""
+    """Return the models that match. Two queries."""
     catalogue = Catalogue(moment.entries)
+    costs = _week_costs(moment)
     counts = _by_model(catalogue, _counts(moment.figures.date, WEEK))
     speeds = _speeds(catalogue, moment)
 
@@ -141,12 +147,12 @@ def models(moment: Moment, model_filter: ModelFilter) -> ModelRows:
     selected.sort(key=lambda listed: (*order(listed), listed.name.casefold(), listed.name))
     return ModelRows(
         selected,
-        lambda listed: _row(catalogue, listed, moment, counts.get(listed.name, ()), speeds.get(listed.name, [])),
+        lambda listed: _row(catalogue, listed, moment, counts.get(listed.name, ()), speeds.get(listed.name, []), costs),
     )
 
 
 def model(moment: Moment, name: str, days: int = MONTH) -> ModelDetailPayload | None:
-    """Return a model by any of its names, with its last days. Two queries.
+    """Return a model by any of its names, with its last days. Four queries.
 
     Return None if no endpoint has it and no request named it in this time.
     """
@@ -160,12 +166,13 @@ def model(moment: Moment, name: str, days: int = MONTH) -> ModelDetailPayload | 
     if row_name is None and not names:
         return None
     asked_names = sorted(row.model for row in names)
-    rows, details = _days(asked_names, moment.figures.date, days)
+    rows, details, costs = _days(asked_names, moment.figures.date, days)
     return {
-        **_row(catalogue, listed, moment, names, _speeds(catalogue, moment).get(listed.name, [])),
+        **_row(catalogue, listed, moment, names, _speeds(catalogue, moment).get(listed.name, []), _week_costs(moment)),
         "asked_names": asked_names,
         "days": rows,
         "token_details": details,
+        "costs": costs,
     }
 
 
@@ -192,6 +199,7 @@ def _row(
     moment: Moment,
     counts: Sequence["NameCounts"],
     speeds: list[ModelSpeedPayload],
+    costs: Mapping[str, CurrencySums],
 ) -> ModelRowPayload:
     online = catalogue.online(listed)
     offers = sorted(catalogue.offers(listed), key=lambda offer: (_severity(offer[0]), offer[0].name))
@@ -224,7 +232,16 @@ def _row(
         "endpoints_online": online,
         "fastest_tps": _fastest(speeds),
         **_sum_counts(counts),
+        "costs_7_days": costs_of(
+            sum(row.counts["requests_7_days"] + row.counts["cancelled_7_days"] for row in counts),
+            total_of(costs.get(row.model, {}) for row in counts),
+        ),
     }
+
+
+def _week_costs(moment: Moment) -> dict[str, CurrencySums]:
+    """Return the costs of seven days by requested name. One query."""
+    return cost_sums("model", last_days(moment.figures.date, WEEK))
 
 
 def _fastest(speeds: Iterable[ModelSpeedPayload]) -> float | None:
@@ -336,12 +353,14 @@ def _by_model(catalogue: Catalogue, counts: Iterable[NameCounts]) -> dict[str, l
     return by_model
 
 
-def _days(names: Sequence[str], today: str, days: int) -> tuple[list[ModelDayPayload], DetailCounts]:
-    """Return the days with requests for these names, newest first, and the token details of all of them."""
+def _days(names: Sequence[str], today: str, days: int) -> tuple[list[ModelDayPayload], DetailCounts, CostsPayload]:
+    """Return the days with requests for these names, newest first, and token details and costs of all of them."""
     since = (date.fromisoformat(today) - timedelta(days=days)).isoformat()
     rows: Any = DayRollUp.objects.filter(date__gt=since, date__lte=today, model__in=names)
     rows = rows.values_list("date").annotate(*map(Sum, (*_SUMMED, "ok_duration_us", *DETAIL_COLUMNS)))
     rows = list(rows.order_by("-date"))
+    where = f"model IN {sql.placeholders(len(names))}"
+    costs = cost_sums("date", last_days(today, days), [where], names) if names else {}
     details = [sum(value or 0 for value in column) for column in list(zip(*rows, strict=True))[7:]]
     shown: list[ModelDayPayload] = [
         {
@@ -353,8 +372,10 @@ def _days(names: Sequence[str], today: str, days: int) -> tuple[list[ModelDayPay
             "input_tokens": tokens_in,
             "output_tokens": tokens_out,
             "average_duration_ms": duration_us / ok / 1000 if ok else None,
+            **costs_of(ok + failed + cancelled, costs.get(day, {})),
         }
         for day, ok, failed, cancelled, tokens_in, tokens_out, duration_us, *_ in rows
         if ok or failed or cancelled
     ]
-    return shown, detail_counts(details)
+    requests = sum(day["requests"] + day["cancelled_requests"] for day in shown)
+    return shown, detail_counts(details), costs_of(requests, total_of(costs.values()))

@@ -53,6 +53,12 @@ def costs(row: Mapping[str, Any]) -> SafeString:
 
 
 @register.simple_tag
+def costs_of(rows: Mapping[str, Mapping[str, Any]], name: str) -> SafeString:
+    """Return the costs of one of several rows; a dash if there is no such row."""
+    return costs(rows[name]) if name in rows else NO_COST
+
+
+@register.simple_tag
 def cost_amounts(row: Mapping[str, Any]) -> SafeString:
     """Return the costs of a row, one line for each currency; a dash if there is no cost."""
     return _lines((each["cost"], each["currency"]) for each in row["costs"])

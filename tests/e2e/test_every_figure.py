@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -631,6 +632,33 @@ def test_speeds_of_endpoints_equal_todays_responses(busy: Busy) -> None:
 
     found, served = same(speeds, lambda: busy.api("/api/dashboard/endpoints"))
     assert {it["id"]: it["tokens_per_second"] for it in found if it["tokens_per_second"]} == pytest.approx(served)
+
+
+def test_costs_equal_the_tally_of_the_sent_requests(busy: Busy) -> None:
+    """Each with its price and nothing of the history but cached tokens, which only the earlier requests have."""
+    tally: Counter[str] = Counter()
+    for it in busy.ledger:
+        if it.model not in sample.PRICES or (it.outcome != record.OK and not any(it.tokens)):
+            continue
+        price = sample.PRICES[it.model]
+        fee = Fraction(price.get("request", "0")) * 1000
+        parts = zip(("input", "output"), it.tokens, strict=True)
+        exact = sum((Fraction(price.get(name, "0")) * count for name, count in parts), fee)
+        tally[price["currency"]] += int(exact * 1000 + Fraction(1, 2))  # 10⁻⁹
+    less = Fraction(sample.PRICES[sample.LARGE]["input"]) - Fraction(sample.PRICES[sample.LARGE]["cached"])
+    for row in busy.api(f"/api/requests?limit=500&model={sample.LARGE}")["requests"]:
+        tally["USD"] -= round((row["cached_tokens"] or 0) * less * 1000)
+    euros = sum(
+        (2 * cost * round(Fraction(sample.EURO) * 10**9) + 10**9) // (2 * 10**9)
+        for (cost,) in busy.router.query("SELECT cost FROM rollup_cost_days WHERE currency = 'EUR'")
+    )
+    stored = dict(busy.router.query("SELECT currency, SUM(cost) FROM rollup_cost_days GROUP BY currency"))
+    assert {name: int(cost) for name, cost in stored.items()} == tally
+    span = f"since={expected.today() - timedelta(days=400)}"
+    for by in expected_usage.CALLED:
+        found = busy.api(f"/api/usage?by={by}&{span}")
+        shown = {each["currency"]: round(Fraction(each["cost"]) * 10**9) for each in found["costs"]}
+        assert shown == {"USD": tally["USD"] + euros, "CHF": tally["CHF"]}, by
 
 
 def test_times_equal_the_history(busy: Busy) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from metrics.queries.costs.sums import CurrencySums, cost_sums, costs_payload, priced_requests, total_of
+from metrics.queries.costs.sums import CostsPayload, CurrencySums, cost_sums, costs_of, total_of
 from metrics.queries.usage import BY, NAMES, GroupNames, UsageCounts, UsagePayload, stored_value
 from metrics.queries.usage_periods import Period
 
@@ -27,13 +27,12 @@ def with_costs(payload: UsagePayload, period: Period, only: Mapping[str, str] = 
         groups.setdefault(tuple(fields[name] for name in NAMES[by]), []).append(by_currency)
     for row in payload["rows"]:
         shown: Mapping[str, Any] = row
-        of_row = total_of(groups.get(tuple(shown[name] for name in NAMES[by]), []))
-        row["costs"], row["requests_without_cost"] = costs_payload(of_row), without_cost(row, of_row)
-    total = total_of(sums.values())
-    payload["costs"], payload["requests_without_cost"] = costs_payload(total), without_cost(payload["total"], total)
+        found = _costs_of(row, total_of(groups.get(tuple(shown[name] for name in NAMES[by]), [])))
+        row["costs"], row["requests_without_cost"] = found["costs"], found["requests_without_cost"]
+    found = _costs_of(payload["total"], total_of(sums.values()))
+    payload["costs"], payload["requests_without_cost"] = found["costs"], found["requests_without_cost"]
     return payload
 
 
-def without_cost(counts: UsageCounts, sums: CurrencySums) -> int:
-    """Return the requests that have no cost. Rejected ones never have one."""
-    return max(0, counts["requests"] + counts["cancelled_requests"] - priced_requests(sums))
+def _costs_of(counts: UsageCounts, sums: CurrencySums) -> CostsPayload:
+    return costs_of(counts["requests"] + counts["cancelled_requests"], sums)

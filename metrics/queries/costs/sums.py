@@ -85,9 +85,19 @@ def costs_payload(sums: Mapping[str, CostSums]) -> list[CurrencyCostPayload]:
     ]
 
 
-def priced_requests(sums: Mapping[str, CostSums]) -> int:
-    """Return the number of requests with a cost."""
-    return sum(each.requests for each in sums.values())
+class CostsPayload(TypedDict):
+    """Costs of a group of requests, and the number of those without one."""
+
+    costs: list[CurrencyCostPayload]
+    requests_without_cost: int
+
+
+def costs_of(requests: int, sums: CurrencySums) -> CostsPayload:
+    """Return the costs of a group. `requests`: all that count, cancelled ones included; rejected ones never do."""
+    return {
+        "costs": costs_payload(sums),
+        "requests_without_cost": max(0, requests - sum(each.requests for each in sums.values())),
+    }
 
 
 def last_days(today: str, days: int) -> Period:
