@@ -160,11 +160,11 @@ def _store(key: ApiKey, date: str, cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 12])
-def test_the_page_needs_four_queries(as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any) -> None:
+def test_the_page_needs_five_queries(as_viewer: Api, viewer: User, number: int, django_assert_num_queries: Any) -> None:
     for at in range(number):
         key_for(viewer, name=f"key {at}")
     as_viewer.get(KEYS)
-    with django_assert_num_queries(4):  # keys, their number, names in use, usage
+    with django_assert_num_queries(5):  # keys, their number, names in use, usage, costs
         as_viewer.get(KEYS)
 
 
