@@ -20,6 +20,7 @@ from endpoints.clouds.kinds import Kind
 from endpoints.model_names.rules import Problem
 from endpoints.registry import registry
 from gateway.base.currencies import CURRENCIES
+from metrics.admin.amounts import read_only, shown_names, shows_amounts
 from metrics.models import CurrencyRate, PriceRow
 from metrics.prices import rules
 from metrics.prices.amounts import AmountField, text_of
@@ -103,17 +104,17 @@ class DatedForm(forms.ModelForm[Any]):
         raise NotImplementedError
 
 
-def _start() -> Any:
+def valid_from_field(help_text: Any = START_HELP) -> Any:
     return forms.SplitDateTimeField(
         label=gettext_lazy("valid from"),
         required=False,
         widget=AdminSplitDateTime(),
-        help_text=START_HELP,
+        help_text=help_text,
     )
 
 
 class PriceForm(DatedForm):
-    valid_from = _start()
+    valid_from = valid_from_field()
     endpoint_id = forms.TypedChoiceField(label=gettext_lazy("endpoint"), required=False, empty_value=None)
     provider = forms.ChoiceField(
         label=gettext_lazy("endpoint type"), required=False, choices=[("", gettext_lazy("any")), *Kind.choices]
@@ -175,20 +176,13 @@ class SourceFilter(admin.SimpleListFilter):
         return queryset.filter(source=self.value()) if self.value() else queryset
 
 
-def _money(name: str, label: Any) -> Any:
-    @admin.display(description=label, ordering=name)
-    def shown(_admin: Any, obj: PriceRow) -> str:
-        amount = getattr(obj, name)
-        return NO_VALUE if amount is None else text_of(amount)
-
-    return shown
-
-
+@shows_amounts(PriceRow, AMOUNTS)
 class PriceRowAdmin(CarefulAdmin[PriceRow]):
     form = PriceForm
     formfield_overrides = ONE_LINE | {AmountField: {}}
     actions = None
-    list_display = ("pattern", "place", "valid_from", "valid_until", "condition", "in_price", "out_price", "currency")
+    list_display = ("pattern", "place", "valid_from", "valid_until", "condition", "shown_input", "shown_output",
+                    "currency")  # fmt: skip
     list_filter = (StateFilter, "currency", SourceFilter)
     search_fields = ("pattern", "note")
     list_per_page = 50
@@ -204,12 +198,13 @@ class PriceRowAdmin(CarefulAdmin[PriceRow]):
         ),
         (gettext_lazy("Origin"), {"fields": ("source", "created_at")}),
     )
-    in_price = _money("input", gettext_lazy("input"))
-    out_price = _money("output", gettext_lazy("output"))
 
     def get_readonly_fields(self, request: HttpRequest, obj: PriceRow | None = None) -> Any:
         fixed = rules.FIXED if obj is not None and obj.has_begun() else ()
-        return ("source", "created_at", *fixed)
+        return ("source", "created_at", *fixed, *shown_names(AMOUNTS))
+
+    def get_fieldsets(self, request: HttpRequest, obj: PriceRow | None = None) -> Any:
+        return read_only(self.fieldsets, AMOUNTS) if obj is not None and obj.has_begun() else self.fieldsets
 
     def has_delete_permission(self, request: HttpRequest, obj: PriceRow | None = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or not used_rows([obj.pk]))
@@ -231,7 +226,7 @@ class PriceRowAdmin(CarefulAdmin[PriceRow]):
 
 
 class RateForm(DatedForm):
-    valid_from = _start()
+    valid_from = valid_from_field()
     currency = forms.ChoiceField(label=gettext_lazy("currency"), choices=[(it, it) for it in sorted(CURRENCIES)])
 
     class Meta:

@@ -83,6 +83,7 @@ def test_a_price_that_counts_can_only_end(as_admin):
     row = made()
     form = text(as_admin.get(f"{PRICES}{row.pk}/change/"))
     assert ('name="input"' in form, 'name="valid_until_0"' in form) == (False, True)
+    assert str(NANO) not in form  # amounts are in units of the currency
     end = timezone.localtime(timezone.now() + timedelta(days=1))
     sent = {**FORM, "valid_until_0": end.strftime("%Y-%m-%d"), "valid_until_1": "12:00:00", "note": "ended"}
     assert as_admin.post(f"{PRICES}{row.pk}/change/", sent).status_code == 302
