@@ -309,6 +309,12 @@ def _prices(sink: Sink, servers: Sequence[Server], now: float) -> None:
         ("id", "currency", "reporting", "valid_from", "rate", "created_at"),
         [(PRICE_ID, "EUR", "USD", iso(now + 86_400), 1_100_000_000, stamp)],
     )
+    sink.many(
+        "hardware_rates",
+        ("id", "endpoint_id", "valid_from", "currency", "per_hour", "note", "created_at"),
+        ((number, server.id, iso(now + 86_400), "USD", 10**9, "", stamp)
+         for number, server in enumerate(servers, PRICE_ID)),
+    )  # fmt: skip
 
 
 def _checks(sink: Sink, servers: Sequence[Server], now: float) -> None:

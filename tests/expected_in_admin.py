@@ -127,6 +127,15 @@ def new_rate(_: Shown) -> Reported:
     return {Place(""): []}
 
 
+def hardware_rates(_: Shown) -> Reported:
+    return {Place(""): [0]}
+
+
+def new_hardware_rate(_: Shown) -> Reported:
+    """The number of a standard in a help text."""
+    return {Place("Amounts"): []}
+
+
 def new_model_name(_: Shown) -> Reported:
     """The form of one target, the hidden one that a script copies, and an example in a help text."""
     targets = "targets-heading"

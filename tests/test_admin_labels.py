@@ -1,6 +1,7 @@
 """Every label of our admin pages is in Japanese, including those that Django derives from a field's name."""
 
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from metrics.models import (
     CurrencyRate,
     DailyStat,
     DayRollUp,
+    HardwareRateRow,
     MinuteRollUp,
     MonthRollUp,
     PriceRow,
@@ -38,6 +40,7 @@ ROWS = (
     User(),
     PriceRow(pattern="a", valid_from=NOW, currency="USD"),
     CurrencyRate(currency="EUR", reporting="USD", valid_from=NOW, rate=1),
+    HardwareRateRow(endpoint_id=uuid.uuid4(), valid_from=NOW, currency="USD", per_hour=1),
     RequestHistory(request_body={"model": "a", "input": "b"}, response_body={}),
 )
 LISTS = (  # their rows have no pages

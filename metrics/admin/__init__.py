@@ -5,6 +5,7 @@ from django.contrib import admin
 from endpoints.admin_base import ENDPOINT_EXTENSIONS
 from metrics.admin.daily import DailyStatAdmin
 from metrics.admin.endpoint_figures import endpoint_figures
+from metrics.admin.hardware import HardwareRateAdmin
 from metrics.admin.prices import CurrencyRateAdmin, PriceRowAdmin
 from metrics.admin.requests import RequestHistoryAdmin
 from metrics.admin.rollups import (
@@ -22,6 +23,7 @@ from metrics.models import (
     CurrencyRate,
     DailyStat,
     DayRollUp,
+    HardwareRateRow,
     MinuteRollUp,
     MonthRollUp,
     PriceRow,
@@ -40,3 +42,4 @@ admin.site.register(ClientDayRollUp, ClientDayAdmin)
 admin.site.register(AllClientsRollUp, AllClientsAdmin)
 admin.site.register(PriceRow, PriceRowAdmin)
 admin.site.register(CurrencyRate, CurrencyRateAdmin)
+admin.site.register(HardwareRateRow, HardwareRateAdmin)

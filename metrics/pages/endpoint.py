@@ -20,6 +20,7 @@ from endpoints.models import Kind, OperatorState
 from endpoints.registry import Entry, ModelEntry, registry
 from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
 from metrics.memory.runtime import runtime
+from metrics.prices.registry import price_registry
 from metrics.queries import figures, slowdowns, uptime, usage
 from metrics.queries.costs.by_group import with_costs
 from metrics.queries.costs.sums import last_days
@@ -61,6 +62,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
     context = {
         "entry": entry,
         "row": row,
+        "hardware_rate": price_registry.hardware().rate(entry.id, time.time()),
         "stats": figures.stats(moment),
         "behind": behind,
         "ranges": RANGES,

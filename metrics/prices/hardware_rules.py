@@ -41,8 +41,12 @@ def problems(row: HardwareRateRow, before: HardwareRateRow | None, now: datetime
         found.append(Problem("valid_until", _("The end must be later than the start.")))
     same = HardwareRateRow.objects.filter(endpoint_id=row.endpoint_id, valid_from=row.valid_from).exclude(pk=row.pk)
     if not found and same.exists():
-        found.append(Problem("valid_from", _("Another rate of this endpoint has the same start.")))
+        found.append(same_start())
     return found
+
+
+def same_start() -> Problem:
+    return Problem("valid_from", _("Another rate of this endpoint has the same start."))
 
 
 def _of_change(row: HardwareRateRow, before: HardwareRateRow, now: datetime) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from metrics.reconcile import (
 )
 from metrics.reconcile import repair as repair_module
 from metrics.reconcile.comparison import FigureDifference
+from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.repair import RepairedFigure
 from metrics.reconcile.scope import Scope, read
 from metrics.storage import database
@@ -95,6 +96,9 @@ def _differences(scope: Scope, options: AuditOptions, *, will_retry: bool) -> It
     yield from detail_laws.served_is_part(scope)
     yield from cost_laws.priced_are_part(scope)
     yield from cost_laws.one_currency(scope)
+    yield from hardware_laws.hours(scope)
+    yield from hardware_laws.rates(scope)
+    yield from hardware_laws.requests(scope)
     yield from averages.differences(scope)
     if options.thorough:
         yield from checks.ids(scope)

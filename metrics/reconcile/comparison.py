@@ -125,6 +125,8 @@ def _readable(name: str, value: object) -> object:
         return datetime.fromtimestamp(int(str(value)) * 60, UTC).strftime("%Y-%m-%dT%H:%MZ")
     if name == "hour":
         return datetime.fromtimestamp(int(str(value)) * 3600, UTC).strftime("%Y-%m-%dT%HZ")
+    if name == "start":
+        return datetime.fromtimestamp(int(str(value)), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if name == "day":
         return datetime.fromtimestamp(int(str(value)) * 86_400, UTC).date().isoformat()
     return value

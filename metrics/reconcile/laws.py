@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from metrics.reconcile import checks, client_laws, cost_laws, detail_laws, endpoint_laws, request_laws
 from metrics.reconcile.comparison import Comparison
+from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.scope import Scope
 
 Law = Callable[[Scope], Comparison | None]
@@ -23,6 +24,7 @@ DERIVED: tuple[Law, ...] = (
     request_laws.months,
     detail_laws.served,
     cost_laws.days,
+    hardware_laws.days,
     client_laws.hours,
     client_laws.days,
     client_laws.all_clients,

@@ -82,9 +82,10 @@ def _repair_row(comparison: Comparison, row: DifferingRow, *, allow_decrease: bo
 
 def _write(comparison: Comparison, row: DifferingRow, new: dict[str, int]) -> None:
     table, keys = comparison.table, comparison.keys
-    if new.keys() & {*DETAILS}:  # they are all null, or none of them
-        new = {**{column: value for column, value in row.found.items() if column in DETAILS}, **new}
-    others = dict.fromkeys((column for column in TABLES[table][1] if column not in DETAILS), 0)
+    nullable = DETAILS if {*DETAILS} <= {*TABLES[table][1]} else ()
+    if new.keys() & {*nullable}:  # they are all null, or none of them
+        new = {**{column: value for column, value in row.found.items() if column in nullable}, **new}
+    others = dict.fromkeys((column for column in TABLES[table][1] if column not in nullable), 0)
     figures = {**others, **new}
     with connection.cursor() as cursor:
         cursor.execute(sql.update(table, sql.equal(new), sql.equal(keys)), (*new.values(), *row.key))

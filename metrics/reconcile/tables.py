@@ -22,6 +22,11 @@ SERVED_SUMS = (
 )  # fmt: skip
 COST_DAY = (*SERVED_DAY, "price_id", "currency")
 COSTS = ("requests", "estimated_requests", "cost", "estimated_cost")
+HARDWARE_DAY = ("date", "endpoint_id", "rate_id", "currency", "model", "kind", "api_key_id")
+HARDWARE_SUMS = (
+    "seconds", "busy_us", "work_us", "requests", "input_tokens", "output_tokens", "cached_tokens", "write_tokens",
+    "long_write_tokens", "reasoning_tokens", "cost",
+)  # fmt: skip
 TOTALS = ("requests_ok", "requests_failed", "requests_cancelled", "input_tokens", "output_tokens", *DETAILS)
 
 # Key and counts of each table. No count is ever negative.
@@ -34,6 +39,7 @@ TABLES = {
     "rollup_months": (("month", *DIMENSIONS), CELL + NEWER + DETAILS),
     "rollup_served_days": (SERVED_DAY, SERVED_SUMS + DETAILS),
     "rollup_cost_days": (COST_DAY, COSTS),
+    "rollup_hardware_days": (HARDWARE_DAY, HARDWARE_SUMS),
     "rollup_client_hours": (CLIENT_HOUR, CLIENT),
     "rollup_client_days": (CLIENT_DAY, CLIENT),
     "rollup_all_clients": (("hour",), (*CLIENT, "clients")),

@@ -46,7 +46,7 @@ GROUPS = (
     ),
     (
         Place("endpoints", _("Endpoints"), "endpoints", "e", ("endpoint", "endpoint-add", "discover", "endpoints-act")),
-        Place("models", _("Models"), "models", "m", ("model", "model-name", "prices")),
+        Place("models", _("Models"), "models", "m", ("model", "model-name", "prices", "hardware")),
         Place("playground", _("Playground"), "chat", "p"),
         Place("replay", _("Replay"), "gauge", "y", staff=True),
     ),

@@ -18,12 +18,14 @@ from metrics.api import clients, conversations, dashboard, events, llmlb, promet
 from metrics.api import endpoint as api_endpoint
 from metrics.api import models as api_models
 from metrics.api import requests as api_requests
+from metrics.api.hardware import views as api_hardware
 from metrics.api.model_names import views as api_name_figures
 from metrics.api.prices import views as api_prices
 from metrics.api.replay import replays
 from metrics.pages import clients as clients_page
 from metrics.pages import conversations as conversations_page
 from metrics.pages import endpoint, endpoints, live, model_names, models, overview, replay, request, requests
+from metrics.pages import hardware as hardware_page
 from metrics.pages import prices as prices_page
 from metrics.pages import usage as usage_page
 from metrics.queries.api_keys import keys_used
@@ -52,6 +54,7 @@ urlpatterns = [
     *models.URLS,
     *model_names.URLS,
     *prices_page.URLS,
+    *hardware_page.URLS,
     *playground.PAGES,
     *replay.URLS,
     *usage_page.URLS,
@@ -88,6 +91,7 @@ urlpatterns = [
     *_api(endpoints_api.URLS),
     *_api(model_names_api.URLS),
     *_api(api_prices.URLS),
+    *_api(api_hardware.URLS),
     *_api(api_name_figures.URLS),
     *_api(access_api.URLS),
     *_api(search.API_URLS),

@@ -13,7 +13,7 @@ def add_rate(endpoint_id: str = A, *, since: datetime, currency: str = "USD", **
     """Create a rate. Amounts are text of the currency's units, and of watts."""
     amounts = {name: parse_amount(value) for name, value in fields.items() if name in HARDWARE_AMOUNTS}
     return HardwareRateRow.objects.create(
-        endpoint_id=endpoint_id, valid_from=since, currency=currency, **{**fields, **amounts}
+        endpoint_id=endpoint_id, valid_from=since.replace(microsecond=0), currency=currency, **{**fields, **amounts}
     )
 
 

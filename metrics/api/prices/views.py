@@ -1,28 +1,24 @@
 """Views of /api/prices and /api/currency-rates."""
 
-import json
 import time
-from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
 from django.conf import settings
-from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import status
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.api import ErrorResponse
-from endpoints.edit_log import API
 from endpoints.lists import offset_pages
-from endpoints.model_names.rules import Problem
+from metrics.api.prices.edits import log_edit, refuse, validated
 from metrics.api.prices.serializers import (
     CurrencyRateListSerializer,
     CurrencyRateSerializer,
@@ -54,7 +50,7 @@ class PriceList(APIView):
     def post(self, request: Request) -> Response:
         """Add a price. Requests that are counted already keep their cost."""
         row = PriceRow()
-        _store(request, row, _validated(PriceSerializer, request.data), ADDITION)
+        _store(request, row, validated(PriceSerializer, request.data), ADDITION)
         return Response(PriceSerializer(row).data, status=status.HTTP_201_CREATED)
 
 
@@ -72,7 +68,7 @@ class PriceDetail(APIView):
             sent = request.data
             if isinstance(sent, dict):
                 sent = {**PriceSerializer(row).data, **sent}
-            _store(request, row, _validated(PriceSerializer, sent), CHANGE)
+            _store(request, row, validated(PriceSerializer, sent), CHANGE)
         return Response(PriceSerializer(row).data)
 
     @extend_schema(responses={204: None})
@@ -82,7 +78,7 @@ class PriceDetail(APIView):
             row = _row_or_404(price_id, lock=True)
             if used_rows([row.pk]):
                 raise ErrorResponse(409, _("Costs were computed with this price. Give it an end instead."))
-            _log(request, row, DELETION)
+            log_edit(request, row, DELETION)
             row.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -116,20 +112,20 @@ class CurrencyRateList(APIView):
     @extend_schema(request=CurrencyRateSerializer, responses={201: CurrencyRateSerializer})
     def post(self, request: Request) -> Response:
         """Add a rate to the currency in which costs are summed."""
-        values = _validated(CurrencyRateSerializer, request.data)
+        values = validated(CurrencyRateSerializer, request.data)
         rate = CurrencyRate(
             currency=values["currency"].strip().upper(),
             reporting=settings.ROUTERDASH.currency,
             valid_from=values["valid_from"] or next_start(),
             rate=values["rate"],
         )
-        _refuse(rules.rate_problems(rate, None))
+        refuse(rules.rate_problems(rate, None))
         try:
             with transaction.atomic():
                 rate.save()
-                _log(request, rate, ADDITION)
+                log_edit(request, rate, ADDITION)
         except IntegrityError:  # another request was faster
-            _refuse([rules.same_start()])
+            refuse([rules.same_start()])
         return Response(CurrencyRateSerializer(rate).data, status=status.HTTP_201_CREATED)
 
 
@@ -143,7 +139,7 @@ class CurrencyRateDetail(APIView):
                 raise NotFound(_("Currency rate not found"))
             if rate.valid_from <= timezone.now():
                 raise ErrorResponse(409, _("This rate counts already. Add another one with a later start."))
-            _log(request, rate, DELETION)
+            log_edit(request, rate, DELETION)
             rate.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -160,47 +156,17 @@ def _row_or_404(price_id: int, *, lock: bool = False) -> PriceRow:
     return row
 
 
-def _validated(serializer: Any, data: Any) -> Any:
-    checked = serializer(data=data)
-    checked.is_valid(raise_exception=True)
-    return checked.validated_data
-
-
 def _store(request: Request, row: PriceRow, values: Any, flag: int) -> None:
     before = PriceRow.objects.filter(pk=row.pk).first() if row.pk else None
     for name in fields_of(row):
         setattr(row, name, values[name])
     row.valid_from = row.valid_from or next_start()
     rules.normalise(row)
-    _refuse(rules.problems(row, before))
+    refuse(rules.problems(row, before))
     with transaction.atomic():
         row.save()
         changed = [] if before is None else [it for it in fields_of(row) if getattr(row, it) != getattr(before, it)]
-        _log(request, row, flag, changed)
-
-
-def _refuse(found: list[Problem]) -> None:
-    """Raise ValidationError if there are problems."""
-    fields: dict[str, list[str]] = {}
-    for problem in found:
-        place = "endpoint_type" if problem.place == "provider" else problem.place
-        fields.setdefault(place or "non_field_errors", []).append(problem.text)
-    if fields:
-        raise ValidationError(fields)
-
-
-def _log(request: Request, row: PriceRow | CurrencyRate, flag: int, changed: Iterable[str] = ()) -> None:
-    """Write the edit into the log of Django's admin."""
-    labels = [str(row._meta.get_field(name).verbose_name) for name in changed]  # type: ignore[union-attr]
-    messages: dict[int, dict[str, object]] = {ADDITION: {"added": {}}, CHANGE: {"changed": {"fields": labels}}}
-    LogEntry.objects.create(
-        user_id=str(request.user.pk),
-        content_type=ContentType.objects.get_for_model(type(row)),
-        object_id=str(row.pk),
-        object_repr=str(row)[:200],
-        action_flag=flag,
-        change_message=json.dumps([{**messages[flag], "via": API}]) if flag in messages else "",
-    )
+        log_edit(request, row, flag, changed)
 
 
 URLS: list[tuple[str, Any, str]] = [

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from django.db import transaction
 from gateway.base.config import load as config_of
 from metrics.reconcile import audit, averages, checks, cost_laws, detail_laws, distributions, laws, tables
 from metrics.reconcile.comparison import Comparison, FigureDifference
+from metrics.reconcile.own_hardware import hardware_laws
 from metrics.reconcile.scope import Scope, read
-from tests.metrics.records import AT, A, load
+from tests.metrics.hardware import add_rate
+from tests.metrics.records import AT, NOW, A, load
 from tests.metrics.storage.test_seeding import adopted
 from tests.metrics.world import World, rows
 
@@ -44,6 +47,9 @@ DAMAGES: dict[Check, Callable[[], object]] = {
     detail_laws.served_is_part: lambda: rows("UPDATE rollup_served_days SET requests_ok = requests_ok + 1000000"),
     cost_laws.priced_are_part: lambda: rows("UPDATE rollup_cost_days SET requests = requests + 1000000"),
     cost_laws.one_currency: lambda: rows("UPDATE rollup_cost_days SET currency = 'CHF'"),
+    hardware_laws.hours: lambda: rows("UPDATE hardware_hours SET cost = cost + 1"),
+    hardware_laws.rates: lambda: rows("UPDATE rollup_hardware_days SET seconds = seconds + 1"),
+    hardware_laws.requests: lambda: rows("UPDATE rollup_hardware_days SET requests = requests + 1000000"),
     averages.differences: lambda: rows("UPDATE moving_averages SET value = value * 2"),
 }
 # Other tests break these: of the journals in test_reconcile.py, of what runs in tests/e2e.
@@ -54,11 +60,13 @@ ELSEWHERE = {"journals.differences"}
 def scope(
     world: World, endpoints: object, prices: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scope]:
-    """Some days of traffic of every kind, with prices in two currencies, and a baseline as of an adoption."""
+    """Some days of traffic of every kind, with prices in two currencies, own hardware, and the base of an adoption."""
     made = config_of({"ROUTERDASH_DATA_DIR": str(tmp_path), "ROUTERDASH_TIME_ZONE": "UTC"})
     monkeypatch.setattr(settings, "ROUTERDASH", made)
+    add_rate(A, since=NOW - timedelta(hours=30), per_hour="1.5")
     world.gateway(*load(1, 150, seconds=3 * 86_400), *load(2, 100))
     world.write()
+    assert not world.writer.hours.count(AT)
     counters = ", ".join(tables.TABLES["endpoint_baselines"][1])
     rows(f"INSERT INTO endpoint_baselines (endpoint_id, {counters}) VALUES (%s, 0, 0, 0, 0, 0, 0)", A)
     with time_machine.travel(AT, tick=False):

@@ -1,0 +1,1 @@
+"""Own hardware: its rates and its costs."""

@@ -1,0 +1,1 @@
+"""The laws of own hardware."""
