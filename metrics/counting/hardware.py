@@ -86,50 +86,60 @@ class HourPart(NamedTuple):
     date: str
 
 
+_NO_TOKENS = (0,) * 7
+
+
 def work_of(entries: Iterable[RequestRecord], rates: HardwareRates) -> Iterator[RatedWork]:
     """Yield the work of these requests at endpoints with a rate."""
     rated = rates.by_endpoint
     if not rated:
         return
+    has_rate: dict[tuple[int, str], bool] = {}
     for entry in entries:
         for number, attempt in enumerate(entry.attempts):
             if attempt.endpoint_id in rated:
-                yield from _hours_of(entry, number, attempt, rates)
+                yield from _hours_of(entry, number, attempt, rates, has_rate)
 
 
-def _hours_of(entry: RequestRecord, number: int, attempt: AttemptRecord, rates: HardwareRates) -> Iterator[RatedWork]:
-    start = min(entry.completed_us, entry.completed_us - entry.duration_us + attempt.at_us)
-    end = min(entry.completed_us, start + attempt.duration_us)
+def _hours_of(
+    entry: RequestRecord,
+    number: int,
+    attempt: AttemptRecord,
+    rates: HardwareRates,
+    has_rate: dict[tuple[int, str], bool],
+) -> Iterator[RatedWork]:
+    """Yield the parts of an attempt. `has_rate` is kept for the hours of a batch."""
+    completed, endpoint_id = entry.completed_us, attempt.endpoint_id
+    start = min(completed, completed - entry.duration_us + attempt.at_us)
+    end = min(completed, start + attempt.duration_us)
     last = max(start, end - 1) // HOUR_US
     ended = number == len(entry.attempts) - 1 and entry.outcome != record.QUEUE
+    line = (entry.model, entry.kind, entry.api_key_id or "")
     for hour in range(max(start // HOUR_US, last - MOST_HOURS + 1), last + 1):
-        if not rates.spans(attempt.endpoint_id, hour * HOUR, (hour + 1) * HOUR):
-            continue
-        part = RatedWork(
-            hour,
-            attempt.endpoint_id,
-            entry.id,
-            number,
-            max(start, hour * HOUR_US),
-            min(end, (hour + 1) * HOUR_US),
-            entry.model,
-            entry.kind,
-            entry.api_key_id or "",
-        )
-        yield _with_tokens(part, entry) if ended and hour == last else part
+        place = (hour, endpoint_id)
+        if place not in has_rate:
+            has_rate[place] = bool(rates.spans(endpoint_id, hour * HOUR, (hour + 1) * HOUR))
+        if has_rate[place]:
+            times = (max(start, hour * HOUR_US), min(end, (hour + 1) * HOUR_US))
+            counts = _counts(entry) if ended and hour == last else _NO_TOKENS
+            yield RatedWork._make((*place, entry.id, number, *times, *line, *counts))
 
 
-def _with_tokens(part: RatedWork, entry: RequestRecord) -> RatedWork:
+def _counts(entry: RequestRecord) -> tuple[int, ...]:
+    """Return a request and its tokens, as the last fields of its work."""
     tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
-    written = part_of(entry.cache_write_tokens, tokens_in)
-    return part._replace(
-        requests=1,
-        input_tokens=tokens_in or 0,
-        output_tokens=tokens_out or 0,
-        cached_tokens=part_of(entry.cached_tokens, tokens_in) or 0,
-        write_tokens=written or 0,
-        long_write_tokens=part_of(entry.long_write_tokens, written) or 0,
-        reasoning_tokens=part_of(entry.reasoning_tokens, tokens_out) or 0,
+    cached, written, reasoning = entry.cached_tokens, entry.cache_write_tokens, entry.reasoning_tokens
+    if cached is None and written is None and reasoning is None:
+        return 1, tokens_in or 0, tokens_out or 0, 0, 0, 0, 0
+    written = part_of(written, tokens_in)
+    return (
+        1,
+        tokens_in or 0,
+        tokens_out or 0,
+        part_of(cached, tokens_in) or 0,
+        written or 0,
+        part_of(entry.long_write_tokens, written) or 0,
+        part_of(reasoning, tokens_out) or 0,
     )
 
 

@@ -23,7 +23,7 @@ WRITE_HOURS = Upsert(HOURS, HOUR_KEYS, replaced=("date", "rate_id", "currency", 
 def write(cursor: Any, entries: Iterable[RequestRecord]) -> int | None:
     """Store the work of these requests, and that their hours are due. Return the first of these hours, or None."""
     work = sorted(
-        it._replace(model=storable(it.model), kind=storable(it.kind), api_key_id=storable(it.api_key_id))
+        it if it.model.isprintable() else it._replace(model=storable(it.model))
         for it in work_of(entries, price_registry.hardware())
     )
     if not work:
