@@ -18,6 +18,7 @@ from gateway.base.request_kinds import BY_NAME, CHAT, MESSAGES, OLLAMA_CHAT, OLL
 from gateway.base.types import Body
 from gateway.dialects.anthropic.chat_requests import translating_chat
 from gateway.dialects.anthropic.chat_responses import from_message
+from gateway.dialects.anthropic.dropped import joined
 from gateway.dialects.anthropic.responses import NoChatCompletion
 from gateway.dialects.anthropic.translation import Translation
 from gateway.dialects.body_edits import edit, edit_large
@@ -118,7 +119,7 @@ class OllamaApi(OpenAiApi):
         slices = translating_chat(translated.body, model.id, max_output=model.max_output_tokens)
         messages, translation = await request.services.time_slices.start_now(slices)
         attempt.translation = msgspec.structs.replace(
-            translation, dropped=translated.dropped + translation.dropped, content_type=LINES, kind=MESSAGES
+            translation, dropped=joined(translated.dropped, translation.dropped), content_type=LINES, kind=MESSAGES
         )
         return await send(request, attempt, (messages,), BY_NAME[MESSAGES].target)
 

@@ -11,6 +11,7 @@ from gateway.base import errors
 from gateway.base.errors import Refusal
 from gateway.base.request_kinds import CAN_CHAT, CAN_EMBED
 from gateway.dialects.ollama.requests import names_of, tagged
+from gateway.dialects.openai_requests import MAX_MODEL_NAME
 from gateway.http.exchange import JSON, Exchange, HttpRoute
 from gateway.http.ollama.paths import ROOT
 from gateway.loop.time_slices import Slices, TimeSlices
@@ -27,6 +28,7 @@ TEXT = (b"content-type", b"text/plain; charset=utf-8")
 PRIVATE = (b"referrer-policy", b"no-referrer")  # the address of the page may have an API key
 OLLAMA = "ollama"  # type of an endpoint
 SHOW_SECONDS = 5.0  # for an Ollama's response to /api/show
+MAX_SHOW_BYTES = 64 << 10  # of the request
 MAX_SHOWN_BYTES = 1 << 20
 NEVER = "9999-12-31T23:59:59Z"
 # Types of servers that load a model when it is needed. All others have theirs in memory while they are online.
@@ -104,8 +106,11 @@ class OllamaLists:
         exchange.reply(200, (JSON, PRIVATE), await self._time_slices.start_now(_listing_loaded(self._roster)))
 
     def _show(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        body = exchange.take_body()
+        if len(body) > MAX_SHOW_BYTES:  # it is decoded at once
+            raise Refusal(413, errors.REQUEST_TOO_LARGE, f"The body has more than {MAX_SHOW_BYTES:,} bytes.")
         try:
-            shown = _decode_shown(exchange.take_body())
+            shown = _decode_shown(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refusal(
                 400, errors.INVALID_REQUEST, f"The body is not a JSON object with `model`: {error}."
@@ -113,6 +118,8 @@ class OllamaLists:
         name = shown.model or shown.name
         if not name:
             raise Refusal(400, errors.INVALID_REQUEST, "`model` must name a model; GET /api/tags lists them.")
+        if len(name) > MAX_MODEL_NAME:
+            raise Refusal(400, errors.INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.")
         return self._reply(exchange, *_find(self._roster, name))
 
     async def _reply(self, exchange: Exchange, known: str, model: ModelPayload) -> None:

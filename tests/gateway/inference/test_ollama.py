@@ -235,7 +235,14 @@ def test_models_are_listed_with_tags_and_shown_whole(gateway):
     loaded = next(it for it in gateway.get("/ollama/api/ps").json()["models"] if it["name"] == f"{model}:latest")
     assert (loaded["context_length"], loaded["expires_at"][:4]) == (8192, "9999")
     assert gateway.post("/ollama/api/show", {"model": "none"}).status == 404
-    assert gateway.post("/ollama/api/show", b"[]").status == 400
+    for body, status in (
+        (b"[]", 400),
+        ({"model": ""}, 400),
+        ({"model": "x" * 300}, 400),
+        ({"model": "x" * 70_000}, 413),
+    ):
+        refused = gateway.post("/ollama/api/show", body)
+        assert (refused.status, len(refused.body) < 300) == (status, True)
 
 
 def test_an_ollama_shows_its_model_itself(gateway):
