@@ -9,7 +9,6 @@ if edits of a name take too long.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -109,11 +108,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found))
+    installation.measure(parse(), run, table, over)
 
 
 if __name__ == "__main__":

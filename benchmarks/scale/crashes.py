@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import http.client
 import random
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -197,11 +196,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found))
+    installation.measure(parse(), run, table, over)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -160,10 +159,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found) and not options.quick)
+    installation.measure(options, run, table, over, may_fail=options.quick)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ exits with 1 if a value exceeds its bound.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -276,10 +275,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found) and not options.quick)
+    installation.measure(options, run, table, over, may_fail=options.quick)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ import time
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -30,6 +31,8 @@ from benchmarks import filled
 from benchmarks.bench.proc import cpu_seconds, resident_kib
 from benchmarks.process import ROOT, clean_environment, free_port, stop
 from tests.router import RouterDash, command_of, until
+
+R = TypeVar("R")
 
 EDITED, STEADY, STREAMING = range(3)
 SHARED_BY = 10  # endpoints with the same models
@@ -229,3 +232,21 @@ def kill(pid: int) -> None:
 def clean_up_at_sigterm() -> None:
     """Let SIGTERM end the program like Ctrl-C: all processes are stopped, and temporary data is deleted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def measure(
+    options: Namespace,
+    run: Callable[[Namespace], R],
+    table: Callable[[R], str],
+    over: Callable[[R], bool],
+    *,
+    may_fail: bool = False,
+) -> None:
+    """Run a measurement as a program: print its table, and exit with 1 if a figure is over its limit.
+
+    `may_fail`: the figures of this run, such as a quick one, have no limits.
+    """
+    clean_up_at_sigterm()
+    found = run(options)
+    print(table(found))
+    sys.exit(over(found) and not may_fail)

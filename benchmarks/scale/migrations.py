@@ -130,11 +130,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found))
+    installation.measure(parse(), run, table, over)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ requests, streams, and requests of the overview page. Prints a table and exits w
 """
 
 import argparse
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -153,10 +152,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    installation.clean_up_at_sigterm()
-    found = run(options)
-    print(table(found))
-    sys.exit(over(found) and not options.quick)
+    installation.measure(options, run, table, over, may_fail=options.quick)
 
 
 if __name__ == "__main__":
