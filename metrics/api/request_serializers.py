@@ -53,7 +53,19 @@ class WorkSerializer(serializers.Serializer[Any]):
     is_cold = serializers.BooleanField(help_text="Whether the model had to be loaded.")
 
 
-class AttemptSerializer(serializers.Serializer[Any]):
+class ServedModelSerializer(serializers.Serializer[Any]):
+    """The model that served an attempt; of a request, that of the last one."""
+
+    served_model = serializers.CharField(
+        allow_null=True, help_text="The endpoint's own id of the model; null if it is the requested name, or unknown."
+    )
+    canonical_name = serializers.CharField(allow_null=True, help_text="Canonical name of the served model, if any.")
+    step = serializers.IntegerField(
+        allow_null=True, help_text="Step of the model name, from 1; null if the request asked for no model name."
+    )
+
+
+class AttemptSerializer(ServedModelSerializer):
     endpoint_id = serializers.UUIDField()
     endpoint_name = serializers.CharField(allow_null=True)
     outcome = serializers.CharField()
@@ -80,13 +92,6 @@ class AttemptSerializer(serializers.Serializer[Any]):
     connect_ms = serializers.FloatField(
         allow_null=True, help_text="Time for opening a connection; 0 if an idle one was used; null in older rows."
     )
-    served_model = serializers.CharField(
-        allow_null=True, help_text="The endpoint's own id of the model; null if it is the requested name, or unknown."
-    )
-    canonical_name = serializers.CharField(allow_null=True, help_text="Canonical name of the served model, if any.")
-    step = serializers.IntegerField(
-        allow_null=True, help_text="Step of the model name, from 1; null if the request asked for no model name."
-    )
 
 
 class LeftStepSerializer(serializers.Serializer[Any]):
@@ -96,7 +101,7 @@ class LeftStepSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
-class RequestSerializer(serializers.Serializer[Any]):
+class RequestSerializer(ServedModelSerializer):
     """One request of the history."""
 
     id = serializers.CharField()
@@ -141,13 +146,6 @@ class RequestSerializer(serializers.Serializer[Any]):
     )
     finish_reason = serializers.CharField(
         allow_null=True, help_text="`stop`, `length`, `tool_calls`, `content_filter` or `error`; null if unknown."
-    )
-    served_model = serializers.CharField(
-        allow_null=True, help_text="The last attempt's id of the model; null if it is the requested name, or unknown."
-    )
-    canonical_name = serializers.CharField(allow_null=True, help_text="Canonical name of the served model, if any.")
-    step = serializers.IntegerField(
-        allow_null=True, help_text="Step of the model name, from 1; null if the request asked for no model name."
     )
     left_steps = LeftStepSerializer(many=True, help_text="Steps of the model name that were left or skipped, and why.")
     long_cache_write_tokens = serializers.IntegerField(
