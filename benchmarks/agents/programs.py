@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class Turn(NamedTuple):
     output: int
 
 
-class Agent:
+class Agent(ABC):
     """A program with its settings for one RouterDash and one model."""
 
     name = ""
@@ -45,9 +46,9 @@ class Agent:
         self.home.mkdir(parents=True)
         self.work.mkdir()
 
+    @abstractmethod
     def turn(self, prompt: str, session: str = "") -> Turn:
         """Run one turn, of a new session without `session`."""
-        raise NotImplementedError
 
     def run(self, command: Sequence[str], settings: Mapping[str, str]) -> str:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}

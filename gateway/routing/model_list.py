@@ -1,5 +1,6 @@
 """GET /v1/models and /v1/models/{id}: the models and model names that clients can request now, from the roster."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypedDict, TypeVar
 
@@ -40,7 +41,7 @@ class ModelPayload(TypedDict):
     aliases: list[str]
 
 
-class BuiltList(Generic[T]):
+class BuiltList(ABC, Generic[T]):
     """A list of models that is built once for each version of the registry, in time slices."""
 
     def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
@@ -50,8 +51,9 @@ class BuiltList(Generic[T]):
         self._is_building = False
         self._built: T
 
+    @abstractmethod
     def build(self, roster: Roster) -> Slices[T]:
-        raise NotImplementedError
+        """Build the list in time slices."""
 
     async def current(self) -> T:
         """Return the list, of the version at the time of the call or a later one.

@@ -1,5 +1,6 @@
 """Relay of a stream into the events of another dialect."""
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ MAX_TRANSLATED_EVENTS = 50  # events that are relayed in one time slice of the e
 E = TypeVar("E")
 
 
-class StreamTranslation(Generic[E]):
+class StreamTranslation(ABC, Generic[E]):
     """Translation of the events of one response, which wait in `_out` for `take`. `E`: a decoded event."""
 
     nothing: E  # stands for [DONE]
@@ -31,21 +32,21 @@ class StreamTranslation(Generic[E]):
         self._out.clear()
         return out
 
+    @abstractmethod
     def decode(self, data: Data) -> E:
         """Decode an event. Raises msgspec.DecodeError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, event: E, *, finished: bool) -> None:
         """Translate an event; `finished`: the response is complete with it. Raises EventTooLong."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ending(self, usage: Usage | None, deltas: int) -> bytes:
         """Return the last events of the response."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error(self, event: E) -> bytes:
         """Return an event for the error of the endpoint in `event`."""
-        raise NotImplementedError
 
 
 class TranslatingRelay(StreamRelay, Generic[E]):
