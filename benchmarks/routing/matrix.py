@@ -23,7 +23,7 @@ import msgspec
 
 from benchmarks.process import ROOT
 from benchmarks.routing.fleets import BY_NAME, HELD_BACK, OPEN
-from benchmarks.routing.over_http import BALANCERS, LOADS, MOST_CPU, SCALES, Cell, measure, references
+from benchmarks.routing.over_http import BALANCERS, LOADS, MOST_CPU, SCALES, Cell, measure, references, requests_of
 
 GROUPS = {"open": OPEN, "held": HELD_BACK}
 MOST_MEAN, MOST_WORST = 1.15, 1.5  # of adaptive: geometric mean and worst cell, p95 per token ÷ the best oracle
@@ -73,9 +73,9 @@ def cells(fleets: Sequence[str], loads: Sequence[float], workers: Sequence[int])
 
 def run(cell: Cell, balancer: str, best: float, commit: str, options: argparse.Namespace) -> CellResult:
     """Run a balancer in a cell, more slowly if it takes too much of the machine."""
-    scale = SCALES[cell.fleet]
+    scale, requests = SCALES[cell.fleet], requests_of(BY_NAME[cell.fleet], options.requests)
     for attempt in range(SLOWER):
-        found = measure(cell, balancer, options.requests, options.seed, scale)
+        found = measure(cell, balancer, requests, options.seed, scale)
         if found.cpu <= MOST_CPU or attempt == SLOWER - 1:
             break
         print(f"  {found.cpu:.0%} of the machine: again at half the speed", flush=True)
@@ -83,7 +83,7 @@ def run(cell: Cell, balancer: str, best: float, commit: str, options: argparse.N
     for error in sorted(set(found.errors)):
         print(f"  error, {found.errors.count(error)} times: {error}", file=sys.stderr)
     return CellResult(
-        commit, options.seed, options.requests, cell.fleet, cell.load, cell.workers, balancer, found.per_token / best,
+        commit, options.seed, requests, cell.fleet, cell.load, cell.workers, balancer, found.per_token / best,
         found.first, found.hits, found.requests, scale, found.cpu, len(found.errors),
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--balancers", nargs="+", choices=BALANCERS, default=BALANCERS)
-    parser.add_argument("--requests", type=int, default=400, help="of one run")
+    parser.add_argument("--requests", type=int, default=400, help="of one run; large fleets get more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="no run begins later")
     parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "routing-matrix.jsonl")
@@ -142,7 +142,10 @@ def main() -> None:
     wanted = [
         (cell, balancer) for cell in cells(fleets, options.loads, options.workers) for balancer in options.balancers
     ]
-    keys = [(commit, options.seed, options.requests, *cell, balancer) for cell, balancer in wanted]
+    keys = [
+        (commit, options.seed, requests_of(BY_NAME[cell.fleet], options.requests), *cell, balancer)
+        for cell, balancer in wanted
+    ]
     done = {} if options.again else {it.key: it for it in stored(options.results)}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     started, best = time.monotonic(), dict[tuple[str, float], float]()
@@ -157,7 +160,8 @@ def main() -> None:
             print(f"{number} of {len(wanted)}, after {passed / 60:.0f} min: {cell}, {balancer}", flush=True)
             of = cell.fleet, cell.load
             if of not in best:
-                best[of] = references(BY_NAME[cell.fleet], cell.load, options.requests, options.seed)
+                requests = requests_of(BY_NAME[cell.fleet], options.requests)
+                best[of] = references(BY_NAME[cell.fleet], cell.load, requests, options.seed)
             found = done[key] = run(cell, balancer, best[of], commit, options)
             file.write(msgspec.json.encode(found) + b"\n")
             file.flush()

@@ -41,6 +41,7 @@ FLEETS = ("F1", "F2", "F4", "F9")
 LOADS = (0.3, 0.6, 0.85)
 THINK = 0.2  # of the usual pauses between turns, so that sessions are short beside a run
 WARM = 0.3  # share of the run that is not measured: the first samples come in it
+EACH = 60  # requests of a run for each server, at least: with fewer, most of it would measure new servers
 MOST_CPU = 0.6  # of the machine
 
 
@@ -59,6 +60,11 @@ class Outcome(NamedTuple):
     requests: int  # measured
     cpu: float  # share of the machine that RouterDash, servers and clients took
     errors: list[str]
+
+
+def requests_of(fleet: Fleet, requests: int) -> int:
+    """Return how many requests a run has: more for a large fleet."""
+    return max(requests, EACH * len(fleet.shapes))
 
 
 def references(fleet: Fleet, load: float, requests: int, seed: int) -> float:
@@ -151,7 +157,7 @@ def main() -> None:
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--balancers", default=",".join(BALANCERS))
-    parser.add_argument("--requests", type=int, default=400, help="of one run")
+    parser.add_argument("--requests", type=int, default=400, help="of one run; large fleets get more")
     parser.add_argument("--scale", type=float, help="seconds for a simulated one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="F2 at 0.6 with one worker and 150 requests, in a minute")
@@ -167,10 +173,11 @@ def main() -> None:
     for cell in [
         Cell(fleet, load, workers) for fleet in fleets for load in options.loads for workers in options.workers
     ]:
-        best = references(BY_NAME[cell.fleet], cell.load, options.requests, options.seed)
+        requests = requests_of(BY_NAME[cell.fleet], options.requests)
+        best = references(BY_NAME[cell.fleet], cell.load, requests, options.seed)
         for balancer in balancers:
             scale = options.scale or SCALES[cell.fleet]
-            found = measure(cell, balancer, options.requests, options.seed, scale)
+            found = measure(cell, balancer, requests, options.seed, scale)
             ratios[balancer].append(found.per_token / best)
             print(
                 f"| {BY_NAME[cell.fleet].name}, {cell.load}, {cell.workers} | {best * 1e3:.1f} | {balancer} | "

@@ -13,11 +13,12 @@ from benchmarks.routing.server import Server
 from benchmarks.routing.virtual import Request, View
 from gateway.registry.schema import EngineState, Speeds
 from gateway.routing import adaptive, balancer
-from gateway.routing.loaded_models import LoadedModels, ModelLoad
+from gateway.routing.loaded_models import LoadedModels, ModelLoad, Reporting
+from metrics.learning.fit import typical_load
 
 REFIT_SECONDS = 2.0
 MIN_LOAD_SECONDS, KEPT_LOADS = 0.1, 9
-POLL_SECONDS = 1.0  # between two looks at the models in memory
+POLL_SECONDS = 1.0  # between two looks at the models in memory, and at the savings of copies
 NEW = Speeds(0.0, 0.0, 0.0, 0.0)
 
 
@@ -133,23 +134,36 @@ class Oracle(Simple):
 
 
 class Adaptive:
-    """The product's policy, with what the product learns."""
+    """The product's policy, with what the product learns. Requests go through one of several gateways."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, gateways: int = 1) -> None:
         self._draw = Random(f"{seed} policy").random
         self.learner = Learner()
         self._lengths = Lengths()
-        self._rows: dict[tuple[str, str], list[adaptive.Row[View]]] = {}
+        self._rows: dict[tuple[LoadedModels, str, str], list[adaptive.Row[View]]] = {}
         self._prefixes: dict[str, dict[View, int]] = defaultdict(dict)  # the tokens that it had read by then
         self._engines: dict[View, EngineState] = {}
-        self._loaded = LoadedModels(self._rows.clear, lambda: self._now)
+        self._gateways = [self._gateway(number) for number in range(gateways)]
+        self._gateway_of: dict[Request, LoadedModels] = {}
+        for gateway in self._gateways:
+            gateway.processes = gateways
         self._waits: dict[Request, tuple[ModelLoad, View]] = {}
-        self._load_times: dict[tuple[View, str], list[float]] = defaultdict(list)
+        self._load_times: dict[tuple[str, str], list[float]] = defaultdict(list)  # by endpoint and model
         self._now = self._fitted = self._polled = 0.0
+
+    def _gateway(self, number: int) -> LoadedModels:
+        def announce(endpoint_id: str, model: str) -> None:
+            for other in self._gateways:
+                if other is not self._gateways[number]:
+                    other.heard(endpoint_id, model, self._load_of(endpoint_id, model) or adaptive.UNKNOWN_LOAD_SECONDS)
+
+        return LoadedModels(self._rows.clear, lambda: self._now, announce)
 
     def choose(self, request: Request, views: Sequence[View], waiting: int, now: float) -> View | None:
         job, kind = request.job, kind_of(request)
         self._now = now
+        if request not in self._gateway_of:
+            self._gateway_of[request] = self._gateways[request.session.number % len(self._gateways)]
         kept = {}
         for view, (tokens, age) in self._prefix(request).items():
             kept[view.id] = tokens * self._share(view, job.model, kind, age)
@@ -158,10 +172,13 @@ class Adaptive:
             output, typical = self._lengths.of(job.model, request.session.kind), self._lengths.of(job.model)
         demand = adaptive.Demand(job.prompt, output, kept, max(0.0, now - request.arrived), typical)
         self._poll(views)
-        rows = self._rows_of(job.model, kind, views)
+        gateway = self._gateway_of[request]
+        rows = self._rows_of(gateway, job.model, kind, views)
         decision = adaptive.pick(rows, demand, None, (), waiting, self._draw)
         if decision is None or decision is balancer.FULL:
             return None
+        if any(it.load for it in rows):
+            gateway.chose(decision, {it.id: it for it in rows}, self._reporting(job.model))
         return views[int(decision.endpoint_id[1:])]
 
     def _share(self, view: View, model: str, kind: str, age: int) -> float:
@@ -187,7 +204,9 @@ class Adaptive:
         if self._now - self._polled < POLL_SECONDS:
             return
         self._polled = self._now
-        if self._loaded.loading:
+        for gateway in self._gateways:
+            gateway.expire()
+        if self._engines:
             self._rows.clear()
         for view in views:
             if not view.server.shape.one_model:
@@ -197,32 +216,39 @@ class Adaptive:
                 self._engines[view] = EngineState(self._now, loaded)
                 self._rows.clear()
 
-    def _rows_of(self, model: str, kind: str, views: Sequence[View]) -> list[adaptive.Row[View]]:
-        rows = self._rows.get((model, kind))
+    def _rows_of(self, gateway: LoadedModels, model: str, kind: str, views: Sequence[View]) -> list[adaptive.Row[View]]:
+        rows = self._rows.get((gateway, model, kind))
         if rows is None:
             engines = {view.id: engine for view, engine in self._engines.items()}
-            self._loaded.note(engines, engines)
+            gateway.note(engines, engines)
             speeds = [self.learner.speeds.get((view.id, model, kind), NEW) for view in views]
             rows = [
-                adaptive.row(view, own, view.server.shape.kind, speeds, load=self._load_seconds(view, model))
+                adaptive.row(view, own, view.server.shape.kind, speeds, load=self._load_seconds(gateway, view, model))
                 for view, own in zip(views, speeds, strict=True)
             ]
-            self._rows[model, kind] = rows
+            self._rows[gateway, model, kind] = rows
         return rows
 
-    def _load_seconds(self, view: View, model: str) -> float:
+    def _load_seconds(self, gateway: LoadedModels, view: View, model: str) -> float:
         engine = self._engines.get(view)
-        if engine is None:
-            return 0.0
-        times = self._load_times.get((view, model))
-        learned = median(times) if times else 0.0
-        return self._loaded.load_seconds(view.id, engine, model, learned, is_idle=not view.in_flight)
+        return 0.0 if engine is None else gateway.load_seconds(view.id, engine, model, self._load_of(view.id, model))
+
+    def _reporting(self, model: str) -> Reporting:
+        return {view.id: (engine, model, self._load_of(view.id, model)) for view, engine in self._engines.items()}
+
+    def _load_of(self, endpoint_id: str, model: str) -> float:
+        """Return the seconds of a load there, or elsewhere if none was seen there; 0 if none was seen at all."""
+        if times := self._load_times.get((endpoint_id, model)):
+            return typical_load(times)
+        known = [typical_load(times) for (_, of), times in self._load_times.items() if of == model]
+        return median(known) if known else 0.0
 
     def sent(self, request: Request, view: View, now: float) -> None:
         job = request.job
         self._now = now
         engine = self._engines.get(view)
-        load = None if engine is None else self._loaded.sent(view.id, engine, job.model)
+        gateway, seconds = self._gateway_of[request], self._load_of(view.id, job.model)
+        load = None if engine is None else gateway.sent(view.id, engine, job.model, seconds)
         request.is_cold = load is not None
         if load is not None:
             self._waits[request] = load, view
@@ -253,10 +279,12 @@ class Adaptive:
         if load.is_over:
             return
         load.response_began()
+        if not load.is_ours:
+            return
         job = request.job
         speeds = self.learner.speeds.get((view.id, job.model, kind_of(request)), adaptive.UNMEASURED)
         reading = speeds.setup + speeds.read * (job.prompt - job.cached)
-        times = self._load_times[view, job.model]
+        times = self._load_times[view.id, job.model]
         times.append(max(MIN_LOAD_SECONDS, request.first - request.sent - reading))
         del times[:-KEPT_LOADS]
 
@@ -280,4 +308,5 @@ POLICIES: dict[str, Callable[[int], Any]] = {
     "oracle": lambda seed: Oracle(seed, social=False),
     "oracle_social": lambda seed: Oracle(seed, social=True),
     "adaptive": Adaptive,
+    "adaptive_2": lambda seed: Adaptive(seed, gateways=2),
 }

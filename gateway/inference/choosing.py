@@ -247,7 +247,7 @@ def _choose_adaptively(
             prompt: int = demand[0]  # type: ignore[assignment]  # only previews have a fraction of a token
             attempt.begin(services.learned, known.by_id[decision.endpoint_id], prompt, demand[1])
         else:
-            _count_work(request, attempt, known, demand)
+            _count_work(request, attempt, known, demand, decision)
     return decision
 
 
@@ -295,12 +295,16 @@ def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -
     return _new(Demand, (prompt, output, kept, 0.0, typical, HARM))  # Demand(…) would call a function in between
 
 
-def _count_work(request: InferenceRequest, attempt: Attempt, known: LearnedRoutes, demand: Demand) -> None:
+def _count_work(
+    request: InferenceRequest, attempt: Attempt, known: LearnedRoutes, demand: Demand, decision: Decision
+) -> None:
     """Count the prompt of an attempt as sent, and note where it begins to be kept, and which model is loaded."""
     services, prefix, endpoint = request.services, request.prefix, attempt.endpoint
+    if known.has_loads:
+        services.learned.loaded_models.chose(decision, known.by_id, known.engines)
     if known.engines and (reported := known.engines.get(endpoint.id)) is not None:
-        engine, seconds = reported
-        attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, attempt.route.model.id, seconds)
+        engine, model, seconds = reported
+        attempt.load = services.learned.loaded_models.sent(endpoint.id, engine, model, seconds)
     row = known.by_id[endpoint.id]
     prompt: int = demand[0]  # type: ignore[assignment]
     if prefix is None or services.affinity is None:

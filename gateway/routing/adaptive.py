@@ -49,10 +49,6 @@ RATIOS = {"vllm": (0.01, 0.008), "llamacpp": (0.2, 0.03), "ollama": (0.2, 0.03),
 UNKNOWN_RATIOS = (0.05, 0.03)
 UNMEASURED = Speeds(setup=0.005, read=0.0003, write=0.02, share=0.002)
 UNKNOWN_LOAD_SECONDS = 15.0
-# Where a model must leave the memory that is in use and at no other endpoint, a load costs so many times as much: that
-# model would be loaded again somewhere, and the requests for both would wait. With less, a busy fleet loads more often
-# and is slower; with none, it swaps all the time.
-EVICTION = 10.0
 
 # Reasons for a choice, besides those of gateway.routing.balancer.
 FASTEST = "fastest"  # the least cost
@@ -235,6 +231,7 @@ class _Edge(NamedTuple):
     id: str
     is_full: bool
     is_spilling: bool
+    plain: float  # the cost without the factor of the slow start
 
 
 Found = list[tuple[float, str, int]]  # cost, id, and the requests from which on the slow start makes it dearer
@@ -276,7 +273,8 @@ def _costs(
             value = _edge_cost(it, demand, unread, n, pending, waiting)
             spilling = is_spilling(it, output, n, pending)
             if spilling or n >= it.slots or n >= few:
-                edges.append(_Edge(rank, value, name, n >= it.slots, spilling))
+                plain = value * few / (2.0 * (n + 1)) if n >= few else value
+                edges.append(_Edge(rank, value, name, n >= it.slots, spilling, plain))
                 continue
         if rank < best:
             best = rank
@@ -394,10 +392,11 @@ def _despite_few(edges: Iterable[_Edge], demand: Demand) -> tuple[int, Found]:
 def _instead_of_a_load(edges: Iterable[_Edge], best: int, found: Found, rows: Sequence[Row[C]]) -> tuple[int, Found]:
     """If the best of the free candidates must load the model, return those with few completions that cost less.
 
-    Else the slow start of an endpoint that has the model, or is loading it, would start more loads.
+    Else the slow start of an endpoint that has the model, or is loading it, would start more loads. Its factor
+    does not count here: where the model must be loaded, it has few completions, too.
     """
     least, name, _ = min(found)
-    few = [(it.cost, it.id, 0) for it in edges if not it.is_full and it.rank == best and it.cost < least]
+    few = [(it.cost, it.id, 0) for it in edges if not it.is_full and it.rank == best and it.plain < least]
     if few and any(it.load and it.id == name for it in rows):
         return best, few
     return best, found

@@ -4,12 +4,20 @@ The facts are in the registry store, where control publishes them. Rows and leng
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 
+from gateway.ipc.endpoint_notes import model_number
 from gateway.ipc.live_page import EndpointWork, moment
 from gateway.registry.reader import NOT_MEASURED, NOT_READ, UNKNOWN_LENGTHS, StoreUnreadable
 from gateway.registry.schema import EngineState, Speeds, ref, speed_key
-from gateway.routing.adaptive import UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT, Counts, rows_of
+from gateway.routing.adaptive import (
+    UNKNOWN_BYTES_PER_TOKEN,
+    UNKNOWN_LOAD_SECONDS,
+    UNKNOWN_OUTPUT,
+    Counts,
+    rows_of,
+)
 from gateway.routing.balancer import ONLY, Decision
 from gateway.routing.endpoint import Endpoint
 from gateway.routing.loaded_models import LoadedModels
@@ -19,7 +27,9 @@ from gateway.routing.routes import LearnedRoutes, Routes
 CACHED_LENGTHS = 20_000  # of a model and an API key
 OTHERS_SECONDS = 45.0  # after which requests of others, as control last read them, do not count any more
 _UNKNOWN = UNKNOWN_OUTPUT, UNKNOWN_BYTES_PER_TOKEN, UNKNOWN_OUTPUT
-FOLLOW_SECONDS = 5.0  # between two looks at which models are out of use
+FOLLOW_SECONDS = 5.0  # between two looks at the values of copies
+HEARD_SECONDS = 10  # after which a load that another process noted is no news
+UNKNOWN_MODEL = ""  # one that this process has never looked for
 
 
 class _CachedLengths(dict[tuple[str, str | None], tuple[float, float, float]]):
@@ -64,7 +74,11 @@ class LearnedFacts:
         self._page = roster.page
         self._work = EndpointWork(roster.page)
         self.lengths = _CachedLengths(roster)
-        self.loaded_models = LoadedModels(self._models_changed)
+        self.loaded_models = LoadedModels(self._models_changed, announce=self._announce_load)
+        self._loads_heard = roster.page.notes.loads
+        self._last_loads: dict[str, tuple[int, int]] = {}  # by endpoint: notes of loads that are known
+        # By endpoint and number of a model: its own id of the model, and the seconds of a load.
+        self._loadable: dict[tuple[str, int], tuple[str, float]] = {}
         self._followed_at = 0.0  # time.monotonic()
         self._others: dict[str, tuple[int, float]] = {}  # requests of others by endpoint, and until when they count
         self.alone = False  # no other process has requests, so that an endpoint's own counts are those of all
@@ -83,28 +97,39 @@ class LearnedFacts:
         self.lengths.update_version()
         speeds = [self._speeds(speed_key(it.endpoint.id, it.model.id, kind)) for it in routes]
         engines = [self._engine(it.endpoint.id) for it in routes]
-        reporting = {
-            it.endpoint.id: (engine, measured.load)
-            for it, measured, engine in zip(routes, speeds, engines, strict=True)
-            if engine.loaded is not None
-        }
-        if reporting:
-            read = {endpoint_id: engine for endpoint_id, (engine, _) in reporting.items()}
-            self.loaded_models.note(read, self._roster.endpoints)
+        reporting = self._reporting(routes, speeds, engines)
         self._note_others(routes, engines)
-        load_seconds = self.loaded_models.load_seconds
-        loads = [
-            load_seconds(it.endpoint.id, engine, it.model.id, measured.load, is_idle=not self._in_flight(it.endpoint))
-            for it, measured, engine in zip(routes, speeds, engines, strict=True)
-        ]
+        loads = [0.0] * len(routes)
+        if reporting:
+            load_seconds, none = self.loaded_models.load_seconds, (NOT_READ, "", 0.0)
+            loads = [load_seconds(it.id, *reporting.get(it.id, none)) for it in routes.endpoints]
         rows = rows_of(routes.endpoints, speeds, self._spill_after, loads)
         kept = {route.endpoint.id: measured.kept for route, measured in zip(routes, speeds, strict=True)}
         only = Decision(rows[0].id, ONLY, ()) if len(rows) == 1 else None
         slowest_read = max((it.read for it in rows), default=0.0)
         found = LearnedRoutes(
-            rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, only, slowest_read
-        )
+            rows, {it.id: it for it in rows}, kept, self._roster.learned_version, reporting, any(loads), only,
+            slowest_read,
+        )  # fmt: skip
         routes.learned[kind] = found
+        return found
+
+    def _reporting(
+        self, routes: Routes, speeds: Sequence[Speeds], engines: Sequence[EngineState]
+    ) -> dict[str, tuple[EngineState, str, float]]:
+        """Return `LearnedRoutes.engines`. A load that was never seen should take as long as at other endpoints."""
+        seen = [it.load for it in speeds if it.load]
+        typical = median(seen) if seen else UNKNOWN_LOAD_SECONDS
+        found = {
+            it.endpoint.id: (engine, it.model.id, measured.load or typical)
+            for it, measured, engine in zip(routes, speeds, engines, strict=True)
+            if engine.loaded is not None
+        }
+        if found:
+            read = {endpoint_id: engine for endpoint_id, (engine, _, _) in found.items()}
+            self.loaded_models.note(read, self._roster.endpoints)
+        for endpoint_id, (_, model, seconds) in found.items():
+            self._loadable[endpoint_id, model_number(model)] = model, seconds
         return found
 
     def _speeds(self, key: bytes) -> Speeds:
@@ -130,15 +155,41 @@ class LearnedFacts:
         """Have the rows made again: a model was loaded, or is being loaded."""
         self._roster.learned_version += 1
 
+    def _announce_load(self, endpoint_id: str, model: str) -> None:
+        """Let other processes know that an endpoint loads a model."""
+        notes, now = self._page.notes, int(time.time())
+        self._last_loads[endpoint_id] = now, model_number(model)
+        notes.set_load(self._roster.endpoints[endpoint_id].facts.slot, endpoint_id, now, model)
+
+    def _hear_loads(self) -> None:
+        """Notice which models endpoints load for requests of other processes."""
+        notes, now = self._page.notes, time.time()
+        if self._loads_heard == notes.loads:
+            return
+        self._loads_heard = notes.loads
+        for endpoint_id in self.loaded_models.endpoints:
+            if (endpoint := self._roster.endpoints.get(endpoint_id)) is None:
+                continue
+            at, number = note = notes.load(endpoint.facts.slot, endpoint_id)
+            if now - at > HEARD_SECONDS or self._last_loads.get(endpoint_id) == note:
+                continue
+            self._last_loads[endpoint_id] = note
+            model, seconds = self._loadable.get((endpoint_id, number), (UNKNOWN_MODEL, UNKNOWN_LOAD_SECONDS))
+            self.loaded_models.heard(endpoint_id, model, seconds)
+
     # What endpoints work on now
 
     def follow(self) -> None:
         """Notice other processes. Called several times a second."""
         self.alone = self._page.rows <= 1
+        if self.loaded_models.has_engines:
+            self.loaded_models.processes = max(1, self._page.rows)
+            self._hear_loads()
+            self.loaded_models.expire()
         now = time.monotonic()
         if self.loaded_models.loading or (self.loaded_models.has_engines and now - self._followed_at >= FOLLOW_SECONDS):
             self._followed_at = now
-            self._models_changed()  # what is left of a load grows less, and models fall out of use
+            self._models_changed()  # the rest of a load shrinks, and copies gain value
 
         if self._others:
             now = time.time()
@@ -163,9 +214,6 @@ class LearnedFacts:
         if others and endpoint.slots is not None:
             others = min(others, max(0, endpoint.slots - 1 - in_flight))
         return in_flight + others, pending
-
-    def _in_flight(self, endpoint: Endpoint) -> int:
-        return endpoint.in_flight if self.alone else self._page.in_flight(endpoint.facts.slot)
 
     def counts_of_all(self, endpoint: Endpoint) -> tuple[int, int]:
         """Return the requests in flight and the pending prompt tokens of an endpoint, over all processes."""

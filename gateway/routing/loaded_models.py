@@ -6,7 +6,6 @@ or is being loaded. A request to a model that is being loaded waits for that loa
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
@@ -14,28 +13,42 @@ from typing import Any
 import msgspec
 
 from gateway.registry.schema import EngineState
-from gateway.routing.adaptive import EVICTION, FASTEST, LOADED, UNKNOWN_LOAD_SECONDS, Row
+from gateway.routing.adaptive import FASTEST, LOADED, UNKNOWN_LOAD_SECONDS, Row
 from gateway.routing.balancer import Decision
+from gateway.routing.copy_values import CopyValues, Option
 
 SETTLED_SECONDS = 30.0  # without a request, after which only what control has read counts
-UNUSED_SECONDS = 60.0  # after which a model at an idle endpoint may leave the memory as if nobody needed it
-UNDER_WAY = 10.0  # further factor of an eviction for a model that another endpoint is loading already
 LATE = 0.1  # share of a load that is still expected when it takes longer than ever before
+# Seconds of requests that a load must save for each second that it takes: whether the past goes on is not certain, and
+# meanwhile the endpoint serves nobody.
+HESITATION = 2.0
+# By id of the endpoint: its engine, its own id of the model, and the seconds of a load.
+Reporting = Mapping[str, tuple[EngineState, str, float]]
 
 
 class ModelLoad:
-    """A load that requests of this process wait for. It is over when a response begins, or when no request waits."""
+    """A load that requests wait for. It is over when a response begins, or when no request waits.
 
-    __slots__ = ("_end", "_waiting", "began_at", "is_loaded", "is_ours", "is_over", "model", "seconds_left")
+    Requests of this process, or those of another one, if `is_ours` is false; then it is also over after `seconds`.
+    """
+
+    __slots__ = ("_end", "_waiting", "began_at", "is_loaded", "is_ours", "is_over", "model", "seconds", "seconds_left")
 
     def __init__(
-        self, model: str, began_at: float, end: Callable[["ModelLoad", bool], None], *, is_ours: bool = True
+        self,
+        model: str,
+        began_at: float,
+        seconds: float,
+        end: Callable[["ModelLoad", bool], None],
+        *,
+        is_ours: bool = True,
     ) -> None:
-        """`began_at`: seconds of the clock. `end` is called once, with True if the model is in memory now. `is_ours`:
-        the first request that waits has caused it.
+        """`began_at`: seconds of the clock. `seconds`: expected duration. `end` is called once, with True if the model
+        is in memory now. `is_ours`: the first request that waits has caused it.
         """
         self.model = model
         self.began_at = began_at
+        self.seconds = seconds
         self.is_ours = is_ours
         self.seconds_left = 0.0  # expected seconds until it is over, when the last request was sent
         self._end = end
@@ -45,6 +58,11 @@ class ModelLoad:
     def wait(self) -> None:
         """Count a request that waits."""
         self._waiting += 1
+
+    @property
+    def has_none(self) -> bool:
+        """True if no request of this process waits."""
+        return not self._waiting
 
     @property
     def has_one(self) -> bool:
@@ -61,6 +79,10 @@ class ModelLoad:
         if not self._waiting:
             self._end_once(is_loaded=False)
 
+    def expire(self) -> None:
+        """As long as the load was expected to take has passed."""
+        self._end_once(is_loaded=True)
+
     def _end_once(self, *, is_loaded: bool) -> None:
         if not self.is_over:
             self.is_over, self.is_loaded = True, is_loaded
@@ -70,32 +92,48 @@ class ModelLoad:
 class _Belief:
     """What this process knows about one endpoint beyond what control has read."""
 
-    __slots__ = ("at", "loads", "models", "used_at")
+    __slots__ = ("at", "loads", "models")
 
     def __init__(self) -> None:
         self.models: list[str] = []  # least recently used first
         self.loads: dict[str, ModelLoad] = {}
         self.at = 0.0  # when a request was sent or a response began, in seconds of the clock
-        self.used_at: dict[str, float] = {}  # when a request was last sent, by model
+
+
+def _ignore(endpoint_id: str, model: str) -> None:
+    pass
 
 
 class LoadedModels:
     """The models in memory at the endpoints that report them."""
 
-    def __init__(self, changed: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
-        """`changed` is called when the costs of routes have changed. `clock`: seconds since 1970."""
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        announce: Callable[[str, str], None] = _ignore,
+    ) -> None:
+        """`changed` is called when the costs of routes have changed. `clock`: seconds since 1970. `announce` is called
+        with endpoint and model when a request of this process causes a load, so that other processes hear of it.
+        """
         self._changed = changed
         self._clock = clock
+        self._announce = announce
         self._beliefs: dict[str, _Belief] = {}  # by id of the endpoint
         self._engines: dict[str, EngineState] = {}  # likewise, as far as they were noted
-        self._under_way: set[str] = set()  # models that are being loaded
-        self._copies: Counter[str] = Counter()  # endpoints that have each model in memory, or will have
+        self._values = CopyValues()
+        self.processes = 1  # that share the requests, so that each sees a part of the savings
         self.loading = 0  # loads that are not over
 
     @property
     def has_engines(self) -> bool:
         """True if an endpoint reports which models are in memory."""
         return bool(self._engines)
+
+    @property
+    def endpoints(self) -> Collection[str]:
+        """Ids of the endpoints that report it."""
+        return self._engines.keys()
 
     def note(self, engines: Mapping[str, EngineState], known: Collection[str]) -> None:
         """Take what control has read about endpoints. This comes before the calls about them.
@@ -106,41 +144,47 @@ class LoadedModels:
         for gone in self._engines.keys() - known:
             del self._engines[gone]
             self._beliefs.pop(gone, None)
-        self._under_way = {model for belief in self._beliefs.values() for model in belief.loads}
-        self._copies = Counter(model for it, engine in self._engines.items() for model in self._state(it, engine)[0])
+            self._values.forget(gone)
 
-    def load_seconds(
-        self, endpoint_id: str, engine: EngineState, model: str, learned: float, *, is_idle: bool = False
-    ) -> float:
-        """Return the seconds until a model is in memory; 0 if it is, or if the engine does not report that.
+    def load_seconds(self, endpoint_id: str, engine: EngineState, model: str, learned: float) -> float:
+        """Return the seconds that a load adds to the cost; 0 if the model is in memory, or if the engine does not
+        report that.
 
-        `learned`: seconds of earlier loads, 0 for none. It costs more where a model must leave the memory that no other
-        endpoint has, and that was used lately. `is_idle`: no request runs at the endpoint.
+        `learned`: seconds of earlier loads, 0 for none. A load costs more than it takes, plus the savings of the model
+        that must leave the memory, minus those that this one would have had.
         """
         if engine.loaded is None:
             return 0.0
         seconds = learned or UNKNOWN_LOAD_SECONDS
         models, loads = self._state(endpoint_id, engine)
         if model in models:
-            return self._left_of(seconds, loads[model].began_at) if model in loads else 0.0
+            return self._left_of(loads[model]) if model in loads else 0.0
+        now = self._clock()
         if model in engine.loading:
-            return self._left_of(seconds, engine.read_at)
-        if len(models) < engine.most_loaded:
-            return seconds
-        if self._is_spare(endpoint_id, engine, models[0], is_idle=is_idle):
-            return seconds
-        return seconds * EVICTION * (UNDER_WAY if model in self._under_way else 1.0)
+            return max(seconds - (now - engine.read_at), LATE * seconds)
+        value = self._values.of(endpoint_id, model, now)
+        if len(models) >= engine.most_loaded:
+            value -= self._values.of(endpoint_id, models[0], now)
+        first = sum([self._left_of(it) for it in loads.values()])
+        return first + max(LATE * seconds, HESITATION * seconds - value * self.processes)
 
-    def _is_spare(self, endpoint_id: str, engine: EngineState, model: str, *, is_idle: bool) -> bool:
-        """Return True if a model in memory can be missed there."""
-        if self._copies[model] > 1:
-            return True
-        belief = self._beliefs.get(endpoint_id)
-        used_at = engine.read_at if belief is None else belief.used_at.get(model, engine.read_at)
-        return is_idle and self._clock() - used_at >= UNUSED_SECONDS
+    def chose(self, decision: Decision, rows: Mapping[str, Row[Any]], reporting: Reporting) -> None:
+        """Learn the values of models in memory from a choice. `rows` by id of the endpoint."""
+        options = []
+        for name, milliseconds in decision.costs:
+            cost, found = milliseconds / 1e3, reporting.get(name)
+            if found is None:
+                options.append(Option(name, "", cost, 0.0, is_there=True))
+                continue
+            of, (engine, model, learned) = rows[name], found
+            is_there = model in self._state(name, engine)[0] or model in engine.loading
+            load = (learned or UNKNOWN_LOAD_SECONDS) * of.weight
+            options.append(Option(name, model, cost - of.load, load, is_there, of.weight))
+        if options:
+            self._values.note(options, decision.endpoint_id, self._clock())
 
-    def _left_of(self, seconds: float, began_at: float) -> float:
-        return max(seconds - (self._clock() - began_at), LATE * seconds)
+    def _left_of(self, load: ModelLoad) -> float:
+        return max(load.seconds - (self._clock() - load.began_at), LATE * load.seconds)
 
     def _state(self, endpoint_id: str, engine: EngineState) -> tuple[list[str], dict[str, ModelLoad]]:
         """Return the models that are in memory or will be, least recently used first, and the loads under way."""
@@ -159,21 +203,54 @@ class LoadedModels:
         """
         if engine.loaded is None:
             return None
-        now = self._clock()
         models, loads = self._state(endpoint_id, engine)
-        belief = self._beliefs.setdefault(endpoint_id, _Belief())
         load = loads.get(model)
         if load is None and model not in models:
-            load = ModelLoad(model, now, partial(self._ended, belief), is_ours=model not in engine.loading)
-            belief.loads[model] = load
-            self.loading += 1
-            self._changed()
-        belief.models = [*(it for it in models if it != model), model][-engine.most_loaded :]
-        belief.at = belief.used_at[model] = now
+            is_ours = model not in engine.loading
+            load = self._begin(endpoint_id, model, learned or UNKNOWN_LOAD_SECONDS, is_ours=is_ours)
+            if is_ours:
+                self._announce(endpoint_id, model)
+        self._used(endpoint_id, models, model, engine.most_loaded)
         if load is not None:
             load.wait()
-            load.seconds_left = self._left_of(learned or UNKNOWN_LOAD_SECONDS, load.began_at)
+            load.seconds_left = self._left_of(load)
         return load
+
+    def heard(self, endpoint_id: str, model: str, seconds: float) -> None:
+        """Note that another process has sent a request that causes a load, which should take so many seconds."""
+        engine = self._engines.get(endpoint_id)
+        if engine is None:
+            return
+        models, loads = self._state(endpoint_id, engine)
+        if model not in loads:
+            self._begin(endpoint_id, model, seconds, is_ours=False)
+        self._used(endpoint_id, models, model, engine.most_loaded)
+
+    def _used(self, endpoint_id: str, models: list[str], model: str, most_loaded: int) -> None:
+        belief = self._beliefs.setdefault(endpoint_id, _Belief())
+        belief.models = [*(it for it in models if it != model), model][-most_loaded:]
+        belief.at = self._clock()
+
+    def _begin(self, endpoint_id: str, model: str, seconds: float, *, is_ours: bool) -> ModelLoad:
+        belief = self._beliefs.setdefault(endpoint_id, _Belief())
+        load = ModelLoad(model, self._clock(), seconds, partial(self._ended, belief), is_ours=is_ours)
+        belief.loads[model] = load
+        self.loading += 1
+        for other, engine in self._engines.items():
+            if other != endpoint_id and model not in self._state(other, engine)[0]:
+                self._values.drop(other, model)
+        self._changed()
+        return load
+
+    def expire(self) -> None:
+        """End loads of other processes that should be over. Called several times a second while models load."""
+        if not self.loading:
+            return
+        now = self._clock()
+        for belief in self._beliefs.values():
+            for load in list(belief.loads.values()):
+                if not load.is_ours and load.has_none and now - load.began_at >= load.seconds:
+                    load.expire()
 
     def _ended(self, belief: _Belief, load: ModelLoad, is_loaded: bool) -> None:
         del belief.loads[load.model]

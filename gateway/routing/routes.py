@@ -30,8 +30,10 @@ class LearnedRoutes:
     by_id: dict[str, Row[Endpoint]]
     kept: dict[str, tuple[float, ...]]  # by id of the endpoint: Speeds.kept
     version: int  # of the roster's learned facts
-    # By id of the endpoint, of those that report which models are in memory; and the learned seconds of a load.
-    engines: dict[str, tuple[EngineState, float]]
+    # By id of the endpoint, of those that report which models are in memory: also its own id of the model, and the
+    # learned seconds of a load.
+    engines: dict[str, tuple[EngineState, str, float]]
+    has_loads: bool  # an endpoint would have to load the model, or is loading it
     only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
     slowest_read: float  # seconds a prompt token, times the weight
 

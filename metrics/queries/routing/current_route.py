@@ -107,9 +107,7 @@ def _load_seconds(candidates: Sequence[PreviewCandidate], speeds: Mapping[str, S
     models = LoadedModels(lambda: None)
     models.note(engines, engines)
     return {
-        it.id: models.load_seconds(
-            it.id, engines[it.id], it.model.id, speeds.get(it.id, NOT_MEASURED).load, is_idle=not it.in_flight
-        )
+        it.id: models.load_seconds(it.id, engines[it.id], it.model.id, speeds.get(it.id, NOT_MEASURED).load)
         for it in candidates
     }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.ipc.endpoint_notes import VALUE_BITS, EndpointNotes
+from gateway.ipc.endpoint_notes import VALUE_BITS, EndpointNotes, model_number
 from gateway.ipc.live_page import MAX_ENDPOINTS, LivePage
 from gateway.routing.set_aside import CAUSES, KINDS
 
@@ -58,3 +58,12 @@ def test_an_operators_reset_ends_a_pause(tmp_path):
     page.notes.set_pause(0, "a", 9, 1)
     page.reset_breaker(0)
     assert page.notes.pause(0, "a") == (0, 0)
+
+
+def test_loads_have_a_count_of_their_own(notes):
+    """A load is no reason to look at the pauses of all endpoints."""
+    changes, loads = notes.changes, notes.loads
+    notes.set_load(3, "a", 1000, "model")
+    assert notes.load(3, "a") == (1000, model_number("model"))
+    assert notes.load(3, "b") == notes.load(4, "a") == (0, 0)
+    assert (notes.changes, notes.loads) == (changes, loads + 1)

@@ -246,7 +246,8 @@ def test_requests_wait_for_a_load_rather_than_start_another() -> None:
     cold = row(Endpoint("cold"), FAST, "ollama", load=100.0)
     assert chosen(loading, cold)[0] == "loading"
     assert chosen(loading, row(Endpoint("loaded"), FAST, "ollama"))[0] == "loaded"
-    late = row(Endpoint("late", in_flight=2), NEVER, "ollama", load=60.0)
+    assert chosen(row(Endpoint("loading", in_flight=2), NEVER, "ollama", load=60.0), cold)[0] == "loading"
+    late = row(Endpoint("late", in_flight=2), NEVER, "ollama", load=120.0)
     assert chosen(late, cold)[0] == "cold"
 
 

@@ -13,7 +13,8 @@ from gateway.registry.writer import Changes
 from gateway.routing import endpoint as endpoint_module
 from gateway.routing import learned_routes
 from gateway.routing.adaptive import NEVER, NO_LIMIT, UNKNOWN_LOAD_SECONDS
-from gateway.routing.learned_routes import OTHERS_SECONDS, LearnedFacts
+from gateway.routing.learned_routes import HEARD_SECONDS, OTHERS_SECONDS, LearnedFacts
+from gateway.routing.loaded_models import HESITATION
 from tests.gateway.samples import make_endpoint
 
 CHAT, EMBEDDINGS = "chat_completions", "embeddings"
@@ -162,7 +163,7 @@ def test_a_model_that_is_not_in_memory_must_be_loaded(learned, roster, control):
     learn(control, engines={"a": EngineState(1.0, ("m",)), "b": EngineState(1.0, ())})
     roster.refresh()
     found = learned.routes(roster.routes("m"), CHAT)
-    assert (found.by_id["a"].load, found.by_id["b"].load) == (0.0, UNKNOWN_LOAD_SECONDS)
+    assert (found.by_id["a"].load, found.by_id["b"].load) == (0.0, HESITATION * UNKNOWN_LOAD_SECONDS)
     assert set(found.engines) == {"a", "b"}
 
 
@@ -170,7 +171,7 @@ def test_the_learned_time_of_a_load_counts(learned, roster, control):
     speeds = {("b", "b-name", CHAT): Speeds(0.01, 0.001, 0.03, 0.003, 256, load=4.0)}
     learn(control, speeds=speeds, engines={"b": EngineState(1.0, ())})
     roster.refresh()
-    assert rows(learned, roster)["b"].load == 4.0
+    assert rows(learned, roster)["b"].load == HESITATION * 4.0
 
 
 def test_a_request_changes_what_is_in_memory(learned, roster, control):
@@ -187,6 +188,44 @@ def test_a_request_changes_what_is_in_memory(learned, roster, control):
     version = roster.learned_version
     learned.follow()
     assert (rows(learned, roster)["a"].load, roster.learned_version) == (0.0, version)
+
+
+def test_a_load_that_was_never_seen_takes_as_long_as_elsewhere(learned, roster, control):
+    speeds = {("b", "b-name", CHAT): Speeds(0.01, 0.001, 0.03, 0.003, 256, load=40.0)}
+    learn(control, speeds=speeds, engines={"a": EngineState(1.0, ()), "b": EngineState(1.0, ())})
+    roster.refresh()
+    assert [it.load for it in rows(learned, roster).values()] == [HESITATION * 40.0] * 2
+
+
+def test_a_load_for_another_process_is_heard(learned, roster, control):
+    """Else a request for the model in memory would go there, behind the load, and have the engine swap models again."""
+    learn(control, engines={"a": EngineState(1.0, ("m",)), "b": EngineState(1.0, ())})
+    roster.refresh()
+    other = LearnedFacts(roster, 5.0)
+    for one in (learned, other):
+        roster.routes("m").learned.clear()
+        rows(one, roster)
+    learned.loaded_models.sent("a", EngineState(1.0, ("m",)), "unknown", 9.0)
+    learned.loaded_models.sent("b", EngineState(1.0, ()), "b-name", 9.0)
+    other.follow()
+    found = rows(other, roster)
+    assert found["a"].load > HESITATION * UNKNOWN_LOAD_SECONDS
+    assert 0 < found["b"].load <= UNKNOWN_LOAD_SECONDS
+    version = roster.learned_version
+    learned.follow()  # its own loads are no news
+    assert learned.loaded_models.loading == 2
+    assert roster.learned_version == version + 1
+
+
+def test_an_old_load_is_no_news(learned, roster, control):
+    learn(control, engines={"a": EngineState(1.0, ("m",))})
+    roster.refresh()
+    with time_machine.travel(1000.0, tick=False) as moved:
+        rows(learned, roster)
+        roster.page.notes.set_load(roster.endpoints["a"].facts.slot, "a", 1000, "other")
+        moved.shift(HEARD_SECONDS + 1)
+        learned.follow()
+        assert rows(learned, roster)["a"].load == 0.0
 
 
 def test_endpoints_that_report_nothing_have_no_loads(learned, roster, control):

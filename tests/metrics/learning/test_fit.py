@@ -191,8 +191,9 @@ def test_long_responses_do_not_make_a_slow_endpoint_look_fast() -> None:
 # Loads of models
 
 
-def test_a_load_takes_as_long_as_the_median_of_the_last_ones() -> None:
+def test_a_load_takes_as_long_as_the_quicker_of_the_last_ones() -> None:
+    """Others begin late, because running requests must end first."""
     samples = [LoadSample(at, at, 1_000_000 * at) for at in range(1, 30)]
     assert fit.load_seconds([]) == 0.0
-    assert fit.load_seconds(samples[:2]) == 1.5
-    assert fit.load_seconds(reversed(samples)) == fit.load_seconds(samples) == 25.0
+    assert fit.load_seconds(samples[:2]) == 1.0
+    assert fit.load_seconds(reversed(samples)) == fit.load_seconds(samples) == 23.0

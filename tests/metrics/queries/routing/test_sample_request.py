@@ -12,8 +12,9 @@ from gateway.base.config import load
 from gateway.dialects.prompt_fields import decode_prompt
 from gateway.ipc.live_page import LivePage
 from gateway.registry.schema import EngineState, Lengths, PublishedEndpoint, Speeds
-from gateway.routing.adaptive import EVICTION, UNKNOWN_LOAD_SECONDS
+from gateway.routing.adaptive import UNKNOWN_LOAD_SECONDS
 from gateway.routing.affinity.affinity import Affinity, open_affinity
+from gateway.routing.loaded_models import HESITATION
 from tests.access.people import Api, key_for, with_key
 from tests.metrics.queries.routing.test_routing_preview import endpoint, routes
 from tests.metrics.records import AT, KEY, A, B, request
@@ -187,4 +188,4 @@ def test_an_endpoint_that_must_load_the_model_costs_more(as_viewer: Api) -> None
     preview = as_viewer.call("GET", f"{ROUTE}?model=tiny").json()
     assert preview["decision"] == {"endpoint_ids": [B], "reason": "fastest"}
     cold = {it["endpoint_id"]: it["cost_parts"]["cold_ms"] for it in preview["endpoints"]}
-    assert cold == {A: 1000 * UNKNOWN_LOAD_SECONDS * EVICTION, B: 0.0}
+    assert cold == {A: 1000 * UNKNOWN_LOAD_SECONDS * HESITATION, B: 0.0}
