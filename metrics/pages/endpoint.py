@@ -26,6 +26,7 @@ from metrics.queries.costs.by_group import with_costs
 from metrics.queries.costs.sums import last_days
 from metrics.queries.endpoint_days import endpoint_days, endpoint_details, model_days
 from metrics.queries.figures import Moment
+from metrics.queries.hardware.costs import hardware_cost
 from metrics.queries.learned import learned_models, share_of_models
 from metrics.queries.requests.failures import last_failures
 from metrics.queries.stored import flushed
@@ -75,6 +76,7 @@ def endpoint(request: HttpRequest, endpoint_id: uuid.UUID) -> HttpResponse:
         "models": models,
         "details": endpoint_details(entry.id, days, today),
         "costs": costs,
+        "hardware": hardware_cost(last_days(today, days), {"endpoint_id": entry.id}),
         "cost_by_model": {row["model_id"]: row for row in costs["rows"]},
         "offered": {name: model for model in entry.models for name in (model.canonical_name, model.id) if name},
         "speeds": figures.model_tps(entry.id, moment),

@@ -19,9 +19,11 @@ from metrics.api.usage_serializers import UsageQuerySerializer
 from metrics.pages import options
 from metrics.queries import usage
 from metrics.queries.costs.by_group import with_costs
+from metrics.queries.costs.sums import CostsPayload
 from metrics.queries.figures import Moment
+from metrics.queries.hardware.costs import HardwareCostPayload, hardware_months
 from metrics.queries.stored import flushed
-from metrics.queries.usage import UsageRow
+from metrics.queries.usage import UsagePayload, UsageRow
 from metrics.queries.usage_periods import Period
 
 BY = {
@@ -101,6 +103,10 @@ def last_months(now: date) -> Period:
     return Period(date(first // 12, first % 12 + 1, 1), now)
 
 
+class CostMonth(CostsPayload):
+    month: str
+
+
 class UsageSlot(TypedDict):
     """Usage of one day or month, `at`."""
 
@@ -148,6 +154,7 @@ def page(request: HttpRequest) -> HttpResponse:
     query = parse_usage_query(request.GET.dict(), now)
     payload = with_costs(usage.usage(query.by, query.period, query.only, compare=True), query.period, query.only)
     is_by_time = query.by in usage.TIME_GROUPS
+    hardware = hardware_months(last_months(now), query.only)
     months = with_costs(usage.usage("month", last_months(now), query.only), last_months(now), query.only)
     by_day = payload if is_by_time else usage.usage("day", query.period, query.only)
     context = {
@@ -162,13 +169,30 @@ def page(request: HttpRequest) -> HttpResponse:
         "by_label": BY[query.by],
         "series": series(by_day["rows"], query, now),
         "behind": behind,
-        "months": list(reversed(months["rows"])) if months["costs"] else [],
+        "months": _cost_months(months, hardware),
+        "hardware": hardware,
         "currency": settings.ROUTERDASH.currency,
         "choices": {"by": BY.items(), "range": RANGES.items(), "measure": MEASURES.items()},
         "offered": _offered(query),
         "server_zone": settings.ROUTERDASH.zone.key,
     }
     return render(request, "usage/page.html", context)
+
+
+def _cost_months(months: UsagePayload, hardware: Mapping[str, HardwareCostPayload]) -> list[CostMonth]:
+    """Return the rows of the table of costs, latest first, also of months in which own hardware was idle only."""
+    if not months["costs"] and not hardware:
+        return []
+    rows: dict[str, CostMonth] = {
+        month: {"month": month, "costs": [], "requests_without_cost": 0} for month in hardware
+    }
+    for row in months["rows"]:
+        rows[row["month"]] = {
+            "month": row["month"],
+            "costs": row["costs"],
+            "requests_without_cost": row["requests_without_cost"],
+        }
+    return [rows[month] for month in sorted(rows, reverse=True)]
 
 
 def _measured(row: UsageRow, measure: str) -> int:

@@ -65,6 +65,12 @@ def cost_amounts(row: Mapping[str, Any]) -> SafeString:
 
 
 @register.simple_tag
+def amounts(found: Iterable[Mapping[str, str]] | None) -> SafeString:
+    """Return amounts by currency, one a line; a dash if there is none."""
+    return _lines((each["cost"], each["currency"]) for each in found or ())
+
+
+@register.simple_tag
 def estimated_costs(row: Mapping[str, Any]) -> SafeString:
     """Return the part of the costs of requests whose tokens were estimated; a dash if there is none."""
     return _lines((each["estimated_cost"], each["currency"]) for each in row["costs"] if each["estimated_requests"])

@@ -346,7 +346,7 @@ def test_number_of_queries_does_not_grow_with_rows(
     as_viewer: Api, served: World, django_assert_num_queries: Any, admin: Any
 ) -> None:
     page(as_viewer)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         page(as_viewer)
     DailyStat.objects.bulk_create(
         DailyStat(endpoint_id=A, model_id=f"m{it}", date="2026-03-09", total_requests=1, successful_requests=1)
@@ -360,7 +360,7 @@ def test_number_of_queries_does_not_grow_with_rows(
     served.write()
     for number in range(5):
         session_of(admin).call("PATCH", f"/api/endpoints/{A}", {"notes": f"note {number}"})
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         page(as_viewer, "?days=90")
 
 
