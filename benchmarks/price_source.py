@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from gateway.base.patterns import matches
 from metrics.prices.amounts import nanos
-from metrics.prices.book import DEFAULT_TIERS, EVERY_DAY, MINUTES, matches
+from metrics.prices.book import DEFAULT_TIERS, EVERY_DAY, MINUTES
 
 # Fields of a ModelPrice in the order of our amounts, and the factor to our units as a fraction.
 AMOUNTS = (

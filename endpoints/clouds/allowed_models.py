@@ -6,6 +6,7 @@ A pattern is a model's name, or has `*` for any characters. Case does not matter
 from collections.abc import Iterable, Sequence
 
 from endpoints import tags
+from gateway.base import patterns as name_patterns
 
 MAX_PATTERNS = 200
 MAX_LENGTH = 256
@@ -18,26 +19,9 @@ def parse(text: str) -> list[str]:
 
 def matches(patterns: Sequence[str] | None, model_id: str) -> bool:
     """Return True if the endpoint may offer this model."""
-    return not patterns or any(_matches(pattern.casefold(), model_id.casefold()) for pattern in patterns)
+    return not patterns or any(name_patterns.matches(pattern, model_id) for pattern in patterns)
 
 
 def names(patterns: Iterable[str] | None) -> list[str]:
     """Return the patterns that are names: models of a server that does not list them."""
     return [pattern for pattern in patterns or () if "*" not in pattern]
-
-
-def _matches(pattern: str, name: str) -> bool:
-    first, *others = pattern.split("*")
-    if not others:
-        return first == name
-    *inner, last = others
-    end = len(name) - len(last)
-    at = len(first)
-    if not name.startswith(first) or not name.endswith(last) or end < at:
-        return False
-    for part in inner:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True

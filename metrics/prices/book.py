@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from gateway.base.patterns import matches_parts
+
 NANO = 1_000_000_000  # parts of a unit of currency
 TOKENS, REQUESTS, IMAGES, MINUTES = 1_000_000, 1_000, 1_000, 1_000  # that a price stands for
 DAY_MINUTES, EVERY_DAY = 1440, 0b1111111
@@ -195,27 +197,6 @@ def literal_length(pattern: str) -> int:
     return len(pattern) - pattern.count("*")
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Return True if a model has this name. Case does not matter; each `*` stands for any characters, also none."""
-    return _matches(pattern.casefold().split("*"), name.casefold())
-
-
-def _matches(parts: Sequence[str], name: str) -> bool:
-    first, *others = parts
-    if not others:
-        return first == name
-    *inner, last = others
-    at, end = len(first), len(name) - len(last)
-    if end < at or not name.startswith(first) or not name.endswith(last):
-        return False
-    for part in inner:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
-
-
 class _PatternIndex:
     """Rows by their pattern."""
 
@@ -233,7 +214,7 @@ class _PatternIndex:
 
     def find(self, name: str) -> list[Price]:
         """Return the rows for a casefolded name."""
-        return [*self._exact.get(name, ()), *(row for parts, row in self._patterns if _matches(parts, name))]
+        return [*self._exact.get(name, ()), *(row for parts, row in self._patterns if matches_parts(parts, name))]
 
 
 Catalogue = Callable[[str], Iterable[Price]]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, PriceWindow, cost, matches, tier_of
+from gateway.base.patterns import matches
+from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, PriceWindow, cost, tier_of
 
 NOON = int(datetime(2026, 11, 4, 12, tzinfo=UTC).timestamp())  # a Wednesday
 DAY = 86_400
