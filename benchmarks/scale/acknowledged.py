@@ -10,6 +10,7 @@ if edits of a name take too long.
 
 import argparse
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +19,7 @@ from benchmarks.scale import installation
 from benchmarks.scale.installation import FleetSize, say
 from benchmarks.scale.verdicts import Verdict, over, table
 from benchmarks.simulator import Simulator
+from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 from tests.router import RouterDash
 from tests.withdrawals import EditedName, OwnKeys, Traffic, delete_endpoint, delete_key, withdraw_endpoint
 
@@ -40,14 +42,15 @@ def repeat(name: str, rounds: int, seconds: float, play: Callable[[int], None]) 
         except (AssertionError, TimeoutError) as error:
             failures += 1
             if failures <= SHOWN:
-                say(f"{name}, round {number}: {error or type(error).__name__}")
+                failed = traceback.extract_tb(error.__traceback__)[-1]
+                say(f"{name}, round {number}: {failed.name}: {failed.line} {error}")
     say(f"{name}: {failures} of {played} rounds failed, {(time.monotonic() - began) / max(1, played):.2f} s a round")
     return Verdict(f"{name}: rounds that failed, of {played}", failures, "", 0)
 
 
 def run(options: argparse.Namespace) -> list[Verdict]:
     found: list[Verdict] = []
-    settings = {"ROUTERDASH_WORKERS": str(options.workers)}
+    settings = {"ROUTERDASH_WORKERS": str(options.workers), "ROUTERDASH_BALANCER": options.balancer}
     with Simulator() as simulator, ExitStack() as stack:
         router = stack.enter_context(installation.installed(FleetSize(0, 0, 0), [], options.database, settings))
         installation.start(router)
@@ -96,6 +99,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1800.0, help="for each kind, at most")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}, separated by commas")
     parser.add_argument("--workers", type=int, default=4, help="gateway processes")
+    parser.add_argument(
+        "--balancer",
+        choices=(LEAST_INFLIGHT, ADAPTIVE),
+        default=LEAST_INFLIGHT,
+        help="adaptive sends few requests to an endpoint that was just added, so that its rounds take longer",
+    )
     parser.add_argument("--database", default="", help="URL of a PostgreSQL server (default: SQLite)")
     parser.add_argument("--quick", action="store_true", help="two rounds: checks only that this works")
     options = parser.parse_args(arguments)
