@@ -1,13 +1,11 @@
 """Admin pages for users and API keys. A new key is shown once, in the response to its creation."""
 
-from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.models import ACTION_FLAG_CHOICES, LogEntry
 from django.contrib.admin.utils import get_deleted_objects
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth import password_validation
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
@@ -16,21 +14,15 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.text import capfirst, format_lazy
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from access.bootstrap import BOOTSTRAP
-from access.key_limit import check_key_limit
+from access.key_form import ApiKeyForm
+from access.key_rules import FIELDS
 from access.models import (
     DELETED,
-    INFERENCE,
-    MANAGE_ENDPOINTS,
-    READ_ENDPOINTS,
-    READ_METRICS,
-    READ_MODELS,
     VIEW_BODIES,
-    VIEWER_PERMISSIONS,
     ApiKey,
     Role,
     User,
@@ -41,70 +33,6 @@ from endpoints.admin.form import ONE_LINE
 from endpoints.admin_base import CarefulAdmin, CsvExport, FactsAdmin
 
 admin.site.unregister(Group)  # permissions depend on the role alone
-
-
-OFFERED = (
-    (INFERENCE, gettext_lazy("Send inference requests (/v1)")),
-    (READ_MODELS, gettext_lazy("List models (/v1/models)")),
-    (READ_ENDPOINTS, gettext_lazy("Read endpoints and metrics (/api)")),
-    (READ_METRICS, gettext_lazy("Read Prometheus metrics (/metrics)")),
-    (MANAGE_ENDPOINTS, gettext_lazy("Create, change and delete endpoints (/api)")),
-)
-
-
-EXTERNAL_HELP = gettext_lazy(
-    "Requests to external endpoints, such as clouds, leave your network and may cost money. Without this, the key "
-    "reaches no such endpoint under any model name."
-)
-
-
-class ApiKeyForm(forms.ModelForm[ApiKey]):
-    permissions = forms.MultipleChoiceField(
-        label=gettext_lazy("Permissions"),
-        choices=[(name, format_lazy("{} – {}", name, allows)) for name, allows in OFFERED],
-        widget=forms.CheckboxSelectMultiple,
-        initial=VIEWER_PERMISSIONS,
-        required=True,
-    )
-    external = forms.BooleanField(
-        label=gettext_lazy("May use external endpoints"), required=False, help_text=EXTERNAL_HELP
-    )
-
-    class Meta:
-        model = ApiKey
-        fields = ("name", "created_by", "permissions", "external", "expires_at")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Add the permissions of an adopted key that RouterDash does not use: they stay until unticked."""
-        super().__init__(*args, **kwargs)
-        if isinstance(widget := self.fields["expires_at"].widget, AdminSplitDateTime):  # one label for two input fields
-            for box, name in zip(widget.widgets, (_("Expiry date"), _("Expiry time")), strict=True):
-                box.attrs["aria-label"] = name
-        field = cast("forms.MultipleChoiceField", self.fields["permissions"])
-        offered = dict(OFFERED)
-        idle = [name for name in self.instance.granted if name not in offered]
-        field.choices = [
-            *cast("list[Any]", field.choices),
-            *((name, _("%(name)s (not used by RouterDash)") % {"name": name}) for name in idle),
-        ]
-
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"].strip()
-        if (name == BOOTSTRAP) != (self.instance.name == BOOTSTRAP):
-            raise ValidationError(_("This name is reserved for ROUTERDASH_BOOTSTRAP_API_KEY."))
-        return name
-
-    def clean_created_by(self) -> User:
-        owner: User = self.cleaned_data["created_by"]
-        if owner.pk != self.instance.created_by_id:
-            check_key_limit(owner)
-        return owner
-
-    def clean_expires_at(self) -> datetime | None:
-        expires: datetime | None = self.cleaned_data["expires_at"]
-        if expires is not None and expires != self.instance.expires_at and expires <= timezone.now():
-            raise ValidationError(_("The expiry is in the past."))
-        return expires
 
 
 class ExpiryFilter(admin.SimpleListFilter):
@@ -131,6 +59,8 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "created_by",
         "created_at",
         "expires_at",
+        "is_enabled",
+        "is_restricted",
         "uses_external",
     )
     search_fields = (
@@ -138,20 +68,48 @@ class ApiKeyAdmin(CsvExport[ApiKey], CarefulAdmin[ApiKey]):
         "key_prefix",
         "created_by__username",
     )
-    list_filter = (ExpiryFilter, "external")
+    list_filter = (ExpiryFilter, "enabled", "external")
     list_select_related = ("created_by",)
     list_per_page = 50
     autocomplete_fields = ("created_by",)
-    actions = ("export_csv",)
-    exported = ("id", "name", "key_prefix", "created_by", "permissions", "external", "created_at", "expires_at")
+    actions = ("enable", "disable", "export_csv")
+    exported = (
+        *("id", "name", "key_prefix", "created_by", "permissions", "external", "created_at", "expires_at"),
+        *("enabled", "bulk", "rules"),
+    )
     readonly_fields = (
         "key_prefix",
         "created_at",
+        "replaced_until",
     )
 
-    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        fields = ["name", "created_by", "permissions", "external", "expires_at"]
-        return fields if obj is None else [*fields, "key_prefix", "created_at"]
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        fields = ["name", "created_by", "enabled", "permissions", "external", "bulk", "expires_at"]
+        shown = fields if obj is None else [*fields, "key_prefix", "created_at", "replaced_until"]
+        return [(None, {"fields": shown}), (gettext_lazy("Restrictions"), {"fields": FIELDS})]
+
+    @admin.display(description=gettext_lazy("enabled"), boolean=True, ordering="enabled")
+    def is_enabled(self, obj: ApiKey) -> bool:
+        return obj.enabled is not False
+
+    @admin.display(description=gettext_lazy("restricted"), boolean=True)
+    def is_restricted(self, obj: ApiKey) -> bool:
+        return bool(obj.rules)
+
+    @admin.action(description=gettext_lazy("Enable"), permissions=("change",))
+    def enable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_enabled(request, queryset, enabled=True)
+
+    @admin.action(description=gettext_lazy("Disable"), permissions=("change",))
+    def disable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_enabled(request, queryset, enabled=False)
+
+    def _set_enabled(self, request: HttpRequest, queryset: QuerySet[ApiKey], *, enabled: bool) -> None:
+        for row in queryset:
+            if (row.enabled is not False) != enabled:
+                row.enabled = enabled
+                row.save(update_fields=["enabled"])
+                self.log_change(request, row, _("Enabled.") if enabled else _("Disabled."))
 
     @admin.display(description=gettext_lazy("may use external endpoints"), boolean=True, ordering="external")
     def uses_external(self, obj: ApiKey) -> bool:

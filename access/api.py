@@ -1,6 +1,7 @@
 """JSON API of a user's own API keys (/api/me/api-keys). It requires a session."""
 
 import uuid
+from datetime import timedelta
 from typing import Any, cast
 
 from django.core.exceptions import ValidationError as DjangoValidationError
@@ -14,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from access.bootstrap import BOOTSTRAP_ID
 from access.key_limit import check_key_limit
 from access.models import ApiKey, User
 from access.permissions import SESSION
@@ -23,6 +25,7 @@ from access.serializers import (
     ApiKeyListSerializer,
     ApiKeySerializer,
     NewApiKeySerializer,
+    RotationSerializer,
 )
 from endpoints.lists import offset_pages
 
@@ -51,12 +54,12 @@ class OwnKey(APIView):
         row = self._own(request, key_id)
         serializer = ApiKeyChangeSerializer(row, data=request.data, context={"owner": request.user})
         serializer.is_valid(raise_exception=True)
-        row.name = serializer.validated_data["name"]
-        row.expires_at = serializer.validated_data.get("expires_at", row.expires_at)
-        row.external = serializer.validated_data.get("external", row.external)
+        columns = serializer.columns()
+        for name, value in columns.items():
+            setattr(row, name, value)
         try:
             with transaction.atomic():
-                row.save(update_fields=["name", "expires_at", "external"])
+                row.save(update_fields=list(columns))
         except IntegrityError:
             raise _duplicate(row.name) from None
         return Response(ApiKeySerializer(row).data)
@@ -67,10 +70,37 @@ class OwnKey(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _own(self, request: Request, key_id: uuid.UUID) -> ApiKey:
-        row = own_keys(_user(request)).filter(pk=key_id).first()
-        if row is None:
-            raise NotFound("API key not found")
-        return row
+        return own_key(_user(request), key_id)
+
+
+class OwnKeyRotation(APIView):
+    permission_needed = SESSION
+
+    @extend_schema(auth=LOGIN, request=RotationSerializer, responses=NewApiKeySerializer)
+    def post(self, request: Request, key_id: uuid.UUID) -> Response:
+        """Replace the key by a new one, which is shown in this response only. The old one expires after the overlap."""
+        row = own_key(_user(request), key_id)
+        serializer = RotationSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        key = rotate(row, timedelta(seconds=serializer.validated_data["overlap_secs"]))
+        return Response({**ApiKeySerializer(row).data, "key": key})
+
+
+def rotate(row: ApiKey, overlap: timedelta) -> str:
+    """Rotate a key; return the new one. Raises ValidationError for the key of the settings."""
+    if row.pk == BOOTSTRAP_ID:
+        text = _("This key is that of ROUTERDASH_BOOTSTRAP_API_KEY: change the setting.")
+        raise ValidationError({"non_field_errors": [text]})
+    with transaction.atomic():
+        return row.rotate(overlap)
+
+
+def own_key(owner: User, key_id: uuid.UUID) -> ApiKey:
+    """Return an API key of the user. Raises NotFound."""
+    row = own_keys(owner).filter(pk=key_id).first()
+    if row is None:
+        raise NotFound("API key not found")
+    return row
 
 
 def own_keys(owner: User) -> QuerySet[ApiKey]:
@@ -82,17 +112,11 @@ def make(owner: User, data: Any) -> tuple[ApiKey, str]:
     """Create an API key for the user; return its row and the key itself. Raises ValidationError."""
     serializer = ApiKeyCreateSerializer(data=data, context={"owner": owner})
     serializer.is_valid(raise_exception=True)
-    values = serializer.validated_data
+    values = {"external": False, **serializer.columns()}
     try:
         with transaction.atomic():
             check_key_limit(owner)
-            return ApiKey.issue(
-                owner,
-                values["name"],
-                values["permissions"],
-                values.get("expires_at"),
-                external=values.get("external", False),
-            )
+            return ApiKey.issue(owner, **values)
     except IntegrityError:
         raise _duplicate(values["name"]) from None
     except DjangoValidationError as error:
@@ -111,4 +135,5 @@ def _duplicate(name: str) -> ValidationError:
 URLS: list[tuple[str, Any, str]] = [
     ("api/me/api-keys", OwnKeys, "api-own-keys"),
     ("api/me/api-keys/<uuid:key_id>", OwnKey, "api-own-key"),
+    ("api/me/api-keys/<uuid:key_id>/rotate", OwnKeyRotation, "api-own-key-rotation"),
 ]

@@ -5,11 +5,12 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from access.directory import KeyEntry, access
 from access.models import User, hash_key
+from gateway.registry.key_rules import allowed_use
 
 
 class ApiKeyAuthentication(authentication.BaseAuthentication):
@@ -28,6 +29,11 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
             raise AuthenticationFailed("This API key is not known.")
         if entry.expires_at is not None and entry.expires_at <= time.time():
             raise AuthenticationFailed("This API key has expired.")
+        if not entry.enabled:
+            raise AuthenticationFailed("This API key is disabled.")
+        use = allowed_use(entry.rules)
+        if use is not None and not use.allows_address(request.META.get("REMOTE_ADDR")):
+            raise PermissionDenied("This API key may not be used from this network.")
         return owner, entry
 
     def authenticate_header(self, request: Request) -> str:

@@ -13,14 +13,17 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import NamedTuple
 
 from django.db import Error, close_old_connections, connection
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Greatest, Least
 
+from access.key_rules import read_rules
 from access.models import READING, ApiKey, User, granted_permissions
 from access.sessions.store import sessions
 from endpoints.fields import LAST_EXPIRY_YEAR
+from gateway.registry.key_rules import KeyRules
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,11 @@ class KeyEntry:
     permissions: tuple[str, ...]
     expires_at: float | None  # seconds since 1970
     external: bool = False  # it may use external endpoints
+    enabled: bool = True
+    rules: KeyRules | None = None  # None: no restrictions
+    bulk: bool = False  # its requests are bulk requests
+    replaced: str = ""  # hash of the key that this one replaced
+    replaced_until: float | None = None  # seconds since 1970, at which that one expires
 
 
 KeyListener = Callable[[Mapping[str, KeyEntry | None]], None]
@@ -158,15 +166,25 @@ def read_key_entries(
 ) -> Iterator[KeyEntry]:
     """Return API keys from the database, sorted by hash. Raises django.db.Error.
 
-    `owner_ids`, `hashes`: only the keys of these users, or with these hashes. `after`: only hashes after this one.
+    `owner_ids`, `hashes`: only the keys of these users, or with these hashes, also those that replaced a key with one
+    of these. `after`: only hashes after this one.
     """
-    for column, values in (("created_by__in", owner_ids), ("key_hash__in", hashes)):
-        if values is not None:
-            listed = sorted(values)
-            for start in range(0, len(listed), AT_ONCE):
-                yield from _entries(users, Q(**{column: listed[start : start + AT_ONCE]}), None)
-            return
-    yield from _entries(users, Q() if after is None else Q(key_hash__gt=after), limit)
+    if owner_ids is not None:
+        yield from _entries_in(users, "created_by", owner_ids)
+    elif hashes is not None:
+        found = list(_entries_in(users, "key_hash", hashes))
+        yield from found
+        known = {key.hash for key in found}
+        replacing = _entries_in(users, "replaced_hash", [hashed for hashed in hashes if hashed not in known])
+        yield from (key for key in replacing if key.hash not in known)
+    else:
+        yield from _entries(users, Q() if after is None else Q(key_hash__gt=after), limit)
+
+
+def _entries_in(users: Mapping[str, User], column: str, values: Collection[str]) -> Iterator[KeyEntry]:
+    listed = sorted(values)
+    for start in range(0, len(listed), AT_ONCE):
+        yield from _entries(users, Q(**{f"{column}__in": listed[start : start + AT_ONCE]}), None)
 
 
 def existing_keys(ids: Iterable[str]) -> set[str]:
@@ -194,27 +212,46 @@ def _entries(users: Mapping[str, User], condition: Q, limit: int | None) -> Iter
         bounds = datetime(LAST_EXPIRY_YEAR, 12, 31, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)
         clamped = Greatest(Least(F("expires_at"), bounds[0]), bounds[1])
         expires = Case(When(expires_at__isnull=False, then=clamped))
-    names = ("id", "key_hash", "created_by_id", "permissions", "expires", "external")
-    columns = rows.annotate(expires=expires).values_list(*names)
+    columns = rows.annotate(expires=expires).values_list(*_COLUMNS)
     for row in (columns if limit is None else columns[:limit]).iterator():
-        yield _entry(users, *row)
+        yield _entry(users, _KeyRow(*row))
 
 
-def _entry(
-    users: Mapping[str, User],
-    key_id: object,
-    hashed: str,
-    owner_id: object,
-    stored: object,
-    expires: datetime | None,
-    external: object,
-) -> KeyEntry:
-    owner = users.get(str(owner_id))
-    granted: Iterable[str] = granted_permissions(stored)
+class _KeyRow(NamedTuple):
+    id: object
+    key_hash: str
+    created_by_id: object
+    permissions: object
+    expires: datetime | None
+    external: bool | None
+    enabled: bool | None
+    rules: object
+    bulk: bool | None
+    replaced_hash: str | None
+    replaced_until: datetime | None
+
+
+_COLUMNS = _KeyRow._fields
+
+
+def _entry(users: Mapping[str, User], row: _KeyRow) -> KeyEntry:
+    owner = users.get(str(row.created_by_id))
+    granted: Iterable[str] = granted_permissions(row.permissions)
     if owner is not None and not owner.is_admin:
         granted = (name for name in granted if name in READING)
-    expires_at = expires.timestamp() if expires else None
-    return KeyEntry(str(key_id), hashed, str(owner_id), tuple(granted), expires_at, bool(external))
+    return KeyEntry(
+        str(row.id),
+        row.key_hash,
+        str(row.created_by_id),
+        tuple(granted),
+        row.expires.timestamp() if row.expires else None,
+        bool(row.external),
+        row.enabled is not False,
+        read_rules(row.rules),
+        bool(row.bulk),
+        row.replaced_hash or "",
+        row.replaced_until.timestamp() if row.replaced_until else None,
+    )
 
 
 access = Access()

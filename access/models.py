@@ -5,7 +5,7 @@ import secrets
 import string
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -178,6 +178,12 @@ class ApiKey(models.Model):
     permissions = models.JSONField(_("permissions"), null=True, blank=True, default=list)
     # llmlb has no such column: null means no.
     external = models.BooleanField(_("may use external endpoints"), null=True)
+    enabled = models.BooleanField(_("enabled"), null=True)  # null means yes
+    rules = models.JSONField(_("restrictions"), null=True, blank=True)  # see access.key_rules
+    bulk = models.BooleanField(_("bulk requests"), null=True)  # null means no
+    # The key that this one replaced, and when that one expires.
+    replaced_hash = LineField(null=True, editable=False)
+    replaced_until = ExpiryField(_("replaced key expires"), null=True, editable=False)
 
     class Meta:
         db_table = "api_keys"
@@ -189,6 +195,13 @@ class ApiKey(models.Model):
                 fields=["created_by", "name"],
                 name="api_keys_owner_name",
                 violation_error_message=_("This user already has an API key with this name."),
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["replaced_hash"],
+                condition=models.Q(replaced_hash__isnull=False),
+                name="api_keys_replaced",
             )
         ]
 
@@ -215,6 +228,18 @@ class ApiKey(models.Model):
     def set_key(self, key: str) -> None:
         self.key_hash = hash_key(key)
         self.key_prefix = key[:10]
+
+    def rotate(self, overlap: timedelta) -> str:
+        """Give the key another value, and return it, which cannot be recovered later.
+
+        The old value stays valid for the time of the overlap. Both are one key: they have the same id, permissions and
+        figures. An earlier value that was still valid ends.
+        """
+        key = new_key()
+        self.replaced_hash, self.replaced_until = self.key_hash, timezone.now() + overlap
+        self.set_key(key)
+        self.save(update_fields=["key_hash", "key_prefix", "replaced_hash", "replaced_until"])
+        return key
 
     @property
     def granted(self) -> tuple[str, ...]:

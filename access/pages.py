@@ -19,14 +19,17 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
 from rest_framework.exceptions import ValidationError
 
-from access.admin import EXTERNAL_HELP, OFFERED
-from access.api import make, own_keys
+from access.api import make, own_keys, rotate
+from access.key_form import EXTERNAL_HELP, OFFERED, ApiKeyForm
+from access.key_rules import FIELDS, read_rules
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from access.snippets import chat_models, first_model
 from endpoints.lists.page_links import PageLinks
 from endpoints.page_parts import wants_part
+from endpoints.registry import registry
 from gateway.dialects.openai_requests import MAX_MODEL_NAME
 
 USED_DAYS = 30
@@ -34,6 +37,14 @@ PAGE = 100  # keys
 LISTED_MODELS = 200  # that the page of clients offers
 
 Used = Callable[[Sequence[str], date], Mapping[str, Mapping[str, Any]]]  # metrics.queries.api_keys.keys_used
+
+OVERLAPS = (
+    ("3600", gettext_lazy("In an hour")),
+    ("86400", gettext_lazy("In a day")),
+    ("604800", gettext_lazy("In 7 days")),
+    ("2592000", gettext_lazy("In 30 days")),
+    ("0", gettext_lazy("At once")),
+)
 
 EXPIRIES = (
     ("", gettext_lazy("Never")),
@@ -151,14 +162,76 @@ def connect(request: HttpRequest) -> HttpResponse:
     return render(request, "keys/connect.html", {"model": model or first_model() or "", "names": names})
 
 
+@login_required
+def key(request: HttpRequest, key_id: UUID) -> HttpResponse:
+    """Show a key of the user: what it may be used for, and what can be done with it."""
+    row = _own_row(request, key_id)
+    return render(request, "keys/key.html", {"row": row, "rules": _restrictions(row), "now": timezone.now()})
+
+
+def _restrictions(row: ApiKey) -> list[tuple[str, Sequence[str]]]:
+    """Return the labels of the restrictions of a key, each with its entries; endpoints by their names."""
+    rules = read_rules(row.rules)
+    if rules is None:
+        return []
+    entries = {name: getattr(rules, name) for name in FIELDS}
+    entries["endpoints"] = [registry.name(pk) or pk for pk in entries["endpoints"]]
+    return [(str(ApiKeyForm.base_fields[name].label), found) for name, found in entries.items() if found]
+
+
+class RotationForm(forms.Form):
+    """How long the old value of a key stays valid."""
+
+    overlap = forms.ChoiceField(
+        label=gettext_lazy("The old key expires"),
+        choices=OVERLAPS,
+        initial="86400",
+        widget=forms.Select({"class": "input"}),
+    )
+
+
 @never_cache
 @login_required
-def delete(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """Show the confirmation on GET, and delete the key on POST."""
+def rotation(request: HttpRequest, key_id: UUID) -> HttpResponse:
+    """Show the confirmation on GET, and replace the key on POST. The new one is in that response only."""
+    row = _own_row(request, key_id)
+    form = RotationForm(request.POST or None)
+    made = None
+    if request.method == "POST" and form.is_valid():
+        try:
+            made = row, rotate(row, timedelta(seconds=int(form.cleaned_data["overlap"])))
+        except ValidationError as error:
+            for text in cast("dict[str, list[str]]", error.detail)["non_field_errors"]:
+                form.add_error(None, str(text))
+    return render(request, "keys/rotate.html", {"row": row, "form": form, "made": made})
+
+
+@require_POST
+@login_required
+def enabled(request: HttpRequest, key_id: UUID) -> HttpResponse:
+    """Enable or disable a key."""
+    row = _own_row(request, key_id)
+    row.enabled = request.POST.get("enabled") == "true"
+    row.save(update_fields=["enabled"])
+    text = _("Enabled: %(name)s") if row.enabled else _("Disabled: %(name)s")
+    messages.success(request, text % {"name": row.name})
+    return redirect("key", row.pk)
+
+
+def _own_row(request: HttpRequest, key_id: UUID) -> ApiKey:
+    """Return an API key of the user. Raises Http404."""
     assert isinstance(request.user, User)
     row = own_keys(request.user).filter(pk=key_id).first()
     if row is None:
         raise Http404
+    return row
+
+
+@never_cache
+@login_required
+def delete(request: HttpRequest, key_id: UUID) -> HttpResponse:
+    """Show the confirmation on GET, and delete the key on POST."""
+    row = _own_row(request, key_id)
     if request.method != "POST":
         return render(request, "keys/delete.html", {"row": row})
     row.delete()

@@ -2,14 +2,41 @@
 
 from typing import Any
 
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from access.bootstrap import BOOTSTRAP
+from access.key_rules import FIELDS, KINDS, check_rules, read_rules
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from endpoints.fields import validate_expiry
 from endpoints.text import validate_line
+from gateway.base.queue_class import BULK, CLASSES, INTERACTIVE
+
+MAX_OVERLAP_SECONDS = 90 * 86400
+
+
+class KeyRulesSerializer(serializers.Serializer[Any]):
+    """What a key may be used for. An empty list restricts nothing."""
+
+    models = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Models and model names; `*` stands for any characters. A model name allows what it leads to.",
+    )
+    forbidden_models = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Models that no name leads to for this key."
+    )
+    endpoints = serializers.ListField(child=serializers.UUIDField(), required=False, help_text="Ids of endpoints.")
+    tags = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Only endpoints with one of these tags."
+    )
+    kinds = serializers.ListField(child=serializers.ChoiceField(choices=KINDS), required=False)
+    networks = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Networks of clients, such as `10.0.0.0/8`."
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[ApiKey]):
@@ -22,8 +49,29 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
     permissions = serializers.ListField(child=serializers.CharField(), source="granted")
     external = serializers.SerializerMethodField(help_text="Whether the key may use external endpoints.")
 
+    enabled = serializers.SerializerMethodField(help_text="False: requests with the key are refused.")
+    queue_class = serializers.SerializerMethodField(
+        help_text="`bulk`: its requests give way to interactive ones, whatever they ask for."
+    )
+    rules = serializers.SerializerMethodField(help_text="What the key may be used for; null: no restrictions.")
+    replaced_until = serializers.DateTimeField(
+        allow_null=True, help_text="When the key that this one replaced at its last rotation expires."
+    )
+
     def get_external(self, row: ApiKey) -> bool:
         return bool(row.external)
+
+    def get_enabled(self, row: ApiKey) -> bool:
+        return row.enabled is not False
+
+    @extend_schema_field(serializers.ChoiceField(choices=CLASSES))
+    def get_queue_class(self, row: ApiKey) -> str:
+        return BULK if row.bulk else INTERACTIVE
+
+    @extend_schema_field(KeyRulesSerializer(allow_null=True))
+    def get_rules(self, row: ApiKey) -> dict[str, list[str]] | None:
+        rules = read_rules(row.rules)
+        return None if rules is None else {name: list(getattr(rules, name)) for name in FIELDS}
 
 
 class ApiKeyListSerializer(serializers.Serializer[Any]):
@@ -35,12 +83,20 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
-    """Name and expiry of a key, and whether it may use external endpoints."""
+    """Name and expiry of a key, and what it may be used for. Fields that are missing stay as they are."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     external = serializers.BooleanField(
         required=False, help_text="Whether the key may use external endpoints; only administrators may allow it."
+    )
+
+    enabled = serializers.BooleanField(required=False, help_text="False: requests with the key are refused.")
+    queue_class = serializers.ChoiceField(
+        choices=CLASSES, required=False, help_text="Only administrators may change it."
+    )
+    rules = KeyRulesSerializer(
+        required=False, allow_null=True, help_text="Only administrators may change them; null: no restrictions."
     )
 
     @property
@@ -73,6 +129,27 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
             raise serializers.ValidationError(_("Only administrators may let a key use external endpoints."))
         return value
 
+    def validate_queue_class(self, value: str) -> str:
+        if not self.owner.is_admin and (value == BULK) != bool(getattr(self.instance, "bulk", False)):
+            raise serializers.ValidationError(_("Only administrators may change the class of a key."))
+        return value
+
+    def validate_rules(self, value: dict[str, list[Any]] | None) -> dict[str, list[str]] | None:
+        try:
+            checked = check_rules({name: map(str, entries) for name, entries in (value or {}).items()})
+        except DjangoValidationError as error:
+            raise serializers.ValidationError(error.message_dict) from None
+        if not self.owner.is_admin and checked != getattr(self.instance, "rules", None):
+            raise serializers.ValidationError(_("Only administrators may change the restrictions of a key."))
+        return checked
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values of the columns that were sent."""
+        values = dict(self.validated_data)
+        if "queue_class" in values:
+            values["bulk"] = values.pop("queue_class") == BULK
+        return values
+
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None:
             validate_expiry(value)
@@ -99,3 +176,12 @@ class ApiKeyCreateSerializer(ApiKeyChangeSerializer):
                 raise serializers.ValidationError({"permissions": _("Only administrators may choose permissions.")})
             attrs["permissions"] = VIEWER_PERMISSIONS
         return attrs
+
+
+class RotationSerializer(serializers.Serializer[Any]):
+    overlap_secs = serializers.IntegerField(
+        min_value=0,
+        max_value=MAX_OVERLAP_SECONDS,
+        default=86400,
+        help_text="How long the old key stays valid. Both count as one key.",
+    )

@@ -27,6 +27,7 @@ from gateway.inference.ollama import api as ollama_api
 from gateway.inference.ollama.lists import OllamaLists
 from gateway.inference.responses import ResponsesApi
 from gateway.inference.services import Services
+from gateway.inference.steps.targets import use_of
 from gateway.ipc.record import REJECTED, RequestRecord, uuid7
 from gateway.routing.anthropic_models import AnthropicList, anthropic_entry, get_page
 from gateway.routing.model_list import ModelList, get_model
@@ -140,14 +141,14 @@ class Gateway:
 
     async def _list_models(self, exchange: Exchange) -> None:
         if _lists_for_anthropic(exchange):
-            body = get_page(await self._anthropic_models.current(), exchange.line.query)
+            body = get_page(await self._anthropic_models.current(use_of(exchange)), exchange.line.query)
         else:
-            body = await self._models.current()
+            body = await self._models.current(use_of(exchange))
         exchange.reply(200, (JSON,), body)
 
     async def _get_model(self, exchange: Exchange) -> None:
         name = unquote_to_bytes(exchange.line.path[len(b"/v1/models/") :]).decode("utf-8", "replace")
-        model = get_model(self.services.roster, name)
+        model = get_model(self.services.roster, name, use_of(exchange))
         entry = anthropic_entry(model) if _lists_for_anthropic(exchange) else model
         exchange.reply(200, (JSON,), msgspec.json.encode(entry))
 

@@ -156,6 +156,7 @@ STEP_REASONS = {
     "not_capable": gettext_lazy("its models cannot be used for this kind of request"),
     "no_tools": gettext_lazy("its models cannot call tools"),
     "no_vision": gettext_lazy("its models cannot read images"),
+    "not_allowed": gettext_lazy("the API key may not use its models or endpoints"),
     "other_vectors": gettext_lazy("embeddings of its models cannot be compared with those of the first one"),
     "stored_elsewhere": gettext_lazy("an endpoint of a later step stores the previous response"),
     "pinned": gettext_lazy("the playground requested another endpoint"),

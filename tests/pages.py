@@ -7,7 +7,7 @@ from django.urls import URLPattern, get_resolver, reverse
 
 # Not pages: paths for machines, redirects, and style sheets.
 NOT_PAGES = frozenset(
-    "logout metrics health ready endpoints-act clients-threshold notice-dismiss requests-export theme "
+    "logout metrics health ready endpoints-act clients-threshold notice-dismiss requests-export theme key-enabled "
     "style-sheet".split()
 )
 # Pages that do not need a login.

@@ -52,7 +52,10 @@ WATCHED = (
         "api_keys",
         KEY,
         "key_hash",  # by which requests find a key; a deleted row has no other trace in the registry store
-        ("id", "key_hash", "name", "created_by", "created_at", "expires_at", "key_prefix", "permissions", "external"),
+        (
+            *("id", "key_hash", "name", "created_by", "created_at", "expires_at", "key_prefix", "permissions"),
+            *("external", "enabled", "rules", "bulk", "replaced_hash", "replaced_until"),
+        ),
         (("key_hash",), ("created_by", "name")),
     ),
     WatchedTable(

@@ -10,6 +10,7 @@ NOT_CAPABLE = "not_capable"  # the models cannot be used for this kind of reques
 NO_TOOLS = "no_tools"  # the request has tools, and the models cannot call any
 NO_VISION = "no_vision"  # the request has images, and the models cannot read them
 EXTERNAL = "external"  # the endpoints are external, and the API key or the model name does not allow that
+NOT_ALLOWED = "not_allowed"  # the API key may not use the model or the endpoints
 OTHER_VECTORS = "other_vectors"  # embeddings of another model cannot be compared with those of the first
 STORED_ELSEWHERE = "stored_elsewhere"  # an endpoint of a later step stores the previous response
 PINNED = "pinned"  # the playground requested an endpoint of another step
@@ -18,5 +19,5 @@ PINNED = "pinned"  # the playground requested an endpoint of another step
 CONDITIONS = (UNAVAILABLE, FULL, FAILED, TOO_LONG)
 LACKING = {TOOLS: NO_TOOLS, VISION: NO_VISION}
 # Before anything is sent
-SKIPPED = (UNAVAILABLE, FULL, TOO_LONG, NOT_CAPABLE, *LACKING.values(), EXTERNAL, OTHER_VECTORS)
-REASONS = (*CONDITIONS, NOT_CAPABLE, *LACKING.values(), EXTERNAL, OTHER_VECTORS, STORED_ELSEWHERE, PINNED)
+SKIPPED = (UNAVAILABLE, FULL, TOO_LONG, NOT_CAPABLE, *LACKING.values(), EXTERNAL, NOT_ALLOWED, OTHER_VECTORS)
+REASONS = (*CONDITIONS, NOT_CAPABLE, *LACKING.values(), EXTERNAL, NOT_ALLOWED, OTHER_VECTORS, STORED_ELSEWHERE, PINNED)

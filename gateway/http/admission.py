@@ -9,7 +9,9 @@ from gateway.base.errors import (
     HOST_NOT_ALLOWED,
     INVALID_API_KEY,
     INVALID_REQUEST,
+    KEY_DISABLED,
     METHOD_NOT_ALLOWED,
+    NETWORK_NOT_ALLOWED,
     NOT_FOUND,
     NOT_READY,
     ORIGIN_NOT_ALLOWED,
@@ -178,6 +180,8 @@ class Admission:
             key = self._roster.key(secret) if secret else None
         except Refusal as refusal:
             return refusal
+        if key is not None and (not_allowed := _check_use(exchange, key)) is not None:
+            return not_allowed
         if not self._require_api_key:
             exchange.api_key = key
             return self._admit_without_key(exchange, route)
@@ -213,6 +217,15 @@ class Admission:
     async def _respond_preflight(self, exchange: Exchange) -> None:
         assert self.cors is not None
         exchange.reply(204, self.cors.preflight_headers(exchange.head.fields), b"")
+
+
+def _check_use(exchange: Exchange, key: ApiKey) -> Refusal | None:
+    """Refuse a key that was disabled, or that a client of this network may not use."""
+    if not key.enabled:
+        return Refusal(401, KEY_DISABLED, "This API key is disabled.")
+    if key.allowed is not None and not key.allowed.allows_address(exchange.head.peer.ip):
+        return Refusal(403, NETWORK_NOT_ALLOWED, "This API key may not be used from this network.")
+    return None
 
 
 def _no_such_path(path: bytes) -> Refusal:

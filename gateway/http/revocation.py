@@ -32,6 +32,7 @@ class KeyedRequest(Protocol):
 R = TypeVar("R", bound=KeyedRequest)
 
 REVOKED = Ending(401, errors.INVALID_API_KEY, "The API key of this request was revoked.", "its API key was revoked")
+DISABLED = Ending(401, errors.KEY_DISABLED, "The API key of this request was disabled.", "its API key was disabled")
 EXPIRED = Ending(401, errors.INVALID_API_KEY, "The API key of this request has expired.", "its API key has expired")
 
 
@@ -82,11 +83,13 @@ class Revocation(Generic[R]):
             admitted_by = request.exchange.api_key
             if admitted_by is None or (changed is not None and admitted_by.id not in changed):
                 continue
-            current = changed[admitted_by.id] if changed is not None else _current(keys, admitted_by)
+            current = None if changed is None else changed[admitted_by.id]
+            if changed is None or (current is not None and current.digest != admitted_by.digest):
+                current = _current(keys, admitted_by)
             if (reason := ending(request.exchange, admitted_by, current, now)) is not None:
                 self._due.append((request, reason))
-            elif current is not None and admitted_by.external and admitted_by.permissions and not current.external:
-                request.exchange.api_key = current  # so that it gets no external endpoint while it waits
+            elif current is not None and admitted_by.permissions and _may_use_other(admitted_by, current):
+                request.exchange.api_key = current  # by which it gets an endpoint while it waits
 
 
 def _current(keys: CurrentKeys, admitted_by: ApiKey) -> ApiKey | None:
@@ -98,10 +101,17 @@ def _current(keys: CurrentKeys, admitted_by: ApiKey) -> ApiKey | None:
         return admitted_by
 
 
+def _may_use_other(admitted_by: ApiKey, current: ApiKey) -> bool:
+    """Return True if a key may use other endpoints or models than before."""
+    return admitted_by.external != current.external or admitted_by.allowed is not current.allowed
+
+
 def ending(exchange: Exchange, admitted_by: ApiKey, current: ApiKey | None, now: float) -> Ending | None:
     """Return why an admitted request must end, by the current state of its key; None if it may continue."""
     if current is None or current.id != admitted_by.id:
         return REVOKED
+    if not current.enabled:
+        return DISABLED
     if current.expires_at is not None and current.expires_at <= now:
         return EXPIRED
     permission = "" if exchange.route is None else exchange.route.permission

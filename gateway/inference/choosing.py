@@ -21,7 +21,10 @@ from gateway.inference.steps.targets import (
     lacking_reason,
     lacking_refusal,
     may_use_external,
+    model_refusal,
+    use_of,
 )
+from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand
 from gateway.routing.balancer import DECLINED, EXCLUDED, FULL, OPEN, PINNED, Decision, pick
@@ -44,6 +47,9 @@ def find_routes(request: InferenceRequest, body: Body) -> Routes:
     routes = NO_ROUTES
     if request.chain is None and not (routes := request.services.roster.routes(model)):
         begin_chain(request, request.parsed)  # the lookup may have found a new model name
+    use = use_of(request.exchange)
+    if use is not None:
+        _check_use(request, use)
     if request.chain is not None:
         if any(request.services.roster.routes(leaf.model).lacking for leaf in request.chain.plan.leaves):
             request.chain.parsed = _with_needs(request.chain.parsed, kind, body)
@@ -63,6 +69,8 @@ def find_routes(request: InferenceRequest, body: Body) -> Routes:
         )
     if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
         raise external_refusal(request.exchange, model)
+    if use is not None and not (capable := capable.allowed(use, through_name=False)):
+        raise model_refusal(model)
     if capable.lacking:
         request.parsed = _with_needs(request.parsed, kind, body)
         if not (able := capable.having(request.parsed.needs)):
@@ -83,17 +91,34 @@ def current_routes(request: InferenceRequest) -> Routes:
     capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
     if capable.has_external and not may_use_external(request.exchange):
         capable = capable.internal
+    if (use := use_of(request.exchange)) is not None:
+        capable = capable.allowed(use, through_name=False)
     if request.parsed.needs:
         capable = capable.having(request.parsed.needs)
     return capable if request.preferred is None else _pinned(request.preferred, capable)
 
 
-def lost_external(request: InferenceRequest) -> bool:
-    """Return True if only external endpoints could serve a request whose API key may not use them any more."""
+def lost_permission(request: InferenceRequest) -> Refusal | None:
+    """Return the refusal of a request whose API key may not use any endpoint of the model any more."""
     if request.chain is not None:
-        return request.chain.lost_external()
+        return request.chain.lost_permission()
     capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
-    return capable.has_external and not capable.internal and not may_use_external(request.exchange)
+    if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
+        return external_refusal(request.exchange, request.model)
+    use = use_of(request.exchange)
+    if use is not None and capable and not capable.allowed(use, through_name=False):
+        return model_refusal(request.model)
+    return None
+
+
+def _check_use(request: InferenceRequest, use: AllowedUse) -> None:
+    """Check the kind of a request and the model that it asks for. Raises Refusal (403)."""
+    kind, model = request.api.kind, request.parsed.model
+    if not use.allows_kind(kind.name):
+        message = f"This API key may not send requests to {kind.path}."
+        raise Refusal(403, errors.KIND_NOT_ALLOWED, message)
+    if not (request.parsed.models or use.allows_name(model)):  # of several, those that are not allowed are skipped
+        raise model_refusal(model)
 
 
 def _pinned(preferred: Decision, routes: Routes) -> Routes:

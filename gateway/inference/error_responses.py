@@ -11,12 +11,11 @@ from gateway.dialects.endpoint_errors import MAX_SENTENCE, EndpointError
 from gateway.http.exchange import JSON
 from gateway.http.revocation import Ending
 from gateway.inference.attempt import Attempt, Failure
-from gateway.inference.choosing import current_routes, lost_external
+from gateway.inference.choosing import current_routes, lost_permission
 from gateway.inference.headers import IS_JSON, client_headers
 from gateway.inference.recording import finish
 from gateway.inference.request import InferenceRequest
 from gateway.inference.sending import response_timeout
-from gateway.inference.steps.targets import external_refusal
 from gateway.ipc import record
 from gateway.providers.errors import LACKING, OF_THE_ACCOUNT, ErrorCause
 from gateway.routing.endpoint_memory import EndpointMemory
@@ -62,8 +61,8 @@ def end_without_response(request: InferenceRequest, failures: Sequence[Failure])
 def refuse_without_endpoint(request: InferenceRequest) -> None:
     """Refuse a request whose model no endpoint can serve now. Raises Refusal if none ever can."""
     model, kind = request.model, request.api.kind
-    if lost_external(request):
-        raise external_refusal(request.exchange, model)
+    if (lost := lost_permission(request)) is not None:
+        raise lost
     if request.chain is None:
         endpoints = current_routes(request).endpoints
     else:

@@ -59,7 +59,8 @@ def run(
     if len(body) > BIG_BYTES:
         return _serve_big(request, body)
     request.parsed = api.parse(request, body)
-    if request.parsed.is_flex or CLASS_HEADER in exchange.head.fields:
+    key = exchange.api_key
+    if request.parsed.is_flex or CLASS_HEADER in exchange.head.fields or (key is not None and key.bulk):
         set_class(request)
     if exchange.line.query:
         request.target += api.query(request)

@@ -9,7 +9,8 @@ import logging
 
 import msgspec
 
-from gateway.base import request_kinds
+from gateway.base import errors, request_kinds
+from gateway.base.errors import Refusal
 from gateway.http.exchange import Exchange, RequestLine
 from gateway.inference.anthropic.chat import ChatApi
 from gateway.inference.inference import run
@@ -33,6 +34,17 @@ class PlaygroundGrant(msgspec.Struct, frozen=True):
     external: bool = False  # it may use external endpoints
 
 
+def _key_of(services: Services, grant: PlaygroundGrant) -> ApiKey:
+    """Return the API key of the playground, with the restrictions that it has here. Raises Refusal."""
+    digest = bytes.fromhex(grant.api_key_hash)
+    known = services.roster.key_of(digest) if digest else None
+    if known is None:  # it was created a moment ago
+        return ApiKey(grant.api_key_id, digest, (), external=grant.external)
+    if not known.enabled:
+        raise Refusal(401, errors.KEY_DISABLED, "The API key of the playground is disabled.")
+    return msgspec.structs.replace(known, permissions=(), external=grant.external)
+
+
 _decode = msgspec.json.Decoder(PlaygroundGrant).decode
 
 
@@ -49,6 +61,6 @@ async def chat(services: Services, exchange: Exchange) -> None:
         exchange.reply(status, passed, body)
         return
     grant = _decode(body)
-    exchange.api_key = ApiKey(grant.api_key_id, bytes.fromhex(grant.api_key_hash), (), external=grant.external)
+    exchange.api_key = _key_of(services, grant)
     exchange.line = RequestLine(b"POST", _CHAT.path.encode(), exchange.line.version)
     await run(services, _CHAT_API, exchange, grant.endpoint_id)

@@ -27,7 +27,7 @@ from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_bi
 from gateway.inference.responses import value_of
 from gateway.inference.sending import check_loop, send
 from gateway.inference.services import Services
-from gateway.inference.steps.targets import may_use_external
+from gateway.inference.steps.targets import may_use_external, use_of
 from gateway.inference.stored_ids import (
     decode_items,
     decode_response,
@@ -137,18 +137,23 @@ def _candidates(request: InferenceRequest, response_id: str) -> list[tuple[Endpo
     """Return the endpoint that stores a response, or all that may. Raises Refusal."""
     endpoints = request.services.roster.endpoints
     stored_at = endpoint_of(request, response_id, None)
-    may_use_all = may_use_external(request.exchange)
+    may_use_all, use = may_use_external(request.exchange), use_of(request.exchange)
     if stored_at is not None:
         if stored_at not in endpoints:
             return []
         if endpoints[stored_at].facts.external and not may_use_all:
             message = f"{response_id[:256]!r} is stored at an external endpoint, which this API key may not use."
             raise Refusal(403, errors.EXTERNAL_NOT_ALLOWED, message)
+        if use is not None and not use.allows_endpoint(endpoints[stored_at].facts):
+            message = f"{response_id[:256]!r} is stored at an endpoint that this API key may not use."
+            raise Refusal(403, errors.MODEL_NOT_ALLOWED, message)
         return [(endpoints[stored_at], CREATOR)]
     available = [
         endpoint
         for endpoint in endpoints.values()
-        if endpoint.rank < EXCLUDED and (may_use_all or not endpoint.facts.external)
+        if endpoint.rank < EXCLUDED
+        and (may_use_all or not endpoint.facts.external)
+        and (use is None or use.allows_endpoint(endpoint.facts))
     ]
     return [(endpoint, SEARCHED) for endpoint in sorted(available, key=lambda endpoint: endpoint.rank)]
 

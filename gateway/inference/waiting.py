@@ -10,11 +10,12 @@ from collections.abc import Collection
 
 from gateway.base import errors
 from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
-from gateway.base.queue_class import BULK, BULK_SECONDS, read_class
+from gateway.base.queue_class import BULK, BULK_SECONDS, INTERACTIVE, read_class
 from gateway.inference.attempt import Attempt
 from gateway.inference.choosing import choose, current_routes
 from gateway.inference.request import InferenceRequest, QueueStay
 from gateway.inference.services import QueuedRequest
+from gateway.inference.steps.targets import permits_of
 from gateway.ipc.live_page import wanted_bit
 from gateway.routing.balancer import EXCLUDED, FULL, LEAST, ONLY, OPEN, TRIAL, Decision
 from gateway.routing.queue import Waiter
@@ -51,7 +52,9 @@ class _Queued:
 
 def set_class(request: InferenceRequest) -> None:
     """Set the class of a request by its headers and its body. Raises Refusal (400)."""
-    if read_class(request.exchange.head.fields, is_flex=request.parsed.is_flex) == BULK:
+    key = request.exchange.api_key
+    default = BULK if key is not None and key.bulk else INTERACTIVE
+    if read_class(request.exchange.head.fields, is_flex=request.parsed.is_flex, default=default) == BULK:
         request.stay = QueueStay(BULK, gives_way=True)
 
 
@@ -66,7 +69,8 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
     queue = services.queue
     # Requests that can use the same endpoints wait in one line.
     chain, preferred = request.chain, "" if request.preferred is None else request.preferred.endpoint_id
-    line = f"{request.parsed.model if chain is None else chain.line}\n{request.api.kind.capability}\n{preferred}"
+    model, permits = request.parsed.model if chain is None else chain.line, permits_of(request.exchange)
+    line = f"{model}\n{request.api.kind.capability}\n{preferred}\n{permits}"
     gives_way = request.stay.gives_way
     if not queue.waits_for(line, gives_way=gives_way):
         decision = choose(request, routes, tried)

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
+from gateway.registry.key_rules import allowed_use
 from gateway.registry.schema import (
     DIGEST_BYTES,
     ENDPOINT,
@@ -258,7 +259,11 @@ class RegistryReader:
         if len(self._permissions) > CACHED_KEYS:
             self._permissions.clear()
         shared = self._permissions.setdefault(row.permissions, row.permissions)
-        key = ApiKey(row.id, digest, shared, row.expires_at, row.external)
+        try:
+            allowed = allowed_use(row.rules)
+        except ValueError:  # rules of a newer release, or damaged: nothing is allowed
+            return None
+        key = ApiKey(row.id, digest, shared, row.expires_at, row.external, row.enabled, allowed, row.bulk)
         self._keys.put(digest, key)
         return key
 

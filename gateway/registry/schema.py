@@ -29,6 +29,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from gateway.registry.key_rules import AllowedUse, KeyRules
+
 FORMAT = 1
 
 # Status and operator state, as in the endpoints table and endpoint_options.
@@ -105,6 +107,11 @@ class KeyFacts(msgspec.Struct, frozen=True, array_like=True):
     expires_at: float | None = None  # seconds since 1970
     owner_id: str = ""
     external: bool = False  # it may use external endpoints
+    enabled: bool = True
+    rules: KeyRules | None = None  # None: no restrictions
+    bulk: bool = False  # its requests are bulk requests
+    replaced: str = ""  # hash of the key that this one replaced, and which has a row of its own while it is valid
+    is_replaced: bool = False  # this is the row of a replaced key
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -115,6 +122,9 @@ class ApiKey(msgspec.Struct, frozen=True):
     permissions: tuple[str, ...]
     expires_at: float | None = None  # seconds since 1970
     external: bool = False  # it may use external endpoints
+    enabled: bool = True
+    allowed: AllowedUse | None = None  # None: no restrictions
+    bulk: bool = False  # its requests are bulk requests
 
 
 class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
@@ -126,9 +136,29 @@ class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
     expires_at: float | None = None  # seconds since 1970
     owner_id: str = ""
     external: bool = False
+    enabled: bool = True
+    rules: KeyRules | None = None
+    bulk: bool = False
+    replaced: str = ""  # hash of the key that this one replaced
+    replaced_until: float | None = None  # seconds since 1970, at which that one expires
 
     def facts(self) -> KeyFacts:
-        return KeyFacts(self.id, self.permissions, self.expires_at, self.owner_id, self.external)
+        return KeyFacts(
+            self.id,
+            self.permissions,
+            self.expires_at,
+            self.owner_id,
+            self.external,
+            self.enabled,
+            self.rules,
+            self.bulk,
+            self.replaced,
+        )
+
+    def replaced_facts(self) -> KeyFacts:
+        """Return the row of the replaced key, which differs in when it expires."""
+        ends = [at for at in (self.expires_at, self.replaced_until) if at is not None]
+        return msgspec.structs.replace(self.facts(), expires_at=min(ends, default=0.0), replaced="", is_replaced=True)
 
 
 class Speeds(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -40,6 +40,7 @@ from gateway.registry.schema import (
     Damaged,
     EndpointFacts,
     EngineState,
+    KeyFacts,
     Lengths,
     Model,
     ModelName,
@@ -129,8 +130,14 @@ class RegistryWriter:
         return [] if self._store is None else [facts for _, facts in self._store.rows(ENDPOINTS)]
 
     def keys_between(self, after: bytes, last: bytes) -> list[bytes]:
-        """Return SHA-256 of the published keys after one, up to and with another. Raises sqlite3.Error or Damaged."""
-        return [] if self._store is None else [digest for digest, _ in self._store.raw_between(KEYS, after, last)]
+        """Return SHA-256 of the published keys after one, up to and with another, without those that were replaced.
+
+        Raises sqlite3.Error or Damaged.
+        """
+        if self._store is None:
+            return []
+        rows = self._store.raw_between(KEYS, after, last)
+        return [digest for digest, raw in rows if not KEYS.unpack(raw).is_replaced]
 
     def models(self, endpoint_id: str) -> list[Model]:
         """Return the models that are published for an endpoint. Raises sqlite3.Error or Damaged."""
@@ -321,11 +328,31 @@ class _Rows:
         if digest is None:
             return
         before = self._store.get(KEYS, digest)
-        if self._replace(KEYS, digest, None if published is None else published.facts()):
-            if before is not None:
-                self._changed.add(KEY + digest + before.id.encode())
-            if published is not None:
-                self._changed.add(KEY + digest + published.id.encode())
+        if before is not None and before.is_replaced and published is None:
+            return  # the key that replaced this one says when it goes
+        self._put_key(digest, None if published is None else published.facts())
+        replaced = "" if published is None else published.replaced
+        if before is not None and before.replaced and before.replaced != replaced:
+            self._delete_replaced(before)
+        if published is not None and (replaced_digest := digest_of(replaced)) is not None:
+            row = self._store.get(KEYS, replaced_digest)
+            if row is not None and row.replaced:
+                self._delete_replaced(row)
+            self._put_key(replaced_digest, published.replaced_facts())
+
+    def _put_key(self, digest: bytes, facts: KeyFacts | None) -> None:
+        before = self._store.get(KEYS, digest)
+        if self._replace(KEYS, digest, facts):
+            for row in (before, facts):
+                if row is not None:
+                    self._changed.add(KEY + digest + row.id.encode())
+
+    def _delete_replaced(self, key: KeyFacts) -> None:
+        """Delete the row of the key that this one replaced."""
+        digest = digest_of(key.replaced)
+        row = None if digest is None else self._store.get(KEYS, digest)
+        if digest is not None and row is not None and row.is_replaced and row.id == key.id:
+            self._put_key(digest, None)
 
     def _write_models(self, endpoint: bytes, models: Sequence[Model]) -> None:
         before = self._store.raw_rows(MODEL_ROWS, endpoint)
@@ -400,9 +427,13 @@ def _fill(
 
 
 def _key_rows(keys: Iterable[PublishedKey]) -> Iterator[tuple[bytes, bytes]]:
+    replaced: list[tuple[bytes, bytes]] = []
     for key in keys:
+        if (digest := digest_of(key.replaced)) is not None:
+            replaced.append((digest, KEYS.pack(key.replaced_facts())))
         digest = digest_of(key.hash)
         if digest is None:
             log.error("API key %s: the hash is malformed; the key is ignored", key.id)
         else:
             yield digest, KEYS.pack(key.facts())
+    yield from replaced

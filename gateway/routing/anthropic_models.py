@@ -14,6 +14,7 @@ import msgspec
 from gateway.base.errors import INVALID_REQUEST, Refusal
 from gateway.base.request_kinds import MESSAGES
 from gateway.loop.time_slices import Slices
+from gateway.registry.key_rules import AllowedUse
 from gateway.routing.model_list import BuiltList, ModelPayload, entries_of
 from gateway.routing.roster import Roster
 
@@ -41,13 +42,13 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class AnthropicList(BuiltList[Listed]):
-    def build(self, roster: Roster) -> Slices[Listed]:
-        return listing(roster)
+    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[Listed]:
+        return listing(roster, use)
 
 
-def listing(roster: Roster) -> Slices[Listed]:
-    """Encode the models and model names that take Messages."""
-    found = yield from entries_of(roster, _encoded)
+def listing(roster: Roster, use: AllowedUse | None = None) -> Slices[Listed]:
+    """Encode the models and model names that take Messages and that an API key may use."""
+    found = yield from entries_of(roster, _encoded, use)
     pairs = [pair for pair in found if pair is not None]
     return Listed([name for name, _ in pairs], [entry for _, entry in pairs])
 

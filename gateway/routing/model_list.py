@@ -10,17 +10,19 @@ from gateway.base.errors import MODEL_NOT_FOUND, Refusal
 from gateway.base.request_kinds import CAPABILITIES, KINDS
 from gateway.loop.time_slices import Slices, TimeSlices
 from gateway.registry import schema
+from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import ModelName
 from gateway.routing.balancer import EXCLUDED
 from gateway.routing.model_names import Leaf, ModelNames, NamePlan
 from gateway.routing.roster import Roster
-from gateway.routing.routes import Route
+from gateway.routing.routes import Route, Routes
 
 T = TypeVar("T")
 
 _APIS = {word: {kind.name for kind in KINDS if kind.capability == word} for word in CAPABILITIES}
 _ALL_APIS = {kind.name for kind in KINDS}
 SLICE_ROUTES = 500  # of some 10 µs each
+MAX_LISTS = 16  # in memory, for API keys with different restrictions
 
 
 class ModelPayload(TypedDict):
@@ -42,63 +44,68 @@ class ModelPayload(TypedDict):
 
 
 class BuiltList(ABC, Generic[T]):
-    """A list of models that is built once for each version of the registry, in time slices."""
+    """Lists of models, each built once for a version of the registry and what API keys may use, in time slices."""
 
     def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
         self._roster = roster
         self._time_slices = time_slices
-        self._version = -1  # of the list
         self._is_building = False
-        self._built: T
+        self._built: dict[AllowedUse | None, tuple[int, T]] = {}  # with the version; the last used ones at the end
 
     @abstractmethod
-    def build(self, roster: Roster) -> Slices[T]:
+    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[T]:
         """Build the list in time slices."""
 
-    async def current(self) -> T:
-        """Return the list, of the version at the time of the call or a later one.
+    async def current(self, use: AllowedUse | None = None) -> T:
+        """Return the list of the models that an API key may use, of the version at the time of the call or a later one.
 
         Requests share one build at a time, however often the version changes. Raises Refusal (503).
         """
         wanted = self._roster.version
-        while self._version < wanted:
+        while True:
+            built = self._built.pop(use, None)
+            if built is not None and built[0] >= wanted:
+                self._built[use] = built
+                return built[1]
             if self._is_building:
                 await self._time_slices.next()
                 continue
             self._is_building = True
             building = self._roster.version
             try:
-                self._built = await self._time_slices.start_now(self.build(self._roster))
-                self._version = building
+                found = await self._time_slices.start_now(self.build(self._roster, use))
             finally:
                 self._is_building = False
-        return self._built
+            self._built[use] = building, found
+            while len(self._built) > MAX_LISTS:
+                del self._built[next(iter(self._built))]
 
 
 class ModelList(BuiltList[bytes]):
     """The response of GET /v1/models."""
 
-    def build(self, roster: Roster) -> Slices[bytes]:
-        return listing(roster)
+    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
+        return listing(roster, use)
 
 
-def listing(roster: Roster) -> Slices[bytes]:
-    """Encode the list of models."""
-    return b'{"object":"list","data":[%b]}' % b",".join((yield from entries_of(roster, msgspec.json.encode)))
+def listing(roster: Roster, use: AllowedUse | None = None) -> Slices[bytes]:
+    """Encode the list of models that an API key may use."""
+    return b'{"object":"list","data":[%b]}' % b",".join((yield from entries_of(roster, msgspec.json.encode, use)))
 
 
-def entries_of(roster: Roster, encode: Callable[[ModelPayload], T]) -> Slices[list[T]]:
+def entries_of(roster: Roster, encode: Callable[[ModelPayload], T], use: AllowedUse | None = None) -> Slices[list[T]]:
     """Encode every model that an enabled endpoint can serve, one entry per canonical name, sorted by it.
 
     A model name is listed if an enabled endpoint can serve one of its targets. A pattern is not, because its names are
-    unknown. A name wins over a model of this id, so the model is left out.
+    unknown. A name wins over a model of this id, so the model is left out. `use`: what the API key may use.
     """
     listed: dict[str, list[Route]] = {}
     routes = 0
     for endpoint in list(roster.endpoints.values()):
         models = roster.models(endpoint)
         for model in models:
-            listed.setdefault(model.canonical or model.id, []).append(Route(endpoint, model))
+            if use is None or may_ask(use, model, endpoint.facts):
+                listed.setdefault(model.canonical or model.id, []).append(Route(endpoint, model))
         routes += len(models) + 1
         if routes > SLICE_ROUTES:
             routes = 0
@@ -107,7 +114,10 @@ def entries_of(roster: Roster, encode: Callable[[ModelPayload], T]) -> Slices[li
     names = roster.names
     exact = {} if names is None else names.exact
     for name in sorted(listed.keys() | exact.keys()):
-        found = listed[name] if names is None or name not in exact else _routes_of(roster, names.plan(name))
+        if names is None or name not in exact:
+            found = listed[name]
+        else:
+            found = [] if use is not None and not use.allows_name(name) else _routes_of(roster, names.plan(name), use)
         if serving := _serving(found):
             named = exact.get(name)
             entry = _entry(name, serving) if named is None else _name_entry(name, named, serving)
@@ -119,25 +129,45 @@ def entries_of(roster: Roster, encode: Callable[[ModelPayload], T]) -> Slices[li
     return entries
 
 
-def get_model(roster: Roster, name: str) -> ModelPayload:
-    """Return a model or model name, also while no endpoint with it is online. Raises Refusal (404)."""
+def get_model(roster: Roster, name: str, use: AllowedUse | None = None) -> ModelPayload:
+    """Return a model or model name, also while no endpoint with it is online. Raises Refusal (404).
+
+    One that the API key may not use does not exist for it.
+    """
+    if use is not None and not use.allows_name(name):
+        raise _no_such_model(name)
     names: ModelNames | None = roster.names
     if names is not None and (named := names.find(name)) is not None:
-        return _name_entry(name, named, _routes_of(roster, names.plan(name)))
+        return _name_entry(name, named, _routes_of(roster, names.plan(name), use))
     routes = roster.routes(name)
+    if use is not None:
+        routes = routes.allowed(use, through_name=False)
     if not routes:
-        raise Refusal(404, MODEL_NOT_FOUND, f"The model {name!r} does not exist.", param="model")
+        raise _no_such_model(name)
     return {**_entry(name, routes), "id": name}
 
 
-def _routes_of(roster: Roster, plan: NamePlan | None) -> list[Route]:
+def _no_such_model(name: str) -> Refusal:
+    return Refusal(404, MODEL_NOT_FOUND, f"The model {name!r} does not exist.", param="model")
+
+
+def may_ask(use: AllowedUse, model: schema.Model, facts: schema.EndpointFacts) -> bool:
+    """Return True if an API key may ask for a model by any name, and gets it from this endpoint."""
+    names = (model.canonical or model.id, model.id, *model.aliases)
+    return use.allows_route(model, facts, through_name=False) and any(map(use.allows_name, names))
+
+
+def _routes_of(roster: Roster, plan: NamePlan | None, use: AllowedUse | None) -> list[Route]:
     """Return the routes of all targets of a model name, those of the first step first."""
     leaves = () if plan is None else plan.leaves
-    return list(dict.fromkeys(route for leaf in leaves for route in _routes_of_leaf(roster, leaf)))
+    return list(dict.fromkeys(route for leaf in leaves for route in _routes_of_leaf(roster, leaf, use)))
 
 
-def _routes_of_leaf(roster: Roster, leaf: Leaf) -> list[Route]:
-    return [route for route in roster.routes(leaf.model) if _may_take(route.endpoint.facts, leaf)]
+def _routes_of_leaf(roster: Roster, leaf: Leaf, use: AllowedUse | None) -> list[Route]:
+    routes = roster.routes(leaf.model)
+    if use is not None:
+        routes = routes.allowed(use, through_name=True) if use.allows_path(leaf.names) else Routes()
+    return [route for route in routes if _may_take(route.endpoint.facts, leaf)]
 
 
 def _may_take(facts: schema.EndpointFacts, leaf: Leaf) -> bool:

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import EngineState, Model
 from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
+
+MAX_SUBSETS = 500  # that are kept of the routes of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,15 @@ class Routes(list[Route]):
         """The routes to endpoints that are not external."""
         return self._subset("internal", lambda it: not it.endpoint.facts.external)
 
+    def allowed(self, use: AllowedUse, *, through_name: bool) -> "Routes":
+        """Return the routes that an API key may use. `through_name`: a model name leads to them."""
+        if not use.restricts_routes:
+            return self
+        return self._subset(
+            (use, through_name),
+            lambda it: use.allows_route(it.model, it.endpoint.facts, through_name=through_name),
+        )
+
     def at(self, endpoint_id: str | None, tag: str | None) -> "Routes":
         """Return the routes to an endpoint, or to those with a tag; all if both are None."""
         if endpoint_id is None and tag is None:
@@ -99,6 +111,8 @@ class Routes(list[Route]):
     def _subset(self, key: object, belongs: Callable[[Route], bool]) -> "Routes":
         """Return the routes that belong to a subset, which is kept."""
         if key not in self._subsets:
+            if len(self._subsets) >= MAX_SUBSETS:
+                self._subsets.clear()
             subset = Routes(it for it in self if belongs(it))
             # Without a cycle of references: the garbage collector rarely runs, and changes of endpoints are frequent.
             self._subsets[key] = None if len(subset) == len(self) else subset

@@ -143,7 +143,9 @@ class RunningInstallation:
             return read_key(hashed)
         if key is None:
             return None
-        return KeyEntry(key.id, hashed, key.owner_id, key.permissions, key.expires_at, key.external)
+        return KeyEntry(
+            key.id, hashed, key.owner_id, key.permissions, key.expires_at, key.external, key.enabled, key.rules
+        )
 
     def key_names(self, ids: Iterable[str]) -> Mapping[str, str]:
         return self._key_names.of(ids)

@@ -32,7 +32,19 @@ def published_endpoint(entry: Entry, slot: int) -> PublishedEndpoint:
 
 
 def published_key(key: KeyEntry) -> PublishedKey:
-    return PublishedKey(key.id, key.hash, key.permissions, key.expires_at, key.owner_id, key.external)
+    return PublishedKey(
+        key.id,
+        key.hash,
+        key.permissions,
+        key.expires_at,
+        key.owner_id,
+        key.external,
+        key.enabled,
+        key.rules,
+        key.bulk,
+        key.replaced,
+        key.replaced_until,
+    )
 
 
 def entry_of(facts: EndpointFacts, models: Sequence[Model]) -> Entry:

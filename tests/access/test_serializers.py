@@ -34,6 +34,10 @@ def test_a_key_is_serialized_without_its_hash(admin: User) -> None:
         "expires_at": "2027-01-01T00:00:00Z",
         "permissions": ["endpoints.read"],
         "external": False,
+        "enabled": True,
+        "queue_class": "interactive",
+        "rules": None,
+        "replaced_until": None,
     }
 
 

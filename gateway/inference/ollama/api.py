@@ -202,7 +202,8 @@ def _begin(
         )
         raise Refusal(400, errors.INVALID_REQUEST, message, param="context")
     read_prefix(request, parsed, found, len(body))
-    if CLASS_HEADER in request.exchange.head.fields:
+    key = request.exchange.api_key
+    if CLASS_HEADER in request.exchange.head.fields or (key is not None and key.bulk):
         set_class(request)
     if request.chain is not None:
         body = lifted(body)

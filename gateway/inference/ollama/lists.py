@@ -14,12 +14,14 @@ from gateway.dialects.ollama.requests import names_of, tagged
 from gateway.dialects.openai_requests import MAX_MODEL_NAME
 from gateway.http.exchange import JSON, Exchange, HttpRoute
 from gateway.http.ollama.paths import ROOT
+from gateway.inference.steps.targets import use_of
 from gateway.loop.time_slices import Slices, TimeSlices
 from gateway.registry import schema
+from gateway.registry.key_rules import AllowedUse
 from gateway.registry.schema import Model, ref
 from gateway.routing.balancer import OPEN
 from gateway.routing.endpoint import Endpoint
-from gateway.routing.model_list import ModelPayload, get_model, listing
+from gateway.routing.model_list import BuiltList, ModelPayload, get_model, listing, may_ask
 from gateway.routing.roster import Roster
 from gateway.upstream.errors import EndpointWithdrawn, UpstreamError
 
@@ -67,13 +69,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class OllamaLists:
-    """Handlers of these paths. The list of models is encoded once for each version of the registry."""
+    """Handlers of these paths."""
 
     def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
         self._roster = roster
         self._time_slices = time_slices
-        self._version = -1
-        self._tags = b""
+        self._tags = _TagList(roster, time_slices)
 
     def routes(self, permission: str) -> Mapping[bytes, HttpRoute]:
         """Return the routes by path. `permission`: that of the lists."""
@@ -96,14 +97,11 @@ class OllamaLists:
         exchange.reply(200, (JSON, PRIVATE), _encode({"version": VERSION}))
 
     async def _list_tags(self, exchange: Exchange) -> None:
-        version = self._roster.version
-        if self._version != version:
-            self._tags = await self._time_slices.start_now(_listing_tags(self._roster))
-            self._version = version
-        exchange.reply(200, (JSON, PRIVATE), self._tags)
+        exchange.reply(200, (JSON, PRIVATE), await self._tags.current(use_of(exchange)))
 
     async def _list_loaded(self, exchange: Exchange) -> None:
-        exchange.reply(200, (JSON, PRIVATE), await self._time_slices.start_now(_listing_loaded(self._roster)))
+        loaded = await self._time_slices.start_now(_listing_loaded(self._roster, use_of(exchange)))
+        exchange.reply(200, (JSON, PRIVATE), loaded)
 
     def _show(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         body = exchange.take_body()
@@ -120,20 +118,21 @@ class OllamaLists:
             raise Refusal(400, errors.INVALID_REQUEST, "`model` must name a model; GET /api/tags lists them.")
         if len(name) > MAX_MODEL_NAME:
             raise Refusal(400, errors.INVALID_REQUEST, f"`model` has more than {MAX_MODEL_NAME} characters.")
-        return self._reply(exchange, *_find(self._roster, name))
+        return self._reply(exchange, *_find(self._roster, name, use_of(exchange)))
 
     async def _reply(self, exchange: Exchange, known: str, model: ModelPayload) -> None:
         """Send what an Ollama says about its model; without one, what RouterDash knows."""
-        endpoint_model = self._at_ollama(known)
+        endpoint_model = self._at_ollama(known, use_of(exchange))
         shown = None if endpoint_model is None else await _shown_by(*endpoint_model)
         exchange.reply(200, (JSON, PRIVATE), _encode(_details_of(model)) if shown is None else shown)
 
-    def _at_ollama(self, name: str) -> tuple[Endpoint, str] | None:
+    def _at_ollama(self, name: str, use: AllowedUse | None) -> tuple[Endpoint, str] | None:
         """Return an Ollama that has the model, and its own name of it. External ones are not asked."""
         names = self._roster.names
         if names is not None and names.find(name) is not None:
             return None
-        for route in self._roster.routes(name):
+        routes = self._roster.routes(name)
+        for route in routes if use is None else routes.allowed(use, through_name=False):
             endpoint = route.endpoint
             if endpoint.facts.kind == OLLAMA and endpoint.rank < OPEN and not endpoint.facts.external:
                 return endpoint, route.model.id
@@ -143,14 +142,19 @@ class OllamaLists:
         raise Refusal(403, errors.PERMISSION_DENIED, _FORBIDDEN)
 
 
-def _listing_tags(roster: Roster) -> Slices[bytes]:
+class _TagList(BuiltList[bytes]):
+    def build(self, roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
+        return _listing_tags(roster, use)
+
+
+def _listing_tags(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
     """Encode the models of GET /v1/models as Ollama lists them."""
-    listed = _decode_list((yield from listing(roster))).data
+    listed = _decode_list((yield from listing(roster, use))).data
     yield
     return _encode({"models": [_entry(it.id, it.created, it.capabilities, it.max_tokens) for it in listed]})
 
 
-def _listing_loaded(roster: Roster) -> Slices[bytes]:
+def _listing_loaded(roster: Roster, use: AllowedUse | None) -> Slices[bytes]:
     """Encode the models that endpoints have in memory, as far as that is known."""
     found: dict[str, tuple[Model, str]] = {}
     for endpoint in list(roster.endpoints.values()):
@@ -161,7 +165,8 @@ def _listing_loaded(roster: Roster) -> Slices[bytes]:
         if loaded is None and facts.kind in _LOADING:
             continue
         for model in roster.models(endpoint):
-            if loaded is None or model.id in loaded:
+            is_loaded = loaded is None or model.id in loaded
+            if is_loaded and (use is None or may_ask(use, model, facts)):
                 found.setdefault(model.canonical or model.id, (model, endpoint.id))
         yield
     entries = []
@@ -202,11 +207,11 @@ async def _shown_by(endpoint: Endpoint, model: str) -> bytes | None:
     return _encode({**fields, "modelfile": ""})
 
 
-def _find(roster: Roster, name: str) -> tuple[str, ModelPayload]:
+def _find(roster: Roster, name: str, use: AllowedUse | None) -> tuple[str, ModelPayload]:
     """Return a model by its name, with `:latest` or without, and the name that is known. Raises Refusal (404)."""
     for known in names_of(name):
         try:
-            return known, get_model(roster, known)
+            return known, get_model(roster, known, use)
         except Refusal as refusal:
             if refusal.status != 404:
                 raise

@@ -16,6 +16,7 @@ from gateway.base.step_reasons import (
     FAILED,
     FULL,
     LACKING,
+    NOT_ALLOWED,
     NOT_CAPABLE,
     OTHER_VECTORS,
     PINNED,
@@ -27,7 +28,15 @@ from gateway.dialects.body_edits import Places
 from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
 from gateway.inference.services import Services
-from gateway.inference.steps.targets import UNKNOWN, Open, StepTargets, external_refusal, lacking_refusal, vectors_of
+from gateway.inference.steps.targets import (
+    UNKNOWN,
+    Open,
+    StepTargets,
+    external_refusal,
+    lacking_refusal,
+    model_refusal,
+    vectors_of,
+)
 from gateway.routing.affinity.affinity import Prefix
 from gateway.routing.balancer import EXCLUDED, OPEN, Decision
 from gateway.routing.model_names import Leaf, NamePlan
@@ -110,9 +119,12 @@ class Chain(StepTargets):
             self._found = self.open_targets(self._stages, self._place)[0]
         return self._found
 
-    def lost_external(self) -> bool:
-        """Return True if the current stage has no target left but external endpoints, which the request may not use."""
-        return not self.targets() and self.open_targets(self._stages, self._place)[1] == EXTERNAL
+    def lost_permission(self) -> Refusal | None:
+        """Return the refusal of a request whose API key may not use any target of the current stage any more."""
+        if self.targets():
+            return None
+        why = self.open_targets(self._stages, self._place)[1]
+        return self._refusal({why}) if why in (EXTERNAL, NOT_ALLOWED) else None
 
     def endpoints_tried(self, routes: Routes) -> list[str]:
         """Return the ids of those endpoints of a target at which its model has failed."""
@@ -232,6 +244,8 @@ class Chain(StepTargets):
 
     def _refusal(self, reasons: set[str]) -> Refusal:
         """Return the refusal of a request for which all steps were skipped."""
+        if NOT_ALLOWED in reasons:
+            return model_refusal(self.requested)
         if EXTERNAL in reasons:
             return external_refusal(self._exchange, self.requested)
         model = f"The model {self.requested!r}"

@@ -11,6 +11,7 @@ from gateway.base.step_reasons import (
     LACKING,
     NO_TOOLS,
     NO_VISION,
+    NOT_ALLOWED,
     NOT_CAPABLE,
     OTHER_VECTORS,
     PINNED,
@@ -20,6 +21,7 @@ from gateway.dialects.needs import Needs
 from gateway.dialects.openai_requests import Request
 from gateway.http.exchange import Exchange
 from gateway.inference.services import Services
+from gateway.registry.key_rules import AllowedUse
 from gateway.routing.balancer import Decision
 from gateway.routing.model_names import Leaf, NamePlan, Stage
 from gateway.routing.roster import Roster
@@ -65,6 +67,24 @@ def lacking_refusal(model: str, reason: str) -> Refusal:
     return Refusal(400, errors.MODEL_NOT_CAPABLE, message, param="model")
 
 
+def use_of(exchange: Exchange) -> AllowedUse | None:
+    """Return the restrictions of a request's API key; None: there are none."""
+    key = exchange.api_key
+    return None if key is None else key.allowed
+
+
+def permits_of(exchange: Exchange) -> str:
+    """Return a text that is equal for requests whose API keys may use the same endpoints."""
+    key = exchange.api_key
+    return "" if key is None or not (key.external or key.allowed) else f"{key.external:d}{id(key.allowed):x}"
+
+
+def model_refusal(model: str) -> Refusal:
+    """Return the refusal of a request for a model that its API key may not use."""
+    message = f"This API key may not use the model {model!r}; GET /v1/models lists the models that it may use."
+    return Refusal(403, errors.MODEL_NOT_ALLOWED, message, param="model")
+
+
 class StepTargets:
     """The targets of one request: the part of a Chain that finds them."""
 
@@ -96,6 +116,23 @@ class StepTargets:
 
     def _routes(self, leaf: Leaf) -> tuple[Routes, str | None]:
         """Return the routes of a target that the request may use, in any state; and why there are none."""
+        use = use_of(self._exchange)
+        if use is not None:
+            asked = (leaf.names or (leaf.model,))[0] if self.plan.name is None else self.requested
+            if not use.allows_path((asked, *leaf.names[1:])):
+                return NO_ROUTES, NOT_ALLOWED
+        routes, why = self._permitted_routes(leaf, use)
+        if why is not None:
+            return routes, why
+        if self._vectors is not None and not (routes := routes.of_models(self._vectors)):
+            return routes, OTHER_VECTORS
+        preferred = self.preferred
+        if preferred is not None and preferred.reason == PINNED and preferred.endpoint_id not in routes.by_id:
+            return NO_ROUTES, PINNED
+        return self._able(leaf, routes) if self.parsed.needs or routes.context is not None else (routes, None)
+
+    def _permitted_routes(self, leaf: Leaf, use: AllowedUse | None) -> tuple[Routes, str | None]:
+        """Return the routes of a target that have the capability and that the API key may use."""
         routes = self._services.roster.routes(leaf.model)
         if not routes:
             return routes, UNKNOWN
@@ -107,12 +144,9 @@ class StepTargets:
             routes = routes.internal
         if not routes:
             return routes, EXTERNAL
-        if self._vectors is not None and not (routes := routes.of_models(self._vectors)):
-            return routes, OTHER_VECTORS
-        preferred = self.preferred
-        if preferred is not None and preferred.reason == PINNED and preferred.endpoint_id not in routes.by_id:
-            return NO_ROUTES, PINNED
-        return self._able(leaf, routes) if self.parsed.needs or routes.context is not None else (routes, None)
+        if use is not None and not (routes := routes.allowed(use, through_name=bool(leaf.names))):
+            return routes, NOT_ALLOWED
+        return routes, None
 
     def _able(self, leaf: Leaf, routes: Routes) -> tuple[Routes, str | None]:
         """Return the routes whose models may do what the request needs, and seem to hold its prompt."""

@@ -280,3 +280,66 @@ def test_parameters_of_a_model_name_are_kept(writer):
 def test_a_rebuilt_store_has_the_model_names(writer):
     writer.rebuild(DATABASE, (), (), model_names=[make_name("1", "fast"), make_name("2", "a*")])
     assert {name.name for name in writer.model_names()} == {"fast", "a*"}
+
+
+# Keys that were replaced
+
+
+def rotated(writer, name, replaced, until=2e9, **fields):
+    """Publish a key that replaced another one."""
+    key = PublishedKey("k1", digest(name).hex(), ("read",), replaced=digest(replaced).hex(), replaced_until=until)
+    writer.apply(Changes(keys={digest(replaced).hex(): None, key.hash: msgspec.structs.replace(key, **fields)}))
+
+
+def test_a_replaced_key_is_the_same_key_until_it_expires(writer, known):
+    rotated(writer, "new", "old", until=5.0, expires_at=9.0, external=True)
+    old, new = (known.reader.key(digest(name)) for name in ("old", "new"))
+    assert (old.id, old.permissions, old.external) == (new.id, new.permissions, True)
+    assert (old.expires_at, new.expires_at) == (5.0, 9.0)
+
+
+def test_a_replaced_key_expires_no_later_than_its_successor(writer, known):
+    rotated(writer, "new", "old", until=9.0, expires_at=5.0)
+    assert known.reader.key(digest("old")).expires_at == 5.0
+
+
+def test_a_change_of_a_key_reaches_the_one_that_it_replaced(writer, known):
+    rotated(writer, "new", "old")
+    assert known.reader.key(digest("old")).enabled
+    key = PublishedKey("k1", digest("new").hex(), (), enabled=False, replaced=digest("old").hex(), replaced_until=2e9)
+    writer.apply(Changes(keys={key.hash: key}))
+    known.reader.follow()
+    assert not known.reader.key(digest("old")).enabled
+
+
+def test_a_deleted_key_takes_the_one_that_it_replaced_with_it(writer, known):
+    rotated(writer, "new", "old")
+    writer.apply(Changes(keys={digest("new").hex(): None}))
+    known.reader.follow()
+    assert [known.reader.key(digest(name)) for name in ("old", "new")] == [None, None]
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_second_rotation_ends_the_first_value(writer, known, is_reversed):
+    rotated(writer, "new", "old")
+    key = PublishedKey("k1", digest("newest").hex(), (), replaced=digest("new").hex(), replaced_until=2e9)
+    keys = {digest("new").hex(): None, key.hash: key}
+    writer.apply(Changes(keys=dict(reversed(keys.items())) if is_reversed else keys))
+    known.reader.follow()
+    found = [known.reader.key(digest(name)) is not None for name in ("old", "new", "newest")]
+    assert found == [False, True, True]
+
+
+def test_a_late_deletion_of_a_replaced_key_changes_nothing(writer, known):
+    rotated(writer, "new", "old")
+    writer.apply(Changes(keys={digest("old").hex(): None}))
+    known.reader.follow()
+    assert known.reader.key(digest("old")) is not None
+
+
+def test_a_build_has_the_replaced_keys(writer, known):
+    key = PublishedKey("k1", digest("new").hex(), (), replaced=digest("old").hex(), replaced_until=2e9)
+    writer.rebuild(DATABASE, (), (key,))
+    known.reader.follow()
+    assert known.reader.key(digest("old")).id == "k1"
+    assert writer.keys_between(b"", b"\xff" * 40) == [digest("new")]

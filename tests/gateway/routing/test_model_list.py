@@ -148,9 +148,9 @@ def built(monkeypatch):
     calls = []
     listing = model_list.listing
 
-    def counted(roster):
+    def counted(roster, use=None):
         calls.append(1)
-        return listing(roster)
+        return listing(roster, use)
 
     monkeypatch.setattr(model_list, "listing", counted)
     return calls

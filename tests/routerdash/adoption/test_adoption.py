@@ -118,11 +118,20 @@ def test_tables_of_llmlb_keep_their_declarations(adopted: Adopted) -> None:
     assert changed == {"table api_keys", "table request_history", "table users"}
 
 
-@pytest.mark.parametrize(("table", "column"), [("users", "view_bodies"), ("api_keys", "external")])
-def test_a_table_has_one_more_column_only(adopted: Adopted, table: str, column: str) -> None:
+RULES = 'text NULL CHECK ((JSON_VALID("rules") OR "rules" IS NULL))'
+COLUMNS_OF_KEYS = (
+    *(("external", "bool NULL"), ("enabled", "bool NULL"), ("rules", RULES), ("bulk", "bool NULL")),
+    *(("replaced_hash", "text NULL"), ("replaced_until", "text NULL")),
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"), [("users", [("view_bodies", "bool NULL")]), ("api_keys", COLUMNS_OF_KEYS)]
+)
+def test_a_table_has_more_columns_only(adopted: Adopted, table: str, columns: list[tuple[str, str]]) -> None:
     before, after = (objects(path)[f"table {table}"] for path in (adopted.original, adopted.path))
     assert after is not None
-    assert after.replace(f', "{column}" bool NULL', "") == before
+    assert after.replace("".join(f', "{name}" {declaration}' for name, declaration in columns), "") == before
 
 
 def test_the_history_has_additional_columns_only(adopted: Adopted) -> None:
@@ -132,7 +141,10 @@ def test_the_history_has_additional_columns_only(adopted: Adopted) -> None:
     assert after.startswith(before.rstrip(")").rstrip())
 
 
-@pytest.mark.parametrize(("table", "names"), [("request_history", OURS), ("users", ["view_bodies"])])
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [("request_history", OURS), ("users", ["view_bodies"]), ("api_keys", [name for name, _ in COLUMNS_OF_KEYS])],
+)
 def test_our_columns_are_nullable_without_a_default(adopted: Adopted, table: str, names: list[str]) -> None:
     columns = read(adopted.path, f"PRAGMA table_info({table})")
     ours = {row[1]: (row[3], row[4]) for row in columns if row[1] in names}

@@ -80,9 +80,14 @@ def expected(found: Stored) -> Stored:
         found.state,
         {it.id: endpoint_facts(it, found.slots.get(it.id, -1)) for it in entries.values()},
         {it.id: sorted(endpoint_models(it), key=lambda model: model.id) for it in entries.values()},
-        {it.hash: published_key(it).facts() for it in read_key_entries(read_users())},
+        _key_rows(),
         {name_id: facts for name_id, it in read_names().items() if (facts := it.facts()) is not None},
     )
+
+
+def _key_rows() -> dict[str, KeyFacts]:
+    keys = [published_key(it) for it in read_key_entries(read_users())]
+    return {it.hash: it.facts() for it in keys} | {it.replaced: it.replaced_facts() for it in keys if it.replaced}
 
 
 def assert_is_as_the_database(config: Config) -> Stored:

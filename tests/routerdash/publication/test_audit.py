@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
@@ -46,6 +47,8 @@ def run(audit: Audit, slices: int = 3) -> None:
 BEHIND_THE_TRIGGERS: dict[str, Callable[[], object]] = {
     "key deleted": lambda: rows("DELETE FROM api_keys"),
     "key changed": lambda: ApiKey.objects.update(permissions=[]),
+    "key disabled": lambda: ApiKey.objects.update(enabled=False),
+    "key restricted": lambda: ApiKey.objects.update(rules={"models": ["a"]}),
     "key added": lambda: key_for(ApiKey.objects.get().created_by, name="new"),
     "endpoint renamed": lambda: rows("UPDATE endpoints SET name = 'renamed' WHERE id = %s", A),
     "endpoint deleted": lambda: Endpoint.objects.filter(pk=A).delete(),
@@ -73,6 +76,15 @@ def test_a_change_behind_the_triggers_is_found_and_mended(
 
 def test_equal_states_are_no_difference(audit: Audit, config: Config) -> None:
     before = store.read(config)
+    run(audit, 5)
+    assert (audit.differences, store.read(config)) == (0, before)
+
+
+def test_a_rotated_key_is_no_difference(publisher: Publisher, audit: Audit, config: Config) -> None:
+    triggers.ensure()
+    ApiKey.objects.get().rotate(timedelta(days=1))
+    ChangeFollower(publisher).follow()
+    before = store.assert_is_as_the_database(config)
     run(audit, 5)
     assert (audit.differences, store.read(config)) == (0, before)
 
