@@ -18,8 +18,8 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from access.key_form import ApiKeyForm
-from access.key_rules import FIELDS
+from access.keys.form import ApiKeyForm
+from access.keys.rules import FIELDS
 from access.models import (
     DELETED,
     VIEW_BODIES,

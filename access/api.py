@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.bootstrap import BOOTSTRAP_ID
-from access.key_limit import check_key_limit
+from access.keys.limit import check_key_limit
 from access.models import ApiKey, User
 from access.permissions import SESSION
 from access.serializers import (

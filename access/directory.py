@@ -19,7 +19,7 @@ from django.db import Error, close_old_connections, connection
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Greatest, Least
 
-from access.key_rules import read_rules
+from access.keys.rules import read_rules
 from access.models import READING, ApiKey, User, granted_permissions
 from access.sessions.store import sessions
 from endpoints.fields import LAST_EXPIRY_YEAR

@@ -179,7 +179,7 @@ class ApiKey(models.Model):
     # llmlb has no such column: null means no.
     external = models.BooleanField(_("may use external endpoints"), null=True)
     enabled = models.BooleanField(_("enabled"), null=True)  # null means yes
-    rules = models.JSONField(_("restrictions"), null=True, blank=True)  # see access.key_rules
+    rules = models.JSONField(_("restrictions"), null=True, blank=True)  # see access.keys.rules
     bulk = models.BooleanField(_("bulk requests"), null=True)  # null means no
     # The key that this one replaced, and when that one expires.
     replaced_hash = LineField(null=True, editable=False)

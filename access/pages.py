@@ -23,8 +23,8 @@ from django.views.decorators.http import require_POST
 from rest_framework.exceptions import ValidationError
 
 from access.api import make, own_keys, rotate
-from access.key_form import EXTERNAL_HELP, OFFERED, ApiKeyForm
-from access.key_rules import FIELDS, read_rules
+from access.keys.form import EXTERNAL_HELP, OFFERED, ApiKeyForm
+from access.keys.rules import FIELDS, read_rules
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from access.snippets import chat_models, first_model
 from endpoints.lists.page_links import PageLinks

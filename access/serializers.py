@@ -1,5 +1,6 @@
 """Serializers of API keys for the JSON API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
@@ -9,7 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from access.bootstrap import BOOTSTRAP
-from access.key_rules import FIELDS, KINDS, check_rules, read_rules
+from access.keys.rules import FIELDS, KINDS, check_rules, read_rules
 from access.models import PERMISSIONS, VIEWER_PERMISSIONS, ApiKey, User
 from endpoints.fields import validate_expiry
 from endpoints.text import validate_line
@@ -143,7 +144,7 @@ class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
             raise serializers.ValidationError(_("Only administrators may change the restrictions of a key."))
         return checked
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Mapping[str, Any]:
         """Return the values of the columns that were sent."""
         values = dict(self.validated_data)
         if "queue_class" in values:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from gateway.base.patterns import matches
+from gateway.registry.patterns import matches
 from metrics.prices.amounts import nanos
 from metrics.prices.book import DEFAULT_TIERS, EVERY_DAY, MINUTES
 

@@ -6,7 +6,7 @@ A pattern is a model's name, or has `*` for any characters. Case does not matter
 from collections.abc import Iterable, Sequence
 
 from endpoints import tags
-from gateway.base import patterns as name_patterns
+from gateway.registry import patterns as name_patterns
 
 MAX_PATTERNS = 200
 MAX_LENGTH = 256

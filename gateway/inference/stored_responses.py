@@ -144,7 +144,7 @@ def _candidates(request: InferenceRequest, response_id: str) -> list[tuple[Endpo
         if endpoints[stored_at].facts.external and not may_use_all:
             message = f"{response_id[:256]!r} is stored at an external endpoint, which this API key may not use."
             raise Refusal(403, errors.EXTERNAL_NOT_ALLOWED, message)
-        if use is not None and not use.allows_endpoint(endpoints[stored_at].facts):
+        if use is not None and not use.allows_endpoint(stored_at, endpoints[stored_at].facts.tags):
             message = f"{response_id[:256]!r} is stored at an endpoint that this API key may not use."
             raise Refusal(403, errors.MODEL_NOT_ALLOWED, message)
         return [(endpoints[stored_at], CREATOR)]
@@ -153,7 +153,7 @@ def _candidates(request: InferenceRequest, response_id: str) -> list[tuple[Endpo
         for endpoint in endpoints.values()
         if endpoint.rank < EXCLUDED
         and (may_use_all or not endpoint.facts.external)
-        and (use is None or use.allows_endpoint(endpoint.facts))
+        and (use is None or use.allows_endpoint(endpoint.id, endpoint.facts.tags))
     ]
     return [(endpoint, SEARCHED) for endpoint in sorted(available, key=lambda endpoint: endpoint.rank)]
 

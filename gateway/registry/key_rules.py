@@ -6,16 +6,12 @@ model is never served, under whatever name.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.base.patterns import PatternSet
-
-if TYPE_CHECKING:
-    from gateway.registry.schema import EndpointFacts, Model
+from gateway.registry.patterns import PatternSet
 
 COMPILED = 4096  # different rules in memory
 
@@ -23,7 +19,7 @@ COMPILED = 4096  # different rules in memory
 class KeyRules(msgspec.Struct, frozen=True, array_like=True):
     """The restrictions of an API key. An empty tuple restricts nothing.
 
-    Models are patterns (gateway.base.patterns) of models and model names.
+    Models are patterns (gateway.registry.patterns) of models and model names.
     """
 
     models: tuple[str, ...] = ()
@@ -56,20 +52,17 @@ class AllowedUse:
         """Return True if a client may ask for the first of these model names, which leads to the others in turn."""
         return self.allows_name(names[0]) and not any(map(self._forbidden.match, names[1:]))
 
-    def allows_route(self, model: "Model", facts: "EndpointFacts", *, through_name: bool) -> bool:
-        """Return True if a model at an endpoint may serve a request. `through_name`: a model name leads to it."""
-        if not self.allows_endpoint(facts):
-            return False
-        names = (model.id, *((model.canonical,) if model.canonical else ()), *model.aliases)
+    def allows_model(self, names: Sequence[str], *, through_name: bool) -> bool:
+        """Return True if a model with these names may serve a request. `through_name`: a model name leads to it."""
         if any(map(self._forbidden.match, names)):
             return False
         return through_name or not self._models or any(map(self._models.match, names))
 
-    def allows_endpoint(self, facts: "EndpointFacts") -> bool:
+    def allows_endpoint(self, endpoint_id: str, tags: Iterable[str]) -> bool:
         """Return True if an endpoint may serve a request."""
-        if self._endpoints and facts.id not in self._endpoints:
+        if self._endpoints and endpoint_id not in self._endpoints:
             return False
-        return not self._tags or not self._tags.isdisjoint(tag.casefold() for tag in facts.tags)
+        return not self._tags or not self._tags.isdisjoint(tag.casefold() for tag in tags)
 
     def allows_kind(self, kind: str) -> bool:
         """Return True if requests of this kind may be sent."""

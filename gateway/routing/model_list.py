@@ -15,7 +15,7 @@ from gateway.registry.schema import ModelName
 from gateway.routing.balancer import EXCLUDED
 from gateway.routing.model_names import Leaf, ModelNames, NamePlan
 from gateway.routing.roster import Roster
-from gateway.routing.routes import Route, Routes
+from gateway.routing.routes import Route, Routes, may_use
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ def _no_such_model(name: str) -> Refusal:
 def may_ask(use: AllowedUse, model: schema.Model, facts: schema.EndpointFacts) -> bool:
     """Return True if an API key may ask for a model by any name, and gets it from this endpoint."""
     names = (model.canonical or model.id, model.id, *model.aliases)
-    return use.allows_route(model, facts, through_name=False) and any(map(use.allows_name, names))
+    return may_use(use, model, facts, through_name=False) and any(map(use.allows_name, names))
 
 
 def _routes_of(roster: Roster, plan: NamePlan | None, use: AllowedUse | None) -> list[Route]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.registry.key_rules import AllowedUse
-from gateway.registry.schema import EngineState, Model
+from gateway.registry.schema import EndpointFacts, EngineState, Model
 from gateway.routing.adaptive import Row
 from gateway.routing.balancer import Decision
 from gateway.routing.endpoint import Endpoint
@@ -39,6 +39,12 @@ class LearnedRoutes:
     has_loads: bool  # an endpoint would have to load the model, or is loading it
     only: Decision | None  # if there is just one endpoint; without costs, which nothing is compared with
     slowest_read: float  # seconds a prompt token, times the weight
+
+
+def may_use(use: AllowedUse, model: Model, facts: EndpointFacts, *, through_name: bool) -> bool:
+    """Return True if an API key may use a model at an endpoint. `through_name`: a model name leads to it."""
+    names = (model.id, *((model.canonical,) if model.canonical else ()), *model.aliases)
+    return use.allows_endpoint(facts.id, facts.tags) and use.allows_model(names, through_name=through_name)
 
 
 class Routes(list[Route]):
@@ -83,7 +89,7 @@ class Routes(list[Route]):
             return self
         return self._subset(
             (use, through_name),
-            lambda it: use.allows_route(it.model, it.endpoint.facts, through_name=through_name),
+            lambda it: may_use(use, it.model, it.endpoint.facts, through_name=through_name),
         )
 
     def at(self, endpoint_id: str | None, tag: str | None) -> "Routes":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from gateway.base.patterns import matches_parts
+from gateway.registry.patterns import matches_parts
 
 NANO = 1_000_000_000  # parts of a unit of currency
 TOKENS, REQUESTS, IMAGES, MINUTES = 1_000_000, 1_000, 1_000, 1_000  # that a price stands for

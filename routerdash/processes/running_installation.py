@@ -6,7 +6,7 @@ from datetime import datetime
 from django.utils.translation import gettext
 
 from access.directory import KeyEntry, access, read_key
-from access.key_names import KeyNames
+from access.keys.names import KeyNames
 from endpoints.engine_reports import EngineReading
 from endpoints.model_names.registry import model_names
 from endpoints.registry import registry

@@ -118,8 +118,8 @@ class StepTargets:
         """Return the routes of a target that the request may use, in any state; and why there are none."""
         use = use_of(self._exchange)
         if use is not None:
-            asked = (leaf.names or (leaf.model,))[0] if self.plan.name is None else self.requested
-            if not use.allows_path((asked, *leaf.names[1:])):
+            requested = (leaf.names or (leaf.model,))[0] if self.plan.name is None else self.requested
+            if not use.allows_path((requested, *leaf.names[1:])):
                 return NO_ROUTES, NOT_ALLOWED
         routes, why = self._permitted_routes(leaf, use)
         if why is not None:

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.registry.key_rules import KeyRules, allowed_use, compiled
 from gateway.registry.schema import Model
+from gateway.routing.routes import may_use
 from tests.gateway.samples import make_endpoint
 
 SERVED = Model("qwen3:8b", canonical="Qwen/Qwen3-8B", aliases=("qwen",))
@@ -58,7 +59,7 @@ def test_a_forbidden_name_on_the_way_wins():
     ],
 )
 def test_routes(rules, through_name, allowed):
-    assert compiled(rules).allows_route(SERVED, FACTS, through_name=through_name) is allowed
+    assert may_use(compiled(rules), SERVED, FACTS, through_name=through_name) is allowed
 
 
 @pytest.mark.parametrize(

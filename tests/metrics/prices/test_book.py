@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.base.patterns import matches
+from gateway.registry.patterns import matches
 from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, PriceWindow, cost, tier_of
 
 NOON = int(datetime(2026, 11, 4, 12, tzinfo=UTC).timestamp())  # a Wednesday

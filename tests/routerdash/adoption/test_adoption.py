@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from routerdash.adoption.adoption import CannotAdopt
 from tests.metrics.records import NOW
 from tests.reference.llmlb_again import COUNTERS, DAILY, HISTORY, serve_again
 from tests.reference.make_reference_db import make
+from tests.routerdash.adoption.added_columns import ADDED
 from tests.routerdash.commands import Done, manage, one_line, python
 
 SEEDS = (1, 2)
@@ -118,20 +119,11 @@ def test_tables_of_llmlb_keep_their_declarations(adopted: Adopted) -> None:
     assert changed == {"table api_keys", "table request_history", "table users"}
 
 
-RULES = 'text NULL CHECK ((JSON_VALID("rules") OR "rules" IS NULL))'
-COLUMNS_OF_KEYS = (
-    *(("external", "bool NULL"), ("enabled", "bool NULL"), ("rules", RULES), ("bulk", "bool NULL")),
-    *(("replaced_hash", "text NULL"), ("replaced_until", "text NULL")),
-)
-
-
-@pytest.mark.parametrize(
-    ("table", "columns"), [("users", [("view_bodies", "bool NULL")]), ("api_keys", COLUMNS_OF_KEYS)]
-)
-def test_a_table_has_more_columns_only(adopted: Adopted, table: str, columns: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize(("table", "columns"), ADDED.items())
+def test_a_table_has_more_columns_only(adopted: Adopted, table: str, columns: dict[str, str]) -> None:
     before, after = (objects(path)[f"table {table}"] for path in (adopted.original, adopted.path))
     assert after is not None
-    assert after.replace("".join(f', "{name}" {declaration}' for name, declaration in columns), "") == before
+    assert after.replace("".join(f', "{name}" {kind}' for name, kind in columns.items()), "") == before
 
 
 def test_the_history_has_additional_columns_only(adopted: Adopted) -> None:
@@ -141,11 +133,8 @@ def test_the_history_has_additional_columns_only(adopted: Adopted) -> None:
     assert after.startswith(before.rstrip(")").rstrip())
 
 
-@pytest.mark.parametrize(
-    ("table", "names"),
-    [("request_history", OURS), ("users", ["view_bodies"]), ("api_keys", [name for name, _ in COLUMNS_OF_KEYS])],
-)
-def test_our_columns_are_nullable_without_a_default(adopted: Adopted, table: str, names: list[str]) -> None:
+@pytest.mark.parametrize(("table", "names"), [("request_history", OURS), *ADDED.items()])
+def test_our_columns_are_nullable_without_a_default(adopted: Adopted, table: str, names: Collection[str]) -> None:
     columns = read(adopted.path, f"PRAGMA table_info({table})")
     ours = {row[1]: (row[3], row[4]) for row in columns if row[1] in names}
     assert ours == dict.fromkeys(names, (0, None))

@@ -6,7 +6,7 @@ import pytest
 from django.db import Error, connection
 from django.test.utils import CaptureQueriesContext
 
-from access.key_names import FRESH_SECONDS, KeyNames
+from access.keys.names import FRESH_SECONDS, KeyNames
 from access.models import ApiKey
 from tests.access.people import make_user
 

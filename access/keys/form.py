@@ -13,8 +13,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from access.bootstrap import BOOTSTRAP
-from access.key_limit import check_key_limit
-from access.key_rules import FIELDS, KINDS, check_rules, read_rules
+from access.keys.limit import check_key_limit
+from access.keys.rules import FIELDS, KINDS, check_rules, read_rules
 from access.models import (
     INFERENCE,
     MANAGE_ENDPOINTS,
@@ -131,7 +131,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         offered |= {pk: _("%(id)s (deleted)") % {"id": pk} for pk in stored["endpoints"] if pk not in offered}
         cast("forms.MultipleChoiceField", self.fields["endpoints"]).choices = list(offered.items())
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> None:
         """Join the restrictions into the value of their column."""
         cleaned = super().clean() or self.cleaned_data
         values: dict[str, Iterable[str]] = {
@@ -142,7 +142,6 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         except ValidationError as error:
             for name, messages in error.message_dict.items():
                 self.add_error(name, messages)
-        return cleaned
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from access.bootstrap import BOOTSTRAP_ID
 from access.directory import access, read_key_entries
-from access.key_rules import NOTHING_ALLOWED, check_rules, read_rules
+from access.keys.rules import NOTHING_ALLOWED, check_rules, read_rules
 from access.models import ApiKey, User, hash_key
 from gateway.registry.key_rules import KeyRules
 from tests.access.people import Api, key_for

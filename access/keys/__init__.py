@@ -1,0 +1,1 @@
+"""API keys: their forms, restrictions, names, and the limit of their number."""

@@ -1,0 +1,13 @@
+"""Columns that an adoption adds to tables of llmlb, as SQLite declares them."""
+
+ADDED = {
+    "users": {"view_bodies": "bool NULL"},
+    "api_keys": {
+        "external": "bool NULL",
+        "enabled": "bool NULL",
+        "rules": 'text NULL CHECK ((JSON_VALID("rules") OR "rules" IS NULL))',
+        "bulk": "bool NULL",
+        "replaced_hash": "text NULL",
+        "replaced_until": "text NULL",
+    },
+}
