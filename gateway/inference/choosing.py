@@ -67,10 +67,8 @@ def find_routes(request: InferenceRequest, body: Body) -> Routes:
             f"{kind.capability}; GET /v1/models lists the capabilities of each.",
             param="model",
         )
-    if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
-        raise external_refusal(request.exchange, model)
-    if use is not None and not (capable := capable.allowed(use, through_name=False)):
-        raise model_refusal(model)
+    if capable.has_external or use is not None:
+        capable = _permitted(request, capable, use)
     if capable.lacking:
         request.parsed = _with_needs(request.parsed, kind, body)
         if not (able := capable.having(request.parsed.needs)):
@@ -103,12 +101,21 @@ def lost_permission(request: InferenceRequest) -> Refusal | None:
     if request.chain is not None:
         return request.chain.lost_permission()
     capable = request.services.roster.routes(request.parsed.model).capable(request.api.kind.capability)
-    if capable.has_external and not may_use_external(request.exchange) and not (capable := capable.internal):
-        return external_refusal(request.exchange, request.model)
-    use = use_of(request.exchange)
-    if use is not None and capable and not capable.allowed(use, through_name=False):
-        return model_refusal(request.model)
+    try:
+        if capable:
+            _permitted(request, capable, use_of(request.exchange))
+    except Refusal as refusal:
+        return refusal
     return None
+
+
+def _permitted(request: InferenceRequest, routes: Routes, use: AllowedUse | None) -> Routes:
+    """Return the routes that the API key may use. Raises Refusal (403) if there are none."""
+    if routes.has_external and not may_use_external(request.exchange) and not (routes := routes.internal):
+        raise external_refusal(request.exchange, request.model)
+    if use is not None and not (routes := routes.allowed(use, through_name=False)):
+        raise model_refusal(request.model)
+    return routes
 
 
 def _check_use(request: InferenceRequest, use: AllowedUse) -> None:
