@@ -20,7 +20,8 @@ UNMEASURED = {
     # Pages of the admin without a link to them, and files.
     "autocomplete", "jsi18n", "view_on_site", "password_change_done", "app_list",
     "metrics_requesthistory_add", "metrics_requesthistory_delete", "metrics_requesthistory_history",
-    "access_apikey_history", "key-delete", "api-own-key", "style-sheet",
+    "access_apikey_history", "key", "key-delete", "key-enabled", "key-rotate", "api-own-key", "api-own-key-rotation",
+    "style-sheet",
     "cloud-metrics",  # a redirect
 }  # fmt: skip
 
