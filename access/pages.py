@@ -164,7 +164,7 @@ def connect(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def key(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """Show a key of the user: what it may be used for, and what can be done with it."""
+    """Show a key of the user, its restrictions, and forms to change it."""
     row = _own_row(request, key_id)
     return render(request, "keys/key.html", {"row": row, "rules": _restrictions(row), "now": timezone.now()})
 

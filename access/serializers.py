@@ -20,7 +20,7 @@ MAX_OVERLAP_SECONDS = 90 * 86400
 
 
 class KeyRulesSerializer(serializers.Serializer[Any]):
-    """What a key may be used for. An empty list restricts nothing."""
+    """Restrictions of a key. An empty list restricts nothing."""
 
     models = serializers.ListField(
         child=serializers.CharField(),
@@ -54,7 +54,7 @@ class ApiKeySerializer(serializers.Serializer[ApiKey]):
     queue_class = serializers.SerializerMethodField(
         help_text="`bulk`: its requests give way to interactive ones, whatever they ask for."
     )
-    rules = serializers.SerializerMethodField(help_text="What the key may be used for; null: no restrictions.")
+    rules = serializers.SerializerMethodField(help_text="Restrictions of the key; null: there are none.")
     replaced_until = serializers.DateTimeField(
         allow_null=True, help_text="When the key that this one replaced at its last rotation expires."
     )
@@ -84,7 +84,7 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class ApiKeyChangeSerializer(serializers.Serializer[ApiKey]):
-    """Name and expiry of a key, and what it may be used for. Fields that are missing stay as they are."""
+    """Name, expiry and restrictions of a key. Fields that are missing stay as they are."""
 
     name = serializers.CharField(max_length=200, validators=[validate_line])
     expires_at = serializers.DateTimeField(required=False, allow_null=True)

@@ -1,4 +1,4 @@
-"""What an API key may be used for: models, endpoints, kinds of requests, and networks of clients.
+"""Restrictions of an API key: models, endpoints, kinds of requests, and networks of clients.
 
 A model that is asked for directly must be allowed by the name that the client used, and by a name of the model that
 serves it. A model name that is allowed also allows the models that it leads to, through this name only. A forbidden

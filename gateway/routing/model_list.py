@@ -44,7 +44,7 @@ class ModelPayload(TypedDict):
 
 
 class BuiltList(ABC, Generic[T]):
-    """Lists of models, each built once for a version of the registry and what API keys may use, in time slices."""
+    """Lists of models, each built once for a version of the registry and restrictions of API keys, in time slices."""
 
     def __init__(self, roster: Roster, time_slices: TimeSlices) -> None:
         self._roster = roster
@@ -97,7 +97,7 @@ def entries_of(roster: Roster, encode: Callable[[ModelPayload], T], use: Allowed
     """Encode every model that an enabled endpoint can serve, one entry per canonical name, sorted by it.
 
     A model name is listed if an enabled endpoint can serve one of its targets. A pattern is not, because its names are
-    unknown. A name wins over a model of this id, so the model is left out. `use`: what the API key may use.
+    unknown. A name wins over a model of this id, so the model is left out. `use`: restrictions of the API key.
     """
     listed: dict[str, list[Route]] = {}
     routes = 0

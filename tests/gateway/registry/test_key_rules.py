@@ -1,4 +1,4 @@
-"""What an API key may be used for: names, models, endpoints, networks."""
+"""Restrictions of API keys: names, models, endpoints, networks."""
 
 import pytest
 
