@@ -196,6 +196,7 @@ CAUSES = (
     Cause(r"RouterDash was stopped", _("RouterDash was stopped")),
     Cause(r"an operator cancelled it", _("an operator cancelled the request")),
     Cause(r"its API key was revoked", _("the API key was revoked")),
+    Cause(r"its API key was disabled", _("the API key was disabled")),
     Cause(r"its API key has expired", _("the API key has expired")),
     Cause(
         r"No endpoint that has the model (?P<model>.+) (?:can be asked|is available) now\.",

@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
-from endpoints.registry import registry
+from endpoints.models import Endpoint
 from metrics.prices.amounts import AmountField
 from metrics.prices.hardware import HardwareRate
 
@@ -47,7 +47,8 @@ class HardwareRateRow(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{registry.name(str(self.endpoint_id)) or self.endpoint_id} {self.currency}"
+        name = Endpoint.objects.filter(pk=self.endpoint_id).values_list("name", flat=True).first()
+        return f"{name or self.endpoint_id} {self.currency}"
 
     def rate(self) -> HardwareRate:
         """Return the row as the counting of costs has it."""

@@ -28,7 +28,7 @@ NEW = "another battery staple"
 
 
 def key_form(owner: User, **fields: Any) -> dict[str, Any]:
-    empty = {"expires_at_0": "", "expires_at_1": ""}
+    empty = {"expires_at_0": "", "expires_at_1": "", "enabled": "on"}
     return {"name": "script", "created_by": str(owner.pk), "permissions": ["endpoints.read"], **empty, **fields}
 
 

@@ -380,7 +380,7 @@ def test_the_time_of_loads_is_published_with_the_speeds(control: Control) -> Non
     control.learn()
     found = control.speeds()
     assert found is not None
-    assert found.load == 10.0
+    assert found.load == 9.0  # the lower quartile of 9, 20 and 10: longer ones have waited
 
 
 def test_a_restart_publishes_the_same_time_of_loads(control: Control) -> None:
@@ -392,7 +392,7 @@ def test_a_restart_publishes_the_same_time_of_loads(control: Control) -> None:
     assert control.everything() == before
     found = control.speeds()
     assert found is not None
-    assert found.load == 6.5
+    assert found.load == 4.0
 
 
 def test_another_time_of_loads_matters_at_once() -> None:
