@@ -97,7 +97,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
         label=gettext_lazy("Only clients in these networks"),
         required=False,
         widget=_LINES,
-        help_text=gettext_lazy("Addresses, or networks such as 10.0.0.0/8, one on each line."),
+        help_text=gettext_lazy("Addresses, or networks in CIDR notation, one on each line."),
     )
 
     class Meta:

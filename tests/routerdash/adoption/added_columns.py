@@ -1,6 +1,10 @@
 """Columns that an adoption adds to tables of llmlb, as SQLite declares them."""
 
 ADDED = {
+    "endpoint_models": {
+        "lacks": 'text NULL CHECK ((JSON_VALID("lacks") OR "lacks" IS NULL))',
+        "max_output_tokens": "integer NULL",
+    },
     "users": {"view_bodies": "bool NULL"},
     "api_keys": {
         "external": "bool NULL",
