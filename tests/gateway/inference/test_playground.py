@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gateway.registry import schema
+from gateway.registry.key_rules import KeyRules
 from tests.gateway.http.test_control_proxy import control_script  # noqa: F401  # a fixture
+from tests.gateway.inference.helpers import error_of
 from tests.gateway.process import read_until
 from tests.gateway.scripted import Talk, always, http_response
 from tests.router import until
@@ -152,3 +154,21 @@ def test_control_says_whether_external_endpoints_may_be_used(gateway, sim, contr
         with control_script(admits(external=external, endpoint_id=endpoint_id)):
             assert play(gateway, model).status == status
     assert [record.outcome for record in gateway.records()] == 2 * ["ok" if external else "rejected"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        ({"rules": KeyRules(forbidden_models=("model-*",))}, (403, "model_not_allowed")),
+        ({"enabled": False}, (401, "key_disabled")),
+    ],
+)
+def test_the_key_of_the_playground_is_restricted_like_others(gateway, sim, control_script, fields, refusal):  # noqa: F811
+    model = gateway.add(sim.add())
+    digest = "00" * 32
+    gateway.keys[KEY_ID] = schema.PublishedKey(KEY_ID, digest, (), **fields)
+    gateway.publish()
+    until(lambda: gateway.page.newest_applied() >= gateway.page.version)
+    with control_script(admits(api_key_hash=digest)):
+        assert error_of(play(gateway, model)) == refusal
+    del gateway.keys[KEY_ID]
