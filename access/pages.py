@@ -12,8 +12,8 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
@@ -221,10 +221,7 @@ def enabled(request: HttpRequest, key_id: UUID) -> HttpResponse:
 def _own_row(request: HttpRequest, key_id: UUID) -> ApiKey:
     """Return an API key of the user. Raises Http404."""
     assert isinstance(request.user, User)
-    row = own_keys(request.user).filter(pk=key_id).first()
-    if row is None:
-        raise Http404
-    return row
+    return get_object_or_404(own_keys(request.user), pk=key_id)
 
 
 @never_cache
