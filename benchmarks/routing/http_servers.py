@@ -1,8 +1,8 @@
 """Simulated batching servers over HTTP, on many ports of one process.
 
 They answer /v1/chat/completions with streams, and /v1/embeddings; as Ollama also /api/ps. A prompt has as many tokens
-as a quarter of the bytes of its texts. The request tells in `metadata` how many tokens its response has, which a router
-does not look at.
+as a quarter of the bytes of its texts. The number of tokens of a response is in the `metadata` of the request, which a
+router does not look at.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""What clouds tell about their models: nullable columns without a default, so that SQLite does not rebuild the table, and
-llmlb still writes its rows.
+"""Limits of models that clouds list, and what these lack: nullable columns without a default, so that SQLite does not
+rebuild the table, and llmlb still writes its rows.
 """
 
 from importlib import import_module

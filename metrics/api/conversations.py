@@ -28,7 +28,7 @@ class ServingEndpointSerializer(serializers.Serializer[Any]):
 class ConversationSerializer(serializers.Serializer[Any]):
     """Requests of one API key and model whose prompts begin alike, or that have the same session."""
 
-    conversation = serializers.CharField(help_text="16 hexadecimal digits. They tell nothing of the content.")
+    conversation = serializers.CharField(help_text="16 hexadecimal digits. They reveal nothing of the content.")
     api_key_id = serializers.UUIDField(allow_null=True)
     api_key_name = serializers.CharField(allow_null=True)
     model = serializers.CharField()

@@ -154,7 +154,7 @@ class SlowdownSerializer(serializers.Serializer[Any]):
 
     model = serializers.CharField(help_text="The requested name.")
     kind = serializers.CharField()
-    since = serializers.DateTimeField(help_text="When it began, as far as requests tell it; at most eight days ago.")
+    since = serializers.DateTimeField(help_text="When it began, as far as requests show it; at most eight days ago.")
     factor = serializers.FloatField(help_text="By which the requests since then take longer, in the median.")
     requests = serializers.IntegerField(help_text="Requests since then that were compared.")
     last_request_at = serializers.DateTimeField()

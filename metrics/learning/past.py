@@ -37,7 +37,7 @@ def past_sample(of: SpeedSample) -> PastSample:
 
 
 def speed_sample(of: PastSample) -> SpeedSample:
-    """Return a sample for a fit, which tells nothing of the time to the first token and of prefixes."""
+    """Return a sample for a fit, without the time to the first token, and without prefixes."""
     return SpeedSample(
         of.completed_us, of.number, of.duration_us, of.read, 0, of.output, of.shared_us, UNKNOWN, 0, 0, UNKNOWN, 0
     )
