@@ -51,7 +51,7 @@ def find_routes(request: InferenceRequest, body: Body) -> Routes:
     if use is not None:
         _check_use(request, use)
     if request.chain is not None:
-        if any(request.services.roster.routes(leaf.model).lacking for leaf in request.chain.plan.leaves):
+        if request.chain.plan.has_lacking(request.services.roster):
             request.chain.parsed = _with_needs(request.chain.parsed, kind, body)
         request.chain.start(request.preferred)
         return NO_ROUTES

@@ -75,18 +75,24 @@ class PlannedStep:
     targets: tuple["tuple[int, Leaf | NamePlan]", ...]  # with their weights
 
 
+class RoutesOfModel(Sized, Protocol):
+    """The routes of one model: gateway.routing.routes.Routes."""
+
+    lacking: frozenset[str]
+
+
 class Endpoints(Protocol):
     """The endpoints of models, at one version: gateway.routing.roster.Roster."""
 
     @property
     def version(self) -> int: ...
-    def routes(self, model: str) -> Sized: ...
+    def routes(self, model: str) -> RoutesOfModel: ...
 
 
 class NamePlan:
     """The steps of a requested name, with all that its targets lead to."""
 
-    __slots__ = ("_choice", "_fixed", "changes_all", "leaves", "name", "steps")
+    __slots__ = ("_fixed", "_targets", "changes_all", "leaves", "name", "steps")
 
     def __init__(self, name: ModelName | None, steps: tuple[PlannedStep, ...]) -> None:
         """`name`: None for the list of models of one request."""
@@ -95,7 +101,8 @@ class NamePlan:
         self.changes_all = name is None or name.echo_served
         self.steps = steps
         self.leaves = tuple(leaf for step in steps for _, target in step.targets for leaf in leaves_of(target))
-        self._choice = (-1, False)  # version of the endpoints, and whether there is a choice then
+        # Version of the endpoints; whether there is a choice then, and whether a model lacks something.
+        self._targets = (-1, False, False)
         self._fixed: tuple[Stage, ...] | None = None
         if not any(_is_drawn(step) for step in steps):
             self._fixed = self._stages(random.random)
@@ -111,10 +118,19 @@ class NamePlan:
 
     def has_choice(self, endpoints: "Endpoints") -> bool:
         """Return True if a model of any step is at several endpoints."""
-        version, found = self._choice
-        if version != endpoints.version:
-            found = any(len(endpoints.routes(leaf.model)) > 1 for leaf in self.leaves)
-            self._choice = endpoints.version, found
+        return self._look(endpoints)[1]
+
+    def has_lacking(self, endpoints: "Endpoints") -> bool:
+        """Return True if a model of any step lacks something that requests may need."""
+        return self._look(endpoints)[2]
+
+    def _look(self, endpoints: "Endpoints") -> tuple[int, bool, bool]:
+        """Look up the models of all steps, once for each version of the endpoints: an unknown one is not cached."""
+        found = self._targets
+        if found[0] != endpoints.version:
+            routes = [endpoints.routes(leaf.model) for leaf in self.leaves]
+            has_choice, has_lacking = any(len(it) > 1 for it in routes), any(it.lacking for it in routes)
+            found = self._targets = endpoints.version, has_choice, has_lacking
         return found
 
     def _stages(self, draw: Draw) -> tuple[Stage, ...]:

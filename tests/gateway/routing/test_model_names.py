@@ -149,15 +149,24 @@ def test_a_list_of_models_is_a_chain_whose_steps_may_be_names():
     assert found == [(1, ["x"]), (1, ["y"]), (2, ["m"])]
 
 
+class FoundRoutes(list[int]):
+    lacking: frozenset[str] = frozenset()
+
+
 class Routed:
     """Endpoints of models at one version."""
 
-    def __init__(self, version: int, **routes: int) -> None:
+    def __init__(self, version: int, *, lacking: str = "", **routes: int) -> None:
         self.version = version
+        self.looked_up: list[str] = []
+        self._lacking = lacking
         self._routes = routes
 
-    def routes(self, model: str) -> range:
-        return range(self._routes.get(model, 0))
+    def routes(self, model: str) -> FoundRoutes:
+        self.looked_up.append(model)
+        found = FoundRoutes(range(self._routes.get(model, 0)))
+        found.lacking = frozenset(("tools",)) if model == self._lacking else frozenset()
+        return found
 
 
 def test_a_choice_is_found_at_any_step_and_again_for_each_version():
@@ -166,6 +175,15 @@ def test_a_choice_is_found_at_any_step_and_again_for_each_version():
     assert not plan.has_choice(Routed(1, x=1, z=1))
     assert plan.has_choice(Routed(2, x=1, z=2))
     assert not plan.has_choice(Routed(3, y=1))
+
+
+def test_the_models_of_all_steps_are_looked_up_once_for_each_version():
+    plan = plan_of(ModelNames([name("a", "x", "unknown")]), "a")
+    first, second = Routed(1, x=1), Routed(2, x=1, lacking="x")
+    for _ in range(3):
+        assert (plan.has_lacking(first), plan.has_choice(first)) == (False, False)
+    assert first.looked_up == ["x", "unknown"]
+    assert plan.has_lacking(second)
 
 
 # Weights
