@@ -118,20 +118,20 @@ class NamePlan:
 
     def has_choice(self, endpoints: "Endpoints") -> bool:
         """Return True if a model of any step is at several endpoints."""
-        return self._look(endpoints)[1]
+        found = self._targets
+        return found[1] if found[0] == endpoints.version else self._look(endpoints)[1]
 
     def has_lacking(self, endpoints: "Endpoints") -> bool:
         """Return True if a model of any step lacks something that requests may need."""
-        return self._look(endpoints)[2]
+        found = self._targets
+        return found[2] if found[0] == endpoints.version else self._look(endpoints)[2]
 
     def _look(self, endpoints: "Endpoints") -> tuple[int, bool, bool]:
-        """Look up the models of all steps, once for each version of the endpoints: an unknown one is not cached."""
-        found = self._targets
-        if found[0] != endpoints.version:
-            routes = [endpoints.routes(leaf.model) for leaf in self.leaves]
-            has_choice, has_lacking = any(len(it) > 1 for it in routes), any(it.lacking for it in routes)
-            found = self._targets = endpoints.version, has_choice, has_lacking
-        return found
+        """Look up the models of all steps, for a new version of the endpoints: an unknown model is not cached."""
+        routes = [endpoints.routes(leaf.model) for leaf in self.leaves]
+        has_choice, has_lacking = any(len(it) > 1 for it in routes), any(it.lacking for it in routes)
+        self._targets = endpoints.version, has_choice, has_lacking
+        return self._targets
 
     def _stages(self, draw: Draw) -> tuple[Stage, ...]:
         return tuple(
