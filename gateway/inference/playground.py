@@ -32,6 +32,7 @@ class PlaygroundGrant(msgspec.Struct, frozen=True):
     api_key_hash: str = ""  # SHA-256, hexadecimal
     endpoint_id: str | None = None
     external: bool = False  # it may use external endpoints
+    owner_id: str = ""  # of the user who chats
 
 
 def _key_of(services: Services, grant: PlaygroundGrant) -> ApiKey:
@@ -39,7 +40,7 @@ def _key_of(services: Services, grant: PlaygroundGrant) -> ApiKey:
     digest = bytes.fromhex(grant.api_key_hash)
     known = services.roster.key_of(digest) if digest else None
     if known is None:  # it was created a moment ago
-        return ApiKey(grant.api_key_id, digest, (), external=grant.external)
+        return ApiKey(grant.api_key_id, digest, (), external=grant.external, owner_id=grant.owner_id)
     if not known.enabled:
         raise Refusal(401, errors.KEY_DISABLED, "The API key of the playground is disabled.")
     return msgspec.structs.replace(known, permissions=(), external=grant.external)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from gateway.registry.key_rules import allowed_use
+from gateway.registry.limits import NO_LIMITS, LimitFacts
 from gateway.registry.schema import (
     DIGEST_BYTES,
     ENDPOINT,
@@ -29,6 +30,8 @@ from gateway.registry.schema import (
     KEYS,
     LENGTH,
     LENGTHS,
+    LIMIT,
+    LIMITS,
     META,
     MODEL_NAMES,
     MODEL_ROWS,
@@ -49,6 +52,7 @@ from gateway.registry.schema import (
     Speeds,
     StoreState,
     length_key,
+    limit_key,
     ref,
 )
 from gateway.registry.store import RegistryStore, is_damage
@@ -57,6 +61,7 @@ log = logging.getLogger(__name__)
 
 CACHED_KEYS = 20_000  # in each of the two halves of the cache
 CACHED_LEARNED = 20_000
+CACHED_LIMITS = 20_000
 NOT_MEASURED = Speeds(0.0, 0.0, 0.0, 0.0)
 UNKNOWN_LENGTHS = Lengths(None)
 NOT_READ = EngineState(0.0)
@@ -110,6 +115,7 @@ class Update:
     learned: bool = False  # speeds, lengths or states of engines have changed
     complete: bool = False  # `endpoints` and `model_names` have all
     model_names: Mapping[bytes, ModelName | None] = field(default_factory=dict)  # by key of the row; None: deleted
+    limits: frozenset[bytes] | None = frozenset()  # keys of the rows that have changed (schema.limit_key); None: any
 
 
 class RegistryReader:
@@ -119,6 +125,7 @@ class RegistryReader:
         """`root`: the folder of the store. `listener` gets each update, before any later fact is returned."""
         self.version = 0  # of everything that this process knows; 0: nothing was read yet
         self.database_id = ""
+        self.has_limits = False  # False: nobody has limits, and `limits_of` need not be asked
         self._root = root
         self._page = page
         self._listener = listener
@@ -130,6 +137,7 @@ class RegistryReader:
         self._speeds: BoundedCache[bytes, Speeds] = BoundedCache(CACHED_LEARNED)
         self._lengths: BoundedCache[bytes, Lengths] = BoundedCache(CACHED_LEARNED)
         self._engines: BoundedCache[bytes, EngineState] = BoundedCache(CACHED_LEARNED)
+        self._limits: BoundedCache[bytes, LimitFacts] = BoundedCache(CACHED_LIMITS)
         self._permissions: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = (0, 0)  # generation and version that could not be read
         self._retry_at = 0.0  # time.monotonic()
@@ -232,6 +240,17 @@ class RegistryReader:
             self._engines.put(endpoint, found)
         return found
 
+    def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
+        """Return the limits of an API key, a user, or everyone (""); None: there are none. Raises StoreUnreadable."""
+        if not self.has_limits:
+            return None
+        key = limit_key(level, subject_id)
+        found = self._limits.get(key)
+        if found is None:
+            found = self._look_up(lambda store: store.get(LIMITS, key)) or NO_LIMITS
+            self._limits.put(key, found)
+        return None if found is NO_LIMITS else found
+
     def _look_up(self, read: Callable[[RegistryStore], V]) -> V:
         """Read rows of the newest version, after everything in memory is of that version too."""
         if self._store is None or self._page.registry_generation != self._generation:
@@ -263,7 +282,7 @@ class RegistryReader:
             allowed = allowed_use(row.rules)
         except ValueError:  # rules of a newer release, or damaged: nothing is allowed
             return None
-        key = ApiKey(row.id, digest, shared, row.expires_at, row.external, row.enabled, allowed, row.bulk)
+        key = ApiKey(row.id, digest, shared, row.expires_at, row.external, row.enabled, allowed, row.bulk, row.owner_id)
         self._keys.put(digest, key)
         return key
 
@@ -321,8 +340,14 @@ class RegistryReader:
                 keys[key.id] = key
         models = any(change[:1] == MODELS for change in changed)
         model_names = {change[1:]: store.get(MODEL_NAMES, change[1:]) for change in changed if change[:1] == NAME}
+        limits = frozenset(change[1:] for change in changed if change[:1] == LIMIT)
+        if limits:
+            self.has_limits = not store.is_empty(LIMITS)
+        for limited in limits:
+            self._limits.drop(limited)
         learned = self._drop_learned(changed)
-        self._accept(raw, state, Update(endpoints, models, keys, learned=learned, model_names=model_names))
+        update = Update(endpoints, models, keys, learned=learned, model_names=model_names, limits=limits)
+        self._accept(raw, state, update)
 
     def _drop_learned(self, changed: Iterable[bytes]) -> bool:
         """Drop what has changed of cached speeds, lengths and states of engines; return True if something has."""
@@ -345,11 +370,15 @@ class RegistryReader:
             raise Damaged(f"the store has format {state.format}, not {FORMAT}")
         endpoints = {key: facts for key, facts in store.rows(ENDPOINTS)}  # of another type
         model_names = {key: name for key, name in (store.rows(MODEL_NAMES) if store.has(MODEL_NAMES) else ())}
+        self.has_limits = store.has(LIMITS) and not store.is_empty(LIMITS)
+        self._limits.clear()
         self._keys.clear()
         self._speeds.clear()
         self._lengths.clear()
         self._engines.clear()
-        everything = Update(endpoints, models=True, keys=None, learned=True, complete=True, model_names=model_names)
+        everything = Update(
+            endpoints, models=True, keys=None, learned=True, complete=True, model_names=model_names, limits=None
+        )
         self._accept(raw, state, everything)
 
     def _accept(self, raw: bytes, state: StoreState, update: Update) -> None:

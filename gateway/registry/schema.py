@@ -14,12 +14,13 @@ to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not che
 | lengths | `ref(requested model)`, and `ref(API key id)` for the requests of one key | Lengths |
 | engines | `ref(endpoint id)` | EngineState |
 | model_names | EXACT and `ref(name)`, or PATTERN and `ref(pattern)` | ModelName |
+| limits | letter of the level, `ref(subject id)` | LimitFacts |
 | changes | version, 8 bytes | what this version changed: see below |
 
 A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
 a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
 and id of an API key; `s` and the key of speeds; `l` and the key of lengths; `g` and the key of an engine's state;
-`n` and the key of a model name; or EVERYTHING.
+`n` and the key of a model name; `i` and the key of limits; or EVERYTHING.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from gateway.registry.key_rules import AllowedUse, KeyRules
+from gateway.registry.limits import LEVEL_LETTERS, LimitFacts
 
 FORMAT = 1
 
@@ -42,6 +44,7 @@ LAST_TIER = 9  # the first is 1
 EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
 PATTERN = b"p"  # a model name with one `*`
 ENDPOINT, MODELS, KEY, SPEED, LENGTH, ENGINE, NAME, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"g", b"n", b"*"
+LIMIT = b"i"
 REF_BYTES, DIGEST_BYTES = 16, 32
 
 
@@ -125,6 +128,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     enabled: bool = True
     allowed: AllowedUse | None = None  # None: no restrictions
     bulk: bool = False  # its requests are bulk requests
+    owner_id: str = ""  # of the user
 
 
 class PublishedKey(msgspec.Struct, frozen=True, array_like=True):
@@ -297,6 +301,7 @@ SPEEDS = Table("speeds", Speeds)
 LENGTHS = Table("lengths", Lengths)
 ENGINES = Table("engines", EngineState)
 MODEL_NAMES = Table("model_names", ModelName)
+LIMITS = Table("limits", LimitFacts)
 CHANGES = Table("changes", list[bytes])
 TABLES: tuple[
     Table[StoreState]
@@ -307,6 +312,7 @@ TABLES: tuple[
     | Table[Lengths]
     | Table[EngineState]
     | Table[ModelName]
+    | Table[LimitFacts]
     | Table[list[bytes]],
     ...,
 ] = (
@@ -319,9 +325,10 @@ TABLES: tuple[
     LENGTHS,
     ENGINES,
     MODEL_NAMES,
+    LIMITS,
     CHANGES,
 )
-ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES)  # that the first release with this format had not
+ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES, LIMITS)  # that the first release with this format had not
 STATE = b"state"
 
 
@@ -343,6 +350,11 @@ def length_key(model: str, key_id: str | None = None) -> bytes:
 def model_name_key(name: str) -> bytes:
     """Return the key of a model name's row: patterns have a beginning of their own."""
     return (PATTERN if "*" in name else EXACT) + ref(name)
+
+
+def limit_key(level: str, subject_id: str) -> bytes:
+    """Return the key of the limits of an API key, a user, or everyone (gateway.registry.limits)."""
+    return LEVEL_LETTERS[level] + ref(subject_id)
 
 
 def version_key(version: int) -> bytes:

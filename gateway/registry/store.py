@@ -181,6 +181,10 @@ class RegistryStore:
         """Return True if the store has this table. That of an earlier release may not, until control opens it."""
         return self._execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table.name,)).fetchone() is not None
 
+    def is_empty(self, table: Table[Row]) -> bool:
+        """Return True if the store has no row of this table."""
+        return bool(self._execute(table.count, (1,)).fetchone()[0] == 0)
+
     def has_one_key(self) -> bool:
         """Return True if there is exactly one API key."""
         return bool(self._execute(KEYS.count, (2,)).fetchone()[0] == 1)

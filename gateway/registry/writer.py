@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
+from gateway.registry.limits import LimitFacts
 from gateway.registry.schema import (
     CHANGES,
     DIGEST_BYTES,
@@ -28,6 +29,8 @@ from gateway.registry.schema import (
     KEYS,
     LENGTH,
     LENGTHS,
+    LIMIT,
+    LIMITS,
     META,
     MODEL_NAMES,
     MODEL_ROWS,
@@ -51,6 +54,7 @@ from gateway.registry.schema import (
     StoreState,
     Table,
     length_key,
+    limit_key,
     model_name_key,
     names,
     ref,
@@ -60,6 +64,8 @@ from gateway.registry.schema import (
 from gateway.registry.store import RegistryStore, is_damage
 
 log = logging.getLogger(__name__)
+
+Subject = tuple[str, str]  # that has limits: level and id (gateway.registry.limits)
 
 KEPT_CHANGES = 4096  # versions that readers can follow
 MAX_NAMED = 10_000  # rows that one change names; a larger one lets readers read everything again
@@ -76,10 +82,11 @@ class Changes:
     lengths: dict[tuple[str, str | None], Lengths | None] = field(default_factory=dict)  # by model and API key
     engines: dict[str, EngineState | None] = field(default_factory=dict)  # by endpoint
     model_names: dict[str, ModelName | None] = field(default_factory=dict)
+    limits: dict[Subject, LimitFacts | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         learned = self.speeds or self.lengths or self.engines
-        return bool(self.endpoints or self.models or self.keys or learned or self.model_names)
+        return bool(self.endpoints or self.models or self.keys or learned or self.model_names or self.limits)
 
     def add(self, endpoint: PublishedEndpoint) -> None:
         self.endpoints[endpoint.id] = endpoint.facts()
@@ -93,6 +100,7 @@ class Changes:
         self.lengths |= newer.lengths
         self.engines |= newer.engines
         self.model_names |= newer.model_names
+        self.limits |= newer.limits
 
 
 class RegistryWriter:
@@ -147,6 +155,17 @@ class RegistryWriter:
         """Return all model names that are published. Raises sqlite3.Error or Damaged."""
         return [] if self._store is None else [name for _, name in self._store.rows(MODEL_NAMES)]
 
+    def limits(self, subject: Subject) -> LimitFacts | None:
+        """Return the published limits of a subject; None: there are none. Raises sqlite3.Error or Damaged."""
+        return None if self._store is None else self._store.get(LIMITS, limit_key(*subject))
+
+    def limit_keys_between(self, after: bytes, last: bytes) -> list[bytes]:
+        """Return the keys (schema.limit_key) of published limits after one, up to and with another, sorted.
+
+        Raises sqlite3.Error or Damaged.
+        """
+        return [] if self._store is None else [key for key, _ in self._store.raw_between(LIMITS, after, last)]
+
     def apply(self, changes: Changes, *, source: str | None = None) -> int:
         """Write what differs, and return the version that has it. `source`: a new token of the database's change log.
 
@@ -184,6 +203,7 @@ class RegistryWriter:
         keys: Iterable[PublishedKey],
         *,
         model_names: Iterable[ModelName] = (),
+        limits: Iterable[tuple[Subject, LimitFacts]] = (),
         source: str | None = None,
     ) -> None:
         """Build a new generation. `keys` sorted by hash are written fastest.
@@ -195,7 +215,8 @@ class RegistryWriter:
         state = StoreState(format=FORMAT, database_id=database_id, version=version, source=source)
         try:
             store = RegistryStore.create(
-                folders.folder(self._root, generation), lambda empty: _fill(empty, state, endpoints, keys, model_names)
+                folders.folder(self._root, generation),
+                lambda empty: _fill(empty, state, endpoints, keys, model_names, limits),
             )
             folders.use(self._root, generation)
         except BaseException:
@@ -288,6 +309,10 @@ class _Rows:
         self._write_learned(changes)
         if changes.model_names:
             self._write_model_names(changes.model_names)
+        for subject, limits in changes.limits.items():
+            key = limit_key(*subject)
+            if self._replace(LIMITS, key, limits):
+                self._changed.add(LIMIT + key)
         return self._changed
 
     def _write_model_names(self, names: Mapping[str, ModelName | None]) -> None:
@@ -409,6 +434,7 @@ def _fill(
     endpoints: Iterable[PublishedEndpoint],
     keys: Iterable[PublishedKey],
     model_names: Iterable[ModelName],
+    limits: Iterable[tuple[Subject, LimitFacts]],
 ) -> None:
     """Fill an empty store."""
     model_rows: list[tuple[bytes, bytes]] = []
@@ -423,6 +449,7 @@ def _fill(
     store.put_all(KEYS, _key_rows(keys))
     for name in model_names:
         store.put(MODEL_NAMES, model_name_key(name.name), MODEL_NAMES.pack(name))
+    store.put_all(LIMITS, ((limit_key(*subject), LIMITS.pack(facts)) for subject, facts in limits))
     store.put(META, STATE, META.pack(state))
 
 

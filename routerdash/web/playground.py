@@ -107,6 +107,7 @@ class Chat(APIView):
                 "api_key_hash": hashed,
                 "endpoint_id": target.validated_data.get("endpoint_id"),
                 "external": user.is_admin,  # viewers send nothing out of the house
+                "owner_id": str(user.pk),
             }
         )
 

@@ -98,7 +98,7 @@ def test_a_name_may_be_long(apply, known):
 
 def test_a_key_is_found_by_its_digest(apply, known):
     apply(make_key("k", "openai.inference", expires_at=5.0))
-    assert known.reader.key(digest("k")) == ApiKey("k", digest("k"), ("openai.inference",), 5.0)
+    assert known.reader.key(digest("k")) == ApiKey("k", digest("k"), ("openai.inference",), 5.0, owner_id="owner")
     assert known.reader.key_facts(digest("k")).owner_id == "owner"
     assert known.reader.key(digest("other")) is None
 
@@ -108,7 +108,7 @@ def test_a_cached_key_is_read_again_after_its_change_alone(apply, known, monkeyp
     first, other = known.reader.key(digest("k")), known.reader.key(digest("l"))
     apply(make_key("k", "openai.inference"))
     known.reader.follow()
-    assert known.updates[-1].keys == {"k": ApiKey("k", digest("k"), ("openai.inference",))}
+    assert known.updates[-1].keys == {"k": ApiKey("k", digest("k"), ("openai.inference",), owner_id="owner")}
     assert known.reader.key(digest("k")) != first
     assert known.reader.key(digest("l")) is other
 

@@ -36,7 +36,13 @@ def test_a_user_has_one_key_of_its_own(as_viewer: Api, viewer: User, settings: A
     first, second = start_session(as_viewer).json(), start_session(as_viewer).json()
     assert first == second
     key = ApiKey.objects.get()
-    expected = {"api_key_id": str(key.pk), "api_key_hash": key.key_hash, "endpoint_id": None, "external": False}
+    expected = {
+        "api_key_id": str(key.pk),
+        "api_key_hash": key.key_hash,
+        "endpoint_id": None,
+        "external": False,
+        "owner_id": str(viewer.pk),
+    }
     assert first == expected
     assert (key.name, key.created_by_id, key.permissions) == ("playground (vera)", viewer.pk, [INFERENCE])
 

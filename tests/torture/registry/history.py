@@ -133,7 +133,9 @@ class History:
 
     def key(self, sha256: bytes) -> ApiKey | None:
         found = self.keys.get(sha256)
-        return None if found is None else ApiKey(found.id, sha256, found.permissions, found.expires_at)
+        if found is None:
+            return None
+        return ApiKey(found.id, sha256, found.permissions, found.expires_at, owner_id=found.owner_id)
 
     def key_rows(self) -> dict[bytes, KeyFacts]:
         return {sha256: KeyFacts(k.id, k.permissions, k.expires_at, k.owner_id) for sha256, k in self.keys.items()}
