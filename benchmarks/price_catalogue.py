@@ -1,4 +1,4 @@
-"""Makes the catalogue of prices (metrics/prices/data) from a wheel of genai-prices. Nothing of the wheel is executed.
+"""Makes the catalogue of prices (gateway/prices/data) from a wheel of genai-prices. Nothing of the wheel is executed.
 
     pip download --no-deps genai-prices
     python -m benchmarks.price_catalogue genai_prices-0.2.3-py3-none-any.whl
@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.price_source import Draft, Key, Problems, providers, rows_of
-from metrics.prices.catalogue import DATA, CatalogueRow, Manifest, manifest, read
+from gateway.prices.catalogue import DATA, CatalogueRow, Manifest, manifest, read
 
 SOURCE = "https://github.com/pydantic/genai-prices"
 # Endpoint types and the providers of the wheel: the first one is its own, others count where it has no price.

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from gateway.prices.book import DEFAULT_TIERS, MINUTES
 from gateway.registry.patterns import matches
+from gateway.registry.prices import EVERY_DAY
 from metrics.prices.amounts import nanos
-from metrics.prices.book import DEFAULT_TIERS, EVERY_DAY, MINUTES
 
 # Fields of a ModelPrice in the order of our amounts, and the factor to our units as a fraction.
 AMOUNTS = (

@@ -32,9 +32,10 @@ from benchmarks.process import ROOT, clean_environment
 from gateway.ipc import journal as journals
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.counts import part_of
 from gateway.routing.balancer import ONLY
 from metrics.counting.stored_attempt import StoredAttempt
-from metrics.counting.token_details import has_details, part_of
+from metrics.counting.token_details import has_details
 
 WITHOUT, UNPRICED, PRICED = "without", "unpriced", "priced"
 STATES = (WITHOUT, UNPRICED, PRICED)
@@ -219,7 +220,7 @@ def check_costs(state: str, records: int) -> None:
 def add_prices() -> None:
     from datetime import UTC, datetime
 
-    from metrics.prices.book import NANO
+    from gateway.prices.book import NANO
     from metrics.prices.tables import PriceRow
 
     since = datetime(2020, 1, 1, tzinfo=UTC)

@@ -73,7 +73,7 @@ def vendored() -> list[dict[str, Any]]:
 
 def prices() -> dict[str, Any]:
     """The catalogue of prices, with its files' SHA-256."""
-    manifest = json.loads((ROOT / "metrics" / "prices" / "data" / "manifest.json").read_text())
+    manifest = json.loads((ROOT / "gateway" / "prices" / "data" / "manifest.json").read_text())
     return {
         "type": "data",
         "bom-ref": "prices",

@@ -26,12 +26,12 @@ from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
+from gateway.prices.book import NANO
 from metrics.api.common import OneFormat
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
 from metrics.memory.cost_totals import CostTotalsNow
-from metrics.prices.book import NANO
 from metrics.queries import breakers, figures
 from metrics.queries.figures import Moment
 from metrics.queries.learned import learned_speeds

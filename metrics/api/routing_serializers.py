@@ -8,8 +8,8 @@ from endpoints.models import OperatorState, Status
 from gateway.base.queue_class import CLASSES
 from gateway.base.request_kinds import CHAT, KINDS, OLLAMA_KINDS
 from gateway.base.step_reasons import SKIPPED
+from gateway.prices.counts import MAX_TOKENS
 from metrics.api.common import QuerySerializer
-from metrics.counting.plausibility import MAX_TOKENS
 from metrics.queries.breakers import STATES
 from metrics.queries.requests.conversations import KEY_PATTERN
 from metrics.queries.routing.adaptive_preview import ASSUMED_PROMPT

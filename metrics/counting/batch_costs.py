@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.ipc.record import RequestRecord
-from metrics.counting.costs import CostKey, CostSums, Pricing, RequestCost, cost_key, group_key
+from gateway.prices.book import TOKENS, TokenAmounts, first, in_minute
+from gateway.prices.costs import Pricing, RequestCost
+from gateway.prices.counts import MAX_TOKENS, plausible
+from gateway.registry.prices import Price
+from metrics.counting.costs import CostKey, CostSums, cost_key, group_key
 from metrics.counting.fold import Fold, Group, GroupKey
-from metrics.counting.plausibility import MAX_TOKENS, plausible
-from metrics.prices.book import TOKENS, Price, TokenAmounts, first, in_minute
 
 
 @dataclass(slots=True)

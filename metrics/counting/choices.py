@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
+from gateway.prices.counts import MAX_TOKENS, plausible
 from gateway.routing import adaptive, balancer
-from metrics.counting.plausibility import MAX_DURATION_US, MAX_TOKENS, plausible
+from metrics.counting.plausibility import MAX_DURATION_US
 
 CHOICES = "choices:"  # followed by the reason, of each attempt
 REASONS = (

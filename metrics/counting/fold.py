@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
 from gateway.ipc.record import Entry, RequestRecord, Unrecorded
+from gateway.prices.counts import MAX_TOKENS, plausible
 from metrics.counting import choices, histogram, speeds
 from metrics.counting.cells import (
     MINUTE_US,
@@ -33,7 +34,7 @@ from metrics.counting.cells import (
     SpeedSums,
     local_date,
 )
-from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT, is_countable, plausible
+from metrics.counting.plausibility import NO_ENDPOINT, is_countable
 from metrics.counting.speeds import Sample, SpeedKey
 from metrics.counting.token_details import DETAIL_COLUMNS, details_of, has_details
 from metrics.counting.totals import (

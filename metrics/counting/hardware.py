@@ -11,9 +11,8 @@ from zoneinfo import ZoneInfo
 
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.counts import part_of, plausible
 from metrics.counting.cells import local_date
-from metrics.counting.plausibility import plausible
-from metrics.counting.token_details import part_of
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRate, HardwareRates
 
 IDLE = "idle"  # kind of the line of idle time

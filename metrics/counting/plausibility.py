@@ -4,7 +4,6 @@ from gateway.ipc.record import RequestRecord
 
 NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
 
-MAX_TOKENS = 1 << 40
 MAX_DURATION_US = 365 * 86_400_000_000
 MAX_COMPLETED_US = 4_102_444_800_000_000  # 2100-01-01
 
@@ -23,8 +22,3 @@ def is_countable(entry: RequestRecord) -> bool:
         and 0 <= entry.completed_us < MAX_COMPLETED_US
         and entry.id.encode("ascii", "replace").translate(_AS_ZERO) == _ZERO_ID  # costs half as much as a regex
     )
-
-
-def plausible(tokens: int | None) -> int | None:
-    """Return a token count as the endpoint reported it, or None if no response can have that many tokens."""
-    return tokens if tokens is not None and 0 <= tokens <= MAX_TOKENS else None

@@ -9,7 +9,7 @@ from operator import add
 from typing import NamedTuple
 
 from gateway.ipc.record import RequestRecord
-from metrics.counting.plausibility import MAX_TOKENS
+from gateway.prices.counts import part_of
 
 
 class TokenDetails(NamedTuple):
@@ -38,13 +38,6 @@ def has_details(entry: RequestRecord) -> bool:
     return (
         entry.cached_tokens is not None or entry.reasoning_tokens is not None or entry.cache_write_tokens is not None
     ) and bool(entry.attempts)
-
-
-def part_of(part: int | None, whole: int | None) -> int | None:
-    """Return tokens that are part of others, and at most as many. None: not reported, or of an unknown number."""
-    if part is None or whole is None or not 0 <= part <= MAX_TOKENS or not 0 <= whole <= MAX_TOKENS:
-        return None
-    return part if part < whole else whole
 
 
 def details_of(entries: Iterable[RequestRecord]) -> TokenDetails | None:

@@ -3,7 +3,7 @@
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
-from metrics.counting.plausibility import plausible
+from gateway.prices.counts import plausible
 from metrics.learning.samples import UNKNOWN, LengthSample, LoadSample, SpeedSample
 
 LARGEST = 1 << 53  # larger values are exact neither as a float nor in JSON

@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from endpoints.clouds.kinds import Kind
+from gateway.prices.catalogue import manifest
 from metrics.api.hardware.views import MONTH
-from metrics.prices.catalogue import manifest
 from metrics.queries.figures import Moment
 from metrics.queries.hardware.month import HardwareMonthRow, comparison_price, hardware_month, months
 from metrics.queries.stored import flushed

@@ -13,10 +13,10 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from endpoints.registry import registry
+from gateway.registry.prices import Price
 from gateway.registry.schema import Speeds
 from gateway.routing.balancer import MAX_RECORDED_SCORES
 from metrics.memory.runtime import runtime
-from metrics.prices.book import Price
 from metrics.queries.costs.of_request import find_price
 from metrics.queries.requests import bodies
 from metrics.queries.requests.explanation import RequestExplanation, explanation

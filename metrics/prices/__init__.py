@@ -1,1 +1,1 @@
-"""Prices of models: the price book, its tables, the catalogue that comes with a release, and imports."""
+"""Tables of prices, their rules and imports. gateway.prices has the price book."""

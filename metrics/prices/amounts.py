@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext as _
 
-from metrics.prices.book import NANO
+from gateway.prices.book import NANO
 
 PLACES = 9
 MAX_DIGITS = 10  # before the decimal point

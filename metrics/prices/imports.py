@@ -7,8 +7,8 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
+from gateway.registry.prices import AMOUNTS
 from metrics.prices import registry
-from metrics.prices.book import AMOUNTS
 from metrics.prices.litellm import CURRENCY, SOURCE, ListedPrice
 from metrics.prices.tables import PriceRow
 

@@ -15,8 +15,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from endpoints.clouds.kinds import Kind
+from gateway.prices.book import IMAGES, MINUTES, REQUESTS, TOKENS, tier_of
+from gateway.registry.prices import AMOUNTS
 from metrics.prices.amounts import is_amount, nanos
-from metrics.prices.book import AMOUNTS, IMAGES, MINUTES, REQUESTS, TOKENS, tier_of
 from metrics.prices.rules import MAX_LENGTH, MAX_PROMPT
 
 SOURCE = "LiteLLM"

@@ -16,11 +16,11 @@ from django.dispatch import receiver
 
 from endpoints.changes import counters
 from endpoints.models import Endpoint
-from metrics.prices import catalogue
-from metrics.prices.book import PriceBook
+from gateway.prices import catalogue
+from gateway.prices.book import PriceBook
+from gateway.prices.rates import Rates
 from metrics.prices.hardware import HardwareRates
 from metrics.prices.hardware_tables import HardwareRateRow, end_rates
-from metrics.prices.rates import Rates
 from metrics.prices.tables import CurrencyRate, PriceRow
 
 log = logging.getLogger(__name__)

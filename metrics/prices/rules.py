@@ -10,8 +10,9 @@ from endpoints.clouds.kinds import Kind
 from endpoints.model_names.rules import Problem
 from endpoints.registry import registry
 from gateway.base.currencies import CURRENCIES
+from gateway.prices.book import tier_of
+from gateway.registry.prices import AMOUNTS, DAY_MINUTES, EVERY_DAY
 from metrics.prices.amounts import MAX_AMOUNT
-from metrics.prices.book import AMOUNTS, DAY_MINUTES, EVERY_DAY, tier_of
 from metrics.prices.tables import CurrencyRate, PriceRow
 
 MAX_LENGTH = 256  # characters of a pattern

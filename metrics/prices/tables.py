@@ -11,9 +11,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from endpoints.fields import IsoDateTimeField, LineField, TextUUIDField
+from gateway.registry.prices import AMOUNTS, DAY_MINUTES, EVERY_DAY, DatedRate, Price, PriceWindow
 from metrics.prices.amounts import AmountField
-from metrics.prices.book import AMOUNTS, DAY_MINUTES, EVERY_DAY, Price, PriceWindow
-from metrics.prices.rates import DatedRate
 
 OPERATOR = "operator"  # source of rows that staff entered
 NOTICE_SECONDS = 10  # before a new row counts, so that control has read it by then
@@ -29,7 +28,7 @@ def next_start(now: datetime | None = None) -> datetime:
 
 
 class PriceRow(models.Model):
-    """One row of the price book, see metrics.prices.book. Once it counts, only its end and its note may change."""
+    """One row of the price book, see gateway.prices.book. Once it counts, only its end and its note may change."""
 
     pattern = LineField(_("model"), help_text=_("Served model or its canonical name. One * stands for any characters."))
     endpoint_id = TextUUIDField(_("endpoint"), null=True, blank=True)

@@ -7,9 +7,9 @@ from datetime import datetime
 from gateway.base.config import ADAPTIVE, LEAST_INFLIGHT
 from gateway.base.request_kinds import GENERATING
 from gateway.ipc import record
+from gateway.prices.counts import plausible
 from gateway.routing import adaptive, balancer
 from metrics import sql
-from metrics.counting.plausibility import plausible
 from metrics.counting.stored_attempt import StoredAttempt, stored_attempts
 from metrics.learning.samples import UNKNOWN
 from metrics.replay.traffic import PastRequest

@@ -5,7 +5,8 @@ from operator import attrgetter
 from typing import Any
 
 from endpoints.registry import registry
-from metrics.counting.costs import COST_COLUMNS, CostKey, CostSums, Pricing
+from gateway.prices.costs import Pricing
+from metrics.counting.costs import COST_COLUMNS, CostKey, CostSums
 from metrics.prices.registry import price_registry
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import storable

@@ -16,11 +16,13 @@ import msgspec
 from gateway.base import request_kinds
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.costs import RequestCost
+from gateway.prices.counts import MAX_TOKENS, part_of, plausible
 from gateway.routing.balancer import ONLY
-from metrics.counting.costs import NO_COSTS, RequestCost
-from metrics.counting.plausibility import MAX_TOKENS, NO_ENDPOINT, plausible
+from metrics.counting.costs import NO_COSTS
+from metrics.counting.plausibility import NO_ENDPOINT
 from metrics.counting.stored_attempt import StoredAttempt
-from metrics.counting.token_details import has_details, part_of
+from metrics.counting.token_details import has_details
 from metrics.storage.bulk import Columns, Group
 from metrics.storage.database import storable
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import price_catalogue
 from benchmarks.price_source import Problems, patterns, providers
-from metrics.prices.catalogue import CatalogueRow, manifest, read
+from gateway.prices.catalogue import CatalogueRow, manifest, read
 
 SOURCE = """
 import datetime
@@ -44,7 +44,7 @@ JUNE, JULY = (int(datetime(2026, month, 1, tzinfo=UTC).timestamp()) for month in
 def make(tmp_path, monkeypatch):
     """Return a function that makes the catalogue in a folder of the test, and returns the rows of OpenAI."""
     target = tmp_path / "data"
-    monkeypatch.setattr("metrics.prices.catalogue.DATA", target)
+    monkeypatch.setattr("gateway.prices.catalogue.DATA", target)
     manifest.cache_clear()
 
     def run(module, date):

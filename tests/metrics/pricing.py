@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from metrics.prices.book import NANO
+from gateway.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.prices.tables import PriceRow
 from tests.metrics.records import NOW

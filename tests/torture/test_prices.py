@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, cost
+from gateway.prices.book import NANO, PriceBook, PricedUsage, cost
+from gateway.registry.prices import Price
 from tests.torture.costs import COST, TOTAL, UNPRICED, cost_samples
 from tests.torture.prices import MORNING, NOON, Cost, Prices, Row, Used, completion, reported, sums
 

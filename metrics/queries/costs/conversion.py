@@ -9,9 +9,9 @@ from typing import Any
 
 from django.conf import settings
 
+from gateway.prices.book import NANO
+from gateway.prices.rates import moment_of
 from metrics import sql
-from metrics.prices.book import NANO
-from metrics.prices.rates import moment_of
 from metrics.prices.registry import price_registry
 from metrics.queries.usage_periods import Period
 from metrics.storage.database import vendor

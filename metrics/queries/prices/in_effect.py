@@ -8,8 +8,8 @@ from typing import NotRequired, TypedDict
 from django.db.models import Sum
 
 from endpoints.registry import Entry, ModelEntry
+from gateway.registry.prices import Price
 from metrics.models import DayRollUp, PriceRow, ServedDayRollUp
-from metrics.prices.book import Price
 from metrics.prices.registry import price_registry
 
 DAYS = 7  # for models without a price, today included

@@ -7,8 +7,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
+from gateway.prices.book import NANO
 from metrics.models import HardwareRateRow
-from metrics.prices.book import NANO
 from tests.metrics.hardware import add_rate
 from tests.metrics.world import add_endpoint
 

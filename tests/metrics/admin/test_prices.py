@@ -6,8 +6,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
+from gateway.prices.book import NANO
 from metrics.models import CurrencyRate, PriceRow
-from metrics.prices.book import NANO
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("empty_caches")]
 PRICES, RATES = "/admin/metrics/pricerow/", "/admin/metrics/currencyrate/"

@@ -11,12 +11,12 @@ from endpoints.changes import counters as change_counters
 from endpoints.models import Endpoint
 from endpoints.registry import registry
 from gateway.ipc import record
+from gateway.prices.book import NANO
 from metrics.memory.cost_totals import CostTotals
 from metrics.memory.journal_follower import JournalFollower
 from metrics.memory.journal_reader import JournalReader
 from metrics.memory.trackers import Trackers
 from metrics.models import CostDayRollUp, DayRollUp
-from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.storage import cost_totals, seeding
 from metrics.storage.writer import DatabaseWriter

@@ -11,8 +11,8 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from endpoints.models import Endpoint
+from gateway.prices.book import NANO
 from metrics.models import HardwareRateRow
-from metrics.prices.book import NANO
 from metrics.prices.hardware import HOUR
 from metrics.prices.registry import price_registry
 from tests.metrics.hardware import add_rate

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from endpoints.models import EndpointModel, EndpointOptions
 from endpoints.registry import registry
+from gateway.prices.book import NANO
 from metrics.models import CurrencyRate, DayRollUp, PriceRow, ServedDayRollUp
-from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.queries.prices.in_effect import priced_models, unpriced_models
 from tests.metrics.world import add_endpoint

@@ -8,11 +8,13 @@ from msgspec import structs
 
 from gateway.ipc import record
 from gateway.ipc.record import RequestRecord
+from gateway.prices.book import NANO, PriceBook
+from gateway.prices.costs import Pricing
+from gateway.prices.counts import MAX_TOKENS
+from gateway.registry.prices import Price, PriceWindow
 from metrics.counting.batch_costs import costs_of
-from metrics.counting.costs import CostKey, CostSums, Pricing, cost_key
+from metrics.counting.costs import CostKey, CostSums, cost_key
 from metrics.counting.fold import Fold
-from metrics.counting.plausibility import MAX_TOKENS
-from metrics.prices.book import NANO, Price, PriceBook, PriceWindow
 from tests.metrics.records import AT, KEY, A, B, attempt, request, uuid_of
 from tests.metrics.world import UTC_ZONE
 

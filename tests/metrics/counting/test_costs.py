@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from gateway.ipc import record
+from gateway.prices.book import NANO, PriceBook
+from gateway.prices.costs import Pricing, RequestCost
+from gateway.registry.prices import Price
 from metrics.counting.batch_costs import Costs, costs_of
-from metrics.counting.costs import CostSums, Pricing, RequestCost
+from metrics.counting.costs import CostSums
 from metrics.counting.fold import Fold
-from metrics.prices.book import NANO, Price, PriceBook
 from tests.metrics.records import KEY, A, attempt, load, request
 from tests.metrics.world import UTC_ZONE
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from gateway.base.request_kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, Entry, RequestRecord, SegmentHead, Unrecorded
+from gateway.prices.counts import part_of
 from metrics.counting.cells import CELL_COLUMNS, Cell, Counters, Daily
 from metrics.counting.fold import Fold
 from metrics.counting.plausibility import NO_ENDPOINT
-from metrics.counting.token_details import TokenDetails, part_of
+from metrics.counting.token_details import TokenDetails
 from metrics.memory.trackers import Trackers
 from tests.metrics.records import (
     AT,

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gateway.prices.book import NANO
 from metrics.counting.hardware import HARDWARE_COLUMNS, IDLE
 from metrics.models import HardwareDayRollUp
-from metrics.prices.book import NANO
 from tests.access.people import Api
 from tests.markup import one_line
 from tests.metrics.records import NOW, A, request

@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from endpoints.models import EndpointModel, EndpointOptions
 from endpoints.registry import registry
+from gateway.prices.book import NANO
 from metrics.models import CurrencyRate, DayRollUp, PriceRow
-from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from tests.markup import one_line
 from tests.metrics.world import add_endpoint

@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, transaction
 
 from endpoints.changes import counters
-from metrics.prices.book import NANO
+from gateway.prices.book import NANO
 from metrics.prices.registry import COUNTER, price_registry
 from metrics.prices.tables import USED_BY, CurrencyRate, PriceRow, next_start, used_rows
 

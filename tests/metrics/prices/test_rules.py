@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from metrics.prices.book import NANO
+from gateway.prices.book import NANO
 from metrics.prices.rules import normalise, problems, rate_problems
 from metrics.prices.tables import CurrencyRate, PriceRow
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.prices.book import NANO
 from metrics.models import CurrencyRate
-from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.prices.tables import PriceRow
 from metrics.queries.requests.lookups import request_detail

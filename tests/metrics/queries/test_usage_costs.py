@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.ipc.record import CANCELLED
+from gateway.prices.book import NANO
 from metrics.cost_rollups import CostDayRollUp
-from metrics.prices.book import NANO
 from metrics.prices.tables import CurrencyRate, PriceRow
 from metrics.queries.costs.by_group import with_costs
 from metrics.queries.costs.sums import cost_sums

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from endpoints.changes import counters
+from gateway.prices.book import NANO
 from metrics.models import CostDayRollUp
-from metrics.prices.book import NANO
 from metrics.prices.registry import COUNTER, MAX_AGE_SECONDS, PriceRegistry
 from metrics.prices.tables import NOTICE_SECONDS, PriceRow, used_rows
 from metrics.storage import cost_rows

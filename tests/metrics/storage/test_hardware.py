@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.ipc.record import RequestRecord
+from gateway.prices.book import NANO
 from metrics.models import HardwareDayRollUp, HardwareDue, HardwareHour, HardwareWork
-from metrics.prices.book import NANO
 from metrics.prices.hardware import HOUR
 from metrics.prices.registry import price_registry
 from metrics.queries.hardware.by_group import hardware_by_group

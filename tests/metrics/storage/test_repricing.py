@@ -8,9 +8,9 @@ from django.core.management import CommandError, call_command
 
 from endpoints.models import Endpoint
 from endpoints.registry import registry
+from gateway.prices.book import NANO
 from metrics.counting.stored_attempt import stored_attempts
 from metrics.models import CostDayRollUp
-from metrics.prices.book import NANO
 from metrics.prices.registry import price_registry
 from metrics.prices.tables import PriceRow
 from tests.metrics.pricing import add_price

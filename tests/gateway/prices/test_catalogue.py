@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from endpoints.clouds.kinds import CLOUDS
-from metrics.prices import catalogue
-from metrics.prices.book import PriceBook
+from gateway.prices import catalogue
+from gateway.prices.book import PriceBook
 
 BOOK = PriceBook([], catalogue.prices)
 NOON = 1_796_040_000  # 2026-11-30

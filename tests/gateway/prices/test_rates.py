@@ -4,9 +4,10 @@ from decimal import Decimal
 
 import pytest
 
+from gateway.prices.book import NANO
+from gateway.prices.rates import Rates
+from gateway.registry.prices import DatedRate
 from metrics.prices.amounts import AmountFormField, nanos, parse_amount, text_of
-from metrics.prices.book import NANO
-from metrics.prices.rates import DatedRate, Rates
 
 RATES = Rates(
     "USD",

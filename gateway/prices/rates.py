@@ -5,18 +5,8 @@ from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-import msgspec
-
-from metrics.prices.book import NANO
-
-
-class DatedRate(msgspec.Struct, frozen=True):
-    """Worth of one unit of a currency in 10⁻⁹ of another one, from a moment on."""
-
-    currency: str
-    reporting: str
-    valid_from: int  # seconds since 1970 UTC
-    rate: int
+from gateway.prices.book import NANO
+from gateway.registry.prices import DatedRate
 
 
 class Rates:

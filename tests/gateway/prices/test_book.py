@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.prices.book import NANO, PriceBook, PricedUsage, cost, tier_of
 from gateway.registry.patterns import matches
-from metrics.prices.book import NANO, Price, PriceBook, PricedUsage, PriceWindow, cost, tier_of
+from gateway.registry.prices import Price, PriceWindow
 
 NOON = int(datetime(2026, 11, 4, 12, tzinfo=UTC).timestamp())  # a Wednesday
 DAY = 86_400

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from metrics.prices.book import AMOUNTS, Price, PriceWindow
+from gateway.registry.prices import AMOUNTS, Price, PriceWindow
 
 DATA = Path(__file__).parent / "data"
 CURRENCY = "USD"
 
 
 class CatalogueRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One line of a file. Amounts as in metrics.prices.book.Price."""
+    """One line of a file. Amounts as in gateway.registry.prices.Price."""
 
     number: int  # 1 and up over all files; the id of the row is its negative
     pattern: str

@@ -1,0 +1,1 @@
+"""Prices of requests: the price book, rates of currencies, and the catalogue that comes with a release."""
