@@ -157,6 +157,13 @@ def no_catalogue(provider: str) -> Iterable[Price]:
     return ()
 
 
+Named = Callable[[str], Iterable[Price]]
+
+
+def nothing(name: str) -> Iterable[Price]:
+    return ()
+
+
 class PriceBook:
     """All prices of the installation, at one version. Rows of the catalogue count where no other row does.
 
@@ -165,9 +172,13 @@ class PriceBook:
     for the largest prompts, for the hour of the day, and the latest.
     """
 
-    def __init__(self, rows: Iterable[Price], catalogue: Catalogue = no_catalogue) -> None:
-        """`catalogue`: returns the rows of a provider, and is called when its first request is priced."""
+    def __init__(self, rows: Iterable[Price], catalogue: Catalogue = no_catalogue, named: Named = nothing) -> None:
+        """`catalogue`: returns the rows of a provider, and is called when its first request is priced.
+
+        `named`: returns rows that are not in memory, by the casefolded name that is their pattern.
+        """
         self._rows = _PatternIndex(rows)
+        self._named = named
         self._catalogue = catalogue
         self._catalogues: dict[str, _PatternIndex] = {}
         self._found: dict[tuple[str, str, str, str], Sequence[Price]] = {}
@@ -205,7 +216,7 @@ class PriceBook:
         names = [name.casefold() for name in dict.fromkeys((served, canonical)) if name]
         found: dict[int, tuple[int, Price]] = {}
         for rank, name in enumerate(names):
-            for row in (*self._rows.find(name), *self._catalogue_of(provider).find(name)):
+            for row in (*self._named(name), *self._rows.find(name), *self._catalogue_of(provider).find(name)):
                 if row.endpoint_id in ("", endpoint_id) and row.provider in ("", provider):
                     found.setdefault(row.id, (rank, row))
         return [row for _, row in sorted(found.values(), key=_specificity)]

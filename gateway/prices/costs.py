@@ -65,10 +65,10 @@ class Pricing:
         is_counted = is_counted or (audio_ms is not None and price.minute is not None)
         if not is_counted:
             return None
-        return RequestCost(price.id, price.currency, cost_of(price, entry))
+        return RequestCost(price.id, price.currency, cost_at(price, entry))
 
 
-def cost_of(price: Price, entry: RequestRecord) -> int:
+def cost_at(price: Price, entry: RequestRecord) -> int:
     """Return the cost of a request at this price, in 10⁻⁹ of its currency."""
     tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
     written = part_of(entry.cache_write_tokens, tokens_in)

@@ -87,3 +87,6 @@ class PriceFacts(msgspec.Struct, frozen=True, array_like=True):
     prices: tuple[Price, ...] = ()
     reporting: str = ""  # the currency of budgets; only in the row of rates
     rates: tuple[DatedRate, ...] = ()
+
+
+NO_PRICES = PriceFacts()

@@ -16,6 +16,7 @@ from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from gateway.registry.key_rules import allowed_use
 from gateway.registry.limits import NO_LIMITS, LimitFacts
+from gateway.registry.prices import NO_PRICES, PriceFacts
 from gateway.registry.schema import (
     DIGEST_BYTES,
     ENDPOINT,
@@ -38,6 +39,9 @@ from gateway.registry.schema import (
     MODELS,
     NAME,
     NAMES,
+    PATTERN,
+    PRICE,
+    PRICES,
     REF_BYTES,
     SPEED,
     SPEEDS,
@@ -126,6 +130,7 @@ class RegistryReader:
         self.version = 0  # of everything that this process knows; 0: nothing was read yet
         self.database_id = ""
         self.has_limits = False  # False: nobody has limits, and `limits_of` need not be asked
+        self.prices_version = 0  # at which prices have changed; 0: none are published
         self._root = root
         self._page = page
         self._listener = listener
@@ -251,6 +256,18 @@ class RegistryReader:
             self._limits.put(key, found)
         return None if found is NO_LIMITS else found
 
+    def prices(self, key: bytes) -> PriceFacts:
+        """Return the row of prices with this key (schema.price_key, RATES). Raises StoreUnreadable."""
+        if not self.prices_version:
+            return NO_PRICES
+        return self._look_up(lambda store: store.get(PRICES, key)) or NO_PRICES
+
+    def price_patterns(self) -> list[PriceFacts]:
+        """Return the rows of prices whose patterns have a `*`. Raises StoreUnreadable."""
+        if not self.prices_version:
+            return []
+        return self._look_up(lambda store: [facts for _, facts in store.rows(PRICES, PATTERN)])
+
     def _look_up(self, read: Callable[[RegistryStore], V]) -> V:
         """Read rows of the newest version, after everything in memory is of that version too."""
         if self._store is None or self._page.registry_generation != self._generation:
@@ -345,6 +362,8 @@ class RegistryReader:
             self.has_limits = not store.is_empty(LIMITS)
         for limited in limits:
             self._limits.drop(limited)
+        if any(change[:1] == PRICE for change in changed):
+            self.prices_version = 0 if store.is_empty(PRICES) else state.version
         learned = self._drop_learned(changed)
         update = Update(endpoints, models, keys, learned=learned, model_names=model_names, limits=limits)
         self._accept(raw, state, update)
@@ -372,6 +391,7 @@ class RegistryReader:
         model_names = {key: name for key, name in (store.rows(MODEL_NAMES) if store.has(MODEL_NAMES) else ())}
         self.has_limits = store.has(LIMITS) and not store.is_empty(LIMITS)
         self._limits.clear()
+        self.prices_version = state.version if store.has(PRICES) and not store.is_empty(PRICES) else 0
         self._keys.clear()
         self._speeds.clear()
         self._lengths.clear()

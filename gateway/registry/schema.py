@@ -15,12 +15,14 @@ to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not che
 | engines | `ref(endpoint id)` | EngineState |
 | model_names | EXACT and `ref(name)`, or PATTERN and `ref(pattern)` | ModelName |
 | limits | letter of the level, `ref(subject id)` | LimitFacts |
+| prices | EXACT or PATTERN and `ref(casefolded pattern)`, or RATES | PriceFacts; none without a budget of money |
 | changes | version, 8 bytes | what this version changed: see below |
 
 A change says which rows changed, never their values, so reading it twice is harmless. It is one of these letters with
 a part of a key: `e` and the key of an endpoint, `m` and the key of an endpoint whose models changed, `k` and SHA-256
 and id of an API key; `s` and the key of speeds; `l` and the key of lengths; `g` and the key of an engine's state;
-`n` and the key of a model name; `i` and the key of limits; or EVERYTHING.
+`n` and the key of a model name; `i` and the key of limits; `p` and the key of
+prices; or EVERYTHING.
 """
 
 import hashlib
@@ -32,6 +34,7 @@ import msgspec
 
 from gateway.registry.key_rules import AllowedUse, KeyRules
 from gateway.registry.limits import LEVEL_LETTERS, LimitFacts
+from gateway.registry.prices import PriceFacts
 
 FORMAT = 1
 
@@ -44,7 +47,7 @@ LAST_TIER = 9  # the first is 1
 EXACT, FOLDED = b"e", b"f"  # a name as it is written, and casefolded
 PATTERN = b"p"  # a model name with one `*`
 ENDPOINT, MODELS, KEY, SPEED, LENGTH, ENGINE, NAME, EVERYTHING = b"e", b"m", b"k", b"s", b"l", b"g", b"n", b"*"
-LIMIT = b"i"
+LIMIT, PRICE = b"i", b"p"
 REF_BYTES, DIGEST_BYTES = 16, 32
 
 
@@ -302,6 +305,7 @@ LENGTHS = Table("lengths", Lengths)
 ENGINES = Table("engines", EngineState)
 MODEL_NAMES = Table("model_names", ModelName)
 LIMITS = Table("limits", LimitFacts)
+PRICES = Table("prices", PriceFacts)
 CHANGES = Table("changes", list[bytes])
 TABLES: tuple[
     Table[StoreState]
@@ -313,6 +317,7 @@ TABLES: tuple[
     | Table[EngineState]
     | Table[ModelName]
     | Table[LimitFacts]
+    | Table[PriceFacts]
     | Table[list[bytes]],
     ...,
 ] = (
@@ -326,10 +331,13 @@ TABLES: tuple[
     ENGINES,
     MODEL_NAMES,
     LIMITS,
+    PRICES,
     CHANGES,
 )
-ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES, LIMITS)  # that the first release with this format had not
+# Tables that the first release with this format had not
+ADDED_TABLES = (SPEEDS, LENGTHS, ENGINES, MODEL_NAMES, LIMITS, PRICES)
 STATE = b"state"
+RATES = b"r"  # key of the row of the table `prices` with the rates of currencies
 
 
 def ref(text: str) -> bytes:
@@ -355,6 +363,11 @@ def model_name_key(name: str) -> bytes:
 def limit_key(level: str, subject_id: str) -> bytes:
     """Return the key of the limits of an API key, a user, or everyone (gateway.registry.limits)."""
     return LEVEL_LETTERS[level] + ref(subject_id)
+
+
+def price_key(folded: str) -> bytes:
+    """Return the key of the prices with a pattern over names of models, which is casefolded."""
+    return (PATTERN if "*" in folded else EXACT) + ref(folded)
 
 
 def version_key(version: int) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 from gateway.ipc.live_page import LivePage
 from gateway.registry import folders
 from gateway.registry.limits import LimitFacts
+from gateway.registry.prices import PriceFacts
 from gateway.registry.schema import (
     CHANGES,
     DIGEST_BYTES,
@@ -37,6 +38,8 @@ from gateway.registry.schema import (
     MODELS,
     NAME,
     NAMES,
+    PRICE,
+    PRICES,
     SPEED,
     SPEEDS,
     STATE,
@@ -83,10 +86,12 @@ class Changes:
     engines: dict[str, EngineState | None] = field(default_factory=dict)  # by endpoint
     model_names: dict[str, ModelName | None] = field(default_factory=dict)
     limits: dict[Subject, LimitFacts | None] = field(default_factory=dict)
+    prices: Mapping[bytes, PriceFacts] | None = None  # all rows by key (schema.price_key, RATES); None: no change
 
     def __bool__(self) -> bool:
         learned = self.speeds or self.lengths or self.engines
-        return bool(self.endpoints or self.models or self.keys or learned or self.model_names or self.limits)
+        limited = self.limits or self.prices is not None
+        return bool(self.endpoints or self.models or self.keys or learned or self.model_names or limited)
 
     def add(self, endpoint: PublishedEndpoint) -> None:
         self.endpoints[endpoint.id] = endpoint.facts()
@@ -101,6 +106,7 @@ class Changes:
         self.engines |= newer.engines
         self.model_names |= newer.model_names
         self.limits |= newer.limits
+        self.prices = self.prices if newer.prices is None else newer.prices
 
 
 class RegistryWriter:
@@ -159,6 +165,10 @@ class RegistryWriter:
         """Return the published limits of a subject; None: there are none. Raises sqlite3.Error or Damaged."""
         return None if self._store is None else self._store.get(LIMITS, limit_key(*subject))
 
+    def has_prices(self) -> bool:
+        """Return True if prices are published. Raises sqlite3.Error or Damaged."""
+        return self._store is not None and not self._store.is_empty(PRICES)
+
     def limit_keys_between(self, after: bytes, last: bytes) -> list[bytes]:
         """Return the keys (schema.limit_key) of published limits after one, up to and with another, sorted.
 
@@ -204,6 +214,7 @@ class RegistryWriter:
         *,
         model_names: Iterable[ModelName] = (),
         limits: Iterable[tuple[Subject, LimitFacts]] = (),
+        prices: Mapping[bytes, PriceFacts] | None = None,
         source: str | None = None,
     ) -> None:
         """Build a new generation. `keys` sorted by hash are written fastest.
@@ -216,7 +227,7 @@ class RegistryWriter:
         try:
             store = RegistryStore.create(
                 folders.folder(self._root, generation),
-                lambda empty: _fill(empty, state, endpoints, keys, model_names, limits),
+                lambda empty: _fill(empty, state, endpoints, keys, model_names, limits, prices or {}),
             )
             folders.use(self._root, generation)
         except BaseException:
@@ -309,11 +320,22 @@ class _Rows:
         self._write_learned(changes)
         if changes.model_names:
             self._write_model_names(changes.model_names)
-        for subject, limits in changes.limits.items():
+        self._write_limits(changes.limits)
+        if changes.prices is not None:
+            self._write_prices(changes.prices)
+        return self._changed
+
+    def _write_limits(self, of_subjects: Mapping[Subject, LimitFacts | None]) -> None:
+        for subject, limits in of_subjects.items():
             key = limit_key(*subject)
             if self._replace(LIMITS, key, limits):
                 self._changed.add(LIMIT + key)
-        return self._changed
+
+    def _write_prices(self, prices: Mapping[bytes, PriceFacts]) -> None:
+        before = dict(self._store.raw_rows(PRICES))
+        after = {key: PRICES.pack(facts) for key, facts in prices.items()}
+        self._changed |= {PRICE + key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        self._write_differences(PRICES, before, after)
 
     def _write_model_names(self, names: Mapping[str, ModelName | None]) -> None:
         """Write model names by id. The rows have the names as keys, and a name may have been another one before."""
@@ -435,6 +457,7 @@ def _fill(
     keys: Iterable[PublishedKey],
     model_names: Iterable[ModelName],
     limits: Iterable[tuple[Subject, LimitFacts]],
+    prices: Mapping[bytes, PriceFacts],
 ) -> None:
     """Fill an empty store."""
     model_rows: list[tuple[bytes, bytes]] = []
@@ -450,6 +473,7 @@ def _fill(
     for name in model_names:
         store.put(MODEL_NAMES, model_name_key(name.name), MODEL_NAMES.pack(name))
     store.put_all(LIMITS, ((limit_key(*subject), LIMITS.pack(facts)) for subject, facts in limits))
+    store.put_all(PRICES, ((key, PRICES.pack(facts)) for key, facts in prices.items()))
     store.put(META, STATE, META.pack(state))
 
 

@@ -1,0 +1,106 @@
+"""Costs of requests in a gateway, in the reporting currency, by the published prices and rates.
+
+Control computes the same integers when it folds the record. It converts sums, so that its total may differ from that of
+a gateway by half of 10⁻⁹ for each request whose price is in another currency.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.ipc.record import RequestRecord
+from gateway.prices import catalogue
+from gateway.prices.book import PriceBook, PricedUsage, cost, first
+from gateway.prices.costs import Pricing
+from gateway.prices.most import most_at
+from gateway.prices.rates import Rates, moment_of
+from gateway.registry.prices import Price
+from gateway.registry.reader import RegistryReader
+from gateway.registry.schema import RATES, price_key
+
+DAY_SECONDS = 86_400
+
+
+class PublishedPrices:
+    """Prices of one gateway. All methods raise StoreUnreadable if rows that are not in memory cannot be read."""
+
+    def __init__(self, reader: RegistryReader, provider: Callable[[str], str], zone: ZoneInfo) -> None:
+        """`provider`: returns the type of an endpoint by its id; empty: unknown."""
+        self._reader = reader
+        self._provider = provider
+        self._zone = zone
+        self._version = -1  # of the prices in memory
+        self._pricing = Pricing(PriceBook(()), provider)
+        self._rates = Rates("", ())
+        self._days: dict[str, float] = {}  # see _moment_of
+
+    def cost_of(self, entry: RequestRecord) -> int | None:
+        """Return the cost of a finished request in 10⁻⁹ of the reporting currency.
+
+        None: it has no price, nothing of it was counted, or its currency has no rate.
+        """
+        found = self._follow().cost(entry)
+        return None if found is None else self._converted(found.cost, found.currency, entry.completed_us / 1e6)
+
+    def expected_cost(
+        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, tier: str = ""
+    ) -> int | None:
+        """Return what a request is expected to cost that ends at a moment; None: no price, or no rate.
+
+        `moment` is in seconds since 1970, `rows` are those of `rows_for`. `tier` is the service tier that the client
+        asks for.
+        """
+        price = first((row for row in rows if row.counts_at(moment)), tokens_in, tier)
+        if price is None:
+            return None
+        usage = PricedUsage(input=tokens_in, output=tokens_out)
+        return self._converted(cost(price, usage), price.currency, moment)
+
+    def most_cost(
+        self, rows: Sequence[Price], moment: float, tokens_in: int, tokens_out: int, images: int = 0
+    ) -> int | None:
+        """Return the most that a request can cost that ends within a day of a moment; None: no price, or no rate.
+
+        It holds for any service tier, hour, use of caches and share of reasoning. `tokens_in` and `tokens_out` are the
+        most that it can have. The duration of audio is not known before it is transcribed, and left out.
+        """
+        most: int | None = None
+        for currency, amount in most_at(rows, moment, moment + DAY_SECONDS, tokens_in, tokens_out, images).items():
+            for at in (moment, moment + DAY_SECONDS):  # a rate counts for a whole day
+                found = self._converted(amount, currency, at)
+                if found is not None and (most is None or found > most):
+                    most = found
+        return most
+
+    def rows_for(self, served: str, canonical: str | None, endpoint_id: str) -> Sequence[Price]:
+        """Return the prices that requests to a model at an endpoint may have, the most specific first."""
+        return self._follow().rows(served, endpoint_id, None, canonical)
+
+    def _follow(self) -> Pricing:
+        """Return the pricing of the present version."""
+        reader = self._reader
+        if self._version != reader.prices_version:
+            patterns = (price for facts in reader.price_patterns() for price in facts.prices)
+            rates = reader.prices(RATES)
+            self._pricing = Pricing(PriceBook(patterns, catalogue.prices, self._named), self._provider)
+            self._rates = Rates(rates.reporting, rates.rates)
+            self._version = reader.prices_version  # reading may have followed a change
+        return self._pricing
+
+    def _named(self, name: str) -> Iterable[Price]:
+        return () if "*" in name else self._reader.prices(price_key(name)).prices
+
+    def _converted(self, amount: int, currency: str, moment: float) -> int | None:
+        self._follow()
+        rates = self._rates
+        return amount if currency == rates.reporting else rates.converted(amount, currency, self._moment_of(moment))
+
+    def _moment_of(self, moment: float) -> float:
+        """Return the moment whose rate counts for the local day of another one."""
+        day = datetime.fromtimestamp(moment, self._zone).date().isoformat()
+        found = self._days.get(day)
+        if found is None:
+            if len(self._days) > 4:
+                self._days.clear()
+            found = self._days[day] = moment_of(day, self._zone)
+        return found
