@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ class Access:
 
     def __init__(self) -> None:
         self._users: Mapping[str, User] | None = None
-        self._remembered: Mapping[str, User] = {}
+        self._remembered: Callable[[], Mapping[str, User]] = dict
         self._key_listeners: list[KeyListener] = []
         self._reading = threading.RLock()
         self.outdated = False  # an edit could not be read again
@@ -68,18 +69,16 @@ class Access:
 
         Before the first read of the database, these are the users that control stored in its last run.
         """
-        if self._users is None and self._remembered:
-            return self._remembered
-        return self._users if self._users is not None else self._read()
+        return self._users if self._users is not None else self._remembered() or self._read()
 
     def user(self, user_id: str) -> User | None:
         """Return a copy of the user, so that the caller may set attributes on it."""
         user = self.users().get(user_id)
         return copy(user) if user else None
 
-    def remember(self, users: Mapping[str, User]) -> None:
-        """Use these users until the first read of the database."""
-        self._remembered = users
+    def remember(self, users: Callable[[], Mapping[str, User]]) -> None:
+        """Use these users until the first read of the database. `users` is called once, if they are needed."""
+        self._remembered = cache(users)
 
     def key(self, hashed: str) -> KeyEntry | None:
         """Return the API key with this hash, which may have expired."""
@@ -87,7 +86,7 @@ class Access:
 
     def generated_passwords(self) -> list[tuple[str, str, datetime]]:
         """Return id, name and creation time of each administrator that must change a generated password."""
-        users = self._users if self._users is not None else self._remembered
+        users = self._users if self._users is not None else self._remembered()
         pending = ((user_id, user) for user_id, user in users.items() if user.is_admin and user.must_change_password)
         return [(user_id, str(user.username), user.created_at) for user_id, user in pending]
 
@@ -138,7 +137,7 @@ class Access:
     def forget(self) -> None:
         """Reset to the unloaded state, for tests."""
         self._users = None
-        self._remembered = {}
+        self._remembered = dict
         self.find_key = read_key
 
     def _read(self) -> Mapping[str, User]:

@@ -1,17 +1,18 @@
 """Stored form of users in control's session file, for logins after a start without the database.
 
-The password hash is sealed with the key that seals upstream secrets.
+The password hash is sealed with the key that seals upstream secrets. It is opened only if the database is away, because
+the library for that takes 8 MiB.
 """
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 from django.db import DEFAULT_DB_ALIAS
 
-from access.models import User
+from access.models import Role, User
 from endpoints.sealer import sealer
 from gateway.base.sealing import Unsealable
 
@@ -26,15 +27,25 @@ class StoredUser(msgspec.Struct, frozen=True):
     view_bodies: bool | None
     created_at: datetime
     password: str  # sealed
+    mark: str = ""  # of the password, by Sealer.mark: tells whether the user has another one now
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == Role.ADMIN
+
+    def is_of(self, user: User) -> bool:
+        """Return True if this is what the user is now. It opens no password."""
+        return (self.username, self.role, self.must_change_password, self.view_bodies, self.mark) == (
+            user.username,
+            user.role,
+            user.must_change_password,
+            user.view_bodies,
+            sealer().mark(user.password),
+        )
 
 
-def facts(user: User) -> tuple[object, ...]:
-    """Return the stored attributes of a user, to detect changes."""
-    return user.username, user.role, user.must_change_password, user.view_bodies, user.password
-
-
-def encode_user(user: User) -> str:
-    stored = StoredUser(
+def stored_user(user: User) -> StoredUser:
+    return StoredUser(
         id=str(user.pk),
         username=user.username,
         role=user.role,
@@ -42,23 +53,39 @@ def encode_user(user: User) -> str:
         view_bodies=user.view_bodies,
         created_at=user.created_at,
         password=sealer().seal(user.password),
+        mark=sealer().mark(user.password),
     )
-    return msgspec.json.encode(stored).decode()
 
 
-def decode_users(texts: Mapping[str, str]) -> dict[str, User]:
-    """Return the users by id.
+def encode_user(user: StoredUser) -> str:
+    return msgspec.json.encode(user).decode()
 
-    A user that cannot be decoded, or whose password was sealed with another key, is logged and left out.
-    """
+
+def decode_users(texts: Iterable[str]) -> dict[str, StoredUser]:
+    """Return the users by id. A user that cannot be decoded is logged and left out."""
     users = {}
-    for text in texts.values():
+    for text in texts:
         try:
-            stored = msgspec.json.decode(text, type=StoredUser)
-            users[stored.id] = _user(stored, sealer().open(stored.password))
-        except (msgspec.MsgspecError, ValueError, Unsealable) as error:
-            log.warning("a user cannot be read from the session file: %s; this user is left out", error)
+            user = msgspec.json.decode(text, type=StoredUser)
+            users[str(uuid.UUID(user.id))] = user
+        except (msgspec.MsgspecError, ValueError) as error:
+            _warn(error)
     return users
+
+
+def open_users(stored: Iterable[StoredUser]) -> dict[str, User]:
+    """Return the users by id. A user whose password was sealed with another key is logged and left out."""
+    users = {}
+    for user in stored:
+        try:
+            users[user.id] = _user(user, sealer().open(user.password))
+        except Unsealable as error:
+            _warn(error)
+    return users
+
+
+def _warn(error: Exception) -> None:
+    log.warning("a user cannot be read from the session file: %s; this user is left out", error)
 
 
 def _user(stored: StoredUser, password: str) -> User:

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from access.models import User
 from access.sessions.file import NotWritten, Session, SessionFile
-from access.stored_users import decode_users, encode_user, facts
+from access.stored_users import StoredUser, decode_users, encode_user, open_users, stored_user
 from gateway.base.config import Config
 from gateway.base.limits import SESSIONS_PER_USER
 from gateway.ipc.limit_hits import Hits
@@ -69,27 +69,24 @@ class Sessions:
         self._lock = threading.RLock()
         self._all: dict[str, Session] = {}
         self._watchers: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
-        self._users: dict[str, User] = {}
-        self._stored_users: dict[str, str] = {}
+        self._stored_users: dict[str, StoredUser] = {}
         self._file: SessionFile | None = None
         self._seen: set[str] = set()  # used since the last write
         self._seen_at = self._tried_at = self._swept_at = clock()
 
     # Start and stop of the process
 
-    def open(self, path: Path, secret: str) -> dict[str, User]:
-        """Load the sessions from the file, and write all later changes to it. Return the users in it by id."""
+    def open(self, path: Path, secret: str) -> None:
+        """Load the sessions and the users from the file, and write all later changes to it."""
         with self._lock:
             self._file = SessionFile(path, secret)
             loaded, stored = self._file.read()
             self._all = {session.id: session for session in loaded}
-            self._users = decode_users(stored)
+            self._stored_users = decode_users(stored.values())
             for session in loaded:  # the present role, because a changed role is not written into each session
-                if session.user_id in self._users:
-                    session.admin = self._users[session.user_id].is_admin
-            self._stored_users = {user_id: stored[user_id] for user_id in self._users}
+                if session.user_id in self._stored_users:
+                    session.admin = self._stored_users[session.user_id].is_admin
             self._sweep(self._clock())
-            return dict(self._users)
 
     def close(self) -> None:
         """Write all pending changes and close the file. Sessions continue after the next start."""
@@ -107,7 +104,7 @@ class Sessions:
             self._all.clear()
             self._watchers.clear()
             self._seen.clear()
-            self._users, self._stored_users, self._file, self.problem = {}, {}, None, ""
+            self._stored_users, self._file, self.problem = {}, None, ""
 
     def maintain(self) -> None:
         """End expired sessions, write their last uses, and repeat a failed write.
@@ -224,6 +221,11 @@ class Sessions:
 
     # Users
 
+    def stored_users(self) -> dict[str, User]:
+        """Return the users in the file by id."""
+        with self._lock:
+            return open_users(self._stored_users.values())
+
     def restamp(self, user_id: str, before: str, after: str) -> None:
         """Keep the sessions of a user valid after a change of the password."""
         with self._lock:
@@ -248,19 +250,16 @@ class Sessions:
     def _store_users(self, users: Mapping[str, User]) -> None:
         if self._file is None:
             return
-        changed: dict[str, str | None] = {user_id: None for user_id in self._stored_users if user_id not in users}
+        known = self._stored_users
+        changed: dict[str, str | None] = {user_id: None for user_id in known if user_id not in users}
+        for user_id in changed:
+            del known[user_id]
         for user_id, user in users.items():
-            if user_id not in self._stored_users or facts(user) != facts(self._users[user_id]):
-                changed[user_id] = encode_user(user)
-        if not changed:
-            return
-        self._users = dict(users)
-        for user_id, stored in changed.items():
-            if stored is None:
-                del self._stored_users[user_id]
-            else:
-                self._stored_users[user_id] = stored
-        self._write(users=changed)
+            if user_id not in known or not known[user_id].is_of(user):
+                known[user_id] = stored_user(user)
+                changed[user_id] = encode_user(known[user_id])
+        if changed:
+            self._write(users=changed)
 
     # Methods that require the lock
 
@@ -300,7 +299,8 @@ class Sessions:
     def _write_all(self, secret: str | None = None) -> bool:
         assert self._file is not None
         try:
-            self._file.replace(self._all.values(), self._stored_users, secret)
+            users = {user_id: encode_user(user) for user_id, user in self._stored_users.items()}
+            self._file.replace(self._all.values(), users, secret)
         except NotWritten as error:
             self._fail(error)
             return False

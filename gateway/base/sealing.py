@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hmac
 import logging
 import secrets
 from collections.abc import Sequence
@@ -55,6 +56,13 @@ class Sealer:
             return self._fernet.decrypt(token).decode()
         except (InvalidToken, ValueError):
             raise Unsealable("an upstream key was sealed with another encryption key") from None
+
+    def mark(self, secret: str) -> str:
+        """Return a keyed digest, by which a sealed secret can be compared with another one without opening it.
+
+        It differs if another key seals, so that secrets are then sealed again.
+        """
+        return hmac.new(b"mark" + base64.urlsafe_b64decode(self._keys[0]), secret.encode(), "sha256").hexdigest()
 
 
 def _is_key(key: str | bytes) -> bool:

@@ -170,7 +170,8 @@ class Control:
 
     def _load_at_start(self) -> None:
         sessions.hits = runtime.installation.limit_hits
-        access.remember(sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY))
+        sessions.open(self.config.data_dir / "sessions.sqlite3", settings.SECRET_KEY)
+        access.remember(sessions.stored_users)
         try:
             self._load()
             endpoint_events.refresh()  # figures may be restored already: pages show both from the first response on

@@ -33,7 +33,7 @@ def test_no_users_are_read_once_too(django_assert_num_queries: Any) -> None:
 
 def test_users_of_the_last_run_are_used_until_the_first_read(django_assert_num_queries: Any) -> None:
     viewer = make_user()
-    access.remember({"1": viewer})
+    access.remember(lambda: {"1": viewer})
     with django_assert_num_queries(0):
         assert dict(access.users()) == {"1": viewer}
     access.reload()

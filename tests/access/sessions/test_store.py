@@ -8,10 +8,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
+from access import stored_users
 from access.models import Role, User
 from access.sessions.file import SessionFile
 from access.sessions.store import MAX_PER_USER, SEEN_SECONDS, Client, Limits, Sessions, session_id
+from gateway.base.sealing import Sealer
 
 HOUR, DAY = 3600.0, 86400.0
 SECRET = "a secret key"
@@ -185,12 +188,48 @@ def test_users_are_loaded_at_a_start_without_the_database(path: Path, clock: Clo
     sessions = Sessions(Limits(), clock)
     sessions.open(path, SECRET)
     sessions.follow({str(it.pk): it for it in (vera, ada)})
-    found = Sessions(Limits(), clock).open(path, SECRET)
-    assert {key: (it.username, it.role, it.password) for key, it in found.items()} == {
+    again = Sessions(Limits(), clock)
+    again.open(path, SECRET)
+    assert {key: (it.username, it.role, it.password) for key, it in again.stored_users().items()} == {
         str(vera.pk): ("vera", "viewer", "hash"),
         str(ada.pk): ("ada", "admin", "bcrypt$other"),
     }
     assert b"bcrypt$other" not in path.read_bytes()
+
+
+def test_users_are_sealed_again_only_if_they_or_the_key_changed(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library that seals takes 8 MiB: a start with the same users does not load it."""
+    key, other_key = Fernet.generate_key(), Fernet.generate_key()
+    sealing: list[str] = []
+
+    class Counting(Sealer):
+        def seal(self, secret: str) -> str:
+            sealing.append(secret)
+            return super().seal(secret)
+
+    def sealed(*keys: bytes, password: str = "bcrypt$one") -> list[str]:
+        monkeypatch.setattr(stored_users, "sealer", lambda: Counting(keys))
+        sealing.clear()
+        sessions = Sessions(Limits(), clock)
+        sessions.open(path, SECRET)
+        sessions.follow(
+            {str(vera.pk): User(id=vera.pk, username="vera", password=password, created_at=vera.created_at)}
+        )
+        sessions.close()
+        return sealing
+
+    vera = user()
+    assert sealed(key) == ["bcrypt$one"]
+    assert sealed(key) == []
+    assert sealed(key, password="bcrypt$two") == ["bcrypt$two"]
+    assert sealed(other_key, key, password="bcrypt$two") == ["bcrypt$two"]
+    assert sealed(other_key, password="bcrypt$two") == []
+    monkeypatch.setattr(stored_users, "sealer", lambda: Sealer([key]))
+    sessions = Sessions(Limits(), clock)
+    sessions.open(path, SECRET)
+    assert sessions.stored_users() == {}
 
 
 def test_sessions_end_with_the_user_or_the_password(path: Path, clock: Clock) -> None:
@@ -202,7 +241,8 @@ def test_sessions_end_with_the_user_or_the_password(path: Path, clock: Clock) ->
     sessions.follow({str(it.pk): it for it in (vera, ada)})
     assert [sessions.use(token) is not None for token in tokens] == [True, False, False]
     again = Sessions(Limits(), clock)
-    assert set(again.open(path, SECRET)) == {str(vera.pk), str(ada.pk)}
+    again.open(path, SECRET)
+    assert set(again.stored_users()) == {str(vera.pk), str(ada.pk)}
     assert [again.use(token) is not None for token in tokens] == [True, False, False]
 
 
