@@ -8,7 +8,6 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -28,6 +27,7 @@ from access.serializers import (
     RotationSerializer,
 )
 from endpoints.lists import offset_pages
+from endpoints.openapi.descriptions import extend_schema
 
 LOGIN: Any = [{"session": []}]  # security requirement in the schema: an API key is not accepted
 

@@ -1,9 +1,7 @@
 """Authentication for the JSON API: by API key or by session. Neither reads the database."""
 
 import time
-from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
@@ -50,25 +48,3 @@ class SessionAuthentication(authentication.SessionAuthentication):
 def _bearer(header: str) -> str:
     kind, _, key = header.partition(" ")
     return key.strip() if kind.lower() == "bearer" else ""
-
-
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "access.authentication.ApiKeyAuthentication"
-    name: Any = ("apiKey", "bearer")
-
-    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
-        return [{"apiKey": []}, {"bearer": []}]
-
-    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
-        return [
-            {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            {"type": "http", "scheme": "bearer"},
-        ]
-
-
-class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "access.authentication.SessionAuthentication"
-    name = "session"
-
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "apiKey", "in": "cookie", "name": "routerdash_session"}

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
@@ -22,6 +22,7 @@ from endpoints.detection import KeyRequired, Unsupported
 from endpoints.filters import Selection
 from endpoints.lists import offset_pages
 from endpoints.models import Endpoint, OperatorState, deadline
+from endpoints.openapi.descriptions import extend_schema
 from endpoints.probe import Unreachable
 from endpoints.registry import Entry, models_of, registry
 from endpoints.serializers import (

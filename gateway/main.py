@@ -23,6 +23,7 @@ from gateway.base import logs, sealing
 from gateway.base.config import ADAPTIVE, Config, load
 from gateway.base.destinations import Destinations
 from gateway.base.process import keep_freed_memory, raise_descriptor_limit, watch_parent
+from gateway.certificate import Certificate, tls_context
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.expiry import expire
 from gateway.http.ollama.port import on_ollama_port
@@ -34,7 +35,7 @@ from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import WakePipe
 from gateway.loop.rest import Rest
 from gateway.routing.roster import Roster
-from gateway.server import Certificate, Server, server_config
+from gateway.server import Server, server_config
 from gateway.upstream.pool import Sweeper
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,8 @@ def _periodic(
     ]
     if config.journal_fsync_secs:
         work.append(every(config.journal_fsync_secs, lambda: _sync_journal(gateway.services)))
-    tls = config.tls()
-    if tls is not None:
+    if config.tls_certificate is not None:
+        tls = tls_context(config)
         server.config.ssl_context_factory = lambda *_: tls
         work.append(every(CERTIFICATE_SECONDS, Certificate(config, tls).refresh))
     return work

@@ -2,22 +2,17 @@
 
 import asyncio
 import contextlib
-import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import cast
 
-import uvicorn
-
-from gateway.base.config import Config, load_certificate
+from gateway.base.config import Config
 from gateway.http.acceptor import Acceptor, Connecting
 from gateway.http.clients import ConnectionLimit, TrustedProxies
 from gateway.http.deadlines import KEEP_ALIVE_SECONDS
 from gateway.ipc.limit_hits import Hits
-
-log = logging.getLogger(__name__)
+from gateway.loop import uvicorn_parts as uvicorn
 
 TICK_SECONDS = 1.0
 LAST_HANDSHAKE_SECONDS = 1.0  # of TLS, with a client that was not accepted when the process began to drain
@@ -91,24 +86,3 @@ def server_config(config: Config, protocol: type[asyncio.Protocol] | str, app: o
         timeout_graceful_shutdown=drain,
         backlog=2048,
     )
-
-
-class Certificate:
-    """Watches the files of a TLS certificate that is in use."""
-
-    def __init__(self, config: Config, context: ssl.SSLContext) -> None:
-        self._config = config
-        self._context = context
-        self._loaded = self._times()
-
-    def refresh(self) -> None:
-        """Load a renewed certificate. Raises ConfigError: the old one remains in use."""
-        times = self._times()
-        if times != self._loaded:
-            load_certificate(self._context, self._config)
-            self._loaded = times
-            log.info("the renewed TLS certificate is in use")
-
-    def _times(self) -> list[int]:
-        paths = (self._config.tls_certificate, self._config.tls_key)
-        return [path.stat().st_mtime_ns for path in paths if path is not None]

@@ -3,6 +3,10 @@ import logging
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 
+from routerdash.optional_packages import import_without
+
+import_without("django_q.conf", "prometheus_client")  # Django loads this module before django-q2
+
 
 class RouterDashConfig(AppConfig):
     name = "routerdash"
@@ -10,10 +14,10 @@ class RouterDashConfig(AppConfig):
 
     def ready(self) -> None:
         from routerdash import checks  # noqa: F401  # registers the checks
-        from routerdash.optional_packages import import_without
 
-        # Fields of PostgreSQL would load psycopg on SQLite too; pygments colours pages that nobody can open here.
-        import_without("rest_framework.compat", "django.contrib.postgres", "pygments")
+        # Fields of PostgreSQL would load psycopg on SQLite too; pygments colours pages that nobody can open here; the
+        # next two are for schemas of this library itself.
+        import_without("rest_framework.compat", "django.contrib.postgres", "pygments", "yaml", "uritemplate")
         # django-q2 adds its own handler and level to its logger; Django logs a warning for every 404.
         jobs = logging.getLogger("django-q")
         jobs.handlers.clear()

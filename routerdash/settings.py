@@ -178,6 +178,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": __version__,
     "SERVE_PERMISSIONS": ["access.permissions.HasPermission"],
     "SERVE_INCLUDE_SCHEMA": False,
+    "PREPROCESSING_HOOKS": ["routerdash.web.schema.describe"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "routerdash.web.schema.add_responses",

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import status
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -18,6 +18,7 @@ from endpoints.model_names import storing
 from endpoints.model_names.registry import NameEntry, model_names, read_names
 from endpoints.model_names.serializers import ModelNameListSerializer, ModelNameSerializer, draft, flat
 from endpoints.model_names.tables import NamedModel
+from endpoints.openapi.descriptions import extend_schema
 
 IF_MATCH = OpenApiParameter(
     "If-Match",

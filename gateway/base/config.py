@@ -6,7 +6,6 @@ A bad value raises ConfigError, whose text is one line that names the variable a
 import hashlib
 import ipaddress
 import os
-import ssl
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -362,15 +361,6 @@ class Config(OllamaSettings):
         """Return True if passwords and keys of other machines cross the network without encryption."""
         return not self.loopback and not self.https
 
-    def tls(self) -> ssl.SSLContext | None:
-        """Return the TLS context of the listening socket; None for plain HTTP. Raises ConfigError."""
-        if self.tls_certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.set_alpn_protocols(["http/1.1"])
-        load_certificate(context, self)
-        return context
-
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
@@ -420,16 +410,6 @@ class Config(OllamaSettings):
             return path
         digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"routerdash-{os.getuid()}-{digest}" / "control.sock"
-
-
-def load_certificate(context: ssl.SSLContext, config: Config) -> None:
-    """Load the certificate, also into a context in use, whose new connections then get it. Raises ConfigError."""
-    assert config.tls_certificate is not None
-    try:
-        context.load_cert_chain(config.tls_certificate, config.tls_key)
-    except (OSError, ValueError):  # ssl.SSLError is an OSError
-        names = " and ".join(str(path) for path in (config.tls_certificate, config.tls_key) if path)
-        raise ConfigError(f"{names} do not contain a certificate and its key; see ROUTERDASH_TLS_CERTIFICATE") from None
 
 
 def load(environ: Mapping[str, str]) -> Config:

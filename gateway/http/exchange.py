@@ -8,10 +8,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-from uvicorn.server import ServerState
-
 from gateway.base.errors import Refusal
 from gateway.base.types import Body
 from gateway.http.client_shares import Reservation
@@ -19,6 +15,7 @@ from gateway.http.clients import UNKNOWN, Peer
 from gateway.http.cors import Cors
 from gateway.loop import coroutine_runner
 from gateway.loop.coroutine_runner import CoroutineRunner
+from gateway.loop.uvicorn_parts import STATUS_LINE, FlowControl, ServerState
 from gateway.loop.write_batch import WriteBatch
 from gateway.registry.schema import ApiKey
 

@@ -21,8 +21,6 @@ from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from gateway.base.errors import Refusal
 from gateway.http import request_limits
 from gateway.http.client_shares import Buffers, Pacer
@@ -36,6 +34,7 @@ from gateway.http.request_limits import SMALL_BODY_BYTES
 from gateway.http.request_parser import RequestParser
 from gateway.http.reservations import Reservations, needed
 from gateway.loop.coroutine_runner import RUNNER, CoroutineRunner
+from gateway.loop.uvicorn_parts import HttpToolsProtocol
 from gateway.loop.write_batch import WriteBatch
 
 LINGER_SECONDS = 5.0  # in which a client can read the last response

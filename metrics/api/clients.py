@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.client_serializers import (
     ClientDetailSerializer,
     ClientHourSerializer,

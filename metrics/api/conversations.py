@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import NO_CONVERSATION, BadRequest, QuerySerializer, checked
 from metrics.api.request_serializers import MomentField
 from metrics.queries.requests.conversations import TURNS

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.lists import offset_pages
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.figure_serializers import (
     DashboardEndpointSerializer,
     MinuteSerializer,

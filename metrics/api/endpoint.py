@@ -4,13 +4,14 @@ import time
 import uuid
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints import edit_log
 from endpoints.api import entry_or_404
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import BadRequest
 from metrics.api.endpoint_serializers import (
     EditSerializer,

@@ -9,13 +9,13 @@ from typing import Any, TypedDict
 
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import OneFormat, QuerySerializer, TooManyExports, checked
 from metrics.exports.downloads import ExportLimitReached, export_response
 from metrics.exports.worker import Format

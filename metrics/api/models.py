@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from endpoints.lists import offset_pages
 from endpoints.lists.offset_pages import OffsetSerializer
 from endpoints.models import OperatorState, Status
+from endpoints.openapi.descriptions import extend_schema
 from gateway.base.request_kinds import CAPABILITIES
 from metrics.api.common import QuerySerializer, checked
 from metrics.api.usage_serializers import CostsSerializer, TokenDetailsSerializer

@@ -8,9 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from django.http import HttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,15 +16,12 @@ from prometheus_client.core import (
     Metric,
     SummaryMetricFamily,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
-from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from endpoints.models import OperatorState, Status
 from endpoints.registry import Entry
 from gateway.prices.book import NANO
-from metrics.api.common import OneFormat
 from metrics.counting import choices
 from metrics.counting.cells import EndpointUsage
 from metrics.counting.totals import DURATIONS_US, PROMETHEUS_BUCKETS, duration_total
@@ -40,6 +34,9 @@ from metrics.queries.slowdowns import slowdowns
 
 ENDPOINT = ("endpoint_id", "endpoint_name")
 Samples = Iterable[tuple[Any, ...]]  # values of the labels, then the metric's value or None
+
+
+__all__ = ["CONTENT_TYPE", "MomentCollector", "text"]
 
 
 def text(moment: Moment) -> bytes:
@@ -316,14 +313,3 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -
         if value is not None:
             family.add_metric(labels, value)
     return family
-
-
-class PrometheusMetrics(APIView):
-    permission_needed = "metrics.read"
-    content_negotiation_class = OneFormat
-    http_method_names = ("get", "head")
-
-    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
-    def get(self, request: Request) -> HttpResponse:
-        """Prometheus text, format 0.0.4."""
-        return HttpResponse(text(Moment.now()), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -5,12 +5,12 @@ from typing import Any
 
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import NO_REQUEST, BadRequest, OneFormat, TooManyExports, checked
 from metrics.api.request_serializers import (
     BodiesSerializer,

@@ -4,12 +4,12 @@ import uuid
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from gateway.base.errors import Refusal
 from metrics.api.common import NO_CONVERSATION, BadRequest, checked
 from metrics.api.routing_serializers import (

@@ -5,13 +5,13 @@ from typing import Any, TypedDict
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import OneFormat, QuerySerializer, checked
 from metrics.api.dashboard import TokensSerializer
 from metrics.api.usage_serializers import (

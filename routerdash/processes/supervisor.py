@@ -330,9 +330,17 @@ def _listen_for_clients(config: Config) -> tuple[socket.socket, socket.socket | 
         raise
 
 
+def _check_certificate(config: Config) -> None:
+    """Check the certificate once, instead of in each process. Raises ConfigError."""
+    if config.tls_certificate is not None:
+        from gateway.certificate import tls_context  # ssl takes 2 MiB
+
+        tls_context(config)
+
+
 def _listen(config: Config, port: int, setting: str = "ROUTERDASH_PORT") -> socket.socket:
     try:
-        config.tls()  # checks the certificate once, instead of in each process
+        _check_certificate(config)
     except ConfigError as error:
         raise CannotStart(str(error)) from None
     try:

@@ -10,9 +10,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, cast
+from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -21,9 +20,7 @@ from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language, override
-from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.views import SpectacularAPIView
-from rest_framework.request import Request
+from django.views.decorators.csrf import csrf_exempt
 
 from routerdash.web.context import site
 
@@ -112,36 +109,11 @@ class Section:
     operations: tuple[Operation, ...]
 
 
-class SchemaView(SpectacularAPIView):
-    """Schema as a file. It is the same for all users, and cached by language and format until the process ends."""
-
-    def _get_schema_response(self, request: Request) -> HttpResponseBase:
-        """Return the cached schema.
-
-        `version` is ignored: only one exists, and drf-spectacular would copy the parameter unchecked into a header.
-        """
-        renderer: Any = request.accepted_renderer
-        language = get_language()
-        cached: Any = _rendered
-        content: bytes = cached(type(renderer), language if language in dict(settings.LANGUAGES) else "en")
-        media = request.accepted_media_type
-        kind = f"{media}; charset={renderer.charset}" if renderer.charset else media
-        name = cast("Any", super())._get_filename(request, None)
-        return HttpResponse(content, kind, headers={"Content-Disposition": f'inline; filename="{name}"'})
-
-
-@cache
-def _rendered(renderer: Any, language: str) -> bytes:
-    """Render the schema without a request, so that it contains no data of the first user."""
-    with override(language):
-        generator: Any = SchemaGenerator
-        content = renderer().render(generator().get_schema(request=None, public=True), renderer.media_type, {})
-    return content if isinstance(content, bytes) else bytes(content, "utf-8")
-
-
 @cache
 def sections() -> tuple[Section, ...]:
     """Return all operations of the schema by tag. They are the same for all users until the process ends."""
+    from drf_spectacular.generators import SchemaGenerator  # it loads 5 MiB that few installations need
+
     with override("en"):  # the language of the API
         generator: Any = SchemaGenerator
         schema: Schema = json.loads(json.dumps(generator().get_schema(request=None, public=True), default=str))
@@ -291,4 +263,12 @@ def page(request: HttpRequest) -> HttpResponse:
     return render(request, "api_docs/page.html", {"sections": shown, "query": query})
 
 
-URLS = [path("api/docs/", page, name="api-docs")]
+@csrf_exempt  # as every view of the API, which checks this itself
+def schema(request: HttpRequest) -> HttpResponseBase:
+    """The schema as a file."""
+    from routerdash.web.schema_file import SchemaFile  # it loads drf-spectacular, as above
+
+    return SchemaFile.as_view()(request)
+
+
+URLS = [path("api/docs/", page, name="api-docs"), path("api/schema/", schema, name="api-schema")]

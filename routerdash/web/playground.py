@@ -17,7 +17,7 @@ from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.cache import never_cache
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,6 +28,7 @@ from access.authentication import SessionAuthentication
 from access.directory import access
 from access.models import INFERENCE, ApiKey, User, hash_key, new_key
 from access.permissions import SESSION
+from endpoints.openapi.descriptions import extend_schema
 from endpoints.registry import registry
 from gateway.base.request_kinds import CAN_CHAT
 from gateway.http.control_proxy import MAX_FORWARDED_BODY

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from endpoints.openapi.descriptions import apply_descriptions
+
 ERROR = {
     "type": "object",
     "description": "What went wrong, in a sentence; for wrong input also the sentences of each field.",
@@ -19,6 +21,14 @@ PENDING = {
     "properties": {"pending": {"type": "string", "description": "Why, in words."}},
     "required": ["pending"],
 }
+
+
+def describe(endpoints: list[Any]) -> list[Any]:
+    """Complete the descriptions of all operations before drf-spectacular reads them. Return the operations as given."""
+    from routerdash.web import schema_authentication  # noqa: F401  # not at the start: it loads drf-spectacular
+
+    apply_descriptions()
+    return endpoints
 
 
 def add_tags(result: dict[str, Any], **kwargs: object) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -25,6 +25,7 @@ from rest_framework.views import APIView
 
 from access.directory import KeyEntry
 from access.models import ApiKey
+from endpoints.openapi.descriptions import extend_schema
 from endpoints.page_parts import HEADER, wants_part
 from endpoints.registry import registry
 from metrics.queries.requests.lookups import request_detail

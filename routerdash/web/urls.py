@@ -14,7 +14,7 @@ from endpoints import api as endpoints_api
 from endpoints import views as endpoints_views
 from endpoints.model_names import api as model_names_api
 from gateway.base.request_kinds import BY_PATH
-from metrics.api import clients, conversations, dashboard, events, llmlb, prometheus, running, usage
+from metrics.api import clients, conversations, dashboard, events, llmlb, running, usage
 from metrics.api import endpoint as api_endpoint
 from metrics.api import models as api_models
 from metrics.api import requests as api_requests
@@ -75,10 +75,9 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("health", views.health, name="health"),
     path("ready", views.ready, name="ready"),
-    path("metrics", prometheus.PrometheusMetrics.as_view(), name="metrics"),
+    path("metrics", views.PrometheusMetrics.as_view(), name="metrics"),
     path("api/metrics/cloud", RedirectView.as_view(url="/metrics", permanent=True), name="cloud-metrics"),
     path("api/version", views.Version.as_view(), name="api-version"),
-    path("api/schema/", api_docs.SchemaView.as_view(), name="api-schema"),
     path("api/dashboard/events", events.events, name="api-events"),
     *_api(dashboard.URLS),
     *_api(api_requests.URLS),

@@ -1,19 +1,22 @@
-"""Health, readiness, version, and the error for clients with a wrong base URL."""
+"""Health, readiness, version, metrics, and the error for clients with a wrong base URL."""
 
 import time
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from access.permissions import PUBLIC
+from endpoints.openapi.descriptions import extend_schema
 from gateway.base.errors import NOT_FOUND, Refusal
+from metrics.api.common import OneFormat
 from metrics.memory.runtime import runtime
 from metrics.pages.models import models as models_page
+from metrics.queries.figures import Moment
 from routerdash import __version__
 
 
@@ -81,3 +84,18 @@ class Version(APIView):
     @extend_schema(responses=VersionSerializer)
     def get(self, request: Request) -> Response:
         return Response({"version": __version__})
+
+
+class PrometheusMetrics(APIView):
+    permission_needed = "metrics.read"
+    content_negotiation_class = OneFormat
+    http_method_names = ("get", "head")
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    def get(self, request: Request) -> HttpResponse:
+        """Prometheus text, format 0.0.4."""
+        from metrics.api import (
+            prometheus,
+        )  # not at the start: its library takes 1 MiB, and few installations are scraped
+
+        return HttpResponse(prometheus.text(Moment.now()), content_type=prometheus.CONTENT_TYPE)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import status
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.hardware.serializers import (
     HardwareMonthSerializer,
     HardwareRateListSerializer,

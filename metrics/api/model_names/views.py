@@ -4,7 +4,6 @@ import uuid
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -12,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from endpoints.model_names.registry import NameEntry, model_names
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.common import QuerySerializer, checked
 from metrics.queries.figures import Moment
 from metrics.queries.model_names import comparison

@@ -9,7 +9,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, DELETION
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import status
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from endpoints.api import ErrorResponse
 from endpoints.lists import offset_pages
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.prices.edits import log_edit, refuse, validated
 from metrics.api.prices.serializers import (
     CurrencyRateListSerializer,

@@ -3,12 +3,12 @@
 import uuid
 from typing import Any, TypedDict
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from endpoints.openapi.descriptions import extend_schema
 from metrics.api.replay.serializers import ReplayQuestionSerializer, ReplaySerializer
 from metrics.exports.downloads import RETRY_SECONDS
 from metrics.replay.jobs import MAX_AT_ONCE, Replay, TooManyReplays, replays

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from gateway.base.config import ConfigError, load
-from gateway.server import Certificate
+from gateway.certificate import Certificate, tls_context
 from gateway.upstream import pool as pools
 from tests.gateway import certificates
 from tests.gateway.client import fetch, in_loop, pool_to
@@ -95,8 +95,7 @@ def served(gateway, context):
 def test_half_a_renewal_leaves_the_old_one(files):
     certificate, key = files
     config = load({"ROUTERDASH_TLS_CERTIFICATE": str(certificate), "ROUTERDASH_TLS_KEY": str(key)})
-    context = config.tls()
-    assert context is not None
+    context = tls_context(config)
     watched = Certificate(config, context)
     key.write_text("half")
     for _ in range(2):  # loading is repeated
@@ -105,15 +104,14 @@ def test_half_a_renewal_leaves_the_old_one(files):
 
 
 def test_without_a_certificate_there_is_no_tls():
-    config = load({})
-    assert (config.tls(), config.scheme) == (None, "http")
+    assert load({}).scheme == "http"
 
 
 def test_an_invalid_certificate(tmp_path):
     file = tmp_path / "tls.pem"
     file.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"tls\.pem do not contain a certificate and its key; see ROUTERDASH_TLS"):
-        load({"ROUTERDASH_TLS_CERTIFICATE": str(file)}).tls()
+        tls_context(load({"ROUTERDASH_TLS_CERTIFICATE": str(file)}))
 
 
 def test_a_missing_certificate(tmp_path):

@@ -187,4 +187,4 @@ def test_small_processes_load_nothing_of_django(program: str) -> None:
     command = [sys.executable, "-c", code]
     found = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
     assert "routerdash" in found
-    assert not found & {"django", "rest_framework", "django_q", "aiohttp", "psycopg", "cryptography", "uvicorn"}
+    assert not found & {"django", "rest_framework", "django_q", "aiohttp", "psycopg", "cryptography", "uvicorn", "ssl"}

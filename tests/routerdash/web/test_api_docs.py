@@ -120,5 +120,5 @@ def test_an_unknown_language_creates_no_additional_schema(as_viewer: Api, monkey
     def generate(*_: Any, **__: Any) -> None:
         raise AssertionError("it was generated again")
 
-    monkeypatch.setattr("routerdash.web.api_docs.SchemaGenerator.get_schema", generate)
+    monkeypatch.setattr("routerdash.web.schema_file.SchemaGenerator.get_schema", generate)
     assert as_viewer.get("/api/schema/?lang=xx").content == plain

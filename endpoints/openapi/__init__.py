@@ -1,0 +1,1 @@
+"""Descriptions of API operations for the OpenAPI schema."""
