@@ -1,7 +1,6 @@
 """The application of a gateway process: the table of paths, and the responses that the gateway creates itself."""
 
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -25,10 +24,10 @@ from gateway.inference.api import MediaApi, OpenAiApi
 from gateway.inference.messages import CountTokensApi, MessagesApi
 from gateway.inference.ollama import api as ollama_api
 from gateway.inference.ollama.lists import OllamaLists
+from gateway.inference.recording import rejected
 from gateway.inference.responses import ResponsesApi
 from gateway.inference.services import Services
 from gateway.inference.steps.targets import use_of
-from gateway.ipc.record import REJECTED, RequestRecord, uuid7
 from gateway.routing.anthropic_models import AnthropicList, anthropic_entry, get_page
 from gateway.routing.model_list import ModelList, get_model
 from gateway.routing.roster import Roster
@@ -106,7 +105,7 @@ class Gateway:
         if refusal.limit is not None:
             self.limit_hits.hit(refusal.limit)
         if exchange.line.path.startswith((b"/v1/", ROOT)):
-            self.services.record(_rejected(exchange, refusal))
+            self.services.record(rejected(exchange, refusal))
         if exchange.started:  # by keep-alive comments
             exchange.abort()
             return
@@ -156,19 +155,3 @@ class Gateway:
 def _lists_for_anthropic(exchange: Exchange) -> bool:
     """Return True for a model list of Anthropic's API. Its clients may send their key in either header."""
     return b"anthropic-version" in exchange.head.fields and exchange.line.path.startswith(b"/v1/models")
-
-
-def _rejected(exchange: Exchange, refusal: Refusal) -> RequestRecord:
-    """Return the record of a request that reached no endpoint."""
-    return RequestRecord(
-        id=uuid7(),
-        completed_us=time.time_ns() // 1000,
-        kind="",
-        model="",
-        outcome=REJECTED,
-        status=refusal.status,
-        duration_us=0,
-        api_key_id=exchange.api_key.id if exchange.api_key else None,
-        client_ip=exchange.head.peer.ip,
-        error=refusal.code,
-    )

@@ -29,6 +29,7 @@ UPSTREAM_TIMEOUT = "upstream_timeout"
 UPSTREAM_AUTH = "upstream_auth"
 INSUFFICIENT_QUOTA = "insufficient_quota"
 RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+LIMITS_UNAVAILABLE = "limits_unavailable"
 NOT_READY = "not_ready"
 LOOP_DETECTED = "loop_detected"
 BUFFERS_FULL = "buffers_full"
@@ -67,6 +68,6 @@ class Refusal(Exception):
         return error_body(self.status, self.code, self.message, self.param)
 
 
-def error_body(status: int, code: str, message: str, param: str | None = None) -> bytes:
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+def error_body(status: int, code: str, message: str, param: str | None = None, error_type: str | None = None) -> bytes:
+    kind = error_type or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -31,7 +31,7 @@ class Kind:
     binary: bool = False  # responds with sound or images
     multipart: bool = False  # a form with files instead of JSON
     generates: bool = False  # text, whose tokens per second are a speed
-    needs_slot: bool = True  # False: it only counts tokens, so that it neither waits for a slot nor takes one
+    needs_slot: bool = True  # False: it generates nothing, so that it neither waits for a slot nor takes one
     target: bytes = field(init=False)  # the path on the endpoint
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ OLLAMA_KINDS = (
     Kind(OLLAMA_EMBED, "/ollama/api/embeddings", CAN_EMBED, upstream_path=b"/api/embeddings"),  # the older path
     Kind(OLLAMA_EMBED, "/ollama/api/embed", CAN_EMBED, upstream_path=b"/api/embed"),
 )
-STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT)
+STORED_RESPONSES = Kind(STORED, "/v1/responses/", CAN_CHAT, needs_slot=False)
 
 BY_PATH = {kind.path: kind for kind in KINDS}
 BY_NAME = {kind.name: kind for kind in (*KINDS, STORED_RESPONSES, *OLLAMA_KINDS)}

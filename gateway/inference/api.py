@@ -112,8 +112,16 @@ class OpenAiApi:
     def error_event(self, request: InferenceRequest, body: bytes) -> bytes:
         return self.dialect.error_event(body)
 
-    def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
-        return error_body(status, code, message, param)
+    def error_body(
+        self,
+        request: InferenceRequest,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None,
+        error_type: str | None = None,
+    ) -> bytes:
+        return error_body(status, code, message, param, error_type)
 
 
 class MediaApi(OpenAiApi):

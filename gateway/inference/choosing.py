@@ -12,6 +12,7 @@ from gateway.base.types import Body
 from gateway.dialects.needs import needs_in
 from gateway.dialects.openai_requests import Request
 from gateway.inference.attempt import Attempt
+from gateway.inference.limiting.admission import admit
 from gateway.inference.request import NO_STAY, InferenceRequest
 from gateway.inference.steps.chains import Chain
 from gateway.inference.steps.named_models import begin_chain
@@ -24,6 +25,7 @@ from gateway.inference.steps.targets import (
     model_refusal,
     use_of,
 )
+from gateway.limits.compiled import LimitedRequest
 from gateway.registry.key_rules import AllowedUse
 from gateway.routing import adaptive
 from gateway.routing.adaptive import BULK_HARM, HARM, Demand
@@ -137,7 +139,8 @@ def _pinned(preferred: Decision, routes: Routes) -> Routes:
 def choose(
     request: InferenceRequest, routes: Routes, tried: Collection[str], *, patient: bool = True
 ) -> Decision | None:
-    """Choose an endpoint, take a slot of it, and begin an attempt. FULL and None mean the same as in `pick`.
+    """Choose an endpoint, take a slot of it, and begin an attempt. FULL and None mean the same as in `pick`; HELD and
+    OVER the same as in `admit`.
 
     The result is DECLINED if the request had better wait for a full endpoint although another one is free. Without
     `patient` it takes the free one.
@@ -168,7 +171,7 @@ def _choose_in_step(request: InferenceRequest, chain: Chain, *, patient: bool) -
             request.prefix = chain.scoped_prefix(leaf.model) if len(routes) > 1 else None
         tried = () if chain.failed is None else chain.endpoints_tried(routes)
         decision = _choose_able(request, routes, tried, patient=patient)
-        if decision is not None and (decision.endpoint_id or decision is DECLINED):
+        if decision is not None and decision is not FULL:
             return decision
         found = found or decision
     return found
@@ -214,12 +217,20 @@ def _pick_for_bulk(request: InferenceRequest, routes: Routes, tried: Collection[
 
 
 def _enter(request: InferenceRequest, route: Route, decision: Decision) -> Decision:
-    """Take a slot of the endpoint, and create an attempt. Return FULL if no slot is free."""
+    """Take a slot of the endpoint, and create an attempt. Return FULL if no slot is free.
+
+    HELD or OVER: the request may not use one now, because of a limit of its API key, its user or everyone.
+    """
     endpoint = route.endpoint
     if endpoint.slots is None:
         endpoint.enter()
     elif not _take(request, endpoint):
         return FULL
+    if request.limited is not None:
+        reserve(request, request.limited)
+        if (over := admit(request, request.limited)) is not None:
+            endpoint.leave()
+            return over
     trial = endpoint.breaker.due is not None
     request.attempt = Attempt(route, decision, trial=trial)
     if trial:
@@ -272,7 +283,7 @@ def _choose_adaptively(
     if decision is None or not decision.endpoint_id:
         return decision
     decision = _enter(request, routes.by_id[decision.endpoint_id], decision)
-    if decision is not FULL:
+    if decision.endpoint_id:
         attempt = request.attempt
         assert attempt is not None
         if request.prefix is None and not known.engines:  # mostly
@@ -318,6 +329,13 @@ def expected_tokens(request: InferenceRequest) -> tuple[int, float, float]:
     elif most is not None and most < output:
         output = most
     return int((exchange.length or exchange.body_bytes) / bytes_per_token) or 1, output, typical
+
+
+def reserve(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """Set the tokens that a request takes from limits on tokens, until it is known how many it has used."""
+    if limited.compiled.has_tokens and limited.reserved is None and request.api.kind.needs_slot:
+        prompt, output, _ = expected_tokens(request)
+        limited.prompt, limited.reserved = prompt, prompt + int(output)
 
 
 def demand_of(request: InferenceRequest, routes: Routes, known: LearnedRoutes) -> Demand:

@@ -36,15 +36,23 @@ MAX_ERROR_BYTES = 256 << 10  # of an endpoint's error; of a longer one, the clie
 
 
 def refuse(
-    request: InferenceRequest, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    request: InferenceRequest,
+    status: int,
+    code: str,
+    message: str,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    error_type: str | None = None,
 ) -> None:
-    """Send an error of RouterDash itself; as the last event if the response is a stream that has begun."""
+    """Send an error of RouterDash itself; as the last event if the response is a stream that has begun.
+
+    `error_type`: for OpenAI's clients, in place of that of the status.
+    """
     param = "model" if code == errors.NO_CAPABLE_ENDPOINTS else None
     exchange = request.exchange
     if exchange.started:
-        exchange.end(request.api.error_event(request, error_body(status, code, message, param)))
+        exchange.end(request.api.error_event(request, error_body(status, code, message, param, error_type)))
         return
-    body = request.api.error_body(request, status, code, message, param)
+    body = request.api.error_body(request, status, code, message, param, error_type)
     exchange.reply(status, (JSON, *headers), body, request.header_lines())
 
 
@@ -174,13 +182,15 @@ def pass_refusal(request: InferenceRequest, attempt: Attempt, connection: Connec
         details=details.sentence,
         response_body=body,
     )
-    send_endpoint_error(request, status, error_headers(attempt, connection.headers), body, details)
+    send_endpoint_error(request, status, error_headers(request, attempt, connection.headers), body, details)
 
 
-def error_headers(attempt: Attempt, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def error_headers(
+    request: InferenceRequest, attempt: Attempt, headers: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
     """Return the headers of an endpoint's error that the client receives."""
     clean = attempt.endpoint.redactor.clean
-    known = client_headers(headers, provider=attempt.endpoint.provider)
+    known = client_headers(headers, provider=attempt.endpoint.provider, limited=request.limited is not None)
     return [(name, clean(value)) for name, value in known if name != b"content-encoding"]
 
 

@@ -38,6 +38,7 @@ _TO_CLIENT = AllowList(
 _TO_PROVIDER = AllowList(
     (b"accept", b"content-type", b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"), ()
 )
+OF_LIMITS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 _FROM_PROVIDER = AllowList((b"content-type", b"content-encoding", b"cache-control"), ())
 
 
@@ -91,12 +92,19 @@ def provider_lines(
 
 
 def client_headers(
-    headers: Iterable[tuple[bytes, bytes]], secret: bytes | None = None, provider: Provider | None = None
+    headers: Iterable[tuple[bytes, bytes]],
+    secret: bytes | None = None,
+    provider: Provider | None = None,
+    *,
+    limited: bool = False,
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of an endpoint's response that the client receives, without the endpoint's API key.
 
-    `provider`: of the endpoint, if it is a cloud's.
+    `provider`: of the endpoint, if it is a cloud's. `limited`: the client receives limits of RouterDash, so that those
+    of the endpoint would contradict them.
     """
     allowed = _TO_CLIENT if provider is None else _FROM_PROVIDER
     passed = [header for header in headers if allowed[header[0]]]
+    if limited:
+        passed = [header for header in passed if not header[0].startswith(OF_LIMITS)]
     return passed if secret is None else [(name, value.replace(secret, REDACTED)) for name, value in passed]

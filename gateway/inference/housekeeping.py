@@ -4,7 +4,7 @@ import logging
 import time
 
 from gateway.http.revocation import Revocation
-from gateway.inference.services import RunningRequest, Services
+from gateway.inference.services import NO_EVENTS, RunningRequest, Services
 from gateway.ipc import cancellations, running_requests
 from gateway.ipc.running_requests import Present
 
@@ -20,6 +20,7 @@ class Housekeeping:
         self._services = services
         self._revocation: Revocation[RunningRequest] = Revocation()
         self._cancels = services.roster.page.cancels
+        self._seen_events: dict[RunningRequest, int] = {}  # of each stream, at the last check for silence
         self._kept_alive_at = self._published_at = 0.0  # time.monotonic()
 
     def run(self) -> None:
@@ -68,8 +69,10 @@ class Housekeeping:
         interval = self._services.config.keepalive_secs
         if interval and now - self._kept_alive_at >= interval:
             self._kept_alive_at = now
-            for request in list(self._services.running):
-                request.keep_alive()
+            before = self._seen_events
+            self._seen_events = {
+                request: request.keep_alive(before.get(request, NO_EVENTS)) for request in list(self._services.running)
+            }
 
     def _publish_running(self) -> None:
         """Write the list of running and queued requests, which a page shows now."""

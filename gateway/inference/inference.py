@@ -24,7 +24,8 @@ from gateway.inference.choosing import choose, current_routes, find_routes
 from gateway.inference.error_responses import end_without_response, refuse, send_cancelled
 from gateway.inference.failures import refused_tools
 from gateway.inference.failures.reading import failure_in, failure_of, note_quota
-from gateway.inference.recording import fail_attempt, finish
+from gateway.inference.limiting.admission import find_limits, let_go
+from gateway.inference.recording import fail_attempt, finish, rejected
 from gateway.inference.relaying import relay_binary, relay_stream
 from gateway.inference.request import Api, InferenceRequest
 from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
@@ -34,6 +35,7 @@ from gateway.inference.steps import chains
 from gateway.inference.steps.named_models import adapt, begin_chain
 from gateway.inference.waiting import QueueRefusal, set_class, wait_in_queue
 from gateway.ipc import record
+from gateway.limits.replies import LimitRefusal
 from gateway.providers.errors import LACKING, OF_THE_REQUEST, ErrorCause
 from gateway.routing.balancer import FULL, PINNED, Decision
 from gateway.routing.retry_budget import SHARE
@@ -93,6 +95,8 @@ async def serve(request: InferenceRequest, body: Body) -> None:
     tried: list[str] = []
     failures: list[Failure] = []
     try:
+        if services.roster.reader.limits_version:
+            find_limits(request)
         routes = find_routes(request, body)
         services.retries.balance += SHARE
         while True:
@@ -112,7 +116,7 @@ async def serve(request: InferenceRequest, body: Body) -> None:
                 own = body if is_usual else _own_body(request, attempt, body)
                 failure = await _try(request, attempt, own)
             except EndpointWithdrawn:  # nothing was sent: this was no attempt
-                request.leave_endpoint()
+                _let_go(request)
                 tried.pop()
                 routes = current_routes(request)
                 continue
@@ -128,8 +132,15 @@ async def serve(request: InferenceRequest, body: Body) -> None:
         end_by_error(request, error)
     finally:
         services.running.discard(request)
-        if request.attempt is not None and request.attempt.active:
-            request.leave_endpoint()
+        _let_go(request)
+
+
+def _let_go(request: InferenceRequest) -> None:
+    """Give back the slot and the part of limits that a request still holds."""
+    if request.limited is not None:
+        let_go(request, request.limited)
+    if request.attempt is not None and request.attempt.active:
+        request.leave_endpoint()
 
 
 def _own_body(request: InferenceRequest, attempt: Attempt, body: Body) -> Body:
@@ -142,9 +153,14 @@ def _own_body(request: InferenceRequest, attempt: Attempt, body: Body) -> Body:
 def end_by_error(request: InferenceRequest, error: BaseException) -> None:
     """Record a request that ended without a response of an endpoint.
 
-    Raises `error` again, unless RouterDash cancelled the request or refused it in the queue. Any other CancelledError
-    is a client disconnect, or the end of the process.
+    Raises `error` again, unless RouterDash cancelled the request, or refused it in the queue or because of a limit. Any
+    other CancelledError is a client disconnect, or the end of the process.
     """
+    if isinstance(error, LimitRefusal):
+        request.recorded = True
+        request.services.record(rejected(request.exchange, error))
+        refuse(request, error.status, error.code, error.message, error.headers, error.error_type)
+        return
     if isinstance(error, QueueRefusal):
         finish(request, record.QUEUE, error.status, error=error.message)
         refuse(request, error.status, error.code, error.message, ((b"retry-after", b"1"),))

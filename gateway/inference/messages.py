@@ -92,7 +92,15 @@ class MessagesApi(OpenAiApi):
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
         return messages_api.upstream_error_body(body, status)
 
-    def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
+    def error_body(
+        self,
+        request: InferenceRequest,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None,
+        error_type: str | None = None,
+    ) -> bytes:
         return messages_api.error_body(status, code, message, request.request_id.decode())
 
 

@@ -8,14 +8,18 @@ import time
 
 from msgspec import structs
 
+from gateway.base.errors import Refusal
 from gateway.base.limits import REPORTED_TOKENS
 from gateway.dialects.redact import redact
 from gateway.dialects.sse_relay import Relay
 from gateway.dialects.usage import NOT_REPORTED, Usage
+from gateway.http.exchange import Exchange
 from gateway.inference.attempt import Attempt, Failure
+from gateway.inference.limiting.admission import settle
 from gateway.inference.request import ENDED, InferenceRequest
 from gateway.ipc import record
-from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.ipc.record import AttemptRecord, RequestRecord, uuid7
+from gateway.limits.replies import LimitRefusal
 from gateway.providers.errors import LACKING, OF_THE_ACCOUNT, OF_THE_REQUEST, ErrorCause
 from gateway.routing.balancer import ONLY, recorded_scores
 from gateway.routing.set_aside import KEY_SECONDS, MONEY_SECONDS
@@ -61,8 +65,8 @@ def finish(
         response_text = redact(response_body) if response_body else None
     elif outcome != record.OK or len(request.attempts) > 1:
         _drop_details(request)
-    if status >= 400 and exchange.started:
-        status = 200  # the client received it with the header block of its stream
+    # With a stream that has begun, the client received 200 with its header block.
+    status = 200 if status >= 400 and exchange.started else status
     chain = request.chain
     made = RequestRecord(  # by position, at most 30: Python passes more of them as a list, and by name is slower still
         request.id,
@@ -97,7 +101,10 @@ def finish(
         usage.long_write_tokens,
         usage.service_tier,
     )
-    services.record(made if usage.images is None and usage.audio_ms is None else _with_media(made, usage))
+    made = made if usage.images is None and usage.audio_ms is None else _with_media(made, usage)
+    if request.limited is not None:
+        settle(request, request.limited, made)
+    services.record(made)
     request.leave_endpoint()
 
 
@@ -227,3 +234,20 @@ def _drop_details(request: InferenceRequest) -> None:
     request.attempts = [
         attempt if attempt.said is None else structs.replace(attempt, said=None) for attempt in request.attempts
     ]
+
+
+def rejected(exchange: Exchange, refusal: Refusal) -> RequestRecord:
+    """Return the record of a request that RouterDash refuses."""
+    return RequestRecord(
+        id=uuid7(),
+        completed_us=time.time_ns() // 1000,
+        kind="",
+        model="",
+        outcome=record.REJECTED,
+        status=refusal.status,
+        duration_us=0,
+        api_key_id=exchange.api_key.id if exchange.api_key else None,
+        client_ip=exchange.head.peer.ip,
+        error=refusal.code,
+        limit=refusal.by if isinstance(refusal, LimitRefusal) else None,
+    )

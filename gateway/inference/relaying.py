@@ -58,7 +58,7 @@ async def relay_binary(request: InferenceRequest, attempt: Attempt, connection: 
         while data := await connection.read():
             if not exchange.started:
                 attempt.prompt_read()
-                headers = client_headers(connection.headers, attempt.secret, attempt.endpoint.provider)
+                headers = _headers(request, attempt, connection)
                 exchange.start(status, headers, request.header_lines())
             exchange.write(data)
             connection.wait_at_most(None)  # while a slow client keeps the endpoint waiting
@@ -82,12 +82,17 @@ def start_stream(request: InferenceRequest, attempt: Attempt, connection: Connec
     """Send the header block of a stream, unless a keep-alive comment has done so."""
     exchange = request.exchange
     if not exchange.started:
-        headers = client_headers(connection.headers, attempt.secret, attempt.endpoint.provider)
+        headers = _headers(request, attempt, connection)
         if attempt.translation is not None and attempt.translation.content_type:
             headers = [header for header in headers if header[0] != b"content-type"]
             headers.append((b"content-type", attempt.translation.content_type))
         headers.append((b"x-accel-buffering", b"no"))
         exchange.start(connection.status, headers, request.header_lines())
+
+
+def _headers(request: InferenceRequest, attempt: Attempt, connection: Connection) -> list[tuple[bytes, bytes]]:
+    limited = request.limited is not None
+    return client_headers(connection.headers, attempt.secret, attempt.endpoint.provider, limited=limited)
 
 
 class StreamPump:

@@ -22,6 +22,8 @@ from gateway.inference.services import Services
 from gateway.inference.steps.chains import Chain
 from gateway.ipc.record import AttemptRecord, uuid7
 from gateway.ipc.running_requests import Running, Waiting
+from gateway.limits import replies
+from gateway.limits.compiled import LimitedRequest
 from gateway.loop.time_slices import Slices
 from gateway.routing.adaptive import Demand
 from gateway.routing.affinity.affinity import Prefix
@@ -98,8 +100,16 @@ class Api(Protocol):
     def error_event(self, request: "InferenceRequest", body: bytes) -> bytes:
         """Return the events by which a stream that has begun ends with an error of RouterDash, in OpenAI's format."""
 
-    def error_body(self, request: "InferenceRequest", status: int, code: str, message: str, param: str | None) -> bytes:
-        """Return the body of an error of RouterDash itself."""
+    def error_body(
+        self,
+        request: "InferenceRequest",
+        status: int,
+        code: str,
+        message: str,
+        param: str | None,
+        error_type: str | None = None,
+    ) -> bytes:
+        """Return the body of an error of RouterDash itself. `error_type`: of OpenAI, in place of that of the status."""
 
 
 class InferenceRequest:
@@ -107,7 +117,7 @@ class InferenceRequest:
 
     __slots__ = (
         "api", "attempt", "attempts", "body", "cancelled", "chain", "conversation", "demand", "exchange", "id",
-        "parsed", "preferred", "prefix", "recorded", "request_id", "seen_events", "services", "stay", "target", "via",
+        "limited", "parsed", "preferred", "prefix", "recorded", "request_id", "services", "stay", "target", "via",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, api: Api) -> None:
@@ -126,7 +136,7 @@ class InferenceRequest:
         self.stay = NO_STAY
         self.attempts: list[AttemptRecord] = []  # that have ended
         self.attempt: Attempt | None = None  # the current or the last one
-        self.seen_events = -1  # of the stream, at the last check for silence
+        self.limited: LimitedRequest | None = None  # None: nothing limits it
         self.recorded = False
         self.cancelled: Ending | None = None  # by RouterDash, not by a client disconnect
         self.prefix: Prefix | None = None  # the beginning of its prompt, if it may decide about the endpoint
@@ -162,7 +172,11 @@ class InferenceRequest:
         return client_of(self.exchange.head.peer.ip or "") if key is None else key.id
 
     def header_lines(self) -> bytes:
-        """Return header lines of the response: the request's id, its endpoint and why, attempts, and queue time."""
+        """Return header lines of the response: the request's id, endpoint and why, attempts, queue time, and limits."""
+        lines = self._route_lines()
+        return lines if self.limited is None else lines + replies.header_lines(self.limited)
+
+    def _route_lines(self) -> bytes:
         attempt = self.attempt
         if not self.services.config.route_headers:
             return b"x-request-id: %b\r\n%b" % (self.request_id, b"" if attempt is None else _dropped_by(attempt))
@@ -209,21 +223,24 @@ class InferenceRequest:
 
     # Periodic work (gateway.inference.housekeeping)
 
-    def keep_alive(self) -> None:
-        """Send a comment (SSE) to the client of a stream that has been silent since the last call."""
+    def keep_alive(self, seen_events: int) -> int:
+        """Send a comment (SSE) to the client of a stream that has been silent since the last call.
+
+        `seen_events`: the result of the last call, or NO_EVENTS.
+        """
         if not self.parsed.stream or not self.api.kind.generates or self.recorded or not self.api.dialect.has_comments:
-            return
+            return seen_events
         attempt = self.attempt
         relay = None if attempt is None else attempt.relay
         events = 0 if relay is None else relay.events
-        if events != self.seen_events:
-            self.seen_events = events
-            return
+        if events != seen_events:
+            return events
         exchange = self.exchange
         if not exchange.started:
             headers = [(b"content-type", EVENT_STREAM), (b"cache-control", b"no-cache")]
             exchange.start(200, headers, self.header_lines())
         exchange.write(b": waiting\n\n" if attempt is None or not attempt.is_loading else self._loading_comment())
+        return events
 
     def _loading_comment(self) -> bytes:
         """Return the comment while the endpoint loads the model, whose name must not end the line."""

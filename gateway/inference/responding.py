@@ -5,7 +5,7 @@ from gateway.dialects.usage import ERROR, Usage
 from gateway.inference.attempt import Attempt, Failure
 from gateway.inference.error_responses import pass_refusal
 from gateway.inference.failures.reading import failure_at_end
-from gateway.inference.headers import client_headers, header_lines
+from gateway.inference.headers import OF_LIMITS, client_headers, header_lines
 from gateway.inference.recording import fail_attempt, finish, finish_failed
 from gateway.inference.request import InferenceRequest
 from gateway.ipc import record
@@ -72,13 +72,21 @@ def respond(
         # The client of a stream that was kept alive by comments receives everything in one event (SSE).
         exchange.end(b"data: %b\n\n%b" % (b"".join(body.splitlines()), request.api.dialect.done))
     elif exchange.cors is not None:
-        exchange.reply(
-            status, client_headers(connection.headers, secret, attempt.endpoint.provider), body, request.header_lines()
+        headers = client_headers(
+            connection.headers, secret, attempt.endpoint.provider, limited=request.limited is not None
         )
+        exchange.reply(status, headers, body, request.header_lines())
     else:
         head = connection.response
         lines = head.kept
         if lines is None:
             lines = head.kept = header_lines(client_headers(head.headers, secret, attempt.endpoint.provider))
-        exchange.reply(status, (), body, lines + request.header_lines())
+        exchange.reply(status, (), body, (lines if request.limited is None else _own(lines)) + request.header_lines())
     return None
+
+
+def _own(lines: bytes) -> bytes:
+    """Return header lines without the limits of the endpoint: the client receives those of RouterDash."""
+    if b"ratelimit-" not in lines:
+        return lines
+    return b"".join(line for line in lines.splitlines(keepends=True) if not line.startswith(OF_LIMITS))

@@ -4,19 +4,19 @@ from collections.abc import Collection
 from typing import Protocol
 
 from gateway.base.config import ADAPTIVE, Config
-from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.http.admission import Admission
 from gateway.http.control_proxy import ControlProxy
 from gateway.http.exchange import Exchange
 from gateway.http.revocation import Ending
-from gateway.ipc.counters.limit_counters import Allowance, Charge, LimitCounters
-from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.counters.limit_counters import LimitCounters
 from gateway.ipc.journal import Writer
 from gateway.ipc.limit_hits import Hits
 from gateway.ipc.live_page import QueuedRequests
 from gateway.ipc.record import RequestRecord
 from gateway.ipc.response_owners import Owners
 from gateway.ipc.running_requests import Running, Waiting
+from gateway.limits.compiled import KeyLimits
+from gateway.limits.queue_places import QueuePlaces
 from gateway.loop.coroutine_runner import PLAIN_TASKS
 from gateway.loop.time_slices import TimeSlices
 from gateway.routing.affinity.affinity import open_affinity
@@ -26,6 +26,8 @@ from gateway.routing.learned_routes import LearnedFacts
 from gateway.routing.queue import Queue
 from gateway.routing.retry_budget import RetryBudget
 from gateway.routing.roster import Roster
+
+NO_EVENTS = -1  # nobody has looked yet how many events a stream has
 
 
 class RunningRequest(Protocol):
@@ -38,8 +40,11 @@ class RunningRequest(Protocol):
     def endpoint(self) -> Endpoint | None:
         """The endpoint that the request runs at; None while it waits."""
 
-    def keep_alive(self) -> None:
-        """Send a comment to the client of a stream that has been silent since the last call."""
+    def keep_alive(self, seen_events: int) -> int:
+        """Send a comment to the client of a stream that has been silent since the last call.
+
+        `seen_events`: the result of the last call, or NO_EVENTS.
+        """
 
     def end_early(self, reason: str) -> None:
         """End the attempt as if the endpoint had closed its connection."""
@@ -77,8 +82,9 @@ class Services:
         self.admission = Admission(config, roster, self.refresh)
         self.queued = QueuedRequests(roster.page)
         self.limit_hits = Hits(roster.page, roster.row.number)
-        self.limit_counters = LimitCounters(roster.page, roster.row)
-        self._queue_places = self.limit_counters.subject("queue", "")
+        counters = LimitCounters(roster.page, roster.row)
+        self.limits = KeyLimits(roster.reader, counters)
+        self.queue_places = QueuePlaces(config, roster, counters)
         self.is_adaptive = config.balancer == ADAPTIVE
         self.learned = LearnedFacts(roster, config.spill_after_secs)
         self.affinity = open_affinity(config, roster.page, lambda: roster.endpoints) if self.is_adaptive else None
@@ -140,32 +146,6 @@ class Services:
             self.journal.close()
         if self._owners is not None:
             self._owners.close()
-
-    def take_queue_place(self, key: str, *, gives_way: bool = False) -> Charge | Limit:
-        """Take a place in the queue for a request of an API key, or of an address. Return the limit that forbids it.
-
-        A key may take half of the places of all workers and one more, unless it is the only key. Bulk requests, which
-        give way, have half of the places, so that they leave the others to interactive ones; and a key as much of
-        these as of all.
-        """
-        config = self.config
-        subject, places = self.limit_counters.subject, config.queue_max
-        demands = [(self._queue_places, Allowance(concurrency=places))]
-        of = {self._queue_places: QUEUE}
-        if gives_way:
-            places = (places + 1) // 2
-            bulk = subject("queue of bulk", "")
-            demands.append((bulk, Allowance(concurrency=places)))
-            of[bulk] = QUEUE_OF_BULK
-        if not (config.require_api_key and self.roster.has_one_key()):
-            of_key = subject("queue of key, bulk" if gives_way else "queue of key", key)
-            demands.append((of_key, Allowance(concurrency=places // 2 + 1)))
-            of[of_key] = QUEUE_OF_KEY
-        try:
-            taken = self.limit_counters.plan(*demands).take()
-        except NoPlace:
-            return QUEUE
-        return taken if isinstance(taken, Charge) else of[taken.subject]
 
     def serve_queue(self) -> None:
         """Have the queue served soon: a request has left its endpoint, and others wait."""

@@ -21,6 +21,7 @@ from gateway.inference.api import OpenAiApi
 from gateway.inference.attempt import Attempt, LookupAttempt
 from gateway.inference.error_responses import give_up
 from gateway.inference.inference import end_by_error
+from gateway.inference.limiting.admission import admit, find_limits, refusal_of
 from gateway.inference.relaying import relay_stream
 from gateway.inference.request import InferenceRequest
 from gateway.inference.responding import BIG_RESPONSE_BYTES, respond, respond_big
@@ -113,6 +114,8 @@ async def run(services: Services, exchange: Exchange) -> None:
         request.body = body
     services.running.add(request)
     try:
+        if services.roster.reader.limits_version:
+            find_limits(request)
         await _search(request, target.response_id, body)
     except BaseException as error:  # noqa: BLE001  # raised again there
         end_by_error(request, error)
@@ -124,6 +127,8 @@ async def run(services: Services, exchange: Exchange) -> None:
 async def _search(request: InferenceRequest, response_id: str, body: Body) -> None:
     """Query the endpoints that may store a response, one after another. Raises Refusal if none has it."""
     for endpoint, reason in _candidates(request, response_id):
+        if request.limited is not None and admit(request, request.limited) is not None:
+            raise refusal_of(request.limited)
         endpoint.enter()  # even if all slots are taken: nothing is generated
         attempt = LookupAttempt(Route(endpoint, Model("")), Decision(endpoint.id, reason, ()), trial=False)
         request.attempt = attempt

@@ -9,15 +9,17 @@ import time
 from collections.abc import Collection
 
 from gateway.base import errors
+from gateway.base.errors import Refusal
 from gateway.base.limits import QUEUE, QUEUE_OF_BULK, QUEUE_OF_KEY, Limit
 from gateway.base.queue_class import BULK, BULK_SECONDS, INTERACTIVE, read_class
 from gateway.inference.attempt import Attempt
-from gateway.inference.choosing import choose, current_routes
+from gateway.inference.choosing import choose, current_routes, reserve
+from gateway.inference.limiting.admission import admit, find_limits, must_wait, refusal_of
 from gateway.inference.request import InferenceRequest, QueueStay
 from gateway.inference.services import QueuedRequest
 from gateway.inference.steps.targets import permits_of
 from gateway.ipc.live_page import wanted_bit
-from gateway.routing.balancer import EXCLUDED, FULL, LEAST, ONLY, OPEN, TRIAL, Decision
+from gateway.routing.balancer import EXCLUDED, FULL, HELD, LEAST, ONLY, OPEN, OVER, TRIAL, Decision
 from gateway.routing.queue import Waiter
 from gateway.routing.routes import Routes
 
@@ -47,6 +49,11 @@ class _Queued:
     def choose(self, tried: Collection[str], *, gives_way: bool) -> Decision | None:
         request = self.request
         request.stay = request.stay._replace(gives_way=gives_way)
+        if request.limited is None and request.services.roster.reader.limits_version:
+            try:
+                find_limits(request)  # it may have got them while it waited
+            except Refusal:
+                return FULL
         return choose(self.request, current_routes(self.request), tried)
 
 
@@ -59,28 +66,23 @@ def set_class(request: InferenceRequest) -> None:
 
 
 async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[str]) -> Decision | None:
-    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal.
+    """Wait for a free slot. Return None if no endpoint is left to wait for. Raises QueueRefusal, and LimitRefusal.
 
     The result is FULL only if the request has waited for as long as the step of its model name allows.
     """
     if not request.api.kind.needs_slot:
         return choose_without_slot(request, routes, tried)
     services = request.services
-    queue = services.queue
-    # Requests that can use the same endpoints wait in one line.
-    chain, preferred = request.chain, "" if request.preferred is None else request.preferred.endpoint_id
-    model, permits = request.parsed.model if chain is None else chain.line, permits_of(request.exchange)
-    line = f"{model}\n{request.api.kind.capability}\n{preferred}\n{permits}"
-    gives_way = request.stay.gives_way
-    if not queue.waits_for(line, gives_way=gives_way):
+    queue, line = services.queue, _line(request)
+    gives_way, key = request.stay.gives_way, request.key_id or request.exchange.head.peer.ip or ""
+    if not queue.waits_for(line, key, gives_way=gives_way):
         decision = choose(request, routes, tried)
         if decision is None or decision.endpoint_id:
             return decision
-    longest = None if chain is None else chain.seconds_when_full()
+    longest = _longest_wait(request)
     if longest is not None and longest <= 0.0:
         return _choose_at_last(request, tried)
-    key = request.key_id or request.exchange.head.peer.ip or ""
-    place = services.take_queue_place(key, gives_way=gives_way)
+    place = services.queue_places.take(key, gives_way=gives_way)
     if isinstance(place, Limit):
         decision = _choose_at_last(request, tried) if services.is_adaptive or longest is not None else FULL
         if decision is not FULL or longest is not None:
@@ -101,8 +103,8 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
     )
     request.stay = request.stay._replace(since=now)
     queue.add(waiter, _wanted(request, routes))
-    if services.is_adaptive:
-        services.serve_queue()  # what others have declined may be good for this request
+    if services.is_adaptive or queue.has_held:
+        services.serve_queue()  # what others have declined, or may not use, may be good for this request
     try:
         await waiter.wait()
     finally:
@@ -110,10 +112,41 @@ async def wait_in_queue(request: InferenceRequest, routes: Routes, tried: list[s
         place.settle()
         stay = request.stay
         request.stay = stay._replace(since=None, us=(stay.us or 0) + round((time.monotonic() - now) * 1e6))
-    decision = waiter.decision
-    if decision is FULL and (services.is_adaptive or longest is not None):
+    return _decision_after(request, waiter.decision, tried, longest)
+
+
+def _line(request: InferenceRequest) -> str:
+    """Return the name of the requests that wait for the same endpoints: they wait in one line."""
+    chain, preferred = request.chain, "" if request.preferred is None else request.preferred.endpoint_id
+    model, permits = request.parsed.model if chain is None else chain.line, permits_of(request.exchange)
+    return f"{model}\n{request.api.kind.capability}\n{preferred}\n{permits}"
+
+
+def _longest_wait(request: InferenceRequest) -> float | None:
+    """Return the seconds that the step of a model name lets a request wait; None: as long as the queue does.
+
+    Raises LimitRefusal if a limit refuses the request.
+    """
+    limited = request.limited
+    if limited is not None:
+        reserve(request, limited)
+        if must_wait(request, limited):
+            return None  # no other step would help
+    return None if request.chain is None else request.chain.seconds_when_full()
+
+
+def _decision_after(
+    request: InferenceRequest, decision: Decision | None, tried: Collection[str], longest: float | None
+) -> Decision | None:
+    """Return the decision about a request that has waited, as `wait_in_queue` does. `decision`: of its waiter."""
+    limited = request.limited
+    if decision is OVER and limited is not None:
+        raise refusal_of(limited)
+    if decision is FULL and (request.services.is_adaptive or longest is not None):
         decision = _choose_at_last(request, tried)
     if decision is FULL and longest is None:
+        if limited is not None and must_wait(request, limited):
+            raise refusal_of(limited)
         raise QueueRefusal(503, errors.QUEUE_TIMEOUT, "No endpoint became free in time.")
     return decision
 
@@ -140,6 +173,8 @@ def choose_without_slot(request: InferenceRequest, routes: Routes, tried: Collec
         decision = Decision(endpoint.id, reason, tuple(loads.items()))
         if chain is not None:
             chain.leaf = leaf
+        if request.limited is not None and admit(request, request.limited) is not None:
+            raise refusal_of(request.limited)
         endpoint.enter()
         request.attempt = Attempt(route, decision, trial=trial)
         if trial:
@@ -163,5 +198,11 @@ def _wanted(request: InferenceRequest, routes: Routes) -> int:
 
 
 def _choose_at_last(request: InferenceRequest, tried: Collection[str]) -> Decision | None:
-    """Choose an endpoint for a request that cannot wait for a better one any more. FULL if none is free."""
-    return choose(request, current_routes(request), tried, patient=False)
+    """Choose an endpoint for a request that cannot wait for a better one any more. FULL if none is free.
+
+    Raises Refusal if a limit forbids it.
+    """
+    decision = choose(request, current_routes(request), tried, patient=False)
+    if request.limited is not None and decision in (HELD, OVER):
+        raise refusal_of(request.limited)
+    return decision

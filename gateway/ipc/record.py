@@ -98,6 +98,11 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=Fa
     service_tier: str | None = None  # that the response reported; None: the default one, or not reported
     images: int | None = None  # of the response
     audio_ms: int | None = None  # of the audio that was transcribed; None: not reported
+    limit: str | None = None  # "key:requests": that refused the request (REJECTED), or for which it waited
+    user_id: str | None = None  # owner of the API key, if a limit or a budget of that user counts the request
+    reserved_tokens: int | None = None  # by a limit or a budget, until the request ended; None: nothing limits them
+    epoch: int | None = None  # of the gateway's row, when the request was settled
+    row: int | None = None  # number of the gateway's row in the live page
 
     @property
     def endpoint_id(self) -> str | None:

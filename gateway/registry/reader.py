@@ -129,7 +129,7 @@ class RegistryReader:
         """`root`: the folder of the store. `listener` gets each update, before any later fact is returned."""
         self.version = 0  # of everything that this process knows; 0: nothing was read yet
         self.database_id = ""
-        self.has_limits = False  # False: nobody has limits, and `limits_of` need not be asked
+        self.limits_version = 0  # of the last change of limits; 0: there are none, and `limits_of` need not be asked
         self.prices_version = 0  # at which prices have changed; 0: none are published
         self._root = root
         self._page = page
@@ -247,7 +247,7 @@ class RegistryReader:
 
     def limits_of(self, level: str, subject_id: str) -> LimitFacts | None:
         """Return the limits of an API key, a user, or everyone (""); None: there are none. Raises StoreUnreadable."""
-        if not self.has_limits:
+        if not self.limits_version:
             return None
         key = limit_key(level, subject_id)
         found = self._limits.get(key)
@@ -359,7 +359,7 @@ class RegistryReader:
         model_names = {change[1:]: store.get(MODEL_NAMES, change[1:]) for change in changed if change[:1] == NAME}
         limits = frozenset(change[1:] for change in changed if change[:1] == LIMIT)
         if limits:
-            self.has_limits = not store.is_empty(LIMITS)
+            self.limits_version = 0 if store.is_empty(LIMITS) else state.version
         for limited in limits:
             self._limits.drop(limited)
         if any(change[:1] == PRICE for change in changed):
@@ -389,7 +389,7 @@ class RegistryReader:
             raise Damaged(f"the store has format {state.format}, not {FORMAT}")
         endpoints = {key: facts for key, facts in store.rows(ENDPOINTS)}  # of another type
         model_names = {key: name for key, name in (store.rows(MODEL_NAMES) if store.has(MODEL_NAMES) else ())}
-        self.has_limits = store.has(LIMITS) and not store.is_empty(LIMITS)
+        self.limits_version = state.version if store.has(LIMITS) and not store.is_empty(LIMITS) else 0
         self._limits.clear()
         self.prices_version = state.version if store.has(PRICES) and not store.is_empty(PRICES) else 0
         self._keys.clear()

@@ -83,6 +83,8 @@ def recorded_scores(decision: Decision) -> tuple[tuple[str, int], ...]:
 
 FAR_TOO_MANY = 1 << 62  # larger than any number of requests in flight
 FULL = Decision("", "full", ())  # every candidate has reached its concurrency limit
+HELD = Decision("", "held", ())  # one is free, but the request waits for a limit of its own API key, user or of all
+OVER = Decision("", "over", ())  # such a limit refuses the request
 DECLINED = Decision("", "declined", ())  # one is free, but this request had better wait for another
 
 

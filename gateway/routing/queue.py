@@ -2,10 +2,13 @@
 
 A gateway has one queue. It is fair: API keys take turns, however many requests each has waiting; within a
 key the oldest request that can use the free slot goes first. If a client disconnects, its request leaves at once. The
-number of places is limited over all gateways (Services.take_queue_place).
+number of places is limited over all gateways (gateway.limits.queue_places).
 
 Bulk requests give way: they have turns of their own, after all others. After BULK_SECONDS they age, and are treated as
 interactive ones, so that they do not starve.
+
+A request may also wait for a limit of its API key, of its user, or of everyone. It holds back the other requests of its
+key, and no others: these may use the endpoints that it leaves free.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ from typing import Generic, TypeVar
 
 from gateway.base.queue_class import BULK_SECONDS
 from gateway.loop import coroutine_runner
-from gateway.routing.balancer import DECLINED, FULL, Decision
+from gateway.routing.balancer import DECLINED, FULL, HELD, Decision
 
 T = TypeVar("T")
 
@@ -88,6 +91,7 @@ class Turns(Generic[T]):
         self.lines: dict[str, int] = {}  # requests of all keys in each line
         self.length = 0
         self.wanted: dict[str, int] = {}  # endpoints that each line waits for, as in QueuedRequests.wanted
+        self.held: set[str] = set()  # keys whose requests wait for a limit, as of the last dispatch
         self._declined = 0  # in this dispatch
 
     def __iter__(self) -> Iterator[Waiter[T]]:
@@ -126,11 +130,33 @@ class Turns(Generic[T]):
             del lines[waiter.line]
         if not lines:
             del self.keys[waiter.key]
+            self.held.discard(waiter.key)
         self.lines[waiter.line] -= 1
         if not self.lines[waiter.line]:
             del self.lines[waiter.line], self.wanted[waiter.line]
         self.length -= 1
         return True
+
+    def waits_for(self, line: str, key: str) -> bool:
+        """Return True if a request of this key that comes to a line must wait behind one that is here."""
+        if not self.held:
+            return line in self.lines
+        return key in self.held or self._is_free_in(line)
+
+    def _is_free_in(self, line: str) -> bool:
+        """Return True if a request waits in this line that no limit holds back."""
+        return any(line in lines for key, lines in self.keys.items() if key not in self.held)
+
+    @property
+    def number_held(self) -> int:
+        """Number of requests that limits hold back."""
+        return sum(len(line) for key in self.held for line in self.keys[key].values())
+
+    def all_wanted(self) -> int:
+        """Return the endpoints that requests wait for which no limit holds back, as in QueuedRequests.wanted."""
+        if not self.held:
+            return reduce(or_, self.wanted.values(), 0)
+        return reduce(or_, (wanted for line, wanted in self.wanted.items() if self._is_free_in(line)), 0)
 
     def oldest(self) -> list[Waiter[T]]:
         """Return the first request of each line of each key."""
@@ -139,6 +165,7 @@ class Turns(Generic[T]):
     def served(self, decide: Decide[T]) -> Iterator[Waiter[T]]:
         """Remove every request that has a free slot, one key after another, and yield it with its decision."""
         full: set[str] = set()  # lines without a free slot
+        self.held.clear()
         self._declined = 0
         progressed = True
         while progressed and len(full) < len(self.lines):
@@ -153,12 +180,21 @@ class Turns(Generic[T]):
                     yield waiter
 
     def _next(self, key: str, full: set[str], decide: Decide[T]) -> Waiter[T] | None:
-        """Return the first request of a key that has a free slot, with its decision."""
+        """Return the first request of a key that has a free slot, with its decision.
+
+        Once a limit holds one back, only those of the key can go on that have been taken from the limits before: they
+        return after a failed attempt.
+        """
         lines = [line for name, line in self.keys.get(key, {}).items() if name not in full]
         for line in sorted(lines, key=lambda waiters: waiters[0].since):
             declined = 0
             for waiter in line:
+                if key in self.held and not waiter.tried:
+                    continue
                 decision = decide(waiter)
+                if decision is HELD:
+                    self.held.add(key)
+                    continue
                 if decision is DECLINED:
                     declined += 1
                     self._declined += 1
@@ -180,7 +216,8 @@ class Queue(Generic[T]):
     """Fair queue of two classes.
 
     `decide(waiter)` returns the decision for a waiter; FULL if it must wait, and all others in its line, too; DECLINED
-    if it had better wait, although others may use the endpoint that is free. Any other decision is final.
+    if it had better wait, although others may use the endpoint that is free; HELD if a limit holds back all requests
+    of its key. Any other decision is final.
     """
 
     def __init__(
@@ -208,9 +245,17 @@ class Queue(Generic[T]):
         yield from self._first
         yield from self._bulk
 
-    def waits_for(self, line: str, *, gives_way: bool = False) -> bool:
-        """Return True if an earlier request waits for the same endpoints that need not give way to this one."""
-        return line in self._first.lines or (gives_way and line in self._bulk.lines)
+    def waits_for(self, line: str, key: str = "", *, gives_way: bool = False) -> bool:
+        """Return True if an earlier request waits for the same endpoints that need not give way to this one of a key.
+
+        Those of other keys do not count while a limit holds them back.
+        """
+        return self._first.waits_for(line, key) or (gives_way and self._bulk.waits_for(line, key))
+
+    @property
+    def has_held(self) -> bool:
+        """True if limits hold back requests."""
+        return bool(self._first.held or self._bulk.held)
 
     def add(self, waiter: Waiter[T], wanted: int = 0) -> None:
         """Add a request. One that returns after a failed attempt goes before all that came after it.
@@ -239,10 +284,13 @@ class Queue(Generic[T]):
         """Release every request that has a free slot, one key after another: bulk requests last."""
         if self._bulk.length:
             self._age()
+        had_held = self.has_held
         for turns in (self._first, self._bulk):
             for waiter in turns.served(self._decide):
                 self._removed(waiter)
                 waiter.wake()
+        if had_held or self.has_held:
+            self._changed()
 
     def dispatch_and_expire(self, now: float) -> None:
         """Dispatch, and end expired waits: another worker may have freed a slot. Called many times a second."""
@@ -275,5 +323,6 @@ class Queue(Generic[T]):
         self._changed()
 
     def _changed(self) -> None:
-        self.length = self._first.length + self._bulk.length
-        self._on_change(self.length, self._bulk.length, reduce(or_, self._first.wanted.values(), 0))
+        """Publish the requests. Those that limits hold back count as bulk requests: others need not wait for them."""
+        first, self.length = self._first, self._first.length + self._bulk.length
+        self._on_change(self.length, self._bulk.length + first.number_held, first.all_wanted())

@@ -20,6 +20,8 @@ from gateway.base import config
 from gateway.ipc import error_texts, journal
 from gateway.ipc.record import REJECTED, RequestRecord, SegmentHead
 from gateway.registry import schema
+from gateway.registry.limits import KEY_LEVEL, LimitFacts
+from gateway.registry.writer import Changes
 from tests.gateway.publishing import PublishedRegistry
 from tests.gateway.samples import make_endpoint
 from tests.http import Response, Served
@@ -119,11 +121,18 @@ class GatewayProcess(Served):
         expires_at: float | None = None,
         *,
         external: bool = False,
+        owner_id: str = "",
     ) -> str:
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        key = schema.PublishedKey(secret[3:11], digest, permissions, expires_at, external=external)
+        key = schema.PublishedKey(secret[3:11], digest, permissions, expires_at, owner_id, external)
         self.keys[key.id] = key
         return secret
+
+    def limit(self, level: str = KEY_LEVEL, subject_id: str = KEY[3:11], **limits: Any) -> None:
+        """Publish the limits of an API key, a user or everyone (""), and wait until all processes follow them."""
+        facts = LimitFacts(**limits) if limits else None
+        version = self.registry.writer.apply(Changes(limits={(level, subject_id): facts}))
+        until(lambda: not self.page.behind(version))
 
     def add(self, *upstreams: Any, known_as: str = "", **facts: Any) -> str:
         """Publish a model that only these upstreams have, and return its name. They are tried in this order."""

@@ -114,7 +114,7 @@ async def failure_of(request: InferenceRequest, attempt: Attempt, connection: Co
     return Failure(
         status,
         body,
-        error_headers(attempt, connection.headers),
+        error_headers(request, attempt, connection.headers),
         None,
         REASONS.get(cause) or details.summary(status),
         details,

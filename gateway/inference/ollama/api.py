@@ -155,7 +155,15 @@ class OllamaApi(OpenAiApi):
     def endpoint_error(self, status: int, body: bytes, details: EndpointError) -> bytes:
         return native.ollama_error(sentence_of(details, status))
 
-    def error_body(self, request: InferenceRequest, status: int, code: str, message: str, param: str | None) -> bytes:
+    def error_body(
+        self,
+        request: InferenceRequest,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None,
+        error_type: str | None = None,
+    ) -> bytes:
         return native.ollama_error(message)
 
     def _shell(self, request: InferenceRequest, attempt: Attempt) -> Shell:

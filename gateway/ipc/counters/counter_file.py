@@ -169,17 +169,28 @@ class CounterFile:
 
     def window(self, place: int, number: int) -> tuple[int, int]:
         """Return the requests and the tokens in a place's cells of the last minute."""
+        requests, tokens = self._minute(place, number)
+        return sum(requests), sum(tokens)
+
+    def cells(self, place: int, number: int) -> list[tuple[int, int]]:
+        """Return the requests and the tokens of each of these cells, the oldest first."""
+        requests, tokens = self._minute(place, number)
+        order = [at % CELLS for at in range(number + 1, number + 1 + CELLS)]
+        return [(requests[at], tokens[at]) for at in order] if requests else []
+
+    def _minute(self, place: int, number: int) -> tuple[list[int], list[int]]:
+        """Return the requests and the tokens of the last minute's cells, in the order of the file; or nothing."""
         newest = self.words[place + NEWEST]  # before the cells
         expired = number - newest
         if expired >= CELLS:
-            return 0, 0
+            return [], []
         at = 4 * place + REQUEST_CELLS
         requests = self.shorts[at : at + CELLS].tolist()
         at = 2 * place + TOKEN_CELLS
         tokens = self.halves[at : at + CELLS].tolist()
         for old in range(newest + 1, newest + 1 + expired):  # the oldest cell is where the next one will be
             requests[old % CELLS] = tokens[old % CELLS] = 0
-        return sum(requests), sum(tokens)
+        return requests, tokens
 
 
 def short_tag(tag: int) -> int:

@@ -56,16 +56,26 @@ class Allowance:
         self.counted = requests is not None or tokens is not None  # in cells
 
 
+def _limits_of(allowance: Allowance) -> tuple[tuple[str, int | None, tuple[int, ...]], ...]:
+    """Return the name of each limit, its highest value, and the words of a place that count for it."""
+    return (
+        (CONCURRENCY, allowance.concurrency, (IN_FLIGHT,)),
+        (REQUESTS_PER_MINUTE, allowance.requests, (CLAIMED_REQUESTS, REQUESTS)),
+        (TOKENS_PER_MINUTE, allowance.tokens, (CLAIMED_TOKENS, TOKENS)),
+    )
+
+
 class Charge:
     """A request that was taken from limits. It ends once, by `settle` or `cancel`; later calls do nothing."""
 
-    __slots__ = ("_number", "_plan", "_tokens")
+    __slots__ = ("_number", "_plan", "_tokens", "left")
 
-    def __init__(self, plan: "Plan", number: int, tokens: int) -> None:
+    def __init__(self, plan: "Plan", number: int, tokens: int, left: list[int]) -> None:
         """`number` is that of the cell in which the request and its tokens were counted."""
         self._plan: Plan | None = plan
         self._number = number
         self._tokens = tokens
+        self.left = left  # of each limit, in the order of `Plan.limits`, once this request was taken
 
     def settle(self, tokens: int = 0) -> None:
         """End the request, which has used so many tokens."""
@@ -101,7 +111,6 @@ class Plan:
         "_cells",
         "_checks",
         "_claims",
-        "_clock",
         "_counted",
         "_demands",
         "_file",
@@ -116,13 +125,14 @@ class Plan:
         "_tags",
         "_until",
         "_words",
+        "clock",
     )
 
     def __init__(self, file: CounterFile, row: int, demands: Sequence[tuple[Subject, Allowance]]) -> None:
         """`demands`: different subjects with their limits. `row`: number of the own row."""
         self._file = file
         self._words, self._halves, self._shorts = file.words, file.halves, file.shorts
-        self._clock = file.clock
+        self.clock = file.clock
         self._pause = PAUSE * row
         self._demands = demands
         self._counted = [subject for subject, allowance in demands if allowance.counted]
@@ -152,18 +162,43 @@ class Plan:
         for _ in range(TAKE_ATTEMPTS):
             self._claim(tokens)
             memory_barrier()
-            excess = self._excess()
+            left: list[int] = []
+            excess = self._excess(left)
             if excess is None:
                 if self._cells:
                     self._count(tokens)
-                return Charge(self, self._number, tokens)
+                return Charge(self, self._number, tokens, left)
             self._undo()
-            if self._excess(1, tokens) is not None:
+            if self._excess([], 1, tokens) is not None:
                 break
             for _ in range(self._pause):
                 memory_barrier()
         assert excess is not None
         return excess
+
+    def look(self, tokens: int = 0) -> Excess | None:
+        """Return the limit that another request with so many tokens would exceed now. Nothing is taken.
+
+        Raises NoPlace.
+        """
+        self._follow()
+        return self._excess([], 1, tokens)
+
+    def limits(self) -> list[tuple[Subject, str]]:
+        """Return the subject and the name of each limit, in the order of `Charge.left`."""
+        return [
+            (subject, limit)
+            for subject, allowance in self._demands
+            for limit, most, _ in _limits_of(allowance)
+            if most is not None
+        ]
+
+    def left(self) -> list[int]:
+        """Return the unused part of each limit now, at least 0, in the order of `limits`. Raises NoPlace."""
+        self._follow()
+        left: list[int] = []
+        self._excess(left, stops=False)
+        return [max(0, one) for one in left]
 
     def leave(self, number: int, requests: int, tokens: int) -> None:
         """End a request, and give back what it was counted for and has not used. Negative tokens: it used more."""
@@ -178,7 +213,7 @@ class Plan:
 
     def _claim(self, tokens: int) -> None:
         """Count a request in flight, and claim its part of the minute. Both are to be checked. Raises NoPlace."""
-        words, now = self._words, self._clock()
+        words, now = self._words, self.clock()
         if now >= self._until:
             self._renew(now)
         for place, tag in self._tags:
@@ -215,17 +250,28 @@ class Plan:
         for at in self._in_flight:
             words[at] -= 1
 
-    def _excess(self, requests: int = 0, tokens: int = 0) -> Excess | None:
-        """Return the first limit that is exceeded, with so many more requests and tokens than now."""
+    def _excess(self, left: list[int], requests: int = 0, tokens: int = 0, *, stops: bool = True) -> Excess | None:
+        """Return the first limit that is exceeded, with so many more requests and tokens than now.
+
+        The unused part of each limit before it is added to `left`; of all limits, if it does not stop there.
+        """
         words = self._words
         found = self._load(words)
         while found[: self._marks] != self._stamp:
             self._look()
             found = self._load(words)
         for begin, end, most, subject, limit in self._checks:
-            if sum(found[begin:end]) + (tokens if limit is TOKENS_PER_MINUTE else requests) > most:
+            unused = most - sum(found[begin:end]) - (tokens if limit is TOKENS_PER_MINUTE else requests)
+            if unused < 0 and stops:
                 return Excess(subject, limit)
+            left.append(unused)
         return None
+
+    def _follow(self) -> None:
+        """Find the own places again if they are out of date, without a claim. Raises NoPlace."""
+        now = self.clock()
+        if now >= self._until or any(self._words[place] != tag for place, tag in self._tags):
+            self._renew(now)
 
     def _renew(self, now: float) -> None:
         """Follow the clock: find the own places, or get them, and begin their cells."""
@@ -256,11 +302,7 @@ class Plan:
             stamp += subject.stamp
         self._stamp, self._marks, self._checks = tuple(stamp), len(stamp), []
         for subject, allowance in self._demands:
-            for limit, most, words in (
-                (CONCURRENCY, allowance.concurrency, (IN_FLIGHT,)),
-                (REQUESTS_PER_MINUTE, allowance.requests, (CLAIMED_REQUESTS, REQUESTS)),
-                (TOKENS_PER_MINUTE, allowance.tokens, (CLAIMED_TOKENS, TOKENS)),
-            ):
+            for limit, most, words in _limits_of(allowance):
                 if most is None:
                     continue
                 base = {REQUESTS_PER_MINUTE: subject.base_requests, TOKENS_PER_MINUTE: subject.base_tokens}

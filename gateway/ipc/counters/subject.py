@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gateway.ipc.counters.counter_file import (
     CELLS,
     CHANGES,
+    IN_FLIGHT,
     MAX_TOKENS_IN_CELL,
     NEWEST,
     REQUEST_CELLS,
@@ -78,6 +79,23 @@ class Subject:
             requests += more_requests
             tokens += more_tokens
         self.base_requests, self.base_tokens = requests, tokens
+
+    def in_flight(self) -> int:
+        """Return the requests in flight, over all rows, as of the last `look`."""
+        return sum(self._file.words[place + IN_FLIGHT] for place in self.places)
+
+    def minute(self, number: int) -> tuple[list[int], list[int]]:
+        """Return the requests and the tokens of each cell of the last minute, the oldest first, over all rows.
+
+        `number` is that of now. Claims are not part of it.
+        """
+        requests, tokens = [0] * CELLS, [0] * CELLS
+        self.look(number)
+        for place in self.places:
+            for index, (of_requests, of_tokens) in enumerate(self._file.cells(place, number)):
+                requests[index] += of_requests
+                tokens[index] += of_tokens
+        return requests, tokens
 
     def begin_cell(self, number: int) -> None:
         """Clear the cells since the newest one of the own place, all of which are older than a minute."""

@@ -72,14 +72,14 @@ def lookups(known, monkeypatch):
 
 def test_that_nobody_has_limits_is_known_without_a_lookup(writer, known, lookups):
     known.reader.follow()
-    assert not known.reader.has_limits
+    assert not known.reader.limits_version
     writer.apply(Changes(limits={KEY: FACTS, USER: FACTS}))
     known.reader.follow()
-    assert known.reader.has_limits
+    assert known.reader.limits_version
     for subject, left in ((KEY, True), (USER, False)):
         writer.apply(Changes(limits={subject: None}))
         known.reader.follow()
-        assert known.reader.has_limits is left
+        assert bool(known.reader.limits_version) is left
     assert known.reader.limits_of(*KEY) is None
     assert not lookups
 
@@ -121,7 +121,7 @@ def test_a_build_has_the_limits(writer, known):
     assert writer.limit_keys_between(b"", END) == sorted(limit_key(*subject) for subject in (KEY, EVERYONE))
     writer.rebuild(DATABASE, (), ())
     known.reader.follow()
-    assert not known.reader.has_limits
+    assert not known.reader.limits_version
 
 
 def test_without_a_store_there_are_no_limits(root, page):

@@ -1,0 +1,143 @@
+"""The admission of a request by the limits of its API key, its user and everyone.
+
+A request is taken from all of them when it gets an endpoint, once for all attempts, and settled before its record is
+written. A request that reaches no endpoint is undone.
+"""
+
+from msgspec.structs import force_setattr
+
+from gateway.base.errors import Refusal
+from gateway.base.request_kinds import COUNT_TOKENS, MESSAGES
+from gateway.inference.request import InferenceRequest
+from gateway.ipc import record
+from gateway.ipc.counters.places import NoPlace
+from gateway.ipc.record import RequestRecord
+from gateway.limits import replies
+from gateway.limits.compiled import LimitedRequest
+from gateway.registry.reader import StoreUnreadable
+from gateway.routing.balancer import HELD, OVER, Decision
+
+OF_ANTHROPIC = (MESSAGES, COUNT_TOKENS)
+
+
+def find_limits(request: InferenceRequest) -> None:
+    """Find the limits of a request. Raises Refusal (503) if they cannot be read."""
+    try:
+        compiled = request.services.limits.of(request.exchange.api_key)
+    except StoreUnreadable:
+        raise replies.unavailable() from None
+    request.limited = (
+        None if compiled is None else LimitedRequest(compiled, anthropic=request.api.kind.name in OF_ANTHROPIC)
+    )
+
+
+def admit(request: InferenceRequest, limited: LimitedRequest) -> Decision | None:
+    """Take a request that has an endpoint from its limits, unless it has been. Return HELD if it must wait for one.
+
+    OVER: it is to be refused, for the reason that `refusal_of` returns. The limits are those of this moment: they may
+    have changed while the request waited.
+    """
+    if limited.left is not None:
+        return None
+    services = request.services
+    if limited.compiled.version != services.roster.reader.limits_version and not _follow(request, limited):
+        return None
+    try:
+        taken = limited.take() if request.api.kind.needs_slot else limited.count()
+    except NoPlace:
+        limited.excess = None
+        return OVER
+    return None if taken else _held(request, limited)
+
+
+def _follow(request: InferenceRequest, limited: LimitedRequest) -> bool:
+    """Use the present limits of a request; return False if there are none any more."""
+    try:
+        compiled = request.services.limits.of(request.exchange.api_key)
+    except StoreUnreadable:
+        return True
+    if compiled is None:
+        request.limited = None
+        return False
+    limited.compiled = compiled
+    return True
+
+
+def _held(request: InferenceRequest, limited: LimitedRequest) -> Decision:
+    """Return HELD if a request waits for the limit that it has exceeded, or OVER."""
+    excess = limited.excess
+    assert excess is not None
+    level = limited.compiled.level_of(excess)
+    may_wait = request.api.kind.needs_slot and excess.limit in level.facts.waiting
+    if not may_wait or replies.can_never_fit(level, excess, limited.reserved or 0):
+        return OVER
+    limited.waited_for = replies.name_of(level, excess.limit)
+    return HELD
+
+
+def must_wait(request: InferenceRequest, limited: LimitedRequest) -> bool:
+    """Return True if a request has to wait for a limit, whether an endpoint is free or not.
+
+    Raises Refusal if it exceeds a limit for which it does not wait: it need not wait for an endpoint first.
+    """
+    if limited.left is not None:
+        return False
+    try:
+        limited.excess = limited.compiled.plan.look(limited.reserved or 0)
+    except NoPlace:
+        raise replies.unavailable() from None
+    if limited.excess is None:
+        return False
+    if _held(request, limited) is OVER:
+        raise refusal_of(limited)
+    return True
+
+
+def refusal_of(limited: LimitedRequest) -> Refusal:
+    """Return the refusal of a request that has exceeded a limit, or could not be counted, at its last try."""
+    if limited.excess is None:
+        return replies.unavailable()
+    try:
+        return replies.refusal(limited, limited.excess)
+    except NoPlace:
+        return replies.unavailable()
+
+
+def settle(request: InferenceRequest, limited: LimitedRequest, made: RequestRecord) -> None:
+    """End the request, with the tokens of its record; complete the record.
+
+    Of a response that broke off, or whose usage is estimated, the input counts as it was expected.
+    """
+    if made.attempts:
+        tokens = made.output_tokens or 0
+        if made.input_tokens is not None:
+            tokens += made.input_tokens
+        elif made.estimated or made.outcome in (record.CANCELLED, record.TRUNCATED):
+            tokens += limited.prompt
+        limited.settle(tokens)
+        force_setattr(made, "reserved_tokens", limited.reserved)
+    else:
+        limited.cancel()
+    compiled = limited.compiled
+    if limited.waited_for is not None:
+        force_setattr(made, "limit", limited.waited_for)
+    if compiled.has_user:
+        force_setattr(made, "user_id", compiled.owner_id)
+    let_others_go_on(request)
+
+
+def let_go(request: InferenceRequest, limited: LimitedRequest) -> None:
+    """End a request that has no record of its own, if it has not ended: it was refused, or failed on the way."""
+    if request.recorded or limited.charge is None:
+        return
+    if request.attempts:
+        limited.settle(0)
+    else:
+        limited.cancel()
+    let_others_go_on(request)
+
+
+def let_others_go_on(request: InferenceRequest) -> None:
+    """Have the queue served: another request may wait for the same limit."""
+    if request.services.queue.length:
+        request.services.serve_queue()

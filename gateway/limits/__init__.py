@@ -1,0 +1,1 @@
+"""Limits of API keys, users and everyone, as gateways enforce them."""
