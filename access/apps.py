@@ -8,4 +8,6 @@ class AccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from access import signals  # noqa: F401  # the import connects the signal handlers
+        # These imports connect the signal handlers.
+        from access import signals  # noqa: F401
+        from access.limits import reading  # noqa: F401

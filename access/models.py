@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from access.limits import tables as _limit_tables  # noqa: F401  # Django finds the models of an app here
 from endpoints.fields import ExpiryField, IsoDateTimeField, LineField, TextUUIDField
 
 MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest

@@ -5,12 +5,14 @@ repeating is harmless. The position names the state that the reader has built: i
 """
 
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import connection, transaction
 
 from endpoints.changes.models import RegistryChange, RegistryPosition
-from endpoints.changes.watched import ENDPOINT, KEY, NAME, USER
+from endpoints.changes.watched import ENDPOINT, KEY, LIMIT, NAME, USER
+from gateway.registry.limits import LEVELS
 
 BATCH = 5000
 STATEMENT = 500  # ids per statement
@@ -26,6 +28,7 @@ class ChangeBatch:
     user_ids: frozenset[str]
     more: bool  # the log has further rows
     name_ids: frozenset[str] = frozenset()  # of model names
+    limited: frozenset[tuple[str, str]] = frozenset()  # level and id of subjects whose limits have changed
 
 
 def read(limit: int = BATCH) -> ChangeBatch:
@@ -35,9 +38,9 @@ def read(limit: int = BATCH) -> ChangeBatch:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, kind, {column} FROM registry_changes ORDER BY id LIMIT %s", [limit + 1])  # noqa: S608
         rows = cursor.fetchall()
-    found: dict[str, set[str]] = {ENDPOINT: set(), KEY: set(), USER: set(), NAME: set()}
+    found: dict[str, set[str]] = {kind: set() for kind in (ENDPOINT, KEY, USER, NAME, LIMIT)}
     for _, kind, object_id in rows[:limit]:
-        found.setdefault(kind, set()).add(_text(object_id) if kind == KEY else _readable(object_id))
+        found.setdefault(kind, set()).add(_text(object_id) if kind in (KEY, LIMIT) else _readable(object_id))
     return ChangeBatch(
         ids=tuple(row[0] for row in rows[:limit]),
         endpoint_ids=frozenset(found[ENDPOINT]),
@@ -45,6 +48,7 @@ def read(limit: int = BATCH) -> ChangeBatch:
         user_ids=frozenset(found[USER]),
         more=len(rows) > limit,
         name_ids=frozenset(found[NAME]),
+        limited=frozenset(_subjects(found[LIMIT])),
     )
 
 
@@ -82,6 +86,14 @@ def _replace_token(before: str | None, token: str) -> bool:
     if before is None:
         return RegistryPosition.objects.get_or_create(pk=1, defaults={"token": token})[1]
     return RegistryPosition.objects.filter(pk=1, token=before).update(token=token) == 1
+
+
+def _subjects(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the subjects of entries, each `level:id`, without levels that this release does not know."""
+    for text in texts:
+        level, _, subject_id = text.partition(":")
+        if level in LEVELS:
+            yield level, subject_id
 
 
 def _text(object_id: str | bytes) -> str:

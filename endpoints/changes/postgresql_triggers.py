@@ -11,7 +11,7 @@ from string import Template
 
 from django.db import connection
 
-from endpoints.changes.watched import WATCHED
+from endpoints.changes.watched import LIMIT_TABLES, WATCHED
 
 CHANNEL = "routerdash_registry"
 
@@ -20,20 +20,26 @@ CHANNEL = "routerdash_registry"
 _BODY = Template("""
 BEGIN
  IF TG_OP = 'UPDATE' THEN
-  INSERT INTO $schema.registry_changes (kind, object_id) VALUES ('$kind', NEW.$id::text);
-  IF NEW.$id IS DISTINCT FROM OLD.$id THEN
-   INSERT INTO $schema.registry_changes (kind, object_id) VALUES ('$kind', OLD.$id::text);
+  INSERT INTO $schema.registry_changes (kind, object_id) VALUES ('$kind', ($new_id)::text);
+  IF $new_id IS DISTINCT FROM $old_id THEN
+   INSERT INTO $schema.registry_changes (kind, object_id) VALUES ('$kind', ($old_id)::text);
   END IF;
  ELSIF TG_OP = 'TRUNCATE' THEN
-  INSERT INTO $schema.registry_changes (kind, object_id) SELECT DISTINCT '$kind', $id::text FROM $schema.$table;
+  INSERT INTO $schema.registry_changes (kind, object_id) SELECT DISTINCT '$kind', ($id)::text FROM $schema.$table;
  ELSE
-  INSERT INTO $schema.registry_changes (kind, object_id) SELECT DISTINCT '$kind', $id::text FROM changed_rows;
+  INSERT INTO $schema.registry_changes (kind, object_id) SELECT DISTINCT '$kind', ($id)::text FROM changed_rows;
  END IF;
  IF FOUND THEN
   PERFORM pg_notify('$channel', '');
  END IF;
- RETURN NULL;
+$limits RETURN NULL;
 END
+""")
+_LIMITS = Template(""" IF TG_OP = 'DELETE' THEN
+  DELETE FROM $schema.$table WHERE level = '$level' AND subject_id IN (SELECT id::text FROM changed_rows);
+ ELSIF TG_OP = 'TRUNCATE' THEN
+  DELETE FROM $schema.$table WHERE level = '$level';
+ END IF;
 """)
 _CREATE_FUNCTION = Template(
     "CREATE OR REPLACE FUNCTION $schema.routerdash_$table() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
@@ -167,7 +173,14 @@ def _definitions(schema: str) -> Iterator[tuple[str, _Definition]]:
             "schema": schema,
             "table": table.name,
             "kind": table.kind,
-            "id": table.id_column,
+            "id": table.identity(),
+            "new_id": table.identity("NEW"),
+            "old_id": table.identity("OLD"),
+            "limits": "".join(
+                _LIMITS.substitute(schema=schema, table=name, level=table.limited_level)
+                for name in LIMIT_TABLES
+                if table.limited_level
+            ),
             "channel": CHANNEL,
             "columns": ", ".join(table.columns),
             "differs": " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in table.columns),

@@ -5,33 +5,34 @@ from string import Template
 
 from django.db import connection
 
-from endpoints.changes.watched import WATCHED, WatchedTable
+from endpoints.changes.watched import LIMIT_TABLES, WATCHED, WatchedTable
 
 # Text of the form in which SQLite stores it, so that it can be compared. A damaged id never makes the write fail.
 _INSERT = Template(
     "CREATE TRIGGER routerdash_${table}_insert AFTER INSERT ON $table BEGIN "
-    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST(NEW.$id AS TEXT), '')); END"
+    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($new_id AS TEXT), '')); END"
 )
 _DELETE = Template(
     "CREATE TRIGGER routerdash_${table}_delete AFTER DELETE ON $table BEGIN "
-    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST(OLD.$id AS TEXT), '')); END"
+    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($old_id AS TEXT), '')); ${limits}END"
 )
+_LIMITS = Template("DELETE FROM $table WHERE level = '$level' AND subject_id = CAST(OLD.id AS TEXT); ")
 _UPDATE = Template(
     "CREATE TRIGGER routerdash_${table}_update AFTER UPDATE OF $columns ON $table WHEN $differs BEGIN "
-    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST(NEW.$id AS TEXT), '')); "
-    "INSERT INTO registry_changes (kind, object_id) SELECT '$kind', ifnull(CAST(OLD.$id AS TEXT), '') "
-    "WHERE OLD.$id IS NOT NEW.$id; END"
+    "INSERT INTO registry_changes (kind, object_id) VALUES ('$kind', ifnull(CAST($new_id AS TEXT), '')); "
+    "INSERT INTO registry_changes (kind, object_id) SELECT '$kind', ifnull(CAST($old_id AS TEXT), '') "
+    "WHERE $old_id IS NOT $new_id; END"
 )
 # INSERT OR REPLACE and UPDATE OR REPLACE delete conflicting rows without a delete trigger.
 _REPLACED_BY_INSERT = Template(
     "CREATE TRIGGER routerdash_${table}_replaced_by_insert BEFORE INSERT ON $table BEGIN "
     "INSERT INTO registry_changes (kind, object_id) SELECT '$kind', ifnull(CAST($id AS TEXT), '') FROM $table "
-    "WHERE ($conflicts) AND $id IS NOT NEW.$id; END"
+    "WHERE ($conflicts) AND $id IS NOT $new_id; END"
 )
 _REPLACED_BY_UPDATE = Template(
     "CREATE TRIGGER routerdash_${table}_replaced_by_update BEFORE UPDATE OF $unique ON $table WHEN $unique_differs "
     "BEGIN INSERT INTO registry_changes (kind, object_id) SELECT '$kind', ifnull(CAST($id AS TEXT), '') FROM $table "
-    "WHERE ($conflicts) AND $id IS NOT OLD.$id; END"
+    "WHERE ($conflicts) AND $id IS NOT $old_id; END"
 )
 
 
@@ -91,7 +92,12 @@ def _values(table: WatchedTable) -> dict[str, str]:
     return {
         "table": table.name,
         "kind": table.kind,
-        "id": table.id_column,
+        "id": table.identity(),
+        "new_id": table.identity("NEW"),
+        "old_id": table.identity("OLD"),
+        "limits": "".join(
+            _LIMITS.substitute(table=name, level=table.limited_level) for name in LIMIT_TABLES if table.limited_level
+        ),
         "columns": ", ".join(table.columns),
         "differs": _any_differs(table.columns),
         "conflicts": " OR ".join(conflicts),

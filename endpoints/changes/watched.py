@@ -11,8 +11,10 @@ from django.db.models import Model
 from endpoints.endpoint_fields import FIELDS
 from endpoints.model_names.tables import NamedModel, NameStep, NameTarget
 from endpoints.models import HEALTH_FIELDS, EndpointOptions
+from gateway.registry.limits import KEY_LEVEL, USER_LEVEL
 
-ENDPOINT, KEY, USER, NAME = "endpoint", "key", "user", "model_name"
+LIMIT_TABLES = ("limits", "budgets")
+ENDPOINT, KEY, USER, NAME, LIMIT = "endpoint", "key", "user", "model_name", "limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,14 @@ class WatchedTable:
     id_column: str
     columns: tuple[str, ...]  # an update of another column is no change
     unique: tuple[tuple[str, ...], ...] = ()  # besides the id: SQLite's REPLACE deletes rows with the same values
+    second_id_column: str = ""  # the object is identified by both columns, with a colon in between
+    limited_level: str = ""  # a deleted row takes the limits of this level with its `id` with it
+
+    def identity(self, row: str = "") -> str:
+        """Return the SQL expression of the object's id. `row`: NEW or OLD in a trigger."""
+        prefix = f"{row}." if row else ""
+        first = f"{prefix}{self.id_column}"
+        return f"{first} || ':' || {prefix}{self.second_id_column}" if self.second_id_column else first
 
 
 def _endpoint_columns() -> Iterable[str]:
@@ -57,6 +67,7 @@ WATCHED = (
             *("external", "enabled", "rules", "bulk", "replaced_hash", "replaced_until"),
         ),
         (("key_hash",), ("created_by", "name")),
+        limited_level=KEY_LEVEL,
     ),
     WatchedTable(
         "users",
@@ -64,6 +75,23 @@ WATCHED = (
         "id",
         ("id", "username", "password_hash", "role", "created_at", "must_change_password", "view_bodies"),
         (("username",),),
+        limited_level=USER_LEVEL,
+    ),
+    WatchedTable(
+        "limits",
+        LIMIT,
+        "level",
+        ("level", "subject_id", "concurrency", "requests", "tokens", "waiting"),
+        (("id",),),
+        second_id_column="subject_id",
+    ),
+    WatchedTable(
+        "budgets",
+        LIMIT,
+        "level",
+        ("id", "level", "subject_id", "unit", "period", "amount", "hard", "refuses_unpriced", "instead"),
+        (("id",),),
+        second_id_column="subject_id",
     ),
     WatchedTable("model_names", NAME, "id", _columns(NamedModel), (("name",),)),
     WatchedTable("model_name_steps", NAME, "named_id", _columns(NameStep)),

@@ -4,6 +4,7 @@ import msgspec
 
 # Levels. The subject of EVERYONE_LEVEL has the id "".
 KEY_LEVEL, USER_LEVEL, EVERYONE_LEVEL = "key", "user", "everyone"
+LEVELS = (KEY_LEVEL, USER_LEVEL, EVERYONE_LEVEL)
 LEVEL_LETTERS = {KEY_LEVEL: b"k", USER_LEVEL: b"u", EVERYONE_LEVEL: b"e"}  # with which the keys of rows begin
 
 # Names of limits.

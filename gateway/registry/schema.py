@@ -14,7 +14,7 @@ to a row: the CRC32 of the row in 4 bytes, then MessagePack. SQLite does not che
 | lengths | `ref(requested model)`, and `ref(API key id)` for the requests of one key | Lengths |
 | engines | `ref(endpoint id)` | EngineState |
 | model_names | EXACT and `ref(name)`, or PATTERN and `ref(pattern)` | ModelName |
-| limits | letter of the level, `ref(subject id)` | LimitFacts |
+| limits | letter of the level, subject id | LimitFacts |
 | prices | EXACT or PATTERN and `ref(casefolded pattern)`, or RATES | PriceFacts; none without a budget of money |
 | changes | version, 8 bytes | what this version changed: see below |
 
@@ -269,6 +269,7 @@ class Table(Generic[Row]):
         self.select = _sql("SELECT v FROM $ WHERE k = ?", name)
         self.select_with_state = _sql("SELECT (SELECT v FROM meta WHERE k = ?), (SELECT v FROM $ WHERE k = ?)", name)
         self.select_range = _sql("SELECT k, v FROM $ WHERE k > ? AND k <= ? ORDER BY k", name)
+        self.select_keys = _sql("SELECT k FROM $ WHERE k > ? ORDER BY k LIMIT ?", name)
         self.put = _sql("INSERT INTO $ VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", name)
         self.delete = _sql("DELETE FROM $ WHERE k = ?", name)
         self.delete_up_to = _sql("DELETE FROM $ WHERE k <= ?", name)
@@ -362,7 +363,13 @@ def model_name_key(name: str) -> bytes:
 
 def limit_key(level: str, subject_id: str) -> bytes:
     """Return the key of the limits of an API key, a user, or everyone (gateway.registry.limits)."""
-    return LEVEL_LETTERS[level] + ref(subject_id)
+    return LEVEL_LETTERS[level] + subject_id.encode("utf-8", "surrogatepass")
+
+
+def limited_subject(key: bytes) -> tuple[str, str]:
+    """Return level and id of the subject whose limits have this key."""
+    level = next(level for level, letter in LEVEL_LETTERS.items() if letter == key[:1])
+    return level, key[1:].decode("utf-8", "surrogatepass")
 
 
 def price_key(folded: str) -> bytes:

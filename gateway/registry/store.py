@@ -172,6 +172,10 @@ class RegistryStore:
         """Return the packed rows after one key, up to and with another, sorted."""
         return self._execute(table.select_range, (after, last)).fetchall()
 
+    def keys_after(self, table: Table[Row], after: bytes, most: int) -> list[bytes]:
+        """Return the keys of rows after one, sorted, at most so many."""
+        return [key for (key,) in self._execute(table.select_keys, (after, most))]
+
     def changes(self, after: int, version: int) -> list[list[bytes]] | None:
         """Return what the versions after one, up to and with another, changed; None if the log lacks one of them."""
         rows = self._execute(CHANGES.select_range, (version_key(after), version_key(version))).fetchall()

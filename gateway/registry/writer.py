@@ -169,12 +169,12 @@ class RegistryWriter:
         """Return True if prices are published. Raises sqlite3.Error or Damaged."""
         return self._store is not None and not self._store.is_empty(PRICES)
 
-    def limit_keys_between(self, after: bytes, last: bytes) -> list[bytes]:
-        """Return the keys (schema.limit_key) of published limits after one, up to and with another, sorted.
+    def limited_subjects(self, after: bytes, most: int) -> list[bytes]:
+        """Return the keys (schema.limit_key) of published limits after one, sorted, at most so many.
 
         Raises sqlite3.Error or Damaged.
         """
-        return [] if self._store is None else [key for key, _ in self._store.raw_between(LIMITS, after, last)]
+        return [] if self._store is None else self._store.keys_after(LIMITS, after, most)
 
     def apply(self, changes: Changes, *, source: str | None = None) -> int:
         """Write what differs, and return the version that has it. `source`: a new token of the database's change log.

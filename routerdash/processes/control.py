@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import Error, connection
 
 from access.directory import access
+from access.limits.reading import limit_changes
 from access.sessions.store import sessions
 from endpoints import sealer
 from endpoints.changes import counters as change_counters
@@ -128,6 +129,7 @@ class Control:
         model_names.subscribe(self.publisher.publish_model_names)
         access.subscribe_to_keys(self.publisher.publish_keys)
         access.subscribe_to_keys(self.learner.keys_changed)
+        limit_changes.subscribe(self.publisher.publish_limits)
         access.find_key = self.installation.find_key
         runtime.follower.on_refused_connection(self._refused)
         runtime.follower.on_unknown_model(self._syncs.unknown_model)

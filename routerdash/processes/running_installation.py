@@ -7,6 +7,7 @@ from django.utils.translation import gettext
 
 from access.directory import KeyEntry, access, read_key
 from access.keys.names import KeyNames
+from access.limits.reading import limit_changes
 from endpoints.engine_reports import EngineReading
 from endpoints.model_names.registry import model_names
 from endpoints.registry import registry
@@ -100,14 +101,14 @@ class RunningInstallation:
         return self._publisher.live.pending()
 
     def revision(self) -> int:
-        failed_reads = registry.failed_reads + access.failed_reads + model_names.failed_reads
-        return self._publisher.revision + failed_reads
+        caches = (registry, access, model_names, limit_changes)
+        return self._publisher.revision + sum(cache.failed_reads for cache in caches)
 
     def is_pending(self) -> bool:
         return self._publisher.is_pending()
 
     def pending_reason(self) -> str | None:
-        if registry.outdated or access.outdated or model_names.outdated:
+        if registry.outdated or access.outdated or model_names.outdated or limit_changes.outdated:
             return gettext("the database could not be read again")
         return self._publisher.pending_reason()
 

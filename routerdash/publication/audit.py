@@ -15,6 +15,8 @@ from endpoints.models import merge_latency
 from endpoints.registry import Entry, read_entries, registry
 from gateway.registry.store import END
 from gateway.registry.writer import digest_of
+from routerdash.publication.facts import published_key
+from routerdash.publication.limit_audit import LimitAudit
 from routerdash.publication.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ NAMES_AT_ONCE = 50
 
 
 class Audit:
-    """One pass over all endpoints, API keys and model names after the other, in the thread that calls `run_slice`."""
+    """One pass over everything that is published after the other, in the thread that calls `run_slice`."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -40,6 +42,7 @@ class Audit:
         self._endpoints: list[str] = []  # ids that are still to be compared
         self._names: list[str] = []  # ids of model names that are still to be compared
         self._suspect_names: set[str] = set()
+        self._limits = LimitAudit(publisher)
         self._suspect_keys: set[str] = set()  # hashes that differed; they may just have changed
         self._suspect_endpoints: set[str] = set()
         self.differences = 0  # since the start of this process
@@ -56,7 +59,9 @@ class Audit:
             self._compare_endpoints()
         if self._names or self._suspect_names:
             self._compare_names()
-        left = (self._has_more_keys, self._endpoints, self._names)
+        if self._limits.has_more and (mended := self._limits.compare()):
+            self._report(mended, "limits")
+        left = (self._has_more_keys, self._endpoints, self._names, self._limits.has_more)
         suspects = (self._suspect_keys, self._suspect_endpoints, self._suspect_names)
         self._is_resting = not any((*left, *suspects))
         self._due = time.monotonic() + (PASS_SECONDS if self._is_resting else SLICE_SECONDS)
@@ -66,6 +71,7 @@ class Audit:
             access.reload()  # a key has the permissions that its owner's role permits
         self._passes += 1
         self._after_key, self._has_more_keys = "", True
+        self._limits.begin_pass()
         self._endpoints = [*self._publisher.slots.by_id.keys() | {entry.id for entry in registry.all()}]
         self._names = [*{entry.id for entry in model_names.all()} | read_name_ids()]
         if self._publisher.publish_model_names():
@@ -80,11 +86,14 @@ class Audit:
             after = self._after_key
             found = _by_hash(read_key_entries(users, after=after, limit=KEYS_AT_ONCE))
             last = max(found) if len(found) == KEYS_AT_ONCE else ""
-            published = publisher.keys_between(digest_of(after) or b"", digest_of(last) or END)
+            begin, end = digest_of(after) or b"", digest_of(last) or END
+            published = {digest.hex() for digest in publisher.read(lambda writer: writer.keys_between(begin, end))}
             self._after_key, self._has_more_keys = last, bool(last)
         published |= {hashed for hashed in self._suspect_keys if publisher.key(hashed) is not None}
         found |= _by_hash(read_key_entries(users, hashes=self._suspect_keys))
-        differing = {hashed for hashed, key in found.items() if not publisher.has_key(key)} | published - found.keys()
+        differing = {
+            hashed for hashed, key in found.items() if not _is_published(publisher, key)
+        } | published - found.keys()
         if confirmed := differing & self._suspect_keys:
             self._report(len(confirmed), "API keys")
             access.read_again((), confirmed)
@@ -116,6 +125,11 @@ class Audit:
         self.differences += count
         self._publisher.drifted_at = time.time()
         log.warning("%d %s differed between the database and what gateways use; they were mended", count, objects)
+
+
+def _is_published(publisher: Publisher, key: KeyEntry) -> bool:
+    """Return True if the API key is published as it is, or can never match because its hash is malformed."""
+    return digest_of(key.hash) is None or publisher.key(key.hash) == published_key(key).facts()
 
 
 def _differs(stored: Entry | None, held: Entry | None) -> bool:

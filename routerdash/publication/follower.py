@@ -1,6 +1,7 @@
 """Follower of the change log: applies what other processes and programs have changed in the database."""
 
 from access.directory import access
+from access.limits.reading import limit_changes
 from endpoints.changes import log as change_log
 from endpoints.changes.log import ChangeBatch
 from endpoints.model_names.registry import model_names
@@ -25,15 +26,16 @@ class ChangeFollower:
                     registry.reload()  # a health check that could not be read again; the log does not have it
                 if model_names.outdated:
                     model_names.reload()
-                access.outdated = False
+                access.outdated = limit_changes.outdated = False
                 return
             # Keys first: a failure to read endpoints must not keep a deleted key valid.
             access.read_again(batch.user_ids, batch.key_hashes)
             registry.read_again(batch.endpoint_ids)
+            limit_changes.read_again(batch.limited)
             model_names.read_again(batch.name_ids)
             self._publisher.compare_endpoints(batch.endpoint_ids)
             self._publisher.publish_model_names(batch.name_ids)
-            access.outdated = registry.outdated = model_names.outdated = False
+            access.outdated = limit_changes.outdated = registry.outdated = model_names.outdated = False
             if self._publisher.failure is not None:
                 return  # the log keeps what is not published
             if not self._forget(batch):

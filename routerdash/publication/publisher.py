@@ -15,10 +15,11 @@ from endpoints.registry import Entry, registry
 from gateway.base.config import Config
 from gateway.ipc.live_page import LivePage
 from gateway.ipc.wake import wake_all
+from gateway.registry.limits import LimitFacts
 from gateway.registry.reader import RegistryReader, Update
 from gateway.registry.schema import Damaged, EndpointFacts, KeyFacts, Model
 from gateway.registry.store import is_damage
-from gateway.registry.writer import Changes, RegistryWriter, digest_of
+from gateway.registry.writer import Changes, RegistryWriter, Subject, digest_of
 from routerdash.publication import stored_entries, synchronisation
 from routerdash.publication.facts import endpoint_facts, endpoint_models, published_key
 from routerdash.publication.live_state import LiveState
@@ -51,6 +52,8 @@ class Publisher:
         self._rebuild_at = 0.0  # time.monotonic(), before which the store is not built anew
         self.drifted_at: float | None = None  # when the audit last found a difference, in seconds since 1970
         self.revision = 0  # counts the changes that were to be published, except what was learned
+        # Called with subjects before their limits are published, in the thread of the change.
+        self.before_limits: Callable[[Collection[Subject]], object] = lambda subjects: None
         self.synchronised: Callable[[], None] = lambda: None  # called when the store may be a new one
         self._reading = threading.Lock()
         self._facts: dict[bytes, EndpointFacts] = {}
@@ -123,6 +126,14 @@ class Publisher:
             self._write(
                 Changes(keys={hashed: None if key is None else published_key(key) for hashed, key in keys.items()})
             )
+
+    def publish_limits(self, limits: Mapping[Subject, LimitFacts | None]) -> bool:
+        """Publish the limits of subjects; None: there are none. Return True if something differed."""
+        self.before_limits(limits.keys())
+        with self._lock:
+            before = self._page.version
+            self._write(Changes(limits=dict(limits)))
+            return self._page.version != before
 
     def publish_model_names(self, ids: Collection[str] | None = None) -> bool:
         """Publish model names that have changed; None: compare all. Return True if something differed."""
@@ -255,15 +266,10 @@ class Publisher:
             found = [pair for pair in found if pair[0].kind == kind]
         return sorted(found, key=lambda pair: pair[0].slot)
 
-    def keys_between(self, after: bytes, last: bytes) -> set[str]:
-        """Return the hashes of the published API keys after one digest, up to and with another."""
+    def read(self, read: Callable[[RegistryWriter], T]) -> T:
+        """Return what `read` finds in the registry store, without a cache. Raises sqlite3.Error or Damaged."""
         with self._lock:
-            return {digest.hex() for digest in self.writer.keys_between(after, last)}
-
-    def has_key(self, key: KeyEntry) -> bool:
-        """Return True if the API key is published as it is, or can never match because its hash is malformed."""
-        digest = digest_of(key.hash)
-        return digest is None or self.look_up(lambda reader: reader.key_facts(digest)) == published_key(key).facts()
+            return read(self.writer)
 
     def compare_endpoints(self, ids: Collection[str]) -> bool:
         """Compare endpoints and their models with the store, and publish what differs; return True if something did."""

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from access.directory import read_key_entries, read_users
+from access.limits.reading import all_limits, read_limits
 from endpoints.changes import log as change_log
 from endpoints.changes import triggers
 from endpoints.changes.log import ChangeBatch
@@ -43,6 +44,8 @@ def _fingerprint(batch: ChangeBatch) -> str:
     named = (batch.ids, *map(sorted, (batch.endpoint_ids, batch.key_hashes, batch.user_ids)))
     if batch.name_ids:  # earlier releases had none, and their fingerprints must stay the same
         named = (*named, sorted(batch.name_ids))
+    if batch.limited:
+        named = (*named, "limits", sorted(batch.limited))
     return sha256(repr(named).encode()).hexdigest()[:16]
 
 
@@ -92,7 +95,9 @@ def rebuild(writer: RegistryWriter, database_id: str) -> None:
     batch = change_log.read(ALL)  # before the data: what is logged from here on is applied later
     token = new_token(batch)
     slots = Slots(_readable_endpoints(writer))
-    writer.rebuild(database_id, _endpoints(slots), _keys(), model_names=_model_names(), source=token)
+    writer.rebuild(
+        database_id, _endpoints(slots), _keys(), model_names=_model_names(), limits=all_limits(), source=token
+    )
     change_log.forget(batch, token_before=token_before, token=token)
     log.info("built the registry store in %.1f s", time.monotonic() - started)
 
@@ -124,6 +129,8 @@ def apply_log(writer: RegistryWriter) -> bool:
     if batch.name_ids:
         names = read_names(batch.name_ids)
         changes.model_names = {it: names[it].facts() if it in names else None for it in batch.name_ids}
+    limits = read_limits(batch.limited)
+    changes.limits = {subject: limits.get(subject) for subject in batch.limited}
     token_before, token = change_log.token(), new_token(batch)
     writer.apply(changes, source=token)
     return change_log.forget(batch, token_before=token_before, token=token) and batch.more

@@ -33,6 +33,8 @@ IN_MIGRATIONS = {"access.models", "endpoints.fields", "endpoints.models", "endpo
 # Rows of django_content_type, auth_permission, django_admin_log and django_migrations name apps and models.
 TABLES = {
     "access.apikey": "api_keys",
+    "access.budgetrow": "budgets",
+    "access.limitrow": "limits",
     "access.user": "users",
     "endpoints.changecounter": "change_counters",
     "endpoints.endpoint": "endpoints",

@@ -8,8 +8,8 @@ import pytest
 from gateway.registry import reader as reader_module
 from gateway.registry.limits import EVERYONE_LEVEL, KEY_LEVEL, USER_LEVEL, Budget, LimitFacts
 from gateway.registry.reader import BoundedCache
-from gateway.registry.schema import ENDPOINTS, LIMITS, limit_key
-from gateway.registry.store import END, RegistryStore
+from gateway.registry.schema import ENDPOINTS, LIMITS, limit_key, limited_subject
+from gateway.registry.store import RegistryStore
 from gateway.registry.writer import Changes, RegistryWriter
 from tests.gateway.registry.conftest import DATABASE, file_of
 from tests.gateway.samples import make_endpoint
@@ -118,7 +118,9 @@ def test_a_build_has_the_limits(writer, known):
     assert [known.reader.limits_of(*subject) for subject in (KEY, USER, EVERYONE)] == [FACTS, None, FACTS]
     assert writer.limits(KEY) == FACTS
     assert writer.limits(USER) is None
-    assert writer.limit_keys_between(b"", END) == sorted(limit_key(*subject) for subject in (KEY, EVERYONE))
+    found = writer.limited_subjects(b"", 10)
+    assert [limited_subject(key) for key in found] == [EVERYONE, KEY]
+    assert [writer.limited_subjects(b"", 1), writer.limited_subjects(found[0], 10)] == [found[:1], found[1:]]
     writer.rebuild(DATABASE, (), ())
     known.reader.follow()
     assert not known.reader.limits_version
@@ -126,7 +128,7 @@ def test_a_build_has_the_limits(writer, known):
 
 def test_without_a_store_there_are_no_limits(root, page):
     made = RegistryWriter(root, page)
-    assert (made.limits(KEY), made.limit_keys_between(b"", END)) == (None, [])
+    assert (made.limits(KEY), made.limited_subjects(b"", 10)) == (None, [])
 
 
 def test_the_store_of_a_release_without_limits_is_read(writer, apply, known, root):
@@ -158,3 +160,8 @@ def test_limits_that_could_not_be_written_are_merged():
     waiting.merge(Changes(limits={KEY: None}))
     assert waiting.limits == {KEY: None, USER: FACTS}
     assert waiting
+
+
+@pytest.mark.parametrize("subject", [KEY, USER, EVERYONE, (KEY_LEVEL, "é" * 1000), (KEY_LEVEL, "\ud800")])
+def test_a_key_of_limits_names_its_subject(subject):
+    assert limited_subject(limit_key(*subject)) == subject

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from access.directory import read_key_entries, read_users
+from access.limits.reading import all_limits
 from endpoints.model_names.registry import read_names
 from endpoints.registry import read_entries
 from gateway.base.config import Config
 from gateway.registry import folders
+from gateway.registry.limits import LimitFacts
 from gateway.registry.schema import (
     ENDPOINTS,
     KEYS,
+    LIMITS,
     MODEL_NAMES,
     MODEL_ROWS,
     EndpointFacts,
@@ -20,6 +23,7 @@ from gateway.registry.schema import (
     Model,
     ModelName,
     StoreState,
+    limited_subject,
     ref,
 )
 from gateway.registry.store import FILE, RegistryStore
@@ -35,6 +39,7 @@ class Stored:
     models: dict[str, list[Model]]  # by id of the endpoint, sorted by id
     keys: dict[str, KeyFacts]  # by hash
     model_names: dict[str, ModelName]  # by id
+    limits: dict[tuple[str, str], LimitFacts]  # by level and id
 
     @property
     def slots(self) -> dict[str, int]:
@@ -46,8 +51,8 @@ class Stored:
 
     def same_rows(self, other: "Stored") -> bool:
         """Compare everything but version and tokens."""
-        mine = (self.endpoints, self.models, self.keys, self.model_names)
-        return mine == (other.endpoints, other.models, other.keys, other.model_names)
+        mine = (self.endpoints, self.models, self.keys, self.model_names, self.limits)
+        return mine == (other.endpoints, other.models, other.keys, other.model_names, other.limits)
 
 
 def file_of(config: Config) -> Path:
@@ -70,6 +75,7 @@ def read(config: Config) -> Stored:
             },
             {digest.hex(): key for digest, key in store.rows(KEYS)},
             {name.id: name for _, name in store.rows(MODEL_NAMES)},
+            {limited_subject(key): limits for key, limits in store.rows(LIMITS)},
         )
 
 
@@ -82,6 +88,7 @@ def expected(found: Stored) -> Stored:
         {it.id: sorted(endpoint_models(it), key=lambda model: model.id) for it in entries.values()},
         _key_rows(),
         {name_id: facts for name_id, it in read_names().items() if (facts := it.facts()) is not None},
+        dict(all_limits()),
     )
 
 

@@ -13,9 +13,11 @@ from endpoints.models import Endpoint, EndpointModel
 from endpoints.registry import registry
 from gateway.base.config import Config
 from routerdash.publication import audit as audit_module
+from routerdash.publication import limit_audit as limit_audit_module
 from routerdash.publication.audit import Audit
 from routerdash.publication.follower import ChangeFollower
 from routerdash.publication.publisher import Publisher
+from tests.access.limits.made import budget, limit
 from tests.access.people import key_for, make_admin
 from tests.endpoints.model_names.made import make_name
 from tests.metrics.records import A, B
@@ -34,6 +36,8 @@ def audit(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Audit:
         EndpointModel(endpoint=add_endpoint(endpoint_id, name), model_id="tiny").save(force_insert=True)
     key_for(make_admin(), INFERENCE)
     make_name("fast", "tiny")
+    limit(requests=60)
+    limit(("key", "1"), requests=60)
     ChangeFollower(publisher).follow()
     triggers.remove()
     return Audit(publisher)
@@ -55,6 +59,10 @@ BEHIND_THE_TRIGGERS: dict[str, Callable[[], object]] = {
     "model name added": lambda: make_name("slow", "tiny"),
     "model name renamed": lambda: rows("UPDATE model_names SET name = 'faster'"),
     "model name deleted": lambda: rows("DELETE FROM model_name_targets"),
+    "limits added": lambda: limit(("user", "1"), requests=60),
+    "limits changed": lambda: rows("UPDATE limits SET concurrency = 4 WHERE level = 'key'"),
+    "limits deleted": lambda: rows("DELETE FROM limits WHERE level = 'everyone'"),
+    "budget added": lambda: budget(("user", "1")),
     "model deleted": lambda: rows("DELETE FROM endpoint_models WHERE endpoint_id = %s", A),
     "model added": lambda: EndpointModel(endpoint_id=A, model_id="new").save(force_insert=True),
 }
@@ -102,7 +110,7 @@ def test_a_change_that_the_log_has_is_no_difference(audit: Audit, publisher: Pub
 
 def test_a_lost_row_of_the_store_is_mended(audit: Audit, config: Config) -> None:
     with closing(sqlite3.connect(store.file_of(config))) as database, database:
-        for table in ("endpoints", "models", "keys", "model_names"):
+        for table in ("endpoints", "models", "keys", "model_names", "limits"):
             database.execute(f"DELETE FROM {table}")
     run(audit)
     found = store.assert_is_as_the_database(config)
@@ -153,3 +161,14 @@ def test_an_audit_rests_between_slices_and_passes(audit: Audit, monkeypatch: pyt
     rows("DELETE FROM api_keys")
     run(audit)
     assert audit.differences == 0
+
+
+def test_limits_are_compared_in_slices(audit: Audit, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit_audit_module, "SUBJECTS_AT_ONCE", 3)
+    for number in range(10, 20):
+        limit(("key", str(number)), requests=60)
+    budget(("user", "3"))
+    rows("DELETE FROM limits WHERE subject_id = '1'")
+    run(audit, 8)
+    assert len(store.assert_is_as_the_database(config).limits) == 12
+    assert audit.differences == 12

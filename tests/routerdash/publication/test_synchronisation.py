@@ -24,6 +24,7 @@ from gateway.registry.writer import RegistryWriter
 from metrics.models import Installation
 from metrics.storage.database import database_id
 from routerdash.publication import synchronisation
+from tests.access.limits.made import budget, limit
 from tests.access.people import key_for, make_admin
 from tests.endpoints.model_names.made import make_name
 from tests.metrics.records import A, B
@@ -73,6 +74,11 @@ def served(synchronise: Run) -> Stored:
     for name in ("ada", "grace"):
         key_for(make_admin(name), INFERENCE, "endpoints.manage", name=name)
     make_name("fast", "tiny")
+    for name in ("ada", "grace"):
+        subject = ("key", str(ApiKey.objects.get(name=name).pk))
+        limit(subject, concurrency=4)
+        budget(subject)
+    limit(requests=60)
     return synchronise()
 
 
@@ -103,6 +109,12 @@ CHANGES: dict[str, Callable[[], object]] = {
     "weight of a target": lambda: rows("UPDATE model_name_targets SET weight = 7"),
     "deleted targets": lambda: rows("DELETE FROM model_name_targets"),
     "deleted model name": lambda: NamedModel.objects.all().delete(),
+    "limits of everyone": lambda: rows("UPDATE limits SET requests = 61 WHERE level = 'everyone'"),
+    "limits of a user": lambda: limit(("user", str(User.objects.get(username="ada").pk)), requests=60),
+    "no limits": lambda: rows("DELETE FROM limits"),
+    "a budget": lambda: budget(period="month"),
+    "amounts of budgets": lambda: rows("UPDATE budgets SET amount = amount + 1"),
+    "no budgets": lambda: rows("DELETE FROM budgets"),
     "deleted user": lambda: User.objects.filter(username="ada").delete(),
 }
 each_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -1,0 +1,182 @@
+"""Limits as gateways get them, read from the database. No process holds those of all keys: there may be a million."""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from django.db import Error, close_old_connections, transaction
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+
+from access.limits.tables import BudgetRow, LimitRow
+from access.models import ApiKey, User
+from gateway.registry.limits import (
+    CONCURRENCY,
+    KEY_LEVEL,
+    LEVELS,
+    LIMITS_OF_A_SUBJECT,
+    NO_LIMITS,
+    USER_LEVEL,
+    Budget,
+    LimitFacts,
+)
+
+log = logging.getLogger(__name__)
+
+Subject = tuple[str, str]  # level and id
+Found = Mapping[Subject, LimitFacts | None]
+
+AT_ONCE = 500  # subjects in one query
+
+# Highest values. They keep sums over all gateways below 63 bits, and a mistyped zero from being no limit.
+MAX_CONCURRENCY = 100_000
+MAX_REQUESTS = 10_000_000
+MAX_TOKENS = 1_000_000_000_000
+MAX_BUDGET = 1_000_000_000_000_000_000  # tokens, or 10⁻⁹ of the currency
+MOST = {"concurrency": MAX_CONCURRENCY, "requests": MAX_REQUESTS, "tokens": MAX_TOKENS}
+
+
+def read_limits(subjects: Collection[Subject]) -> dict[Subject, LimitFacts]:
+    """Return the limits of these subjects, without those that have none. Raises django.db.Error."""
+    found: dict[Subject, LimitFacts] = {}
+    for level in LEVELS:
+        ids = sorted(subject_id for subject_level, subject_id in subjects if subject_level == level)
+        for start in range(0, len(ids), AT_ONCE):
+            found |= _read(level, ids[start : start + AT_ONCE])
+    return found
+
+
+def _read(level: str, ids: list[str]) -> dict[Subject, LimitFacts]:
+    budgets: dict[str, list[Budget]] = {}
+    for budget in BudgetRow.objects.filter(level=level, subject_id__in=ids):
+        budgets.setdefault(budget.subject_id, []).append(_budget(budget))
+    rows = {row.subject_id: row for row in LimitRow.objects.filter(level=level, subject_id__in=ids)}
+    facts = {subject_id: facts_of(rows.get(subject_id), budgets.get(subject_id, [])) for subject_id in ids}
+    return {(level, subject_id): found for subject_id, found in facts.items() if found != NO_LIMITS}
+
+
+def facts_of(row: LimitRow | None, budgets: list[Budget]) -> LimitFacts:
+    """Return the facts of a subject; NO_LIMITS if there is nothing to enforce."""
+    in_order = tuple(sorted(budgets, key=lambda budget: (budget.unit, budget.period)))
+    values = {name: _number(getattr(row, name), most) for name, most in MOST.items()} if row else {}
+    if not in_order and not any(values.values()):
+        return NO_LIMITS
+    return LimitFacts(**values, waiting=waiting_of(row), budgets=in_order)
+
+
+def waiting_of(row: LimitRow | None) -> tuple[str, ...]:
+    """Return the names of the limits over which a request waits."""
+    stored = None if row is None else row.waiting
+    if not isinstance(stored, list):
+        return (CONCURRENCY,)
+    return tuple(name for name in LIMITS_OF_A_SUBJECT if name in stored)
+
+
+def _number(value: object, most: int) -> int | None:
+    """Return a limit. Other programs may have stored a damaged one, which must not be no limit."""
+    if value is None:
+        return None
+    return max(1, min(value, most)) if type(value) is int else 1
+
+
+def _budget(row: BudgetRow) -> Budget:
+    amount = _number(row.amount, MAX_BUDGET)
+    assert amount is not None  # the column is not nullable
+    return Budget(
+        str(row.pk),
+        row.unit,
+        row.period,
+        amount,
+        row.hard,
+        row.refuses_unpriced,
+        row.instead or None,
+    )
+
+
+def all_limits() -> Iterator[tuple[Subject, LimitFacts]]:
+    """Yield the limits of all subjects. A subject may occur twice. Raises django.db.Error."""
+    walk = SubjectWalk(AT_ONCE)
+    while subjects := walk.next_part():
+        yield from read_limits(subjects).items()
+
+
+class SubjectWalk:
+    """A walk through the subjects of all rows, first of limits, then of budgets, some at a time."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._models: list[Any] = [LimitRow, BudgetRow]  # the first one is being read
+        self._after: object = None  # id of its last row that was read
+
+    def next_part(self) -> list[Subject]:
+        """Return the next subjects, in which one may occur twice; none at the end. Raises django.db.Error."""
+        while self._models:
+            rows = self._models[0].objects.order_by("pk")
+            if self._after is not None:
+                rows = rows.filter(pk__gt=self._after)
+            found = list(rows.values_list("pk", "level", "subject_id")[: self._at_once])
+            if found:
+                self._after = found[-1][0]
+                return [(level, subject_id) for _, level, subject_id in found]
+            del self._models[0]
+            self._after = None
+        return []
+
+
+class LimitChanges:
+    """Edits of limits, as this process announces them to its listeners on commit."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Found], object]] = []
+        self._reading = threading.Lock()
+        self.outdated = False  # an edit could not be read again
+        self.failed_reads = 0  # counts such edits
+
+    def subscribe(self, listener: Callable[[Found], object]) -> None:
+        """Call `listener` with the limits by subject after each change, in its thread; None: there are none."""
+        self._listeners.append(listener)
+
+    def read_again(self, subjects: Collection[Subject]) -> None:
+        """Read the limits of subjects, and tell the listeners. Raises django.db.Error."""
+        if not subjects or not self._listeners:
+            return
+        # What one thread has read must not reach listeners after what another one has read later.
+        with self._reading:
+            stored = read_limits(subjects)
+            found = {subject: stored.get(subject) for subject in subjects}
+            for listener in self._listeners:
+                listener(found)
+
+    def refresh(self, subjects: Collection[Subject]) -> None:
+        """Read again on commit of an edit. A database error is logged, and the old limits stay."""
+        try:
+            self.read_again(subjects)
+        except Error as error:
+            self.outdated, self.failed_reads = True, self.failed_reads + 1
+            log.warning("limits could not be read again: %s; the old ones stay in use", error)
+            close_old_connections()
+
+    def announce(self, *subjects: Subject) -> None:
+        """Announce an edit of the limits of subjects. Call this inside the transaction of the edit."""
+        transaction.on_commit(partial(self.refresh, subjects))
+
+
+limit_changes = LimitChanges()
+
+
+@receiver([post_save, post_delete], sender=LimitRow, dispatch_uid="access.limits_changed")
+@receiver([post_save, post_delete], sender=BudgetRow, dispatch_uid="access.budget_changed")
+def row_changed(instance: LimitRow | BudgetRow, **kwargs: object) -> None:
+    limit_changes.announce((instance.level, instance.subject_id))
+
+
+@receiver(post_delete, sender=ApiKey, dispatch_uid="access.limits_of_key_end")
+@receiver(post_delete, sender=User, dispatch_uid="access.limits_of_user_end")
+def subject_deleted(instance: ApiKey | User, **kwargs: object) -> None:
+    """Delete the limits of a deleted key or user, as the triggers do for other programs."""
+    subject = (KEY_LEVEL if isinstance(instance, ApiKey) else USER_LEVEL, str(instance.pk))
+    LimitRow.objects.filter(level=subject[0], subject_id=subject[1]).delete()
+    BudgetRow.objects.filter(level=subject[0], subject_id=subject[1]).delete()
+    limit_changes.announce(subject)
