@@ -142,7 +142,7 @@ class LimitChanges:
         """Read the limits of subjects, and tell the listeners. Raises django.db.Error."""
         if not subjects or not self._listeners:
             return
-        # What one thread has read must not reach listeners after what another one has read later.
+        # The listeners must not get limits that one thread has read after those that another one has read later.
         with self._reading:
             stored = read_limits(subjects)
             found = {subject: stored.get(subject) for subject in subjects}

@@ -77,7 +77,7 @@ class LimitRow(models.Model):
 
 
 class BudgetRow(models.Model):
-    """What a subject may use in each period."""
+    """Allowance of a subject in each period."""
 
     id = TextUUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     level = LineField(_("level"), choices=tuple(LEVEL_LABELS.items()))

@@ -18,13 +18,13 @@ PERIODS = (DAY, WEEK, MONTH, TOTAL)  # of budgets: those of the Usage page, in t
 
 
 class Budget(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a subject may use in each period."""
+    """Allowance of a subject in each period."""
 
     id: str  # of the row of the table `budgets`
     unit: str  # TOKENS or MONEY
     period: str  # one of PERIODS
     amount: int  # tokens, or 10⁻⁹ of the reporting currency
-    hard: bool = False  # reserves the most that a request can use, instead of what is expected
+    hard: bool = False  # reserves the most that a request can use, instead of the expectation
     refuses_unpriced: bool = False  # of money: refuses requests for models without a price, instead of counting nothing
     instead: str | None = None  # model name to which requests go once it is spent; None: they are refused
 

@@ -1,7 +1,7 @@
 """Audit of published limits: compares them with the database, a slice of subjects after the other.
 
-One walk goes through the tables, and finds what the store lacks. Another goes through the store, and finds what the
-database no longer has.
+One walk goes through the tables, and finds limits that the store lacks. Another one goes through the store, and finds
+limits that the database no longer has.
 """
 
 from collections.abc import Collection

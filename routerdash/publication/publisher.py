@@ -267,7 +267,7 @@ class Publisher:
         return sorted(found, key=lambda pair: pair[0].slot)
 
     def read(self, read: Callable[[RegistryWriter], T]) -> T:
-        """Return what `read` finds in the registry store, without a cache. Raises sqlite3.Error or Damaged."""
+        """Call `read` with the writer of the registry store, and return its result. Raises sqlite3.Error or Damaged."""
         with self._lock:
             return read(self.writer)
 
