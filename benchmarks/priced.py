@@ -1,15 +1,16 @@
 """What prices cost control for each record: `python -m benchmarks.priced`.
 
-Records go from the journal to the figures and to the database, as in `benchmarks.accounting`, in three states:
+Records go from the journal to the figures and to the database, as in `benchmarks.accounting`, in four states:
 
 - `without`: journal, history and database writer without their parts for prices and own hardware;
 - `unpriced`: a price book that has no price for these models;
-- `priced`: each model has prices of input, cached input and output tokens.
+- `priced`: each model has prices of input, cached input and output tokens;
+- `rated`: no prices, but each endpoint has an hourly rate. The CPU time includes that of counting the hours.
 
 Instructions are counted by callgrind, without those of the kernel, and are repeatable. The CPU time is that of the
 process with its system calls; the states take turns in rounds, each in a new database. It is the median over the
 rounds, and a ratio is the median of those within the rounds. With PostgreSQL, both exclude the server.
-Needs valgrind with its headers, and gcc; takes some five minutes.
+Needs valgrind with its headers, and gcc; takes some seven minutes.
 """
 
 import argparse
@@ -26,19 +27,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from benchmarks.accounting import VARIANTS, database
 from benchmarks.process import ROOT, clean_environment
 from gateway.ipc import journal as journals
 from gateway.ipc import record
 from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.book import NANO
 from gateway.prices.counts import part_of
 from gateway.routing.balancer import ONLY
 from metrics.counting.stored_attempt import StoredAttempt
 from metrics.counting.token_details import has_details
 
-WITHOUT, UNPRICED, PRICED = "without", "unpriced", "priced"
-STATES = (WITHOUT, UNPRICED, PRICED)
+if TYPE_CHECKING:
+    from metrics.storage.hardware_hours import HardwareHours
+
+WITHOUT, UNPRICED, PRICED, RATED = "without", "unpriced", "priced", "rated"
+STATES = (WITHOUT, UNPRICED, PRICED, RATED)
 HOUR_US = 3_600_000_000
 WARM_UP = 3  # batches, so that most rows of sums exist
 PRICE_FIELDS = 4  # of a record, at its end
@@ -169,6 +175,8 @@ def measure(load: Load) -> None:
     count = (WARM_UP + load.batches) * load.size
     now = time.time_ns() // 1000 // HOUR_US * HOUR_US  # so that each process has the same number of records a minute
     records = list(VARIANTS[load.variant].records(count, now))
+    if load.state == RATED:
+        add_rates(records)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # as control does
@@ -189,6 +197,7 @@ def measure(load: Load) -> None:
                 started = time.process_time()
                 account()
                 spent += time.process_time() - started
+    spent += hours_of(writer.hours) * load.batches / (WARM_UP + load.batches)
     journal.close()
     assert RequestHistory.objects.count() == len(records), "records are missing"
     check_costs(load.state, len(records))
@@ -207,11 +216,25 @@ def counted() -> Iterator[None]:
         library.stop()
 
 
+def hours_of(hours: "HardwareHours") -> float:
+    """Count the hours of own hardware as if they were over, and return the CPU time in seconds."""
+    started = time.process_time()
+    while hours.count(time.time() + 3 * 3600):
+        pass
+    return time.process_time() - started
+
+
 def check_costs(state: str, records: int) -> None:
-    """Verify that most requests have a cost if there are prices, and none otherwise. The others have failed."""
+    """Verify that most requests have a cost if there are prices, and none otherwise. The others have failed.
+
+    With rates, own hardware has all requests.
+    """
     from django.db.models import Sum
 
-    from metrics.models import CostDayRollUp
+    from metrics.models import CostDayRollUp, HardwareDayRollUp
+
+    at_hardware = HardwareDayRollUp.objects.aggregate(Sum("requests"))["requests__sum"] or 0
+    assert at_hardware == (records if state == RATED else 0), f"{at_hardware} requests at own hardware"
 
     priced = CostDayRollUp.objects.aggregate(Sum("requests"))["requests__sum"] or 0
     assert 0.9 * records < priced <= records if state == PRICED else priced == 0, f"{priced} requests have a cost"
@@ -220,7 +243,6 @@ def check_costs(state: str, records: int) -> None:
 def add_prices() -> None:
     from datetime import UTC, datetime
 
-    from gateway.prices.book import NANO
     from metrics.prices.tables import PriceRow
 
     since = datetime(2020, 1, 1, tzinfo=UTC)
@@ -229,6 +251,16 @@ def add_prices() -> None:
             pattern=f"organisation/model-{number}", valid_from=since, currency="USD", input=NANO // 4 + number,
             cached=NANO // 40, output=2 * NANO + 1,
         )  # fmt: skip
+
+
+def add_rates(records: list[RequestRecord]) -> None:
+    from datetime import UTC, datetime
+
+    from metrics.prices.hardware_tables import HardwareRateRow
+
+    since = datetime.fromtimestamp(records[0].completed_us // HOUR_US * 3600 - 3600, UTC)
+    for endpoint_id in sorted({attempt.endpoint_id for entry in records for attempt in entry.attempts}):
+        HardwareRateRow.objects.create(endpoint_id=endpoint_id, valid_from=since, currency="USD", per_hour=NANO)
 
 
 def remove_prices() -> None:
@@ -251,7 +283,7 @@ def remove_prices() -> None:
         (journals, "encode", encode_without),
         (DatabaseWriter, "_costs", lambda writer, fold: no_costs),
         (CostTotals, "add", lambda totals, *written: None),
-        (hardware_rows, "write", lambda cursor, entries: None),
+        (hardware_rows, "write", lambda cursor, fold: None),
         (history_rows, "_stored", stored_without_prices),
     ):
         assert hasattr(owner, name), name

@@ -8,11 +8,28 @@ from django.utils.translation import gettext_lazy as _
 from endpoints.fields import LineField, TextUUIDField
 
 
-class HardwareWork(models.Model):
-    """An attempt's part of one hour at an endpoint with a rate. See metrics.counting.hardware.
+class HardwareBatch(models.Model):
+    """Work of one hour at an endpoint with a rate, from one batch of records. See metrics.counting.hardware_work.
 
     It is kept as long as the history of requests, so that a late record leads to the exact cost of its hour.
     """
+
+    id = models.BigAutoField(primary_key=True)
+    hour = models.BigIntegerField()  # since 1970 UTC
+    endpoint_id = TextUUIDField()
+    attempts = models.IntegerField()
+    work = models.BinaryField()  # packed lines
+
+    class Meta:
+        db_table = "hardware_batches"
+        indexes: ClassVar = [models.Index(fields=["hour", "endpoint_id"], name="hardware_batches_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.endpoint_id}: {self.attempts}"
+
+
+class HardwareWork(models.Model):
+    """An attempt's part of one hour, as earlier versions stored it. Rows are read as long as they are kept."""
 
     pk = models.CompositePrimaryKey("hour", "endpoint_id", "request_id", "attempt")
     hour = models.BigIntegerField()  # since 1970 UTC

@@ -18,6 +18,7 @@ from endpoints.fields import (
 from metrics.cost_rollups import CostDayRollUp as CostDayRollUp
 from metrics.detailed_rollups import DetailedSums
 from metrics.detailed_rollups import ServedDayRollUp as ServedDayRollUp  # Django finds tables in this module
+from metrics.hardware_rollups import HardwareBatch as HardwareBatch
 from metrics.hardware_rollups import HardwareDayRollUp as HardwareDayRollUp
 from metrics.hardware_rollups import HardwareDue as HardwareDue
 from metrics.hardware_rollups import HardwareHour as HardwareHour

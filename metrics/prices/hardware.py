@@ -5,6 +5,7 @@ the start of the endpoint's next rate.
 """
 
 from collections.abc import Iterable, Sequence
+from math import gcd
 from typing import NamedTuple
 
 import msgspec
@@ -54,7 +55,16 @@ class HardwareRate(msgspec.Struct, frozen=True):
 
         `busy_us`: in which any request ran. `all_us`: sum of the times of all requests.
         """
-        return self.busy_parts * busy_us * own_us // (PARTS * all_us) if all_us else 0
+        return self.shares(busy_us, (own_us,), all_us)
+
+    def shares(self, busy_us: int, own_us: Iterable[int], all_us: int) -> int:
+        """Return the sum of `share` of several requests."""
+        if not all_us:
+            return 0
+        amount, parts = self.busy_parts * busy_us, PARTS * all_us
+        common = gcd(amount, parts)  # smaller integers are divided faster
+        amount, parts = amount // common, parts // common
+        return sum([amount * own // parts for own in own_us])
 
     def _since_start(self, moment: int) -> int:
         return (moment - self.valid_from) * 1_000_000 * self.idle_parts // PARTS
@@ -76,6 +86,13 @@ class HardwareRates:
         for rate in sorted(rates, key=lambda it: (it.valid_from, it.id)):
             by_endpoint.setdefault(rate.endpoint_id, []).append(rate)
         self.by_endpoint: dict[str, Sequence[RatedSpan]] = {key: _spans(of) for key, of in by_endpoint.items()}
+        self._changes = {
+            (endpoint_id, edge // 60)
+            for endpoint_id, spans in self.by_endpoint.items()
+            for span in spans
+            for edge in (span.start, span.end)
+            if edge is not None and edge % 60
+        }
 
     def __bool__(self) -> bool:
         return bool(self.by_endpoint)
@@ -88,6 +105,10 @@ class HardwareRates:
             if first < last:
                 found.append(RatedSpan(first, last, span.rate))
         return found
+
+    def changes_within(self, endpoint_id: str, minute: int) -> bool:
+        """Return True if a rate begins or ends within a minute since 1970 UTC, not at its start."""
+        return (endpoint_id, minute) in self._changes
 
     def rate(self, endpoint_id: str, moment: float) -> HardwareRate | None:
         """Return the rate that counts at a moment, in seconds since 1970 UTC."""

@@ -18,13 +18,13 @@ from metrics.prices.hardware import HOUR, HardwareRates
 from metrics.prices.registry import price_registry
 from metrics.storage import database, hardware_rows
 from metrics.storage.bulk import Upsert
-from metrics.storage.hardware_rows import DUE, HOURS, WORK
+from metrics.storage.hardware_rows import DUE, HOURS
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 300  # after the end of an hour, for requests that are still running
 SLICE_HOURS = 200  # of all endpoints in one transaction
-SLICE_WORK = 50_000  # rows of work in one transaction
+SLICE_WORK = 50_000  # attempts in one transaction
 POSITIONS = "hardware_positions"
 _MOVE = Upsert(POSITIONS, ["endpoint_id"], replaced=["hour"])
 
@@ -81,16 +81,16 @@ class HardwareHours:
         return has_more
 
     def _count_hour(self, cursor: Any, rates: HardwareRates, place: EndpointHour, *, again: bool) -> int:
-        """Count one hour of an endpoint, and return its rows of work."""
+        """Count one hour of an endpoint, and return the number of its attempts."""
         hour, endpoint_id = place
         start, end = hour * HOUR, (hour + 1) * HOUR
         cursor.execute(sql.delete(DUE, " AND ".join(sql.equal(("hour", "endpoint_id")))), place)
         old = hardware_rows.read_hour(cursor, start, end, endpoint_id) if again else {}
         if again and not old:
             log.warning("work of an hour that is older than the history is left out: %s, hour %d", endpoint_id, hour)
-            cursor.execute(sql.delete(WORK, " AND ".join(sql.equal(("hour", "endpoint_id")))), place)
+            hardware_rows.delete_work(cursor, " AND ".join(sql.equal(("hour", "endpoint_id"))), place)
             return 0
-        work = hardware_rows.read_work(cursor, hour, endpoint_id)
+        work = hardware_rows.read_work(cursor, hour, hour + 1, endpoint_id).get(place, [])
         new: dict[tuple[Any, ...], HardwareSums] = {}
         for part in parts_of(rates, endpoint_id, start, end, self.zone):
             for line, sums in lines_of(part, work).items():
@@ -101,7 +101,7 @@ class HardwareHours:
         hardware_rows.write_hour(cursor, new)
         changes = [*((key, sums, -1) for key, sums in old.items()), *((key, sums, 1) for key, sums in new.items())]
         hardware_rows.add_to_days(cursor, changes)
-        return len(work)
+        return sum(len(it.starts) for it in work)
 
     def _prune(self, oldest: int) -> None:
         """Delete work and lines of older hours, one hour in a transaction."""
@@ -112,7 +112,7 @@ class HardwareHours:
                 if first is None or first >= oldest * HOUR:
                     return
                 end = min(oldest, first // HOUR + 1)
-                cursor.execute(sql.delete(WORK, "hour < %s"), [end])
+                hardware_rows.delete_work(cursor, "hour < %s", [end])
                 cursor.execute(sql.delete(HOURS, "start < %s"), [end * HOUR])
 
 

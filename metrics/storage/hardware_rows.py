@@ -1,44 +1,80 @@
 """Writing the work of requests at own hardware, inside the transaction of their history rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from gateway.ipc.record import RequestRecord
 from metrics import sql
-from metrics.counting.hardware import HARDWARE_COLUMNS, HardwareSums, RatedWork, work_of
+from metrics.counting.fold import Fold
+from metrics.counting.hardware import HARDWARE_COLUMNS, HardwareSums
+from metrics.counting.hardware_work import LineWork, Place, pack, unpack, work_of
+from metrics.prices.hardware import HOUR_US
 from metrics.prices.registry import price_registry
 from metrics.storage.bulk import Upsert
 from metrics.storage.database import storable
 
-WORK, DUE, HOURS, DAYS = "hardware_work", "hardware_due", "hardware_hours", "rollup_hardware_days"
+BATCHES, DUE, HOURS, DAYS = "hardware_batches", "hardware_due", "hardware_hours", "rollup_hardware_days"
+OLD_WORK = "hardware_work"  # a row for each attempt, of earlier versions
 LINE = ("model", "kind", "api_key_id")
 DAY_KEYS = ("date", "endpoint_id", "rate_id", "currency", *LINE)
 HOUR_KEYS = ("start", "endpoint_id", *LINE)
-_WORK_KEYS = ("hour", "endpoint_id", "request_id", "attempt")
-_WRITE_WORK = Upsert(WORK, _WORK_KEYS, replaced=RatedWork._fields[len(_WORK_KEYS) :])
+_WRITE_BATCH = sql.insert(BATCHES, ("hour", "endpoint_id", "attempts", "work"))
+_OLD_COLUMNS = (
+    "hour", "endpoint_id", "start_us", "end_us", *LINE, "requests", "input_tokens", "output_tokens", "cached_tokens",
+    "write_tokens", "long_write_tokens", "reasoning_tokens",
+)  # fmt: skip
 WRITE_DAYS = Upsert(DAYS, DAY_KEYS, added=HARDWARE_COLUMNS)
 WRITE_HOURS = Upsert(HOURS, HOUR_KEYS, replaced=("date", "rate_id", "currency", *HARDWARE_COLUMNS))
 
 
-def write(cursor: Any, entries: Iterable[RequestRecord]) -> int | None:
+def write(cursor: Any, fold: Fold) -> int | None:
     """Store the work of these requests, and that their hours are due. Return the first of these hours, or None."""
-    work = sorted(
-        it if it.model.isprintable() else it._replace(model=storable(it.model))
-        for it in work_of(entries, price_registry.hardware())
-    )
-    if not work:
+    found = work_of(fold, price_registry.hardware())
+    if not found:
         return None
-    _WRITE_WORK.write(cursor, work)
-    due = sorted({(it.hour, it.endpoint_id) for it in work})
-    cursor.executemany(f"{sql.insert(DUE, ('hour', 'endpoint_id'))} ON CONFLICT DO NOTHING", due)
-    return work[0].hour
+    places = sorted(found)
+    cursor.executemany(_WRITE_BATCH, [(*place, *_packed(found[place])) for place in places])
+    cursor.executemany(f"{sql.insert(DUE, ('hour', 'endpoint_id'))} ON CONFLICT DO NOTHING", places)
+    return places[0][0]
 
 
-def read_work(cursor: Any, hour: int, endpoint_id: str) -> list[RatedWork]:
-    """Return the work of one hour at an endpoint."""
-    where = sql.equal(("hour", "endpoint_id"))
-    cursor.execute(sql.select(RatedWork._fields, WORK, where=where), (hour, endpoint_id))
-    return [RatedWork(row[0], str(row[1]), str(row[2]), *row[3:]) for row in cursor.fetchall()]
+def _packed(work: Sequence[LineWork]) -> tuple[int, bytes]:
+    lines = [it if it.line[0].isprintable() else replace(it, line=(storable(it.line[0]), *it.line[1:])) for it in work]
+    return sum(len(it.starts) for it in work), pack(sorted(lines, key=lambda it: it.line))
+
+
+def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[Place, list[LineWork]]:
+    """Return the work of the hours from `first` to `end`, without `end`; of one endpoint, or of all. Two queries."""
+    where: list[str] = ["hour >= %s", "hour < %s"]
+    values: list[Any] = [first, end]
+    if endpoint_id:
+        where.append("endpoint_id = %s")
+        values.append(endpoint_id)
+    found: dict[Place, list[LineWork]] = {}
+    cursor.execute(sql.select(("hour", "endpoint_id", "work"), BATCHES, where=where, order_by="id"), values)
+    for hour, endpoint, work in cursor.fetchall():
+        found.setdefault((int(hour), str(endpoint)), []).extend(unpack(bytes(work)))
+    cursor.execute(sql.select(_OLD_COLUMNS, OLD_WORK, where=where), values)
+    for hour, endpoint, start_us, end_us, model, kind, key, *counts in cursor.fetchall():
+        work = LineWork((str(model), str(kind), str(key)))
+        work.add(start_us - hour * HOUR_US, end_us - hour * HOUR_US, tuple(counts) if counts[0] else None)
+        found.setdefault((int(hour), str(endpoint)), []).append(work)
+    return found
+
+
+def count_attempts(cursor: Any, first: int) -> int:
+    """Return the number of attempts in this hour and later ones. Two queries."""
+    total = 0
+    for columns, table in (("SUM(attempts)", BATCHES), ("COUNT(*)", OLD_WORK)):
+        cursor.execute(sql.select(columns, table, where="hour >= %s"), [first])
+        total += int(cursor.fetchone()[0] or 0)
+    return total
+
+
+def delete_work(cursor: Any, where: str, values: Sequence[Any]) -> None:
+    """Delete work by a condition of `hour` and `endpoint_id`."""
+    for table in (BATCHES, OLD_WORK):
+        cursor.execute(sql.delete(table, where), values)
 
 
 def read_hour(cursor: Any, start: int, end: int, endpoint_id: str) -> dict[tuple[Any, ...], HardwareSums]:

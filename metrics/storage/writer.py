@@ -296,7 +296,7 @@ class DatabaseWriter:
                     raise PositionConflict(f"another process has written the records of {writer} beyond {old}")
             self._insert_history(cursor, fold, costs)
             cost_rows.upsert(cursor, costs.sums)
-            first_hour = hardware_rows.write(cursor, fold.counted)
+            first_hour = hardware_rows.write(cursor, fold)
             changed = writer_step.write_sums(cursor, fold)
         self.hours.note(first_hour)
         self.follower.costs.add(costs.sums, fold.cells, step.moves)
@@ -321,7 +321,7 @@ class DatabaseWriter:
             with transaction.atomic(), connection.cursor() as cursor:
                 self._insert_history(cursor, fold, costs)
                 cost_rows.upsert(cursor, costs.sums)
-                hardware_rows.write(cursor, fold.counted)
+                hardware_rows.write(cursor, fold)
                 rollups.upsert(cursor, rollups.MINUTES, fold.cells)
                 transaction.set_rollback(True)
         except (DataError, IntegrityError, OverflowError, ValueError) as error:

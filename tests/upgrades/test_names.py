@@ -56,6 +56,7 @@ TABLES = {
     "metrics.dailystat": "endpoint_daily_stats",
     "metrics.costdayrollup": "rollup_cost_days",
     "metrics.dayrollup": "rollup_days",
+    "metrics.hardwarebatch": "hardware_batches",
     "metrics.hardwaredayrollup": "rollup_hardware_days",
     "metrics.hardwaredue": "hardware_due",
     "metrics.hardwarehour": "hardware_hours",

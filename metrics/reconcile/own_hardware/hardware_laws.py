@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import groupby, pairwise
 from math import ceil, floor
+from struct import iter_unpack
 from typing import Any, NamedTuple
+
+import msgspec
 
 from metrics import sql
 from metrics.reconcile.comparison import Comparison, FigureDifference, Query, where
@@ -17,6 +20,7 @@ from metrics.reconcile.tables import HARDWARE_DAY, HARDWARE_SUMS
 _HOUR = 3600
 _KEYS = ("start", "endpoint_id")
 _LINE = ("model", "kind", "api_key_id")
+_Line = tuple[str, str, str]
 
 
 class _Rate(NamedTuple):
@@ -29,11 +33,11 @@ class _Rate(NamedTuple):
     busy: Fraction
 
 
-class _Attempt(NamedTuple):
-    start_us: int
-    end_us: int
-    line: tuple[str, str, str]
-    request: tuple[int, int, int]  # requests, input tokens, output tokens
+class _Work(NamedTuple):
+    """What ran in an hour: the times of attempts, and the moments at which requests are counted. All in µs."""
+
+    attempts: list[tuple[int, int, _Line]]
+    counts: list[tuple[int, _Line, tuple[int, ...]]]  # requests, input tokens, output tokens
 
 
 def days(scope: Scope) -> Comparison | None:
@@ -77,7 +81,7 @@ def _of_hour(
         yield FigureDifference("L3", "idle line with a rate", place, 1, 0)
         return
     seconds = found[idle][1]
-    expected = _expected(start, seconds, rate, _attempts(start, endpoint))
+    expected = _expected(start, seconds, rate, _work(start // _HOUR, endpoint))
     for line in sorted({*expected, *found}):
         names = ("seconds", "busy_us", "work_us", "requests", "input_tokens", "output_tokens", "cost")
         one, other = expected.get(line, [0] * 7), found.get(line, [0] * 8)[1:]
@@ -87,12 +91,12 @@ def _of_hour(
                 yield FigureDifference("L3", name, where("hardware_hours", (*_KEYS, *_LINE), key), right, stored)
 
 
-def _expected(start: int, seconds: int, rate: _Rate, attempts: list[_Attempt]) -> dict[tuple[Any, ...], list[int]]:
+def _expected(start: int, seconds: int, rate: _Rate, work: _Work) -> dict[tuple[Any, ...], list[int]]:
     begin, end = start * 1_000_000, (start + seconds) * 1_000_000
     inside = [
-        (max(it.start_us, begin), min(it.end_us, end), it)
-        for it in attempts
-        if it.start_us < end and (it.end_us > begin or it.start_us >= begin)
+        (max(first, begin), min(last, end), line)
+        for first, last, line in work.attempts
+        if first < end and (last > begin or first >= begin)
     ]
     # Busy time: between two neighbouring edges, something runs or nothing does.
     edges = sorted({edge for first, last, _ in inside for edge in (first, last)})
@@ -109,24 +113,40 @@ def _expected(start: int, seconds: int, rate: _Rate, attempts: list[_Attempt]) -
     whole = floor(rate.idle * (start + seconds - rate.start)) - floor(rate.idle * (start - rate.start))
     whole += ceil((rate.busy - rate.idle) * Fraction(busy, 1_000_000))
     lines: dict[tuple[Any, ...], list[int]] = {}
-    for first, last, it in inside:
-        counts = lines.setdefault(it.line, [0] * 7)
+    for first, last, line in inside:
         share = floor(rate.busy * Fraction(busy, 1_000_000) * Fraction(last - first, own)) if own else 0
-        ended_here = begin <= max(it.start_us, it.end_us - 1) < end
-        values = (0, 0, last - first, *(it.request if ended_here else (0, 0, 0)), share)
-        for at, value in enumerate(values):
-            counts[at] += value
+        _add(lines, line, (0, 0, last - first, 0, 0, 0, share))
+    for at, line, request in work.counts:
+        if begin <= at < end:
+            _add(lines, line, (0, 0, 0, *request, 0))
     lines["", "idle", ""] = [seconds, busy, 0, 0, 0, 0, whole - sum(counts[-1] for counts in lines.values())]
     return lines
 
 
-def _attempts(start: int, endpoint: str) -> list[_Attempt]:
+def _add(lines: dict[tuple[Any, ...], list[int]], line: _Line, values: tuple[int, ...]) -> None:
+    counts = lines.setdefault(line, [0] * 7)
+    for at, value in enumerate(values):
+        counts[at] += value
+
+
+def _work(hour: int, endpoint: str) -> _Work:
+    """Return the packed work of an hour, and the rows of earlier versions."""
+    found = _Work([], [])
+    here = ["hour = %s", "endpoint_id = %s"]
+    start = hour * _HOUR * 1_000_000
+    for (packed,) in Query(sql.select("work", "hardware_batches", where=here), (hour, endpoint)).rows():
+        for *line, starts, ends, counts in msgspec.msgpack.decode(bytes(packed)):
+            of = (line[0], line[1], line[2])
+            for first, last in zip(iter_unpack("<I", starts), iter_unpack("<I", ends), strict=True):
+                found.attempts.append((start + first[0], start + last[0], of))
+            found.counts.extend((start + moment, of, tuple(values[:3])) for moment, values in counts)
     columns = ("start_us", "end_us", *_LINE, "requests", "input_tokens", "output_tokens")
-    statement = sql.select(columns, "hardware_work", where=["hour = %s", "endpoint_id = %s"])
-    return [
-        _Attempt(int(row[0]), int(row[1]), (row[2], row[3], row[4]), (int(row[5]), int(row[6]), int(row[7])))
-        for row in Query(statement, (start // _HOUR, endpoint)).rows()
-    ]
+    for first, last, *each in Query(sql.select(columns, "hardware_work", where=here), (hour, endpoint)).rows():
+        of, request = (each[0], each[1], each[2]), tuple(map(int, each[3:]))
+        found.attempts.append((int(first), int(last), of))
+        if request[0]:
+            found.counts.append((max(int(first), int(last) - 1), of, request))
+    return found
 
 
 def rates(scope: Scope) -> Iterator[FigureDifference]:

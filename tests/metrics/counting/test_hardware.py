@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ipc import record
+from gateway.ipc.record import RequestRecord
+from metrics.counting.fold import Fold
 from metrics.counting.hardware import (
     IDLE_LINE,
     HardwareSums,
     HourPart,
-    LineKey,
-    RatedWork,
+    busy_time,
     lines_of,
     parts_of,
-    work_of,
 )
+from metrics.counting.hardware_work import LineKey, LineWork, Place, pack, unpack, work_of
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRate, HardwareRates
 from tests.metrics.records import AT, A, B, attempt, request
 
@@ -34,14 +35,19 @@ def rate(**fields: int | str | None) -> HardwareRate:
     return HardwareRate(**values)  # type: ignore[arg-type]
 
 
-def work(start: float, end: float, *, model: str = "tiny", requests: int = 0) -> RatedWork:
-    """RatedWork between two moments in minutes of the hour."""
-    first, last = (START * 1_000_000 + round(it * 60_000_000) for it in (start, end))
-    return RatedWork(START // HOUR, A, "", 0, first, last, model, "chat", "", requests)
+def work(start: float, end: float, *, model: str = "tiny", requests: int = 0) -> LineWork:
+    """Return an attempt between two moments in minutes of the hour."""
+    made = LineWork((model, "chat", ""))
+    made.add(round(start * 60_000_000), round(end * 60_000_000), (requests, 0, 0, 0, 0, 0, 0) if requests else None)
+    return made
+
+
+def work_in(*entries: RequestRecord, rates: HardwareRates) -> dict[Place, list[LineWork]]:
+    return work_of(Fold(UTC_ZONE).add_all(entries), rates)
 
 
 def lines(
-    rate: HardwareRate, *parts: RatedWork, start: int = START, end: int = START + HOUR
+    rate: HardwareRate, *parts: LineWork, start: int = START, end: int = START + HOUR
 ) -> dict[LineKey, HardwareSums]:
     return lines_of(HourPart(start, end, rate, ""), parts)
 
@@ -92,25 +98,72 @@ def test_work_is_that_of_all_attempts_where_there_is_a_rate() -> None:
     )  # fmt: skip
     last = msgspec.structs.replace(entry.attempts[-1], at_us=3_000_000)
     entry = msgspec.structs.replace(entry, attempts=(*entry.attempts[:-1], last))
-    first, second = work_of([entry], HardwareRates([rate()]))
-    assert (first.attempt, first.end_us - first.start_us, first.requests) == (0, 2_000_000, 0)
-    assert (second.attempt, second.end_us, second.requests) == (2, entry.completed_us, 1)
-    assert (second.input_tokens, second.cached_tokens, second.output_tokens) == (10, 10, 7)
+    ((place, found),) = work_in(entry, rates=HardwareRates([rate()])).items()
+    (line,) = found
+    ended = entry.completed_us - START * 1_000_000
+    assert place == (START // HOUR, A)
+    assert list(zip(line.starts, line.ends, strict=True)) == [
+        (ended - 5_000_000, ended - 3_000_000),
+        (ended - 2_000_000, ended),
+    ]
+    assert line.counts == [(ended - 1, (1, 10, 7, 10, 0, 0, 0))]
 
 
 def test_a_request_over_several_hours_has_a_part_in_each() -> None:
     rates = HardwareRates([rate(valid_from=START - HOUR)])
-    found = list(work_of([request(duration_us=3 * HOUR_US, input_tokens=1)], rates))
-    assert [(it.hour - START // HOUR, it.requests) for it in found] == [(-1, 0), (0, 1)]  # no rate in the hours before
-    assert found[0].end_us == found[1].start_us == START * 1_000_000
+    found = work_in(request(duration_us=3 * HOUR_US, input_tokens=1), rates=rates)
+    assert sorted(found) == [(START // HOUR - 1, A), (START // HOUR, A)]  # no rate in the hours before
+    (before,), (last,) = (found[place] for place in sorted(found))
+    assert (before.ends, before.counts, last.starts) == ([HOUR_US], [], [0])
+    assert [counts[:2] for _, counts in last.counts] == [(1, 1)]
+
+
+offsets = st.integers(-30_000_000, 90_000_000)
+entries = st.lists(
+    st.builds(
+        lambda ended, duration, at, model, tokens, cached: request(
+            completed_us=START * 1_000_000 + HOUR_US // 2 + ended, duration_us=duration, model=model,
+            attempts=(msgspec.structs.replace(attempt(record.OK, A), at_us=at, duration_us=duration),),
+            input_tokens=tokens, output_tokens=tokens, cached_tokens=cached,
+        ),
+        offsets, st.integers(0, HOUR_US), st.integers(0, 1000), st.sampled_from(("tiny", "large")),
+        st.none() | st.integers(-5, 1 << 41), st.none() | st.integers(-5, 1 << 41),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(entries, st.integers(0, 59))
+def test_requests_of_one_minute_count_as_they_do_alone(made: list[RequestRecord], second: int) -> None:
+    edge = START + HOUR // 2 + second  # within the minute in which most of them end
+    rates = HardwareRates([rate(valid_from=START - HOUR), rate(id=2, valid_from=edge)])
+
+    def counted(found: list[dict[Place, list[LineWork]]]) -> list[dict[LineKey, HardwareSums]]:
+        work: dict[Place, list[LineWork]] = {}
+        for each in found:
+            for place, of_place in each.items():
+                work.setdefault(place, []).extend(unpack(pack(of_place)))
+        hours = (START // HOUR - 1, START // HOUR)
+        parts = [part for hour in hours for part in parts_of(rates, A, hour * HOUR, (hour + 1) * HOUR, UTC_ZONE)]
+        assert len(parts) == 3
+        return [lines_of(part, work.get((part.start // HOUR, A), [])) for part in parts]
+
+    together = counted([work_in(*made, rates=rates)])
+    assert together == counted([work_in(entry, rates=rates) for entry in made])
+    assert sum(sums.requests for of_part in together for sums in of_part.values()) == len(made)
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted), max_size=8))
+def test_busy_time_is_the_union_of_all_times(times: list[list[int]]) -> None:
+    made = [LineWork(KEY, [start for start, _ in times], [end for _, end in times])]
+    busy = {moment for start, end in times for moment in range(start, end)}
+    assert busy_time(made) == (len(busy), sum(end - start for start, end in times))
 
 
 times = st.integers(0, HOUR_US)
 works = st.lists(
     st.tuples(times, times, st.sampled_from(("tiny", "large"))).map(
-        lambda it: RatedWork(
-            0, A, "", 0, START * 10**6 + min(it[:2]), START * 10**6 + max(it[:2]), it[2], "chat", "", 1
-        )
+        lambda it: work(min(it[:2]) / 60e6, max(it[:2]) / 60e6, model=it[2], requests=1)
     ),
     max_size=12,
 )
@@ -125,7 +178,7 @@ works = st.lists(
     st.lists(st.integers(1, HOUR - 1), max_size=3),
 )
 def test_lines_add_up_to_the_cost_and_none_is_negative(
-    parts: list[RatedWork], per_hour: int, idle: int, more: int, per_kwh: int, cuts: list[int]
+    parts: list[LineWork], per_hour: int, idle: int, more: int, per_kwh: int, cuts: list[int]
 ) -> None:
     priced = rate(valid_from=START - 1234, per_hour=per_hour, idle_watts=idle, busy_watts=idle + more, per_kwh=per_kwh)
     edges = [START, *sorted({START + it for it in cuts}), START + HOUR]

@@ -1,5 +1,6 @@
 """`reconcile` finds each single wrong figure of own hardware."""
 
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,12 +8,20 @@ import pytest
 from django.conf import settings
 
 from gateway.base.config import load as config_of
+from metrics.counting.hardware_work import unpack
+from metrics.models import HardwareBatch, HardwareWork
+from metrics.prices.hardware import HOUR_US
 from tests.metrics.hardware import add_rate
 from tests.metrics.reconcile.test_reconcile import Reported
 from tests.metrics.records import AT, NOW, A, B, load
 from tests.metrics.world import World, rows
 
 pytestmark = pytest.mark.django_db
+
+COUNTS = (
+    "requests", "input_tokens", "output_tokens", "cached_tokens", "write_tokens", "long_write_tokens",
+    "reasoning_tokens",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +52,26 @@ def test_right_figures_have_no_differences(hours: World) -> None:
     assert rows("SELECT COUNT(*) FROM hardware_hours")[0][0] > 100
 
 
+def test_rows_of_earlier_versions_lead_to_the_same_figures(hours: World) -> None:
+    stored = [(row.hour, row.endpoint_id, unpack(bytes(row.work))) for row in HardwareBatch.objects.all()]
+    number = 0
+    for hour, endpoint_id, lines in stored:
+        for line in lines:
+            counts = dict(line.counts)
+            for start, end in zip(line.starts, line.ends, strict=True):
+                number += 1
+                HardwareWork.objects.create(
+                    hour=hour, endpoint_id=endpoint_id, request_id=uuid.UUID(int=number), attempt=0,
+                    start_us=hour * HOUR_US + start, end_us=hour * HOUR_US + end, model=line.line[0],
+                    kind=line.line[1], api_key_id=line.line[2],
+                    **dict(zip(COUNTS, counts.pop(max(start, end - 1), (0,) * 7), strict=True)),
+                )  # fmt: skip
+            assert not counts  # each request of these tests has a minute of its own
+    assert number > 200
+    HardwareBatch.objects.all().delete()
+    assert Reported().lines[1:] == ["all figures agree"]
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -52,7 +81,7 @@ def test_right_figures_have_no_differences(hours: World) -> None:
         ("UPDATE hardware_hours SET work_us = work_us + 1 WHERE kind <> 'idle'", "L3: work_us in hardware_hours"),
         ("UPDATE hardware_hours SET output_tokens = 1 + output_tokens", "L3: output_tokens in hardware_hours"),
         ("DELETE FROM hardware_hours WHERE kind = 'idle'", "L3: idle line with a rate in hardware_hours"),
-        ("DELETE FROM hardware_work", "L3: work_us in hardware_hours"),
+        ("DELETE FROM hardware_batches", "L3: work_us in hardware_hours"),
         ("UPDATE hardware_rates SET per_hour = per_hour + 1", "L3: cost in hardware_hours"),
         ("UPDATE rollup_hardware_days SET cost = cost + 1", "L3: cost in rollup_hardware_days"),
         ("UPDATE rollup_hardware_days SET seconds = seconds + 1", "L3: seconds in rollup_hardware_days endpoint_id="),
@@ -67,7 +96,7 @@ def test_a_wrong_figure_is_reported(hours: World, change: str, found: str) -> No
 
 
 def test_days_beyond_retention_still_cost_their_rate(hours: World) -> None:
-    for table in ("hardware_work", "hardware_hours"):
+    for table in ("hardware_batches", "hardware_hours"):
         rows(f"DELETE FROM {table}")
     rows("UPDATE rollup_hardware_days SET date = '2025' || substr(date, 5)")
     assert Reported().code == 0

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.ipc.record import RequestRecord
 from gateway.prices.book import NANO
-from metrics.models import HardwareDayRollUp, HardwareDue, HardwareHour, HardwareWork
+from metrics.models import HardwareBatch, HardwareDayRollUp, HardwareDue, HardwareHour, HardwareWork
 from metrics.prices.hardware import HOUR
 from metrics.prices.registry import price_registry
 from metrics.queries.hardware.by_group import hardware_by_group
@@ -117,14 +117,34 @@ def test_work_that_is_older_than_the_history_changes_nothing(world: World) -> No
     world.gateway(ended(60))
     world.write()
     count(SETTLED + 40 * 86_400, world.writer.hours)
-    assert (total_cost(), HardwareWork.objects.count(), HardwareDue.objects.count()) == (before, 0, 0)
+    assert (total_cost(), HardwareBatch.objects.count(), HardwareDue.objects.count()) == (before, 0, 0)
+
+
+def test_rows_of_earlier_versions_are_still_read(world: World) -> None:
+    """An hour of which one half was stored before the upgrade, and the other half after it."""
+    add_rate(since=moment(HOUR_START), per_hour="3.6")
+    hour = HOUR_START // HOUR
+    HardwareWork.objects.create(
+        hour=hour, endpoint_id=A, request_id=B, attempt=0, start_us=HOUR_START * 10**6,
+        end_us=(HOUR_START + 60) * 10**6, model="old", kind="chat_completions", api_key_id="", requests=1,
+        input_tokens=7, output_tokens=0, cached_tokens=0, write_tokens=0, long_write_tokens=0, reasoning_tokens=0,
+    )  # fmt: skip
+    world.gateway(ended(90, duration_us=60_000_000, input_tokens=5))  # half of it at the same time as the other
+    world.write()
+    count(SETTLED, world.writer.hours)
+    found = {row.model: (row.requests, row.input_tokens, row.work_us, row.cost) for row in HardwareHour.objects.all()}
+    assert found["old"] == (1, 7, 60_000_000, 45_000_000)
+    assert found["tiny"] == (1, 5, 60_000_000, 45_000_000)
+    assert total_cost() == 3_600_000_000
+    count(SETTLED + 40 * 86_400)
+    assert (HardwareWork.objects.count(), HardwareBatch.objects.count()) == (0, 0)
 
 
 def test_endpoints_without_a_rate_have_no_rows(world: World) -> None:
     world.gateway(ended(60))
     world.write()
     count(SETTLED)
-    assert not any(model.objects.exists() for model in (HardwareWork, HardwareDue, HardwareHour, HardwareDayRollUp))
+    assert not any(model.objects.exists() for model in (HardwareBatch, HardwareDue, HardwareHour, HardwareDayRollUp))
 
 
 def test_an_ended_rate_costs_nothing_more(world: World) -> None:

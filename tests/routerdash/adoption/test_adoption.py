@@ -805,7 +805,7 @@ LEARNING = ("learning_speeds", "learning_lengths", "learning_starts", "learning_
 
 OWN_TABLES = (
     "rollup_served_days", "prices", "currency_rates", "rollup_cost_days", "hardware_rates", "hardware_work",
-    "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
+    "hardware_batches", "hardware_due", "hardware_positions", "hardware_hours", "rollup_hardware_days",
 )  # fmt: skip
 LATER_COLUMNS = (
     ("request_history", "conversation"),

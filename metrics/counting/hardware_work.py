@@ -1,0 +1,226 @@
+"""Work at own hardware: the times of attempts by hour, endpoint and line, and their packed form in the database.
+
+Times are offsets in µs from the start of their hour, so that 32 bits hold one. Requests and tokens are counted at a
+moment: that of the end of the last attempt. Requests of one minute are counted at one moment, because no rate and no
+local date changes between them.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.ipc import record
+from gateway.ipc.record import AttemptRecord, RequestRecord
+from gateway.prices.counts import MAX_TOKENS, part_of, plausible
+from metrics.counting.cells import MINUTE_US
+from metrics.counting.fold import Fold, Group
+from metrics.prices.hardware import HOUR, HOUR_US, HardwareRates
+
+MOST_HOURS = 7 * 24  # of one attempt; a longer one has a damaged duration, of which the last hours count
+
+LineKey = tuple[str, str, str]  # requested model, kind, API key (empty: none)
+Place = tuple[int, str]  # hour since 1970 UTC, endpoint
+# Requests; input, output, cached, cache-write, long cache-write and reasoning tokens.
+Counts = tuple[int, int, int, int, int, int, int]
+
+
+@dataclass(slots=True)
+class LineWork:
+    """Attempts of one line in one hour at one endpoint. Attempt `n` ran from `starts[n]` to `ends[n]`."""
+
+    line: LineKey
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    counts: list[tuple[int, Counts]] = field(default_factory=list)  # with their moments
+
+    def add(self, start: int, end: int, counts: Counts | None) -> None:
+        """Add an attempt; `counts` if its request ended with it."""
+        self.starts.append(start)
+        self.ends.append(end)
+        if counts is not None:
+            self.counts.append((max(start, end - 1), counts))
+
+
+def work_of(fold: Fold, rates: HardwareRates) -> dict[Place, list[LineWork]]:
+    """Return the work of the requests of a fold at endpoints with a rate."""
+    if not rates:
+        return {}
+    batch = _Batch(rates)
+    for group in fold.groups:
+        batch.add_group(group)
+    for entry in fold.ungrouped:
+        batch.add(entry)
+    return {place: list(lines.values()) for place, lines in batch.lines.items()}
+
+
+class _Batch:
+    """Work of the requests that were added."""
+
+    def __init__(self, rates: HardwareRates) -> None:
+        self.lines: dict[Place, dict[LineKey, LineWork]] = {}
+        self._rates = rates
+        self._rated = rates.by_endpoint
+        self._has_rate: dict[Place, bool] = {}
+
+    def add(self, entry: RequestRecord) -> None:
+        for number, attempt in enumerate(entry.attempts):
+            if attempt.endpoint_id in self._rated:
+                self._add_attempt(entry, number, attempt)
+
+    def add_group(self, group: Group) -> None:
+        """Add successful requests with one attempt, with the same result as `add` for each of them."""
+        (minute, endpoint_id, model, kind, api_key_id, *_), entries = group
+        if endpoint_id not in self._rated:
+            return
+        place = (minute // 60, endpoint_id)
+        if len(entries) == 1 or not self._is_rated(place):
+            for entry in entries:
+                self.add(entry)
+            return
+        first = place[0] * HOUR_US
+        starts: list[int] = []
+        ends: list[int] = []
+        inside: list[RequestRecord] = []
+        for entry in entries:
+            attempt = entry.attempts[0]
+            until = entry.completed_us - first
+            start = until - entry.duration_us + attempt.at_us
+            if start > until:
+                start = until
+            end = start + attempt.duration_us
+            if end > until:
+                end = until
+            if start < 0:
+                self.add(entry)
+            else:
+                starts.append(start)
+                ends.append(end)
+                inside.append(entry)
+        if not inside:
+            return
+        work = self._line(place, (model, kind, api_key_id))
+        work.starts += starts
+        work.ends += ends
+        moment = max(0, max(ends) - 1)
+        if (min(ends) - 1) // MINUTE_US == max(ends) // MINUTE_US and not self._rates.changes_within(
+            endpoint_id, place[0] * 60 + moment // MINUTE_US
+        ):
+            work.counts.append((moment, _sums(inside)))
+        else:
+            work.counts += [
+                (max(start, end - 1), _counts(entry)) for start, end, entry in zip(starts, ends, inside, strict=True)
+            ]
+
+    def _add_attempt(self, entry: RequestRecord, number: int, attempt: AttemptRecord) -> None:
+        start, end = times_of(entry.completed_us, entry.duration_us, attempt.at_us, attempt.duration_us)
+        last = max(start, end - 1) // HOUR_US
+        ended = number == len(entry.attempts) - 1 and entry.outcome != record.QUEUE
+        line = (entry.model, entry.kind, entry.api_key_id or "")
+        for hour in range(max(start // HOUR_US, last - MOST_HOURS + 1), last + 1):
+            place = (hour, attempt.endpoint_id)
+            if self._is_rated(place):
+                first = hour * HOUR_US
+                counts = _counts(entry) if ended and hour == last else None
+                self._line(place, line).add(max(start - first, 0), min(end - first, HOUR_US), counts)
+
+    def _is_rated(self, place: Place) -> bool:
+        found = self._has_rate.get(place)
+        if found is None:
+            hour, endpoint_id = place
+            found = bool(self._rates.spans(endpoint_id, hour * HOUR, (hour + 1) * HOUR))
+            self._has_rate[place] = found
+        return found
+
+    def _line(self, place: Place, line: LineKey) -> LineWork:
+        lines = self.lines.get(place)
+        if lines is None:
+            lines = self.lines[place] = {}
+        work = lines.get(line)
+        if work is None:
+            work = lines[line] = LineWork(line)
+        return work
+
+
+def times_of(completed_us: int, duration_us: int, at_us: int, attempt_us: int) -> tuple[int, int]:
+    """Return the start and the end of an attempt of a request, in µs since 1970: never after the request's end."""
+    start = min(completed_us, completed_us - duration_us + at_us)
+    return start, min(completed_us, start + attempt_us)
+
+
+def _counts(entry: RequestRecord) -> Counts:
+    tokens_in, tokens_out = plausible(entry.input_tokens), plausible(entry.output_tokens)
+    cached, written, reasoning = entry.cached_tokens, entry.cache_write_tokens, entry.reasoning_tokens
+    if cached is None and written is None and reasoning is None:
+        return 1, tokens_in or 0, tokens_out or 0, 0, 0, 0, 0
+    written = part_of(written, tokens_in)
+    return (
+        1,
+        tokens_in or 0,
+        tokens_out or 0,
+        part_of(cached, tokens_in) or 0,
+        written or 0,
+        part_of(entry.long_write_tokens, written) or 0,
+        part_of(reasoning, tokens_out) or 0,
+    )
+
+
+def _sums(entries: Sequence[RequestRecord]) -> Counts:
+    """Return the sum of `_counts` of these requests."""
+    reported = [
+        entry
+        for entry in entries
+        if entry.cached_tokens is not None or entry.reasoning_tokens is not None or entry.cache_write_tokens is not None
+    ]
+    if reported:
+        requests, *tokens = map(sum, zip(*map(_counts, entries), strict=True))
+        return (requests, *tokens)  # type: ignore[return-value]  # as many as Counts has
+    # The condition of `plausible`, without a call for each entry.
+    tokens_in = sum([count for entry in entries if (count := entry.input_tokens) and 0 < count <= MAX_TOKENS])
+    tokens_out = sum([count for entry in entries if (count := entry.output_tokens) and 0 < count <= MAX_TOKENS])
+    return len(entries), tokens_in, tokens_out, 0, 0, 0, 0
+
+
+class _PackedLine(msgspec.Struct, array_like=True):
+    """A LineWork as the database has it. Times are unsigned integers of 32 bits, the lowest byte first."""
+
+    model: str
+    kind: str
+    api_key_id: str
+    starts: bytes
+    ends: bytes
+    counts: list[tuple[int, Counts]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[_PackedLine]).decode
+
+
+def pack(work: Iterable[LineWork]) -> bytes:
+    """Return the packed form of the lines of one hour at one endpoint."""
+    return _encode([_PackedLine(*it.line, _packed(it.starts), _packed(it.ends), it.counts) for it in work])
+
+
+def unpack(packed: bytes) -> list[LineWork]:
+    """Return the lines of a packed form. Raises msgspec.DecodeError for damaged bytes."""
+    return [
+        LineWork((it.model, it.kind, it.api_key_id), _times(it.starts), _times(it.ends), it.counts)
+        for it in _decode(packed)
+    ]
+
+
+def _packed(times: Sequence[int]) -> bytes:
+    packed = array("I", times)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _times(packed: bytes) -> list[int]:
+    times = array("I")
+    times.frombytes(packed)
+    if sys.byteorder == "big":
+        times.byteswap()
+    return times.tolist()
