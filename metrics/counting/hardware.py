@@ -6,18 +6,16 @@ each attempt, rounded down. The idle line of an hour takes the rest.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from operator import sub
+from itertools import chain
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from metrics.counting.cells import local_date
-from metrics.counting.hardware_work import Counts, LineKey, LineWork
+from metrics.counting.hardware_work import TIME_BITS, TIME_MASK, Counts, LineKey, LineWork
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRate, HardwareRates
 
 IDLE = "idle"  # kind of the line of idle time
 _QUARTER = 900  # offsets of time zones are multiples of this, in seconds
-_TIME_BITS = 32  # of a time within an hour
-_TIME_MASK = (1 << _TIME_BITS) - 1
 
 IDLE_LINE: LineKey = ("", IDLE, "")
 
@@ -87,16 +85,17 @@ def lines_of(part: HourPart, work: Sequence[LineWork]) -> dict[LineKey, Hardware
     """
     start, end = within_hour(part)
     inside = clipped(work, start, end)
-    busy_us, all_us = busy_time(inside)
+    durations = [[(both >> TIME_BITS) - (both & TIME_MASK) for both in it.times] for it in inside]
+    busy_us, all_us = busy_time(inside), sum(map(sum, durations))
     lines: dict[LineKey, HardwareSums] = {}
     shared = 0
-    for it in inside:
+    for it, own in zip(inside, durations, strict=True):
         sums = lines.get(it.line)
         if sums is None:
             sums = lines[it.line] = HardwareSums()
-        share = part.rate.shares(busy_us, map(sub, it.ends, it.starts), all_us)
+        share = part.rate.shares(busy_us, own, all_us)
         shared += share
-        sums.work_us += sum(it.ends) - sum(it.starts)
+        sums.work_us += sum(own)
         sums.cost += share
         for moment, counts in it.counts:
             if start <= moment < end:
@@ -115,38 +114,38 @@ def within_hour(part: HourPart) -> tuple[int, int]:
 def clipped(work: Iterable[LineWork], start: int, end: int) -> list[LineWork]:
     """Return the attempts, and the parts of attempts, within a time; without lines that have none."""
     if start == 0 and end == HOUR_US:
-        return [it for it in work if it.starts]
+        return [it for it in work if it.times]
     found = []
     for it in work:
         times = [
-            (max(first, start), min(last, end))
-            for first, last in zip(it.starts, it.ends, strict=True)
-            if first < end and (last > start or first >= start)
+            min(last, end) << TIME_BITS | max(first, start)
+            for both in it.times
+            if (first := both & TIME_MASK) < end and ((last := both >> TIME_BITS) > start or first >= start)
         ]
         if times:
-            found.append(LineWork(it.line, [first for first, _ in times], [last for _, last in times], it.counts))
+            found.append(LineWork(it.line, times, it.counts))
     return found
 
 
-def busy_time(work: Sequence[LineWork]) -> tuple[int, int]:
-    """Return the time in which at least one attempt runs, and the sum of the times of all attempts. Both in µs."""
-    starts = [start for it in work for start in it.starts]
-    ends = [end for it in work for end in it.ends]
-    if not starts:
-        return 0, 0
-    # By their ends, which are almost in order, so that this sort takes little time. One integer holds both.
-    times = [end << _TIME_BITS | start for start, end in zip(starts, ends, strict=True)]
-    times.sort(reverse=True)
+def busy_time(work: Iterable[LineWork]) -> int:
+    """Return the time in µs in which at least one attempt runs."""
+    times = list(chain.from_iterable([it.times for it in work]))
+    if not times:
+        return 0
+    times.sort(reverse=True)  # by their ends, which are almost in order, so that this takes little time
     busy_us = 0
-    begin = until = times[0] >> _TIME_BITS
+    begin = until = times[0] >> TIME_BITS
+    least = begin << TIME_BITS  # of a time that ends at `begin` or later
     for both in times:
-        end, start = both >> _TIME_BITS, both & _TIME_MASK
-        if end < begin:
+        start = both & TIME_MASK
+        if both < least:
             busy_us += until - begin
-            begin, until = start, end
+            until, begin = both >> TIME_BITS, start
+            least = begin << TIME_BITS
         elif start < begin:
             begin = start
-    return busy_us + until - begin, sum(ends) - sum(starts)
+            least = begin << TIME_BITS
+    return busy_us + until - begin
 
 
 def _count(sums: HardwareSums, counts: Counts) -> None:

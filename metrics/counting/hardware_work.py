@@ -1,8 +1,8 @@
 """Work at own hardware: the times of attempts by hour, endpoint and line, and their packed form in the database.
 
-Times are offsets in µs from the start of their hour, so that 32 bits hold one. Requests and tokens are counted at a
-moment: that of the end of the last attempt. Requests of one minute are counted at one moment, because no rate and no
-local date changes between them.
+Times are offsets in µs from the start of their hour, so that 32 bits hold one, and an integer of 64 bits holds the end
+and the start of an attempt. Requests and tokens are counted at a moment: that of the end of the last attempt. Requests
+of one minute are counted at one moment, because no rate and no local date changes between them.
 """
 
 import sys
@@ -21,6 +21,9 @@ from metrics.prices.hardware import HOUR, HOUR_US, HardwareRates
 
 MOST_HOURS = 7 * 24  # of one attempt; a longer one has a damaged duration, of which the last hours count
 
+TIME_BITS = 32
+TIME_MASK = (1 << TIME_BITS) - 1
+
 LineKey = tuple[str, str, str]  # requested model, kind, API key (empty: none)
 Place = tuple[int, str]  # hour since 1970 UTC, endpoint
 # Requests; input, output, cached, cache-write, long cache-write and reasoning tokens.
@@ -29,17 +32,15 @@ Counts = tuple[int, int, int, int, int, int, int]
 
 @dataclass(slots=True)
 class LineWork:
-    """Attempts of one line in one hour at one endpoint. Attempt `n` ran from `starts[n]` to `ends[n]`."""
+    """Attempts of one line in one hour at one endpoint. A time is `end << TIME_BITS | start`."""
 
     line: LineKey
-    starts: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     counts: list[tuple[int, Counts]] = field(default_factory=list)  # with their moments
 
     def add(self, start: int, end: int, counts: Counts | None) -> None:
         """Add an attempt; `counts` if its request ended with it."""
-        self.starts.append(start)
-        self.ends.append(end)
+        self.times.append(end << TIME_BITS | start)
         if counts is not None:
             self.counts.append((max(start, end - 1), counts))
 
@@ -80,39 +81,16 @@ class _Batch:
             for entry in entries:
                 self.add(entry)
             return
-        first = place[0] * HOUR_US
-        starts: list[int] = []
-        ends: list[int] = []
-        inside: list[RequestRecord] = []
-        for entry in entries:
-            attempt = entry.attempts[0]
-            until = entry.completed_us - first
-            start = until - entry.duration_us + attempt.at_us
-            if start > until:
-                start = until
-            end = start + attempt.duration_us
-            if end > until:
-                end = until
-            if start < 0:
+        times, earliest, latest = _times_of_group(entries, place[0] * HOUR_US)
+        minute = (earliest - 1) // MINUTE_US
+        is_one = minute == latest // MINUTE_US and not self._rates.changes_within(endpoint_id, place[0] * 60 + minute)
+        if len(times) < len(entries) or not is_one:
+            for entry in entries:
                 self.add(entry)
-            else:
-                starts.append(start)
-                ends.append(end)
-                inside.append(entry)
-        if not inside:
             return
         work = self._line(place, (model, kind, api_key_id))
-        work.starts += starts
-        work.ends += ends
-        moment = max(0, max(ends) - 1)
-        if (min(ends) - 1) // MINUTE_US == max(ends) // MINUTE_US and not self._rates.changes_within(
-            endpoint_id, place[0] * 60 + moment // MINUTE_US
-        ):
-            work.counts.append((moment, _sums(inside)))
-        else:
-            work.counts += [
-                (max(start, end - 1), _counts(entry)) for start, end, entry in zip(starts, ends, inside, strict=True)
-            ]
+        work.times += times
+        work.counts.append((latest - 1, _sums(entries)))
 
     def _add_attempt(self, entry: RequestRecord, number: int, attempt: AttemptRecord) -> None:
         start, end = times_of(entry.completed_us, entry.duration_us, attempt.at_us, attempt.duration_us)
@@ -142,6 +120,32 @@ class _Batch:
         if work is None:
             work = lines[line] = LineWork(line)
         return work
+
+
+def _times_of_group(entries: Sequence[RequestRecord], hour_us: int) -> tuple[list[int], int, int]:
+    """Return the times of requests with one attempt, and two times that all of them end between.
+
+    Ends at a request that began before the hour.
+    """
+    times: list[int] = []
+    earliest = latest = entries[0].completed_us - hour_us
+    for entry in entries:
+        attempt = entry.attempts[0]
+        until = entry.completed_us - hour_us
+        start = until - entry.duration_us + attempt.at_us
+        if start < 0:
+            break
+        if start > until:
+            start = until
+        end = start + attempt.duration_us
+        if end > until:
+            end = until
+        if end < earliest:
+            earliest = end
+        elif end > latest:
+            latest = end
+        times.append(end << TIME_BITS | start)
+    return times, earliest, latest
 
 
 def times_of(completed_us: int, duration_us: int, at_us: int, attempt_us: int) -> tuple[int, int]:
@@ -184,13 +188,12 @@ def _sums(entries: Sequence[RequestRecord]) -> Counts:
 
 
 class _PackedLine(msgspec.Struct, array_like=True):
-    """A LineWork as the database has it. Times are unsigned integers of 32 bits, the lowest byte first."""
+    """A LineWork as the database has it. Times are unsigned integers of 64 bits, the lowest byte first."""
 
     model: str
     kind: str
     api_key_id: str
-    starts: bytes
-    ends: bytes
+    times: bytes
     counts: list[tuple[int, Counts]]
 
 
@@ -200,26 +203,23 @@ _decode = msgspec.msgpack.Decoder(list[_PackedLine]).decode
 
 def pack(work: Iterable[LineWork]) -> bytes:
     """Return the packed form of the lines of one hour at one endpoint."""
-    return _encode([_PackedLine(*it.line, _packed(it.starts), _packed(it.ends), it.counts) for it in work])
+    return _encode([_PackedLine(*it.line, _packed(it.times), it.counts) for it in work])
 
 
 def unpack(packed: bytes) -> list[LineWork]:
     """Return the lines of a packed form. Raises msgspec.DecodeError for damaged bytes."""
-    return [
-        LineWork((it.model, it.kind, it.api_key_id), _times(it.starts), _times(it.ends), it.counts)
-        for it in _decode(packed)
-    ]
+    return [LineWork((it.model, it.kind, it.api_key_id), _times(it.times), it.counts) for it in _decode(packed)]
 
 
 def _packed(times: Sequence[int]) -> bytes:
-    packed = array("I", times)
+    packed = array("Q", times)
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()
 
 
 def _times(packed: bytes) -> list[int]:
-    times = array("I")
+    times = array("Q")
     times.frombytes(packed)
     if sys.byteorder == "big":
         times.byteswap()

@@ -101,7 +101,7 @@ class HardwareHours:
         hardware_rows.write_hour(cursor, new)
         changes = [*((key, sums, -1) for key, sums in old.items()), *((key, sums, 1) for key, sums in new.items())]
         hardware_rows.add_to_days(cursor, changes)
-        return sum(len(it.starts) for it in work)
+        return sum(len(it.times) for it in work)
 
     def _prune(self, oldest: int) -> None:
         """Delete work and lines of older hours, one hour in a transaction."""

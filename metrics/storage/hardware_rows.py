@@ -40,7 +40,7 @@ def write(cursor: Any, fold: Fold) -> int | None:
 
 def _packed(work: Sequence[LineWork]) -> tuple[int, bytes]:
     lines = [it if it.line[0].isprintable() else replace(it, line=(storable(it.line[0]), *it.line[1:])) for it in work]
-    return sum(len(it.starts) for it in work), pack(sorted(lines, key=lambda it: it.line))
+    return sum(len(it.times) for it in work), pack(sorted(lines, key=lambda it: it.line))
 
 
 def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[Place, list[LineWork]]:

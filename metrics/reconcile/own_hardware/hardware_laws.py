@@ -135,10 +135,9 @@ def _work(hour: int, endpoint: str) -> _Work:
     here = ["hour = %s", "endpoint_id = %s"]
     start = hour * _HOUR * 1_000_000
     for (packed,) in Query(sql.select("work", "hardware_batches", where=here), (hour, endpoint)).rows():
-        for *line, starts, ends, counts in msgspec.msgpack.decode(bytes(packed)):
+        for *line, times, counts in msgspec.msgpack.decode(bytes(packed)):
             of = (line[0], line[1], line[2])
-            for first, last in zip(iter_unpack("<I", starts), iter_unpack("<I", ends), strict=True):
-                found.attempts.append((start + first[0], start + last[0], of))
+            found.attempts.extend((start + first, start + last, of) for first, last in iter_unpack("<II", times))
             found.counts.extend((start + moment, of, tuple(values[:3])) for moment, values in counts)
     columns = ("start_us", "end_us", *_LINE, "requests", "input_tokens", "output_tokens")
     for first, last, *each in Query(sql.select(columns, "hardware_work", where=here), (hour, endpoint)).rows():

@@ -20,7 +20,7 @@ from metrics.counting.hardware import (
     lines_of,
     parts_of,
 )
-from metrics.counting.hardware_work import LineKey, LineWork, Place, pack, unpack, work_of
+from metrics.counting.hardware_work import TIME_BITS, TIME_MASK, LineKey, LineWork, Place, pack, unpack, work_of
 from metrics.prices.hardware import HOUR, HOUR_US, HardwareRate, HardwareRates
 from tests.metrics.records import AT, A, B, attempt, request
 
@@ -40,6 +40,11 @@ def work(start: float, end: float, *, model: str = "tiny", requests: int = 0) ->
     made = LineWork((model, "chat", ""))
     made.add(round(start * 60_000_000), round(end * 60_000_000), (requests, 0, 0, 0, 0, 0, 0) if requests else None)
     return made
+
+
+def times(work: LineWork) -> list[tuple[int, int]]:
+    """Return starts and ends."""
+    return [(both & TIME_MASK, both >> TIME_BITS) for both in work.times]
 
 
 def work_in(*entries: RequestRecord, rates: HardwareRates) -> dict[Place, list[LineWork]]:
@@ -102,10 +107,7 @@ def test_work_is_that_of_all_attempts_where_there_is_a_rate() -> None:
     (line,) = found
     ended = entry.completed_us - START * 1_000_000
     assert place == (START // HOUR, A)
-    assert list(zip(line.starts, line.ends, strict=True)) == [
-        (ended - 5_000_000, ended - 3_000_000),
-        (ended - 2_000_000, ended),
-    ]
+    assert times(line) == [(ended - 5_000_000, ended - 3_000_000), (ended - 2_000_000, ended)]
     assert line.counts == [(ended - 1, (1, 10, 7, 10, 0, 0, 0))]
 
 
@@ -114,7 +116,7 @@ def test_a_request_over_several_hours_has_a_part_in_each() -> None:
     found = work_in(request(duration_us=3 * HOUR_US, input_tokens=1), rates=rates)
     assert sorted(found) == [(START // HOUR - 1, A), (START // HOUR, A)]  # no rate in the hours before
     (before,), (last,) = (found[place] for place in sorted(found))
-    assert (before.ends, before.counts, last.starts) == ([HOUR_US], [], [0])
+    assert (times(before)[0][1], before.counts, times(last)[0][0]) == (HOUR_US, [], 0)
     assert [counts[:2] for _, counts in last.counts] == [(1, 1)]
 
 
@@ -154,15 +156,16 @@ def test_requests_of_one_minute_count_as_they_do_alone(made: list[RequestRecord]
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted), max_size=8))
-def test_busy_time_is_the_union_of_all_times(times: list[list[int]]) -> None:
-    made = [LineWork(KEY, [start for start, _ in times], [end for _, end in times])]
-    busy = {moment for start, end in times for moment in range(start, end)}
-    assert busy_time(made) == (len(busy), sum(end - start for start, end in times))
+def test_busy_time_is_the_union_of_all_times(spans: list[list[int]]) -> None:
+    made = LineWork(KEY)
+    for start, end in spans:
+        made.add(start, end, None)
+    assert busy_time([made]) == len({moment for start, end in spans for moment in range(start, end)})
 
 
-times = st.integers(0, HOUR_US)
+moments = st.integers(0, HOUR_US)
 works = st.lists(
-    st.tuples(times, times, st.sampled_from(("tiny", "large"))).map(
+    st.tuples(moments, moments, st.sampled_from(("tiny", "large"))).map(
         lambda it: work(min(it[:2]) / 60e6, max(it[:2]) / 60e6, model=it[2], requests=1)
     ),
     max_size=12,

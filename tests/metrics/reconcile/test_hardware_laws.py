@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 
 from gateway.base.config import load as config_of
-from metrics.counting.hardware_work import unpack
+from metrics.counting.hardware_work import TIME_BITS, TIME_MASK, unpack
 from metrics.models import HardwareBatch, HardwareWork
 from metrics.prices.hardware import HOUR_US
 from tests.metrics.hardware import add_rate
@@ -58,7 +58,8 @@ def test_rows_of_earlier_versions_lead_to_the_same_figures(hours: World) -> None
     for hour, endpoint_id, lines in stored:
         for line in lines:
             counts = dict(line.counts)
-            for start, end in zip(line.starts, line.ends, strict=True):
+            for both in line.times:
+                start, end = both & TIME_MASK, both >> TIME_BITS
                 number += 1
                 HardwareWork.objects.create(
                     hour=hour, endpoint_id=endpoint_id, request_id=uuid.UUID(int=number), attempt=0,
