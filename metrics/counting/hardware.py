@@ -123,7 +123,7 @@ def clipped(work: Iterable[LineWork], start: int, end: int) -> list[LineWork]:
             if (first := both & TIME_MASK) < end and ((last := both >> TIME_BITS) > start or first >= start)
         ]
         if times:
-            found.append(LineWork(it.line, times, it.counts))
+            found.append(LineWork(it.model, it.kind, it.api_key_id, times, it.counts))
     return found
 
 

@@ -5,10 +5,7 @@ and the start of an attempt. Requests and tokens are counted at a moment: that o
 of one minute are counted at one moment, because no rate and no local date changes between them.
 """
 
-import sys
-from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import msgspec
 
@@ -30,13 +27,21 @@ Place = tuple[int, str]  # hour since 1970 UTC, endpoint
 Counts = tuple[int, int, int, int, int, int, int]
 
 
-@dataclass(slots=True)
-class LineWork:
-    """Attempts of one line in one hour at one endpoint. A time is `end << TIME_BITS | start`."""
+class LineWork(msgspec.Struct, array_like=True):
+    """Attempts of one line in one hour at one endpoint. A time is `end << TIME_BITS | start`.
 
-    line: LineKey
-    times: list[int] = field(default_factory=list)
-    counts: list[tuple[int, Counts]] = field(default_factory=list)  # with their moments
+    The database has these fields, in this order.
+    """
+
+    model: str  # the requested name
+    kind: str
+    api_key_id: str  # empty: none
+    times: list[int] = []
+    counts: list[tuple[int, Counts]] = []  # with their moments
+
+    @property
+    def line(self) -> LineKey:
+        return self.model, self.kind, self.api_key_id
 
     def add(self, start: int, end: int, counts: Counts | None) -> None:
         """Add an attempt; `counts` if its request ended with it."""
@@ -49,7 +54,7 @@ def work_of(fold: Fold, rates: HardwareRates) -> dict[Place, list[LineWork]]:
     """Return the work of the requests of a fold at endpoints with a rate."""
     if not rates:
         return {}
-    batch = _Batch(rates)
+    batch = _WorkBatch(rates)
     for group in fold.groups:
         batch.add_group(group)
     for entry in fold.ungrouped:
@@ -57,7 +62,7 @@ def work_of(fold: Fold, rates: HardwareRates) -> dict[Place, list[LineWork]]:
     return {place: list(lines.values()) for place, lines in batch.lines.items()}
 
 
-class _Batch:
+class _WorkBatch:
     """Work of the requests that were added."""
 
     def __init__(self, rates: HardwareRates) -> None:
@@ -77,8 +82,8 @@ class _Batch:
         if endpoint_id not in self._rated:
             return
         place = (minute // 60, endpoint_id)
-        if len(entries) == 1 or not self._is_rated(place):
-            for entry in entries:
+        if not self._is_rated(place):
+            for entry in entries:  # they may have begun in an hour with a rate
                 self.add(entry)
             return
         times, earliest, latest = _times_of_group(entries, place[0] * HOUR_US)
@@ -118,7 +123,7 @@ class _Batch:
             lines = self.lines[place] = {}
         work = lines.get(line)
         if work is None:
-            work = lines[line] = LineWork(line)
+            work = lines[line] = LineWork(*line)
         return work
 
 
@@ -173,6 +178,8 @@ def _counts(entry: RequestRecord) -> Counts:
 
 def _sums(entries: Sequence[RequestRecord]) -> Counts:
     """Return the sum of `_counts` of these requests."""
+    if len(entries) == 1:
+        return _counts(entries[0])
     reported = [
         entry
         for entry in entries
@@ -187,40 +194,15 @@ def _sums(entries: Sequence[RequestRecord]) -> Counts:
     return len(entries), tokens_in, tokens_out, 0, 0, 0, 0
 
 
-class _PackedLine(msgspec.Struct, array_like=True):
-    """A LineWork as the database has it. Times are unsigned integers of 64 bits, the lowest byte first."""
-
-    model: str
-    kind: str
-    api_key_id: str
-    times: bytes
-    counts: list[tuple[int, Counts]]
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[_PackedLine]).decode
+_decode = msgspec.msgpack.Decoder(list[LineWork]).decode
 
 
-def pack(work: Iterable[LineWork]) -> bytes:
+def pack(work: Sequence[LineWork]) -> bytes:
     """Return the packed form of the lines of one hour at one endpoint."""
-    return _encode([_PackedLine(*it.line, _packed(it.times), it.counts) for it in work])
+    return _encode(work)
 
 
 def unpack(packed: bytes) -> list[LineWork]:
     """Return the lines of a packed form. Raises msgspec.DecodeError for damaged bytes."""
-    return [LineWork((it.model, it.kind, it.api_key_id), _times(it.times), it.counts) for it in _decode(packed)]
-
-
-def _packed(times: Sequence[int]) -> bytes:
-    packed = array("Q", times)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def _times(packed: bytes) -> list[int]:
-    times = array("Q")
-    times.frombytes(packed)
-    if sys.byteorder == "big":
-        times.byteswap()
-    return times.tolist()
+    return _decode(packed)

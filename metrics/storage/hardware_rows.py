@@ -1,7 +1,6 @@
 """Writing the work of requests at own hardware, inside the transaction of their history rows."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from metrics import sql
@@ -39,8 +38,10 @@ def write(cursor: Any, fold: Fold) -> int | None:
 
 
 def _packed(work: Sequence[LineWork]) -> tuple[int, bytes]:
-    lines = [it if it.line[0].isprintable() else replace(it, line=(storable(it.line[0]), *it.line[1:])) for it in work]
-    return sum(len(it.times) for it in work), pack(sorted(lines, key=lambda it: it.line))
+    for it in work:
+        if not it.model.isprintable():
+            it.model = storable(it.model)
+    return sum([len(it.times) for it in work]), pack(work)
 
 
 def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[Place, list[LineWork]]:
@@ -56,7 +57,7 @@ def read_work(cursor: Any, first: int, end: int, endpoint_id: str = "") -> dict[
         found.setdefault((int(hour), str(endpoint)), []).extend(unpack(bytes(work)))
     cursor.execute(sql.select(_OLD_COLUMNS, OLD_WORK, where=where), values)
     for hour, endpoint, start_us, end_us, model, kind, key, *counts in cursor.fetchall():
-        work = LineWork((str(model), str(kind), str(key)))
+        work = LineWork(str(model), str(kind), str(key))
         work.add(start_us - hour * HOUR_US, end_us - hour * HOUR_US, tuple(counts) if counts[0] else None)
         found.setdefault((int(hour), str(endpoint)), []).append(work)
     return found

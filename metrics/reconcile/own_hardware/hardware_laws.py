@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import groupby, pairwise
 from math import ceil, floor
-from struct import iter_unpack
 from typing import Any, NamedTuple
 
 import msgspec
@@ -137,7 +136,7 @@ def _work(hour: int, endpoint: str) -> _Work:
     for (packed,) in Query(sql.select("work", "hardware_batches", where=here), (hour, endpoint)).rows():
         for *line, times, counts in msgspec.msgpack.decode(bytes(packed)):
             of = (line[0], line[1], line[2])
-            found.attempts.extend((start + first, start + last, of) for first, last in iter_unpack("<II", times))
+            found.attempts.extend((start + both % 2**32, start + both // 2**32, of) for both in times)
             found.counts.extend((start + moment, of, tuple(values[:3])) for moment, values in counts)
     columns = ("start_us", "end_us", *_LINE, "requests", "input_tokens", "output_tokens")
     for first, last, *each in Query(sql.select(columns, "hardware_work", where=here), (hour, endpoint)).rows():

@@ -37,7 +37,7 @@ def rate(**fields: int | str | None) -> HardwareRate:
 
 def work(start: float, end: float, *, model: str = "tiny", requests: int = 0) -> LineWork:
     """Return an attempt between two moments in minutes of the hour."""
-    made = LineWork((model, "chat", ""))
+    made = LineWork(model, "chat", "")
     made.add(round(start * 60_000_000), round(end * 60_000_000), (requests, 0, 0, 0, 0, 0, 0) if requests else None)
     return made
 
@@ -157,7 +157,7 @@ def test_requests_of_one_minute_count_as_they_do_alone(made: list[RequestRecord]
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted), max_size=8))
 def test_busy_time_is_the_union_of_all_times(spans: list[list[int]]) -> None:
-    made = LineWork(KEY)
+    made = LineWork(*KEY)
     for start, end in spans:
         made.add(start, end, None)
     assert busy_time([made]) == len({moment for start, end in spans for moment in range(start, end)})
