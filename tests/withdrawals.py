@@ -2,6 +2,9 @@
 
 A round makes one change, waits for its acknowledgement, and sends ten requests at once. It raises AssertionError if one
 of them was served. Other clients send requests all the time, and some of theirs wait in the queue.
+
+If a gateway does not act by a change within a second, the response is 202 with the reason. Then the round waits until
+the change is in effect, and raises Late.
 """
 
 import json
@@ -17,6 +20,19 @@ from tests.http import Response
 from tests.router import PASSWORD, RouterDash, until
 
 AT_ONCE = 10
+
+
+class Late(Exception):
+    """A gateway did not confirm a change in time, and the response said so. The text is its reason."""
+
+
+def acknowledged(given: tuple[int, Any], status: int, in_effect: Callable[[], bool]) -> None:
+    """Check the response to a change: status and JSON. Raises Late after a 202, once the change is in effect."""
+    if given[0] == 202:
+        reason = given[1]["pending"]
+        until(in_effect)
+        raise Late(reason)
+    assert given[0] == status
 
 
 class OwnKeys:
@@ -81,17 +97,22 @@ def chat(router: RouterDash, key: str) -> Response:
 def delete_key(router: RouterDash, keys: OwnKeys) -> None:
     """Create a key, use it, and delete it while it is used."""
     key_id, secret = keys.create()
-    assert set(at_once(lambda: chat(router, secret))) == {200}
+
+    def statuses() -> set[int]:
+        return set(at_once(lambda: chat(router, secret)))
+
+    assert statuses() == {200}
     with Traffic(lambda: chat(router, secret)):
-        assert keys.call("DELETE", f"/{key_id}")[0] == 204
-        assert set(at_once(lambda: chat(router, secret))) == {401}
+        acknowledged(keys.call("DELETE", f"/{key_id}"), 204, lambda: statuses() == {401})
+        assert statuses() == {401}
 
 
 def withdraw_endpoint(router: RouterDash, simulated: Endpoint, endpoint_id: str, how: str) -> None:
     """Disable or drain the only endpoint beside running traffic, and enable it again."""
     until(lambda: router.chat().status == 200)
     try:
-        assert router.post(f"/api/endpoints/{endpoint_id}/{how}").status == 200
+        given = router.post(f"/api/endpoints/{endpoint_id}/{how}")
+        acknowledged((given.status, given.json()), 200, lambda: set(at_once(router.chat)) == {503})
         _assert_no_request(router, simulated, 503)
     finally:
         router.post(f"/api/endpoints/{endpoint_id}/enable")
@@ -103,7 +124,8 @@ def delete_endpoint(router: RouterDash, simulator: Simulator, name: str) -> None
     endpoint_id = router.add(deleted, name)
     with Traffic(router.chat):
         until(lambda: deleted.seen.started > 3)
-        assert router.request("DELETE", f"/api/endpoints/{endpoint_id}").status == 204
+        given = router.request("DELETE", f"/api/endpoints/{endpoint_id}")
+        acknowledged((given.status, given.json() if given.body else None), 204, lambda: _rests(deleted))
         _assert_no_request(router, deleted, 200)
 
 
@@ -126,12 +148,23 @@ class EditedName:
     def edit(self, number: int) -> None:
         """Change the target; ten requests at once must be served by the new one."""
         began = time.monotonic()
-        assert self._router.request("PATCH", self._path, self._steps(number + 1)).status == 200
+        given = self._router.request("PATCH", self._path, self._steps(number + 1))
         self.seconds.append(time.monotonic() - began)
+        new = {(200, self._models[(number + 1) % 2])}
+        acknowledged((given.status, given.json()), 200, lambda: self._served() == new)
+        assert self._served() == new
+
+    def _served(self) -> set[tuple[int, str | None]]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             given = list(pool.map(lambda _: self._router.chat("edited"), range(AT_ONCE)))
-        served = {(response.status, response.headers.get("x-routerdash-model")) for response in given}
-        assert served == {(200, self._models[(number + 1) % 2])}
+        return {(response.status, response.headers.get("x-routerdash-model")) for response in given}
+
+
+def _rests(endpoint: Endpoint) -> bool:
+    """Return True if the endpoint gets no request for a while, although clients send some."""
+    received = endpoint.seen.started
+    time.sleep(0.2)
+    return endpoint.seen.started == received
 
 
 def _assert_no_request(router: RouterDash, withdrawn: Endpoint, status: int) -> None:
